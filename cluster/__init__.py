@@ -1,0 +1,1 @@
+"""Where things run: Ray, placement, weight broadcasts, deadlines."""

@@ -1,0 +1,1 @@
+"""Scored groups in, a better policy out: advantages, losses, packing, the optimizer step."""

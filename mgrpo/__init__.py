@@ -1,0 +1,7 @@
+"""mgrpo: train language models to reason and to correct themselves.
+
+The front door. Kept light on purpose: importing it costs nothing, so that
+`mgrpo --help` answers at once.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,82 @@
+"""The objective, the optimizer and the ranks that compute the update."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from mgrpo.config.base import StrictConfig
+
+
+class AdvantageConfig(StrictConfig):
+    """Group-normalised advantages (GRPO, arXiv 2402.03300)."""
+
+    scale_by_std: bool = True
+    """Divide by the group's standard deviation; false is Dr. GRPO (arXiv 2503.20783)."""
+    ddof: Literal[0, 1] = 1
+    """0: population standard deviation; 1: sample standard deviation (TRL, verl)."""
+    epsilon: NonNegativeFloat = 1e-6
+    """Added to the standard deviation: 1e-6 (verl), 1e-4 (TRL), 0."""
+
+
+class KlConfig(StrictConfig):
+    """Penalty for leaving the frozen starting policy."""
+
+    weight: NonNegativeFloat = 0.0
+    """Factor on the KL term; 0 loads no reference model."""
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+
+
+class ImportanceConfig(StrictConfig):
+    """Correction for the gap between the engines' and the learner's log-probabilities."""
+
+    mode: Literal["truncate", "off"] = "truncate"
+    """truncate: weight each token by min(exp(learner - rollout), cap)."""
+    cap: float = Field(default=2.0, ge=1.0)
+
+
+class ObjectiveConfig(StrictConfig):
+    """The clipped policy gradient."""
+
+    advantage: AdvantageConfig = AdvantageConfig()
+    clip_low: float = Field(default=0.2, ge=0, lt=1)
+    clip_high: float = Field(default=0.2, ge=0)
+    """Above clip_low gives more room to unlikely tokens (clip-higher, DAPO)."""
+    dual_clip: float | None = Field(default=None, gt=1)
+    """Bound of the loss for negative advantages; verl uses 3. None: no bound."""
+    kl: KlConfig = KlConfig()
+    importance: ImportanceConfig = ImportanceConfig()
+    updates_per_rollout: PositiveInt = 1
+    """Passes over one step's completions (mu of the GRPO paper); above 1 the clip bites."""
+    update_order: Literal["joint", "sequential"] = "joint"
+    """joint: one update from all layers. sequential: update on layer 1, broadcast, then sample
+    and train layer 2 with the refreshed policy."""
+
+
+class LearnerConfig(StrictConfig):
+    """The DeepSpeed learner."""
+
+    num_ranks: PositiveInt = 1
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """What DeepSpeed ZeRO shards over the ranks: 1 optimizer, 2 + gradients, 3 + weights."""
+    learning_rate: PositiveFloat = 1e-6
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: NonNegativeFloat = 0.0
+    warmup_steps: NonNegativeInt = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up; linear and cosine end at 0 on the run's last step."""
+    max_grad_norm: PositiveFloat = 1.0
+    microbatch_tokens: PositiveInt = 8192
+    """Most tokens of one forward and backward, padding included. Does not change the result."""
+    logprob_chunk_tokens: PositiveInt = 1024
+    """Log-probabilities are computed for this many positions at a time, to save memory."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type. auto: bfloat16 on a GPU, float32 on a CPU."""
+    gradient_checkpointing: bool = False
+    num_cpus: PositiveFloat = 1.0
+    """CPUs that Ray reserves for each rank."""
+    num_threads: PositiveInt | None = None
+    """Compute threads of each CPU rank. None: the machine's cores divided by the ranks."""
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Merged over the DeepSpeed configuration that we write, for offload and the like."""

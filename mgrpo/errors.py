@@ -1,0 +1,128 @@
+"""Every error that a user, a config or the cluster can cause.
+
+MgrpoError
+├── ConfigError            the recipe is wrong; nothing was started
+├── DataError              a data file or data set cannot be used
+├── ModelError             a model or tokenizer cannot be used
+├── RewardError            rewards fail too often, or cannot be loaded
+├── RunDirectoryError      the run's directory cannot be used
+├── ClusterError
+│   ├── PlacementError     the resources asked for are not there
+│   ├── ActorDiedError     a process that the run needs is gone
+│   └── DeadlineError      something did not happen in its time
+├── WeightSyncError        weights did not arrive, or not as they were sent
+├── LearnerError           the update cannot be computed (a loss that is not finite, …)
+└── RunInterrupted         Ctrl-C or SIGTERM
+
+Each carries `exit_code`, which is what the process exits with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class MgrpoError(Exception):
+    """Base of all errors with a message meant for the person who started the run."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigProblem:
+    """One thing wrong with a recipe: where, what was found, why not, and what would do."""
+
+    path: str  # "layers.1.group_size"
+    value: str  # as written, shortened
+    reason: str
+    suggestion: str = ""
+
+    def __str__(self) -> str:
+        hint = f" {self.suggestion}" if self.suggestion else ""
+        return f"{self.path} = {self.value}: {self.reason}{hint}"
+
+
+class ConfigError(MgrpoError):
+    """The recipe is wrong. Lists every problem at once, so one round of mending is enough."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[ConfigProblem], *, source: str = "the recipe") -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        noun = "problem" if count == 1 else "problems"
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"{source} has {count} {noun}:\n{lines}")
+
+
+class DataError(MgrpoError):
+    """A data file or data set cannot be used."""
+
+    exit_code = 2
+
+
+class ModelError(MgrpoError):
+    """A model or tokenizer cannot be used."""
+
+    exit_code = 2
+
+
+class RewardError(MgrpoError):
+    """A reward cannot be loaded, or fails so often that its values mean nothing."""
+
+    exit_code = 3
+
+
+class RunDirectoryError(MgrpoError):
+    """The run's directory cannot be used."""
+
+    exit_code = 2
+
+
+class ClusterError(MgrpoError):
+    """Something about where things run."""
+
+    exit_code = 4
+
+
+class PlacementError(ClusterError):
+    """The run asks for resources that the cluster does not have free."""
+
+
+class ActorDiedError(ClusterError):
+    """A process that the run needs is gone."""
+
+
+class DeadlineError(ClusterError):
+    """Something did not happen within its deadline; the message names what was waited for."""
+
+    def __init__(
+        self, waited_for: str, *, deadline_s: float, setting: str, detail: str = ""
+    ) -> None:
+        extra = f" {detail}" if detail else ""
+        super().__init__(
+            f"Waited {deadline_s:g} s for {waited_for} and gave up.{extra} "
+            f"If that is merely slow, raise {setting} in the recipe."
+        )
+        self.waited_for, self.deadline_s, self.setting = waited_for, deadline_s, setting
+
+
+class WeightSyncError(MgrpoError):
+    """Weights did not arrive at an engine, or not as the learner sent them."""
+
+    exit_code = 5
+
+
+class LearnerError(MgrpoError):
+    """The update cannot be computed."""
+
+    exit_code = 6
+
+
+class RunInterrupted(MgrpoError):
+    """The run was asked to stop by a signal and did so cleanly."""
+
+    def __init__(self, signal_name: str, exit_code: int) -> None:
+        super().__init__(f"Stopped by {signal_name}.")
+        self.exit_code = exit_code

@@ -1,0 +1,135 @@
+"""The records that travel between rooms.
+
+A prompt is the root of a tree; each completion of layer k is a node whose parent is the
+completion of layer k-1 that it was asked to improve. A *group* is the set of completions
+that share one prompt-token sequence. Records are frozen: a later stage makes a new one
+with `dataclasses.replace`, so nothing changes behind anyone's back. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RewardStatus = Literal["scored", "unparsable", "timeout", "error"]
+FinishReason = Literal["stop", "length", "aborted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One row of the data: a question whose answer can be checked.
+
+    Example:
+        Problem(problem_id="chain_sum/train/17", question="What is 3 + 4?", answer="7",
+                domain="chain_sum")
+    """
+
+    problem_id: str  # stable across runs: resume and reports refer to it
+    question: str
+    answer: str  # the reference answer that the reward compares with
+    domain: str = "default"  # metrics are also kept per domain
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """What the checks said about one completion.
+
+    `unparsable` is a legitimate 0: the completion has no answer that could be read.
+    `timeout` and `error` mean that *the check* failed: such a completion is left out of the
+    loss and of its group's statistics.
+    """
+
+    value: float
+    status: RewardStatus = "scored"
+    correct: bool = False  # the final answer is right, whatever the shaping added
+    parts: dict[str, float] = field(default_factory=dict)  # e.g. {"answer": 1.0, "format": 0.0}
+    extracted_answer: str | None = None  # what the check read as the final answer
+    detail: str = ""  # for people: why, or the error's text
+
+    @property
+    def is_usable(self) -> bool:
+        """True where the check itself worked, so the value may train the policy."""
+        return self.status in ("scored", "unparsable")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One completion as an engine returns it, before anybody has judged it."""
+
+    token_ids: list[int]  # [num_completion_tokens], the end-of-sequence token included
+    logprobs: list[float]  # [num_completion_tokens], nats, at the sampling temperature
+    finish_reason: FinishReason
+    policy_version: int  # oldest version that produced any of its tokens
+    text: str  # decoded without special tokens; for checks and people, never re-tokenised
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One sampled answer to one prompt, with all that is known of it.
+
+    Example: the second correction of the first attempt at problem "sum/3":
+        Completion(completion_id="sum/3#2.0.1", problem_id="sum/3", layer=2,
+                   parent_id="sum/3#1.0", group_key="sum/3#1.0", ...)
+    """
+
+    completion_id: str
+    problem_id: str
+    domain: str
+    layer: int  # 1 for first attempts, 2 for corrections, ...
+    parent_id: str | None  # completion_id in layer - 1; None in layer 1
+    group_key: str  # completions that share one prompt share this
+    prompt_token_ids: list[int]
+    token_ids: list[int]  # [num_completion_tokens]
+    rollout_logprobs: list[float]  # [num_completion_tokens], nats, at the sampling temperature
+    finish_reason: FinishReason
+    policy_version: int
+    text: str
+    prompt_text: str  # what the policy read, for people
+    guidance_id: int | None = None  # which guidance phrase opened this correction
+    engine: str = ""  # name of the engine that sampled it
+    reward: Reward | None = None
+    advantage: float | None = None  # filled by the learner
+    selected: bool | None = None  # does it train?
+    not_selected_because: str = ""
+
+    @property
+    def is_truncated(self) -> bool:
+        return self.finish_reason == "length"
+
+    @property
+    def is_correct(self) -> bool:
+        return self.reward is not None and self.reward.correct
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of `rollouts/*.jsonl`; `from_json` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Completion:
+        reward = row.get("reward")
+        return cls(**{**row, "reward": None if reward is None else Reward(**reward)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the learner decided about one completion before it trained on it."""
+
+    completion_id: str
+    advantage: float
+    selected: bool
+    reason: str = ""  # why not, when it was not selected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateResult:
+    """What one call of the learner's update did, as rank 0 reports it.
+
+    `metrics` maps a name to (sum, count); the mean is taken once, by whoever shows it, so it
+    does not depend on ranks or micro-batches.
+    """
+
+    policy_version: int
+    metrics: dict[str, tuple[float, float]]
+    verdicts: list[Verdict]

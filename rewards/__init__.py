@@ -1,0 +1,1 @@
+"""Completion text in, a number and its reasons out."""
