@@ -50,7 +50,7 @@ def solve_messages(layer: LayerConfig, question: str) -> list[dict[str, str]]:
     """The conversation that layer 1 continues."""
     system = SOLVE_SYSTEM_PROMPT if layer.system_prompt is None else layer.system_prompt
     user = fill(layer.user_template or "{problem}", problem=question)
-    return system_turn(system) + [{"role": "user", "content": user}]
+    return [*system_turn(system), {"role": "user", "content": user}]
 
 
 def review_messages(
@@ -61,9 +61,10 @@ def review_messages(
     if layer.layout == "user_quote":
         template = layer.user_template or DEFAULT_QUOTE_TEMPLATE
         user = fill(template, problem=question, attempt=attempt, guidance=guidance)
-        return system_turn(system) + [{"role": "user", "content": user}]
+        return [*system_turn(system), {"role": "user", "content": user}]
     user = fill(layer.user_template or "{problem}", problem=question)
-    return system_turn(system) + [
+    return [
+        *system_turn(system),
         {"role": "user", "content": user},
         {"role": "assistant", "content": f"{attempt}\n{guidance}"},
     ]
