@@ -21,12 +21,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class MgrpoError(Exception):
     """Base of all errors with a message meant for the person who started the run."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross processes; the default would call __init__ with the message alone.
+        return rebuild_error, (type(self), str(self), dict(self.__dict__))
+
+
+def rebuild_error(cls: type[MgrpoError], message: str, state: dict[str, Any]) -> MgrpoError:
+    """Unpickle an error without running its __init__."""
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class EnginesConfig(StrictConfig):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enforce_eager: bool | None = None
     """Skip compilation and CUDA graphs. None: true on a CPU (starts in half the time)."""
-    cpu_kv_cache_gib: PositiveFloat = 1.0
+    cpu_kv_cache_gib: PositiveInt = 1
     """Memory for the key-value cache of each CPU engine, in GiB."""
     num_cpus: PositiveFloat = 1.0
     """CPUs that Ray reserves for each engine."""

@@ -1,0 +1,190 @@
+"""One vLLM engine in one process: token ids in, token ids and log-probabilities out.
+
+The only place where vLLM's engine is imported. The class is plain Python; `cluster` makes an
+actor of it. Its weight methods are what the learner's transfer engine calls (see
+`cluster/weight_transfer.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoTokenizer
+from vllm import SamplingParams, TokensPrompt
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferInitRequest,
+    WeightTransferUpdateRequest,
+)
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from cluster.weight_transfer import WORKER_EXTENSION, transfer_config
+from mgrpo.errors import ModelError
+from mgrpo.types import FinishReason, Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """What an engine needs to know, resolved from a recipe."""
+
+    name: str
+    model_dir: str
+    dtype: str
+    max_model_len: int
+    max_num_seqs: int
+    tensor_parallel_size: int
+    gpu_memory_utilization: float
+    enforce_eager: bool
+    weight_backend: str  # "gloo" or "nccl"
+    seed: int
+    extra_args: dict[str, Any]
+
+
+class VllmEngine:
+    """An AsyncLLM with the lifecycle that training needs."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        self.llm: AsyncLLM | None = None
+
+    async def start(self) -> str:
+        """Load the model. Returns the engine's name.
+
+        Raises:
+            ModelError: vLLM cannot load the model with these settings.
+        """
+        settings = self.settings
+        arguments: dict[str, Any] = {
+            "model": settings.model_dir,
+            "dtype": settings.dtype,
+            "max_model_len": settings.max_model_len,
+            "max_num_seqs": settings.max_num_seqs,
+            "tensor_parallel_size": settings.tensor_parallel_size,
+            "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "enforce_eager": settings.enforce_eager,
+            "seed": settings.seed,
+            # The learner divides by the temperature too, so both speak of one distribution.
+            "logprobs_mode": "processed_logprobs",
+            "weight_transfer_config": transfer_config(settings.weight_backend),
+            "worker_extension_cls": WORKER_EXTENSION,
+            "disable_log_stats": True,
+            "enable_log_requests": False,
+        }
+        try:
+            engine_args = AsyncEngineArgs(**{**arguments, **settings.extra_args})
+            self.llm = AsyncLLM.from_engine_args(engine_args)
+        except (ValueError, RuntimeError, OSError, TypeError) as error:
+            raise ModelError(
+                f"{settings.name} cannot start vLLM with {settings.model_dir!r}: {error}"
+            ) from error
+        self.tokenizer = AutoTokenizer.from_pretrained(settings.model_dir)
+        await self.engine.update_weight_version("0")
+        return settings.name
+
+    @property
+    def engine(self) -> AsyncLLM:
+        assert self.llm is not None, "start() comes first"
+        return self.llm
+
+    async def generate(
+        self,
+        prompt_token_ids: list[int],
+        *,
+        num_samples: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> list[Sample]:
+        """Sample completions of one prompt.
+
+        Args:
+            prompt_token_ids: used as they are.
+            num_samples: completions wanted.
+            max_tokens: longest completion.
+            temperature: 0 is greedy.
+            seed: the same seed, prompt and weights give the same samples.
+        """
+        parameters = SamplingParams(
+            n=num_samples,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed if temperature > 0 else None,
+            logprobs=0,  # only the sampled token's own
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = TokensPrompt(prompt_token_ids=prompt_token_ids)
+        outputs: list[Any] = []
+        async for result in self.engine.generate(prompt, parameters, uuid.uuid4().hex):
+            outputs = result.outputs
+        return [self.sample(output) for output in sorted(outputs, key=lambda o: o.index)]
+
+    def sample(self, output: Any) -> Sample:
+        token_ids = list(output.token_ids)
+        spans = output.weight_versions or []
+        versions = [int(span.version) for span in spans if span.end > span.start]
+        reason: FinishReason = (
+            output.finish_reason if output.finish_reason in ("stop", "length") else "aborted"
+        )
+        return Sample(
+            token_ids=token_ids,
+            logprobs=list(output.logprobs.logprobs),
+            finish_reason=reason,
+            policy_version=min(versions, default=0),
+            text=self.tokenizer.decode(token_ids, skip_special_tokens=True),
+        )
+
+    async def probe_logprobs(self, token_ids: list[int]) -> list[float]:
+        """Log-probabilities of tokens 1.. of a fixed sequence, at temperature 1, in nats."""
+        parameters = SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False
+        )
+        prompt = TokensPrompt(prompt_token_ids=token_ids)
+        positions: list[Any] = []
+        async for result in self.engine.generate(prompt, parameters, uuid.uuid4().hex):
+            positions = list(result.prompt_logprobs or [])
+        return [
+            position[token].logprob
+            for token, position in zip(token_ids[1:], positions[1:], strict=True)
+        ]
+
+    async def pause(self) -> None:
+        """Let running requests end, take no new ones, forget the prefix cache."""
+        await self.engine.pause_generation(mode="wait", clear_cache=True)
+
+    async def resume(self) -> None:
+        await self.engine.resume_generation()
+
+    async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        await self.engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info))
+
+    async def start_weight_update(self) -> None:
+        await self.engine.start_weight_update()
+
+    async def update_weights(self, update_info: dict[str, Any]) -> None:
+        await self.engine.update_weights(WeightTransferUpdateRequest(update_info))
+
+    async def finish_weight_update(self, weight_version: str) -> None:
+        await self.engine.finish_weight_update(weight_version=weight_version)
+
+    async def weight_version(self) -> str:
+        return await self.engine.get_weight_version()
+
+    async def received_checksums(self) -> list[dict[str, int]]:
+        """One map per worker of this engine: tensor name to checksum as it arrived."""
+        return list(await self.engine.collective_rpc("received_checksums"))
+
+    async def loaded_checksums(self) -> list[dict[str, str]]:
+        """SHA-256 of each tensor as loaded, per worker: equal engines must agree."""
+        return list(await self.engine.compute_weight_checksums())
+
+    async def stop(self) -> None:
+        """End vLLM's own processes."""
+        if self.llm is not None:
+            await asyncio.to_thread(self.llm.shutdown)
+            self.llm = None

@@ -1,0 +1,129 @@
+"""From one layer's completions to the next layer's prompts. Pure, and seeded.
+
+Which attempts are given back (`parents`), which phrase opens the correction (`guidance`), and
+the prompt-token sequences that follow. Nothing here samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.templates import PromptBuilder
+from mgrpo.config.layers import LayerConfig
+from mgrpo.types import Completion, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRequest:
+    """One prompt-token sequence and how many completions of it are wanted."""
+
+    prompt_token_ids: list[int]
+    num_samples: int
+    group_key: str
+    parent_id: str | None
+    guidance_id: int | None
+    id_prefix: str  # completion ids are this plus a running number from `first_index`
+    first_index: int = 0
+
+
+def stable_seed(*parts: object) -> int:
+    """A 31-bit seed from anything printable, the same in every process and on every run."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def solve_request(
+    builder: PromptBuilder, layer: LayerConfig, problem: Problem, *, key: str
+) -> PromptRequest:
+    """Layer 1's request for one problem. `key` names the problem's place in the step."""
+    return PromptRequest(
+        prompt_token_ids=builder.solve_prompt(layer, problem.question),
+        num_samples=layer.group_size,
+        group_key=key,
+        parent_id=None,
+        guidance_id=None,
+        id_prefix=f"{key}#",
+    )
+
+
+def choose_parents(
+    layer: LayerConfig, attempts: Sequence[Completion], rng: random.Random
+) -> list[Completion]:
+    """Which of one problem's attempts are given back for correction.
+
+    Attempts whose check failed (timeout, error) are never parents: their verdict is unknown.
+    """
+    usable = [
+        attempt
+        for attempt in attempts
+        if attempt.reward is not None
+        and attempt.reward.is_usable
+        and not (layer.skip_truncated_parents and attempt.is_truncated)
+    ]
+    if layer.parents == "all":
+        return usable
+    if layer.parents == "wrong_only":
+        return [attempt for attempt in usable if not attempt.is_correct]
+    shuffled = rng.sample(usable, len(usable))
+    if layer.parents == "wrong_first":
+        shuffled.sort(key=lambda attempt: attempt.is_correct)
+    elif layer.parents == "best":
+        shuffled.sort(key=lambda attempt: -attempt.reward.value if attempt.reward else 0.0)
+    return shuffled[: layer.num_parents]
+
+
+def draw_guidance(layer: LayerConfig, rng: random.Random, *, step: int) -> list[int]:
+    """A phrase's index for each of a parent's corrections: [group_size]."""
+    guidance = layer.guidance
+    indices = range(len(guidance.phrases))
+    if guidance.draw == "fixed":
+        return [guidance.fixed_index] * layer.group_size
+    if guidance.draw == "schedule":
+        return [step % len(guidance.phrases)] * layer.group_size
+    if guidance.draw == "per_correction":
+        return [rng.choice(indices) for _ in range(layer.group_size)]
+    if guidance.draw == "weighted":
+        return rng.choices(indices, weights=guidance.weights) * layer.group_size
+    return [rng.choice(indices)] * layer.group_size
+
+
+def correction_requests(
+    builder: PromptBuilder,
+    layer: LayerConfig,
+    problem: Problem,
+    parent: Completion,
+    guidance_ids: Sequence[int],
+) -> list[PromptRequest]:
+    """One request per different phrase, in the phrases' order of appearance.
+
+    With one phrase per parent (the default) that is one prompt sampled group_size times, so
+    the group's prompts are equal to the token.
+    """
+    requests = []
+    first_index = 0
+    for guidance_id in dict.fromkeys(guidance_ids):
+        count = list(guidance_ids).count(guidance_id)
+        prompt_token_ids = builder.correction_prompt(
+            layer,
+            problem.question,
+            parent_prompt_ids=parent.prompt_token_ids,
+            parent_ids=parent.token_ids,
+            guidance=layer.guidance.phrases[guidance_id],
+            parent_answer=parent.reward.extracted_answer if parent.reward else None,
+        )
+        requests.append(
+            PromptRequest(
+                prompt_token_ids=prompt_token_ids,
+                num_samples=count,
+                group_key=parent.completion_id,
+                parent_id=parent.completion_id,
+                guidance_id=guidance_id,
+                id_prefix=f"{parent.completion_id}.",
+                first_index=first_index,
+            )
+        )
+        first_index += count
+    return requests

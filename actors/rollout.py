@@ -1,0 +1,275 @@
+"""Streams a step's problems through the layers, without a barrier between them.
+
+Each problem is a task of its own: as soon as *its* first attempts are scored, their
+corrections are asked for, while other problems are still at layer 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from actors.layers import (
+    PromptRequest,
+    choose_parents,
+    correction_requests,
+    draw_guidance,
+    solve_request,
+    stable_seed,
+)
+from actors.templates import PromptBuilder
+from cluster.remote import RemoteActor
+from mgrpo.config.layers import LayerConfig
+from mgrpo.types import Completion, Problem, Reward, Sample
+
+ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
+
+
+class Engine(Protocol):
+    """What a rollout asks of an engine. `RemoteEngine` and `ScriptedEngine` are two."""
+
+    name: str
+    num_inflight: int  # completions asked for and not yet back
+
+    async def generate(
+        self,
+        prompt_token_ids: list[int],
+        *,
+        num_samples: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> list[Sample]: ...
+
+
+class Scorer(Protocol):
+    """What a rollout asks of the rewards."""
+
+    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]: ...
+
+
+class RemoteEngine:
+    """A vLLM engine in an actor, with a deadline on each group."""
+
+    def __init__(self, actor: RemoteActor, *, deadline_s: float) -> None:
+        self.actor, self.name = actor, actor.name
+        self.deadline_s = deadline_s
+        self.num_inflight = 0
+
+    async def generate(self, prompt_token_ids: list[int], **sampling: object) -> list[Sample]:
+        samples: list[Sample] = await self.actor.call_async(
+            "generate",
+            prompt_token_ids,
+            deadline_s=self.deadline_s,
+            setting="cluster.deadlines.generate_s",
+            **sampling,
+        )
+        return samples
+
+
+@dataclass
+class LayerClock:
+    """When a layer had work, for the phase times."""
+
+    num_known: int = 0
+    num_done: int = 0
+    began: float | None = None
+    ended: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self.began is None else self.ended - self.began
+
+
+@dataclass
+class Rollout:
+    """Everything that stays the same from step to step.
+
+    Args:
+        engines: by layer number, 1 first; a shared pool stands under every number.
+        scorer: checks completions.
+        builder: makes prompts.
+        layers: the chain.
+        temperature: of sampling; 0 is greedy.
+        seed: of the run.
+    """
+
+    engines: dict[int, list[Engine]]
+    scorer: Scorer
+    builder: PromptBuilder
+    layers: Sequence[LayerConfig]
+    temperature: float
+    seed: int
+    on_progress: ProgressCallback | None = None
+    clocks: dict[int, LayerClock] = field(default_factory=dict)
+
+    async def run(
+        self,
+        step: int,
+        problems: Sequence[Problem],
+        *,
+        first_layer: int = 1,
+        last_layer: int | None = None,
+        attempts: Sequence[Completion] = (),
+    ) -> list[Completion]:
+        """Sample and score layers first_layer..last_layer of every problem.
+
+        Args:
+            step: seeds what is drawn.
+            problems: in the step's order; a completion's id holds its place.
+            first_layer: above 1, `attempts` are layer first_layer - 1's completions.
+            last_layer: None is the whole chain.
+
+        Returns:
+            Completions of these layers, ordered by problem, then layer.
+        """
+        last = last_layer or len(self.layers)
+        self.clocks = {number: LayerClock() for number in range(first_layer, last + 1)}
+        by_key: dict[str, list[Completion]] = {}
+        for attempt in attempts:
+            by_key.setdefault(place_key(attempt), []).append(attempt)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(
+                    self.run_problem(
+                        step, slot, problem, first_layer, last, by_key.get(slot_key(step, slot), [])
+                    )
+                )
+                for slot, problem in enumerate(problems)
+            ]
+        return [completion for task in tasks for completion in task.result()]
+
+    async def run_problem(
+        self,
+        step: int,
+        slot: int,
+        problem: Problem,
+        first_layer: int,
+        last_layer: int,
+        attempts: Sequence[Completion],
+    ) -> list[Completion]:
+        """One problem through the chain."""
+        done: list[Completion] = []
+        parents = list(attempts)
+        for number in range(first_layer, last_layer + 1):
+            layer = self.layers[number - 1]
+            if number == 1:
+                requests = [solve_request(self.builder, layer, problem, key=slot_key(step, slot))]
+            else:
+                requests = self.requests_for(step, number, layer, problem, parents)
+            parents = await self.sample_all(number, problem, requests)
+            done += parents
+        return done
+
+    def requests_for(
+        self,
+        step: int,
+        number: int,
+        layer: LayerConfig,
+        problem: Problem,
+        attempts: Sequence[Completion],
+    ) -> list[PromptRequest]:
+        """The corrections that one problem's attempts call for."""
+        if not attempts:
+            return []
+        rng = random.Random(stable_seed(self.seed, place_key(attempts[0]), number))
+        requests: list[PromptRequest] = []
+        for parent in choose_parents(layer, attempts, rng):
+            guidance_ids = draw_guidance(layer, rng, step=step)
+            requests += correction_requests(self.builder, layer, problem, parent, guidance_ids)
+        return requests
+
+    async def sample_all(
+        self, number: int, problem: Problem, requests: Sequence[PromptRequest]
+    ) -> list[Completion]:
+        """Sample and score requests of one layer at the same time."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self.sample(number, problem, request)) for request in requests
+            ]
+        return [completion for task in tasks for completion in task.result()]
+
+    async def sample(
+        self, number: int, problem: Problem, request: PromptRequest
+    ) -> list[Completion]:
+        """Sample one prompt's completions and have them scored."""
+        clock = self.clocks.setdefault(number, LayerClock())
+        clock.num_known += 1
+        clock.began = clock.began or time.monotonic()
+        engine = min(self.engines[number], key=lambda engine: engine.num_inflight)
+        engine.num_inflight += request.num_samples
+        try:
+            samples = await engine.generate(
+                request.prompt_token_ids,
+                num_samples=request.num_samples,
+                max_tokens=self.layers[number - 1].max_completion_tokens,
+                temperature=self.temperature,
+                seed=stable_seed(self.seed, request.id_prefix, request.first_index),
+            )
+        finally:
+            engine.num_inflight -= request.num_samples
+        clock.ended = time.monotonic()
+        rewards = await self.scorer.score(problem, [sample.text for sample in samples])
+        clock.num_done += 1
+        if self.on_progress is not None:
+            self.on_progress(number, clock.num_done, clock.num_known)
+        return [
+            self.completion(number, problem, request, index, sample, reward, engine.name)
+            for index, (sample, reward) in enumerate(zip(samples, rewards, strict=True))
+        ]
+
+    def completion(
+        self,
+        number: int,
+        problem: Problem,
+        request: PromptRequest,
+        index: int,
+        sample: Sample,
+        reward: Reward,
+        engine_name: str,
+    ) -> Completion:
+        return Completion(
+            completion_id=f"{request.id_prefix}{request.first_index + index}",
+            problem_id=problem.problem_id,
+            domain=problem.domain,
+            layer=number,
+            parent_id=request.parent_id,
+            group_key=request.group_key,
+            prompt_token_ids=request.prompt_token_ids,
+            token_ids=sample.token_ids,
+            rollout_logprobs=sample.logprobs,
+            finish_reason=sample.finish_reason,
+            policy_version=sample.policy_version,
+            text=sample.text,
+            prompt_text=problem.question if number == 1 else "",
+            guidance_id=request.guidance_id,
+            engine=engine_name,
+            reward=reward,
+        )
+
+
+def slot_key(step: int, slot: int) -> str:
+    """Names a problem's place in a step; the same problem may stand in two places."""
+    return f"s{step}p{slot}"
+
+
+def place_key(completion: Completion) -> str:
+    """The slot key that a completion's id begins with."""
+    return completion.completion_id.split("#", 1)[0]
+
+
+def with_verdicts(
+    completions: Sequence[Completion], verdicts: dict[str, tuple[float, bool, str]]
+) -> list[Completion]:
+    """Completions with the learner's decisions filled in, for logs and reports."""
+    filled = []
+    for completion in completions:
+        advantage, selected, reason = verdicts[completion.completion_id]
+        filled.append(
+            replace(completion, advantage=advantage, selected=selected, not_selected_because=reason)
+        )
+    return filled

@@ -1,0 +1,19 @@
+"""Where this process can be reached by the others."""
+
+from __future__ import annotations
+
+import socket
+
+import ray
+
+
+def own_address() -> str:
+    """The address of this node, as Ray knows it; 127.0.0.1 under a local Ray."""
+    return str(ray.util.get_node_ip_address())
+
+
+def free_port() -> int:
+    """A port of this node that nothing listens on right now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
+        server.bind((own_address(), 0))
+        return int(server.getsockname()[1])

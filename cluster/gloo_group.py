@@ -1,0 +1,74 @@
+"""A gloo group of any processes, with a deadline, that leaves torch's default group alone."""
+
+from __future__ import annotations
+
+import socket
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+from torch.distributed import BroadcastOptions, PrefixStore, ProcessGroupGloo, TCPStore
+
+
+def listening_socket(address: str) -> socket.socket:
+    """A socket bound to one address and a free port: no race for the port, no open interface."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    server.bind((address, 0))
+    server.listen()
+    return server
+
+
+class GlooGroup:
+    """Broadcasts from rank 0 to every other rank.
+
+    Args:
+        address, port: where rank 0's store listens.
+        rank, world_size: this process's place; rank 0 sends.
+        timeout_s: longest wait for a peer, in joining and in each broadcast.
+        server: rank 0's listening socket (`listening_socket`); None on the other ranks.
+        own_address: the address that this process's gloo pairs listen on.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        port: int,
+        rank: int,
+        world_size: int,
+        timeout_s: float,
+        own_address: str,
+        server: socket.socket | None = None,
+    ) -> None:
+        timeout = timedelta(seconds=timeout_s)
+        listen_fd = server.detach() if server is not None else None  # the store owns it from here
+        self.store = TCPStore(
+            address,
+            port,
+            world_size,
+            is_master=rank == 0,
+            timeout=timeout,
+            wait_for_workers=False,
+            master_listen_fd=listen_fd,
+            use_libuv=True,
+        )
+        options = ProcessGroupGloo._Options()
+        options._devices = [ProcessGroupGloo.create_device(hostname=own_address)]
+        options._timeout = timeout
+        store = PrefixStore("mgrpo_weights", self.store)
+        self.group: ProcessGroupGloo | None = ProcessGroupGloo(store, rank, world_size, options)
+        self.timeout = timeout
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Send (rank 0) or receive in place (other ranks) a contiguous CPU tensor."""
+        if self.group is None:
+            raise RuntimeError("the weight group is closed")
+        options = BroadcastOptions()
+        options.rootRank = 0
+        options.rootTensor = 0
+        options.timeout = self.timeout
+        # Gloo has no bfloat16 on every build; bytes are bytes.
+        self.group.broadcast([tensor.view(torch.uint8)], options).wait(self.timeout)
+
+    def close(self) -> None:
+        self.group = None

@@ -1,0 +1,109 @@
+"""Connecting to Ray, or starting one for this run alone and ending it again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from mgrpo.config import ClusterConfig
+from mgrpo.errors import ClusterError
+
+REPOSITORY_ROOT = str(Path(__file__).resolve().parent.parent)
+
+QUIET_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONPATH": REPOSITORY_ROOT,
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A live connection to Ray."""
+
+    is_local: bool  # started by this run, so the machine is all there will ever be
+    node_address: str
+    session_logs: Path | None  # of a local Ray
+
+
+def allowed_environment(prefixes: list[str]) -> dict[str, str]:
+    """The variables that travel to actors: an allow-list, because a whole environment can
+    exceed the limits of exec (SkyRL#224) and leaks secrets into logs."""
+    return {name: value for name, value in os.environ.items() if name.startswith(tuple(prefixes))}
+
+
+@contextmanager
+def ray_runtime(
+    config: ClusterConfig, *, num_cpus: float, logs_to: Path | None
+) -> Iterator[Runtime]:
+    """Connect to the cluster that the recipe names, or run a local Ray.
+
+    Args:
+        config: where to, and which variables to pass on.
+        num_cpus: logical CPUs for a local Ray: what the plan asks for. On a small machine that
+            is more than its cores, on purpose: engines and learner take turns.
+        logs_to: actor logs of a local Ray are copied here when it ends.
+    """
+    environment = {**QUIET_ENVIRONMENT, **allowed_environment(config.env_prefixes)}
+    use_local = config.address == "local" or (
+        config.address == "auto" and "RAY_ADDRESS" not in os.environ
+    )
+    options: dict[str, Any] = {
+        "runtime_env": {"env_vars": environment},
+        "log_to_driver": False,
+        "configure_logging": False,
+        "namespace": f"mgrpo-{os.getpid()}",
+    }
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not use_local:
+        address = os.environ["RAY_ADDRESS"] if config.address == "auto" else config.address
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, ValueError) as error:
+            raise ClusterError(
+                f"Cannot connect to the Ray cluster at {address!r}: {error}. Check that it runs "
+                "(`ray status`), or set cluster.address: local."
+            ) from error
+        try:
+            yield Runtime(False, ray.util.get_node_ip_address(), None)
+        finally:
+            ray.shutdown()
+        return
+
+    folder = Path(tempfile.mkdtemp(prefix="mgrpo-ray-"))  # short: Unix sockets allow 107 bytes
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(1, int(num_cpus + 0.999)),
+            include_dashboard=False,
+            _temp_dir=str(folder),
+            _node_ip_address="127.0.0.1",
+            object_store_memory=256 * 1024 * 1024,
+            **options,
+        )
+        logs = folder / "session_latest" / "logs"
+        yield Runtime(True, "127.0.0.1", logs)
+    finally:
+        ray.shutdown()
+        if logs_to is not None:
+            copy_actor_logs(folder, logs_to)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_actor_logs(ray_folder: Path, destination: Path) -> None:
+    """Keep what the actors printed; Ray's own bookkeeping logs are dropped."""
+    for log in (ray_folder / "session_latest" / "logs").glob("worker-*"):
+        if log.is_file() and log.stat().st_size > 0:
+            destination.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, destination / log.name)

@@ -1,0 +1,317 @@
+"""vLLM's weight-transfer lifecycle: our transports on both ends, with checksums.
+
+All use of vLLM's transfer API stands in this one file, because that API changes between
+releases. Two backends, one lifecycle (init, start, update, finish):
+
+    mgrpo_nccl   vLLM's own NCCL broadcast between GPUs, plus a checksum of what arrived
+    mgrpo_gloo   the same messages over gloo between CPU processes
+
+Importing this module registers both in vLLM's factories. Engines import it through
+`WORKER_EXTENSION`, which vLLM loads in every worker process.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+from vllm.config.weight_transfer import WeightTransferConfig
+from vllm.distributed.weight_transfer.base import (
+    ParamMeta,
+    TrainerInitInfo,
+    VLLMWeightSyncClient,
+    WeightSource,
+    WeightTransferInitInfo,
+)
+from vllm.distributed.weight_transfer.factory import (
+    WeightTransferEngineFactory,
+    WeightTransferTrainerFactory,
+)
+from vllm.distributed.weight_transfer.nccl_engine import (
+    NCCLTrainerInitInfo,
+    NCCLTrainerWeightTransferEngine,
+    NCCLWeightTransferEngine,
+    NCCLWeightTransferUpdateInfo,
+)
+
+from cluster.checksum import tensor_checksum
+from cluster.gloo_group import GlooGroup, listening_socket
+
+WORKER_EXTENSION = "cluster.weight_transfer.WeightInspector"
+BACKENDS = {"gloo": "mgrpo_gloo", "nccl": "mgrpo_nccl"}
+
+
+class NamedWeights(Protocol):
+    """What the learner offers: names and shapes without gathering, then the tensors in order."""
+
+    def weight_metadata(self) -> list[tuple[str, str, tuple[int, ...]]]: ...
+
+    def iter_weights(self) -> Iterator[tuple[str, Tensor]]: ...
+
+
+class LearnerSource(WeightSource):
+    """The learner's weights as vLLM wants them, with a checksum of each as it is sent.
+
+    Every learner rank must iterate (under ZeRO-3 each tensor is gathered by all of them);
+    only rank 0 sends, so only rank 0 pays for checksums.
+    """
+
+    def __init__(self, learner: NamedWeights, *, with_checksums: bool) -> None:
+        self.learner = learner
+        self.with_checksums = with_checksums
+        self.sent: dict[str, int] = {}
+
+    def metadata(self) -> list[ParamMeta]:
+        return [
+            ParamMeta(name, getattr(torch, dtype), shape)
+            for name, dtype, shape in self.learner.weight_metadata()
+        ]
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        self.sent = {}
+        for name, tensor in self.learner.iter_weights():
+            if self.with_checksums:
+                self.sent[name] = tensor_checksum(tensor)
+            yield name, tensor
+
+
+# --- receiving: runs inside each vLLM worker -------------------------------------------------
+
+
+class CheckingLoader:
+    """Stands before a model and notes a checksum of each tensor on its way in."""
+
+    def __init__(self, model: Any, received: dict[str, int]) -> None:
+        self.model, self.received = model, received
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Any:
+        pairs = list(weights)
+        for name, tensor in pairs:
+            self.received[name] = tensor_checksum(tensor)
+        return self.model.load_weights(pairs)
+
+
+class CheckedNcclReceiver(NCCLWeightTransferEngine):
+    """vLLM's NCCL receiver that remembers a checksum of every tensor it was given."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.received: dict[str, int] = {}
+
+    def start_weight_update(self) -> None:
+        self.received = {}
+        super().start_weight_update()
+
+    def receive_weights(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
+        model = self.model
+        self.model = CheckingLoader(model, self.received)  # type: ignore[assignment]
+        try:
+            self.receive(update_info)
+        finally:
+            self.model = model
+
+    def receive(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
+        super().receive_weights(update_info)
+
+
+@dataclass(kw_only=True)
+class GlooInitInfo(WeightTransferInitInfo):
+    """Where the sender's store is, and which ranks this engine's workers take."""
+
+    master_address: str
+    master_port: int
+    rank_offset: int
+    world_size: int
+    timeout_s: float
+    own_address: str = "127.0.0.1"
+
+
+class GlooReceiver(CheckedNcclReceiver):
+    """The same lifecycle with gloo as the wire, for engines on CPUs."""
+
+    init_info_cls = GlooInitInfo  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group: GlooGroup | None = None
+
+    def init_transfer_engine(self, init_info: GlooInitInfo) -> None:  # type: ignore[override]
+        self.shutdown()  # a new trainer, or one that came back: never reuse an old group
+        self.group = GlooGroup(
+            address=init_info.master_address,
+            port=init_info.master_port,
+            rank=init_info.rank_offset + self.parallel_config.rank,
+            world_size=init_info.world_size,
+            timeout_s=init_info.timeout_s,
+            own_address=init_info.own_address,
+        )
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        # Not the base class's: that one synchronises an accelerator, which a CPU has not.
+        self.receive_weights(self.parse_update_info(update_info))
+
+    def receive(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
+        if self.group is None:
+            raise RuntimeError("the weight group is not joined yet")
+        for name, dtype, shape in zip(
+            update_info.names, update_info.dtype_names, update_info.shapes, strict=True
+        ):
+            weight = torch.empty(shape, dtype=getattr(torch, dtype))
+            self.group.broadcast(weight)
+            self.model.load_weights([(name, weight)])
+
+    def shutdown(self) -> None:
+        if self.group is not None:
+            self.group.close()
+            self.group = None
+
+
+class WeightInspector:
+    """Methods that vLLM adds to each worker, for `collective_rpc`."""
+
+    weight_transfer_engine: Any
+
+    def received_checksums(self) -> dict[str, int]:
+        """Checksums of the tensors of the newest update, as they arrived."""
+        return dict(self.weight_transfer_engine.received)
+
+
+# --- sending: runs in the learner's ranks ------------------------------------------------------
+
+
+@dataclass
+class GlooTrainerInitInfo(TrainerInitInfo):
+    """The sender's side of a gloo group; it opens its own store on `master_address`."""
+
+    backend: ClassVar[str] = "mgrpo_gloo"
+
+    master_address: str
+    world_size: int
+    timeout_s: float
+
+
+@dataclass
+class CheckedNcclTrainerInitInfo(NCCLTrainerInitInfo):
+    """vLLM's NCCL sender, under the name that our receivers are registered with."""
+
+    backend: ClassVar[str] = "mgrpo_nccl"
+
+
+class GlooSender(NCCLTrainerWeightTransferEngine):
+    """vLLM's send round trip (start, update while broadcasting, finish) with gloo as the wire."""
+
+    init_info_cls = GlooTrainerInitInfo  # type: ignore[assignment]
+    group: GlooGroup | None = None
+
+    @classmethod
+    def trainer_init(  # type: ignore[override]
+        cls,
+        init_info: GlooTrainerInitInfo,
+        *,
+        client: VLLMWeightSyncClient,
+        source: WeightSource | None = None,
+    ) -> Self:
+        if source is None:
+            raise ValueError("the gloo sender needs a WeightSource")
+        engine = cls(client=client, source=source, is_sender=init_info.is_sender, packed=False)
+        if engine.is_sender:
+            server: socket.socket = listening_socket(init_info.master_address)
+            port = server.getsockname()[1]
+            worker_info = GlooInitInfo(
+                master_address=init_info.master_address,
+                master_port=port,
+                rank_offset=1,  # the client shifts this per engine
+                world_size=init_info.world_size,
+                timeout_s=init_info.timeout_s,
+            )
+            with ThreadPoolExecutor(max_workers=1) as executor:
+                joined = executor.submit(client.init_weight_transfer_engine, asdict(worker_info))
+                engine.group = GlooGroup(
+                    address=init_info.master_address,
+                    port=port,
+                    rank=0,
+                    world_size=init_info.world_size,
+                    timeout_s=init_info.timeout_s,
+                    server=server,
+                    own_address=init_info.master_address,
+                )
+                joined.result(timeout=init_info.timeout_s)
+        return engine
+
+    def _broadcast(self, source: WeightSource, meta: list[ParamMeta]) -> None:
+        if not self.is_sender:
+            for _ in source:
+                pass
+            return
+        assert self.group is not None, "trainer_init() opens the group"
+        for _, tensor in self._checked_iter(source, meta):
+            self.group.broadcast(tensor.detach().cpu().contiguous())
+
+    def shutdown(self) -> None:
+        if self.group is not None:
+            self.group.close()
+            self.group = None
+
+
+class CheckedNcclSender(NCCLTrainerWeightTransferEngine):
+    """vLLM's NCCL sender as it is; a class of ours so that the factory knows our name for it."""
+
+    init_info_cls = CheckedNcclTrainerInitInfo
+
+
+def open_sender(
+    learner: NamedWeights,
+    client: VLLMWeightSyncClient,
+    *,
+    backend: str,
+    rank: int,
+    master_address: str,
+    master_port: int,
+    num_receivers: int,
+    timeout_s: float,
+    with_checksums: bool,
+    packed_buffer_bytes: int,
+) -> Any:
+    """Join the weight group as the learner; called on every learner rank.
+
+    Args:
+        learner: whose weights are sent.
+        client: drives the engines (cluster.weights.EngineClient).
+        backend: "gloo" or "nccl".
+        rank: this learner rank; 0 sends.
+        master_address, master_port: where the group meets; gloo chooses its own port.
+        num_receivers: workers over all engines.
+
+    Returns:
+        vLLM's trainer-side engine: `send_weights()`, `source.sent`, `shutdown()`.
+    """
+    world_size = 1 + num_receivers
+    info: TrainerInitInfo
+    if backend == "gloo":
+        info = GlooTrainerInitInfo(master_address, world_size, timeout_s, rank=rank)
+    else:
+        info = CheckedNcclTrainerInitInfo(
+            master_address,
+            master_port,
+            world_size,
+            packed_buffer_size_bytes=packed_buffer_bytes,
+            rank=rank,
+        )
+    source = LearnerSource(learner, with_checksums=with_checksums and rank == 0)
+    return WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)
+
+
+def transfer_config(backend: str) -> WeightTransferConfig:
+    """What an engine is told at start-up so that it builds our receiver."""
+    return WeightTransferConfig(backend=BACKENDS[backend])
+
+
+WeightTransferEngineFactory.register_engine("mgrpo_nccl", CheckedNcclReceiver)
+WeightTransferEngineFactory.register_engine("mgrpo_gloo", GlooReceiver)
+WeightTransferTrainerFactory.register_engine("mgrpo_nccl", CheckedNcclSender)
+WeightTransferTrainerFactory.register_engine("mgrpo_gloo", GlooSender)

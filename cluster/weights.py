@@ -1,0 +1,183 @@
+"""The broadcast after each update, and the proof that it arrived.
+
+Three checks, each on by default: a checksum of every tensor as sent against the same tensor as
+received (the wire); a fixed prompt's log-probabilities on the learner against each engine (the
+whole way, loading included); and the version that each engine reports.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.remote import RemoteActor, wait_for
+from mgrpo.config import WeightsConfig
+from mgrpo.errors import WeightSyncError
+
+SYNC_DEADLINE = "cluster.deadlines.weight_sync_s"
+DEFAULT_TOLERANCE = {"float32": 0.01, "bfloat16": 0.3, "float16": 0.3}  # nats
+
+
+class EngineClient:
+    """Drives the engines from inside learner rank 0: vLLM's four-method client protocol.
+
+    vLLM's own client gives every engine the same ranks and waits without a deadline; this one
+    gives each engine its own rank range and names the engine that did not answer.
+    """
+
+    def __init__(
+        self, engines: Sequence[RemoteActor], *, workers_per_engine: int, deadline_s: float
+    ) -> None:
+        self.engines = list(engines)
+        self.workers_per_engine = workers_per_engine
+        self.deadline_s = deadline_s
+        self.version = "0"
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        calls = []
+        for index, engine in enumerate(self.engines):
+            offset = init_info["rank_offset"] + index * self.workers_per_engine
+            info = {**init_info, "rank_offset": offset}
+            calls.append((engine, engine.submit("init_weight_transfer_engine", info)))
+        self.wait(calls, "join the weight group")
+
+    def start_weight_update(self) -> None:
+        self.everywhere("start_weight_update")
+
+    def update_weights(self, update_info: Any) -> None:
+        self.everywhere("update_weights", update_info)
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self.everywhere("finish_weight_update", weight_version or self.version)
+
+    def everywhere(self, method: str, *args: Any) -> list[Any]:
+        return self.wait([(e, e.submit(method, *args)) for e in self.engines], method)
+
+    def wait(self, calls: list[tuple[RemoteActor, Any]], doing: str) -> list[Any]:
+        return wait_for(calls, doing=doing, deadline_s=self.deadline_s, setting=SYNC_DEADLINE)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What one verified broadcast took and showed."""
+
+    policy_version: int
+    seconds: float
+    num_tensors: int
+    probe_gap_max: float | None  # nats; None when verify_probe is off
+
+
+class WeightBroadcaster:
+    """Brings every engine to the learner's weights, and proves it.
+
+    Args:
+        learner: rank actors; all take part, rank 0 sends.
+        engines: every engine of every layer.
+        config: which checks.
+        dtype: of the weights, for the probe's default tolerance.
+        probe_token_ids: a fixed token sequence, at least two tokens.
+        deadline_s: longest that a whole broadcast may take.
+    """
+
+    def __init__(
+        self,
+        learner: Sequence[RemoteActor],
+        engines: Sequence[RemoteActor],
+        *,
+        config: WeightsConfig,
+        dtype: str,
+        probe_token_ids: list[int],
+        deadline_s: float,
+    ) -> None:
+        self.learner, self.engines = list(learner), list(engines)
+        self.config = config
+        self.tolerance = config.probe_tolerance or DEFAULT_TOLERANCE[dtype]
+        self.probe_token_ids = probe_token_ids
+        self.deadline_s = deadline_s
+
+    def broadcast(self, policy_version: int) -> SyncReport:
+        """Pause, send, commit, verify, resume.
+
+        Raises:
+            WeightSyncError: an engine holds other weights than the learner.
+            DeadlineError, ActorDiedError: naming the process.
+        """
+        began = time.monotonic()
+        self.on_all(self.engines, "pause")
+        sent = self.on_all(self.learner, "send_weights", policy_version)[0]
+        if self.config.verify_checksums:
+            self.check_versions(policy_version)
+            self.check_checksums(sent, policy_version)
+        self.on_all(self.engines, "resume")
+        gap = self.check_probe(policy_version) if self.config.verify_probe else None
+        return SyncReport(policy_version, time.monotonic() - began, len(sent), gap)
+
+    def check_versions(self, policy_version: int) -> None:
+        for engine, version in zip(
+            self.engines, self.on_all(self.engines, "weight_version"), strict=True
+        ):
+            if version != str(policy_version):
+                raise WeightSyncError(
+                    f"{engine.name} reports policy version {version!r} after the broadcast of "
+                    f"version {policy_version}. It holds other weights; the run stops rather "
+                    "than sample from them."
+                )
+
+    def check_checksums(self, sent: dict[str, int], policy_version: int) -> None:
+        for engine, workers in zip(
+            self.engines, self.on_all(self.engines, "received_checksums"), strict=True
+        ):
+            for worker, received in enumerate(workers):
+                differing = differing_tensors(sent, received)
+                if differing:
+                    raise WeightSyncError(
+                        f"{engine.name} (worker {worker}) received {len(differing)} of "
+                        f"{len(sent)} tensors of policy version {policy_version} that are not as "
+                        f"sent: {', '.join(differing[:5])}. The transport corrupts data; check "
+                        "the network and the memory of that node, then resume the run."
+                    )
+
+    def check_probe(self, policy_version: int) -> float:
+        """Largest log-probability difference over the probe, learner against every engine."""
+        expected = self.on_all(self.learner, "probe_logprobs", self.probe_token_ids)[0]
+        worst = 0.0
+        for engine, found in zip(
+            self.engines,
+            self.on_all(self.engines, "probe_logprobs", self.probe_token_ids),
+            strict=True,
+        ):
+            gap = max_difference(expected, found)
+            if not gap <= self.tolerance:  # also when gap is NaN
+                raise WeightSyncError(
+                    f"{engine.name} gives the probe prompt log-probabilities that differ from the "
+                    f"learner's by up to {gap:.4g} nats after the broadcast of version "
+                    f"{policy_version} (allowed: {self.tolerance:g}). The weights arrived but "
+                    "were not loaded as sent. If the two compute in different precision, raise "
+                    "weights.probe_tolerance."
+                )
+            worst = max(worst, gap)
+        return worst
+
+    def on_all(self, actors: list[RemoteActor], method: str, *args: Any) -> list[Any]:
+        return wait_for(
+            [(actor, actor.submit(method, *args)) for actor in actors],
+            doing=method,
+            deadline_s=self.deadline_s,
+            setting=SYNC_DEADLINE,
+        )
+
+
+def differing_tensors(sent: dict[str, int], received: dict[str, int]) -> list[str]:
+    """Names that are missing, extra or different on the receiving side."""
+    names = [*sent, *(name for name in received if name not in sent)]
+    return [name for name in names if sent.get(name) != received.get(name)]
+
+
+def max_difference(expected: Sequence[float], found: Sequence[float]) -> float:
+    """Largest absolute difference; infinite for different lengths, NaN if any value is NaN."""
+    if len(expected) != len(found):
+        return float("inf")
+    differences = [abs(a - b) for a, b in zip(expected, found, strict=True)]
+    return float("nan") if any(d != d for d in differences) else max(differences, default=0.0)

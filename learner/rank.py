@@ -1,0 +1,92 @@
+"""One rank of the learner: the DeepSpeed engine and its end of the weight broadcast.
+
+Plain Python; `cluster` makes an actor of it. Ranks are built in two steps, because rank 0 must
+be somewhere before the others can be told where to meet it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cluster.address import free_port, own_address
+from mgrpo.config import RunConfig
+from mgrpo.types import Completion, UpdateResult
+
+if TYPE_CHECKING:
+    from cluster.weights import EngineClient
+    from learner.deepspeed_learner import DeepSpeedLearner
+
+
+class LearnerRank:
+    """What the loop calls on every learner actor; each call goes to all ranks at once."""
+
+    def __init__(
+        self, config: RunConfig, *, model_dir: str, rank: int, num_ranks: int, device: str
+    ) -> None:
+        self.config = config
+        self.model_dir = model_dir
+        self.rank, self.num_ranks = rank, num_ranks
+        self.device = device
+        self.transfer: Any = None
+        self.client: EngineClient | None = None
+
+    def meeting_point(self) -> tuple[str, int]:
+        """Address and free port of this process's node."""
+        return own_address(), free_port()
+
+    def start(self, master_address: str, master_port: int) -> None:
+        """Load the policy and meet the other ranks."""
+        from learner.deepspeed_learner import DeepSpeedLearner
+
+        self.learner: DeepSpeedLearner = DeepSpeedLearner(
+            config=self.config,
+            model_dir=self.model_dir,
+            rank=self.rank,
+            num_ranks=self.num_ranks,
+            master_address=master_address,
+            master_port=master_port,
+            device="cuda" if self.device == "cuda" else "cpu",
+        )
+
+    def connect(
+        self, client: EngineClient, *, backend: str, address: str, port: int, num_receivers: int
+    ) -> None:
+        """Join the weight group; rank 0 also makes the engines join it."""
+        from cluster.weight_transfer import open_sender
+
+        weights = self.config.weights
+        self.client = client
+        self.transfer = open_sender(
+            self.learner,
+            client,
+            backend=backend,
+            rank=self.rank,
+            master_address=address,
+            master_port=port,
+            num_receivers=num_receivers,
+            timeout_s=self.config.cluster.deadlines.weight_sync_s,
+            with_checksums=weights.verify_checksums,
+            packed_buffer_bytes=weights.packed_buffer_mib << 20,
+        )
+
+    def update(self, completions: list[Completion]) -> UpdateResult | None:
+        """One update of the policy; rank 0 reports."""
+        return self.learner.update(completions)
+
+    def send_weights(self, policy_version: int) -> dict[str, int]:
+        """Broadcast to every engine. Returns the checksum of each tensor as sent (rank 0)."""
+        assert self.client is not None, "connect() comes first"
+        self.client.version = str(policy_version)
+        self.transfer.send_weights()
+        return dict(self.transfer.source.sent)
+
+    def probe_logprobs(self, token_ids: list[int]) -> list[float]:
+        return self.learner.probe_logprobs(token_ids)
+
+    def save_policy(self, directory: str) -> None:
+        self.learner.save_policy(directory)
+
+    def close(self) -> None:
+        if self.transfer is not None:
+            self.transfer.shutdown()
+        self.learner.close()
