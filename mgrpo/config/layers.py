@@ -11,7 +11,8 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import RelationError, StrictConfig
+from mgrpo.errors import ConfigProblem
 
 Parents = Literal["all", "wrong_only", "wrong_first", "uniform_k", "best"]
 GroupBy = Literal["parent", "query", "batch"]
@@ -58,17 +59,34 @@ class GuidanceConfig(StrictConfig):
 
     @model_validator(mode="after")
     def check_indices(self) -> GuidanceConfig:
-        if self.fixed_index >= len(self.phrases):
-            raise ValueError(
-                f"fixed_index is {self.fixed_index} but there are only {len(self.phrases)} phrases "
-                f"(0 to {len(self.phrases) - 1})"
+        count = len(self.phrases)
+        problems = []
+        if self.fixed_index >= count:
+            problems.append(
+                ConfigProblem(
+                    "fixed_index",
+                    str(self.fixed_index),
+                    f"there are only {count} phrases.",
+                    f"Valid: 0 to {count - 1}.",
+                )
             )
-        if self.draw == "weighted" and (
-            self.weights is None or len(self.weights) != len(self.phrases)
+        if self.draw == "weighted" and self.weights is None:
+            problems.append(
+                ConfigProblem("weights", "None", "draw: weighted needs weights.", f"Give {count}.")
+            )
+        if self.weights is not None and (
+            len(self.weights) != count or min(self.weights) < 0 or sum(self.weights) <= 0
         ):
-            raise ValueError(f"draw: weighted needs `weights` with {len(self.phrases)} numbers")
-        if self.weights is not None and (min(self.weights) < 0 or sum(self.weights) <= 0):
-            raise ValueError("weights must be 0 or more and not all 0")
+            problems.append(
+                ConfigProblem(
+                    "weights",
+                    str(self.weights),
+                    "must be one number per phrase, 0 or more, not all 0.",
+                    f"There are {count} phrases.",
+                )
+            )
+        if problems:
+            raise RelationError(problems)
         return self
 
 
@@ -131,7 +149,15 @@ class LayerConfig(StrictConfig):
         needed = ["{problem}"] + (["{attempt}"] if self.layout == "user_quote" else [])
         missing = [placeholder for placeholder in needed if placeholder not in self.user_template]
         if missing:
-            raise ValueError(f"user_template must contain {' and '.join(missing)}")
+            raise RelationError(
+                [
+                    ConfigProblem(
+                        "user_template",
+                        repr(self.user_template[:60]),
+                        f"must contain {' and '.join(missing)}.",
+                    )
+                ]
+            )
         return self
 
     @property

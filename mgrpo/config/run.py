@@ -6,13 +6,15 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.cluster import ClusterConfig, WeightsConfig
 from mgrpo.config.data import DataConfig
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
 from mgrpo.config.layers import LayerConfig
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
+from mgrpo.config.relations import problems_of
 from mgrpo.config.rewards import RewardsConfig
+from mgrpo.errors import ConfigProblem
 
 
 class ModelConfig(StrictConfig):
@@ -41,9 +43,15 @@ class EvaluationConfig(StrictConfig):
     @model_validator(mode="after")
     def check_samples(self) -> EvaluationConfig:
         if self.decoding == "greedy" and self.samples_per_problem > 1:
-            raise ValueError(
-                f"samples_per_problem is {self.samples_per_problem} but greedy decoding gives the "
-                "same completion each time; use decoding: sampled"
+            raise RelationError(
+                [
+                    ConfigProblem(
+                        "samples_per_problem",
+                        str(self.samples_per_problem),
+                        "greedy decoding gives the same completion each time.",
+                        "Use decoding: sampled, or 1.",
+                    )
+                ]
             )
         return self
 
@@ -85,12 +93,10 @@ class RunConfig(StrictConfig):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
-    def check_chain(self) -> RunConfig:
-        names = [layer.name for layer in self.layers]
-        if len(set(names)) < len(names):
-            raise ValueError(f"layers must have different names, got {names}")
-        if not any(layer.loss_weight > 0 for layer in self.layers):
-            raise ValueError("every layer has loss_weight 0, so nothing would be trained")
+    def check_relations(self) -> RunConfig:
+        problems = problems_of(self)
+        if problems:
+            raise RelationError(problems)
         return self
 
     @property

@@ -1,0 +1,169 @@
+"""Pydantic's complaints as ConfigProblems: dotted path, value, reason, and what would do."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from mgrpo.config.base import RelationError
+from mgrpo.errors import ConfigProblem
+
+LONGEST_VALUE = 80  # characters of a value that a message shows
+
+
+def explain(error: ValidationError, root: type[BaseModel]) -> list[ConfigProblem]:
+    """One ConfigProblem per thing that pydantic refused in a recipe for `root`."""
+    return [problem for details in error.errors() for problem in problems_in(details, root)]
+
+
+def problems_in(details: Any, root: type[BaseModel]) -> list[ConfigProblem]:
+    """The problems that one entry of `ValidationError.errors()` stands for."""
+    path, section, field = locate(details["loc"], root)
+    context, kind = details.get("ctx", {}), details["type"]
+    cause = context.get("error")
+    if isinstance(cause, RelationError):
+        return [
+            ConfigProblem(dotted([*path, p.path]), p.value, p.reason, p.suggestion)
+            for p in cause.problems
+        ]
+    where, value = dotted(path), shortened(details["input"])
+    if kind == "extra_forbidden":
+        suggestion = nearest_key(str(path[-1]), section, root)
+        return [ConfigProblem(where, value, "there is no such key.", suggestion)]
+    if kind == "missing":
+        return [ConfigProblem(where, "(not given)", "this key is needed.", meaning(field))]
+    if kind == "union_tag_not_found":
+        return [
+            ConfigProblem(f"{where}.source", "(not given)", "this key is needed.", sources(field))
+        ]
+    if kind == "union_tag_invalid":
+        return [
+            ConfigProblem(f"{where}.source", str(context["tag"]), "no such source.", sources(field))
+        ]
+    if kind == "literal_error":
+        suggestion = allowed_values(field, str(details["input"]))
+        return [ConfigProblem(where, value, "not one of the allowed values.", suggestion)]
+    reason, suggestion = bound(kind, context, details["msg"])
+    return [ConfigProblem(where, value, reason, f"{meaning(field)} {suggestion}".strip())]
+
+
+def bound(kind: str, context: dict[str, Any], message: str) -> tuple[str, str]:
+    """Reason and nearest valid value where a number is out of bounds; else pydantic's words."""
+    if kind == "greater_than_equal":
+        return f"must be {context['ge']} or more.", f"Nearest valid value: {context['ge']}."
+    if kind == "less_than_equal":
+        return f"must be {context['le']} or less.", f"Nearest valid value: {context['le']}."
+    if kind == "greater_than":
+        return f"must be above {context['gt']}.", ""
+    if kind == "less_than":
+        return f"must be below {context['lt']}.", ""
+    if kind == "too_short":
+        return f"needs at least {context['min_length']} entries.", ""
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}.", ""
+    return message.replace("Input should be", "must be") + ".", ""
+
+
+def locate(
+    loc: Sequence[int | str], root: type[BaseModel]
+) -> tuple[list[int | str], type[BaseModel], FieldInfo | None]:
+    """Follow an error's location through the models.
+
+    Returns the path without the tags that pydantic adds for unions, the innermost section on
+    it, and the field that it ends at (None where it ends at no declared field).
+    """
+    path: list[int | str] = []
+    section, field = root, None
+    options: list[Any] = [root]
+    for part in loc:
+        models = [option for option in options if is_model(option)]
+        if isinstance(part, str) and len(models) > 1:  # a union's tag, not a key
+            options = [m for m in models if m.model_fields["source"].default == part]
+            continue
+        path.append(part)
+        if models:
+            section = models[0]
+            field = section.model_fields.get(str(part))
+            options = flattened(field.annotation) if field else []
+        else:
+            options = [
+                item for option in options for item in flattened((get_args(option) or (Any,))[0])
+            ]
+    return path, section, field
+
+
+def flattened(annotation: Any) -> list[Any]:
+    """The alternatives of a type: `A | None` gives A and NoneType."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return flattened(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [item for alternative in get_args(annotation) for item in flattened(alternative)]
+    return [annotation]
+
+
+def is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def nearest_key(key: str, section: type[BaseModel], root: type[BaseModel]) -> str:
+    """A valid key of the section that looks like `key`, else where a key of that name lives."""
+    near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]}?"
+    places = [place for place in all_keys(root) if place.rsplit(".", 1)[-1] == key]
+    if places:
+        return f"There is {' and '.join(places)}."
+    return f"Valid keys here: {', '.join(section.model_fields)}."
+
+
+def all_keys(section: type[BaseModel], prefix: str = "", depth: int = 0) -> Iterator[str]:
+    """The dotted path of every key, with N for a list's index."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for option in flattened(field.annotation):
+            item = flattened(get_args(option)[0]) if get_origin(option) is list else [option]
+            infix = ".N." if get_origin(option) is list else "."
+            for model in item:
+                if is_model(model) and depth < 4:  # exclude_questions_of contains its own kind
+                    yield from all_keys(model, f"{prefix}{name}{infix}", depth + 1)
+
+
+def meaning(field: FieldInfo | None) -> str:
+    """The key's docstring on one line, closed by a full stop."""
+    if field is None or not field.description:
+        return ""
+    text = " ".join(field.description.split())
+    return text if text.endswith((".", "?", ")")) else f"{text}."
+
+
+def allowed_values(field: FieldInfo | None, given: str) -> str:
+    values = [
+        str(value)
+        for option in flattened(field.annotation if field else None)
+        if get_origin(option) is typing.Literal
+        for value in get_args(option)
+    ]
+    near = difflib.get_close_matches(given, values, n=1, cutoff=0.6)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"Allowed: {', '.join(values)}.{hint}"
+
+
+def sources(field: FieldInfo | None) -> str:
+    models = [m for m in flattened(field.annotation if field else None) if is_model(m)]
+    return f"Allowed: {', '.join(str(m.model_fields['source'].default) for m in models)}."
+
+
+def dotted(path: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in path) or "(recipe)"
+
+
+def shortened(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

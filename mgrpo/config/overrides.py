@@ -1,0 +1,108 @@
+"""Changes to a recipe before it is validated: `a.b=value` on the command line, and `extends`."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import yaml
+
+from mgrpo.config.yaml_core import parse_yaml
+from mgrpo.errors import ConfigProblem
+
+Tree = dict[str, Any]
+NAME_KEYS = ("name", "check")  # by which an entry of a list may be called instead of its index
+
+
+class BadOverride(ValueError):
+    """An override that cannot be applied; carries the problem for the message."""
+
+    def __init__(self, path: str, value: str, reason: str, suggestion: str = "") -> None:
+        self.problem = ConfigProblem(path, value, reason, suggestion)
+        super().__init__(str(self.problem))
+
+
+def apply_override(tree: Tree, override: str) -> None:
+    """Set one key of the recipe's tree, in place.
+
+    `layers.1.group_size=4`, `layers.correct.group_size=4`, `data.train.size=100`. The value is
+    YAML: a number, a word, a list in brackets. Sections on the way are made where they lack.
+    """
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise BadOverride(
+            override, "(none)", "an override is key=value.", "Example: layers.correct.group_size=4"
+        )
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise BadOverride(path, text, f"the value is not YAML: {one_line(error)}.") from error
+    *parents, last = path.split(".")
+    node: Any = tree
+    for depth, part in enumerate(parents):
+        node = step_into(node, part, path=".".join(parents[: depth + 1]), value=text)
+    if isinstance(node, list):
+        node[list_index(node, last, path=path, value=text)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise BadOverride(path, text, f"{'.'.join(parents)} is {node!r}, not a section.")
+
+
+def step_into(node: Any, part: str, *, path: str, value: str) -> Any:
+    if isinstance(node, list):
+        return node[list_index(node, part, path=path, value=value)]
+    if isinstance(node, dict):
+        if node.get(part) is None:
+            node[part] = {}
+        return node[part]
+    raise BadOverride(path, value, f"{node!r} is not a section, so it has no key {part!r}.")
+
+
+def list_index(entries: list[Any], part: str, *, path: str, value: str) -> int:
+    """The place of an entry by number or by name."""
+    names = [entry_name(entry) for entry in entries]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(entries):
+        return int(part)
+    named = [name for name in names if name is not None]
+    choices = f" or {', '.join(named)}" if named else ""
+    last = len(entries) - 1
+    valid = f"0 to {last}{choices}" if last >= 0 else "none: the list is empty"
+    raise BadOverride(path, value, f"the list has no entry {part!r}.", f"Valid: {valid}.")
+
+
+def entry_name(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return None
+    return next((str(entry[key]) for key in NAME_KEYS if key in entry), None)
+
+
+def merged(base: Any, changes: Any, path: str = "") -> Any:
+    """`base` with the changes of a recipe that extends it.
+
+    Sections merge key by key; all else is replaced. A list of named entries may be changed by a
+    map from names to changes: `layers: {correct: {group_size: 8}}`. A data section whose
+    `source` changes is replaced whole, since its keys are another kind's.
+    """
+    if isinstance(base, list) and isinstance(changes, dict):
+        entries = copy.deepcopy(base)
+        for name, change in changes.items():
+            where = f"{path}.{name}"
+            index = list_index(entries, str(name), path=where, value=str(change))
+            entries[index] = merged(entries[index], change, where)
+        return entries
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return copy.deepcopy(changes)
+    if "source" in changes and changes["source"] != base.get("source"):
+        return copy.deepcopy(changes)
+    result = dict(base)
+    for key, change in changes.items():
+        where = f"{path}.{key}" if path else str(key)
+        result[key] = merged(base[key], change, where) if key in base else copy.deepcopy(change)
+    return result
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,75 @@
+"""Recipes as YAML text, read by the rules of YAML 1.2's core schema.
+
+PyYAML follows YAML 1.1, which has traps for recipes: `off` is False, `1e-6` is a string,
+`010` is 8, `1:30` is 90. Here only true/false are booleans, every spelling of a number that
+JSON knows is a number, and all else is text. A key that is given twice is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+INT = re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$")
+FLOAT = re.compile(
+    r"^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
+REPLACED_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """Safe loading with the core schema; duplicate keys are an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+class RecipeDumper(yaml.SafeDumper):
+    """Quotes exactly what RecipeLoader would otherwise read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def core_resolvers(
+    resolvers: dict[str, list[tuple[str, re.Pattern[str]]]],
+) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """PyYAML's table of implicit types, with the core schema's booleans and numbers."""
+    kept = {
+        first: [(tag, pattern) for tag, pattern in entries if tag not in REPLACED_TAGS]
+        for first, entries in resolvers.items()
+    }
+    for tag, pattern, firsts in (
+        ("bool", BOOL, "tTfF"),
+        ("int", INT, "-+0123456789"),
+        ("float", FLOAT, "-+.0123456789"),
+    ):
+        for first in firsts:
+            kept.setdefault(first, []).append((f"tag:yaml.org,2002:{tag}", pattern))
+    return kept
+
+
+RecipeLoader.yaml_implicit_resolvers = core_resolvers(yaml.SafeLoader.yaml_implicit_resolvers)
+RecipeDumper.yaml_implicit_resolvers = core_resolvers(yaml.SafeDumper.yaml_implicit_resolvers)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value that YAML text stands for. Raises yaml.YAMLError with line and column."""
+    return yaml.load(text, Loader=RecipeLoader)  # a SafeLoader: builds plain values only
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML text that `parse_yaml` reads back equal; keys keep their order."""
+    return yaml.dump(value, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=100)

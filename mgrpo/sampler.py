@@ -1,0 +1,68 @@
+"""Which problems come next: reshuffled each epoch, and continued exactly after a resume."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from mgrpo.errors import DataError
+
+
+class ShufflingSampler:
+    """Endless indices into `num_problems` problems, each epoch in an order of its own.
+
+    An epoch's order follows from (seed, epoch) alone, so the state is a few numbers. One call
+    of `take` never gives an index twice unless it asks for more than there are: where it
+    crosses into a new epoch, what it has already given comes last in that epoch.
+    """
+
+    def __init__(self, num_problems: int, seed: int) -> None:
+        if num_problems < 1:
+            raise DataError("There are no problems to sample from.")
+        self.num_problems = num_problems
+        self.seed = seed
+        self.begin_epoch(0, deferred=[])
+
+    def begin_epoch(self, epoch: int, deferred: list[int]) -> None:
+        order = list(range(self.num_problems))
+        random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        late = set(deferred)
+        self.order = [i for i in order if i not in late] + [i for i in order if i in late]
+        self.epoch, self.deferred, self.position = epoch, deferred, 0
+
+    def take(self, n: int) -> list[int]:
+        """The next `n` indices; `n` may be more than the epoch's rest."""
+        taken: list[int] = []
+        while len(taken) < n:
+            if self.position == self.num_problems:
+                self.begin_epoch(self.epoch + 1, deferred=sorted(set(taken)))
+            some = self.order[self.position : self.position + n - len(taken)]
+            self.position += len(some)
+            taken += some
+        return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return {
+            "num_problems": self.num_problems,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "position": self.position,
+            "deferred": list(self.deferred),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            DataError: the state is of other data or another seed, so it cannot be continued.
+        """
+        for key, now in (("num_problems", self.num_problems), ("seed", self.seed)):
+            if state[key] != now:
+                raise DataError(
+                    f"The checkpoint's sampler has {key} {state[key]}, this run {now}: the order "
+                    "of problems cannot be continued. Resume with the data and seed of the "
+                    "checkpoint, or start a new run."
+                )
+        self.begin_epoch(state["epoch"], deferred=list(state["deferred"]))
+        self.position = state["position"]

@@ -1,0 +1,1 @@
+"""Where problems are read from: one file per kind of source."""
