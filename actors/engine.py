@@ -39,6 +39,7 @@ class EngineSettings:
     tensor_parallel_size: int
     gpu_memory_utilization: float
     enforce_eager: bool
+    device: str  # "cpu" or "cuda"
     weight_backend: str  # "gloo" or "nccl"
     seed: int
     extra_args: dict[str, Any]
@@ -74,6 +75,11 @@ class VllmEngine:
             "disable_log_stats": True,
             "enable_log_requests": False,
         }
+        if settings.device == "cpu":
+            # Seeded requests and prompts cut into chunks do not go together on a CPU (vLLM 0.32
+            # rewinds the request's generator, which CPU generators cannot), so prompts stay whole.
+            arguments["enable_chunked_prefill"] = False
+            arguments["max_num_batched_tokens"] = max(8192, settings.max_model_len)
         try:
             engine_args = AsyncEngineArgs(**{**arguments, **settings.extra_args})
             self.llm = AsyncLLM.from_engine_args(engine_args)

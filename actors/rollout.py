@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.layers import (
     PromptRequest,
@@ -132,16 +132,12 @@ class Rollout:
         by_key: dict[str, list[Completion]] = {}
         for attempt in attempts:
             by_key.setdefault(place_key(attempt), []).append(attempt)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(
-                    self.run_problem(
-                        step, slot, problem, first_layer, last, by_key.get(slot_key(step, slot), [])
-                    )
-                )
-                for slot, problem in enumerate(problems)
-            ]
-        return [completion for task in tasks for completion in task.result()]
+        return await run_together(
+            self.run_problem(
+                step, slot, problem, first_layer, last, by_key.get(slot_key(step, slot), [])
+            )
+            for slot, problem in enumerate(problems)
+        )
 
     async def run_problem(
         self,
@@ -187,11 +183,7 @@ class Rollout:
         self, number: int, problem: Problem, requests: Sequence[PromptRequest]
     ) -> list[Completion]:
         """Sample and score requests of one layer at the same time."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self.sample(number, problem, request)) for request in requests
-            ]
-        return [completion for task in tasks for completion in task.result()]
+        return await run_together(self.sample(number, problem, request) for request in requests)
 
     async def sample(
         self, number: int, problem: Problem, request: PromptRequest
@@ -250,6 +242,19 @@ class Rollout:
             engine=engine_name,
             reward=reward,
         )
+
+
+async def run_together(parts: Iterable[Coroutine[Any, Any, list[Completion]]]) -> list[Completion]:
+    """Run all parts at the same time; their completions in the order of the parts.
+
+    The first failure cancels the rest and is raised as it is, not inside a group.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in parts]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    return [completion for task in tasks for completion in task.result()]
 
 
 def slot_key(step: int, slot: int) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +70,7 @@ def ray_runtime(
     if not use_local:
         address = os.environ["RAY_ADDRESS"] if config.address == "auto" else config.address
         try:
-            ray.init(address=address, **options)
+            init_ray(address=address, **options)
         except (ConnectionError, ValueError) as error:
             raise ClusterError(
                 f"Cannot connect to the Ray cluster at {address!r}: {error}. Check that it runs "
@@ -83,7 +85,7 @@ def ray_runtime(
     folder = Path(tempfile.mkdtemp(prefix="mgrpo-ray-"))  # short: Unix sockets allow 107 bytes
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        ray.init(
+        init_ray(
             address="local",
             num_cpus=max(1, int(num_cpus + 0.999)),
             include_dashboard=False,
@@ -99,6 +101,14 @@ def ray_runtime(
         if logs_to is not None:
             copy_actor_logs(folder, logs_to)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def init_ray(**options: Any) -> None:
+    """`ray.init` that leaves our SIGTERM handler in place; Ray puts its own there."""
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init(**options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def copy_actor_logs(ray_folder: Path, destination: Path) -> None:

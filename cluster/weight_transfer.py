@@ -38,6 +38,7 @@ from vllm.distributed.weight_transfer.nccl_engine import (
     NCCLWeightTransferEngine,
     NCCLWeightTransferUpdateInfo,
 )
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
 from cluster.checksum import tensor_checksum
 from cluster.gloo_group import GlooGroup, listening_socket
@@ -165,10 +166,26 @@ class GlooReceiver(CheckedNcclReceiver):
             self.group.broadcast(weight)
             self.model.load_weights([(name, weight)])
 
+    def finish_weight_update(self) -> None:
+        super().finish_weight_update()
+        repack_output_heads(self.model)
+
     def shutdown(self) -> None:
         if self.group is not None:
             self.group.close()
             self.group = None
+
+
+def repack_output_heads(model: torch.nn.Module) -> None:
+    """Bring the packed copy of a tied output head up to date.
+
+    On CPUs vLLM packs the head's weight for its matrix product. A head that is tied to the
+    embedding gets no weight of its own in a reload, so vLLM 0.32 leaves the old packed copy in
+    place and samples with the old head. The probe found this.
+    """
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
 
 
 class WeightInspector:
