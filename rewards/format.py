@@ -1,0 +1,50 @@
+"""The check `format`: does a completion end with one \\boxed{}, as it was asked to?"""
+
+from __future__ import annotations
+
+import re
+
+from mgrpo.types import Problem, Reward
+from rewards.boxed import count_boxes, last_box
+
+TRAILING = re.compile(r"(?:\s|[.!?$*)\]]|\\[)\]]){0,12}")
+THINK_FIRST = re.compile(r"\s*<think>(?P<thoughts>.*?)</think>(?P<answer>.*)", re.DOTALL)
+
+
+def format_answer(
+    completion: str,
+    problem: Problem,
+    *,
+    think_tags: bool = False,
+    allow_several_boxes: bool = False,
+    allow_text_after_box: bool = False,
+) -> Reward:
+    """1 for a completion in the form asked for, else 0 with the reason in `detail`.
+
+    Args:
+        completion: what the policy wrote.
+        problem: not used; every check is called with one.
+        think_tags: it must open with one <think>...</think>, the box coming after it.
+        allow_several_boxes: earlier boxes are no fault.
+        allow_text_after_box: neither is text behind the last box. Otherwise only space and
+            the punctuation that closes a sentence or a formula may follow it.
+    """
+    reason = fault(completion, think_tags, allow_several_boxes, allow_text_after_box)
+    return Reward(value=float(reason is None), correct=reason is None, detail=reason or "")
+
+
+def fault(text: str, think_tags: bool, several: bool, text_after: bool) -> str | None:
+    """What is wrong with the form; None if nothing is."""
+    if think_tags:
+        match = THINK_FIRST.fullmatch(text)
+        if match is None or text.count("<think>") != 1 or text.count("</think>") != 1:
+            return "does not open with one <think>...</think>"
+        text = match["answer"]
+    box = last_box(text)
+    if box is None or not box.content.strip():
+        return "no closed \\boxed{} with an answer"
+    if not several and (boxes := count_boxes(text)) > 1:
+        return f"{boxes} boxes, expected 1"
+    if not text_after and TRAILING.fullmatch(text, box.end) is None:
+        return f"{len(text) - box.end} characters after the box"
+    return None

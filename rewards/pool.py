@@ -1,0 +1,264 @@
+"""The processes that checks run in.
+
+A check may hang, crash or take the process down; each of these costs one completion and
+one process, which is killed and replaced. Processes, never threads: math-verify and many
+users' checks need a main thread, and a thread cannot be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+
+from pebble import ProcessExpired, ProcessPool
+
+from mgrpo.config.rewards import RewardsConfig
+from mgrpo.errors import RewardError
+from mgrpo.types import Problem, Reward, RewardStatus
+from rewards.group_job import ChunkFuture, GroupJob, chunk_size, closed_error, failure
+from rewards.worker import (
+    CHUNK_BUDGET_S,
+    Chunk,
+    Term,
+    initialise,
+    judge_chunk,
+    probe,
+)
+
+NUM_SLOTS = 1 << 16  # tasks that may wait at one time before two share a position
+MAX_REPLACED_POOLS = 5
+PROBE_PAUSE_S = 0.02
+
+
+class RewardPool:
+    """Scores groups of completions with a recipe's checks.
+
+    Use it as a context manager, or call `start` and `close`. `score` may be awaited from any
+    number of tasks at once and `score_blocking` called from any number of threads.
+
+    Args:
+        config: the recipe's rewards section. Its deadline is for one completion, all of its
+            checks together.
+        start_deadline_s: longest wait for the processes to import the checks, in seconds.
+    """
+
+    def __init__(self, config: RewardsConfig, *, start_deadline_s: float = 60.0) -> None:
+        self.config = config
+        self.start_deadline_s = start_deadline_s
+        self.terms = [
+            Term(check=term.check, weight=term.weight, settings=dict(term.settings))
+            for term in config.terms
+        ]
+        self._context = multiprocessing.get_context("spawn")
+        self._positions = self._context.RawArray("i", NUM_SLOTS)
+        self._slots = itertools.count()
+        self._lock = threading.RLock()
+        self._pool: ProcessPool | None = None
+        self._jobs: dict[ChunkFuture, GroupJob] = {}
+        self._num_replaced_pools = 0
+        self._last_progress = time.monotonic()
+        self._is_closed = False
+
+    def __enter__(self) -> RewardPool:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start every process and import the checks there.
+
+        Raises:
+            RewardError: a check cannot be loaded, or not within the deadline.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise RewardError("The reward pool is closed; make a new one.")
+            if self._pool is not None:
+                return
+            self._pool = self._new_pool()
+        try:
+            self._wait_for_processes(self._pool)
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, problem: Problem, texts: Sequence[str]) -> Future[list[Reward]]:
+        """Hand in a group; the future's rewards are in the order of the texts."""
+        if self._pool is None:
+            raise RewardError("The reward pool is not running; call start() first.")
+        if not self._jobs:
+            self._last_progress = time.monotonic()
+        job = GroupJob(problem, texts, self._submit_chunk)
+        try:
+            job.start(chunk_size(len(job.texts), self.config.num_processes))
+        except BaseException as error:
+            job.fail(error)
+            raise
+        return job.result
+
+    async def score(self, problem: Problem, texts: Sequence[str]) -> list[Reward]:
+        """The rewards of one problem's completions, in the order of the texts.
+
+        Cancelling it takes the group out of the pool.
+        """
+        future = asyncio.wrap_future(self.submit(problem, texts))
+        try:
+            while not (await asyncio.wait({future}, timeout=self.patience_s))[0]:
+                self._refuse_stall()
+            return future.result()
+        finally:
+            future.cancel()  # does nothing to one that is done
+
+    def score_blocking(self, problem: Problem, texts: Sequence[str]) -> list[Reward]:
+        """Like `score`, for threads without an event loop."""
+        future = self.submit(problem, texts)
+        try:
+            while not wait([future], timeout=self.patience_s).done:
+                self._refuse_stall()
+            return future.result()
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Kill the processes at once. Groups that are still waiting get a RewardError."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            pool, self._pool = self._pool, None
+            jobs = list(self._jobs.items())
+        for _, job in jobs:
+            job.fail(closed_error())
+        if pool is not None:
+            discard(pool)
+
+    @property
+    def patience_s(self) -> float:
+        """Longest time in which a working pool finishes nothing at all, in seconds."""
+        return self.config.deadline_s + CHUNK_BUDGET_S + self.start_deadline_s
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self.config.num_processes,
+            initializer=initialise,
+            initargs=(self.terms, self._positions),
+            context=self._context,
+        )
+
+    def _wait_for_processes(self, pool: ProcessPool) -> None:
+        """Until each process has answered a probe; the first failure to load is raised."""
+        deadline = time.monotonic() + self.start_deadline_s
+        ready: set[int] = set()
+        while len(ready) < self.config.num_processes:
+            probes = [
+                pool.schedule(probe, args=(PROBE_PAUSE_S,))
+                for _ in range(self.config.num_processes)
+            ]
+            for future in probes:
+                try:
+                    pid, reason = future.result(timeout=max(0.0, deadline - time.monotonic()))
+                except TimeoutError as error:
+                    raise RewardError(
+                        f"Only {len(ready)} of {self.config.num_processes} reward processes came "
+                        f"up within {self.start_deadline_s:g} s. They import {self._names()}; "
+                        "importing these must not compute or download anything."
+                    ) from error
+                except (BrokenProcessPool, ProcessExpired) as error:
+                    raise RewardError(
+                        f"A reward process died while it imported {self._names()}: {error}. "
+                        "Import these by hand to see why."
+                    ) from error
+                if reason:
+                    raise RewardError(reason)
+                ready.add(pid)
+
+    def _names(self) -> str:
+        return ", ".join(term.check for term in self.terms)
+
+    def _submit_chunk(self, job: GroupJob, indices: list[int]) -> None:
+        """Make a task of some of a job's completions."""
+        slot = next(self._slots) % NUM_SLOTS
+        self._positions[slot] = 0
+        chunk = Chunk(problem=job.problem, texts=[job.texts[i] for i in indices], slot=slot)
+        with self._lock:  # so that a pool that is replaced now knows of this task
+            future = self._schedule(chunk)
+            self._jobs[future] = job
+        job.follow(future)
+
+        def failure_of(status: RewardStatus, what: str) -> tuple[int, Reward]:
+            position, term = divmod(self._positions[slot], len(self.terms))
+            check = self.terms[term].check
+            deadline_s = self.config.deadline_s
+            return failure(status, what, check=check, position=position, deadline_s=deadline_s)
+
+        def when_done(future: ChunkFuture) -> None:
+            self._last_progress = time.monotonic()
+            job.absorb(indices, future, failure_of)
+            with self._lock:
+                self._jobs.pop(future, None)
+
+        future.add_done_callback(when_done)
+
+    def _schedule(self, chunk: Chunk) -> ChunkFuture:
+        """Queue a task. Its deadline counts from when a process takes it up."""
+        budget_s = CHUNK_BUDGET_S if len(chunk.texts) > 1 else 0.0
+        timeout = self.config.deadline_s + budget_s
+        with self._lock:
+            if self._pool is None:
+                raise closed_error()
+            try:
+                return self._pool.schedule(judge_chunk, args=(chunk,), timeout=timeout)
+            except RuntimeError:  # the pool has stopped working: see _replace_pool
+                self._replace_pool()
+                return self._pool.schedule(judge_chunk, args=(chunk,), timeout=timeout)
+
+    def _replace_pool(self) -> None:
+        """Start over with new processes.
+
+        pebble gives a whole pool up when a process dies that had no task, for instance by
+        the hand of the kernel when memory runs out. What was in it is handed in again.
+        """
+        assert self._pool is not None
+        self._num_replaced_pools += 1
+        if self._num_replaced_pools > MAX_REPLACED_POOLS:
+            raise RewardError(
+                f"The reward processes have died {self._num_replaced_pools} times without a task "
+                "that explains it. Look for the kernel's out-of-memory messages (dmesg), or "
+                "lower rewards.num_processes."
+            )
+        broken, self._pool = self._pool, self._new_pool()
+        lost = list(self._jobs)
+        # A thread of its own: this may run on a thread of the pool that is discarded.
+        threading.Thread(target=discard, args=(broken,), daemon=True).start()
+        for future in lost:
+            future.cancel()  # its callback hands it in again, to the new pool
+
+    def _refuse_stall(self) -> None:
+        """Called when somebody has waited long: is anything moving?"""
+        silence_s = time.monotonic() - self._last_progress
+        if silence_s > self.patience_s:
+            raise RewardError(
+                f"No completion has been scored for {silence_s:.0f} s, while {len(self._jobs)} "
+                f"tasks wait. A check is given rewards.deadline_s = {self.config.deadline_s:g} s, "
+                "so the reward processes do not work; is the machine out of memory?"
+            )
+
+
+def discard(pool: ProcessPool) -> None:
+    """Kill a pool's processes and end its threads."""
+    pool.stop()
+    pool.join()

@@ -1,0 +1,107 @@
+"""Checks by name: the built-in ones, and a user's own `module:function`.
+
+A check is any callable
+
+    check(completion: str, problem: Problem, **settings) -> float | bool | Reward
+
+A bool says right or wrong. A float is the value; 1 or more counts as right. A `Reward` says
+everything itself. The `settings` of its reward term are passed as keyword arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mgrpo.errors import RewardError
+from mgrpo.types import Problem
+
+Check = Callable[..., Any]
+
+BUILT_IN = {
+    "math_answer": "rewards.math_answer:math_answer",
+    "format": "rewards.format:format_answer",
+}
+EXAMPLE_PROBLEM = Problem(problem_id="example", question="", answer="")
+
+
+def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
+    """The check of that name; imports the module that it lives in.
+
+    Args:
+        name: a key of BUILT_IN, or `module:function`. Modules are also looked for in the
+            current directory.
+        settings: keyword arguments that it will be called with, checked against its
+            signature.
+
+    Raises:
+        RewardError: no such check, its module cannot be imported, or it does not take the
+            settings.
+    """
+    module_name, colon, function_name = BUILT_IN.get(name, name).partition(":")
+    if not (colon and module_name and function_name):
+        raise RewardError(unknown_check(name))
+    check: Any = import_check_module(module_name, name)
+    for part in function_name.split("."):
+        if not hasattr(check, part):
+            raise RewardError(
+                f"The check {name!r} does not exist: module {module_name!r} "
+                f"({getattr(check, '__file__', 'no file')}) has no {part!r}."
+                + nearest(part, vars(check) if hasattr(check, "__dict__") else ())
+            )
+        check = getattr(check, part)
+    if not callable(check):
+        raise RewardError(f"The check {name!r} is a {type(check).__name__}, expected a function.")
+    refuse_wrong_signature(check, name, settings or {})
+    return check  # type: ignore[no-any-return]
+
+
+def import_check_module(module_name: str, name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: a user's file must not hide an installed package
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:  # a user's module raises what it likes when it is imported
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name.split(".")[0]:
+            hint = f" It was looked for in {here} and in the installed packages."
+        raise RewardError(
+            f"The check {name!r} cannot be loaded: importing {module_name!r} raised "
+            f"{type(error).__name__}: {error}.{hint}"
+        ) from error
+
+
+def refuse_wrong_signature(check: Check, name: str, settings: dict[str, Any]) -> None:
+    """Find a misspelt setting before a run starts rather than in every single check."""
+    if inspect.iscoroutinefunction(check):
+        raise RewardError(f"The check {name!r} is an async function; write it as a plain one.")
+    try:
+        signature = inspect.signature(check)
+    except (TypeError, ValueError):
+        return  # some callables written in C do not tell
+    try:
+        signature.bind("completion", EXAMPLE_PROBLEM, **settings)
+    except TypeError as error:
+        raise RewardError(
+            f"The check {name!r} cannot be called with (completion, problem"
+            f"{''.join(f', {key}=...' for key in settings)}): {error}. "
+            f"Its signature is {signature}; mend `settings` of its reward term, or the check."
+        ) from error
+
+
+def unknown_check(name: str) -> str:
+    return (
+        f"There is no check {name!r}.{nearest(name, BUILT_IN)} Built in are "
+        f"{', '.join(BUILT_IN)}; your own is named `module:function`."
+    )
+
+
+def nearest(name: str, choices: Any) -> str:
+    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

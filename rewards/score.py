@@ -1,0 +1,118 @@
+"""From what the checks return to one Reward per completion. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, get_args
+
+from mgrpo.types import Reward, RewardStatus
+
+WORST_FIRST: tuple[RewardStatus, ...] = ("error", "timeout", "unparsable", "scored")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TermReward:
+    """What one check of a recipe's reward said, and how much it weighs."""
+
+    name: str
+    weight: float
+    reward: Reward
+
+
+def failed(status: RewardStatus, detail: str) -> Reward:
+    """The reward of a completion whose check did not work."""
+    return Reward(value=0.0, status=status, detail=detail)
+
+
+def as_reward(returned: Any) -> Reward:
+    """Read what a check returned; anything but a finite number, a bool or a Reward is an error.
+
+    A bare number of 1 or more counts as correct. A check whose scale is another one returns
+    a Reward and says for itself what is correct.
+    """
+    if isinstance(returned, Reward):
+        return checked(returned)
+    if isinstance(returned, bool):
+        return Reward(value=float(returned), correct=returned)
+    if isinstance(returned, Real):
+        value = float(returned)
+        return checked(Reward(value=value, correct=value >= 1.0))
+    if inspect.iscoroutine(returned):
+        returned.close()  # it would otherwise warn that nobody awaited it
+    return failed(
+        "error",
+        f"the check returned {returned!r:.80} of type {type(returned).__name__}, "
+        "expected a number, a bool or a Reward",
+    )
+
+
+def checked(reward: Reward) -> Reward:
+    """The same reward in plain Python types; an error where its fields are not what they say.
+
+    Plain types, because it has to travel from the reward process to the driver.
+    """
+    if reward.status not in get_args(RewardStatus):
+        return failed("error", f"the check returned the unknown status {reward.status!r:.40}")
+    if not isinstance(reward.value, Real) or not math.isfinite(reward.value):
+        return failed("error", f"the check returned {reward.value!r:.40}, expected a finite value")
+    answer = reward.extracted_answer
+    return Reward(
+        value=float(reward.value),
+        status=reward.status,
+        correct=bool(reward.correct),
+        parts={str(name): float(part) for name, part in reward.parts.items()},
+        extracted_answer=None if answer is None else str(answer),
+        detail=str(reward.detail),
+    )
+
+
+def combine(terms: Sequence[TermReward]) -> Reward:
+    """One completion's reward from all of its checks.
+
+    The value is the weighted sum. The first term decides what is correct and which answer
+    was read. The worst status counts (error, timeout, unparsable, scored): a completion of
+    which one check failed is not usable, however well the others went, and is worth 0.
+
+    Args:
+        terms: one entry per check, in the recipe's order; at least one.
+    """
+    assert terms, "a reward needs at least one term"
+    first = terms[0].reward
+    status = min((term.reward.status for term in terms), key=WORST_FIRST.index)
+    usable = status in ("scored", "unparsable")
+    names = distinct([term.name for term in terms])
+    value = math.fsum(term.weight * term.reward.value for term in terms)
+    return Reward(
+        value=value if usable else 0.0,
+        status=status,
+        correct=first.correct and usable,
+        parts={
+            name: term.reward.value
+            for name, term in zip(names, terms, strict=True)
+            if term.reward.is_usable
+        },
+        extracted_answer=first.extracted_answer,
+        detail=combined_detail(names, terms),
+    )
+
+
+def combined_detail(names: Sequence[str], terms: Sequence[TermReward]) -> str:
+    """Every check's own words; with one check, those alone."""
+    if len(terms) == 1:
+        return terms[0].reward.detail
+    pairs = zip(names, terms, strict=True)
+    return "; ".join(f"{name}: {term.reward.detail}" for name, term in pairs if term.reward.detail)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names made different: a check that is used twice becomes format and format#2."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return result

@@ -1,0 +1,205 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgrpo.types import Problem, Reward
+from rewards.answer_text import kind_of, plain_number, tidy
+from rewards.boxed import count_boxes, last_box
+from rewards.math_answer import math_answer
+
+
+def check(completion: str, answer: str, **options) -> Reward:
+    return math_answer(completion, Problem(problem_id="p", question="", answer=answer), **options)
+
+
+def boxed(answer: str) -> str:
+    return f"So it is $\\boxed{{{answer}}}$."
+
+
+SAME = [
+    ("7", "7"),
+    ("7", " 07. "),
+    ("7", "7.0"),
+    ("7", "x = 7"),
+    ("7", "3 + 4 = 7"),
+    ("7", "\\text{7}"),
+    ("7", "7 \\text{ apples}"),
+    ("7", "\\$7"),
+    ("90", "90^\\circ"),
+    ("-3", "\u22123"),
+    ("1000", "1,000"),
+    ("1,234,567", "1234567"),
+    ("1000", "1{,}000"),
+    ("1000000", "10^6"),
+    ("3000", "3 \\times 10^{3}"),
+    ("0.5", "\\frac12"),
+    ("0.5", "1/2"),
+    ("1/2", ".5"),
+    ("1/2", "\\dfrac{1}{2}"),
+    ("1/2", "2/4"),
+    ("-1/2", "\\frac{-1}{2}"),
+    ("1.5", "1\\frac{1}{2}"),
+    ("50\\%", "0.5"),
+    ("\\sqrt{8}", "2\\sqrt{2}"),
+    ("(x+1)^2", "x^2+2x+1"),
+    ("x+1", "1+x"),
+    ("\\{1,2\\}", "\\{2, 1\\}"),
+    ("[1, 2, 3]", "[1,2,3]"),
+    ("\\frac{\\sqrt{3}}{2}", "\\frac{\\sqrt{3}}{2}"),
+    ("yes", "Yes"),
+    ("olleh", "\\text{olleh}"),
+    ("12:30", "12:30"),
+    ("1 2 3", "1 2 3"),
+    ("\\boxed{7}", "7"),
+]
+DIFFERENT = [
+    ("7", "8"),
+    ("7", "-7"),
+    ("7", "7, 8"),
+    ("1/3", "0.333"),
+    ("olleh", "hello"),  # equal as products of letters
+    ("1 2 3", "3 2 1"),  # equal as products of numbers
+    ("12:30", "2:5"),  # equal as quotients
+    ("[1, 2, 3]", "[3, 2, 1]"),
+    ("yes", "no"),
+    ("123456789012345678901", "123456789012345678902"),
+    ("x+1", "x-1"),
+    ("1", "1e999999999"),
+    ("0", "1/0"),
+]
+COPIED = [
+    ("7", "3 + 4"),
+    ("7", "10 - 3"),
+    ("12", "3 \\times 4"),
+    ("12", "3 * 4"),
+    ("8", "2^3"),
+    ("4", "\\sqrt{16}"),
+    ("7", "14/2"),
+    ("3", "\\frac{9}{3}"),
+    ("1/2", "1/4 + 1/4"),
+]
+
+
+@pytest.mark.parametrize(("answer", "given_answer"), SAME)
+def test_the_same_answer_in_another_spelling_is_right(answer, given_answer):
+    reward = check(boxed(given_answer), answer)
+    assert (reward.value, reward.correct, reward.status) == (1.0, True, "scored"), reward.detail
+
+
+@pytest.mark.parametrize(("answer", "given_answer"), DIFFERENT)
+def test_another_answer_is_wrong(answer, given_answer):
+    reward = check(boxed(given_answer), answer)
+    assert (reward.value, reward.correct, reward.status) == (0.0, False, "scored"), reward.detail
+
+
+@pytest.mark.parametrize(("answer", "given_answer"), COPIED)
+def test_arithmetic_is_no_answer_unless_it_is_allowed(answer, given_answer):
+    assert check(boxed(given_answer), answer).correct is False
+    assert check(boxed(given_answer), answer, allow_unevaluated=True).correct is True
+
+
+@pytest.mark.parametrize(
+    "completion",
+    ["", "the answer is 7", "\\boxed{7", "\\boxed{}", "\\boxed{ }", "\\boxed 7", "\\boxedness{7}"],
+)
+def test_a_completion_without_a_closed_box_is_unparsable_and_worth_nothing(completion):
+    reward = check(completion, "7")
+    assert (reward.status, reward.value, reward.correct) == ("unparsable", 0.0, False)
+    assert reward.extracted_answer is None
+
+
+def test_only_the_last_box_counts():
+    assert check("\\boxed{7} or rather \\boxed{8}", "8").correct
+    assert not check("\\boxed{8} or rather \\boxed{7}", "8").correct
+
+
+def test_an_unclosed_last_box_is_not_replaced_by_an_earlier_one():
+    assert check("\\boxed{7}. No, wait: \\boxed{8", "7").status == "unparsable"
+
+
+def test_nested_and_printed_braces_are_balanced():
+    text = "\\boxed{\\{\\frac{1}{2}, \\frac{\\sqrt{3}}{2}\\}} }"
+    box = last_box(text)
+    assert box is not None
+    assert box.content == "\\{\\frac{1}{2}, \\frac{\\sqrt{3}}{2}\\}"
+    assert text[box.end :] == " }"
+    assert last_box("\\boxed{\\boxed{5}}").content == "5"
+    assert count_boxes("\\boxed{\\boxed{5}}") == 2
+
+
+def test_compare_text_does_no_mathematics_and_compare_math_does_it_for_words():
+    assert not check(boxed("2/4"), "1/2", compare="text").correct
+    assert check(boxed("HELLO"), "hello", compare="text").correct
+    assert check(boxed("yx"), "xy", compare="math").correct
+    assert not check(boxed("yx"), "xy").correct
+
+
+def test_an_answer_of_absurd_length_is_not_read():
+    reward = check(boxed("1+" * 600 + "1"), "601")
+    assert (reward.status, reward.extracted_answer) == ("unparsable", None)
+
+
+def test_the_extracted_answer_is_as_the_policy_wrote_it():
+    assert check(boxed("\\dfrac{1}{2} "), "1/2").extracted_answer == "\\dfrac{1}{2}"
+    assert "is not" in check(boxed("8"), "7").detail
+
+
+@pytest.mark.parametrize(
+    ("reference", "kind"),
+    [
+        ("7", "number"),
+        ("-1.5", "number"),
+        ("\\frac{1}{2}", "number"),
+        ("hello world", "text"),
+        ("12:30", "text"),
+        ("1 -2 3", "text"),
+        ("['a', 'b']", "text"),
+        ("x", "math"),
+        ("x-y", "math"),
+        ("\\sqrt{2}", "math"),
+        ("(1, 2)", "math"),
+    ],
+)
+def test_the_reference_decides_how_answers_are_compared(reference, kind):
+    assert kind_of(tidy(reference)) == kind
+
+
+def test_numbers_too_large_to_write_out_are_no_plain_numbers():
+    assert plain_number("1e301") is None
+    assert plain_number("9" * 201) is None
+    assert plain_number("1e300") == 10**300
+
+
+@given(numerator=st.integers(-999, 999), denominator=st.integers(1, 999))
+def test_a_fraction_is_equal_to_its_multiples_in_every_spelling(numerator, denominator):
+    sign = "-" if numerator < 0 else ""
+    size = abs(numerator)
+    reference = f"{numerator}/{denominator}"
+    for spelling in (
+        f"{sign}\\frac{{{3 * size}}}{{{3 * denominator}}}",
+        f"{numerator * 2}/{denominator * 2}",
+    ):
+        assert check(boxed(spelling), reference).correct
+    assert not check(boxed(f"{numerator + 1}/{denominator}"), reference).correct
+
+
+MESSY = st.text(alphabet="\\{}$^_/+-=,. 0123456789abxyfrcsqt", max_size=24)
+
+
+@settings(max_examples=150, deadline=None)
+@given(before=st.text(max_size=20), answer=st.text(max_size=15), after=st.text(max_size=20))
+def test_the_same_text_always_gets_the_same_reward(before, answer, after):
+    text = f"{before}\\boxed{{{answer}}}{after}"
+    first = check(text, "12")
+    assert check(text, "12") == first
+    assert first.value in (0.0, 1.0)
+    assert first.status in ("scored", "unparsable")
+
+
+@settings(max_examples=150, deadline=None)
+@given(answer=MESSY)
+def test_no_text_is_too_messy_to_tidy_and_classify(answer):
+    tidied = tidy(answer)
+    assert tidy(tidied) == tidy(tidy(tidied))
+    assert kind_of(tidied) in ("number", "text", "math")
+    assert last_box(f"\\boxed{{{answer}}}") is None or count_boxes(f"\\boxed{{{answer}}}") >= 1
