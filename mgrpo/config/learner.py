@@ -65,7 +65,7 @@ class LearnerConfig(StrictConfig):
     weight_decay: NonNegativeFloat = 0.0
     warmup_steps: NonNegativeInt = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up; linear and cosine end at 0 on the run's last step."""
+    """What follows the warm-up; linear and cosine reach 0 as the run ends, after its last step."""
     max_grad_norm: PositiveFloat = 1.0
     microbatch_tokens: PositiveInt = 8192
     """Most tokens of one forward and backward, padding included. Does not change the result."""

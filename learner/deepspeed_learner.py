@@ -1,0 +1,317 @@
+"""The learner: one instance per rank, each in its own process. The only DeepSpeed import.
+
+Every rank is given all completions of a step and works out the same batch and the same plan,
+so nothing but gradients and sums travels between ranks. The loss is a sum with its global
+denominators already inside (`learner.batch`); DeepSpeed averages gradients over ranks, so the
+local sum is multiplied by their number. `managed_gradient_accumulation: false` lets any number
+of backward passes add up, undivided, until `step()`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from learner.batch import build_batch
+from learner.deepspeed_config import effective_zero_stage, engine_config, reference_config
+from learner.export import write_policy
+from learner.policy_loading import check_output_layer, load_policy
+from learner.trainer import Trainer
+from mgrpo.config import RunConfig
+from mgrpo.errors import DeadlineError, LearnerError
+from mgrpo.types import Completion, UpdateResult
+
+logger = logging.getLogger(__name__)
+
+GATHER_BUCKET_BYTES = 256 * 2**20
+"""Sharded weights are put together this many bytes at a time."""
+
+
+class DeepSpeedLearner:
+    """Turns scored completions into a better policy. All ranks call every method together."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        model_dir: str,
+        rank: int,
+        num_ranks: int,
+        master_address: str,
+        master_port: int,
+        device: Literal["cpu", "cuda"],
+        reference_dir: str | None = None,
+    ) -> None:
+        """Load the policy and meet the other ranks.
+
+        Args:
+            model_dir: the policy to train, in Hugging Face form.
+            master_address, master_port: where rank 0 listens for the others.
+            reference_dir: the frozen policy of the KL penalty; None: `model_dir`.
+
+        Raises:
+            ModelError: the policy cannot be loaded or trained.
+            DeadlineError: the other ranks did not come.
+        """
+        self.config, self.rank, self.num_ranks = config, rank, num_ranks
+        self.model_dir = model_dir
+        self.policy_version = 0
+        self.settings = config.learner
+        self.device = use_device(device, rank)
+        self._is_bf16 = is_bfloat16(self.settings.dtype, device)
+        self._zero_stage = effective_zero_stage(self.settings, is_bf16=self._is_bf16)
+        if device == "cpu":
+            cores = os.cpu_count() or 1
+            torch.set_num_threads(self.settings.num_threads or max(1, cores // num_ranks))
+        self._deepspeed = import_deepspeed(device)
+        self._meet(master_address, master_port, backend="nccl" if device == "cuda" else "gloo")
+        self._dtype = torch.bfloat16 if self._is_bf16 else torch.float32
+        self.policy = load_policy(
+            model_dir,
+            dtype=self._dtype,
+            gradient_checkpointing=self.settings.gradient_checkpointing,
+        )
+        self._whole_grad_norm = 0.0
+        self.engine = self._start_engine()
+        check_output_layer(self.policy, self.engine, device=self.device)
+        self._trainer = Trainer(
+            config=config,
+            engine=self.engine,
+            reference=self._load_reference(reference_dir or model_dir),
+            optimizer=self.optimizer,
+            grad_norm=self._grad_norm,
+            rank=rank,
+            num_ranks=num_ranks,
+            device=self.device,
+        )
+
+    def update(
+        self, completions: list[Completion], context: Sequence[Completion] = ()
+    ) -> UpdateResult | None:
+        """Train on one step's completions; rank 0 returns what happened, others None.
+
+        Args:
+            completions: all of the step, scored, groups whole, the same list on every rank.
+            context: parents that corrections are compared with but that do not train now
+                (update_order: sequential).
+
+        Raises:
+            LearnerError: the completions are inconsistent, or the loss or gradient is not
+                finite; the weights are then as before.
+        """
+        batch = build_batch(completions, self.config.layers, self.config.objective, context=context)
+        if self.rank == 0:
+            for note in batch.notes:
+                logger.warning(note)
+        metrics = {**batch.metrics, **self._trainer.train(batch.rows, self.policy_version)}
+        self.policy_version += 1
+        if self.rank != 0:
+            return None
+        return UpdateResult(
+            policy_version=self.policy_version, metrics=metrics, verdicts=batch.verdicts
+        )
+
+    @torch.no_grad()
+    def probe_logprobs(self, token_ids: list[int]) -> list[float]:
+        """Log-probability of each token after the first, given those before, at temperature 1."""
+        if len(token_ids) < 2:
+            raise LearnerError(f"A probe needs at least 2 tokens, not {len(token_ids)}.")
+        tokens = torch.tensor(token_ids, device=self.device)
+        positions = torch.arange(len(token_ids) - 1, device=self.device)
+        logprobs, _ = self.engine(
+            tokens[None, :-1], positions, tokens[1:], 1.0, self.settings.logprob_chunk_tokens
+        )
+        return [float(value) for value in logprobs]
+
+    # --- weights -------------------------------------------------------------------------------
+
+    def weight_metadata(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """(name, dtype, shape) of every weight, in the order of `iter_weights`.
+
+        Names are Hugging Face's, dtypes torch's without the prefix ("bfloat16"). Tied weights
+        stand once, under their first name.
+        """
+        return [
+            (name, self.config.model.dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
+            for name, parameter in self.policy.causal_lm.named_parameters()
+        ]
+
+    def iter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight, whole and in `model.dtype`, in the same order on all ranks.
+
+        All ranks must iterate to the end: under ZeRO-3 each takes part in putting the weights
+        together. A tensor is only good until the next one is asked for.
+        """
+        dtype = getattr(torch, self.config.model.dtype)
+        for bucket in self._weight_buckets():
+            with self._gathered([parameter for _, parameter in bucket]):
+                for name, parameter in bucket:
+                    yield name, parameter.detach().to(dtype)
+
+    def _weight_buckets(self) -> Iterator[list[tuple[str, Any]]]:
+        """Named parameters in groups of about GATHER_BUCKET_BYTES."""
+        bucket: list[tuple[str, Any]] = []
+        num_bytes = 0
+        for name, parameter in self.policy.causal_lm.named_parameters():
+            bucket.append((name, parameter))
+            num_bytes += getattr(parameter, "ds_numel", parameter.numel()) * parameter.itemsize
+            if num_bytes >= GATHER_BUCKET_BYTES:
+                yield bucket
+                bucket, num_bytes = [], 0
+        if bucket:
+            yield bucket
+
+    def _gathered(self, parameters: list[Any]) -> Any:
+        if self._zero_stage < 3:
+            return nullcontext()
+        return self._deepspeed.zero.GatheredParameters(parameters, modifier_rank=None)
+
+    def save_policy(self, directory: str) -> None:
+        """Write the policy in Hugging Face form: whole or not at all. Rank 0 writes.
+
+        Raises:
+            RunDirectoryError: on rank 0, when the disk refuses.
+        """
+        state = {}
+        for name, tensor in self.iter_weights():
+            if self.rank == 0:
+                state[name] = tensor.to("cpu", copy=True)
+        try:
+            if self.rank == 0:
+                write_policy(
+                    Path(directory),
+                    self.policy.causal_lm,
+                    state,
+                    source_dir=Path(self.model_dir),
+                    dtype_name=self.config.model.dtype,
+                )
+        finally:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Free the engine and leave the group of ranks."""
+        self.engine.destroy()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    # --- start-up ------------------------------------------------------------------------------
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW as torch ships it: DeepSpeed's own would be compiled at start-up."""
+        return torch.optim.AdamW(
+            self.policy.parameters(),
+            lr=self.settings.learning_rate,
+            betas=self.settings.betas,
+            weight_decay=self.settings.weight_decay,
+        )
+
+    def _start_engine(self) -> Any:
+        self.policy.to(self.device)
+        self.optimizer = self.make_optimizer()
+        if self._zero_stage == 0:
+            self.optimizer.register_step_pre_hook(self._clip_whole_gradient)
+        engine, *_ = self._deepspeed.initialize(
+            model=self.policy,
+            optimizer=self.optimizer,
+            config=engine_config(self.settings, num_ranks=self.num_ranks, is_bf16=self._is_bf16),
+            dist_init_required=False,
+        )
+        return engine
+
+    def _grad_norm(self) -> float:
+        """Norm of the last step's whole gradient, before clipping."""
+        if self._zero_stage == 0:
+            return self._whole_grad_norm
+        return float(self.engine.get_global_grad_norm())
+
+    def _clip_whole_gradient(self, *_: Any) -> None:
+        """Stage 0: every rank holds the whole averaged gradient when the optimizer steps."""
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
+        self._whole_grad_norm = float(norm)
+
+    def _load_reference(self, reference_dir: str) -> Any:
+        """The frozen policy of the KL penalty, sharded where the policy's weights are."""
+        if self.config.objective.kl.weight == 0:
+            return None
+        reference = load_policy(reference_dir, dtype=self._dtype).requires_grad_(False)
+        if self._zero_stage < 3:
+            return reference.to(self.device)
+        engine, *_ = self._deepspeed.initialize(
+            model=reference,
+            config=reference_config(self.settings, num_ranks=self.num_ranks, is_bf16=self._is_bf16),
+            dist_init_required=False,
+        )
+        engine.eval()  # returns nothing
+        return engine
+
+    def _meet(self, address: str, port: int, *, backend: str) -> None:
+        """Join the other ranks; also with one rank, so that there is one path."""
+        deadline_s = self.config.cluster.deadlines.update_s
+        os.environ |= {
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.num_ranks),
+            "LOCAL_RANK": str(self.device.index or 0),
+            "MASTER_ADDR": address,
+            "MASTER_PORT": str(port),
+        }
+        try:
+            dist.init_process_group(
+                backend,
+                init_method=f"tcp://{address}:{port}",
+                rank=self.rank,
+                world_size=self.num_ranks,
+                timeout=timedelta(seconds=deadline_s),
+            )
+        except dist.DistError as error:
+            raise DeadlineError(
+                f"{self.num_ranks} learner ranks to meet at {address}:{port}",
+                deadline_s=deadline_s,
+                setting="cluster.deadlines.update_s",
+                detail=str(error),
+            ) from error
+        self._deepspeed.init_distributed(
+            dist_backend=backend, auto_mpi_discovery=False, verbose=False
+        )
+
+
+def use_device(device: Literal["cpu", "cuda"], rank: int) -> torch.device:
+    """The CPU, or this rank's GPU: the only visible one, else by rank."""
+    if device == "cpu":
+        return torch.device("cpu")
+    index = rank % torch.cuda.device_count()
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def is_bfloat16(dtype: Literal["auto", "float32", "bfloat16"], device: str) -> bool:
+    return dtype == "bfloat16" or (dtype == "auto" and device == "cuda")
+
+
+def import_deepspeed(device: Literal["cpu", "cuda"]) -> Any:
+    """Import DeepSpeed for this device, with nothing that it would compile.
+
+    It chooses its accelerator while it is imported, from DS_ACCELERATOR.
+    """
+    os.environ["DS_ACCELERATOR"] = device
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel(logging.WARNING)
+    # It still calls torch's older name, once per reduction.
+    warnings.filterwarnings("ignore", message=".*reduce_scatter_tensor. is deprecated")
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor. is deprecated")
+    if device == "cpu":
+        # Otherwise it compiles a shared-memory all-reduce where it finds a compiler; gloo's
+        # own is used instead, so that machines with and without one do the same.
+        deepspeed.ops.__dict__["__compatible_ops__"] = {}
+    return deepspeed

@@ -1,0 +1,67 @@
+"""Writes a policy in Hugging Face form, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mgrpo.errors import RunDirectoryError
+
+COPIED_SUFFIXES = (".json", ".txt", ".model", ".jinja")
+NOT_COPIED = ("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def write_policy(
+    directory: Path, model: Any, state: dict[str, Tensor], *, source_dir: Path, dtype_name: str
+) -> None:
+    """Save weights, configuration and tokenizer under `directory`, replacing what is there.
+
+    Everything goes to a sibling folder first, which is then renamed: a reader never sees half
+    a policy, and a crash leaves the old one.
+
+    Args:
+        model: the transformers model, for its configuration.
+        state: name -> tensor, as saved.
+        source_dir: where the tokenizer's files are copied from, byte for byte.
+        dtype_name: type of the weights in `state`, recorded in config.json.
+
+    Raises:
+        RunDirectoryError: the disk refused.
+    """
+    partial = directory.with_name(f".{directory.name}.partial")
+    old = directory.with_name(f".{directory.name}.old")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        model.save_pretrained(partial, state_dict=state)
+        record_dtype(partial / "config.json", dtype_name)
+        copy_tokenizer(source_dir, partial)
+        if directory.exists():
+            directory.rename(old)
+        partial.rename(directory)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"The policy could not be saved to {directory}: {error}. Free some space or choose "
+            "another output.runs_dir."
+        ) from error
+
+
+def record_dtype(config_path: Path, dtype_name: str) -> None:
+    """Say in config.json what the weights are, not what the learner computed in."""
+    config = json.loads(config_path.read_text())
+    config["dtype"] = dtype_name
+    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def copy_tokenizer(source_dir: Path, target_dir: Path) -> None:
+    """Copy the tokenizer, chat template and generation settings; weights are not copied."""
+    for path in sorted(source_dir.iterdir()):
+        is_wanted = path.suffix in COPIED_SUFFIXES and path.name not in NOT_COPIED
+        if path.is_file() and is_wanted:
+            shutil.copy2(path, target_dir / path.name)

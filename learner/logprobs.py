@@ -1,0 +1,184 @@
+"""Log-probabilities of chosen tokens without ever holding the [tokens, vocabulary] matrix.
+
+The output layer is applied to `chunk_tokens` positions at a time, and only where a token
+trains: prompts and padding never reach it. The backward pass computes each chunk's logits
+again and uses the closed form of the gradient, so memory stays at one chunk in both passes.
+Logits take the model's type, the softmax is float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mgrpo.errors import ModelError
+
+
+class LogprobHead(nn.Module):
+    """A model's output layer that can also answer with log-probabilities.
+
+    It takes the place of the `nn.Linear` and shares its parameters under the same names. It
+    must be a module that is *called* with the hidden states: that is how ZeRO-3 knows when to
+    gather the weight, once per pass however many chunks there are.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = linear.weight  # [V, D]
+        self.bias = linear.bias  # [V] or None
+
+    def forward(
+        self,
+        hidden: Tensor,
+        target_ids: Tensor | None = None,
+        temperature: float = 1.0,
+        chunk_tokens: int = 1024,
+    ) -> Any:
+        """Logits [..., V] without `target_ids`; with them ([N]) see `token_logprobs`."""
+        if target_ids is None:
+            return functional.linear(hidden, self.weight, self.bias)
+        return token_logprobs(
+            hidden,
+            self.weight,
+            self.bias,
+            target_ids,
+            temperature=temperature,
+            chunk_tokens=chunk_tokens,
+        )
+
+
+class PolicyModel(nn.Module):
+    """A Hugging Face causal language model that returns log-probabilities of given tokens."""
+
+    def __init__(self, causal_lm: Any) -> None:
+        super().__init__()
+        linear = causal_lm.get_output_embeddings()
+        if not isinstance(linear, nn.Linear):
+            raise ModelError(
+                f"{type(causal_lm).__name__} has a {type(linear).__name__} as its output layer; "
+                "the learner can train models whose output layer is a plain nn.Linear."
+            )
+        causal_lm.set_output_embeddings(LogprobHead(linear))
+        self.causal_lm = causal_lm
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        target_ids: Tensor,
+        temperature: float,
+        chunk_tokens: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy at the chosen positions.
+
+        Args:
+            input_ids: [b, T] padded on the right.
+            positions: [N] indices into the flattened [b * T] input; the token after each one
+                is what is predicted.
+            target_ids: [N] those tokens.
+            temperature: logits are divided by it.
+
+        Returns:
+            [N] float32 log-probabilities with gradient and [N] float32 entropies without.
+        """
+        decoder = self.causal_lm.get_decoder()
+        hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state  # [b, T, D]
+        chosen = hidden.flatten(0, 1).index_select(0, positions)  # [N, D]
+        return self.causal_lm.get_output_embeddings()(chosen, target_ids, temperature, chunk_tokens)
+
+
+def token_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target_ids: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk_tokens: int = 1024,
+) -> tuple[Tensor, Tensor]:
+    """log softmax((hidden @ weight.T + bias) / temperature) at `target_ids`.
+
+    Args:
+        hidden: [N, D]. weight: [V, D]. bias: [V] or None. target_ids: [N].
+
+    Returns:
+        [N] float32 log-probabilities, and the [N] float32 entropies of the same
+        distributions, in nats, which carry no gradient.
+    """
+    return _TokenLogprobs.apply(hidden, weight, bias, target_ids, temperature, chunk_tokens)
+
+
+def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    """[n, V] float32 (float64 for float64 inputs) logits of one chunk."""
+    logits = functional.linear(hidden, weight, bias)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """d logprob / d logits = (onehot(target) - softmax) / temperature."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target_ids: Tensor,
+        temperature: float,
+        chunk_tokens: int,
+    ) -> tuple[Tensor, Tensor]:
+        logprobs, entropies, log_normalisers = [], [], []
+        for chunk, targets in zip(
+            hidden.split(chunk_tokens), target_ids.split(chunk_tokens), strict=True
+        ):
+            logits = chunk_logits(chunk, weight, bias, temperature)
+            chosen = logits.gather(1, targets[:, None])[:, 0]
+            largest = logits.amax(dim=1, keepdim=True)
+            exponentials = (logits - largest).exp_()
+            total = exponentials.sum(dim=1)
+            log_normaliser = total.log() + largest[:, 0]
+            mean_logit = torch.linalg.vecdot(exponentials, logits) / total
+            logprobs.append(chosen - log_normaliser)
+            entropies.append(log_normaliser - mean_logit)
+            log_normalisers.append(log_normaliser)
+        ctx.save_for_backward(hidden, weight, bias, target_ids, torch.cat(log_normalisers))
+        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        entropy = torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(logprobs), entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_logprobs = grads[0]  # [N]; the entropy's gradient is not used
+        hidden, weight, bias, target_ids, log_normalisers = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        # Summed in float32 whatever the model's type: chunks must not cost precision.
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        needs_weight = ctx.needs_input_grad[1]
+        grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
+        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
+        for start in range(0, len(hidden), ctx.chunk_tokens):
+            here = slice(start, start + ctx.chunk_tokens)
+            grad = chunk_logits(hidden[here], weight, bias, ctx.temperature)
+            grad.sub_(log_normalisers[here, None]).exp_()  # the probabilities
+            scale = grad_logprobs[here, None] / ctx.temperature
+            grad.mul_(-scale)
+            grad.scatter_add_(1, target_ids[here, None], scale)
+            grad = grad.to(weight.dtype)
+            grad_hidden[here] = grad @ weight
+            if needs_weight:
+                grad_weight += grad.t() @ hidden[here]
+            if grad_bias is not None:
+                grad_bias += grad.sum(dim=0, dtype=wide)
+        return (
+            grad_hidden,
+            grad_weight.to(weight.dtype) if needs_weight else None,
+            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+        )

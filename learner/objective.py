@@ -1,0 +1,83 @@
+"""The loss of one micro-batch under a recipe's objective, and what is measured on the way."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from learner.losses import importance_weights, is_clipped, kl_penalty, token_losses
+from learner.packing import Microbatch
+from mgrpo.config import ObjectiveConfig
+
+
+def microbatch_loss(
+    microbatch: Microbatch,
+    policy_logprobs: Tensor,
+    old_logprobs: Tensor,
+    ref_logprobs: Tensor | None,
+    objective: ObjectiveConfig,
+) -> Tensor:
+    """This micro-batch's share of the step's loss, a scalar.
+
+    All log-probabilities are [N], of the micro-batch's trained tokens at the sampling
+    temperature. An empty micro-batch gives an exact 0 that still has every gradient.
+    """
+    if microbatch.is_empty:
+        return policy_logprobs.sum() * 0.0
+    losses = token_losses(
+        policy_logprobs,
+        old_logprobs,
+        microbatch.advantages,
+        weights=correction_weights(microbatch, old_logprobs, objective),
+        ref_logprobs=ref_logprobs,
+        clip_low=objective.clip_low,
+        clip_high=objective.clip_high,
+        dual_clip=objective.dual_clip,
+        kl_weight=objective.kl.weight,
+        kl_estimator=objective.kl.estimator,
+    )
+    return (losses * microbatch.token_weights).sum()
+
+
+def correction_weights(
+    microbatch: Microbatch, old_logprobs: Tensor, objective: ObjectiveConfig
+) -> Tensor:
+    """[N] importance weights, or ones where the recipe turns them off."""
+    if objective.importance.mode == "off":
+        return torch.ones_like(microbatch.rollout_logprobs)
+    return importance_weights(
+        old_logprobs, microbatch.rollout_logprobs, cap=objective.importance.cap
+    )
+
+
+@torch.no_grad()
+def token_measurements(
+    microbatch: Microbatch,
+    policy_logprobs: Tensor,
+    old_logprobs: Tensor,
+    ref_logprobs: Tensor | None,
+    entropies: Tensor,
+    objective: ObjectiveConfig,
+) -> dict[str, Tensor]:
+    """[N] values behind the metrics that are means over trained tokens."""
+    cap = objective.importance.cap
+    uncapped = importance_weights(old_logprobs, microbatch.rollout_logprobs, cap=float("inf"))
+    measured = {
+        "learner/entropy": entropies,
+        "learner/clip_fraction": is_clipped(
+            policy_logprobs,
+            old_logprobs,
+            microbatch.advantages,
+            clip_low=objective.clip_low,
+            clip_high=objective.clip_high,
+            dual_clip=objective.dual_clip,
+        ),
+        "mismatch/logprob_gap_mean": (old_logprobs - microbatch.rollout_logprobs).abs(),
+        "mismatch/importance_weight_mean": uncapped.clamp(max=cap),
+        "mismatch/importance_capped_fraction": uncapped > cap,
+    }
+    if ref_logprobs is not None:
+        measured["learner/kl"] = kl_penalty(
+            policy_logprobs, ref_logprobs, estimator=objective.kl.estimator
+        )
+    return measured

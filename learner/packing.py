@@ -1,0 +1,146 @@
+"""Which rank trains which rows, in which micro-batches, and the tensors of each.
+
+Plans are pure functions of the rows' lengths, so every rank works out the same plan for all
+ranks without talking. Rows are padded on the right: with causal attention nothing before the
+padding can see it, so no attention mask is needed and the fast kernels apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.batch import TrainingRow
+
+PAD_TOKEN_ID = 0
+"""Any valid id will do: padding is read by no position that counts."""
+
+
+def split_rows(lengths: Sequence[int], num_ranks: int) -> list[list[int]]:
+    """Share rows out so that ranks get about the same number of tokens.
+
+    Longest first, each to the rank with the fewest tokens so far (ties to the lowest rank).
+
+    Returns:
+        Per rank, the indices of its rows; every index once.
+    """
+    shares: list[list[int]] = [[] for _ in range(num_ranks)]
+    loads = [0] * num_ranks
+    for index in longest_first(lengths):
+        rank = loads.index(min(loads))
+        shares[rank].append(index)
+        loads[rank] += lengths[index]
+    return shares
+
+
+def plan_microbatches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
+    """Group rows of similar length so that rows x longest row stays within the budget.
+
+    A row that is longer than the budget goes alone.
+
+    Returns:
+        Per micro-batch, the indices of its rows, longest rows first.
+    """
+    microbatches: list[list[int]] = []
+    for index in longest_first(lengths):
+        longest = lengths[microbatches[-1][0]] if microbatches else 0
+        if microbatches and (len(microbatches[-1]) + 1) * longest <= budget_tokens:
+            microbatches[-1].append(index)
+        else:
+            microbatches.append([index])
+    return microbatches
+
+
+def plan_ranks(
+    lengths: Sequence[int], *, num_ranks: int, budget_tokens: int
+) -> list[list[list[int]]]:
+    """The micro-batches of every rank, as indices into `lengths`.
+
+    Every rank gets the same number of micro-batches, some of them empty where its rows run
+    out, because sharded weights (ZeRO-3) and collectives need all ranks in each pass.
+    """
+    plans = []
+    for share in split_rows(lengths, num_ranks):
+        local = plan_microbatches([lengths[index] for index in share], budget_tokens)
+        plans.append([[share[position] for position in microbatch] for microbatch in local])
+    most = max(len(plan) for plan in plans)
+    return [plan + [[] for _ in range(most - len(plan))] for plan in plans]
+
+
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    """Indices by falling length; equal lengths keep their order."""
+    return sorted(range(len(lengths)), key=lambda index: -lengths[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Microbatch:
+    """The tensors of one forward and backward. N: trained tokens of all rows together.
+
+    An empty micro-batch (`completion_ids` is empty) holds one dummy row whose weight is 0.
+    """
+
+    completion_ids: list[str]
+    input_ids: Tensor  # [b, T] int64, padded on the right
+    positions: Tensor  # [N] int64, where in the flattened input each token is predicted
+    target_ids: Tensor  # [N] int64, the tokens that were sampled there
+    rollout_logprobs: Tensor  # [N] float32
+    advantages: Tensor  # [N] float32
+    token_weights: Tensor  # [N] float32
+    num_padded_tokens: int = 0  # of input_ids
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.completion_ids
+
+    @property
+    def num_trained_tokens(self) -> int:
+        return 0 if self.is_empty else len(self.target_ids)
+
+
+def collate(rows: Sequence[TrainingRow], device: torch.device | str = "cpu") -> Microbatch:
+    """Pad rows into one rectangle and flatten what is known per trained token."""
+    if not rows:
+        return empty_microbatch(device)
+    num_columns = max(row.num_input_tokens for row in rows)
+    padded, positions = [], []
+    for number, row in enumerate(rows):
+        padding = [PAD_TOKEN_ID] * (num_columns - row.num_input_tokens)
+        padded.append(row.prompt_token_ids + row.token_ids[:-1] + padding)
+        first = number * num_columns + len(row.prompt_token_ids) - 1
+        positions += range(first, first + len(row.token_ids))
+    counts = torch.tensor([len(row.token_ids) for row in rows])
+    return Microbatch(
+        completion_ids=[row.completion_id for row in rows],
+        input_ids=torch.tensor(padded).to(device),
+        positions=torch.tensor(positions).to(device),
+        target_ids=torch.tensor([token for row in rows for token in row.token_ids]).to(device),
+        rollout_logprobs=torch.tensor(
+            [value for row in rows for value in row.rollout_logprobs], dtype=torch.float32
+        ).to(device),
+        advantages=spread([row.advantage for row in rows], counts).to(device),
+        token_weights=spread([row.token_weight for row in rows], counts).to(device),
+        num_padded_tokens=len(rows) * num_columns - sum(row.num_input_tokens for row in rows),
+    )
+
+
+def spread(values: Sequence[float], counts: Tensor) -> Tensor:
+    """Repeat each row's value once per trained token: [rows] -> [N] float32."""
+    return torch.tensor(values, dtype=torch.float32).repeat_interleave(counts)
+
+
+def empty_microbatch(device: torch.device | str) -> Microbatch:
+    """One token that is read and one that is predicted, at weight 0."""
+    zero = torch.zeros(1, dtype=torch.float32, device=device)
+    index = torch.zeros(1, dtype=torch.int64, device=device)
+    return Microbatch(
+        completion_ids=[],
+        input_ids=index[None, :],
+        positions=index,
+        target_ids=index,
+        rollout_logprobs=zero,
+        advantages=zero,
+        token_weights=zero,
+    )

@@ -1,0 +1,203 @@
+"""One update: from weighted rows to optimizer steps, on one rank of several.
+
+Knows of the engine only that it can be called, `backward`ed through and `step`ped, so nothing
+here depends on how weights and optimizer are sharded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.batch import Metrics, TrainingRow
+from learner.objective import microbatch_loss, token_measurements
+from learner.packing import Microbatch, collate, plan_ranks
+from learner.schedule import learning_rate_at
+from learner.update_metrics import UpdateSums, gap_metrics, gather_values, merge
+from mgrpo.config import RunConfig
+from mgrpo.errors import LearnerError
+
+
+class Trainer:
+    """Runs the passes of an update; every rank holds one and calls it with the same rows."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        engine: Any,
+        reference: Any,
+        optimizer: torch.optim.Optimizer,
+        grad_norm: Callable[[], float],
+        rank: int,
+        num_ranks: int,
+        device: torch.device,
+    ) -> None:
+        """
+        Args:
+            engine: a DeepSpeed engine around a PolicyModel; averages gradients over ranks.
+            reference: the frozen policy, called like the engine, or None without a KL penalty.
+            grad_norm: the whole gradient's norm, asked for after each step.
+        """
+        self.config, self.objective, self.settings = config, config.objective, config.learner
+        self.engine, self.reference = engine, reference
+        self.optimizer, self.grad_norm = optimizer, grad_norm
+        self.rank, self.num_ranks, self.device = rank, num_ranks, device
+        self._gradient_probe = torch.zeros((), dtype=torch.float64, device=device)
+        for parameter in engine.module.parameters():
+            parameter.register_hook(self._probe_gradient)
+
+    def train(self, rows: Sequence[TrainingRow], policy_version: int) -> Metrics:
+        """All passes over one step's rows. Without rows the optimizer is left alone.
+
+        Raises:
+            LearnerError: the loss or the gradient is not finite.
+        """
+        if not rows:
+            return {"learner/skipped_updates": (1.0, 1.0)}
+        metrics: Metrics = {"learner/skipped_updates": (0.0, 1.0)}
+        plans = plan_ranks(
+            [row.num_input_tokens for row in rows],
+            num_ranks=self.num_ranks,
+            budget_tokens=self.settings.microbatch_tokens,
+        )
+        microbatches = [
+            collate([rows[index] for index in indices], self.device) for indices in plans[self.rank]
+        ]
+        learning_rate = self._set_learning_rate(policy_version)
+        old_logprobs = None
+        if self.objective.updates_per_rollout > 1:
+            old_logprobs = [self._old_logprobs(microbatch) for microbatch in microbatches]
+        for number in range(self.objective.updates_per_rollout):
+            sums, gaps = self._accumulate(microbatches, old_logprobs)
+            self._refuse_non_finite(sums, microbatches, policy_version)
+            self.engine.step()
+            merge(metrics, sums.means())
+            merge(metrics, self._step_metrics(sums, learning_rate, policy_version))
+            if number == 0:
+                counts = [
+                    sum(len(rows[index].token_ids) for indices in plan for index in indices)
+                    for plan in plans
+                ]
+                metrics |= gap_metrics(gather_values(gaps, counts))
+        return metrics
+
+    def _accumulate(
+        self, microbatches: Sequence[Microbatch], old_logprobs: Sequence[Tensor] | None
+    ) -> tuple[UpdateSums, Tensor]:
+        """Forward and backward of every micro-batch: the gradient is in place, no step taken.
+
+        Returns:
+            Sums over all ranks, and this rank's [N] gaps |learner - rollout| in nats.
+        """
+        sums, gaps = UpdateSums(self.device), [torch.zeros(0, device=self.device)]
+        self._gradient_probe.zero_()
+        for number, microbatch in enumerate(microbatches):
+            ref_logprobs = self._reference_logprobs(microbatch)
+            logprobs, entropies = self._call(self.engine, microbatch)
+            # With one pass the old policy is the current one: the ratio is exactly 1.
+            old = logprobs.detach() if old_logprobs is None else old_logprobs[number]
+            loss = microbatch_loss(microbatch, logprobs, old, ref_logprobs, self.objective)
+            self.engine.backward(loss * self.num_ranks)
+            if microbatch.is_empty:
+                continue
+            measured = token_measurements(
+                microbatch, logprobs.detach(), old, ref_logprobs, entropies, self.objective
+            )
+            for name, values in measured.items():
+                sums.add_tokens(name, values)
+            gaps.append(measured["mismatch/logprob_gap_mean"])
+            sums.add("loss", loss)
+            sums.add("trained_tokens", microbatch.num_trained_tokens)
+            sums.add("input_tokens", microbatch.input_ids.numel())
+            sums.add("padded_tokens", microbatch.num_padded_tokens)
+        sums.add("gradient_probe", self._gradient_probe)
+        return sums.reduce(), torch.cat(gaps)
+
+    def _probe_gradient(self, gradient: Tensor) -> None:
+        """A sum is finite only where every element is: one cheap check for all ZeRO stages."""
+        self._gradient_probe += gradient.sum()
+
+    def _refuse_non_finite(
+        self, sums: UpdateSums, microbatches: Sequence[Microbatch], policy_version: int
+    ) -> None:
+        """Stop before the weights change. All ranks see the same sums, so all of them stop."""
+        for name, what in (("loss", "loss"), ("gradient_probe", "gradient")):
+            if math.isfinite(sums.total(name)):
+                continue
+            suspects = [
+                completion_id
+                for microbatch in microbatches
+                if not bool(microbatch.rollout_logprobs.isfinite().all())
+                for completion_id in microbatch.completion_ids
+            ]
+            hint = (
+                f" Among {', '.join(suspects[:8])} are rollout log-probabilities that are not "
+                "finite, which is the engine's fault."
+                if suspects
+                else ""
+            )
+            raise LearnerError(
+                f"The {what} of update {policy_version + 1} is {sums.total(name)}; the weights "
+                f"were not changed.{hint} Lower learner.learning_rate or raise "
+                "learner.warmup_steps, and look at mismatch/logprob_gap_max and "
+                "learner/grad_norm of the steps before."
+            )
+
+    def _step_metrics(self, sums: UpdateSums, learning_rate: float, policy_version: int) -> Metrics:
+        grad_norm = self.grad_norm()
+        if not math.isfinite(grad_norm):
+            raise LearnerError(
+                f"The gradient norm of update {policy_version + 1} is {grad_norm}, and the weights "
+                "have been changed by it. Go back to the last checkpoint with a lower "
+                "learner.learning_rate."
+            )
+        return {
+            "learner/loss": (sums.total("loss"), 1.0),
+            "learner/grad_norm": (grad_norm, 1.0),
+            "learner/learning_rate": (learning_rate, 1.0),
+            "learner/tokens": (sums.total("trained_tokens"), 1.0),
+            "learner/padded_tokens_fraction": (
+                sums.total("padded_tokens"),
+                sums.total("input_tokens"),
+            ),
+        }
+
+    def _set_learning_rate(self, policy_version: int) -> float:
+        """Set and return the rate of this update, from the number of updates before it."""
+        is_sequential = self.objective.update_order == "sequential"
+        rate = learning_rate_at(
+            policy_version,
+            peak=self.settings.learning_rate,
+            num_updates=self.config.steps * (len(self.config.layers) if is_sequential else 1),
+            warmup_updates=self.settings.warmup_steps,
+            schedule=self.settings.schedule,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _call(self, model: Any, microbatch: Microbatch) -> tuple[Tensor, Tensor]:
+        """[N] log-probabilities and entropies of a micro-batch's trained tokens."""
+        logprobs, entropies = model(
+            microbatch.input_ids,
+            microbatch.positions,
+            microbatch.target_ids,
+            self.config.sampling.temperature,
+            self.settings.logprob_chunk_tokens,
+        )
+        return logprobs, entropies
+
+    @torch.no_grad()
+    def _old_logprobs(self, microbatch: Microbatch) -> Tensor:
+        return self._call(self.engine, microbatch)[0]
+
+    @torch.no_grad()
+    def _reference_logprobs(self, microbatch: Microbatch) -> Tensor | None:
+        if self.reference is None:
+            return None
+        return self._call(self.reference, microbatch)[0]

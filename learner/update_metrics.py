@@ -1,0 +1,93 @@
+"""Sums over tokens that become an update's metrics, added up over ranks.
+
+Every rank holds the same names in the same order from the start, so one reduction of one
+vector is enough, and a rank without rows takes part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+TOKEN_METRICS = (
+    "learner/entropy",
+    "learner/kl",
+    "learner/clip_fraction",
+    "mismatch/logprob_gap_mean",
+    "mismatch/importance_weight_mean",
+    "mismatch/importance_capped_fraction",
+)
+"""Means over trained tokens."""
+TOTALS = ("loss", "gradient_probe", "trained_tokens", "padded_tokens", "input_tokens")
+
+
+class UpdateSums:
+    """Running (sum, count) pairs of one pass over the rows, on one rank."""
+
+    def __init__(self, device: torch.device | str) -> None:
+        names = [f"{name}:{part}" for name in TOKEN_METRICS for part in ("sum", "count")]
+        self._index = {name: place for place, name in enumerate([*names, *TOTALS])}
+        self._values = torch.zeros(len(self._index), dtype=torch.float64, device=device)
+
+    def add_tokens(self, name: str, values: Tensor) -> None:
+        """Add one value per trained token to a mean."""
+        self._values[self._index[f"{name}:sum"]] += values.detach().double().sum()
+        self._values[self._index[f"{name}:count"]] += values.numel()
+
+    def add(self, name: str, value: Tensor | float) -> None:
+        """Add to one of TOTALS."""
+        self._values[self._index[name]] += (
+            value.detach().double() if isinstance(value, Tensor) else value
+        )
+
+    def reduce(self) -> UpdateSums:
+        """Sum over all ranks; every rank must call it."""
+        dist.all_reduce(self._values)
+        return self
+
+    def total(self, name: str) -> float:
+        return float(self._values[self._index[name]])
+
+    def means(self) -> dict[str, tuple[float, float]]:
+        """(sum, count) of each token mean that got any values."""
+        values = self._values.tolist()
+        pairs = {
+            name: (values[self._index[f"{name}:sum"]], values[self._index[f"{name}:count"]])
+            for name in TOKEN_METRICS
+        }
+        return {name: pair for name, pair in pairs.items() if pair[1] > 0}
+
+
+def merge(first: dict[str, tuple[float, float]], second: dict[str, tuple[float, float]]) -> None:
+    """Add `second`'s sums and counts to `first`."""
+    for name, (total, count) in second.items():
+        old_total, old_count = first.get(name, (0.0, 0.0))
+        first[name] = (old_total + total, old_count + count)
+
+
+def gather_values(values: Tensor, counts_per_rank: Sequence[int]) -> Tensor:
+    """All ranks' values as one tensor, the same on every rank.
+
+    Args:
+        values: [n] this rank's values, n = counts_per_rank[rank].
+        counts_per_rank: known to all ranks from the plan, so no size is exchanged.
+    """
+    padded = values.new_zeros(max(counts_per_rank))
+    padded[: len(values)] = values
+    gathered = [torch.empty_like(padded) for _ in counts_per_rank]
+    dist.all_gather(gathered, padded)
+    return torch.cat([part[:count] for part, count in zip(gathered, counts_per_rank, strict=True)])
+
+
+def gap_metrics(gaps: Tensor) -> dict[str, tuple[float, float]]:
+    """The tail of |learner - rollout| log-probability gaps: [n] -> p99 and maximum, in nats."""
+    # The "higher" order statistic: torch.quantile refuses inputs above 16 million.
+    rank_from_zero = min(int(0.99 * len(gaps)), len(gaps) - 1)
+    ordered = gaps.sort().values
+    return {
+        "mismatch/logprob_gap_p99": (float(ordered[rank_from_zero]), 1.0),
+        "mismatch/logprob_gap_max": (float(ordered[-1]), 1.0),
+    }
