@@ -4,6 +4,7 @@ MgrpoError
 ├── ConfigError            the recipe is wrong; nothing was started
 ├── DataError              a data file or data set cannot be used
 ├── ModelError             a model or tokenizer cannot be used
+├── HubUnreachable         a hub name is not in the cache and the hub does not answer
 ├── RewardError            rewards fail too often, or cannot be loaded
 ├── RunDirectoryError      the run's directory cannot be used
 ├── ClusterError
@@ -79,6 +80,18 @@ class ModelError(MgrpoError):
     """A model or tokenizer cannot be used."""
 
     exit_code = 2
+
+
+class HubUnreachable(MgrpoError):
+    """Something is wanted from the Hugging Face hub, which does not answer from here."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, setting: str) -> None:
+        super().__init__(
+            f"{what} is not in the local cache and the Hugging Face hub cannot be reached from "
+            f"here. Fetch it where there is a network and set {setting} to its folder."
+        )
 
 
 class RewardError(MgrpoError):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.config.data import HuggingFaceSource
-from mgrpo.errors import DataError
+from mgrpo.errors import DataError, HubUnreachable
 from mgrpo.hub import is_hub_reachable, use_cache_only
 from mgrpo.sources.rows import LoadedData, add_row, check_columns
 
@@ -16,6 +16,7 @@ def load_huggingface(source: HuggingFaceSource) -> LoadedData:
 
     Raises:
         DataError: the data set cannot be loaded, or lacks a column.
+        HubUnreachable: it is on a hub that does not answer, and not in the cache.
     """
     rows = load_rows(source)
     check_columns(list(rows.column_names), source, where=f"{source.path} ({source.split})")
@@ -56,6 +57,8 @@ def load_rows(source: HuggingFaceSource) -> Any:
         else:
             rows = datasets.load_dataset(path, source.subset, split=source.split)
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+        if not is_local and not is_hub_reachable():
+            raise HubUnreachable(f"The data set {source.path}", "its path") from error
         raise DataError(loading_failed(source, error, is_local)) from error
     return rows
 
@@ -67,10 +70,4 @@ def loading_failed(source: HuggingFaceSource, error: Exception, is_local: bool) 
     message = f"Cannot load {what} of the data set {source.path!r}: {reason}. "
     if is_local:
         return message + "Check path, subset and split in the recipe."
-    if not is_hub_reachable():
-        return message + (
-            "The Hugging Face hub cannot be reached from here and the data set is not in the local "
-            "cache. Download it where there is a network and set path to the folder, or use "
-            "source: jsonl."
-        )
     return message + "Check path, subset and split, and whether it needs a login (HF_TOKEN)."

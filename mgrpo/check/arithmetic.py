@@ -1,0 +1,116 @@
+"""What a step amounts to and what it runs on, from the recipe alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mgrpo.check.report import CheckLine, counted
+from mgrpo.config import RunConfig
+
+GIB = 2**30
+PROCESS_GIB = 1.0  # an engine's or a rank's libraries, before any model
+ADAM_BYTES_PER_PARAMETER = 16  # float32 weights, gradients and two moments
+
+
+def batch_lines(config: RunConfig) -> list[CheckLine]:
+    """Completions per step, sequences per engine, tokens at most."""
+    lines = []
+    num_prompts = config.prompts_per_step
+    for depth, layer in enumerate(config.layers):
+        if depth > 0 and layer.parents in ("wrong_first", "uniform_k", "best"):
+            num_prompts = config.prompts_per_step * layer.num_parents
+        completions = num_prompts * layer.group_size
+        engines = num_engines(config) if config.engines.shared else layer.num_engines
+        at_most = "" if depth == 0 else "up to "
+        lines.append(
+            CheckLine(
+                "ok",
+                f"layer {layer.name}",
+                f"{at_most}{num_prompts:,} prompts x {layer.group_size} = {completions:,} "
+                f"completions a step, {-(-completions // engines):,} per engine on "
+                f"{counted(engines, 'engine')}, at most "
+                f"{completions * layer.max_completion_tokens:,} tokens",
+            )
+        )
+        num_prompts = completions
+    return lines
+
+
+def num_engines(config: RunConfig) -> int:
+    if config.engines.shared:
+        return config.engines.num_shared_engines
+    return sum(layer.num_engines for layer in config.layers)
+
+
+def gpus_wanted(config: RunConfig) -> int:
+    """GPUs of a run on device cuda: the engines', and one per learner rank."""
+    return num_engines(config) * config.engines.tensor_parallel_size + config.learner.num_ranks
+
+
+def local_gpus() -> int:
+    """GPUs of this machine, without importing torch; CUDA_VISIBLE_DEVICES narrows them."""
+    present = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return present
+    return min(present, len([device for device in visible.split(",") if device.strip()]))
+
+
+def resource_lines(config: RunConfig, num_parameters: int | None) -> list[CheckLine]:
+    """GPUs or CPUs and memory that the run takes, against what is here."""
+    gpus, device = local_gpus(), config.cluster.device
+    if device == "cuda" or (device == "auto" and gpus > 0):
+        return [gpu_line(config, gpus)]
+    return [cpu_line(config), *memory_lines(config, num_parameters)]
+
+
+def gpu_line(config: RunConfig, gpus: int) -> CheckLine:
+    wanted = gpus_wanted(config)
+    ranks = config.learner.num_ranks
+    sum_text = (
+        f"{counted(wanted, 'GPU')}: {num_engines(config)} engines x "
+        f"{config.engines.tensor_parallel_size} + {counted(ranks, 'learner rank')}"
+    )
+    is_local = config.cluster.address == "local" or (
+        config.cluster.address == "auto" and "RAY_ADDRESS" not in os.environ
+    )
+    if not is_local or gpus >= wanted:
+        return CheckLine("ok", "GPUs", sum_text)
+    return CheckLine(
+        "warn",
+        "GPUs",
+        f"{sum_text}. This machine has {gpus}: run where {wanted} are, or lower "
+        "layers.N.num_engines, engines.tensor_parallel_size or learner.num_ranks.",
+    )
+
+
+def cpu_line(config: RunConfig) -> CheckLine:
+    engines, ranks = num_engines(config), config.learner.num_ranks
+    return CheckLine(
+        "ok",
+        "CPUs",
+        f"{counted(engines, 'engine')}, {counted(ranks, 'learner rank')} and "
+        f"{config.rewards.num_processes} reward processes take turns on "
+        f"{counted(os.cpu_count() or 1, 'core')}",
+    )
+
+
+def memory_lines(config: RunConfig, num_parameters: int | None) -> list[CheckLine]:
+    """A rough bound of the memory of a run on one machine's CPUs."""
+    if num_parameters is None:
+        return [CheckLine("warn", "memory", "not checked: the model's size is not known")]
+    weights = num_parameters * (4 if config.model.dtype == "float32" else 2) / GIB
+    engine = PROCESS_GIB + 2 * weights + config.engines.cpu_kv_cache_gib  # 2: vLLM packs a copy
+    reference = num_parameters * 4 / GIB if config.objective.kl.weight > 0 else 0.0
+    rank = PROCESS_GIB + num_parameters * ADAM_BYTES_PER_PARAMETER / GIB + reference
+    wanted = num_engines(config) * engine + config.learner.num_ranks * rank
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    text = (
+        f"about {wanted:.1f} GiB: {num_engines(config)} x {engine:.1f} for engines, "
+        f"{config.learner.num_ranks} x {rank:.1f} for the learner; this machine has {here:.1f}"
+    )
+    if wanted <= here:
+        return [CheckLine("ok", "memory", text)]
+    advice = ". Use fewer engines, engines.shared: true, or a smaller model."
+    return [CheckLine("warn", "memory", text + advice)]

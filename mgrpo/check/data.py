@@ -1,0 +1,75 @@
+"""Are the problems readable, enough, and apart from the held-out ones?"""
+
+from __future__ import annotations
+
+from mgrpo.check.report import CheckLine, counted
+from mgrpo.config import DataSource, RunConfig
+from mgrpo.data import LoadedData, enforce_max_dropped, load_problems, source_name
+
+MAX_SHARED_FRACTION = 0.01  # of the held-out questions; above this accuracy means little
+SAMPLE_CHARACTERS = 100
+
+
+def source_lines(
+    name: str, source: DataSource, config: RunConfig
+) -> tuple[list[CheckLine], LoadedData]:
+    """What a source holds, with its first problem.
+
+    Raises:
+        DataError: it holds nothing that can be used, or too little.
+    """
+    data = load_problems(source)
+    enforce_max_dropped(data, config.data.max_dropped_fraction, source)
+    first = data.problems[0]
+    question = " ".join(first.question.split())
+    if len(question) > SAMPLE_CHARACTERS:
+        question = question[: SAMPLE_CHARACTERS - 3] + "..."
+    detail = (
+        f"{counted(len(data.problems), 'problem')} from {source_name(source)}; "
+        f"the first: {question!r} -> {first.answer[:SAMPLE_CHARACTERS]!r}"
+    )
+    lines = [CheckLine("ok", name, detail)]
+    if data.num_dropped:
+        lines.append(CheckLine("warn", name, f"left out: {data.describe_dropped()}"))
+    return lines, data
+
+
+def size_lines(config: RunConfig, train: LoadedData) -> list[CheckLine]:
+    """A step wants different problems: two groups of one problem could not be told apart."""
+    if config.prompts_per_step <= len(train.problems):
+        epochs = config.steps * config.prompts_per_step / len(train.problems)
+        return [
+            CheckLine(
+                "ok",
+                "steps",
+                f"{config.steps:,} x {config.prompts_per_step} prompts: {epochs:.2g} epochs",
+            )
+        ]
+    return [
+        CheckLine(
+            "fail",
+            "steps",
+            f"prompts_per_step is {config.prompts_per_step} and data.train has only "
+            f"{counted(len(train.problems), 'problem')}. Nearest valid value: "
+            f"{len(train.problems)}.",
+        )
+    ]
+
+
+def disjoint_lines(train: LoadedData, heldout: LoadedData) -> list[CheckLine]:
+    """Held-out questions that are trained on too."""
+    trained = {" ".join(problem.question.split()) for problem in train.problems}
+    shared = [p for p in heldout.problems if " ".join(p.question.split()) in trained]
+    if not shared:
+        return [CheckLine("ok", "held-out", "no question is also in data.train")]
+    fraction = len(shared) / len(heldout.problems)
+    return [
+        CheckLine(
+            "fail" if fraction > MAX_SHARED_FRACTION else "warn",
+            "held-out",
+            f"{len(shared)} of {counted(len(heldout.problems), 'question')} are also in data.train "
+            f"({shared[0].problem_id}: {' '.join(shared[0].question.split())[:60]!r}). Remove them "
+            "from data.train; with reasoning_gym name the held-out source in "
+            "data.train.exclude_questions_of.",
+        )
+    ]

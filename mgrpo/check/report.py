@@ -1,0 +1,76 @@
+"""What a check found: lines that are fine, doubtful, or stop the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Status = Literal["ok", "warn", "fail"]
+MARKS: dict[Status, tuple[str, str]] = {  # sign and colour
+    "ok": ("✓", "green"),
+    "warn": ("!", "yellow"),
+    "fail": ("✗", "red"),
+}
+FAILED_EXIT_CODE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLine:
+    """One thing that was looked at."""
+
+    status: Status
+    name: str  # "data.train", "context"
+    detail: str  # what was found, with its numbers; on failure what to do
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """All lines of a check, in the order in which they were found."""
+
+    lines: list[CheckLine] = field(default_factory=list)
+
+    def add(self, lines: Iterable[CheckLine]) -> None:
+        self.lines.extend(lines)
+
+    @property
+    def failures(self) -> list[CheckLine]:
+        return [line for line in self.lines if line.status == "fail"]
+
+    @property
+    def exit_code(self) -> int:
+        return FAILED_EXIT_CODE if self.failures else 0
+
+    def summary(self) -> str:
+        num_warnings = sum(line.status == "warn" for line in self.lines)
+        if self.failures:
+            return f"{counted(len(self.failures), 'problem')}: the run would not start."
+        if num_warnings:
+            return f"Ready, with {counted(num_warnings, 'warning')}."
+        return "Ready."
+
+    def show(self, console: Console) -> None:
+        """Print the lines as a table, unwrapped where nobody's screen bounds them."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(width=1)
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(overflow="fold")
+        for line in self.lines:
+            sign, colour = MARKS[line.status]
+            # Text, because details quote data, which may look like rich's markup
+            table.add_row(Text(sign, style=colour), line.name, Text(line.detail))
+            if not console.is_terminal:
+                console.print(Text(f"{sign} {line.name}: {line.detail}"), soft_wrap=True)
+        if console.is_terminal:
+            console.print(table)
+        console.print(Text(self.summary(), style="bold red" if self.failures else "bold"))
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

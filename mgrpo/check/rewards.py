@@ -1,0 +1,60 @@
+"""Do the checks load and run, and do they tell a right answer from none?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mgrpo.check.report import CheckLine
+from mgrpo.config import RunConfig
+from mgrpo.errors import RewardError
+from mgrpo.types import Problem, Reward
+from rewards.pool import RewardPool
+
+MAX_DOMAINS = 3  # one problem of each is tried
+DEADLINE_S = 5.0  # for one completion: a check of the recipe answers in seconds
+NO_ANSWER = "I do not know."
+
+
+def reward_lines(config: RunConfig, problems: Sequence[Problem]) -> list[CheckLine]:
+    """Score the reference answer and an empty one, in a process as the run does it."""
+    samples = list({problem.domain: problem for problem in reversed(problems)}.values())
+    if not samples:
+        samples = [Problem(problem_id="sample", question="What is 3 + 4?", answer="7")]
+    rewards_config = config.rewards.model_copy(
+        update={"num_processes": 1, "deadline_s": min(config.rewards.deadline_s, DEADLINE_S)}
+    )
+    names = " + ".join(f"{term.weight:g} x {term.check}" for term in config.rewards.terms)
+    lines: list[CheckLine] = []
+    try:
+        with RewardPool(rewards_config, start_deadline_s=2 * DEADLINE_S) as pool:
+            for problem in samples[:MAX_DOMAINS]:
+                right = f"The result is \\boxed{{{problem.answer}}}"
+                scored = pool.score_blocking(problem, [right, NO_ANSWER])
+                lines.append(judged(names, problem, right, *scored))
+    except RewardError as error:
+        return [CheckLine("fail", "rewards", str(error))]
+    return lines
+
+
+def judged(
+    names: str, problem: Problem, right: str, of_right: Reward, of_none: Reward
+) -> CheckLine:
+    """The line for one problem's two rewards."""
+    for text, reward in ((right, of_right), (NO_ANSWER, of_none)):
+        if not reward.is_usable:
+            return CheckLine(
+                "fail",
+                "rewards",
+                f"{names}: {reward.status} on {text!r} for {problem.problem_id}: {reward.detail}. "
+                "Such completions would not train; mend the check.",
+            )
+    values = f"{of_right.value:g} for {right!r}, {of_none.value:g} for {NO_ANSWER!r}"
+    if of_right.correct and of_right.value > of_none.value:
+        return CheckLine("ok", "rewards", f"{names}: {values}")
+    what = "does not count as correct" if not of_right.correct else "is worth no more than none"
+    return CheckLine(
+        "warn",
+        "rewards",
+        f"{names}: the reference answer in a box {what} ({problem.problem_id}): {values}. "
+        f"{of_right.detail}",
+    )

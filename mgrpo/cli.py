@@ -1,0 +1,231 @@
+"""The command line: `mgrpo train`, `check`, `eval`, `models`, `report`, `version`.
+
+Nothing heavy is imported here: each command imports what it needs when it runs, so that
+`mgrpo --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mgrpo import __version__
+from mgrpo.errors import MgrpoError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mgrpo.config import RunConfig
+
+INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
+
+EXAMPLES = """\
+examples:
+  mgrpo check quickstart                        is the recipe sound? seconds, no GPU
+  mgrpo train quickstart                        train a small policy on this machine
+  mgrpo train quickstart steps=20 layers.correct.group_size=8 --run wide
+  mgrpo eval runs/wide                          accuracy of the trained policy
+  mgrpo report runs/wide                        write runs/wide/report.html again
+
+Set MGRPO_DEBUG=1 to see where an error was raised.
+"""
+RECIPE_HELP = "a recipe's file, or its name under recipes/ (quickstart, grpo, ...)"
+OVERRIDES_HELP = (
+    "change a key of the recipe: steps=20, layers.correct.group_size=8, "
+    "data.train.path=sums.jsonl. Layers go by name or number; values are YAML"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Errors with a message for the user are printed without a traceback; all others are ours and
+    keep theirs.
+    """
+    args = parse(argv)
+    try:
+        code: int = args.run_command(args)
+    except MgrpoError as error:
+        if os.environ.get("MGRPO_DEBUG", "") not in ("", "0"):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    return code
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, with overrides allowed on both sides of the options."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    strange = [text for text in rest if text.startswith("-") or "=" not in text]
+    if strange or (rest and not hasattr(args, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mgrpo",
+        description="Train language models to reason and to correct themselves.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    train = commands.add_parser("train", help="check a recipe, then train by it")
+    add_recipe(train)
+    train.add_argument("--run", metavar="NAME", help="the run's name, instead of the recipe's")
+    train.add_argument(
+        "--overwrite", action="store_true", help="delete an earlier run of the same name first"
+    )
+    train.set_defaults(run_command=run_train)
+
+    check = commands.add_parser("check", help="find what is wrong with a recipe, in seconds")
+    add_recipe(check)
+    check.set_defaults(run_command=run_check)
+
+    evaluate = commands.add_parser("eval", help="accuracy of a model or a run, turn by turn")
+    evaluate.add_argument(
+        "target", metavar="MODEL_OR_RUN", help="a run's folder, or what model.path may be"
+    )
+    evaluate.add_argument("--recipe", metavar="R", help=f"{RECIPE_HELP}; default: the run's own")
+    evaluate.add_argument("--problems", metavar="N", type=positive, help="at most N problems")
+    evaluate.add_argument("--decoding", choices=("greedy", "sampled"), help="default: the recipe's")
+    evaluate.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    evaluate.set_defaults(run_command=run_eval)
+
+    add_models(commands.add_parser("models", help="list or prepare the models known by name"))
+
+    report = commands.add_parser("report", help="write a run's report.html again")
+    report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")
+    report.set_defaults(run_command=run_report)
+
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(run_command=run_version)
+    return parser
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES_HELP)
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="the models known by name, and which are ready")
+    listing.set_defaults(run_command=run_models_list)
+    prepare = actions.add_parser("prepare", help="make a model ready to train")
+    prepare.add_argument("name", metavar="NAME", help="default, smollm2, ...")
+    prepare.add_argument("--rebuild", action="store_true", help="make it again if it is there")
+    prepare.add_argument("--output", metavar="DIR", help="where to write it")
+    prepare.set_defaults(run_command=run_models_prepare)
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number above 0."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    from mgrpo.check import check_recipe
+    from mgrpo.config.load import load_recipe
+    from mgrpo.run_directory import claim_run_directory, refuse_existing_run
+
+    config = load_recipe(args.recipe, args.overrides)
+    if args.run is not None:
+        config = load_recipe(args.recipe, [*args.overrides, f"name={quoted(args.run)}"])
+    run_dir = Path(config.output.runs_dir) / config.name
+    if not args.overwrite:
+        refuse_existing_run(run_dir)  # before the seconds that the check takes
+    report = check_recipe(config)
+    report.show(console(stderr=True))
+    if report.exit_code:
+        return report.exit_code
+    claim_run_directory(run_dir, overwrite=args.overwrite)
+
+    from mgrpo.loop import run_training
+
+    return run_training(config, run_dir)
+
+
+def run_check(args: argparse.Namespace) -> int:
+    from mgrpo.check import check_recipe
+    from mgrpo.config.load import load_recipe
+
+    report = check_recipe(load_recipe(args.recipe, args.overrides))
+    report.show(console())
+    return report.exit_code
+
+
+def run_eval(args: argparse.Namespace) -> int:
+    config: RunConfig | None = None
+    if args.recipe is not None:
+        from mgrpo.config.load import load_recipe
+
+        config = load_recipe(args.recipe)
+    from mgrpo.evaluate import evaluate_command
+
+    return evaluate_command(
+        args.target,
+        config=config,
+        max_problems=args.problems,
+        decoding=args.decoding,
+        as_json=args.json,
+    )
+
+
+def run_models_list(args: argparse.Namespace) -> int:
+    from mgrpo.models.catalog import DESCRIPTIONS, is_complete, prepared_dir
+
+    for name, description in DESCRIPTIONS.items():
+        folder = prepared_dir(name)
+        state = (
+            f"ready in {folder}"
+            if is_complete(folder)
+            else f"not ready: mgrpo models prepare {name}"
+        )
+        print(f"{name:<10} {description}\n{'':<10} {state}")
+    return 0
+
+
+def run_models_prepare(args: argparse.Namespace) -> int:
+    from mgrpo.models.catalog import prepare
+
+    prepare(args.name, rebuild=args.rebuild, output=args.output)
+    return 0
+
+
+def run_report(args: argparse.Namespace) -> int:
+    from mgrpo.report import write_report
+    from mgrpo.run_directory import find_run
+
+    print(write_report(find_run(args.run)))
+    return 0
+
+
+def run_version(args: argparse.Namespace) -> int:
+    print(f"mgrpo {__version__}")
+    return 0
+
+
+def console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def quoted(name: str) -> str:
+    """A name as YAML text, so that a run called 7 stays a word."""
+    return "'" + name.replace("'", "''") + "'"

@@ -1,0 +1,93 @@
+"""How long a run's prompts really are, measured with its tokenizer.
+
+`context_needed` turns these numbers into the context that the engines must hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.templates import PromptBuilder
+from mgrpo.config import RunConfig
+from mgrpo.config.lengths import context_needed, layer_lengths
+from mgrpo.types import Problem
+
+__all__ = ["PromptLengths", "context_needed", "layer_lengths", "measure_prompts"]
+
+NUM_LONGEST = 5  # prompts on which the overhead is measured; it hardly depends on the question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLengths:
+    """The arguments of `context_needed`, in tokens."""
+
+    max_prompt_tokens: int
+    guidance_tokens: int
+    overhead_tokens: int
+
+    def context_needed(self, config: RunConfig) -> int:
+        return context_needed(
+            config, self.max_prompt_tokens, self.guidance_tokens, self.overhead_tokens
+        )
+
+    def layer_lengths(self, config: RunConfig) -> list[int]:
+        return layer_lengths(
+            config, self.max_prompt_tokens, self.guidance_tokens, self.overhead_tokens
+        )
+
+
+def measure_prompts(
+    builder: PromptBuilder, config: RunConfig, problems: Sequence[Problem]
+) -> PromptLengths:
+    """Measure the layer-1 prompts of all `problems`, and what corrections add to them.
+
+    Raises:
+        ModelError: the chat template cannot render a layer's turns.
+        DataError: the chat template loses the attempt.
+    """
+    first = config.layers[0]
+    by_length = sorted(
+        ((len(builder.solve_prompt(first, p.question)), p.question) for p in problems),
+        reverse=True,
+    )
+    guidance = max(
+        (
+            len(builder.encode(f"\n{phrase}"))
+            for layer in config.layers[1:]
+            for phrase in layer.guidance.phrases
+        ),
+        default=0,
+    )
+    return PromptLengths(
+        max_prompt_tokens=by_length[0][0],
+        guidance_tokens=guidance,
+        overhead_tokens=max(
+            (
+                correction_overhead(builder, config, question) - solve - guidance
+                for solve, question in by_length[:NUM_LONGEST]
+            ),
+            default=0,
+        )
+        if len(config.layers) > 1
+        else 0,
+    )
+
+
+def correction_overhead(builder: PromptBuilder, config: RunConfig, question: str) -> int:
+    """Tokens of the longest correction prompt of an empty attempt, over layers and phrases."""
+    lengths = [0]
+    for layer in config.layers[1:]:
+        if layer.layout == "self_continue":
+            continue  # its prompt is the attempt's own, which is counted whole
+        cut_mark = len(builder.cut_mark_ids) if layer.max_quote_tokens is not None else 0
+        lengths += [
+            cut_mark
+            + len(
+                builder.correction_prompt(
+                    layer, question, parent_prompt_ids=[], parent_ids=[], guidance=phrase
+                )
+            )
+            for phrase in layer.guidance.phrases
+        ]
+    return max(lengths)
