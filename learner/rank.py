@@ -69,9 +69,11 @@ class LearnerRank:
             packed_buffer_bytes=weights.packed_buffer_mib << 20,
         )
 
-    def update(self, completions: list[Completion]) -> UpdateResult | None:
-        """One update of the policy; rank 0 reports."""
-        return self.learner.update(completions)
+    def update(
+        self, completions: list[Completion], context: list[Completion]
+    ) -> UpdateResult | None:
+        """One update of the policy; rank 0 reports. `context`: parents that do not train now."""
+        return self.learner.update(completions, context)
 
     def send_weights(self, policy_version: int) -> dict[str, int]:
         """Broadcast to every engine. Returns the checksum of each tensor as sent (rank 0)."""

@@ -77,13 +77,25 @@ class Run:
         check_failed_fraction(rewards, self.config.rewards.max_failed_fraction)
         return completions
 
-    def update(self, completions: Sequence[Completion], sums: MetricSums) -> list[Completion]:
-        """One update of the policy; the completions come back with what was decided of each."""
+    def update(
+        self,
+        completions: Sequence[Completion],
+        sums: MetricSums,
+        *,
+        parents: Sequence[Completion] = (),
+    ) -> list[Completion]:
+        """One update of the policy; the completions come back with what was decided of each.
+
+        `parents` are known to the update but do not train in it (sequential order).
+        """
         self.progress.phase("learner · update", 0.0)
         began = time.monotonic()
         deadline_s = self.config.cluster.deadlines.update_s
         results: list[UpdateResult] = wait_for(
-            [(rank, rank.submit("update", list(completions))) for rank in self.system.learner],
+            [
+                (rank, rank.submit("update", list(completions), list(parents)))
+                for rank in self.system.learner
+            ],
             doing="update the policy",
             deadline_s=deadline_s,
             setting="cluster.deadlines.update_s",
@@ -183,8 +195,9 @@ def sequential_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
     attempts: list[Completion] = []
     for number in range(1, len(run.config.layers) + 1):
         layer = range(number, number + 1)
-        attempts = run.roll_out(step, problems, sums, layers=layer, attempts=attempts)
-        attempts = run.update(attempts, sums)
+        parents = attempts
+        attempts = run.roll_out(step, problems, sums, layers=layer, attempts=parents)
+        attempts = run.update(attempts, sums, parents=parents)
         run.broadcast(sums)
         done += attempts
     return done

@@ -1,0 +1,66 @@
+"""An engine that answers from a function: the light twin of `VllmEngine`.
+
+With it the whole rollout runs without a model, in tests and in examples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from mgrpo.types import Sample
+
+Script = Callable[[list[int], int], str]  # (prompt token ids, sample's index) -> completion text
+
+
+class ScriptedEngine:
+    """Answers each prompt with what the script says, one after another or after a pause.
+
+    Args:
+        script: makes a completion's text.
+        encode: makes its token ids; the end-of-turn token is added.
+        end_id: the end-of-turn token.
+        pause_s: how long an answer takes, by prompt; lets tests order events.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        encode: Callable[[str], Sequence[int]],
+        end_id: int,
+        name: str = "scripted",
+        pause_s: Callable[[list[int]], float] = lambda prompt: 0.0,
+    ) -> None:
+        self.script, self.encode, self.end_id = script, encode, end_id
+        self.name, self.pause_s = name, pause_s
+        self.num_inflight = 0
+        self.prompts: list[list[int]] = []
+        self.seeds: list[int] = []
+
+    async def generate(
+        self,
+        prompt_token_ids: list[int],
+        *,
+        num_samples: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> list[Sample]:
+        self.prompts.append(prompt_token_ids)
+        self.seeds.append(seed)
+        await asyncio.sleep(self.pause_s(prompt_token_ids))
+        texts = [self.script(prompt_token_ids, index) for index in range(num_samples)]
+        return [self.sample(text, max_tokens) for text in texts]
+
+    def sample(self, text: str, max_tokens: int) -> Sample:
+        ids = [*self.encode(text), self.end_id]
+        is_cut = len(ids) > max_tokens
+        kept = ids[:max_tokens]
+        return Sample(
+            token_ids=kept,
+            logprobs=[-0.5] * len(kept),
+            finish_reason="length" if is_cut else "stop",
+            policy_version=0,
+            text=text,
+        )

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from actors.rollout import Rollout
+from actors.scripted import ScriptedEngine
+from actors.templates import PromptBuilder
+from mgrpo.config import LayerConfig
+from mgrpo.errors import RewardError
+from mgrpo.types import Completion, Problem, Reward
+from tests.actors.byte_tokenizer import END, ByteTokenizer
+
+TOKENIZER = ByteTokenizer()
+PROBLEMS = [Problem(problem_id=f"p{i}", question=f"question {i}", answer=str(i)) for i in range(3)]
+
+
+class ExactScorer:
+    """A completion is right when it is the answer."""
+
+    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+        return [
+            Reward(value=float(text == problem.answer), correct=text == problem.answer)
+            for text in texts
+        ]
+
+
+def chain(*sizes: int) -> list[LayerConfig]:
+    return [LayerConfig(name=f"layer{i}", group_size=size) for i, size in enumerate(sizes)]
+
+
+def rollout(engine: ScriptedEngine, layers: list[LayerConfig]) -> Rollout:
+    return Rollout(
+        engines={number: [engine] for number in range(1, len(layers) + 1)},
+        scorer=ExactScorer(),
+        builder=PromptBuilder(TOKENIZER),
+        layers=layers,
+        temperature=1.0,
+        seed=0,
+    )
+
+
+def scripted(**keys: object) -> ScriptedEngine:
+    return ScriptedEngine(
+        lambda prompt, index: str(index), encode=TOKENIZER.encode, end_id=END, **keys
+    )
+
+
+def run(parts: Rollout, problems: list[Problem] = PROBLEMS) -> list[Completion]:
+    return asyncio.run(parts.run(4, problems))
+
+
+def test_a_chain_of_three_gives_the_whole_tree() -> None:
+    completions = run(rollout(scripted(), chain(2, 2, 3)))
+    per_layer = [sum(c.layer == layer for c in completions) for layer in (1, 2, 3)]
+    assert per_layer == [3 * 2, 3 * 2 * 2, 3 * 2 * 2 * 3]
+    by_id = {c.completion_id: c for c in completions}
+    assert len(by_id) == len(completions)
+    for child in completions:
+        if child.layer > 1:
+            parent = by_id[child.parent_id or ""]
+            assert parent.layer == child.layer - 1 and parent.problem_id == child.problem_id
+            assert child.group_key == parent.completion_id
+
+
+def test_completions_of_a_group_share_their_prompt() -> None:
+    groups: dict[str, set[tuple[int, ...]]] = {}
+    for completion in run(rollout(scripted(), chain(2, 3))):
+        groups.setdefault(completion.group_key, set()).add(tuple(completion.prompt_token_ids))
+    assert all(len(prompts) == 1 for prompts in groups.values())
+
+
+def test_corrections_start_while_other_problems_are_still_at_layer_one() -> None:
+    slow = PromptBuilder(TOKENIZER).encode("question 2")
+
+    def pause_s(prompt: list[int]) -> float:
+        text = TOKENIZER.decode(prompt)
+        return 0.2 if "question 2" in text and "Hold" not in text else 0.0
+
+    assert slow
+    engine = scripted(pause_s=pause_s)
+    order: list[tuple[int, int]] = []
+    parts = rollout(engine, chain(2, 2))
+    parts.on_progress = lambda layer, done, known: order.append((layer, done))
+    run(parts)
+    first_layer_done = order.index((1, 3))
+    corrections_before = [event for event in order[:first_layer_done] if event[0] == 2]
+    assert len(corrections_before) == 2 * 2  # both attempts of both quick problems
+
+
+def test_the_same_step_repeats_its_seeds_and_another_step_does_not() -> None:
+    first, second, other = scripted(), scripted(), scripted()
+    run(rollout(first, chain(2, 2)))
+    run(rollout(second, chain(2, 2)))
+    asyncio.run(rollout(other, chain(2, 2)).run(5, PROBLEMS))
+    assert sorted(first.seeds) == sorted(second.seeds)
+    assert not set(first.seeds) & set(other.seeds)
+
+
+def test_work_goes_to_the_least_busy_engine() -> None:
+    engines = [scripted(name=f"e{i}", pause_s=lambda prompt: 0.01) for i in range(2)]
+    parts = rollout(engines[0], chain(2))
+    parts.engines = {1: list(engines)}
+    run(parts, PROBLEMS * 2)
+    assert [len(engine.prompts) for engine in engines] == [3, 3]
+    assert [engine.num_inflight for engine in engines] == [0, 0]
+
+
+def test_layers_can_be_sampled_one_after_the_other() -> None:
+    parts = rollout(scripted(), chain(2, 2))
+    whole = run(parts)
+    attempts = asyncio.run(parts.run(4, PROBLEMS, last_layer=1))
+    corrections = asyncio.run(parts.run(4, PROBLEMS, first_layer=2, attempts=attempts))
+    assert {c.completion_id for c in attempts + corrections} == {c.completion_id for c in whole}
+
+
+def test_a_failure_comes_out_as_itself() -> None:
+    class Broken(ExactScorer):
+        async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+            raise RewardError("the pool is closed")
+
+    parts = rollout(scripted(), chain(2, 2))
+    parts.scorer = Broken()
+    with pytest.raises(RewardError, match="pool is closed"):
+        run(parts)
