@@ -33,7 +33,8 @@ from rewards.worker import (
 )
 
 NUM_SLOTS = 1 << 16  # tasks that may wait at one time before two share a position
-MAX_REPLACED_POOLS = 5
+MAX_REPLACED_POOLS = 5  # within REPLACED_POOLS_WINDOW_S; more are no accident
+REPLACED_POOLS_WINDOW_S = 600.0
 PROBE_PAUSE_S = 0.02
 
 
@@ -62,7 +63,7 @@ class RewardPool:
         self._lock = threading.RLock()
         self._pool: ProcessPool | None = None
         self._jobs: dict[ChunkFuture, GroupJob] = {}
-        self._num_replaced_pools = 0
+        self._replaced_pools_at: list[float] = []  # monotonic seconds
         self._last_progress = time.monotonic()
         self._is_closed = False
 
@@ -233,12 +234,14 @@ class RewardPool:
         the hand of the kernel when memory runs out. What was in it is handed in again.
         """
         assert self._pool is not None
-        self._num_replaced_pools += 1
-        if self._num_replaced_pools > MAX_REPLACED_POOLS:
+        now = time.monotonic()
+        recent = [at for at in self._replaced_pools_at if now - at < REPLACED_POOLS_WINDOW_S]
+        self._replaced_pools_at = [*recent, now]
+        if len(recent) >= MAX_REPLACED_POOLS:
             raise RewardError(
-                f"The reward processes have died {self._num_replaced_pools} times without a task "
-                "that explains it. Look for the kernel's out-of-memory messages (dmesg), or "
-                "lower rewards.num_processes."
+                f"The reward processes have died {len(recent) + 1} times within "
+                f"{REPLACED_POOLS_WINDOW_S:g} s without a task that explains it. Look for the "
+                "kernel's out-of-memory messages (dmesg), or lower rewards.num_processes."
             )
         broken, self._pool = self._pool, self._new_pool()
         lost = list(self._jobs)

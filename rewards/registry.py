@@ -58,7 +58,7 @@ def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
     if not callable(check):
         raise RewardError(f"The check {name!r} is a {type(check).__name__}, expected a function.")
     refuse_wrong_signature(check, name, settings or {})
-    return check  # type: ignore[no-any-return]
+    return check
 
 
 def import_check_module(module_name: str, name: str) -> Any:

@@ -57,11 +57,12 @@ def checked(reward: Reward) -> Reward:
     """
     if reward.status not in get_args(RewardStatus):
         return failed("error", f"the check returned the unknown status {reward.status!r:.40}")
-    if not isinstance(reward.value, Real) or not math.isfinite(reward.value):
-        return failed("error", f"the check returned {reward.value!r:.40}, expected a finite value")
+    value: Any = reward.value  # a user's check may have put anything there
+    if not isinstance(value, Real) or not math.isfinite(value):
+        return failed("error", f"the check returned {value!r:.40}, expected a finite value")
     answer = reward.extracted_answer
     return Reward(
-        value=float(reward.value),
+        value=float(value),
         status=reward.status,
         correct=bool(reward.correct),
         parts={str(name): float(part) for name, part in reward.parts.items()},

@@ -15,11 +15,7 @@ import logging
 from functools import lru_cache
 from typing import Any
 
-from math_verify import (  # type: ignore[import-untyped]
-    LatexExtractionConfig,
-    parse,
-    verify,
-)
+from math_verify import LatexExtractionConfig, parse, verify
 
 for name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(name).setLevel(logging.ERROR)  # they warn that no time limit is set

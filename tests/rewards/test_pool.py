@@ -91,7 +91,7 @@ def test_a_tower_of_powers_costs_one_deadline_and_not_the_pool(mathematician):
     started = time.monotonic()
     rewards = mathematician.score_blocking(problem, ["\\boxed{\\sqrt2}", tower, "\\boxed{3}"])
     assert [reward.correct for reward in rewards] == [True, False, False]
-    assert rewards[1].status in ("timeout", "scored")
+    assert [reward.status for reward in rewards] == ["scored", "timeout", "scored"]
     assert time.monotonic() - started < 5
     assert mathematician.score_blocking(SEVEN, ["\\boxed{7}"])[0].correct
 
@@ -135,6 +135,16 @@ def test_an_idle_process_that_is_killed_from_outside_is_replaced(obedient):
     time.sleep(0.3)  # the pool looks after its processes every 0.1 s
     again = {int(r.value) for r in obedient.score_blocking(SEVEN, ["pid"] * 8)}
     assert again and not again & pids
+
+
+def test_processes_that_keep_dying_without_a_cause_stop_the_run(monkeypatch):
+    monkeypatch.setattr("rewards.pool.MAX_REPLACED_POOLS", 0)
+    with RewardPool(config_of(RewardTerm(check=f"{CHECKS}:by_command"), num_processes=1)) as pool:
+        pid = int(pool.score_blocking(SEVEN, ["pid"])[0].value)
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.4)  # the pool looks after its processes every 0.1 s
+        with pytest.raises(RewardError, match="out-of-memory"):
+            pool.score_blocking(SEVEN, ["fine"])
 
 
 def test_many_groups_at_once_from_one_event_loop(mathematician):

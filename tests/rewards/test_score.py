@@ -36,8 +36,8 @@ def test_numbers_and_bools_are_rewards(returned, value, correct):
         float("nan"),
         float("-inf"),
         Reward(value=float("nan")),
-        Reward(value="1"),
-        Reward(value=1.0, status="fine"),
+        Reward(value="1"),  # type: ignore[arg-type]
+        Reward(value=1.0, status="fine"),  # type: ignore[arg-type]
     ],
 )
 def test_anything_else_is_an_error_that_names_it(returned):
