@@ -1,0 +1,199 @@
+"""Recorded completions for the page: chosen steps, as data that script.js makes cards of.
+
+Sampled text is hostile input. It travels as JSON in which no character can end a script
+element, and script.js only ever writes it as text, never as HTML.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mgrpo.config.layers import GUIDANCE_PHRASES
+from mgrpo.metrics import read_rollouts
+from mgrpo.report.run_data import RunData
+from mgrpo.types import Completion
+
+MAX_SAMPLE_BYTES = 2_200_000  # leaves room for the rest of a page of about 3 MB
+MAX_TEXT_CHARACTERS = 8_000  # of one completion or prompt
+BOUNDARY = re.compile(r"[\n>\]]")  # where a chat template's own text may end
+SUFFIX_BOUNDARY = re.compile(r"[\n<\[]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The steps that the page shows, and how much it leaves out."""
+
+    steps: list[dict[str, Any]]  # ascending; see `step_data`
+    num_recorded_steps: int
+
+    @property
+    def num_left_out(self) -> int:
+        return self.num_recorded_steps - len(self.steps)
+
+
+def load_sample(run: RunData, max_bytes: int = MAX_SAMPLE_BYTES) -> Sample:
+    """As many recorded steps as fit: the last, the first, then evenly between."""
+    guidance = guidance_phrases(run.config)
+    kept: dict[int, dict[str, Any]] = {}
+    num_bytes = 0
+    for step in spread_order(list(run.rollouts)):
+        data = step_data(step, read_rollouts(run.rollouts[step]), guidance)
+        size = len(script_json(data).encode("utf-8", "replace"))
+        if num_bytes + size > max_bytes:
+            break
+        num_bytes += size
+        kept[step] = data
+    steps = [kept[step] for step in sorted(kept)]
+    return Sample(steps=steps, num_recorded_steps=len(run.rollouts))
+
+
+def spread_order(steps: Sequence[int]) -> list[int]:
+    """Last, first, then again and again the middles of the gaps: any prefix covers the run."""
+    if len(steps) <= 2:
+        return list(reversed(steps))
+    order = [len(steps) - 1, 0]
+    gaps = [(0, len(steps) - 1)]
+    while gaps:
+        halves = []
+        for low, high in gaps:
+            middle = (low + high) // 2
+            if middle != low:
+                order.append(middle)
+                halves += [(low, middle), (middle, high)]
+        gaps = halves
+    return [steps[index] for index in order]
+
+
+def step_data(
+    step: int, completions: Sequence[Completion], guidance: dict[int, list[str]]
+) -> dict[str, Any]:
+    """One step: its problems, each with its question and the completions sampled for it."""
+    by_problem: dict[str, list[Completion]] = {}
+    for completion in completions:
+        by_problem.setdefault(completion.problem_id, []).append(completion)
+    prompts = {name: root_prompt(members) for name, members in by_problem.items()}
+    before, after = template_edges(prompts.values())
+    return {
+        "step": step,
+        "problems": [
+            {
+                "id": name,
+                "domain": members[0].domain,
+                "question": clip(strip_edges(prompts[name], before, after)),
+                "nodes": [node(member, guidance) for member in members],
+            }
+            for name, members in by_problem.items()
+        ],
+    }
+
+
+def root_prompt(completions: Sequence[Completion]) -> str:
+    """What layer 1 read; where only corrections were recorded, what the first of them read."""
+    return min(completions, key=lambda completion: completion.layer).prompt_text
+
+
+def template_edges(prompts: Iterable[str]) -> tuple[int, int]:
+    """Characters at the start and end that the chat template and system prompt put there.
+
+    They are what all prompts share, up to the last boundary of the template's own: a line's
+    end or a closing bracket. With one prompt there is nothing to compare, so nothing is cut.
+    """
+    different = sorted(set(prompts))
+    if len(different) < 2:
+        return 0, 0
+    prefix = common_prefix(different)
+    starts = [match.end() for match in BOUNDARY.finditer(prefix)]
+    before = starts[-1] if starts else 0
+    rests = [prompt[before:][::-1] for prompt in different]
+    suffix = common_prefix(rests)[::-1]
+    boundary = SUFFIX_BOUNDARY.search(suffix)
+    return before, len(suffix) - boundary.start() if boundary else 0
+
+
+def common_prefix(texts: Sequence[str]) -> str:
+    """What all texts start with: what the alphabetically first and last of them share."""
+    first, last = min(texts), max(texts)
+    length = 0
+    while length < len(first) and first[length] == last[length]:
+        length += 1
+    return first[:length]
+
+
+def strip_edges(prompt: str, before: int, after: int) -> str:
+    return prompt[before : len(prompt) - after].strip("\n")
+
+
+def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, Any]:
+    """One completion as the page needs it; what has no value is left out."""
+    reward = completion.reward
+    fields: dict[str, Any] = {
+        "id": completion.completion_id,
+        "layer": completion.layer,
+        "parent": completion.parent_id,
+        "verdict": verdict(completion),
+        "text": clip(completion.text),
+        "tokens": len(completion.token_ids),
+        "finish": completion.finish_reason,
+        "version": completion.policy_version,
+        "advantage": completion.advantage,
+        "selected": completion.selected,
+        "why": completion.not_selected_because,
+        "guidance": phrase(completion, guidance),
+    }
+    if reward is not None:
+        fields |= {
+            "reward": reward.value,
+            "answer": clip(reward.extracted_answer or "", 300),
+            "parts": reward.parts if len(reward.parts) > 1 else {},
+            "detail": clip(reward.detail, 600),
+        }
+    return {name: value for name, value in fields.items() if value not in (None, "", {})}
+
+
+def verdict(completion: Completion) -> str:
+    """right | wrong | unparsable | failed (the check, not the answer) | unscored."""
+    if completion.reward is None:
+        return "unscored"
+    if not completion.reward.is_usable:
+        return "failed"
+    if completion.reward.correct:
+        return "right"
+    return "unparsable" if completion.reward.status == "unparsable" else "wrong"
+
+
+def guidance_phrases(config: dict[str, Any]) -> dict[int, list[str]]:
+    """Layer -> the phrases its corrections may open with."""
+    layers = config.get("layers") or []
+    return {
+        number: (layer.get("guidance") or {}).get("phrases") or list(GUIDANCE_PHRASES)
+        for number, layer in enumerate(layers, start=1)
+    }
+
+
+def phrase(completion: Completion, guidance: dict[int, list[str]]) -> str | None:
+    index = completion.guidance_id
+    if index is None:
+        return None
+    phrases = guidance.get(completion.layer, [])
+    return phrases[index] if 0 <= index < len(phrases) else f"phrase {index}"
+
+
+def clip(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
+    """Head and tail of a text that is too long, with a word on what is left out."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    num_left_out = len(text) - 2 * half
+    return f"{text[:half]}\n[… {num_left_out} characters left out …]\n{text[-half:]}"
+
+
+def script_json(value: Any) -> str:
+    """JSON that is safe inside `<script type="application/json">`, whatever text it holds."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

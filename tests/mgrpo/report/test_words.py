@@ -1,0 +1,50 @@
+import pytest
+
+from mgrpo.report.words import duration, number, percent, plural, points
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.425, "42.5\u00a0%"), (1.0, "100.0\u00a0%"), (None, "\u2013")]
+)
+def test_shares_read_as_percent(share, text):
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.05, "+5.0"), (-0.031, "\u22123.1"), (0.0, "0.0"), (-0.0001, "0.0")]
+)
+def test_differences_read_as_signed_points_and_nothing_is_minus_zero(share, text):
+    assert points(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.123456, "0.123"),
+        (26380.0, "26,380"),
+        (-1.5, "\u22121.5"),
+        (1e-6, "1.00e-06"),
+    ],
+)
+def test_numbers_keep_three_digits(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (4.56, "4.6 s"),
+        (45.0, "45 s"),
+        (200.0, "3 min 20 s"),
+        (4020.0, "1 h 7 min"),
+        (180_000.0, "2 d 2 h"),
+    ],
+)
+def test_durations_use_two_units(seconds, text):
+    assert duration(seconds).replace("\u00a0", " ") == text
+
+
+def test_one_is_singular():
+    assert plural(1, "step") == "1\u00a0step"
+    assert plural(1200, "step") == "1,200\u00a0steps"
