@@ -1,8 +1,9 @@
 """One vLLM engine in one process: token ids in, token ids and log-probabilities out.
 
-The only place where vLLM's engine is imported. The class is plain Python; `cluster` makes an
-actor of it. Its weight methods are what the learner's transfer engine calls (see
-`cluster/weight_transfer.py`).
+The only place where vLLM's engine is imported, and only inside the methods: the driver names
+this class to have it started elsewhere, and must not pay eight seconds of imports for that. The
+class is plain Python; `cluster` makes an actor of it. Its weight methods are what the learner's
+transfer engine calls (see `cluster/weight_transfer.py`).
 """
 
 from __future__ import annotations
@@ -10,21 +11,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoTokenizer
-from vllm import SamplingParams, TokensPrompt
-from vllm.distributed.weight_transfer.base import (
-    WeightTransferInitRequest,
-    WeightTransferUpdateRequest,
-)
-from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.sampling_params import RequestOutputKind
-from vllm.v1.engine.async_llm import AsyncLLM
-
-from cluster.weight_transfer import WORKER_EXTENSION, transfer_config
 from mgrpo.errors import ModelError
 from mgrpo.types import FinishReason, Sample
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +51,12 @@ class VllmEngine:
         Raises:
             ModelError: vLLM cannot load the model with these settings.
         """
+        from transformers import AutoTokenizer
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        from cluster.weight_transfer import WORKER_EXTENSION, transfer_config
+
         settings = self.settings
         arguments: dict[str, Any] = {
             "model": settings.model_dir,
@@ -114,6 +113,9 @@ class VllmEngine:
             temperature: 0 is greedy.
             seed: the same seed, prompt and weights give the same samples.
         """
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
         parameters = SamplingParams(
             n=num_samples,
             max_tokens=max_tokens,
@@ -147,6 +149,8 @@ class VllmEngine:
 
     async def probe_logprobs(self, token_ids: list[int]) -> list[float]:
         """Log-probabilities of tokens 1.. of a fixed sequence, at temperature 1, in nats."""
+        from vllm import SamplingParams, TokensPrompt
+
         parameters = SamplingParams(
             max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False
         )
@@ -167,12 +171,16 @@ class VllmEngine:
         await self.engine.resume_generation()
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
         await self.engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info))
 
     async def start_weight_update(self) -> None:
         await self.engine.start_weight_update()
 
     async def update_weights(self, update_info: dict[str, Any]) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
         await self.engine.update_weights(WeightTransferUpdateRequest(update_info))
 
     async def finish_weight_update(self, weight_version: str) -> None:

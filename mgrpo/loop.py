@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from actors.rollout import with_verdicts
 from cluster.remote import wait_for
 from mgrpo.config import RunConfig
@@ -88,7 +90,7 @@ class Run:
 
         `parents` are known to the update but do not train in it (sequential order).
         """
-        self.progress.phase("learner · update", 0.0)
+        self.progress.phase("learner · update")
         began = time.monotonic()
         deadline_s = self.config.cluster.deadlines.update_s
         results: list[UpdateResult] = wait_for(
@@ -112,7 +114,7 @@ class Run:
     def broadcast(self, sums: MetricSums) -> None:
         """The new weights to every engine, verified."""
         assert self.system.broadcaster is not None, "a training run has a learner"
-        self.progress.phase("weights · broadcast and verify", 0.0)
+        self.progress.phase("weights · broadcast and verify")
         report = self.system.broadcaster.broadcast(self.policy_version)
         sums.add("seconds/weights", report.seconds)
         sums.add("weights/sync_s", report.seconds)
@@ -125,7 +127,7 @@ class Run:
         """Score the held-out problems with the engines' present weights."""
         if not self.system.heldout:
             return
-        self.progress.phase(f"evaluation · {len(self.system.heldout)} held-out problems", 0.0)
+        self.progress.phase(f"evaluation · {len(self.system.heldout)} held-out problems")
         evaluation, seconds = evaluate(
             self.system.rollout, self.system.heldout, self.config.evaluation, key="eval"
         )
@@ -155,7 +157,7 @@ class Run:
 
     def save_policy(self) -> Path:
         """The trained policy in Hugging Face form."""
-        self.progress.phase("saving the policy", 0.0)
+        self.progress.phase("saving the policy")
         directory = self.run_dir / "policy"
         learner = self.system.learner
         wait_for(
@@ -243,12 +245,12 @@ def run_training(config: RunConfig, run_dir: Path) -> int:
         if config.output.report:
             report = write_report(run_dir)
             print(f"report: {report}")
-    print_before_after(None, read_evaluations(run_dir))
+    print_before_after(Console(), read_evaluations(run_dir))
     return 0
 
 
 def groups_progress(progress: TrainProgress):  # type: ignore[no-untyped-def]
     def show(layer: int, done: int, known: int) -> None:
-        progress.phase(f"layer {layer} · {done}/{known} groups", done / known)
+        progress.phase(f"layer {layer} · {done}/{known} groups", fraction=done / known)
 
     return show

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from actors.engine import EngineSettings, VllmEngine
 from actors.rollout import Engine, RemoteEngine, Rollout
 from actors.templates import PromptBuilder
 from cluster.placement import Placement, Seat, detect_device, plan_seats, total
@@ -29,9 +30,6 @@ from mgrpo.lengths import measure_prompts
 from mgrpo.models.catalog import resolve_model
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
-
-if TYPE_CHECKING:
-    from actors.engine import EngineSettings
 
 Note = Callable[[str], None]
 PROBE_TOKENS = 64  # length of the probe: enough to touch every weight, cheap to send
@@ -183,8 +181,6 @@ class Launcher:
         self.backend = ("nccl" if device == "cuda" else "gloo") if backend == "auto" else backend
 
     def engines(self, seats: Sequence[Seat]) -> dict[RemoteActor, Seat]:
-        from actors.engine import VllmEngine
-
         environment = self.engine_environment(len(seats))
         return {
             self.placement.start(
@@ -211,8 +207,6 @@ class Launcher:
         }
 
     def engine_settings(self, seat: Seat) -> EngineSettings:
-        from actors.engine import EngineSettings
-
         config = self.config.engines
         eager = config.enforce_eager
         return EngineSettings(
