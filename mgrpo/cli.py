@@ -175,7 +175,7 @@ def run_eval(args: argparse.Namespace) -> int:
         from mgrpo.config.load import load_recipe
 
         config = load_recipe(args.recipe)
-    from mgrpo.evaluate import evaluate_command
+    from mgrpo.evaluate_command import evaluate_command
 
     return evaluate_command(
         args.target,

@@ -49,8 +49,8 @@ class CheckReport:
         if self.failures:
             return f"{counted(len(self.failures), 'problem')}: the run would not start."
         if num_warnings:
-            return f"Ready, with {counted(num_warnings, 'warning')}."
-        return "Ready."
+            return f"No problem found, {counted(num_warnings, 'warning')}."
+        return "No problem found."
 
     def show(self, console: Console) -> None:
         """Print the lines as a table, unwrapped where nobody's screen bounds them."""

@@ -45,10 +45,10 @@ def judged(
             return CheckLine(
                 "fail",
                 "rewards",
-                f"{names}: {reward.status} on {text!r} for {problem.problem_id}: {reward.detail}. "
+                f"{names}: {reward.status} on '{text}' for {problem.problem_id}: {reward.detail}. "
                 "Such completions would not train; mend the check.",
             )
-    values = f"{of_right.value:g} for {right!r}, {of_none.value:g} for {NO_ANSWER!r}"
+    values = f"{of_right.value:g} for '{right}', {of_none.value:g} for '{NO_ANSWER}'"
     if of_right.correct and of_right.value > of_none.value:
         return CheckLine("ok", "rewards", f"{names}: {values}")
     what = "does not count as correct" if not of_right.correct else "is worth no more than none"

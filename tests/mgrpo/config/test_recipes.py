@@ -1,0 +1,66 @@
+"""The recipes that ship: each loads, and says what it is meant to say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mgrpo.config import RunConfig
+from mgrpo.config.lengths import context_needed
+from mgrpo.config.load import REPOSITORY, load_recipe, save_recipe
+
+RECIPES = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads_and_survives_saving(path: Path, tmp_path: Path):
+    config = load_recipe(path)
+    assert config.name == path.stem
+    save_recipe(config, tmp_path / "saved.yaml")
+    assert load_recipe(tmp_path / "saved.yaml") == config
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_keeps_held_out_questions_apart(path: Path):
+    data = load_recipe(path).data
+    assert data.heldout is not None
+    if data.train.source == "reasoning_gym":
+        assert data.heldout in data.train.exclude_questions_of
+
+
+def test_grpo_is_a_chain_of_one_with_the_budget_of_two_layers():
+    grpo, mgrpo = load_recipe("grpo"), load_recipe("paper_literal")
+    assert len(grpo.layers) == 1
+    assert completions_per_prompt(grpo) == completions_per_prompt(mgrpo) == 40
+
+
+def completions_per_prompt(config: RunConfig) -> int:
+    return config.max_completions_per_step // config.prompts_per_step
+
+
+def test_the_literal_reading_differs_from_the_defaults_where_the_paper_does():
+    config = load_recipe("paper_literal")
+    correct = config.layers[1]
+    assert (correct.parents, correct.group_size, correct.group_by) == ("all", 4, "parent")
+    assert (correct.select, correct.denominator) == ("success_only_post_norm", "retained")
+    assert (correct.success, correct.advantage) == ("final_correct", "group_z")
+    assert (correct.layout, correct.quote) == ("review_chat", "full")
+    assert correct.guidance.draw == "per_correction"
+    assert not correct.skip_truncated_parents
+    assert config.objective.update_order == "sequential"
+    assert {layer.aggregation for layer in config.layers} == {"seq_mean"}
+    assert (config.evaluation.guidance, config.evaluation.decoding) == ("first", "greedy")
+
+
+def test_the_paper_setting_fits_one_node_and_the_models_context():
+    config = load_recipe("qwen2.5_math_7b")
+    engines = sum(layer.num_engines for layer in config.layers)
+    assert engines * config.engines.tensor_parallel_size + config.learner.num_ranks == 8
+    assert config.learner.learning_rate == 5e-7
+    assert [layer.group_size for layer in config.layers] == [8, 4]
+    assert (config.prompts_per_step, config.objective.kl.weight) == (32, 0.001)
+    longest = context_needed(
+        config, config.data.max_prompt_tokens, guidance_tokens=25, overhead_tokens=100
+    )
+    assert longest <= 4096
