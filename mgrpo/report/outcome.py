@@ -18,7 +18,7 @@ TRANSITIONS = {
     "right_to_wrong": "Right → wrong",
     "copy_fraction": "Copies of the attempt",
 }
-ONE_POINT = 0.005  # smaller changes read as none
+NO_CHANGE = 0.005  # changes that round to less than one point read as none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,7 @@ def spread(lowest_highest: Sequence[float] | None) -> str:
     if not lowest_highest or None in lowest_highest:
         return ""
     low, high = lowest_highest
-    if high - low < ONE_POINT:
+    if high - low < NO_CHANGE:
         return ""
     return f" ({100 * low:.0f}{EN_DASH}{100 * high:.0f})"
 
@@ -173,7 +173,7 @@ def outcome_sentence(evaluations: Sequence[Evaluation]) -> str:
         return f"After training{when}, {solved(after)}"
     change = (after["acc"][0] or 0.0) - (before["acc"][0] or 0.0)
     start = percent(before["acc"][0], digits=0)
-    if abs(change) < ONE_POINT:
+    if abs(change) < NO_CHANGE:
         sentence = f"First-attempt accuracy on {count} stayed at {end}{when}"
     else:
         verb = "rose" if change > 0 else "fell"
@@ -196,7 +196,7 @@ def second_look(evaluation: Evaluation) -> str:
     added = gain(evaluation)
     if added is None:
         return ""
-    if abs(added) < ONE_POINT:
+    if abs(added) < NO_CHANGE:
         return "a second look changes nothing."
     size = abs(100 * added)
     amount = "1 point" if f"{size:.0f}" == "1" else f"{size:.0f} points"
@@ -239,4 +239,4 @@ def difference(before: float | None, after: float | None) -> float | None:
 
 
 def direction(change: float | None) -> bool | None:
-    return None if change is None or abs(change) < ONE_POINT / 10 else change > 0
+    return None if change is None or abs(change) < NO_CHANGE / 10 else change > 0

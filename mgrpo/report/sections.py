@@ -11,6 +11,7 @@ from mgrpo.report.chart_spec import Chart
 from mgrpo.report.charts import figure, sparkline
 from mgrpo.report.curves import Curves, other_metrics
 from mgrpo.report.outcome import (
+    NO_CHANGE,
     OutcomeRow,
     first_and_last,
     footnote,
@@ -69,11 +70,14 @@ def outcome_text(run: RunData) -> str:
         )
     tenth = max(1, len(known) // 10)
     start, end = sum(known[:tenth]) / tenth, sum(known[-tenth:]) / tenth
-    verb = "rose" if end > start else "fell"
+    if abs(end - start) < NO_CHANGE:
+        course = f"stayed at {percent(end, digits=0)}"
+    else:
+        verb = "rose" if end > start else "fell"
+        course = f"{verb} from {percent(start, digits=0)} to {percent(end, digits=0)}"
     return (
-        f"First-attempt accuracy in training {verb} from {percent(start, digits=0)} to "
-        f"{percent(end, digits=0)} (means over the first and the last tenth of the steps). "
-        "Nothing was measured on held-out problems."
+        f"First-attempt accuracy in training {course} (means over the first and the last tenth of "
+        "the steps). Nothing was measured on held-out problems."
     )
 
 
