@@ -83,7 +83,9 @@ def build_batch(
     """
     check_completions(completions, num_layers=len(layers))
     parents = {one.completion_id: one for one in (*context, *completions)}
-    rows, metrics, notes = [], {}, []
+    rows: list[TrainingRow] = []
+    metrics: Metrics = {}
+    notes: list[str] = []
     verdicts: dict[str, Verdict] = {}
     for number, layer in enumerate(layers, start=1):
         members = [one for one in completions if one.layer == number]

@@ -105,7 +105,8 @@ def collate(rows: Sequence[TrainingRow], device: torch.device | str = "cpu") -> 
     if not rows:
         return empty_microbatch(device)
     num_columns = max(row.num_input_tokens for row in rows)
-    padded, positions = [], []
+    padded: list[list[int]] = []
+    positions: list[int] = []
     for number, row in enumerate(rows):
         padding = [PAD_TOKEN_ID] * (num_columns - row.num_input_tokens)
         padded.append(row.prompt_token_ids + row.token_ids[:-1] + padding)

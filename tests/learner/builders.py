@@ -1,0 +1,135 @@
+"""Small completions, recipes and models that the learner's tests share."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mgrpo.config import LayerConfig, RunConfig
+from mgrpo.types import Completion, Reward
+
+# The worked example: G = 4 attempts at one problem, H = 3 corrections of each.
+ATTEMPT_REWARDS = [1, 0, 0, 1]
+CORRECTION_REWARDS = [[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1]]
+
+
+def completion(name: str, reward: float | None, **changes: Any) -> Completion:
+    """One completion of one token; `name` is "q/1" for an attempt, "q/1/2" for a correction."""
+    parts = name.split("/")
+    layer = len(parts) - 1
+    parent = "/".join(parts[:-1])
+    values: dict[str, Any] = {
+        "completion_id": name,
+        "problem_id": parts[0],
+        "domain": "default",
+        "layer": layer,
+        "parent_id": parent if layer > 1 else None,
+        "group_key": parent,
+        "prompt_token_ids": [1, 2],
+        "token_ids": [3],
+        "rollout_logprobs": [-1.0],
+        "finish_reason": "stop",
+        "policy_version": 0,
+        "text": "",
+        "prompt_text": "",
+        "reward": None if reward is None else Reward(value=reward, correct=reward >= 1),
+    }
+    return Completion(**{**values, **changes})
+
+
+def with_status(one: Completion, status: str) -> Completion:
+    return dataclasses.replace(one, reward=Reward(value=0.0, status=status))
+
+
+def attempts(rewards: list[float] | None = None) -> list[Completion]:
+    values = ATTEMPT_REWARDS if rewards is None else rewards
+    return [completion(f"q/{number}", reward) for number, reward in enumerate(values, start=1)]
+
+
+def corrections(rewards: list[list[float]] | None = None) -> list[Completion]:
+    return [
+        completion(f"q/{parent}/{number}", reward)
+        for parent, family in enumerate(rewards or CORRECTION_REWARDS, start=1)
+        for number, reward in enumerate(family, start=1)
+    ]
+
+
+def layer(**settings: Any) -> LayerConfig:
+    defaults = {"name": "correct", "group_size": 3, "max_completion_tokens": 8}
+    return LayerConfig(**{**defaults, **settings})
+
+
+def solve_layer(**settings: Any) -> LayerConfig:
+    return layer(**{"name": "solve", "group_size": 4, **settings})
+
+
+def run_config(
+    *,
+    layers: list[LayerConfig] | None = None,
+    learner: dict[str, Any] | None = None,
+    objective: dict[str, Any] | None = None,
+    **sections: Any,
+) -> RunConfig:
+    """A recipe for the tiny model; one thread, a step that moves its weights visibly."""
+    settings = {"learning_rate": 1e-2, "num_threads": 1, **(learner or {})}
+    return RunConfig(
+        name="test",
+        steps=10,
+        prompts_per_step=2,
+        layers=layers or [solve_layer(), layer()],
+        learner=settings,
+        objective=objective or {},
+        **{
+            "model": {"path": "tiny", "dtype": "float32"},
+            "data": {"train": {"source": "jsonl", "path": "none"}, "max_prompt_tokens": 8},
+            **sections,
+        },
+    )
+
+
+def save_tiny_llama(directory: Path, **changes: Any) -> Path:
+    """A random Llama of 64 tokens, hidden size 32 and two layers, with an untied head."""
+    torch.manual_seed(0)
+    settings = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 64,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": False,
+    }
+    LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).save_pretrained(directory)
+    (directory / "tokenizer.json").write_text('{"made_for": "the test"}')
+    return directory
+
+
+def random_completions(num_problems: int = 3, *, seed: int = 0) -> list[Completion]:
+    """Attempts (4 per problem) and corrections (3 per attempt) of 1 to 7 random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(count: int) -> list[int]:
+        return torch.randint(1, 64, (count,), generator=generator).tolist()
+
+    made = []
+    for problem in range(num_problems):
+        for attempt in range(1, 5):
+            names = [f"p{problem}/{attempt}", *(f"p{problem}/{attempt}/{n}" for n in (1, 2, 3))]
+            for name in names:
+                length = int(torch.randint(1, 8, (1,), generator=generator))
+                reward = float(torch.randint(0, 2, (1,), generator=generator))
+                made.append(
+                    completion(
+                        name,
+                        reward,
+                        prompt_token_ids=draw(3 + len(name) % 4),
+                        token_ids=draw(length),
+                        rollout_logprobs=[-4.0] * length,
+                    )
+                )
+    return made

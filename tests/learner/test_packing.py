@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from learner.batch import TrainingRow, build_batch
+from learner.packing import collate, plan_microbatches, plan_ranks, split_rows
+from mgrpo.config import ObjectiveConfig
+from tests.learner.builders import layer, random_completions, solve_layer
+
+
+def row(prompt, tokens, *, name="a", advantage=1.0, token_weight=0.5):
+    return TrainingRow(
+        completion_id=name,
+        layer=1,
+        prompt_token_ids=prompt,
+        token_ids=tokens,
+        rollout_logprobs=[-float(token) for token in tokens],
+        advantage=advantage,
+        token_weight=token_weight,
+    )
+
+
+def test_ranks_get_about_the_same_number_of_tokens():
+    assert split_rows([7, 1, 5, 3, 4], 2) == [[0, 3], [2, 4, 1]]
+
+
+def test_ranks_beyond_the_number_of_rows_get_none():
+    assert split_rows([4], 3) == [[0], [], []]
+
+
+def test_rows_of_similar_length_share_a_microbatch():
+    assert plan_microbatches([3, 9, 4, 9], 18) == [[1, 3], [2, 0]]
+
+
+def test_padded_tokens_stay_within_the_budget():
+    lengths = torch.randint(1, 60, (200,), generator=torch.Generator().manual_seed(0)).tolist()
+    plan = plan_microbatches(lengths, 128)
+    assert sorted(index for microbatch in plan for index in microbatch) == list(range(200))
+    assert all(len(one) * max(lengths[index] for index in one) <= 128 for one in plan)
+
+
+def test_a_row_longer_than_the_budget_goes_alone():
+    assert plan_microbatches([50, 4, 4], 10) == [[0], [1, 2]]
+
+
+def test_no_rows_need_no_microbatch():
+    assert plan_microbatches([], 10) == []
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
+def test_every_rank_has_as_many_microbatches_and_each_row_is_somewhere_once(num_ranks):
+    lengths = [9, 1, 1, 2, 8, 3, 3]
+    plans = plan_ranks(lengths, num_ranks=num_ranks, budget_tokens=9)
+    assert len({len(plan) for plan in plans}) == 1
+    found = sorted(index for plan in plans for microbatch in plan for index in microbatch)
+    assert found == list(range(7))
+
+
+def test_collate_pads_right_and_points_at_what_predicts_each_token():
+    microbatch = collate([row([1, 2, 3], [4, 5]), row([6], [7], name="b", advantage=-2.0)])
+    assert microbatch.input_ids.tolist() == [[1, 2, 3, 4], [6, 0, 0, 0]]
+    # 3 predicts 4 (place 2), 4 predicts 5 (place 3); in the second row 6 predicts 7 (place 4).
+    assert microbatch.positions.tolist() == [2, 3, 4]
+    assert microbatch.target_ids.tolist() == [4, 5, 7]
+    assert microbatch.rollout_logprobs.tolist() == [-4.0, -5.0, -7.0]
+    assert microbatch.advantages.tolist() == [1.0, 1.0, -2.0]
+    assert microbatch.token_weights.tolist() == [0.5, 0.5, 0.5]
+    assert microbatch.completion_ids == ["a", "b"]
+    assert microbatch.num_padded_tokens == 3 and microbatch.num_trained_tokens == 3
+
+
+def test_an_empty_microbatch_weighs_nothing_but_can_be_computed():
+    microbatch = collate([])
+    assert microbatch.is_empty and microbatch.num_trained_tokens == 0
+    assert microbatch.input_ids.shape == (1, 1) and len(microbatch.positions) == 1
+    assert microbatch.token_weights.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+@pytest.mark.parametrize("budget_tokens", [1, 40, 10_000])
+def test_the_loss_does_not_depend_on_ranks_or_microbatches(num_ranks, budget_tokens):
+    layers = [solve_layer(), layer(aggregation="token_mean", denominator="retained")]
+    rows = build_batch(random_completions(), layers, ObjectiveConfig()).rows
+    plans = plan_ranks(
+        [one.num_input_tokens for one in rows], num_ranks=num_ranks, budget_tokens=budget_tokens
+    )
+    total = 0.0
+    for plan in plans:
+        for indices in plan:
+            part = collate([rows[index] for index in indices])
+            made_up_losses = part.target_ids.double().sin()
+            total += float((made_up_losses * part.token_weights * part.advantages).sum())
+    expected = sum(
+        one.token_weight * one.advantage * float(torch.tensor(one.token_ids).double().sin().sum())
+        for one in rows
+    )
+    assert total == pytest.approx(expected, abs=1e-6) and abs(expected) > 1e-3
