@@ -184,13 +184,13 @@ def test_a_recipe_may_extend_another(recipe: Path, tmp_path: Path):
     (tmp_path / "wide.yaml").write_text(
         "extends: small.yaml\nname: wide\nobjective: {kl: {weight: 0.5}}\n"
         "layers: {correct: {group_size: 8}}\n"
-        "data: {train: {source: huggingface, path: some/where}}\n"
+        "data: {train: {source: reasoning_gym, size: 9, tasks: [{name: chain_sum}]}}\n"
     )
     base, wide = load_recipe(recipe), load_recipe(tmp_path / "wide.yaml")
     assert wide.name == "wide"
     assert wide.layers[0] == base.layers[0]
     assert (wide.layers[1].group_size, wide.layers[1].max_completion_tokens) == (8, 60)
-    assert wide.data.train.source == "huggingface"  # replaced whole: jsonl's keys are gone
+    assert wide.data.train.source == "reasoning_gym"  # replaced whole: jsonl's path is gone
     assert wide.data.max_prompt_tokens == base.data.max_prompt_tokens
 
 

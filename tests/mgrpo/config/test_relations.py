@@ -54,6 +54,13 @@ def test_a_third_layer_may_take_parents_from_the_whole_tree_of_a_problem(tree):
     assert problem_of(tree).suggestion == "Nearest valid value: 8."
 
 
+def test_what_a_layer_passes_on_is_counted_from_the_parents_it_takes(tree):
+    tree["layers"][1].update(parents="best", parents_k=3)  # 3 parents x 2 corrections
+    third = {"name": "again", "group_size": 2, "parents": "best", "parents_k": 7}
+    tree["layers"].append({**third, "max_completion_tokens": 50})
+    assert problem_of(tree).suggestion == "Nearest valid value: 6."
+
+
 def test_a_microbatch_holds_at_least_the_longest_sequence(tree):
     tree["learner"] = {"microbatch_tokens": 409}  # 300 + 50 + 60 = 410
     problem = problem_of(tree)
