@@ -1,0 +1,57 @@
+# Daily commands. `make` alone lists them.
+#
+#   EXTRA=gpu             install vLLM's CUDA build (default: what .venv was made for, else cpu)
+#   PYTHON=/path/python   make .venv with this Python 3.11 or 3.12
+#   ARGS="-k packing"     passed on to pytest, or to the benchmark
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-slow test-gpu check fix bench clean
+
+BIN := .venv/bin
+# Does nothing when .venv is complete.
+SETUP := scripts/setup.sh $(if $(EXTRA),--extra $(EXTRA))
+PYTEST := $(BIN)/python -m pytest
+
+help: ## list these commands
+	@echo "usage: make COMMAND"
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16 | sed 's/^/  /'
+
+setup: ## install exact versions into .venv (EXTRA=gpu for CUDA)
+	@$(SETUP)
+	@echo "ready; next: make quickstart"
+
+quickstart: ## train a small policy on this machine and write its report
+	@$(SETUP) --goal quickstart
+	@$(BIN)/python -m mgrpo train recipes/quickstart.yaml --run quickstart --overwrite
+
+test: ## run the tests that take seconds
+	@$(SETUP)
+	@$(PYTEST) -m "not slow and not gpu" $(ARGS)
+
+test-slow: ## run the tests that take minutes: real engines, whole runs
+	@$(SETUP)
+	@$(PYTEST) -m "slow and not gpu" $(ARGS)
+
+test-gpu: ## run the tests that need a CUDA device
+	@$(SETUP)
+	@$(PYTEST) -m gpu $(ARGS)
+
+check: ## lint, formatting, types, import contract
+	@$(SETUP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted; run: make fix"; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+fix: ## mend formatting and what the linter can mend by itself
+	@$(SETUP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: ## measure a training step against TRL on this machine
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.step_time $(ARGS)
+
+clean: ## remove caches and build products; .venv and runs stay
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
