@@ -193,6 +193,10 @@ class VllmEngine:
         """One map per worker of this engine: tensor name to checksum as it arrived."""
         return list(await self.engine.collective_rpc("received_checksums"))
 
+    async def on_workers(self, method: str, *args: Any) -> list[Any]:
+        """Call a method of the worker extension on every worker."""
+        return list(await self.engine.collective_rpc(method, args=args))
+
     async def loaded_checksums(self) -> list[dict[str, str]]:
         """SHA-256 of each tensor as loaded, per worker: equal engines must agree."""
         return list(await self.engine.compute_weight_checksums())

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgrpo.config import RunConfig
+from tests.random_policy import save_random_policy
+
+
+@pytest.fixture(scope="session")
+def policy_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_policy(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="session")
+def problems_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "problems.jsonl"
+    rows = [{"question": f"What is {i} plus {i + 1}?", "answer": str(2 * i + 1)} for i in range(24)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tree(policy_dir: Path, problems_file: Path) -> dict[str, Any]:
+    """A recipe for a random policy, as plain values that a test may change."""
+    layer = {"max_completion_tokens": 12, "system_prompt": ""}
+    correct = {**layer, "select": "none", "skip_truncated_parents": False}
+    return {
+        "name": "tiny",
+        "steps": 2,
+        "prompts_per_step": 6,
+        "model": {"path": str(policy_dir), "dtype": "float32"},
+        "data": {"train": {"source": "jsonl", "path": str(problems_file)}},
+        "layers": [
+            {"name": "solve", "group_size": 4, **layer},
+            {"name": "correct", "group_size": 2, **correct},
+        ],
+        "rewards": {"terms": [{"check": "tests.end_to_end.rewards:digits"}]},
+        "learner": {"learning_rate": 3e-3},
+        "cluster": {"address": "local", "device": "cpu"},
+        "output": {"tensorboard": False, "report": False},
+    }
+
+
+def recipe(tree: dict[str, Any], **changes: Any) -> RunConfig:
+    return RunConfig.model_validate({**tree, **changes})

@@ -1,0 +1,66 @@
+"""Weights arrive, and when they do not it shows: two real engines and a real learner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.weights import WeightBroadcaster
+from mgrpo.errors import WeightSyncError
+from mgrpo.system import System, start_system
+from tests.end_to_end.conftest import recipe
+
+pytestmark = pytest.mark.timeout(300)
+CALL = {"deadline_s": 30.0, "setting": "a test"}
+
+
+@pytest.fixture(scope="module")
+def system(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    extension = "tests.end_to_end.faults.FaultyWorker"
+    config = recipe(tree, engines={"extra_args": {"worker_extension_cls": extension}})
+    logs: Path = tmp_path_factory.mktemp("logs")
+    with start_system(config, logs_to=logs, with_learner=True, note=print) as running:
+        yield running
+
+
+def broadcaster(system: System) -> WeightBroadcaster:
+    assert system.broadcaster is not None
+    return system.broadcaster
+
+
+def spoil(system: System, engine: int, method: str, *args: str) -> None:
+    system.engines[engine].call("on_workers", method, *args, **CALL)
+
+
+def test_both_engines_take_the_version_and_load_equal_weights(system: System) -> None:
+    report = broadcaster(system).broadcast(7)
+    assert report.num_tensors > 10 and report.probe_gap_max is not None
+    assert report.probe_gap_max < 1e-4
+    assert [engine.call("weight_version", **CALL) for engine in system.engines] == ["7", "7"]
+    first, second = (engine.call("loaded_checksums", **CALL) for engine in system.engines)
+    assert first == second and len(first[0]) > 10
+
+
+def test_a_tensor_that_changes_on_the_way_is_caught_by_its_checksum(system: System) -> None:
+    spoil(system, 1, "spoil_next_received", "model.layers.1.self_attn.o_proj.weight")
+    with pytest.raises(WeightSyncError) as caught:
+        broadcaster(system).broadcast(8)
+    assert "layer2-engine-0" in str(caught.value)
+    assert "1 of" in str(caught.value) and "layers.1.self_attn.o_proj" in str(caught.value)
+    broadcaster(system).broadcast(9)  # a whole, good update mends it
+
+
+def test_a_tensor_that_is_wrong_after_loading_is_caught_by_the_probe(system: System) -> None:
+    broadcaster(system).broadcast(10)
+    spoil(system, 0, "spoil_loaded")
+    with pytest.raises(WeightSyncError, match=r"layer1-engine-0 .* probe .* differ"):
+        broadcaster(system).check_probe(10)
+
+
+def test_an_engine_that_kept_its_old_version_is_caught(system: System) -> None:
+    broadcaster(system).broadcast(11)
+    with pytest.raises(WeightSyncError, match="reports policy version '11'"):
+        broadcaster(system).check_versions(12)
