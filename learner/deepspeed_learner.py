@@ -74,7 +74,7 @@ class DeepSpeedLearner:
             cores = os.cpu_count() or 1
             torch.set_num_threads(self.settings.num_threads or max(1, cores // num_ranks))
         self._deepspeed = import_deepspeed(device)
-        self._meet(master_address, master_port, backend="nccl" if device == "cuda" else "gloo")
+        self.join_ranks(master_address, master_port, backend="nccl" if device == "cuda" else "gloo")
         self._dtype = torch.bfloat16 if self._is_bf16 else torch.float32
         self.policy = load_policy(
             model_dir,
@@ -199,10 +199,9 @@ class DeepSpeedLearner:
             dist.barrier()
 
     def close(self) -> None:
-        """Free the engine and leave the group of ranks."""
+        """Free the engine and leave the group of ranks. A process can only meet them once."""
         self.engine.destroy()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        self.leave_ranks()
 
     # --- start-up ------------------------------------------------------------------------------
 
@@ -254,7 +253,7 @@ class DeepSpeedLearner:
         engine.eval()  # returns nothing
         return engine
 
-    def _meet(self, address: str, port: int, *, backend: str) -> None:
+    def join_ranks(self, address: str, port: int, *, backend: str) -> None:
         """Join the other ranks; also with one rank, so that there is one path."""
         deadline_s = self.config.cluster.deadlines.update_s
         os.environ |= {
@@ -282,6 +281,11 @@ class DeepSpeedLearner:
         self._deepspeed.init_distributed(
             dist_backend=backend, auto_mpi_discovery=False, verbose=False
         )
+
+    def leave_ranks(self) -> None:
+        """Undo `join_ranks`."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def use_device(device: Literal["cpu", "cuda"], rank: int) -> torch.device:

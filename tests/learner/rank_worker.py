@@ -1,0 +1,237 @@
+"""One learner rank in a process of its own: runs every scenario with real DeepSpeed engines.
+
+    python -m tests.learner.rank_worker RANK NUM_RANKS PORT FOLDER
+
+FOLDER holds the models "tiny" and "reference"; rank 0 leaves `results-NUM_RANKS.pt` there.
+Importing DeepSpeed takes seconds, so all scenarios share the process, each with a new learner.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from learner.deepspeed_learner import DeepSpeedLearner
+from mgrpo.errors import LearnerError
+from mgrpo.types import Completion, Reward
+from tests.learner.builders import completion, random_completions, run_config
+
+SGD_RATE = 1000.0
+"""So large that weights after one step are the gradient, to float32's precision."""
+SMALL_BUDGET = 32
+KL_WEIGHT = 0.05
+
+
+class OneOfSeveral(DeepSpeedLearner):
+    """DeepSpeed remembers the group of ranks, so learners of one process share it."""
+
+    def join_ranks(self, address: str, port: int, *, backend: str) -> None:
+        if not dist.is_initialized():
+            super().join_ranks(address, port, backend=backend)
+
+    def leave_ranks(self) -> None:
+        pass
+
+
+class SgdLearner(OneOfSeveral):
+    """Steps by the bare gradient, so that weights tell it."""
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.policy.parameters(), lr=self.settings.learning_rate)
+
+
+class Ranks:
+    """Where this process stands among the ranks, and how it makes learners."""
+
+    def __init__(self, rank: int, num_ranks: int, port: int, folder: Path) -> None:
+        self.rank, self.num_ranks, self.port, self.folder = rank, num_ranks, port, folder
+
+    def learner(self, kind: type[DeepSpeedLearner] = OneOfSeveral, **sections: Any) -> Any:
+        # Weights of the tiny model are all below DeepSpeed's threshold for not sharding.
+        shard_all = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+        settings = {"deepspeed": shard_all, **sections.pop("learner", {})}
+        return kind(
+            config=run_config(learner=settings, **sections),
+            model_dir=str(self.folder / "tiny"),
+            reference_dir=str(self.folder / "reference"),
+            rank=self.rank,
+            num_ranks=self.num_ranks,
+            master_address="127.0.0.1",
+            master_port=self.port,
+            device="cpu",
+        )
+
+
+def weights_of(learner: DeepSpeedLearner) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in learner.iter_weights()}
+
+
+def gradient(ranks: Ranks, *, zero_stage: int, budget: int, **learner_settings: Any) -> Any:
+    """The gradient of one update, by the change of the weights."""
+    learner = ranks.learner(
+        SgdLearner,
+        learner={
+            "zero_stage": zero_stage,
+            "microbatch_tokens": budget,
+            "learning_rate": SGD_RATE,
+            "max_grad_norm": 1e9,
+            "logprob_chunk_tokens": 5,
+            **learner_settings,
+        },
+        objective={"kl": {"weight": KL_WEIGHT}},
+    )
+    before = weights_of(learner)
+    result = learner.update(random_completions())
+    after = weights_of(learner)
+    found = {
+        "gradient": {name: (before[name] - after[name]) / SGD_RATE for name in before},
+        "metrics": None if result is None else result.metrics,
+        "metadata": learner.weight_metadata(),
+        "shapes": {name: tuple(tensor.shape) for name, tensor in after.items()},
+    }
+    learner.close()
+    return found
+
+
+def improvement(ranks: Ranks) -> Any:
+    """Log-probabilities of a rewarded and of an unrewarded completion, before and after."""
+    learner = ranks.learner(learner={"zero_stage": 2})
+    good = completion("q/1", 1.0, prompt_token_ids=[1], token_ids=[5, 6], rollout_logprobs=[-4, -4])
+    bad = completion("q/2", 0.0, prompt_token_ids=[1], token_ids=[7, 8], rollout_logprobs=[-4, -4])
+    results, probes = [], [probe(learner)]
+    for _ in range(3):
+        results.append(learner.update([good, bad]))
+        probes.append(probe(learner))
+    learner.close()
+    return {
+        "probes": probes,
+        "versions": [one.policy_version for one in results if one is not None],
+        "metrics": [one.metrics for one in results if one is not None],
+        "verdicts": [one.verdicts for one in results if one is not None],
+    }
+
+
+def probe(learner: DeepSpeedLearner) -> tuple[float, float]:
+    return sum(learner.probe_logprobs([1, 5, 6])), sum(learner.probe_logprobs([1, 7, 8]))
+
+
+def two_passes(ranks: Ranks) -> Any:
+    learner = ranks.learner(objective={"updates_per_rollout": 2}, learner={"learning_rate": 0.05})
+    result = learner.update(random_completions())
+    learner.close()
+    return None if result is None else result.metrics
+
+
+def skipped_update(ranks: Ranks) -> Any:
+    """All rewards equal: nothing to learn, but the version goes on."""
+    learner = ranks.learner()
+    before = weights_of(learner)
+    equal = [
+        dataclasses.replace(one, reward=Reward(value=1.0, correct=True))
+        for one in random_completions()
+    ]
+    result = learner.update(equal)
+    after = weights_of(learner)
+    version = learner.policy_version
+    learner.close()
+    return {
+        "unchanged": all(torch.equal(before[name], after[name]) for name in before),
+        "version": version,
+        "metrics": None if result is None else result.metrics,
+    }
+
+
+def refused_update(ranks: Ranks, zero_stage: int, spoil: Callable[..., list[Completion]]) -> Any:
+    """What the learner says to a value that is not finite, and whether the weights moved."""
+    learner = ranks.learner(learner={"zero_stage": zero_stage})
+    before = weights_of(learner)
+    message = ""
+    try:
+        learner.update(spoil(learner, random_completions()))
+    except LearnerError as error:
+        message = str(error)
+    after = weights_of(learner)
+    learner.close()
+    return {
+        "message": message,
+        "unchanged": all(torch.equal(before[name], after[name]) for name in before),
+    }
+
+
+def spoil_rollout(_: DeepSpeedLearner, completions: list[Completion]) -> list[Completion]:
+    """The engine reports NaN for one completion."""
+    first = completions[0]
+    spoilt = dataclasses.replace(first, rollout_logprobs=[float("nan")] * len(first.token_ids))
+    return [spoilt, *completions[1:]]
+
+
+def spoil_gradient(learner: DeepSpeedLearner, completions: list[Completion]) -> list[Completion]:
+    """The loss is finite, the backward pass is not."""
+
+    def spoil_output(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda grad: grad * float("inf"))
+
+    learner.policy.causal_lm.model.layers[0].mlp.register_forward_hook(spoil_output)
+    return completions
+
+
+def saved_policy(ranks: Ranks, zero_stage: int) -> Any:
+    """Save twice over the same folder, after an update."""
+    learner = ranks.learner(
+        learner={"zero_stage": zero_stage}, model={"path": "tiny", "dtype": "bfloat16"}
+    )
+    folder = ranks.folder / f"saved-{ranks.num_ranks}-{zero_stage}"
+    learner.save_policy(str(folder))
+    learner.update(random_completions())
+    learner.save_policy(str(folder))
+    found = {"folder": str(folder), "weights": weights_of(learner)}
+    learner.close()
+    return found
+
+
+def schedule(ranks: Ranks) -> Any:
+    learner = ranks.learner(
+        learner={"learning_rate": 0.01, "warmup_steps": 2, "schedule": "linear"}
+    )
+    results = [learner.update(random_completions()) for _ in range(4)]
+    learner.close()
+    return [one.metrics["learner/learning_rate"][0] for one in results if one is not None]
+
+
+def all_scenarios(ranks: Ranks) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for stage in (0, 1, 2, 3):
+        found[f"zero{stage}"] = gradient(ranks, zero_stage=stage, budget=SMALL_BUDGET)
+    found["zero3_bf16"] = gradient(ranks, zero_stage=3, budget=SMALL_BUDGET, dtype="bfloat16")
+    found["zero3_refused"] = refused_update(ranks, 3, spoil_gradient)
+    found["zero3_saved"] = saved_policy(ranks, 3)
+    found["improvement"] = improvement(ranks)
+    if ranks.num_ranks == 1:
+        found["one_batch"] = gradient(ranks, zero_stage=0, budget=8192)
+        found["checkpointed"] = gradient(
+            ranks, zero_stage=0, budget=8192, gradient_checkpointing=True
+        )
+        found["zero0_bf16"] = gradient(ranks, zero_stage=0, budget=SMALL_BUDGET, dtype="bfloat16")
+        found["two_passes"] = two_passes(ranks)
+        found["skipped"] = skipped_update(ranks)
+        found["zero0_refused"] = refused_update(ranks, 0, spoil_gradient)
+        found["rollout_refused"] = refused_update(ranks, 0, spoil_rollout)
+        found["zero0_saved"] = saved_policy(ranks, 0)
+        found["schedule"] = schedule(ranks)
+    dist.destroy_process_group()
+    return found
+
+
+if __name__ == "__main__":
+    rank, num_ranks, port = (int(argument) for argument in sys.argv[1:4])
+    folder = Path(sys.argv[4])
+    scenarios = all_scenarios(Ranks(rank, num_ranks, port, folder))
+    if rank == 0:
+        torch.save(scenarios, folder / f"results-{num_ranks}.pt")

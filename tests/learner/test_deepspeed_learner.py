@@ -1,0 +1,246 @@
+"""Real DeepSpeed engines on one and on two ranks, against the gradient written out by hand."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from tests.learner.builders import random_completions, save_tiny_llama
+from tests.learner.rank_worker import KL_WEIGHT
+
+DEADLINE_S = 240
+REPOSITORY = Path(__file__).parents[2]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_rank(rank, num_ranks, port, folder):
+    arguments = [str(rank), str(num_ranks), str(port), str(folder)]
+    log = (folder / f"rank-{rank}-of-{num_ranks}.log").open("w")
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.learner.rank_worker", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    save_tiny_llama(folder / "tiny")
+    save_tiny_llama(folder / "reference", initializer_range=0.19)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    """What rank 0 found, by number of ranks. All three processes run side by side."""
+    ports = {num_ranks: free_port() for num_ranks in (1, 2)}
+    ranks = [(0, 1), (0, 2), (1, 2)]
+    processes = [start_rank(rank, n, ports[n], folder) for rank, n in ranks]
+    try:
+        codes = [process.wait(timeout=DEADLINE_S) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    logs = "\n".join(path.read_text()[-3000:] for path in sorted(folder.glob("*.log")))
+    assert codes == [0, 0, 0], logs
+    return {n: torch.load(folder / f"results-{n}.pt", weights_only=False) for n in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def expected_gradient(folder):
+    """The update's gradient from its definition alone: whole logits, loops, no learner code."""
+    model = LlamaForCausalLM.from_pretrained(folder / "tiny")
+    reference = LlamaForCausalLM.from_pretrained(folder / "reference")
+    completions = random_completions()
+    groups = {}
+    for one in completions:
+        groups.setdefault(one.group_key, []).append(one)
+    loss = torch.zeros(())
+    for group in groups.values():
+        rewards = torch.tensor([one.reward.value for one in group])
+        is_correction = group[0].layer == 2
+        if is_correction and not bool(rewards.any()):
+            continue  # groups_with_success
+        num_sampled = sum(one.layer == group[0].layer for one in completions)
+        for one, reward in zip(group, rewards, strict=True):
+            advantage = (reward - rewards.mean()) / (rewards.std() + 1e-6)
+            logprobs = naive_logprobs(model, one)
+            weights = (logprobs.detach() - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2)
+            with torch.no_grad():
+                d = naive_logprobs(reference, one) - logprobs.detach()
+            # On policy: gradient A for each log-probability; k3's gradient is (1 - exp(d)).
+            terms = -weights * advantage * logprobs + KL_WEIGHT * (1 - d.exp()) * logprobs
+            loss = loss + terms.mean() / num_sampled
+    loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def naive_logprobs(model, one):
+    tokens = torch.tensor([[*one.prompt_token_ids, *one.token_ids]])
+    logprobs = model(input_ids=tokens).logits[0].log_softmax(dim=-1)
+    first = len(one.prompt_token_ids)
+    return torch.stack([logprobs[t - 1, tokens[0, t]] for t in range(first, tokens.shape[1])])
+
+
+def relative_difference(found, expected):
+    assert found.keys() == expected.keys()
+    squares = sum(float((found[name] - expected[name]).square().sum()) for name in expected)
+    return (squares / sum(float(value.square().sum()) for value in expected.values())) ** 0.5
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("scenario", ["zero0", "zero1", "zero2", "zero3"])
+def test_the_gradient_is_the_definitions_for_any_ranks_and_sharding(
+    results, expected_gradient, num_ranks, scenario
+):
+    found = results[num_ranks][scenario]["gradient"]
+    assert relative_difference(found, expected_gradient) < 1e-5
+
+
+@pytest.mark.parametrize("scenario", ["one_batch", "checkpointed"])
+def test_one_large_microbatch_and_checkpointing_give_the_same_gradient(
+    results, expected_gradient, scenario
+):
+    found = results[1][scenario]["gradient"]
+    assert relative_difference(found, expected_gradient) < 1e-5
+
+
+@pytest.mark.parametrize(("num_ranks", "scenario"), [(1, "zero0_bf16"), (2, "zero3_bf16")])
+def test_bfloat16_approximates_the_gradient(results, expected_gradient, num_ranks, scenario):
+    found = results[num_ranks][scenario]["gradient"]
+    assert relative_difference(found, expected_gradient) < 0.05
+
+
+@pytest.mark.parametrize("scenario", ["zero0", "zero3"])
+def test_metrics_do_not_depend_on_ranks_or_microbatches(results, scenario):
+    one, two, whole = (
+        results[1][scenario]["metrics"],
+        results[2][scenario]["metrics"],
+        results[1]["one_batch"]["metrics"],
+    )
+    # How rows are padded is the one thing that packing may change.
+    names = whole.keys() - {"learner/padded_tokens_fraction"}
+    for name in names:
+        assert one[name] == pytest.approx(whole[name], rel=1e-4), name
+        assert two[name] == pytest.approx(whole[name], rel=1e-4), name
+    assert one.keys() == two.keys() == whole.keys()
+    assert one["learner/padded_tokens_fraction"] != whole["learner/padded_tokens_fraction"]
+
+
+def test_the_reported_norm_is_the_gradients(results, expected_gradient):
+    norm = sum(float(value.square().sum()) for value in expected_gradient.values()) ** 0.5
+    for scenario in ("zero0", "zero1", "zero2", "zero3"):
+        found = results[2][scenario]["metrics"]["learner/grad_norm"]
+        assert found == (pytest.approx(norm, rel=1e-4), 1.0)
+
+
+def test_the_ratio_is_one_on_fresh_data_so_nothing_is_clipped(results):
+    metrics = results[2]["zero3"]["metrics"]
+    trained_tokens = metrics["learner/tokens"][0]
+    assert metrics["learner/clip_fraction"] == (0.0, trained_tokens)
+    assert metrics["learner/kl"][0] > 0 and metrics["learner/kl"][1] == trained_tokens
+    gap_mean = metrics["mismatch/logprob_gap_mean"][0] / trained_tokens
+    gap_p99, gap_max = (metrics[f"mismatch/logprob_gap_{name}"][0] for name in ("p99", "max"))
+    assert 0 < gap_mean < gap_p99 <= gap_max
+
+
+def test_a_second_pass_is_measured_against_the_first_policy(results):
+    metrics = results[1]["two_passes"]
+    total, count = metrics["learner/clip_fraction"]
+    assert 0 < total < count  # the second pass leaves the clip range, the first cannot
+    assert metrics["learner/loss"][1] == metrics["learner/grad_norm"][1] == 2.0
+    assert metrics["mismatch/logprob_gap_max"][1] == 1.0
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_metadata_agrees_with_the_weights_under_zero_3(results, num_ranks):
+    found = results[num_ranks]["zero3"]
+    assert [name for name, _, _ in found["metadata"]] == list(found["shapes"])
+    for name, dtype, shape in found["metadata"]:
+        assert shape == found["shapes"][name] and dtype == "float32"
+    assert found["shapes"]["lm_head.weight"] == (64, 32)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_updates_raise_the_rewarded_completion_over_the_other(results, num_ranks):
+    found = results[num_ranks]["improvement"]
+    good = [one for one, _ in found["probes"]]
+    bad = [one for _, one in found["probes"]]
+    assert good == sorted(good) and good[-1] > good[0] + 0.1
+    assert bad[-1] < bad[0] - 0.1
+    assert found["versions"] == [1, 2, 3]
+    first = found["verdicts"][0]
+    assert [one.completion_id for one in first] == ["q/1", "q/2"]
+    assert first[0].advantage == pytest.approx(0.7071, abs=1e-4)
+
+
+def test_one_and_two_ranks_learn_the_same(results):
+    one, two = (results[n]["improvement"]["probes"] for n in (1, 2))
+    assert one[-1] == pytest.approx(two[-1], abs=1e-3)
+
+
+def test_a_step_without_signal_changes_no_weight_and_says_so(results):
+    found = results[1]["skipped"]
+    assert found["unchanged"] and found["version"] == 1
+    assert found["metrics"]["learner/skipped_updates"] == (1.0, 1.0)
+    assert found["metrics"]["layer1/zero_variance_fraction"] == (3.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "scenario", "what"),
+    [
+        (1, "zero0_refused", "gradient"),
+        (1, "zero3_refused", "gradient"),
+        (2, "zero3_refused", "gradient"),
+        (1, "rollout_refused", "loss"),
+    ],
+)
+def test_a_value_that_is_not_finite_stops_the_update_before_the_weights(
+    results, num_ranks, scenario, what
+):
+    found = results[num_ranks][scenario]
+    assert found["unchanged"]
+    assert f"The {what} of update 1 is" in found["message"]
+    assert "learner.learning_rate" in found["message"]
+
+
+def test_the_completion_with_broken_rollout_logprobs_is_named(results):
+    message = results[1]["rollout_refused"]["message"]
+    assert "p0/1" in message and "the engine's fault" in message
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "scenario"), [(1, "zero0_saved"), (1, "zero3_saved"), (2, "zero3_saved")]
+)
+def test_a_saved_policy_loads_with_the_weights_as_broadcast(results, num_ranks, scenario):
+    found = results[num_ranks][scenario]
+    saved = Path(found["folder"])
+    model = AutoModelForCausalLM.from_pretrained(saved, use_safetensors=True, dtype="auto")
+    loaded = dict(model.named_parameters())
+    assert loaded.keys() == found["weights"].keys()
+    for name, tensor in found["weights"].items():
+        assert tensor.dtype == loaded[name].dtype == torch.bfloat16
+        assert torch.equal(loaded[name], tensor)
+    assert json.loads((saved / "tokenizer.json").read_text()) == {"made_for": "the test"}
+    assert json.loads((saved / "config.json").read_text())["dtype"] == "bfloat16"
+    leftovers = [path.name for path in saved.parent.iterdir() if path.name.startswith(".saved")]
+    assert leftovers == []
+
+
+def test_the_learning_rate_follows_the_schedule(results):
+    # Warm-up of 2 to 0.01, then linearly over the remaining 8 of 10 steps.
+    assert results[1]["schedule"] == pytest.approx([0.005, 0.01, 0.01, 0.00875])
