@@ -8,7 +8,7 @@ import ray
 
 
 def own_address() -> str:
-    """The address of this node, as Ray knows it; 127.0.0.1 under a local Ray."""
+    """The address of this node, as Ray knows it; a loopback address under a local Ray."""
     return str(ray.util.get_node_ip_address())
 
 

@@ -18,6 +18,13 @@ def listening_socket(address: str) -> socket.socket:
     return server
 
 
+def address_towards(peer: str) -> str:
+    """The address of this machine that `peer` reaches it by. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((peer, 9))
+        return str(probe.getsockname()[0])
+
+
 class GlooGroup:
     """Broadcasts from rank 0 to every other rank.
 
@@ -26,7 +33,6 @@ class GlooGroup:
         rank, world_size: this process's place; rank 0 sends.
         timeout_s: longest wait for a peer, in joining and in each broadcast.
         server: rank 0's listening socket (`listening_socket`); None on the other ranks.
-        own_address: the address that this process's gloo pairs listen on.
     """
 
     def __init__(
@@ -37,7 +43,6 @@ class GlooGroup:
         rank: int,
         world_size: int,
         timeout_s: float,
-        own_address: str,
         server: socket.socket | None = None,
     ) -> None:
         timeout = timedelta(seconds=timeout_s)
@@ -53,7 +58,7 @@ class GlooGroup:
             use_libuv=True,
         )
         options = ProcessGroupGloo._Options()
-        options._devices = [ProcessGroupGloo.create_device(hostname=own_address)]
+        options._devices = [ProcessGroupGloo.create_device(hostname=address_towards(address))]
         options._timeout = timeout
         store = PrefixStore("mgrpo_weights", self.store)
         self.group: ProcessGroupGloo | None = ProcessGroupGloo(store, rank, world_size, options)

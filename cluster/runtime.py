@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -19,6 +20,10 @@ from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
 
 REPOSITORY_ROOT = str(Path(__file__).resolve().parent.parent)
+
+LOOPBACK = "127.0.0.2"
+"""Address of a local Ray's node: Ray replaces 127.0.0.1 and localhost by an address that other
+machines can reach, which a run of this machine alone has no use for."""
 
 QUIET_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -90,12 +95,12 @@ def ray_runtime(
             num_cpus=max(1, int(num_cpus + 0.999)),
             include_dashboard=False,
             _temp_dir=str(folder),
-            _node_ip_address="127.0.0.1",
+            _node_ip_address=LOOPBACK,
             object_store_memory=256 * 1024 * 1024,
             **options,
         )
         logs = folder / "session_latest" / "logs"
-        yield Runtime(True, "127.0.0.1", logs)
+        yield Runtime(True, LOOPBACK, logs)
     finally:
         ray.shutdown()
         if logs_to is not None:
@@ -106,6 +111,7 @@ def ray_runtime(
 def init_ray(**options: Any) -> None:
     """`ray.init` that leaves our SIGTERM handler in place; Ray puts its own there."""
     handler = signal.getsignal(signal.SIGTERM)
+    logging.getLogger("ray").setLevel(logging.ERROR)  # its greetings are not our user's concern
     ray.init(**options)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)

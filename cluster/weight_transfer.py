@@ -129,7 +129,6 @@ class GlooInitInfo(WeightTransferInitInfo):
     rank_offset: int
     world_size: int
     timeout_s: float
-    own_address: str = "127.0.0.1"
 
 
 class GlooReceiver(CheckedNcclReceiver):
@@ -149,7 +148,6 @@ class GlooReceiver(CheckedNcclReceiver):
             rank=init_info.rank_offset + self.parallel_config.rank,
             world_size=init_info.world_size,
             timeout_s=init_info.timeout_s,
-            own_address=init_info.own_address,
         )
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -255,7 +253,6 @@ class GlooSender(NCCLTrainerWeightTransferEngine):
                     world_size=init_info.world_size,
                     timeout_s=init_info.timeout_s,
                     server=server,
-                    own_address=init_info.master_address,
                 )
                 joined.result(timeout=init_info.timeout_s)
         return engine

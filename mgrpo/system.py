@@ -203,6 +203,9 @@ class Launcher:
         return {
             "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines and learner share the cores
+            # Lets vLLM keep its only worker inside the engine process: one process fewer to
+            # start and to talk to. The engine process itself stays separate.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": str(threads),
         }
 

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from cluster.gloo_group import GlooGroup, listening_socket
+
+
+def join(rank: int, world_size: int, port: int, server: object = None) -> GlooGroup:
+    return GlooGroup(
+        address="127.0.0.1",
+        port=port,
+        rank=rank,
+        world_size=world_size,
+        timeout_s=2 if world_size > 3 else 20,
+        server=server,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_every_rank_receives_what_rank_zero_sends(dtype: torch.dtype) -> None:
+    server = listening_socket("127.0.0.1")
+    port = server.getsockname()[1]
+    sent = torch.arange(-50, 50).to(dtype).reshape(4, 25)
+
+    def take_part(rank: int) -> torch.Tensor:
+        group = join(rank, 3, port, server if rank == 0 else None)
+        tensor = sent.clone() if rank == 0 else torch.zeros_like(sent)
+        group.broadcast(tensor)
+        group.close()
+        return tensor
+
+    with ThreadPoolExecutor(3) as executor:
+        received = [
+            job.result(timeout=60) for job in [executor.submit(take_part, r) for r in range(3)]
+        ]
+    assert all(tensor.equal(sent) for tensor in received)
+
+
+def test_a_peer_that_never_comes_is_an_error_within_the_deadline() -> None:
+    server = listening_socket("127.0.0.1")
+    began = time.monotonic()
+    with pytest.raises(RuntimeError):
+        join(0, 4, server.getsockname()[1], server)
+    assert time.monotonic() - began < 30
+
+
+def test_the_meeting_point_listens_on_its_own_address_only() -> None:
+    server = listening_socket("127.0.0.1")
+    assert server.getsockname()[0] == "127.0.0.1"
+    server.close()

@@ -1,0 +1,98 @@
+"""Who sits where, with Ray's logical GPUs: no device is needed to count them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from cluster.placement import Placement, plan_seats, total
+from cluster.runtime import LOOPBACK
+from mgrpo.config import RunConfig
+from mgrpo.config.load import load_recipe
+from mgrpo.errors import PlacementError
+
+
+@pytest.fixture(scope="module")
+def eight_gpus() -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="mgrpo-ray-") as folder:
+        ray.init(
+            address="local",
+            num_cpus=32,
+            num_gpus=8,
+            include_dashboard=False,
+            _temp_dir=folder,
+            _node_ip_address=LOOPBACK,
+            object_store_memory=80 * 1024 * 1024,
+            log_to_driver=False,
+        )
+        yield
+        ray.shutdown()
+
+
+class Sitter:
+    """Tells which GPUs Ray gave it."""
+
+    def gpus(self) -> list[int]:
+        return [int(gpu) for gpu in ray.get_gpu_ids()]
+
+
+def qwen() -> RunConfig:
+    return load_recipe("qwen2.5_math_7b")
+
+
+def test_layer_one_layer_two_and_the_learner_sit_on_disjoint_gpus(eight_gpus: None) -> None:
+    seats = plan_seats(qwen(), "cuda")
+    assert total(seats)["GPU"] == 8
+    placement = Placement.reserve(seats, deadline_s=30, can_grow=False)
+    try:
+        actors = {
+            (seat.name, bundle): placement.start(
+                Sitter,
+                seat=seat,
+                bundle=bundle,
+                name=f"{seat.name}-{bundle}",
+                environment={},
+                kwargs={},
+            )
+            for seat in seats
+            for bundle in range(len(seat.bundles))
+        }
+        taken = {
+            place: actor.call("gpus", deadline_s=60, setting="a test")
+            for place, actor in actors.items()
+        }
+    finally:
+        placement.release()
+    everything = [gpu for gpus in taken.values() for gpu in gpus]
+    assert sorted(everything) == list(range(8))  # each GPU once: nobody shares
+    names = {name for name, _ in taken}
+    assert {"learner", "layer1-engine-0", "layer2-engine-0"} <= names
+
+
+def test_a_run_that_does_not_fit_says_demand_and_supply(eight_gpus: None) -> None:
+    tree = qwen().model_dump()
+    tree["learner"]["num_ranks"] = 16
+    seats = plan_seats(RunConfig.model_validate(tree), "cuda")
+    with pytest.raises(PlacementError) as caught:
+        Placement.reserve(seats, deadline_s=5, can_grow=False)
+    message = str(caught.value)
+    assert "20 GPU" in message and "8 GPU" in message and "num_ranks" in message
+
+
+def test_a_cluster_that_may_grow_is_waited_for_and_then_given_up(eight_gpus: None) -> None:
+    tree = qwen().model_dump()
+    tree["learner"]["num_ranks"] = 16
+    seats = plan_seats(RunConfig.model_validate(tree), "cuda")
+    with pytest.raises(PlacementError, match="got no place within 1 s"):
+        Placement.reserve(seats, deadline_s=1, can_grow=True)
+
+
+def test_a_shared_pool_serves_every_layer() -> None:
+    tree = qwen().model_dump()
+    tree["engines"] |= {"shared": True, "num_shared_engines": 3}
+    seats = plan_seats(RunConfig.model_validate(tree), "cpu")
+    assert [seat.layers for seat in seats] == [(1, 2), (1, 2), (1, 2), ()]
+    assert "GPU" not in total(seats)

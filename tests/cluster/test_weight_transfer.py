@@ -1,0 +1,140 @@
+"""The parts of the transfer that need no engine: ranks, payloads, checksums, NCCL's set-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from vllm.distributed.weight_transfer import nccl_engine
+
+from cluster import weight_transfer
+from cluster.checksum import tensor_checksum
+from cluster.weight_transfer import CheckedNcclReceiver, CheckingLoader, LearnerSource, open_sender
+from cluster.weights import EngineClient, differing_tensors, max_difference
+
+
+class TwoWeights:
+    """A learner with two tensors that counts how often it is read."""
+
+    def __init__(self) -> None:
+        self.tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
+        self.num_passes = 0
+
+    def weight_metadata(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        return [(name, "float32", tuple(t.shape)) for name, t in self.tensors.items()]
+
+    def iter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        self.num_passes += 1
+        yield from self.tensors.items()
+
+
+class RecordingClient:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        self.calls.append(("init", init_info))
+
+    def start_weight_update(self) -> None:
+        self.calls.append(("start", None))
+
+    def update_weights(self, update_info: Any) -> None:
+        self.calls.append(("update", update_info))
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self.calls.append(("finish", weight_version))
+
+
+def nccl_sender(rank: int, client: RecordingClient, learner: TwoWeights) -> Any:
+    return open_sender(
+        learner,
+        client,
+        backend="nccl",
+        rank=rank,
+        master_address="10.0.0.1",
+        master_port=29600,
+        num_receivers=4,
+        timeout_s=5,
+        with_checksums=True,
+        packed_buffer_bytes=1 << 20,
+    )
+
+
+def test_a_rank_that_does_not_send_still_reads_the_weights_and_calls_nobody() -> None:
+    client, learner = RecordingClient(), TwoWeights()
+    nccl_sender(1, client, learner).send_weights()
+    assert learner.num_passes == 1 and client.calls == []
+
+
+def test_the_gpu_senders_init_info_is_what_our_receiver_accepts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nccl_engine, "open_trainer_endpoint", lambda info: object())
+    client = RecordingClient()
+    nccl_sender(0, client, TwoWeights())
+    [(call, payload)] = client.calls
+    assert call == "init"
+    info = CheckedNcclReceiver.init_info_cls(**payload)
+    assert (info.master_address, info.master_port) == ("10.0.0.1", 29600)
+    assert (info.rank_offset, info.world_size) == (1, 5)
+    assert info.packed and info.packed_buffer_size_bytes == 1 << 20
+
+
+def test_the_source_notes_a_checksum_of_each_tensor_it_sends() -> None:
+    learner = TwoWeights()
+    source = LearnerSource(learner, with_checksums=True)
+    assert [name for name, _ in source] == ["a", "b"] == [m.name for m in source.metadata()]
+    assert source.sent == {name: tensor_checksum(t) for name, t in learner.tensors.items()}
+
+
+def test_the_loader_notes_a_checksum_and_passes_the_tensors_on() -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.loaded: list[str] = []
+
+        def load_weights(self, pairs: Any) -> None:
+            self.loaded += [name for name, _ in pairs]
+
+    model, received = Model(), {}
+    CheckingLoader(model, received).load_weights(iter([("w", torch.ones(3))]))
+    assert model.loaded == ["w"] and received == {"w": tensor_checksum(torch.ones(3))}
+
+
+def test_each_engine_gets_ranks_of_its_own() -> None:
+    seen: list[int] = []
+
+    class Engine:
+        name = "e"
+
+        def submit(self, method: str, info: dict[str, Any]) -> None:
+            seen.append(info["rank_offset"])
+
+    class Client(EngineClient):
+        def wait(self, calls: Any, doing: str) -> list[Any]:
+            return []
+
+    engines: Any = [Engine(), Engine(), Engine()]
+    client = Client(engines, workers_per_engine=2, deadline_s=1)
+    client.init_weight_transfer_engine({"rank_offset": 1})
+    assert seen == [1, 3, 5]
+
+
+def test_differences_are_found_on_both_sides() -> None:
+    assert differing_tensors({"a": 1, "b": 2}, {"a": 1, "b": 2}) == []
+    assert differing_tensors({"a": 1, "b": 2}, {"a": 9, "c": 3}) == ["a", "b", "c"]
+
+
+def test_the_probes_difference_is_never_lost_in_nan_or_length() -> None:
+    assert max_difference([1.0, 2.0], [1.5, 2.0]) == 0.5
+    assert max_difference([1.0], [1.0, 2.0]) == float("inf")
+    nan = max_difference([1.0, float("nan")], [1.0, 2.0])
+    assert nan != nan
+
+
+def test_both_backends_are_registered() -> None:
+    for name in weight_transfer.BACKENDS.values():
+        assert name in weight_transfer.WeightTransferEngineFactory._registry
+        assert name in weight_transfer.WeightTransferTrainerFactory._registry
