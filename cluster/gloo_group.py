@@ -57,7 +57,7 @@ class GlooGroup:
             master_listen_fd=listen_fd,
             use_libuv=True,
         )
-        options = ProcessGroupGloo._Options()
+        options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         options._devices = [ProcessGroupGloo.create_device(hostname=address_towards(address))]
         options._timeout = timeout
         store = PrefixStore("mgrpo_weights", self.store)
@@ -73,7 +73,8 @@ class GlooGroup:
         options.rootTensor = 0
         options.timeout = self.timeout
         # Gloo has no bfloat16 on every build; bytes are bytes.
-        self.group.broadcast([tensor.view(torch.uint8)], options).wait(self.timeout)
+        work = self.group.broadcast([tensor.view(torch.uint8)], options)  # type: ignore[attr-defined]
+        work.wait(self.timeout)
 
     def close(self) -> None:
         self.group = None

@@ -183,7 +183,8 @@ def repack_output_heads(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
-            module.quant_method.process_weights_after_loading(module)
+            method: Any = module.quant_method
+            method.process_weights_after_loading(module)
 
 
 class WeightInspector:

@@ -56,9 +56,11 @@ def evaluate_command(
     if as_json:
         print(json.dumps({"model": config.model.path, **row}))
     else:
+        from rich.console import Console
+
         from mgrpo.progress import print_evaluation
 
-        print_evaluation(row, title=config.model.path)
+        print_evaluation(Console(), row, title=config.model.path)
     return 0
 
 

@@ -226,3 +226,16 @@ def print_before_after(console: Console, evaluations: Sequence[dict[str, Any]]) 
     console.print()
     console.print(table)
     console.print(Text(footnote(measured), style="dim"))
+
+
+def print_evaluation(console: Console, evaluation: dict[str, Any], *, title: str) -> None:
+    """One evaluation's accuracies, transitions and domains."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
+    table.add_column(title)
+    table.add_column("Share", justify="right", no_wrap=True)
+    for row in outcome_rows(None, evaluation):
+        if row.heading:
+            table.add_row()
+        table.add_row(Text(row.label, style="dim" if row.heading else ""), Text(row.after))
+    console.print(table)
+    console.print(Text(footnote(evaluation), style="dim"))

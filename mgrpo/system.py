@@ -257,13 +257,11 @@ class Launcher:
         return {"OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": "cpu"}
 
     def start_learner(self, learner: list[RemoteActor]) -> None:
-        deadline = {
-            "deadline_s": self.config.cluster.deadlines.learner_start_s,
-            "setting": "cluster.deadlines.learner_start_s",
-        }
-        address, port = learner[0].call("meeting_point", **deadline)
+        deadline_s = self.config.cluster.deadlines.learner_start_s
+        setting = "cluster.deadlines.learner_start_s"
+        address, port = learner[0].call("meeting_point", deadline_s=deadline_s, setting=setting)
         calls = [(rank, rank.submit("start", address, port)) for rank in learner]
-        wait_for(calls, doing="load the policy", **deadline)
+        wait_for(calls, doing="load the policy", deadline_s=deadline_s, setting=setting)
 
     def connect(
         self,

@@ -6,7 +6,8 @@ END = 256
 
 
 class ByteTokenizer:
-    all_special_ids = [END]
+    def __init__(self) -> None:
+        self.all_special_ids = [END]
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         ids: list[int] = []
