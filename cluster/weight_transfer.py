@@ -157,12 +157,13 @@ class GlooReceiver(CheckedNcclReceiver):
     def receive(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
         if self.group is None:
             raise RuntimeError("the weight group is not joined yet")
+        loader: Any = self.model
         for name, dtype, shape in zip(
             update_info.names, update_info.dtype_names, update_info.shapes, strict=True
         ):
             weight = torch.empty(shape, dtype=getattr(torch, dtype))
             self.group.broadcast(weight)
-            self.model.load_weights([(name, weight)])
+            loader.load_weights([(name, weight)])
 
     def finish_weight_update(self) -> None:
         super().finish_weight_update()
