@@ -28,13 +28,15 @@ from learner.export import write_policy
 from learner.policy_loading import check_output_layer, load_policy
 from learner.trainer import Trainer
 from mgrpo.config import RunConfig
-from mgrpo.errors import DeadlineError, LearnerError
+from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
 from mgrpo.types import Completion, UpdateResult
 
 logger = logging.getLogger(__name__)
 
 GATHER_BUCKET_BYTES = 256 * 2**20
 """Sharded weights are put together this many bytes at a time."""
+STATE_TAG = "learner"
+"""Name of the folder of shards inside a checkpoint."""
 
 
 class DeepSpeedLearner:
@@ -197,6 +199,38 @@ class DeepSpeedLearner:
                 )
         finally:
             dist.barrier()
+
+    def save_state(self, directory: str) -> None:
+        """Write all that an exact resume needs: weights as trained, optimizer, version.
+
+        Every rank writes its own shard, so `directory` must be one that all ranks see.
+        """
+        self.engine.save_checkpoint(
+            directory,
+            tag=STATE_TAG,
+            client_state={"policy_version": self.policy_version},
+            save_latest=False,
+        )
+        dist.barrier()
+
+    def load_state(self, directory: str) -> None:
+        """Continue from `save_state`, with the same number of ranks and ZeRO stage.
+
+        Raises:
+            RunDirectoryError: there is no such state, or it does not fit this learner.
+        """
+        if not (Path(directory) / STATE_TAG).is_dir():
+            raise RunDirectoryError(f"There is no learner state in {directory}.")
+        try:
+            path, client_state = self.engine.load_checkpoint(directory, tag=STATE_TAG)
+        except (OSError, RuntimeError, AssertionError, KeyError) as error:
+            raise RunDirectoryError(
+                f"The learner's state in {directory} does not fit {self.num_ranks} ranks at ZeRO "
+                f"stage {self._zero_stage}: {error}. Resume with the recipe that saved it."
+            ) from error
+        if path is None:
+            raise RunDirectoryError(f"The learner's state in {directory} is not whole.")
+        self.policy_version = int(client_state["policy_version"])
 
     def close(self) -> None:
         """Free the engine and leave the group of ranks. A process can only meet them once."""

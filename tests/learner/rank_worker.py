@@ -18,7 +18,7 @@ import torch
 from torch import distributed as dist
 
 from learner.deepspeed_learner import DeepSpeedLearner
-from mgrpo.errors import LearnerError
+from mgrpo.errors import LearnerError, RunDirectoryError
 from mgrpo.types import Completion, Reward
 from tests.learner.builders import completion, random_completions, run_config
 
@@ -196,6 +196,35 @@ def saved_policy(ranks: Ranks, zero_stage: int) -> Any:
     return found
 
 
+def resumed(ranks: Ranks, zero_stage: int) -> Any:
+    """Two updates in a row, and the second once more by a learner that resumed after the first."""
+    folder = str(ranks.folder / f"state-{ranks.num_ranks}-{zero_stage}")
+    settings = {"zero_stage": zero_stage, "warmup_steps": 3}
+    first = ranks.learner(learner=settings)
+    first.update(random_completions(seed=1))
+    first.save_state(folder)
+    first.update(random_completions(seed=2))
+    uninterrupted = weights_of(first)
+    first.close()
+
+    second = ranks.learner(learner=settings)
+    message = ""
+    try:
+        second.load_state(str(ranks.folder / "nowhere"))
+    except RunDirectoryError as error:
+        message = str(error)
+    second.load_state(folder)
+    second.update(random_completions(seed=2))
+    found = {
+        "uninterrupted": uninterrupted,
+        "resumed": weights_of(second),
+        "version": second.policy_version,
+        "message": message,
+    }
+    second.close()
+    return found
+
+
 def schedule(ranks: Ranks) -> Any:
     learner = ranks.learner(
         learner={"learning_rate": 0.01, "warmup_steps": 2, "schedule": "linear"}
@@ -212,6 +241,8 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found["zero3_bf16"] = gradient(ranks, zero_stage=3, budget=SMALL_BUDGET, dtype="bfloat16")
     found["zero3_refused"] = refused_update(ranks, 3, spoil_gradient)
     found["zero3_saved"] = saved_policy(ranks, 3)
+    found["zero2_resumed"] = resumed(ranks, 2)
+    found["zero3_resumed"] = resumed(ranks, 3)
     found["improvement"] = improvement(ranks)
     if ranks.num_ranks == 1:
         found["one_batch"] = gradient(ranks, zero_stage=0, budget=8192)
@@ -219,6 +250,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
             ranks, zero_stage=0, budget=8192, gradient_checkpointing=True
         )
         found["zero0_bf16"] = gradient(ranks, zero_stage=0, budget=SMALL_BUDGET, dtype="bfloat16")
+        found["zero0_resumed"] = resumed(ranks, 0)
         found["two_passes"] = two_passes(ranks)
         found["skipped"] = skipped_update(ranks)
         found["zero0_refused"] = refused_update(ranks, 0, spoil_gradient)

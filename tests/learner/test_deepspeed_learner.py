@@ -244,3 +244,21 @@ def test_a_saved_policy_loads_with_the_weights_as_broadcast(results, num_ranks, 
 def test_the_learning_rate_follows_the_schedule(results):
     # Warm-up of 2 to 0.01, then linearly over the remaining 8 of 10 steps.
     assert results[1]["schedule"] == pytest.approx([0.005, 0.01, 0.01, 0.00875])
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "scenario"),
+    [
+        (1, "zero0_resumed"),
+        (1, "zero2_resumed"),
+        (1, "zero3_resumed"),
+        (2, "zero2_resumed"),
+        (2, "zero3_resumed"),
+    ],
+)
+def test_a_resumed_learner_continues_the_same_numbers(results, num_ranks, scenario):
+    found = results[num_ranks][scenario]
+    assert found["version"] == 2
+    for name, tensor in found["uninterrupted"].items():
+        assert torch.equal(found["resumed"][name], tensor), name
+    assert "There is no learner state in" in found["message"]
