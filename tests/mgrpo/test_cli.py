@@ -217,9 +217,14 @@ def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
 
 
 def test_eval_hands_over_its_arguments(recipe: Path, monkeypatch):
-    calls = []
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def evaluate_command(target: str, **kwargs: Any) -> int:
+        calls.append((target, kwargs))
+        return 0
+
     module = ModuleType("mgrpo.evaluate_command")
-    module.evaluate_command = lambda target, **kwargs: calls.append((target, kwargs)) or 0  # type: ignore[attr-defined]
+    module.evaluate_command = evaluate_command  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mgrpo.evaluate_command", module)
     command = ["eval", "default", "--recipe", "small.yaml", "--problems", "5"]
     assert main([*command, "--decoding", "sampled", "--json"]) == 0

@@ -209,10 +209,11 @@ def test_a_generator_that_runs_out_of_new_questions_says_how_many_there_are():
 
 
 def test_a_generator_known_for_wrong_answers_is_refused():
-    task = {"name": "basic_arithmetic", "settings": {"allow_parentheses": False}}
+    settings: dict[str, object] = {"allow_parentheses": False}
+    task = {"name": "basic_arithmetic", "settings": settings}
     with pytest.raises(DataError, match="wrong answers"):
         load_problems(ReasoningGymSource(tasks=[task], size=5))
-    task["settings"]["operators"] = ["+", "-"]
+    settings["operators"] = ["+", "-"]
     for problem in load_problems(ReasoningGymSource(tasks=[task], size=50)).problems:
         assert eval(problem.metadata["expression"]) == int(problem.answer)
 
@@ -223,7 +224,8 @@ def test_a_generator_known_for_wrong_answers_is_refused():
 class Letters:
     """A tokenizer whose tokens are characters."""
 
-    all_special_ids = ()
+    def __init__(self) -> None:
+        self.all_special_ids: list[int] = []
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         return [ord(character) for character in text]
