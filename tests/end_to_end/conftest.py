@@ -39,7 +39,7 @@ def tree(policy_dir: Path, problems_file: Path) -> dict[str, Any]:
             {"name": "correct", "group_size": 2, **correct},
         ],
         "rewards": {"terms": [{"check": "tests.end_to_end.rewards:digits"}]},
-        "learner": {"learning_rate": 3e-3},
+        "learner": {"learning_rate": 1e-2},
         "cluster": {"address": "local", "device": "cpu"},
         "output": {"tensorboard": False, "report": False},
     }
