@@ -25,6 +25,7 @@ from torch import distributed as dist
 from learner.batch import build_batch
 from learner.deepspeed_config import effective_zero_stage, engine_config, reference_config
 from learner.export import write_policy
+from learner.logprobs import PolicyModel
 from learner.policy_loading import check_output_layer, load_policy
 from learner.trainer import Trainer
 from mgrpo.config import RunConfig
@@ -78,13 +79,11 @@ class DeepSpeedLearner:
         self._deepspeed = import_deepspeed(device)
         self.join_ranks(master_address, master_port, backend="nccl" if device == "cuda" else "gloo")
         self._dtype = torch.bfloat16 if self._is_bf16 else torch.float32
-        self.policy = load_policy(
-            model_dir,
-            dtype=self._dtype,
-            gradient_checkpointing=self.settings.gradient_checkpointing,
+        self.policy = self._load(
+            model_dir, gradient_checkpointing=self.settings.gradient_checkpointing
         )
         self._whole_grad_norm = 0.0
-        self.engine = self._start_engine()
+        self.engine = self.start_engine()
         check_output_layer(self.policy, self.engine, device=self.device)
         self._trainer = Trainer(
             config=config,
@@ -248,8 +247,25 @@ class DeepSpeedLearner:
             weight_decay=self.settings.weight_decay,
         )
 
-    def _start_engine(self) -> Any:
-        self.policy.to(self.device)
+    def _load(self, model_dir: str, *, gradient_checkpointing: bool = False) -> PolicyModel:
+        """Read a policy. Under ZeRO-3 transformers shards each weight as it reads it, so that no
+        rank ever holds the whole model."""
+        _while_it_lives = None
+        if self._zero_stage == 3:
+            from transformers.integrations import HfDeepSpeedConfig
+
+            # transformers keeps a weak reference: leaving this function ends its effect.
+            _while_it_lives = HfDeepSpeedConfig(
+                engine_config(self.settings, num_ranks=self.num_ranks, is_bf16=self._is_bf16)
+            )
+        return load_policy(
+            model_dir, dtype=self._dtype, gradient_checkpointing=gradient_checkpointing
+        )
+
+    def start_engine(self) -> Any:
+        """The DeepSpeed engine around the loaded policy."""
+        if self._zero_stage < 3:
+            self.policy.to(self.device)
         self.optimizer = self.make_optimizer()
         if self._zero_stage == 0:
             self.optimizer.register_step_pre_hook(self._clip_whole_gradient)
@@ -276,7 +292,7 @@ class DeepSpeedLearner:
         """The frozen policy of the KL penalty, sharded where the policy's weights are."""
         if self.config.objective.kl.weight == 0:
             return None
-        reference = load_policy(reference_dir, dtype=self._dtype).requires_grad_(False)
+        reference = self._load(reference_dir).requires_grad_(False)
         if self._zero_stage < 3:
             return reference.to(self.device)
         engine, *_ = self._deepspeed.initialize(

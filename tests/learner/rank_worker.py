@@ -2,7 +2,7 @@
 
     python -m tests.learner.rank_worker RANK NUM_RANKS PORT FOLDER
 
-FOLDER holds the models "tiny" and "reference"; rank 0 leaves `results-NUM_RANKS.pt` there.
+FOLDER holds the models "tiny", "tied" and "reference"; rank 0 leaves `results-NUM_RANKS.pt` there.
 Importing DeepSpeed takes seconds, so all scenarios share the process, each with a new learner.
 """
 
@@ -20,7 +20,7 @@ from torch import distributed as dist
 from learner.deepspeed_learner import DeepSpeedLearner
 from mgrpo.errors import LearnerError, RunDirectoryError
 from mgrpo.types import Completion, Reward
-from tests.learner.builders import completion, random_completions, run_config
+from tests.learner.builders import completion, layer, random_completions, run_config, solve_layer
 
 SGD_RATE = 1000.0
 """So large that weights after one step are the gradient, to float32's precision."""
@@ -37,6 +37,10 @@ class OneOfSeveral(DeepSpeedLearner):
 
     def leave_ranks(self) -> None:
         pass
+
+    def start_engine(self) -> Any:
+        self.held_when_loaded = sum(one.numel() for one in self.policy.parameters())
+        return super().start_engine()
 
 
 class SgdLearner(OneOfSeveral):
@@ -56,9 +60,10 @@ class Ranks:
         # Weights of the tiny model are all below DeepSpeed's threshold for not sharding.
         shard_all = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
         settings = {"deepspeed": shard_all, **sections.pop("learner", {})}
+        model = sections.pop("model_name", "tiny")
         return kind(
             config=run_config(learner=settings, **sections),
-            model_dir=str(self.folder / "tiny"),
+            model_dir=str(self.folder / model),
             reference_dir=str(self.folder / "reference"),
             rank=self.rank,
             num_ranks=self.num_ranks,
@@ -72,10 +77,13 @@ def weights_of(learner: DeepSpeedLearner) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in learner.iter_weights()}
 
 
-def gradient(ranks: Ranks, *, zero_stage: int, budget: int, **learner_settings: Any) -> Any:
+def gradient(
+    ranks: Ranks, *, zero_stage: int, budget: int, model_name: str = "tiny", **learner_settings: Any
+) -> Any:
     """The gradient of one update, by the change of the weights."""
     learner = ranks.learner(
         SgdLearner,
+        model_name=model_name,
         learner={
             "zero_stage": zero_stage,
             "microbatch_tokens": budget,
@@ -93,6 +101,7 @@ def gradient(ranks: Ranks, *, zero_stage: int, budget: int, **learner_settings: 
         "gradient": {name: (before[name] - after[name]) / SGD_RATE for name in before},
         "metrics": None if result is None else result.metrics,
         "metadata": learner.weight_metadata(),
+        "held_when_loaded": learner.held_when_loaded,
         "shapes": {name: tuple(tensor.shape) for name, tensor in after.items()},
     }
     learner.close()
@@ -115,6 +124,19 @@ def improvement(ranks: Ranks) -> Any:
         "metrics": [one.metrics for one in results if one is not None],
         "verdicts": [one.verdicts for one in results if one is not None],
     }
+
+
+def lone_row(ranks: Ranks) -> Any:
+    """One row trains, so that with two ranks one of them has nothing but dummies."""
+    learner = ranks.learner(
+        SgdLearner,
+        layers=[solve_layer(), layer(advantage="const_positive")],
+        learner={"zero_stage": 3, "learning_rate": 1.0},
+    )
+    learner.update([completion("q/1/1", 1.0), completion("q/1/2", 0.0)])
+    after = weights_of(learner)
+    learner.close()
+    return after
 
 
 def probe(learner: DeepSpeedLearner) -> tuple[float, float]:
@@ -239,6 +261,11 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     for stage in (0, 1, 2, 3):
         found[f"zero{stage}"] = gradient(ranks, zero_stage=stage, budget=SMALL_BUDGET)
     found["zero3_bf16"] = gradient(ranks, zero_stage=3, budget=SMALL_BUDGET, dtype="bfloat16")
+    for stage in (2, 3):
+        found[f"zero{stage}_tied"] = gradient(
+            ranks, zero_stage=stage, budget=SMALL_BUDGET, model_name="tied"
+        )
+    found["lone_row"] = lone_row(ranks)
     found["zero3_refused"] = refused_update(ranks, 3, spoil_gradient)
     found["zero3_saved"] = saved_policy(ranks, 3)
     found["zero2_resumed"] = resumed(ranks, 2)

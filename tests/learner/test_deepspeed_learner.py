@@ -40,6 +40,7 @@ def start_rank(rank, num_ranks, port, folder):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     save_tiny_llama(folder / "tiny")
+    save_tiny_llama(folder / "tied", tie_word_embeddings=True)
     save_tiny_llama(folder / "reference", initializer_range=0.19)
     return folder
 
@@ -62,8 +63,12 @@ def results(folder):
 
 @pytest.fixture(scope="module")
 def expected_gradient(folder):
+    return gradient_by_definition(folder, "tiny")
+
+
+def gradient_by_definition(folder, model_name):
     """The update's gradient from its definition alone: whole logits, loops, no learner code."""
-    model = LlamaForCausalLM.from_pretrained(folder / "tiny")
+    model = LlamaForCausalLM.from_pretrained(folder / model_name)
     reference = LlamaForCausalLM.from_pretrained(folder / "reference")
     completions = random_completions()
     groups = {}
@@ -117,6 +122,24 @@ def test_one_large_microbatch_and_checkpointing_give_the_same_gradient(
 ):
     found = results[1][scenario]["gradient"]
     assert relative_difference(found, expected_gradient) < 1e-5
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("scenario", ["zero2_tied", "zero3_tied"])
+def test_tied_embeddings_train_and_travel_once(results, folder, num_ranks, scenario):
+    found = results[num_ranks][scenario]["gradient"]
+    assert "lm_head.weight" not in found and "model.embed_tokens.weight" in found
+    assert relative_difference(found, gradient_by_definition(folder, "tied")) < 1e-5
+
+
+def test_a_rank_without_rows_takes_part_with_nothing(results):
+    one, two = results[1]["lone_row"], results[2]["lone_row"]
+    assert relative_difference(two, one) < 1e-6
+
+
+def test_zero_3_never_holds_the_whole_model_while_loading(results):
+    held = {name: results[2][name]["held_when_loaded"] for name in ("zero2", "zero3")}
+    assert held["zero3"] == 0 < held["zero2"]
 
 
 @pytest.mark.parametrize(("num_ranks", "scenario"), [(1, "zero0_bf16"), (2, "zero3_bf16")])
