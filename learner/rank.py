@@ -6,6 +6,7 @@ be somewhere before the others can be told where to meet it.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from cluster.address import free_port, own_address
@@ -36,6 +37,9 @@ class LearnerRank:
 
     def start(self, master_address: str, master_port: int) -> None:
         """Load the policy and meet the other ranks."""
+        # Read when torch is first imported. By default OpenMP's threads spin while they wait,
+        # which on cores shared with an engine made an update ten times slower.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from learner.deepspeed_learner import DeepSpeedLearner
 
         self.learner: DeepSpeedLearner = DeepSpeedLearner(
