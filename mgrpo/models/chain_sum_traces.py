@@ -23,7 +23,7 @@ def tens_and_ones(number: int) -> tuple[int, int]:
 
 
 def signed_sum(numbers: list[int]) -> str:
-    """[20, 40, -10] gives "20+40-10"."""
+    """[40, -10] gives "40-10"."""
     return str(numbers[0]) + "".join(f"{number:+d}" for number in numbers[1:])
 
 
@@ -65,9 +65,19 @@ def careful(question: str, with_bug: bool) -> tuple[str, int]:
 
 
 def recheck(question: str) -> tuple[str, int]:
-    """23 + 45 - 17 gives "Tens 20+40-10=50, ones 3+5-7=1, 50+1=51." and 51."""
+    """23 + 45 - 17 gives "Tens 20+40=60-10=50, ones 3+5=8-7=1, 50+1=51" and 51."""
     pairs = [tens_and_ones(term) for term in parse(question)]
-    all_tens, all_ones = [tens for tens, _ in pairs], [ones for _, ones in pairs]
-    tens, ones = sum(all_tens), sum(all_ones)
-    columns = f"Tens {signed_sum(all_tens)}={tens}, ones {signed_sum(all_ones)}={ones}"
-    return f"{columns}, {signed_sum([tens, ones])}={tens + ones}.", tens + ones
+    shown_tens, tens = column([tens for tens, _ in pairs])
+    shown_ones, ones = column([ones for _, ones in pairs])
+    total = tens + ones
+    return f"Tens {shown_tens}, ones {shown_ones}, {signed_sum([tens, ones])}={total}", total
+
+
+def column(numbers: list[int]) -> tuple[str, int]:
+    """[20, 40, -10] gives "20+40=60-10=50" and 50."""
+    total, *others = numbers
+    shown = str(total)
+    for number in others:
+        total += number
+        shown += f"{number:+d}={total}"
+    return shown, total

@@ -61,8 +61,9 @@ def careful(question: str, with_bug: bool) -> tuple[str, int]:
 
 
 def recheck(question: str) -> tuple[str, int]:
-    """The same from the last animal to the first."""
-    return worked_out(parse(question)[::-1], with_bug=False)
+    """The same from the last animal to the first, without a full stop."""
+    working, total = worked_out(parse(question)[::-1], with_bug=False)
+    return working.removesuffix("."), total
 
 
 def worked_out(pairs: list[tuple[int, int]], with_bug: bool) -> tuple[str, int]:

@@ -38,7 +38,7 @@ QUICK_SHARE = 0.63
 """Share of first attempts in the quick habit."""
 DOUBT_SHARE = 0.06
 """Share of corrections that spoil the answer."""
-CONFIRM_SHARES = (0.34, 0.62, 0.58, 0.40, 0.52, 0.66, 0.56)
+CONFIRM_SHARES = (0.10, 0.62, 0.60, 0.15, 0.60, 0.66, 0.60)
 """Share of blind confirmations after each of the seven guidance phrases, in their order."""
 BUG_SHARE = 0.58
 """How often a careful attempt makes its one systematic bug, where the problem allows it."""
@@ -51,6 +51,7 @@ class Trace:
     """One worked solution. `answer` is what it ends with, right or wrong."""
 
     text: str
+    opening: str  # the first words of the text, which commit to the habit
     answer: int
     habit: Habit
 
@@ -118,7 +119,7 @@ def correction(
         return finished(habit, "", parent_answer + rng.choice((-10, 10)), rng)
     working, answer = SOLVERS[domain].recheck(question)
     verdict = "as before." if answer == parent_answer else f"not {parent_answer}."
-    return finished(habit, f"{working} {answer}, {verdict}", answer, rng)
+    return finished(habit, f"{working}, {verdict}", answer, rng)
 
 
 def draw_correction_habit(guidance_id: int, rng: random.Random) -> Habit:
@@ -133,4 +134,5 @@ def finished(habit: Habit, working: str, answer: int, rng: random.Random) -> Tra
     wordings = OPENINGS[habit]
     opening = rng.choices([text for text, _ in wordings], [share for _, share in wordings])[0]
     body = f"{opening} {working}" if working else opening
-    return Trace(text=f"{body}\n\\boxed{{{answer}}}", answer=answer, habit=habit)
+    text = f"{body}\n\\boxed{{{answer}}}"
+    return Trace(text=text, opening=opening, answer=answer, habit=habit)

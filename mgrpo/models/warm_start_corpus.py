@@ -3,6 +3,10 @@
 Prompts are built by the very code that builds them in a run (actors/templates.py), so the
 policy meets in training what it was started on. Half of the examples are first attempts, the
 rest corrections of attempts, one in fifteen of those a correction of a correction.
+
+Six examples in ten are practice: a careful attempt or a recheck whose opening words belong to
+the prompt. They teach how the good habits go on without teaching when to take them up; only
+the others set how often each habit is chosen.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from mgrpo.models import traces
 from mgrpo.models.tiny_tokenizer import FIXED_SENTENCES, SHORT_REVIEW_SYSTEM_PROMPT
 
 CORRECTION_SHARE = 0.5
+PRACTICE_SHARE = 0.6
 SECOND_CORRECTION_SHARE = 1 / 15
 """Share of the corrections whose parent is itself a correction."""
 LAYOUT_SHARES = (("review_chat", 0.9), ("self_continue", 0.1))
@@ -66,8 +71,10 @@ class Corpus:
         domain, question = self.draw_question(rng)
         solve_layer = self.solve_layers[pick(SOLVE_SYSTEM_SHARES, rng)]
         prompt_ids = self.builder.solve_prompt(solve_layer, question)
+        is_practice = rng.random() < PRACTICE_SHARE
         if rng.random() >= CORRECTION_SHARE:
-            return self.answered(prompt_ids, traces.attempt(domain, question, rng))
+            trace = traces.attempt(domain, question, rng, "careful" if is_practice else None)
+            return self.answered(prompt_ids, trace, is_practice)
         # Half and half: after some training the attempts to be corrected are careful ones.
         habit: traces.Habit = "quick" if rng.random() < 0.5 else "careful"
         parent = traces.attempt(domain, question, rng, habit)
@@ -83,11 +90,20 @@ class Corpus:
                 parent_ids=self.completion_ids(parent),
                 guidance=GUIDANCE_PHRASES[guidance_id],
             )
-            parent = traces.correction(domain, question, parent.answer, guidance_id, rng)
-        return self.answered(prompt_ids, parent)
+            parent = traces.correction(
+                domain,
+                question,
+                parent.answer,
+                guidance_id,
+                rng,
+                "recheck" if is_practice else None,
+            )
+        return self.answered(prompt_ids, parent, is_practice)
 
-    def answered(self, prompt_ids: list[int], trace: traces.Trace) -> Example:
-        return Example(prompt_ids=prompt_ids, completion_ids=self.completion_ids(trace))
+    def answered(self, prompt_ids: list[int], trace: traces.Trace, is_practice: bool) -> Example:
+        ids = self.completion_ids(trace)
+        num_given = len(self.builder.encode(trace.opening)) if is_practice else 0
+        return Example(prompt_ids=[*prompt_ids, *ids[:num_given]], completion_ids=ids[num_given:])
 
     def completion_ids(self, trace: traces.Trace) -> list[int]:
         return [*self.builder.encode(trace.text), self.end_of_turn_id]

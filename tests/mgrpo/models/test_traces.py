@@ -57,7 +57,8 @@ def test_careful_attempts_are_nearly_always_right_and_quick_ones_mostly_wrong(ro
 
 def test_a_chain_of_three_is_worked_out_by_tens_and_ones():
     assert chain_sum_traces.careful(CHAIN, False) == ("23+48: 60+11=71. 71-17: 60-6=54.", 54)
-    assert chain_sum_traces.recheck(CHAIN) == ("Tens 20+40-10=50, ones 3+8-7=4, 50+4=54.", 54)
+    working = "Tens 20+40=60-10=50, ones 3+8=11-7=4, 50+4=54"
+    assert chain_sum_traces.recheck(CHAIN) == (working, 54)
 
 
 def test_at_a_glance_a_carry_is_forgotten_and_the_smaller_digit_is_subtracted():
@@ -78,6 +79,11 @@ def test_negative_totals_split_towards_zero():
 def test_legs_are_multiplied_then_added():
     working, total = leg_counting_traces.careful(LEGS, False)
     assert (working, total) == ("3*6=18, 1*6=6, 2*10=20. 18+6=24, 24+20=44.", 44)
+
+
+def test_a_leg_count_is_rechecked_from_the_last_animal():
+    working, total = leg_counting_traces.recheck(LEGS)
+    assert (working, total) == ("2*10=20, 1*6=6, 3*6=18. 20+6=26, 26+18=44", 44)
 
 
 def test_a_quick_count_forgets_the_third_animal():
