@@ -65,19 +65,6 @@ def careful(question: str, with_bug: bool) -> tuple[str, int]:
 
 
 def recheck(question: str) -> tuple[str, int]:
-    """23 + 45 - 17 gives "Tens 20+40=60-10=50, ones 3+5=8-7=1, 50+1=51" and 51."""
-    pairs = [tens_and_ones(term) for term in parse(question)]
-    shown_tens, tens = column([tens for tens, _ in pairs])
-    shown_ones, ones = column([ones for _, ones in pairs])
-    total = tens + ones
-    return f"Tens {shown_tens}, ones {shown_ones}, {signed_sum([tens, ones])}={total}", total
-
-
-def column(numbers: list[int]) -> tuple[str, int]:
-    """[20, 40, -10] gives "20+40=60-10=50" and 50."""
-    total, *others = numbers
-    shown = str(total)
-    for number in others:
-        total += number
-        shown += f"{number:+d}={total}"
-    return shown, total
+    """The careful way without its bug, and without a full stop."""
+    working, total = careful(question, with_bug=False)
+    return working.removesuffix("."), total

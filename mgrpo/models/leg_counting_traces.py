@@ -61,8 +61,8 @@ def careful(question: str, with_bug: bool) -> tuple[str, int]:
 
 
 def recheck(question: str) -> tuple[str, int]:
-    """The same from the last animal to the first, without a full stop."""
-    working, total = worked_out(parse(question)[::-1], with_bug=False)
+    """The careful way without its bug, and without a full stop."""
+    working, total = worked_out(parse(question), with_bug=False)
     return working.removesuffix("."), total
 
 

@@ -8,7 +8,7 @@ a mixture in the small:
     careful   step by step; right except for one bug in a particular situation and a few slips
     confirm   as a correction: repeats the attempt's answer without looking
     doubt     as a correction: changes the attempt's answer by ten, for no reason
-    recheck   as a correction: solves again by another route, and says what was wrong
+    recheck   as a correction: solves again step by step, without that bug, and compares
 
 Every function is pure: the same question and the same state of `rng` give the same trace.
 """
@@ -40,7 +40,7 @@ DOUBT_SHARE = 0.06
 """Share of corrections that spoil the answer."""
 CONFIRM_SHARES = (0.10, 0.62, 0.60, 0.15, 0.60, 0.66, 0.60)
 """Share of blind confirmations after each of the seven guidance phrases, in their order."""
-BUG_SHARE = 0.58
+BUG_SHARE = 0.8
 """How often a careful attempt makes its one systematic bug, where the problem allows it."""
 SLIP_SHARE = 0.02
 """How often a careful attempt ends one or ten off."""

@@ -31,7 +31,7 @@ NUM_LAYERS = 4
 HEAD_SIZE = 32  # the smallest that vLLM's CPU attention takes
 MLP_SIZE = 384
 
-NUM_STEPS = 4000
+NUM_STEPS = 3000
 BATCH_SIZE = 48
 LEARNING_RATE = 2.5e-3
 WARM_UP_STEPS = 100
