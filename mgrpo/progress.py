@@ -144,7 +144,8 @@ class TrainProgress:
     def step_done(self, step: int, values: Mapping[str, float | None]) -> None:
         """Print the step's row. `values` are the metrics by name, as in metrics.jsonl."""
         now = time.monotonic()
-        self.step_seconds.append(now - self.step_started)
+        # The step's own clock where it is known: what lies before step 0 is not a step's pace.
+        self.step_seconds.append(values.get("seconds/step") or now - self.step_started)
         self.step_started = now
         self.num_done += 1
         self.live.update(self.task, completed=self.num_done, phase="")

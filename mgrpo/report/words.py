@@ -32,7 +32,8 @@ def number(value: float | None) -> str:
     if 1e-3 <= abs(value) < 1e6:
         text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     else:
-        text = f"{value:.2e}"
+        mantissa, exponent = f"{value:.2e}".split("e")
+        text = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return text if "e" in text else text.replace("-", MINUS)
 
 

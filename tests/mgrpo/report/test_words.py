@@ -24,7 +24,8 @@ def test_differences_read_as_signed_points_and_nothing_is_minus_zero(share, text
         (0.123456, "0.123"),
         (26380.0, "26,380"),
         (-1.5, "\u22121.5"),
-        (1e-6, "1.00e-06"),
+        (1e-6, "1e-6"),
+        (2.25e-5, "2.25e-5"),
     ],
 )
 def test_numbers_keep_three_digits(value, text):
