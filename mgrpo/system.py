@@ -181,7 +181,7 @@ class Launcher:
         self.backend = ("nccl" if device == "cuda" else "gloo") if backend == "auto" else backend
 
     def engines(self, seats: Sequence[Seat]) -> dict[RemoteActor, Seat]:
-        environment = self.engine_environment(len(seats))
+        environment = self.engine_environment()
         return {
             self.placement.start(
                 VllmEngine,
@@ -195,7 +195,7 @@ class Launcher:
             for seat in seats
         }
 
-    def engine_environment(self, num_engines: int) -> dict[str, str]:
+    def engine_environment(self) -> dict[str, str]:
         if self.device == "cuda":
             return {}
         config = self.config.engines
@@ -207,11 +207,19 @@ class Launcher:
             # start and to talk to. The engine process itself stays separate.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            # vLLM sends its sampling through torch.compile even in eager mode: on a CPU that
+            # costs 13 s and a C++ compiler at the first request, for the same tokens.
+            **({"TORCHDYNAMO_DISABLE": "1"} if self.is_eager else {}),
         }
+
+    @property
+    def is_eager(self) -> bool:
+        eager = self.config.engines.enforce_eager
+        return self.device == "cpu" if eager is None else eager
 
     def engine_settings(self, seat: Seat) -> EngineSettings:
         config = self.config.engines
-        eager = config.enforce_eager
         return EngineSettings(
             name=seat.name,
             model_dir=self.model_dir,
@@ -220,7 +228,7 @@ class Launcher:
             max_num_seqs=config.max_num_seqs,
             tensor_parallel_size=config.tensor_parallel_size,
             gpu_memory_utilization=config.gpu_memory_utilization,
-            enforce_eager=self.device == "cpu" if eager is None else eager,
+            enforce_eager=self.is_eager,
             device=self.device,
             weight_backend=self.backend,
             seed=self.config.seed,
@@ -254,7 +262,11 @@ class Launcher:
         if self.device == "cuda":
             return {}
         threads = self.config.learner.num_threads or max(1, (os.cpu_count() or 1) // num_ranks)
-        return {"OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": "cpu"}
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the others
+            "DS_ACCELERATOR": "cpu",
+        }
 
     def start_learner(self, learner: list[RemoteActor]) -> None:
         deadline_s = self.config.cluster.deadlines.learner_start_s
