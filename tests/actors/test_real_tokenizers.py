@@ -1,4 +1,4 @@
-"""Correction prompts with the tokenizers that ship: the attempt's ids go in and stay as they are."""
+"""Correction prompts with the shipped tokenizers: the attempt's ids go in and stay as they are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tokenizer(name: str) -> Any:
         from mgrpo.models.catalog import resolve_model
 
         return AutoTokenizer.from_pretrained(resolve_model(name))
-    from mgrpo.models.smollm2 import gguf_file  # its tokenizer is inside the weights' file
+    from mgrpo.models.smollm2 import gguf_file  # the file holds the tokenizer as well
 
     file = gguf_file()
     return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
@@ -64,8 +64,6 @@ def test_the_attempts_ids_stand_in_the_correction_unchanged(
 def test_random_ids_would_not_survive_being_decoded_and_encoded(name: str) -> None:
     """Why ids are never made from text: the round trip gives other tokens."""
     policy = tokenizer(name)
-    digits = policy.encode("1", add_special_tokens=False) * 2
-    letters = [*policy.encode("t", add_special_tokens=False), *policy.encode("h")]
-    ids = [*digits, *letters]
-    assert policy.decode(ids) == "11th"
-    assert policy.encode("11th", add_special_tokens=False) != ids
+    ids = [token for letter in "legs" for token in policy.encode(letter, add_special_tokens=False)]
+    assert policy.decode(ids) == "legs"
+    assert policy.encode("legs", add_special_tokens=False) != ids
