@@ -181,7 +181,7 @@ class Launcher:
         self.backend = ("nccl" if device == "cuda" else "gloo") if backend == "auto" else backend
 
     def engines(self, seats: Sequence[Seat]) -> dict[RemoteActor, Seat]:
-        environment = self.engine_environment()
+        environment = self.engine_environment(len(seats))
         return {
             self.placement.start(
                 VllmEngine,
@@ -195,11 +195,11 @@ class Launcher:
             for seat in seats
         }
 
-    def engine_environment(self) -> dict[str, str]:
+    def engine_environment(self, num_engines: int) -> dict[str, str]:
         if self.device == "cuda":
             return {}
         config = self.config.engines
-        threads = config.num_threads or max(1, (os.cpu_count() or 1) // 2)
+        threads = config.num_threads or max(1, (os.cpu_count() or 1) // num_engines)
         return {
             "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines and learner share the cores

@@ -43,6 +43,6 @@ class EnginesConfig(StrictConfig):
     num_cpus: PositiveFloat = 1.0
     """CPUs that Ray reserves for each engine."""
     num_threads: PositiveInt | None = None
-    """Compute threads of each CPU engine. None: half of the machine's cores, at least 1."""
+    """Compute threads of each CPU engine. None: the machine's cores divided by the engines."""
     extra_args: dict[str, Any] = Field(default_factory=dict)
     """Passed to vLLM's AsyncEngineArgs as they are."""
