@@ -1,0 +1,157 @@
+"""TRL's GRPOTrainer on the workload of the step-time benchmark.
+
+Runs in .venv-trl (benchmarks/setup_trl.sh), apart from our own packages:
+
+    .venv-trl/bin/python benchmarks/trl_baseline.py WORKLOAD --steps 8
+
+Writes one JSON line with versions, then one per step: {"step": 2, "seconds": 7.1,
+"completion_tokens": 12288}. A step's seconds run from the end of the step before to its own
+end, so they hold sampling, rewards, the update and whatever the trainer does between steps.
+Step 0 has no step before it and is left out.
+
+Every choice that the workload leaves open is made for speed: no gradient checkpointing (on by
+default in TRL), no saving, no progress bar, no logging, and as many completions per forward
+and backward as were fastest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+import trl
+from digit_share import digit_share
+
+PACKAGES = ("trl", "torch", "transformers", "accelerate", "datasets")
+
+
+class StepClock(transformers.TrainerCallback):
+    """Seconds from the end of one step to the end of the next."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.seconds: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        now = time.perf_counter()
+        if self.ends:
+            self.seconds.append(now - self.ends[-1])
+        self.ends.append(now)
+
+
+class CountingReward:
+    """`digit_share` as TRL calls it; counts the sampled tokens on the way."""
+
+    __name__ = "digit_share"
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []  # one entry per step
+
+    def __call__(
+        self, completions: list[str], completion_ids: list[list[int]], **_: Any
+    ) -> list[float]:
+        self.tokens.append(sum(len(ids) for ids in completion_ids))
+        return [digit_share(text) for text in completions]
+
+
+def main() -> None:
+    args = parse()
+    workload = Path(args.workload)
+    profile = json.loads((workload / "profile.json").read_text(encoding="utf-8"))
+    batch_size = args.batch_size or profile["trl_batch_size"]
+    clock, reward = StepClock(), CountingReward()
+    trainer = make_trainer(workload, profile, args.steps, batch_size, reward)
+    trainer.add_callback(clock)
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+
+    lines: list[dict[str, Any]] = [
+        {
+            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "threads": torch.get_num_threads(),
+            "batch_size": batch_size,
+        }
+    ]
+    lines += [
+        {"step": step, "seconds": seconds, "completion_tokens": reward.tokens[step]}
+        for step, seconds in enumerate(clock.seconds, start=1)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    if args.output:
+        Path(args.output).write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Time TRL's GRPO steps on a workload.")
+    parser.add_argument("workload", help="folder written by benchmarks/workload.py")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, help="completions per forward and backward")
+    parser.add_argument("--output", help="file for the JSON lines, instead of standard output")
+    return parser.parse_args()
+
+
+def make_trainer(
+    workload: Path, profile: dict[str, Any], steps: int, batch_size: int, reward: CountingReward
+) -> trl.GRPOTrainer:
+    model_dir = str(workload / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir, padding_side="left")
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    completions = profile["num_prompts"] * profile["group_size"]
+    config = trl.GRPOConfig(
+        output_dir=str(workload / "trl"),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=completions // batch_size,  # one update per rollout
+        num_generations=profile["group_size"],
+        max_completion_length=profile["completion_tokens"],
+        temperature=1.0,
+        learning_rate=profile["learning_rate"],
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        beta=0.0,  # no KL, no reference model
+        epsilon=0.2,
+        loss_type="grpo",
+        scale_rewards="group",
+        num_iterations=1,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        dataloader_pin_memory=False,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=0,
+    )
+    return trl.GRPOTrainer(
+        model=model,
+        args=config,
+        processing_class=tokenizer,
+        reward_funcs=reward,
+        train_dataset=prompts(workload, tokenizer),
+    )
+
+
+def prompts(workload: Path, tokenizer: transformers.PreTrainedTokenizerBase) -> datasets.Dataset:
+    """The same prompts as ours, rendered beforehand: TRL then tokenises plain text."""
+    lines = (workload / "problems.jsonl").read_text(encoding="utf-8").splitlines()
+    turns = [[{"role": "user", "content": json.loads(line)["question"]}] for line in lines]
+    texts = [
+        tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        for turn in turns
+    ]
+    return datasets.Dataset.from_dict({"prompt": texts})
+
+
+if __name__ == "__main__":
+    main()
