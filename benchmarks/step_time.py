@@ -179,7 +179,7 @@ def describe(
             f"{tokens / statistics.median(ours):,.0f}, TRL {tokens / statistics.median(trl):,.0f}.",
             "",
             "Ours is `mgrpo train` with everything on: Ray actors, a vLLM engine, reward "
-            "processes, DeepSpeed, and checksums and a probe after each broadcast. TRL samples with "
+            "processes, DeepSpeed, checksums and a probe after each broadcast. TRL samples with "
             "transformers; its vLLM mode needs a GPU. Both have all cores; TRL has the batch size "
             f"that was fastest ({versions['batch_size']} completions per forward and backward).",
             "",
