@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.layers import PromptRequest, correction_requests, solve_request
-from actors.rollout import Rollout, run_together
+from actors.rollout import Rollout, place_key, run_together
 from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.config.layers import LayerConfig
 from mgrpo.transitions import (
@@ -65,7 +65,7 @@ class Evaluation:
         domains = sorted({c.domain for c in self.completions})
         accuracies = [self.accuracy(turn) for turn in turns]
         return {
-            "num_problems": len({c.completion_id.split("#")[0] for c in self.completions}),
+            "num_problems": num_problems(self.completions),
             "acc": accuracies,
             "acc_range": [list(self.accuracy_range(turn)) for turn in turns],
             "delta": accuracies[-1] - accuracies[0],
@@ -74,12 +74,8 @@ class Evaluation:
             ],
             "domains": {
                 domain: {
-                    "num_problems": len(
-                        {
-                            c.completion_id.split("#")[0]
-                            for c in self.completions
-                            if c.domain == domain
-                        }
+                    "num_problems": num_problems(
+                        [c for c in self.completions if c.domain == domain]
                     ),
                     "acc": [self.accuracy(turn, domain=domain) for turn in turns],
                 }
@@ -97,6 +93,10 @@ def transition_summary(layer: int, transitions: Transitions) -> dict[str, Any]:
         "copy_fraction": transitions.num_copies / max(1, transitions.num_pairs),
         "counts": counts,
     }
+
+
+def num_problems(completions: Sequence[Completion]) -> int:
+    return len({place_key(completion) for completion in completions})
 
 
 def fraction_correct(completions: Sequence[Completion]) -> float:

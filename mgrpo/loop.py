@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.rollout import with_verdicts
+from actors.rollout import ProgressCallback, place_key, with_verdicts
 from cluster.remote import wait_for
 from mgrpo.config import RunConfig
 from mgrpo.config.load import save_recipe
@@ -207,9 +207,9 @@ def sequential_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
 
 def sampled_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:
     """All completions of a step's first few problems: whole trees, for people to read."""
-    places = dict.fromkeys(c.completion_id.split("#", 1)[0] for c in completions)
+    places = dict.fromkeys(place_key(c) for c in completions)
     kept = set(list(places)[:num_problems])
-    return [c for c in completions if c.completion_id.split("#", 1)[0] in kept]
+    return [c for c in completions if place_key(c) in kept]
 
 
 def run_training(config: RunConfig, run_dir: Path) -> int:
@@ -249,7 +249,9 @@ def run_training(config: RunConfig, run_dir: Path) -> int:
     return 0
 
 
-def groups_progress(progress: TrainProgress):  # type: ignore[no-untyped-def]
+def groups_progress(progress: TrainProgress) -> ProgressCallback:
+    """Shows how far a layer's groups have come."""
+
     def show(layer: int, done: int, known: int) -> None:
         progress.phase(f"layer {layer} · {done}/{known} groups", fraction=done / known)
 
