@@ -24,11 +24,11 @@ quickstart: ## train a small policy on this machine and write its report
 	@$(SETUP) --goal quickstart
 	@$(BIN)/python -m mgrpo train recipes/quickstart.yaml --run quickstart --overwrite
 
-test: ## run the tests that take seconds
+test: ## run the tests: minutes on two cores, real engines and learner included
 	@$(SETUP)
 	@$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
-test-slow: ## run the tests that take minutes: real engines, whole runs
+test-slow: ## run the few tests that are left out of `make test` for their length
 	@$(SETUP)
 	@$(PYTEST) -m "slow and not gpu" $(ARGS)
 
