@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One reasoning-gym data set, its settings, and its share of the problems."""
+    """One reasoning-gym data set, its settings, and its share of the warm start's problems."""
 
     name: str
     weight: float
