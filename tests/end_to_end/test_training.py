@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 
+from mgrpo.evaluate_command import evaluate_command
 from mgrpo.loop import run_training
 from mgrpo.metrics import read_evaluations, read_metrics
 from tests.end_to_end.conftest import recipe
@@ -24,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.mark.timeout(600)
 def test_two_layers_raise_the_reward_of_a_random_policy(
-    tree: dict[str, Any], tmp_path: Path
+    tree: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heldout = {"heldout": {**tree["data"]["train"], "max_rows": 4}}
     config = recipe(
@@ -60,6 +61,15 @@ def test_two_layers_raise_the_reward_of_a_random_policy(
         assert is_inside(attempt, child["prompt_token_ids"])
         assert child["policy_version"] == 3
     check_saved_policy(tmp_path / "policy", Path(tree["model"]["path"]))
+
+    # vLLM loads what was saved, and `mgrpo eval` gives the accuracies that the run ended with.
+    capsys.readouterr()
+    code = evaluate_command(
+        str(tmp_path), config=None, max_problems=None, decoding=None, as_json=True
+    )
+    assert code == 0
+    scored = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert scored["acc"] == read_evaluations(tmp_path)[-1]["acc"]
 
 
 def is_inside(part: list[int], whole: list[int]) -> bool:

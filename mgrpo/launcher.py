@@ -1,0 +1,179 @@
+"""Starts the actors of one run in their places, and joins them in one weight group."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+from actors.engine import EngineSettings, VllmEngine
+from actors.templates import PromptBuilder
+from cluster.placement import Placement, Seat
+from cluster.remote import RemoteActor, wait_for
+from cluster.weights import EngineClient, WeightBroadcaster
+from learner.rank import LearnerRank
+from mgrpo.config import RunConfig
+from mgrpo.types import Problem
+
+PROBE_TOKENS = 64  # length of the probe: enough to touch every weight, cheap to send
+
+
+class Launcher:
+    """Starts the actors of one run in their places."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        placement: Placement,
+        device: str,
+        model_dir: str,
+        max_model_len: int,
+    ) -> None:
+        self.config, self.placement, self.device = config, placement, device
+        self.model_dir, self.max_model_len = model_dir, max_model_len
+        backend = config.weights.backend
+        self.backend = ("nccl" if device == "cuda" else "gloo") if backend == "auto" else backend
+
+    def engines(self, seats: Sequence[Seat]) -> dict[RemoteActor, Seat]:
+        environment = self.engine_environment(len(seats))
+        return {
+            self.placement.start(
+                VllmEngine,
+                seat=seat,
+                bundle=0,
+                name=seat.name,
+                environment=environment,
+                kwargs={"settings": self.engine_settings(seat)},
+                max_concurrency=10_000,  # async: one coroutine per prompt, vLLM does the batching
+            ): seat
+            for seat in seats
+        }
+
+    def engine_environment(self, num_engines: int) -> dict[str, str]:
+        if self.device == "cuda":
+            return {}
+        config = self.config.engines
+        threads = config.num_threads or max(1, (os.cpu_count() or 1) // num_engines)
+        return {
+            "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines and learner share the cores
+            # Lets vLLM keep its only worker inside the engine process: one process fewer to
+            # start and to talk to. The engine process itself stays separate.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            # vLLM sends its sampling through torch.compile even in eager mode: on a CPU that
+            # costs 13 s and a C++ compiler at the first request, for the same tokens.
+            **({"TORCHDYNAMO_DISABLE": "1"} if self.is_eager else {}),
+        }
+
+    @property
+    def is_eager(self) -> bool:
+        eager = self.config.engines.enforce_eager
+        return self.device == "cpu" if eager is None else eager
+
+    def engine_settings(self, seat: Seat) -> EngineSettings:
+        config = self.config.engines
+        return EngineSettings(
+            name=seat.name,
+            model_dir=self.model_dir,
+            dtype=self.config.model.dtype if config.dtype == "auto" else config.dtype,
+            max_model_len=self.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            tensor_parallel_size=config.tensor_parallel_size,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            enforce_eager=self.is_eager,
+            device=self.device,
+            weight_backend=self.backend,
+            seed=self.config.seed,
+            extra_args=config.extra_args,
+        )
+
+    def learner(self, seats: Sequence[Seat]) -> list[RemoteActor]:
+        """The rank actors, made but not started; empty without a learner's seat."""
+        if not seats:
+            return []
+        num_ranks = len(seats[0].bundles)
+        return [
+            self.placement.start(
+                LearnerRank,
+                seat=seats[0],
+                bundle=rank,
+                name=f"learner-rank-{rank}",
+                environment=self.learner_environment(num_ranks),
+                kwargs={
+                    "config": self.config,
+                    "model_dir": self.model_dir,
+                    "rank": rank,
+                    "num_ranks": num_ranks,
+                    "device": self.device,
+                },
+            )
+            for rank in range(num_ranks)
+        ]
+
+    def learner_environment(self, num_ranks: int) -> dict[str, str]:
+        if self.device == "cuda":
+            return {}
+        threads = self.config.learner.num_threads or max(1, (os.cpu_count() or 1) // num_ranks)
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the others
+            "DS_ACCELERATOR": "cpu",
+        }
+
+    def start_learner(self, learner: list[RemoteActor]) -> None:
+        deadline_s = self.config.cluster.deadlines.learner_start_s
+        setting = "cluster.deadlines.learner_start_s"
+        address, port = learner[0].call("meeting_point", deadline_s=deadline_s, setting=setting)
+        calls = [(rank, rank.submit("start", address, port)) for rank in learner]
+        wait_for(calls, doing="load the policy", deadline_s=deadline_s, setting=setting)
+
+    def connect(
+        self,
+        learner: list[RemoteActor],
+        engines: list[RemoteActor],
+        builder: PromptBuilder,
+        problems: Sequence[Problem],
+    ) -> WeightBroadcaster:
+        """Join learner and engines in one weight group."""
+        workers = self.config.engines.tensor_parallel_size
+        deadline_s = self.config.cluster.deadlines.weight_sync_s
+        setting = "cluster.deadlines.weight_sync_s"
+        client = EngineClient(engines, workers_per_engine=workers, deadline_s=deadline_s)
+        address, port = learner[0].call("meeting_point", deadline_s=deadline_s, setting=setting)
+        wait_for(
+            [
+                (
+                    rank,
+                    rank.submit(
+                        "connect",
+                        client,
+                        backend=self.backend,
+                        address=address,
+                        port=port,
+                        num_receivers=workers * len(engines),
+                    ),
+                )
+                for rank in learner
+            ],
+            doing="join the weight group",
+            deadline_s=deadline_s,
+            setting=setting,
+        )
+        return WeightBroadcaster(
+            learner,
+            engines,
+            config=self.config.weights,
+            dtype=self.config.model.dtype,
+            probe_token_ids=probe_sequence(builder, self.config, problems),
+            deadline_s=deadline_s,
+        )
+
+
+def probe_sequence(
+    builder: PromptBuilder, config: RunConfig, problems: Sequence[Problem]
+) -> list[int]:
+    """A real prompt, repeated to a fixed length: what the probe compares on."""
+    prompt = builder.solve_prompt(config.layers[0], problems[0].question)
+    return (prompt * math.ceil(PROBE_TOKENS / len(prompt)))[:PROBE_TOKENS]
