@@ -5,9 +5,10 @@ Runs in .venv-trl (benchmarks/setup_trl.sh), apart from our own packages:
     .venv-trl/bin/python benchmarks/trl_baseline.py WORKLOAD --steps 8
 
 Writes one JSON line with versions, then one per step: {"step": 2, "seconds": 7.1,
-"completion_tokens": 12288}. A step's seconds run from the end of the step before to its own
+"sampling_seconds":
+3.1, "completion_tokens": 12288}. A step's seconds run from the end of the step before to its own
 end, so they hold sampling, rewards, the update and whatever the trainer does between steps.
-Step 0 has no step before it and is left out.
+Step 0 has no step before it and is left out. Sampling ends where the rewards are asked for.
 
 Every choice that the workload leaves open is made for speed: no gradient checkpointing (on by
 default in TRL), no saving, no progress bar, no logging, and as many completions per forward
@@ -33,30 +34,28 @@ PACKAGES = ("trl", "torch", "transformers", "accelerate", "datasets")
 
 
 class StepClock(transformers.TrainerCallback):
-    """Seconds from the end of one step to the end of the next."""
+    """When each step ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
-        self.seconds: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        now = time.perf_counter()
-        if self.ends:
-            self.seconds.append(now - self.ends[-1])
-        self.ends.append(now)
+        self.ends.append(time.perf_counter())
 
 
 class CountingReward:
-    """`digit_share` as TRL calls it; counts the sampled tokens on the way."""
+    """`digit_share` as TRL calls it; notes when, and how many tokens were sampled."""
 
     __name__ = "digit_share"
 
     def __init__(self) -> None:
-        self.tokens: list[int] = []  # one entry per step
+        self.tokens: list[int] = []  # one entry per step, like `called`
+        self.called: list[float] = []
 
     def __call__(
         self, completions: list[str], completion_ids: list[list[int]], **_: Any
     ) -> list[float]:
+        self.called.append(time.perf_counter())
         self.tokens.append(sum(len(ids) for ids in completion_ids))
         return [digit_share(text) for text in completions]
 
@@ -79,15 +78,22 @@ def main() -> None:
             "batch_size": batch_size,
         }
     ]
-    lines += [
-        {"step": step, "seconds": seconds, "completion_tokens": reward.tokens[step]}
-        for step, seconds in enumerate(clock.seconds, start=1)
-    ]
+    lines += [step_row(step, clock, reward) for step in range(1, args.steps)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     if args.output:
         Path(args.output).write_text(text, encoding="utf-8")
     else:
         print(text, end="")
+
+
+def step_row(step: int, clock: StepClock, reward: CountingReward) -> dict[str, Any]:
+    began = clock.ends[step - 1]
+    return {
+        "step": step,
+        "seconds": clock.ends[step] - began,
+        "sampling_seconds": reward.called[step] - began,
+        "completion_tokens": reward.tokens[step],
+    }
 
 
 def parse() -> argparse.Namespace:

@@ -5,7 +5,7 @@
     recipe.yaml      the same work as a recipe of ours
 
 The same profile gives the same files. The policy never ends a completion by itself
-(`never_end`), so both systems sample exactly the same number of tokens.
+(`never_sample`), so both systems sample exactly the same number of tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|start|>' + message['content'] + '\n' }}{% endfor %}"
 )
-END_WEIGHT = -20.0  # times a hidden value of 4 or more: a logit that is never sampled
+NEVER_WEIGHT = -20.0  # times a hidden value of 4 or more: a logit that is never sampled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ PROFILES = {
         num_prompts=32,
         group_size=8,
         completion_tokens=48,
-        trl_batch_size=256,
+        trl_batch_size=64,
     ),
     # Does the command work? Its times mean nothing.
     "smoke": Profile(
@@ -141,16 +141,16 @@ def build_model(profile: Profile, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
         dtype="float32",
     )
     model = LlamaForCausalLM(config)
-    never_end(model, config.eos_token_id)
+    never_sample(model, tokenizer.all_special_ids)
     return model
 
 
-def never_end(model: LlamaForCausalLM, end_id: int) -> None:
-    """Make the end of the sequence unlikely beyond sampling, at no cost in time.
+def never_sample(model: LlamaForCausalLM, token_ids: list[int]) -> None:
+    """Make some tokens unlikely beyond sampling, at no cost in time.
 
     Coordinate 0 of the hidden state is held at a constant, and the output layer turns it into
-    a large negative logit of that one token: a bias, which Llama has none of. Both systems
-    then sample full-length completions without an option of their own.
+    a large negative logit of these tokens: a bias, which Llama has none of. Without the end
+    token, both systems sample full-length completions without an option of their own.
     """
     import torch
 
@@ -160,8 +160,8 @@ def never_end(model: LlamaForCausalLM, end_id: int) -> None:
             layer.self_attn.o_proj.weight[0] = 0.0
             layer.mlp.down_proj.weight[0] = 0.0
         model.lm_head.weight[:, 0] = 0.0
-        model.lm_head.weight[end_id] = 0.0
-        model.lm_head.weight[end_id, 0] = END_WEIGHT
+        model.lm_head.weight[token_ids] = 0.0
+        model.lm_head.weight[token_ids, 0] = NEVER_WEIGHT
 
 
 def write_recipe(profile: Profile, steps: int, folder: Path) -> None:

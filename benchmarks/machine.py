@@ -1,0 +1,49 @@
+"""The machine and the versions that a benchmark's numbers belong to."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from mgrpo.environment import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def machine() -> dict[str, Any]:
+    """CPU, cores, memory, versions and the source's commit."""
+    found = environment()
+    packages: Any = found["packages"]
+    return {
+        "commit": commit(found["git_revision"]),
+        "cpu": cpu_model(),
+        "cores": found["cpu_cores"],
+        "memory_gib": found["memory_gib"],
+        "python": found["python"],
+        "mgrpo_version": found["mgrpo"],
+        "packages": {name: version for name, version in packages.items() if version},
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name as Linux gives it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+def commit(revision: object) -> str:
+    """The commit's short name, and whether the sources differ from it."""
+    if revision is None:
+        return "unknown"
+    sources = ["mgrpo", "actors", "learner", "rewards", "cluster", "benchmarks"]
+    changed = subprocess.run(
+        ["git", "-C", str(ROOT), "status", "--porcelain", "--", *sources],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    ).stdout.strip()
+    return str(revision)[:12] + (" with uncommitted changes" if changed else "")
