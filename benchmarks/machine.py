@@ -8,7 +8,7 @@ from typing import Any
 
 from mgrpo.environment import environment
 
-ROOT = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def machine() -> dict[str, Any]:
@@ -21,7 +21,7 @@ def machine() -> dict[str, Any]:
         "cores": found["cpu_cores"],
         "memory_gib": found["memory_gib"],
         "python": found["python"],
-        "mgrpo_version": found["mgrpo"],
+        "mgrpo": found["mgrpo"],
         "packages": {name: version for name, version in packages.items() if version},
     }
 
@@ -40,7 +40,7 @@ def commit(revision: object) -> str:
         return "unknown"
     sources = ["mgrpo", "actors", "learner", "rewards", "cluster", "benchmarks"]
     changed = subprocess.run(
-        ["git", "-C", str(ROOT), "status", "--porcelain", "--", *sources],
+        ["git", "-C", str(REPOSITORY), "status", "--porcelain", "--", *sources],
         capture_output=True,
         text=True,
         check=False,

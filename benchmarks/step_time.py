@@ -3,7 +3,8 @@
     python -m benchmarks.step_time --rounds 3 --steps 8 --write
 
 Alternates the two (ours, TRL, ours, TRL, ...) so that a drift of the machine's speed meets both,
-drops each run's first two steps as warm-up, and reports medians and the ratio of each round.
+drops each run's first two steps as warm-up, and reports medians and the ratio of each round. A
+step's seconds run from the end of one step to the end of the next, for both.
 Ours is `mgrpo train` as it is: Ray actors, a vLLM engine, reward processes, the DeepSpeed
 learner, and the verified broadcast after each update; nothing is switched off. TRL samples with
 transformers, because its vLLM mode needs a GPU. TRL has a virtual environment of its own,
@@ -13,58 +14,57 @@ transformers, because its vLLM mode needs a GPU. TRL has a virtual environment o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workload import PROFILES, Profile, write_workload
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # when run as a file
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from benchmarks.machine import REPOSITORY, machine
+from benchmarks.step_time_page import Round, Steps, as_json, describe
+from benchmarks.workload import PROFILES, Profile, write_workload
+from mgrpo.metrics import read_metrics
+
 TRL_ENVIRONMENT = REPOSITORY / ".venv-trl"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PAGE = REPOSITORY / "docs" / "benchmarks" / "step_time.md"
 NUM_WARM_UP = 2  # steps left out of each run
 DEADLINE_S = 1800
-
-
-@dataclass(frozen=True)
-class Round:
-    """Both systems once: seconds of each steady step."""
-
-    ours: list[float]
-    trl: list[float]
-    phases: dict[str, float]  # median seconds of ours, by phase
-
-    @property
-    def ratio(self) -> float:
-        """Our median step over TRL's: below 1, ours is faster."""
-        return statistics.median(self.ours) / statistics.median(self.trl)
+STOP_S = 60  # for a process that was asked to end; ours then takes its actors down
+PHASES = ("rollout", "update", "weights")
 
 
 def main() -> int:
     args = parse()
     profile = PROFILES[args.profile]
     make_trl_environment()
+    facts = {
+        "profile": args.profile,
+        "command": " ".join(["python -m benchmarks.step_time", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        **machine(),
+    }
+    rounds = []
     with tempfile.TemporaryDirectory(prefix="mgrpo-bench-") as folder:
         write_workload(profile, args.steps, Path(folder))
-        rounds = []
         for number in range(args.rounds):
-            ours, phases = run_ours(Path(folder), profile)
-            trl, versions = run_trl(Path(folder), profile, args.steps)
-            rounds.append(Round(ours, trl, phases))
-            print(f"round {number}: ratio {rounds[-1].ratio:.2f}", file=sys.stderr)
-    page = describe(profile, rounds, versions, args)
+            ours = run_ours(Path(folder), profile)
+            tell(number, "ours", ours)
+            trl, facts["trl"] = run_trl(Path(folder), profile, args.steps)
+            tell(number, "TRL", trl)
+            rounds.append(Round(ours, trl))
+    page = describe(profile, rounds, facts, num_warm_up=NUM_WARM_UP)
     print(page)
     if args.write:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(page, encoding="utf-8")
+        PAGE.with_suffix(".json").write_text(as_json(profile, rounds, facts), encoding="utf-8")
     return 0
 
 
@@ -73,8 +73,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--profile", choices=PROFILES, default="default3m")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--write", action="store_true", help="update docs/benchmarks/step_time.md")
-    return parser.parse_args()
+    parser.add_argument(
+        "--write", action="store_true", help="update docs/benchmarks/step_time.md and .json"
+    )
+    args = parser.parse_args()
+    if args.rounds < 1 or args.steps <= NUM_WARM_UP:
+        parser.error(f"needs a round or more, and more than {NUM_WARM_UP} steps (warm-up)")
+    return args
 
 
 def make_trl_environment() -> None:
@@ -84,36 +89,51 @@ def make_trl_environment() -> None:
     if done.is_file() and done.read_text(encoding="utf-8") == requirements.read_text("utf-8"):
         return
     print("installing TRL into .venv-trl, some minutes", file=sys.stderr)
-    run([sys.executable, "-m", "venv", str(TRL_ENVIRONMENT)])
-    pip = str(TRL_ENVIRONMENT / "bin" / "pip")
-    run([pip, "install", "--quiet", "--requirement", str(requirements)])
+    run([sys.executable, "-m", "venv", "--clear", str(TRL_ENVIRONMENT)])
+    install = [str(TRL_ENVIRONMENT / "bin" / "pip"), "install", "--quiet", "-r", str(requirements)]
+    try:  # where pip is configured with an index that has torch's CPU builds, that one is right
+        run(install)
+    except RunFailed:
+        run([*install, "--extra-index-url", TORCH_CPU_INDEX])
     done.write_text(requirements.read_text(encoding="utf-8"), encoding="utf-8")
 
 
-def run_ours(folder: Path, profile: Profile) -> tuple[list[float], dict[str, float]]:
-    """`mgrpo train` on the workload; a step's seconds are the loop's own."""
+def run_ours(folder: Path, profile: Profile) -> Steps:
+    """`mgrpo train` on the workload, read from its metrics.
+
+    `wall_s` is noted once a step, so its differences also hold what comes after the loop's own
+    "seconds/step": writing metrics and rollouts.
+    """
+    load = os.getloadavg()[0]
     command = ["train", str(folder / "recipe.yaml"), "--run", "ours", "--overwrite"]
     run([sys.executable, "-m", "mgrpo", *command])
-    text = (folder / "runs" / "ours" / "metrics.jsonl").read_text(encoding="utf-8")
-    steps = [json.loads(line) for line in text.splitlines()][NUM_WARM_UP:]
-    check_tokens([step["tokens/generated"] for step in steps], profile)
-    phases = {
-        phase: statistics.median(step[f"seconds/{phase}"] for step in steps)
-        for phase in ("rollout", "update", "weights")
-    }
-    return [step["seconds/step"] for step in steps], phases
+    rows = read_metrics(folder / "runs" / "ours")
+    steady = rows[NUM_WARM_UP:]
+    before = rows[NUM_WARM_UP - 1 : -1]
+    check_tokens([row["tokens/generated"] for row in steady], profile)
+    return Steps(
+        seconds=[row["wall_s"] - last["wall_s"] for row, last in zip(steady, before, strict=True)],
+        phases={phase: [row[f"seconds/{phase}"] for row in steady] for phase in PHASES},
+        load_before=load,
+    )
 
 
-def run_trl(folder: Path, profile: Profile, steps: int) -> tuple[list[float], dict[str, Any]]:
-    """TRL's trainer on the workload, in its own environment."""
+def run_trl(folder: Path, profile: Profile, steps: int) -> tuple[Steps, dict[str, Any]]:
+    """TRL's trainer on the workload, in its own environment; also its versions and settings."""
+    load = os.getloadavg()[0]
     output = folder / "trl.jsonl"
     script = str(REPOSITORY / "benchmarks" / "trl_baseline.py")
     python = str(TRL_ENVIRONMENT / "bin" / "python")
     run([python, script, str(folder), "--steps", str(steps), "--output", str(output)])
-    first, *rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    settings, *rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     steady = [row for row in rows if row["step"] >= NUM_WARM_UP]
     check_tokens([row["completion_tokens"] for row in steady], profile)
-    return [row["seconds"] for row in steady], first
+    measured = Steps(
+        seconds=[row["seconds"] for row in steady],
+        phases={"sampling": [row["sampling_seconds"] for row in steady]},
+        load_before=load,
+    )
+    return measured, settings
 
 
 def check_tokens(tokens: list[float], profile: Profile) -> None:
@@ -122,78 +142,41 @@ def check_tokens(tokens: list[float], profile: Profile) -> None:
         raise SystemExit(f"expected {profile.tokens_per_step} tokens in each step, got {tokens}")
 
 
+def tell(number: int, system: str, steps: Steps) -> None:
+    seconds = " ".join(f"{value:.2f}" for value in steps.seconds)
+    print(f"round {number} {system}: {seconds} s a step", file=sys.stderr, flush=True)
+
+
+class RunFailed(SystemExit):
+    """A command failed or took too long; the message holds the end of its output."""
+
+
 def run(command: list[str]) -> None:
+    """Run a command with every core to itself. Raises RunFailed."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
-    done = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output
+        )
+        try:
+            failure = f"exit code {code}" if (code := process.wait(DEADLINE_S)) else ""
+        except subprocess.TimeoutExpired:
+            failure = f"not done after {DEADLINE_S} s"
+        finally:
+            end(process)
+        if failure:
+            output.seek(0)
+            raise RunFailed(f"{' '.join(command)} failed, {failure}:\n{output.read()[-6000:]}")
 
 
-def describe(
-    profile: Profile, rounds: list[Round], versions: dict[str, Any], args: argparse.Namespace
-) -> str:
-    """The page: a row per round, then what was run on what."""
-    ours = [seconds for one in rounds for seconds in one.ours]
-    trl = [seconds for one in rounds for seconds in one.trl]
-    phases = {name: statistics.median(r.phases[name] for r in rounds) for name in rounds[0].phases}
-    rows = [
-        f"| {number} | {spread(one.ours)} | {spread(one.trl)} | {one.ratio:.2f} |"
-        for number, one in enumerate(rounds)
-    ]
-    overall = statistics.median(ours) / statistics.median(trl)
-    revision = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    ).stdout.strip()
-    packages = ", ".join(f"{name} {version}" for name, version in versions["versions"].items())
-    phase_text = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in phases.items())
-    tokens = profile.tokens_per_step
-    return "\n".join(
-        [
-            "# Step time: plain GRPO against TRL",
-            "",
-            f"One update on {profile.num_prompts} prompts x {profile.group_size} completions x "
-            f"{profile.completion_tokens} tokens ({tokens:,} sampled tokens), float32, a Llama of "
-            f"{profile.num_layers} layers and hidden size {profile.hidden_size} with random "
-            "weights, no KL. Seconds per step: median (lowest to highest) of the steps after "
-            f"the first {NUM_WARM_UP}.",
-            "",
-            "| Round | ours | TRL | ours / TRL |",
-            "| --- | ---: | ---: | ---: |",
-            *rows,
-            f"| all | {spread(ours)} | {spread(trl)} | {overall:.2f} |",
-            "",
-            f"Ours by phase, medians: {phase_text}. Sampled tokens per second of step: ours "
-            f"{tokens / statistics.median(ours):,.0f}, TRL {tokens / statistics.median(trl):,.0f}.",
-            "",
-            "Ours is `mgrpo train` with everything on: Ray actors, a vLLM engine, reward "
-            "processes, DeepSpeed, checksums and a probe after each broadcast. TRL samples with "
-            "transformers; its vLLM mode needs a GPU. Both have all cores; TRL has the batch size "
-            f"that was fastest ({versions['batch_size']} completions per forward and backward).",
-            "",
-            f"Command: `python -m benchmarks.step_time --profile {args.profile} --rounds "
-            f"{args.rounds} --steps {args.steps} --write`. Measured {time.strftime('%Y-%m-%d')} at "
-            f"{revision} on {os.cpu_count()} shared CPU cores ({platform.machine()}), without a "
-            f"GPU; {packages}.",
-            "",
-        ]
-    )
-
-
-def spread(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, then make it: killed at once, ours would leave its actors behind."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+        process.kill()
+        process.wait()
 
 
 if __name__ == "__main__":

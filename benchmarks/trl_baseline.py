@@ -1,14 +1,14 @@
 """TRL's GRPOTrainer on the workload of the step-time benchmark.
 
-Runs in .venv-trl (benchmarks/setup_trl.sh), apart from our own packages:
+Runs in .venv-trl, which benchmarks/step_time.py makes, apart from our own packages:
 
     .venv-trl/bin/python benchmarks/trl_baseline.py WORKLOAD --steps 8
 
 Writes one JSON line with versions, then one per step: {"step": 2, "seconds": 7.1,
-"sampling_seconds":
-3.1, "completion_tokens": 12288}. A step's seconds run from the end of the step before to its own
-end, so they hold sampling, rewards, the update and whatever the trainer does between steps.
-Step 0 has no step before it and is left out. Sampling ends where the rewards are asked for.
+"sampling_seconds": 3.1, "completion_tokens": 12288}. A step's seconds run from the end of the
+step before to its own end, so they hold sampling, rewards, the update and whatever the trainer
+does between steps. Step 0 has no step before it and is left out. Sampling ends where the
+rewards are asked for.
 
 Every choice that the workload leaves open is made for speed: no gradient checkpointing (on by
 default in TRL), no saving, no progress bar, no logging, and as many completions per forward
@@ -87,6 +87,7 @@ def main() -> None:
 
 
 def step_row(step: int, clock: StepClock, reward: CountingReward) -> dict[str, Any]:
+    """What one step took. TRL asks for all of a step's rewards in one call."""
     began = clock.ends[step - 1]
     return {
         "step": step,
