@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,7 @@ PHASES = ("rollout", "update", "weights")
 
 def main() -> int:
     args = parse()
+    signal.signal(signal.SIGTERM, stop)  # as Ctrl-C does, so that no run is left behind
     profile = PROFILES[args.profile]
     make_trl_environment()
     facts = {
@@ -145,6 +147,10 @@ def check_tokens(tokens: list[float], profile: Profile) -> None:
 def tell(number: int, system: str, steps: Steps) -> None:
     seconds = " ".join(f"{value:.2f}" for value in steps.seconds)
     print(f"round {number} {system}: {seconds} s a step", file=sys.stderr, flush=True)
+
+
+def stop(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 class RunFailed(SystemExit):

@@ -11,8 +11,8 @@ does between steps. Step 0 has no step before it and is left out. Sampling ends 
 rewards are asked for.
 
 Every choice that the workload leaves open is made for speed: no gradient checkpointing (on by
-default in TRL), no saving, no progress bar, no logging, and as many completions per forward
-and backward as were fastest.
+default in TRL), no saving, no progress bar, no logging, and a number of completions per forward
+and backward that is faster than all at once.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Profile:
     num_prompts: int  # per step; the data holds as many, so each step reads all
     group_size: int  # completions per prompt
     completion_tokens: int  # of each completion, exactly
-    trl_batch_size: int  # completions per forward and backward of TRL; the fastest that we found
+    trl_batch_size: int  # completions per forward and backward of TRL
     learning_rate: float = 1e-6
 
     @property
