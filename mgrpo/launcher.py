@@ -166,7 +166,10 @@ class Launcher:
             engines,
             config=self.config.weights,
             dtype=self.config.model.dtype,
-            probe_token_ids=probe_sequence(builder, self.config, problems),
+            probe_token_ids=probe_sequence(builder, self.config, problems)[
+                : self.max_model_len
+                - 1  # vLLM wants room for one more token
+            ],
             deadline_s=deadline_s,
         )
 
