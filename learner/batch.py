@@ -47,8 +47,12 @@ class TrainingRow:
     token_weight: float  # factor on each of its token losses: loss_weight / denominators
 
     @property
-    def num_input_tokens(self) -> int:
+    def input_token_ids(self) -> list[int]:
         """What the model reads: the last token is predicted, never read."""
+        return self.prompt_token_ids + self.token_ids[:-1]
+
+    @property
+    def num_input_tokens(self) -> int:
         return len(self.prompt_token_ids) + len(self.token_ids) - 1
 
 

@@ -26,7 +26,7 @@ from learner.batch import build_batch
 from learner.deepspeed_config import effective_zero_stage, engine_config, reference_config
 from learner.export import write_policy
 from learner.logprobs import PolicyModel
-from learner.policy_loading import check_output_layer, load_policy
+from learner.policy_loading import check_output_layer, check_prefix_tree, load_policy
 from learner.trainer import Trainer
 from mgrpo.config import RunConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
@@ -85,6 +85,7 @@ class DeepSpeedLearner:
         self._whole_grad_norm = 0.0
         self.engine = self.start_engine()
         check_output_layer(self.policy, self.engine, device=self.device)
+        check_prefix_tree(self.policy, self.engine, device=self.device)
         self._trainer = Trainer(
             config=config,
             engine=self.engine,
@@ -259,7 +260,10 @@ class DeepSpeedLearner:
                 engine_config(self.settings, num_ranks=self.num_ranks, is_bf16=self._is_bf16)
             )
         return load_policy(
-            model_dir, dtype=self._dtype, gradient_checkpointing=gradient_checkpointing
+            model_dir,
+            dtype=self._dtype,
+            gradient_checkpointing=gradient_checkpointing,
+            merge_prefixes=self.settings.merge_prefixes,
         )
 
     def start_engine(self) -> Any:

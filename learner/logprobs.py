@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from learner.prefix_tree import PrefixTree
 from mgrpo.errors import ModelError
 
 
@@ -63,6 +64,7 @@ class PolicyModel(nn.Module):
             )
         causal_lm.set_output_embeddings(LogprobHead(linear))
         self.causal_lm = causal_lm
+        self.merges_prefixes = False  # set by policy_loading
 
     def forward(
         self,
@@ -71,21 +73,26 @@ class PolicyModel(nn.Module):
         target_ids: Tensor,
         temperature: float,
         chunk_tokens: int,
+        prefix_tree: PrefixTree | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy at the chosen positions.
 
         Args:
-            input_ids: [b, T] padded on the right.
-            positions: [N] indices into the flattened [b * T] input; the token after each one
-                is what is predicted.
+            input_ids: [b, T] padded on the right, or [1, U] the nodes of `prefix_tree`.
+            positions: [N] indices into the flattened input; the token after each one is what
+                is predicted.
             target_ids: [N] those tokens.
             temperature: logits are divided by it.
+            prefix_tree: only for a model that `merges_prefixes`.
 
         Returns:
             [N] float32 log-probabilities with gradient and [N] float32 entropies without.
         """
         decoder = self.causal_lm.get_decoder()
-        hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state  # [b, T, D]
+        tree: dict[str, Any] = {}
+        if prefix_tree is not None:
+            tree = {"position_ids": prefix_tree.depths[None, :], "prefix_tree": prefix_tree}
+        hidden = decoder(input_ids=input_ids, use_cache=False, **tree).last_hidden_state
         chosen = hidden.flatten(0, 1).index_select(0, positions)  # [N, D]
         return self.causal_lm.get_output_embeddings()(chosen, target_ids, temperature, chunk_tokens)
 

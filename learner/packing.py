@@ -1,8 +1,9 @@
 """Which rank trains which rows, in which micro-batches, and the tensors of each.
 
-Plans are pure functions of the rows' lengths, so every rank works out the same plan for all
-ranks without talking. Rows are padded on the right: with causal attention nothing before the
-padding can see it, so no attention mask is needed and the fast kernels apply.
+Plans are pure functions of the rows, so every rank works out the same plan for all ranks
+without talking. Rows are merged into a prefix tree where the model can read one. Elsewhere
+they are padded on the right: with causal attention nothing before the padding can see it, so
+no attention mask is needed and the fast kernels apply.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from learner.batch import TrainingRow
+from learner.prefix_tree import PrefixTree, build_tree, plan_merged
 
 PAD_TOKEN_ID = 0
 """Any valid id will do: padding is read by no position that counts."""
@@ -54,18 +56,31 @@ def plan_microbatches(lengths: Sequence[int], budget_tokens: int) -> list[list[i
     return microbatches
 
 
-def plan_ranks(
+def plan_padded(
     lengths: Sequence[int], *, num_ranks: int, budget_tokens: int
 ) -> list[list[list[int]]]:
-    """The micro-batches of every rank, as indices into `lengths`.
-
-    Every rank gets the same number of micro-batches, some of them empty where its rows run
-    out, because sharded weights (ZeRO-3) and collectives need all ranks in each pass.
-    """
+    """Per rank, per micro-batch, the indices of its rows, with little padding."""
     plans = []
     for share in split_rows(lengths, num_ranks):
         local = plan_microbatches([lengths[index] for index in share], budget_tokens)
         plans.append([[share[position] for position in microbatch] for microbatch in local])
+    return plans
+
+
+def plan_ranks(
+    rows: Sequence[TrainingRow], *, num_ranks: int, budget_tokens: int, merge_prefixes: bool
+) -> list[list[list[int]]]:
+    """The micro-batches of every rank, as indices into `rows`.
+
+    Every rank gets the same number of micro-batches, some of them empty where its rows run
+    out, because sharded weights (ZeRO-3) and collectives need all ranks in each pass.
+    """
+    if merge_prefixes:
+        inputs = [row.input_token_ids for row in rows]
+        plans = plan_merged(inputs, num_ranks=num_ranks, budget_tokens=budget_tokens)
+    else:
+        lengths = [row.num_input_tokens for row in rows]
+        plans = plan_padded(lengths, num_ranks=num_ranks, budget_tokens=budget_tokens)
     most = max(len(plan) for plan in plans)
     return [plan + [[] for _ in range(most - len(plan))] for plan in plans]
 
@@ -83,13 +98,14 @@ class Microbatch:
     """
 
     completion_ids: list[str]
-    input_ids: Tensor  # [b, T] int64, padded on the right
+    input_ids: Tensor  # [1, U] int64, or [b, T] padded on the right without a tree
+    prefix_tree: PrefixTree | None
     positions: Tensor  # [N] int64, where in the flattened input each token is predicted
     target_ids: Tensor  # [N] int64, the tokens that were sampled there
     rollout_logprobs: Tensor  # [N] float32
     advantages: Tensor  # [N] float32
     token_weights: Tensor  # [N] float32
-    num_padded_tokens: int = 0  # of input_ids
+    num_row_tokens: int  # that its rows have, repeated prefixes included, padding not
 
     @property
     def is_empty(self) -> bool:
@@ -100,22 +116,46 @@ class Microbatch:
         return 0 if self.is_empty else len(self.target_ids)
 
 
-def collate(rows: Sequence[TrainingRow], device: torch.device | str = "cpu") -> Microbatch:
-    """Pad rows into one rectangle and flatten what is known per trained token."""
-    if not rows:
-        return empty_microbatch(device)
-    num_columns = max(row.num_input_tokens for row in rows)
-    padded: list[list[int]] = []
+DUMMY_ROW = TrainingRow(
+    completion_id="",
+    layer=0,
+    prompt_token_ids=[PAD_TOKEN_ID],
+    token_ids=[PAD_TOKEN_ID],
+    rollout_logprobs=[0.0],
+    advantage=0.0,
+    token_weight=0.0,
+)
+
+
+def collate(
+    rows: Sequence[TrainingRow], device: torch.device | str = "cpu", *, merge_prefixes: bool
+) -> Microbatch:
+    """Lay rows out as the model reads them, and flatten what is known per trained token."""
+    completion_ids = [row.completion_id for row in rows]
+    rows = rows or [DUMMY_ROW]
+    inputs = [row.input_token_ids for row in rows]
+    if merge_prefixes:
+        tree, paths = build_tree(inputs)
+        tree = tree.to(device)
+        input_ids = tree.token_ids[None, :]
+    else:
+        tree = None
+        num_columns = max(len(one) for one in inputs)
+        padded = [one + [PAD_TOKEN_ID] * (num_columns - len(one)) for one in inputs]
+        input_ids = torch.tensor(padded).to(device)
+        paths = [
+            list(range(number * num_columns, (number + 1) * num_columns))
+            for number in range(len(rows))
+        ]
     positions: list[int] = []
-    for number, row in enumerate(rows):
-        padding = [PAD_TOKEN_ID] * (num_columns - row.num_input_tokens)
-        padded.append(row.prompt_token_ids + row.token_ids[:-1] + padding)
-        first = number * num_columns + len(row.prompt_token_ids) - 1
-        positions += range(first, first + len(row.token_ids))
+    for row, path in zip(rows, paths, strict=True):
+        first = len(row.prompt_token_ids) - 1
+        positions += path[first : first + len(row.token_ids)]
     counts = torch.tensor([len(row.token_ids) for row in rows])
     return Microbatch(
-        completion_ids=[row.completion_id for row in rows],
-        input_ids=torch.tensor(padded).to(device),
+        completion_ids=completion_ids,
+        input_ids=input_ids,
+        prefix_tree=tree,
         positions=torch.tensor(positions).to(device),
         target_ids=torch.tensor([token for row in rows for token in row.token_ids]).to(device),
         rollout_logprobs=torch.tensor(
@@ -123,25 +163,10 @@ def collate(rows: Sequence[TrainingRow], device: torch.device | str = "cpu") -> 
         ).to(device),
         advantages=spread([row.advantage for row in rows], counts).to(device),
         token_weights=spread([row.token_weight for row in rows], counts).to(device),
-        num_padded_tokens=len(rows) * num_columns - sum(row.num_input_tokens for row in rows),
+        num_row_tokens=sum(len(one) for one in inputs),
     )
 
 
 def spread(values: Sequence[float], counts: Tensor) -> Tensor:
     """Repeat each row's value once per trained token: [rows] -> [N] float32."""
     return torch.tensor(values, dtype=torch.float32).repeat_interleave(counts)
-
-
-def empty_microbatch(device: torch.device | str) -> Microbatch:
-    """One token that is read and one that is predicted, at weight 0."""
-    zero = torch.zeros(1, dtype=torch.float32, device=device)
-    index = torch.zeros(1, dtype=torch.int64, device=device)
-    return Microbatch(
-        completion_ids=[],
-        input_ids=index[None, :],
-        positions=index,
-        target_ids=index,
-        rollout_logprobs=zero,
-        advantages=zero,
-        token_weights=zero,
-    )

@@ -1,7 +1,8 @@
-"""Loads the policy for training, and proves that the chunked output layer computes its logits."""
+"""Loads the policy for training, and proves that what is computed faster is computed right."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from learner.logprobs import PolicyModel
+from learner.prefix_tree import build_tree
+from learner.tree_attention import use_tree_attention, why_not_mergeable
 from mgrpo.errors import ModelError
+
+logger = logging.getLogger(__name__)
 
 NUM_PROOF_TOKENS = 8
 
 
 def load_policy(
-    model_dir: str, *, dtype: torch.dtype, gradient_checkpointing: bool = False
+    model_dir: str,
+    *,
+    dtype: torch.dtype,
+    gradient_checkpointing: bool = False,
+    merge_prefixes: bool = False,
 ) -> PolicyModel:
     """Load a causal language model from a local folder, from safetensors only.
 
@@ -50,7 +59,23 @@ def load_policy(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     policy = PolicyModel(model)
+    if merge_prefixes:
+        merge_where_possible(policy)
     return policy.train(gradient_checkpointing)
+
+
+def merge_where_possible(policy: PolicyModel) -> None:
+    """Let the policy read prefix trees, or say why rows will be padded instead."""
+    obstacle = why_not_mergeable(policy.causal_lm)
+    if obstacle:
+        logger.warning(
+            "Prefixes are not merged for %s: %s. Rows are padded instead.",
+            type(policy.causal_lm).__name__,
+            obstacle,
+        )
+        return
+    use_tree_attention(policy.causal_lm)
+    policy.merges_prefixes = True
 
 
 def disable_dropout(model: Any) -> None:
@@ -77,18 +102,61 @@ def check_output_layer(policy: PolicyModel, call: Any, *, device: torch.device |
     Raises:
         ModelError: the two differ by more than rounding.
     """
-    vocab_size = policy.causal_lm.get_input_embeddings().num_embeddings
-    step = max(vocab_size // (NUM_PROOF_TOKENS + 1), 1)
-    tokens = (torch.arange(NUM_PROOF_TOKENS + 1, device=device) * step) % vocab_size
+    tokens = torch.tensor(proof_tokens(policy), device=device)
     positions = torch.arange(NUM_PROOF_TOKENS, device=device)
     chunked, _ = call(tokens[None, :-1], positions, tokens[1:], 1.0, NUM_PROOF_TOKENS)
-    logits: Tensor = policy.causal_lm(input_ids=tokens[None, :-1], use_cache=False).logits[0]
-    naive = logits.float().log_softmax(dim=-1).gather(1, tokens[1:, None])[:, 0]
-    difference = float((chunked - naive).abs().max())
-    bound = 1e-3 if logits.dtype == torch.float32 else 0.1
-    if not difference <= bound:
+    difference = float((chunked - naive_logprobs(policy, tokens)).abs().max())
+    if not difference <= proof_bound(policy):
         raise ModelError(
             f"{type(policy.causal_lm).__name__} changes its logits after the output layer: its "
             f"log-probabilities differ by {difference:.3g} from the layer's own. This learner "
             "supports models whose logits are the output layer's."
         )
+
+
+@torch.no_grad()
+def check_prefix_tree(policy: PolicyModel, call: Any, *, device: torch.device | str) -> None:
+    """Refuse a model that reads a prefix tree otherwise than its rows one by one.
+
+    Args:
+        policy, call: as for `check_output_layer`.
+
+    Raises:
+        ModelError: the two differ by more than rounding.
+    """
+    if not policy.merges_prefixes:
+        return
+    first = proof_tokens(policy)
+    half = NUM_PROOF_TOKENS // 2
+    second = first[:half] + first[: half - 1 : -1]
+    tree, paths = build_tree([first[:-1], second[:-1]])
+    tree = tree.to(device)
+    difference = 0.0
+    for row, path in zip((first, second), paths, strict=True):
+        targets = torch.tensor(row[1:], device=device)
+        places = torch.tensor(path, device=device)
+        merged, _ = call(tree.token_ids[None], places, targets, 1.0, NUM_PROOF_TOKENS, tree)
+        alone = naive_logprobs(policy, torch.tensor(row, device=device))
+        difference = max(difference, float((merged - alone).abs().max()))
+    if not difference <= proof_bound(policy):
+        raise ModelError(
+            f"{type(policy.causal_lm).__name__} gives other log-probabilities when rows share "
+            f"their prefixes: they differ by {difference:.3g}. Set learner.merge_prefixes=false."
+        )
+
+
+def proof_tokens(policy: PolicyModel) -> list[int]:
+    """NUM_PROOF_TOKENS + 1 tokens from all over the vocabulary."""
+    vocab_size = policy.causal_lm.get_input_embeddings().num_embeddings
+    step = max(vocab_size // (NUM_PROOF_TOKENS + 1), 1)
+    return [index * step % vocab_size for index in range(NUM_PROOF_TOKENS + 1)]
+
+
+def naive_logprobs(policy: PolicyModel, tokens: Tensor) -> Tensor:
+    """[T - 1] log-probabilities of [T] tokens from the model's own logits."""
+    logits: Tensor = policy.causal_lm(input_ids=tokens[None, :-1], use_cache=False).logits[0]
+    return logits.float().log_softmax(dim=-1).gather(1, tokens[1:, None])[:, 0]
+
+
+def proof_bound(policy: PolicyModel) -> float:
+    return 1e-3 if policy.causal_lm.dtype == torch.float32 else 0.1

@@ -60,13 +60,16 @@ class Trainer:
         if not rows:
             return {"learner/skipped_updates": (1.0, 1.0)}
         metrics: Metrics = {"learner/skipped_updates": (0.0, 1.0)}
+        merge_prefixes = self.engine.module.merges_prefixes
         plans = plan_ranks(
-            [row.num_input_tokens for row in rows],
+            rows,
             num_ranks=self.num_ranks,
             budget_tokens=self.settings.microbatch_tokens,
+            merge_prefixes=merge_prefixes,
         )
         microbatches = [
-            collate([rows[index] for index in indices], self.device) for indices in plans[self.rank]
+            collate([rows[index] for index in indices], self.device, merge_prefixes=merge_prefixes)
+            for indices in plans[self.rank]
         ]
         learning_rate = self._set_learning_rate(policy_version)
         old_logprobs = None
@@ -74,7 +77,7 @@ class Trainer:
             old_logprobs = [self._old_logprobs(microbatch) for microbatch in microbatches]
         for number in range(self.objective.updates_per_rollout):
             sums, gaps = self._accumulate(microbatches, old_logprobs)
-            self._refuse_non_finite(sums, microbatches, policy_version)
+            self._refuse_non_finite(sums, rows, policy_version)
             self.engine.step()
             merge(metrics, sums.means())
             merge(metrics, self._step_metrics(sums, learning_rate, policy_version))
@@ -114,7 +117,7 @@ class Trainer:
             sums.add("loss", loss)
             sums.add("trained_tokens", microbatch.num_trained_tokens)
             sums.add("input_tokens", microbatch.input_ids.numel())
-            sums.add("padded_tokens", microbatch.num_padded_tokens)
+            sums.add("row_tokens", microbatch.num_row_tokens)
         sums.add("gradient_probe", self._gradient_probe)
         return sums.reduce(), torch.cat(gaps)
 
@@ -123,21 +126,20 @@ class Trainer:
         self._gradient_probe += gradient.sum()
 
     def _refuse_non_finite(
-        self, sums: UpdateSums, microbatches: Sequence[Microbatch], policy_version: int
+        self, sums: UpdateSums, rows: Sequence[TrainingRow], policy_version: int
     ) -> None:
         """Stop before the weights change. All ranks see the same sums, so all of them stop."""
         for name, what in (("loss", "loss"), ("gradient_probe", "gradient")):
             if math.isfinite(sums.total(name)):
                 continue
             suspects = [
-                completion_id
-                for microbatch in microbatches
-                if not bool(microbatch.rollout_logprobs.isfinite().all())
-                for completion_id in microbatch.completion_ids
+                row.completion_id
+                for row in rows
+                if not all(math.isfinite(value) for value in row.rollout_logprobs)
             ]
             hint = (
-                f" Among {', '.join(suspects[:8])} are rollout log-probabilities that are not "
-                "finite, which is the engine's fault."
+                f" The rollout log-probabilities of {', '.join(suspects[:8])} are not finite, "
+                "which is the engine's fault."
                 if suspects
                 else ""
             )
@@ -161,10 +163,8 @@ class Trainer:
             "learner/grad_norm": (grad_norm, 1.0),
             "learner/learning_rate": (learning_rate, 1.0),
             "learner/tokens": (sums.total("trained_tokens"), 1.0),
-            "learner/padded_tokens_fraction": (
-                sums.total("padded_tokens"),
-                sums.total("input_tokens"),
-            ),
+            "learner/row_tokens": (sums.total("row_tokens"), 1.0),
+            "learner/input_tokens": (sums.total("input_tokens"), 1.0),
         }
 
     def _set_learning_rate(self, policy_version: int) -> float:
@@ -189,6 +189,7 @@ class Trainer:
             microbatch.target_ids,
             self.config.sampling.temperature,
             self.settings.logprob_chunk_tokens,
+            microbatch.prefix_tree,
         )
         return logprobs, entropies
 

@@ -21,7 +21,7 @@ TOKEN_METRICS = (
     "mismatch/importance_capped_fraction",
 )
 """Means over trained tokens."""
-TOTALS = ("loss", "gradient_probe", "trained_tokens", "padded_tokens", "input_tokens")
+TOTALS = ("loss", "gradient_probe", "trained_tokens", "row_tokens", "input_tokens")
 
 
 class UpdateSums:

@@ -68,7 +68,11 @@ class LearnerConfig(StrictConfig):
     """What follows the warm-up; linear and cosine reach 0 as the run ends, after its last step."""
     max_grad_norm: PositiveFloat = 1.0
     microbatch_tokens: PositiveInt = 8192
-    """Most tokens of one forward and backward, padding included. Does not change the result."""
+    """Most tokens of one forward and backward: those that are computed, so shared ones count
+    once and padding counts. Does not change the result."""
+    merge_prefixes: bool = True
+    """Compute what rows begin with in common once, where the model allows it. Does not change
+    the result."""
     logprob_chunk_tokens: PositiveInt = 1024
     """Log-probabilities are computed for this many positions at a time, to save memory."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -110,26 +110,33 @@ def save_tiny_llama(directory: Path, **changes: Any) -> Path:
 
 
 def random_completions(num_problems: int = 3, *, seed: int = 0) -> list[Completion]:
-    """Attempts (4 per problem) and corrections (3 per attempt) of 1 to 7 random tokens."""
+    """Attempts (4 per problem) and corrections (3 per attempt) of 1 to 7 random tokens.
+
+    As in training, a group shares its prompt, and a correction's prompt begins with the
+    problem's prompt and the attempt.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(count: int) -> list[int]:
         return torch.randint(1, 64, (count,), generator=generator).tolist()
 
+    def sample(name: str, prompt: list[int]) -> Completion:
+        length = int(torch.randint(1, 8, (1,), generator=generator))
+        reward = float(torch.randint(0, 2, (1,), generator=generator))
+        return completion(
+            name,
+            reward,
+            prompt_token_ids=prompt,
+            token_ids=draw(length),
+            rollout_logprobs=[-4.0] * length,
+        )
+
     made = []
     for problem in range(num_problems):
-        for attempt in range(1, 5):
-            names = [f"p{problem}/{attempt}", *(f"p{problem}/{attempt}/{n}" for n in (1, 2, 3))]
-            for name in names:
-                length = int(torch.randint(1, 8, (1,), generator=generator))
-                reward = float(torch.randint(0, 2, (1,), generator=generator))
-                made.append(
-                    completion(
-                        name,
-                        reward,
-                        prompt_token_ids=draw(3 + len(name) % 4),
-                        token_ids=draw(length),
-                        rollout_logprobs=[-4.0] * length,
-                    )
-                )
+        question = draw(3 + problem % 3)
+        for number in range(1, 5):
+            attempt = sample(f"p{problem}/{number}", question)
+            made.append(attempt)
+            review = question + attempt.token_ids + draw(2)
+            made += [sample(f"{attempt.completion_id}/{h}", review) for h in (1, 2, 3)]
     return made

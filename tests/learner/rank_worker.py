@@ -276,6 +276,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found["checkpointed"] = gradient(
             ranks, zero_stage=0, budget=8192, gradient_checkpointing=True
         )
+        found["padded"] = gradient(ranks, zero_stage=0, budget=SMALL_BUDGET, merge_prefixes=False)
         found["zero0_bf16"] = gradient(ranks, zero_stage=0, budget=SMALL_BUDGET, dtype="bfloat16")
         found["zero0_resumed"] = resumed(ranks, 0)
         found["two_passes"] = two_passes(ranks)

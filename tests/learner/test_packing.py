@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from learner.batch import TrainingRow, build_batch
-from learner.packing import collate, plan_microbatches, plan_ranks, split_rows
+from learner.packing import (
+    collate,
+    plan_microbatches,
+    plan_padded,
+    plan_ranks,
+    split_rows,
+)
 from mgrpo.config import ObjectiveConfig
 from tests.learner.builders import layer, random_completions, solve_layer
 
@@ -46,17 +52,28 @@ def test_no_rows_need_no_microbatch():
     assert plan_microbatches([], 10) == []
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
-def test_every_rank_has_as_many_microbatches_and_each_row_is_somewhere_once(num_ranks):
-    lengths = [9, 1, 1, 2, 8, 3, 3]
-    plans = plan_ranks(lengths, num_ranks=num_ranks, budget_tokens=9)
-    assert len({len(plan) for plan in plans}) == 1
+@pytest.mark.parametrize("merge_prefixes", [False, True])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5, 9])
+def test_every_rank_has_as_many_microbatches_and_each_row_is_somewhere_once(
+    num_ranks, merge_prefixes
+):
+    rows = [row([1] * length, [2]) for length in (9, 1, 1, 2, 8, 3, 3)]
+    plans = plan_ranks(rows, num_ranks=num_ranks, budget_tokens=9, merge_prefixes=merge_prefixes)
+    assert len(plans) == num_ranks and len({len(plan) for plan in plans}) == 1
     found = sorted(index for plan in plans for microbatch in plan for index in microbatch)
     assert found == list(range(7))
 
 
-def test_collate_pads_right_and_points_at_what_predicts_each_token():
-    microbatch = collate([row([1, 2, 3], [4, 5]), row([6], [7], name="b", advantage=-2.0)])
+def test_padded_plans_balance_tokens_over_ranks():
+    assert plan_padded([9, 1, 1, 2, 8], num_ranks=2, budget_tokens=9) == [
+        [[0], [1, 2]],
+        [[4], [3]],
+    ]
+
+
+def test_padded_rows_and_where_each_token_is_predicted():
+    rows = [row([1, 2, 3], [4, 5]), row([6], [7], name="b", advantage=-2.0)]
+    microbatch = collate(rows, merge_prefixes=False)
     assert microbatch.input_ids.tolist() == [[1, 2, 3, 4], [6, 0, 0, 0]]
     # 3 predicts 4 (place 2), 4 predicts 5 (place 3); in the second row 6 predicts 7 (place 4).
     assert microbatch.positions.tolist() == [2, 3, 4]
@@ -65,28 +82,45 @@ def test_collate_pads_right_and_points_at_what_predicts_each_token():
     assert microbatch.advantages.tolist() == [1.0, 1.0, -2.0]
     assert microbatch.token_weights.tolist() == [0.5, 0.5, 0.5]
     assert microbatch.completion_ids == ["a", "b"]
-    assert microbatch.num_padded_tokens == 3 and microbatch.num_trained_tokens == 3
+    assert microbatch.num_row_tokens == 5 and microbatch.num_trained_tokens == 3
+    assert microbatch.prefix_tree is None
 
 
-def test_an_empty_microbatch_weighs_nothing_but_can_be_computed():
-    microbatch = collate([])
+def test_merged_rows_keep_the_order_that_was_asked_for():
+    rows = [row([5, 6], [9, 1], name="a"), row([5, 6], [7, 2, 3], name="b", advantage=-2.0)]
+    microbatch = collate(rows, merge_prefixes=True)
+    # Nodes in sorted order: 5 6 7 2 (b), then 9 (a). 6 predicts 9 and 7.
+    assert microbatch.input_ids.tolist() == [[5, 6, 7, 2, 9]]
+    assert microbatch.positions.tolist() == [1, 4, 1, 2, 3]
+    assert microbatch.target_ids.tolist() == [9, 1, 7, 2, 3]
+    assert microbatch.advantages.tolist() == [1.0, 1.0, -2.0, -2.0, -2.0]
+    assert microbatch.completion_ids == ["a", "b"]
+    assert microbatch.num_row_tokens == 7
+
+
+@pytest.mark.parametrize("merge_prefixes", [False, True])
+def test_an_empty_microbatch_weighs_nothing_but_can_be_computed(merge_prefixes):
+    microbatch = collate([], merge_prefixes=merge_prefixes)
     assert microbatch.is_empty and microbatch.num_trained_tokens == 0
     assert microbatch.input_ids.shape == (1, 1) and len(microbatch.positions) == 1
     assert microbatch.token_weights.tolist() == [0.0]
 
 
+@pytest.mark.parametrize("merge_prefixes", [False, True])
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
 @pytest.mark.parametrize("budget_tokens", [1, 40, 10_000])
-def test_the_loss_does_not_depend_on_ranks_or_microbatches(num_ranks, budget_tokens):
+def test_the_loss_does_not_depend_on_ranks_or_microbatches(
+    num_ranks, budget_tokens, merge_prefixes
+):
     layers = [solve_layer(), layer(aggregation="token_mean", denominator="retained")]
     rows = build_batch(random_completions(), layers, ObjectiveConfig()).rows
     plans = plan_ranks(
-        [one.num_input_tokens for one in rows], num_ranks=num_ranks, budget_tokens=budget_tokens
+        rows, num_ranks=num_ranks, budget_tokens=budget_tokens, merge_prefixes=merge_prefixes
     )
     total = 0.0
     for plan in plans:
         for indices in plan:
-            part = collate([rows[index] for index in indices])
+            part = collate([rows[index] for index in indices], merge_prefixes=merge_prefixes)
             made_up_losses = part.target_ids.double().sin()
             total += float((made_up_losses * part.token_weights * part.advantages).sum())
     expected = sum(
