@@ -13,6 +13,7 @@ MgrpoError
 │   └── DeadlineError      something did not happen in its time
 ├── WeightSyncError        weights did not arrive, or not as they were sent
 ├── LearnerError           the update cannot be computed (a loss that is not finite, …)
+├── AlarmError             an alarm with `action: stop` sounded: the run goes wrong
 └── RunInterrupted         Ctrl-C or SIGTERM
 
 Each carries `exit_code`, which is what the process exits with.
@@ -144,6 +145,19 @@ class LearnerError(MgrpoError):
     """The update cannot be computed."""
 
     exit_code = 6
+
+
+class AlarmError(MgrpoError):
+    """The run's own numbers say that it goes wrong, and the recipe asks to stop then."""
+
+    exit_code = 7
+
+    def __init__(self, alarm: str, message: str) -> None:
+        super().__init__(
+            f"{message} The run stopped because alarms.{alarm}.action is stop; set it to warn to "
+            f"train on all the same, or alarms.{alarm}.threshold to another value."
+        )
+        self.alarm = alarm
 
 
 class RunInterrupted(MgrpoError):

@@ -1,9 +1,10 @@
 """What a run measures: sums that are divided once, and the files that keep the results.
 
 A run's directory holds `metrics.jsonl` (one object per step), `evaluation.jsonl` (one per
-evaluation), `rollouts/step-000012.jsonl` (some completions of the step) and `tensorboard/`.
-Lines are written whole and flushed, so a crash can tear only the last one; readers skip a
-torn last line, and a resumed run removes it before it appends.
+evaluation), `alarms.jsonl` (one per alarm, if there was any), `rollouts/step-000012.jsonl`
+(some completions of the step) and `tensorboard/`. Lines are written whole and flushed, so a
+crash can tear only the last one; readers skip a torn last line, and a resumed run removes it
+before it appends.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mgrpo.types import Completion
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.jsonl"
+ALARMS_FILE = "alarms.jsonl"
 ROLLOUTS_DIR = "rollouts"
 TENSORBOARD_DIR = "tensorboard"
 MAXIMUM_SUFFIX = "_max"
@@ -119,6 +121,13 @@ class MetricsLog:
             }
         self.write_scalars(evaluation["step"], scalars)
 
+    def write_alarm(self, alarm: Mapping[str, Any]) -> None:
+        """Append one alarm: step, name, message, ... The file is made by the first one."""
+        path = self.run_dir / ALARMS_FILE
+        remove_torn_line(path)
+        with open_lines(path) as file:
+            append(file, alarm)
+
     def write_rollouts(self, step: int, completions: Iterable[Completion]) -> Path:
         """Write the step's recorded completions; the file appears only once it is whole."""
         path = self.run_dir / ROLLOUTS_DIR / f"step-{step:06d}.jsonl"
@@ -166,6 +175,17 @@ def read_evaluations(run_dir: Path | str) -> list[dict[str, Any]]:
     for row in read_lines(Path(run_dir) / EVALUATION_FILE):
         key = (row["step"], row["label"])
         kept = [old for old in kept if (old["step"], old["label"]) != key]
+        kept = [old for old in kept if old["step"] <= row["step"]]
+        kept.append(row)
+    return kept
+
+
+def read_alarms(run_dir: Path | str) -> list[dict[str, Any]]:
+    """The alarms of a run, oldest first; those of steps that a resume took again count once."""
+    kept: list[dict[str, Any]] = []
+    for row in read_lines(Path(run_dir) / ALARMS_FILE):
+        key = (row["step"], row["name"], row["layer"])
+        kept = [old for old in kept if (old["step"], old["name"], old["layer"]) != key]
         kept = [old for old in kept if old["step"] <= row["step"]]
         kept.append(row)
     return kept
