@@ -5,7 +5,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-gpu check fix bench clean
+.PHONY: help setup quickstart test test-slow test-gpu check fix bench study clean
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -51,6 +51,10 @@ fix: ## mend formatting and what the linter can mend by itself
 bench: ## measure a training step against TRL on this machine
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.step_time $(ARGS)
+
+study: ## compare methods under one budget; goes on where it stopped (ARGS=--list)
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.study --write $(ARGS)
 
 clean: ## remove caches and build products; .venv and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

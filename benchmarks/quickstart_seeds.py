@@ -10,18 +10,20 @@ command picks up where it stopped. `--write` puts the tables into docs/results/q
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from benchmarks.commands import CommandFailed, stop_on_sigterm
+from benchmarks.machine import REPOSITORY
+from benchmarks.measured_page import write_measured
+from benchmarks.study.page import provenance, table
+from benchmarks.study.runs import FINISHED, Runs, Trial, read_environment
+from mgrpo.metrics import read_evaluations, read_metrics
+
 PAGE = REPOSITORY / "docs" / "results" / "quickstart.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PHASES = ("rollout", "update", "weights", "step")
 
 
@@ -32,7 +34,7 @@ class SeedResult:
     seed: int
     before: dict[str, Any]
     after: dict[str, Any]
-    steps: list[dict[str, float]]
+    steps: list[dict[str, Any]]
     wall_s: float
     environment: dict[str, Any]
 
@@ -54,97 +56,87 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--write", action="store_true", help=f"update {PAGE.name}")
     arguments = parser.parse_args()
-    tables = describe([run_seed(seed) for seed in arguments.seeds], arguments.seeds)
+    stop_on_sigterm()
+    runs = Runs(REPOSITORY / "runs")
+    try:
+        tables = describe([run_seed(runs, seed) for seed in arguments.seeds], arguments.seeds)
+    except CommandFailed as error:
+        print(error, file=sys.stderr)
+        return 1
     print(tables)
     if arguments.write:
-        write_page(tables)
+        write_measured(PAGE, tables, title="The quickstart, measured")
     return 0
 
 
-def run_seed(seed: int) -> SeedResult:
+def run_seed(runs: Runs, seed: int) -> SeedResult:
     """Train one seed unless it is there already."""
-    run_dir = REPOSITORY / "runs" / f"quickstart-seed-{seed}"
-    clock = run_dir / "wall_s.txt"
-    if not clock.is_file():
-        began = time.monotonic()
-        command = ["train", "quickstart", f"seed={seed}", "--run", run_dir.name, "--overwrite"]
-        subprocess.run(
-            [sys.executable, "-m", "mgrpo", *command], cwd=REPOSITORY, check=True, timeout=3600
-        )
-        clock.write_text(f"{time.monotonic() - began:.1f}\n", encoding="utf-8")
-    evaluations = rows_of(run_dir / "evaluation.jsonl")
+    trial = Trial(recipe="quickstart", seed=seed)
+    if not runs.is_trained(trial):
+        runs.train(trial)
+    folder = runs.of(trial)
+    evaluations = {row["label"]: row for row in read_evaluations(folder)}
     return SeedResult(
         seed=seed,
-        before=next(e for e in evaluations if e["label"] == "before"),
-        after=next(e for e in evaluations if e["label"] == "after"),
-        steps=rows_of(run_dir / "metrics.jsonl"),
-        wall_s=float(clock.read_text(encoding="utf-8")),
-        environment=json.loads((run_dir / "environment.json").read_text(encoding="utf-8")),
+        before=evaluations["before"],
+        after=evaluations["after"],
+        steps=read_metrics(folder),
+        wall_s=float((folder / FINISHED).read_text(encoding="utf-8")),
+        environment=read_environment(folder),
     )
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def describe(results: list[SeedResult], seeds: list[int]) -> str:
+def describe(results: Sequence[SeedResult], seeds: Sequence[int]) -> str:
     """Both tables and how they were made, as Markdown."""
-    machine = results[0].environment
-    packages = ", ".join(f"{name} {v}" for name, v in machine["packages"].items() if v)
     command = f"python -m benchmarks.quickstart_seeds --seeds {' '.join(map(str, seeds))} --write"
-    return "\n".join(
+    return "\n\n".join(
         [
             accuracy_table(results),
-            "",
             time_table(results),
-            "",
-            f"Command: `{command}`. Measured {machine['started'][:10]} on "
-            f"{machine['cpu_cores']} CPU cores, {machine['memory_gib']} GiB, without a GPU; "
-            f"{machine['platform']}; Python {machine['python']}, {packages}; revision "
-            f"{(machine['git_revision'] or '?')[:10]}. "
+            f"{provenance([result.environment for result in results], command)} "
             "The machine is shared, so times vary; accuracies do not depend on them.",
         ]
     )
 
 
-def accuracy_table(results: list[SeedResult]) -> str:
-    lines = [
-        "| Seed | Acc@t1' before | Acc@t1' after | gain | Acc@t2 before | Acc@t2 after | "
-        "Δ after | wrong→right | right→wrong |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+def accuracy_table(results: Sequence[SeedResult]) -> str:
+    head = ["Seed", "Acc@t1' before", "Acc@t1' after", "gain", "Acc@t2 before", "Acc@t2 after"]
+    head += ["Δ after", "wrong→right", "right→wrong"]
+    rows = []
     for result in results:
         moves = result.after["transitions"][0]
-        lines.append(
-            f"| {result.seed} | {share(result.before['acc'][0])} | {share(result.after['acc'][0])} "
-            f"| {points(result.gain)} | {share(result.before['acc'][1])} "
-            f"| {share(result.after['acc'][1])} | {points(result.delta)} "
-            f"| {share(moves['wrong_to_right'])} | {share(moves['right_to_wrong'])} |"
+        rows.append(
+            [
+                str(result.seed),
+                share(result.before["acc"][0]),
+                share(result.after["acc"][0]),
+                points(result.gain),
+                share(result.before["acc"][1]),
+                share(result.after["acc"][1]),
+                points(result.delta),
+                share(moves["wrong_to_right"]),
+                share(moves["right_to_wrong"]),
+            ]
         )
-    gains = [result.gain for result in results]
-    deltas = [result.delta for result in results]
-    lines.append(
-        f"| mean | | | {points(statistics.mean(gains))} (min {points(min(gains))}) | | "
-        f"| {points(statistics.mean(deltas))} (min {points(min(deltas))}) | | |"
+    gains = mean_and_min([result.gain for result in results])
+    deltas = mean_and_min([result.delta for result in results])
+    return table(head, [*rows, ["mean", "", "", gains, "", "", deltas, "", ""]])
+
+
+def time_table(results: Sequence[SeedResult]) -> str:
+    head = ["Seed", "whole command", "training, first to last step"]
+    return table(
+        [*head, *(f"{phase}, median s" for phase in PHASES)],
+        [
+            [
+                str(result.seed),
+                f"{result.wall_s / 60:.1f} min",
+                f"{sum(step['seconds/step'] for step in result.steps) / 60:.1f} min",
+                *(f"{result.phase_s(phase):.2f}" for phase in PHASES),
+            ]
+            for result in results
+        ],
     )
-    return "\n".join(lines)
-
-
-def time_table(results: list[SeedResult]) -> str:
-    lines = [
-        "| Seed | whole command | training, first to last step | "
-        + " | ".join(f"{phase}, median s" for phase in PHASES)
-        + " |",
-        "| --- | ---: | ---: |" + " ---: |" * len(PHASES),
-    ]
-    for result in results:
-        training_s = sum(step["seconds/step"] for step in result.steps)
-        lines.append(
-            f"| {result.seed} | {result.wall_s / 60:.1f} min | {training_s / 60:.1f} min | "
-            + " | ".join(f"{result.phase_s(phase):.2f}" for phase in PHASES)
-            + " |"
-        )
-    return "\n".join(lines)
 
 
 def share(value: float) -> str:
@@ -155,12 +147,8 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def write_page(tables: str) -> None:
-    """Replace what stands between the marks."""
-    text = PAGE.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    PAGE.write_text(f"{head}{BEGIN}\n{tables}\n{END}{tail}", encoding="utf-8")
+def mean_and_min(values: Sequence[float]) -> str:
+    return f"{points(statistics.mean(values))} (min {points(min(values))})"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""The arithmetic of the study's tables and curves."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+
+from benchmarks.study.figure import curves_figure
+from benchmarks.study.page import Column, accuracy_table, mean_rows
+from benchmarks.study.plan import late_accuracy
+from benchmarks.study.results import Cost, Result, Scores, cost_of, scores_of, trained_tokens
+from benchmarks.study.runs import Trial
+
+
+def result(
+    recipe: str, seed: int, acc_t1: float, acc_t2: float, curve: list[list[float]] | None = None
+) -> Result:
+    """A finished run; `curve` holds its accuracies every ten steps."""
+    rows = [{"step": 10 * index, "acc": acc} for index, acc in enumerate(curve or [])]
+    return Result(
+        method=recipe.upper(),
+        trial=Trial(recipe=recipe, seed=seed),
+        learning_rate=2.5e-4,
+        scores=Scores(
+            acc_t1=acc_t1, acc_t2=acc_t2, wrong_to_right=0.1, right_to_wrong=0.0, copies=0.5
+        ),
+        cost=Cost(
+            completions=256,
+            generated_tokens=5000 + 1000 * seed,
+            trained_tokens=4000,
+            prompt_tokens=3000,
+            training_s=60,
+            wall_s=120,
+        ),
+        evaluations=rows,
+        environment={},
+    )
+
+
+def test_a_cell_holds_mean_and_sample_standard_deviation():
+    column = Column("Acc, %", lambda r: r.scores.acc_t1, scale=100)
+    results = [result("grpo", seed, share, share) for seed, share in enumerate((0.8, 0.9, 1.0))]
+
+    assert column.mean_and_sd(results) == "90.0 ± 10.0"
+
+
+def test_one_seed_has_no_spread():
+    column = Column("Δ, points", lambda r: r.scores.delta, scale=100, is_signed=True)
+
+    assert column.mean_and_sd([result("grpo", 0, 0.8, 0.75)]) == "-5.0"
+
+
+def test_each_method_has_its_own_row_and_the_start_comes_first():
+    results = [
+        result("grpo", 0, 0.8, 0.7),
+        result("grpo", 1, 0.9, 0.8),
+        result("mgrpo", 0, 0.6, 0.9),
+    ]
+    start = Scores(acc_t1=0.355, acc_t2=0.355, wrong_to_right=0, right_to_wrong=0, copies=1)
+
+    rows = accuracy_table(results, start).splitlines()[2:]
+
+    assert rows == [
+        "| before training |  | 35.5 | 35.5 | +0.0 | 0.0 | 0.0 | 100.0 |",
+        "| GRPO | 0.00025 | 85.0 ± 7.1 | 75.0 ± 7.1 | -10.0 ± 0.0 | 10.0 ± 0.0 | 0.0 ± 0.0 "
+        "| 50.0 ± 0.0 |",
+        "| MGRPO | 0.00025 | 60.0 | 90.0 | +30.0 | 10.0 | 0.0 | 50.0 |",
+    ]
+
+
+def test_tokens_are_shown_in_thousands():
+    column = Column("k tokens", lambda r: r.cost.generated_tokens, scale=1e-3)
+
+    assert mean_rows([result("a", 0, 0, 0), result("a", 2, 0, 0)], [column]) == [
+        ["A", "6.0 ± 1.4"]  # 5 and 7 thousand
+    ]
+
+
+def test_a_runs_cost_is_the_sum_over_its_steps():
+    rows: list[dict[str, Any]] = [
+        {
+            "layer1/completions": 4,
+            "layer1/prompt_tokens_mean": 10.0,
+            "layer2/completions": 12,
+            "layer2/prompt_tokens_mean": 50.0,
+            "tokens/generated": 400,
+            "learner/tokens": 300,
+            "learner/skipped_updates": 0.0,
+            "seconds/step": 2.0,
+        },
+        {  # every attempt ran out of tokens: no corrections, and nothing to train on
+            "layer1/completions": 4,
+            "layer1/prompt_tokens_mean": 20.0,
+            "layer2/completions": 0,
+            "tokens/generated": 100,
+            "learner/skipped_updates": 1.0,
+            "seconds/step": 1.0,
+        },
+    ]
+
+    assert cost_of(rows, num_updates=1, wall_s=9.0) == Cost(
+        completions=20,
+        generated_tokens=500,
+        trained_tokens=300,
+        prompt_tokens=4 * 10 + 12 * 50 + 4 * 20,
+        training_s=3.0,
+        wall_s=9.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("skipped", "tokens"),
+    [(0.0, 200.0), (0.5, 100.0), (1.0, 0.0)],
+    ids=["both updates", "one of two", "none"],
+)
+def test_trained_tokens_add_up_over_the_updates_of_a_step(skipped, tokens):
+    row = {"learner/tokens": 100.0, "learner/skipped_updates": skipped}
+
+    assert trained_tokens(row, num_updates=2) == tokens
+
+
+def test_scores_come_from_the_first_transition():
+    row = {
+        "acc": [0.5, 0.7],
+        "transitions": [{"wrong_to_right": 0.3, "right_to_wrong": 0.1, "copy_fraction": 0.25}],
+    }
+
+    scores = scores_of(row)
+
+    assert scores == Scores(
+        acc_t1=0.5, acc_t2=0.7, wrong_to_right=0.3, right_to_wrong=0.1, copies=0.25
+    )
+    assert scores.delta == pytest.approx(0.3 - 0.1)
+
+
+def test_the_rate_is_chosen_by_the_last_ten_steps_alone():
+    rows = [{"layer1/accuracy": 0.0}] * 5 + [{"layer1/accuracy": 0.4}, {"layer1/accuracy": 0.6}] * 5
+
+    assert late_accuracy(rows) == pytest.approx(0.5)
+
+
+def test_a_method_without_a_second_layer_is_drawn_in_the_first_panel_alone():
+    results = [
+        result("grpo", 0, 0.8, 0.8, curve=[[0.3], [0.8]]),
+        result("mgrpo", 0, 0.8, 0.8, curve=[[0.3, 0.3], [0.7, 0.8]]),
+        result("mgrpo", 1, 0.8, 0.8, curve=[[0.3, 0.3], [0.9, 0.8]]),
+    ]
+
+    drawing = ET.fromstring(curves_figure(results))
+    svg = {"svg": "http://www.w3.org/2000/svg"}
+    panels = drawing.findall("svg:g/svg:text[@class='title']/..", svg)
+    classes = [[path.get("class") for path in panel.findall("svg:path", svg)] for panel in panels]
+
+    assert classes == [
+        ["mean s0", "seed s1", "seed s1", "mean s1"],
+        ["seed s1", "seed s1", "mean s1"],
+    ]
+    assert "MGRPO from 30.0 % to 80.0 %" in str(drawing.get("aria-label"))
