@@ -125,9 +125,10 @@ def first_attempt(completion: Completion, by_id: Mapping[str, Completion]) -> Co
     """The layer-1 completion that a correction goes back to; None where the line breaks off."""
     ancestor = completion
     while ancestor.layer > 1:
-        if ancestor.parent_id not in by_id:
+        parent = by_id.get(ancestor.parent_id or "")
+        if parent is None:
             return None
-        ancestor = by_id[ancestor.parent_id]
+        ancestor = parent
     return ancestor
 
 

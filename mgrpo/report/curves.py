@@ -13,6 +13,7 @@ from mgrpo.report.run_data import RunData
 from mgrpo.report.scales import MAX_POINTS, Values, bucket_edges, bucket_means, smoothing_window
 
 NOT_METRICS = {"step", "wall_s", "policy_version"}
+MAX_DOMAINS = 6  # as many as there are colours; of more, the table of all metrics tells
 Named = tuple[str, str]  # (metric, words for the legend)
 
 
@@ -128,26 +129,68 @@ def heldout_marks(run: RunData) -> Iterable[Marks]:
 
 
 def transitions(curves: Curves) -> list[Chart]:
-    charts = []
-    for layer in range(2, curves.run.num_layers + 1):
-        prefix = f"transition/layer{layer}"
-        suffix = f" · layer {layer}" if curves.run.num_layers > 2 else ""
-        kept = (f"{prefix}/right_to_right", "Right → right")
-        mended = (f"{prefix}/wrong_to_right", "Wrong → right")
-        broken = (f"{prefix}/right_to_wrong", "Right → wrong")
-        missed = (f"{prefix}/wrong_to_wrong", "Wrong → wrong")
-        copied = (f"{prefix}/copy_fraction", "Copies the attempt")
-        charts += curves.chart(
-            f"What corrections change{suffix}", [mended, broken, copied], unit="%", colors=(0, 1, 3)
-        )
-        charts += curves.chart(
+    """For every layer from the second on, and in longer chains for the whole way, what
+    corrections do; then the same by domain."""
+    last = curves.run.num_layers
+    places = [
+        (f"transition/layer{layer}", f" · layer {layer}" if last > 2 else "")
+        for layer in range(2, last + 1)
+    ]
+    if last > 2:
+        places.append(("transition/all", f" · first attempt to layer {last}"))
+    charts = [chart for place in places for chart in transitions_at(curves, *place)]
+    return charts + domain_charts(curves)
+
+
+def transitions_at(curves: Curves, prefix: str, suffix: str) -> list[Chart]:
+    kept = (f"{prefix}/right_to_right", "Right → right")
+    mended = (f"{prefix}/wrong_to_right", "Wrong → right")
+    broken = (f"{prefix}/right_to_wrong", "Right → wrong")
+    missed = (f"{prefix}/wrong_to_wrong", "Wrong → wrong")
+    copied = (f"{prefix}/copy_fraction", "Copies the attempt")
+    gained = (f"{prefix}/delta", "Gain")
+    treatment = [
+        (f"{prefix}/repaired_fraction", "Repairs a wrong attempt"),
+        (f"{prefix}/confirmed_fraction", "Confirms a right attempt"),
+        (f"{prefix}/copy_fraction_of_wrong", "Repeats a wrong answer"),
+    ]
+    return [
+        *curves.chart(
+            f"What corrections change{suffix}",
+            [mended, broken, copied, gained],
+            unit="%",
+            colors=(0, 1, 3, 2),
+        ),
+        *curves.chart(
             f"Attempt and correction{suffix}",
             [kept, mended, broken, missed],
             unit="%",
             colors=(2, 0, 1, 5),
             stacked=True,
             full_share=True,
-        )
+        ),
+        *curves.chart(
+            f"What becomes of an attempt{suffix}",
+            treatment,
+            unit="%",
+            colors=(0, 2, 3),
+            note="Shares of the corrections of wrong, of right and of wrong attempts.",
+        ),
+    ]
+
+
+def domain_charts(curves: Curves) -> list[Chart]:
+    """Accuracy and gain of each domain, where there are not more than a chart can tell apart."""
+    domains = curves.run.domains
+    if not 2 <= len(domains) <= MAX_DOMAINS:
+        return []
+    charts: list[Chart] = []
+    for layer in range(1, curves.run.num_layers + 1):
+        suffix = f" · layer {layer}" if curves.run.num_layers > 1 else ""
+        accuracies = [(f"layer{layer}/domain/{domain}/accuracy", domain) for domain in domains]
+        gains = [(f"transition/layer{layer}/domain/{domain}/delta", domain) for domain in domains]
+        charts += curves.chart(f"Accuracy by domain{suffix}", accuracies, unit="%")
+        charts += curves.chart(f"Gain of corrections by domain{suffix}", gains, unit="%")
     return charts
 
 

@@ -13,6 +13,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from mgrpo.report.alarm_table import alarms_section
 from mgrpo.report.charts import figure
 from mgrpo.report.curves import Curves, accuracy, all_charts, curve_note
 from mgrpo.report.run_data import RunData, load_run
@@ -74,6 +75,7 @@ def render(run: RunData, sample: Sample) -> str:
 {header_section(run)}
 <main id="main">
 {outcome_section(run, accuracy(curves))}
+{alarms_section(run)}
 {curves_section(run, curves)}
 {sample_section(sample)}
 {other_metrics_section(curves)}

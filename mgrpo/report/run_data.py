@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,17 @@ from typing import Any
 import yaml
 
 from mgrpo.errors import RunDirectoryError
-from mgrpo.metrics import METRICS_FILE, read_evaluations, read_metrics, rollout_paths
+from mgrpo.metrics import (
+    METRICS_FILE,
+    read_alarms,
+    read_evaluations,
+    read_metrics,
+    rollout_paths,
+)
 
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
+DOMAIN_ACCURACY = re.compile(r"layer\d+/domain/(.+)/accuracy", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +35,7 @@ class RunData:
     environment: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)  # one row per step
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
     rollouts: dict[int, Path] = field(default_factory=dict)  # step -> file
 
     @property
@@ -41,6 +50,13 @@ class RunData:
             return len(layers)
         names = {name for row in self.metrics for name in row if name.startswith("layer")}
         return len({name.split("/")[0] for name in names}) or 1
+
+    @property
+    def domains(self) -> list[str]:
+        """Domains of the data that the metrics tell apart, in alphabetical order."""
+        names = {name for row in self.metrics for name in row}
+        found = (DOMAIN_ACCURACY.fullmatch(name) for name in names)
+        return sorted({match[1] for match in found if match})
 
     @property
     def planned_steps(self) -> int | None:
@@ -97,6 +113,7 @@ def load_run(run_dir: Path | str) -> RunData:
         environment=parse_environment(run_dir / ENVIRONMENT_FILE),
         metrics=read_metrics(run_dir),
         evaluations=read_evaluations(run_dir),
+        alarms=read_alarms(run_dir),
         rollouts=rollout_paths(run_dir),
     )
 

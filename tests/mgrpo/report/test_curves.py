@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from mgrpo.metrics import MetricsLog, MetricSums
+from mgrpo.report.curves import Curves, all_charts, other_metrics
+from mgrpo.report.run_data import load_run
+from mgrpo.transitions import rollout_metrics
+from tests.mgrpo.test_transitions import completion
+
+
+def curves_of(run_dir, num_layers: int, domains: list[str]) -> Curves:
+    """A run of two equal steps: in each domain a wrong attempt whose corrections are right."""
+    completions = []
+    for domain in domains:
+        parent = None
+        for layer in range(1, num_layers + 1):
+            key = f"{domain}/{layer}"
+            completions.append(completion(layer, key, parent, layer > 1, domain=domain))
+            parent = key
+    values = MetricSums(rollout_metrics(completions, num_layers)).means()
+    with MetricsLog(run_dir, tensorboard=False) as log:
+        for step in range(2):
+            log.write(step, values)
+    return Curves(load_run(run_dir))
+
+
+def titles(curves: Curves) -> list[str]:
+    return [chart.title for chart in all_charts(curves)]
+
+
+def test_every_layer_and_the_whole_chain_have_their_transitions_over_time(tmp_path):
+    found = titles(curves_of(tmp_path, 3, ["sums"]))
+    for suffix in ("layer 2", "layer 3", "first attempt to layer 3"):
+        for title in ("What corrections change", "Attempt and correction"):
+            assert f"{title} · {suffix}" in found
+    assert "What becomes of an attempt · layer 2" in found
+
+
+def test_two_layers_have_one_set_of_transitions_and_one_layer_none(tmp_path):
+    found = titles(curves_of(tmp_path / "two", 2, ["sums"]))
+    assert found.count("What corrections change") == 1
+    assert not any("first attempt to" in title for title in found)
+    assert not any("orrection" in title for title in titles(curves_of(tmp_path / "one", 1, ["a"])))
+
+
+def test_the_gain_is_a_line_beside_what_it_is_made_of(tmp_path):
+    charts = all_charts(curves_of(tmp_path, 2, ["sums"]))
+    (chart,) = (chart for chart in charts if chart.title == "What corrections change")
+    lines = {series.label: series.values for series in chart.series}
+    assert lines["Gain"] == lines["Wrong → right"] == [1.0, 1.0]
+    assert lines["Right → wrong"] == [0.0, 0.0]
+
+
+def test_a_few_domains_have_charts(tmp_path):
+    curves = curves_of(tmp_path, 2, ["legs", "a/b <i>"])
+    charts = {chart.title: chart for chart in all_charts(curves)}
+    accuracy = charts["Accuracy by domain · layer 2"]
+    assert [series.label for series in accuracy.series] == ["a/b <i>", "legs"]
+    gain = charts["Gain of corrections by domain · layer 2"]
+    assert [series.values for series in gain.series] == [[1.0, 1.0]] * 2
+    assert "Gain of corrections by domain · layer 1" not in charts
+    assert "layer1/domain/legs/accuracy" not in other_metrics(curves)
+
+
+@pytest.mark.parametrize("number", [1, 7])
+def test_one_domain_or_very_many_have_no_charts(tmp_path, number):
+    curves = curves_of(tmp_path, 2, [f"domain{index}" for index in range(number)])
+    assert not any("by domain" in title for title in titles(curves))
+    assert ("layer1/domain/domain0/accuracy" in other_metrics(curves)) == (number > 1)
