@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,8 +72,47 @@ def choose_parents(
     if layer.parents == "wrong_first":
         shuffled.sort(key=lambda attempt: attempt.is_correct)
     elif layer.parents == "best":
-        shuffled.sort(key=lambda attempt: -attempt.reward.value if attempt.reward else 0.0)
+        if layer.all_fail != "use_any" and all_failed(usable):
+            return []
+        shuffled.sort(key=lambda attempt: (-reward_of(attempt), *tie_rank(layer, attempt)))
     return shuffled[: layer.num_parents]
+
+
+def reward_of(attempt: Completion) -> float:
+    return attempt.reward.value if attempt.reward is not None else 0.0
+
+
+def all_failed(attempts: Sequence[Completion]) -> bool:
+    """No attempt has a reward above 0."""
+    return all(reward_of(attempt) <= 0 for attempt in attempts)
+
+
+def tie_rank(layer: LayerConfig, attempt: Completion) -> tuple[float, ...]:
+    """What orders attempts of equal reward, lowest first; () leaves the order as drawn."""
+    if layer.tie_break == "first":
+        return (sample_number(attempt),)
+    if layer.tie_break == "shortest":
+        return (len(attempt.token_ids), sample_number(attempt))
+    if layer.tie_break == "highest_logprob":
+        mean = sum(attempt.rollout_logprobs) / max(1, len(attempt.rollout_logprobs))
+        return (-mean, sample_number(attempt))
+    return ()
+
+
+def sample_number(attempt: Completion) -> int:
+    """A completion's running number within its group, the last part of its id."""
+    return int(re.split(r"[#.]", attempt.completion_id)[-1])
+
+
+def falls_back_to_problem(layer: LayerConfig, attempts: Sequence[Completion]) -> bool:
+    """Must this layer answer the bare problem, since every attempt at it failed?"""
+    usable = [one for one in attempts if one.reward is not None and one.reward.is_usable]
+    return (
+        layer.parents == "best"
+        and layer.all_fail == "plain_grpo_on_q"
+        and bool(usable)
+        and all_failed(usable)
+    )
 
 
 def draw_guidance(layer: LayerConfig, rng: random.Random, *, step: int) -> list[int]:

@@ -18,9 +18,11 @@ from actors.layers import (
     choose_parents,
     correction_requests,
     draw_guidance,
+    falls_back_to_problem,
     solve_request,
     stable_seed,
 )
+from actors.plugin import RolloutPlugin
 from actors.templates import PromptBuilder
 from cluster.remote import RemoteActor
 from mgrpo.config.layers import LayerConfig
@@ -96,6 +98,7 @@ class Rollout:
         layers: the chain.
         temperature: of sampling; 0 is greedy.
         seed: of the run.
+        plugins: change or annotate what was sampled.
     """
 
     engines: dict[int, list[Engine]]
@@ -104,6 +107,7 @@ class Rollout:
     layers: Sequence[LayerConfig]
     temperature: float
     seed: int
+    plugins: Sequence[RolloutPlugin] = ()
     on_progress: ProgressCallback | None = None
     clocks: dict[int, LayerClock] = field(default_factory=dict)
 
@@ -174,6 +178,10 @@ class Rollout:
             return []
         rng = random.Random(stable_seed(self.seed, place_key(attempts[0]), number))
         requests: list[PromptRequest] = []
+        if falls_back_to_problem(layer, attempts):
+            key = f"{place_key(attempts[0])}#layer{number}"
+            first = solve_request(self.builder, self.layers[0], problem, key=key)
+            return [replace(first, num_samples=layer.group_size)]
         for parent in choose_parents(layer, attempts, rng):
             guidance_ids = draw_guidance(layer, rng, step=step)
             requests += correction_requests(self.builder, layer, problem, parent, guidance_ids)
@@ -192,27 +200,63 @@ class Rollout:
         clock = self.clocks.setdefault(number, LayerClock())
         clock.num_known += 1
         clock.began = clock.began or time.monotonic()
-        engine = min(self.engines[number], key=lambda engine: engine.num_inflight)
-        engine.num_inflight += request.num_samples
-        try:
-            samples = await engine.generate(
-                request.prompt_token_ids,
-                num_samples=request.num_samples,
-                max_tokens=self.layers[number - 1].max_completion_tokens,
-                temperature=self.temperature,
-                seed=stable_seed(self.seed, request.id_prefix, request.first_index),
-            )
-        finally:
-            engine.num_inflight -= request.num_samples
+        samples = await self.generate(
+            number,
+            request.prompt_token_ids,
+            num_samples=request.num_samples,
+            max_tokens=self.layers[number - 1].max_completion_tokens,
+            seed=stable_seed(self.seed, request.id_prefix, request.first_index),
+        )
         clock.ended = time.monotonic()
-        rewards = await self.scorer.score(problem, [sample.text for sample in samples])
+        rewards = await self.score(problem, [sample.text for sample in samples])
+        completions = [
+            self.completion(number, problem, request, index, sample, reward)
+            for index, (sample, reward) in enumerate(zip(samples, rewards, strict=True))
+        ]
+        completions = await self.with_plugins(number, problem, completions)
         clock.num_done += 1
         if self.on_progress is not None:
             self.on_progress(number, clock.num_done, clock.num_known)
-        return [
-            self.completion(number, problem, request, index, sample, reward, engine.name)
-            for index, (sample, reward) in enumerate(zip(samples, rewards, strict=True))
-        ]
+        return completions
+
+    async def generate(
+        self,
+        layer: int,
+        prompt_token_ids: list[int],
+        *,
+        num_samples: int,
+        max_tokens: int,
+        seed: int,
+    ) -> list[Sample]:
+        """Sample from the least busy engine of a layer; samples are stamped with its name."""
+        engine = min(self.engines[layer], key=lambda engine: engine.num_inflight)
+        engine.num_inflight += num_samples
+        try:
+            samples = await engine.generate(
+                prompt_token_ids,
+                num_samples=num_samples,
+                max_tokens=max_tokens,
+                temperature=self.temperature,
+                seed=seed,
+            )
+        finally:
+            engine.num_inflight -= num_samples
+        return [replace(sample, engine=engine.name) for sample in samples]
+
+    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+        """What the checks say of some texts."""
+        return await self.scorer.score(problem, texts)
+
+    async def with_plugins(
+        self, layer: int, problem: Problem, completions: list[Completion]
+    ) -> list[Completion]:
+        """One prompt's completions as the plug-ins leave them."""
+        plugins = [plugin for plugin in self.plugins if layer in plugin.layers]
+        for plugin in plugins:
+            completions = await plugin.after_sampling(self, layer, problem, completions)
+        for plugin in plugins:
+            completions = [plugin.annotate(self, completion) for completion in completions]
+        return completions
 
     def completion(
         self,
@@ -222,7 +266,6 @@ class Rollout:
         index: int,
         sample: Sample,
         reward: Reward,
-        engine_name: str,
     ) -> Completion:
         return Completion(
             completion_id=f"{request.id_prefix}{request.first_index + index}",
@@ -239,7 +282,7 @@ class Rollout:
             text=sample.text,
             prompt_text=problem.question if number == 1 else "",
             guidance_id=request.guidance_id,
-            engine=engine_name,
+            engine=sample.engine,
             reward=reward,
         )
 

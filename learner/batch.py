@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,26 +25,30 @@ from learner.advantages import (
     group_advantages,
     improvement_advantages,
 )
+from learner.columns import Metrics, StepBatch
 from learner.denominators import token_weights
-from learner.selection import Judged, select_layer
+from learner.plugin import LearnerPlugin
+from learner.selection import Judged, group_of, select_layer
 from mgrpo.config import AdvantageConfig, LayerConfig, ObjectiveConfig
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Verdict
 
-Metrics = dict[str, tuple[float, float]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRow:
-    """One completion that trains."""
+    """One completion that trains. T: its tokens."""
 
     completion_id: str
     layer: int
     prompt_token_ids: list[int]
-    token_ids: list[int]  # [T], the tokens that train
+    token_ids: list[int]  # [T]
     rollout_logprobs: list[float]  # [T], nats
-    advantage: float
-    token_weight: float  # factor on each of its token losses: loss_weight / denominators
+    advantages: list[float]  # [T]
+    token_weights: list[float]  # [T] factors on token losses: loss_weight / denominators
+    entropy_weights: list[float] | None = None  # [T] factors on token entropies; None: all 0
+    is_sampled: list[bool] | None = None  # [T] false has no rollout_logprob; None: all were
+    is_replayed: bool = False  # sampled by an older policy: the ratio is against rollout_logprobs
+    kl_weight: float = 0.0
 
     @property
     def input_token_ids(self) -> list[int]:
@@ -55,6 +59,12 @@ class TrainingRow:
     def num_input_tokens(self) -> int:
         return len(self.prompt_token_ids) + len(self.token_ids) - 1
 
+    @property
+    def has_signal(self) -> bool:
+        """False where loss and gradient are exactly 0."""
+        policy = any(a * w != 0 for a, w in zip(self.advantages, self.token_weights, strict=True))
+        return policy or self.kl_weight > 0 or self.entropy_weights is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingBatch:
@@ -64,6 +74,7 @@ class TrainingBatch:
     verdicts: list[Verdict]  # one per completion, in the order given
     metrics: Metrics  # name: (sum, count)
     notes: list[str]  # for people: settings that took the signal away
+    all_rows: list[TrainingRow]  # of every completion, in the order given
 
 
 def build_batch(
@@ -72,40 +83,154 @@ def build_batch(
     objective: ObjectiveConfig,
     *,
     context: Sequence[Completion] = (),
+    plugins: Sequence[LearnerPlugin] = (),
+    signals: Mapping[str, Tensor] | None = None,
+    step: int = 0,
 ) -> TrainingBatch:
     """Turn one step's scored completions into weighted training rows.
 
     Args:
         completions: of any layers, each scored. Groups must be whole.
         layers: the chain; a completion's `layer` is 1 for the first.
-        objective: advantage and KL settings. Selected rows with advantage 0 are dropped when
-            there is no KL penalty, since their loss and its gradient are exactly 0.
+        objective: advantage and KL settings. Selected rows without any signal are dropped,
+            since their loss and its gradient are exactly 0.
         context: parents that do not train now but that corrections may be compared with.
+        plugins: called in this order within each hook (see `learner.plugin`).
+        signals: what the plug-ins require, by name.
+        step: for plug-ins whose settings follow a schedule.
 
     Raises:
         LearnerError: a completion is unscored, inconsistent, given twice, or of an unknown layer.
     """
     check_completions(completions, num_layers=len(layers))
+    batch = step_batch(completions, layers, context=context, signals=signals, step=step)
+    for plugin in plugins:
+        batch.signals |= plugin.measure(batch)
+    completions = shaped(batch, plugins)
     parents = {one.completion_id: one for one in (*context, *completions)}
-    rows: list[TrainingRow] = []
     metrics: Metrics = {}
     notes: list[str] = []
-    verdicts: dict[str, Verdict] = {}
+    judged: list[Judged | None] = [None] * len(completions)
+    advantages, weights = batch.rows([0.0] * len(completions)), batch.rows([0.0] * len(completions))
     for number, layer in enumerate(layers, start=1):
-        members = [one for one in completions if one.layer == number]
-        if not members:
+        places = [place for place, one in enumerate(completions) if one.layer == number]
+        if not places:
             continue
-        judged = select_layer(members, parents, layer)
-        advantages = layer_advantages(judged, number, layer, objective.advantage)
-        weights = token_weights(judged, layer)
-        metrics |= layer_metrics(judged, advantages, number)
-        notes += layer_notes(judged, advantages, number, layer)
-        for one, advantage, weight in zip(judged, advantages, weights, strict=True):
-            verdicts[one.completion.completion_id] = verdict(one, advantage)
-            if one.is_selected and (advantage != 0 or objective.kl.weight > 0):
-                rows.append(training_row(one.completion, advantage, weight))
-    ordered = [verdicts[one.completion_id] for one in completions]
-    return TrainingBatch(rows=rows, verdicts=ordered, metrics=metrics, notes=notes)
+        members = select_layer([completions[place] for place in places], parents, layer)
+        layer_values = layer_advantages(members, number, layer, objective.advantage)
+        metrics |= layer_metrics(members, layer_values, number)
+        notes += layer_notes(members, layer_values, number, layer)
+        advantages[places] = batch.rows(layer_values)
+        weights[places] = batch.rows(token_weights(members, layer))
+        for place, member in zip(places, members, strict=True):
+            judged[place] = member
+    rows, verdicts = [], []
+    token_rows = training_rows(batch, layers, objective, plugins, advantages, weights)
+    for one, row in zip(judged, token_rows, strict=True):
+        assert one is not None, "check_completions knows every layer"
+        verdicts.append(verdict(one, row))
+        if one.is_selected and row.has_signal:
+            rows.append(row)
+    return TrainingBatch(
+        rows=rows,
+        verdicts=verdicts,
+        metrics=metrics | batch.metrics,
+        notes=notes,
+        all_rows=token_rows,
+    )
+
+
+def step_batch(
+    completions: Sequence[Completion],
+    layers: Sequence[LayerConfig],
+    *,
+    context: Sequence[Completion] = (),
+    signals: Mapping[str, Tensor] | None = None,
+    step: int = 0,
+) -> StepBatch:
+    """The completions as columns."""
+    return StepBatch(
+        completions=completions,
+        parents={one.completion_id: one for one in (*context, *completions)},
+        groups=[(one.layer, group_of(one, layers[one.layer - 1])) for one in completions],
+        step=step,
+        signals=dict(signals or {}),
+    )
+
+
+def shaped(batch: StepBatch, plugins: Sequence[LearnerPlugin]) -> list[Completion]:
+    """The completions with the reward values that plug-ins make of theirs.
+
+    Whether an answer is right stays as the checks had it, and failed checks stay failed.
+    """
+    rewards = batch.rewards
+    for plugin in plugins:
+        changed = plugin.shape_rewards(batch, rewards)
+        rewards = torch.where(batch.in_layers(plugin.layers), changed, rewards)
+    if torch.equal(rewards, batch.rewards):
+        return list(batch.completions)
+    result = []
+    for one, value in zip(batch.completions, rewards.tolist(), strict=True):
+        if one.reward is None or value == one.reward.value:
+            result.append(one)
+            continue
+        if not math.isfinite(value):
+            raise LearnerError(
+                f"The shaped reward of completion {one.completion_id} is {value}: a plug-in's "
+                "shape_rewards must return finite numbers."
+            )
+        result.append(replace(one, reward=replace(one.reward, value=value)))
+    return result
+
+
+def training_rows(
+    batch: StepBatch,
+    layers: Sequence[LayerConfig],
+    objective: ObjectiveConfig,
+    plugins: Sequence[LearnerPlugin],
+    row_advantages: Tensor,
+    row_weights: Tensor,
+) -> list[TrainingRow]:
+    """Every completion as a row, from [N] advantages and [N] weights to those of its tokens."""
+    advantages, weights = batch.spread(row_advantages), batch.spread(row_weights)
+    weights = weights * batch.is_trained
+    entropy_weights = torch.zeros_like(weights)
+    for plugin in plugins:
+        here = batch.spread(batch.in_layers(plugin.layers))
+        advantages = torch.where(here, plugin.transform_advantages(batch, advantages), advantages)
+    for plugin in plugins:
+        here = batch.spread(batch.in_layers(plugin.layers))
+        weights = torch.where(here, weights * plugin.weigh_tokens(batch, advantages), weights)
+    for plugin in plugins:
+        here = batch.spread(batch.in_layers(plugin.layers))
+        added = plugin.weigh_entropy(batch, advantages, weights)
+        entropy_weights = entropy_weights + torch.where(here, added, 0.0)
+    lengths = batch.lengths.tolist()
+    columns = [
+        [part.tolist() for part in column.split(lengths)]
+        for column in (advantages, weights, entropy_weights)
+    ]
+    return [
+        TrainingRow(
+            completion_id=one.completion_id,
+            layer=one.layer,
+            prompt_token_ids=one.prompt_token_ids,
+            token_ids=one.token_ids,
+            rollout_logprobs=one.rollout_logprobs,
+            advantages=own_advantages,
+            token_weights=own_weights,
+            entropy_weights=own_entropy_weights if any(own_entropy_weights) else None,
+            is_sampled=one.sampled_mask,
+            kl_weight=kl_weight_of(layers[one.layer - 1], objective),
+        )
+        for one, own_advantages, own_weights, own_entropy_weights in zip(
+            batch.completions, *columns, strict=True
+        )
+    ]
+
+
+def kl_weight_of(layer: LayerConfig, objective: ObjectiveConfig) -> float:
+    return objective.kl.weight if layer.kl_weight is None else layer.kl_weight
 
 
 def check_completions(completions: Sequence[Completion], *, num_layers: int) -> None:
@@ -175,6 +300,10 @@ def member_advantages(
     rewards = reward_values(members)
     if layer.advantage == "improvement":
         return improvement_advantages(rewards, parent_reward_values(members))
+    if layer.advantage == "raw_reward":
+        return rewards
+    if layer.advantage == "none":
+        return torch.zeros_like(rewards)
     if len(members) < 2:
         return torch.zeros_like(rewards)
     return group_advantages(
@@ -230,22 +359,10 @@ def layer_notes(
     ]
 
 
-def verdict(one: Judged, advantage: float) -> Verdict:
+def verdict(one: Judged, row: TrainingRow) -> Verdict:
     return Verdict(
         completion_id=one.completion.completion_id,
-        advantage=advantage,
+        advantage=sum(row.advantages) / max(1, len(row.advantages)),
         selected=one.is_selected,
         reason=one.reason,
-    )
-
-
-def training_row(completion: Completion, advantage: float, token_weight: float) -> TrainingRow:
-    return TrainingRow(
-        completion_id=completion.completion_id,
-        layer=completion.layer,
-        prompt_token_ids=completion.prompt_token_ids,
-        token_ids=completion.token_ids,
-        rollout_logprobs=completion.rollout_logprobs,
-        advantage=advantage,
-        token_weight=token_weight,
     )

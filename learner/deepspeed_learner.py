@@ -26,11 +26,14 @@ from learner.batch import build_batch
 from learner.deepspeed_config import effective_zero_stage, engine_config, reference_config
 from learner.export import write_policy
 from learner.logprobs import PolicyModel
+from learner.plugin import LearnerPlugin
 from learner.policy_loading import check_output_layer, check_prefix_tree, load_policy
+from learner.replay import replayed_rows
 from learner.trainer import Trainer
 from mgrpo.config import RunConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
-from mgrpo.types import Completion, UpdateResult
+from mgrpo.plugin import load_plugins
+from mgrpo.types import Completion, Replayed, UpdateResult
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class DeepSpeedLearner:
         self.config, self.rank, self.num_ranks = config, rank, num_ranks
         self.model_dir = model_dir
         self.policy_version = 0
+        self.plugins = load_plugins(config, LearnerPlugin)
         self.settings = config.learner
         self.device = use_device(device, rank)
         self._is_bf16 = is_bfloat16(self.settings.dtype, device)
@@ -96,32 +100,61 @@ class DeepSpeedLearner:
             num_ranks=num_ranks,
             device=self.device,
         )
+        for plugin in self.plugins:
+            plugin.start(self.device)
 
     def update(
-        self, completions: list[Completion], context: Sequence[Completion] = ()
+        self,
+        completions: list[Completion],
+        context: Sequence[Completion] = (),
+        *,
+        step: int = 0,
+        replayed: Sequence[Replayed] = (),
     ) -> UpdateResult | None:
         """Train on one step's completions; rank 0 returns what happened, others None.
 
         Args:
             completions: all of the step, scored, groups whole, the same list on every rank.
-            context: parents that corrections are compared with but that do not train now
-                (update_order: sequential).
+            context: parents that corrections are compared with but that do not train now.
+            step: of the run, for what changes on the way.
+            replayed: corrections of earlier steps that train again.
 
         Raises:
             LearnerError: the completions are inconsistent, or the loss or gradient is not
                 finite; the weights are then as before.
         """
-        batch = build_batch(completions, self.config.layers, self.config.objective, context=context)
+        config = self.config.at_step(step)
+        batch = build_batch(
+            completions,
+            config.layers,
+            config.objective,
+            context=context,
+            plugins=self.plugins,
+            signals=self._measure(completions, config),
+            step=step,
+        )
         if self.rank == 0:
             for note in batch.notes:
                 logger.warning(note)
-        metrics = {**batch.metrics, **self._trainer.train(batch.rows, self.policy_version)}
+        rows = batch.rows + replayed_rows(replayed, config.objective)
+        metrics = {
+            **batch.metrics,
+            **self._trainer.train(rows, self.policy_version, config.objective),
+        }
         self.policy_version += 1
         if self.rank != 0:
             return None
         return UpdateResult(
             policy_version=self.policy_version, metrics=metrics, verdicts=batch.verdicts
         )
+
+    def _measure(self, completions: list[Completion], config: RunConfig) -> dict[str, Tensor]:
+        """The signals that plug-ins require, with one more forward pass if there are any."""
+        wanted = sorted(set().union(*(plugin.wanted_signals() for plugin in self.plugins)))
+        if not wanted:
+            return {}
+        rows = build_batch(completions, config.layers, config.objective).all_rows
+        return self._trainer.measure(rows, wanted)
 
     @torch.no_grad()
     def probe_logprobs(self, token_ids: list[int]) -> list[float]:
@@ -294,7 +327,7 @@ class DeepSpeedLearner:
 
     def _load_reference(self, reference_dir: str) -> Any:
         """The frozen policy of the KL penalty, sharded where the policy's weights are."""
-        if self.config.objective.kl.weight == 0:
+        if self.config.max_kl_weight == 0:
             return None
         reference = self._load(reference_dir).requires_grad_(False)
         if self._zero_stage < 3:

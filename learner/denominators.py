@@ -21,7 +21,8 @@ def token_weights(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:
 
     where "rows" are, by `LayerConfig.denominator`, all usable completions sampled, those
     retained, or those retained of the same parent; in that last case the result is averaged
-    over the parents that retain any. Completions that do not train get 0.
+    over the parents that retain any. Completions that do not train get 0. Tokens count where
+    `train_mask` lets them train.
     """
     families: dict[str, list[Judged]] = defaultdict(list)
     for one in judged:
@@ -35,7 +36,9 @@ def token_weights(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:
             weights.append(0.0)
             continue
         key = one.parent_key if layer.denominator == "per_parent" else ""
-        own_length = len(one.completion.token_ids) if layer.aggregation == "seq_mean" else 1
+        own_length = (
+            max(1, one.completion.num_trained_tokens) if layer.aggregation == "seq_mean" else 1
+        )
         weights.append(layer.loss_weight / (scales[key] * len(families) * own_length))
     return weights
 
@@ -43,7 +46,7 @@ def token_weights(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:
 def family_scale(members: Sequence[Judged], layer: LayerConfig) -> float:
     """What the summed losses of these rows are divided by, apart from a row's own length."""
     if layer.aggregation == "token_mean":
-        return sum(len(one.completion.token_ids) for one in members)
+        return max(1, sum(one.completion.num_trained_tokens for one in members))
     if layer.aggregation == "fixed_length":
         return len(members) * layer.max_completion_tokens
     return len(members)

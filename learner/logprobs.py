@@ -86,7 +86,7 @@ class PolicyModel(nn.Module):
             prefix_tree: only for a model that `merges_prefixes`.
 
         Returns:
-            [N] float32 log-probabilities with gradient and [N] float32 entropies without.
+            [N] float32 log-probabilities and [N] float32 entropies, both with gradient.
         """
         decoder = self.causal_lm.get_decoder()
         tree: dict[str, Any] = {}
@@ -113,7 +113,7 @@ def token_logprobs(
 
     Returns:
         [N] float32 log-probabilities, and the [N] float32 entropies of the same
-        distributions, in nats, which carry no gradient.
+        distributions, in nats. Both carry a gradient.
     """
     return _TokenLogprobs.apply(hidden, weight, bias, target_ids, temperature, chunk_tokens)
 
@@ -126,7 +126,8 @@ def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperatur
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """d logprob / d logits = (onehot(target) - softmax) / temperature."""
+    """d logprob / d logits = (onehot(target) - p) / temperature and
+    d entropy / d logits = -p (log p + entropy) / temperature, with p the softmax."""
 
     @staticmethod
     def forward(
@@ -152,16 +153,16 @@ class _TokenLogprobs(torch.autograd.Function):
             logprobs.append(chosen - log_normaliser)
             entropies.append(log_normaliser - mean_logit)
             log_normalisers.append(log_normaliser)
-        ctx.save_for_backward(hidden, weight, bias, target_ids, torch.cat(log_normalisers))
-        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
         entropy = torch.cat(entropies)
-        ctx.mark_non_differentiable(entropy)
+        ctx.save_for_backward(hidden, weight, bias, target_ids, torch.cat(log_normalisers), entropy)
+        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        ctx.set_materialize_grads(False)  # an unused entropy must cost nothing
         return torch.cat(logprobs), entropy
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_logprobs = grads[0]  # [N]; the entropy's gradient is not used
-        hidden, weight, bias, target_ids, log_normalisers = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_logprobs, grad_entropy = grads  # [N] each, or None where it was not used
+        hidden, weight, bias, target_ids, log_normalisers, entropy = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         # Summed in float32 whatever the model's type: chunks must not cost precision.
         wide = torch.promote_types(weight.dtype, torch.float32)
@@ -170,11 +171,17 @@ class _TokenLogprobs(torch.autograd.Function):
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
         for start in range(0, len(hidden), ctx.chunk_tokens):
             here = slice(start, start + ctx.chunk_tokens)
-            grad = chunk_logits(hidden[here], weight, bias, ctx.temperature)
-            grad.sub_(log_normalisers[here, None]).exp_()  # the probabilities
-            scale = grad_logprobs[here, None] / ctx.temperature
-            grad.mul_(-scale)
-            grad.scatter_add_(1, target_ids[here, None], scale)
+            log_probs = chunk_logits(hidden[here], weight, bias, ctx.temperature)
+            log_probs.sub_(log_normalisers[here, None])
+            factors = torch.zeros_like(log_normalisers[here, None])
+            if grad_logprobs is not None:
+                factors = grad_logprobs[here, None]
+            if grad_entropy is not None:
+                factors = factors + (log_probs + entropy[here, None]) * grad_entropy[here, None]
+            grad = log_probs.exp_().mul_(-factors)
+            if grad_logprobs is not None:
+                grad.scatter_add_(1, target_ids[here, None], grad_logprobs[here, None])
+            grad.div_(ctx.temperature)
             grad = grad.to(weight.dtype)
             grad_hidden[here] = grad @ weight
             if needs_weight:

@@ -116,7 +116,7 @@ def token_losses(
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     dual_clip: float | None = None,
-    kl_weight: float = 0.0,
+    kl_weight: Tensor | float = 0.0,
     kl_estimator: KlEstimator = "k3",
 ) -> Tensor:
     """-weights * clipped objective + kl_weight * KL, per token.
@@ -133,7 +133,7 @@ def token_losses(
         dual_clip=dual_clip,
     )
     losses = -weights * objective
-    if ref_logprobs is None or kl_weight == 0:
+    if ref_logprobs is None:
         return losses
     return losses + kl_weight * kl_penalty(policy_logprobs, ref_logprobs, estimator=kl_estimator)
 

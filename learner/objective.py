@@ -15,12 +15,13 @@ def microbatch_loss(
     policy_logprobs: Tensor,
     old_logprobs: Tensor,
     ref_logprobs: Tensor | None,
+    entropies: Tensor,
     objective: ObjectiveConfig,
 ) -> Tensor:
     """This micro-batch's share of the step's loss, a scalar.
 
-    All log-probabilities are [N], of the micro-batch's trained tokens at the sampling
-    temperature. An empty micro-batch gives an exact 0 that still has every gradient.
+    All values are [N], of the micro-batch's trained tokens at the sampling temperature. An empty
+    micro-batch gives an exact 0 that still has every gradient.
     """
     if microbatch.is_empty:
         return policy_logprobs.sum() * 0.0
@@ -33,21 +34,32 @@ def microbatch_loss(
         clip_low=objective.clip_low,
         clip_high=objective.clip_high,
         dual_clip=objective.dual_clip,
-        kl_weight=objective.kl.weight,
+        kl_weight=microbatch.kl_weights,
         kl_estimator=objective.kl.estimator,
     )
-    return (losses * microbatch.token_weights).sum()
+    loss = (losses * microbatch.token_weights).sum()
+    if microbatch.entropy_weights is None:
+        return loss
+    return loss + (entropies * microbatch.entropy_weights).sum()
+
+
+def old_logprobs_of(microbatch: Microbatch, own_logprobs: Tensor) -> Tensor:
+    """[N] log-probabilities of the policy that sampled: the learner's own for this step's tokens,
+    those recorded while sampling for tokens of earlier steps."""
+    is_recorded = microbatch.is_replayed & microbatch.is_sampled
+    return torch.where(is_recorded, microbatch.rollout_logprobs, own_logprobs)
 
 
 def correction_weights(
     microbatch: Microbatch, old_logprobs: Tensor, objective: ObjectiveConfig
 ) -> Tensor:
-    """[N] importance weights, or ones where the recipe turns them off."""
+    """[N] importance weights; 1 where the recipe turns them off or no engine sampled the token."""
     if objective.importance.mode == "off":
         return torch.ones_like(microbatch.rollout_logprobs)
-    return importance_weights(
+    weights = importance_weights(
         old_logprobs, microbatch.rollout_logprobs, cap=objective.importance.cap
     )
+    return torch.where(microbatch.is_sampled, weights, 1.0)
 
 
 @torch.no_grad()
@@ -61,7 +73,9 @@ def token_measurements(
 ) -> dict[str, Tensor]:
     """[N] values behind the metrics that are means over trained tokens."""
     cap = objective.importance.cap
-    uncapped = importance_weights(old_logprobs, microbatch.rollout_logprobs, cap=float("inf"))
+    # Tokens that no engine sampled have nothing to be compared with.
+    rollout_logprobs = torch.where(microbatch.is_sampled, microbatch.rollout_logprobs, old_logprobs)
+    uncapped = importance_weights(old_logprobs, rollout_logprobs, cap=float("inf"))
     measured = {
         "learner/entropy": entropies,
         "learner/clip_fraction": is_clipped(
@@ -72,7 +86,7 @@ def token_measurements(
             clip_high=objective.clip_high,
             dual_clip=objective.dual_clip,
         ),
-        "mismatch/logprob_gap_mean": (old_logprobs - microbatch.rollout_logprobs).abs(),
+        "mismatch/logprob_gap_mean": (old_logprobs - rollout_logprobs).abs(),
         "mismatch/importance_weight_mean": uncapped.clamp(max=cap),
         "mismatch/importance_capped_fraction": uncapped > cap,
     }

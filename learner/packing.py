@@ -8,7 +8,7 @@ no attention mask is needed and the fast kernels apply.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,10 @@ class Microbatch:
     rollout_logprobs: Tensor  # [N] float32
     advantages: Tensor  # [N] float32
     token_weights: Tensor  # [N] float32
+    kl_weights: Tensor  # [N] float32
+    entropy_weights: Tensor | None  # [N] float32; None: all 0
+    is_sampled: Tensor  # [N] bool: false has no rollout_logprob
+    is_replayed: Tensor  # [N] bool: the ratio is against rollout_logprobs
     num_row_tokens: int  # that its rows have, repeated prefixes included, padding not
 
     @property
@@ -122,8 +126,8 @@ DUMMY_ROW = TrainingRow(
     prompt_token_ids=[PAD_TOKEN_ID],
     token_ids=[PAD_TOKEN_ID],
     rollout_logprobs=[0.0],
-    advantage=0.0,
-    token_weight=0.0,
+    advantages=[0.0],
+    token_weights=[0.0],
 )
 
 
@@ -152,21 +156,30 @@ def collate(
         first = len(row.prompt_token_ids) - 1
         positions += path[first : first + len(row.token_ids)]
     counts = torch.tensor([len(row.token_ids) for row in rows])
+
+    def flat(columns: Iterable[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor([value for part in columns for value in part], dtype=dtype).to(device)
+
+    def spread(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(values, dtype=dtype).repeat_interleave(counts).to(device)
+
+    has_entropy_term = any(row.entropy_weights is not None for row in rows)
     return Microbatch(
         completion_ids=completion_ids,
         input_ids=input_ids,
         prefix_tree=tree,
         positions=torch.tensor(positions).to(device),
-        target_ids=torch.tensor([token for row in rows for token in row.token_ids]).to(device),
-        rollout_logprobs=torch.tensor(
-            [value for row in rows for value in row.rollout_logprobs], dtype=torch.float32
-        ).to(device),
-        advantages=spread([row.advantage for row in rows], counts).to(device),
-        token_weights=spread([row.token_weight for row in rows], counts).to(device),
+        target_ids=flat((row.token_ids for row in rows), torch.int64),
+        rollout_logprobs=flat(row.rollout_logprobs for row in rows),
+        advantages=flat(row.advantages for row in rows),
+        token_weights=flat(row.token_weights for row in rows),
+        kl_weights=spread([row.kl_weight for row in rows]),
+        entropy_weights=flat(row.entropy_weights or [0.0] * len(row.token_ids) for row in rows)
+        if has_entropy_term
+        else None,
+        is_sampled=flat(
+            (row.is_sampled or [True] * len(row.token_ids) for row in rows), torch.bool
+        ),
+        is_replayed=spread([row.is_replayed for row in rows], torch.bool),
         num_row_tokens=sum(len(one) for one in inputs),
     )
-
-
-def spread(values: Sequence[float], counts: Tensor) -> Tensor:
-    """Repeat each row's value once per trained token: [rows] -> [N] float32."""
-    return torch.tensor(values, dtype=torch.float32).repeat_interleave(counts)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.address import free_port, own_address
 from mgrpo.config import RunConfig
-from mgrpo.types import Completion, UpdateResult
+from mgrpo.types import Completion, Replayed, UpdateResult
 
 if TYPE_CHECKING:
     from cluster.weights import EngineClient
@@ -74,10 +74,14 @@ class LearnerRank:
         )
 
     def update(
-        self, completions: list[Completion], context: list[Completion]
+        self,
+        completions: list[Completion],
+        context: list[Completion],
+        step: int,
+        replayed: list[Replayed],
     ) -> UpdateResult | None:
-        """One update of the policy; rank 0 reports. `context`: parents that do not train now."""
-        return self.learner.update(completions, context)
+        """One update of the policy; rank 0 reports (see DeepSpeedLearner.update)."""
+        return self.learner.update(completions, context, step=step, replayed=replayed)
 
     def send_weights(self, policy_version: int) -> dict[str, int]:
         """Broadcast to every engine. Returns the checksum of each tensor as sent (rank 0)."""

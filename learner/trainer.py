@@ -7,18 +7,21 @@ here depends on how weights and optimizer are sharded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
-from learner.batch import Metrics, TrainingRow
-from learner.objective import microbatch_loss, token_measurements
+from learner.batch import TrainingRow
+from learner.columns import Metrics
+from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
 from learner.packing import Microbatch, collate, plan_ranks
 from learner.schedule import learning_rate_at
 from learner.update_metrics import UpdateSums, gap_metrics, gather_values, merge
-from mgrpo.config import RunConfig
+from mgrpo.config import ObjectiveConfig, RunConfig
 from mgrpo.errors import LearnerError
 
 
@@ -51,26 +54,26 @@ class Trainer:
         for parameter in engine.module.parameters():
             parameter.register_hook(self._probe_gradient)
 
-    def train(self, rows: Sequence[TrainingRow], policy_version: int) -> Metrics:
+    def train(
+        self,
+        rows: Sequence[TrainingRow],
+        policy_version: int,
+        objective: ObjectiveConfig | None = None,
+    ) -> Metrics:
         """All passes over one step's rows. Without rows the optimizer is left alone.
+
+        Args:
+            objective: this step's, where a phase changes it.
 
         Raises:
             LearnerError: the loss or the gradient is not finite.
         """
         if not rows:
             return {"learner/skipped_updates": (1.0, 1.0)}
+        self.objective = objective or self.config.objective
         metrics: Metrics = {"learner/skipped_updates": (0.0, 1.0)}
-        merge_prefixes = self.engine.module.merges_prefixes
-        plans = plan_ranks(
-            rows,
-            num_ranks=self.num_ranks,
-            budget_tokens=self.settings.microbatch_tokens,
-            merge_prefixes=merge_prefixes,
-        )
-        microbatches = [
-            collate([rows[index] for index in indices], self.device, merge_prefixes=merge_prefixes)
-            for indices in plans[self.rank]
-        ]
+        plans = self._plan(rows)
+        microbatches = self._collate(rows, plans)
         learning_rate = self._set_learning_rate(policy_version)
         old_logprobs = None
         if self.objective.updates_per_rollout > 1:
@@ -89,6 +92,59 @@ class Trainer:
                 metrics |= gap_metrics(gather_values(gaps, counts))
         return metrics
 
+    @torch.no_grad()
+    def measure(self, rows: Sequence[TrainingRow], wanted: Collection[str]) -> dict[str, Tensor]:
+        """Signals of every token under the present weights, the same on every rank.
+
+        Args:
+            rows: of the whole step, each with at least one token.
+            wanted: of "entropies" and "policy_logprobs".
+
+        Returns:
+            By name, [M] float64 on the CPU: the rows' tokens end to end.
+        """
+        plans = self._plan(rows)
+        first_tokens = [0, *accumulate(len(row.token_ids) for row in rows)]
+        measured = {
+            name: torch.zeros(first_tokens[-1], dtype=torch.float64, device=self.device)
+            for name in wanted
+        }
+        for indices, microbatch in zip(plans[self.rank], self._collate(rows, plans), strict=True):
+            logprobs, entropies = self._call(self.engine, microbatch)
+            if microbatch.is_empty:
+                continue
+            places = [
+                place
+                for index in indices
+                for place in range(first_tokens[index], first_tokens[index + 1])
+            ]
+            for name in measured:
+                values = entropies if name == "entropies" else logprobs
+                measured[name][places] = values.double()
+        for values in measured.values():
+            dist.all_reduce(values)
+        return {name: values.cpu() for name, values in measured.items()}
+
+    def _plan(self, rows: Sequence[TrainingRow]) -> list[list[list[int]]]:
+        return plan_ranks(
+            rows,
+            num_ranks=self.num_ranks,
+            budget_tokens=self.settings.microbatch_tokens,
+            merge_prefixes=self.engine.module.merges_prefixes,
+        )
+
+    def _collate(
+        self, rows: Sequence[TrainingRow], plans: list[list[list[int]]]
+    ) -> list[Microbatch]:
+        return [
+            collate(
+                [rows[index] for index in indices],
+                self.device,
+                merge_prefixes=self.engine.module.merges_prefixes,
+            )
+            for indices in plans[self.rank]
+        ]
+
     def _accumulate(
         self, microbatches: Sequence[Microbatch], old_logprobs: Sequence[Tensor] | None
     ) -> tuple[UpdateSums, Tensor]:
@@ -103,13 +159,16 @@ class Trainer:
             ref_logprobs = self._reference_logprobs(microbatch)
             logprobs, entropies = self._call(self.engine, microbatch)
             # With one pass the old policy is the current one: the ratio is exactly 1.
-            old = logprobs.detach() if old_logprobs is None else old_logprobs[number]
-            loss = microbatch_loss(microbatch, logprobs, old, ref_logprobs, self.objective)
+            own = logprobs.detach() if old_logprobs is None else old_logprobs[number]
+            old = old_logprobs_of(microbatch, own)
+            loss = microbatch_loss(
+                microbatch, logprobs, old, ref_logprobs, entropies, self.objective
+            )
             self.engine.backward(loss * self.num_ranks)
             if microbatch.is_empty:
                 continue
             measured = token_measurements(
-                microbatch, logprobs.detach(), old, ref_logprobs, entropies, self.objective
+                microbatch, logprobs.detach(), old, ref_logprobs, entropies.detach(), self.objective
             )
             for name, values in measured.items():
                 sums.add_tokens(name, values)

@@ -7,6 +7,7 @@ problems -> layer-1 engines -> checks -> layer-2 engines -> checks -> learner
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from actors.rollout import ProgressCallback, place_key, with_verdicts
 from cluster.remote import wait_for
 from mgrpo.config import RunConfig
 from mgrpo.config.load import save_recipe
+from mgrpo.correction_buffer import CorrectionBuffer
 from mgrpo.environment import write_environment
+from mgrpo.error_pool import ErrorPool
 from mgrpo.errors import LearnerError, RunInterrupted
 from mgrpo.evaluate import evaluate, evaluation_row
 from mgrpo.metrics import MetricsLog, MetricSums, read_evaluations
@@ -26,6 +29,7 @@ from mgrpo.progress import TrainProgress, print_before_after
 from mgrpo.report import write_report
 from mgrpo.sampler import ShufflingSampler
 from mgrpo.signals import signals_as_errors
+from mgrpo.step_orders import STEP_ORDERS
 from mgrpo.system import System, start_system
 from mgrpo.transitions import rollout_metrics
 from mgrpo.types import Completion, Problem, UpdateResult
@@ -44,6 +48,15 @@ class Run:
     progress: TrainProgress
     policy_version: int = 0
 
+    def __post_init__(self) -> None:
+        objective = self.config.objective
+        self.error_pool = ErrorPool(objective.error_pool)
+        self.corrections = (
+            CorrectionBuffer(objective.correction_buffer, self.config.seed)
+            if objective.correction_buffer is not None
+            else None
+        )
+
     # --- the parts of a step ---
 
     def take_problems(self) -> list[Problem]:
@@ -60,7 +73,10 @@ class Run:
         attempts: Sequence[Completion] = (),
     ) -> list[Completion]:
         """Sample and score some layers (all by default) for a step's problems."""
-        rollout = self.system.rollout
+        config = self.config.at_step(step)
+        rollout = dataclasses.replace(
+            self.system.rollout, layers=config.layers, temperature=config.sampling.temperature
+        )
         layers = layers or range(1, len(self.config.layers) + 1)
         began = time.monotonic()
         completions = asyncio.run(
@@ -81,6 +97,7 @@ class Run:
 
     def update(
         self,
+        step: int,
         completions: Sequence[Completion],
         sums: MetricSums,
         *,
@@ -88,14 +105,15 @@ class Run:
     ) -> list[Completion]:
         """One update of the policy; the completions come back with what was decided of each.
 
-        `parents` are known to the update but do not train in it (sequential order).
+        `parents` are known to the update but do not train in it.
         """
         self.progress.phase("learner · update")
         began = time.monotonic()
         deadline_s = self.config.cluster.deadlines.update_s
+        replayed = self.corrections.draw(step, self.policy_version) if self.corrections else []
         results: list[UpdateResult] = wait_for(
             [
-                (rank, rank.submit("update", list(completions), list(parents)))
+                (rank, rank.submit("update", list(completions), list(parents), step, replayed))
                 for rank in self.system.learner
             ],
             doing="update the policy",
@@ -109,7 +127,12 @@ class Run:
         sums.merge(result.metrics)
         sums.add("seconds/update", time.monotonic() - began)
         verdicts = {v.completion_id: (v.advantage, v.selected, v.reason) for v in result.verdicts}
-        return with_verdicts(completions, verdicts)
+        decided = with_verdicts(completions, verdicts)
+        if self.corrections is not None:
+            sums.add("correction_buffer/replayed", len(replayed))
+            self.corrections.add(decided)
+            sums.add("correction_buffer/size", len(self.corrections))
+        return decided
 
     def broadcast(self, sums: MetricSums) -> None:
         """The new weights to every engine, verified."""
@@ -171,7 +194,7 @@ class Run:
 
 def train(run: Run) -> None:
     """Improve the policy for `config.steps` steps."""
-    take_step = sequential_step if run.config.objective.update_order == "sequential" else joint_step
+    take_step = STEP_ORDERS[run.config.objective.update_order]
     run.evaluate(0, "before")
     for step in range(run.config.steps):
         began, sums = time.monotonic(), MetricSums()
@@ -180,29 +203,6 @@ def train(run: Run) -> None:
         if run.evaluation_due(step):
             run.evaluate(step + 1, "during")
     run.evaluate(run.config.steps, "after")
-
-
-def joint_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
-    """All layers are sampled from one policy, which then takes one step on all of them."""
-    completions = run.roll_out(step, run.take_problems(), sums)
-    completions = run.update(completions, sums)
-    run.broadcast(sums)
-    return completions
-
-
-def sequential_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
-    """One step per layer; each layer is sampled from the policy that the last one left."""
-    problems = run.take_problems()
-    done: list[Completion] = []
-    attempts: list[Completion] = []
-    for number in range(1, len(run.config.layers) + 1):
-        layer = range(number, number + 1)
-        parents = attempts
-        attempts = run.roll_out(step, problems, sums, layers=layer, attempts=parents)
-        attempts = run.update(attempts, sums, parents=parents)
-        run.broadcast(sums)
-        done += attempts
-    return done
 
 
 def sampled_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.plugin import RolloutPlugin
 from actors.rollout import Engine, RemoteEngine, Rollout
 from actors.templates import PromptBuilder
 from cluster.placement import Placement, Seat, detect_device, plan_seats, total
@@ -25,6 +26,7 @@ from mgrpo.errors import MgrpoError, ModelError
 from mgrpo.launcher import Launcher
 from mgrpo.lengths import measure_prompts
 from mgrpo.models.catalog import resolve_model
+from mgrpo.plugin import load_plugins
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
 
@@ -157,6 +159,7 @@ def make_rollout(
         layers=config.layers,
         temperature=config.sampling.temperature,
         seed=config.seed,
+        plugins=load_plugins(config, RolloutPlugin),
     )
 
 

@@ -29,6 +29,7 @@ class Problem:
     question: str
     answer: str  # the reference answer that the reward compares with
     domain: str = "default"  # metrics are also kept per domain
+    solution: str = ""  # a worked solution, where the data has one
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,6 +64,7 @@ class Sample:
     finish_reason: FinishReason
     policy_version: int  # oldest version that produced any of its tokens
     text: str  # decoded without special tokens; for checks and people, never re-tokenised
+    engine: str = ""  # name of the engine that sampled it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,11 @@ class Completion:
     prompt_text: str  # what the policy read, for people
     guidance_id: int | None = None  # which guidance phrase opened this correction
     engine: str = ""  # name of the engine that sampled it
+    sampled_mask: list[bool] | None = None  # false: put in, not sampled; None: all were sampled
+    train_mask: list[bool] | None = None  # false: no loss on this token; None: all train
+    spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """Named parts of the completion, as [start, end) token places: steps, analysis, ..."""
+    augmented_by: str = ""  # what a plug-in did to it after it was sampled
     reward: Reward | None = None
     advantage: float | None = None  # filled by the learner
     selected: bool | None = None  # does it train?
@@ -97,6 +104,10 @@ class Completion:
     @property
     def is_truncated(self) -> bool:
         return self.finish_reason == "length"
+
+    @property
+    def num_trained_tokens(self) -> int:
+        return len(self.token_ids) if self.train_mask is None else sum(self.train_mask)
 
     @property
     def is_correct(self) -> bool:
@@ -117,9 +128,17 @@ class Verdict:
     """What the learner decided about one completion before it trained on it."""
 
     completion_id: str
-    advantage: float
+    advantage: float  # the mean over its tokens, where they differ
     selected: bool
     reason: str = ""  # why not, when it was not selected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A completion of an earlier step that trains again, with the advantage that it had then."""
+
+    completion: Completion
+    advantage: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,25 +10,31 @@ from mgrpo.config.data import (
     ReasoningGymTask,
 )
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
+from mgrpo.config.evaluation import EvaluationConfig
 from mgrpo.config.layers import GUIDANCE_PHRASES, GuidanceConfig, LayerConfig
 from mgrpo.config.learner import (
     AdvantageConfig,
+    CorrectionBufferConfig,
+    ErrorPoolConfig,
     ImportanceConfig,
     KlConfig,
     LearnerConfig,
     ObjectiveConfig,
 )
+from mgrpo.config.plugins import PhaseConfig, PluginConfig
 from mgrpo.config.rewards import RewardsConfig, RewardTerm
-from mgrpo.config.run import EvaluationConfig, ModelConfig, OutputConfig, RunConfig
+from mgrpo.config.run import ModelConfig, OutputConfig, RunConfig
 
 __all__ = [
     "GUIDANCE_PHRASES",
     "AdvantageConfig",
     "ClusterConfig",
+    "CorrectionBufferConfig",
     "DataConfig",
     "DataSource",
     "DeadlinesConfig",
     "EnginesConfig",
+    "ErrorPoolConfig",
     "EvaluationConfig",
     "GuidanceConfig",
     "HuggingFaceSource",
@@ -40,6 +46,8 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "OutputConfig",
+    "PhaseConfig",
+    "PluginConfig",
     "ReasoningGymSource",
     "ReasoningGymTask",
     "RewardTerm",

@@ -18,7 +18,9 @@ Parents = Literal["all", "wrong_only", "wrong_first", "uniform_k", "best"]
 GroupBy = Literal["parent", "query", "batch"]
 Select = Literal["none", "groups_with_success", "success_only_post_norm", "success_only_pre_norm"]
 Success = Literal["final_correct", "strict_fix", "improves"]
-Advantage = Literal["group_z", "improvement", "const_positive"]
+Advantage = Literal["group_z", "improvement", "const_positive", "raw_reward", "none"]
+TieBreak = Literal["random_seeded", "first", "shortest", "highest_logprob"]
+AllFail = Literal["use_any", "skip_query", "plain_grpo_on_q"]
 Denominator = Literal["sampled", "retained", "per_parent"]
 Aggregation = Literal["seq_mean", "token_mean", "fixed_length"]
 Layout = Literal["review_chat", "self_continue", "user_quote"]
@@ -101,6 +103,8 @@ class LayerConfig(StrictConfig):
     """Longest completion, in tokens; a longer one ends with finish_reason "length"."""
     loss_weight: float = Field(default=1.0, ge=0)
     """Factor on this layer's loss. 0 samples the layer without training on it."""
+    kl_weight: float | None = Field(default=None, ge=0)
+    """This layer's factor on the KL term; null: objective.kl.weight."""
     aggregation: Aggregation = "seq_mean"
     """How token losses become one number: seq_mean (GRPO), token_mean (DAPO), fixed_length
     (Dr. GRPO; divides by max_completion_tokens)."""
@@ -116,6 +120,12 @@ class LayerConfig(StrictConfig):
     """Layer 2 on: which completions of the layer before are given back for correction."""
     parents_k: PositiveInt | None = None
     """Parents per problem for wrong_first, uniform_k and best (default 1)."""
+    tie_break: TieBreak = "random_seeded"
+    """Which of several attempts with the highest reward is `best`: any, the first, the one of
+    fewest tokens, or the one that the policy found likeliest per token."""
+    all_fail: AllFail = "use_any"
+    """With parents: best, when no attempt has a reward above 0: take the best all the same, ask
+    for nothing (skip_query), or sample this layer from the bare problem (plain_grpo_on_q)."""
     group_by: GroupBy = "parent"
     """Layer 2 on: which corrections are compared: those of one parent, of one problem (query),
     or all of the step (batch)."""
@@ -126,7 +136,8 @@ class LayerConfig(StrictConfig):
     wrong (strict_fix), or its reward is above the parent's (improves)."""
     advantage: Advantage = "group_z"
     """group_z: the group's z-score; improvement: R(correction) - R(parent); const_positive: 1
-    for each success."""
+    for each success; raw_reward: the reward itself (REINFORCE); none: 0, so that the KL term
+    alone trains the layer."""
     denominator: Denominator = "sampled"
     """What the layer's loss is divided by: all sampled corrections, those retained by `select`,
     or those retained per parent, averaged over parents."""

@@ -36,6 +36,38 @@ class ImportanceConfig(StrictConfig):
     cap: float = Field(default=2.0, ge=1.0)
 
 
+class ErrorPoolConfig(StrictConfig):
+    """Wrong attempts kept for later correction (ScRPO, arXiv 2511.06065)."""
+
+    capacity: PositiveInt = 2048
+    """Attempts held; the oldest leaves first."""
+    variance_threshold: NonNegativeFloat = 0.1
+    """A problem's wrong attempts enter when p(1 - p) of its group reaches this, p being the share
+    of right ones: neither always right nor always wrong."""
+    switch: Literal["pool_full", "every_n_steps"] = "pool_full"
+    """When corrections are trained: once the pool is full, until fewer than a step's worth are
+    left; or every `every_steps` steps, as far as the pool holds any."""
+    every_steps: PositiveInt = 4
+    max_age: PositiveInt | None = None
+    """Attempts of policies more than this many versions old are dropped; null: kept."""
+
+
+class CorrectionBufferConfig(StrictConfig):
+    """Successful corrections of earlier steps, trained on again off policy.
+
+    Their stored log-probabilities are the old policy's, so the ratio is a true one and the
+    clip range holds back what has moved too far.
+    """
+
+    capacity: PositiveInt = 256
+    per_step: PositiveInt = 16
+    """Corrections drawn for each step, without replacement."""
+    max_age: PositiveInt | None = 8
+    """Corrections of policies more than this many versions old are dropped; null: kept."""
+    weight: PositiveFloat = 1.0
+    """Factor on their mean loss, beside the layers'."""
+
+
 class ObjectiveConfig(StrictConfig):
     """The clipped policy gradient."""
 
@@ -49,9 +81,16 @@ class ObjectiveConfig(StrictConfig):
     importance: ImportanceConfig = ImportanceConfig()
     updates_per_rollout: PositiveInt = 1
     """Passes over one step's completions (mu of the GRPO paper); above 1 the clip bites."""
-    update_order: Literal["joint", "sequential"] = "joint"
-    """joint: one update from all layers. sequential: update on layer 1, broadcast, then sample
-    and train layer 2 with the refreshed policy."""
+    update_order: Literal["joint", "sequential", "alternate_steps", "pooled_errors"] = "joint"
+    """joint: one update from all layers. sequential: one update per layer, first to last.
+    alternate_steps: each step trains one layer, in turn. pooled_errors: steps train layer 1 and
+    put its errors into `error_pool`; now and then a step trains layer 2 on corrections of these."""
+    rollout_policy: Literal["auto", "snapshot", "refreshed"] = "auto"
+    """With sequential: is layer 2 sampled from the policy that layer 1's update left (refreshed,
+    what auto means there), or from the one that sampled layer 1 (snapshot)?"""
+    error_pool: ErrorPoolConfig = ErrorPoolConfig()
+    correction_buffer: CorrectionBufferConfig | None = None
+    """Null: corrections train once."""
 
 
 class LearnerConfig(StrictConfig):

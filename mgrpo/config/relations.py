@@ -18,10 +18,11 @@ PARENTS_WITH_K = ("wrong_first", "uniform_k", "best")
 LATER_LAYER_KEYS = (
     "parents",
     "parents_k",
+    "tie_break",
+    "all_fail",
     "group_by",
     "select",
     "success",
-    "advantage",
     "denominator",
     "layout",
     "quote",
@@ -57,6 +58,7 @@ def chain_problems(config: RunConfig) -> list[ConfigProblem]:
                     "has this one.",
                 )
             )
+    problems += order_problems(config)
     if not any(layer.loss_weight > 0 for layer in config.layers):
         problems.append(
             ConfigProblem(
@@ -69,9 +71,51 @@ def chain_problems(config: RunConfig) -> list[ConfigProblem]:
     return problems
 
 
+def order_problems(config: RunConfig) -> list[ConfigProblem]:
+    """An order of updates that the chain cannot have."""
+    objective, num_layers = config.objective, len(config.layers)
+    order = objective.update_order
+    if order == "pooled_errors" and num_layers != 2:
+        return [
+            ConfigProblem(
+                "objective.update_order",
+                order,
+                f"needs a chain of 2 layers, one that errs and one that corrects; this has "
+                f"{num_layers}.",
+            )
+        ]
+    if order == "alternate_steps" and num_layers < 2:
+        return [ConfigProblem("objective.update_order", order, "needs at least 2 layers.")]
+    problems = []
+    if objective.rollout_policy == "refreshed" and order != "sequential":
+        problems.append(
+            ConfigProblem(
+                "objective.rollout_policy",
+                "refreshed",
+                f"with update_order: {order} the policy does not change between the layers.",
+                "Use update_order: sequential, or rollout_policy: auto.",
+            )
+        )
+    if objective.correction_buffer is not None and num_layers < 2:
+        problems.append(
+            ConfigProblem(
+                "objective.correction_buffer", "(given)", "a chain of one has no corrections."
+            )
+        )
+    return problems
+
+
 def first_layer_problems(layer: LayerConfig) -> list[ConfigProblem]:
     """Keys of corrections that are set where there is nothing to correct."""
-    return [
+    without_parents = [
+        ConfigProblem(
+            "layers.0.advantage",
+            layer.advantage,
+            "compares with a parent, and the first layer has none.",
+            "Use group_z.",
+        )
+    ] * (layer.advantage == "improvement")
+    return without_parents + [
         ConfigProblem(
             f"layers.0.{key}",
             str(getattr(layer, key)),
@@ -106,6 +150,17 @@ def later_layer_problems(
                 f"Nearest valid value: {completions_before}.",
             )
         )
+    for key in ("tie_break", "all_fail"):
+        value = getattr(layer, key)
+        if layer.parents != "best" and value != LayerConfig.model_fields[key].default:
+            problems.append(
+                ConfigProblem(
+                    f"{path}.{key}",
+                    value,
+                    f"has no effect with parents: {layer.parents}.",
+                    "Remove it, or set parents: best.",
+                )
+            )
     if layer.layout == "self_continue":
         problems += self_continue_problems(layer, path)
     return problems

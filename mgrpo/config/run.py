@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.cluster import ClusterConfig, WeightsConfig
 from mgrpo.config.data import DataConfig
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
+from mgrpo.config.evaluation import EvaluationConfig
 from mgrpo.config.layers import LayerConfig
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
+from mgrpo.config.phases import in_phase, phase_problems
+from mgrpo.config.plugins import PhaseConfig, PluginConfig
 from mgrpo.config.relations import problems_of
 from mgrpo.config.rewards import RewardsConfig
-from mgrpo.errors import ConfigProblem
 
 
 class ModelConfig(StrictConfig):
@@ -24,36 +27,6 @@ class ModelConfig(StrictConfig):
     """A prepared model ("default", "smollm2"), a local folder, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the weights as broadcast and saved."""
-
-
-class EvaluationConfig(StrictConfig):
-    """How the held-out problems are scored before, during and after training."""
-
-    every_steps: NonNegativeInt = 0
-    """Also evaluate every this many steps; 0: only before and after."""
-    max_problems: PositiveInt | None = None
-    decoding: Literal["greedy", "sampled"] = "greedy"
-    temperature: PositiveFloat = 1.0
-    """For `decoding: sampled`."""
-    samples_per_problem: PositiveInt = 1
-    """First attempts per problem; accuracies are averaged over them. Needs `sampled` above 1."""
-    guidance: Literal["all", "first"] = "all"
-    """Which guidance phrases open the second turn; over "all" the mean and range are reported."""
-
-    @model_validator(mode="after")
-    def check_samples(self) -> EvaluationConfig:
-        if self.decoding == "greedy" and self.samples_per_problem > 1:
-            raise RelationError(
-                [
-                    ConfigProblem(
-                        "samples_per_problem",
-                        str(self.samples_per_problem),
-                        "greedy decoding gives the same completion each time.",
-                        "Use decoding: sampled, or 1.",
-                    )
-                ]
-            )
-        return self
 
 
 class OutputConfig(StrictConfig):
@@ -85,6 +58,10 @@ class RunConfig(StrictConfig):
     sampling: SamplingConfig = SamplingConfig()
     engines: EnginesConfig = EnginesConfig()
     rewards: RewardsConfig = RewardsConfig()
+    plugins: list[PluginConfig] = Field(default_factory=list)
+    """A method's own parts, in the order in which those of one stage work."""
+    phases: list[PhaseConfig] = Field(default_factory=list)
+    """What changes on the way; `from_step` rising."""
     objective: ObjectiveConfig = ObjectiveConfig()
     learner: LearnerConfig = LearnerConfig()
     weights: WeightsConfig = WeightsConfig()
@@ -94,10 +71,28 @@ class RunConfig(StrictConfig):
 
     @model_validator(mode="after")
     def check_relations(self) -> RunConfig:
-        problems = problems_of(self)
+        problems = [*problems_of(self), *phase_problems(self)]
         if problems:
             raise RelationError(problems)
         return self
+
+    @cached_property
+    def phase_configs(self) -> list[tuple[int, RunConfig]]:
+        """(first step, recipe) of every phase, beginning with the recipe itself at step 0."""
+        return [(0, self), *((phase.from_step, in_phase(self, phase)) for phase in self.phases)]
+
+    def at_step(self, step: int) -> RunConfig:
+        """The recipe as its phases have it at one step."""
+        return next(config for first, config in reversed(self.phase_configs) if first <= step)
+
+    @property
+    def max_kl_weight(self) -> float:
+        """The largest factor on the KL term of any layer in any phase; 0 needs no reference."""
+        return max(
+            config.objective.kl.weight if layer.kl_weight is None else layer.kl_weight
+            for _, config in self.phase_configs
+            for layer in config.layers
+        )
 
     @property
     def max_completions_per_step(self) -> int:

@@ -39,7 +39,8 @@ def correction_advantages(**settings):
 def total_loss(batch, token_losses):
     """The step's loss from one loss per token, as the learner adds it up."""
     return sum(
-        row.token_weight * sum(losses) for row, losses in zip(batch.rows, token_losses, strict=True)
+        row.token_weights[0] * sum(losses)
+        for row, losses in zip(batch.rows, token_losses, strict=True)
     )
 
 
@@ -83,8 +84,8 @@ def test_rows_without_advantage_are_computed_only_for_a_kl_penalty():
     plain = batch_of([*attempts(), *corrections()])
     with_kl = batch_of([*attempts(), *corrections()], kl_weight=0.01)
     assert len(plain.rows) == 4 + 6 and len(with_kl.rows) == 4 + 9
-    weights = {row.completion_id: row.token_weight for row in with_kl.rows}
-    assert all(weights[row.completion_id] == row.token_weight for row in plain.rows)
+    weights = {row.completion_id: row.token_weights[0] for row in with_kl.rows}
+    assert all(weights[row.completion_id] == row.token_weights[0] for row in plain.rows)
 
 
 def test_success_only_after_normalising_keeps_the_baseline_of_the_whole_group():
@@ -123,7 +124,7 @@ def test_the_loss_of_one_parents_corrections(select, denominator, expected):
     children = corrections()[3:6]
     batch = batch_of(children, select=select, denominator=denominator)
     ratios = {"q/2/1": 1.1, "q/2/2": 0.9, "q/2/3": 1.0}
-    losses = [[-ratios[row.completion_id] * row.advantage] for row in batch.rows]
+    losses = [[-ratios[row.completion_id] * row.advantages[0]] for row in batch.rows]
     assert total_loss(batch, losses) == pytest.approx(expected, abs=1e-6)
 
 
@@ -158,13 +159,13 @@ def test_the_weight_of_a_two_token_row(settings, expected):
         long("q/2/3", 1.0, 6),
     ]
     batch = batch_of(children, select="success_only_post_norm", loss_weight=0.5, **settings)
-    weights = {row.completion_id: row.token_weight for row in batch.rows}
+    weights = {row.completion_id: row.token_weights[0] for row in batch.rows}
     assert weights["q/1/2"] == pytest.approx(expected)
 
 
 def test_parents_that_retain_nothing_do_not_dilute_the_mean_over_parents():
     batch = batch_of(corrections(), select="success_only_post_norm", denominator="per_parent")
-    weights = {row.completion_id: row.token_weight for row in batch.rows}
+    weights = {row.completion_id: row.token_weights[0] for row in batch.rows}
     assert weights["q/1/1"] == pytest.approx(1 / 3 / 2)
     assert weights["q/2/1"] == pytest.approx(1 / 3)
 
@@ -178,7 +179,7 @@ def test_a_failed_check_is_out_of_the_loss_and_out_of_the_groups_statistics():
     )
     assert batch.verdicts[0].reason == "the check failed (timeout)"
     # Denominator "sampled" counts the three usable ones.
-    assert batch.rows[0].token_weight == pytest.approx(1 / 3)
+    assert batch.rows[0].token_weights[0] == pytest.approx(1 / 3)
 
 
 def test_a_group_with_one_usable_member_gets_no_advantage():

@@ -20,8 +20,9 @@ def naive(hidden, weight, bias, targets, temperature):
 @pytest.mark.parametrize("chunk_tokens", [1, 3, 7, 100])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("used", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
 def test_chunks_give_the_values_and_gradients_of_the_full_softmax(
-    chunk_tokens, temperature, with_bias
+    chunk_tokens, temperature, with_bias, used
 ):
     generator = torch.Generator().manual_seed(0)
 
@@ -32,19 +33,26 @@ def test_chunks_give_the_values_and_gradients_of_the_full_softmax(
     inputs = [draw(7, 5), draw(11, 5)] + ([draw(11)] if with_bias else [])
     hidden, weight, bias = inputs[0], inputs[1], inputs[2] if with_bias else None
     targets = torch.randint(0, 11, (7,), generator=generator)
-    upstream = torch.randn(7, generator=generator, dtype=torch.float64)
+    upstreams = [torch.randn(7, generator=generator, dtype=torch.float64) for _ in used]
 
     expected, expected_entropy = naive(hidden, weight, bias, targets, temperature)
     found, entropy = token_logprobs(
         hidden, weight, bias, targets, temperature=temperature, chunk_tokens=chunk_tokens
     )
     assert_close(found, expected)
-    assert_close(entropy, expected_entropy.detach())
-    assert not entropy.requires_grad
+    assert_close(entropy, expected_entropy)
+
+    def gradients(*outputs):
+        # An output that is not used hands no gradient on, not one of zeros.
+        losses = [
+            (one * upstream).sum()
+            for one, upstream, factor in zip(outputs, upstreams, used, strict=True)
+            if factor
+        ]
+        return torch.autograd.grad(sum(losses), inputs)
+
     for mine, theirs in zip(
-        torch.autograd.grad(found, inputs, upstream),
-        torch.autograd.grad(expected, inputs, upstream),
-        strict=True,
+        gradients(found, entropy), gradients(expected, expected_entropy), strict=True
     ):
         assert_close(mine, theirs)
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -20,8 +22,8 @@ def row(prompt, tokens, *, name="a", advantage=1.0, token_weight=0.5):
         prompt_token_ids=prompt,
         token_ids=tokens,
         rollout_logprobs=[-float(token) for token in tokens],
-        advantage=advantage,
-        token_weight=token_weight,
+        advantages=[advantage] * len(tokens),
+        token_weights=[token_weight] * len(tokens),
     )
 
 
@@ -124,7 +126,10 @@ def test_the_loss_does_not_depend_on_ranks_or_microbatches(
             made_up_losses = part.target_ids.double().sin()
             total += float((made_up_losses * part.token_weights * part.advantages).sum())
     expected = sum(
-        one.token_weight * one.advantage * float(torch.tensor(one.token_ids).double().sin().sum())
+        weight * advantage * math.sin(token)
         for one in rows
+        for weight, advantage, token in zip(
+            one.token_weights, one.advantages, one.token_ids, strict=True
+        )
     )
     assert total == pytest.approx(expected, abs=1e-6) and abs(expected) > 1e-3

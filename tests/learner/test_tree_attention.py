@@ -73,8 +73,8 @@ def tree_of_rows():
             prompt_token_ids=prompt,
             token_ids=tokens,
             rollout_logprobs=[-1.0] * len(tokens),
-            advantage=1.0,
-            token_weight=1.0,
+            advantages=[1.0] * len(tokens),
+            token_weights=[1.0] * len(tokens),
         )
         for number, (prompt, tokens) in enumerate(rows)
     ]

@@ -1,0 +1,54 @@
+"""The hooks of a plug-in that changes what is sampled.
+
+    annotate        names parts of a completion (steps, an analysis, ...), once it is scored
+    after_sampling  may change one prompt's completions: continue, replace, add
+
+Both work on the plug-in's own layers, in the order of the recipe; `after_sampling` of all
+plug-ins comes before `annotate` of any. They are called while training, not in evaluations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from actors.templates import PromptBuilder
+from mgrpo.plugin import Plugin
+from mgrpo.types import Completion, Problem, Reward, Sample
+
+
+class RolloutTools(Protocol):
+    """What a plug-in may use of the rollout."""
+
+    builder: PromptBuilder
+    seed: int
+
+    async def generate(
+        self,
+        layer: int,
+        prompt_token_ids: list[int],
+        *,
+        num_samples: int,
+        max_tokens: int,
+        seed: int,
+    ) -> list[Sample]:
+        """Sample from the least busy engine of a layer, at the rollout's temperature."""
+        ...
+
+    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+        """Check texts, as completions are checked."""
+        ...
+
+
+class RolloutPlugin(Plugin):
+    """Base class; override what you need."""
+
+    async def after_sampling(
+        self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]
+    ) -> list[Completion]:
+        """The scored completions of one prompt, changed or as they are."""
+        return list(completions)
+
+    def annotate(self, tools: RolloutTools, completion: Completion) -> Completion:
+        """The completion with `spans` (or anything else) filled in."""
+        return completion

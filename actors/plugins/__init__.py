@@ -1,0 +1,1 @@
+"""Our rollout plug-ins, one per file."""

@@ -1,0 +1,1 @@
+"""Our learner plug-ins, one per file."""

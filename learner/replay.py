@@ -1,0 +1,39 @@
+"""Corrections of earlier steps as training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from learner.batch import TrainingRow
+from mgrpo.config import ObjectiveConfig
+from mgrpo.types import Replayed
+
+
+def replayed_rows(replayed: Sequence[Replayed], objective: ObjectiveConfig) -> list[TrainingRow]:
+    """Rows whose loss is `weight` times the mean over completions of the mean over tokens.
+
+    The ratio is taken against the log-probabilities recorded while sampling, which are the old
+    policy's, and the advantage is the one of the step that sampled them. They carry no KL term.
+    """
+    settings = objective.correction_buffer
+    if settings is None or not replayed:
+        return []
+    rows = []
+    for one in replayed:
+        completion = one.completion
+        weight = settings.weight / len(replayed) / max(1, completion.num_trained_tokens)
+        mask = completion.train_mask or [True] * len(completion.token_ids)
+        rows.append(
+            TrainingRow(
+                completion_id=f"{completion.completion_id} (replayed)",
+                layer=completion.layer,
+                prompt_token_ids=completion.prompt_token_ids,
+                token_ids=completion.token_ids,
+                rollout_logprobs=completion.rollout_logprobs,
+                advantages=[one.advantage] * len(completion.token_ids),
+                token_weights=[weight * is_trained for is_trained in mask],
+                is_sampled=completion.sampled_mask,
+                is_replayed=True,
+            )
+        )
+    return rows

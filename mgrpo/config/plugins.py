@@ -1,0 +1,33 @@
+"""Plug-ins and phases: what a recipe adds to the chain, and what it changes on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, PositiveInt
+
+from mgrpo.config.base import StrictConfig
+
+
+class PluginConfig(StrictConfig):
+    """One plug-in (see mgrpo/plugin.py)."""
+
+    use: str
+    """A plug-in of ours by its name (`mgrpo methods` lists them), or your own as
+    "package.module:Class"."""
+    layers: list[str] | None = None
+    """Names of the layers that it works on; null: all."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Its own keys, validated before anything starts."""
+
+
+class PhaseConfig(StrictConfig):
+    """From one step on, some keys of the recipe have other values."""
+
+    name: str
+    from_step: PositiveInt
+    """First step (counted from 0) of this phase; it lasts until the next one's."""
+    changes: dict[str, Any]
+    """A tree like the recipe's own, of the sections `layers`, `objective` and `sampling`:
+    {layers: {correct: {loss_weight: 0.5}}}. Each phase starts from the recipe, not from the
+    phase before."""

@@ -1,0 +1,159 @@
+"""Plug-ins: a method's own parts. A recipe names them, and a user's are treated like ours.
+
+    plugins:
+      - use: entropy_advantage              # one of ours
+      - use: my_package.my_module:MyPart    # any importable class
+        layers: [solve]
+        settings: {strength: 0.5}
+
+A plug-in derives from `actors.plugin.RolloutPlugin` (changes what is sampled), from
+`learner.plugin.LearnerPlugin` (changes what is learned from it), or from both; its hooks are the
+methods that it overrides. It is instantiated in the process where it works, so an instance that
+overrides hooks of both kinds exists twice and shares nothing but its settings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from pydantic import ValidationError
+
+from mgrpo.config.base import StrictConfig
+from mgrpo.config.explain import explain
+from mgrpo.errors import ConfigError, ConfigProblem
+
+if TYPE_CHECKING:
+    from mgrpo.config import RunConfig
+    from mgrpo.config.plugins import PluginConfig
+
+BUILTIN = {
+    "correction_bonus": "learner.plugins.correction_bonus:CorrectionBonus",
+    "entropy_advantage": "learner.plugins.entropy_advantage:EntropyAdvantage",
+    "guided_error_correction": "actors.plugins.guided_error_correction:GuidedErrorCorrection",
+    "prefix_preference": "learner.plugins.prefix_preference:PrefixPreference",
+    "reflection_span": "actors.plugins.reflection_span:ReflectionSpan",
+    "span_credit": "learner.plugins.span_credit:SpanCredit",
+    "step_spans": "actors.plugins.step_spans:StepSpans",
+}
+"""Our plug-ins by the names that recipes use."""
+
+
+class Plugin:
+    """What all plug-ins share. The docstring of a subclass is shown by `mgrpo methods`."""
+
+    Settings: ClassVar[type[StrictConfig]] = StrictConfig
+    """Its keys: a strict pydantic model, so that a misspelt one is refused."""
+
+    def __init__(self, settings: StrictConfig, layers: frozenset[int]) -> None:
+        """
+        Args:
+            settings: an instance of `Settings`.
+            layers: numbers of the layers that it works on, 1 for the first.
+        """
+        self.settings: Any = settings
+        self.layers = layers
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        """What of the recipe this plug-in cannot work with. Paths are relative to `settings`."""
+        return []
+
+    @classmethod
+    def overrides(cls, hook: str, base: type[Plugin]) -> bool:
+        """True where this class has a hook of its own."""
+        return getattr(cls, hook, None) is not getattr(base, hook, None)
+
+
+AnyPlugin = TypeVar("AnyPlugin", bound=Plugin)
+
+
+def find_plugin(name: str) -> type[Plugin]:
+    """The class that a recipe's `use` names.
+
+    Raises:
+        ValueError: there is none, with what to do.
+    """
+    target = BUILTIN.get(name, name)
+    module_name, colon, attribute = target.partition(":")
+    if not colon:
+        near = difflib.get_close_matches(name, BUILTIN, n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise ValueError(
+            f"is no plug-in. {hint}Ours: {', '.join(sorted(BUILTIN))}; "
+            "your own is named package.module:Class."
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot be imported: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, Plugin)):
+        raise ValueError("is not a class that derives from LearnerPlugin or RolloutPlugin.")
+    return found
+
+
+def layer_numbers(entry: PluginConfig, config: RunConfig) -> frozenset[int]:
+    """The layers that an entry works on, 1 for the first.
+
+    Raises:
+        ValueError: a name is no layer's.
+    """
+    names = [layer.name for layer in config.layers]
+    if entry.layers is None:
+        return frozenset(range(1, len(names) + 1))
+    unknown = [name for name in entry.layers if name not in names]
+    if unknown:
+        raise ValueError(f"there is no layer {unknown[0]!r}. Layers: {', '.join(names)}.")
+    return frozenset(names.index(name) + 1 for name in entry.layers)
+
+
+def make_plugin(entry: PluginConfig, config: RunConfig, path: str) -> Plugin:
+    """One plug-in, validated.
+
+    Raises:
+        ConfigError: with every problem of the entry, paths beginning with `path`.
+    """
+    try:
+        kind = find_plugin(entry.use)
+    except ValueError as error:
+        raise ConfigError([ConfigProblem(f"{path}.use", entry.use, str(error))]) from error
+    try:
+        layers = layer_numbers(entry, config)
+    except ValueError as error:
+        raise ConfigError(
+            [ConfigProblem(f"{path}.layers", str(entry.layers), str(error))]
+        ) from error
+    try:
+        settings = kind.Settings.model_validate(entry.settings)
+    except ValidationError as error:
+        problems = explain(error, kind.Settings)
+    else:
+        problems = kind.problems(settings, layers, config)
+        if not problems:
+            return kind(settings, layers)
+    raise ConfigError([replace(one, path=f"{path}.settings.{one.path}") for one in problems])
+
+
+def load_plugins(config: RunConfig, kind: type[AnyPlugin]) -> list[AnyPlugin]:
+    """The recipe's plug-ins of one kind, in the recipe's order.
+
+    Raises:
+        ConfigError: with every problem of every entry.
+    """
+    problems: list[ConfigProblem] = []
+    made: list[AnyPlugin] = []
+    for index, entry in enumerate(config.plugins):
+        try:
+            plugin = make_plugin(entry, config, f"plugins.{index}")
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        if isinstance(plugin, kind):
+            made.append(plugin)
+    if problems:
+        raise ConfigError(problems)
+    return made

@@ -1,0 +1,93 @@
+"""The orders in which a step samples and trains its layers (`objective.update_order`).
+
+Each takes the run, the step's number and its sums, and returns every completion that the step
+sampled or trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mgrpo.metrics import MetricSums
+from mgrpo.types import Completion
+
+if TYPE_CHECKING:
+    from mgrpo.loop import Run
+
+StepOrder = Callable[["Run", int, MetricSums], list[Completion]]
+
+
+def joint_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
+    """All layers are sampled from one policy, which then takes one step on all of them."""
+    completions = run.roll_out(step, run.take_problems(), sums)
+    completions = run.update(step, completions, sums)
+    run.broadcast(sums)
+    return completions
+
+
+def sequential_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
+    """One update per layer, first to last.
+
+    Refreshed: each layer is sampled from the policy that the layer before left. Snapshot: all
+    are sampled first, and importance weights account for the updates in between.
+    """
+    problems = run.take_problems()
+    is_snapshot = run.config.objective.rollout_policy == "snapshot"
+    sampled = run.roll_out(step, problems, sums) if is_snapshot else []
+    done: list[Completion] = []
+    attempts: list[Completion] = []
+    for number in range(1, len(run.config.layers) + 1):
+        parents = attempts
+        if is_snapshot:
+            attempts = [one for one in sampled if one.layer == number]
+        else:
+            layer = range(number, number + 1)
+            attempts = run.roll_out(step, problems, sums, layers=layer, attempts=parents)
+        attempts = run.update(step, attempts, sums, parents=parents)
+        done += attempts
+        if not is_snapshot:
+            run.broadcast(sums)
+    if is_snapshot:
+        run.broadcast(sums)
+    return done
+
+
+def alternate_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
+    """Each step trains one layer, in turn; the layers before it are sampled for its prompts."""
+    number = step % len(run.config.layers) + 1
+    completions = run.roll_out(step, run.take_problems(), sums, layers=range(1, number + 1))
+    parents = [one for one in completions if one.layer < number]
+    trained = [one for one in completions if one.layer == number]
+    trained = run.update(step, trained, sums, parents=parents)
+    run.broadcast(sums)
+    return parents + trained
+
+
+def pooled_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
+    """Train layer 1 and keep its errors, or train layer 2 on corrections of kept ones."""
+    pool = run.error_pool
+    dropped = pool.drop_stale(run.policy_version)
+    is_correction = pool.is_due(step, run.config.prompts_per_step)
+    parents: list[Completion] = []
+    if is_correction:
+        problems, parents = pool.take(step, run.config.prompts_per_step)
+        completions = run.roll_out(step, problems, sums, layers=range(2, 3), attempts=parents)
+    else:
+        problems = run.take_problems()
+        completions = run.roll_out(step, problems, sums, layers=range(1, 2))
+        sums.add("error_pool/added", pool.add(problems, completions))
+    completions = run.update(step, completions, sums, parents=parents)
+    run.broadcast(sums)
+    sums.add("error_pool/dropped_stale", dropped)
+    sums.add("error_pool/size", len(pool))
+    sums.add("error_pool/is_correction_step", float(is_correction))
+    return parents + completions
+
+
+STEP_ORDERS: dict[str, StepOrder] = {
+    "joint": joint_step,
+    "sequential": sequential_step,
+    "alternate_steps": alternate_step,
+    "pooled_errors": pooled_step,
+}
