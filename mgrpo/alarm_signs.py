@@ -131,8 +131,8 @@ class FirstTurnFalls:
             f"{self.best[riser]:.1%} to {averages[riser]:.1%}",
             meaning="Corrections gain where first attempts are left worse, which is no gain to "
             "somebody who asks once.",
-            advice=f"Raise layers.0.loss_weight or lower {key}.loss_weight, hold the policy with "
-            "objective.kl.weight, or lower learner.learning_rate.",
+            advice=f"Raise layers.0.loss_weight or objective.kl.weight, or lower "
+            f"{key}.loss_weight or learner.learning_rate.",
         )
 
 
@@ -208,9 +208,8 @@ class EntropyCollapse:
             seen=f"the policy's entropy is {entropy:.3g} nats a token, below {bound:.3g} ({name})",
             meaning="Completions of one prompt hardly differ any more, so groups lose their signal "
             "and nothing new is tried.",
-            advice="Lower learner.learning_rate, raise objective.clip_high or "
-            "sampling.temperature, hold the policy with objective.kl.weight, or go back to an "
-            "earlier policy.",
+            advice="Lower learner.learning_rate, raise objective.clip_high, objective.kl.weight or "
+            "sampling.temperature, or go back to an earlier policy.",
         )
         return {None: sign}
 

@@ -44,10 +44,11 @@ def alarm_line(run: RunData, alarms: list[dict[str, Any]]) -> str:
     last = alarms[-1]
     title = TITLES.get(last["name"], str(last["name"]))
     place = "" if last["layer"] is None else run.layer_label(last["layer"])
+    seen = last["seen"][:1].upper() + last["seen"][1:]
     stopped = "" if last["action"] != "stop" else "<br><b>stopped the run</b>"
     return (
         f'<tr><th scope="row">{escape(title)}<br><span class="note">{escape(place)}</span>'
-        f"{stopped}</th><td>{escape(steps_of(alarms))}</td><td>{escape(last['seen'])}</td>"
+        f"{stopped}</th><td>{escape(steps_of(alarms))}</td><td>{escape(seen)}</td>"
         f"<td>{escape(last['meaning'])} {escape(last['advice'])}</td></tr>"
     )
 

@@ -188,11 +188,13 @@ def test_the_domains_of_a_step_add_up_to_the_step() -> None:
         for name, (total, count) in sums.items():
             place, _, metric = name.rpartition("/")
             parts = [sums.get(f"{place}/domain/{d}/{metric}") for d in ("legs", "sums")]
-            if "/domain/" in name or None in parts:
+            known = [part for part in parts if part is not None]
+            if "/domain/" in name or len(known) < 2:
                 continue
-            assert sum(part[0] for part in parts) == total, name
+            totals, counts = zip(*known, strict=True)
+            assert sum(totals) == total, name
             if count != 1:
-                assert sum(part[1] for part in parts) == count, name
+                assert sum(counts) == count, name
     assert whole_steps > 10
 
 

@@ -43,7 +43,7 @@ def test_repetitions_of_an_alarm_share_a_line(tmp_path):
     assert table.count("<tr>") == 2  # the head and one line
     assert "No signal" in table and "Layer 2 (correct)" in table
     assert "3 to 32, 2 times" in table
-    assert "in 100.0% of" in table and "in 99.0% of" not in table
+    assert "<td>The rewards are all equal in 100.0% of" in table and "in 99.0% of" not in table
     assert "Use easier problems (data.train)." in table
 
 
