@@ -139,7 +139,7 @@ def make_metrics(
             "transition/layer2/delta": mended - broken,
             "transition/layer2/copy_fraction": about(0.3),
             "transition/layer2/copy_fraction_of_wrong": about(0.5),
-            "transition/layer2/repaired_fraction": mended / (1 - first + broken),
+            "transition/layer2/repaired_fraction": mended / (1 - first),
             "transition/layer2/confirmed_fraction": 1 - broken / first,
             "seconds/layer1": about(3.0),
             "seconds/layer2": about(2.9),
