@@ -123,7 +123,7 @@ def batch_loss(texts: Texts, batch: Sequence[tuple[int, int]]) -> Tensor:
     loss = bradley_terry_losses(values[0::2], values[1::2]).mean()
     if not torch.isfinite(loss):
         raise LearnerError(
-            f"The scorer's loss is {float(loss)}. Lower --learning-rate; if it happens in the "
+            f"The scorer's loss is {loss.item()}. Lower --learning-rate; if it happens in the "
             "first batch, the base model gives values that are not finite."
         )
     return loss
