@@ -30,6 +30,8 @@ examples:
   mgrpo train quickstart                        train a small policy on this machine
   mgrpo train quickstart steps=20 layers.correct.group_size=8 --run wide
   mgrpo eval runs/wide                          accuracy of the trained policy
+  mgrpo eval runs/wide --against default        ... and is that more than before?
+  mgrpo eval default --decoding sampled --samples 8 --pass-k 1,8
   mgrpo report runs/wide                        write runs/wide/report.html again
 
 Set MGRPO_DEBUG=1 to see where an error was raised.
@@ -94,16 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_recipe(check)
     check.set_defaults(run_command=run_check)
 
-    evaluate = commands.add_parser("eval", help="accuracy of a model or a run, turn by turn")
-    evaluate.add_argument(
-        "target", metavar="MODEL_OR_RUN", help="a run's folder, or what model.path may be"
-    )
-    evaluate.add_argument("--recipe", metavar="R", help=f"{RECIPE_HELP}; default: the run's own")
-    evaluate.add_argument("--problems", metavar="N", type=positive, help="at most N problems")
-    evaluate.add_argument("--decoding", choices=("greedy", "sampled"), help="default: the recipe's")
-    evaluate.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    evaluate.set_defaults(run_command=run_eval)
-
+    add_eval(commands.add_parser("eval", help="accuracy of a model or a run, turn by turn"))
     add_models(commands.add_parser("models", help="list or prepare the models known by name"))
 
     report = commands.add_parser("report", help="write a run's report.html again")
@@ -118,6 +111,52 @@ def build_parser() -> argparse.ArgumentParser:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     parser.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES_HELP)
+
+
+def add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", metavar="MODEL_OR_RUN", help="a run's folder, or what model.path may be"
+    )
+    parser.add_argument("--recipe", metavar="R", help=f"{RECIPE_HELP}; default: the run's own")
+    parser.add_argument(
+        "--against",
+        metavar="MODEL_OR_RUN",
+        help="score this one too, by the same recipe, problems and seeds, and test the difference",
+    )
+    parser.add_argument("--problems", metavar="N", type=positive, help="at most N problems")
+    sampling = parser.add_argument_group("sampling", "each defaults to the recipe's evaluation")
+    sampling.add_argument("--decoding", choices=("greedy", "sampled"))
+    sampling.add_argument(
+        "--samples", metavar="N", type=positive, help="first attempts per problem; needs sampled"
+    )
+    sampling.add_argument("--temperature", metavar="T", type=float, help="for sampled decoding")
+    sampling.add_argument(
+        "--guidance",
+        metavar="G",
+        type=guidance_choice,
+        help="phrases that open a correction: all, first, random, or numbers from 0 such as 0,3",
+    )
+    sampling.add_argument(
+        "--pass-k", metavar="K,...", type=numbers, help="the k of pass@k and maj@k, such as 1,4,8"
+    )
+    sampling.add_argument("--seed", metavar="N", type=int, help="of sampling and intervals")
+    shown = parser.add_argument_group("output")
+    form = shown.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="write the numbers as JSON")
+    form.add_argument("--markdown", action="store_true", help="write a block of Markdown")
+    shown.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="write there, not to the terminal; .json and .md files get that form by themselves",
+    )
+    shown.add_argument(
+        "--save-completions",
+        metavar="FILE",
+        type=Path,
+        help="also write every completion, one JSON object a line",
+    )
+    parser.set_defaults(run_command=run_eval)
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +175,19 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def numbers(text: str) -> list[int]:
+    """An argparse type: whole numbers with commas between."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 0,3")
+    return [int(part) for part in parts]
+
+
+def guidance_choice(text: str) -> str | list[int]:
+    """An argparse type: a word, or numbers of phrases. The recipe's rules judge the word."""
+    return numbers(text) if text[:1].isdecimal() else text
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -182,7 +234,18 @@ def run_eval(args: argparse.Namespace) -> int:
         config=config,
         max_problems=args.problems,
         decoding=args.decoding,
+        settings={
+            "samples_per_problem": args.samples,
+            "temperature": args.temperature,
+            "guidance": args.guidance,
+            "pass_at": args.pass_k,
+        },
+        seed=args.seed,
+        against=args.against,
         as_json=args.json,
+        as_markdown=args.markdown,
+        output=args.output,
+        save_completions=args.save_completions,
     )
 
 

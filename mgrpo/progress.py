@@ -19,6 +19,13 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from mgrpo.evaluation_tables import (
+    TextTable,
+    comparison_note,
+    comparison_table,
+    evaluation_note,
+    evaluation_tables,
+)
 from mgrpo.report.outcome import first_and_last, footnote, outcome_rows, outcome_sentence
 from mgrpo.report.words import MISSING, duration, number, plural
 
@@ -230,13 +237,26 @@ def print_before_after(console: Console, evaluations: Sequence[dict[str, Any]]) 
 
 
 def print_evaluation(console: Console, evaluation: dict[str, Any], *, title: str) -> None:
-    """One evaluation's accuracies, transitions and domains."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
-    table.add_column(title)
-    table.add_column("Share", justify="right", no_wrap=True)
-    for row in outcome_rows(None, evaluation):
-        if row.heading:
-            table.add_row()
-        table.add_row(Text(row.label, style="dim" if row.heading else ""), Text(row.after))
-    console.print(table)
-    console.print(Text(footnote(evaluation), style="dim"))
+    """One evaluation's accuracies, moves, phrases and domains."""
+    print_tables(console, evaluation_tables(evaluation, title), evaluation_note(evaluation))
+
+
+def print_comparison(
+    console: Console, comparison: dict[str, Any], *, names: tuple[str, str]
+) -> None:
+    """What differs between two policies, A and B."""
+    print_tables(console, [comparison_table(comparison, names)], comparison_note(comparison))
+
+
+def print_tables(console: Console, tables: Sequence[TextTable], note: str) -> None:
+    """Tables of text, one under the other, and a dim note below them."""
+    for table in tables:
+        grid = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
+        for index, head in enumerate(table.columns):
+            grid.add_column(Text(head), justify="right" if index else "left", no_wrap=index > 0)
+        for row in table.rows:
+            grid.add_row(*(Text(cell) for cell in row))
+        console.print(Text(table.title, style="bold"))
+        console.print(grid)
+        console.print()
+    console.print(Text(note, style="dim"))

@@ -1,0 +1,147 @@
+"""How held-out problems are scored: decoding, samples, guidance, and what is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from mgrpo.config.base import RelationError, StrictConfig
+from mgrpo.errors import ConfigProblem
+
+if TYPE_CHECKING:
+    from mgrpo.config.layers import LayerConfig
+
+GUIDANCE_WORDS = ("all", "first", "random")
+FEWEST_RESAMPLES = 100  # with fewer, a 95 % interval rests on two or three draws
+
+
+class EvaluationConfig(StrictConfig):
+    """How the held-out problems are scored before, during and after training."""
+
+    every_steps: NonNegativeInt = 0
+    """Also evaluate every this many steps; 0: only before and after."""
+    max_problems: PositiveInt | None = None
+    decoding: Literal["greedy", "sampled"] = "greedy"
+    temperature: PositiveFloat = 1.0
+    """For `decoding: sampled`."""
+    samples_per_problem: PositiveInt = 1
+    """First attempts per problem; accuracies are averaged over them. Needs `sampled` above 1."""
+    guidance: Literal["all", "first", "random"] | list[NonNegativeInt] = "all"
+    """Which guidance phrases open a correction: all (mean and range are reported), first, random
+    (one seeded draw per attempt), or a list of their numbers, counted from 0."""
+    pass_at: list[PositiveInt] | None = None
+    """The k of pass@k and maj@k; None takes 1, 2, 4, ... up to samples_per_problem."""
+    bootstrap_resamples: int = Field(default=1000, ge=0)
+    """Times that the problems are drawn anew for the 95 % intervals; 0 leaves the intervals out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def check_guidance(cls, values: Any) -> Any:
+        # Pydantic would complain once for each half of the union, and never say what to write.
+        given = values.get("guidance", "all") if isinstance(values, dict) else "all"
+        if isinstance(given, str):
+            is_sound = given in GUIDANCE_WORDS
+        else:
+            is_sound = (
+                isinstance(given, list)
+                and len(given) > 0
+                and all(type(index) is int and index >= 0 for index in given)
+                and len(set(given)) == len(given)
+            )
+        if is_sound:
+            return values
+        problem = ConfigProblem(
+            "guidance",
+            repr(given),
+            "is no choice of phrases.",
+            f"Allowed: {', '.join(GUIDANCE_WORDS)}, or a list of different phrase numbers such as "
+            "[0, 3].",
+        )
+        raise RelationError([problem])
+
+    @model_validator(mode="after")
+    def check_samples(self) -> EvaluationConfig:
+        problems = []
+        if self.decoding == "greedy" and self.samples_per_problem > 1:
+            problems.append(
+                ConfigProblem(
+                    "samples_per_problem",
+                    str(self.samples_per_problem),
+                    "greedy decoding gives the same completion each time.",
+                    "Use decoding: sampled, or 1.",
+                )
+            )
+        if self.pass_at is not None:
+            problems += pass_at_problems(self.pass_at, self.samples_per_problem)
+        if 0 < self.bootstrap_resamples < FEWEST_RESAMPLES:
+            problems.append(
+                ConfigProblem(
+                    "bootstrap_resamples",
+                    str(self.bootstrap_resamples),
+                    "too few for the ends of a 95 % interval.",
+                    f"Nearest valid value: {FEWEST_RESAMPLES}; 0 leaves the intervals out.",
+                )
+            )
+        if problems:
+            raise RelationError(problems)
+        return self
+
+    @property
+    def ks(self) -> list[int]:
+        """The k of pass@k and maj@k, ascending."""
+        if self.pass_at is not None:
+            return sorted(set(self.pass_at))
+        return [2**power for power in range(self.samples_per_problem.bit_length())]
+
+
+def pass_at_problems(pass_at: Sequence[int], num_samples: int) -> list[ConfigProblem]:
+    if not pass_at:
+        return [
+            ConfigProblem("pass_at", "[]", "names no k.", "Remove the key for 1, 2, 4 and so on.")
+        ]
+    largest = max(pass_at)
+    if largest <= num_samples:
+        return []
+    return [
+        ConfigProblem(
+            "pass_at",
+            str(list(pass_at)),
+            f"pass@{largest} needs {largest} samples of each problem, and there "
+            f"{'is' if num_samples == 1 else 'are'} {num_samples}.",
+            f"Set samples_per_problem to {largest} or more, with decoding: sampled.",
+        )
+    ]
+
+
+def guidance_problems(
+    settings: EvaluationConfig, layers: Sequence[LayerConfig]
+) -> list[ConfigProblem]:
+    """Phrases that `evaluation.guidance` names and a later layer of the chain lacks."""
+    if not isinstance(settings.guidance, list):
+        return []
+    shown = str(settings.guidance)
+    if len(layers) == 1:
+        return [
+            ConfigProblem(
+                "evaluation.guidance",
+                shown,
+                "the chain has one layer, so no correction is opened by a phrase.",
+                "Remove the key.",
+            )
+        ]
+    problems = []
+    for depth, layer in enumerate(layers[1:], start=1):
+        count = len(layer.guidance.phrases)
+        if max(settings.guidance) >= count:
+            problems.append(
+                ConfigProblem(
+                    "evaluation.guidance",
+                    shown,
+                    f"layers.{depth} ({layer.name}) has only {count} "
+                    f"{'phrase' if count == 1 else 'phrases'}, counted from 0.",
+                    f"Valid: 0 to {count - 1}.",
+                )
+            )
+    return problems
