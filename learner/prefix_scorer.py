@@ -201,10 +201,22 @@ class PrefixScorer(nn.Module):
     def device(self) -> torch.device:
         return next(self.head.parameters()).device
 
-    def forward(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """[n] float32 values of whole sequences, with gradient where parameters have one."""
-        last = [[len(sequence) - 1] for sequence in sequences]
-        states = hidden_states(self.decoder, sequences, last, device=self.device)
+    def forward(
+        self, sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]] | None = None
+    ) -> Tensor:
+        """Values with gradient where parameters have one, in one forward.
+
+        Args:
+            sequences: token ids, none empty.
+            places: per sequence [k], indices of the last tokens of prefixes. None takes each
+                sequence whole.
+
+        Returns:
+            Float32 values of all prefixes in a row: [n] of n whole sequences.
+        """
+        if places is None:
+            places = [[len(sequence) - 1] for sequence in sequences]
+        states = hidden_states(self.decoder, sequences, places, device=self.device)
         return self.value_of(torch.cat(states))
 
     def value_of(self, states: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ class Pair:
     problem: str
     right: Tokens
     wrong: Tokens
+    num_prompt_tokens: int  # how many tokens of both are the prompt
 
 
 @dataclass
@@ -73,12 +74,14 @@ def make_pairs(completions: Sequence[Completion], *, max_per_problem: int, seed:
     found = sort_by_outcome(completions)
     rng = random.Random(seed)
     pairs: list[Pair] = []
-    for (problem, _), (right, wrong) in found.by_problem.items():
+    for (problem, prompt), (right, wrong) in found.by_problem.items():
         rights, wrongs = list(right), list(wrong)
         num_all = len(rights) * len(wrongs)
         chosen = rng.sample(range(num_all), min(num_all, max_per_problem))
-        for index in chosen:
-            pairs.append(Pair(problem, rights[index % len(rights)], wrongs[index // len(rights)]))
+        pairs += [
+            Pair(problem, rights[index % len(rights)], wrongs[index // len(rights)], len(prompt))
+            for index in chosen
+        ]
     if not pairs:
         raise DataError(
             "A prefix scorer learns from a right and a wrong first attempt at the same problem, "

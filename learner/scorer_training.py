@@ -4,6 +4,13 @@ Only final answers are labelled. A right and a wrong completion of the same prob
 and the Bradley-Terry loss pulls the right one's value above the wrong one's. Problems are split,
 not pairs: what is held out is of problems that training never saw.
 
+A departure from the paper, which compares whole completions: a scorer that has seen nothing
+else orders prefixes that end in the middle of a text no better than chance (measured with the
+default policy), yet prefixes are what it is asked about. So by default every prefix of the right
+one is compared with every prefix of the wrong one, from the prompt alone to the whole. The values
+of different lengths thereby share one scale, on which the prompt lies between right and wrong.
+`prefixes=0` is the paper's.
+
 The same completions, settings and machine give the same scorer.
 """
 
@@ -41,6 +48,7 @@ class ScorerTraining:
     learning_rate: float | None = None  # None: by kind
     weight_decay: float = 0.01
     pairs_per_batch: int = 64
+    prefixes: int = 4  # also learn from the first 0/4, 1/4, ... of each completion; 0: from whole
     seed: int = 0  # of the order of the pairs
 
 
@@ -49,8 +57,9 @@ class Fit:
     """How well a scorer orders some pairs."""
 
     num_pairs: int
-    loss: float  # mean Bradley-Terry loss, nats; log 2 = 0.693 knows nothing
-    accuracy: float  # share of pairs with the right one above; ties count half
+    loss: float  # mean Bradley-Terry loss as trained on, nats; log 2 = 0.693 knows nothing
+    accuracy: float  # share of pairs with the right one above, both whole; ties count half
+    prefix_accuracy: float | None  # the same of equal shares of both; None without prefixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,7 @@ def train_scorer(
         DataError: a completion does not fit the scorer's model.
         LearnerError: the loss is not finite.
     """
-    texts = Texts(scorer, [*train_pairs, *held_out_pairs])
+    texts = Texts(scorer, [*train_pairs, *held_out_pairs], settings.prefixes)
     train, held_out = texts.indices(train_pairs), texts.indices(held_out_pairs)
     parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
     rate = settings.learning_rate or DEFAULT_LEARNING_RATES[scorer.kind]
@@ -120,7 +129,7 @@ def train_scorer(
 def batch_loss(texts: Texts, batch: Sequence[tuple[int, int]]) -> Tensor:
     """Mean Bradley-Terry loss of some pairs, with gradient."""
     values = texts.values([index for pair in batch for index in pair])
-    loss = bradley_terry_losses(values[0::2], values[1::2]).mean()
+    loss = mean_loss(values[0::2], values[1::2])
     if not torch.isfinite(loss):
         raise LearnerError(
             f"The scorer's loss is {loss.item()}. Lower --learning-rate; if it happens in the "
@@ -129,43 +138,73 @@ def batch_loss(texts: Texts, batch: Sequence[tuple[int, int]]) -> Tensor:
     return loss
 
 
+def mean_loss(right: Tensor, wrong: Tensor) -> Tensor:
+    """Every prefix of the right one against every prefix of the wrong one; both [pairs, k]."""
+    each, other = torch.broadcast_tensors(right[:, :, None], wrong[:, None, :])
+    return bradley_terry_losses(each, other).mean()
+
+
 class Texts:
     """The distinct texts of all pairs; their states are kept where the backbone is frozen."""
 
-    def __init__(self, scorer: PrefixScorer, pairs: Sequence[Pair]) -> None:
+    def __init__(self, scorer: PrefixScorer, pairs: Sequence[Pair], prefixes: int) -> None:
         self.scorer = scorer
-        self.sequences = list(dict.fromkeys(text for p in pairs for text in (p.right, p.wrong)))
+        prompts = {text: p.num_prompt_tokens for p in pairs for text in (p.right, p.wrong)}
+        self.sequences = list(prompts)
+        self.places = [prefix_places(prompts[text], len(text), prefixes) for text in prompts]
         self.index_of = {text: index for index, text in enumerate(self.sequences)}
         check_texts(scorer, self.sequences)
-        self.states: Tensor | None = None  # [texts, D]
+        self.states: Tensor | None = None  # [texts, k, D]
         if scorer.kind == "mlp_on_embeddings":
-            last = [[len(text) - 1] for text in self.sequences]
-            self.states = torch.cat(scorer.states_at(self.sequences, last, BATCH_TOKENS))
+            states = scorer.states_at(self.sequences, self.places, BATCH_TOKENS)
+            self.states = torch.stack(states)
 
     def indices(self, pairs: Sequence[Pair]) -> list[tuple[int, int]]:
         """(right, wrong) of each pair, as places in `sequences`."""
         return [(self.index_of[pair.right], self.index_of[pair.wrong]) for pair in pairs]
 
     def values(self, indices: Sequence[int]) -> Tensor:
-        """[n] values with gradient."""
+        """[n, k] values with gradient."""
         if self.states is not None:
-            return self.scorer.value_of(self.states[torch.tensor(indices)])
-        values: Tensor = self.scorer([self.sequences[index] for index in indices])
-        return values
+            states = self.states[torch.tensor(indices)]
+            return self.scorer.value_of(states.flatten(0, 1)).view(len(indices), -1)
+        sequences = [self.sequences[index] for index in indices]
+        values: Tensor = self.scorer(sequences, [self.places[index] for index in indices])
+        return values.view(len(indices), -1)
 
     @torch.no_grad()
     def all_values(self) -> Tensor:
-        """[texts] values on the CPU, without gradient."""
-        if self.states is not None:
-            return self.scorer.value_of(self.states).cpu()
-        return self.scorer.values(self.sequences)
+        """[texts, k] values on the CPU, without gradient."""
+        states = self.states
+        if states is None:
+            states = torch.stack(self.scorer.states_at(self.sequences, self.places, BATCH_TOKENS))
+        return self.scorer.value_of(states.flatten(0, 1)).view(len(states), -1).cpu()
+
+
+def prefix_places(num_prompt: int, num_tokens: int, prefixes: int) -> list[int]:
+    """The last tokens of a text's prefixes: the prompt alone, then equal shares up to the whole.
+
+    Args:
+        num_prompt, num_tokens: length of the prompt, and of prompt and completion.
+        prefixes: shares that the completion is cut into; 0 takes the whole alone.
+    """
+    if prefixes == 0:
+        return [num_tokens - 1]
+    own = num_tokens - num_prompt
+    return [num_prompt - 1 + math.ceil(own * share / prefixes) for share in range(prefixes + 1)]
 
 
 def fit_of(values: Tensor, pairs: Sequence[tuple[int, int]]) -> Fit:
-    """How well [texts] values order some pairs (right, wrong)."""
-    right, wrong = values.double()[torch.tensor(pairs)].unbind(dim=1)
-    loss = float(bradley_terry_losses(right, wrong).mean())
-    return Fit(len(pairs), loss, pair_accuracy(right, wrong))
+    """How well [texts, k] values order some pairs (right, wrong)."""
+    right, wrong = values.double()[torch.tensor(pairs)].unbind(dim=1)  # [pairs, k] each
+    middle = slice(1, -1)  # neither the prompt, which both share, nor the whole
+    has_middle = right.shape[1] > 2
+    return Fit(
+        num_pairs=len(pairs),
+        loss=float(mean_loss(right, wrong)),
+        accuracy=pair_accuracy(right[:, -1], wrong[:, -1]),
+        prefix_accuracy=pair_accuracy(right[:, middle], wrong[:, middle]) if has_middle else None,
+    )
 
 
 def check_texts(scorer: PrefixScorer, sequences: Sequence[Tokens]) -> None:

@@ -62,10 +62,10 @@ def bradley_terry_losses(preferred: Tensor, other: Tensor) -> Tensor:
     sigmoid(difference of their values).
 
     Args:
-        preferred, other: [n] values of the two of each pair.
+        preferred, other: values of the two of each pair, of one shape.
 
     Returns:
-        [n] losses, unreduced; log 2 where the two are equal.
+        A loss per pair, unreduced; log 2 where the two are equal.
     """
     if preferred.shape != other.shape:
         raise ValueError(f"{tuple(preferred.shape)} preferred, {tuple(other.shape)} others")

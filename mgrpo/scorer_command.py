@@ -16,7 +16,7 @@ from mgrpo.errors import DataError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from learner.scorer_training import EpochResult
+    from learner.scorer_training import EpochResult, Fit
     from mgrpo.types import Completion
 
 KINDS = ("mlp_on_embeddings", "reward_head")
@@ -82,6 +82,14 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
         type=number_type(int, above=0),
         default=64,
         help="at most so many pairs of one problem; default: 64",
+    )
+    train.add_argument(
+        "--prefixes",
+        metavar="N",
+        type=number_type(int, at_least=0),
+        default=4,
+        help="also learn from the prompt and the first 1/N, 2/N, ... of each completion; 0: from "
+        "whole completions alone, as the paper does; default: 4",
     )
     train.add_argument(
         "--holdout",
@@ -158,7 +166,12 @@ def run_scorer_train(args: argparse.Namespace) -> int:
         seed=args.seed,
         device=device,
     )
-    settings = ScorerTraining(epochs=args.epochs, learning_rate=args.learning_rate, seed=args.seed)
+    settings = ScorerTraining(
+        epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        prefixes=args.prefixes,
+        seed=args.seed,
+    )
     console = Console(highlight=False)
     console.print(
         f"{args.kind} on {args.model}: {describe(train)} to train on, {describe(held_out)} "
@@ -209,16 +222,17 @@ def train_with_progress(
 
 
 def epoch_line(result: EpochResult) -> str:
-    """An epoch's losses and pair accuracies, the same names in the same order every time."""
+    """An epoch's fits, the same names in the same order every time."""
+    when = f"epoch {result.epoch}" if result.epoch else "untrained"
+    line = f"{when:<9}  train: {fit_words(result.train)}"
+    return line if result.held_out is None else f"{line}  held out: {fit_words(result.held_out)}"
+
+
+def fit_words(fit: Fit) -> str:
     from mgrpo.report.words import percent
 
-    when = f"epoch {result.epoch}" if result.epoch else "untrained"
-    line = f"{when:<9}  train: pairs ordered {percent(result.train.accuracy)}"
-    line += f", loss {result.train.loss:.4f}"
-    if result.held_out is not None:
-        line += f"  held out: pairs ordered {percent(result.held_out.accuracy)}"
-        line += f", loss {result.held_out.loss:.4f}"
-    return line
+    prefixes = "" if fit.prefix_accuracy is None else f", prefixes {percent(fit.prefix_accuracy)}"
+    return f"pairs ordered {percent(fit.accuracy)}{prefixes}, loss {fit.loss:.4f}"
 
 
 def describe(pairs: Sequence[Any]) -> str:

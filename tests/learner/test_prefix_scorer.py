@@ -56,6 +56,12 @@ def test_batches_and_padding_change_no_value_and_no_order(model_dir):
     assert_close(scorer(sequences), alone)
 
 
+def test_values_of_prefixes_come_from_the_whole_text(model_dir):
+    scorer = new_scorer(model_dir)
+    prefixes = [[5], [5, 9], [7, 7, 1]]
+    assert_close(scorer([[5, 9, 3], [7, 7, 1]], [[0, 1], [2]]), scorer.values(prefixes))
+
+
 def test_no_sequences_have_no_values(model_dir):
     assert new_scorer(model_dir).values([]).shape == (0,)
 

@@ -30,6 +30,11 @@ def test_every_right_one_meets_every_wrong_one_of_its_problem():
     }
 
 
+def test_a_pair_knows_where_its_prompt_ends():
+    completions = [attempt("q", n, n, prompt_token_ids=[7, 8, 9]) for n in (0, 1)]
+    assert made(completions) == [Pair("q", (7, 8, 9, 11), (7, 8, 9, 10), 3)]
+
+
 def test_a_text_sampled_twice_makes_one_pair():
     completions = [attempt("q", 0, 1), attempt("q", 1, 0), attempt("q", 2, 0, token=11)]
     assert len(made(completions)) == 1
@@ -75,7 +80,7 @@ def test_an_answer_that_could_not_be_read_is_a_wrong_one():
 
 def pairs_of(counts: dict[str, int]) -> list[Pair]:
     return [
-        Pair(name, (1, number), (2, number))
+        Pair(name, (1, number), (2, number), 1)
         for name, count in counts.items()
         for number in range(count)
     ]

@@ -10,7 +10,13 @@ import torch
 
 from learner.prefix_scorer import PrefixScorer
 from learner.scorer_pairs import Pair
-from learner.scorer_training import ScorerTraining, fit_of, train_scorer
+from learner.scorer_training import (
+    ScorerTraining,
+    fit_of,
+    mean_loss,
+    prefix_places,
+    train_scorer,
+)
 from mgrpo.errors import DataError, LearnerError
 from tests.learner.builders import save_tiny_llama
 
@@ -31,7 +37,7 @@ def pairs(count: int, *, seed: int = 0) -> list[Pair]:
     def text(mark: int) -> tuple[int, ...]:
         return (*(rng.randrange(10, 60) for _ in range(rng.randrange(2, 6))), mark)
 
-    return [Pair(f"q{n}", text(RIGHT_MARK), text(WRONG_MARK)) for n in range(count)]
+    return [Pair(f"q{n}", text(RIGHT_MARK), text(WRONG_MARK), 1) for n in range(count)]
 
 
 def trained(model_dir, kind="mlp_on_embeddings", *, seed=0, **hooks):
@@ -48,7 +54,7 @@ def test_held_out_pairs_are_ordered_after_training(model_dir, kind):
     assert [result.epoch for result in results] == [0, 1, 2, 3]
     first, last = results[0], results[-1]
     assert last.held_out.accuracy > 0.85 > 0.7 > first.held_out.accuracy
-    assert last.train.loss < 0.3 < first.train.loss
+    assert last.train.loss < 0.6 < first.train.loss  # most prefixes are noise
     assert (last.train.num_pairs, last.held_out.num_pairs) == (200, 30)
     moved = not torch.equal(
         scorer.decoder.layers[0].mlp.up_proj.weight, before.decoder.layers[0].mlp.up_proj.weight
@@ -84,23 +90,65 @@ def test_without_held_out_pairs_there_is_no_held_out_fit(model_dir):
 
 
 def test_a_fit_is_the_mean_loss_and_the_share_in_order():
-    values = torch.tensor([1.0, 0.0, 2.0])
+    values = torch.tensor([[1.0], [0.0], [2.0]])
     fit = fit_of(values, [(0, 1), (1, 2)])  # margins 1 and -2
     expected = (math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2
-    assert (fit.num_pairs, fit.accuracy) == (2, 0.5)
+    assert (fit.num_pairs, fit.accuracy, fit.prefix_accuracy) == (2, 0.5, None)
     assert fit.loss == pytest.approx(expected)
+
+
+def test_prefixes_in_the_middle_are_counted_apart_from_the_whole():
+    # prompt, half, whole
+    values = torch.tensor([[0.0, -1.0, 3.0], [0.0, 1.0, 2.0], [0.0, 1.0, 1.0]])
+    fit = fit_of(values, [(0, 1), (1, 2)])  # halves: wrong order, tie; wholes: right, right
+    assert (fit.accuracy, fit.prefix_accuracy) == (1.0, 0.25)
+
+
+def test_every_prefix_of_the_right_one_meets_every_prefix_of_the_wrong_one():
+    right, wrong = torch.tensor([[0.0, 2.0]]), torch.tensor([[0.0, -1.0]])
+    margins = [0.0, 1.0, 2.0, 3.0]
+    expected = sum(math.log1p(math.exp(-margin)) for margin in margins) / 4
+    assert float(mean_loss(right, wrong)) == pytest.approx(expected)
+
+
+def test_prefixes_run_from_the_prompt_to_the_whole():
+    # A prompt of 3 tokens and a completion of 6: it ends at token 2, the shares at 4, 5, 7 and 8.
+    assert prefix_places(3, 9, 4) == [2, 4, 5, 7, 8]
+    assert prefix_places(3, 4, 2) == [2, 3, 3]
+    assert prefix_places(3, 9, 0) == [8]
+
+
+def test_prefixes_teach_what_whole_completions_do_not(model_dir):
+    """The first token after the prompt decides; the last one is the same for both."""
+
+    def telling(count: int, seed: int) -> list[Pair]:
+        rng = random.Random(seed)
+        texts = [
+            tuple((9, mark, *(rng.randrange(10, 60) for _ in range(3)), 2) for mark in (3, 4))
+            for _ in range(count)
+        ]
+        return [Pair(f"q{n}", right, wrong, 1) for n, (right, wrong) in enumerate(texts)]
+
+    def value_gap(prefixes: int) -> float:
+        scorer = PrefixScorer.create(str(model_dir), hidden_units=16)
+        settings = ScorerTraining(epochs=5, learning_rate=1e-2, prefixes=prefixes)
+        train_scorer(scorer, telling(200, 0), [], settings)
+        right, prompt, wrong = scorer.values([[9, 3], [9], [9, 4]]).tolist()
+        return min(right - prompt, prompt - wrong)
+
+    assert value_gap(prefixes=5) > 1 > value_gap(prefixes=0)
 
 
 def test_another_models_tokens_are_refused(model_dir):
     scorer = PrefixScorer.create(str(model_dir), base_model="tiny")
     with pytest.raises(DataError, match="hold the token 64, and tiny knows 64"):
-        train_scorer(scorer, [Pair("q", (1, 64), (1, 2))], [], ScorerTraining())
+        train_scorer(scorer, [Pair("q", (1, 64), (1, 2), 1)], [], ScorerTraining())
 
 
 def test_a_completion_longer_than_the_context_is_refused(model_dir):
     scorer = PrefixScorer.create(str(model_dir), base_model="tiny")
     with pytest.raises(DataError, match="has 65 tokens with its prompt, and tiny reads 64"):
-        train_scorer(scorer, [Pair("q", (1,) * 65, (2,))], [], ScorerTraining())
+        train_scorer(scorer, [Pair("q", (1,) * 65, (1, 2), 1)], [], ScorerTraining())
 
 
 def test_a_loss_that_is_not_finite_stops_training(model_dir):
