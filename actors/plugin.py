@@ -43,6 +43,10 @@ class RolloutTools(Protocol):
 class RolloutPlugin(Plugin):
     """Base class; override what you need."""
 
+    def extra_tokens(self) -> int:
+        """How much longer than a layer's max_completion_tokens it may make a completion."""
+        return 0
+
     async def after_sampling(
         self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]
     ) -> list[Completion]:

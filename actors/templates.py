@@ -33,7 +33,11 @@ class Tokenizer(Protocol):
 
     all_special_ids: list[int]
 
+    eos_token_id: int | None
+
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
 
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
@@ -84,6 +88,15 @@ class PromptBuilder:
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text without special tokens, as checks read it."""
+        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
+    def end_of_turn_ids(self) -> list[int]:
+        """What a completion ends with, where one has to be ended by hand."""
+        eos = self.tokenizer.eos_token_id
+        return [] if eos is None else [eos]
 
     def render(self, messages: list[dict[str, str]]) -> str:
         """The chat template's text, up to where the policy takes over."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class StepBatch:
     parents: Mapping[str, Completion]  # by completion_id; holds `completions` too
     groups: Sequence[Hashable]  # N; completions with the same value are compared
     step: int
-    signals: dict[str, Tensor] = field(default_factory=dict)  # by name, [N] or [M]
+    signals: dict[str, Any] = field(default_factory=dict)  # by name: [N], [M] or N tensors
     metrics: Metrics = field(default_factory=dict)  # plug-ins may add name: (sum, count)
 
     def __post_init__(self) -> None:

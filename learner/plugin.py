@@ -15,7 +15,7 @@ Hooks must be pure: every rank calls them and must get the same numbers.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,8 +42,8 @@ class LearnerPlugin(Plugin):
     def start(self, device: torch.device) -> None:
         """Load what is needed for working; called once, before the first step."""
 
-    def measure(self, batch: StepBatch) -> dict[str, Tensor]:
-        """More signals by name, [N] or [M] each."""
+    def measure(self, batch: StepBatch) -> dict[str, Any]:
+        """More signals by name: [N], [M], or a list of N tensors."""
         return {}
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:

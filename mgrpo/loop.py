@@ -17,6 +17,7 @@ from rich.console import Console
 
 from actors.rollout import ProgressCallback, place_key, with_verdicts
 from cluster.remote import wait_for
+from mgrpo.alarms import AlarmWatch, stop_if_asked
 from mgrpo.config import RunConfig
 from mgrpo.config.load import save_recipe
 from mgrpo.correction_buffer import CorrectionBuffer
@@ -50,6 +51,13 @@ class Run:
 
     def __post_init__(self) -> None:
         objective = self.config.objective
+        trained = {
+            number
+            for _, config in self.config.phase_configs
+            for number, layer in enumerate(config.layers, start=1)
+            if layer.loss_weight > 0
+        }
+        self.alarms = AlarmWatch(self.config.alarms, trained_layers=trained)
         self.error_pool = ErrorPool(objective.error_pool)
         self.corrections = (
             CorrectionBuffer(objective.correction_buffer, self.config.seed)
@@ -173,6 +181,11 @@ class Run:
             step, sampled_trees(completions, self.config.output.rollouts_per_step)
         )
         self.progress.step_done(step, values)
+        alarms = self.alarms.check(step, values)
+        for alarm in alarms:
+            self.log.write_alarm(alarm.to_json())
+            self.progress.warn(alarm.message)
+        stop_if_asked(alarms)
 
     def evaluation_due(self, step: int) -> bool:
         every = self.config.evaluation.every_steps

@@ -37,6 +37,7 @@ BUILTIN = {
     "reflection_span": "actors.plugins.reflection_span:ReflectionSpan",
     "span_credit": "learner.plugins.span_credit:SpanCredit",
     "step_spans": "actors.plugins.step_spans:StepSpans",
+    "supervised_injections": "learner.plugins.supervised_injections:SupervisedInjections",
 }
 """Our plug-ins by the names that recipes use."""
 

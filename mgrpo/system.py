@@ -7,7 +7,7 @@ hold the same policy everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,9 +80,11 @@ def start_system(
     builder = PromptBuilder(load_tokenizer(model_dir))
     problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
     heldout = load_heldout(config, builder)
-    max_model_len = config.engines.max_model_len or measure_prompts(
-        builder, config, problems + heldout
-    ).context_needed(config)
+    plugins = load_plugins(config, RolloutPlugin)
+    max_model_len = config.engines.max_model_len or (
+        measure_prompts(builder, config, problems + heldout).context_needed(config)
+        + sum(plugin.extra_tokens() for plugin in plugins)
+    )
 
     seats = plan_seats(config, "cpu")  # only its CPUs, for the size of a local Ray
     with ExitStack() as stack:
@@ -122,7 +124,7 @@ def start_system(
             device=device,
             problems=problems,
             heldout=heldout,
-            rollout=make_rollout(config, engines, builder, scorer),
+            rollout=make_rollout(config, engines, builder, scorer, plugins),
             engines=list(engines),
             scorer=scorer,
             learner=learner,
@@ -146,6 +148,7 @@ def make_rollout(
     engines: dict[RemoteActor, Seat],
     builder: PromptBuilder,
     scorer: RewardPool,
+    plugins: Sequence[RolloutPlugin],
 ) -> Rollout:
     by_layer: dict[int, list[Engine]] = {}
     for actor, seat in engines.items():
@@ -159,7 +162,7 @@ def make_rollout(
         layers=config.layers,
         temperature=config.sampling.temperature,
         seed=config.seed,
-        plugins=load_plugins(config, RolloutPlugin),
+        plugins=plugins,
     )
 
 

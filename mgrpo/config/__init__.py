@@ -1,5 +1,6 @@
 """Recipes: strict pydantic models, without torch."""
 
+from mgrpo.config.alarms import AlarmsConfig
 from mgrpo.config.cluster import ClusterConfig, DeadlinesConfig, WeightsConfig
 from mgrpo.config.data import (
     DataConfig,
@@ -28,6 +29,7 @@ from mgrpo.config.run import ModelConfig, OutputConfig, RunConfig
 __all__ = [
     "GUIDANCE_PHRASES",
     "AdvantageConfig",
+    "AlarmsConfig",
     "ClusterConfig",
     "CorrectionBufferConfig",
     "DataConfig",

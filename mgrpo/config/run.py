@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from mgrpo.config.alarms import AlarmsConfig
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.cluster import ClusterConfig, WeightsConfig
 from mgrpo.config.data import DataConfig
@@ -48,6 +49,8 @@ class RunConfig(StrictConfig):
     description: str = ""
     method: str = "MGRPO"
     """For people: shown in reports. What the method does is said by the other keys."""
+    paper: str = ""
+    """For people: where the method comes from, e.g. an arXiv id."""
     seed: int = 0
     steps: PositiveInt
     """Optimizer steps (with update_order: sequential, rounds through the chain)."""
@@ -66,6 +69,7 @@ class RunConfig(StrictConfig):
     learner: LearnerConfig = LearnerConfig()
     weights: WeightsConfig = WeightsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
     output: OutputConfig = OutputConfig()
     cluster: ClusterConfig = ClusterConfig()
 
@@ -97,10 +101,12 @@ class RunConfig(StrictConfig):
     @property
     def max_completions_per_step(self) -> int:
         """Completions of one step when no parent is left out."""
-        total, parents = 0, self.prompts_per_step
+        by_layer, parents = [], self.prompts_per_step
         for depth, layer in enumerate(self.layers):
-            if depth > 0 and layer.parents in ("wrong_first", "uniform_k", "best"):
+            is_pooled = self.objective.update_order == "pooled_errors"
+            if depth > 0 and (is_pooled or layer.parents in ("wrong_first", "uniform_k", "best")):
                 parents = self.prompts_per_step * layer.num_parents
             parents *= layer.group_size
-            total += parents
-        return total
+            by_layer.append(parents)
+        # A step of pooled errors samples one of its layers.
+        return max(by_layer) if self.objective.update_order == "pooled_errors" else sum(by_layer)

@@ -1,0 +1,228 @@
+"""EDGE-GRPO's guided error correction (https://arxiv.org/abs/2507.21848)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from actors.layers import stable_seed
+from actors.plugin import RolloutPlugin, RolloutTools
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+from mgrpo.types import Completion, FinishReason, Problem
+
+BRANCHES = ("continued", "answer_injected", "solution_replaced")
+SUPERVISED = "supervised_injections"
+
+
+class CorrectionSettings(StrictConfig):
+    """Keys of guided_error_correction."""
+
+    probs: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    """Chances of the branches: say that there is a mistake and let the policy go on; append the
+    right answer; put the reference solution in the completion's place."""
+    trigger: Literal["accuracy_wrong", "reward_below_full"] = "accuracy_wrong"
+    """What is repaired: wrong answers, or (as in the authors' code) every reward below full."""
+    full_reward: float = 1.0
+    """For trigger: reward_below_full. The largest reward that the checks can give."""
+    intervene_rate: float | Literal["2/G"] = 1.0
+    """Chance that a completion which may be repaired is; "2/G": 2 over the group's size."""
+    max_prompt_tokens: PositiveInt = 256
+    """Longer prompts are left alone."""
+    max_new_tokens: PositiveInt = 256
+    """Most tokens of a continuation."""
+    offpolicy: Literal["mask_injected", "ratio_one", "recompute_logprob_as_old", "sft_loss"] = (
+        "mask_injected"
+    )
+    """What tokens do that the policy did not sample. mask_injected: carry no loss. ratio_one (the
+    authors' code) and recompute_logprob_as_old: train as if sampled, with the learner's own
+    log-probabilities as the old ones; the two differ only with updates_per_rollout above 1, where
+    ratio_one is refused. sft_loss: train as a target (needs the plug-in supervised_injections)."""
+    missing_solution: Literal["inject_answer", "leave"] = "inject_answer"
+    """What the third branch does for a problem without a reference solution."""
+    interjection: str = "Stop, there is a mistake above."
+    answer_sentence: str = "Checking shows that the right answer is \\boxed{{answer}}."
+    """Follows the interjection; {answer} stands for the right answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """What takes the place of a completion's tokens."""
+
+    kept: int  # tokens of the completion that stay
+    injected: list[int]
+    sampled: list[int]
+    sampled_logprobs: list[float]
+    finish_reason: FinishReason
+    policy_version: int
+
+
+class GuidedErrorCorrection(RolloutPlugin):
+    """Repairs part of the wrong completions before rewards are compared.
+
+    A group in which everything was wrong then has something right in it, so it gives a gradient.
+    Repaired completions are checked again. Injected text is not the policy's own: `offpolicy`
+    says what becomes of it.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = CorrectionSettings
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = []
+        if min(settings.probs) < 0 or abs(sum(settings.probs) - 1) > 1e-6:
+            problems.append(
+                ConfigProblem(
+                    "probs", str(list(settings.probs)), "must be 3 chances that add to 1."
+                )
+            )
+        rate = settings.intervene_rate
+        if not isinstance(rate, str) and not 0 <= rate <= 1:
+            problems.append(
+                ConfigProblem("intervene_rate", str(rate), 'must be between 0 and 1, or "2/G".')
+            )
+        if "{answer}" not in settings.answer_sentence:
+            problems.append(
+                ConfigProblem(
+                    "answer_sentence", repr(settings.answer_sentence), "must contain {answer}."
+                )
+            )
+        if settings.offpolicy == "sft_loss" and all(
+            entry.use != SUPERVISED for entry in config.plugins
+        ):
+            problems.append(
+                ConfigProblem(
+                    "offpolicy",
+                    "sft_loss",
+                    f"needs the plug-in {SUPERVISED}.",
+                    "Add it to plugins.",
+                )
+            )
+        if settings.offpolicy == "ratio_one" and config.objective.updates_per_rollout > 1:
+            problems.append(
+                ConfigProblem(
+                    "offpolicy",
+                    "ratio_one",
+                    f"with updates_per_rollout {config.objective.updates_per_rollout} a ratio that "
+                    "stays 1 would never be clipped.",
+                    "Use recompute_logprob_as_old.",
+                )
+            )
+        return problems
+
+    def extra_tokens(self) -> int:
+        return int(self.settings.max_new_tokens) + LONGEST_SENTENCE_TOKENS
+
+    async def after_sampling(
+        self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]
+    ) -> list[Completion]:
+        repaired = list(completions)
+        for place, one in enumerate(completions):
+            rng = random.Random(stable_seed(tools.seed, one.completion_id, "repair"))
+            if not self.is_repaired(one, len(completions), rng):
+                continue
+            branch = draw_branch(self.settings.probs, rng)
+            if branch == "solution_replaced" and not problem.solution:
+                if self.settings.missing_solution == "leave":
+                    continue
+                branch = "answer_injected"
+            repair = await self.repair(tools, layer, problem, one, branch)
+            repaired[place] = self.apply(tools, one, repair, branch)
+        changed = [place for place, one in enumerate(repaired) if one is not completions[place]]
+        rewards = await tools.score(problem, [repaired[place].text for place in changed])
+        for place, reward in zip(changed, rewards, strict=True):
+            repaired[place] = replace(repaired[place], reward=reward)
+        return repaired
+
+    def is_repaired(self, one: Completion, group_size: int, rng: random.Random) -> bool:
+        """May this completion be repaired, and does chance say so?"""
+        if one.reward is None or not one.reward.is_usable:
+            return False
+        if self.settings.trigger == "accuracy_wrong":
+            is_wrong = not one.is_correct
+        else:
+            is_wrong = one.reward.value < self.settings.full_reward
+        if not is_wrong or len(one.prompt_token_ids) > self.settings.max_prompt_tokens:
+            return False
+        rate = self.settings.intervene_rate
+        return rng.random() < (2 / group_size if rate == "2/G" else rate)
+
+    async def repair(
+        self, tools: RolloutTools, layer: int, problem: Problem, one: Completion, branch: str
+    ) -> Repair:
+        builder = tools.builder
+        kept = builder.without_end_of_turn(one.token_ids)
+        end = one.token_ids[len(kept) :] or builder.end_of_turn_ids()
+        if branch == "continued":
+            injected = builder.encode(f"\n{self.settings.interjection}\n")
+            sample = (
+                await tools.generate(
+                    layer,
+                    [*one.prompt_token_ids, *kept, *injected],
+                    num_samples=1,
+                    max_tokens=self.settings.max_new_tokens,
+                    seed=stable_seed(tools.seed, one.completion_id, "continue"),
+                )
+            )[0]
+            return Repair(
+                kept=len(kept),
+                injected=injected,
+                sampled=sample.token_ids,
+                sampled_logprobs=sample.logprobs,
+                finish_reason=sample.finish_reason,
+                policy_version=min(one.policy_version, sample.policy_version),
+            )
+        if branch == "answer_injected":
+            answer = self.settings.answer_sentence.replace("{answer}", problem.answer)
+            injected = builder.encode(f"\n{self.settings.interjection} {answer}")
+        else:
+            kept, injected = [], builder.encode(problem.solution)
+        return Repair(
+            kept=len(kept),
+            injected=[*injected, *end],
+            sampled=[],
+            sampled_logprobs=[],
+            finish_reason="stop",
+            policy_version=one.policy_version,
+        )
+
+    def apply(
+        self, tools: RolloutTools, one: Completion, repair: Repair, branch: str
+    ) -> Completion:
+        """The completion with its repair; not yet checked again."""
+        token_ids = one.token_ids[: repair.kept] + repair.injected + repair.sampled
+        mask = [
+            *[True] * repair.kept,
+            *[False] * len(repair.injected),
+            *[True] * len(repair.sampled),
+        ]
+        return replace(
+            one,
+            token_ids=token_ids,
+            rollout_logprobs=[
+                *one.rollout_logprobs[: repair.kept],
+                *[0.0] * len(repair.injected),
+                *repair.sampled_logprobs,
+            ],
+            sampled_mask=mask,
+            train_mask=mask if self.settings.offpolicy == "mask_injected" else None,
+            finish_reason=repair.finish_reason,
+            policy_version=repair.policy_version,
+            text=tools.builder.decode(token_ids),
+            augmented_by=branch,
+        )
+
+
+LONGEST_SENTENCE_TOKENS = 96
+"""Room for the interjection and the answer's sentence in any tokenizer."""
+
+
+def draw_branch(probs: Sequence[float], rng: random.Random) -> str:
+    return rng.choices(BRANCHES, weights=probs)[0]

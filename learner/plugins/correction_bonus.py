@@ -1,0 +1,65 @@
+"""SCoRe's shaped reward (https://arxiv.org/abs/2409.12917)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import LearnerPlugin
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+
+class BonusSettings(StrictConfig):
+    """Keys of correction_bonus."""
+
+    alpha: float = 10.0
+    """Factor on what a correction gained over its attempt."""
+    bonus_to: Literal["turn2", "both"] = "turn2"
+    """turn2: corrections get it. both: an attempt also gets the mean bonus of its corrections."""
+
+
+class CorrectionBonus(LearnerPlugin):
+    """Pays a correction for what it changed: b = alpha (r(y2) - r(y1)) on top of r(y2).
+
+    Without it training finds the easy way out, a good first try and a second that repeats it.
+    Group z-scores take most of alpha away again; with `advantage: raw_reward` (REINFORCE, as in
+    the paper) or `objective.advantage.scale_by_std: false` it keeps its size.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = BonusSettings
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        if len(config.layers) > 1:
+            return []
+        return [
+            ConfigProblem(
+                "alpha", str(settings.alpha), "pays for corrections, and the chain has none."
+            )
+        ]
+
+    def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
+        places = {one.completion_id: place for place, one in enumerate(batch.completions)}
+        shaped = rewards.clone()
+        bonuses: dict[int, list[float]] = {}  # by the attempt's place
+        for place, one in enumerate(batch.completions):
+            parent = batch.parents.get(one.parent_id) if one.parent_id is not None else None
+            if one.reward is None or parent is None or parent.reward is None:
+                continue
+            if not (one.reward.is_usable and parent.reward.is_usable):
+                continue
+            bonus = self.settings.alpha * (one.reward.value - parent.reward.value)
+            shaped[place] += bonus
+            if parent.completion_id in places:
+                bonuses.setdefault(places[parent.completion_id], []).append(bonus)
+        if self.settings.bonus_to == "both":
+            for place, values in bonuses.items():
+                shaped[place] += torch.tensor(values).double().mean()
+        return shaped

@@ -1,0 +1,65 @@
+"""Which tokens a completion's advantage falls on (ScRPO, https://arxiv.org/abs/2511.06065)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import LearnerPlugin
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+
+class SpanCreditSettings(StrictConfig):
+    """Keys of span_credit."""
+
+    span: str = "analysis"
+    """Name of the part that is credited; a rollout plug-in such as reflection_span marks it."""
+    attribution: Literal["analysis_on_success", "analysis_always", "all_tokens"] = (
+        "analysis_on_success"
+    )
+    """analysis_on_success: the part's tokens, where the answer came out right. analysis_always:
+    the part's tokens. all_tokens: all, which turns this plug-in off."""
+
+
+class SpanCredit(LearnerPlugin):
+    """Keeps the advantage on the tokens of an analysis, and only where it led to success.
+
+    The token-level rule is our reconstruction: the paper says that reflection tokens are
+    rewarded when the corrected solution verifies.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = SpanCreditSettings
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        if settings.attribution == "all_tokens" or len(config.plugins) > 1:
+            return []
+        return [
+            ConfigProblem(
+                "span",
+                settings.span,
+                "no plug-in of the recipe marks spans, so no token would train.",
+                "Add reflection_span, or set attribution: all_tokens.",
+            )
+        ]
+
+    def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        if self.settings.attribution == "all_tokens":
+            return advantages
+        keeps = batch.in_span(self.settings.span)
+        if self.settings.attribution == "analysis_on_success":
+            keeps &= batch.spread(batch.is_correct)
+        here = batch.spread(batch.in_layers(self.layers))
+        total = int(here.sum())
+        batch.metrics["span_credit/credited_fraction"] = (
+            float((keeps & here).sum()),
+            float(total),
+        )
+        return torch.where(keeps, advantages, 0.0)
