@@ -259,4 +259,4 @@ def print_tables(console: Console, tables: Sequence[TextTable], note: str) -> No
         console.print(Text(table.title, style="bold"))
         console.print(grid)
         console.print()
-    console.print(Text(note, style="dim"))
+    console.print(Text(note, style="dim"), soft_wrap=not console.is_terminal)
