@@ -45,18 +45,17 @@ def main(argv: Sequence[str] | None = None, program: Sequence[str] = MGRPO) -> i
     runs = Runs(args.runs, program)
     try:
         check_study(study)
+        if args.list:
+            print(listing(plan(study, runs)))
+            return 0
+        failures = work(study, runs, minutes=args.minutes)
+        show(study, runs, args, arguments)
     except MgrpoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return error.exit_code
-    if args.list:
-        print(listing(plan(study, runs)))
-        return 0
-    failures = work(study, runs, minutes=args.minutes)
-    show(study, runs, args, arguments)
     if failures:
-        print(f"{len(failures)} failed: {', '.join(failures)}", file=sys.stderr)
-        return 1
-    return 0
+        tell(f"{len(failures)} failed: {', '.join(failures)}")
+    return 1 if failures else 0
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -112,11 +111,21 @@ def work(study: Study, runs: Runs, *, minutes: float | None) -> list[str]:
         tell(f"{place} ...")
         try:
             job.run(study, runs)
+            check_done(job, plan(study, runs))
         except CommandFailed as error:
             failures.append(name(job))
             tell(str(error))
         else:
             tell(f"{place}: {(time.monotonic() - started) / 60:.1f} min")
+
+
+def check_done(job: Job, jobs: Sequence[Job]) -> None:
+    """A recipe or the program may change while a run goes on; do not repeat that run for ever."""
+    if any(name(one) == name(job) and one.state == "to do" for one in jobs):
+        raise CommandFailed(
+            f"{name(job)} came to its end, but not with the settings that were asked for. Was a "
+            "recipe or the program changed meanwhile? The same command does it again."
+        )
 
 
 def jobs_left(jobs: Sequence[Job]) -> list[Job]:

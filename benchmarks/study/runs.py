@@ -141,7 +141,7 @@ def made_with(config_file: Path, config: RunConfig) -> bool:
 
 
 def essentials(config: RunConfig) -> RunConfig:
-    words = {"name": "", "description": "", "method": "", "output": OutputConfig()}
+    words = {"name": "", "description": "", "method": "", "paper": "", "output": OutputConfig()}
     return config.model_copy(update=words)
 
 

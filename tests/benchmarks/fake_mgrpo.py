@@ -5,7 +5,8 @@
 
 Every call is noted in $FAKE_CALLS. Training accuracy is highest at learning rate 2e-4; held-out
 accuracies are made from the seed. A run whose name holds $FAKE_FAILS ends with an error, one
-whose name holds $FAKE_HANGS waits for SIGTERM.
+whose name holds $FAKE_HANGS waits for SIGTERM, one whose name holds $FAKE_OTHER_SETTINGS trains
+with another weight decay than it was told.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def main() -> int:
         print("out of luck", file=sys.stderr)
         return 1
     overrides = [text for text in rest if "=" in text]
+    if is_in("FAKE_OTHER_SETTINGS", name):
+        overrides.append("learner.weight_decay=0.5")
     config = load_recipe(target, [*overrides, f"name='{name}'"])
     run_dir = Path(config.output.runs_dir) / name
     if run_dir.exists():

@@ -138,6 +138,16 @@ def test_a_failed_run_is_named_the_others_go_on_and_it_is_tried_again(desk, monk
     assert desk.calls[before:] == ["train mini-steps2-seed-1", "eval mini-steps2-seed-1"]
 
 
+def test_a_run_with_other_settings_than_asked_for_is_not_repeated_for_ever(
+    desk, monkeypatch, capsys
+):
+    monkeypatch.setenv("FAKE_OTHER_SETTINGS", "seed-1")
+
+    assert desk.run(*PLAIN) == 1
+    assert desk.calls.count("train mini-steps2-seed-1") == 1
+    assert "not with the settings that were asked for" in capsys.readouterr().err
+
+
 def test_when_the_minutes_are_over_nothing_starts_and_what_is_left_is_said(desk, capsys):
     assert desk.run(*TUNED, "--minutes", "0") == 0
 
