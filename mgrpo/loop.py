@@ -96,9 +96,9 @@ class Run:
                 attempts=attempts,
             )
         )
-        sums.add("seconds/rollout", time.monotonic() - began)
+        sums.add_total("seconds/rollout", time.monotonic() - began)
         for number, clock in rollout.clocks.items():
-            sums.add(f"seconds/layer{number}", clock.seconds)
+            sums.add_total(f"seconds/layer{number}", clock.seconds)
         rewards = [c.reward for c in completions if c.reward is not None]
         check_failed_fraction(rewards, self.config.rewards.max_failed_fraction)
         return completions
@@ -133,7 +133,7 @@ class Run:
             raise LearnerError("Learner rank 0 did not report its update.")
         self.policy_version = result.policy_version
         sums.merge(result.metrics)
-        sums.add("seconds/update", time.monotonic() - began)
+        sums.add_total("seconds/update", time.monotonic() - began)
         verdicts = {v.completion_id: (v.advantage, v.selected, v.reason) for v in result.verdicts}
         decided = with_verdicts(completions, verdicts)
         if self.corrections is not None:
@@ -147,8 +147,8 @@ class Run:
         assert self.system.broadcaster is not None, "a training run has a learner"
         self.progress.phase("weights · broadcast and verify")
         report = self.system.broadcaster.broadcast(self.policy_version)
-        sums.add("seconds/weights", report.seconds)
-        sums.add("weights/sync_s", report.seconds)
+        sums.add_total("seconds/weights", report.seconds)
+        sums.add_total("weights/sync_s", report.seconds)
         if report.probe_gap_max is not None:
             sums.add("weights/probe_gap_max", report.probe_gap_max)
 
@@ -173,7 +173,7 @@ class Run:
         self, step: int, began: float, completions: list[Completion], sums: MetricSums
     ) -> None:
         """Everything that is written down after a step."""
-        sums.add("seconds/step", time.monotonic() - began)
+        sums.add_total("seconds/step", time.monotonic() - began)
         sums.merge(rollout_metrics(completions, len(self.config.layers)))
         values = {"policy_version": float(self.policy_version), **sums.means()}
         self.log.write(step, values)

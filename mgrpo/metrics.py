@@ -47,6 +47,11 @@ class MetricSums:
         old_total, old_count = self.sums.get(name, (0.0, 0.0))
         self.sums[name] = (old_total + total, old_count + count)
 
+    def add_total(self, name: str, value: float) -> None:
+        """Add to a number that is a step's whole, such as seconds: parts of it add up."""
+        total, _ = self.sums.get(name, (0.0, 1.0))
+        self.sums[name] = (total + value, 1.0)
+
     def merge(self, other: MetricSums | Mapping[str, tuple[float, float]]) -> None:
         """Add another rank's, micro-batch's or actor's sums."""
         sums = other.sums if isinstance(other, MetricSums) else other

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mgrpo.config.evaluation import guidance_problems
 from mgrpo.config.layers import LayerConfig
 from mgrpo.config.lengths import context_needed
 from mgrpo.errors import ConfigProblem
@@ -42,6 +43,7 @@ def problems_of(config: RunConfig) -> list[ConfigProblem]:
             if layer.parents in PARENTS_WITH_K:
                 completions = layer.num_parents
         completions *= layer.group_size
+    problems += guidance_problems(config.evaluation, config.layers)
     return problems + learner_problems(config)
 
 

@@ -164,3 +164,11 @@ def test_tensorboard_gets_the_finite_values_and_the_heldout_accuracies(tmp_path)
     assert "learner/kl" not in tags
     assert {"learner/loss", "heldout/layer1/accuracy", "heldout/layer2/accuracy"} <= tags
     assert events.Scalars("heldout/layer2/accuracy")[0].value == 0.75
+
+
+def test_totals_add_up_where_means_are_divided() -> None:
+    sums = MetricSums()
+    for value in (2.0, 3.0):
+        sums.add("mean", value)
+        sums.add_total("seconds/update", value)
+    assert sums.means() == {"mean": 2.5, "seconds/update": 5.0}
