@@ -75,6 +75,7 @@ class TrainingBatch:
     metrics: Metrics  # name: (sum, count)
     notes: list[str]  # for people: settings that took the signal away
     all_rows: list[TrainingRow]  # of every completion, in the order given
+    shaped_rewards: list[float]  # of every completion: the checks' rewards as plug-ins leave them
 
 
 def build_batch(
@@ -102,6 +103,10 @@ def build_batch(
     Raises:
         LearnerError: a completion is unscored, inconsistent, given twice, or of an unknown layer.
     """
+    if not completions:  # every attempt was right, or every one failed: nothing to correct
+        return TrainingBatch(
+            rows=[], verdicts=[], metrics={}, notes=[], all_rows=[], shaped_rewards=[]
+        )
     check_completions(completions, num_layers=len(layers))
     batch = step_batch(completions, layers, context=context, signals=signals, step=step)
     for plugin in plugins:
@@ -137,6 +142,7 @@ def build_batch(
         metrics=metrics | batch.metrics,
         notes=notes,
         all_rows=token_rows,
+        shaped_rewards=[one.reward.value for one in completions if one.reward is not None],
     )
 
 
@@ -204,7 +210,7 @@ def training_rows(
     for plugin in plugins:
         here = batch.spread(batch.in_layers(plugin.layers))
         added = plugin.weigh_entropy(batch, advantages, weights)
-        entropy_weights = entropy_weights + torch.where(here, added, 0.0)
+        entropy_weights = entropy_weights + torch.where(here & batch.is_trained, added, 0.0)
     lengths = batch.lengths.tolist()
     columns = [
         [part.tolist() for part in column.split(lengths)]

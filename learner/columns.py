@@ -31,18 +31,26 @@ class StepBatch:
     metrics: Metrics = field(default_factory=dict)  # plug-ins may add name: (sum, count)
 
     def __post_init__(self) -> None:
-        self.lengths = torch.tensor([len(one.token_ids) for one in self.completions])  # [N]
+        lengths = [len(one.token_ids) for one in self.completions]
+        self.lengths = torch.tensor(lengths, dtype=torch.int64)  # [N]
         self.row_of_token = torch.arange(len(self.completions)).repeat_interleave(self.lengths)
-        self.layers = torch.tensor([one.layer for one in self.completions])  # [N]
+        self.layers = torch.tensor(
+            [one.layer for one in self.completions], dtype=torch.int64
+        )  # [N]
         self.rewards = self.rows(
             [0.0 if one.reward is None else one.reward.value for one in self.completions]
         )
         self.is_usable = torch.tensor(
-            [one.reward is not None and one.reward.is_usable for one in self.completions]
+            [one.reward is not None and one.reward.is_usable for one in self.completions],
+            dtype=torch.bool,
         )
-        self.is_correct = torch.tensor([one.is_correct for one in self.completions])
+        self.is_correct = torch.tensor(
+            [one.is_correct for one in self.completions], dtype=torch.bool
+        )
         numbers = {group: number for number, group in enumerate(dict.fromkeys(self.groups))}
-        self.group_ids = torch.tensor([numbers[group] for group in self.groups])  # [N]
+        self.group_ids = torch.tensor(
+            [numbers[group] for group in self.groups], dtype=torch.int64
+        )  # [N]
 
     @staticmethod
     def rows(values: Sequence[float]) -> Tensor:
@@ -82,7 +90,7 @@ class StepBatch:
 
     def in_layers(self, layers: frozenset[int]) -> Tensor:
         """[N] bool."""
-        return torch.isin(self.layers, torch.tensor(sorted(layers)))
+        return torch.isin(self.layers, torch.tensor(sorted(layers), dtype=torch.int64))
 
     def spread(self, values: Tensor) -> Tensor:
         """[N] -> [M], each row's value on all of its tokens."""
@@ -100,10 +108,13 @@ class StepBatch:
         counts = self.row_sums(mask.to(values.dtype))
         return self.row_sums(torch.where(mask, values, 0.0)) / counts.clamp(min=1)
 
-    def group_means(self, values: Tensor) -> Tensor:
-        """[N] -> [N] each usable row's group's mean, over its usable rows."""
+    def group_means(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[N] -> [N] each row's group's mean, over its usable rows (of those in `mask`, [N])."""
         size = int(self.group_ids.max()) + 1 if len(self.group_ids) else 0
-        usable = self.is_usable.to(values.dtype)
-        sums = torch.zeros(size, dtype=values.dtype).index_add(0, self.group_ids, values * usable)
-        counts = torch.zeros(size, dtype=values.dtype).index_add(0, self.group_ids, usable)
+        is_counted = self.is_usable if mask is None else self.is_usable & mask
+        counted = torch.where(is_counted, values, 0.0)
+        sums = torch.zeros(size, dtype=values.dtype).index_add(0, self.group_ids, counted)
+        counts = torch.zeros(size, dtype=values.dtype).index_add(
+            0, self.group_ids, is_counted.to(values.dtype)
+        )
         return (sums / counts.clamp(min=1))[self.group_ids]

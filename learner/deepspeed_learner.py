@@ -130,7 +130,7 @@ class DeepSpeedLearner:
             config.objective,
             context=context,
             plugins=self.plugins,
-            signals=self._measure(completions, config),
+            signals=self._measure(completions, context, config),
             step=step,
         )
         if self.rank == 0:
@@ -139,7 +139,7 @@ class DeepSpeedLearner:
         rows = batch.rows + replayed_rows(replayed, config.objective)
         metrics = {
             **batch.metrics,
-            **self._trainer.train(rows, self.policy_version, config.objective),
+            **self._trainer.train(rows, self.policy_version, config),
         }
         self.policy_version += 1
         if self.rank != 0:
@@ -148,13 +148,15 @@ class DeepSpeedLearner:
             policy_version=self.policy_version, metrics=metrics, verdicts=batch.verdicts
         )
 
-    def _measure(self, completions: list[Completion], config: RunConfig) -> dict[str, Tensor]:
+    def _measure(
+        self, completions: list[Completion], context: Sequence[Completion], config: RunConfig
+    ) -> dict[str, Tensor]:
         """The signals that plug-ins require, with one more forward pass if there are any."""
         wanted = sorted(set().union(*(plugin.wanted_signals() for plugin in self.plugins)))
-        if not wanted:
+        if not wanted or not completions:
             return {}
-        rows = build_batch(completions, config.layers, config.objective).all_rows
-        return self._trainer.measure(rows, wanted)
+        batch = build_batch(completions, config.layers, config.objective, context=context)
+        return self._trainer.measure(batch.all_rows, wanted, config)
 
     @torch.no_grad()
     def probe_logprobs(self, token_ids: list[int]) -> list[float]:

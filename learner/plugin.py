@@ -61,6 +61,8 @@ class LearnerPlugin(Plugin):
     def weigh_entropy(self, batch: StepBatch, advantages: Tensor, token_weights: Tensor) -> Tensor:
         """[M] factors c of an added loss: the sum of c times each token's entropy.
 
+        Tokens that must carry no loss (`train_mask`) get 0, whatever is returned for them.
+
         Args:
             advantages: [M] as transformed.
             token_weights: [M] factors on each token loss, denominators included.

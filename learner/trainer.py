@@ -46,7 +46,8 @@ class Trainer:
             reference: the frozen policy, called like the engine, or None without a KL penalty.
             grad_norm: the whole gradient's norm, asked for after each step.
         """
-        self.config, self.objective, self.settings = config, config.objective, config.learner
+        self.config, self.settings = config, config.learner
+        self._follow(config)
         self.engine, self.reference = engine, reference
         self.optimizer, self.grad_norm = optimizer, grad_norm
         self.rank, self.num_ranks, self.device = rank, num_ranks, device
@@ -58,19 +59,19 @@ class Trainer:
         self,
         rows: Sequence[TrainingRow],
         policy_version: int,
-        objective: ObjectiveConfig | None = None,
+        config: RunConfig | None = None,
     ) -> Metrics:
         """All passes over one step's rows. Without rows the optimizer is left alone.
 
         Args:
-            objective: this step's, where a phase changes it.
+            config: the recipe as it is at this step, where a phase changes it.
 
         Raises:
             LearnerError: the loss or the gradient is not finite.
         """
         if not rows:
             return {"learner/skipped_updates": (1.0, 1.0)}
-        self.objective = objective or self.config.objective
+        self._follow(config or self.config)
         metrics: Metrics = {"learner/skipped_updates": (0.0, 1.0)}
         plans = self._plan(rows)
         microbatches = self._collate(rows, plans)
@@ -93,16 +94,23 @@ class Trainer:
         return metrics
 
     @torch.no_grad()
-    def measure(self, rows: Sequence[TrainingRow], wanted: Collection[str]) -> dict[str, Tensor]:
+    def measure(
+        self,
+        rows: Sequence[TrainingRow],
+        wanted: Collection[str],
+        config: RunConfig | None = None,
+    ) -> dict[str, Tensor]:
         """Signals of every token under the present weights, the same on every rank.
 
         Args:
-            rows: of the whole step, each with at least one token.
+            rows: of the whole step, at least one, each with at least one token.
             wanted: of "entropies" and "policy_logprobs".
+            config: the recipe as it is at this step, where a phase changes it.
 
         Returns:
             By name, [M] float64 on the CPU: the rows' tokens end to end.
         """
+        self._follow(config or self.config)
         plans = self._plan(rows)
         first_tokens = [0, *accumulate(len(row.token_ids) for row in rows)]
         measured = {
@@ -124,6 +132,11 @@ class Trainer:
         for values in measured.values():
             dist.all_reduce(values)
         return {name: values.cpu() for name, values in measured.items()}
+
+    def _follow(self, config: RunConfig) -> None:
+        """What of a recipe its phases may change here."""
+        self.objective: ObjectiveConfig = config.objective
+        self.temperature = config.sampling.temperature
 
     def _plan(self, rows: Sequence[TrainingRow]) -> list[list[list[int]]]:
         return plan_ranks(
@@ -246,7 +259,7 @@ class Trainer:
             microbatch.input_ids,
             microbatch.positions,
             microbatch.target_ids,
-            self.config.sampling.temperature,
+            self.temperature,
             self.settings.logprob_chunk_tokens,
             microbatch.prefix_tree,
         )

@@ -41,12 +41,19 @@ class ErrorPool:
     def __len__(self) -> int:
         return len(self.waiting)
 
-    def add(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> int:
+    def add(
+        self,
+        problems: Sequence[Problem],
+        completions: Sequence[Completion],
+        *,
+        skip_truncated: bool = False,
+    ) -> int:
         """Keep the wrong attempts of a step; returns how many entered.
 
         Args:
             problems: the step's, in order of their slots.
             completions: layer 1 of the step, whole groups.
+            skip_truncated: leave out attempts that ran out of tokens, where layer 2 would.
         """
         by_place: dict[str, list[Completion]] = {}
         for one in completions:
@@ -56,7 +63,8 @@ class ErrorPool:
             if right_variance(group) < self.config.variance_threshold:
                 continue
             for one in group:
-                if one.reward is not None and one.reward.is_usable and not one.is_correct:
+                is_wrong = one.reward is not None and one.reward.is_usable and not one.is_correct
+                if is_wrong and not (skip_truncated and one.is_truncated):
                     self.waiting.append(PooledError(problem, one))
                     num_added += 1
         return num_added
@@ -87,5 +95,5 @@ class ErrorPool:
         attempts = []
         for slot, one in enumerate(taken):
             key = slot_key(step, slot)
-            attempts.append(replace(one.attempt, completion_id=f"{key}#pooled", group_key=key))
+            attempts.append(replace(one.attempt, completion_id=f"{key}#0", group_key=key))
         return [one.problem for one in taken], attempts

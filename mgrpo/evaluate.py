@@ -39,7 +39,7 @@ def evaluate(
     began = time.monotonic()
     greedy = config.decoding == "greedy"
     examiner = dataclasses.replace(
-        rollout, temperature=0.0 if greedy else config.temperature, clocks={}
+        rollout, temperature=0.0 if greedy else config.temperature, clocks={}, plugins=()
     )
     completions = asyncio.run(examine_all(examiner, problems, config, key))
     evaluation = Evaluation(completions, len(rollout.layers), config, seed=rollout.seed)

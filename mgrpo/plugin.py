@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
@@ -88,10 +90,13 @@ def find_plugin(name: str) -> type[Plugin]:
             f"is no plug-in. {hint}Ours: {', '.join(sorted(BUILTIN))}; "
             "your own is named package.module:Class."
         )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: a user's file must not hide an installed package
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot be imported: {error}.") from error
+    except Exception as error:  # a user's module raises what it likes when it is imported
+        raise ValueError(f"cannot be imported: {type(error).__name__}: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, Plugin)):
         raise ValueError("is not a class that derives from LearnerPlugin or RolloutPlugin.")
     return found
@@ -101,11 +106,13 @@ def layer_numbers(entry: PluginConfig, config: RunConfig) -> frozenset[int]:
     """The layers that an entry works on, 1 for the first.
 
     Raises:
-        ValueError: a name is no layer's.
+        ValueError: a name is no layer's, or there is none.
     """
     names = [layer.name for layer in config.layers]
     if entry.layers is None:
         return frozenset(range(1, len(names) + 1))
+    if not entry.layers:
+        raise ValueError("names no layer, so it would do nothing. Leave the key out for all.")
     unknown = [name for name in entry.layers if name not in names]
     if unknown:
         raise ValueError(f"there is no layer {unknown[0]!r}. Layers: {', '.join(names)}.")

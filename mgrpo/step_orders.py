@@ -76,7 +76,9 @@ def pooled_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
     else:
         problems = run.take_problems()
         completions = run.roll_out(step, problems, sums, layers=range(1, 2))
-        sums.add("error_pool/added", pool.add(problems, completions))
+        skip_truncated = run.config.at_step(step).layers[1].skip_truncated_parents
+        num_added = pool.add(problems, completions, skip_truncated=skip_truncated)
+        sums.add("error_pool/added", num_added)
     completions = run.update(step, completions, sums, parents=parents)
     run.broadcast(sums)
     sums.add("error_pool/dropped_stale", dropped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Signal
+from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
 
 SMALLEST_ENTROPY = 1e-6
 """Nats. A completion that the policy was certain of would otherwise divide by 0."""
@@ -34,7 +36,8 @@ class EntropyAdvantageSettings(StrictConfig):
     """Whose mean the entropy is divided by."""
     entropy_source: Literal["current", "rollout"] = "current"
     """current: entropies of the learner's distributions, at the cost of a forward pass. rollout:
-    minus the log-probability of each sampled token, an estimate of the entropy from one draw."""
+    minus the log-probability of each sampled token, an estimate of the entropy from one draw.
+    There is none of a completion without a sampled token; its advantage stays as it is."""
 
 
 class EntropyAdvantage(LearnerPlugin):
@@ -46,6 +49,28 @@ class EntropyAdvantage(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = EntropyAdvantageSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = []
+        if settings.clamp is not None and not 0 <= settings.clamp[0] < settings.clamp[1]:
+            problems.append(
+                ConfigProblem(
+                    "clamp", str(list(settings.clamp)), "must be [lowest, highest], 0 or more."
+                )
+            )
+        if not settings.detach and settings.entropy_source == "rollout":
+            problems.append(
+                ConfigProblem(
+                    "detach",
+                    "False",
+                    "recorded log-probabilities have no gradient.",
+                    "Use entropy_source: current, or detach: true.",
+                )
+            )
+        return problems
 
     def wanted_signals(self) -> frozenset[Signal]:
         return self.requires if self.settings.entropy_source == "current" else frozenset()
@@ -59,19 +84,19 @@ class EntropyAdvantage(LearnerPlugin):
 
         The loss of row i is -sum_t w_t A_i m / P_i at ratio 1, so its derivative by P_i is
         sum_t w_t (A_i m / P_i) / P_i, and P_i is the mean of the row's token entropies. The
-        group's mean m is a constant, as in the authors' code.
+        group's mean m is a constant, as in the authors' code; so is an entropy at a bound.
         """
         if self.settings.detach:
             return torch.zeros_like(advantages)
         entropies = self.row_entropies(batch)
-        per_row = batch.row_sums(token_weights * advantages) / entropies
-        return batch.spread(per_row / self.divisors(batch))
+        per_row = batch.row_sums(token_weights * advantages) / entropies / self.divisors(batch)
+        return batch.spread(torch.where(self.is_within_bounds(batch, entropies), per_row, 0.0))
 
     def row_entropies(self, batch: StepBatch) -> Tensor:
         """[N] mean token entropies, nats."""
         if self.settings.entropy_source == "rollout":
             logprobs = [value for one in batch.completions for value in one.rollout_logprobs]
-            tokens = -batch.rows(logprobs)
+            tokens = torch.where(batch.is_sampled, -batch.rows(logprobs), 0.0)
         else:
             tokens = batch.signals["entropies"]
         sums = batch.row_sums(tokens)
@@ -82,17 +107,37 @@ class EntropyAdvantage(LearnerPlugin):
 
     def divisors(self, batch: StepBatch) -> Tensor:
         """[N] how many places each row's mean is taken over."""
-        lengths = (
-            batch.lengths if self.settings.mask else batch.lengths.max().expand_as(batch.lengths)
-        )
-        return lengths.clamp(min=1).double()
+        if self.settings.mask:
+            return self.num_known(batch).clamp(min=1)
+        return batch.lengths.max().clamp(min=1).double().expand(len(batch.lengths))
+
+    def num_known(self, batch: StepBatch) -> Tensor:
+        """[N] how many of a row's tokens have an entropy, or an estimate of one."""
+        is_known = torch.ones_like(batch.is_sampled)
+        if self.settings.entropy_source == "rollout":
+            is_known = batch.is_sampled
+        return batch.row_sums(is_known.double())
 
     def relative_entropies(self, batch: StepBatch, entropies: Tensor) -> Tensor:
-        """[N] entropies over their group's (or the batch's) mean."""
-        if self.settings.norm == "group":
-            means = batch.group_means(entropies)
-        else:
-            here = batch.in_layers(self.layers) & batch.is_usable
-            means = entropies[here].mean().expand_as(entropies)
-        relative = entropies / means.clamp(min=SMALLEST_ENTROPY)
+        """[N] entropies over their group's (or the batch's) mean, within the bounds."""
+        relative = self.unbounded_entropies(batch, entropies)
         return relative if self.settings.clamp is None else relative.clamp(*self.settings.clamp)
+
+    def unbounded_entropies(self, batch: StepBatch, entropies: Tensor) -> Tensor:
+        """[N] entropies over their group's (or the batch's) mean; 1 where nothing is known."""
+        is_known = self.num_known(batch) > 0
+        if self.settings.norm == "group":
+            means = batch.group_means(entropies, is_known)
+        else:
+            here = batch.in_layers(self.layers) & batch.is_usable & is_known
+            means = entropies[here].mean().expand_as(entropies)
+        return torch.where(is_known, entropies / means.clamp(min=SMALLEST_ENTROPY), 1.0)
+
+    def is_within_bounds(self, batch: StepBatch, entropies: Tensor) -> Tensor:
+        """[N] bool: a small change of the row's entropy would change its advantage."""
+        is_within = entropies > SMALLEST_ENTROPY
+        if self.settings.clamp is None:
+            return is_within
+        low, high = self.settings.clamp
+        relative = self.unbounded_entropies(batch, entropies)
+        return is_within & (low <= relative) & (relative <= high)

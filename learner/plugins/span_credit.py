@@ -13,6 +13,9 @@ from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
 
+MARKS_SPANS = ("reflection_span", "step_spans")
+"""Our plug-ins that mark spans; a user's own may."""
+
 
 class SpanCreditSettings(StrictConfig):
     """Keys of span_credit."""
@@ -39,7 +42,8 @@ class SpanCredit(LearnerPlugin):
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        if settings.attribution == "all_tokens" or len(config.plugins) > 1:
+        marks_spans = any(entry.use in MARKS_SPANS or ":" in entry.use for entry in config.plugins)
+        if settings.attribution == "all_tokens" or marks_spans:
             return []
         return [
             ConfigProblem(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -15,8 +16,19 @@ if TYPE_CHECKING:
     from mgrpo.config.run import RunConfig
 
 SECTIONS = ("layers", "objective", "sampling")
-FIXED_LAYER_KEYS = ("name", "num_engines", "max_completion_tokens", "layout", "quote")
+FIXED_LAYER_KEYS = (
+    "name",
+    "num_engines",
+    "max_completion_tokens",
+    "layout",
+    "quote",
+    "max_quote_tokens",
+    "system_prompt",
+    "user_template",
+)
 """Engines and context lengths are laid out for these at the start."""
+FIXED_OBJECTIVE_KEYS = ("update_order", "rollout_policy", "error_pool", "correction_buffer")
+"""The loop is built for these at the start."""
 
 
 def in_phase(config: RunConfig, phase: PhaseConfig) -> RunConfig:
@@ -82,13 +94,24 @@ def change_problems(config: RunConfig, phase: PhaseConfig) -> list[ConfigProblem
         return explain(error, type(config))
     if len(changed.layers) != len(config.layers):
         return [ConfigProblem("layers", f"{len(changed.layers)} layers", "must stay as many.")]
-    return [
+    problems = [
         ConfigProblem(
-            f"layers.{depth}.{key}",
-            str(getattr(after, key)),
-            "cannot change during a run: engines and contexts are laid out for it.",
+            f"objective.{key}",
+            str(getattr(changed.objective, key)),
+            "cannot change during a run: its loop is built for it.",
         )
-        for depth, (before, after) in enumerate(zip(config.layers, changed.layers, strict=True))
-        for key in FIXED_LAYER_KEYS
-        if getattr(before, key) != getattr(after, key)
+        for key in FIXED_OBJECTIVE_KEYS
+        if getattr(config.objective, key) != getattr(changed.objective, key)
     ]
+    for depth, (before, after) in enumerate(zip(config.layers, changed.layers, strict=True)):
+        keys = [key for key in FIXED_LAYER_KEYS if getattr(before, key) != getattr(after, key)]
+        keys += ["guidance.phrases"] * (before.guidance.phrases != after.guidance.phrases)
+        problems += [
+            ConfigProblem(
+                f"layers.{depth}.{key}",
+                str(attrgetter(key)(after)),
+                "cannot change during a run: engines and contexts are laid out for it.",
+            )
+            for key in keys
+        ]
+    return problems

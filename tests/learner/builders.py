@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mgrpo.config import LayerConfig, RunConfig
+from mgrpo.plugin import find_plugin
 from mgrpo.types import Completion, Reward
 
 # The worked example: G = 4 attempts at one problem, H = 3 corrections of each.
@@ -58,6 +59,12 @@ def corrections(rewards: list[list[float]] | None = None) -> list[Completion]:
     ]
 
 
+def long(name: str, reward: float | None, num_tokens: int, **changes: Any) -> Completion:
+    """A completion of several tokens."""
+    tokens = {"token_ids": [3] * num_tokens, "rollout_logprobs": [-1.0] * num_tokens}
+    return completion(name, reward, **{**tokens, **changes})
+
+
 def layer(**settings: Any) -> LayerConfig:
     defaults = {"name": "correct", "group_size": 3, "max_completion_tokens": 8}
     return LayerConfig(**{**defaults, **settings})
@@ -65,6 +72,12 @@ def layer(**settings: Any) -> LayerConfig:
 
 def solve_layer(**settings: Any) -> LayerConfig:
     return layer(**{"name": "solve", "group_size": 4, **settings})
+
+
+def plugin(use: str, *layers: int, **settings: Any) -> Any:
+    """One of our plug-ins, on layers 1 and 2 unless others are named."""
+    kind = find_plugin(use)
+    return kind(kind.Settings.model_validate(settings), frozenset(layers or (1, 2)))
 
 
 def run_config(
