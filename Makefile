@@ -5,7 +5,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-gpu check fix bench study clean
+.PHONY: help setup quickstart test test-slow test-methods test-gpu check fix bench study clean
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -31,6 +31,10 @@ test: ## run the tests: minutes on two cores, real engines and learner included
 test-slow: ## run the few tests that are left out of `make test` for their length
 	@$(SETUP)
 	@$(PYTEST) -m "slow and not gpu" $(ARGS)
+
+test-methods: ## train a few steps of every recipe under recipes/methods
+	@$(SETUP)
+	@$(PYTEST) tests/end_to_end/test_methods.py $(ARGS)
 
 test-gpu: ## run the tests that need a CUDA device
 	@$(SETUP)
