@@ -106,16 +106,19 @@ class PrefixPreference(LearnerPlugin):
         ]
         rows = [
             (
-                batch.completions[place].prompt_token_ids,
-                batch.completions[place].token_ids,
-                step_ends(batch, place, self.settings.span),
+                tuple(batch.completions[place].prompt_token_ids),
+                tuple(batch.completions[place].token_ids),
+                tuple(step_ends(batch, place, self.settings.span)),
             )
             for place in places
         ]
+        # Equal completions get equal scores to the bit, so that no group is compared by rounding.
+        asked = list(dict.fromkeys(rows))
+        found = self.scorer.step_scores_of(asked, pair_order=self.settings.pair_order)
+        by_row = dict(zip(asked, found, strict=True))
         scores = [torch.empty(0, dtype=torch.float64) for _ in batch.completions]
-        found = self.scorer.step_scores_of(rows, pair_order=self.settings.pair_order)
-        for place, values in zip(places, found, strict=True):
-            scores[place] = values.double()
+        for place, row in zip(places, rows, strict=True):
+            scores[place] = by_row[row].double()
         counts = [len(scores[place]) for place in places]
         batch.metrics["steps/per_completion"] = (float(sum(counts)), float(len(counts)))
         batch.metrics["steps/score_mean"] = (

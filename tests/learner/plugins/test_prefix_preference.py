@@ -71,7 +71,7 @@ def test_the_worked_rollouts_get_their_z_scores():
 
 
 def test_steps_tell_equal_outcomes_apart():
-    equal = [stepped(f"q/{n}", 1.0, [1] * 3) for n in (1, 2)]
+    equal = [stepped(f"q/{n}", 1.0, [1] * 3, token_ids=[n] * 3) for n in (1, 2)]
     part = preference([[0.5] * 3, [0.1] * 3])
     batch = build_batch(equal, [solve_layer()], EXACT, plugins=[part])
     assert [row.advantages[0] for row in batch.rows] == pytest.approx([1, -1])
@@ -108,9 +108,18 @@ def test_the_scorer_is_asked_for_usable_completions_with_the_ends_of_their_steps
         long("q/3", 0.0, 4),  # no spans: the whole is one step
     ]
     build_batch(three, [solve_layer()], EXACT, plugins=[part])
-    assert [ends for _, _, ends in part.scorer.rows] == [[2, 3], [4]]
-    assert part.scorer.rows[0][:2] == ([1, 2], [3, 3, 3])
+    assert [ends for _, _, ends in part.scorer.rows] == [(2, 3), (4,)]
+    assert part.scorer.rows[0][:2] == ((1, 2), (3, 3, 3))
     assert part.scorer.pair_order == "longer_shorter"
+
+
+def test_a_completion_that_was_sampled_twice_is_scored_once():
+    part = preference([[0.8], [0.2]])
+    three = [stepped("q/1", 1.0, [2]), stepped("q/2", 1.0, [2]), stepped("q/3", 1.0, [1])]
+    batch = build_batch(three, [solve_layer()], EXACT, plugins=[part])
+    assert len(part.scorer.rows) == 2
+    found = [row.advantages[0] for row in batch.rows]
+    assert found[0] == found[1] > 0 > found[2]
 
 
 def test_a_saved_scorer_is_loaded_at_the_start_and_scores_every_step(tmp_path):

@@ -1,0 +1,118 @@
+"""The shipped methods' recipes with made-up steps, for what must hold of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from learner.batch import TrainingBatch, build_batch
+from learner.plugin import LearnerPlugin
+from learner.prefix_scorer import PrefixScorer
+from mgrpo.config import RunConfig
+from mgrpo.config.load import REPOSITORY, load_recipe
+from mgrpo.plugin import load_plugins
+from mgrpo.types import Completion, Reward
+from tests.learner.builders import completion, save_tiny_llama
+
+RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes" / "methods").glob("*.yaml"))
+MOST_SAMPLES, MOST_PARENTS = 6, 2  # of a group, and of a problem that are corrected
+INJECTED = 63
+"""Token that stands for what was put into a completion; nothing samples it."""
+
+
+def save_scorer(folder: Path) -> Path:
+    """A preference model over the tiny policy's tokens."""
+    base = save_tiny_llama(folder / "tiny")
+    PrefixScorer.create(str(base), hidden_units=8).save(str(folder / "scorer"))
+    return folder / "scorer"
+
+
+def method_configs(name: str, scorer: Path) -> list[RunConfig]:
+    """A method's recipe in each of its phases."""
+    overrides = [f"plugins.1.settings.scorer={scorer}"] if name == "ws_grpo" else []
+    config = load_recipe(f"methods/{name}", overrides)
+    return [phase for _, phase in config.phase_configs]
+
+
+def started_plugins(config: RunConfig) -> list[LearnerPlugin]:
+    plugins = load_plugins(config, LearnerPlugin)
+    for plugin in plugins:
+        plugin.start(torch.device("cpu"))
+    return plugins
+
+
+def made_up_step(config: RunConfig, *, seed: int = 0) -> list[Completion]:
+    """Two problems through the recipe's chain, with random tokens, rewards and log-probabilities.
+
+    Every completion has steps and an analysis marked; part of the wrong ones is repaired where
+    the recipe repairs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(count: int) -> list[int]:
+        return torch.randint(1, INJECTED, (count,), generator=generator).tolist()
+
+    def sample(name: str, prompt: list[int]) -> Completion:
+        length = 3 + int(torch.randint(0, 5, (1,), generator=generator))
+        right = float(torch.randint(0, 2, (1,), generator=generator))
+        return completion(
+            name,
+            right,
+            prompt_token_ids=prompt,
+            token_ids=draw(length),
+            rollout_logprobs=(-3 * torch.rand(length, generator=generator)).tolist(),
+            spans={"steps": [(0, 1), (1, length)], "analysis": [(0, 2)]},
+        )
+
+    repairs = any(entry.use == "guided_error_correction" for entry in config.plugins)
+    made = []
+    for problem in range(2):
+        prompts = {f"p{problem}": draw(3 + problem)}
+        for layer in config.layers:
+            samples = [
+                sample(f"{parent}/{number}", prompt)
+                for parent, prompt in prompts.items()
+                for number in range(1, min(layer.group_size, MOST_SAMPLES) + 1)
+            ]
+            made += [with_injection(one) if repairs else one for one in samples]
+            prompts = {
+                one.completion_id: [*one.prompt_token_ids, *one.token_ids, *draw(2)]
+                for one in samples[:MOST_PARENTS]
+            }
+    return made
+
+
+def with_injection(one: Completion) -> Completion:
+    """A wrong completion as a repair leaves it: right now, two tokens of it put in."""
+    if one.is_correct or one.completion_id.endswith(("/1", "/2")):
+        return one
+    mask = [*[True] * (len(one.token_ids) - 2), False, False]
+    return dataclasses.replace(
+        one,
+        token_ids=[*one.token_ids[:-2], INJECTED, INJECTED],
+        rollout_logprobs=[*one.rollout_logprobs[:-2], 0.0, 0.0],
+        sampled_mask=mask,
+        train_mask=mask,
+        reward=Reward(value=1.0, correct=True),
+        augmented_by="answer_injected",
+    )
+
+
+def entropies_of(completions: list[Completion]) -> torch.Tensor:
+    """[M] a made-up entropy for each token, the same for the same token."""
+    tokens = [token for one in completions for token in one.token_ids]
+    return 0.5 + torch.tensor(tokens, dtype=torch.float64) / 64
+
+
+def batch_of(
+    config: RunConfig, completions: list[Completion], plugins: list[LearnerPlugin] | None = None
+) -> TrainingBatch:
+    return build_batch(
+        completions,
+        config.layers,
+        config.objective,
+        plugins=started_plugins(config) if plugins is None else plugins,
+        signals={"entropies": entropies_of(completions)},
+    )
