@@ -1,4 +1,4 @@
-"""The command line: `mgrpo train`, `check`, `eval`, `models`, `report`, `version`.
+"""The command line: `mgrpo train`, `check`, `eval`, `methods`, `explain` and others.
 
 Nothing heavy is imported here: each command imports what it needs when it runs, so that
 `mgrpo --help` answers at once.
@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 
 from mgrpo import __version__
 from mgrpo.errors import MgrpoError
+from mgrpo.explain_command import add_explain
+from mgrpo.methods_command import add_methods
+from mgrpo.scorer_command import add_scorer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +36,8 @@ examples:
   mgrpo eval runs/wide --against default        ... and is that more than before?
   mgrpo eval default --decoding sampled --samples 8 --pass-k 1,8
   mgrpo report runs/wide                        write runs/wide/report.html again
+  mgrpo methods                                 the methods that there are; methods NAME: one
+  mgrpo explain runs/wide/rollouts/step-000039.jsonl --recipe methods/igrpo
 
 Set MGRPO_DEBUG=1 to see where an error was raised.
 """
@@ -98,6 +103,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_eval(commands.add_parser("eval", help="accuracy of a model or a run, turn by turn"))
     add_models(commands.add_parser("models", help="list or prepare the models known by name"))
+
+    add_methods(commands.add_parser("methods", help="list the methods, or explain one"))
+    add_explain(
+        commands.add_parser("explain", help="what a recipe would make of recorded completions")
+    )
+    add_scorer(commands.add_parser("scorer", help="train what scores the steps of WS-GRPO"))
 
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")

@@ -1,13 +1,14 @@
 """`mgrpo check`: everything that can be known before anything is started.
 
-Needs no GPU and no Ray, and takes seconds: the recipe's arithmetic, the data, the model's
-folder, its tokenizer and context, the rewards on a sample, and the hardware that is wanted.
+Needs no GPU and no Ray, and takes seconds: the recipe's arithmetic, its plug-ins, the data, the
+model's folder, its tokenizer and context, the rewards on a sample, and the hardware that is wanted.
 """
 
 from __future__ import annotations
 
 from mgrpo.check.arithmetic import batch_lines, resource_lines
 from mgrpo.check.data import disjoint_lines, size_lines, source_lines
+from mgrpo.check.plugins import plugin_lines
 from mgrpo.check.report import CheckLine, CheckReport
 from mgrpo.config import DataSource, RunConfig
 from mgrpo.config.relations import warnings_of
@@ -28,6 +29,7 @@ def check_recipe(config: RunConfig) -> CheckReport:
     report.lines.append(CheckLine("ok", "recipe", f"{config.name}: {config.method}, {chain}"))
     report.add(CheckLine("warn", "recipe", warning) for warning in warnings_of(config))
     report.add(batch_lines(config))
+    report.add(plugin_lines(config))
 
     train = look_at_source(report, "data.train", config.data.train, config)
     heldout = None

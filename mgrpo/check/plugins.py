@@ -1,0 +1,23 @@
+"""Can every plug-in of the recipe be loaded, and does it suit the recipe?"""
+
+from __future__ import annotations
+
+from mgrpo.check.report import CheckLine
+from mgrpo.config import RunConfig
+from mgrpo.errors import ConfigError
+from mgrpo.plugin import Plugin, load_plugins
+
+
+def plugin_lines(config: RunConfig) -> list[CheckLine]:
+    """One line per problem, or one that names them all; nothing for a recipe without any.
+
+    A plug-in is imported and made as in training, but not started: that may load a model.
+    """
+    if not config.plugins:
+        return []
+    try:
+        load_plugins(config, Plugin)
+    except ConfigError as error:
+        return [CheckLine("fail", "plugins", str(problem)) for problem in error.problems]
+    names = ", ".join(entry.use for entry in config.plugins)
+    return [CheckLine("ok", "plugins", names)]

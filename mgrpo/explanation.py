@@ -1,0 +1,265 @@
+"""What a recipe's learner makes of recorded completions, without training on them.
+
+The very functions that training uses are called, so nothing here can differ from it: the
+learner's plug-ins, selection, advantages and denominators. Layers that train in updates of
+their own (`objective.update_order`) get updates of their own here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from actors.plugin import RolloutPlugin
+from actors.templates import PromptBuilder
+from learner.batch import TrainingBatch, TrainingRow, build_batch
+from learner.plugin import LearnerPlugin
+from learner.policy_loading import load_policy
+from learner.selection import group_of
+from mgrpo.config import RunConfig
+from mgrpo.errors import DataError, ModelError
+from mgrpo.plugin import load_plugins
+from mgrpo.types import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRange:
+    """Neighbouring tokens that are treated alike: [start, end)."""
+
+    start: int
+    end: int
+    advantage: float
+    weight: float  # factor on each token's loss, denominators included
+    entropy_weight: float  # factor on each token's entropy, added to the loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """One completion and what becomes of it."""
+
+    completion: Completion
+    group: str  # completions of the same layer with the same one are compared
+    shaped_reward: float
+    advantage: float  # the mean over its tokens
+    selected: bool
+    reason: str  # why it is not selected
+    has_signal: bool  # false: its loss and gradient are exactly 0
+    loss: float  # its share of the step's policy loss where every ratio is 1
+    tokens: list[TokenRange]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    completions: list[Explained]
+    metrics: dict[str, float]
+    notes: list[str]
+
+
+def explain_completions(
+    completions: Sequence[Completion],
+    config: RunConfig,
+    *,
+    layers: Sequence[int] | None = None,
+    step: int = 0,
+    signals: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    model_dir: str | None = None,
+) -> Explanation:
+    """What one step on these completions would do.
+
+    Args:
+        completions: scored; whole groups, and the parents that the recipe compares with.
+        config: the recipe.
+        layers: numbers of the layers that train, 1 for the first; None: all. Completions of
+            other layers are parents to compare with.
+        step: of the run, for phases.
+        signals: by completion_id and name, [T] each: what plug-ins require, where it is known.
+        model_dir: a policy to measure the other signals with.
+
+    Raises:
+        ConfigError: a plug-in does not suit the recipe.
+        DataError: a signal is missing and there is no model to measure it with.
+        LearnerError: training would refuse these completions too.
+    """
+    config = config.at_step(step)
+    plugins = load_plugins(config, LearnerPlugin)
+    for plugin in plugins:
+        plugin.start(torch.device("cpu"))
+    explained: list[Explained] = []
+    metrics: dict[str, float] = {}
+    notes: list[str] = []
+    for trained, context in updates_of(completions, config, layers):
+        batch = build_batch(
+            trained,
+            config.layers,
+            config.objective,
+            context=context,
+            plugins=plugins,
+            signals=known_signals(trained, context, config, plugins, signals or {}, model_dir),
+            step=step,
+        )
+        explained += explain_batch(trained, batch, config)
+        notes += batch.notes
+        metrics |= {name: value / count for name, (value, count) in batch.metrics.items() if count}
+    return Explanation(completions=explained, metrics=metrics, notes=notes)
+
+
+def updates_of(
+    completions: Sequence[Completion], config: RunConfig, layers: Sequence[int] | None = None
+) -> list[tuple[list[Completion], list[Completion]]]:
+    """(what trains, other completions that it may be compared with) of every update."""
+    numbers = sorted({one.layer for one in completions if layers is None or one.layer in layers})
+    is_joint = config.objective.update_order == "joint"
+    return [
+        (
+            [one for one in completions if one.layer in update],
+            [one for one in completions if one.layer not in update],
+        )
+        for update in ([numbers] if is_joint else [[number] for number in numbers])
+    ]
+
+
+def explain_batch(
+    completions: Sequence[Completion], batch: TrainingBatch, config: RunConfig
+) -> list[Explained]:
+    return [
+        Explained(
+            completion=one,
+            group=str(group_of(one, config.layers[one.layer - 1])),
+            shaped_reward=shaped_reward,
+            advantage=verdict.advantage,
+            selected=verdict.selected,
+            reason=verdict.reason,
+            has_signal=row.has_signal,
+            loss=-sum(a * w for a, w in zip(row.advantages, row.token_weights, strict=True)),
+            tokens=token_ranges(row),
+        )
+        for one, row, verdict, shaped_reward in zip(
+            completions, batch.all_rows, batch.verdicts, batch.shaped_rewards, strict=True
+        )
+    ]
+
+
+def token_ranges(row: TrainingRow) -> list[TokenRange]:
+    """The row's tokens, neighbours that are alike in one."""
+    entropy_weights = row.entropy_weights or [0.0] * len(row.token_ids)
+    ranges: list[TokenRange] = []
+    columns = zip(row.advantages, row.token_weights, entropy_weights, strict=True)
+    for place, (advantage, weight, entropy_weight) in enumerate(columns):
+        one = TokenRange(place, place + 1, advantage, weight, entropy_weight)
+        if ranges and replace(ranges[-1], start=place, end=place + 1) == one:
+            ranges[-1] = replace(ranges[-1], end=place + 1)
+        else:
+            ranges.append(one)
+    return ranges
+
+
+# --- signals ---
+
+
+def known_signals(
+    completions: Sequence[Completion],
+    context: Sequence[Completion],
+    config: RunConfig,
+    plugins: Sequence[LearnerPlugin],
+    recorded: Mapping[str, Mapping[str, Sequence[float]]],
+    model_dir: str | None,
+) -> dict[str, Tensor]:
+    """What the plug-ins require, [M] each: as recorded, else measured with the model."""
+    wanted: dict[str, str] = {}  # signal -> the first plug-in that wants it
+    for plugin in plugins:
+        for name in sorted(plugin.wanted_signals()):
+            wanted.setdefault(name, type(plugin).__name__)
+    found: dict[str, Tensor] = {}
+    for name in wanted:
+        values = [recorded.get(one.completion_id, {}).get(name) for one in completions]
+        if any(value is None for value in values):
+            continue
+        for one, value in zip(completions, values, strict=True):
+            if value is not None and len(value) != len(one.token_ids):
+                raise DataError(
+                    f"Completion {one.completion_id} has {len(one.token_ids)} tokens and "
+                    f"{len(value)} {name}; there must be one per token."
+                )
+        flat = [number for value in values if value is not None for number in value]
+        found[name] = torch.tensor(flat, dtype=torch.float64)
+    missing = [name for name in wanted if name not in found]
+    if not missing or not completions:
+        return found
+    if model_dir is None:
+        raise DataError(
+            f"{wanted[missing[0]]} needs {' and '.join(missing)} of every token, which the file "
+            "does not hold. Give the policy that sampled these completions, to measure them on "
+            "the CPU: --model runs/NAME/policy (or what the run's model.path was, for early steps)."
+        )
+    rows = build_batch(completions, config.layers, config.objective, context=context).all_rows
+    measured = measure(rows, model_dir, config)
+    return found | {name: measured[name] for name in missing}
+
+
+@torch.no_grad()
+def measure(rows: Sequence[TrainingRow], model_dir: str, config: RunConfig) -> dict[str, Tensor]:
+    """[M] log-probabilities and entropies of all rows' tokens, one forward pass for each row.
+
+    Raises:
+        ModelError: the model cannot be loaded, or does not know these tokens.
+    """
+    policy = load_policy(model_dir, dtype=torch.float32)
+    vocab_size = policy.causal_lm.get_input_embeddings().num_embeddings
+    logprobs, entropies = [torch.empty(0)], [torch.empty(0)]
+    for row in rows:
+        largest = max([*row.prompt_token_ids, *row.token_ids])
+        if largest >= vocab_size:
+            raise ModelError(
+                f"The model in {model_dir} has {vocab_size} tokens, and completion "
+                f"{row.completion_id} holds token {largest}: another model sampled it."
+            )
+        if not row.token_ids:
+            continue
+        first = len(row.prompt_token_ids) - 1
+        of_tokens, entropies_of_tokens = policy(
+            torch.tensor([row.input_token_ids]),
+            torch.arange(first, first + len(row.token_ids)),
+            torch.tensor(row.token_ids),
+            config.sampling.temperature,
+            config.learner.logprob_chunk_tokens,
+        )
+        logprobs.append(of_tokens)
+        entropies.append(entropies_of_tokens)
+    return {
+        "policy_logprobs": torch.cat(logprobs).double(),
+        "entropies": torch.cat(entropies).double(),
+    }
+
+
+# --- spans ---
+
+
+@dataclass(frozen=True)
+class AnnotationTools:
+    """What `annotate` may use of a rollout; there are no engines and no checks here."""
+
+    builder: PromptBuilder
+    seed: int
+
+    async def generate(self, *_: Any, **__: Any) -> NoReturn:
+        raise DataError("Recorded completions are explained without engines.")
+
+    async def score(self, *_: Any) -> NoReturn:
+        raise DataError("Recorded completions are explained without checks.")
+
+
+def annotated(
+    completions: Sequence[Completion], config: RunConfig, builder: PromptBuilder
+) -> list[Completion]:
+    """The completions as the recipe's rollout plug-ins annotate them."""
+    tools = AnnotationTools(builder, config.seed)
+    result = list(completions)
+    for plugin in load_plugins(config, RolloutPlugin):
+        result = [
+            plugin.annotate(tools, one) if one.layer in plugin.layers else one for one in result
+        ]
+    return result

@@ -1,0 +1,91 @@
+"""Reads recorded completions: JSON lines as runs and evaluations write them, or one JSON array."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mgrpo.errors import DataError
+from mgrpo.types import Completion
+
+STEP_FILE = re.compile(r"step-(\d+)\.jsonl")
+FORM = (
+    "Give completions as a run's rollouts/step-NNNNNN.jsonl or `mgrpo eval --save-completions` "
+    "has them: one JSON object a line, or a JSON array of them."
+)
+
+Signals = dict[str, dict[str, list[float]]]  # by completion_id, then by the signal's name
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A file's completions, with the signals of their tokens where rows have `signals`."""
+
+    completions: list[Completion]
+    signals: Signals
+
+
+def read_recorded(path: Path) -> Recorded:
+    """Every completion of a file.
+
+    A row may hold, beside the fields of `Completion`, `signals`: {"entropies": [T], ...}.
+
+    Raises:
+        DataError: there is no such file, or it does not hold completions.
+    """
+    completions: list[Completion] = []
+    signals: Signals = {}
+    for place, row in enumerate(read_rows(path), start=1):
+        where = f"{path}, completion {place}"
+        if not isinstance(row, dict):
+            raise DataError(f"{where} is {str(row)[:60]!r}, not an object. {FORM}")
+        fields = {name: value for name, value in row.items() if name != "signals"}
+        try:
+            one = Completion.from_json(fields)
+        except (TypeError, AttributeError) as error:  # Completion's fields are not all there
+            raise DataError(f"{where} is no completion: {error}. {FORM}") from error
+        completions.append(one)
+        if row.get("signals"):
+            signals[one.completion_id] = row["signals"]
+    if not completions:
+        raise DataError(f"{path} holds no completions. {FORM}")
+    return Recorded(completions, signals)
+
+
+def read_rows(path: Path) -> list[Any]:
+    """The rows of either form; which one shows in the first sign."""
+    if path.is_dir():
+        files = sorted((path / "rollouts").glob("step-*.jsonl")) or sorted(path.glob("*.jsonl"))
+        hint = f"Name one of its files, such as {files[-1]}." if files else FORM
+        raise DataError(f"{path} is a folder. {hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}. {FORM}") from error
+    if text.lstrip().startswith("["):
+        rows = parsed(text, str(path))
+        assert isinstance(rows, list), "a JSON text that begins with [ is an array"
+        return rows
+    lines: Sequence[str] = text.splitlines()
+    return [
+        parsed(line, f"{path}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+
+
+def parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is not JSON ({error.msg}): {text[:60]!r}. {FORM}") from error
+
+
+def step_of(path: Path) -> int:
+    """The step that a run's file is of, by its name; 0 for another file."""
+    found = STEP_FILE.fullmatch(path.name)
+    return int(found.group(1)) if found else 0
