@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ class TrainingRow:
     advantages: list[float]  # [T]
     token_weights: list[float]  # [T] factors on token losses: loss_weight / denominators
     entropy_weights: list[float] | None = None  # [T] factors on token entropies; None: all 0
+    columns: Mapping[str, list[float]] = field(default_factory=dict)  # by name, [T]
     is_sampled: list[bool] | None = None  # [T] false has no rollout_logprob; None: all were
     is_replayed: bool = False  # sampled by an older policy: the ratio is against rollout_logprobs
     kl_weight: float = 0.0
@@ -63,7 +64,8 @@ class TrainingRow:
     def has_signal(self) -> bool:
         """False where loss and gradient are exactly 0."""
         policy = any(a * w != 0 for a, w in zip(self.advantages, self.token_weights, strict=True))
-        return policy or self.kl_weight > 0 or self.entropy_weights is not None
+        has_more = self.entropy_weights is not None or bool(self.columns)
+        return policy or self.kl_weight > 0 or has_more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ def build_batch(
     batch = step_batch(completions, layers, context=context, signals=signals, step=step)
     for plugin in plugins:
         batch.signals |= plugin.measure(batch)
+    untrained = filtered(batch, plugins)
     completions = shaped(batch, plugins)
     parents = {one.completion_id: one for one in (*context, *completions)}
     metrics: Metrics = {}
@@ -122,6 +125,10 @@ def build_batch(
         if not places:
             continue
         members = select_layer([completions[place] for place in places], parents, layer)
+        members = [
+            one if one.reason else replace(one, reason=untrained.get(place, ""))
+            for place, one in zip(places, members, strict=True)
+        ]
         layer_values = layer_advantages(members, number, layer, objective.advantage)
         metrics |= layer_metrics(members, layer_values, number)
         notes += layer_notes(members, layer_values, number, layer)
@@ -129,6 +136,7 @@ def build_batch(
         weights[places] = batch.rows(token_weights(members, layer))
         for place, member in zip(places, members, strict=True):
             judged[place] = member
+    advantages = estimated(batch, completions, plugins, advantages)
     rows, verdicts = [], []
     token_rows = training_rows(batch, layers, objective, plugins, advantages, weights)
     for one, row in zip(judged, token_rows, strict=True):
@@ -162,6 +170,42 @@ def step_batch(
         step=step,
         signals=dict(signals or {}),
     )
+
+
+def filtered(batch: StepBatch, plugins: Sequence[LearnerPlugin]) -> dict[int, str]:
+    """Let plug-ins leave completions out. Those out of their groups get the status `removed`, in
+    the batch itself.
+
+    Returns:
+        Place -> reason of those that are compared but do not train.
+    """
+    untrained: dict[int, str] = {}
+    for plugin in plugins:
+        verdict = plugin.filter_rows(batch)
+        if verdict is None:
+            continue
+        here = batch.in_layers(plugin.layers) & batch.is_usable
+        for place in (here & ~verdict.is_kept).nonzero()[:, 0].tolist():
+            batch.remove(place, verdict.reason)
+        for place in (here & ~verdict.is_trained).nonzero()[:, 0].tolist():
+            untrained[place] = verdict.reason
+    return untrained
+
+
+def estimated(
+    batch: StepBatch,
+    completions: Sequence[Completion],
+    plugins: Sequence[LearnerPlugin],
+    advantages: Tensor,
+) -> Tensor:
+    """[N] advantages, with those of a plug-in that estimates its own in place of the layers'."""
+    rewards = batch.rows([0.0 if one.reward is None else one.reward.value for one in completions])
+    for plugin in plugins:
+        found = plugin.estimate_advantages(batch, rewards)
+        if found is not None:
+            here = batch.in_layers(plugin.layers) & batch.is_usable
+            advantages = torch.where(here, found, advantages)
+    return advantages
 
 
 def shaped(batch: StepBatch, plugins: Sequence[LearnerPlugin]) -> list[Completion]:
@@ -216,6 +260,12 @@ def training_rows(
         [part.tolist() for part in column.split(lengths)]
         for column in (advantages, weights, entropy_weights)
     ]
+    named: list[dict[str, list[float]]] = [{} for _ in lengths]
+    for plugin in plugins:
+        for name, column in plugin.token_columns(batch, advantages, weights).items():
+            here = batch.spread(batch.in_layers(plugin.layers))
+            for own, part in zip(named, torch.where(here, column, 0.0).split(lengths), strict=True):
+                own[name] = part.tolist()
     return [
         TrainingRow(
             completion_id=one.completion_id,
@@ -226,11 +276,12 @@ def training_rows(
             advantages=own_advantages,
             token_weights=own_weights,
             entropy_weights=own_entropy_weights if any(own_entropy_weights) else None,
+            columns=own_columns,
             is_sampled=one.sampled_mask,
             kl_weight=kl_weight_of(layers[one.layer - 1], objective),
         )
-        for one, own_advantages, own_weights, own_entropy_weights in zip(
-            batch.completions, *columns, strict=True
+        for one, own_columns, own_advantages, own_weights, own_entropy_weights in zip(
+            batch.completions, named, *columns, strict=True
         )
     ]
 

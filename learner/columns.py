@@ -8,7 +8,7 @@ padding out. All are float64 on the CPU.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -51,6 +51,16 @@ class StepBatch:
         self.group_ids = torch.tensor(
             [numbers[group] for group in self.groups], dtype=torch.int64
         )  # [N]
+
+    def remove(self, place: int, reason: str) -> None:
+        """Leave a completion out of its group and of the loss."""
+        one = self.completions[place]
+        assert one.reward is not None, "only usable completions are removed"
+        reward = replace(one.reward, status="removed", detail=reason)
+        completions = list(self.completions)
+        completions[place] = replace(one, reward=reward)
+        self.completions = completions
+        self.is_usable[place] = False
 
     @staticmethod
     def rows(values: Sequence[float]) -> Tensor:

@@ -95,6 +95,7 @@ class DeepSpeedLearner:
             engine=self.engine,
             reference=self._load_reference(reference_dir or model_dir),
             optimizer=self.optimizer,
+            plugins=self.plugins,
             grad_norm=self._grad_norm,
             rank=rank,
             num_ranks=num_ranks,

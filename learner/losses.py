@@ -107,35 +107,19 @@ def importance_weights(old_logprobs: Tensor, rollout_logprobs: Tensor, *, cap: f
 
 
 def token_losses(
-    policy_logprobs: Tensor,
-    old_logprobs: Tensor,
-    advantages: Tensor,
+    objective: Tensor,
     *,
     weights: Tensor | float = 1.0,
-    ref_logprobs: Tensor | None = None,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-    dual_clip: float | None = None,
+    kl: Tensor | None = None,
     kl_weight: Tensor | float = 0.0,
-    kl_estimator: KlEstimator = "k3",
 ) -> Tensor:
-    """-weights * clipped objective + kl_weight * KL, per token.
+    """-weights * objective + kl_weight * KL, per token.
 
     Importance weights correct the policy term alone: the KL penalty is about the learner's
     own distribution.
     """
-    objective = clipped_objective(
-        policy_logprobs,
-        old_logprobs,
-        advantages,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        dual_clip=dual_clip,
-    )
     losses = -weights * objective
-    if ref_logprobs is None:
-        return losses
-    return losses + kl_weight * kl_penalty(policy_logprobs, ref_logprobs, estimator=kl_estimator)
+    return losses if kl is None else losses + kl_weight * kl
 
 
 def zero_where_masked(values: Tensor, mask: Tensor) -> Tensor:

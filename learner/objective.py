@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from learner.losses import importance_weights, is_clipped, kl_penalty, token_losses
+from learner.losses import (
+    clipped_objective,
+    importance_weights,
+    is_clipped,
+    kl_penalty,
+    token_losses,
+    zero_where_masked,
+)
+from learner.objective_tokens import ObjectiveTokens
 from learner.packing import Microbatch
+from learner.plugin import LearnerPlugin
 from mgrpo.config import ObjectiveConfig
 
 
@@ -17,30 +28,68 @@ def microbatch_loss(
     ref_logprobs: Tensor | None,
     entropies: Tensor,
     objective: ObjectiveConfig,
+    plugins: Sequence[LearnerPlugin] = (),
 ) -> Tensor:
-    """This micro-batch's share of the step's loss, a scalar.
+    """This micro-batch's share of the step's loss, a scalar; the one place that puts it together.
+
+    The sum over tokens of  token_weight * (-importance weight * objective + KL weight * KL)
+    + entropy_weight * entropy + what plug-ins add. The objective is the clipped one unless a
+    plug-in has its own.
 
     All values are [N], of the micro-batch's trained tokens at the sampling temperature. An empty
     micro-batch gives an exact 0 that still has every gradient.
     """
     if microbatch.is_empty:
         return policy_logprobs.sum() * 0.0
-    losses = token_losses(
-        policy_logprobs,
-        old_logprobs,
-        microbatch.advantages,
-        weights=correction_weights(microbatch, old_logprobs, objective),
+    tokens = ObjectiveTokens(
+        policy_logprobs=policy_logprobs,
+        old_logprobs=old_logprobs,
         ref_logprobs=ref_logprobs,
+        entropies=entropies,
+        advantages=microbatch.advantages,
+        token_weights=microbatch.token_weights,
+        row_ids=microbatch.row_ids,
+        num_rows=len(microbatch.completion_ids),
+        columns=microbatch.columns,
+    )
+    weights = correction_weights(microbatch, old_logprobs, objective)
+    kl = None
+    if ref_logprobs is not None:
+        kl = kl_penalty(policy_logprobs, ref_logprobs, estimator=objective.kl.estimator)
+    losses = token_losses(
+        policy_objective(tokens, objective, plugins),
+        weights=weights,
+        kl=kl,
+        kl_weight=microbatch.kl_weights,
+    )
+    # A token of weight 0 has no loss, whatever an objective makes of it.
+    loss = zero_where_masked(losses, microbatch.token_weights != 0)
+    loss = (loss * microbatch.token_weights).sum()
+    if microbatch.entropy_weights is not None:
+        loss = loss + (entropies * microbatch.entropy_weights).sum()
+    for plugin in plugins:
+        added = plugin.added_loss(tokens)
+        if added is not None:
+            loss = loss + added.sum()
+    return loss
+
+
+def policy_objective(
+    tokens: ObjectiveTokens, objective: ObjectiveConfig, plugins: Sequence[LearnerPlugin]
+) -> Tensor:
+    """[N] what is maximised per token: a plug-in's, or the clipped objective."""
+    for plugin in plugins:
+        own = plugin.policy_objective(tokens)
+        if own is not None:
+            return own
+    return clipped_objective(
+        tokens.policy_logprobs,
+        tokens.old_logprobs,
+        tokens.advantages,
         clip_low=objective.clip_low,
         clip_high=objective.clip_high,
         dual_clip=objective.dual_clip,
-        kl_weight=microbatch.kl_weights,
-        kl_estimator=objective.kl.estimator,
     )
-    loss = (losses * microbatch.token_weights).sum()
-    if microbatch.entropy_weights is None:
-        return loss
-    return loss + (entropies * microbatch.entropy_weights).sum()
 
 
 def old_logprobs_of(microbatch: Microbatch, own_logprobs: Tensor) -> Tensor:

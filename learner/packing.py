@@ -109,6 +109,8 @@ class Microbatch:
     entropy_weights: Tensor | None  # [N] float32; None: all 0
     is_sampled: Tensor  # [N] bool: false has no rollout_logprob
     is_replayed: Tensor  # [N] bool: the ratio is against rollout_logprobs
+    row_ids: Tensor  # [N] int64, the place of each token's row
+    columns: dict[str, Tensor]  # by name, [N] float32
     num_row_tokens: int  # that its rows have, repeated prefixes included, padding not
 
     @property
@@ -181,5 +183,10 @@ def collate(
             (row.is_sampled or [True] * len(row.token_ids) for row in rows), torch.bool
         ),
         is_replayed=spread([row.is_replayed for row in rows], torch.bool),
+        row_ids=spread(range(len(rows)), torch.int64),
+        columns={
+            name: flat(row.columns.get(name, [0.0] * len(row.token_ids)) for row in rows)
+            for name in sorted({name for row in rows for name in row.columns})
+        },
         num_row_tokens=sum(len(one) for one in inputs),
     )

@@ -2,31 +2,54 @@
 
     signals                 measured by the learner, because `requires` names them
     measure                 signals of the plug-in's own
+    filter_rows             which completions are compared, and which of these train
     shape_rewards           [N] rewards, before selection and advantages
       ... selection, advantages and denominators of the layers ...
+    estimate_advantages     [N] advantages instead of the layers' own
     transform_advantages    [M] advantages
     weigh_tokens            [M] factors on whole token losses, KL included
     weigh_entropy           [M] factors on token entropies, added to the loss
+    token_columns           [M] anything that the next two need
+      ... for every micro-batch, with gradient ...
+    policy_objective        [n] what is maximised, instead of the clipped objective
+    added_loss              [n] what is added to the loss
 
 Within a hook, plug-ins work in the order of the recipe. Each hook is called for the whole step
-(see `StepBatch` for [N] and [M]) and its result is used on the plug-in's own layers alone.
-Hooks must be pure: every rank calls them and must get the same numbers.
+(see `StepBatch` for [N] and [M]) and its result is used on the plug-in's own layers alone; the
+last two get one micro-batch (`ObjectiveTokens`) of all layers. Only one plug-in of a recipe may
+have `estimate_advantages`, and one `policy_objective`. Hooks must be pure: every rank calls them
+and must get the same numbers.
+
+Set-level losses fit by row coefficients: compute them in `transform_advantages` or
+`token_columns`, where the whole step is visible, and make the objective linear in its rows. Groups
+may then be cut across micro-batches and ranks.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from learner.columns import StepBatch
+from learner.objective_tokens import ObjectiveTokens
 from mgrpo.plugin import Plugin
 
 Signal = Literal["entropies", "policy_logprobs"]
 """What the learner can measure with a forward pass of its own, [M] each: the entropy of the
 distribution that each token was sampled from, and the token's log-probability, both under the
 weights before this update, at the sampling temperature, in nats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFilter:
+    """What a plug-in says of every completion."""
+
+    is_kept: Tensor  # [N] bool: false leaves it out of its group's statistics and of the loss
+    is_trained: Tensor  # [N] bool: false leaves it out of the loss alone
+    reason: str  # for people: why those that are left out are
 
 
 class LearnerPlugin(Plugin):
@@ -46,9 +69,22 @@ class LearnerPlugin(Plugin):
         """More signals by name: [N], [M], or a list of N tensors."""
         return {}
 
+    def filter_rows(self, batch: StepBatch) -> RowFilter | None:
+        """Leave completions out of groups or of the loss. Filter on `batch.is_correct` or
+        `batch.rewards`, which are as checked, never on shaped rewards."""
+        return None
+
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         """[N] -> [N]. `batch.rewards` are those of the checks, `rewards` shaped so far."""
         return rewards
+
+    def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor | None:
+        """[N] advantages in place of `LayerConfig.advantage`.
+
+        Args:
+            rewards: [N] as shaped. Rows that are not `batch.is_usable` must not count.
+        """
+        return None
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         """[M] -> [M]. They multiply the policy term, not the KL term."""
@@ -68,3 +104,18 @@ class LearnerPlugin(Plugin):
             token_weights: [M] factors on each token loss, denominators included.
         """
         return torch.zeros_like(advantages)
+
+    def token_columns(
+        self, batch: StepBatch, advantages: Tensor, token_weights: Tensor
+    ) -> dict[str, Tensor]:
+        """[M] columns that travel with the rows into `ObjectiveTokens.columns`."""
+        return {}
+
+    def policy_objective(self, tokens: ObjectiveTokens) -> Tensor | None:
+        """[n] objective per token, maximised, advantages included. It is multiplied by the
+        importance weights and by `token_weights`, and summed."""
+        return None
+
+    def added_loss(self, tokens: ObjectiveTokens) -> Tensor | None:
+        """[n] values that are summed into the loss as they are: denominators are yours."""
+        return None

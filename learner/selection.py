@@ -174,4 +174,6 @@ def shortfall(one: Judged, layer: LayerConfig) -> str:
 
 
 def failed_check(what: str, reward: Reward) -> str:
+    if reward.status == "removed":
+        return reward.detail
     return f"{what} failed ({reward.status})"

@@ -19,6 +19,7 @@ from learner.batch import TrainingRow
 from learner.columns import Metrics
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
 from learner.packing import Microbatch, collate, plan_ranks
+from learner.plugin import LearnerPlugin
 from learner.schedule import learning_rate_at
 from learner.update_metrics import UpdateSums, gap_metrics, gather_values, merge
 from mgrpo.config import ObjectiveConfig, RunConfig
@@ -35,6 +36,7 @@ class Trainer:
         engine: Any,
         reference: Any,
         optimizer: torch.optim.Optimizer,
+        plugins: Sequence[LearnerPlugin] = (),
         grad_norm: Callable[[], float],
         rank: int,
         num_ranks: int,
@@ -44,12 +46,14 @@ class Trainer:
         Args:
             engine: a DeepSpeed engine around a PolicyModel; averages gradients over ranks.
             reference: the frozen policy, called like the engine, or None without a KL penalty.
+            plugins: those that may have an objective or a loss of their own.
             grad_norm: the whole gradient's norm, asked for after each step.
         """
         self.config, self.settings = config, config.learner
         self._follow(config)
         self.engine, self.reference = engine, reference
         self.optimizer, self.grad_norm = optimizer, grad_norm
+        self.plugins = plugins
         self.rank, self.num_ranks, self.device = rank, num_ranks, device
         self._gradient_probe = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in engine.module.parameters():
@@ -175,7 +179,7 @@ class Trainer:
             own = logprobs.detach() if old_logprobs is None else old_logprobs[number]
             old = old_logprobs_of(microbatch, own)
             loss = microbatch_loss(
-                microbatch, logprobs, old, ref_logprobs, entropies, self.objective
+                microbatch, logprobs, old, ref_logprobs, entropies, self.objective, self.plugins
             )
             self.engine.backward(loss * self.num_ranks)
             if microbatch.is_empty:

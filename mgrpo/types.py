@@ -12,7 +12,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-RewardStatus = Literal["scored", "unparsable", "timeout", "error"]
+RewardStatus = Literal["scored", "unparsable", "timeout", "error", "removed"]
 FinishReason = Literal["stop", "length", "aborted"]
 
 
@@ -39,7 +39,8 @@ class Reward:
 
     `unparsable` is a legitimate 0: the completion has no answer that could be read.
     `timeout` and `error` mean that *the check* failed: such a completion is left out of the
-    loss and of its group's statistics.
+    loss and of its group's statistics. `removed`, with the reason in `detail`, is set inside the
+    learner where a plug-in leaves a completion out.
     """
 
     value: float

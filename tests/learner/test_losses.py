@@ -38,7 +38,7 @@ def two_rows():
 )
 def test_the_clipped_loss_of_two_rows_under_each_aggregation(mode, expected):
     logprobs, advantages = two_rows()
-    losses = token_losses(logprobs, torch.zeros_like(logprobs), advantages)
+    losses = token_losses(clipped_objective(logprobs, torch.zeros_like(logprobs), advantages))
     assert_close(losses.detach()[MASK], tensor([-1.2, -0.9, 0.8], dtype=F64))
     loss = aggregate(losses, MASK, mode=mode, max_completion_tokens=4)
     assert loss.item() == pytest.approx(expected, abs=1e-6)
@@ -46,7 +46,7 @@ def test_the_clipped_loss_of_two_rows_under_each_aggregation(mode, expected):
 
 def test_only_the_token_inside_the_clip_range_moves():
     logprobs, advantages = two_rows()
-    losses = token_losses(logprobs, torch.zeros_like(logprobs), advantages)
+    losses = token_losses(clipped_objective(logprobs, torch.zeros_like(logprobs), advantages))
     aggregate(losses, MASK, mode="token_mean").backward()
     # -d(ρA)/d(log ρ) / 3 tokens = -0.9 / 3 for the ratio of 0.9.
     assert_close(logprobs.grad, tensor([[0.0, -0.3], [0.0, 0.0]], dtype=F64))
@@ -91,7 +91,7 @@ def test_the_gradient_on_policy_is_minus_the_advantage():
     """Also checks that a tie of both branches of the minimum counts once, not twice or never."""
     logprobs = tensor([-1.0, -2.0, -0.1], dtype=F64, requires_grad=True)
     advantages = tensor([1.5, -0.5, 0.0], dtype=F64)
-    token_losses(logprobs, logprobs.detach(), advantages).sum().backward()
+    token_losses(clipped_objective(logprobs, logprobs.detach(), advantages)).sum().backward()
     assert_close(logprobs.grad, -advantages)
 
 
@@ -132,9 +132,8 @@ def test_grpo_gradient_coefficient_with_k3():
     """On policy each log-probability's coefficient is A + β(π_ref/π - 1)."""
     logprobs = tensor([-1.0, -2.0], dtype=F64, requires_grad=True)
     ref, advantages, beta = tensor([-1.5, -1.0], dtype=F64), tensor([1.0, -0.5], dtype=F64), 0.04
-    token_losses(
-        logprobs, logprobs.detach(), advantages, ref_logprobs=ref, kl_weight=beta
-    ).sum().backward()
+    objective = clipped_objective(logprobs, logprobs.detach(), advantages)
+    token_losses(objective, kl=kl_penalty(logprobs, ref), kl_weight=beta).sum().backward()
     expected = advantages + beta * (torch.exp(ref - logprobs.detach()) - 1)
     assert_close(-logprobs.grad, expected)
 
@@ -158,11 +157,9 @@ def test_absurd_log_ratios_stay_finite():
 def test_importance_weights_scale_the_policy_term_but_not_the_kl_penalty():
     logprobs = tensor([-1.0], dtype=F64)
     losses = token_losses(
-        logprobs,
-        logprobs,
-        tensor([2.0], dtype=F64),
+        clipped_objective(logprobs, logprobs, tensor([2.0], dtype=F64)),
         weights=tensor([0.5], dtype=F64),
-        ref_logprobs=tensor([-1.2], dtype=F64),
+        kl=kl_penalty(logprobs, tensor([-1.2], dtype=F64)),
         kl_weight=10.0,
     )
     assert float(losses) == pytest.approx(-0.5 * 2.0 + 10 * 0.018731, abs=1e-5)
@@ -183,7 +180,7 @@ def test_padding_never_reaches_the_value_or_the_gradient(garbage):
     raw = tensor([[-1.0, -2.0], [-3.0, garbage]], dtype=F64, requires_grad=True)
     logprobs = zero_where_masked(raw, MASK)
     advantages = tensor([[1.0], [-1.0]], dtype=F64)
-    losses = token_losses(logprobs, logprobs.detach() - 0.1, advantages)
+    losses = token_losses(clipped_objective(logprobs, logprobs.detach() - 0.1, advantages))
     loss = aggregate(losses, MASK, mode="seq_mean")
     loss.backward()
     assert bool(loss.isfinite()) and float(raw.grad[1, 1]) == 0.0
