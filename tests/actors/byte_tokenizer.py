@@ -8,6 +8,7 @@ END = 256
 class ByteTokenizer:
     def __init__(self) -> None:
         self.all_special_ids = [END]
+        self.eos_token_id: int | None = END
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         ids: list[int] = []
@@ -16,8 +17,9 @@ class ByteTokenizer:
             ids += piece.encode()
         return ids
 
-    def decode(self, ids: list[int]) -> str:
-        return "".join("<end>" if token == END else chr(token) for token in ids)
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str:
+        end = "" if skip_special_tokens else "<end>"
+        return "".join(end if token == END else chr(token) for token in token_ids)
 
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool

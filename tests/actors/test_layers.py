@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 
-from actors.layers import choose_parents, correction_requests, draw_guidance, stable_seed
+import pytest
+
+from actors.layers import (
+    choose_parents,
+    correction_requests,
+    draw_guidance,
+    falls_back_to_problem,
+    stable_seed,
+)
+from actors.rollout import place_key
 from actors.templates import PromptBuilder
 from mgrpo.config import LayerConfig
 from mgrpo.types import Completion, FinishReason, Problem, Reward
 from tests.actors.byte_tokenizer import ByteTokenizer
+from tests.actors.plugins.scripted_rollout import TOKENIZER, rollout, sampled
 
 PROBLEM = Problem(problem_id="p", question="1+1?", answer="2")
 
@@ -116,3 +127,106 @@ def test_equal_phrases_share_one_request_and_ids_run_on() -> None:
 def test_seeds_are_stable_across_processes() -> None:
     assert stable_seed(0, "s1p2", 2) == 487551183  # sha256("0/s1p2/2"), first 4 bytes, halved
     assert 0 <= stable_seed("x") < 2**31
+
+
+# --- the best attempt ---
+
+
+def drafts(*rewards: float, lengths: tuple[int, ...] = (2, 2, 2, 2)) -> list[Completion]:
+    made = []
+    for index, (value, length) in enumerate(zip(rewards, lengths, strict=False)):
+        one = attempt(index, Reward(value=value, correct=value >= 1))
+        tokens = [65] * length
+        made.append(dataclasses.replace(one, token_ids=tokens, rollout_logprobs=[-1.0] * length))
+    return made
+
+
+def best(attempts: list[Completion], seed: int = 0, **keys: object) -> list[int]:
+    config = layer(parents="best", **keys)
+    return ids(choose_parents(config, attempts, random.Random(seed)))
+
+
+def test_of_equal_drafts_the_first_is_best() -> None:
+    for seed in range(10):
+        assert best(drafts(0, 1, 0, 1), seed, tie_break="first") == [1]
+
+
+def test_of_equal_drafts_chance_decides_by_default() -> None:
+    chosen = Counter(best(drafts(0, 1, 0, 1), seed)[0] for seed in range(60))
+    assert set(chosen) == {1, 3} and min(chosen.values()) > 15
+    assert best(drafts(0, 1, 0, 1), 5) == best(drafts(0, 1, 0, 1), 5)
+
+
+def test_of_equal_drafts_the_shortest_or_the_likeliest_is_best() -> None:
+    attempts = drafts(1, 1, 1, lengths=(5, 3, 3))
+    assert best(attempts, tie_break="shortest") == [1]
+    attempts[2] = dataclasses.replace(attempts[2], rollout_logprobs=[-0.2, -0.2, -0.2])
+    assert best(attempts, tie_break="highest_logprob") == [2]  # per token, not in all
+
+
+def test_the_highest_reward_comes_before_any_tie_break() -> None:
+    attempts = drafts(0.5, 1, lengths=(1, 9))
+    assert best(attempts, tie_break="shortest") == [1]
+    assert best(attempts, tie_break="shortest", parents_k=2) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("all_fail", "parents", "falls_back"),
+    [("use_any", [0], False), ("skip_query", [], False), ("plain_grpo_on_q", [], True)],
+)
+def test_where_every_draft_failed(all_fail: str, parents: list[int], falls_back: bool) -> None:
+    attempts = drafts(0, 0, 0)
+    config = layer(parents="best", tie_break="first", all_fail=all_fail)
+    assert ids(choose_parents(config, attempts, random.Random(0))) == parents
+    assert falls_back_to_problem(config, attempts) is falls_back
+    # One that is not quite nothing is refined whatever the setting.
+    attempts = drafts(0, 0.1, 0)
+    assert ids(choose_parents(config, attempts, random.Random(0))) == [1]
+    assert not falls_back_to_problem(config, attempts)
+
+
+def test_where_every_check_failed_nothing_is_known_of_the_drafts() -> None:
+    config = layer(parents="best", all_fail="plain_grpo_on_q")
+    assert not falls_back_to_problem(config, [attempt(0, TIMEOUT), attempt(1, None)])
+    assert not falls_back_to_problem(layer(all_fail="plain_grpo_on_q"), drafts(0, 0))
+
+
+def igrpo_rollout(all_fail: str, right: tuple[int, ...]) -> list[Completion]:
+    """Four drafts, of which some are right, and four refinements of the best."""
+    parts = rollout(
+        lambda prompt, index: "so 7" if index in right else "so 8",
+        [],
+        group_sizes=(4, 4),
+    )
+    refine = layer(name="refine", parents="best", tie_break="first", all_fail=all_fail)
+    parts.layers = [parts.layers[0], refine]
+    return sampled(parts)
+
+
+def test_the_best_draft_is_what_refinements_read_and_a_budget_of_eight_is_shared() -> None:
+    completions = igrpo_rollout("use_any", right=(1, 3))
+    refinements = [one for one in completions if one.layer == 2]
+    assert len(completions) == 8 and len(refinements) == 4
+    assert {one.parent_id for one in refinements} == {"s0p0#1"}
+    assert "so 7" in TOKENIZER.decode(refinements[0].prompt_token_ids)
+    assert "so 7" not in TOKENIZER.decode(completions[0].prompt_token_ids)
+
+
+def test_a_query_may_be_skipped_where_every_draft_failed() -> None:
+    assert {one.layer for one in igrpo_rollout("skip_query", right=())} == {1}
+
+
+def test_or_any_draft_be_refined() -> None:
+    completions = igrpo_rollout("use_any", right=())
+    assert {one.parent_id for one in completions if one.layer == 2} == {"s0p0#0"}
+
+
+def test_or_the_bare_problem_be_answered_again_as_a_group_of_its_own() -> None:
+    completions = igrpo_rollout("plain_grpo_on_q", right=())
+    first, again = completions[:4], completions[4:]
+    assert {one.layer for one in again} == {2} and len(again) == 4
+    assert all(one.prompt_token_ids == first[0].prompt_token_ids for one in again)
+    assert {(one.parent_id, one.guidance_id) for one in again} == {(None, None)}
+    assert {one.group_key for one in again}.isdisjoint({one.group_key for one in first})
+    assert {place_key(one) for one in again} == {"s0p0"}
+    assert len({one.completion_id for one in completions}) == 8

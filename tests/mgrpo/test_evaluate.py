@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
+from actors.plugin import RolloutPlugin, RolloutTools
 from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
 from mgrpo.config import EvaluationConfig, LayerConfig
+from mgrpo.config.base import StrictConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.evaluate import evaluate, evaluation_row
-from mgrpo.types import Problem, Reward
+from mgrpo.types import Completion, Problem, Reward
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -72,6 +75,28 @@ def phrases_drawn(rollout: Rollout, problems: list[Problem]) -> list[int | None]
     config = EvaluationConfig(guidance="random")
     evaluation, _ = evaluate(rollout, problems, config, key="e")
     return [c.guidance_id for c in evaluation.completions if c.layer == 2]
+
+
+class Spoil(RolloutPlugin):
+    """Would make every completion wrong."""
+
+    def annotate(self, tools: RolloutTools, completion: Completion) -> Completion:
+        return dataclasses.replace(completion, reward=Reward(value=0.0))
+
+
+def test_plugins_leave_evaluations_alone() -> None:
+    plain, with_plugin = rollout(), rollout()
+    with_plugin.plugins = [Spoil(StrictConfig(), frozenset({1, 2}))]
+    assert summary_of(with_plugin) == summary_of(plain)
+    assert len(with_plugin.plugins) == 1  # training goes on with it
+
+
+def test_a_first_turn_reads_the_bare_problem_and_no_attempt() -> None:
+    evaluation, _ = evaluate(rollout(), PROBLEMS, EvaluationConfig(), key="e")
+    firsts = [one for one in evaluation.completions if one.layer == 1]
+    for one in firsts:
+        text = TOKENIZER.decode(one.prompt_token_ids)
+        assert not any(phrase in text for phrase in PHRASES) and "yes" not in text
 
 
 def test_accuracies_ranges_and_transitions_over_all_phrases() -> None:

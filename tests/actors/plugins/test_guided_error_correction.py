@@ -1,0 +1,219 @@
+"""EDGE-GRPO's repairs, token by token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from actors.rollout import Rollout
+from mgrpo.types import Completion, Problem, Reward
+from tests.actors.byte_tokenizer import END
+from tests.actors.plugins.scripted_rollout import PROBLEM, TOKENIZER, plugin, rollout, sampled
+
+ALWAYS = {"continued": (1, 0, 0), "answer_injected": (0, 1, 0), "solution_replaced": (0, 0, 1)}
+STOP = "\nNo.\n"
+
+
+def script(prompt: str, index: int) -> str:
+    """Sample 0 is right, the others are wrong until they are told."""
+    return "so 7" if STOP in prompt else "it is 7" if index == 0 else "it is 8"
+
+
+def repairing(branch: str = "continued", **settings: Any) -> Any:
+    wording = {"interjection": "No.", "answer_sentence": "It is \\boxed{{answer}}."}
+    return plugin("guided_error_correction", **{"probs": ALWAYS[branch], **wording, **settings})
+
+
+def repaired(branch: str, problem: Problem = PROBLEM, **settings: Any) -> list[Completion]:
+    return sampled(rollout(script, [repairing(branch, **settings)]), problem)
+
+
+def encoded(text: str) -> list[int]:
+    return TOKENIZER.encode(text)
+
+
+@pytest.mark.parametrize("branch", ALWAYS)
+def test_right_completions_are_left_as_they_were(branch: str) -> None:
+    first = repaired(branch)[0]
+    assert first.text == "it is 7" and first.augmented_by == ""
+    assert first.sampled_mask is None and first.train_mask is None
+
+
+def test_a_continuation_follows_the_attempt_and_the_interjection() -> None:
+    parts = rollout(script, [repairing("continued")])
+    one = sampled(parts)[1]
+    kept, injected, new = encoded("it is 8"), encoded(STOP), [*encoded("so 7"), END]
+    assert one.token_ids == kept + injected + new  # the attempt's end of turn is gone
+    mask = [*[True] * 7, *[False] * 5, *[True] * 5]
+    assert one.sampled_mask == one.train_mask == mask
+    assert one.rollout_logprobs == [*[-0.5] * 7, *[0.0] * 5, *[-0.5] * 5]
+    assert one.text == "it is 8\nNo.\nso 7"
+    assert one.finish_reason == "stop" and one.augmented_by == "continued"
+    assert one.is_correct and one.num_trained_tokens == 12
+    engine: Any = parts.engines[1][0]
+    assert engine.prompts[1] == one.prompt_token_ids + kept + injected
+
+
+def test_a_continuation_that_runs_out_of_tokens_says_so() -> None:
+    one = repaired("continued", max_new_tokens=2)[1]
+    assert one.text == "it is 8\nNo.\nso" and one.finish_reason == "length"
+    assert not one.is_correct
+
+
+def test_the_answer_is_appended_before_the_end_of_turn() -> None:
+    one = repaired("answer_injected")[1]
+    assert one.text == "it is 8\nNo. It is \\boxed{7}."
+    kept = encoded("it is 8")
+    assert one.token_ids == [*encoded(one.text), END]
+    assert one.sampled_mask == [*[True] * len(kept), *[False] * (len(one.token_ids) - len(kept))]
+    assert one.rollout_logprobs[len(kept) :] == [0.0] * (len(one.token_ids) - len(kept))
+    assert one.is_correct and one.augmented_by == "answer_injected"
+
+
+def test_a_truncated_attempt_is_ended_by_hand() -> None:
+    parts = rollout(script, [repairing("answer_injected")], max_completion_tokens=5)
+    one = sampled(parts)[1]
+    assert one.text == "it is\nNo. It is \\boxed{7}." and one.token_ids[-1] == END
+    assert one.finish_reason == "stop"
+
+
+def test_the_reference_solution_takes_the_place_of_everything() -> None:
+    one = repaired("solution_replaced")[1]
+    assert one.text == PROBLEM.solution and one.token_ids == [*encoded(PROBLEM.solution), END]
+    assert one.sampled_mask == [False] * len(one.token_ids)
+    assert one.num_trained_tokens == 0
+    assert one.is_correct and one.augmented_by == "solution_replaced"
+
+
+def test_without_a_reference_solution_the_answer_is_appended_or_nothing_done() -> None:
+    bare = replace(PROBLEM, solution="")
+    assert repaired("solution_replaced", bare)[1].augmented_by == "answer_injected"
+    left = repaired("solution_replaced", bare, missing_solution="leave")[1]
+    assert left.augmented_by == "" and left.text == "it is 8"
+
+
+def test_only_what_changed_is_checked_again() -> None:
+    parts = rollout(script, [repairing("answer_injected")])
+    sampled(parts)
+    scorer: Any = parts.scorer
+    assert len(scorer.scored) == 4 + 3
+
+
+@pytest.mark.parametrize("offpolicy", ["ratio_one", "recompute_logprob_as_old", "sft_loss"])
+def test_injected_tokens_train_where_the_recipe_says_so(offpolicy: str) -> None:
+    one = repaired("answer_injected", offpolicy=offpolicy)[1]
+    assert one.train_mask is None and one.num_trained_tokens == len(one.token_ids)
+    assert one.sampled_mask is not None and not all(one.sampled_mask)
+
+
+def test_long_prompts_are_left_alone() -> None:
+    length = len(repaired("continued")[0].prompt_token_ids)
+    assert repaired("continued", max_prompt_tokens=length)[1].augmented_by == "continued"
+    assert repaired("continued", max_prompt_tokens=length - 1)[1].augmented_by == ""
+
+
+def test_the_second_layer_corrects_what_was_repaired() -> None:
+    parts = rollout(script, [repairing("answer_injected")], group_sizes=(2, 2))
+    completions = sampled(parts)
+    child = next(one for one in completions if one.parent_id == completions[1].completion_id)
+    assert "\\boxed{7}" in TOKENIZER.decode(child.prompt_token_ids)
+    assert child.augmented_by == ""  # the plug-in works on layer 1
+
+
+# --- chances ---
+
+
+def wrong(number: int, **changes: Any) -> Completion:
+    values: dict[str, Any] = {
+        "completion_id": f"s0p{number}#0",
+        "problem_id": "p",
+        "domain": "d",
+        "layer": 1,
+        "parent_id": None,
+        "group_key": f"s0p{number}",
+        "prompt_token_ids": [65],
+        "token_ids": [66, END],
+        "rollout_logprobs": [-1.0, -1.0],
+        "finish_reason": "stop",
+        "policy_version": 3,
+        "text": "B",
+        "prompt_text": "",
+        "reward": Reward(value=0.0),
+    }
+    return Completion(**{**values, **changes})
+
+
+def after(
+    completions: list[Completion], *, tools: Rollout | None = None, seed: int = 0, **settings: Any
+) -> list[Completion]:
+    part = plugin("guided_error_correction", **settings)
+    tools = tools or rollout(script, [part], seed=seed)
+    found: list[Completion] = asyncio.run(part.after_sampling(tools, 1, PROBLEM, completions))
+    return found
+
+
+def test_branches_are_drawn_with_their_chances_and_right_samples_untouched() -> None:
+    right = [
+        wrong(number, reward=Reward(value=1.0, correct=True)) for number in range(10_000, 11_000)
+    ]
+    found = after([*(wrong(number) for number in range(10_000)), *right])
+    shares = Counter(one.augmented_by for one in found[:10_000])
+    expected = {"continued": 5000, "answer_injected": 2500, "solution_replaced": 2500}
+    assert shares.keys() == expected.keys()
+    assert all(abs(shares[branch] - expected[branch]) < 150 for branch in expected)
+    assert found[10_000:] == right
+
+
+def test_the_seed_and_the_place_decide_the_branch() -> None:
+    group = [wrong(number) for number in range(40)]
+    first, again, other = (after(group, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert [one.augmented_by for one in first] != [one.augmented_by for one in other]
+    alone = after(group[7:8], seed=1)
+    assert alone == first[7:8]
+
+
+def test_two_of_a_group_are_repaired_on_average() -> None:
+    groups = [[wrong(8 * group + place) for place in range(8)] for group in range(500)]
+    counts = [
+        sum(one.augmented_by != "" for one in after(group, intervene_rate="2/G"))
+        for group in groups
+    ]
+    assert 1.85 < sum(counts) / 500 < 2.15
+
+
+def test_a_rate_of_nothing_repairs_nothing() -> None:
+    group = [wrong(number) for number in range(5)]
+    assert after(group, intervene_rate=0.0) == group
+
+
+def test_what_is_short_of_the_full_reward_is_repaired_where_the_recipe_says_so() -> None:
+    badly_formed = wrong(0, reward=Reward(value=1.0, correct=True))
+    assert after([badly_formed]) == [badly_formed]
+    found = after([badly_formed], trigger="reward_below_full", full_reward=2.0)
+    assert found[0].augmented_by != ""
+
+
+@pytest.mark.parametrize("reward", [None, Reward(value=0.0, status="timeout")])
+def test_where_the_check_failed_nothing_is_known_and_nothing_repaired(
+    reward: Reward | None,
+) -> None:
+    group = [wrong(0, reward=reward)]
+    assert after(group) == group
+
+
+def test_a_continuation_is_as_old_as_its_oldest_token() -> None:
+    (found,) = after([wrong(0)], probs=(1, 0, 0))
+    assert found.policy_version == 0  # the engine answers with version 0
+    (found,) = after([wrong(0)], probs=(0, 1, 0))
+    assert found.policy_version == 3
+
+
+def test_it_asks_for_room_for_what_it_adds() -> None:
+    part = plugin("guided_error_correction", max_new_tokens=64)
+    (found,) = after([wrong(0)], probs=(0, 1, 0))
+    assert part.extra_tokens() >= 64 + len(found.token_ids) - 2
