@@ -171,8 +171,8 @@ def known_signals(
     """What the plug-ins require, [M] each: as recorded, else measured with the model."""
     wanted: dict[str, str] = {}  # signal -> the first plug-in that wants it
     for plugin in plugins:
-        for name in sorted(plugin.wanted_signals()):
-            wanted.setdefault(name, type(plugin).__name__)
+        for signal in sorted(plugin.wanted_signals()):
+            wanted.setdefault(signal, type(plugin).__name__)
     found: dict[str, Tensor] = {}
     for name in wanted:
         values = [recorded.get(one.completion_id, {}).get(name) for one in completions]
@@ -238,7 +238,7 @@ def measure(rows: Sequence[TrainingRow], model_dir: str, config: RunConfig) -> d
 # --- spans ---
 
 
-@dataclass(frozen=True)
+@dataclass
 class AnnotationTools:
     """What `annotate` may use of a rollout; there are no engines and no checks here."""
 
