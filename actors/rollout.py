@@ -119,6 +119,7 @@ class Rollout:
         first_layer: int = 1,
         last_layer: int | None = None,
         attempts: Sequence[Completion] = (),
+        slots: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Sample and score layers first_layer..last_layer of every problem.
 
@@ -127,6 +128,7 @@ class Rollout:
             problems: in the step's order; a completion's id holds its place.
             first_layer: above 1, `attempts` are layer first_layer - 1's completions.
             last_layer: None is the whole chain.
+            slots: each problem's place in the step; None counts from 0.
 
         Returns:
             Completions of these layers, ordered by problem, then layer.
@@ -140,7 +142,7 @@ class Rollout:
             self.run_problem(
                 step, slot, problem, first_layer, last, by_key.get(slot_key(step, slot), [])
             )
-            for slot, problem in enumerate(problems)
+            for slot, problem in zip(slots or range(len(problems)), problems, strict=True)
         )
 
     async def run_problem(

@@ -67,8 +67,9 @@ class Run:
 
     # --- the parts of a step ---
 
-    def take_problems(self) -> list[Problem]:
-        indices = self.sampler.take(self.config.prompts_per_step)
+    def take_problems(self, count: int | None = None) -> list[Problem]:
+        """The next `count` problems; None takes a step's worth."""
+        indices = self.sampler.take(count or self.config.prompts_per_step)
         return [self.system.problems[index] for index in indices]
 
     def roll_out(
@@ -79,8 +80,12 @@ class Run:
         *,
         layers: range | None = None,
         attempts: Sequence[Completion] = (),
+        slots: Sequence[int] | None = None,
     ) -> list[Completion]:
-        """Sample and score some layers (all by default) for a step's problems."""
+        """Sample and score some layers (all by default) for a step's problems.
+
+        `slots` are the problems' places in the step, where they do not count from 0.
+        """
         config = self.config.at_step(step)
         rollout = dataclasses.replace(
             self.system.rollout, layers=config.layers, temperature=config.sampling.temperature
@@ -94,6 +99,7 @@ class Run:
                 first_layer=layers[0],
                 last_layer=layers[-1],
                 attempts=attempts,
+                slots=slots,
             )
         )
         sums.add_total("seconds/rollout", time.monotonic() - began)

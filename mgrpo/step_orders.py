@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mgrpo.dynamic_sampling import roll_out_mixed
 from mgrpo.metrics import MetricSums
 from mgrpo.types import Completion
 
@@ -20,7 +21,11 @@ StepOrder = Callable[["Run", int, MetricSums], list[Completion]]
 
 def joint_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
     """All layers are sampled from one policy, which then takes one step on all of them."""
-    completions = run.roll_out(step, run.take_problems(), sums)
+    dynamic = run.config.sampling.dynamic
+    if dynamic is not None:
+        completions = roll_out_mixed(run, step, sums, dynamic)
+    else:
+        completions = run.roll_out(step, run.take_problems(), sums)
     completions = run.update(step, completions, sums)
     run.broadcast(sums)
     return completions

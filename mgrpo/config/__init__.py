@@ -10,7 +10,7 @@ from mgrpo.config.data import (
     ReasoningGymSource,
     ReasoningGymTask,
 )
-from mgrpo.config.engines import EnginesConfig, SamplingConfig
+from mgrpo.config.engines import DynamicSamplingConfig, EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig
 from mgrpo.config.layers import GUIDANCE_PHRASES, GuidanceConfig, LayerConfig
 from mgrpo.config.learner import (
@@ -35,6 +35,7 @@ __all__ = [
     "DataConfig",
     "DataSource",
     "DeadlinesConfig",
+    "DynamicSamplingConfig",
     "EnginesConfig",
     "ErrorPoolConfig",
     "EvaluationConfig",

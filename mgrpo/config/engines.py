@@ -9,6 +9,16 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from mgrpo.config.base import StrictConfig
 
 
+class DynamicSamplingConfig(StrictConfig):
+    """Only problems whose first attempts are neither all right nor all wrong (DAPO,
+    arXiv 2503.14476), sampling more until the step is full."""
+
+    max_rounds: PositiveInt = 10
+    """Rounds of sampling at most; each asks for as many problems as are still missing."""
+    when_exhausted: Literal["train", "stop"] = "train"
+    """After the last round with too few: train on what there is, or stop the run."""
+
+
 class SamplingConfig(StrictConfig):
     """How completions are drawn while training.
 
@@ -18,6 +28,8 @@ class SamplingConfig(StrictConfig):
 
     temperature: PositiveFloat = 1.0
     """The learner divides its logits by the same number."""
+    dynamic: DynamicSamplingConfig | None = None
+    """Null: every problem drawn is trained on."""
 
 
 class EnginesConfig(StrictConfig):

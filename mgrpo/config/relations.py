@@ -98,6 +98,12 @@ def order_problems(config: RunConfig) -> list[ConfigProblem]:
                 "Use update_order: sequential, or rollout_policy: auto.",
             )
         )
+    if config.sampling.dynamic is not None and order != "joint":
+        problems.append(
+            ConfigProblem(
+                "sampling.dynamic", "(given)", f"does not work with update_order: {order}."
+            )
+        )
     if objective.correction_buffer is not None and num_layers < 2:
         problems.append(
             ConfigProblem(
