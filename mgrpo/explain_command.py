@@ -28,7 +28,9 @@ examples:
   mgrpo explain rollouts.jsonl --recipe methods/edge_grpo --layers 1 --model runs/NAME/policy
 
 The loss is each completion's share of the step's policy loss where every ratio is 1, that is
--sum(advantage x weight) over its tokens; terms of KL and entropy come on top.
+-sum(advantage x weight) over its tokens; terms of KL and entropy come on top. Denominators count
+the completions of the file: where a run recorded only some problems of a step
+(output.rollouts_per_step), shares are larger by as much. Plug-ins see these completions alone, too.
 """
 
 
@@ -333,7 +335,8 @@ def summary(explained: Sequence[Explained]) -> str:
         one.completion.reward is not None and one.shaped_reward != one.completion.reward.value
         for one in explained
     )
+    total = round(sum(one.loss for one in training), 12) + 0.0  # advantages that cancel leave 1e-17
     return (
         f"{len(training)} of {len(explained)} completions train, {shaped} have a shaped reward; "
-        f"policy loss at ratio 1: {number(sum(one.loss for one in training) + 0.0)}"
+        f"policy loss at ratio 1: {number(total)}"
     )

@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The reader's folder, with the files that the guide writes; commands run in it."""
     (tmp_path / "my_method.py").write_text("\n".join(blocks("python")))
     (tmp_path / "brief.yaml").write_text("".join(blocks("yaml")))
