@@ -80,10 +80,15 @@ class RunConfig(StrictConfig):
             raise RelationError(problems)
         return self
 
-    @cached_property
+    @property
     def phase_configs(self) -> list[tuple[int, RunConfig]]:
         """(first step, recipe) of every phase, beginning with the recipe itself at step 0."""
-        return [(0, self), *((phase.from_step, in_phase(self, phase)) for phase in self.phases)]
+        return [(0, self), *self._later_phases]
+
+    @cached_property
+    def _later_phases(self) -> list[tuple[int, RunConfig]]:
+        # Without the recipe itself: it would be held by itself, and comparing would never end.
+        return [(phase.from_step, in_phase(self, phase)) for phase in self.phases]
 
     def at_step(self, step: int) -> RunConfig:
         """The recipe as its phases have it at one step."""

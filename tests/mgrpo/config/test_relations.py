@@ -127,3 +127,88 @@ def test_keys_without_effect_are_warned_of(tree):
 def test_a_plain_recipe_has_one_warning_at_most(tree):
     assert warned(tree).startswith("data.heldout is not set")
     assert "\n" not in warned(tree)
+
+
+# --- combinations that make no sense ---
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_a_group_of_one_has_nothing_to_be_compared_with(tree, depth: int):
+    tree["layers"][depth]["group_size"] = 1
+    problem = problem_of(tree)
+    assert problem.path == f"layers.{depth}.group_size"
+    assert "must be 2 or more" in problem.reason and "one is not enough" in problem.suggestion
+
+
+def test_the_first_layer_has_nothing_to_improve_on(tree):
+    tree["layers"][0]["advantage"] = "improvement"
+    problem = problem_of(tree)
+    assert problem.path == "layers.0.advantage" and problem.suggestion == "Use group_z."
+    tree["layers"][0]["advantage"] = "group_z"
+    tree["layers"][1]["advantage"] = "improvement"
+    RunConfig.model_validate(tree)
+
+
+@pytest.mark.parametrize(("key", "value"), [("tie_break", "first"), ("all_fail", "skip_query")])
+def test_ties_and_failures_of_the_best_matter_only_where_the_best_is_taken(
+    tree, key: str, value: str
+):
+    tree["layers"][1][key] = value
+    problem = problem_of(tree)
+    assert problem.path == f"layers.1.{key}"
+    assert "has no effect with parents: all" in problem.reason
+    tree["layers"][1]["parents"] = "best"
+    RunConfig.model_validate(tree)
+
+
+@pytest.mark.parametrize("order", ["joint", "alternate_steps", "pooled_errors"])
+def test_only_sequential_updates_leave_a_fresher_policy_to_sample_from(tree, order: str):
+    tree["objective"] = {"rollout_policy": "refreshed", "update_order": order}
+    found = problems_in(tree)
+    if order == "pooled_errors":
+        assert found == ["objective.rollout_policy"]
+    assert "objective.rollout_policy" in found
+    tree["objective"]["update_order"] = "sequential"
+    RunConfig.model_validate(tree)
+
+
+def problems_in(tree: dict[str, Any]) -> list[str]:
+    with pytest.raises(ValidationError) as error:
+        RunConfig.model_validate(tree)
+    return [problem.path for problem in explain(error.value, RunConfig)]
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_pooled_errors_need_one_layer_that_errs_and_one_that_corrects(tree, num_layers: int):
+    third = {"name": "again", "group_size": 2, "max_completion_tokens": 50}
+    tree["layers"] = [*tree["layers"], third][:num_layers]
+    tree["objective"] = {"update_order": "pooled_errors"}
+    problem = problem_of(tree)
+    assert problem.path == "objective.update_order"
+    assert f"this has {num_layers}" in problem.reason
+
+
+def test_steps_cannot_alternate_between_one_layer(tree):
+    del tree["layers"][1]
+    tree["objective"] = {"update_order": "alternate_steps"}
+    assert "at least 2 layers" in problem_of(tree).reason
+
+
+def test_a_chain_of_one_has_no_corrections_to_keep(tree):
+    tree["objective"] = {"correction_buffer": {"capacity": 4}}
+    RunConfig.model_validate(tree)
+    del tree["layers"][1]
+    assert problem_of(tree).path == "objective.correction_buffer"
+
+
+def test_a_step_of_pooled_errors_has_the_completions_of_one_layer(tree):
+    tree["objective"] = {"update_order": "pooled_errors"}
+    assert RunConfig.model_validate(tree).max_completions_per_step == 8  # 2 x max(4, 2)
+    tree["layers"][1]["parents"] = "best"
+    tree["objective"] = {}
+    assert RunConfig.model_validate(tree).max_completions_per_step == 2 * (4 + 2)
+
+
+def test_four_attempts_with_three_corrections_each_are_sixteen(tree):
+    tree["layers"][1]["group_size"] = 3
+    assert RunConfig.model_validate(tree).max_completions_per_step == 2 * 16

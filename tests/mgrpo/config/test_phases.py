@@ -1,0 +1,167 @@
+"""Phases: which recipe a step follows, and changes that cannot be made on the way."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mgrpo.config import RunConfig
+from mgrpo.config.explain import explain
+from mgrpo.config.load import load_recipe
+from mgrpo.errors import ConfigProblem
+
+
+def phase(from_step: int, **changes: Any) -> dict[str, Any]:
+    return {"name": f"from {from_step}", "from_step": from_step, "changes": changes}
+
+
+def recipe(tree: dict[str, Any], *phases: dict[str, Any], steps: int = 20) -> RunConfig:
+    return RunConfig.model_validate({**tree, "steps": steps, "phases": list(phases)})
+
+
+def problems(tree: dict[str, Any], *phases: dict[str, Any]) -> list[ConfigProblem]:
+    with pytest.raises(ValidationError) as refused:
+        recipe(tree, *phases)
+    return explain(refused.value, RunConfig)
+
+
+def problem(tree: dict[str, Any], *phases: dict[str, Any]) -> ConfigProblem:
+    (found,) = problems(tree, *phases)
+    return found
+
+
+def test_a_phase_lasts_from_its_first_step_until_the_next_ones(tree):
+    config = recipe(
+        tree,
+        phase(5, sampling={"temperature": 0.8}),
+        phase(9, sampling={"temperature": 0.6}),
+    )
+    found = [config.at_step(step).sampling.temperature for step in (0, 4, 5, 8, 9, 19)]
+    assert found == [1.0, 1.0, 0.8, 0.8, 0.6, 0.6]
+
+
+def test_each_phase_starts_from_the_recipe_and_not_from_the_one_before(tree):
+    config = recipe(
+        tree,
+        phase(5, layers={"correct": {"loss_weight": 0.5}}),
+        phase(9, objective={"clip_high": 0.3}),
+    )
+    assert [config.at_step(step).layers[1].loss_weight for step in (4, 5, 9)] == [1.0, 0.5, 1.0]
+    assert [config.at_step(step).objective.clip_high for step in (4, 5, 9)] == [0.2, 0.2, 0.3]
+
+
+def test_without_phases_every_step_is_the_recipes(tree):
+    config = recipe(tree)
+    assert config.at_step(0) is config and config.at_step(19) is config
+
+
+def test_what_a_phase_does_not_name_stays(tree):
+    tree["plugins"] = [{"use": "step_spans"}]
+    later = recipe(tree, phase(5, objective={"kl": {"weight": 0.1}})).at_step(5)
+    assert later.objective.kl.estimator == "k3" and later.layers[0].group_size == 4
+    assert [entry.use for entry in later.plugins] == ["step_spans"]
+
+
+def test_a_recipe_with_phases_travels_to_other_processes(tree):
+    config = recipe(tree, phase(5, sampling={"temperature": 0.8}))
+    assert config.at_step(5).sampling.temperature == 0.8
+    copy = pickle.loads(pickle.dumps(config))
+    assert copy == config and copy.at_step(5) == config.at_step(5)
+
+
+def test_the_reference_is_loaded_where_any_layer_of_any_phase_wants_it(tree):
+    assert recipe(tree).max_kl_weight == 0.0
+    assert recipe(tree, phase(5, objective={"kl": {"weight": 0.1}})).max_kl_weight == 0.1
+    tree["layers"][1]["kl_weight"] = 0.2
+    assert recipe(tree).max_kl_weight == 0.2
+    later = phase(5, layers={"solve": {"kl_weight": 0.7}})
+    assert recipe(tree, later).max_kl_weight == 0.7
+    # A layer's own factor stands in for the objective's.
+    tree["objective"] = {"kl": {"weight": 0.9}}
+    tree["layers"][0]["kl_weight"] = 0.0
+    assert recipe(tree).max_kl_weight == 0.2
+
+
+def test_score_trains_the_second_turn_first_and_then_both():
+    config = load_recipe("methods/score")
+    first, second = config.at_step(14), config.at_step(15)
+    assert [layer.advantage for layer in first.layers] == ["none", "raw_reward"]
+    assert [layer.advantage for layer in second.layers] == ["raw_reward", "raw_reward"]
+    assert [layer.kl_weight for layer in first.layers] == [0.1, 0.01]
+    assert [layer.kl_weight for layer in second.layers] == [0.01, 0.01]
+    assert config.max_kl_weight == 0.1
+
+
+@pytest.mark.parametrize(("second", "is_fine"), [(4, False), (5, False), (6, True)])
+def test_phases_follow_one_another(tree, second: int, is_fine: bool):
+    phases = [phase(5), phase(second)]
+    if is_fine:
+        assert len(recipe(tree, *phases).phase_configs) == 3
+    else:
+        found = problem(tree, *phases)
+        assert found.path == "phases.1.from_step" and "begins at step 5" in found.reason
+
+
+def test_a_phase_after_the_end_never_begins(tree):
+    assert recipe(tree, phase(19)).steps == 20
+    found = problem(tree, phase(20))
+    assert found.path == "phases.0.from_step" and found.suggestion == "Nearest valid value: 19."
+
+
+def test_a_phase_before_the_start_is_refused(tree):
+    assert problem(tree, phase(0)).path == "phases.0.from_step"
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"learner": {"learning_rate": 1e-5}}, "learner"),
+        ({"steps": 3}, "steps"),
+        ({"layers": {"corect": {"loss_weight": 0.5}}}, "layers.corect"),
+        ({"layers": {"correct": {"loss_wieght": 0.5}}}, "layers.1.loss_wieght"),
+        ({"layers": {"correct": {"loss_weight": -1}}}, "layers.1.loss_weight"),
+        ({"layers": {"correct": {"group_size": 1}}}, "layers.1.group_size"),
+        ({"layers": {"solve": {"advantage": "improvement"}}}, "layers.0.advantage"),
+        ({"objective": {"clip_low": 2}}, "objective.clip_low"),
+        ({"sampling": {"temperature": 0}}, "sampling.temperature"),
+        # Laid out or built at the start:
+        ({"layers": {"correct": {"name": "other"}}}, "layers.1.name"),
+        ({"layers": {"correct": {"max_completion_tokens": 9}}}, "layers.1.max_completion_tokens"),
+        ({"layers": {"correct": {"num_engines": 2}}}, "layers.1.num_engines"),
+        ({"layers": {"correct": {"layout": "user_quote"}}}, "layers.1.layout"),
+        ({"layers": {"correct": {"quote": "answer_only"}}}, "layers.1.quote"),
+        ({"layers": {"correct": {"max_quote_tokens": 40}}}, "layers.1.max_quote_tokens"),
+        ({"layers": {"solve": {"system_prompt": "Think."}}}, "layers.0.system_prompt"),
+        (
+            {"layers": {"correct": {"guidance": {"phrases": ["Why?"]}}}},
+            "layers.1.guidance.phrases",
+        ),
+        ({"objective": {"update_order": "sequential"}}, "objective.update_order"),
+        ({"objective": {"correction_buffer": {}}}, "objective.correction_buffer"),
+        ({"objective": {"error_pool": {"capacity": 9}}}, "objective.error_pool"),
+    ],
+)
+def test_what_a_phase_cannot_change_is_refused_under_its_path(tree, changes, path: str):
+    assert problem(tree, phase(3), phase(5, **changes)).path == f"phases.1.changes.{path}"
+
+
+def test_a_chain_keeps_its_length(tree):
+    found = problem(tree, phase(5, layers=[{"name": "solve", "group_size": 4}]))
+    assert found.path == "phases.0.changes.layers" and "must stay as many" in found.reason
+
+
+def test_how_a_phrase_is_drawn_may_change(tree):
+    later = phase(5, layers={"correct": {"guidance": {"draw": "fixed"}}})
+    assert recipe(tree, later).at_step(5).layers[1].guidance.draw == "fixed"
+
+
+def test_every_phase_is_told_of_at_once(tree):
+    found = problems(tree, phase(5, steps=3), phase(4, objective={"clip_low": 2}))
+    assert [one.path for one in found] == [
+        "phases.0.changes.steps",
+        "phases.1.from_step",
+        "phases.1.changes.objective.clip_low",
+    ]
