@@ -19,13 +19,17 @@ from torch import distributed as dist
 
 from learner.deepspeed_learner import DeepSpeedLearner
 from mgrpo.errors import LearnerError, RunDirectoryError
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, Replayed, Reward
 from tests.learner.builders import completion, layer, random_completions, run_config, solve_layer
 
 SGD_RATE = 1000.0
 """So large that weights after one step are the gradient, to float32's precision."""
 SMALL_BUDGET = 32
 KL_WEIGHT = 0.05
+LAYER_KL_WEIGHTS = {1: 0.1, 2: 0.02}
+PHASE_STEP, PHASE_TEMPERATURE = 5, 0.7
+REPLAY_WEIGHT = 2.0
+ENTROPY_ADVANTAGE = {"use": "entropy_advantage"}
 
 
 class OneOfSeveral(DeepSpeedLearner):
@@ -106,6 +110,75 @@ def gradient(
     }
     learner.close()
     return found
+
+
+def method_gradient(
+    ranks: Ranks, *, zero_stage: int = 2, step: int = 0, replayed: Any = (), **sections: Any
+) -> Any:
+    """The gradient of one update, where a method changes what is learned."""
+    settings = {"microbatch_tokens": SMALL_BUDGET, "learning_rate": SGD_RATE, "max_grad_norm": 1e9}
+    learner = ranks.learner(SgdLearner, learner={"zero_stage": zero_stage, **settings}, **sections)
+    before = weights_of(learner)
+    learner.update(random_completions(), step=step, replayed=replayed)
+    after = weights_of(learner)
+    learner.close()
+    return {name: (before[name] - after[name]) / SGD_RATE for name in before}
+
+
+def replayed_corrections() -> list[Replayed]:
+    """Three corrections of another step, whose ratios lie on both sides of the clip range."""
+    corrections = [one for one in random_completions(seed=3) if one.layer == 2]
+    return [
+        Replayed(completion=one, advantage=advantage)
+        for one, advantage in zip(corrections, (0.5, 1.0, 1.5), strict=False)
+    ]
+
+
+def method_gradients(ranks: Ranks) -> dict[str, Any]:
+    phase = {
+        "name": "cooler",
+        "from_step": PHASE_STEP,
+        "changes": {"sampling": {"temperature": PHASE_TEMPERATURE}},
+    }
+    plain = {"importance": {"mode": "off"}}
+    own = {**ENTROPY_ADVANTAGE, "settings": {"detach": False}}
+    return {
+        "entropy": method_gradient(
+            ranks, zero_stage=3, step=PHASE_STEP, plugins=[ENTROPY_ADVANTAGE], phases=[phase]
+        ),
+        "entropy_not_detached": method_gradient(ranks, plugins=[own], objective=plain),
+        "layer_kl": method_gradient(
+            ranks,
+            layers=[
+                solve_layer(advantage="none", kl_weight=LAYER_KL_WEIGHTS[1]),
+                layer(kl_weight=LAYER_KL_WEIGHTS[2]),
+            ],
+        ),
+        "replayed": method_gradient(
+            ranks,
+            replayed=replayed_corrections(),
+            objective={"correction_buffer": {"weight": REPLAY_WEIGHT}},
+        ),
+    }
+
+
+def measured_without_attempts(ranks: Ranks) -> Any:
+    """Corrections alone train, compared with attempts that are only told of; then nothing does."""
+    learner = ranks.learner(
+        layers=[solve_layer(), layer(advantage="improvement", select="none")],
+        plugins=[ENTROPY_ADVANTAGE],
+    )
+    completions = random_completions()
+    attempts = [one for one in completions if one.layer == 1]
+    corrections = [one for one in completions if one.layer == 2]
+    results = [learner.update(corrections, attempts), learner.update([], attempts)]
+    version = learner.policy_version
+    learner.close()
+    return {
+        "metrics": [one.metrics for one in results if one is not None],
+        "verdicts": [len(one.verdicts) for one in results if one is not None],
+        "version": version,
+    }
 
 
 def improvement(ranks: Ranks) -> Any:
@@ -265,6 +338,8 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found[f"zero{stage}_tied"] = gradient(
             ranks, zero_stage=stage, budget=SMALL_BUDGET, model_name="tied"
         )
+    found |= method_gradients(ranks)
+    found["measured_without_attempts"] = measured_without_attempts(ranks)
     found["lone_row"] = lone_row(ranks)
     found["zero3_refused"] = refused_update(ranks, 3, spoil_gradient)
     found["zero3_saved"] = saved_policy(ranks, 3)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,13 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from tests.learner.builders import random_completions, save_tiny_llama
-from tests.learner.rank_worker import KL_WEIGHT
+from tests.learner.rank_worker import (
+    KL_WEIGHT,
+    LAYER_KL_WEIGHTS,
+    PHASE_TEMPERATURE,
+    REPLAY_WEIGHT,
+    replayed_corrections,
+)
 
 DEADLINE_S = 240
 REPOSITORY = Path(__file__).parents[2]
@@ -61,44 +68,103 @@ def results(folder):
     return {n: torch.load(folder / f"results-{n}.pt", weights_only=False) for n in (1, 2)}
 
 
+@dataclass(frozen=True)
+class Definition:
+    """An update's loss from its definition alone: whole logits, loops, no learner code."""
+
+    model_name: str = "tiny"
+    kl_weights: tuple[float, float] = (KL_WEIGHT, KL_WEIGHT)  # by layer
+    temperature: float = 1.0
+    has_first_layer: bool = True  # false: its advantages are 0
+    has_importance_weights: bool = True
+    divides_by_entropy: bool = False
+    detaches_entropy: bool = True
+    replays: bool = False
+
+    def gradient(self, folder):
+        model = LlamaForCausalLM.from_pretrained(folder / self.model_name)
+        reference = LlamaForCausalLM.from_pretrained(folder / "reference")
+        completions = random_completions()
+        groups = {}
+        for one in completions:
+            groups.setdefault(one.group_key, []).append(one)
+        loss = torch.zeros(())
+        for group in groups.values():
+            number = group[0].layer
+            if number == 2 and not any(one.reward.value for one in group):
+                continue  # groups_with_success
+            num_sampled = sum(one.layer == number for one in completions)
+            for one, advantage in zip(group, self.advantages(model, group), strict=True):
+                terms = self.token_losses(model, reference, one, advantage)
+                loss = loss + terms.mean() / num_sampled
+        if self.replays:
+            loss = loss + self.replayed_loss(model)
+        loss.backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    def advantages(self, model, group):
+        rewards = torch.tensor([one.reward.value for one in group])
+        advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
+        if group[0].layer == 1 and not self.has_first_layer:
+            advantages = advantages * 0
+        if not self.divides_by_entropy:
+            return advantages
+        entropies = torch.stack([self.naive(model, one)[1].mean() for one in group])
+        relative = entropies / entropies.mean().detach()
+        return advantages / (relative.detach() if self.detaches_entropy else relative)
+
+    def token_losses(self, model, reference, one, advantage):
+        logprobs, _ = self.naive(model, one)
+        weights = 1.0
+        if self.has_importance_weights:
+            weights = (logprobs.detach() - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2)
+        ratio = (logprobs - logprobs.detach()).exp()  # 1, with the gradient of one
+        with torch.no_grad():
+            ref_logprobs, _ = self.naive(reference, one)
+        d = ref_logprobs - logprobs
+        k3 = d.exp() - d - 1
+        return -weights * advantage * ratio + self.kl_weights[one.layer - 1] * k3
+
+    def replayed_loss(self, model):
+        replayed = replayed_corrections()
+        objectives = []
+        for one in replayed:
+            logprobs, _ = self.naive(model, one.completion)
+            ratio = (logprobs - torch.tensor(one.completion.rollout_logprobs)).exp()
+            clipped = ratio.clamp(0.8, 1.2)
+            objectives.append((torch.minimum(ratio, clipped) * one.advantage).mean())
+            assert one.advantage > 0
+        return -REPLAY_WEIGHT * torch.stack(objectives).mean()
+
+    def naive(self, model, one):
+        """[T] log-probabilities and entropies of a completion's tokens."""
+        tokens = torch.tensor([[*one.prompt_token_ids, *one.token_ids]])
+        first = len(one.prompt_token_ids)
+        logits = model(input_ids=tokens).logits[0, first - 1 : -1] / self.temperature
+        logprobs = logits.log_softmax(dim=-1)
+        chosen = logprobs.gather(1, tokens[0, first:, None])[:, 0]
+        return chosen, -(logprobs.exp() * logprobs).sum(dim=1)
+
+
 @pytest.fixture(scope="module")
 def expected_gradient(folder):
-    return gradient_by_definition(folder, "tiny")
+    return Definition().gradient(folder)
 
 
-def gradient_by_definition(folder, model_name):
-    """The update's gradient from its definition alone: whole logits, loops, no learner code."""
-    model = LlamaForCausalLM.from_pretrained(folder / model_name)
-    reference = LlamaForCausalLM.from_pretrained(folder / "reference")
-    completions = random_completions()
-    groups = {}
-    for one in completions:
-        groups.setdefault(one.group_key, []).append(one)
-    loss = torch.zeros(())
-    for group in groups.values():
-        rewards = torch.tensor([one.reward.value for one in group])
-        is_correction = group[0].layer == 2
-        if is_correction and not bool(rewards.any()):
-            continue  # groups_with_success
-        num_sampled = sum(one.layer == group[0].layer for one in completions)
-        for one, reward in zip(group, rewards, strict=True):
-            advantage = (reward - rewards.mean()) / (rewards.std() + 1e-6)
-            logprobs = naive_logprobs(model, one)
-            weights = (logprobs.detach() - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2)
-            with torch.no_grad():
-                d = naive_logprobs(reference, one) - logprobs.detach()
-            # On policy: gradient A for each log-probability; k3's gradient is (1 - exp(d)).
-            terms = -weights * advantage * logprobs + KL_WEIGHT * (1 - d.exp()) * logprobs
-            loss = loss + terms.mean() / num_sampled
-    loss.backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
-def naive_logprobs(model, one):
-    tokens = torch.tensor([[*one.prompt_token_ids, *one.token_ids]])
-    logprobs = model(input_ids=tokens).logits[0].log_softmax(dim=-1)
-    first = len(one.prompt_token_ids)
-    return torch.stack([logprobs[t - 1, tokens[0, t]] for t in range(first, tokens.shape[1])])
+NO_KL = (0.0, 0.0)
+METHODS = {
+    "entropy": Definition(kl_weights=NO_KL, temperature=PHASE_TEMPERATURE, divides_by_entropy=True),
+    "entropy_not_detached": Definition(
+        kl_weights=NO_KL,
+        has_importance_weights=False,
+        divides_by_entropy=True,
+        detaches_entropy=False,
+    ),
+    "layer_kl": Definition(
+        kl_weights=(LAYER_KL_WEIGHTS[1], LAYER_KL_WEIGHTS[2]), has_first_layer=False
+    ),
+    "replayed": Definition(kl_weights=NO_KL, replays=True),
+}
 
 
 def relative_difference(found, expected):
@@ -116,6 +182,32 @@ def test_the_gradient_is_the_definitions_for_any_ranks_and_sharding(
     assert relative_difference(found, expected_gradient) < 1e-5
 
 
+@pytest.mark.parametrize("scenario", METHODS)
+def test_what_a_method_changes_is_its_definition_on_one_and_two_ranks(results, folder, scenario):
+    expected = METHODS[scenario].gradient(folder)
+    for num_ranks in (1, 2):
+        assert relative_difference(results[num_ranks][scenario], expected) < 1e-5
+
+
+def test_replayed_ratios_lie_on_both_sides_of_the_clip_range(folder):
+    model = LlamaForCausalLM.from_pretrained(folder / "tiny")
+    clipped = []
+    for one in replayed_corrections():
+        logprobs, _ = Definition().naive(model, one.completion)
+        ratios = (logprobs - torch.tensor(one.completion.rollout_logprobs)).exp()
+        clipped += (ratios > 1.2).tolist()
+    assert 0 < sum(clipped) < len(clipped)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_signals_are_measured_where_attempts_are_only_told_of(results, num_ranks):
+    found = results[num_ranks]["measured_without_attempts"]
+    assert found["verdicts"] == [36, 0]
+    assert found["metrics"][0]["learner/skipped_updates"] == (0.0, 1.0)
+    assert found["metrics"][1]["learner/skipped_updates"] == (1.0, 1.0)
+    assert found["version"] == 2
+
+
 @pytest.mark.parametrize("scenario", ["one_batch", "checkpointed", "padded"])
 def test_merging_padding_and_checkpointing_give_the_same_gradient(
     results, expected_gradient, scenario
@@ -129,7 +221,7 @@ def test_merging_padding_and_checkpointing_give_the_same_gradient(
 def test_tied_embeddings_train_and_travel_once(results, folder, num_ranks, scenario):
     found = results[num_ranks][scenario]["gradient"]
     assert "lm_head.weight" not in found and "model.embed_tokens.weight" in found
-    assert relative_difference(found, gradient_by_definition(folder, "tied")) < 1e-5
+    assert relative_difference(found, Definition(model_name="tied").gradient(folder)) < 1e-5
 
 
 def test_a_rank_without_rows_takes_part_with_nothing(results):
