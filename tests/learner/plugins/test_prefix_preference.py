@@ -67,7 +67,7 @@ def test_the_worked_rollouts_get_their_z_scores():
     assert found == pytest.approx([0.946817, -1.679493, 0.451286, 0.281390], abs=1e-6)
     assert all(len(set(row.advantages)) == 1 for row in batch.rows)  # no credit per step
     assert batch.metrics["steps/per_completion"] == (16.0, 4.0)
-    assert batch.metrics["steps/score_mean"] == (pytest.approx(7.6), 16.0)
+    assert batch.metrics["steps/score_mean"] == pytest.approx((7.6, 16.0))
 
 
 def test_steps_tell_equal_outcomes_apart():
@@ -132,5 +132,5 @@ def test_a_saved_scorer_is_loaded_at_the_start_and_scores_every_step(tmp_path):
     batch = build_batch(two, [solve_layer()], EXACT, plugins=[part])
     expected = scorer.step_scores_of([([1, 2], [3] * 3, [2, 3]), ([7], [3] * 3, [1, 2, 3])])
     total = sum(float(values.sum()) for values in expected)
-    assert batch.metrics["steps/score_mean"] == (pytest.approx(total, rel=1e-5), 5.0)
+    assert batch.metrics["steps/score_mean"] == pytest.approx((total, 5.0), rel=1e-5)
     assert [row.advantages[0] for row in batch.rows] == pytest.approx([1, -1])

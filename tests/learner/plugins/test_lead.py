@@ -1,0 +1,113 @@
+"""GRPO-LEAD through the learner's own seam."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from learner.batch import build_batch
+from learner.plugin import LearnerPlugin
+from learner.plugins.lead import difficulty_weights, length_rewards
+from mgrpo.config import ObjectiveConfig
+from mgrpo.errors import ConfigError
+from mgrpo.plugin import load_plugins
+from mgrpo.types import Reward
+from tests.learner.builders import long, plugin, run_config, solve_layer
+
+OBJECTIVE = ObjectiveConfig(advantage={"epsilon": 1e-6})
+
+
+def built(completions, **settings):
+    return build_batch(
+        completions, [solve_layer()], OBJECTIVE, plugins=[plugin("lead", **settings)]
+    )
+
+
+def group(lengths, rewards):
+    return [
+        long(f"q/{n}", reward, length)
+        for n, (length, reward) in enumerate(zip(lengths, rewards, strict=True), start=1)
+    ]
+
+
+def worked_group():
+    return group([100, 150, 200, 120], [1.0, 1.0, 1.0, 0.0])
+
+
+def advantages(batch):
+    return [row.advantages[0] for row in batch.all_rows]
+
+
+def test_the_worked_group_gets_its_rewards():
+    assert built(worked_group()).shaped_rewards == pytest.approx(
+        [1.051271, 1.0, 0.951229, -1.0], abs=1e-6
+    )
+
+
+def test_the_worked_group_gets_its_advantages_before_and_after_weighting():
+    even = {"weight_floor": 1.0, "weight_ceiling": 1.0}
+    assert advantages(built(worked_group(), **even)) == pytest.approx(
+        [0.549958, 0.498751, 0.450041, -1.498750], abs=1e-6
+    )
+    assert advantages(built(worked_group())) == pytest.approx(
+        [0.522460, 0.473813, 0.427539, -2.237091], abs=1e-6
+    )
+
+
+def test_the_worked_weights():
+    found = difficulty_weights(
+        torch.tensor([0.75, 0.25]), floor=0.4, ceiling=1.5, middle=0.75, steepness=10
+    )
+    assert found.tolist() == pytest.approx([0.95, 1.492638], abs=1e-6)
+
+
+def test_without_length_and_weights_it_is_grpo():
+    """-1 instead of 0 for a wrong answer does not matter to a z-score."""
+    off = {"length_strength": 0, "weight_floor": 1.0, "weight_ceiling": 1.0}
+    plain = build_batch(worked_group(), [solve_layer()], ObjectiveConfig(advantage={"epsilon": 0}))
+    found = build_batch(
+        worked_group(),
+        [solve_layer()],
+        ObjectiveConfig(advantage={"epsilon": 0}),
+        plugins=[plugin("lead", **off)],
+    )
+    assert advantages(found) == pytest.approx(advantages(plain))
+
+
+def test_a_lone_right_answer_is_paid_whatever_its_length():
+    assert built(group([9, 2, 3], [1.0, 0.0, 0.0])).shaped_rewards == [1.0, -1.0, -1.0]
+
+
+def test_right_answers_of_one_length_are_paid_alike():
+    found = length_rewards(torch.tensor([5.0, 5.0]), torch.tensor([True, True]), strength=0.05)
+    assert found.tolist() == [1.0, 1.0]
+
+
+def test_a_wrong_answer_of_any_length_leaves_the_rewards_finite():
+    lengths, is_right = torch.tensor([10000.0, 10000.0, 1.0]), torch.tensor([True, True, False])
+    assert length_rewards(lengths, is_right, strength=0.05).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_the_gate_looks_at_the_three_shortest():
+    """(100 + 120 + 150) / 3 = 123.3"""
+    assert built(worked_group(), min_len_gate=123).shaped_rewards[0] == pytest.approx(1.051271)
+    assert built(worked_group(), min_len_gate=124).shaped_rewards == [1.0, 1.0, 1.0, -1.0]
+
+
+def test_what_has_no_answer_can_cost_nothing():
+    unread = dataclasses.replace(long("q/5", 0.0, 7), reward=Reward(value=0.0, status="unparsable"))
+    assert built([*worked_group(), unread]).shaped_rewards[4] == -1.0
+    assert built([*worked_group(), unread], unanswered_reward=0.0).shaped_rewards[3:] == [-1, 0]
+
+
+def test_an_all_right_group_of_different_lengths_does_not_train():
+    batch = built(group([1, 2, 3], [1.0, 1.0, 1.0]))
+    assert not batch.rows
+    kept = built(group([1, 2, 3], [1.0, 1.0, 1.0]), drop_uniform=False)
+    assert kept.rows[0].advantages[0] > 0 > kept.rows[-1].advantages[0]
+
+
+def test_a_floor_above_the_ceiling_is_refused():
+    config = run_config(plugins=[{"use": "lead", "settings": {"weight_floor": 2}}])
+    with pytest.raises(ConfigError, match="above weight_ceiling 1.5"):
+        load_plugins(config, LearnerPlugin)
