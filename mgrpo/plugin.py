@@ -35,11 +35,14 @@ BUILTIN = {
     "correction_bonus": "learner.plugins.correction_bonus:CorrectionBonus",
     "entropy_advantage": "learner.plugins.entropy_advantage:EntropyAdvantage",
     "guided_error_correction": "actors.plugins.guided_error_correction:GuidedErrorCorrection",
+    "lambda_grpo": "learner.plugins.lambda_grpo:LambdaGrpo",
+    "lead": "learner.plugins.lead:Lead",
     "prefix_preference": "learner.plugins.prefix_preference:PrefixPreference",
     "reflection_span": "actors.plugins.reflection_span:ReflectionSpan",
     "span_credit": "learner.plugins.span_credit:SpanCredit",
     "step_spans": "actors.plugins.step_spans:StepSpans",
     "supervised_injections": "learner.plugins.supervised_injections:SupervisedInjections",
+    "unlikeliness": "learner.plugins.unlikeliness:Unlikeliness",
 }
 """Our plug-ins by the names that recipes use."""
 

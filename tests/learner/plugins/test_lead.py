@@ -109,5 +109,5 @@ def test_an_all_right_group_of_different_lengths_does_not_train():
 
 def test_a_floor_above_the_ceiling_is_refused():
     config = run_config(plugins=[{"use": "lead", "settings": {"weight_floor": 2}}])
-    with pytest.raises(ConfigError, match="above weight_ceiling 1.5"):
+    with pytest.raises(ConfigError, match="above weight_ceiling"):
         load_plugins(config, LearnerPlugin)

@@ -1,0 +1,148 @@
+"""GRPO-LEAD: shorter right answers earn more, hard problems weigh more
+(https://arxiv.org/abs/2504.09696)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import LearnerPlugin, RowFilter
+from learner.row_groups import in_mixed_group, pass_rates, usable_groups
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+NUM_SHORTEST = 3
+"""The length gate looks at so many of a group's completions (authors' code)."""
+
+
+class LeadSettings(StrictConfig):
+    """Keys of lead."""
+
+    length_strength: NonNegativeFloat = 0.05
+    """A right answer one standard deviation longer than the group's right ones earns
+    exp(-length_strength) of their reward; 0 ignores length."""
+    wrong_reward: float = -1.0
+    """Reward of a wrong answer."""
+    unanswered_reward: float | None = None
+    """Reward where no answer could be read; null: as a wrong one, as in the paper. The authors'
+    code gives 0."""
+    min_len_gate: NonNegativeInt = 0
+    """Length counts only where the three shortest completions of the group are longer than this
+    on average, in tokens. The authors' code has 4000; 0 always counts it."""
+    weight_floor: NonNegativeFloat = 0.4
+    """Factor on advantages of problems that are nearly always solved (a of the paper)."""
+    weight_ceiling: NonNegativeFloat = 1.5
+    """Factor on those of problems that are hardly ever solved (b)."""
+    weight_middle: float = Field(default=0.75, ge=0, le=1)
+    """Pass rate at which the factor is half way between (p0)."""
+    weight_steepness: NonNegativeFloat = 10.0
+    """How fast the factor falls there (k)."""
+    drop_uniform: bool = True
+    """Leave out groups that are all right or all wrong: by length alone an all-right group would
+    get full-size advantages."""
+
+
+class Lead(LearnerPlugin):
+    """Length-aware rewards, then advantages weighted by difficulty.
+
+    A right answer earns exp(-α z), z being its length among the group's right answers in standard
+    deviations (0 with fewer than two of them: our choice, the spread is undefined). After
+    normalisation a gain is multiplied by w(p), a loss by w(1 - p), with p the pass rate and w
+    falling from weight_ceiling to weight_floor: rare successes and rare failures count most.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = LeadSettings
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        if settings.weight_floor <= settings.weight_ceiling:
+            return []
+        return [
+            ConfigProblem(
+                "weight_floor",
+                str(settings.weight_floor),
+                f"is above weight_ceiling {settings.weight_ceiling}: easy problems would weigh "
+                "more than hard ones.",
+            )
+        ]
+
+    def filter_rows(self, batch: StepBatch) -> RowFilter | None:
+        if not self.settings.drop_uniform:
+            return None
+        is_mixed = in_mixed_group(batch)
+        return RowFilter(
+            is_kept=is_mixed,
+            is_trained=torch.ones_like(is_mixed),
+            reason="its group is all right or all wrong",
+        )
+
+    def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
+        settings = self.settings
+        shaped = torch.full_like(rewards, settings.wrong_reward)
+        if settings.unanswered_reward is not None:
+            shaped[is_unanswered(batch)] = settings.unanswered_reward
+        for places in usable_groups(batch, self.layers):
+            lengths = batch.lengths[places].double()
+            is_right = batch.is_correct[places]
+            is_gated = lengths.sort().values[:NUM_SHORTEST].mean() <= settings.min_len_gate
+            strength = 0.0 if is_gated else settings.length_strength
+            factors = length_rewards(lengths, is_right, strength=strength)
+            shaped[places] = torch.where(is_right, factors, shaped[places])
+        return shaped
+
+    def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        settings = self.settings
+        rates = batch.spread(pass_rates(batch))
+        shape = {
+            "floor": settings.weight_floor,
+            "ceiling": settings.weight_ceiling,
+            "middle": settings.weight_middle,
+            "steepness": settings.weight_steepness,
+        }
+        return advantages * torch.where(
+            advantages > 0,
+            difficulty_weights(rates, **shape),
+            difficulty_weights(1 - rates, **shape),
+        )
+
+
+def is_unanswered(batch: StepBatch) -> Tensor:
+    """[N] bool: the checks found no answer to judge."""
+    return torch.tensor(
+        [one.reward is not None and one.reward.status == "unparsable" for one in batch.completions],
+        dtype=torch.bool,
+    )
+
+
+def length_rewards(
+    lengths: Tensor, is_right: Tensor, *, strength: float, epsilon: float = 1e-6
+) -> Tensor:
+    """exp(-strength * z) of the right completions of one group, z their standardised length.
+
+    Args:
+        lengths: [G] tokens.
+        is_right: [G] bool; mean and (sample) standard deviation are over these.
+
+    Returns:
+        [G] rewards; those of wrong completions mean nothing. All 1 with fewer than two right.
+    """
+    if int(is_right.sum()) < 2:
+        return torch.ones_like(lengths)
+    right = lengths[is_right]
+    z = (lengths - right.mean()) / (right.std(correction=1) + epsilon)
+    # Far shorter wrong completions would overflow, and nobody reads their value.
+    return torch.where(is_right, torch.exp(-strength * torch.where(is_right, z, 0.0)), 1.0)
+
+
+def difficulty_weights(
+    rates: Tensor, *, floor: float, ceiling: float, middle: float, steepness: float
+) -> Tensor:
+    """floor + (ceiling - floor) / (1 + exp(steepness * (rate - middle))), falling in the rate."""
+    return floor + (ceiling - floor) * torch.sigmoid(-steepness * (rates - middle))

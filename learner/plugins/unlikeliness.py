@@ -1,0 +1,98 @@
+"""The unlikeliness reward (https://arxiv.org/abs/2506.02355)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import LearnerPlugin, RowFilter, Signal
+from learner.row_groups import in_mixed_group, usable_groups
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+
+class UnlikelinessSettings(StrictConfig):
+    """Keys of unlikeliness."""
+
+    strength: float = Field(default=0.25, ge=0, le=1)
+    """Share of its reward that the likeliest completion of a group nearly loses (β of the paper);
+    0 leaves rewards as they are."""
+    rank_by: Literal["mean", "sum"] = "mean"
+    """Likelihood of a completion: mean log-probability of its tokens (the authors' code), or
+    their sum, which ranks long completions as unlikely."""
+    drop_uniform: bool = True
+    """Leave out groups that are all right or all wrong. Judged before shaping, which would make
+    an all-right group look mixed."""
+
+
+class Unlikeliness(LearnerPlugin):
+    """Pays less for right completions that the policy found likely anyway.
+
+    With G completions ranked from the likeliest (1) to the least likely (G), a reward r becomes
+    r * (1 - strength * (G - rank) / G). Plain GRPO sharpens what is likely already; this keeps
+    rare right answers alive. The authors also take two updates per rollout.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = UnlikelinessSettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        opposed = any(
+            entry.use == "desel" and entry.settings.get("drop") == "unlikely"
+            for entry in config.plugins
+        )
+        if not opposed:
+            return []
+        return [
+            ConfigProblem(
+                "strength",
+                str(settings.strength),
+                "pays for unlikely completions, which desel with drop: unlikely leaves out.",
+                "Use one of them, or desel with drop: unlikely_wrong.",
+            )
+        ]
+
+    def filter_rows(self, batch: StepBatch) -> RowFilter | None:
+        if not self.settings.drop_uniform:
+            return None
+        is_mixed = in_mixed_group(batch)
+        return RowFilter(
+            is_kept=is_mixed,
+            is_trained=torch.ones_like(is_mixed),
+            reason="its group is all right or all wrong",
+        )
+
+    def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
+        shaped = rewards.clone()
+        logprobs = batch.signals["policy_logprobs"]
+        by_mean = self.settings.rank_by == "mean"
+        likelihoods = batch.row_means(logprobs) if by_mean else batch.row_sums(logprobs)
+        for places in usable_groups(batch, self.layers):
+            shaped[places] = shaped[places] * unlikeliness_factors(
+                likelihoods[places], strength=self.settings.strength
+            )
+        return shaped
+
+
+def unlikeliness_factors(likelihoods: Tensor, *, strength: float) -> Tensor:
+    """1 - strength * (G - rank) / G, rank 1 for the likeliest; of equals the earlier is likelier.
+
+    Args:
+        likelihoods: [G] anything that grows with the likelihood, one group's.
+
+    Returns:
+        [G] factors on rewards.
+    """
+    size = len(likelihoods)
+    order = likelihoods.argsort(descending=True, stable=True)
+    ranks = torch.empty(size, dtype=torch.float64)
+    ranks[order] = torch.arange(1, size + 1, dtype=torch.float64)
+    return 1 - strength * (size - ranks) / size
