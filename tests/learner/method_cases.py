@@ -100,10 +100,21 @@ def with_injection(one: Completion) -> Completion:
     )
 
 
-def entropies_of(completions: list[Completion]) -> torch.Tensor:
-    """[M] a made-up entropy for each token, the same for the same token."""
+def made_up_signals(completions: list[Completion]) -> dict[str, torch.Tensor]:
+    """[M] each: what the learner would measure, the same for the same token."""
     tokens = [token for one in completions for token in one.token_ids]
-    return 0.5 + torch.tensor(tokens, dtype=torch.float64) / 64
+    values = torch.tensor(tokens, dtype=torch.float64) / 64
+    return {"entropies": 0.5 + values, "policy_logprobs": -0.5 - 2 * values}
+
+
+class RewardsAlone(LearnerPlugin):
+    """What a plug-in says of rewards and of who is compared; advantages are the layers' own."""
+
+    def __init__(self, plugin: LearnerPlugin) -> None:
+        super().__init__(plugin.settings, plugin.layers)
+        self.measure = plugin.measure  # type: ignore[method-assign]
+        self.filter_rows = plugin.filter_rows  # type: ignore[method-assign]
+        self.shape_rewards = plugin.shape_rewards  # type: ignore[method-assign]
 
 
 def batch_of(
@@ -114,5 +125,5 @@ def batch_of(
         config.layers,
         config.objective,
         plugins=started_plugins(config) if plugins is None else plugins,
-        signals={"entropies": entropies_of(completions)},
+        signals=made_up_signals(completions),
     )

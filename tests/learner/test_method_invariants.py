@@ -13,11 +13,11 @@ import torch
 
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
 from learner.packing import collate, plan_ranks
-from learner.plugin import LearnerPlugin
 from mgrpo.transitions import rollout_metrics
 from tests.learner.method_cases import (
     INJECTED,
     RECIPES,
+    RewardsAlone,
     batch_of,
     made_up_step,
     method_configs,
@@ -45,7 +45,7 @@ class MadeUpPolicy:
         self.logprobs = (-3 * torch.rand(64, generator=generator)).requires_grad_()
         self.entropies = (2 * torch.rand(64, generator=generator)).requires_grad_()
 
-    def learn(self, rows, config, *, num_ranks=1, merge_prefixes=True):
+    def learn(self, rows, config, plugins, *, num_ranks=1, merge_prefixes=True):
         """The step's loss; gradients are left on the policy."""
         plans = plan_ranks(
             rows, num_ranks=num_ranks, budget_tokens=24, merge_prefixes=merge_prefixes
@@ -53,16 +53,16 @@ class MadeUpPolicy:
         total = 0.0
         for indices in (part for plan in plans for part in plan):
             part = collate([rows[index] for index in indices], merge_prefixes=merge_prefixes)
-            loss = self.loss(part, config)
+            loss = self.loss(part, config, plugins)
             loss.backward()
             total += loss.item()
         return total
 
-    def loss(self, part, config):
+    def loss(self, part, config, plugins):
         logprobs, entropies = self.logprobs[part.target_ids], self.entropies[part.target_ids]
         old = old_logprobs_of(part, logprobs.detach())
         ref = logprobs.detach() - 0.3 * part.target_ids.float().cos()
-        return microbatch_loss(part, logprobs, old, ref, entropies, config.objective)
+        return microbatch_loss(part, logprobs, old, ref, entropies, config.objective, plugins)
 
     @property
     def gradients(self):
@@ -72,8 +72,8 @@ class MadeUpPolicy:
 
 def learned(config, completions, **changes):
     """Loss and gradients of one step."""
-    policy = MadeUpPolicy()
-    loss = policy.learn(batch_of(config, completions).rows, config, **changes)
+    policy, plugins = MadeUpPolicy(), started_plugins(config)
+    loss = policy.learn(batch_of(config, completions, plugins).rows, config, plugins, **changes)
     return loss, policy.gradients
 
 
@@ -113,15 +113,10 @@ def test_equal_completions_contribute_exactly_nothing(configs):
 
 
 def test_a_groups_advantages_sum_to_zero_before_anything_is_left_out(configs):
-    """Before plug-ins that move advantages between tokens or scale them."""
+    """As the layers compute them, from the rewards that plug-ins shape."""
     for config in configs:
         completions = made_up_step(config)
-        plugins = [
-            one
-            for one in started_plugins(config)
-            if one.overrides("shape_rewards", LearnerPlugin)
-            or not one.overrides("transform_advantages", LearnerPlugin)
-        ]
+        plugins = [RewardsAlone(one) for one in started_plugins(config)]
         verdicts = batch_of(config, completions, plugins).verdicts
         sums: dict[tuple[int, str], float] = {}
         for one, verdict in zip(completions, verdicts, strict=True):
