@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 
 BUILTIN = {
     "correction_bonus": "learner.plugins.correction_bonus:CorrectionBonus",
+    "entity_reward": "learner.plugins.entity_reward:EntityReward",
     "entropy_advantage": "learner.plugins.entropy_advantage:EntropyAdvantage",
     "guided_error_correction": "actors.plugins.guided_error_correction:GuidedErrorCorrection",
     "lambda_grpo": "learner.plugins.lambda_grpo:LambdaGrpo",
     "lead": "learner.plugins.lead:Lead",
     "prefix_preference": "learner.plugins.prefix_preference:PrefixPreference",
+    "problem_entities": "actors.plugins.problem_entities:ProblemEntities",
     "reflection_span": "actors.plugins.reflection_span:ReflectionSpan",
     "span_credit": "learner.plugins.span_credit:SpanCredit",
     "step_spans": "actors.plugins.step_spans:StepSpans",

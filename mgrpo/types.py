@@ -97,6 +97,8 @@ class Completion:
     spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """Named parts of the completion, as [start, end) token places: steps, analysis, ..."""
     augmented_by: str = ""  # what a plug-in did to it after it was sampled
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What a plug-in of the rollout leaves for one of the learner; plain values, fit for JSON."""
     reward: Reward | None = None
     advantage: float | None = None  # filled by the learner
     selected: bool | None = None  # does it train?

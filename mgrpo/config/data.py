@@ -19,6 +19,10 @@ class JsonlSource(StrictConfig):
     answer_field: str = "answer"
     domain_field: str | None = None
     """Column that names each row's domain; metrics are then kept per domain too."""
+    solution_field: str | None = None
+    """Column with a worked solution. Null: what stands before the "####" of the answer, if any."""
+    metadata_fields: list[str] = Field(default_factory=list)
+    """Further columns that plug-ins may read, e.g. annotated entities."""
     max_rows: PositiveInt | None = None
 
 
@@ -34,6 +38,8 @@ class HuggingFaceSource(StrictConfig):
     question_field: str = "question"
     answer_field: str = "answer"
     domain_field: str | None = None
+    solution_field: str | None = None
+    metadata_fields: list[str] = Field(default_factory=list)
     max_rows: PositiveInt | None = None
 
 

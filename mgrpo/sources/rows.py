@@ -74,6 +74,8 @@ def add_row(
             question=values["question"].strip(),
             answer=final_answer(values["answer"]),
             domain="default" if domain is None else str(domain),
+            solution=worked_solution(row, values["answer"], source.solution_field),
+            metadata={key: row[key] for key in source.metadata_fields if row.get(key) is not None},
         )
     )
 
@@ -83,12 +85,22 @@ def final_answer(text: str) -> str:
     return text.rpartition(FINAL_ANSWER_MARK)[2].strip()
 
 
+def worked_solution(row: dict[str, Any], answer: str, field: str | None) -> str:
+    """The row's solution: its own column, or what stands before the last "####" of the answer."""
+    if field is not None:
+        return str(row.get(field) or "").strip()
+    return answer.rpartition(FINAL_ANSWER_MARK)[0].strip()
+
+
 def check_columns(
     columns: list[str], source: JsonlSource | HuggingFaceSource, *, where: str
 ) -> None:
     """Raise DataError where a column that the recipe names is in no row."""
-    for key in ("question_field", "answer_field", "domain_field"):
-        column = getattr(source, key)
+    named = [
+        (key, getattr(source, key))
+        for key in ("question_field", "answer_field", "domain_field", "solution_field")
+    ]
+    for key, column in [*named, *(("metadata_fields", one) for one in source.metadata_fields)]:
         if column is not None and column not in columns:
             raise DataError(
                 f"{where} has no column {column!r} ({key}). Its columns: "

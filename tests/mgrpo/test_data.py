@@ -46,6 +46,20 @@ def test_the_answer_of_a_worked_solution_is_what_follows_the_mark(tmp_path: Path
     solution = "48 / 2 = 24, and 48 + 24 = 72.\n#### 72"
     data = load_problems(jsonl(tmp_path, {"question": "How many clips?", "answer": solution}))
     assert data.problems[0].answer == "72"
+    assert data.problems[0].solution == "48 / 2 = 24, and 48 + 24 = 72."
+
+
+def test_solutions_and_metadata_are_read_from_their_columns(tmp_path: Path):
+    full = {**row(1), "steps": "1 and 4 are 5", "names": ["Ada"], "level": 2}
+    named = {"solution_field": "steps", "metadata_fields": ["names", "level"]}
+    problems = load_problems(jsonl(tmp_path, full, row(2), **named)).problems
+    assert [one.solution for one in problems] == ["1 and 4 are 5", ""]
+    assert [one.metadata for one in problems] == [{"names": ["Ada"], "level": 2}, {}]
+
+
+def test_a_column_of_metadata_that_no_row_has_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"'name' \(metadata_fields\)"):
+        load_problems(jsonl(tmp_path, row(1), metadata_fields=["name"]))
 
 
 def test_lines_that_are_no_problem_are_counted_with_their_numbers(tmp_path: Path):
