@@ -10,6 +10,8 @@
     weigh_tokens            [M] factors on whole token losses, KL included
     weigh_entropy           [M] factors on token entropies, added to the loss
     token_columns           [M] anything that the next two need
+      ... before every further update on the same completions ...
+    refresh_columns         [m] columns under the weights as they are by then
       ... for every micro-batch, with gradient ...
     policy_objective        [n] what is maximised, instead of the clipped objective
     added_loss              [n] what is added to the loss
@@ -22,13 +24,15 @@ and must get the same numbers.
 
 Set-level losses fit by row coefficients: compute them in `transform_advantages` or
 `token_columns`, where the whole step is visible, and make the objective linear in its rows. Groups
-may then be cut across micro-batches and ranks.
+may then be cut across micro-batches and ranks. With updates_per_rollout above 1, compute them again
+in `refresh_columns`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +40,9 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
 from mgrpo.plugin import Plugin
+
+if TYPE_CHECKING:
+    from learner.batch import TrainingRow
 
 Signal = Literal["entropies", "policy_logprobs"]
 """What the learner can measure with a forward pass of its own, [M] each: the entropy of the
@@ -109,6 +116,23 @@ class LearnerPlugin(Plugin):
         self, batch: StepBatch, advantages: Tensor, token_weights: Tensor
     ) -> dict[str, Tensor]:
         """[M] columns that travel with the rows into `ObjectiveTokens.columns`."""
+        return {}
+
+    def refresh_columns(
+        self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
+    ) -> dict[str, Tensor]:
+        """New values of columns, before every update after the first on the same completions.
+
+        It costs a forward pass over the rows for each of these updates.
+
+        Args:
+            rows: those that train, with the columns of `token_columns`.
+            policy_logprobs: [m] of the rows' tokens end to end, float64, under the weights now.
+            old_logprobs: [m] the same before the first update.
+
+        Returns:
+            By name, [m]. Columns that are not named stay as they are.
+        """
         return {}
 
     def policy_objective(self, tokens: ObjectiveTokens) -> Tensor | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -83,7 +84,10 @@ class Trainer:
         old_logprobs = None
         if self.objective.updates_per_rollout > 1:
             old_logprobs = [self._old_logprobs(microbatch) for microbatch in microbatches]
+        before = self._logprobs_to_refresh_with(rows)
         for number in range(self.objective.updates_per_rollout):
+            if number > 0 and before is not None:
+                microbatches = self._collate(self._refreshed(rows, before), plans)
             sums, gaps = self._accumulate(microbatches, old_logprobs)
             self._refuse_non_finite(sums, rows, policy_version)
             self.engine.step()
@@ -115,6 +119,10 @@ class Trainer:
             By name, [M] float64 on the CPU: the rows' tokens end to end.
         """
         self._follow(config or self.config)
+        return self._measured(rows, wanted)
+
+    @torch.no_grad()
+    def _measured(self, rows: Sequence[TrainingRow], wanted: Collection[str]) -> dict[str, Tensor]:
         plans = self._plan(rows)
         first_tokens = [0, *accumulate(len(row.token_ids) for row in rows)]
         measured = {
@@ -161,6 +169,29 @@ class Trainer:
             )
             for indices in plans[self.rank]
         ]
+
+    def _logprobs_to_refresh_with(self, rows: Sequence[TrainingRow]) -> Tensor | None:
+        """[m] log-probabilities before the first update; None where no plug-in asks for them."""
+        is_asked = any(one.overrides("refresh_columns", LearnerPlugin) for one in self.plugins)
+        if self.objective.updates_per_rollout == 1 or not is_asked:
+            return None
+        return self._policy_logprobs(rows)
+
+    def _policy_logprobs(self, rows: Sequence[TrainingRow]) -> Tensor:
+        """[m] of all rows' tokens end to end, the same on every rank."""
+        return self._measured(rows, ["policy_logprobs"])["policy_logprobs"]
+
+    def _refreshed(self, rows: Sequence[TrainingRow], before: Tensor) -> list[TrainingRow]:
+        """The rows with the columns that plug-ins compute again under the weights now."""
+        now = self._policy_logprobs(rows)
+        lengths = [len(row.token_ids) for row in rows]
+        for plugin in self.plugins:
+            for name, column in plugin.refresh_columns(rows, now, before).items():
+                rows = [
+                    replace(row, columns={**row.columns, name: part.tolist()})
+                    for row, part in zip(rows, column.split(lengths), strict=True)
+                ]
+        return list(rows)
 
     def _accumulate(
         self, microbatches: Sequence[Microbatch], old_logprobs: Sequence[Tensor] | None

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 BUILTIN = {
     "correction_bonus": "learner.plugins.correction_bonus:CorrectionBonus",
+    "disco": "learner.plugins.disco:Disco",
     "entity_reward": "learner.plugins.entity_reward:EntityReward",
     "entropy_advantage": "learner.plugins.entropy_advantage:EntropyAdvantage",
     "guided_error_correction": "actors.plugins.guided_error_correction:GuidedErrorCorrection",

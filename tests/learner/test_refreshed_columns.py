@@ -1,0 +1,117 @@
+"""Columns are computed again before every further update on the same completions."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import distributed as dist
+
+from learner.batch import build_batch
+from learner.plugin import LearnerPlugin
+from learner.trainer import Trainer
+from mgrpo.config.base import StrictConfig
+from tests.learner.builders import completion, run_config, solve_layer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lone_rank(tmp_path_factory):
+    store = tmp_path_factory.mktemp("store") / "file"
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+class TableModel(torch.nn.Module):
+    """A log-probability for each token of the vocabulary."""
+
+    merges_prefixes = False
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.full((8,), -1.0))
+
+    def forward(self, input_ids, positions, target_ids, *_):
+        logprobs = self.table[target_ids]
+        return logprobs, logprobs * 0
+
+
+class OneStep:
+    """What the trainer asks of an engine: plain gradient descent with step size 1."""
+
+    def __init__(self):
+        self.module = TableModel()
+
+    def __call__(self, *inputs):
+        return self.module(*inputs)
+
+    def backward(self, loss):
+        loss.backward()
+
+    def step(self):
+        table = self.module.table
+        table.data -= table.grad
+        table.grad = None
+
+
+class Follows(LearnerPlugin):
+    """Remembers what it was given; its objective is the log-probability times its column."""
+
+    def __init__(self):
+        super().__init__(StrictConfig(), frozenset({1}))
+        self.seen = []
+
+    def token_columns(self, batch, advantages, token_weights):
+        return {"factor": torch.ones_like(advantages), "kept": 5 * torch.ones_like(advantages)}
+
+    def policy_objective(self, tokens):
+        assert (tokens.columns["kept"] == 5).all()
+        return tokens.columns["factor"] * tokens.policy_logprobs
+
+    def refresh_columns(self, rows, policy_logprobs, old_logprobs):
+        self.seen.append((policy_logprobs.tolist(), old_logprobs.tolist()))
+        return {"factor": torch.full_like(policy_logprobs, 10.0)}
+
+
+def train(plugins, updates):
+    config = run_config(
+        layers=[solve_layer()],
+        objective={"updates_per_rollout": updates, "importance": {"mode": "off"}},
+    )
+    engine = OneStep()
+    trainer = Trainer(
+        config=config,
+        engine=engine,
+        reference=None,
+        optimizer=SimpleNamespace(param_groups=[{}]),
+        plugins=plugins,
+        grad_norm=lambda: 1.0,
+        rank=0,
+        num_ranks=1,
+        device=torch.device("cpu"),
+    )
+    pair = [completion("q/1", 1.0), dataclasses.replace(completion("q/2", 0.0), token_ids=[4])]
+    rows = build_batch(pair, config.layers, config.objective, plugins=plugins).rows
+    trainer.train(rows, 0)
+    return engine.module.table.data
+
+
+def test_the_second_update_uses_the_new_columns():
+    """Weight 1/2 per token: +0.5 with factor 1, then +5 with factor 10."""
+    part = Follows()
+    table = train([part], updates=2)
+    assert table[[3, 4]].tolist() == pytest.approx([4.5, 4.5])
+    assert part.seen == [([-0.5, -0.5], [-1.0, -1.0])]
+
+
+def test_every_further_update_sees_the_weights_as_they_are_and_as_they_were():
+    part = Follows()
+    train([part], updates=3)
+    assert part.seen == [([-0.5, -0.5], [-1.0, -1.0]), ([4.5, 4.5], [-1.0, -1.0])]
+
+
+def test_one_update_needs_no_new_columns():
+    part = Follows()
+    table = train([part], updates=1)
+    assert table[[3, 4]].tolist() == pytest.approx([-0.5, -0.5])
+    assert part.seen == []
