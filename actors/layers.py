@@ -53,17 +53,8 @@ def solve_request(
 def choose_parents(
     layer: LayerConfig, attempts: Sequence[Completion], rng: random.Random
 ) -> list[Completion]:
-    """Which of one problem's attempts are given back for correction.
-
-    Attempts whose check failed (timeout, error) are never parents: their verdict is unknown.
-    """
-    usable = [
-        attempt
-        for attempt in attempts
-        if attempt.reward is not None
-        and attempt.reward.is_usable
-        and not (layer.skip_truncated_parents and attempt.is_truncated)
-    ]
+    """Which of one problem's attempts are given back for correction."""
+    usable = correctable(layer, attempts)
     if layer.parents == "all":
         return usable
     if layer.parents == "wrong_only":
@@ -76,6 +67,18 @@ def choose_parents(
             return []
         shuffled.sort(key=lambda attempt: (-reward_of(attempt), *tie_rank(layer, attempt)))
     return shuffled[: layer.num_parents]
+
+
+def correctable(layer: LayerConfig, attempts: Sequence[Completion]) -> list[Completion]:
+    """Attempts that may be given back. Those whose check failed (timeout, error) never are:
+    their verdict is unknown."""
+    return [
+        attempt
+        for attempt in attempts
+        if attempt.reward is not None
+        and attempt.reward.is_usable
+        and not (layer.skip_truncated_parents and attempt.is_truncated)
+    ]
 
 
 def reward_of(attempt: Completion) -> float:
@@ -106,12 +109,11 @@ def sample_number(attempt: Completion) -> int:
 
 def falls_back_to_problem(layer: LayerConfig, attempts: Sequence[Completion]) -> bool:
     """Must this layer answer the bare problem, since every attempt at it failed?"""
-    usable = [one for one in attempts if one.reward is not None and one.reward.is_usable]
     return (
         layer.parents == "best"
         and layer.all_fail == "plain_grpo_on_q"
-        and bool(usable)
-        and all_failed(usable)
+        and any(one.reward is not None and one.reward.is_usable for one in attempts)
+        and all_failed(correctable(layer, attempts))
     )
 
 

@@ -96,6 +96,22 @@ class LearnerRank:
     def save_policy(self, directory: str) -> None:
         self.learner.save_policy(directory)
 
+    def save_state(self, directory: str, policy_version: int) -> bool:
+        """Write the learner's state, if it still is that of `policy_version`.
+
+        Returns:
+            False, with nothing written, where an update has been made since.
+        """
+        if self.learner.policy_version != policy_version:
+            return False
+        self.learner.save_state(directory)
+        return True
+
+    def load_state(self, directory: str) -> int:
+        """Continue from `save_state`; returns the policy version."""
+        self.learner.load_state(directory)
+        return self.learner.policy_version
+
     def close(self) -> None:
         if self.transfer is not None:
             self.transfer.shutdown()

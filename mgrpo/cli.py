@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    train = commands.add_parser("train", help="check a recipe, then train by it")
+    train = commands.add_parser("train", help="check a recipe, then train by it, or resume")
     add_recipe(train)
     train.add_argument("--run", metavar="NAME", help="the run's name, instead of the recipe's")
     train.add_argument(
@@ -204,23 +204,27 @@ def guidance_choice(text: str) -> str | list[int]:
 def run_train(args: argparse.Namespace) -> int:
     from mgrpo.check import check_recipe
     from mgrpo.config.load import load_recipe
-    from mgrpo.run_directory import claim_run_directory, refuse_existing_run
+    from mgrpo.run_directory import claim_run_directory, refuse_existing_run, resume_point
 
     config = load_recipe(args.recipe, args.overrides)
     if args.run is not None:
         config = load_recipe(args.recipe, [*args.overrides, f"name={quoted(args.run)}"])
     run_dir = Path(config.output.runs_dir) / config.name
-    if not args.overwrite:
+    checkpoint = None if args.overwrite else resume_point(run_dir, config)
+    if checkpoint is None and not args.overwrite:
         refuse_existing_run(run_dir)  # before the seconds that the check takes
     report = check_recipe(config)
     report.show(console(stderr=True))
     if report.exit_code:
         return report.exit_code
-    claim_run_directory(run_dir, overwrite=args.overwrite)
+    if checkpoint is None:
+        claim_run_directory(run_dir, overwrite=args.overwrite)
+    else:
+        print(f"resuming from {checkpoint}")
 
     from mgrpo.loop import run_training
 
-    return run_training(config, run_dir)
+    return run_training(config, run_dir, resume_from=checkpoint)
 
 
 def run_check(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from mgrpo.config import CorrectionBufferConfig
 from mgrpo.types import Completion, Replayed
@@ -42,3 +43,22 @@ class CorrectionBuffer:
             self.kept = deque(fresh, maxlen=self.config.capacity)
         rng = random.Random(f"{self.seed}/corrections/{step}")
         return rng.sample(list(self.kept), min(self.config.per_step, len(self.kept)))
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Plain values, fit for JSON."""
+        return [
+            {"completion": one.completion.to_json(), "advantage": one.advantage}
+            for one in self.kept
+        ]
+
+    def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.kept = deque(
+            (
+                Replayed(
+                    completion=Completion.from_json(one["completion"]), advantage=one["advantage"]
+                )
+                for one in state
+            ),
+            maxlen=self.config.capacity,
+        )

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from actors.rollout import place_key, slot_key
 from mgrpo.config import ErrorPoolConfig
 from mgrpo.types import Completion, Problem
+
+FROM_POOL = "error pool"
+"""What `Completion.augmented_by` says of an attempt that this step did not sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +99,30 @@ class ErrorPool:
         attempts = []
         for slot, one in enumerate(taken):
             key = slot_key(step, slot)
-            attempts.append(replace(one.attempt, completion_id=f"{key}#0", group_key=key))
+            attempts.append(
+                replace(
+                    one.attempt, completion_id=f"{key}#0", group_key=key, augmented_by=FROM_POOL
+                )
+            )
         return [one.problem for one in taken], attempts
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return {
+            "is_draining": self.is_draining,
+            "waiting": [
+                {"problem": asdict(one.problem), "attempt": one.attempt.to_json()}
+                for one in self.waiting
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.is_draining = bool(state["is_draining"])
+        self.waiting = deque(
+            (
+                PooledError(Problem(**one["problem"]), Completion.from_json(one["attempt"]))
+                for one in state["waiting"]
+            ),
+            maxlen=self.config.capacity,
+        )

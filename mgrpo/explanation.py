@@ -189,6 +189,12 @@ def known_signals(
     missing = [name for name in wanted if name not in found]
     if not missing or not completions:
         return found
+    if "ref_logprobs" in missing:
+        raise DataError(
+            f"{wanted['ref_logprobs']} needs ref_logprobs of every token, which the file does not "
+            "hold: log-probabilities under the policy that the run began with. Add them to the "
+            "file's signals, or take the plug-in out of the recipe."
+        )
     if model_dir is None:
         raise DataError(
             f"{wanted[missing[0]]} needs {' and '.join(missing)} of every token, which the file "

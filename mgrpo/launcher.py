@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from actors.engine import EngineSettings, VllmEngine
 from actors.templates import PromptBuilder
@@ -128,6 +129,16 @@ class Launcher:
         address, port = learner[0].call("meeting_point", deadline_s=deadline_s, setting=setting)
         calls = [(rank, rank.submit("start", address, port)) for rank in learner]
         wait_for(calls, doing="load the policy", deadline_s=deadline_s, setting=setting)
+
+    def load_state(self, learner: list[RemoteActor], directory: Path) -> int:
+        """Let the learner continue from a checkpoint; returns its policy version."""
+        versions = wait_for(
+            [(rank, rank.submit("load_state", str(directory.resolve()))) for rank in learner],
+            doing="load the checkpoint",
+            deadline_s=self.config.cluster.deadlines.learner_start_s,
+            setting="cluster.deadlines.learner_start_s",
+        )
+        return int(versions[0])
 
     def connect(
         self,

@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from actors.rollout import ProgressCallback, place_key, with_verdicts
 from cluster.remote import wait_for
 from mgrpo.alarms import AlarmWatch, stop_if_asked
+from mgrpo.checkpoints import (
+    LEARNER_DIR,
+    begin_checkpoint,
+    finish_checkpoint,
+    keep_newest,
+    read_state,
+)
 from mgrpo.config import RunConfig
 from mgrpo.config.load import save_recipe
 from mgrpo.correction_buffer import CorrectionBuffer
 from mgrpo.environment import write_environment
 from mgrpo.error_pool import ErrorPool
-from mgrpo.errors import LearnerError, RunInterrupted
+from mgrpo.errors import LearnerError, MgrpoError, RunDirectoryError, RunInterrupted
 from mgrpo.evaluate import evaluate, evaluation_row
-from mgrpo.metrics import MetricsLog, MetricSums, read_evaluations
+from mgrpo.metrics import MetricsLog, MetricSums, read_evaluations, read_metrics
 from mgrpo.progress import TrainProgress, print_before_after
 from mgrpo.report import write_report
 from mgrpo.sampler import ShufflingSampler
@@ -48,6 +57,8 @@ class Run:
     log: MetricsLog
     progress: TrainProgress
     policy_version: int = 0
+    first_step: int = 0
+    resume_state: dict[str, Any] = field(default_factory=dict)  # as of the last whole step
 
     def __post_init__(self) -> None:
         objective = self.config.objective
@@ -64,6 +75,7 @@ class Run:
             if objective.correction_buffer is not None
             else None
         )
+        self.resume_state = self.state_dict(self.first_step)
 
     # --- the parts of a step ---
 
@@ -143,7 +155,7 @@ class Run:
         verdicts = {v.completion_id: (v.advantage, v.selected, v.reason) for v in result.verdicts}
         decided = with_verdicts(completions, verdicts)
         if self.corrections is not None:
-            sums.add("correction_buffer/replayed", len(replayed))
+            sums.add_total("correction_buffer/replayed", len(replayed))
             self.corrections.add(decided)
             sums.add("correction_buffer/size", len(self.corrections))
         return decided
@@ -157,6 +169,58 @@ class Run:
         sums.add_total("weights/sync_s", report.seconds)
         if report.probe_gap_max is not None:
             sums.add("weights/probe_gap_max", report.probe_gap_max)
+
+    # --- checkpoints ---
+
+    def state_dict(self, num_steps: int) -> dict[str, Any]:
+        """What resuming needs beside the learner's own state, after `num_steps` steps."""
+        return {
+            "num_steps": num_steps,
+            "policy_version": self.policy_version,
+            "sampler": self.sampler.state_dict(),
+            "error_pool": self.error_pool.state_dict(),
+            "corrections": None if self.corrections is None else self.corrections.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; the learner has loaded its state already."""
+        if self.policy_version != state["policy_version"]:
+            raise RunDirectoryError(
+                f"The checkpoint's learner is at policy version {self.policy_version}, its state "
+                f"at {state['policy_version']}: they are not of one moment."
+            )
+        self.first_step = state["num_steps"]
+        self.sampler.load_state_dict(state["sampler"])
+        self.error_pool.load_state_dict(state["error_pool"])
+        if self.corrections is not None:
+            self.corrections.load_state_dict(state["corrections"] or [])
+        earlier = [row for row in read_metrics(self.run_dir) if row["step"] < self.first_step]
+        self.alarms.replay(earlier)
+        self.resume_state = state
+
+    def save_checkpoint(self, deadline_s: float | None = None) -> Path | None:
+        """Write the last whole step down; None where the learner has gone beyond it since."""
+        deadlines = self.config.cluster.deadlines
+        self.progress.phase("writing a checkpoint")
+        folder = begin_checkpoint(self.run_dir, self.resume_state["num_steps"])
+        directory = str((folder / LEARNER_DIR).resolve())
+        version = self.resume_state["policy_version"]
+        are_saved = wait_for(
+            [(rank, rank.submit("save_state", directory, version)) for rank in self.system.learner],
+            doing="write its state",
+            deadline_s=deadline_s or deadlines.update_s,
+            setting="checkpoints.on_signal_s" if deadline_s else "cluster.deadlines.update_s",
+        )
+        if not all(are_saved):
+            shutil.rmtree(folder)
+            return None
+        finished = finish_checkpoint(folder, self.resume_state)
+        keep_newest(self.run_dir, self.config.checkpoints.keep)
+        return finished
+
+    def checkpoint_due(self, step: int) -> bool:
+        every = self.config.checkpoints.every_steps
+        return every > 0 and (step + 1) % every == 0 and step + 1 < self.config.steps
 
     # --- around the steps ---
 
@@ -187,6 +251,7 @@ class Run:
             step, sampled_trees(completions, self.config.output.rollouts_per_step)
         )
         self.progress.step_done(step, values)
+        self.resume_state = self.state_dict(step + 1)
         alarms = self.alarms.check(step, values)
         for alarm in alarms:
             self.log.write_alarm(alarm.to_json())
@@ -214,13 +279,16 @@ class Run:
 def train(run: Run) -> None:
     """Improve the policy for `config.steps` steps."""
     take_step = STEP_ORDERS[run.config.objective.update_order]
-    run.evaluate(0, "before")
-    for step in range(run.config.steps):
+    if run.first_step == 0:
+        run.evaluate(0, "before")
+    for step in range(run.first_step, run.config.steps):
         began, sums = time.monotonic(), MetricSums()
         completions = take_step(run, step, sums)
         run.finish_step(step, began, completions, sums)
         if run.evaluation_due(step):
             run.evaluate(step + 1, "during")
+        if run.checkpoint_due(step):
+            run.save_checkpoint()
     run.evaluate(run.config.steps, "after")
 
 
@@ -231,29 +299,43 @@ def sampled_trees(completions: Sequence[Completion], num_problems: int) -> list[
     return [c for c in completions if place_key(c) in kept]
 
 
-def run_training(config: RunConfig, run_dir: Path) -> int:
+def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None = None) -> int:
     """Train a recipe into `run_dir`. Returns the process's exit code.
 
     Whatever ends the run, what was measured stays, engines and learner are stopped, and the
-    report is written.
+    report is written. A signal also leaves a checkpoint of the last whole step, except while
+    an update is being made.
+
+    Args:
+        resume_from: a checkpoint of the same run to go on from.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     save_recipe(config, run_dir / "config.yaml")
     write_environment(run_dir / "environment.json")
-    log = MetricsLog(run_dir, tensorboard=config.output.tensorboard)
+    state = None if resume_from is None else read_state(resume_from)
+    first_step = 0 if state is None else state["num_steps"]
+    log = MetricsLog(run_dir, tensorboard=config.output.tensorboard, first_step=first_step)
     title = f"{config.name} · {config.method} · {config.model.path}"
     try:
         with (
             signals_as_errors(),
-            TrainProgress(config.steps, title, len(config.layers)) as progress,
+            TrainProgress(
+                config.steps, title, len(config.layers), first_step=first_step
+            ) as progress,
         ):
             with start_system(
-                config, logs_to=run_dir / "logs", with_learner=True, note=progress.note
+                config,
+                logs_to=run_dir / "logs",
+                with_learner=True,
+                note=progress.note,
+                learner_state=None if resume_from is None else resume_from / LEARNER_DIR,
             ) as system:
                 system.rollout.on_progress = groups_progress(progress)
                 sampler = ShufflingSampler(len(system.problems), config.seed)
-                run = Run(config, run_dir, system, sampler, log, progress)
-                train(run)
+                run = Run(config, run_dir, system, sampler, log, progress, system.policy_version)
+                if state is not None:
+                    run.load_state_dict(state)
+                train_or_checkpoint(run)
                 policy = run.save_policy()
             progress.note(f"policy saved to {policy}")
     except RunInterrupted as stop:
@@ -266,6 +348,22 @@ def run_training(config: RunConfig, run_dir: Path) -> int:
             print(f"report: {report}")
     print_before_after(Console(), read_evaluations(run_dir))
     return 0
+
+
+def train_or_checkpoint(run: Run) -> None:
+    """Train; where a signal stops it, leave a checkpoint of the last whole step."""
+    try:
+        train(run)
+    except RunInterrupted:
+        if run.resume_state["num_steps"] > 0:
+            try:
+                folder = run.save_checkpoint(run.config.checkpoints.on_signal_s)
+            except MgrpoError as error:  # the signal is what ends the run, not this
+                run.progress.warn(f"no checkpoint was written: {error}")
+            else:
+                if folder is not None:
+                    run.progress.note(f"checkpoint: {folder}; the same command resumes from it")
+        raise
 
 
 def groups_progress(progress: TrainProgress) -> ProgressCallback:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import difflib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from mgrpo.checkpoints import checkpoints, newest_whole
+from mgrpo.config import RunConfig
+from mgrpo.config.load import load_recipe
 from mgrpo.errors import RunDirectoryError
 
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.yaml"
+POLICY_DIR = "policy"
+MAY_CHANGE = ("description", "method", "paper", "alarms", "checkpoints", "output", "cluster")
+"""Sections that a resumed run may have otherwise: they do not touch its numbers."""
 
 
 def refuse_existing_run(run_dir: Path) -> None:
@@ -21,6 +29,53 @@ def refuse_existing_run(run_dir: Path) -> None:
             f"{run_dir} already holds a run. Give this one another name (--run NAME), or delete "
             "the earlier one first (--overwrite)."
         )
+
+
+def resume_point(run_dir: Path, config: RunConfig) -> Path | None:
+    """The checkpoint from which this recipe goes on in this folder, if there is one.
+
+    Raises:
+        RunDirectoryError: the run there has ended, is of another recipe, or every checkpoint
+            of it is damaged.
+    """
+    if not (run_dir / CONFIG_FILE).is_file() or not checkpoints(run_dir):
+        return None
+    if (run_dir / POLICY_DIR).is_dir():
+        raise RunDirectoryError(
+            f"The run in {run_dir} has come to its end. Give this one another name (--run NAME), "
+            "or delete the earlier one first (--overwrite)."
+        )
+    changed = changed_keys(load_recipe(run_dir / CONFIG_FILE), config)
+    if changed:
+        raise RunDirectoryError(
+            f"{run_dir} holds a checkpoint of another recipe: {', '.join(changed[:8])} differ. "
+            "Resume with the recipe that it was made with, give this run another name "
+            "(--run NAME), or delete the earlier one first (--overwrite)."
+        )
+    folder, faults = newest_whole(run_dir)
+    if folder is None:
+        raise RunDirectoryError(
+            f"No checkpoint in {run_dir} is whole: {'; '.join(faults)}. Start again with "
+            "--overwrite."
+        )
+    return folder
+
+
+def changed_keys(before: RunConfig, now: RunConfig) -> list[str]:
+    """Dotted paths whose values differ, of those that a resumed run must not change."""
+    trees = [one.model_dump(mode="json", exclude=set(MAY_CHANGE)) for one in (before, now)]
+    return sorted(differences(trees[0], trees[1], ""))
+
+
+def differences(one: Any, other: Any, path: str) -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in {**one, **other}:
+            yield from differences(one.get(key), other.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for place, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from differences(left, right, f"{path}.{place}")
+    elif one != other:
+        yield path
 
 
 def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:

@@ -46,6 +46,7 @@ class System:
     scorer: RewardPool
     learner: list[RemoteActor] = field(default_factory=list)
     broadcaster: WeightBroadcaster | None = None
+    policy_version: int = 0  # that the run begins with
 
 
 def load_tokenizer(model_dir: str) -> Any:
@@ -66,7 +67,12 @@ def load_tokenizer(model_dir: str) -> Any:
 
 @contextmanager
 def start_system(
-    config: RunConfig, *, logs_to: Path, with_learner: bool, note: Note
+    config: RunConfig,
+    *,
+    logs_to: Path,
+    with_learner: bool,
+    note: Note,
+    learner_state: Path | None = None,
 ) -> Iterator[System]:
     """Everything up, in a context; all of it down at the end, whatever happened.
 
@@ -75,6 +81,7 @@ def start_system(
         logs_to: where the actors' logs are kept.
         with_learner: False serves an evaluation: engines only.
         note: told what is being waited for.
+        learner_state: a checkpoint's, that the learner continues from.
     """
     model_dir = resolve_model(config.model.path)
     builder = PromptBuilder(load_tokenizer(model_dir))
@@ -130,9 +137,11 @@ def start_system(
             learner=learner,
         )
         if learner:
+            if learner_state is not None:
+                system.policy_version = launcher.load_state(learner, learner_state)
             note("joining the weight group and verifying the first broadcast")
             system.broadcaster = launcher.connect(learner, list(engines), builder, problems)
-            system.broadcaster.broadcast(0)
+            system.broadcaster.broadcast(system.policy_version)
         yield system
 
 

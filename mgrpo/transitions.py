@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mgrpo.error_pool import FROM_POOL
 from mgrpo.types import Completion
 
 Sums = dict[str, tuple[float, float]]
@@ -133,19 +134,23 @@ def first_attempt(completion: Completion, by_id: Mapping[str, Completion]) -> Co
 
 
 def rollout_metrics(completions: Sequence[Completion], num_layers: int) -> Sums:
-    """A step's rollout in numbers, as name -> (sum, count)."""
+    """A step's rollout in numbers, as name -> (sum, count).
+
+    Attempts out of the error pool are parents and nothing else: this step did not sample them.
+    """
     sums: Sums = {}
+    own = sampled(completions)
     for layer in range(1, num_layers + 1):
-        sums |= sampling_metrics(completions, layer)
+        sums |= sampling_metrics(own, layer)
     sums |= moves(completions, num_layers)
     domains = sorted({completion.domain for completion in completions})
     if len(domains) > 1:
         for domain in domains:
             sums |= moves([c for c in completions if c.domain == domain], num_layers, domain)
-    statuses = [c.reward.status for c in completions if c.reward is not None]
+    statuses = [c.reward.status for c in own if c.reward is not None]
     for status in ("scored", "unparsable", "timeout", "error"):
         sums[f"rewards/{status}"] = (statuses.count(status), len(statuses))
-    sums["tokens/generated"] = (sum(len(c.token_ids) for c in completions), 1)
+    sums["tokens/generated"] = (sum(len(c.token_ids) for c in own), 1)
     return sums
 
 
@@ -165,6 +170,11 @@ def sampling_metrics(completions: Sequence[Completion], layer: int) -> Sums:
     }
 
 
+def sampled(completions: Sequence[Completion]) -> list[Completion]:
+    """Without attempts out of the error pool."""
+    return [one for one in completions if one.augmented_by != FROM_POOL]
+
+
 def moves(completions: Sequence[Completion], num_layers: int, domain: str | None = None) -> Sums:
     """Accuracy of every layer and the moves between layers.
 
@@ -176,7 +186,7 @@ def moves(completions: Sequence[Completion], num_layers: int, domain: str | None
     suffix = "" if domain is None else f"/domain/{domain}"
     sums: Sums = {}
     for layer in range(1, num_layers + 1):
-        usable = [c for c in completions if c.layer == layer and is_usable(c)]
+        usable = [c for c in sampled(completions) if c.layer == layer and is_usable(c)]
         accuracy = (sum(c.is_correct for c in usable), len(usable))
         sums[f"layer{layer}{suffix}/accuracy"] = accuracy
         if layer > 1:

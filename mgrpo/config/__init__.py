@@ -24,12 +24,13 @@ from mgrpo.config.learner import (
 )
 from mgrpo.config.plugins import PhaseConfig, PluginConfig
 from mgrpo.config.rewards import RewardsConfig, RewardTerm
-from mgrpo.config.run import ModelConfig, OutputConfig, RunConfig
+from mgrpo.config.run import CheckpointConfig, ModelConfig, OutputConfig, RunConfig
 
 __all__ = [
     "GUIDANCE_PHRASES",
     "AdvantageConfig",
     "AlarmsConfig",
+    "CheckpointConfig",
     "ClusterConfig",
     "CorrectionBufferConfig",
     "DataConfig",

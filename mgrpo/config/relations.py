@@ -89,6 +89,15 @@ def order_problems(config: RunConfig) -> list[ConfigProblem]:
     if order == "alternate_steps" and num_layers < 2:
         return [ConfigProblem("objective.update_order", order, "needs at least 2 layers.")]
     problems = []
+    if order == "pooled_errors" and config.layers[1].all_fail != "use_any":
+        problems.append(
+            ConfigProblem(
+                "layers.1.all_fail",
+                config.layers[1].all_fail,
+                "every pooled attempt failed, so there would be nothing to correct.",
+                "Use all_fail: use_any.",
+            )
+        )
     if objective.rollout_policy == "refreshed" and order != "sequential":
         problems.append(
             ConfigProblem(

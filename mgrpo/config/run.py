@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from mgrpo.config.alarms import AlarmsConfig
 from mgrpo.config.base import RelationError, StrictConfig
@@ -28,6 +28,17 @@ class ModelConfig(StrictConfig):
     """A prepared model ("default", "smollm2"), a local folder, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the weights as broadcast and saved."""
+
+
+class CheckpointConfig(StrictConfig):
+    """What a run can go on from: `mgrpo train` with the same name resumes."""
+
+    every_steps: NonNegativeInt = 10
+    """A checkpoint after every this many steps; 0: only when the run is stopped by a signal."""
+    keep: PositiveInt = 2
+    """How many of the newest are kept."""
+    on_signal_s: PositiveFloat = 60.0
+    """Most seconds that a stopped run takes to write one; an update in progress is waited for."""
 
 
 class OutputConfig(StrictConfig):
@@ -70,6 +81,7 @@ class RunConfig(StrictConfig):
     weights: WeightsConfig = WeightsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: AlarmsConfig = AlarmsConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
     output: OutputConfig = OutputConfig()
     cluster: ClusterConfig = ClusterConfig()
 

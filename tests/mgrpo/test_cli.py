@@ -37,7 +37,7 @@ def loop(monkeypatch) -> list[tuple[Any, Path]]:
     """Stands in for mgrpo.loop and records what it is asked to run."""
     calls: list[tuple[Any, Path]] = []
 
-    def run_training(config: Any, run_dir: Path) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         calls.append((config, run_dir))
         (run_dir / "metrics.jsonl").write_text("{}\n")
         return 0
@@ -197,7 +197,7 @@ def test_a_run_name_that_is_no_name_is_refused(recipe: Path, loop, capsys):
     ],
 )
 def test_errors_become_exit_codes(recipe: Path, loop, monkeypatch, error, code: int):
-    def run_training(config: Any, run_dir: Path) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise error
 
     monkeypatch.setattr(sys.modules["mgrpo.loop"], "run_training", run_training)
@@ -205,7 +205,7 @@ def test_errors_become_exit_codes(recipe: Path, loop, monkeypatch, error, code: 
 
 
 def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
-    def run_training(config: Any, run_dir: Path) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise ZeroDivisionError
 
     monkeypatch.setattr(sys.modules["mgrpo.loop"], "run_training", run_training)

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from mgrpo.error_pool import FROM_POOL
 from mgrpo.metrics import MetricSums
 from mgrpo.transitions import (
     count_transitions,
@@ -289,3 +290,12 @@ def test_corrections_of_truncated_attempts_are_a_share_of_the_pairs() -> None:
     sums = rollout_metrics(completions, 2)
     assert sums["transition/layer2/truncated_parents_fraction"] == (1, 3)
     assert sums["layer1/truncated_fraction"] == (1, 2)
+
+
+def test_attempts_out_of_the_error_pool_are_parents_and_nothing_else() -> None:
+    pooled = completion(1, "p#0", None, False, augmented_by=FROM_POOL)
+    corrections = [completion(2, f"p#0.{j}", "p#0", bool(r)) for j, r in enumerate([1, 0])]
+    means = MetricSums(rollout_metrics([pooled, *corrections], 2)).means()
+    assert "layer1/accuracy" not in means and means["layer1/completions"] == 0
+    assert means["layer2/accuracy"] == 0.5 and means["tokens/generated"] == 6
+    assert means["transition/layer2/wrong_to_right"] == 0.5

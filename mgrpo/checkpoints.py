@@ -1,0 +1,119 @@
+"""Checkpoints: everything that an exact resume needs, written whole or not at all.
+
+    checkpoints/step-000020/
+        learner/       DeepSpeed's shards: weights as trained, optimizer, policy version
+        state.json     steps done, where the sampler stands, pooled errors, kept corrections
+        manifest.json  every file's size and SHA-256, written last
+
+Sampling, guidance and parents are drawn from seeds that hold the step's number, so these few
+things continue a run to the same numbers. The folder is built under another name and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mgrpo.errors import RunDirectoryError
+
+CHECKPOINTS_DIR = "checkpoints"
+STATE_FILE = "state.json"
+MANIFEST_FILE = "manifest.json"
+LEARNER_DIR = "learner"
+UNFINISHED = ".unfinished"
+
+
+def checkpoint_dir(run_dir: Path, num_steps: int) -> Path:
+    """The folder of the checkpoint after so many steps."""
+    return run_dir / CHECKPOINTS_DIR / f"step-{num_steps:06d}"
+
+
+def begin_checkpoint(run_dir: Path, num_steps: int) -> Path:
+    """An empty folder to fill; leftovers of an interrupted attempt are removed."""
+    folder = checkpoint_dir(run_dir, num_steps).with_suffix(UNFINISHED)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def finish_checkpoint(unfinished: Path, state: Mapping[str, Any]) -> Path:
+    """Add the state and the manifest, and give the folder its name."""
+    (unfinished / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+    manifest = {
+        file.relative_to(unfinished).as_posix(): {
+            "bytes": file.stat().st_size,
+            "sha256": sha256_of(file),
+        }
+        for file in sorted(unfinished.rglob("*"))
+        if file.is_file()
+    }
+    (unfinished / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    folder = unfinished.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)  # the same step, written before a resume
+    unfinished.rename(folder)
+    return folder
+
+
+def keep_newest(run_dir: Path, count: int) -> None:
+    """Delete all but the newest checkpoints."""
+    for folder in checkpoints(run_dir)[:-count]:
+        shutil.rmtree(folder)
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(
+        folder
+        for folder in (run_dir / CHECKPOINTS_DIR).glob("step-*")
+        if folder.suffix != UNFINISHED and (folder / MANIFEST_FILE).is_file()
+    )
+
+
+def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files are all as they were written.
+
+    Returns:
+        Its folder, or None, and what is wrong with each newer one.
+    """
+    faults: list[str] = []
+    for folder in reversed(checkpoints(run_dir)):
+        fault = fault_of(folder)
+        if not fault:
+            return folder, faults
+        faults.append(f"{folder}: {fault}")
+    return None, faults
+
+
+def fault_of(folder: Path) -> str:
+    """What is wrong with a checkpoint's files; "" where nothing is."""
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"its manifest cannot be read ({error})"
+    for name, expected in manifest.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != expected["bytes"]:
+            return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
+        if sha256_of(file) != expected["sha256"]:
+            return f"{name} was changed"
+    return ""
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What `finish_checkpoint` was given."""
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{folder / STATE_FILE} cannot be read: {error}.") from error
+    return state
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

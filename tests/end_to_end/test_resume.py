@@ -1,0 +1,64 @@
+"""A run that is stopped and started again ends with the numbers of one that was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mgrpo.metrics import read_metrics
+from tests.end_to_end.test_training import REPOSITORY
+
+TIMES = ("seconds/", "wall_s", "weights/sync_s")
+
+
+def command(recipe: Path, name: str) -> list[str]:
+    return [sys.executable, "-m", "mgrpo", "train", str(recipe), "--run", name]
+
+
+@pytest.mark.timeout(600)
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_policy(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    settings = {
+        "steps": 4,
+        "output": {**tree["output"], "runs_dir": str(tmp_path)},
+        "checkpoints": {"every_steps": 0},
+        "objective": {"correction_buffer": {"per_step": 4}},
+        "learner": {**tree["learner"], "warmup_steps": 3, "schedule": "linear"},
+    }
+    recipe.write_text(yaml.safe_dump({**tree, **settings}))
+    subprocess.run(command(recipe, "whole"), cwd=REPOSITORY, check=True, timeout=300)
+
+    metrics = tmp_path / "cut" / "metrics.jsonl"
+    cut = subprocess.Popen(command(recipe, "cut"), cwd=REPOSITORY)
+    deadline = time.monotonic() + 240
+    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 2:
+        assert cut.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(cut.pid, signal.SIGTERM)
+    assert cut.wait(timeout=120) == 143
+    (checkpoint,) = (tmp_path / "cut" / "checkpoints").iterdir()
+    num_done = int(checkpoint.name.removeprefix("step-"))
+    assert 2 <= num_done < 4
+
+    said = subprocess.run(
+        command(recipe, "cut"), cwd=REPOSITORY, check=True, timeout=300, capture_output=True
+    ).stdout.decode()
+    assert f"resuming from {checkpoint}" in said
+    rows = [read_metrics(tmp_path / name) for name in ("whole", "cut")]
+    for expected, found in zip(*rows, strict=True):
+        same = {name for name in expected if not name.startswith(TIMES)}
+        assert {name: found[name] for name in same} == {name: expected[name] for name in same}
+    weights = [
+        (tmp_path / name / "policy" / "model.safetensors").read_bytes() for name in ("whole", "cut")
+    ]
+    assert weights[0] == weights[1]
