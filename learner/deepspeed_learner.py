@@ -329,8 +329,13 @@ class DeepSpeedLearner:
         self._whole_grad_norm = float(norm)
 
     def _load_reference(self, reference_dir: str) -> Any:
-        """The frozen policy of the KL penalty, sharded where the policy's weights are."""
-        if self.config.max_kl_weight == 0:
+        """The frozen policy, sharded where the policy's weights are; None where neither a KL
+        penalty nor a plug-in needs it."""
+        is_needed = self.config.max_kl_weight > 0 or any(
+            plugin.needs_reference or "ref_logprobs" in plugin.wanted_signals()
+            for plugin in self.plugins
+        )
+        if not is_needed:
             return None
         reference = self._load(reference_dir).requires_grad_(False)
         if self._zero_stage < 3:

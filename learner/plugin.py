@@ -44,10 +44,11 @@ from mgrpo.plugin import Plugin
 if TYPE_CHECKING:
     from learner.batch import TrainingRow
 
-Signal = Literal["entropies", "policy_logprobs"]
+Signal = Literal["entropies", "policy_logprobs", "ref_logprobs"]
 """What the learner can measure with a forward pass of its own, [M] each: the entropy of the
 distribution that each token was sampled from, and the token's log-probability, both under the
-weights before this update, at the sampling temperature, in nats."""
+weights before this update, at the sampling temperature, in nats; ref_logprobs under the frozen
+reference policy, which is then loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,9 @@ class LearnerPlugin(Plugin):
 
     requires: ClassVar[frozenset[Signal]] = frozenset()
     """Signals that must stand in `batch.signals`. They cost a forward pass over the step."""
+    needs_reference: ClassVar[bool] = False
+    """Load the reference policy, so that `ObjectiveTokens.ref_logprobs` is there without a KL
+    weight in the recipe."""
 
     def wanted_signals(self) -> frozenset[Signal]:
         """`requires`, or fewer where the settings make some of them unneeded."""

@@ -46,7 +46,7 @@ class Trainer:
         """
         Args:
             engine: a DeepSpeed engine around a PolicyModel; averages gradients over ranks.
-            reference: the frozen policy, called like the engine, or None without a KL penalty.
+            reference: the frozen policy, called like the engine, or None where nothing needs it.
             plugins: those that may have an objective or a loss of their own.
             grad_norm: the whole gradient's norm, asked for after each step.
         """
@@ -112,7 +112,7 @@ class Trainer:
 
         Args:
             rows: of the whole step, at least one, each with at least one token.
-            wanted: of "entropies" and "policy_logprobs".
+            wanted: of "entropies", "policy_logprobs" and "ref_logprobs".
             config: the recipe as it is at this step, where a phase changes it.
 
         Returns:
@@ -131,6 +131,9 @@ class Trainer:
         }
         for indices, microbatch in zip(plans[self.rank], self._collate(rows, plans), strict=True):
             logprobs, entropies = self._call(self.engine, microbatch)
+            found = {"entropies": entropies, "policy_logprobs": logprobs}
+            if "ref_logprobs" in measured:
+                found["ref_logprobs"] = self._call(self.reference, microbatch)[0]
             if microbatch.is_empty:
                 continue
             places = [
@@ -139,8 +142,7 @@ class Trainer:
                 for place in range(first_tokens[index], first_tokens[index + 1])
             ]
             for name in measured:
-                values = entropies if name == "entropies" else logprobs
-                measured[name][places] = values.double()
+                measured[name][places] = found[name].double()
         for values in measured.values():
             dist.all_reduce(values)
         return {name: values.cpu() for name, values in measured.items()}

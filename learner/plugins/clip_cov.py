@@ -1,0 +1,65 @@
+"""Clip-Cov: a few tokens that would lower entropy most get no gradient (arXiv 2505.22617)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.covariance import drawn_between, token_covariances
+from learner.plugin import LearnerPlugin, Signal
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+
+class ClipCovSettings(StrictConfig):
+    """Keys of clip_cov."""
+
+    share: float = Field(default=2e-4, gt=0, le=1)
+    """Of all trained tokens, how many lose their gradient; at least one."""
+    lowest: float = 1.0
+    highest: float = 5.0
+    """Candidates are tokens whose covariance lies between."""
+    seed: int = 0
+    """The draw differs between steps and is the same on all ranks."""
+
+
+class ClipCov(LearnerPlugin):
+    """Takes the policy gradient from a random few of the tokens whose advantage and
+    log-probability vary together.
+
+    These are what makes entropy collapse (https://arxiv.org/abs/2505.22617). Covariances are taken
+    once per step, under the weights that begin it; the authors take them in each mini-batch.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = ClipCovSettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        if settings.lowest < settings.highest:
+            return []
+        return [
+            ConfigProblem("lowest", str(settings.lowest), f"is not below {settings.highest:g}.")
+        ]
+
+    def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        settings = self.settings
+        here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
+        covariances = token_covariances(advantages, batch.signals["policy_logprobs"], here)
+        drawn = drawn_between(
+            covariances,
+            here,
+            lowest=settings.lowest,
+            highest=settings.highest,
+            share=settings.share,
+            seed=settings.seed + batch.step,
+        )
+        batch.metrics["clip_cov/clipped_fraction"] = (float(drawn.sum()), float(here.sum()))
+        return torch.where(drawn, 0.0, advantages)

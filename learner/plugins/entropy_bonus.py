@@ -1,0 +1,78 @@
+"""An entropy bonus in the loss, fixed or held at a target."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field, NonNegativeFloat
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import LearnerPlugin, Signal
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+
+class EntropyBonusSettings(StrictConfig):
+    """Keys of entropy_bonus."""
+
+    coefficient: NonNegativeFloat = 0.001
+    """Factor on the entropy, in nats, which is averaged as the layer averages its losses."""
+    target: float | None = Field(default=None, gt=0)
+    """Nats. Above this mean entropy there is no bonus. null: always the same bonus."""
+    gain: NonNegativeFloat = 0.0
+    """What the coefficient grows by for each nat below the target."""
+    max_coefficient: NonNegativeFloat = 0.1
+
+
+class EntropyBonus(LearnerPlugin):
+    """Rewards the policy for staying undecided.
+
+    With `target` only as far as it is needed, after Skywork-OR1 (https://arxiv.org/abs/2505.22312).
+    There the coefficient goes up or down by a constant after each step; here it is in proportion
+    to what is missing, which is our own rule: it depends on the step alone, so a run that is
+    resumed goes on with the same numbers.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = EntropyBonusSettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = []
+        if settings.gain > 0 and settings.target is None:
+            problems.append(ConfigProblem("gain", str(settings.gain), "needs a target."))
+        if settings.coefficient == 0 and settings.gain == 0:
+            problems.append(ConfigProblem("coefficient", "0", "adds nothing."))
+        if settings.coefficient > settings.max_coefficient:
+            problems.append(
+                ConfigProblem(
+                    "coefficient",
+                    str(settings.coefficient),
+                    f"is above max_coefficient, {settings.max_coefficient:g}.",
+                )
+            )
+        return problems
+
+    def wanted_signals(self) -> frozenset[Signal]:
+        return frozenset() if self.settings.target is None else self.requires
+
+    def weigh_entropy(self, batch: StepBatch, advantages: Tensor, token_weights: Tensor) -> Tensor:
+        coefficient = self.coefficient(batch)
+        batch.metrics["entropy_bonus/coefficient"] = (coefficient, 1.0)
+        return -coefficient * token_weights
+
+    def coefficient(self, batch: StepBatch) -> float:
+        settings = self.settings
+        if settings.target is None:
+            return float(settings.coefficient)
+        here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
+        if not here.any():
+            return 0.0
+        missing = settings.target - float(batch.signals["entropies"][here].mean())
+        if missing <= 0:
+            return 0.0
+        return float(min(settings.coefficient + settings.gain * missing, settings.max_coefficient))

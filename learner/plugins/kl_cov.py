@@ -1,0 +1,75 @@
+"""KL-Cov: the tokens that would lower entropy most are held where they were (arXiv 2505.22617)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.covariance import highest_share, token_covariances
+from learner.objective_checks import own_objective_problems
+from learner.objective_tokens import ObjectiveTokens
+from learner.objectives import ratio_objective
+from learner.plugin import LearnerPlugin, Signal
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+IS_HELD = "kl_cov"
+
+
+class KlCovSettings(StrictConfig):
+    """Keys of kl_cov."""
+
+    share: float = Field(default=2e-4, gt=0, le=1)
+    """Of all trained tokens, how many are held back; at least one."""
+    weight: PositiveFloat = 1.0
+    """Factor on their |log-ratio| to the policy that sampled."""
+
+
+class KlCov(LearnerPlugin):
+    """Penalises the tokens of highest covariance for moving; nothing is clipped.
+
+    The objective is ratio times advantage, minus weight times |log-ratio| where advantage and
+    log-probability vary together most (https://arxiv.org/abs/2505.22617). The ratio is 1 in the
+    first update of a rollout and the penalty has no slope there, so it takes
+    objective.updates_per_rollout above 1. Covariances are taken once per step.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = KlCovSettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        inert = ("clip_low", "clip_high", "dual_clip")
+        problems = own_objective_problems("kl_cov", layers, config, inert=inert)
+        if config.objective.updates_per_rollout == 1:
+            problems.append(
+                ConfigProblem(
+                    "(objective.updates_per_rollout)",
+                    "1",
+                    "the penalty has no gradient in the first update of a rollout.",
+                    "Use 2 or more, or clip_cov.",
+                )
+            )
+        return problems
+
+    def token_columns(
+        self, batch: StepBatch, advantages: Tensor, token_weights: Tensor
+    ) -> dict[str, Tensor]:
+        here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
+        covariances = token_covariances(advantages, batch.signals["policy_logprobs"], here)
+        held = highest_share(covariances, here, share=self.settings.share)
+        batch.metrics["kl_cov/held_fraction"] = (float(held.sum()), float(here.sum()))
+        return {IS_HELD: held.to(advantages.dtype)}
+
+    def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
+        objective = ratio_objective(tokens.policy_logprobs, tokens.old_logprobs, tokens.advantages)
+        if IS_HELD not in tokens.columns:  # replayed corrections alone
+            return objective
+        held = tokens.columns[IS_HELD] * self.settings.weight
+        return objective - held * tokens.log_ratio.abs()

@@ -1,0 +1,72 @@
+"""DAPO's soft penalty for answers that run long (arXiv 2503.14476)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import LearnerPlugin
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+
+class OverlongSettings(StrictConfig):
+    """Keys of overlong_penalty."""
+
+    max_tokens: PositiveInt
+    """From this length on the whole penalty is due; DAPO: 20480."""
+    buffer_tokens: PositiveInt
+    """How many tokens before that it begins to rise; DAPO: 4096."""
+    penalty: NonNegativeFloat = 1.0
+    """Taken off the reward at most."""
+
+
+class OverlongPenalty(LearnerPlugin):
+    """Takes up to 1 off the reward of a completion that comes near the length limit.
+
+    A cut that comes without warning punishes sound reasoning; a slope tells the policy where the
+    limit is (https://arxiv.org/abs/2503.14476). Whether the answer is right stays as it was.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = OverlongSettings
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = []
+        if settings.buffer_tokens > settings.max_tokens:
+            problems.append(
+                ConfigProblem(
+                    "buffer_tokens",
+                    str(settings.buffer_tokens),
+                    f"is longer than max_tokens, {settings.max_tokens}.",
+                )
+            )
+        begins = settings.max_tokens - settings.buffer_tokens
+        longest = max(config.layers[number - 1].max_completion_tokens for number in layers)
+        if begins >= longest:
+            problems.append(
+                ConfigProblem(
+                    "max_tokens",
+                    str(settings.max_tokens),
+                    f"the penalty begins above {begins} tokens, and completions end at {longest}.",
+                    "Use the layer's max_completion_tokens.",
+                )
+            )
+        return problems
+
+    def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
+        begins = self.settings.max_tokens - self.settings.buffer_tokens
+        excess = (batch.lengths.double() - begins) / self.settings.buffer_tokens
+        share = excess.clamp(0, 1)
+        here = batch.in_layers(self.layers) & batch.is_usable
+        batch.metrics["overlong/penalised_fraction"] = (
+            float((here & (share > 0)).sum()),
+            float(here.sum()),
+        )
+        return rewards - self.settings.penalty * share

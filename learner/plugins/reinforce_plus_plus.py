@@ -1,0 +1,78 @@
+"""REINFORCE++: advantages normalised over the whole batch (arXiv 2501.03262)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.estimators import centred, to_go, whitened
+from learner.plugin import LearnerPlugin, Signal
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+
+class ReinforceSettings(StrictConfig):
+    """Keys of reinforce_plus_plus."""
+
+    baseline: Literal["none", "group_mean"] = "none"
+    """none: the plain form. group_mean: the paper's variant for groups of completions."""
+    whiten_over: Literal["tokens", "completions"] = "tokens"
+    """Whose mean is 0 and whose variance is 1: over tokens, long completions count more."""
+    kl_weight: NonNegativeFloat = 0.0
+    """Factor on the log-ratio to the reference, which is taken off the reward at each token and
+    so reaches the tokens before it. 0: no reference."""
+    epsilon: NonNegativeFloat = 1e-8
+    """Added to the variance."""
+
+
+class ReinforcePlusPlus(LearnerPlugin):
+    """Whitens rewards over the step's trained tokens instead of group by group.
+
+    Normalising with the batch's spread does not favour groups whose rewards hardly vary
+    (https://arxiv.org/abs/2501.03262). Every rank sees the whole step, so nothing is reduced. All
+    of the plug-in's layers are whitened together.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = ReinforceSettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs", "ref_logprobs"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        if settings.kl_weight == 0 or settings.whiten_over == "tokens":
+            return []
+        return [
+            ConfigProblem(
+                "whiten_over",
+                "completions",
+                "with a penalty at each token there is no one advantage of a completion.",
+                "Use tokens.",
+            )
+        ]
+
+    def wanted_signals(self) -> frozenset[Signal]:
+        return self.requires if self.settings.kl_weight > 0 else frozenset()
+
+    def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
+        """Returns, or whitened returns where that is done by completion."""
+        here = batch.in_layers(self.layers) & batch.is_usable
+        if self.settings.baseline == "group_mean":
+            rewards = centred(rewards, batch.group_ids, here)
+        if self.settings.whiten_over == "tokens":
+            return rewards
+        return whitened(rewards, here, epsilon=self.settings.epsilon)
+
+    def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        if self.settings.whiten_over == "completions":
+            return advantages
+        here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
+        if self.settings.kl_weight > 0:
+            gaps = batch.signals["policy_logprobs"] - batch.signals["ref_logprobs"]
+            penalties = self.settings.kl_weight * gaps * batch.is_trained
+            advantages = advantages - to_go(penalties, batch.row_of_token)
+        return whitened(advantages, here, epsilon=self.settings.epsilon)

@@ -1,0 +1,50 @@
+"""Training on the tokens where the policy hesitates (arXiv 2506.01939)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import LearnerPlugin, Signal
+from mgrpo.config.base import StrictConfig
+
+
+class TopEntropySettings(StrictConfig):
+    """Keys of top_entropy_tokens."""
+
+    share: float = Field(default=0.2, gt=0, le=1)
+    """Of the step's trained tokens."""
+
+
+class TopEntropyTokens(LearnerPlugin):
+    """Gives the policy gradient to the tokens of highest entropy alone.
+
+    Few tokens decide where a line of reasoning goes, and these are the ones; the rest follow
+    (https://arxiv.org/abs/2506.01939). The denominators still count all tokens, and the KL term is
+    on all of them.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = TopEntropySettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
+
+    def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
+        if not here.any():
+            return advantages
+        entropies = batch.signals["entropies"]
+        threshold = quantile(entropies[here], 1 - self.settings.share)
+        batch.metrics["top_entropy/threshold"] = (threshold, 1.0)
+        return torch.where(entropies >= threshold, advantages, 0.0)
+
+
+def quantile(values: Tensor, level: float) -> float:
+    """Linear between the two nearest, like torch.quantile, which refuses 16 million values."""
+    ordered = values.sort().values
+    place = level * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))

@@ -1,0 +1,63 @@
+"""A KL penalty whose gradient stays right off policy (DeepSeek-V3.2, arXiv 2512.02556)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.losses import kl_penalty
+from learner.objective_tokens import ObjectiveTokens
+from learner.plugin import LearnerPlugin
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+FACTORS = "unbiased_kl"
+
+
+class UnbiasedKlSettings(StrictConfig):
+    """Keys of unbiased_kl."""
+
+    weight: PositiveFloat = 0.001
+    """Factor on the penalty, in place of objective.kl.weight."""
+
+
+class UnbiasedKl(LearnerPlugin):
+    """Adds ratio times k3, with the gradient through the ratio too.
+
+    Its expected gradient is that of KL(policy ‖ reference); k3 alone has that of the reverse
+    (https://arxiv.org/abs/2512.02556).
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = UnbiasedKlSettings
+    needs_reference: ClassVar[bool] = True
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        if config.max_kl_weight == 0:
+            return []
+        return [
+            ConfigProblem(
+                "(objective.kl.weight)",
+                f"{config.max_kl_weight:g}",
+                "would be a second KL penalty.",
+                "Set every kl weight to 0.",
+            )
+        ]
+
+    def token_columns(
+        self, batch: StepBatch, advantages: Tensor, token_weights: Tensor
+    ) -> dict[str, Tensor]:
+        return {FACTORS: self.settings.weight * token_weights}
+
+    def added_loss(self, tokens: ObjectiveTokens) -> Tensor | None:
+        if FACTORS not in tokens.columns:  # replayed corrections alone
+            return None
+        assert tokens.ref_logprobs is not None, "needs_reference loads it"
+        penalties = kl_penalty(tokens.policy_logprobs, tokens.ref_logprobs, estimator="k3")
+        return tokens.columns[FACTORS] * tokens.log_ratio.exp() * penalties
