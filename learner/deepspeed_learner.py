@@ -244,7 +244,10 @@ class DeepSpeedLearner:
         self.engine.save_checkpoint(
             directory,
             tag=STATE_TAG,
-            client_state={"policy_version": self.policy_version},
+            client_state={
+                "policy_version": self.policy_version,
+                "plugins": [plugin.state_dict() for plugin in self.plugins],
+            },
             save_latest=False,
         )
         dist.barrier()
@@ -267,6 +270,21 @@ class DeepSpeedLearner:
         if path is None:
             raise RunDirectoryError(f"The learner's state in {directory} is not whole.")
         self.policy_version = int(client_state["policy_version"])
+        self._load_plugins(client_state.get("plugins", []))
+
+    def _load_plugins(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on with what plug-ins remembered.
+
+        Raises:
+            RunDirectoryError: the checkpoint is of a recipe with other plug-ins.
+        """
+        if len(states) != len(self.plugins):
+            raise RunDirectoryError(
+                f"The learner's state is of a recipe with {len(states)} plug-ins of the learner, "
+                f"and this one has {len(self.plugins)}. Resume with the recipe that saved it."
+            )
+        for plugin, state in zip(self.plugins, states, strict=True):
+            plugin.load_state_dict(state)
 
     def close(self) -> None:
         """Free the engine and leave the group of ranks. A process can only meet them once."""

@@ -19,8 +19,9 @@
 Within a hook, plug-ins work in the order of the recipe. Each hook is called for the whole step
 (see `StepBatch` for [N] and [M]) and its result is used on the plug-in's own layers alone; the
 last two get one micro-batch (`ObjectiveTokens`) of all layers. Only one plug-in of a recipe may
-have `estimate_advantages`, and one `policy_objective`. Hooks must be pure: every rank calls them
-and must get the same numbers.
+have `estimate_advantages`, and one `policy_objective`. Every rank calls the hooks and must get the
+same numbers, so they are pure; only `measure`, which is called once per update, may change what a
+plug-in remembers, and that goes into checkpoints by `state_dict`.
 
 Set-level losses fit by row coefficients: compute them in `transform_advantages` or
 `token_columns`, where the whole step is visible, and make the objective linear in its rows. Groups
@@ -75,6 +76,14 @@ class LearnerPlugin(Plugin):
 
     def start(self, device: torch.device) -> None:
         """Load what is needed for working; called once, before the first step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs of a plug-in that remembers earlier steps: plain values and
+        tensors. The same on every rank."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`. Called after `start`."""
 
     def measure(self, batch: StepBatch) -> dict[str, Any]:
         """More signals by name: [N], [M], or a list of N tensors."""

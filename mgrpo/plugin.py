@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mgrpo.config.plugins import PluginConfig
 
 BUILTIN = {
+    "agro": "learner.plugins.agro:Agro",
     "cispo": "learner.plugins.cispo:Cispo",
     "clip_cov": "learner.plugins.clip_cov:ClipCov",
     "correction_bonus": "learner.plugins.correction_bonus:CorrectionBonus",
@@ -41,6 +42,7 @@ BUILTIN = {
     "entropy_bonus": "learner.plugins.entropy_bonus:EntropyBonus",
     "gmpo": "learner.plugins.gmpo:Gmpo",
     "gpg": "learner.plugins.gpg:Gpg",
+    "group_dro": "learner.plugins.group_dro:GroupDro",
     "gspo": "learner.plugins.gspo:Gspo",
     "guided_error_correction": "actors.plugins.guided_error_correction:GuidedErrorCorrection",
     "kl_cov": "learner.plugins.kl_cov:KlCov",

@@ -295,14 +295,17 @@ def resumed(ranks: Ranks, zero_stage: int) -> Any:
     """Two updates in a row, and the second once more by a learner that resumed after the first."""
     folder = str(ranks.folder / f"state-{ranks.num_ranks}-{zero_stage}")
     settings = {"zero_stage": zero_stage, "warmup_steps": 3}
-    first = ranks.learner(learner=settings)
+    # A plug-in that remembers earlier steps: what it knows must come back too.
+    grouping = {"use": "agro", "settings": {"warmup_steps": 0, "learning_rate": 0.01}}
+    sections = {"learner": settings, "plugins": [grouping]}
+    first = ranks.learner(**sections)
     first.update(random_completions(seed=1))
     first.save_state(folder)
     first.update(random_completions(seed=2))
     uninterrupted = weights_of(first)
     first.close()
 
-    second = ranks.learner(learner=settings)
+    second = ranks.learner(**sections)
     message = ""
     try:
         second.load_state(str(ranks.folder / "nowhere"))
@@ -313,6 +316,7 @@ def resumed(ranks: Ranks, zero_stage: int) -> Any:
     found = {
         "uninterrupted": uninterrupted,
         "resumed": weights_of(second),
+        "remembered": second.plugins[0].num_updates,
         "version": second.policy_version,
         "message": message,
     }

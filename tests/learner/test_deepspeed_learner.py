@@ -377,4 +377,5 @@ def test_a_resumed_learner_continues_the_same_numbers(results, num_ranks, scenar
     assert found["version"] == 2
     for name, tensor in found["uninterrupted"].items():
         assert torch.equal(found["resumed"][name], tensor), name
+    assert found["remembered"] == 2  # updates that its plug-in has seen
     assert "There is no learner state in" in found["message"]
