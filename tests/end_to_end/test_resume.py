@@ -16,7 +16,7 @@ import yaml
 from mgrpo.metrics import read_metrics
 from tests.end_to_end.test_training import REPOSITORY
 
-TIMES = ("seconds/", "wall_s", "weights/sync_s")
+NOT_COMPARED = ("seconds/", "wall_s", "weights/", "mismatch/")
 
 
 def command(recipe: Path, name: str) -> list[str]:
@@ -32,7 +32,9 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
         "steps": 4,
         "output": {**tree["output"], "runs_dir": str(tmp_path)},
         "checkpoints": {"every_steps": 0},
-        "objective": {"correction_buffer": {"per_step": 4}},
+        # An engine's log-probabilities depend, in the last digit, on what it happens to batch.
+        # Without importance weights they do not reach the gradient.
+        "objective": {"importance": {"mode": "off"}},
         "learner": {**tree["learner"], "warmup_steps": 3, "schedule": "linear"},
     }
     recipe.write_text(yaml.safe_dump({**tree, **settings}))
@@ -56,7 +58,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
     assert f"resuming from {checkpoint}" in said
     rows = [read_metrics(tmp_path / name) for name in ("whole", "cut")]
     for expected, found in zip(*rows, strict=True):
-        same = {name for name in expected if not name.startswith(TIMES)}
+        same = {name for name in expected if not name.startswith(NOT_COMPARED)}
         assert {name: found[name] for name in same} == {name: expected[name] for name in same}
     weights = [
         (tmp_path / name / "policy" / "model.safetensors").read_bytes() for name in ("whole", "cut")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -99,3 +100,12 @@ def test_a_correction_may_be_drawn_in_several_steps_but_once_in_each() -> None:
     assert names(kept.draw(3, 0)) == ["a"]
     assert kept.draw(3, 1) == []  # the step's second update
     assert names(kept.draw(4, 1)) == ["a"]
+
+
+def test_a_buffer_goes_on_where_another_stood() -> None:
+    kept = buffer(per_step=2)
+    kept.add([correction(name) for name in "abcde"])
+    other = buffer(per_step=2)
+    other.load_state_dict(json.loads(json.dumps(kept.state_dict())))
+    assert list(other.kept) == list(kept.kept)
+    assert names(other.draw(7, 0)) == names(kept.draw(7, 0))

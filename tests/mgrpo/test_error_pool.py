@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -176,3 +177,15 @@ def test_every_nth_step_corrects_as_far_as_there_is_anything() -> None:
     assert not any(errors.is_due(step, 2) for step in range(6))
     errors.add(problems(1), group(0, [1, 0]))
     assert [errors.is_due(step, 2) for step in range(6)] == [False, False, True] * 2
+
+
+def test_a_pool_goes_on_where_another_stood() -> None:
+    settings = ErrorPoolConfig(capacity=4, variance_threshold=0.1)
+    problem = Problem(problem_id="p0", question="?", answer="1", metadata={"unit": "cm"})
+    pool = ErrorPool(settings)
+    pool.add([problem], [attempt(0, 0, RIGHT), *(attempt(0, i, WRONG) for i in (1, 2, 3, 4))])
+    assert len(pool) == 4 and pool.is_due(0, 2)
+    other = ErrorPool(settings)
+    other.load_state_dict(json.loads(json.dumps(pool.state_dict())))
+    assert list(other.waiting) == list(pool.waiting) and other.is_draining
+    assert other.take(9, 2) == pool.take(9, 2)
