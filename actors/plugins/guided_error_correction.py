@@ -46,6 +46,7 @@ class CorrectionSettings(StrictConfig):
     missing_solution: Literal["inject_answer", "leave"] = "inject_answer"
     """What the third branch does for a problem without a reference solution."""
     interjection: str = "Stop, there is a mistake above."
+    """What the policy is told, on a line of its own behind its attempt."""
     answer_sentence: str = "Checking shows that the right answer is \\boxed{{answer}}."
     """Follows the interjection; {answer} stands for the right answer."""
 

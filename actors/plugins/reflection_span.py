@@ -19,6 +19,7 @@ class ReflectionSettings(StrictConfig):
     closing: str = "Corrected solution:"
     """What stands after it; not part of it."""
     span: str = "analysis"
+    """Name under which it is marked."""
     missing_marker: Literal["zero_reward", "keep"] = "zero_reward"
     """What becomes of a completion without the markers: its reward is 0 and its answer does not
     count as right, or it is left as it is, without the span."""

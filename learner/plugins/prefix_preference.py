@@ -37,6 +37,7 @@ class PreferenceSettings(StrictConfig):
     range_penalty: NonNegativeFloat = 1.0
     """Subtracted outside step_range. The paper's amount is unknown; this one is ours."""
     aggregate: Literal["mean", "sum"] = "mean"
+    """Of a completion's step scores. A sum pays for every further step, a mean does not."""
     credit: Literal["trajectory", "process"] = "trajectory"
     """trajectory: one reward per completion. process: each token gets the normalised rewards of
     its own and all later steps (GRPO with process supervision)."""
@@ -47,6 +48,7 @@ class PreferenceSettings(StrictConfig):
     ddof: Literal[0, 1] = 1
     """For credit: process."""
     epsilon: float = Field(default=1e-6, ge=0)
+    """Added to the standard deviation, for credit: process."""
 
 
 class PrefixPreference(LearnerPlugin):

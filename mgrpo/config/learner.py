@@ -26,6 +26,8 @@ class KlConfig(StrictConfig):
     weight: NonNegativeFloat = 0.0
     """Factor on the KL term; 0 loads no reference model."""
     estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Of the divergence, per token: k3 is GRPO's; k2's gradient is that of KL(policy, reference);
+    k1's expected gradient is 0."""
 
 
 class ImportanceConfig(StrictConfig):
