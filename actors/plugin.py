@@ -31,8 +31,9 @@ class RolloutTools(Protocol):
         num_samples: int,
         max_tokens: int,
         seed: int,
+        temperature: float | None = None,
     ) -> list[Sample]:
-        """Sample from the least busy engine of a layer, at the rollout's temperature."""
+        """Sample from the least busy engine of a layer; temperature None is the rollout's."""
         ...
 
     async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:

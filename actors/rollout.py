@@ -229,6 +229,7 @@ class Rollout:
         num_samples: int,
         max_tokens: int,
         seed: int,
+        temperature: float | None = None,
     ) -> list[Sample]:
         """Sample from the least busy engine of a layer; samples are stamped with its name."""
         engine = min(self.engines[layer], key=lambda engine: engine.num_inflight)
@@ -238,7 +239,7 @@ class Rollout:
                 prompt_token_ids,
                 num_samples=num_samples,
                 max_tokens=max_tokens,
-                temperature=self.temperature,
+                temperature=self.temperature if temperature is None else temperature,
                 seed=seed,
             )
         finally:

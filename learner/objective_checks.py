@@ -5,7 +5,7 @@ from __future__ import annotations
 from mgrpo.config import ObjectiveConfig, RunConfig
 from mgrpo.errors import ConfigProblem
 
-OWN_OBJECTIVES = ("cispo", "gmpo", "gspo", "kl_cov", "reinforce")
+OWN_OBJECTIVES = ("cispo", "dagrpo", "disco", "gmpo", "gspo", "kl_cov", "reinforce")
 """Our plug-ins with the hook `policy_objective`."""
 
 

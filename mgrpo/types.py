@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 RewardStatus = Literal["scored", "unparsable", "timeout", "error", "removed"]
 FinishReason = Literal["stop", "length", "aborted"]
+EXPERT = "expert"
+"""What `Completion.augmented_by` says of a solution of the data beside sampled completions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from learner.columns import StepBatch
+from learner.objective_checks import own_objective_problems
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin, Signal
 from learner.row_groups import usable_groups
@@ -68,7 +69,8 @@ class Disco(LearnerPlugin):
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        problems = []
+        inert = ("clip_low", "clip_high", "dual_clip")
+        problems = own_objective_problems("disco", layers, config, inert=inert)
         for number, layer in enumerate(config.layers, start=1):
             reason = layer_obstacle(number, layer, layers)
             if reason:

@@ -1,0 +1,117 @@
+"""Puts a worked solution beside attempts that all failed (https://arxiv.org/abs/2512.06337)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from actors.plugin import RolloutPlugin, RolloutTools
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+from mgrpo.types import EXPERT, Completion, Problem
+
+
+class AnchorSettings(StrictConfig):
+    """Keys of expert_anchor."""
+
+    max_pass_rate: float = Field(default=0.0, ge=0, lt=1)
+    """Groups with at most this share of right answers get a solution; 0: those without any."""
+    max_solution_tokens: PositiveInt = 256
+    """Longer solutions are left out."""
+    missing_solution: Literal["leave", "answer"] = "leave"
+    """For a problem without a worked solution: leave its group alone, or put the bare answer in."""
+    answer_sentence: str = "\\boxed{{answer}}"
+    """What is put in then; {answer} stands for the right answer."""
+
+
+class ExpertAnchor(RolloutPlugin):
+    """Adds one solution of the data to a group in which (nearly) everything was wrong.
+
+    The group then has something to be compared with. No token of it was sampled, so it needs an
+    objective without a ratio: dagrpo has one. It is checked like a completion, and left out where
+    the checks do not find it right. It counts in its group's statistics and not in metrics of the
+    rollout.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = AnchorSettings
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = []
+        if any(number < len(config.layers) for number in layers):
+            problems.append(
+                ConfigProblem(
+                    "(plug-in)",
+                    "expert_anchor",
+                    "works on a layer that another one corrects: solutions would be corrected as "
+                    "if the policy had written them.",
+                    f"Set layers: [{config.layers[-1].name}].",
+                )
+            )
+        if all(entry.use != "dagrpo" and ":" not in entry.use for entry in config.plugins):
+            problems.append(
+                ConfigProblem(
+                    "(plug-in)",
+                    "expert_anchor",
+                    "adds tokens that nothing sampled, and no plug-in of the recipe has an "
+                    "objective for them.",
+                    "Add dagrpo to plugins.",
+                )
+            )
+        if "{answer}" not in settings.answer_sentence:
+            problems.append(
+                ConfigProblem(
+                    "answer_sentence", repr(settings.answer_sentence), "must contain {answer}."
+                )
+            )
+        return problems
+
+    def extra_tokens(self) -> int:
+        return int(self.settings.max_solution_tokens)
+
+    async def after_sampling(
+        self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]
+    ) -> list[Completion]:
+        given = list(completions)
+        text = self.solution_of(problem)
+        if not text or not self.is_hard(completions):
+            return given
+        token_ids = [*tools.builder.encode(text), *tools.builder.end_of_turn_ids()]
+        if len(token_ids) > self.settings.max_solution_tokens:
+            return given
+        (reward,) = await tools.score(problem, [text])
+        if not reward.correct:
+            return given
+        expert = replace(
+            given[0],
+            completion_id=f"{given[0].completion_id}.expert",
+            token_ids=token_ids,
+            rollout_logprobs=[0.0] * len(token_ids),
+            sampled_mask=[False] * len(token_ids),
+            train_mask=None,
+            spans={},
+            finish_reason="stop",
+            text=text,
+            engine="",
+            augmented_by=EXPERT,
+            reward=reward,
+        )
+        return [*given, expert]
+
+    def solution_of(self, problem: Problem) -> str:
+        """What an expert would have written, or ""."""
+        if problem.solution or self.settings.missing_solution == "leave":
+            return problem.solution
+        return str(self.settings.answer_sentence).replace("{answer}", problem.answer)
+
+    def is_hard(self, completions: Sequence[Completion]) -> bool:
+        """True where enough of the usable completions are wrong."""
+        usable = [one for one in completions if one.reward is not None and one.reward.is_usable]
+        num_right = sum(one.is_correct for one in usable)
+        return bool(usable) and num_right <= self.settings.max_pass_rate * len(usable)

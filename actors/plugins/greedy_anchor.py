@@ -1,0 +1,65 @@
+"""Measures how likely the greedy answer is, for `desel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from pydantic import PositiveInt
+
+from actors.plugin import RolloutPlugin, RolloutTools
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+from mgrpo.types import Completion, Problem
+
+GREEDY_LOGPROB = "greedy_logprob_mean"
+
+
+class GreedyAnchorSettings(StrictConfig):
+    """Keys of greedy_anchor."""
+
+    max_tokens: PositiveInt = 1024
+    """Longest greedy answer, in tokens."""
+
+
+class GreedyAnchor(RolloutPlugin):
+    """Answers every prompt once more without chance, and writes the mean log-probability of that
+    answer's tokens into the metadata of the prompt's completions. The answer itself is not trained
+    and not compared."""
+
+    Settings: ClassVar[type[StrictConfig]] = GreedyAnchorSettings
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        if config.sampling.temperature == 1.0:
+            return []
+        return [
+            ConfigProblem(
+                "(plug-in)",
+                "greedy_anchor",
+                f"likelihoods at sampling.temperature {config.sampling.temperature:g} cannot be "
+                "compared with those of a greedy answer, which are at temperature 1.",
+                "Set sampling.temperature to 1, or use desel with anchor: max_likelihood.",
+            )
+        ]
+
+    async def after_sampling(
+        self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]
+    ) -> list[Completion]:
+        given = list(completions)
+        if not given:
+            return given
+        (anchor,) = await tools.generate(
+            layer,
+            given[0].prompt_token_ids,
+            num_samples=1,
+            max_tokens=self.settings.max_tokens,
+            seed=tools.seed,
+            temperature=0.0,
+        )
+        mean = sum(anchor.logprobs) / max(1, len(anchor.logprobs))
+        return [replace(one, metadata={**one.metadata, GREEDY_LOGPROB: mean}) for one in given]
