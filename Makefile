@@ -5,7 +5,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-methods test-gpu check fix bench study clean
+.PHONY: help setup quickstart test test-slow test-methods test-parity test-gpu check fix bench study clean
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -35,6 +35,12 @@ test-slow: ## run the few tests that are left out of `make test` for their lengt
 test-methods: ## train a few steps of every recipe under recipes/methods
 	@$(SETUP)
 	@$(PYTEST) tests/end_to_end/test_methods.py $(ARGS)
+
+test-parity: ## compare advantages, losses and gradients with TRL's own code, in .venv-trl
+	@$(SETUP)
+	@$(BIN)/python -c "from benchmarks.step_time import make_trl_environment as make; make()"
+	@.venv-trl/bin/pip install --quiet -r tests/parity/requirements.txt
+	@.venv-trl/bin/python -m pytest tests/parity $(ARGS)
 
 test-gpu: ## run the tests that need a CUDA device
 	@$(SETUP)
