@@ -1,0 +1,119 @@
+"""Weights and rejections against the gap between engines and learner."""
+
+import pytest
+import torch
+
+from learner.batch import build_batch
+from mgrpo.config import ObjectiveConfig
+from tests.learner.builders import long, plugin, run_config, solve_layer
+from tests.learner.exact import UNCORRECTED, floats
+
+OFF = ObjectiveConfig(**UNCORRECTED)
+GAPS = [0.9, -0.1]
+"""log w of the worked example, on the first completion."""
+
+
+def step(*, gaps=GAPS, sampled=None, kl_weight=0.0, **settings):
+    """A completion with these gaps, reward 1, and one without a gap, reward -1."""
+    first = long("q/1", 1.0, len(gaps), sampled_mask=sampled)
+    second = long("q/2", -1.0, 1)
+    solve = solve_layer(advantage="raw_reward", kl_weight=kl_weight)
+    return build_batch(
+        [first, second],
+        [solve],
+        OFF,
+        plugins=[plugin("mismatch_correction", **settings)],
+        signals={"policy_logprobs": floats(*(gap - 1 for gap in gaps), -1.0)},
+    )
+
+
+def weights(**settings):
+    """Those of the first completion, whose reward is 1."""
+    return step(**settings).all_rows[0].advantages
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"method": "truncate", "level": "token"}, [2, 0.904837]),
+        ({"method": "truncate", "level": "token", "cap": 9.0}, [2.459603, 0.904837]),
+        ({"method": "truncate", "level": "sequence"}, [2, 2]),
+        ({"method": "truncate", "level": "sequence", "cap": 9.0}, [2.225541, 2.225541]),
+        ({"method": "mask", "level": "token"}, [0, 0.904837]),
+        ({"method": "mask", "level": "sequence"}, [0, 0]),
+        ({"method": "mask", "level": "sequence", "cap": 3.0}, [2.225541, 2.225541]),
+    ],
+)
+def test_truncation_and_masking_by_token_and_by_completion(settings, expected):
+    assert weights(**settings) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_masked_completion_is_left_out_of_the_loss():
+    batch = step(method="mask", level="sequence")
+    assert [one.selected for one in batch.verdicts] == [False, True]
+    assert "disagree" in batch.verdicts[0].reason
+    assert batch.metrics["mismatch/rejected_fraction"] == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_trained"),
+    [
+        ({"reject_geometric": (0.999, 1.001)}, False),
+        ({"reject_geometric": (0.999, 1.4918)}, False),
+        ({"reject_geometric": (0.999, 1.4919)}, True),
+        # k3: 2.459603 - 1 - 0.9 and 0.904837 - 1 + 0.1, mean 0.282220
+        ({"reject_k3": 0.01}, False),
+        ({"reject_k3": 0.2822}, False),
+        ({"reject_k3": 0.2823}, True),
+    ],
+)
+def test_completions_that_are_too_far_off_are_rejected(settings, is_trained):
+    batch = step(method="none", **settings)
+    assert [one.selected for one in batch.verdicts] == [is_trained, True]
+    assert batch.all_rows[0].advantages == [1, 1]
+
+
+def test_weights_of_mean_1():
+    batch = step(normalise=True)
+    found = [value for row in batch.all_rows for value in row.advantages]
+    mean = (2 + 0.904837 + 1) / 3
+    assert found == pytest.approx([2 / mean, 0.904837 / mean, -1 / mean], abs=1e-6)
+
+
+def test_what_was_done_is_measured():
+    metrics = step().metrics
+    assert metrics["mismatch/weight_mean"] == pytest.approx((3.904837, 3.0), abs=1e-6)
+    assert metrics["mismatch/weight_clipped_fraction"] == (1.0, 3.0)
+    assert metrics["mismatch/k3"] == pytest.approx((0.564440, 3.0), abs=1e-6)
+
+
+def test_tokens_that_no_engine_sampled_keep_their_weight():
+    found = weights(gaps=[0.9, 5.0, -0.1], sampled=[True, False, True])
+    assert found == pytest.approx([2, 1, 0.904837], abs=1e-6)
+    found = weights(gaps=[0.9, 5.0, -0.1], sampled=[True, False, True], level="sequence", cap=9)
+    assert found == pytest.approx([2.225541, 1, 2.225541], abs=1e-6)
+
+
+def test_the_kl_term_is_not_weighed():
+    plain, weighed = step(method="none", reject_k3=9.0), step()
+    assert [row.token_weights for row in weighed.all_rows] == [
+        row.token_weights for row in plain.all_rows
+    ]
+
+
+def test_weights_stay_finite_however_far_the_gap():
+    found = weights(gaps=[500.0, -500.0], cap=1e300)
+    assert torch.isfinite(floats(*found)).all() and found[0] == pytest.approx(4.851652e8, rel=1e-6)
+
+
+def problems(objective, **settings):
+    config = run_config(layers=[solve_layer()], objective=objective)
+    part = plugin("mismatch_correction", 1, **settings)
+    return [one.path for one in type(part).problems(part.settings, frozenset({1}), config)]
+
+
+def test_the_gap_is_corrected_once_and_by_something():
+    assert problems({}) == ["(objective.importance.mode)"]
+    assert problems(UNCORRECTED) == []
+    assert problems(UNCORRECTED, method="none") == ["method"]
+    assert problems(UNCORRECTED, reject_geometric=(1.1, 1.2)) == ["reject_geometric"]
