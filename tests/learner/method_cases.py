@@ -64,6 +64,8 @@ def made_up_step(config: RunConfig, *, seed: int = 0) -> list[Completion]:
             token_ids=draw(length),
             rollout_logprobs=(-3 * torch.rand(length, generator=generator)).tolist(),
             spans={"steps": [(0, 1), (1, length)], "analysis": [(0, 2)]},
+            metadata={"greedy_logprob_mean": -1.0, "entities": ["a", "b"]},
+            text="a" if length % 2 else "a and b",
         )
 
     repairs = any(entry.use == "guided_error_correction" for entry in config.plugins)
