@@ -93,7 +93,8 @@ class EntityReward(LearnerPlugin):
             )
         here = batch.in_layers(self.layers) & batch.is_usable
         batch.metrics["entities/match_rate"] = (float(matches[here].sum()), float(here.sum()))
-        return shaped
+        # What other plug-ins added to the checks' rewards stays added.
+        return torch.where(batch.is_usable, shaped + (rewards - batch.rewards), rewards)
 
     def is_void(self, one: Completion) -> bool:
         """True where a reward is 0 whatever was named: format error, or out of tokens."""

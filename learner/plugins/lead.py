@@ -95,7 +95,8 @@ class Lead(LearnerPlugin):
             strength = 0.0 if is_gated else settings.length_strength
             factors = length_rewards(lengths, is_right, strength=strength)
             shaped[places] = torch.where(is_right, factors, shaped[places])
-        return shaped
+        # What other plug-ins added to the checks' rewards stays added.
+        return torch.where(batch.is_usable, shaped + (rewards - batch.rewards), rewards)
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         settings = self.settings

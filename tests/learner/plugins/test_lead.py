@@ -12,7 +12,7 @@ from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import ConfigError
 from mgrpo.plugin import load_plugins
 from mgrpo.types import Reward
-from tests.learner.builders import long, plugin, run_config, solve_layer
+from tests.learner.builders import long, plugin, run_config, solve_layer, with_status
 
 OBJECTIVE = ObjectiveConfig(advantage={"epsilon": 1e-6})
 
@@ -98,6 +98,22 @@ def test_what_has_no_answer_can_cost_nothing():
     unread = dataclasses.replace(long("q/5", 0.0, 7), reward=Reward(value=0.0, status="unparsable"))
     assert built([*worked_group(), unread]).shaped_rewards[4] == -1.0
     assert built([*worked_group(), unread], unanswered_reward=0.0).shaped_rewards[3:] == [-1, 0]
+
+
+def test_what_another_plugin_added_stays_added():
+    penalty = plugin("lead")
+    penalty.filter_rows = lambda batch: None
+    penalty.shape_rewards = lambda batch, rewards: rewards - 0.25
+    penalty.transform_advantages = lambda batch, advantages: advantages
+    parts = [penalty, plugin("lead")]
+    batch = build_batch(worked_group(), [solve_layer()], OBJECTIVE, plugins=parts)
+    expected = [value - 0.25 for value in built(worked_group()).shaped_rewards]
+    assert batch.shaped_rewards == pytest.approx(expected)
+
+
+def test_a_failed_check_keeps_its_reward():
+    five = [*worked_group(), with_status(long("q/5", 0.0, 7), "timeout")]
+    assert built(five).shaped_rewards[4] == 0.0
 
 
 def test_an_all_right_group_of_different_lengths_does_not_train():
