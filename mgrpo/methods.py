@@ -236,6 +236,7 @@ def hooks_of(kind: type[Plugin]) -> list[str]:
         if issubclass(kind, base)
         for name, value in vars(base).items()
         if inspect.isfunction(value) and not name.startswith("_") and kind.overrides(name, base)
+        if not name.endswith("state_dict")  # what a plug-in remembers is no step of learning
     ]
 
 
