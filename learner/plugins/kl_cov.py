@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
@@ -16,6 +18,9 @@ from learner.plugin import LearnerPlugin, Signal
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
+
+if TYPE_CHECKING:
+    from learner.batch import TrainingRow
 
 IS_HELD = "kl_cov"
 
@@ -35,7 +40,7 @@ class KlCov(LearnerPlugin):
     The objective is ratio times advantage, minus weight times |log-ratio| where advantage and
     log-probability vary together most (https://arxiv.org/abs/2505.22617). The ratio is 1 in the
     first update of a rollout and the penalty has no slope there, so it takes
-    objective.updates_per_rollout above 1. Covariances are taken once per step.
+    objective.updates_per_rollout above 1. Covariances are taken anew for each update.
     """
 
     Settings: ClassVar[type[StrictConfig]] = KlCovSettings
@@ -62,10 +67,23 @@ class KlCov(LearnerPlugin):
         self, batch: StepBatch, advantages: Tensor, token_weights: Tensor
     ) -> dict[str, Tensor]:
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
-        covariances = token_covariances(advantages, batch.signals["policy_logprobs"], here)
-        held = highest_share(covariances, here, share=self.settings.share)
+        held = self.held(advantages, batch.signals["policy_logprobs"], here)
         batch.metrics["kl_cov/held_fraction"] = (float(held.sum()), float(here.sum()))
         return {IS_HELD: held.to(advantages.dtype)}
+
+    def refresh_columns(
+        self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
+    ) -> dict[str, Tensor]:
+        """The tokens of highest covariance under the present weights."""
+        advantages = torch.tensor([a for row in rows for a in row.advantages], dtype=torch.float64)
+        here = torch.tensor(
+            [w != 0 and not row.is_replayed for row in rows for w in row.token_weights]
+        )
+        return {IS_HELD: self.held(advantages, policy_logprobs, here).double()}
+
+    def held(self, advantages: Tensor, logprobs: Tensor, mask: Tensor) -> Tensor:
+        covariances = token_covariances(advantages, logprobs, mask)
+        return highest_share(covariances, mask, share=self.settings.share)
 
     def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         objective = ratio_objective(tokens.policy_logprobs, tokens.old_logprobs, tokens.advantages)

@@ -199,6 +199,20 @@ def test_kl_cov_holds_the_tokens_of_highest_covariance_and_clips_nothing():
     assert gradient == pytest.approx([slope / 4 for slope in expected])
 
 
+def test_kl_cov_chooses_anew_for_each_update():
+    """Covariances 0.5, 0.5, 1.5 and -0.5; what is replayed or untrained is not chosen."""
+    rows = build_batch(
+        [long("q/1", 1.0, 2), long("q/2", -1.0, 2)], [solve_layer(advantage="raw_reward")], SETTINGS
+    ).all_rows
+    part = plugin("kl_cov", share=0.25)
+    now = floats(-1, -1, -3, -1)
+    assert part.refresh_columns(rows, now, now)["kl_cov"].tolist() == [0, 0, 1, 0]
+    replayed = [rows[0], dataclasses.replace(rows[1], is_replayed=True)]
+    assert part.refresh_columns(replayed, now, now)["kl_cov"][2:].tolist() == [0, 0]
+    masked = [rows[0], dataclasses.replace(rows[1], token_weights=[0.0, 0.25])]
+    assert part.refresh_columns(masked, now, now)["kl_cov"][2].item() == 0
+
+
 # --- what recipes cannot combine ---
 
 
