@@ -30,6 +30,7 @@ from mgrpo.checkpoints import (
 from mgrpo.config import RunConfig
 from mgrpo.config.load import save_recipe
 from mgrpo.correction_buffer import CorrectionBuffer
+from mgrpo.domain_sampler import DomainSampler
 from mgrpo.environment import write_environment
 from mgrpo.error_pool import ErrorPool
 from mgrpo.errors import LearnerError, MgrpoError, RunDirectoryError, RunInterrupted
@@ -53,7 +54,7 @@ class Run:
     config: RunConfig
     run_dir: Path
     system: System
-    sampler: ShufflingSampler
+    sampler: ShufflingSampler | DomainSampler
     log: MetricsLog
     progress: TrainProgress
     policy_version: int = 0
@@ -245,6 +246,8 @@ class Run:
         """Everything that is written down after a step."""
         sums.add_total("seconds/step", time.monotonic() - began)
         sums.merge(rollout_metrics(completions, len(self.config.layers)))
+        for domain, chance in self.sampler.observe(completions).items():
+            sums.add(f"sampler/{domain}", chance)
         values = {"policy_version": float(self.policy_version), **sums.means()}
         self.log.write(step, values)
         self.log.write_rollouts(
@@ -331,7 +334,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                 learner_state=None if resume_from is None else resume_from / LEARNER_DIR,
             ) as system:
                 system.rollout.on_progress = groups_progress(progress)
-                sampler = ShufflingSampler(len(system.problems), config.seed)
+                sampler = make_sampler(config, system.problems)
                 run = Run(config, run_dir, system, sampler, log, progress, system.policy_version)
                 if state is not None:
                     run.load_state_dict(state)
@@ -348,6 +351,15 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
             print(f"report: {report}")
     print_before_after(Console(), read_evaluations(run_dir))
     return 0
+
+
+def make_sampler(
+    config: RunConfig, problems: Sequence[Problem]
+) -> ShufflingSampler | DomainSampler:
+    """Which problems come next, as the recipe has it."""
+    if config.data.robust is None:
+        return ShufflingSampler(len(problems), config.seed)
+    return DomainSampler([one.domain for one in problems], config.data.robust, config.seed)
 
 
 def train_or_checkpoint(run: Run) -> None:

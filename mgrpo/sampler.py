@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from mgrpo.errors import DataError
+from mgrpo.types import Completion
 
 
 class ShufflingSampler:
@@ -40,6 +42,10 @@ class ShufflingSampler:
             self.position += len(some)
             taken += some
         return taken
+
+    def observe(self, completions: Sequence[Completion]) -> dict[str, float]:
+        """Nothing is learned from how problems went; every one stays as likely."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""

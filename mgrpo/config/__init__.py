@@ -9,6 +9,7 @@ from mgrpo.config.data import (
     JsonlSource,
     ReasoningGymSource,
     ReasoningGymTask,
+    RobustSamplingConfig,
 )
 from mgrpo.config.engines import DynamicSamplingConfig, EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig
@@ -56,6 +57,7 @@ __all__ = [
     "ReasoningGymTask",
     "RewardTerm",
     "RewardsConfig",
+    "RobustSamplingConfig",
     "RunConfig",
     "SamplingConfig",
     "WeightsConfig",

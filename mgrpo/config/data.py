@@ -71,6 +71,20 @@ DataSource = Annotated[
 ]
 
 
+class RobustSamplingConfig(StrictConfig):
+    """Draws more problems from the domains where the policy fails (after GDR-MDP,
+    arXiv 2210.12262; drawing data by it is our reconstruction)."""
+
+    radius: float = Field(default=0.2, ge=0, le=1)
+    """Share of the draws that moves from the best domains to the worst."""
+    floor: float = Field(default=0.02, ge=0, le=1)
+    """Least chance of a domain."""
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    """Of the running pass rates."""
+    hopeless_steps: PositiveInt = 50
+    """A domain that was never solved in so many steps is held back, until it is."""
+
+
 class DataConfig(StrictConfig):
     """The training problems and the held-out problems."""
 
@@ -81,3 +95,5 @@ class DataConfig(StrictConfig):
     """Longest layer-1 prompt, in tokens. Longer rows are left out and counted."""
     max_dropped_fraction: float = Field(default=0.05, ge=0, le=1)
     """The run does not start when more than this share of the rows cannot be used."""
+    robust: RobustSamplingConfig | None = None
+    """Null: every problem is as likely as every other."""
