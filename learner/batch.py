@@ -130,13 +130,14 @@ def build_batch(
             for place, one in zip(places, members, strict=True)
         ]
         layer_values = layer_advantages(members, number, layer, objective.advantage)
-        metrics |= layer_metrics(members, layer_values, number)
+        metrics |= layer_metrics(members, number)
         notes += layer_notes(members, layer_values, number, layer)
         advantages[places] = batch.rows(layer_values)
         weights[places] = batch.rows(token_weights(members, layer))
         for place, member in zip(places, members, strict=True):
             judged[place] = member
     advantages = estimated(batch, completions, plugins, advantages)
+    metrics |= magnitudes(judged, advantages)
     rows, verdicts = [], []
     token_rows = training_rows(batch, layers, objective, plugins, advantages, weights)
     for one, row in zip(judged, token_rows, strict=True):
@@ -382,7 +383,19 @@ def parent_reward_values(members: Sequence[Judged]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def layer_metrics(judged: Sequence[Judged], advantages: Sequence[float], number: int) -> Metrics:
+def magnitudes(judged: Sequence[Judged | None], advantages: Tensor) -> Metrics:
+    """How large the advantages of a layer are that train, as (sum, count)."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for one, value in zip(judged, advantages.tolist(), strict=True):
+        if one is not None:
+            found[one.completion.layer] += [abs(value)] if one.is_selected else []
+    return {
+        f"layer{number}/advantage_abs_mean": (sum(values), float(len(values)))
+        for number, values in found.items()
+    }
+
+
+def layer_metrics(judged: Sequence[Judged], number: int) -> Metrics:
     """How much signal the layer holds, as (sum, count)."""
     groups: dict[Hashable, list[Judged]] = defaultdict(list)
     for one in judged:
@@ -391,13 +404,9 @@ def layer_metrics(judged: Sequence[Judged], advantages: Sequence[float], number:
     spreads = [reward_values(group).std(correction=0) for group in groups.values()]
     num_equal = sum(float(spread) <= ZERO_STD_TOLERANCE for spread in spreads)
     num_selected = sum(one.is_selected for one in judged)
-    magnitude = sum(
-        abs(value) for one, value in zip(judged, advantages, strict=True) if one.is_selected
-    )
     return {
         f"layer{number}/zero_variance_fraction": (float(num_equal), float(len(groups))),
         f"layer{number}/selected_fraction": (float(num_selected), float(len(judged))),
-        f"layer{number}/advantage_abs_mean": (magnitude, float(num_selected)),
     }
 
 

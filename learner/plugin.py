@@ -70,6 +70,11 @@ class LearnerPlugin(Plugin):
     """Load the reference policy, so that `ObjectiveTokens.ref_logprobs` is there without a KL
     weight in the recipe."""
 
+    @classmethod
+    def exclusive_hooks(cls) -> list[str]:
+        hooks = ("estimate_advantages", "policy_objective")
+        return [hook for hook in hooks if cls.overrides(hook, LearnerPlugin)]
+
     def wanted_signals(self) -> frozenset[Signal]:
         """`requires`, or fewer where the settings make some of them unneeded."""
         return self.requires

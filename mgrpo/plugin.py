@@ -95,6 +95,11 @@ class Plugin:
         return []
 
     @classmethod
+    def exclusive_hooks(cls) -> list[str]:
+        """Hooks of this class that no other plug-in of a recipe may have too."""
+        return []
+
+    @classmethod
     def overrides(cls, hook: str, base: type[Plugin]) -> bool:
         """True where this class has a hook of its own."""
         return getattr(cls, hook, None) is not getattr(base, hook, None)
@@ -182,12 +187,24 @@ def load_plugins(config: RunConfig, kind: type[AnyPlugin]) -> list[AnyPlugin]:
     """
     problems: list[ConfigProblem] = []
     made: list[AnyPlugin] = []
+    holders: dict[str, str] = {}  # of hooks that only one plug-in may have
     for index, entry in enumerate(config.plugins):
         try:
             plugin = make_plugin(entry, config, f"plugins.{index}")
         except ConfigError as error:
             problems += error.problems
             continue
+        for hook in plugin.exclusive_hooks():
+            if hook in holders:
+                problems.append(
+                    ConfigProblem(
+                        f"plugins.{index}.use",
+                        entry.use,
+                        f"has {hook}, and so has {holders[hook]}: only one of a recipe may.",
+                        "Remove one of them.",
+                    )
+                )
+            holders[hook] = entry.use
         if isinstance(plugin, kind):
             made.append(plugin)
     if problems:

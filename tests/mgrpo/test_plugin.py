@@ -13,6 +13,7 @@ from actors.plugin import RolloutPlugin
 from learner.plugin import LearnerPlugin
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
+from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.plugin import BUILTIN, Plugin, find_plugin, load_plugins
 
@@ -203,3 +204,9 @@ def test_a_preference_needs_a_scorer_and_steps(tree, tmp_path: Path):
         tree, {"use": "step_spans"}, {"use": "prefix_preference", "settings": settings}
     )
     assert [one.path for one in found] == ["plugins.1.settings.step_range"]
+
+
+def test_two_plugins_cannot_both_estimate_the_advantages() -> None:
+    config = load_recipe("methods/rloo", ["plugins=[{use: rloo}, {use: gpg}, {use: reinforce}]"])
+    with pytest.raises(ConfigError, match=r"plugins\.1\.use = gpg: has estimate_advantages, and"):
+        load_plugins(config, Plugin)
