@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from mgrpo.metrics import read_metrics
 from tests.end_to_end.test_training import REPOSITORY
@@ -29,13 +31,14 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     settings = {
-        "steps": 4,
+        "steps": 6,
         "output": {**tree["output"], "runs_dir": str(tmp_path)},
-        "checkpoints": {"every_steps": 0},
+        # A signal in the middle of an update leaves the checkpoint of the step before.
+        "checkpoints": {"every_steps": 2, "keep": 1},
         # An engine's log-probabilities depend, in the last digit, on what it happens to batch.
         # Without importance weights they do not reach the gradient.
         "objective": {"importance": {"mode": "off"}},
-        "learner": {**tree["learner"], "warmup_steps": 3, "schedule": "linear"},
+        "learner": {**tree["learner"], "warmup_steps": 4, "schedule": "linear"},
     }
     recipe.write_text(yaml.safe_dump({**tree, **settings}))
     subprocess.run(command(recipe, "whole"), cwd=REPOSITORY, check=True, timeout=300)
@@ -50,7 +53,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
     assert cut.wait(timeout=120) == 143
     (checkpoint,) = (tmp_path / "cut" / "checkpoints").iterdir()
     num_done = int(checkpoint.name.removeprefix("step-"))
-    assert 2 <= num_done < 4
+    assert 2 <= num_done < 6
 
     said = subprocess.run(
         command(recipe, "cut"), cwd=REPOSITORY, check=True, timeout=300, capture_output=True
@@ -59,8 +62,12 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
     rows = [read_metrics(tmp_path / name) for name in ("whole", "cut")]
     for expected, found in zip(*rows, strict=True):
         same = {name for name in expected if not name.startswith(NOT_COMPARED)}
-        assert {name: found[name] for name in same} == {name: expected[name] for name in same}
+        # Sums of many float32 values may differ in the last digit from process to process.
+        assert {name: found[name] for name in same} == pytest.approx(
+            {name: expected[name] for name in same}, rel=1e-6, abs=1e-7
+        )
     weights = [
-        (tmp_path / name / "policy" / "model.safetensors").read_bytes() for name in ("whole", "cut")
+        load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("whole", "cut")
     ]
-    assert weights[0] == weights[1]
+    for name, expected in weights[0].items():
+        torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-6)
