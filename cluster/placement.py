@@ -1,4 +1,4 @@
-"""Who sits where: one placement group per engine and one for the learner.
+"""Takes the seats of a run: one placement group per engine and one for the learner.
 
 Engines come and go one by one, so each has a group of its own. A group that cannot be had is
 an error with demand and supply side by side, never a silent wait (verl#6663).
@@ -7,7 +7,6 @@ an error with demand and supply side by side, never a silent wait (verl#6663).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -15,58 +14,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.remote import RemoteActor
-from mgrpo.config import RunConfig
+from cluster.seats import Seat, total
 from mgrpo.errors import PlacementError
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """The resources of one engine, or of the learner: one bundle per process."""
-
-    name: str  # "layer1-engine-0", "learner"
-    bundles: tuple[dict[str, float], ...]
-    layers: tuple[int, ...] = ()  # which layers an engine serves; () for the learner
-
-    @property
-    def strategy(self) -> str:
-        return "STRICT_PACK" if len(self.bundles) == 1 else "PACK"
-
-
-def plan_seats(config: RunConfig, device: str) -> list[Seat]:
-    """Every engine and the learner of a recipe, before anything is taken.
-
-    Engines of one layer never share a seat with another layer's, unless engines.shared.
-    """
-    engine: dict[str, float] = {"CPU": config.engines.num_cpus}
-    rank: dict[str, float] = {"CPU": config.learner.num_cpus}
-    if device == "cuda":
-        engine["GPU"] = config.engines.tensor_parallel_size
-        rank["GPU"] = 1
-    seats = []
-    if config.engines.shared:
-        every_layer = tuple(range(1, len(config.layers) + 1))
-        seats += [
-            Seat(f"engine-{index}", (engine,), every_layer)
-            for index in range(config.engines.num_shared_engines)
-        ]
-    else:
-        seats += [
-            Seat(f"layer{number}-engine-{index}", (engine,), (number,))
-            for number, layer in enumerate(config.layers, start=1)
-            for index in range(layer.num_engines)
-        ]
-    seats.append(Seat("learner", tuple(dict(rank) for _ in range(config.learner.num_ranks))))
-    return seats
-
-
-def total(seats: list[Seat]) -> dict[str, float]:
-    """What all seats ask for together."""
-    demand: dict[str, float] = {}
-    for seat in seats:
-        for bundle in seat.bundles:
-            for resource, amount in bundle.items():
-                demand[resource] = demand.get(resource, 0) + amount
-    return demand
 
 
 class Placement:
@@ -80,7 +29,7 @@ class Placement:
         """Take every seat or none.
 
         Args:
-            seats: from `plan_seats`.
+            seats: from `cluster.seats.plan_seats`.
             deadline_s: longest wait for all of them together.
             can_grow: whether new nodes may appear; a local Ray cannot, so it fails at once.
 

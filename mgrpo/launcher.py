@@ -9,8 +9,9 @@ from pathlib import Path
 
 from actors.engine import EngineSettings, VllmEngine
 from actors.templates import PromptBuilder
-from cluster.placement import Placement, Seat
+from cluster.placement import Placement
 from cluster.remote import RemoteActor, wait_for
+from cluster.seats import Seat
 from cluster.weights import EngineClient, WeightBroadcaster
 from learner.rank import LearnerRank
 from mgrpo.config import RunConfig

@@ -16,9 +16,10 @@ from typing import Any
 from actors.plugin import RolloutPlugin
 from actors.rollout import Engine, RemoteEngine, Rollout
 from actors.templates import PromptBuilder
-from cluster.placement import Placement, Seat, detect_device, plan_seats, total
+from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import ray_runtime
+from cluster.seats import Seat, plan_seats, total
 from cluster.weights import WeightBroadcaster
 from mgrpo.config import RunConfig
 from mgrpo.data import usable_data

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from cluster.placement import Placement, plan_seats, total
+from cluster.placement import Placement
+from cluster.seats import plan_seats, total
 from cluster.runtime import LOOPBACK
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
