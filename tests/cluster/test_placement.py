@@ -9,8 +9,8 @@ import pytest
 import ray
 
 from cluster.placement import Placement
-from cluster.seats import plan_seats, total
 from cluster.runtime import LOOPBACK
+from cluster.seats import plan_seats, total
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import PlacementError
