@@ -39,7 +39,7 @@ from mgrpo.metrics import MetricsLog, MetricSums, read_evaluations, read_metrics
 from mgrpo.progress import TrainProgress, print_before_after
 from mgrpo.report import write_report
 from mgrpo.sampler import ShufflingSampler
-from mgrpo.signals import signals_as_errors
+from mgrpo.signals import StopSignals, signals_as_errors
 from mgrpo.step_orders import STEP_ORDERS
 from mgrpo.system import System, start_system
 from mgrpo.transitions import rollout_metrics
@@ -57,9 +57,11 @@ class Run:
     sampler: ShufflingSampler | DomainSampler
     log: MetricsLog
     progress: TrainProgress
+    signals: StopSignals
     policy_version: int = 0
     first_step: int = 0
     resume_state: dict[str, Any] = field(default_factory=dict)  # as of the last whole step
+    is_saving: bool = False  # a checkpoint is half written
 
     def __post_init__(self) -> None:
         objective = self.config.objective
@@ -134,6 +136,8 @@ class Run:
 
         `parents` are known to the update but do not train in it.
         """
+        # From here on the learner is ahead of the last whole step, until this one is whole.
+        self.signals.hold(self.config.checkpoints.on_signal_s)
         self.progress.phase("learner · update")
         began = time.monotonic()
         deadline_s = self.config.cluster.deadlines.update_s
@@ -201,6 +205,8 @@ class Run:
 
     def save_checkpoint(self, deadline_s: float | None = None) -> Path | None:
         """Write the last whole step down; None where the learner has gone beyond it since."""
+        self.signals.hold(self.config.checkpoints.on_signal_s)
+        self.is_saving = True
         deadlines = self.config.cluster.deadlines
         self.progress.phase("writing a checkpoint")
         folder = begin_checkpoint(self.run_dir, self.resume_state["num_steps"])
@@ -212,11 +218,14 @@ class Run:
             deadline_s=deadline_s or deadlines.update_s,
             setting="checkpoints.on_signal_s" if deadline_s else "cluster.deadlines.update_s",
         )
-        if not all(are_saved):
+        finished = None
+        if all(are_saved):
+            finished = finish_checkpoint(folder, self.resume_state)
+            keep_newest(self.run_dir, self.config.checkpoints.keep)
+        else:
             shutil.rmtree(folder)
-            return None
-        finished = finish_checkpoint(folder, self.resume_state)
-        keep_newest(self.run_dir, self.config.checkpoints.keep)
+        self.is_saving = False
+        self.signals.release()
         return finished
 
     def checkpoint_due(self, step: int) -> bool:
@@ -260,6 +269,7 @@ class Run:
             self.log.write_alarm(alarm.to_json())
             self.progress.warn(alarm.message)
         stop_if_asked(alarms)
+        self.signals.release()
 
     def evaluation_due(self, step: int) -> bool:
         every = self.config.evaluation.every_steps
@@ -306,8 +316,8 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     """Train a recipe into `run_dir`. Returns the process's exit code.
 
     Whatever ends the run, what was measured stays, engines and learner are stopped, and the
-    report is written. A signal also leaves a checkpoint of the last whole step, except while
-    an update is being made.
+    report is written. A signal also leaves a checkpoint of the last whole step; one that comes
+    after the learner has begun to change the policy waits for the end of that step.
 
     Args:
         resume_from: a checkpoint of the same run to go on from.
@@ -321,7 +331,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     title = f"{config.name} · {config.method} · {config.model.path}"
     try:
         with (
-            signals_as_errors(),
+            signals_as_errors() as signals,
             TrainProgress(
                 config.steps, title, len(config.layers), first_step=first_step
             ) as progress,
@@ -335,7 +345,16 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
             ) as system:
                 system.rollout.on_progress = groups_progress(progress)
                 sampler = make_sampler(config, system.problems)
-                run = Run(config, run_dir, system, sampler, log, progress, system.policy_version)
+                run = Run(
+                    config,
+                    run_dir,
+                    system,
+                    sampler,
+                    log,
+                    progress,
+                    signals,
+                    system.policy_version,
+                )
                 if state is not None:
                     run.load_state_dict(state)
                 train_or_checkpoint(run)
@@ -367,7 +386,12 @@ def train_or_checkpoint(run: Run) -> None:
     try:
         train(run)
     except RunInterrupted:
-        if run.resume_state["num_steps"] > 0:
+        if run.is_saving:
+            run.progress.warn(
+                "the checkpoint that was being written was not finished within "
+                f"checkpoints.on_signal_s ({run.config.checkpoints.on_signal_s:g} s)"
+            )
+        elif run.resume_state["num_steps"] > 0:
             try:
                 folder = run.save_checkpoint(run.config.checkpoints.on_signal_s)
             except MgrpoError as error:  # the signal is what ends the run, not this

@@ -38,7 +38,9 @@ class CheckpointConfig(StrictConfig):
     keep: PositiveInt = 2
     """How many of the newest are kept."""
     on_signal_s: PositiveFloat = 60.0
-    """Most seconds that a stopped run takes to write one; an update in progress is waited for."""
+    """Most seconds that a signal is held back for, so that a step whose update has begun becomes
+    whole, and most seconds that the checkpoint then takes to write. A cluster that kills what
+    does not stop should wait longer than both."""
 
 
 class OutputConfig(StrictConfig):
