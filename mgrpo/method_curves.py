@@ -1,0 +1,52 @@
+"""Recorded curves of methods: what `benchmarks.method_curves` measured, for the methods' pages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mgrpo.config import RunConfig
+
+METHOD_SECTIONS = ("layers", "sampling", "rewards", "plugins", "phases", "objective", "data")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One short run of one recipe."""
+
+    settings: list[str]  # that were laid over the recipe
+    digest: str  # of the recipe's method keys, as it was trained
+    reward: list[float | None]  # layer 1's mean reward by step; None: the step sampled none
+    grad_norm: list[float | None]  # by step; None: the step trained nothing
+    accuracy: list[float]  # of held-out first attempts, before and after
+    final_accuracy: list[float]  # of the chain's last turn, the same for a chain of one
+    step_s: float  # mean seconds of a step
+    seconds: float  # of the whole command
+    commit: str = "unknown"
+    cpu: str = "unknown"
+
+
+def read_curves(file: Path) -> dict[str, Curve]:
+    """By method; empty where nothing has been recorded."""
+    if not file.is_file():
+        return {}
+    return {name: Curve(**one) for name, one in json.loads(file.read_text("utf-8")).items()}
+
+
+def write_curves(file: Path, curves: Mapping[str, Curve]) -> None:
+    """Write all of them, a line each, so that a change of one is a change of one line."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{json.dumps(name)}: {json.dumps(asdict(curves[name]))}" for name in sorted(curves)]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def method_digest(config: RunConfig) -> str:
+    """A short fingerprint of the keys that make a method, of those that are not at their default.
+
+    Keys that a later version adds leave it as it is.
+    """
+    tree = config.model_dump(mode="json", exclude_defaults=True, include=set(METHOD_SECTIONS))
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
