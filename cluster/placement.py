@@ -14,7 +14,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.remote import RemoteActor
-from cluster.seats import Seat, total
+from cluster.seats import Seat, labels_text, packing_order, resource_text, total
 from mgrpo.errors import PlacementError
 
 
@@ -42,9 +42,12 @@ class Placement:
             raise PlacementError(describe_shortage(seats, "there is not enough in all"))
         groups: dict[str, PlacementGroup] = {}
         end = time.monotonic() + deadline_s
-        for seat in seats:
+        for seat in packing_order(seats):
             group = placement_group(
-                [dict(bundle) for bundle in seat.bundles], strategy=seat.strategy, name=seat.name
+                [dict(bundle) for bundle in seat.bundles],
+                strategy=seat.strategy,
+                name=seat.name,
+                bundle_label_selector=seat.label_selectors,
             )
             groups[seat.name] = group
             if not group.wait(timeout_seconds=max(0.1, end - time.monotonic())):
@@ -91,24 +94,20 @@ class Placement:
 def describe_shortage(seats: list[Seat], why: str) -> str:
     """Demand against supply, per seat and per node."""
     lines = [f"The cluster cannot place this run: {why}.", "Asked for:"]
-    for seat in seats:
-        lines.append(f"  {seat.name}: " + " + ".join(resource_text(b) for b in seat.bundles))
+    lines += [f"  {seat.name}: {seat}" for seat in seats]
     lines.append(f"  in all: {resource_text(total(seats))}")
     lines.append("The cluster has:")
     for node in ray.nodes():
         if node["Alive"]:
-            lines.append(f"  {node['NodeManagerAddress']}: {resource_text(node['Resources'])}")
+            labels = labels_text(node["Labels"])
+            has = resource_text(node["Resources"])
+            lines.append(f"  {node['NodeManagerAddress']}: {has}{labels}")
     lines.append(f"  free in all: {resource_text(ray.available_resources())}")
     lines.append(
         "Lower layers.*.num_engines, engines.tensor_parallel_size or learner.num_ranks, set "
         "engines.shared: true, or add nodes; cluster.deadlines.placement_s is how long to wait."
     )
     return "\n".join(lines)
-
-
-def resource_text(resources: dict[str, float]) -> str:
-    shown = [f"{resources[key]:g} {key}" for key in ("CPU", "GPU") if resources.get(key)]
-    return ", ".join(shown) or "nothing"
 
 
 def detect_device(configured: str) -> str:

@@ -5,22 +5,49 @@ Pure: no Ray, so that `mgrpo check` and the plan can use it anywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mgrpo.config import RunConfig
+from mgrpo.config.cluster import NodesConfig
+
+OWN_LABELS = ("ray.io/node-id",)
+"""Labels that Ray gives every node itself and that tell people nothing."""
+NODE_RESOURCE_PREFIXES = ("node:", "bundle_", "accelerator_type:")
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """The resources of one engine, or of the learner: one bundle per process."""
+    """The resources of one engine, or of the learner.
+
+    An engine is one bundle with all its GPUs, so the ranks of its tensor parallelism share a
+    node; the learner is one bundle per rank, packed on as few nodes as hold them.
+    """
 
     name: str  # "layer1-engine-0", "learner"
     bundles: tuple[dict[str, float], ...]
     layers: tuple[int, ...] = ()  # which layers an engine serves; () for the learner
+    labels: dict[str, str] = field(default_factory=dict)  # of the nodes that every bundle needs
 
     @property
     def strategy(self) -> str:
         return "STRICT_PACK" if len(self.bundles) == 1 else "PACK"
+
+    @property
+    def label_selectors(self) -> list[dict[str, str]] | None:
+        """One per bundle, as Ray's placement groups take them; None where any node will do."""
+        return [dict(self.labels) for _ in self.bundles] if self.labels else None
+
+    @property
+    def is_learner(self) -> bool:
+        return not self.layers
+
+    def __str__(self) -> str:
+        """What is asked for, in words: "4 x (1 CPU, 1 GPU) on nodes with role=learner"."""
+        counts = Counter(resource_text(bundle) for bundle in self.bundles)
+        bundles = [text if n == 1 else f"{n} x ({text})" for text, n in counts.items()]
+        return " + ".join(bundles) + labels_text(self.labels, " on nodes with ")
 
 
 def plan_seats(config: RunConfig, device: str) -> list[Seat]:
@@ -28,26 +55,48 @@ def plan_seats(config: RunConfig, device: str) -> list[Seat]:
 
     Engines of one layer never share a seat with another layer's, unless engines.shared.
     """
-    engine: dict[str, float] = {"CPU": config.engines.num_cpus}
-    rank: dict[str, float] = {"CPU": config.learner.num_cpus}
-    if device == "cuda":
-        engine["GPU"] = config.engines.tensor_parallel_size
-        rank["GPU"] = 1
+    on_gpu = device == "cuda"
+    engine_nodes, learner_nodes = config.cluster.engine_nodes, config.cluster.learner_nodes
+    gpus = config.engines.tensor_parallel_size if on_gpu else 0
+    engine = bundle_of(config.engines.num_cpus, gpus, engine_nodes)
+    rank = bundle_of(config.learner.num_cpus, int(on_gpu), learner_nodes)
     seats = []
     if config.engines.shared:
         every_layer = tuple(range(1, len(config.layers) + 1))
         seats += [
-            Seat(f"engine-{index}", (engine,), every_layer)
+            Seat(f"engine-{index}", (engine,), every_layer, engine_nodes.labels)
             for index in range(config.engines.num_shared_engines)
         ]
     else:
         seats += [
-            Seat(f"layer{number}-engine-{index}", (engine,), (number,))
+            Seat(f"layer{number}-engine-{index}", (engine,), (number,), engine_nodes.labels)
             for number, layer in enumerate(config.layers, start=1)
             for index in range(layer.num_engines)
         ]
-    seats.append(Seat("learner", tuple(dict(rank) for _ in range(config.learner.num_ranks))))
+    ranks = tuple(dict(rank) for _ in range(config.learner.num_ranks))
+    seats.append(Seat("learner", ranks, (), learner_nodes.labels))
     return seats
+
+
+def packing_order(seats: list[Seat]) -> list[Seat]:
+    """The order in which to take seats: what needs most of one node first.
+
+    Ray puts each group where most is free, so small engines taken first would leave every node
+    with too little for a wide one, although there is enough in all.
+    """
+    return sorted(seats, key=lambda seat: (-widest(seat), seat.name))
+
+
+def widest(seat: Seat) -> float:
+    """GPUs (CPUs, where there are none) that a seat would like to have on one node."""
+    resource = "GPU" if "GPU" in seat.bundles[0] else "CPU"
+    return sum(bundle[resource] for bundle in seat.bundles)
+
+
+def bundle_of(cpus: float, gpus: int, nodes: NodesConfig) -> dict[str, float]:
+    """What one process takes of its node."""
+    gpu = {"GPU": float(gpus)} if gpus else {}
+    return {"CPU": cpus, **gpu, **nodes.resources}
 
 
 def total(seats: list[Seat]) -> dict[str, float]:
@@ -58,3 +107,39 @@ def total(seats: list[Seat]) -> dict[str, float]:
             for resource, amount in bundle.items():
                 demand[resource] = demand.get(resource, 0) + amount
     return demand
+
+
+def has_labels(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Does a node with these labels satisfy a selector, by Ray's rules?
+
+    A value is a word, "!word", "in(a,b)" or "!in(a,b)"; a negated one is also satisfied by a
+    node without the label.
+    """
+    return all(is_wanted(value, labels.get(key)) for key, value in selector.items())
+
+
+def is_wanted(value: str, found: str | None) -> bool:
+    wants = not value.startswith("!")
+    value = value.removeprefix("!")
+    words = [value]
+    if value.startswith("in(") and value.endswith(")"):
+        words = [word.strip() for word in value[3:-1].split(",")]
+    return (found in words) is wants
+
+
+def resource_text(resources: Mapping[str, float]) -> str:
+    """ "4 CPU, 1 GPU": what is asked for or there, without Ray's bookkeeping."""
+    others = sorted(
+        key
+        for key in resources
+        if key not in ("CPU", "GPU", "memory", "object_store_memory")
+        and not key.startswith(NODE_RESOURCE_PREFIXES)
+    )
+    shown = [f"{resources[key]:g} {key}" for key in ("CPU", "GPU", *others) if resources.get(key)]
+    return ", ".join(shown) or "nothing"
+
+
+def labels_text(labels: Mapping[str, str], before: str = " with ") -> str:
+    """Labels as key=value, with words before; nothing where there are none."""
+    shown = [f"{key}={value}" for key, value in labels.items() if key not in OWN_LABELS]
+    return before + ", ".join(shown) if shown else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -41,6 +41,20 @@ class WeightsConfig(StrictConfig):
     """Size of each of NCCL's two packing buffers, in MiB."""
 
 
+LabelWanted = Annotated[str, Field(pattern=r"^!?(\w[\w.-]*|in\(\w[\w.-]*(, ?\w[\w.-]*)*\))$")]
+"""A node label's value as a selector: "rollout", "!spot", "in(a,b)", "!in(a,b)"."""
+
+
+class NodesConfig(StrictConfig):
+    """Which of a cluster's nodes something may sit on; empty: any."""
+
+    labels: dict[str, LabelWanted] = Field(default_factory=dict)
+    """Ray's node labels that are needed, such as {role: rollout}; a value may also be
+    "!spot", "in(a,b)" or "!in(a,b)"."""
+    resources: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Custom resources that each process takes besides CPU and GPU."""
+
+
 class ClusterConfig(StrictConfig):
     """Ray, and which device the models live on."""
 
@@ -49,6 +63,10 @@ class ClusterConfig(StrictConfig):
     machine. local: always the latter. Anything else: that cluster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where this machine, or the cluster, has GPUs."""
+    engine_nodes: NodesConfig = NodesConfig()
+    """Where the engines may sit."""
+    learner_nodes: NodesConfig = NodesConfig()
+    """Where the learner's ranks may sit."""
     env_prefixes: list[str] = Field(default=["NCCL_", "VLLM_", "HF_", "MGRPO_", "TORCH_"])
     """Environment variables with these prefixes travel to the actors; no others do."""
     deadlines: DeadlinesConfig = DeadlinesConfig()
