@@ -1,0 +1,168 @@
+"""The states of an engine, as a pure machine: no Ray, no clock of its own, no side effects.
+
+    HEALTHY ──silent─▶ SUSPECT ──silent─▶ DEAD ──▶ RESTARTING ──loaded─▶ STALE ──refit─▶ HEALTHY
+       ▲                  │                 │ restarts used up             ▲
+       └────answered──────┘                 ▼                   STARTING ──┘ (a new engine)
+                                          GONE
+
+Only a HEALTHY engine gets work. A SUSPECT one is left alone until it answers or is given up. A
+STALE one runs and holds the wrong weights: it just loaded the model from disk, or a broadcast
+went by without it. A complete, verified broadcast is the only way out of STALE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class EngineState(StrEnum):
+    """What an engine is good for at this moment."""
+
+    HEALTHY = "healthy"  # answers, and holds the learner's weights
+    SUSPECT = "suspect"  # has not answered for a while
+    DEAD = "dead"  # its process is gone, or was ended because it did not answer
+    STARTING = "starting"  # new: waits for a place, or loads its model
+    RESTARTING = "restarting"  # the same, after it died
+    STALE = "stale"  # runs, but with other weights than the learner's
+    GONE = "gone"  # given back, or died too often: it does not come again
+
+
+class EngineEvent(StrEnum):
+    """What can be noticed about an engine."""
+
+    ANSWERED = "answered"
+    SILENT = "silent"  # still no answer at the time given
+    DIED = "died"
+    RESTART = "restart"
+    LOADED = "loaded"
+    REFIT = "refit"  # took part in a complete, verified broadcast
+    PASSED_OVER = "passed over"  # weights changed, or may have, without a verified arrival
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much silence and how many restarts are put up with.
+
+    Example: an engine that died at 0 s, 100 s and 200 s has used up max_restarts = 3 of a window
+    of 3600 s; a fourth death before 3600 s is its last.
+    """
+
+    suspect_after_s: float
+    dead_after_s: float
+    max_restarts: int
+    restart_window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """One engine's state and what its next state depends on. All times in seconds of one clock."""
+
+    state: EngineState
+    since: float  # when the state began
+    last_answer: float  # when it last showed that it is alive
+    has_weights: bool = False  # the learner's current ones, verified
+    restarts: tuple[float, ...] = ()  # when; oldest first
+
+    @classmethod
+    def starting(cls, now: float) -> EngineHealth:
+        """An engine that was just asked for."""
+        return cls(EngineState.STARTING, now, now)
+
+    @property
+    def is_alive(self) -> bool:
+        """Has a process that runs its model, as far as is known."""
+        return self.state in (EngineState.HEALTHY, EngineState.SUSPECT, EngineState.STALE)
+
+    @property
+    def is_coming(self) -> bool:
+        """Waits for a place, or loads its model."""
+        return self.state in (EngineState.STARTING, EngineState.RESTARTING)
+
+    @property
+    def can_join_broadcast(self) -> bool:
+        """A suspect is left out: waiting for it would hold up all the others."""
+        return self.state in (EngineState.HEALTHY, EngineState.STALE)
+
+    def may_restart(self, now: float, patience: Patience) -> bool:
+        recent = [at for at in self.restarts if now - at < patience.restart_window_s]
+        return len(recent) < patience.max_restarts
+
+
+def after(health: EngineHealth, event: EngineEvent, now: float, patience: Patience) -> EngineHealth:
+    """The engine's health after an event. Events that say nothing new change nothing.
+
+    Args:
+        health: before.
+        event: what was noticed.
+        now: when.
+        patience: the bounds.
+    """
+    if health.state is EngineState.GONE:
+        return health
+    match event:
+        case EngineEvent.RELEASE:
+            return moved(health, EngineState.GONE, now, has_weights=False)
+        case EngineEvent.DIED:
+            return died(health, now)
+        case EngineEvent.ANSWERED:
+            return answered(health, now)
+        case EngineEvent.SILENT:
+            return silent(health, now, patience)
+        case EngineEvent.RESTART:
+            return restarted(health, now, patience)
+        case EngineEvent.LOADED if health.is_coming:
+            return replace(moved(health, EngineState.STALE, now), last_answer=now)
+        case EngineEvent.REFIT if health.is_alive:
+            fit = moved(health, EngineState.HEALTHY, now, has_weights=True)
+            return replace(fit, last_answer=now)
+        case EngineEvent.PASSED_OVER if health.state is EngineState.HEALTHY:
+            return moved(health, EngineState.STALE, now, has_weights=False)
+        case EngineEvent.PASSED_OVER:
+            return replace(health, has_weights=False)
+        case _:
+            return health
+
+
+def moved(
+    health: EngineHealth, state: EngineState, now: float, *, has_weights: bool | None = None
+) -> EngineHealth:
+    """In another state from now on; staying in the same one keeps its beginning."""
+    weights = health.has_weights if has_weights is None else has_weights
+    since = health.since if state is health.state else now
+    return replace(health, state=state, since=since, has_weights=weights)
+
+
+def died(health: EngineHealth, now: float) -> EngineHealth:
+    return moved(health, EngineState.DEAD, now, has_weights=False)
+
+
+def answered(health: EngineHealth, now: float) -> EngineHealth:
+    """A suspect that answers is what it was; an answer from the dead came too late."""
+    if not health.is_alive:
+        return health
+    heard = replace(health, last_answer=now)
+    if health.state is not EngineState.SUSPECT:
+        return heard
+    return moved(heard, EngineState.HEALTHY if health.has_weights else EngineState.STALE, now)
+
+
+def silent(health: EngineHealth, now: float, patience: Patience) -> EngineHealth:
+    """Suspect first, dead later, counted from the last answer."""
+    if not health.is_alive:
+        return health
+    silence_s = now - health.last_answer
+    if silence_s >= patience.dead_after_s:
+        return died(health, now)
+    if silence_s >= patience.suspect_after_s:
+        return moved(health, EngineState.SUSPECT, now)
+    return health
+
+
+def restarted(health: EngineHealth, now: float, patience: Patience) -> EngineHealth:
+    if health.state is not EngineState.DEAD:
+        return health
+    if not health.may_restart(now, patience):
+        return moved(health, EngineState.GONE, now)
+    return EngineHealth(EngineState.RESTARTING, now, now, restarts=(*health.restarts, now))
