@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from benchmarks.machine import REPOSITORY
 
 STOP_S = 60  # for a command that was asked to end; `mgrpo train` then takes its actors down
 TAIL_CHARACTERS = 3000
@@ -18,9 +21,16 @@ class CommandFailed(RuntimeError):
     """A command ended with an error or took too long."""
 
 
-def run_command(command: Sequence[str], *, log: Path, deadline_s: float) -> str:
-    """Run a command and return its standard output; both of its outputs are kept in `log`.
+def run_command(
+    command: Sequence[str],
+    *,
+    log: Path,
+    deadline_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command from the repository's root and return its standard output.
 
+    Both of its outputs are kept in `log`. `environment` is added to this process's.
     Whatever interrupts the wait (Ctrl-C, SIGTERM by way of `stop_on_sigterm`) ends the command
     first, and gives it time to end what it has started itself.
 
@@ -32,7 +42,13 @@ def run_command(command: Sequence[str], *, log: Path, deadline_s: float) -> str:
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output,
         log.open("w", encoding="utf-8") as said,
     ):
-        process = subprocess.Popen(command, stdout=output, stderr=said)
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **(environment or {})},
+            stdout=output,
+            stderr=said,
+        )
         try:
             failure = f"exit code {code}" if (code := process.wait(deadline_s)) else ""
         except subprocess.TimeoutExpired:

@@ -14,11 +14,8 @@ transformers, because its vLLM mode needs a GPU. TRL has a virtual environment o
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # when run as a file
 
+from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, machine
 from benchmarks.step_time_page import Round, Steps, as_json, describe
 from benchmarks.workload import PROFILES, Profile, write_workload
@@ -37,13 +35,13 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PAGE = REPOSITORY / "docs" / "benchmarks" / "step_time.md"
 NUM_WARM_UP = 2  # steps left out of each run
 DEADLINE_S = 1800
-STOP_S = 60  # for a process that was asked to end; ours then takes its actors down
+ALL_CORES = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
 PHASES = ("rollout", "update", "weights")
 
 
 def main() -> int:
     args = parse()
-    signal.signal(signal.SIGTERM, stop)  # as Ctrl-C does, so that no run is left behind
+    stop_on_sigterm()  # so that no run is left behind
     profile = PROFILES[args.profile]
     make_trl_environment()
     facts = {
@@ -91,12 +89,13 @@ def make_trl_environment() -> None:
     if done.is_file() and done.read_text(encoding="utf-8") == requirements.read_text("utf-8"):
         return
     print("installing TRL into .venv-trl, some minutes", file=sys.stderr)
-    run([sys.executable, "-m", "venv", "--clear", str(TRL_ENVIRONMENT)])
+    log = Path(tempfile.gettempdir()) / "mgrpo-install-trl.log"
+    run([sys.executable, "-m", "venv", "--clear", str(TRL_ENVIRONMENT)], log)
     install = [str(TRL_ENVIRONMENT / "bin" / "pip"), "install", "--quiet", "-r", str(requirements)]
     try:  # where pip is configured with an index that has torch's CPU builds, that one is right
-        run(install)
-    except RunFailed:
-        run([*install, "--extra-index-url", TORCH_CPU_INDEX])
+        run(install, log)
+    except CommandFailed:
+        run([*install, "--extra-index-url", TORCH_CPU_INDEX], log)
     done.write_text(requirements.read_text(encoding="utf-8"), encoding="utf-8")
 
 
@@ -108,7 +107,7 @@ def run_ours(folder: Path, profile: Profile) -> Steps:
     """
     load = os.getloadavg()[0]
     command = ["train", str(folder / "recipe.yaml"), "--run", "ours", "--overwrite"]
-    run([sys.executable, "-m", "mgrpo", *command])
+    run([sys.executable, "-m", "mgrpo", *command], folder / "ours.log")
     rows = read_metrics(folder / "runs" / "ours")
     steady = rows[NUM_WARM_UP:]
     before = rows[NUM_WARM_UP - 1 : -1]
@@ -126,7 +125,8 @@ def run_trl(folder: Path, profile: Profile, steps: int) -> tuple[Steps, dict[str
     output = folder / "trl.jsonl"
     script = str(REPOSITORY / "benchmarks" / "trl_baseline.py")
     python = str(TRL_ENVIRONMENT / "bin" / "python")
-    run([python, script, str(folder), "--steps", str(steps), "--output", str(output)])
+    command = [python, script, str(folder), "--steps", str(steps), "--output", str(output)]
+    run(command, folder / "trl.log")
     settings, *rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     steady = [row for row in rows if row["step"] >= NUM_WARM_UP]
     check_tokens([row["completion_tokens"] for row in steady], profile)
@@ -149,41 +149,13 @@ def tell(number: int, system: str, steps: Steps) -> None:
     print(f"round {number} {system}: {seconds} s a step", file=sys.stderr, flush=True)
 
 
-def stop(number: int, _frame: object) -> None:
-    sys.exit(128 + number)
-
-
-class RunFailed(SystemExit):
-    """A command failed or took too long; the message holds the end of its output."""
-
-
-def run(command: list[str]) -> None:
-    """Run a command with every core to itself. Raises RunFailed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output
-        )
-        try:
-            failure = f"exit code {code}" if (code := process.wait(DEADLINE_S)) else ""
-        except subprocess.TimeoutExpired:
-            failure = f"not done after {DEADLINE_S} s"
-        finally:
-            end(process)
-        if failure:
-            output.seek(0)
-            raise RunFailed(f"{' '.join(command)} failed, {failure}:\n{output.read()[-6000:]}")
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end, then make it: killed at once, ours would leave its actors behind."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_S)
-        process.kill()
-        process.wait()
+def run(command: list[str], log: Path) -> None:
+    """Run a command with every core to itself. Raises CommandFailed."""
+    run_command(command, log=log, deadline_s=DEADLINE_S, environment=ALL_CORES)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except CommandFailed as failure:
+        sys.exit(str(failure))
