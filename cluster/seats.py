@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mgrpo.config import RunConfig
 from mgrpo.config.cluster import NodesConfig
+from mgrpo.config.engines import EngineRange
 
 OWN_LABELS = ("ray.io/node-id",)
 """Labels that Ray gives every node itself and that tell people nothing."""
@@ -50,31 +51,51 @@ class Seat:
         return " + ".join(bundles) + labels_text(self.labels, " on nodes with ")
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Engines that do the same work: those of one layer, or one pool that serves every layer."""
+
+    name: str  # "layer1", or "shared"
+    layers: tuple[int, ...]
+    count: EngineRange
+
+    def seat_name(self, index: int) -> str:
+        return f"engine-{index}" if self.name == "shared" else f"{self.name}-engine-{index}"
+
+
+def pools_of(config: RunConfig) -> list[Pool]:
+    """The recipe's pools of engines, layer 1's first."""
+    if config.engines.shared:
+        every_layer = tuple(range(1, len(config.layers) + 1))
+        return [Pool("shared", every_layer, config.engines.num_shared_engines)]
+    return [
+        Pool(f"layer{number}", (number,), layer.num_engines)
+        for number, layer in enumerate(config.layers, start=1)
+    ]
+
+
+def engine_seat(config: RunConfig, device: str, pool: Pool, index: int) -> Seat:
+    """The seat of a pool's engine; `index` may go beyond those that a run begins with."""
+    nodes = config.cluster.engine_nodes
+    gpus = config.engines.tensor_parallel_size if device == "cuda" else 0
+    bundle = bundle_of(config.engines.num_cpus, gpus, nodes)
+    return Seat(pool.seat_name(index), (bundle,), pool.layers, nodes.labels)
+
+
 def plan_seats(config: RunConfig, device: str) -> list[Seat]:
-    """Every engine and the learner of a recipe, before anything is taken.
+    """Every engine that a recipe begins with and the learner, before anything is taken.
 
     Engines of one layer never share a seat with another layer's, unless engines.shared.
     """
-    on_gpu = device == "cuda"
-    engine_nodes, learner_nodes = config.cluster.engine_nodes, config.cluster.learner_nodes
-    gpus = config.engines.tensor_parallel_size if on_gpu else 0
-    engine = bundle_of(config.engines.num_cpus, gpus, engine_nodes)
-    rank = bundle_of(config.learner.num_cpus, int(on_gpu), learner_nodes)
-    seats = []
-    if config.engines.shared:
-        every_layer = tuple(range(1, len(config.layers) + 1))
-        seats += [
-            Seat(f"engine-{index}", (engine,), every_layer, engine_nodes.labels)
-            for index in range(config.engines.num_shared_engines)
-        ]
-    else:
-        seats += [
-            Seat(f"layer{number}-engine-{index}", (engine,), (number,), engine_nodes.labels)
-            for number, layer in enumerate(config.layers, start=1)
-            for index in range(layer.num_engines)
-        ]
+    seats = [
+        engine_seat(config, device, pool, index)
+        for pool in pools_of(config)
+        for index in range(pool.count.min)
+    ]
+    nodes = config.cluster.learner_nodes
+    rank = bundle_of(config.learner.num_cpus, int(device == "cuda"), nodes)
     ranks = tuple(dict(rank) for _ in range(config.learner.num_ranks))
-    seats.append(Seat("learner", ranks, (), learner_nodes.labels))
+    seats.append(Seat("learner", ranks, (), nodes.labels))
     return seats
 
 

@@ -21,7 +21,7 @@ def batch_lines(config: RunConfig) -> list[CheckLine]:
         if depth > 0 and layer.parents in ("wrong_first", "uniform_k", "best"):
             num_prompts = config.prompts_per_step * layer.num_parents
         completions = num_prompts * layer.group_size
-        engines = num_engines(config) if config.engines.shared else layer.num_engines
+        engines = num_engines(config) if config.engines.shared else layer.num_engines.min
         at_most = "" if depth == 0 else "up to "
         lines.append(
             CheckLine(
@@ -38,9 +38,10 @@ def batch_lines(config: RunConfig) -> list[CheckLine]:
 
 
 def num_engines(config: RunConfig) -> int:
+    """That the run begins with; elastic pools may grow beyond."""
     if config.engines.shared:
-        return config.engines.num_shared_engines
-    return sum(layer.num_engines for layer in config.layers)
+        return config.engines.num_shared_engines.min
+    return sum(layer.num_engines.min for layer in config.layers)
 
 
 def gpus_wanted(config: RunConfig) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import RelationError, StrictConfig
+from mgrpo.errors import ConfigProblem
 
 
 class DeadlinesConfig(StrictConfig):
@@ -17,8 +18,11 @@ class DeadlinesConfig(StrictConfig):
     engine_start_s: PositiveFloat = 600
     """Until an engine has loaded its model."""
     learner_start_s: PositiveFloat = 600
+    engine_return_s: PositiveFloat = 1800
+    """Until a layer that lost its last engine has one again: a place, a model, the weights."""
     generate_s: PositiveFloat = 600
-    """One group's completions."""
+    """One group's completions. An engine that takes longer is ended and started again, and the
+    request goes to another one."""
     update_s: PositiveFloat = 1800
     """One update by the learner."""
     weight_sync_s: PositiveFloat = 300
@@ -55,6 +59,53 @@ class NodesConfig(StrictConfig):
     """Custom resources that each process takes besides CPU and GPU."""
 
 
+class HealthConfig(StrictConfig):
+    """When an engine counts as lost, and how often it is started again."""
+
+    heartbeat_s: PositiveFloat = 5
+    """Seconds between two looks at every engine."""
+    suspect_after_s: PositiveFloat = 30
+    """Seconds without an answer after which an engine gets no new work."""
+    dead_after_s: PositiveFloat = 120
+    """Seconds without an answer after which an engine is ended and started again."""
+    max_restarts: NonNegativeInt = 5
+    """Restarts of one engine within restart_window_s; one more death and it is given up. 0: a
+    lost engine does not come back."""
+    restart_window_s: PositiveFloat = 3600
+    max_resends: NonNegativeInt = 3
+    """How often a request is sent again because its engine was lost. One that ends every engine
+    that takes it would end them all without this bound."""
+    max_broadcasts: PositiveInt = 3
+    """Broadcasts of the same weights at most, where engines are lost in the middle of one."""
+
+    @model_validator(mode="after")
+    def check_order(self) -> HealthConfig:
+        if self.dead_after_s <= self.suspect_after_s:
+            reason = f"must be above suspect_after_s, which is {self.suspect_after_s:g}."
+            raise RelationError([ConfigProblem("dead_after_s", f"{self.dead_after_s:g}", reason)])
+        return self
+
+
+class ElasticConfig(StrictConfig):
+    """When a pool of engines whose count is a range grows and shrinks.
+
+    Decided after each step, from how much of it each pool and the learner were busy.
+    """
+
+    grow_above: float = Field(default=0.5, gt=0, le=1)
+    """A pool grows when its engines were busy for more than this share of the step, on average,
+    and nothing else was busy for a larger one."""
+    grow_min_inflight: PositiveFloat = 8
+    """And when its engines, while busy, worked on at least this many completions at a time: with
+    fewer, one more engine would have little to do."""
+    grow_after_steps: PositiveInt = 2
+    """Steps in a row that call for one more engine before one is asked for."""
+    shrink_below: float = Field(default=0.15, ge=0, lt=1)
+    """A pool shrinks when its engines were busy for less than this share of the step."""
+    shrink_after_steps: PositiveInt = 5
+    """Steps in a row before an engine and its place are given back."""
+
+
 class ClusterConfig(StrictConfig):
     """Ray, and which device the models live on."""
 
@@ -70,3 +121,5 @@ class ClusterConfig(StrictConfig):
     env_prefixes: list[str] = Field(default=["NCCL_", "VLLM_", "HF_", "MGRPO_", "TORCH_"])
     """Environment variables with these prefixes travel to the actors; no others do."""
     deadlines: DeadlinesConfig = DeadlinesConfig()
+    health: HealthConfig = HealthConfig()
+    elastic: ElasticConfig = ElasticConfig()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_serializer, model_validator
 
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import RelationError, StrictConfig
+from mgrpo.errors import ConfigProblem
 
 
 class DynamicSamplingConfig(StrictConfig):
@@ -32,13 +33,47 @@ class SamplingConfig(StrictConfig):
     """Null: every problem drawn is trained on."""
 
 
+class EngineRange(StrictConfig):
+    """How many engines there may be. Written as one number where the count is fixed."""
+
+    min: PositiveInt
+    """Engines that a run begins with, and keeps."""
+    max: PositiveInt
+    """Engines that it may grow to while its pool is the bottleneck (see cluster.elastic)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_number(cls, value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return {"min": value, "max": value} if is_number else value
+
+    @model_validator(mode="after")
+    def check_order(self) -> EngineRange:
+        if self.max < self.min:
+            reason = f"must not be below min, which is {self.min}."
+            raise RelationError([ConfigProblem("max", str(self.max), reason)])
+        return self
+
+    @model_serializer
+    def to_plain(self) -> int | dict[str, int]:
+        return {"min": self.min, "max": self.max} if self.is_elastic else self.min
+
+    @property
+    def is_elastic(self) -> bool:
+        return self.max > self.min
+
+
+ONE_ENGINE = EngineRange(min=1, max=1)
+
+
 class EnginesConfig(StrictConfig):
     """The vLLM engines."""
 
     shared: bool = False
     """True: one pool of engines serves every layer. False: each layer has its own."""
-    num_shared_engines: PositiveInt = 1
-    """Engines in the pool when `shared` is true."""
+    num_shared_engines: EngineRange = ONE_ENGINE
+    """Engines in the pool when `shared` is true: a number, or {min: 1, max: 4} for a pool that
+    grows while it is the bottleneck and shrinks when it is idle."""
     tensor_parallel_size: PositiveInt = 1
     """GPUs per engine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

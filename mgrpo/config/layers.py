@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
+from mgrpo.config.engines import ONE_ENGINE, EngineRange
 from mgrpo.errors import ConfigProblem
 
 Parents = Literal["all", "wrong_only", "wrong_first", "uniform_k", "best"]
@@ -108,8 +109,9 @@ class LayerConfig(StrictConfig):
     aggregation: Aggregation = "seq_mean"
     """How token losses become one number: seq_mean (GRPO), token_mean (DAPO), fixed_length
     (Dr. GRPO; divides by max_completion_tokens)."""
-    num_engines: PositiveInt = 1
-    """vLLM engines that serve this layer (unless engines.shared)."""
+    num_engines: EngineRange = ONE_ENGINE
+    """vLLM engines that serve this layer (unless engines.shared): a number, or {min: 1, max: 4}
+    for as many as the layer has work for."""
     system_prompt: str | None = None
     """None takes the layer's default; "" leaves the system turn out."""
     user_template: str | None = None

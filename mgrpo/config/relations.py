@@ -88,7 +88,7 @@ def order_problems(config: RunConfig) -> list[ConfigProblem]:
         ]
     if order == "alternate_steps" and num_layers < 2:
         return [ConfigProblem("objective.update_order", order, "needs at least 2 layers.")]
-    problems = []
+    problems = preference_problems(config)
     if order == "pooled_errors" and config.layers[1].all_fail != "use_any":
         problems.append(
             ConfigProblem(
@@ -107,7 +107,7 @@ def order_problems(config: RunConfig) -> list[ConfigProblem]:
                 "Use update_order: sequential, or rollout_policy: auto.",
             )
         )
-    if config.sampling.dynamic is not None and order != "joint":
+    if config.sampling.dynamic is not None and order not in ("joint", "preference_phases"):
         problems.append(
             ConfigProblem(
                 "sampling.dynamic", "(given)", f"does not work with update_order: {order}."
@@ -120,6 +120,32 @@ def order_problems(config: RunConfig) -> list[ConfigProblem]:
             )
         )
     return problems
+
+
+def preference_problems(config: RunConfig) -> list[ConfigProblem]:
+    """Steps on pairs that nothing makes, or that no plug-in can train on."""
+    objective = config.objective
+    if objective.train_on == "rollouts":
+        return []
+    if objective.update_order != "preference_phases":
+        return [
+            ConfigProblem(
+                "objective.train_on",
+                objective.train_on,
+                f"with update_order: {objective.update_order} no pairs are made.",
+                "Use update_order: preference_phases.",
+            )
+        ]
+    if any(entry.use == "dpo" or ":" in entry.use for entry in config.plugins):
+        return []
+    return [
+        ConfigProblem(
+            "objective.train_on",
+            objective.train_on,
+            "no plug-in of the recipe trains on pairs.",
+            "Add dpo to plugins.",
+        )
+    ]
 
 
 def first_layer_problems(layer: LayerConfig) -> list[ConfigProblem]:
@@ -290,11 +316,11 @@ def layer_warnings(layer: LayerConfig, path: str) -> list[str]:
 
 def engine_warnings(config: RunConfig) -> list[str]:
     if not config.engines.shared:
-        if config.engines.num_shared_engines > 1:
+        if config.engines.num_shared_engines.max > 1:
             return ["engines.num_shared_engines has no effect with engines.shared: false."]
         return []
     return [
         f"layers.{depth}.num_engines has no effect with engines.shared: true."
         for depth, layer in enumerate(config.layers)
-        if layer.num_engines > 1
+        if layer.num_engines.max > 1
     ]
