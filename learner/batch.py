@@ -1,6 +1,7 @@
 """From scored completions to training rows: advantages, selection, and the loss's denominators.
 
-Pure and deterministic, without a model. The whole loss of a step is
+Pure and deterministic; without a model, unless a plug-in reads the policy. The whole loss of a
+step is
 
     sum over rows of  token_weight * sum over the row's tokens of  token_loss
 
@@ -15,6 +16,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -32,6 +34,9 @@ from learner.selection import Judged, group_of, select_layer
 from mgrpo.config import AdvantageConfig, LayerConfig, ObjectiveConfig
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Verdict
+
+if TYPE_CHECKING:
+    from learner.policy_reader import PolicyReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,7 @@ def build_batch(
     plugins: Sequence[LearnerPlugin] = (),
     signals: Mapping[str, Tensor] | None = None,
     step: int = 0,
+    policy: PolicyReader | None = None,
 ) -> TrainingBatch:
     """Turn one step's scored completions into weighted training rows.
 
@@ -101,6 +107,7 @@ def build_batch(
         plugins: called in this order within each hook (see `learner.plugin`).
         signals: what the plug-ins require, by name.
         step: for plug-ins whose settings follow a schedule.
+        policy: what plug-ins may read the policy with; None: their readings stand in `signals`.
 
     Raises:
         LearnerError: a completion is unscored, inconsistent, given twice, or of an unknown layer.
@@ -114,6 +121,9 @@ def build_batch(
     for plugin in plugins:
         batch.signals |= plugin.measure(batch)
     untrained = filtered(batch, plugins)
+    if policy is not None:
+        for plugin in plugins:
+            batch.signals |= plugin.read_policy(batch, policy)
     completions = shaped(batch, plugins)
     parents = {one.completion_id: one for one in (*context, *completions)}
     metrics: Metrics = {}

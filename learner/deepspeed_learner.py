@@ -125,6 +125,7 @@ class DeepSpeedLearner:
                 finite; the weights are then as before.
         """
         config = self.config.at_step(step)
+        self._trainer.follow(config)
         batch = build_batch(
             completions,
             config.layers,
@@ -133,6 +134,7 @@ class DeepSpeedLearner:
             plugins=self.plugins,
             signals=self._measure(completions, context, config),
             step=step,
+            policy=self._trainer.reader,
         )
         if self.rank == 0:
             for note in batch.notes:
@@ -141,6 +143,7 @@ class DeepSpeedLearner:
         metrics = {
             **batch.metrics,
             **self._trainer.train(rows, self.policy_version, config),
+            **self._trainer.reader.costs(),
         }
         self.policy_version += 1
         if self.rank != 0:

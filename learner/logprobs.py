@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learner.prefix_tree import PrefixTree
+from learner.token_states import Visit, chunk_logits, visit_chunks
 from mgrpo.errors import ModelError
 
 
@@ -37,10 +38,26 @@ class LogprobHead(nn.Module):
         target_ids: Tensor | None = None,
         temperature: float = 1.0,
         chunk_tokens: int = 1024,
+        visit: Visit | None = None,
     ) -> Any:
-        """Logits [..., V] without `target_ids`; with them ([N]) see `token_logprobs`."""
+        """Logits [..., V] without `target_ids`; with them ([N]) see `token_logprobs`.
+
+        With `visit` nothing is worked out: the visitor is shown the tokens, and two empty
+        tensors are returned.
+        """
         if target_ids is None:
             return functional.linear(hidden, self.weight, self.bias)
+        if visit is not None:
+            visit_chunks(
+                visit,
+                hidden,
+                self.weight,
+                self.bias,
+                target_ids,
+                temperature=temperature,
+                chunk_tokens=chunk_tokens,
+            )
+            return hidden.new_zeros(0), hidden.new_zeros(0)
         return token_logprobs(
             hidden,
             self.weight,
@@ -66,6 +83,12 @@ class PolicyModel(nn.Module):
         self.causal_lm = causal_lm
         self.merges_prefixes = False  # set by policy_loading
 
+    @property
+    def hidden_size(self) -> int:
+        """D of the states that the output layer reads."""
+        weight = self.causal_lm.get_output_embeddings().weight
+        return int(getattr(weight, "ds_shape", weight.shape)[1])  # ZeRO-3 keeps a shard of it
+
     def forward(
         self,
         input_ids: Tensor,
@@ -74,6 +97,7 @@ class PolicyModel(nn.Module):
         temperature: float,
         chunk_tokens: int,
         prefix_tree: PrefixTree | None = None,
+        visit: Visit | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy at the chosen positions.
 
@@ -84,9 +108,11 @@ class PolicyModel(nn.Module):
             target_ids: [N] those tokens.
             temperature: logits are divided by it.
             prefix_tree: only for a model that `merges_prefixes`.
+            visit: shown the tokens instead, chunk by chunk, without gradient.
 
         Returns:
-            [N] float32 log-probabilities and [N] float32 entropies, both with gradient.
+            [N] float32 log-probabilities and [N] float32 entropies, both with gradient; empty
+            ones for a visitor.
         """
         decoder = self.causal_lm.get_decoder()
         tree: dict[str, Any] = {}
@@ -94,7 +120,9 @@ class PolicyModel(nn.Module):
             tree = {"position_ids": prefix_tree.depths[None, :], "prefix_tree": prefix_tree}
         hidden = decoder(input_ids=input_ids, use_cache=False, **tree).last_hidden_state
         chosen = hidden.flatten(0, 1).index_select(0, positions)  # [N, D]
-        return self.causal_lm.get_output_embeddings()(chosen, target_ids, temperature, chunk_tokens)
+        return self.causal_lm.get_output_embeddings()(
+            chosen, target_ids, temperature, chunk_tokens, visit
+        )
 
 
 def token_logprobs(
@@ -116,13 +144,6 @@ def token_logprobs(
         distributions, in nats. Both carry a gradient.
     """
     return _TokenLogprobs.apply(hidden, weight, bias, target_ids, temperature, chunk_tokens)
-
-
-def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    """[n, V] float32 (float64 for float64 inputs) logits of one chunk."""
-    logits = functional.linear(hidden, weight, bias)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits if temperature == 1.0 else logits.div_(temperature)
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -3,6 +3,7 @@
     signals                 measured by the learner, because `requires` names them
     measure                 signals of the plug-in's own
     filter_rows             which completions are compared, and which of these train
+    read_policy             signals of the plug-in's own that take forward passes
     shape_rewards           [N] rewards, before selection and advantages
       ... selection, advantages and denominators of the layers ...
     estimate_advantages     [N] advantages instead of the layers' own
@@ -27,6 +28,13 @@ Set-level losses fit by row coefficients: compute them in `transform_advantages`
 `token_columns`, where the whole step is visible, and make the objective linear in its rows. Groups
 may then be cut across micro-batches and ranks. With updates_per_rollout above 1, compute them again
 in `refresh_columns`.
+
+Signals that many want are named in `requires` and measured once for all of them. What only one
+method needs it reads itself, in `read_policy`, from a `learner.policy_reader.PolicyReader`:
+log-probabilities of any texts (`logprobs`), the hidden state at their end (`last_states`), and the
+hidden state and distribution of each of their tokens (`visit`), which pass by a few tokens at a
+time so that nothing of a whole batch is ever held. Prefixes that texts share are read once, and
+weights may be sharded: neither shows. Times are in the metrics as `signals/NAME_s`.
 """
 
 from __future__ import annotations
@@ -44,12 +52,26 @@ from mgrpo.plugin import Plugin
 
 if TYPE_CHECKING:
     from learner.batch import TrainingRow
+    from learner.policy_reader import PolicyReader
 
-Signal = Literal["entropies", "policy_logprobs", "ref_logprobs"]
-"""What the learner can measure with a forward pass of its own, [M] each: the entropy of the
-distribution that each token was sampled from, and the token's log-probability, both under the
-weights before this update, at the sampling temperature, in nats; ref_logprobs under the frozen
-reference policy, which is then loaded."""
+Signal = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs", "hidden_last"]
+"""What the learner can measure with forward passes of its own, under the weights before an update.
+
+[M] each, in nats, at the sampling temperature: the entropy of the distribution that each token was
+sampled from, and the token's log-probability; ref_logprobs under the frozen reference policy, which
+is then loaded; ema_logprobs under the running average of the policy (`LearnerPlugin.ema`).
+
+hidden_last is [N, D] float32: the last layer's state, normalised as the output layer gets it, once
+all of a completion is read, which is the state of its last token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmaSchedule:
+    """A running average of the policy's weights: average <- decay * average + (1 - decay) * policy,
+    after every `every_updates` updates. It begins as the policy that the run begins with."""
+
+    decay: float
+    every_updates: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +101,11 @@ class LearnerPlugin(Plugin):
         """`requires`, or fewer where the settings make some of them unneeded."""
         return self.requires
 
+    def ema(self) -> EmaSchedule | None:
+        """The average that ema_logprobs are measured with. A recipe keeps one average, so its
+        plug-ins must want the same."""
+        return None
+
     def start(self, device: torch.device) -> None:
         """Load what is needed for working; called once, before the first step."""
 
@@ -98,6 +125,14 @@ class LearnerPlugin(Plugin):
         """Leave completions out of groups or of the loss. Filter on `batch.is_correct` or
         `batch.rewards`, which are as checked, never on shaped rewards."""
         return None
+
+    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
+        """More signals by name, as for `measure`, from forward passes of the plug-in's own.
+
+        Every rank must ask for the same, in the same order. Rows that are not `batch.is_usable`,
+        those that were just left out among them, count for nothing, so they need not be read.
+        """
+        return {}
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         """[N] -> [N]. `batch.rewards` are those of the checks, `rewards` shaped so far."""

@@ -9,22 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 from learner.batch import TrainingRow
 from learner.columns import Metrics
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
-from learner.packing import Microbatch, collate, plan_ranks
+from learner.packing import Microbatch
 from learner.plugin import LearnerPlugin
+from learner.policy_reader import PolicyReader, Weights
 from learner.schedule import learning_rate_at
 from learner.update_metrics import UpdateSums, gap_metrics, gather_values, merge
 from mgrpo.config import ObjectiveConfig, RunConfig
 from mgrpo.errors import LearnerError
+
+SIGNAL_OF: dict[Weights, str] = {
+    "policy": "policy_logprobs",
+    "reference": "ref_logprobs",
+    "ema": "ema_logprobs",
+}
+"""Under what name the time of a pass without gradient is counted."""
 
 
 class Trainer:
@@ -36,6 +42,7 @@ class Trainer:
         config: RunConfig,
         engine: Any,
         reference: Any,
+        ema: Any = None,
         optimizer: torch.optim.Optimizer,
         plugins: Sequence[LearnerPlugin] = (),
         grad_norm: Callable[[], float],
@@ -47,12 +54,24 @@ class Trainer:
         Args:
             engine: a DeepSpeed engine around a PolicyModel; averages gradients over ranks.
             reference: the frozen policy, called like the engine, or None where nothing needs it.
+            ema: the policy's running average, likewise.
             plugins: those that may have an objective or a loss of their own.
             grad_norm: the whole gradient's norm, asked for after each step.
         """
         self.config, self.settings = config, config.learner
-        self._follow(config)
-        self.engine, self.reference = engine, reference
+        self.engine = engine
+        models: dict[Weights, Any] = {"policy": engine, "reference": reference, "ema": ema}
+        self.reader = PolicyReader(
+            {name: model for name, model in models.items() if model is not None},
+            settings=config.learner,
+            temperature=config.sampling.temperature,
+            merges_prefixes=engine.module.merges_prefixes,
+            hidden_size=engine.module.hidden_size,
+            device=device,
+            rank=rank,
+            num_ranks=num_ranks,
+        )
+        self.follow(config)
         self.optimizer, self.grad_norm = optimizer, grad_norm
         self.plugins = plugins
         self.rank, self.num_ranks, self.device = rank, num_ranks, device
@@ -76,19 +95,22 @@ class Trainer:
         """
         if not rows:
             return {"learner/skipped_updates": (1.0, 1.0)}
-        self._follow(config or self.config)
+        self.follow(config or self.config)
         metrics: Metrics = {"learner/skipped_updates": (0.0, 1.0)}
-        plans = self._plan(rows)
+        plans = self.reader.plan(rows)
         microbatches = self._collate(rows, plans)
         learning_rate = self._set_learning_rate(policy_version)
         old_logprobs = None
         if self.objective.updates_per_rollout > 1:
-            old_logprobs = [self._old_logprobs(microbatch) for microbatch in microbatches]
+            old_logprobs = self._logprobs("policy", microbatches)
+        ref_logprobs = None
+        if "reference" in self.reader.models:
+            ref_logprobs = self._logprobs("reference", microbatches)
         before = self._logprobs_to_refresh_with(rows)
         for number in range(self.objective.updates_per_rollout):
             if number > 0 and before is not None:
                 microbatches = self._collate(self._refreshed(rows, before), plans)
-            sums, gaps = self._accumulate(microbatches, old_logprobs)
+            sums, gaps = self._accumulate(microbatches, old_logprobs, ref_logprobs)
             self._refuse_non_finite(sums, rows, policy_version)
             self.engine.step()
             merge(metrics, sums.means())
@@ -101,91 +123,46 @@ class Trainer:
                 metrics |= gap_metrics(gather_values(gaps, counts))
         return metrics
 
-    @torch.no_grad()
     def measure(
         self,
         rows: Sequence[TrainingRow],
         wanted: Collection[str],
         config: RunConfig | None = None,
     ) -> dict[str, Tensor]:
-        """Signals of every token under the present weights, the same on every rank.
+        """Signals under the present weights, the same on every rank.
 
         Args:
             rows: of the whole step, at least one, each with at least one token.
-            wanted: of "entropies", "policy_logprobs" and "ref_logprobs".
+            wanted: see `learner.plugin.Signal`.
             config: the recipe as it is at this step, where a phase changes it.
 
         Returns:
-            By name, [M] float64 on the CPU: the rows' tokens end to end.
+            By name, on the CPU: [M] float64 of the rows' tokens end to end, or what the signal
+            says.
         """
-        self._follow(config or self.config)
-        return self._measured(rows, wanted)
+        self.follow(config or self.config)
+        return self.reader.measure(rows, wanted)
 
-    @torch.no_grad()
-    def _measured(self, rows: Sequence[TrainingRow], wanted: Collection[str]) -> dict[str, Tensor]:
-        plans = self._plan(rows)
-        first_tokens = [0, *accumulate(len(row.token_ids) for row in rows)]
-        measured = {
-            name: torch.zeros(first_tokens[-1], dtype=torch.float64, device=self.device)
-            for name in wanted
-        }
-        for indices, microbatch in zip(plans[self.rank], self._collate(rows, plans), strict=True):
-            logprobs, entropies = self._call(self.engine, microbatch)
-            found = {"entropies": entropies, "policy_logprobs": logprobs}
-            if "ref_logprobs" in measured:
-                found["ref_logprobs"] = self._call(self.reference, microbatch)[0]
-            if microbatch.is_empty:
-                continue
-            places = [
-                place
-                for index in indices
-                for place in range(first_tokens[index], first_tokens[index + 1])
-            ]
-            for name in measured:
-                measured[name][places] = found[name].double()
-        for values in measured.values():
-            dist.all_reduce(values)
-        return {name: values.cpu() for name, values in measured.items()}
-
-    def _follow(self, config: RunConfig) -> None:
-        """What of a recipe its phases may change here."""
+    def follow(self, config: RunConfig) -> None:
+        """Take from a recipe what its phases may change here."""
         self.objective: ObjectiveConfig = config.objective
-        self.temperature = config.sampling.temperature
-
-    def _plan(self, rows: Sequence[TrainingRow]) -> list[list[list[int]]]:
-        return plan_ranks(
-            rows,
-            num_ranks=self.num_ranks,
-            budget_tokens=self.settings.microbatch_tokens,
-            merge_prefixes=self.engine.module.merges_prefixes,
-        )
+        self.reader.temperature = config.sampling.temperature
 
     def _collate(
         self, rows: Sequence[TrainingRow], plans: list[list[list[int]]]
     ) -> list[Microbatch]:
-        return [
-            collate(
-                [rows[index] for index in indices],
-                self.device,
-                merge_prefixes=self.engine.module.merges_prefixes,
-            )
-            for indices in plans[self.rank]
-        ]
+        return [microbatch for _, microbatch in self.reader.microbatches(rows, plans)]
 
     def _logprobs_to_refresh_with(self, rows: Sequence[TrainingRow]) -> Tensor | None:
         """[m] log-probabilities before the first update; None where no plug-in asks for them."""
         is_asked = any(one.overrides("refresh_columns", LearnerPlugin) for one in self.plugins)
         if self.objective.updates_per_rollout == 1 or not is_asked:
             return None
-        return self._policy_logprobs(rows)
-
-    def _policy_logprobs(self, rows: Sequence[TrainingRow]) -> Tensor:
-        """[m] of all rows' tokens end to end, the same on every rank."""
-        return self._measured(rows, ["policy_logprobs"])["policy_logprobs"]
+        return self.reader.logprobs(rows)
 
     def _refreshed(self, rows: Sequence[TrainingRow], before: Tensor) -> list[TrainingRow]:
         """The rows with the columns that plug-ins compute again under the weights now."""
-        now = self._policy_logprobs(rows)
+        now = self.reader.logprobs(rows)
         lengths = [len(row.token_ids) for row in rows]
         for plugin in self.plugins:
             for name, column in plugin.refresh_columns(rows, now, before).items():
@@ -196,7 +173,10 @@ class Trainer:
         return list(rows)
 
     def _accumulate(
-        self, microbatches: Sequence[Microbatch], old_logprobs: Sequence[Tensor] | None
+        self,
+        microbatches: Sequence[Microbatch],
+        old_logprobs: Sequence[Tensor] | None,
+        ref_logprobs: Sequence[Tensor] | None,
     ) -> tuple[UpdateSums, Tensor]:
         """Forward and backward of every micro-batch: the gradient is in place, no step taken.
 
@@ -206,19 +186,19 @@ class Trainer:
         sums, gaps = UpdateSums(self.device), [torch.zeros(0, device=self.device)]
         self._gradient_probe.zero_()
         for number, microbatch in enumerate(microbatches):
-            ref_logprobs = self._reference_logprobs(microbatch)
-            logprobs, entropies = self._call(self.engine, microbatch)
+            logprobs, entropies = self.reader.call("policy", microbatch)
             # With one pass the old policy is the current one: the ratio is exactly 1.
             own = logprobs.detach() if old_logprobs is None else old_logprobs[number]
             old = old_logprobs_of(microbatch, own)
+            ref = None if ref_logprobs is None else ref_logprobs[number]
             loss = microbatch_loss(
-                microbatch, logprobs, old, ref_logprobs, entropies, self.objective, self.plugins
+                microbatch, logprobs, old, ref, entropies, self.objective, self.plugins
             )
             self.engine.backward(loss * self.num_ranks)
             if microbatch.is_empty:
                 continue
             measured = token_measurements(
-                microbatch, logprobs.detach(), old, ref_logprobs, entropies.detach(), self.objective
+                microbatch, logprobs.detach(), old, ref, entropies.detach(), self.objective
             )
             for name, values in measured.items():
                 sums.add_tokens(name, values)
@@ -290,24 +270,8 @@ class Trainer:
             group["lr"] = rate
         return rate
 
-    def _call(self, model: Any, microbatch: Microbatch) -> tuple[Tensor, Tensor]:
-        """[N] log-probabilities and entropies of a micro-batch's trained tokens."""
-        logprobs, entropies = model(
-            microbatch.input_ids,
-            microbatch.positions,
-            microbatch.target_ids,
-            self.temperature,
-            self.settings.logprob_chunk_tokens,
-            microbatch.prefix_tree,
-        )
-        return logprobs, entropies
-
     @torch.no_grad()
-    def _old_logprobs(self, microbatch: Microbatch) -> Tensor:
-        return self._call(self.engine, microbatch)[0]
-
-    @torch.no_grad()
-    def _reference_logprobs(self, microbatch: Microbatch) -> Tensor | None:
-        if self.reference is None:
-            return None
-        return self._call(self.reference, microbatch)[0]
+    def _logprobs(self, weights: Weights, microbatches: Sequence[Microbatch]) -> list[Tensor]:
+        """[N] of each micro-batch's tokens, without gradient."""
+        with self.reader.timed(SIGNAL_OF[weights]):
+            return [self.reader.call(weights, one)[0] for one in microbatches]

@@ -18,6 +18,8 @@ import torch
 from torch import distributed as dist
 
 from learner.deepspeed_learner import DeepSpeedLearner
+from learner.policy_reader import text
+from learner.token_states import TokenStates
 from mgrpo.errors import LearnerError, RunDirectoryError
 from mgrpo.types import Completion, Replayed, Reward
 from tests.learner.builders import completion, layer, random_completions, run_config, solve_layer
@@ -160,6 +162,28 @@ def method_gradients(ranks: Ranks) -> dict[str, Any]:
             objective={"correction_buffer": {"weight": REPLAY_WEIGHT}},
         ),
     }
+
+
+def read(ranks: Ranks, zero_stage: int) -> Any:
+    """What a plug-in can read of the policy: states at the end, and a sum over visited tokens."""
+    learner = ranks.learner(
+        learner={
+            "zero_stage": zero_stage,
+            "microbatch_tokens": SMALL_BUDGET,
+            "logprob_chunk_tokens": 5,
+        }
+    )
+    reader = learner._trainer.reader
+    rows = [text(one.prompt_token_ids, one.token_ids) for one in random_completions()]
+    total = torch.zeros(64, reader.hidden_size)
+
+    def add(states: TokenStates) -> None:
+        total.add_(states.errors(torch.arange(64)).T @ states.hidden)
+
+    reader.visit(rows, add, signal="test")
+    found = {"states": reader.last_states(rows), "products": reader.sum(total)}
+    learner.close()
+    return found
 
 
 def measured_without_attempts(ranks: Ranks) -> Any:
@@ -337,6 +361,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for stage in (0, 1, 2, 3):
         found[f"zero{stage}"] = gradient(ranks, zero_stage=stage, budget=SMALL_BUDGET)
+        found[f"zero{stage}_read"] = read(ranks, stage)
     found["zero3_bf16"] = gradient(ranks, zero_stage=3, budget=SMALL_BUDGET, dtype="bfloat16")
     for stage in (2, 3):
         found[f"zero{stage}_tied"] = gradient(

@@ -26,6 +26,7 @@ class TableModel(torch.nn.Module):
     """A log-probability for each token of the vocabulary."""
 
     merges_prefixes = False
+    hidden_size = 1
 
     def __init__(self):
         super().__init__()

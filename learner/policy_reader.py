@@ -1,0 +1,255 @@
+"""Forward passes without gradient: what the learner and its plug-ins measure of any texts.
+
+Every rank calls a reader with the same texts in the same order. Each reads its share, micro-batch
+by micro-batch, and what is returned is put together from all of them, the same everywhere. The
+time that a pass takes is added up under the name of the signal that it is for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import accumulate
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from learner.batch import TrainingRow
+from learner.columns import Metrics
+from learner.packing import PAD_TOKEN_ID, Microbatch, collate, plan_ranks
+from learner.token_states import TokenStates, Visit
+from mgrpo.config import LearnerConfig
+
+Weights = Literal["policy", "reference", "ema"]
+"""Whose weights read: the policy's as they are, those it began with, or their running average."""
+
+
+def text(prompt_token_ids: Sequence[int], token_ids: Sequence[int]) -> TrainingRow:
+    """A text to read: neither may be empty. The prompt is what the tokens are predicted from."""
+    count = len(token_ids)
+    return TrainingRow(
+        completion_id="text",
+        layer=0,
+        prompt_token_ids=list(prompt_token_ids),
+        token_ids=list(token_ids),
+        rollout_logprobs=[0.0] * count,
+        advantages=[0.0] * count,
+        token_weights=[0.0] * count,
+    )
+
+
+class PolicyReader:
+    """Reads texts with the policy, the reference or the average; see the module."""
+
+    def __init__(
+        self,
+        models: Mapping[Weights, Any],
+        *,
+        settings: LearnerConfig,
+        temperature: float,
+        merges_prefixes: bool,
+        hidden_size: int,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        """
+        Args:
+            models: each called with `PolicyModel.forward`'s arguments.
+            temperature: that logits are divided by.
+            merges_prefixes: the models can read prefix trees.
+            hidden_size: of the last layer's states, D.
+        """
+        self.models, self.settings, self.temperature = models, settings, temperature
+        self.merges_prefixes, self.hidden_size = merges_prefixes, hidden_size
+        self.device = torch.device(device)
+        self.rank, self.num_ranks = rank, num_ranks
+        self.seconds: dict[str, float] = defaultdict(float)  # by signal, of this rank
+
+    # --- what plug-ins may ask ------------------------------------------------------------------
+
+    @torch.no_grad()
+    def logprobs(
+        self,
+        texts: Sequence[TrainingRow],
+        *,
+        weights: Weights = "policy",
+        signal: str = "policy_logprobs",
+    ) -> Tensor:
+        """[m] float64 log-probabilities on the CPU, of all texts' tokens end to end, in nats.
+
+        Args:
+            texts: rows of a step, or made by `text`.
+            signal: under what name the time is counted.
+        """
+        return self._token_values(texts, weights, signal)[0]
+
+    @torch.no_grad()
+    def last_states(
+        self,
+        texts: Sequence[TrainingRow],
+        *,
+        weights: Weights = "policy",
+        signal: str = "hidden_last",
+    ) -> Tensor:
+        """[len(texts), D] float32 on the CPU: the last layer's state once all of a text is read.
+
+        That is the state of its last token, normalised as the output layer gets it.
+        """
+        # The last token must be read too, so one more is "predicted" after it.
+        whole = [text(one.prompt_token_ids + one.token_ids, [PAD_TOKEN_ID]) for one in texts]
+        found = torch.zeros((len(texts), self.hidden_size), dtype=torch.float32, device=self.device)
+
+        def keep(states: TokenStates) -> None:
+            found[states.places] = states.hidden.float()
+
+        self.visit(whole, keep, weights=weights, signal=signal)
+        with self.timed(signal):
+            return self.sum(found).cpu()
+
+    @torch.no_grad()
+    def visit(
+        self,
+        texts: Sequence[TrainingRow],
+        visit: Visit,
+        *,
+        weights: Weights = "policy",
+        signal: str,
+    ) -> None:
+        """Show every token to a visitor once, on one of the ranks, a few tokens at a time.
+
+        `TokenStates.places` count the tokens of all texts end to end. Memory does not grow with
+        the texts: what the visitor keeps of them is its own, and so is adding it up over ranks
+        (`sum`).
+        """
+        first_tokens = first_token_of(texts)
+
+        def ignore(states: TokenStates) -> None:
+            pass
+
+        with self.timed(signal):
+            for indices, microbatch in self.microbatches(texts):
+                if microbatch.is_empty:
+                    self.call(weights, microbatch, ignore)
+                    continue
+                places = places_of(indices, first_tokens).to(self.device)
+
+                def show(states: TokenStates, places: Tensor = places) -> None:
+                    visit(replace(states, places=places[states.places]))
+
+                self.call(weights, microbatch, show)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up over ranks, in place; on any device."""
+        if self.num_ranks == 1:
+            return values
+        on_device = values.to(self.device)
+        dist.all_reduce(on_device)
+        values.copy_(on_device)
+        return values
+
+    # --- what the learner measures --------------------------------------------------------------
+
+    @torch.no_grad()
+    def measure(self, texts: Sequence[TrainingRow], wanted: Collection[str]) -> dict[str, Tensor]:
+        """Signals (`learner.plugin.Signal`) by name; [m] float64, or [n, D] for hidden_last."""
+        found: dict[str, Tensor] = {}
+        # One pass gives both.
+        of_policy = [name for name in ("policy_logprobs", "entropies") if name in wanted]
+        if of_policy:
+            logprobs, entropies = self._token_values(texts, "policy", of_policy[0])
+            both = {"policy_logprobs": logprobs, "entropies": entropies}
+            found |= {name: both[name] for name in of_policy}
+        if "ref_logprobs" in wanted:
+            found["ref_logprobs"] = self.logprobs(texts, weights="reference", signal="ref_logprobs")
+        if "ema_logprobs" in wanted:
+            found["ema_logprobs"] = self.logprobs(texts, weights="ema", signal="ema_logprobs")
+        if "hidden_last" in wanted:
+            found["hidden_last"] = self.last_states(texts)
+        return found
+
+    def costs(self) -> Metrics:
+        """Seconds by signal since this was last asked, and forget them."""
+        found = {f"signals/{name}_s": (value, 1.0) for name, value in self.seconds.items()}
+        self.seconds.clear()
+        return found
+
+    @contextmanager
+    def timed(self, signal: str) -> Iterator[None]:
+        """Count the time of what is done within."""
+        began = self._now()
+        yield
+        self.seconds[signal] += self._now() - began
+
+    def _now(self) -> float:
+        """Seconds; work that a GPU was given is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return perf_counter()
+
+    def _token_values(
+        self, texts: Sequence[TrainingRow], weights: Weights, signal: str
+    ) -> tuple[Tensor, Tensor]:
+        """[m] log-probabilities and [m] entropies of all texts' tokens end to end."""
+        first_tokens = first_token_of(texts)
+        values = torch.zeros((2, first_tokens[-1]), dtype=torch.float64, device=self.device)
+        with self.timed(signal):
+            for indices, microbatch in self.microbatches(texts):
+                found = self.call(weights, microbatch)
+                if not microbatch.is_empty:
+                    places = places_of(indices, first_tokens).to(self.device)
+                    values[:, places] = torch.stack(found).double()
+            logprobs, entropies = self.sum(values).cpu()
+        return logprobs, entropies
+
+    # --- passes ---------------------------------------------------------------------------------
+
+    def plan(self, rows: Sequence[TrainingRow]) -> list[list[list[int]]]:
+        """Per rank, per micro-batch, which rows it holds."""
+        return plan_ranks(
+            rows,
+            num_ranks=self.num_ranks,
+            budget_tokens=self.settings.microbatch_tokens,
+            merge_prefixes=self.merges_prefixes,
+        )
+
+    def microbatches(
+        self, rows: Sequence[TrainingRow], plans: list[list[list[int]]] | None = None
+    ) -> Iterator[tuple[list[int], Microbatch]]:
+        """This rank's micro-batches one by one, with the indices of their rows."""
+        for indices in (plans or self.plan(rows))[self.rank]:
+            part = [rows[index] for index in indices]
+            yield indices, collate(part, self.device, merge_prefixes=self.merges_prefixes)
+
+    def call(
+        self, weights: Weights, microbatch: Microbatch, visit: Visit | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """[n] log-probabilities and entropies of a micro-batch's tokens."""
+        visitor = [] if visit is None else [visit]
+        logprobs, entropies = self.models[weights](
+            microbatch.input_ids,
+            microbatch.positions,
+            microbatch.target_ids,
+            self.temperature,
+            self.settings.logprob_chunk_tokens,
+            microbatch.prefix_tree,
+            *visitor,
+        )
+        return logprobs, entropies
+
+
+def first_token_of(rows: Sequence[TrainingRow]) -> list[int]:
+    """[n + 1] place of each row's first token among those of all rows, and how many there are."""
+    return [0, *accumulate(len(row.token_ids) for row in rows)]
+
+
+def places_of(indices: Sequence[int], first_tokens: Sequence[int]) -> Tensor:
+    """Places of the tokens of some rows, in the order of the rows."""
+    return torch.cat(
+        [torch.arange(first_tokens[index], first_tokens[index + 1]) for index in indices]
+    )
