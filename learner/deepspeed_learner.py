@@ -29,6 +29,7 @@ from learner.logprobs import PolicyModel
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import check_output_layer, check_prefix_tree, load_policy
 from learner.replay import replayed_rows
+from learner.sequence_logprobs import sequence_logprobs
 from learner.trainer import Trainer
 from mgrpo.config import RunConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
@@ -161,6 +162,12 @@ class DeepSpeedLearner:
             return {}
         batch = build_batch(completions, config.layers, config.objective, context=context)
         return self._trainer.measure(batch.all_rows, wanted, config)
+
+    def sequence_logprobs(self, completions: Sequence[Completion], *, step: int) -> list[float]:
+        """[n] log-probability of each completion under the weights now, in nats, the same on all
+        ranks. Tokens that may not train are not counted."""
+        self._trainer.follow(self.config.at_step(step))
+        return sequence_logprobs(completions, self._trainer.reader).tolist()
 
     @torch.no_grad()
     def probe_logprobs(self, token_ids: list[int]) -> list[float]:

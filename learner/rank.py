@@ -83,6 +83,10 @@ class LearnerRank:
         """One update of the policy; rank 0 reports (see DeepSpeedLearner.update)."""
         return self.learner.update(completions, context, step=step, replayed=replayed)
 
+    def sequence_logprobs(self, completions: list[Completion], step: int) -> list[float]:
+        """Of each completion, under the weights now (see DeepSpeedLearner.sequence_logprobs)."""
+        return self.learner.sequence_logprobs(completions, step=step)
+
     def send_weights(self, policy_version: int) -> dict[str, int]:
         """Broadcast to every engine. Returns the checksum of each tensor as sent (rank 0)."""
         assert self.client is not None, "connect() comes first"

@@ -266,6 +266,7 @@ class Trainer:
             warmup_updates=self.settings.warmup_steps,
             schedule=self.settings.schedule,
         )
+        rate *= self.objective.learning_rate_factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate

@@ -39,6 +39,7 @@ BUILTIN = {
     "dagrpo": "learner.plugins.dagrpo:Dagrpo",
     "desel": "learner.plugins.desel:Desel",
     "disco": "learner.plugins.disco:Disco",
+    "dpo": "learner.plugins.dpo:Dpo",
     "entity_reward": "learner.plugins.entity_reward:EntityReward",
     "entropy_advantage": "learner.plugins.entropy_advantage:EntropyAdvantage",
     "entropy_bonus": "learner.plugins.entropy_bonus:EntropyBonus",
@@ -92,6 +93,12 @@ class Plugin:
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
         """What of the recipe this plug-in cannot work with. Paths are relative to `settings`."""
+        return []
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        """What of the recipe does nothing beside this plug-in, or the same thing twice: a sentence
+        each. `mgrpo check` and `mgrpo train` show them (see mgrpo/plugin_warnings.py)."""
         return []
 
     @classmethod

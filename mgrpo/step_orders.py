@@ -92,9 +92,31 @@ def pooled_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
     return parents + completions
 
 
+def preference_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
+    """Train on rollouts and keep the pairs of them, or train on pairs that were kept."""
+    cycle = run.preferences
+    if run.config.at_step(step).objective.train_on == "rollouts":
+        completions = joint_step(run, step, sums)
+        for kind, count in cycle.add(completions).items():
+            sums.add(f"pairs/made_{kind}", count)
+        sums.add("pairs/waiting", len(cycle.waiting))
+        return completions
+    if not cycle.is_training_pairs:
+        cycle.begin(lambda sides: run.sequence_logprobs(step, sides), len(run.system.problems))
+    rows = cycle.take(step)
+    if rows:  # otherwise the phase has used its pairs up, and the policy stays as it is
+        rows = run.update(step, rows, sums)
+        run.broadcast(sums)
+    sums.add("pairs/trained", len(rows) // 2)
+    sums.add("pairs/of_phase", len(cycle.phase_pairs))
+    sums.add("pairs/dropped_problems", len(cycle.dropped))
+    return rows
+
+
 STEP_ORDERS: dict[str, StepOrder] = {
     "joint": joint_step,
     "sequential": sequential_step,
     "alternate_steps": alternate_step,
     "pooled_errors": pooled_step,
+    "preference_phases": preference_step,
 }

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mgrpo.error_pool import FROM_POOL
-from mgrpo.types import EXPERT, Completion
+from mgrpo.types import EXPERT, STORED_PAIR, Completion
 
 Sums = dict[str, tuple[float, float]]
 Pair = tuple[Completion, Completion]  # (attempt, correction)
@@ -137,9 +137,10 @@ def rollout_metrics(completions: Sequence[Completion], num_layers: int) -> Sums:
     """A step's rollout in numbers, as name -> (sum, count).
 
     Attempts out of the error pool are parents and nothing else: this step did not sample them.
-    Solutions that a plug-in put beside completions are left out.
+    Solutions that a plug-in put beside completions are left out, and so are preference pairs.
     """
-    completions = [one for one in completions if one.augmented_by != EXPERT]
+    left_out = (EXPERT, STORED_PAIR)
+    completions = [one for one in completions if one.augmented_by not in left_out]
     sums: Sums = {}
     own = sampled(completions)
     for layer in range(1, num_layers + 1):

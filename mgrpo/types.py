@@ -16,6 +16,8 @@ RewardStatus = Literal["scored", "unparsable", "timeout", "error", "removed"]
 FinishReason = Literal["stop", "length", "aborted"]
 EXPERT = "expert"
 """What `Completion.augmented_by` says of a solution of the data beside sampled completions."""
+STORED_PAIR = "preference pair"
+"""What it says of one side of a preference pair, which an earlier step sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mgrpo.config.base import StrictConfig
+from mgrpo.config.preferences import PreferenceConfig
 
 
 class AdvantageConfig(StrictConfig):
@@ -83,16 +84,27 @@ class ObjectiveConfig(StrictConfig):
     importance: ImportanceConfig = ImportanceConfig()
     updates_per_rollout: PositiveInt = 1
     """Passes over one step's completions (mu of the GRPO paper); above 1 the clip bites."""
-    update_order: Literal["joint", "sequential", "alternate_steps", "pooled_errors"] = "joint"
+    learning_rate_factor: PositiveFloat = 1.0
+    """Multiplies learner.learning_rate; for phases that train faster or slower than others."""
+    update_order: Literal[
+        "joint", "sequential", "alternate_steps", "pooled_errors", "preference_phases"
+    ] = "joint"
     """joint: one update from all layers. sequential: one update per layer, first to last.
     alternate_steps: each step trains one layer, in turn. pooled_errors: steps train layer 1 and
-    put its errors into `error_pool`; now and then a step trains layer 2 on corrections of these."""
+    put its errors into `error_pool`; now and then a step trains layer 2 on corrections of these.
+    preference_phases: steps train on rollouts jointly and make `preferences` of them; steps of
+    phases with `train_on: pairs` train on these, without sampling."""
     rollout_policy: Literal["auto", "snapshot", "refreshed"] = "auto"
     """With sequential: is layer 2 sampled from the policy that layer 1's update left (refreshed,
     what auto means there), or from the one that sampled layer 1 (snapshot)?"""
     error_pool: ErrorPoolConfig = ErrorPoolConfig()
     correction_buffer: CorrectionBufferConfig | None = None
     """Null: corrections train once."""
+    preferences: PreferenceConfig = PreferenceConfig()
+    """For update_order: preference_phases."""
+    train_on: Literal["rollouts", "pairs"] = "rollouts"
+    """pairs: the pairs made since the last phase of pairs, held fixed while the phase lasts.
+    Needs update_order: preference_phases and a plug-in that trains on pairs, such as dpo."""
 
 
 class LearnerConfig(StrictConfig):

@@ -27,7 +27,13 @@ FIXED_LAYER_KEYS = (
     "user_template",
 )
 """Engines and context lengths are laid out for these at the start."""
-FIXED_OBJECTIVE_KEYS = ("update_order", "rollout_policy", "error_pool", "correction_buffer")
+FIXED_OBJECTIVE_KEYS = (
+    "update_order",
+    "rollout_policy",
+    "error_pool",
+    "correction_buffer",
+    "preferences",
+)
 """The loop is built for these at the start."""
 
 
@@ -62,6 +68,17 @@ def phase_problems(config: RunConfig) -> list[ConfigProblem]:
                     str(phase.from_step),
                     f"the run has only {config.steps} steps, counted from 0.",
                     f"Nearest valid value: {config.steps - 1}.",
+                )
+            )
+        every = phase.every_steps
+        if every is not None and (phase.num_steps is None or phase.num_steps >= every):
+            problems.append(
+                ConfigProblem(
+                    f"{path}.every_steps",
+                    str(every),
+                    f"the phase lasts {phase.num_steps or 'until the next'} steps, so nothing "
+                    "would come between its returns.",
+                    "Set num_steps below every_steps.",
                 )
             )
         problems += [

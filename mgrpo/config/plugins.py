@@ -27,7 +27,22 @@ class PhaseConfig(StrictConfig):
     name: str
     from_step: PositiveInt
     """First step (counted from 0) of this phase; it lasts until the next one's."""
+    num_steps: PositiveInt | None = None
+    """How long it lasts, in steps; then what was before it holds again. Null: until the next
+    phase, or the end."""
+    every_steps: PositiveInt | None = None
+    """It comes again every so many steps, counted from from_step: two kinds of steps then take
+    turns. Needs num_steps below it. Null: it comes once."""
     changes: dict[str, Any]
     """A tree like the recipe's own, of the sections `layers`, `objective` and `sampling`:
     {layers: {correct: {loss_weight: 0.5}}}. Each phase starts from the recipe, not from the
     phase before."""
+
+    def is_active(self, step: int) -> bool:
+        """Is a step in this phase, as far as this phase says?"""
+        if step < self.from_step:
+            return False
+        place = step - self.from_step
+        if self.every_steps is not None:
+            place %= self.every_steps
+        return self.num_steps is None or place < self.num_steps

@@ -1,0 +1,30 @@
+"""How likely whole completions are, as objectives of pairs compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from learner.policy_reader import PolicyReader, text
+from mgrpo.types import Completion
+
+
+def sequence_logprobs(
+    completions: Sequence[Completion], policy: PolicyReader, *, signal: str = "policy_logprobs"
+) -> Tensor:
+    """[n] float64: the sum over each completion's tokens that may train, in nats.
+
+    Args:
+        completions: none without tokens.
+        signal: under what name the time is counted.
+    """
+    rows = [text(one.prompt_token_ids, one.token_ids) for one in completions]
+    values = policy.logprobs(rows, signal=signal)  # [m]
+    lengths = torch.tensor([len(one.token_ids) for one in completions])
+    masks = [one.train_mask or [True] * len(one.token_ids) for one in completions]
+    is_trained = torch.tensor([value for mask in masks for value in mask])
+    row_of_token = torch.arange(len(completions)).repeat_interleave(lengths)
+    sums = torch.zeros(len(completions), dtype=torch.float64)
+    return sums.index_add(0, row_of_token, torch.where(is_trained, values, 0.0))

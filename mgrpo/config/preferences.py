@@ -1,0 +1,82 @@
+"""Preference pairs out of a run's own completions, for steps that train on pairs (VerIPO)."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from mgrpo.config.base import RelationError, StrictConfig
+from mgrpo.errors import ConfigProblem
+
+PairKind = Literal["penalty", "consistency", "reflection"]
+CONSISTENCY_RULES = ("last_number", "off")
+SELF_CHECK_PHRASES = (
+    "wait",
+    "let me check",
+    "let me verify",
+    "double-check",
+    "check again",
+    "on second thought",
+    "is that right",
+)
+"""What a completion says that looks at itself (wording is ours)."""
+
+
+class VerifierConfig(StrictConfig):
+    """The rules that sort completions; the thresholds are our reconstruction (arXiv 2505.19000
+    names the kinds of pairs, not the rules)."""
+
+    consistency: str = "last_number"
+    """Does the reasoning lead to the answer? last_number: the last number before the final answer
+    is that answer, where the answer is a number; other answers must stand in the reasoning. off:
+    everything is consistent. Or a judge of your own, "module:function", which is given the
+    completion and returns a bool."""
+    ngram_tokens: PositiveInt = 20
+    """Length of the sequences of tokens whose repetition counts."""
+    max_repeats: PositiveInt = 4
+    """A completion in which one of them stands more often than this is repetitive."""
+    short_percentile: float = Field(default=25.0, ge=0, le=100)
+    """A completion below this percentile of its group's lengths is short."""
+    self_check_phrases: list[str] = Field(default=list(SELF_CHECK_PHRASES), min_length=1)
+    """A completion that holds one of these, in any case, is reflective."""
+
+    @model_validator(mode="after")
+    def check_consistency(self) -> VerifierConfig:
+        given = self.consistency
+        if given in CONSISTENCY_RULES or re.fullmatch(r"[\w.]+:\w+", given):
+            return self
+        raise RelationError(
+            [
+                ConfigProblem(
+                    "consistency",
+                    repr(given),
+                    "is no rule.",
+                    f"Allowed: {', '.join(CONSISTENCY_RULES)}, or package.module:function.",
+                )
+            ]
+        )
+
+
+class PreferenceConfig(StrictConfig):
+    """Pairs of a better and a worse completion of one prompt, kept while rollouts train and
+    trained on in phases with `train_on: pairs` (VerIPO, arXiv 2505.19000)."""
+
+    kinds: list[PairKind] = Field(default=["penalty", "consistency", "reflection"], min_length=1)
+    """At most one pair of each kind comes from a prompt. penalty: right over wrong. consistency:
+    right by its own reasoning over right in spite of it. reflection: right, long and checking
+    itself over answers that do not check themselves."""
+    pairs_per_step: PositiveInt = 32
+    """Pairs of one update, drawn without putting back."""
+    when_exhausted: Literal["skip", "repeat"] = "skip"
+    """What the phase's remaining steps do once all pairs have trained: leave the policy as it is,
+    or go through the pairs again."""
+    capacity: PositiveInt = 4096
+    """Pairs held; the oldest leave first."""
+    drop_solved_fraction: float = Field(default=0.8, ge=0, le=1)
+    """After a phase of pairs, this share of the problems that were answered right every time is
+    never asked again."""
+    min_problems: NonNegativeInt = 0
+    """So many problems always stay, beside those of one step."""
+    verifier: VerifierConfig = VerifierConfig()
