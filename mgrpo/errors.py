@@ -7,6 +7,8 @@ MgrpoError
 ├── HubUnreachable         a hub name is not in the cache and the hub does not answer
 ├── RewardError            rewards fail too often, or cannot be loaded
 ├── RunDirectoryError      the run's directory cannot be used
+├── TrackerError           a tracker of metrics cannot be started
+├── StorageError           files cannot be moved to or from shared storage
 ├── ClusterError
 │   ├── PlacementError     the resources asked for are not there
 │   ├── ActorDiedError     a process that the run needs is gone
@@ -105,6 +107,18 @@ class RunDirectoryError(MgrpoError):
     """The run's directory cannot be used."""
 
     exit_code = 2
+
+
+class TrackerError(MgrpoError):
+    """A tracker of metrics cannot be started; one that fails later only warns."""
+
+    exit_code = 2
+
+
+class StorageError(MgrpoError):
+    """Files cannot be moved to or from shared storage; the message names the URL."""
+
+    exit_code = 8
 
 
 class ClusterError(MgrpoError):

@@ -43,6 +43,7 @@ from mgrpo.signals import StopSignals, signals_as_errors
 from mgrpo.step_orders import STEP_ORDERS
 from mgrpo.system import System, start_system
 from mgrpo.transitions import rollout_metrics
+from mgrpo.trackers import RunFacts, open_trackers
 from mgrpo.types import Completion, Problem, UpdateResult
 from rewards.failures import check_failed_fraction
 
@@ -327,7 +328,8 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     write_environment(run_dir / "environment.json")
     state = None if resume_from is None else read_state(resume_from)
     first_step = 0 if state is None else state["num_steps"]
-    log = MetricsLog(run_dir, tensorboard=config.output.tensorboard, first_step=first_step)
+    facts = RunFacts(config.name, run_dir, config.model_dump(mode="json"), first_step)
+    log = MetricsLog(run_dir, open_trackers(config.output.trackers, facts))
     title = f"{config.name} · {config.method} · {config.model.path}"
     try:
         with (
@@ -359,6 +361,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                     run.load_state_dict(state)
                 train_or_checkpoint(run)
                 policy = run.save_policy()
+            log.trackers.warn = progress.warn
             progress.note(f"policy saved to {policy}")
     except RunInterrupted as stop:
         print(f"{stop} What was measured is in {run_dir}.")

@@ -1,10 +1,10 @@
 """What a run measures: sums that are divided once, and the files that keep the results.
 
 A run's directory holds `metrics.jsonl` (one object per step), `evaluation.jsonl` (one per
-evaluation), `alarms.jsonl` (one per alarm, if there was any), `rollouts/step-000012.jsonl`
-(some completions of the step) and `tensorboard/`. Lines are written whole and flushed, so a
-crash can tear only the last one; readers skip a torn last line, and a resumed run removes it
-before it appends.
+evaluation), `alarms.jsonl` (one per alarm, if there was any) and `rollouts/step-000012.jsonl`
+(some completions of the step); the recipe's trackers are told the same numbers. Lines are written
+whole and flushed, so a crash can tear only the last one; readers skip a torn last line, and a
+resumed run removes it before it appends.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from mgrpo.errors import RunDirectoryError
+from mgrpo.trackers.group import FAILED_WRITES, Trackers
 from mgrpo.types import Completion
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.jsonl"
 ALARMS_FILE = "alarms.jsonl"
 ROLLOUTS_DIR = "rollouts"
-TENSORBOARD_DIR = "tensorboard"
 MAXIMUM_SUFFIX = "_max"
 
 
@@ -64,17 +64,10 @@ class MetricSums:
 
 
 class MetricsLog:
-    """Appends a run's metrics to its JSON Lines files and, if wanted, to TensorBoard."""
+    """Appends a run's metrics to its JSON Lines files, and tells its trackers."""
 
-    def __init__(self, run_dir: Path | str, tensorboard: bool, *, first_step: int = 0) -> None:
-        """Open the files, creating the directory.
-
-        Args:
-            run_dir: the run's directory.
-            tensorboard: also write `tensorboard/`; imports torch and tensorboard here, once.
-            first_step: the step that a resumed run goes on with; TensorBoard then hides what
-                the interrupted run wrote from this step on.
-        """
+    def __init__(self, run_dir: Path | str, trackers: Trackers | None = None) -> None:
+        """Open the files, creating the directory. The log closes the trackers it is given."""
         self.run_dir = Path(run_dir)
         (self.run_dir / ROLLOUTS_DIR).mkdir(parents=True, exist_ok=True)
         for name in (METRICS_FILE, EVALUATION_FILE):
@@ -84,31 +77,20 @@ class MetricsLog:
         self.started = time.monotonic()
         self.metrics_file = open_lines(self.run_dir / METRICS_FILE)
         self.evaluation_file = open_lines(self.run_dir / EVALUATION_FILE)
-        self.tensorboard = self.open_tensorboard(first_step) if tensorboard else None
-
-    def open_tensorboard(self, first_step: int) -> Any:
-        from torch.utils.tensorboard import SummaryWriter  # heavy, and wanted by few commands
-
-        return SummaryWriter(str(self.run_dir / TENSORBOARD_DIR), purge_step=first_step or None)
+        self.trackers = trackers or Trackers()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one step. `wall_s`, seconds of running so far, is added where it is missing.
 
-        Values that are not finite become null in the file and are not sent to TensorBoard.
+        Values that are not finite become null in the file and are not sent to the trackers.
         """
         row: dict[str, Any] = {"step": step}
         row["wall_s"] = self.wall_s_before + time.monotonic() - self.started
         row |= {name: plain_number(value) for name, value in values.items()}
+        if self.trackers.num_missed:
+            row[FAILED_WRITES] = self.trackers.num_missed
         append(self.metrics_file, row)
-        self.write_scalars(step, row)
-
-    def write_scalars(self, step: int, row: Mapping[str, float | None]) -> None:
-        if self.tensorboard is None:
-            return
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                self.tensorboard.add_scalar(name, value, step)
-        self.tensorboard.flush()
+        self.trackers.write(step, {name: row[name] for name in row if name != "step"})
 
     def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Append one evaluation: step, label, num_problems, decoding, acc per layer, ..."""
@@ -124,7 +106,7 @@ class MetricsLog:
                 for name, value in transition.items()
                 if name != "layer" and isinstance(value, float)
             }
-        self.write_scalars(evaluation["step"], scalars)
+        self.trackers.write(evaluation["step"], scalars)
 
     def write_alarm(self, alarm: Mapping[str, Any]) -> None:
         """Append one alarm: step, name, message, ... The file is made by the first one."""
@@ -145,8 +127,7 @@ class MetricsLog:
     def close(self) -> None:
         self.metrics_file.close()
         self.evaluation_file.close()
-        if self.tensorboard is not None:
-            self.tensorboard.close()
+        self.trackers.close()
 
     def __enter__(self) -> MetricsLog:
         return self

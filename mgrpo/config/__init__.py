@@ -23,9 +23,17 @@ from mgrpo.config.learner import (
     LearnerConfig,
     ObjectiveConfig,
 )
+from mgrpo.config.output import (
+    MlflowConfig,
+    OutputConfig,
+    TensorboardConfig,
+    TrackerConfig,
+    TrackioConfig,
+    WandbConfig,
+)
 from mgrpo.config.plugins import PhaseConfig, PluginConfig
 from mgrpo.config.rewards import RewardsConfig, RewardTerm
-from mgrpo.config.run import CheckpointConfig, ModelConfig, OutputConfig, RunConfig
+from mgrpo.config.run import CheckpointConfig, ModelConfig, RunConfig
 
 __all__ = [
     "GUIDANCE_PHRASES",
@@ -48,6 +56,7 @@ __all__ = [
     "KlConfig",
     "LayerConfig",
     "LearnerConfig",
+    "MlflowConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OutputConfig",
@@ -60,5 +69,9 @@ __all__ = [
     "RobustSamplingConfig",
     "RunConfig",
     "SamplingConfig",
+    "TensorboardConfig",
+    "TrackerConfig",
+    "TrackioConfig",
+    "WandbConfig",
     "WeightsConfig",
 ]

@@ -17,6 +17,10 @@ from mgrpo.errors import ConfigProblem
 LONGEST_VALUE = 80  # characters of a value that a message shows
 
 
+TAG_KEYS = {"source": "source", "use": "tracker"}
+"""Keys that tell the sections of a union apart, and what to call what they name."""
+
+
 def explain(error: ValidationError, root: type[BaseModel]) -> list[ConfigProblem]:
     """One ConfigProblem per thing that pydantic refused in a recipe for `root`."""
     return [problem for details in error.errors() for problem in problems_in(details, root)]
@@ -38,14 +42,12 @@ def problems_in(details: Any, root: type[BaseModel]) -> list[ConfigProblem]:
         return [ConfigProblem(where, value, "there is no such key.", suggestion)]
     if kind == "missing":
         return [ConfigProblem(where, "(not given)", "this key is needed.", meaning(field))]
-    if kind == "union_tag_not_found":
-        return [
-            ConfigProblem(f"{where}.source", "(not given)", "this key is needed.", sources(field))
-        ]
-    if kind == "union_tag_invalid":
-        return [
-            ConfigProblem(f"{where}.source", str(context["tag"]), "no such source.", sources(field))
-        ]
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        key = context["discriminator"].strip("'")
+        given, reason = "(not given)", "this key is needed."
+        if kind == "union_tag_invalid":
+            given, reason = str(context["tag"]), f"no such {TAG_KEYS[key]}."
+        return [ConfigProblem(f"{where}.{key}", given, reason, tags(field, key))]
     if kind == "literal_error":
         suggestion = allowed_values(field, str(details["input"]))
         return [ConfigProblem(where, value, "not one of the allowed values.", suggestion)]
@@ -84,7 +86,7 @@ def locate(
     for part in loc:
         models = [option for option in options if is_model(option)]
         if isinstance(part, str) and len(models) > 1:  # a union's tag, not a key
-            options = [m for m in models if m.model_fields["source"].default == part]
+            options = [m for m in models if tag(m) == part]
             continue
         path.append(part)
         if models:
@@ -155,9 +157,18 @@ def allowed_values(field: FieldInfo | None, given: str) -> str:
     return f"Allowed: {', '.join(values)}.{hint}"
 
 
-def sources(field: FieldInfo | None) -> str:
-    models = [m for m in flattened(field.annotation if field else None) if is_model(m)]
-    return f"Allowed: {', '.join(str(m.model_fields['source'].default) for m in models)}."
+def tags(field: FieldInfo | None, key: str) -> str:
+    """What the key that tells a union's sections apart may say, in the field or its items."""
+    options = flattened(field.annotation if field else None)
+    items = [item for option in options for item in flattened((*get_args(option), None)[0])]
+    known = [m.model_fields[key].default for m in [*options, *items] if is_model(m)]
+    return f"Allowed: {', '.join(map(str, known))}."
+
+
+def tag(section: type[BaseModel]) -> Any:
+    """What tells this section of a union apart from the others."""
+    key = next(key for key in TAG_KEYS if key in section.model_fields)
+    return section.model_fields[key].default
 
 
 def dotted(path: Sequence[int | str]) -> str:

@@ -11,7 +11,7 @@ from mgrpo.config.yaml_core import parse_yaml
 from mgrpo.errors import ConfigProblem
 
 Tree = dict[str, Any]
-NAME_KEYS = ("name", "check")  # by which an entry of a list may be called instead of its index
+NAME_KEYS = ("name", "check", "use")  # what an entry of a list may be called by, like its index
 
 
 class BadOverride(ValueError):

@@ -15,6 +15,7 @@ from mgrpo.config.engines import EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig
 from mgrpo.config.layers import LayerConfig
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
+from mgrpo.config.output import OutputConfig
 from mgrpo.config.phases import in_phase, phase_problems
 from mgrpo.config.plugins import PhaseConfig, PluginConfig
 from mgrpo.config.relations import problems_of
@@ -41,17 +42,6 @@ class CheckpointConfig(StrictConfig):
     """Most seconds that a signal is held back for, so that a step whose update has begun becomes
     whole, and most seconds that the checkpoint then takes to write. A cluster that kills what
     does not stop should wait longer than both."""
-
-
-class OutputConfig(StrictConfig):
-    """What a run leaves behind, under runs_dir/name/."""
-
-    runs_dir: str = "runs"
-    rollouts_per_step: NonNegativeInt = 4
-    """Problems whose whole tree of completions is written to rollouts/ each step."""
-    tensorboard: bool = True
-    report: bool = True
-    """Write report.html at the end, and when the run is stopped."""
 
 
 class RunConfig(StrictConfig):

@@ -55,7 +55,7 @@ def main() -> int:
 
 def write_run(config: RunConfig, run_dir: Path) -> None:
     rate = config.learner.learning_rate
-    with MetricsLog(run_dir, tensorboard=False) as log:
+    with MetricsLog(run_dir) as log:
         save_recipe(config, run_dir / "config.yaml")
         (run_dir / "environment.json").write_text(json.dumps(environment()))
         turns = len(config.layers)

@@ -41,7 +41,7 @@ def tree(policy_dir: Path, problems_file: Path) -> dict[str, Any]:
         "rewards": {"terms": [{"check": "tests.end_to_end.rewards:digits"}]},
         "learner": {"learning_rate": 1e-2},
         "cluster": {"address": "local", "device": "cpu"},
-        "output": {"tensorboard": False, "report": False},
+        "output": {"trackers": [], "report": False},
     }
 
 

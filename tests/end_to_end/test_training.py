@@ -33,7 +33,7 @@ def test_two_layers_raise_the_reward_of_a_random_policy(
         steps=10,
         data={**tree["data"], **heldout},
         evaluation={"guidance": "first"},
-        output={"tensorboard": True, "report": True},
+        output={"trackers": ["tensorboard"], "report": True},
     )
     assert run_training(config, tmp_path) == 0
 
@@ -116,7 +116,7 @@ def test_layer_by_layer_updates_with_a_shared_engine_and_two_zero_ranks(
 @pytest.mark.timeout(400)
 def test_sigterm_ends_a_run_cleanly(tree: dict[str, Any], tmp_path: Path) -> None:
     recipe_file = tmp_path / "recipe.yaml"
-    runs = {"runs_dir": str(tmp_path / "runs"), "tensorboard": False}
+    runs = {"runs_dir": str(tmp_path / "runs"), "trackers": []}
     recipe_file.write_text(yaml.safe_dump({**tree, "steps": 1000, "output": runs}))
     process = subprocess.Popen(
         [sys.executable, "-m", "mgrpo", "train", str(recipe_file), "--run", "stopped"],

@@ -276,7 +276,7 @@ def test_every_config_key_that_an_alarm_names_exists():
 
 def test_alarms_are_written_and_read_back(tmp_path):
     alarms = every_alarm()
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         assert read_alarms(tmp_path) == []
         for alarm in alarms:
             log.write_alarm(alarm.to_json())
@@ -288,7 +288,7 @@ def test_alarms_are_written_and_read_back(tmp_path):
 def test_alarms_of_steps_that_a_resume_took_again_count_once(tmp_path):
     (alarm, *_) = every_alarm()
     row = alarm.to_json()
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         for step in (3, 8, 3, 5):
             log.write_alarm({**row, "step": step})
         log.write_alarm({**row, "step": 5, "layer": 7})
@@ -297,7 +297,7 @@ def test_alarms_of_steps_that_a_resume_took_again_count_once(tmp_path):
 
 def test_a_torn_last_alarm_is_removed_before_the_next(tmp_path):
     (alarm, *_) = every_alarm()
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         log.write_alarm(alarm.to_json())
         with (tmp_path / "alarms.jsonl").open("a") as file:
             file.write('{"step": 2, "na')

@@ -79,7 +79,7 @@ def test_a_run_resumes_by_the_recipe_that_it_was_made_with(tmp_path: Path) -> No
     assert resume_point(tmp_path, config) is None  # no checkpoint
     folder = make(tmp_path, 2)
     assert resume_point(tmp_path, config) == folder
-    quieter = load_recipe("quickstart", ["output.tensorboard=false", "checkpoints.keep=5"])
+    quieter = load_recipe("quickstart", ["output.trackers=[]", "checkpoints.keep=5"])
     assert resume_point(tmp_path, quieter) == folder
 
     other = load_recipe("quickstart", ["learner.learning_rate=1e-5", "layers.solve.group_size=4"])

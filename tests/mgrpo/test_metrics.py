@@ -1,6 +1,7 @@
 import json
 import math
 import random
+import time
 
 import pytest
 
@@ -13,7 +14,9 @@ from mgrpo.metrics import (
     read_rollouts,
     rollout_paths,
 )
+from mgrpo.trackers import Trackers
 from mgrpo.types import Completion, Reward
+from tests.mgrpo.trackers.doubles import FailingTracker, KeepingTracker
 
 
 def a_completion(completion_id: str = "sum/3#1.0", **changes) -> Completion:
@@ -72,7 +75,7 @@ def test_a_name_with_count_zero_has_no_mean():
 
 
 def test_a_written_step_is_read_back_and_gets_its_wall_clock(tmp_path):
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         log.write(0, {"policy_version": 1, "learner/loss": 0.5})
     (row,) = read_metrics(tmp_path)
     assert row["step"] == 0 and row["policy_version"] == 1 and row["learner/loss"] == 0.5
@@ -80,7 +83,7 @@ def test_a_written_step_is_read_back_and_gets_its_wall_clock(tmp_path):
 
 
 def test_values_that_are_not_finite_become_null(tmp_path):
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         log.write(0, {"learner/loss": math.nan, "learner/kl": math.inf, "learner/entropy": 1.0})
         log.write_evaluation({"step": 0, "label": "before", "acc": [math.nan]})
     (row,) = read_metrics(tmp_path)
@@ -89,7 +92,7 @@ def test_values_that_are_not_finite_become_null(tmp_path):
 
 
 def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):
-    log = MetricsLog(tmp_path, tensorboard=False)
+    log = MetricsLog(tmp_path)
     log.write(0, {"learner/loss": 0.5})
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["learner/loss"] == 0.5
     log.close()
@@ -99,7 +102,7 @@ def test_a_torn_last_line_is_skipped_and_removed_on_resume(tmp_path):
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text('{"step": 0, "wall_s": 100.0, "a": 1.0}\n{"step": 1, "wall_')
     assert [row["step"] for row in read_metrics(tmp_path)] == [0]
-    with MetricsLog(tmp_path, tensorboard=False, first_step=1) as log:
+    with MetricsLog(tmp_path) as log:
         log.write(1, {"a": 2.0})
     assert [row["a"] for row in read_metrics(tmp_path)] == [1.0, 2.0]
     assert read_metrics(tmp_path)[1]["wall_s"] >= 100.0  # the clock goes on where it stood
@@ -107,7 +110,7 @@ def test_a_torn_last_line_is_skipped_and_removed_on_resume(tmp_path):
 
 def test_a_whole_last_line_without_its_newline_is_kept_on_resume(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "a": 1.0}')
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         log.write(1, {"a": 2.0})
     assert [row["a"] for row in read_metrics(tmp_path)] == [1.0, 2.0]
 
@@ -119,16 +122,16 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
 
 
 def test_steps_written_again_after_a_resume_replace_what_the_interrupted_run_wrote(tmp_path):
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         for step in range(5):
             log.write(step, {"a": float(step)})
-    with MetricsLog(tmp_path, tensorboard=False, first_step=3) as log:
+    with MetricsLog(tmp_path) as log:
         log.write(3, {"a": 30.0})
     assert [row["a"] for row in read_metrics(tmp_path)] == [0.0, 1.0, 2.0, 30.0]
 
 
 def test_a_repeated_evaluation_counts_once_and_the_newer_wins(tmp_path):
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         log.write_evaluation({"step": 0, "label": "before", "acc": [0.25]})
         log.write_evaluation({"step": 10, "label": "during", "acc": [0.5]})
         log.write_evaluation({"step": 10, "label": "during", "acc": [0.75]})
@@ -139,7 +142,7 @@ def test_a_repeated_evaluation_counts_once_and_the_newer_wins(tmp_path):
 
 def test_rollouts_survive_the_round_trip_with_hostile_text(tmp_path):
     written = [a_completion(text="</script>\n\u2028 \ud800 \x00"), a_completion("sum/3#1.1")]
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         path = log.write_rollouts(12, written)
     assert path.name == "step-000012.jsonl"
     assert rollout_paths(tmp_path) == {12: path}
@@ -152,18 +155,29 @@ def test_an_empty_directory_reads_as_nothing(tmp_path):
     assert rollout_paths(tmp_path) == {}
 
 
-def test_tensorboard_gets_the_finite_values_and_the_heldout_accuracies(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_a_tracker_is_told_the_finite_values_and_the_heldout_accuracies(tmp_path):
+    told = KeepingTracker()
+    trackers = Trackers()
+    trackers.add("keeping", lambda: told)
+    with MetricsLog(tmp_path, trackers) as log:
+        log.write(3, {"learner/loss": 0.5, "learner/kl": math.nan})
+        log.write_evaluation({"step": 4, "label": "after", "acc": [0.25, 0.75]})
+    (step, values), evaluation = told.rows
+    assert step == 3 and values.keys() == {"wall_s", "learner/loss"}
+    assert evaluation == (4, {"heldout/layer1/accuracy": 0.25, "heldout/layer2/accuracy": 0.75})
 
-    with MetricsLog(tmp_path, tensorboard=True) as log:
-        log.write(0, {"learner/loss": 0.5, "learner/kl": math.nan})
-        log.write_evaluation({"step": 0, "label": "before", "acc": [0.25, 0.75]})
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    tags = set(events.Tags()["scalars"])
-    assert "learner/kl" not in tags
-    assert {"learner/loss", "heldout/layer1/accuracy", "heldout/layer2/accuracy"} <= tags
-    assert events.Scalars("heldout/layer2/accuracy")[0].value == 0.75
+
+def test_a_tracker_that_misses_steps_is_counted_in_the_metrics(tmp_path):
+    trackers = Trackers()
+    trackers.warn = lambda message: None
+    failing = trackers.add("failing", FailingTracker)
+    with MetricsLog(tmp_path, trackers) as log:
+        log.write(0, {"a": 1.0})
+        while failing.num_missed == 0:  # its thread takes the row in a moment; see pytest-timeout
+            time.sleep(0.001)
+        log.write(1, {"a": 2.0})
+    rows = read_metrics(tmp_path)
+    assert "trackers/failed_writes" not in rows[0] and rows[1]["trackers/failed_writes"] == 1
 
 
 def test_totals_add_up_where_means_are_divided() -> None:

@@ -43,7 +43,7 @@ def make_run(
         yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     )
     (run_dir / "environment.json").write_text(json.dumps(make_environment()))
-    with MetricsLog(run_dir, tensorboard=False) as log:
+    with MetricsLog(run_dir) as log:
         if evaluate:
             log.write_evaluation(make_evaluation(0, "before", 0.42, num_layers))
         for step in range(steps):

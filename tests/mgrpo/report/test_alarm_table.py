@@ -24,7 +24,7 @@ def an_alarm(step: int, **changes) -> dict[str, object]:
 
 def with_alarms(run_dir, *alarms):
     make_run(run_dir, steps=3)
-    with MetricsLog(run_dir, tensorboard=False) as log:
+    with MetricsLog(run_dir) as log:
         for alarm in alarms:
             log.write_alarm(alarm)
     return read_page(run_dir)[0]

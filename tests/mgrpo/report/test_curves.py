@@ -19,7 +19,7 @@ def curves_of(run_dir, num_layers: int, domains: list[str]) -> Curves:
             completions.append(completion(layer, key, parent, layer > 1, domain=domain))
             parent = key
     values = MetricSums(rollout_metrics(completions, num_layers)).means()
-    with MetricsLog(run_dir, tensorboard=False) as log:
+    with MetricsLog(run_dir) as log:
         for step in range(2):
             log.write(step, values)
     return Curves(load_run(run_dir))

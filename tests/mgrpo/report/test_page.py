@@ -93,7 +93,7 @@ def test_every_drawing_has_a_name_and_can_be_reached_by_keyboard(finished):
 
 
 def test_metrics_that_no_chart_knows_are_listed(tmp_path):
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         log.write(0, {"mymethod/surprise": 0.5})
         log.write(1, {"mymethod/surprise": 0.25, "layer1/accuracy": 0.5})
     html, _ = read_page(tmp_path)
@@ -108,7 +108,7 @@ def test_hostile_text_stays_text_wherever_it_stands(tmp_path):
     )
     (tmp_path / "config.yaml").write_text(json.dumps({"name": HOSTILE, "method": HOSTILE}))
     (tmp_path / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}))
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         log.write(0, {HOSTILE: 0.5})
         log.write_rollouts(0, [completion])
     html, outline = read_page(tmp_path)
@@ -145,7 +145,7 @@ def test_a_run_without_steps_has_a_page(tmp_path):
     ],
 )
 def test_a_run_without_heldout_problems_is_told_by_its_training(tmp_path, accuracies, course):
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         for step, accuracy in enumerate(accuracies):
             log.write(step, {"layer1/accuracy": accuracy})
     html, _ = read_page(tmp_path)

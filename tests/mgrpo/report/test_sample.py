@@ -88,7 +88,7 @@ def test_a_small_budget_keeps_the_last_step_and_counts_the_rest(tmp_path):
 
 def test_corrections_without_their_attempt_are_kept(tmp_path):
     orphan = dataclasses.replace(a_completion(), layer=2, parent_id="pool/9#1.0")
-    with MetricsLog(tmp_path, tensorboard=False) as log:
+    with MetricsLog(tmp_path) as log:
         log.write_rollouts(0, [orphan])
     (step,) = load_sample(load_run(tmp_path)).steps
     assert step["problems"][0]["nodes"][0]["parent"] == "pool/9#1.0"

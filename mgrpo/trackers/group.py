@@ -1,0 +1,116 @@
+"""All trackers of a run, opened together and told the same."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+
+from mgrpo.config import TrackerConfig
+from mgrpo.errors import TrackerError
+from mgrpo.trackers.background import BackgroundTracker
+from mgrpo.trackers.interface import RunFacts, Tracker
+
+FAILED_WRITES = "trackers/failed_writes"
+PACKAGES = {
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+}
+"""Tracker -> the package that it needs. Ours of the same name in this folder opens it."""
+DEADLINE_S = 60.0  # of a tracker that the recipe does not name
+
+
+class Trackers:
+    """Zero or more trackers, each in its own thread."""
+
+    def __init__(self) -> None:
+        self.members: list[BackgroundTracker] = []
+        self.warn: Callable[[str], None] = print
+        """Told what a person should know; the loop puts its progress view here."""
+
+    def add(
+        self, name: str, opener: Callable[[], Tracker], deadline_s: float = DEADLINE_S
+    ) -> BackgroundTracker:
+        """One more tracker, which begins to open; `opener` makes it, in the tracker's thread."""
+        member = BackgroundTracker(name, opener, deadline_s)
+        self.members.append(member)
+        return member
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Tell every tracker; values that are missing or not finite are left out."""
+        finite = {
+            name: value
+            for name, value in values.items()
+            if value is not None and math.isfinite(value)
+        }
+        for member in self.members:
+            member.write(step, finite)
+            if warning := member.new_warning():
+                self.warn(warning)
+
+    @property
+    def num_missed(self) -> int:
+        """Writes that some tracker has missed since this process began."""
+        return sum(member.num_missed for member in self.members)
+
+    def close(self) -> None:
+        """End all; says which of them missed something."""
+        members, self.members = self.members, []
+        for member in members:
+            if message := member.close():
+                self.warn(message)
+
+    def __enter__(self) -> Trackers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_trackers(configs: Sequence[TrackerConfig], facts: RunFacts) -> Trackers:
+    """Start every tracker that the recipe names, side by side.
+
+    Raises:
+        TrackerError: one of them is not installed, or cannot be started. The others are closed.
+    """
+    trackers = Trackers()
+    try:
+        for config in configs:
+            if problem := missing_package(config.use):
+                raise TrackerError(problem)
+        for config in configs:
+            trackers.add(config.use, lambda config=config: opened(config, facts), config.deadline_s)
+        for member in trackers.members:
+            member.wait_until_open()
+    except BaseException:
+        trackers.warn = lambda message: None  # the error that is under way says enough
+        trackers.close()
+        raise
+    return trackers
+
+
+def opened(config: TrackerConfig, facts: RunFacts) -> Tracker:
+    """The tracker of a section; its library is imported here and no earlier."""
+    module = importlib.import_module(f"mgrpo.trackers.{config.use}")
+    tracker: Tracker = module.open_tracker(config, facts)
+    return tracker
+
+
+def missing_package(tracker: str) -> str:
+    """What to do where a tracker's package is not installed; "" where it is."""
+    package = PACKAGES[tracker]
+    if importlib.util.find_spec(package) is not None:
+        return ""
+    return (
+        f"output.trackers names {tracker}, and the package {package} is not installed here. "
+        f"Install it: `make trackers`, or `pip install 'mgrpo[{tracker}]'`; or leave it out."
+    )

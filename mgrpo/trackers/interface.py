@@ -1,0 +1,76 @@
+"""What a tracker is, and what it is told of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from mgrpo.errors import TrackerError
+
+RECORD_FILE = "trackers.json"
+
+
+class Tracker(Protocol):
+    """Receives a run's numbers. Whatever it raises is caught, counted and told to the user."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Record a step's metrics. `values` are finite. A resumed run repeats some steps."""
+
+    def close(self) -> None:
+        """Finish what is under way. Called once."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a tracker may want to know of the run that it opens.
+
+    Example:
+        RunFacts(name="sums", run_dir=Path("runs/sums"), recipe={"steps": 60}, first_step=20)
+    """
+
+    name: str
+    run_dir: Path
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # the resolved recipe, as in YAML
+    first_step: int = 0  # above 0 in a resumed run
+
+    def recorded_id(self, tracker: str) -> str | None:
+        """By what this tracker knows the run since it first began; None where it does not."""
+        found = self._records().get(tracker)
+        return None if found is None else str(found)
+
+    def record_id(self, tracker: str, run_id: str) -> None:
+        """Remember the tracker's name of the run, so that a resumed run goes on in it."""
+        path = self.run_dir / RECORD_FILE
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps({**self._records(), tracker: run_id}), encoding="utf-8")
+        unfinished.replace(path)
+
+    def _records(self) -> dict[str, Any]:
+        path = self.run_dir / RECORD_FILE
+        if not path.exists():
+            return {}
+        try:
+            records: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrackerError(
+                f"{path} cannot be read ({error}), so the trackers' records of this run cannot be "
+                "found again. Delete it to begin new records."
+            ) from error
+        return records
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """The recipe's leaves by dotted path, for trackers whose parameters are a flat table."""
+    if isinstance(tree, Mapping):
+        inner = tree.items()
+    elif isinstance(tree, list) and any(isinstance(item, Mapping) for item in tree):
+        inner = {str(place): item for place, item in enumerate(tree)}.items()
+    else:
+        return {path: tree}
+    leaves: dict[str, Any] = {}
+    for key, value in inner:
+        leaves |= flat(value, f"{path}.{key}" if path else str(key))
+    return leaves
