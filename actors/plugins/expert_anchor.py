@@ -72,6 +72,18 @@ class ExpertAnchor(RolloutPlugin):
             )
         return problems
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = []
+        if settings.missing_solution == "leave" and "answer_sentence" in settings.model_fields_set:
+            warnings.append("settings.answer_sentence has no effect with missing_solution: leave.")
+        if any(entry.use == "guided_error_correction" for entry in config.plugins):
+            warnings.append(
+                "guided_error_correction repairs groups in which everything is wrong too; of the "
+                "two, the later in plugins finds only what the first has left."
+            )
+        return warnings
+
     def extra_tokens(self) -> int:
         return int(self.settings.max_solution_tokens)
 

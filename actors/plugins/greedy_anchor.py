@@ -47,6 +47,19 @@ class GreedyAnchor(RolloutPlugin):
             )
         ]
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        is_read = any(
+            ":" in entry.use or (entry.use == "desel" and entry.settings.get("anchor") == "greedy")
+            for entry in config.plugins
+        )
+        if is_read:
+            return []
+        return [
+            "no plug-in of the recipe reads greedy answers, which cost a completion per prompt. "
+            "Use desel with anchor: greedy, or remove it."
+        ]
+
     async def after_sampling(
         self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]
     ) -> list[Completion]:

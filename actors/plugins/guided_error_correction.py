@@ -118,6 +118,17 @@ class GuidedErrorCorrection(RolloutPlugin):
             )
         return problems
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = []
+        if settings.intervene_rate == 0:
+            warnings.append("settings.intervene_rate: 0 repairs nothing: it has no effect.")
+        if settings.trigger == "accuracy_wrong" and settings.full_reward != 1.0:
+            warnings.append("settings.full_reward has no effect with trigger: accuracy_wrong.")
+        if settings.probs[2] == 0 and settings.missing_solution != "inject_answer":
+            warnings.append("settings.missing_solution has no effect: its branch has chance 0.")
+        return warnings
+
     def extra_tokens(self) -> int:
         return int(self.settings.max_new_tokens) + LONGEST_SENTENCE_TOKENS
 

@@ -45,6 +45,12 @@ class ProblemEntities(RolloutPlugin):
             ]
         return []
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if any(":" in entry.use or entry.use == "entity_reward" for entry in config.plugins):
+            return []
+        return ["no plug-in of the recipe reads entities: it has no effect. Add entity_reward."]
+
     async def after_sampling(
         self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]
     ) -> list[Completion]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.grouper import Grouper, divergence_from_uniform, hashed_counts, mean_entropy
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import row_weight_warnings, unused
 from learner.robust_weights import (
     exponentiated_weights,
     soft_group_losses,
@@ -18,6 +19,7 @@ from learner.robust_weights import (
     worst_share_weights,
 )
 from learner.row_groups import pass_rates, usable_groups
+from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 
 ROW_WEIGHTS = "agro/row_weights"
@@ -79,6 +81,21 @@ class Agro(LearnerPlugin):
         self.window_features = torch.zeros(0, own.num_features, dtype=torch.float64)
         self.window_losses = torch.zeros(0, dtype=torch.float64)
         self.num_updates = 0
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        own, warnings = settings, row_weight_warnings("agro", layers, config)
+        if own.num_groups == 1:
+            warnings.append("settings.num_groups: 1 leaves advantages as they are.")
+        if own.warmup_steps >= config.steps:
+            warnings.append(
+                f"settings.warmup_steps ({own.warmup_steps}) is not below steps ({config.steps}): "
+                "advantages stay as they are to the end."
+            )
+        if own.variant == "worst_share":
+            return warnings + unused(own, "rate", because="with variant: worst_share")
+        keys = ("share", "floor", "loss_smoothing", "count_smoothing")
+        return warnings + unused(own, *keys, because="with variant: exponential")
 
     def measure(self, batch: StepBatch) -> dict[str, Any]:
         """One turn each of the groups' weights and of the adversary; the prompts' weights."""

@@ -11,6 +11,7 @@ from learner.objective_checks import own_objective_problems
 from learner.objective_tokens import ObjectiveTokens
 from learner.objectives import capped_weight_objective
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import is_on_policy
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -50,6 +51,15 @@ class Cispo(LearnerPlugin):
                 )
             )
         return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if not is_on_policy(config):
+            return []
+        return [
+            "has the gradient of the clipped objective, GRPO's, with "
+            "objective.updates_per_rollout: 1, where every ratio is 1."
+        ]
 
     def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         return capped_weight_objective(

@@ -11,6 +11,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.covariance import drawn_between, token_covariances
 from learner.plugin import LearnerPlugin, Signal
+from learner.plugin_pairs import used
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -47,6 +48,13 @@ class ClipCov(LearnerPlugin):
             return []
         return [
             ConfigProblem("lowest", str(settings.lowest), f"is not below {settings.highest:g}.")
+        ]
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        return [
+            f"{other} holds back tokens of high covariance too, partly the same ones."
+            for other in used(config, "kl_cov")
         ]
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:

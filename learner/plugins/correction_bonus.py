@@ -9,6 +9,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import z_scored_layers
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -44,6 +45,26 @@ class CorrectionBonus(LearnerPlugin):
                 "alpha", str(settings.alpha), "pays for corrections, and the chain has none."
             )
         ]
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = []
+        if settings.alpha == 0:
+            warnings.append("settings.alpha: 0 pays nothing.")
+        if max(layers) == 1 and settings.bonus_to == "turn2":
+            warnings.append(
+                f"works on {config.layers[0].name} alone, and bonus_to: turn2 pays corrections: it "
+                "has no effect."
+            )
+        corrections = frozenset(number for number in layers if number > 1)
+        normalised = z_scored_layers(corrections, config, "correction_bonus")
+        if normalised:
+            warnings.append(
+                f"the advantages of {', '.join(normalised)} are divided by their group's spread, "
+                "which takes most of alpha away. Use advantage: raw_reward, or "
+                "objective.advantage.scale_by_std: false."
+            )
+        return warnings
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         places = {one.completion_id: place for place, one in enumerate(batch.completions)}

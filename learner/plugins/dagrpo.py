@@ -19,6 +19,7 @@ from learner.losses import clipped_objective
 from learner.objective_checks import own_objective_problems
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import has_foreign, is_on_policy, unused, used
 from learner.row_groups import usable_groups
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
@@ -72,6 +73,25 @@ class Dagrpo(LearnerPlugin):
                 )
             )
         return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = []
+        adds_text = used(config, "expert_anchor", "guided_error_correction") or has_foreign(config)
+        if not adds_text:
+            because = "where no plug-in puts text in that was not sampled"
+            warnings += unused(settings, "gamma", because=because)
+            if settings.threshold == 0:
+                warnings.append("settings.threshold: 0 compares all completions: this is GRPO.")
+        if is_on_policy(config):
+            because = "with objective.updates_per_rollout: 1, where every ratio is 1"
+            warnings += unused(settings, "clip_low", "clip_high", because=because)
+        if used(config, "supervised_injections"):
+            warnings.append(
+                "supervised_injections sets the advantages of tokens that were not sampled, and "
+                "this trains them by a shaped probability: the two multiply."
+            )
+        return warnings
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor | None:
         found = torch.zeros_like(rewards)

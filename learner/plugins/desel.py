@@ -10,6 +10,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter
+from learner.plugin_pairs import used
 from learner.row_groups import usable_groups
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
@@ -60,6 +61,18 @@ class Desel(LearnerPlugin):
                 f"Add {SOURCE} to plugins, or use anchor: max_likelihood.",
             )
         ]
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = []
+        if settings.ratio == 0 and settings.top_k is None:
+            warnings.append("settings.ratio: 0 keeps everything: it has no effect.")
+        warnings += [
+            f"{other} ranks a group's completions by likelihood, and this leaves out what is "
+            "unlikely and wrong: ranks are among the rest."
+            for other in used(config, "unlikeliness")
+        ]
+        return warnings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         logprobs = batch.rows(

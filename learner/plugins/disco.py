@@ -13,6 +13,7 @@ from learner.columns import StepBatch
 from learner.objective_checks import own_objective_problems
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin, Signal
+from learner.plugin_pairs import is_on_policy, unused
 from learner.row_groups import usable_groups
 from learner.set_objectives import (
     PenaltyForm,
@@ -100,6 +101,17 @@ class Disco(LearnerPlugin):
                 )
             )
         return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if settings.divergence_weight == 0:
+            return unused(settings, "divergence_bound", because="with divergence_weight: 0")
+        if not is_on_policy(config):
+            return []
+        return [
+            "its penalty on leaving the policy that sampled has no effect with "
+            "objective.updates_per_rollout: 1, where the two are the same."
+        ]
 
     @property
     def temperature(self) -> float | None:

@@ -72,6 +72,12 @@ class EntityReward(LearnerPlugin):
             )
         return problems
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if settings.strength > 0:
+            return []
+        return ["settings.strength: 0 gives wrong answers nothing, whatever they name."]
+
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         is_whole = torch.tensor([not one.is_truncated for one in batch.completions])
         return RowFilter(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Signal
+from learner.plugin_pairs import unused, used
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -71,6 +72,19 @@ class EntropyAdvantage(LearnerPlugin):
                 )
             )
         return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = []
+        if settings.mask:
+            warnings += unused(settings, "pad_entropy", because="with mask: true")
+        if not settings.detach:
+            warnings += [
+                "settings.detach: false puts a gradient on entropies into the loss, and so does "
+                f"{other}."
+                for other in used(config, "entropy_bonus")
+            ]
+        return warnings
 
     def wanted_signals(self) -> frozenset[Signal]:
         return self.requires if self.settings.entropy_source == "current" else frozenset()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Signal
+from learner.plugin_pairs import unused
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -56,6 +57,12 @@ class EntropyBonus(LearnerPlugin):
                 )
             )
         return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if settings.target is not None and settings.gain > 0:
+            return []
+        return unused(settings, "max_coefficient", because="without a target and a gain")
 
     def wanted_signals(self) -> frozenset[Signal]:
         return frozenset() if self.settings.target is None else self.requires

@@ -11,6 +11,7 @@ from learner.objective_checks import mean_per_completion_problems, own_objective
 from learner.objective_tokens import ObjectiveTokens
 from learner.objectives import geometric_mean_objective, mean_over_trained, one_sided_log_clip
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import is_on_policy
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -43,6 +44,12 @@ class Gmpo(LearnerPlugin):
             *own_objective_problems("gmpo", layers, config, inert=inert),
             *mean_per_completion_problems("gmpo", config),
         ]
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if not is_on_policy(config):
+            return []
+        return ["is GRPO with objective.updates_per_rollout: 1, where every ratio is 1."]
 
     def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         log_ratios = one_sided_log_clip(

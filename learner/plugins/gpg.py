@@ -46,6 +46,15 @@ class Gpg(LearnerPlugin):
             )
         ]
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if not settings.scale or config.sampling.dynamic is None:
+            return []
+        return [
+            "settings.scale has nothing to give back: sampling.dynamic leaves no group of layer 1 "
+            "whose rewards are equal."
+        ]
+
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         here = batch.in_layers(self.layers) & batch.is_usable
         alpha = rescued_share(rewards, batch.group_ids, here)

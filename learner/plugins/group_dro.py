@@ -11,9 +11,11 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import row_weight_warnings, unused
 from learner.robust_weights import exponentiated_weights, row_weights, worst_share_weights
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
+from mgrpo.config.objective_warnings import has_one_domain
 from mgrpo.errors import ConfigProblem
 
 
@@ -87,6 +89,22 @@ class GroupDro(LearnerPlugin):
                     )
                 )
         return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        own, warnings = settings, row_weight_warnings("group_dro", layers, config)
+        if has_one_domain(config.data.train):
+            warnings.append(
+                "all problems of data.train are of one domain, so every weight is 1: it has no "
+                "effect."
+            )
+        if own.variant == "worst_share":
+            keys = ("rate", "adjustment", "start")
+            return warnings + unused(own, *keys, because="with variant: worst_share")
+        if own.rate == 0:
+            warnings.append("settings.rate: 0 never moves the weights.")
+        keys = ("share", "floor", "smoothing")
+        return warnings + unused(own, *keys, because="with variant: exponential")
 
     def measure(self, batch: StepBatch) -> dict[str, Any]:
         """Take this step's failure rates into account: the one place where state changes."""

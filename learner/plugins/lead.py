@@ -11,6 +11,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter
+from learner.plugin_pairs import uniform_filter_warnings, unused, used
 from learner.row_groups import in_mixed_group, pass_rates, usable_groups
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
@@ -72,6 +73,32 @@ class Lead(LearnerPlugin):
                 "more than hard ones.",
             )
         ]
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        own, warnings = settings, []
+        if own.length_strength > 0:
+            warnings += [
+                f"{other} takes length off the reward too: long answers pay twice."
+                for other in used(config, "overlong_penalty")
+            ]
+        elif own.min_len_gate > 0:
+            warnings += unused(own, "min_len_gate", because="with length_strength: 0")
+        warnings += [
+            f"{other} changes negative advantages by the pass rate too; the factors multiply."
+            for other in used(config, "nthr")
+        ]
+        if own.weight_floor == own.weight_ceiling:
+            because = "with weight_floor equal to weight_ceiling"
+            warnings += unused(own, "weight_middle", "weight_steepness", because=because)
+        if own.drop_uniform:
+            warnings += uniform_filter_warnings(config)
+        if config.data.robust is not None:
+            warnings.append(
+                "data.robust draws more problems from where the policy fails, and this weighs hard "
+                "problems up: they count twice."
+            )
+        return warnings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         if not self.settings.drop_uniform:

@@ -11,6 +11,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.mismatch import k3, masked_weights, truncated_weights
 from learner.plugin import LearnerPlugin, RowFilter, Signal
+from learner.plugin_pairs import unused
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -71,6 +72,16 @@ class MismatchCorrection(LearnerPlugin):
         if settings.method == "none" and bounds is None and settings.reject_k3 is None:
             problems.append(ConfigProblem("method", "none", "without a rejection does nothing."))
         return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if settings.method == "mask":
+            return []
+        warnings = unused(settings, "lowest", because=f"with method: {settings.method}")
+        if settings.method == "none":
+            keys = ("level", "cap", "normalise")
+            warnings += unused(settings, *keys, because="with method: none")
+        return warnings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter:
         settings, log_weights = self.settings, self.log_weights(batch)

@@ -60,6 +60,19 @@ class OverlongPenalty(LearnerPlugin):
             )
         return problems
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = []
+        if settings.penalty == 0:
+            warnings.append("settings.penalty: 0 takes nothing off.")
+        longest = max(config.layers[number - 1].max_completion_tokens for number in layers)
+        if settings.max_tokens > longest:
+            warnings.append(
+                f"settings.max_tokens ({settings.max_tokens}) is above max_completion_tokens "
+                f"({longest}): the whole penalty is never due."
+            )
+        return warnings
+
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         begins = self.settings.max_tokens - self.settings.buffer_tokens
         excess = (batch.lengths.double() - begins) / self.settings.buffer_tokens

@@ -12,6 +12,7 @@ from torch import Tensor
 from learner.advantages import process_advantages
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import others_with, unused
 from learner.prefix_scorer import PrefixScorer
 from learner.step_rewards import trajectory_reward
 from mgrpo.config import RunConfig
@@ -93,6 +94,24 @@ class PrefixPreference(LearnerPlugin):
             )
         return problems
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if settings.credit == "trajectory":
+            return unused(settings, "ddof", "epsilon", because="with credit: trajectory")
+        warnings = unused(settings, "aggregate", because="with credit: process")
+        warnings += [
+            f"with credit: process each step has an advantage of its own, in place of {other}'s."
+            for other in others_with("estimate_advantages", "prefix_preference", config)
+        ]
+        uses = [entry.use for entry in config.plugins]
+        warnings += [
+            f"with credit: process each step has an advantage of its own: {other} stands before it "
+            "in plugins, so what it does to advantages is lost. Put it behind."
+            for other in others_with("transform_advantages", "prefix_preference", config)
+            if uses.index(other) < uses.index("prefix_preference")
+        ]
+        return warnings
+
     def start(self, device: torch.device) -> None:
         self.scorer = PrefixScorer.load(
             self.settings.scorer, base_dir=self.settings.base_dir, device=device
@@ -134,7 +153,7 @@ class PrefixPreference(LearnerPlugin):
         shaped = rewards.clone()
         for place, scores in enumerate(batch.signals[SCORES]):
             if len(scores) > 0:
-                shaped[place] = trajectory_reward(
+                own = trajectory_reward(
                     scores,
                     bool(batch.is_correct[place]),
                     lambda_step=settings.lambda_step,
@@ -143,6 +162,8 @@ class PrefixPreference(LearnerPlugin):
                     step_range=settings.step_range,
                     range_penalty=settings.range_penalty,
                 )
+                # What other plug-ins added to the checks' rewards stays added.
+                shaped[place] = own + (rewards[place] - batch.rewards[place])
         return shaped
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.estimators import has_variance
 from learner.plugin import LearnerPlugin, RowFilter
+from learner.plugin_pairs import is_on_policy, others_with, uniform_filter_warnings
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -66,6 +67,26 @@ class Raft(LearnerPlugin):
                     )
                 )
         return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = [
+            f"takes rewards as they are for advantages, so what {other} does to them is a weight."
+            for other in others_with("shape_rewards", "raft", config)
+        ]
+        if settings.variant == "raft_plus_plus" and is_on_policy(config):
+            warnings.append(
+                "settings.variant: raft_plus_plus is raft with objective.updates_per_rollout: 1, "
+                "where every ratio is 1."
+            )
+        if settings.variant == "reinforce_rej":
+            warnings += uniform_filter_warnings(config)
+            if settings.reward_map == "zero_one":
+                warnings.append(
+                    "settings.reward_map: zero_one gives wrong answers no weight: this is "
+                    "raft_plus_plus on groups that are not uniform."
+                )
+        return warnings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter:
         if self.settings.variant == "reinforce_rej":

@@ -10,6 +10,7 @@ from learner.objective_checks import own_objective_problems
 from learner.objective_tokens import ObjectiveTokens
 from learner.objectives import reinforce
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import is_on_policy
 from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigProblem
 
@@ -27,6 +28,15 @@ class Reinforce(LearnerPlugin):
     ) -> list[ConfigProblem]:
         inert = ("clip_low", "clip_high", "dual_clip")
         return own_objective_problems("reinforce", layers, config, inert=inert)
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if is_on_policy(config):
+            return []
+        return [
+            "nothing corrects for what the policy has moved since it sampled: without a ratio the "
+            "updates after the first are off policy. Set objective.updates_per_rollout: 1."
+        ]
 
     def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         return reinforce(tokens.policy_logprobs, tokens.advantages)

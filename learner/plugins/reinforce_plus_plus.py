@@ -55,6 +55,12 @@ class ReinforcePlusPlus(LearnerPlugin):
             )
         ]
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if settings.kl_weight == 0 or config.max_kl_weight == 0:
+            return []
+        return ["objective.kl.weight penalises the distance to the same reference as kl_weight."]
+
     def wanted_signals(self) -> frozenset[Signal]:
         return self.requires if self.settings.kl_weight > 0 else frozenset()
 

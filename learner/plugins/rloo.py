@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import NonNegativeFloat
@@ -11,6 +11,8 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.estimators import leave_one_out
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import unused
+from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 
 
@@ -31,6 +33,12 @@ class Rloo(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = RlooSettings
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        return (
+            [] if settings.normalise else unused(settings, "epsilon", because="without normalise")
+        )
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         here = batch.in_layers(self.layers) & batch.is_usable

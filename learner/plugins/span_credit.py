@@ -54,6 +54,12 @@ class SpanCredit(LearnerPlugin):
             )
         ]
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if settings.attribution != "all_tokens":
+            return []
+        return ["settings.attribution: all_tokens turns it off."]
+
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         if self.settings.attribution == "all_tokens":
             return advantages

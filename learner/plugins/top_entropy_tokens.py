@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Signal
+from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 
 
@@ -30,6 +31,12 @@ class TopEntropyTokens(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = TopEntropySettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        return (
+            ["settings.share: 1 takes all tokens: it has no effect."] if settings.share == 1 else []
+        )
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter, Signal
+from learner.plugin_pairs import uniform_filter_warnings
 from learner.row_groups import in_mixed_group, usable_groups
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
@@ -59,6 +60,13 @@ class Unlikeliness(LearnerPlugin):
                 "Use one of them, or desel with drop: unlikely_wrong.",
             )
         ]
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = uniform_filter_warnings(config) if settings.drop_uniform else []
+        if settings.strength == 0:
+            warnings.append("settings.strength: 0 leaves rewards as they are.")
+        return warnings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         if not self.settings.drop_uniform:

@@ -6,10 +6,12 @@ from mgrpo.check.report import CheckLine
 from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError
 from mgrpo.plugin import Plugin, load_plugins
+from mgrpo.plugin_warnings import plugin_warnings
 
 
 def plugin_lines(config: RunConfig) -> list[CheckLine]:
-    """One line per problem, or one that names them all; nothing for a recipe without any.
+    """One line per problem, or one that names them all and one per warning; nothing for a recipe
+    without any.
 
     A plug-in is imported and made as in training, but not started: that may load a model.
     """
@@ -20,4 +22,5 @@ def plugin_lines(config: RunConfig) -> list[CheckLine]:
     except ConfigError as error:
         return [CheckLine("fail", "plugins", str(problem)) for problem in error.problems]
     names = ", ".join(entry.use for entry in config.plugins)
-    return [CheckLine("ok", "plugins", names)]
+    warnings = [CheckLine("warn", "plugins", text) for text in plugin_warnings(config)]
+    return [CheckLine("ok", "plugins", names), *warnings]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mgrpo.config.evaluation import guidance_problems
 from mgrpo.config.layers import LayerConfig
 from mgrpo.config.lengths import context_needed
+from mgrpo.config.objective_warnings import objective_warnings
 from mgrpo.errors import ConfigProblem
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ def warnings_of(config: RunConfig) -> list[str]:
         )
     if config.evaluation.decoding == "greedy" and config.evaluation.temperature != 1.0:
         warnings.append("evaluation.temperature has no effect with evaluation.decoding: greedy.")
-    return warnings + engine_warnings(config)
+    return [*warnings, *objective_warnings(config), *engine_warnings(config)]
 
 
 def layer_warnings(layer: LayerConfig, path: str) -> list[str]:

@@ -14,6 +14,9 @@ from mgrpo.config import RunConfig
 from mgrpo.config.yaml_core import dump_yaml
 
 
+OVERLONG = {"max_tokens": 50, "buffer_tokens": 10}
+
+
 def lines(tree: dict[str, Any], *entries: dict[str, Any]) -> list[tuple[str, str]]:
     config = RunConfig.model_validate({**tree, "plugins": list(entries)})
     return [(line.status, line.detail) for line in plugin_lines(config)]
@@ -24,8 +27,15 @@ def test_without_plug_ins_there_is_nothing_to_say(tree):
 
 
 def test_sound_plug_ins_are_named(tree):
-    entries = [{"use": "step_spans"}, {"use": "correction_bonus", "layers": ["correct"]}]
-    assert lines(tree, *entries) == [("ok", "step_spans, correction_bonus")]
+    entries = [{"use": "lambda_grpo"}, {"use": "overlong_penalty", "settings": OVERLONG}]
+    assert lines(tree, *entries) == [("ok", "lambda_grpo, overlong_penalty")]
+
+
+def test_what_does_nothing_is_a_warning_beside_them(tree):
+    assert lines(tree, {"use": "step_spans"}) == [
+        ("ok", "step_spans"),
+        ("warn", "plugins.0 (step_spans): no plug-in of the recipe reads steps: it has no effect."),
+    ]
 
 
 @pytest.mark.parametrize(
