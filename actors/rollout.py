@@ -22,55 +22,19 @@ from actors.layers import (
     solve_request,
     stable_seed,
 )
+from actors.leases import EngineSource, sample_leased
 from actors.plugin import RolloutPlugin
 from actors.templates import PromptBuilder
-from cluster.remote import RemoteActor
 from mgrpo.config.layers import LayerConfig
 from mgrpo.types import Completion, Problem, Reward, Sample
 
 ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
 
 
-class Engine(Protocol):
-    """What a rollout asks of an engine. `RemoteEngine` and `ScriptedEngine` are two."""
-
-    name: str
-    num_inflight: int  # completions asked for and not yet back
-
-    async def generate(
-        self,
-        prompt_token_ids: list[int],
-        *,
-        num_samples: int,
-        max_tokens: int,
-        temperature: float,
-        seed: int,
-    ) -> list[Sample]: ...
-
-
 class Scorer(Protocol):
     """What a rollout asks of the rewards."""
 
     async def score(self, problem: Problem, texts: list[str]) -> list[Reward]: ...
-
-
-class RemoteEngine:
-    """A vLLM engine in an actor, with a deadline on each group."""
-
-    def __init__(self, actor: RemoteActor, *, deadline_s: float) -> None:
-        self.actor, self.name = actor, actor.name
-        self.deadline_s = deadline_s
-        self.num_inflight = 0
-
-    async def generate(self, prompt_token_ids: list[int], **sampling: object) -> list[Sample]:
-        samples: list[Sample] = await self.actor.call_async(
-            "generate",
-            prompt_token_ids,
-            deadline_s=self.deadline_s,
-            setting="cluster.deadlines.generate_s",
-            **sampling,
-        )
-        return samples
 
 
 @dataclass
@@ -92,7 +56,7 @@ class Rollout:
     """Everything that stays the same from step to step.
 
     Args:
-        engines: by layer number, 1 first; a shared pool stands under every number.
+        engines: lends an engine to each request, and hears when it was lost.
         scorer: checks completions.
         builder: makes prompts.
         layers: the chain.
@@ -101,7 +65,7 @@ class Rollout:
         plugins: change or annotate what was sampled.
     """
 
-    engines: dict[int, list[Engine]]
+    engines: EngineSource
     scorer: Scorer
     builder: PromptBuilder
     layers: Sequence[LayerConfig]
@@ -232,19 +196,15 @@ class Rollout:
         temperature: float | None = None,
     ) -> list[Sample]:
         """Sample from the least busy engine of a layer; samples are stamped with its name."""
-        engine = min(self.engines[layer], key=lambda engine: engine.num_inflight)
-        engine.num_inflight += num_samples
-        try:
-            samples = await engine.generate(
-                prompt_token_ids,
-                num_samples=num_samples,
-                max_tokens=max_tokens,
-                temperature=self.temperature if temperature is None else temperature,
-                seed=seed,
-            )
-        finally:
-            engine.num_inflight -= num_samples
-        return [replace(sample, engine=engine.name) for sample in samples]
+        return await sample_leased(
+            self.engines,
+            layer,
+            prompt_token_ids,
+            num_samples=num_samples,
+            max_tokens=max_tokens,
+            temperature=self.temperature if temperature is None else temperature,
+            seed=seed,
+        )
 
     async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
         """What the checks say of some texts."""

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.leases import Engine, FixedEngines
 from actors.plugin import RolloutPlugin
-from actors.rollout import Engine, RemoteEngine, Rollout
+from actors.remote_engine import RemoteEngine
+from actors.rollout import Rollout
 from actors.templates import PromptBuilder
 from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
@@ -166,7 +168,7 @@ def make_rollout(
         for layer in seat.layers:
             by_layer.setdefault(layer, []).append(engine)
     return Rollout(
-        engines=by_layer,
+        engines=FixedEngines(by_layer),
         scorer=scorer,
         builder=builder,
         layers=config.layers,

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from actors.leases import FixedEngines
 from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
@@ -32,7 +33,7 @@ def chain(*sizes: int) -> list[LayerConfig]:
 
 def rollout(engine: ScriptedEngine, layers: list[LayerConfig]) -> Rollout:
     return Rollout(
-        engines={number: [engine] for number in range(1, len(layers) + 1)},
+        engines=FixedEngines({number: [engine] for number in range(1, len(layers) + 1)}),
         scorer=ExactScorer(),
         builder=PromptBuilder(TOKENIZER),
         layers=layers,
@@ -101,7 +102,7 @@ def test_the_same_step_repeats_its_seeds_and_another_step_does_not() -> None:
 def test_work_goes_to_the_least_busy_engine() -> None:
     engines = [scripted(name=f"e{i}", pause_s=lambda prompt: 0.01) for i in range(2)]
     parts = rollout(engines[0], chain(2))
-    parts.engines = {1: list(engines)}
+    parts.engines = FixedEngines({1: engines})
     run(parts, PROBLEMS * 2)
     assert [len(engine.prompts) for engine in engines] == [3, 3]
     assert [engine.num_inflight for engine in engines] == [0, 0]

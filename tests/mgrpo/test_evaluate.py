@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from actors.leases import FixedEngines
 from actors.plugin import RolloutPlugin, RolloutTools
 from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
@@ -57,7 +58,7 @@ def rollout(num_layers: int = 2, phrases: list[str] = PHRASES, *, seed: int = 0)
         for n in range(2, num_layers + 1)
     ]
     return Rollout(
-        engines={number: [engine] for number in range(1, num_layers + 1)},
+        engines=FixedEngines({number: [engine] for number in range(1, num_layers + 1)}),
         scorer=ExactScorer(),
         builder=PromptBuilder(TOKENIZER),
         layers=layers,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.leases import FixedEngines
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
@@ -56,7 +57,7 @@ def rollout(
         for n, size in enumerate(group_sizes, start=1)
     ]
     return Rollout(
-        engines={number: [engine] for number in range(1, len(layers) + 1)},
+        engines=FixedEngines({number: [engine] for number in range(1, len(layers) + 1)}),
         scorer=EndsWithAnswer(),
         builder=PromptBuilder(TOKENIZER),
         layers=layers,

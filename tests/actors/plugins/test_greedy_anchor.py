@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from actors.leases import FixedEngines
 from actors.plugin import RolloutPlugin
 from mgrpo.errors import ConfigError
 from mgrpo.plugin import load_plugins
@@ -36,7 +37,7 @@ class Recorder:
 def test_one_greedy_answer_is_asked_for_and_its_mean_logprob_kept():
     engine = Recorder()
     parts = rollout(lambda prompt, index: "", [plugin("greedy_anchor", max_tokens=9)])
-    parts.engines = {1: [engine]}
+    parts.engines = FixedEngines({1: [engine]})
     completions = sampled(parts)
     assert [one.metadata for one in completions] == [
         {"greedy_logprob_mean": pytest.approx(-0.3)}

@@ -54,7 +54,7 @@ def test_a_continuation_follows_the_attempt_and_the_interjection() -> None:
     assert one.text == "it is 8\nNo.\nso 7"
     assert one.finish_reason == "stop" and one.augmented_by == "continued"
     assert one.is_correct and one.num_trained_tokens == 12
-    engine: Any = parts.engines[1][0]
+    engine: Any = parts.engines.by_layer[1][0]
     assert engine.prompts[1] == one.prompt_token_ids + kept + injected
 
 
