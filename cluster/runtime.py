@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
+from ray.exceptions import AuthenticationError
 
+from cluster.job_config import is_in_job, job_variables
 from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
 
-REPOSITORY_ROOT = str(Path(__file__).resolve().parent.parent)
+REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
+RUNTIME_ENV_FILE = Path(__file__).with_name("runtime_env.yaml")
 
 LOOPBACK = "127.0.0.2"
 """Address of a local Ray's node: Ray replaces 127.0.0.1 and localhost by an address that other
@@ -30,7 +35,6 @@ QUIET_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONPATH": REPOSITORY_ROOT,
 }
 
 
@@ -49,6 +53,28 @@ def allowed_environment(prefixes: list[str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(tuple(prefixes))}
 
 
+def actor_environment(prefixes: list[str]) -> dict[str, str]:
+    """The variables that this run adds to its actors' environment.
+
+    What a job's runtime environment sets reaches every actor by itself, as it was submitted.
+    Ray refuses to be given such a variable a second time, even with the same value.
+    """
+    wanted = {**QUIET_ENVIRONMENT, **allowed_environment(prefixes)}
+    return {name: value for name, value in wanted.items() if name not in job_variables()}
+
+
+def code_for_actors() -> dict[str, Any]:
+    """How the actors of another machine get this program, as parts of a runtime environment.
+
+    A job has brought its own code, and an installed package is on every node's image; a clone
+    is sent along, without what only its developers need.
+    """
+    if is_in_job() or not (REPOSITORY_ROOT / "pyproject.toml").is_file():
+        return {}
+    excludes = yaml.safe_load(RUNTIME_ENV_FILE.read_text(encoding="utf-8"))["excludes"]
+    return {"working_dir": str(REPOSITORY_ROOT), "excludes": excludes}
+
+
 @contextmanager
 def ray_runtime(
     config: ClusterConfig, *, num_cpus: float, logs_to: Path | None
@@ -61,32 +87,68 @@ def ray_runtime(
             is more than its cores, on purpose: engines and learner take turns.
         logs_to: actor logs of a local Ray are copied here when it ends.
     """
-    environment = {**QUIET_ENVIRONMENT, **allowed_environment(config.env_prefixes)}
+    environment = actor_environment(config.env_prefixes)
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "configure_logging": False,
+        # Names of actors are unique in here. A process id would not be: drivers of two nodes
+        # may have the same.
+        "namespace": f"mgrpo-{uuid.uuid4().hex[:12]}",
+    }
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     use_local = config.address == "local" or (
         config.address == "auto" and "RAY_ADDRESS" not in os.environ
     )
-    options: dict[str, Any] = {
-        "runtime_env": {"env_vars": environment},
-        "log_to_driver": False,
-        "configure_logging": False,
-        "namespace": f"mgrpo-{os.getpid()}",
-    }
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if not use_local:
-        address = os.environ["RAY_ADDRESS"] if config.address == "auto" else config.address
-        try:
-            init_ray(address=address, **options)
-        except (ConnectionError, ValueError) as error:
-            raise ClusterError(
-                f"Cannot connect to the Ray cluster at {address!r}: {error}. Check that it runs "
-                "(`ray status`), or set cluster.address: local."
-            ) from error
-        try:
-            yield Runtime(False, ray.util.get_node_ip_address(), None)
-        finally:
-            ray.shutdown()
+    if use_local:
+        refuse_local_in_job(config.address)
+        yield from local_ray(environment, options, num_cpus=num_cpus, logs_to=logs_to)
         return
+    address = os.environ["RAY_ADDRESS"] if config.address == "auto" else config.address
+    runtime_env = {"env_vars": environment, **code_for_actors()}
+    connect(address, runtime_env=runtime_env, **options)
+    try:
+        yield Runtime(False, ray.util.get_node_ip_address(), None)
+    finally:
+        ray.shutdown()
 
+
+def connect(address: str, **options: Any) -> None:
+    """Join a cluster that runs.
+
+    Raises:
+        ClusterError: it does not answer, or does not take the token.
+    """
+    try:
+        init_ray(address=address, **options)
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"The Ray cluster at {address!r} does not let this run in: its token is missing here, "
+            "or is another one. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH to the cluster's token."
+        ) from error
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"Cannot connect to the Ray cluster at {address!r}: {error}. Check that it runs "
+            "(`ray status`), or set cluster.address: local."
+        ) from error
+
+
+def refuse_local_in_job(address: str) -> None:
+    if is_in_job():
+        raise ClusterError(
+            f"cluster.address is {address!r}, so this job would start a Ray of its own on the "
+            "node of its driver and leave the cluster alone. Set cluster.address: auto."
+        )
+
+
+def local_ray(
+    environment: dict[str, str],
+    options: dict[str, Any],
+    *,
+    num_cpus: float,
+    logs_to: Path | None,
+) -> Iterator[Runtime]:
+    """A Ray of this machine for one run, and its end."""
     folder = Path(tempfile.mkdtemp(prefix="mgrpo-ray-"))  # short: Unix sockets allow 107 bytes
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
@@ -97,6 +159,7 @@ def ray_runtime(
             _temp_dir=str(folder),
             _node_ip_address=LOOPBACK,
             object_store_memory=256 * 1024 * 1024,
+            runtime_env={"env_vars": {**environment, "PYTHONPATH": str(REPOSITORY_ROOT)}},
             **options,
         )
         logs = folder / "session_latest" / "logs"

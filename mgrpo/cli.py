@@ -205,11 +205,12 @@ def run_train(args: argparse.Namespace) -> int:
     from mgrpo.check import check_recipe
     from mgrpo.config.load import load_recipe
     from mgrpo.run_directory import claim_run_directory, refuse_existing_run, resume_point
+    from mgrpo.runs_dir import resolve_runs_dir
 
     config = load_recipe(args.recipe, args.overrides)
     if args.run is not None:
         config = load_recipe(args.recipe, [*args.overrides, f"name={quoted(args.run)}"])
-    run_dir = Path(config.output.runs_dir) / config.name
+    run_dir = Path(resolve_runs_dir(config.output.runs_dir)) / config.name
     checkpoint = None if args.overwrite else resume_point(run_dir, config)
     if checkpoint is None and not args.overwrite:
         refuse_existing_run(run_dir)  # before the seconds that the check takes

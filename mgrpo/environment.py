@@ -43,6 +43,9 @@ def installed_version(name: str) -> str | None:
 
 
 def git_revision() -> str | None:
+    """Of the clone that this program runs from. A job has no clone; who submitted it did."""
+    if "MGRPO_REVISION" in os.environ:
+        return os.environ["MGRPO_REVISION"]
     root = Path(__file__).resolve().parent.parent
     try:
         done = subprocess.run(

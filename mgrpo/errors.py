@@ -12,6 +12,7 @@ MgrpoError
 ├── ClusterError
 │   ├── PlacementError     the resources asked for are not there
 │   ├── ActorDiedError     a process that the run needs is gone
+│   ├── JobError           a job cannot be submitted, found, followed or stopped
 │   └── DeadlineError      something did not happen in its time
 ├── WeightSyncError        weights did not arrive, or not as they were sent
 ├── LearnerError           the update cannot be computed (a loss that is not finite, …)
@@ -133,6 +134,10 @@ class PlacementError(ClusterError):
 
 class ActorDiedError(ClusterError):
     """A process that the run needs is gone."""
+
+
+class JobError(ClusterError):
+    """A job cannot be submitted, found, followed or stopped."""
 
 
 class DeadlineError(ClusterError):
