@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from actors.rollout import ProgressCallback, place_key, with_verdicts
+from cluster.monitoring.ray_metrics import RayMetrics
 from cluster.remote import wait_for
 from mgrpo.alarms import AlarmWatch, stop_if_asked
 from mgrpo.checkpoints import (
@@ -338,13 +339,17 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                 config.steps, title, len(config.layers), first_step=first_step
             ) as progress,
         ):
-            with start_system(
-                config,
-                logs_to=run_dir / "logs",
-                with_learner=True,
-                note=progress.note,
-                learner_state=None if resume_from is None else resume_from / LEARNER_DIR,
-            ) as system:
+            with (
+                start_system(
+                    config,
+                    logs_to=run_dir / "logs",
+                    with_learner=True,
+                    note=progress.note,
+                    learner_state=None if resume_from is None else resume_from / LEARNER_DIR,
+                ) as system,
+                RayMetrics(config.name) as ray_metrics,
+            ):
+                log.trackers.add("ray", lambda: ray_metrics)
                 system.rollout.on_progress = groups_progress(progress)
                 sampler = make_sampler(config, system.problems)
                 run = Run(

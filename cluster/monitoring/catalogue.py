@@ -1,0 +1,184 @@
+"""Every metric of a run: its name in metrics.jsonl, its unit, and what it means.
+
+`docs/metrics.md` is written from this, Ray's gauges take names and descriptions from it, and a
+test finds a metric in the code that has no row here. Rows that come first win, so a special
+name stands before a pattern that would also fit it.
+"""
+
+from __future__ import annotations
+
+from cluster.monitoring.fault_metrics import PIPELINE
+from cluster.monitoring.names import FRACTION, Family, Names
+from cluster.monitoring.plugin_metrics import PLUGINS
+
+RUN = (
+    Family("step", "steps", "The newest step that was written down; 0 is the first."),
+    Family("wall_s", "s", "Time that the run has been running, over all its resumptions."),
+    Family("policy_version", "optimizer steps", "Of the weights that the next step samples from."),
+)
+
+LAYERS = (
+    Family("layer{layer}/domain/{domain}/accuracy", FRACTION, "Right answers, by domain."),
+    Family("layer{layer}/accuracy", FRACTION, "Right answers among those that could be checked."),
+    Family("layer{layer}/reward_mean", "reward", "Mean reward; failed checks are left out."),
+    Family("layer{layer}/completions", "completions", "Completions that were sampled."),
+    Family("layer{layer}/completion_tokens_mean", "tokens", "Mean length of a completion."),
+    Family("layer{layer}/prompt_tokens_mean", "tokens", "Mean length of a completion's prompt."),
+    Family("layer{layer}/truncated_fraction", FRACTION, "Completions that ran out of tokens."),
+    Family(
+        "layer{layer}/zero_variance_fraction",
+        FRACTION,
+        "Groups whose rewards are all equal, from which nothing can be learned.",
+    ),
+    Family("layer{layer}/selected_fraction", FRACTION, "Completions that train, of those scored."),
+    Family(
+        "layer{layer}/advantage_abs_mean",
+        "advantage",
+        "Mean size of the advantages that train; near 0 there is no signal.",
+    ),
+)
+
+MOVES = (
+    ("wrong_to_right", FRACTION, "Pairs whose wrong attempt was put right."),
+    ("right_to_wrong", FRACTION, "Pairs whose right attempt was spoilt."),
+    ("right_to_right", FRACTION, "Pairs that were right and stayed so."),
+    ("wrong_to_wrong", FRACTION, "Pairs that were wrong and stayed so."),
+    ("wrong_to_right_count", "pairs", "The same, as a number."),
+    ("right_to_wrong_count", "pairs", "The same, as a number."),
+    ("right_to_right_count", "pairs", "The same, as a number."),
+    ("wrong_to_wrong_count", "pairs", "The same, as a number."),
+    ("pairs", "pairs", "Attempts with a correction of which both could be checked."),
+    ("accuracy_before", FRACTION, "Right attempts among the pairs."),
+    ("accuracy_after", FRACTION, "Right corrections among the pairs."),
+    ("delta", FRACTION, "Accuracy after minus accuracy before; below 0 corrections do harm."),
+    ("copy_fraction", FRACTION, "Corrections with the attempt's own final answer."),
+    (
+        "copy_fraction_of_wrong",
+        FRACTION,
+        "Corrections of wrong attempts that repeat the wrong answer.",
+    ),
+    ("confirmed_fraction", FRACTION, "Right attempts that stayed right."),
+    ("repaired_fraction", FRACTION, "Wrong attempts that were put right."),
+    ("truncated_parents_fraction", FRACTION, "Pairs whose attempt ran out of tokens."),
+)
+
+TRANSITIONS = tuple(
+    Family(f"transition/{{layer_or_all}}/{place}{name}", unit, meaning + addition)
+    for place, addition in (("domain/{domain}/", " By domain."), ("", ""))
+    for name, unit, meaning in MOVES
+)
+
+HELD_OUT = (
+    Family("heldout/layer{layer}/accuracy", FRACTION, "Right answers to held-out problems."),
+    *(
+        Family(f"heldout/transition/layer{{layer}}/{name}", unit, f"{meaning} Held-out problems.")
+        for name, unit, meaning in MOVES
+    ),
+)
+
+REWARDS = (
+    Family(
+        "rewards/{status}",
+        FRACTION,
+        "Completions by what became of their check: scored, unparsable (a legitimate 0), timeout "
+        "or error (both left out of the loss and of their group).",
+    ),
+)
+
+LEARNER = (
+    Family("learner/loss", "loss", "The step's loss, summed over the trained rows."),
+    Family("learner/grad_norm", "norm", "Norm of the gradient before it is clipped."),
+    Family("learner/learning_rate", "per step", "Learning rate of the update."),
+    Family("learner/entropy", "nats per token", "Mean entropy of the policy on trained tokens."),
+    Family(
+        "learner/kl",
+        "nats per token",
+        "Divergence from the reference policy, by the recipe's estimator.",
+        only_when="the recipe measures it (objective.kl)",
+    ),
+    Family("learner/clip_fraction", FRACTION, "Trained tokens whose ratio was clipped."),
+    Family("learner/tokens", "tokens", "Tokens that carry loss."),
+    Family("learner/row_tokens", "tokens", "Tokens of all rows, before shared prefixes merge."),
+    Family("learner/input_tokens", "tokens", "Tokens that the model really computes."),
+    Family(
+        "learner/padded_tokens_fraction",
+        FRACTION,
+        "Padding among the computed tokens.",
+        only_when="rows are padded instead of merged into trees",
+    ),
+    Family(
+        "learner/skipped_updates",
+        "updates",
+        "Updates without a single row to train on.",
+        is_counted=True,
+    ),
+)
+
+MISMATCH = (
+    Family(
+        "mismatch/logprob_gap_mean",
+        "nats",
+        "Mean difference between a token's log-probability when it was sampled and the learner's.",
+    ),
+    Family("mismatch/logprob_gap_p99", "nats", "The same difference, 99th percentile."),
+    Family("mismatch/logprob_gap_max", "nats", "The same difference, the largest."),
+    Family(
+        "mismatch/importance_weight_mean",
+        "weight",
+        "Mean weight that corrects for the difference; 1 is no correction.",
+    ),
+    Family("mismatch/importance_capped_fraction", FRACTION, "Tokens whose weight hit the cap."),
+)
+
+WEIGHTS = (
+    Family("weights/sync_s", "s", "Time of the step's broadcasts, with their verification."),
+    Family(
+        "weights/probe_gap_max",
+        "nats",
+        "Largest difference on the probe prompt between learner and any engine.",
+        only_when="weights.verify_probe is on",
+    ),
+)
+
+TIMES = (
+    Family("seconds/layer{layer}", "s", "From a layer's first request to its last answer."),
+    Family(
+        "seconds/{phase}",
+        "s",
+        "Time of a step's parts: rollout, update, weights, and step, the whole.",
+    ),
+    Family("tokens/generated", "tokens", "Tokens that the engines sampled.", is_counted=True),
+)
+
+FAMILIES = (
+    *RUN,
+    *LAYERS,
+    *TRANSITIONS,
+    *HELD_OUT,
+    *REWARDS,
+    *LEARNER,
+    *MISMATCH,
+    *WEIGHTS,
+    *TIMES,
+    *PIPELINE,
+    *PLUGINS,
+)
+
+SECTIONS = {
+    "The run": RUN,
+    "Layers": LAYERS,
+    "From one layer to the next": TRANSITIONS,
+    "Held-out problems": HELD_OUT,
+    "Rewards": REWARDS,
+    "The learner": LEARNER,
+    "Engines against learner": MISMATCH,
+    "Weights": WEIGHTS,
+    "Time": TIMES,
+    "Engines and pipeline": PIPELINE,
+    "Parts of methods": PLUGINS,
+}
+
+
+def names() -> Names:
+    """The rule, with this catalogue."""
+    return Names(FAMILIES)

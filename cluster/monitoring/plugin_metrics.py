@@ -1,0 +1,62 @@
+"""Metrics that exist only where a method's part is switched on."""
+
+from __future__ import annotations
+
+from cluster.monitoring.names import FRACTION, Family
+
+MISMATCH_CORRECTION = (
+    Family("mismatch/rejected_fraction", FRACTION, "Completions left out as too far off policy."),
+    Family("mismatch/weight_mean", "weight", "Mean correcting weight of a token or completion."),
+    Family("mismatch/weight_clipped_fraction", FRACTION, "Weights that were cut at their bound."),
+    Family("mismatch/k3", "nats", "Mean k3 estimate of the divergence of engines and learner."),
+)
+
+SAMPLING = (
+    Family("sampler/{domain}", FRACTION, "Chance that the next problem is of a domain."),
+    Family("dynamic_sampling/rounds", "rounds", "Times that problems were drawn for the step."),
+    Family("dynamic_sampling/kept_fraction", FRACTION, "Problems with right and wrong attempts."),
+    Family("error_pool/size", "attempts", "Wrong attempts that wait for a correction step."),
+    Family("error_pool/added", "attempts", "Wrong attempts that the step put into the pool."),
+    Family("error_pool/dropped_stale", "attempts", "Attempts that became too old to be used."),
+    Family("error_pool/is_correction_step", "0 or 1", "Whether the step trained corrections."),
+    Family("correction_buffer/size", "corrections", "Corrections that are kept for replay."),
+    Family("correction_buffer/replayed", "corrections", "Corrections that the step replayed."),
+)
+
+ADVANTAGES = (
+    Family("gpg/alpha", "factor", "By which gradients are scaled up for groups without signal."),
+    Family("dagrpo/distinct_pairs_fraction", FRACTION, "Pairs of a group that are distinct."),
+    Family("disco/objective", "objective", "Mean objective of a group's right and wrong sets."),
+    Family("kl_cov/held_fraction", FRACTION, "Tokens that a KL penalty holds."),
+    Family("clip_cov/clipped_fraction", FRACTION, "Tokens that were taken out of the loss."),
+    Family("top_entropy/threshold", "nats", "Entropy from which on a token trains."),
+    Family("entropy_bonus/coefficient", "weight", "Weight of the entropy in the objective."),
+    Family("kl_in_reward/kl", "nats per completion", "Divergence that the reward pays for."),
+    Family("span_credit/credited_fraction", FRACTION, "Tokens that keep their advantage."),
+)
+
+REWARD_SHAPING = (
+    Family("overlong/penalised_fraction", FRACTION, "Completions that pay for their length."),
+    Family("entities/match_rate", FRACTION, "Entities of the problem that a completion names."),
+    Family("steps/per_completion", "steps", "Mean number of steps that a completion was cut into."),
+    Family("steps/score_mean", "score", "Mean score of a step by the preference model."),
+)
+
+ROBUSTNESS = (
+    Family("group_dro/weight/{domain}", "weight", "Weight of a domain in the loss."),
+    Family("group_dro/robust_failure_rate", FRACTION, "Wrong answers, weighed by domain."),
+    Family("agro/robust_failure_rate", FRACTION, "Wrong answers, weighed by learned group."),
+    Family("agro/membership_entropy", "nats", "How undecided the grouper is; 0: one group each."),
+    Family("agro/imbalance", "nats", "How unequal the learned groups' sizes are; 0: equal."),
+)
+
+PLUGINS = tuple(
+    Family(one.pattern, one.unit, one.meaning, only_when="the recipe has that part")
+    for one in (
+        *MISMATCH_CORRECTION,
+        *SAMPLING,
+        *ADVANTAGES,
+        *REWARD_SHAPING,
+        *ROBUSTNESS,
+    )
+)
