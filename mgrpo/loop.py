@@ -37,15 +37,16 @@ from mgrpo.error_pool import ErrorPool
 from mgrpo.errors import LearnerError, MgrpoError, RunDirectoryError, RunInterrupted
 from mgrpo.evaluate import evaluate, evaluation_row
 from mgrpo.metrics import MetricsLog, MetricSums, read_evaluations, read_metrics
+from mgrpo.preference_cycle import PreferenceCycle
 from mgrpo.progress import TrainProgress, print_before_after
 from mgrpo.report import write_report
 from mgrpo.sampler import ShufflingSampler
 from mgrpo.signals import StopSignals, signals_as_errors
 from mgrpo.step_orders import STEP_ORDERS
 from mgrpo.system import System, start_system
-from mgrpo.transitions import rollout_metrics
 from mgrpo.trackers import RunFacts, open_trackers
-from mgrpo.types import Completion, Problem, UpdateResult
+from mgrpo.transitions import rollout_metrics
+from mgrpo.types import STORED_PAIR, Completion, Problem, UpdateResult
 from rewards.failures import check_failed_fraction
 
 
@@ -80,14 +81,18 @@ class Run:
             if objective.correction_buffer is not None
             else None
         )
+        self.preferences = PreferenceCycle(self.config)
         self.resume_state = self.state_dict(self.first_step)
 
     # --- the parts of a step ---
 
     def take_problems(self, count: int | None = None) -> list[Problem]:
         """The next `count` problems; None takes a step's worth."""
-        indices = self.sampler.take(count or self.config.prompts_per_step)
-        return [self.system.problems[index] for index in indices]
+
+        def draw(number: int) -> list[Problem]:
+            return [self.system.problems[index] for index in self.sampler.take(number)]
+
+        return self.preferences.take_problems(draw, count or self.config.prompts_per_step)
 
     def roll_out(
         self,
@@ -167,6 +172,21 @@ class Run:
             sums.add("correction_buffer/size", len(self.corrections))
         return decided
 
+    def sequence_logprobs(self, step: int, completions: Sequence[Completion]) -> list[float]:
+        """The policy's log-probability of each completion under the weights now, in nats."""
+        self.progress.phase(f"learner · log-probabilities of {len(completions)} completions")
+        found = wait_for(
+            [
+                (rank, rank.submit("sequence_logprobs", list(completions), step))
+                for rank in self.system.learner
+            ],
+            doing="measure log-probabilities",
+            deadline_s=self.config.cluster.deadlines.update_s,
+            setting="cluster.deadlines.update_s",
+        )
+        logprobs: list[float] = found[0]
+        return logprobs
+
     def broadcast(self, sums: MetricSums) -> None:
         """The new weights to every engine, verified."""
         assert self.system.broadcaster is not None, "a training run has a learner"
@@ -187,6 +207,7 @@ class Run:
             "sampler": self.sampler.state_dict(),
             "error_pool": self.error_pool.state_dict(),
             "corrections": None if self.corrections is None else self.corrections.state_dict(),
+            "preferences": self.preferences.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -201,6 +222,7 @@ class Run:
         self.error_pool.load_state_dict(state["error_pool"])
         if self.corrections is not None:
             self.corrections.load_state_dict(state["corrections"] or [])
+        self.preferences.load_state_dict(state["preferences"])
         earlier = [row for row in read_metrics(self.run_dir) if row["step"] < self.first_step]
         self.alarms.replay(earlier)
         self.resume_state = state
@@ -257,7 +279,8 @@ class Run:
         """Everything that is written down after a step."""
         sums.add_total("seconds/step", time.monotonic() - began)
         sums.merge(rollout_metrics(completions, len(self.config.layers)))
-        for domain, chance in self.sampler.observe(completions).items():
+        fresh = [one for one in completions if one.augmented_by != STORED_PAIR]
+        for domain, chance in self.sampler.observe(fresh).items():
             sums.add(f"sampler/{domain}", chance)
         values = {"policy_version": float(self.policy_version), **sums.means()}
         self.log.write(step, values)
@@ -339,6 +362,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                 config.steps, title, len(config.layers), first_step=first_step
             ) as progress,
         ):
+            log.trackers.warn = progress.warn
             with (
                 start_system(
                     config,
@@ -366,7 +390,6 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                     run.load_state_dict(state)
                 train_or_checkpoint(run)
                 policy = run.save_policy()
-            log.trackers.warn = progress.warn
             progress.note(f"policy saved to {policy}")
     except RunInterrupted as stop:
         print(f"{stop} What was measured is in {run_dir}.")

@@ -153,7 +153,8 @@ class PreferenceCycle:
 def pair_rows(pair: PreferencePair, place: str, ref_logprobs: Sequence[float]) -> list[Completion]:
     """The chosen and the rejected completion, named after their place in a step.
 
-    They have no parents: pairs are compared with each other alone.
+    They have no parents: pairs are compared with each other alone. An older policy sampled their
+    tokens, so what was recorded then says nothing of this one.
     """
     return [
         replace(
@@ -162,6 +163,7 @@ def pair_rows(pair: PreferencePair, place: str, ref_logprobs: Sequence[float]) -
             group_key=place,
             parent_id=None,
             augmented_by=STORED_PAIR,
+            sampled_mask=[False] * len(one.token_ids),
             metadata={
                 **one.metadata,
                 "pair": {"kind": pair.kind, "role": role, "ref_logprob": logprob},

@@ -96,7 +96,9 @@ class RunConfig(StrictConfig):
 
     def at_step(self, step: int) -> RunConfig:
         """The recipe as its phases have it at one step."""
-        return next(config for first, config in reversed(self.phase_configs) if first <= step)
+        later = zip(self.phases, self._later_phases, strict=True)
+        active = [config for phase, (_, config) in later if phase.is_active(step)]
+        return active[-1] if active else self
 
     @property
     def max_kl_weight(self) -> float:

@@ -165,3 +165,35 @@ def test_every_phase_is_told_of_at_once(tree):
         "phases.1.from_step",
         "phases.1.changes.objective.clip_low",
     ]
+
+
+def test_a_phase_may_end_and_come_again(tree):
+    first = phase(2, sampling={"temperature": 0.8})
+    returning = {**phase(4, objective={"clip_high": 0.3}), "num_steps": 2, "every_steps": 5}
+    config = recipe(tree, first, returning)
+    active = [config.at_step(step).objective.clip_high == 0.3 for step in range(16)]
+    assert [step for step, is_active in enumerate(active) if is_active] == [4, 5, 9, 10, 14, 15]
+    # In between the phase before holds; each phase starts from the recipe.
+    assert [config.at_step(step).sampling.temperature for step in (1, 3, 4, 6)] == [1, 0.8, 1, 0.8]
+
+
+def test_a_phase_may_end_for_good(tree):
+    config = recipe(tree, {**phase(2, sampling={"temperature": 0.8}), "num_steps": 3})
+    temperatures = [config.at_step(step).sampling.temperature for step in range(7)]
+    assert temperatures == [1, 1, 0.8, 0.8, 0.8, 1, 1]
+
+
+@pytest.mark.parametrize("ending", [{}, {"num_steps": 4}, {"num_steps": 5}])
+def test_a_phase_that_returns_must_end_in_between(tree, ending):
+    found = problem(tree, {**phase(2, sampling={"temperature": 0.8}), **ending, "every_steps": 4})
+    assert found.path == "phases.0.every_steps" and "Set num_steps below" in found.suggestion
+
+
+def test_pairs_need_their_order_of_steps_and_a_plugin(tree):
+    pairs = phase(2, objective={"train_on": "pairs"})
+    found = problem(tree, pairs)
+    assert found.path == "phases.0.changes.objective.train_on"
+    assert "preference_phases" in found.suggestion
+    ordered = {**tree, "objective": {"update_order": "preference_phases"}}
+    assert "Add dpo" in problem(ordered, pairs).suggestion
+    assert recipe({**ordered, "plugins": [{"use": "dpo"}]}, pairs).at_step(2).objective.train_on
