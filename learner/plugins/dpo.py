@@ -16,7 +16,7 @@ from learner.plugin import LearnerPlugin
 from learner.sequence_logprobs import sequence_logprobs
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigProblem, LearnerError
 from mgrpo.plugin import find_plugin
 
 if TYPE_CHECKING:
@@ -138,7 +138,16 @@ class Dpo(LearnerPlugin):
         }
 
     def margins(self, batch: StepBatch) -> Tensor:
-        """[N] of each row's pair."""
+        """[N] of each row's pair.
+
+        Raises:
+            LearnerError: nobody has read the policy, as where recorded pairs are explained.
+        """
+        if LOG_RATIOS not in batch.signals:
+            raise LearnerError(
+                "How far the policy tells chosen from rejected must be read from it, so pairs take "
+                "a policy. Name one (--model), or explain a step without pairs."
+            )
         return pair_margins(batch.signals[LOG_RATIOS], roles_of(batch), batch.group_ids)
 
     def coefficients(self, batch: StepBatch) -> Tensor:
