@@ -24,6 +24,7 @@ from torch import distributed as dist
 
 from learner.batch import build_batch
 from learner.deepspeed_config import effective_zero_stage, engine_config, reference_config
+from learner.ema_policy import EmaPolicy, ema_schedule
 from learner.export import write_policy
 from learner.logprobs import PolicyModel
 from learner.plugin import LearnerPlugin
@@ -91,10 +92,12 @@ class DeepSpeedLearner:
         self.engine = self.start_engine()
         check_output_layer(self.policy, self.engine, device=self.device)
         check_prefix_tree(self.policy, self.engine, device=self.device)
+        self.ema = self._load_ema()
         self._trainer = Trainer(
             config=config,
             engine=self.engine,
             reference=self._load_reference(reference_dir or model_dir),
+            ema=None if self.ema is None else self.ema.model,
             optimizer=self.optimizer,
             plugins=self.plugins,
             grad_norm=self._grad_norm,
@@ -147,6 +150,8 @@ class DeepSpeedLearner:
             **self._trainer.reader.costs(),
         }
         self.policy_version += 1
+        if self.ema is not None:
+            self.ema.follow(self.policy_version)
         if self.rank != 0:
             return None
         return UpdateResult(
@@ -260,6 +265,8 @@ class DeepSpeedLearner:
             },
             save_latest=False,
         )
+        if self.ema is not None:
+            self.ema.save(directory)
         dist.barrier()
 
     def load_state(self, directory: str) -> None:
@@ -281,6 +288,8 @@ class DeepSpeedLearner:
             raise RunDirectoryError(f"The learner's state in {directory} is not whole.")
         self.policy_version = int(client_state["policy_version"])
         self._load_plugins(client_state.get("plugins", []))
+        if self.ema is not None:
+            self.ema.load(directory)
 
     def _load_plugins(self, states: Sequence[dict[str, Any]]) -> None:
         """Go on with what plug-ins remembered.
@@ -357,19 +366,29 @@ class DeepSpeedLearner:
         self._whole_grad_norm = float(norm)
 
     def _load_reference(self, reference_dir: str) -> Any:
-        """The frozen policy, sharded where the policy's weights are; None where neither a KL
-        penalty nor a plug-in needs it."""
+        """The frozen policy; None where neither a KL penalty nor a plug-in needs it."""
         is_needed = self.config.max_kl_weight > 0 or any(
             plugin.needs_reference or "ref_logprobs" in plugin.wanted_signals()
             for plugin in self.plugins
         )
-        if not is_needed:
+        return self._load_frozen(reference_dir) if is_needed else None
+
+    def _load_ema(self) -> EmaPolicy | None:
+        """The policy's running average, which begins as the policy; None where no plug-in looks
+        at it."""
+        schedule = ema_schedule(self.plugins)
+        if schedule is None:
             return None
-        reference = self._load(reference_dir).requires_grad_(False)
+        model = self._load_frozen(self.model_dir)
+        return EmaPolicy(schedule, policy=self.policy, model=model, rank=self.rank)
+
+    def _load_frozen(self, model_dir: str) -> Any:
+        """A policy that does not train, sharded where the policy's weights are."""
+        frozen = self._load(model_dir).requires_grad_(False)
         if self._zero_stage < 3:
-            return reference.to(self.device)
+            return frozen.to(self.device)
         engine, *_ = self._deepspeed.initialize(
-            model=reference,
+            model=frozen,
             config=reference_config(self.settings, num_ranks=self.num_ranks, is_bf16=self._is_bf16),
             dist_init_required=False,
         )

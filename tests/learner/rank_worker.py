@@ -12,12 +12,14 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import distributed as dist
 
+from learner.columns import StepBatch
 from learner.deepspeed_learner import DeepSpeedLearner
+from learner.plugin import EmaSchedule, LearnerPlugin, Signal
 from learner.policy_reader import text
 from learner.token_states import TokenStates
 from mgrpo.errors import LearnerError, RunDirectoryError
@@ -31,6 +33,7 @@ KL_WEIGHT = 0.05
 LAYER_KL_WEIGHTS = {1: 0.1, 2: 0.02}
 PHASE_STEP, PHASE_TEMPERATURE = 5, 0.7
 REPLAY_WEIGHT = 2.0
+EMA_DECAY, EMA_EVERY = 0.75, 2
 ENTROPY_ADVANTAGE = {"use": "entropy_advantage"}
 
 
@@ -348,6 +351,87 @@ def resumed(ranks: Ranks, zero_stage: int) -> Any:
     return found
 
 
+class WantsAverage(LearnerPlugin):
+    """Looks at the policy's average, and at nothing else."""
+
+    requires: ClassVar[frozenset[Signal]] = frozenset({"ema_logprobs"})
+
+    def ema(self) -> EmaSchedule:
+        return EmaSchedule(decay=EMA_DECAY, every_updates=EMA_EVERY)
+
+    def shape_rewards(self, batch: StepBatch, rewards: torch.Tensor) -> torch.Tensor:
+        batch.metrics["ema_sum"] = (float(batch.signals["ema_logprobs"].sum()), 1.0)
+        return rewards
+
+
+def averaged(ranks: Ranks, zero_stage: int, *, keeps_small_whole: bool = False) -> Any:
+    """Two updates, a checkpoint, two more; and the last two again by a learner that resumed."""
+    folder = str(ranks.folder / f"ema-{ranks.num_ranks}-{zero_stage}-{keeps_small_whole}")
+    settings: dict[str, Any] = {"zero_stage": zero_stage, "microbatch_tokens": SMALL_BUDGET}
+    if keeps_small_whole:
+        settings["deepspeed"] = {}
+    sections = {"learner": settings, "plugins": [{"use": f"{__name__}:WantsAverage"}]}
+    first = ranks.learner(**sections)
+    policies, averages, sums = [weights_of(first)], [average_of(first)], []
+    for seed in range(4):
+        result = first.update(random_completions(seed=seed))
+        sums.append(None if result is None else result.metrics["ema_sum"][0])
+        policies.append(weights_of(first))
+        averages.append(average_of(first))
+        if seed == 1:
+            first.save_state(folder)
+    first.close()
+
+    second = ranks.learner(**sections)
+    second.load_state(folder)
+    for seed in (2, 3):
+        second.update(random_completions(seed=seed))
+    found = {
+        "policies": policies,
+        "averages": averages,
+        "sums": sums,
+        "resumed": average_of(second),
+        "files": sorted(path.name for path in (Path(folder) / "ema").iterdir()),
+        "shards": [
+            getattr(one, "ds_tensor", one).numel() for one in second.ema.average.parameters()
+        ],
+    }
+    second.close()
+    return found
+
+
+def average_of(learner: Any) -> dict[str, torch.Tensor]:
+    """Weights of the average, whole."""
+    found = {}
+    for name, parameter in learner.ema.average.causal_lm.named_parameters():
+        with learner._gathered([parameter]):
+            found[name] = parameter.detach().clone()
+    return found
+
+
+def averaged_bf16(ranks: Ranks) -> Any:
+    """How far the average is from its definition in float32, as it is kept and as it is read."""
+    learner = ranks.learner(
+        learner={"zero_stage": 3, "dtype": "bfloat16"},
+        plugins=[{"use": f"{__name__}:WantsAverage"}],
+    )
+    expected = [value.clone() for _, value in learner.ema._values()]
+    for seed in range(EMA_EVERY):
+        learner.update(random_completions(seed=seed))
+    for value, parameter in zip(expected, learner.policy.parameters(), strict=True):
+        value += (1 - EMA_DECAY) * (parameter.ds_tensor.float() - value)
+    kept = [value for _, value in learner.ema._values()]
+    read = [one.ds_tensor.float() for one in learner.ema.average.parameters()]
+    found = {
+        name: max(
+            float((one - other).abs().max()) for one, other in zip(values, expected, strict=True)
+        )
+        for name, values in (("kept", kept), ("read", read))
+    }
+    learner.close()
+    return found
+
+
 def schedule(ranks: Ranks) -> Any:
     learner = ranks.learner(
         learner={"learning_rate": 0.01, "warmup_steps": 2, "schedule": "linear"}
@@ -362,6 +446,9 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     for stage in (0, 1, 2, 3):
         found[f"zero{stage}"] = gradient(ranks, zero_stage=stage, budget=SMALL_BUDGET)
         found[f"zero{stage}_read"] = read(ranks, stage)
+        found[f"zero{stage}_ema"] = averaged(ranks, stage)
+    found["zero3_whole_ema"] = averaged(ranks, 3, keeps_small_whole=True)
+    found["zero3_bf16_ema"] = averaged_bf16(ranks)
     found["zero3_bf16"] = gradient(ranks, zero_stage=3, budget=SMALL_BUDGET, dtype="bfloat16")
     for stage in (2, 3):
         found[f"zero{stage}_tied"] = gradient(

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from tests.learner.builders import random_completions, save_tiny_llama
 from tests.learner.rank_worker import (
+    EMA_DECAY,
     KL_WEIGHT,
     LAYER_KL_WEIGHTS,
     PHASE_TEMPERATURE,
@@ -219,6 +220,57 @@ def test_states_and_distributions_are_the_models_for_any_ranks_and_sharding(
     found = results[num_ranks][f"zero{zero_stage}_read"]
     torch.testing.assert_close(found["states"], torch.stack(states), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found["products"], products, rtol=1e-4, atol=1e-3)
+
+
+AVERAGED = ["zero0_ema", "zero1_ema", "zero2_ema", "zero3_ema", "zero3_whole_ema"]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("scenario", AVERAGED)
+def test_the_average_follows_the_policy_for_any_ranks_and_sharding(results, num_ranks, scenario):
+    """Of what the policy was after updates 2 and 4; in between it stays."""
+    found = results[num_ranks][scenario]
+    policies, averages = found["policies"], found["averages"]
+    for name in policies[0]:
+        first = EMA_DECAY * policies[0][name] + (1 - EMA_DECAY) * policies[2][name]
+        second = EMA_DECAY * first + (1 - EMA_DECAY) * policies[4][name]
+        expected = [policies[0][name]] * 2 + [first] * 2 + [second]
+        for average, value in zip(averages, expected, strict=True):
+            torch.testing.assert_close(average[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("scenario", AVERAGED)
+@torch.no_grad()
+def test_the_averages_logprobs_are_of_the_average_as_it_is(results, folder, num_ranks, scenario):
+    found = results[num_ranks][scenario]
+    model = LlamaForCausalLM.from_pretrained(folder / "tiny")
+    for seed, average in enumerate(found["averages"][:-1]):
+        model.load_state_dict(average)
+        completions = random_completions(seed=seed)
+        expected = sum(float(Definition().naive(model, one)[0].sum()) for one in completions)
+        assert found["sums"][seed] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("scenario", AVERAGED)
+def test_the_average_goes_on_from_a_checkpoint(results, num_ranks, scenario):
+    found = results[num_ranks][scenario]
+    for name, value in found["resumed"].items():
+        torch.testing.assert_close(value, found["averages"][-1][name], rtol=0, atol=1e-6)
+
+
+def test_under_zero_3_each_rank_holds_and_saves_its_own_shards_of_the_average(results):
+    whole, half = results[1]["zero3_ema"], results[2]["zero3_ema"]
+    assert [2 * count for count in half["shards"]] == whole["shards"]
+    assert half["files"] == ["rank-0.safetensors", "rank-1.safetensors"]
+    assert results[2]["zero2_ema"]["files"] == ["rank-0.safetensors"]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_the_average_of_a_bfloat16_policy_is_kept_in_float32(results, num_ranks):
+    found = results[num_ranks]["zero3_bf16_ema"]
+    assert found["kept"] < 1e-6 < found["read"] < 0.01
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])

@@ -1,0 +1,163 @@
+"""The policy's running average: a second, frozen policy that follows the first one slowly.
+
+Its weights are sharded as the policy's are, parameter by parameter, so under ZeRO-3 each rank moves
+the shard that it holds towards the policy's shard of the same place, and nothing is gathered. It is
+a model of its own, with its own DeepSpeed engine under ZeRO-3, rather than numbers that take the
+policy's place for a pass and give it back: that would stay sharded too, but small weights, which
+ZeRO-3 keeps whole between passes, and whatever fails half way would leave the wrong policy behind.
+
+The average is kept in float32. With a decay near 1 a step is smaller than bfloat16 can tell; there
+the model's own weights are copies, rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from learner.plugin import EmaSchedule, LearnerPlugin
+from mgrpo.errors import LearnerError, RunDirectoryError
+
+FOLDER = "ema"
+"""Of its files, inside a checkpoint of the learner."""
+
+
+def ema_schedule(plugins: Sequence[LearnerPlugin]) -> EmaSchedule | None:
+    """The average that a recipe's plug-ins want; None where none of them does.
+
+    Raises:
+        LearnerError: they want different ones, or measure with one that nobody describes.
+    """
+    wanted = {schedule for plugin in plugins if (schedule := plugin.ema()) is not None}
+    if len(wanted) > 1:
+        raise LearnerError(
+            f"Plug-ins want different averages of the policy: {', '.join(map(str, wanted))}. A run "
+            "keeps one: give them the same settings, or leave one out."
+        )
+    is_measured = any("ema_logprobs" in plugin.wanted_signals() for plugin in plugins)
+    if is_measured and not wanted:
+        raise LearnerError(
+            "A plug-in requires ema_logprobs and does not say of which average: ema."
+        )
+    return wanted.pop() if wanted else None
+
+
+class EmaPolicy:
+    """The average of one policy, as one rank holds it."""
+
+    def __init__(self, schedule: EmaSchedule, *, policy: nn.Module, model: Any, rank: int) -> None:
+        """
+        Args:
+            policy: the one that trains.
+            model: a model of the same kind, or its engine, sharded alike; called to read with the
+                average. Its weights become the average.
+        """
+        self.schedule, self.rank, self.model = schedule, rank, model
+        self.policy, self.average = policy, getattr(model, "module", model)
+        parameters = list(self.average.parameters())
+        self.is_sharded = any(hasattr(one, "ds_tensor") for one in parameters)
+        for one, other in zip(policy.parameters(), parameters, strict=True):
+            refuse_other_shards(one, other)
+        # What bfloat16 cannot hold; None where the model's own weights are float32.
+        self._exact = [
+            None if shard(one).dtype == torch.float32 else shard(one).float() for one in parameters
+        ]
+
+    @torch.no_grad()
+    def follow(self, num_updates: int) -> None:
+        """Move towards the policy, if it is time after so many updates of the run."""
+        if num_updates % self.schedule.every_updates != 0:
+            return
+        for (_, mine), new in zip(self._values(), self.policy.parameters(), strict=True):
+            mine.lerp_(shard(new).to(mine.dtype), 1 - self.schedule.decay)
+        self._show()
+
+    def save(self, directory: str) -> None:
+        """Write this rank's part of the average; only rank 0's where each holds all of it."""
+        if self.rank > 0 and not self.is_sharded:
+            return
+        folder = Path(directory) / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {name: value.detach().cpu().contiguous() for name, value in self._values()}
+        save_file(values, self._file(directory))
+
+    @torch.no_grad()
+    def load(self, directory: str) -> None:
+        """Continue from `save`, with as many ranks.
+
+        Raises:
+            RunDirectoryError: there is no average, or it is of another policy or other shards.
+        """
+        file = self._file(directory)
+        try:
+            saved = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise RunDirectoryError(
+                f"The average of the policy cannot be read from {file}: {error}. Resume with the "
+                "recipe that saved the checkpoint."
+            ) from error
+        own = dict(self._values())
+        if {name: one.shape for name, one in own.items()} != {
+            name: one.shape for name, one in saved.items()
+        }:
+            raise RunDirectoryError(
+                f"The average of the policy in {file} is of another policy or another number of "
+                "ranks. Resume with the recipe that saved it."
+            )
+        for name, value in own.items():
+            value.copy_(saved[name])
+        self._show()
+
+    def _file(self, directory: str) -> Path:
+        return Path(directory) / FOLDER / f"rank-{self.rank if self.is_sharded else 0}.safetensors"
+
+    def _values(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and float32 shard of every weight of the average."""
+        named = self.average.named_parameters()
+        for (name, parameter), exact in zip(named, self._exact, strict=True):
+            yield name, shard(parameter) if exact is None else exact
+
+    def _show(self) -> None:
+        """Let the next pass see the new values."""
+        parameters: list[Any] = list(self.average.parameters())
+        for parameter, exact in zip(parameters, self._exact, strict=True):
+            if exact is not None:
+                shard(parameter).copy_(exact)
+        # ZeRO-3 keeps small weights whole after a pass: those copies are old now.
+        whole = [one for one in parameters if is_gathered(one)]
+        if whole:
+            whole[0].partition(whole)
+
+
+def shard(parameter: Any) -> Tensor:
+    """The part of a weight that this rank holds: under ZeRO-3 a flat piece, else all of it."""
+    found: Tensor = parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter
+    return found.data
+
+
+def refuse_other_shards(policy: Any, average: Any) -> None:
+    """A weight whose shard cannot be moved where it lies.
+
+    Raises:
+        LearnerError: with what to change.
+    """
+    has_copies = getattr(average, "ds_secondary_tensor", None) is not None
+    if shard(policy).shape == shard(average).shape and not has_copies:
+        return
+    raise LearnerError(
+        "The policy's average cannot be kept with this learner.deepspeed: a rank's part of a "
+        f"weight has shape {tuple(shard(policy).shape)} in the policy and "
+        f"{tuple(shard(average).shape)} in the average, or is held twice. Take "
+        "zero_hpz_partition_size and offload_param to nvme out of learner.deepspeed."
+    )
+
+
+def is_gathered(parameter: Any) -> bool:
+    """A ZeRO-3 weight that is whole at the moment."""
+    return hasattr(parameter, "ds_status") and parameter.ds_status.name == "AVAILABLE"
