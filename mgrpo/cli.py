@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 from mgrpo import __version__
 from mgrpo.errors import MgrpoError
 from mgrpo.explain_command import add_explain
+from mgrpo.jobs_command import add_logs, add_status, add_stop
 from mgrpo.methods_command import add_methods
 from mgrpo.scorer_command import add_scorer
+from mgrpo.submit_command import add_submit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,6 +111,11 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("explain", help="what a recipe would make of recorded completions")
     )
     add_scorer(commands.add_parser("scorer", help="train what scores the steps of WS-GRPO"))
+
+    add_submit(commands.add_parser("submit", help="train on a cluster, as a Ray job, or resume"))
+    add_status(commands.add_parser("status", help="the jobs of a cluster, or one run's"))
+    add_logs(commands.add_parser("logs", help="what a submitted run prints"))
+    add_stop(commands.add_parser("stop", help="stop a submitted run; it leaves a checkpoint"))
 
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")

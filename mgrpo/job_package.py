@@ -1,0 +1,124 @@
+"""What a submitted run takes along: this program, its recipe, and the files that it names.
+
+Packed into a folder of its own instead of sending the current one, so that a clone with its
+environments and runs, an installed package and a folder of one's own all give the same job: a
+package of a few megabytes. Inside it the job finds the files under the same relative paths.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mgrpo.config import RunConfig
+from mgrpo.config.data import HuggingFaceSource, JsonlSource
+from mgrpo.config.load import save_recipe
+from mgrpo.errors import ConfigError, ConfigProblem, JobError
+from mgrpo.plugin import BUILTIN
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
+RECIPE_FILE = "recipe.yaml"
+MAX_PACKAGE_BYTES = 100 * 2**20  # Ray keeps packages in the memory of the head node
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "*.egg-info")
+
+
+def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int:
+    """Fill `folder` with all that a job of this recipe needs.
+
+    Args:
+        config: the recipe as it was checked. It is packed as it is, overrides included.
+        folder: an empty folder.
+        include: more files and folders, below the current one.
+
+    Returns:
+        The size in bytes, before compression.
+
+    Raises:
+        ConfigError: the recipe names what only this machine has.
+        JobError: a file lies outside of the current folder, or the whole is too large.
+    """
+    refuse_local_model(config)
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, folder / room, ignore=LEFT_OUT)
+    save_recipe(config, folder / RECIPE_FILE)
+    here = Path.cwd().resolve()
+    for path in [*(Path(one) for one in include), *data_files(config), *own_code(config, here)]:
+        copy_below(path, here, folder)
+    sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    if sum(sizes.values()) > MAX_PACKAGE_BYTES:
+        raise JobError(too_large(sizes, folder))
+    return sum(sizes.values())
+
+
+def refuse_local_model(config: RunConfig) -> None:
+    path = Path(config.model.path)
+    if not path.is_absolute() and path.is_dir():
+        reason = "a folder of this machine, which the job would not find."
+        hint = "Put it where all nodes of the cluster see it, and give its absolute path there."
+        raise ConfigError([ConfigProblem("model.path", config.model.path, reason, hint)])
+
+
+def data_files(config: RunConfig) -> Iterator[Path]:
+    """Data that lies here under a relative path."""
+    for source in (config.data.train, config.data.heldout):
+        if isinstance(source, JsonlSource | HuggingFaceSource):
+            path = Path(source.path)
+            if not path.is_absolute() and path.exists():
+                yield path
+
+
+def own_code(config: RunConfig, here: Path) -> Iterator[Path]:
+    """The user's modules that checks and plug-ins come from, where they lie below `here`."""
+    names = [term.check for term in config.rewards.terms if ":" in term.check]
+    names += [plugin.use for plugin in config.plugins if plugin.use not in BUILTIN]
+    tops = {name.partition(":")[0].partition(".")[0] for name in names}
+    for top in sorted(tops - set(ROOMS)):
+        for place in (here / top, here / f"{top}.py"):
+            if place.exists():
+                yield place
+                break
+        else:
+            refuse_unpacked(top, here)
+
+
+def refuse_unpacked(module: str, here: Path) -> None:
+    """A module that is found, but elsewhere than an installed package's: it would be missing."""
+    spec = importlib.util.find_spec(module)
+    origin = spec.origin if spec is not None else None
+    if origin is not None and "site-packages" not in Path(origin).parts:
+        raise JobError(
+            f"The module {module!r} that the recipe names lies at {origin}, outside of the current "
+            f"folder {here}. Submit from the folder that holds it, or install it on the cluster."
+        )
+
+
+def copy_below(path: Path, here: Path, folder: Path) -> None:
+    """Copy a file or folder to the place in the package that it has below `here`."""
+    found = (here / path.expanduser()).resolve()
+    if not found.exists():
+        raise JobError(f"There is no {path} to include.")
+    if not found.is_relative_to(here) or found == here:
+        raise JobError(
+            f"{path} does not lie below the current folder {here}: the job could not find it under "
+            "the same path. Submit from a folder that holds it."
+        )
+    target = folder / found.relative_to(here)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if found.is_dir():
+        shutil.copytree(found, target, ignore=LEFT_OUT, dirs_exist_ok=True)
+    else:
+        shutil.copy2(found, target)
+
+
+def too_large(sizes: dict[Path, int], folder: Path) -> str:
+    largest = sorted(sizes, key=lambda file: -sizes[file])[:5]
+    lines = [f"  {sizes[file] / 2**20:8.1f} MiB  {file.relative_to(folder)}" for file in largest]
+    return (
+        f"The job's package has {sum(sizes.values()) / 2**20:.0f} MiB, more than the "
+        f"{MAX_PACKAGE_BYTES / 2**20:.0f} MiB that a cluster is sent. The largest files:\n"
+        + "\n".join(lines)
+        + "\nPut large data on storage that the cluster sees and give its absolute path."
+    )
