@@ -183,7 +183,17 @@ def make_plugin(entry: PluginConfig, config: RunConfig, path: str) -> Plugin:
         problems = kind.problems(settings, layers, config)
         if not problems:
             return kind(settings, layers)
-    raise ConfigError([replace(one, path=f"{path}.settings.{one.path}") for one in problems])
+    raise ConfigError([replace(one, path=place_of(one.path, path)) for one in problems])
+
+
+def place_of(path: str, entry: str) -> str:
+    """Where in the recipe a problem of an entry is: a path in brackets is the recipe's own,
+    "(plug-in)" the entry itself, and any other one of its settings."""
+    if path == "(plug-in)":
+        return f"{entry}.use"
+    if path.startswith("("):
+        return path.strip("()")
+    return f"{entry}.settings.{path}"
 
 
 def load_plugins(config: RunConfig, kind: type[AnyPlugin]) -> list[AnyPlugin]:
