@@ -77,7 +77,7 @@ class TrainingRow:
 class TrainingBatch:
     """What one update trains on, and the account of every completion."""
 
-    rows: list[TrainingRow]  # of selected completions only
+    rows: list[TrainingRow]  # of selected completions, and what plug-ins add
     verdicts: list[Verdict]  # one per completion, in the order given
     metrics: Metrics  # name: (sum, count)
     notes: list[str]  # for people: settings that took the signal away
@@ -148,15 +148,16 @@ def build_batch(
             judged[place] = member
     advantages = estimated(batch, completions, plugins, advantages)
     metrics |= magnitudes(judged, advantages)
-    rows, verdicts = [], []
+    selected, verdicts = [], []
     token_rows = training_rows(batch, layers, objective, plugins, advantages, weights)
     for one, row in zip(judged, token_rows, strict=True):
         assert one is not None, "check_completions knows every layer"
         verdicts.append(verdict(one, row))
-        if one.is_selected and row.has_signal:
-            rows.append(row)
+        if one.is_selected:
+            selected.append(row)
+    added = [row for plugin in plugins for row in plugin.added_rows(batch, selected)]
     return TrainingBatch(
-        rows=rows,
+        rows=[row for row in selected if row.has_signal] + added,
         verdicts=verdicts,
         metrics=metrics | batch.metrics,
         notes=notes,

@@ -10,7 +10,8 @@
     transform_advantages    [M] advantages
     weigh_tokens            [M] factors on whole token losses, KL included
     weigh_entropy           [M] factors on token entropies, added to the loss
-    token_columns           [M] anything that the next two need
+    token_columns           [M] anything that the last two need
+    added_rows              further rows that train, for added_loss
       ... before every further update on the same completions ...
     refresh_columns         [m] columns under the weights as they are by then
       ... for every micro-batch, with gradient ...
@@ -170,6 +171,17 @@ class LearnerPlugin(Plugin):
     ) -> dict[str, Tensor]:
         """[M] columns that travel with the rows into `ObjectiveTokens.columns`."""
         return {}
+
+    def added_rows(self, batch: StepBatch, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+        """Rows that train beside the step's own, such as completions of other prompts.
+
+        Their loss is what `added_loss` makes of their columns: with token_weights and advantages
+        of 0 they have no other.
+
+        Args:
+            rows: the step's own rows, of all layers, that train.
+        """
+        return []
 
     def refresh_columns(
         self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
