@@ -5,7 +5,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-methods test-parity test-gpu check fix bench study clean
+.PHONY: help setup quickstart test test-slow test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench study clean
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -41,6 +41,20 @@ test-parity: ## compare advantages, losses and gradients with TRL's own code, in
 	@$(BIN)/python -c "from benchmarks.step_time import make_trl_environment as make; make()"
 	@.venv-trl/bin/pip install --quiet -r tests/parity/requirements.txt
 	@.venv-trl/bin/python -m pytest tests/parity $(ARGS)
+
+trackers: ## install Weights & Biases, MLflow and trackio
+	@$(SETUP)
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/trackers.txt
+
+storage: ## install what S3 storage needs, and a server of its form for the tests
+	@$(SETUP)
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/storage.txt
+
+test-trackers: trackers ## record runs with every tracker, offline
+	@$(PYTEST) -m trackers $(ARGS)
+
+test-storage: storage ## keep runs in S3 storage, on a server of this machine
+	@$(PYTEST) -m storage $(ARGS)
 
 test-gpu: ## run the tests that need a CUDA device
 	@$(SETUP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from mgrpo.errors import TrackerError
 
 RECORD_FILE = "trackers.json"
+RECORDING = threading.Lock()  # the trackers open side by side, and share the file
 
 
 class Tracker(Protocol):
@@ -45,8 +47,10 @@ class RunFacts:
         """Remember the tracker's name of the run, so that a resumed run goes on in it."""
         path = self.run_dir / RECORD_FILE
         unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps({**self._records(), tracker: run_id}), encoding="utf-8")
-        unfinished.replace(path)
+        with RECORDING:
+            records = {**self._records(), tracker: run_id}
+            unfinished.write_text(json.dumps(records), encoding="utf-8")
+            unfinished.replace(path)
 
     def _records(self) -> dict[str, Any]:
         path = self.run_dir / RECORD_FILE

@@ -137,7 +137,7 @@ def test_the_locks_agree_with_pyproject() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     found = re.findall(r'"([\w-]+)(?:\[\w+\])?==([^"\s]+)"', text)
     pins = {package.lower(): version for package, version in found}
-    names = ("cpu.txt", "dev.txt", "gpu.txt", "gpu-constraints.txt", "gpu-no-deps.txt")
+    names = [path.name for path in (ROOT / "requirements").glob("*.txt")]
     wrong = []
     for name in names:
         for line in lock_lines(name):
@@ -147,3 +147,9 @@ def test_the_locks_agree_with_pyproject() -> None:
                 wrong.append(f"{name}: {line}, pyproject.toml: {pins[package]}")
     assert len(pins) > 10
     assert wrong == []
+
+
+@pytest.mark.parametrize("extra", ["trackers.txt", "storage.txt"])
+def test_what_is_installed_beside_the_locks_changes_none_of_their_versions(extra: str) -> None:
+    pinned = {line.split("==")[0].lower() for line in lock_lines("cpu.txt")}
+    assert pinned & {line.split("==")[0].lower() for line in lock_lines(extra)} == set()
