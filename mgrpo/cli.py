@@ -19,6 +19,7 @@ from mgrpo.errors import MgrpoError
 from mgrpo.explain_command import add_explain
 from mgrpo.jobs_command import add_logs, add_status, add_stop
 from mgrpo.methods_command import add_methods
+from mgrpo.plan_command import add_plan
 from mgrpo.scorer_command import add_scorer
 from mgrpo.submit_command import add_submit
 
@@ -32,6 +33,8 @@ INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 EXAMPLES = """\
 examples:
   mgrpo check quickstart                        is the recipe sound? seconds, no GPU
+  mgrpo plan qwen2.5_math_7b --gpus 8xH100-80GB
+                                                does it fit? seats, memory, arithmetic
   mgrpo train quickstart                        train a small policy on this machine
   mgrpo train quickstart steps=20 layers.correct.group_size=8 --run wide
   mgrpo eval runs/wide                          accuracy of the trained policy
@@ -102,6 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="find what is wrong with a recipe, in seconds")
     add_recipe(check)
     check.set_defaults(run_command=run_check)
+
+    add_plan(commands.add_parser("plan", help="who sits where on which GPUs, and what it takes"))
 
     add_eval(commands.add_parser("eval", help="accuracy of a model or a run, turn by turn"))
     add_models(commands.add_parser("models", help="list or prepare the models known by name"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mgrpo.check.report import CheckLine, counted
 from mgrpo.config import RunConfig
+from mgrpo.plan.batch import layer_batches
 
 GIB = 2**30
 PROCESS_GIB = 1.0  # an engine's or a rank's libraries, before any model
@@ -15,26 +16,17 @@ ADAM_BYTES_PER_PARAMETER = 16  # float32 weights, gradients and two moments
 
 def batch_lines(config: RunConfig) -> list[CheckLine]:
     """Completions per step, sequences per engine, tokens at most."""
-    lines = []
-    num_prompts = config.prompts_per_step
-    for depth, layer in enumerate(config.layers):
-        if depth > 0 and layer.parents in ("wrong_first", "uniform_k", "best"):
-            num_prompts = config.prompts_per_step * layer.num_parents
-        completions = num_prompts * layer.group_size
-        engines = num_engines(config) if config.engines.shared else layer.num_engines.min
-        at_most = "" if depth == 0 else "up to "
-        lines.append(
-            CheckLine(
-                "ok",
-                f"layer {layer.name}",
-                f"{at_most}{num_prompts:,} prompts x {layer.group_size} = {completions:,} "
-                f"completions a step, {-(-completions // engines):,} per engine on "
-                f"{counted(engines, 'engine')}, at most "
-                f"{completions * layer.max_completion_tokens:,} tokens",
-            )
+    return [
+        CheckLine(
+            "ok",
+            f"layer {batch.name}",
+            f"{'' if depth == 0 else 'up to '}{batch.num_prompts:,} prompts x {batch.group_size} = "
+            f"{batch.num_completions:,} completions a step, {batch.sequences_per_engine:,} per "
+            f"engine on {counted(batch.num_engines, 'engine')}, at most {batch.max_tokens:,} "
+            "tokens",
         )
-        num_prompts = completions
-    return lines
+        for depth, batch in enumerate(layer_batches(config))
+    ]
 
 
 def num_engines(config: RunConfig) -> int:

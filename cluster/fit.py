@@ -1,0 +1,119 @@
+"""Do these seats fit on those nodes, and where would they sit? Pure: no Ray.
+
+A prediction by Ray's own rules: a bundle is never split, labels must match, an engine stays on
+one node, the learner takes as few nodes as hold it. Where several nodes would do, Ray may choose
+another one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cluster.seats import Seat, has_labels, packing_order, resource_text, widest
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine, as Ray counts it."""
+
+    name: str
+    resources: Mapping[str, float]  # all of it, or what is free
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One bundle of a seat on its node."""
+
+    seat: Seat
+    bundle: int
+    node: str
+    gpus: tuple[int, ...]  # numbers of its GPUs on that node; () without one
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Where everything goes, and what goes nowhere."""
+
+    places: list[Place]
+    left_out: list[Seat]
+
+
+class Room:
+    """What is still free on one node."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.free = dict(node.resources)
+        self.next_gpu = 0
+
+    def holds(self, bundle: Mapping[str, float]) -> bool:
+        return all(self.free.get(key, 0) >= amount for key, amount in bundle.items())
+
+    def copies(self, bundle: Mapping[str, float]) -> int:
+        """How many such bundles still go in."""
+        return min(int(self.free.get(key, 0) // amount) for key, amount in bundle.items() if amount)
+
+    def take(self, seat: Seat, index: int) -> Place:
+        bundle = seat.bundles[index]
+        for key, amount in bundle.items():
+            self.free[key] -= amount
+        first, self.next_gpu = self.next_gpu, self.next_gpu + int(bundle.get("GPU", 0))
+        return Place(seat, index, self.node.name, tuple(range(first, self.next_gpu)))
+
+
+def fit(seats: Sequence[Seat], nodes: Sequence[Node]) -> Fit:
+    """Place what fits, in the order in which it is really taken.
+
+    A seat goes to the fullest node that still holds it whole, and only where there is none are
+    its bundles spread, over the emptiest nodes first.
+    """
+    rooms = [Room(node) for node in nodes]
+    places: list[Place] = []
+    left_out: list[Seat] = []
+    for seat in packing_order(list(seats)):
+        chosen = rooms_for(seat, rooms)
+        if chosen is None:
+            left_out.append(seat)
+            continue
+        places += [room.take(seat, index) for index, room in enumerate(chosen)]
+    order = {node.name: number for number, node in enumerate(nodes)}
+    places.sort(key=lambda place: (order[place.node], place.gpus, place.seat.name, place.bundle))
+    return Fit(places, left_out)
+
+
+def rooms_for(seat: Seat, rooms: Sequence[Room]) -> list[Room] | None:
+    """A room for every bundle of a seat, in order; None where they do not all find one.
+
+    The bundles of one seat are all alike.
+    """
+    bundle, count = seat.bundles[0], len(seat.bundles)
+    resource = "GPU" if "GPU" in bundle else "CPU"
+    allowed = [room for room in rooms if has_labels(seat.labels, room.node.labels)]
+    whole = [room for room in allowed if room.copies(bundle) >= count]
+    if whole:
+        return [min(whole, key=lambda room: room.free[resource])] * count
+    chosen: list[Room] = []
+    for room in sorted(allowed, key=lambda room: -room.copies(bundle)):
+        chosen += [room] * min(room.copies(bundle), count - len(chosen))
+    return chosen if len(chosen) == count else None
+
+
+def reasons(seat: Seat, nodes: Sequence[Node]) -> str:
+    """Why a seat that was left out finds no place: its labels, one bundle, or the sum."""
+    allowed = [node for node in nodes if has_labels(seat.labels, node.labels)]
+    if not allowed:
+        wanted = ", ".join(f"{key}={value}" for key, value in seat.labels.items())
+        return f"no node has the labels {wanted}" if wanted else "there is no node"
+    bundle = seat.bundles[0]
+    for key, amount in bundle.items():
+        most = max(node.resources.get(key, 0) for node in allowed)
+        if most < amount:
+            return f"one process of it wants {amount:g} {key}, and no node has more than {most:g}"
+    if not any(Room(node).holds(bundle) for node in allowed):
+        return f"no node has {resource_text(bundle)} together"
+    resource = "GPU" if "GPU" in bundle else "CPU"
+    here = sum(node.resources.get(resource, 0) for node in allowed)
+    wanted = widest(seat)
+    return f"it wants {wanted:g} {resource}, and the others leave too few of the {here:g} there are"

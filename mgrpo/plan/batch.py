@@ -1,0 +1,78 @@
+"""What one step amounts to: prompts, completions and tokens, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mgrpo.config import RunConfig
+from mgrpo.config.lengths import layer_lengths
+
+CORRECTION_TOKENS = 128
+"""Allowance for a correction's own turns and its guidance; `mgrpo check` measures them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerBatch:
+    """One layer's share of a step, at most."""
+
+    name: str
+    num_prompts: int
+    group_size: int
+    num_engines: int  # that the run begins with
+    max_engines: int
+    max_completion_tokens: int
+    max_sequence_tokens: int  # prompt and completion
+    trains: bool
+
+    @property
+    def num_completions(self) -> int:
+        return self.num_prompts * self.group_size
+
+    @property
+    def sequences_per_engine(self) -> int:
+        return -(-self.num_completions // self.num_engines)
+
+    @property
+    def max_tokens(self) -> int:
+        """Completion tokens that are sampled."""
+        return self.num_completions * self.max_completion_tokens
+
+
+def layer_batches(config: RunConfig) -> list[LayerBatch]:
+    """Every layer's share of a step, first to last, when no parent is left out."""
+    batches = []
+    num_prompts = config.prompts_per_step
+    lengths = layer_lengths(config, config.data.max_prompt_tokens, CORRECTION_TOKENS)
+    for depth, layer in enumerate(config.layers):
+        if depth > 0 and layer.parents in ("wrong_first", "uniform_k", "best"):
+            num_prompts = config.prompts_per_step * layer.num_parents
+        count = config.engines.num_shared_engines if config.engines.shared else layer.num_engines
+        batches.append(
+            LayerBatch(
+                name=layer.name,
+                num_prompts=num_prompts,
+                group_size=layer.group_size,
+                num_engines=count.min,
+                max_engines=count.max,
+                max_completion_tokens=layer.max_completion_tokens,
+                max_sequence_tokens=lengths[depth],
+                trains=layer.loss_weight > 0,
+            )
+        )
+        num_prompts = batches[-1].num_completions
+    return batches
+
+
+def context_tokens(config: RunConfig) -> int:
+    """The engines' context: as the recipe says, or what its longest layer can need."""
+    lengths = [batch.max_sequence_tokens for batch in layer_batches(config)]
+    return config.engines.max_model_len or max(lengths)
+
+
+def learner_tokens(config: RunConfig) -> int:
+    """Most tokens of a step that the learner computes, before prefixes are merged."""
+    return sum(
+        batch.num_completions * min(batch.max_sequence_tokens, context_tokens(config))
+        for batch in layer_batches(config)
+        if batch.trains
+    )

@@ -1,0 +1,126 @@
+"""Puts a plan together: every seat placed, its memory worked out, and what is doubtful said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cluster.fit import Fit, fit, reasons
+from cluster.seats import Seat, plan_seats
+from mgrpo.check.report import CheckLine
+from mgrpo.config import RunConfig
+from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.plan.batch import LayerBatch, layer_batches, learner_tokens
+from mgrpo.plan.engine_memory import EngineMemory, engine_memory
+from mgrpo.plan.gpus import GpuType
+from mgrpo.plan.hardware import Hardware
+from mgrpo.plan.judgement import Found, judge
+from mgrpo.plan.learner_memory import learner_memory
+from mgrpo.plan.memory import MemoryUse
+from mgrpo.plan.rows import GpuRow, gpu_rows
+from mgrpo.plan.shape import ModelShape
+from mgrpo.plan.timing import PartTime, part_times
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that a plan says."""
+
+    recipe: str
+    hardware: str
+    shape: ModelShape
+    rows: list[GpuRow]
+    learner: MemoryUse
+    engine: EngineMemory
+    batches: list[LayerBatch]
+    learner_tokens: int  # at most, per step
+    times: list[PartTime]
+    lines: list[CheckLine]  # what is wrong or doubtful
+
+    @property
+    def fails(self) -> bool:
+        return any(line.status == "fail" for line in self.lines)
+
+
+def make_plan(config: RunConfig, shape: ModelShape, hardware: Hardware) -> Plan:
+    """Place every seat and judge what comes of it.
+
+    Raises:
+        ConfigError: the recipe is for CPUs, or the hardware has no GPU.
+    """
+    refuse_cpus(config, hardware)
+    seats = plan_seats(config, "cuda")
+    if not hardware.has_labels:
+        seats = [without_labels(seat) for seat in seats]
+    nodes = hardware.nodes
+    found = fit(seats, nodes)
+    if found.left_out:
+        nodes = hardware.grown
+        found = fit(seats, nodes)
+    learner_gpu, engine_gpu = smallest_gpus(found, hardware)
+    engine = engine_memory(config, shape, engine_gpu)
+    learner = learner_memory(config, shape)
+    times = part_times(config, shape, engine_gpu, engine) if learner_gpu == engine_gpu else []
+    rows = gpu_rows(config, found, nodes, hardware, engine, learner)
+    lines = judge(
+        Found(
+            config=config,
+            shape=shape,
+            hardware=hardware,
+            rows=rows,
+            left_out=[(seat, reasons(seat, nodes)) for seat in found.left_out],
+            learner=learner,
+            learner_gpu=learner_gpu,
+            engine=engine,
+            engine_gpu=engine_gpu,
+            batches=layer_batches(config),
+            times=times,
+        )
+    )
+    return Plan(
+        recipe=config.name,
+        hardware=hardware.description,
+        shape=shape,
+        rows=rows,
+        learner=learner,
+        engine=engine,
+        batches=layer_batches(config),
+        learner_tokens=learner_tokens(config),
+        times=times,
+        lines=lines,
+    )
+
+
+def refuse_cpus(config: RunConfig, hardware: Hardware) -> None:
+    problems = []
+    if config.cluster.device == "cpu":
+        problems.append(
+            ConfigProblem(
+                "cluster.device",
+                "cpu",
+                "a plan is about GPUs, and this recipe runs on CPUs.",
+                "Use `mgrpo check`, or add cluster.device=cuda.",
+            )
+        )
+    if not hardware.gpus:
+        problems.append(ConfigProblem("--cluster", hardware.description, "has no GPU."))
+    if problems:
+        raise ConfigError(problems)
+
+
+def without_labels(seat: Seat) -> Seat:
+    """For hardware of which only the GPUs are known."""
+    bundles = tuple({k: v for k, v in b.items() if k in ("CPU", "GPU")} for b in seat.bundles)
+    return replace(seat, bundles=bundles, labels={})
+
+
+def smallest_gpus(found: Fit, hardware: Hardware) -> tuple[GpuType, GpuType]:
+    """The learner's and the engines' GPU; where they have several kinds, the smallest."""
+    chosen = []
+    for is_learner in (True, False):
+        kinds = [
+            hardware.gpus[place.node]
+            for place in found.places
+            if place.seat.is_learner == is_learner and place.gpus
+        ]
+        chosen.append(min(kinds or hardware.gpus.values(), key=lambda gpu: gpu.memory_bytes))
+    return chosen[0], chosen[1]

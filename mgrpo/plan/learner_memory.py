@@ -1,0 +1,154 @@
+"""The memory of one learner rank, for mixed-precision AdamW under DeepSpeed's ZeRO.
+
+With P parameters on N ranks, in bytes per parameter:
+
+    stage   weights (bf16)   gradients (float32 sums)   optimizer: master, two moments (float32)
+    0       2                4                          12
+    1       2                4                          12 / N
+    2       2                4 / N                      12 / N
+    3       2 / N            4 / N                      12 / N
+
+ZeRO: https://arxiv.org/abs/1910.02054, section 5; its 2 bytes of gradients are 4 here because
+the learner adds up micro-batches in float32 (`data_types.grad_accum_dtype`). In float32 training
+weights and gradients have 4 bytes each; stage 0 then has no master copy.
+
+Activations follow the method of https://arxiv.org/abs/2205.05198 (count what each operation
+keeps for its backward), for a gated MLP, grouped-query attention by a fused kernel, and Hugging
+Face's RMSNorm, which keeps a float32 copy. Per token and layer, in 16 bit, with hidden D, heads
+h, key-value heads k, head size d and MLP width F:
+
+    16 D  norms and their inputs     2 (h + 2k) d  q, k, v       2 (h + k) d  q, k rotated
+    2 h d  attention's output        8 F  gate, up, activation, product
+
+With gradient checkpointing a layer keeps its input alone (2 D), and one layer at a time is
+computed again, with as much once more for its gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from learner.deepspeed_config import effective_zero_stage
+from mgrpo.config import RunConfig
+from mgrpo.plan.memory import CONTEXT_BYTES, MIB, MemoryItem, MemoryUse
+from mgrpo.plan.shape import ModelShape
+
+REDUCE_BUCKET = 500_000_000  # DeepSpeed's defaults, in elements
+LIVE_PARAMETERS = 1_000_000_000
+GATHER_BUCKET_MIB = 256  # see learner/deepspeed_learner.py
+LOGIT_BYTES = 12  # per entry of a chunk: 16-bit logits, their float32 copy, and a work copy
+
+
+def learner_memory(config: RunConfig, shape: ModelShape) -> MemoryUse:
+    """One rank's memory at its peak, in the middle of an update."""
+    items = [*state_items(config, shape), *work_items(config, shape)]
+    return MemoryUse(tuple(item for item in items if item.num_bytes))
+
+
+def is_bf16(config: RunConfig) -> bool:
+    return config.learner.dtype != "float32"
+
+
+def zero_stage(config: RunConfig) -> int:
+    return effective_zero_stage(config.learner, is_bf16=is_bf16(config))
+
+
+def state_items(config: RunConfig, shape: ModelShape) -> list[MemoryItem]:
+    """What stays from step to step: weights, gradients, optimizer, the reference."""
+    size, ranks, stage = shape.num_parameters, config.learner.num_ranks, zero_stage(config)
+    width = 2 if is_bf16(config) else 4
+    master = 4 if is_bf16(config) or stage > 0 else 0
+    share = [1 if stage < limit else ranks for limit in (3, 2, 1)]
+    items = [
+        item("weights", size, width, share[0]),
+        item("gradients", size, 4, share[1]),
+        item("optimizer", size, master + 8, share[2]),
+    ]
+    elsewhere = set()  # kept in the machine's memory; with the optimizer go sharded gradients
+    if offloads(config, "offload_optimizer"):
+        elsewhere |= {"optimizer", "gradients"} if stage >= 2 else {"optimizer"}
+    if offloads(config, "offload_param") and stage == 3:
+        elsewhere.add("weights")
+    items = [use for use in items if use.name not in elsewhere]
+    if config.max_kl_weight > 0:
+        items.append(item("reference", size, width, share[0]))
+    return items
+
+
+def item(name: str, size: int, width: int, ranks: int) -> MemoryItem:
+    shared = f" / {ranks} ranks" if ranks > 1 else ""
+    return MemoryItem(name, size * width // ranks, f"{width} bytes x parameters{shared}")
+
+
+def work_items(config: RunConfig, shape: ModelShape) -> list[MemoryItem]:
+    """What an update takes for a while."""
+    width = 2 if is_bf16(config) else 4
+    tokens, chunk = config.learner.microbatch_tokens, config.learner.logprob_chunk_tokens
+    stage, bucket = (
+        zero_stage(config),
+        int(zero_setting(config, "reduce_bucket_size", REDUCE_BUCKET)),
+    )
+    live = int(zero_setting(config, "stage3_max_live_parameters", LIVE_PARAMETERS))
+    gathered = min(live, shape.num_parameters) * width if stage == 3 else 0
+    transfer = 2 * config.weights.packed_buffer_mib + (GATHER_BUCKET_MIB if stage == 3 else 0)
+    return [
+        MemoryItem(
+            "activations", activation_bytes(config, shape), activation_words(config, tokens)
+        ),
+        MemoryItem(
+            "logits",
+            min(chunk, tokens) * shape.vocabulary * LOGIT_BYTES,
+            f"{min(chunk, tokens):,} positions x {shape.vocabulary:,} x {LOGIT_BYTES} bytes",
+        ),
+        MemoryItem(
+            "output layer's gradient",
+            shape.output_parameters * (4 + width),
+            f"vocabulary x hidden x {4 + width} bytes",
+        ),
+        MemoryItem("gathered weights", gathered, f"at most {live:,} parameters at a time (ZeRO-3)"),
+        MemoryItem(
+            "reduction buffer", bucket * width if stage else 0, f"{bucket:,} x {width} bytes"
+        ),
+        MemoryItem("transfer buffers", transfer * MIB, f"{transfer} MiB, on rank 0"),
+        MemoryItem("CUDA, NCCL", CONTEXT_BYTES, "an estimate"),
+    ]
+
+
+def layer_bytes_per_token(shape: ModelShape, width: int) -> int:
+    """Activations that one layer keeps for its backward pass, per token."""
+    heads, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    in_16_bit = (
+        16 * shape.hidden
+        + 2 * (heads + 2 * kv)
+        + 2 * (heads + kv)
+        + 2 * heads
+        + 8 * shape.intermediate
+    )
+    return in_16_bit * width // 2
+
+
+def activation_bytes(config: RunConfig, shape: ModelShape) -> int:
+    width = 2 if is_bf16(config) else 4
+    one_layer = layer_bytes_per_token(shape, width)
+    if config.learner.gradient_checkpointing:
+        per_token = shape.num_layers * shape.hidden * width + 2 * one_layer
+    else:
+        per_token = shape.num_layers * one_layer
+    return config.learner.microbatch_tokens * per_token
+
+
+def activation_words(config: RunConfig, tokens: int) -> str:
+    if config.learner.gradient_checkpointing:
+        return f"{tokens:,} tokens x (inputs of all layers + one layer twice)"
+    return f"{tokens:,} tokens x all layers; learner.gradient_checkpointing keeps inputs only"
+
+
+def zero_setting(config: RunConfig, key: str, default: Any) -> Any:
+    """A key of the recipe's own DeepSpeed section."""
+    return config.learner.deepspeed.get("zero_optimization", {}).get(key, default)
+
+
+def offloads(config: RunConfig, key: str) -> bool:
+    """Does the recipe's DeepSpeed section keep something in the machine's memory?"""
+    device = (zero_setting(config, key, None) or {}).get("device", "none")
+    return device in ("cpu", "nvme")

@@ -1,0 +1,30 @@
+"""One GPU's memory, item by item, each with the formula that it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GIB = 2**30
+MIB = 2**20
+CONTEXT_BYTES = GIB
+"""CUDA's context, NCCL's channels and the allocator's rest of one process: an estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryItem:
+    """One use of memory."""
+
+    name: str
+    num_bytes: int
+    how: str  # the formula, in words
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """All uses of one GPU by one seat."""
+
+    items: tuple[MemoryItem, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(item.num_bytes for item in self.items)

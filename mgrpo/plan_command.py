@@ -1,0 +1,106 @@
+"""`mgrpo plan`: who sits where and what it takes, before any GPU is taken.
+
+Light to import: what is heavier is imported by the command when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from mgrpo.errors import ConfigError, ConfigProblem, HubUnreachable, ModelError
+
+if TYPE_CHECKING:
+    from mgrpo.config import RunConfig
+    from mgrpo.plan.hardware import Hardware
+    from mgrpo.plan.shape import ModelShape
+
+EXAMPLES = """\
+examples:
+  mgrpo plan qwen2.5_math_7b --gpus 8xH100-80GB
+  mgrpo plan qwen2.5_math_7b --gpus 8xH100-80GB --nodes 2 learner.num_ranks=8
+  mgrpo plan qwen2.5_math_7b --cluster cluster/aws.yaml
+  mgrpo plan qwen2.5_math_7b --gpus 8xA100-40GB --parameters 7.6B --json
+
+Exit code 0: everything has a place and fits by these estimates; 2: something does not.
+"""
+DOES_NOT_FIT_EXIT_CODE = 2
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of `mgrpo plan` its arguments."""
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's file, or its name")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="change a key of the recipe: steps=20"
+    )
+    parser.add_argument(
+        "--gpus", metavar="8xH100-80GB", help="the GPUs of each node: how many, which, memory"
+    )
+    parser.add_argument("--nodes", metavar="N", type=int, default=1, help="how many such nodes")
+    parser.add_argument(
+        "--cluster",
+        metavar="FILE",
+        help="a cluster file instead: Ray's launcher YAML, a RayCluster or a RayJob",
+    )
+    parser.add_argument(
+        "--parameters",
+        metavar="7B",
+        help="the model's size, where its config.json cannot be had",
+    )
+    parser.add_argument("--json", action="store_true", help="write the numbers as JSON")
+    parser.set_defaults(run_command=run_plan)
+
+
+def run_plan(args: argparse.Namespace) -> int:
+    from mgrpo.config.load import load_recipe
+    from mgrpo.plan.build import make_plan
+    from mgrpo.plan.show import plan_json, plan_text
+
+    hardware = chosen_hardware(args)
+    config = load_recipe(args.recipe, args.overrides)
+    plan = make_plan(config, chosen_shape(args, config), hardware)
+    print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan))
+    return DOES_NOT_FIT_EXIT_CODE if plan.fails else 0
+
+
+def chosen_hardware(args: argparse.Namespace) -> Hardware:
+    """From --gpus and --nodes, or from --cluster.
+
+    Raises:
+        ConfigError: neither is given, or they contradict each other.
+    """
+    from mgrpo.plan.hardware import file_hardware, named_hardware
+
+    if args.nodes < 1:
+        raise option_error("--nodes", str(args.nodes), "must be 1 or more.")
+    if args.cluster is not None:
+        if args.nodes != 1:
+            raise option_error("--nodes", str(args.nodes), "the cluster file says how many.")
+        return file_hardware(args.cluster, args.gpus)
+    if args.gpus is None:
+        reason = "a plan needs GPUs to plan for: --gpus 8xH100-80GB, or --cluster FILE."
+        raise option_error("--gpus", "(not given)", reason)
+    return named_hardware(args.gpus, args.nodes)
+
+
+def chosen_shape(args: argparse.Namespace, config: RunConfig) -> ModelShape:
+    """The model's shape, or a stand-in of the size that was said.
+
+    Raises:
+        ModelError: the model cannot be found, or is not in the cache while there is no network.
+    """
+    from mgrpo.plan.shape import find_shape, parse_parameters, shape_like
+
+    if args.parameters is not None:
+        return shape_like(parse_parameters(args.parameters))
+    try:
+        return find_shape(config.model.path)
+    except HubUnreachable as error:
+        raise ModelError(f"{error} Or say its size to plan with: --parameters 7B.") from error
+
+
+def option_error(option: str, value: str, reason: str) -> ConfigError:
+    return ConfigError([ConfigProblem(option, value, reason)], source="the command")
