@@ -26,15 +26,15 @@ quickstart: ## train a small policy on this machine and write its report
 
 test: ## run the tests: minutes on two cores, real engines and learner included
 	@$(SETUP)
-	@$(PYTEST) -m "not slow and not gpu" $(ARGS)
+	@$(PYTEST) -m "not slow and not methods and not gpu" $(ARGS)
 
 test-slow: ## run the few tests that are left out of `make test` for their length
 	@$(SETUP)
 	@$(PYTEST) -m "slow and not gpu" $(ARGS)
 
-test-methods: ## train a few steps of every recipe under recipes/methods
+test-methods: ## check and train every recipe under recipes/methods, and try every pair of them
 	@$(SETUP)
-	@$(PYTEST) tests/end_to_end/test_methods.py $(ARGS)
+	@$(PYTEST) -m methods $(ARGS)
 
 test-parity: ## compare advantages, losses and gradients with TRL's own code, in .venv-trl
 	@$(SETUP)

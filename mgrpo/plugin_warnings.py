@@ -75,7 +75,7 @@ def replaced_advantages(
                 f"has advantages of its own: layers.{number - 1}.advantage: {layer.advantage} has "
                 "no effect."
             )
-    keys = config.objective.advantage.model_dump(exclude_defaults=True)
-    if len(layers) == len(config.layers):
-        for key, value in keys.items():
+    has_z_score = any(layer.advantage == "group_z" for layer in config.layers)  # else said of it
+    if len(layers) == len(config.layers) and has_z_score:
+        for key, value in config.objective.advantage.model_dump(exclude_defaults=True).items():
             yield (f"has advantages of its own: objective.advantage.{key}: {value} has no effect.")
