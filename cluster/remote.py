@@ -21,7 +21,8 @@ class RemoteActor:
 
     def submit(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Start a call; the returned reference goes to `wait_for`."""
-        return getattr(self.handle, method).remote(*args, **kwargs)
+        named = getattr(self.handle, method).options(name=f"{self.name}.{method}")
+        return named.remote(*args, **kwargs)  # its name in Ray's dashboard
 
     def call(self, method: str, *args: Any, deadline_s: float, setting: str, **kwargs: Any) -> Any:
         """Call and wait.

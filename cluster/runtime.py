@@ -45,6 +45,7 @@ class Runtime:
     is_local: bool  # started by this run, so the machine is all there will ever be
     node_address: str
     session_logs: Path | None  # of a local Ray
+    dashboard_url: str | None = None  # where Ray has one
 
 
 def allowed_environment(prefixes: list[str]) -> dict[str, str]:
@@ -101,25 +102,26 @@ def ray_runtime(
     )
     if use_local:
         refuse_local_in_job(config.address)
+        options["include_dashboard"] = config.dashboard
         yield from local_ray(environment, options, num_cpus=num_cpus, logs_to=logs_to)
         return
     address = os.environ["RAY_ADDRESS"] if config.address == "auto" else config.address
     runtime_env = {"env_vars": environment, **code_for_actors()}
-    connect(address, runtime_env=runtime_env, **options)
+    url = connect(address, runtime_env=runtime_env, **options)
     try:
-        yield Runtime(False, ray.util.get_node_ip_address(), None)
+        yield Runtime(False, ray.util.get_node_ip_address(), None, url)
     finally:
         ray.shutdown()
 
 
-def connect(address: str, **options: Any) -> None:
-    """Join a cluster that runs.
+def connect(address: str, **options: Any) -> str | None:
+    """Join a cluster that runs. Returns its dashboard's address.
 
     Raises:
         ClusterError: it does not answer, or does not take the token.
     """
     try:
-        init_ray(address=address, **options)
+        return init_ray(address=address, **options)
     except AuthenticationError as error:
         raise ClusterError(
             f"The Ray cluster at {address!r} does not let this run in: its token is missing here, "
@@ -152,10 +154,9 @@ def local_ray(
     folder = Path(tempfile.mkdtemp(prefix="mgrpo-ray-"))  # short: Unix sockets allow 107 bytes
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        init_ray(
+        url = init_ray(
             address="local",
             num_cpus=max(1, int(num_cpus + 0.999)),
-            include_dashboard=False,
             _temp_dir=str(folder),
             _node_ip_address=LOOPBACK,
             object_store_memory=256 * 1024 * 1024,
@@ -163,7 +164,7 @@ def local_ray(
             **options,
         )
         logs = folder / "session_latest" / "logs"
-        yield Runtime(True, LOOPBACK, logs)
+        yield Runtime(True, LOOPBACK, logs, url)
     finally:
         ray.shutdown()
         if logs_to is not None:
@@ -171,13 +172,18 @@ def local_ray(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def init_ray(**options: Any) -> None:
-    """`ray.init` that leaves our SIGTERM handler in place; Ray puts its own there."""
+def init_ray(**options: Any) -> str | None:
+    """`ray.init` that leaves our SIGTERM handler in place; Ray puts its own there.
+
+    Returns:
+        The dashboard's address, where there is one.
+    """
     handler = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray").setLevel(logging.ERROR)  # its greetings are not our user's concern
-    ray.init(**options)
+    address = ray.init(**options).dashboard_url
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+    return f"http://{address}" if address else None
 
 
 def copy_actor_logs(ray_folder: Path, destination: Path) -> None:

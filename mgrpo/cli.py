@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mgrpo import __version__
+from mgrpo.dashboard_command import add_dashboard
 from mgrpo.errors import MgrpoError
 from mgrpo.explain_command import add_explain
 from mgrpo.jobs_command import add_logs, add_status, add_stop
@@ -121,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_status(commands.add_parser("status", help="the jobs of a cluster, or one run's"))
     add_logs(commands.add_parser("logs", help="what a submitted run prints"))
     add_stop(commands.add_parser("stop", help="stop a submitted run; it leaves a checkpoint"))
+    add_dashboard(commands.add_parser("dashboard", help="curves and alerts of a cluster's runs"))
 
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")

@@ -104,6 +104,8 @@ def start_system(
         runtime = stack.enter_context(
             ray_runtime(config.cluster, num_cpus=total(seats)["CPU"], logs_to=logs_to)
         )
+        if runtime.dashboard_url:
+            note(f"Ray's dashboard: {runtime.dashboard_url}; curves: mgrpo dashboard --address URL")
         device = detect_device(config.cluster.device)
         seats = [seat for seat in plan_seats(config, device) if with_learner or seat.layers]
         placement = Placement.reserve(

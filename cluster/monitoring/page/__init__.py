@@ -1,0 +1,29 @@
+"""The dashboards as one page that Prometheus itself serves, for where there is no Grafana."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from cluster.monitoring.boards import BOARDS
+from cluster.monitoring.panels import Board
+
+HERE = Path(__file__).parent
+PAGE = "index.html"
+SCRIPT = "panels.js"
+
+
+def write_page(folder: Path) -> None:
+    """Write the page and its script into a folder that Prometheus serves under /user/."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(HERE / SCRIPT, folder / SCRIPT)
+    boards = json.dumps([as_json(board) for board in BOARDS]).replace("<", "\\u003c")
+    page = (HERE / "page.html").read_text(encoding="utf-8").replace("BOARDS", boards, 1)
+    (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def as_json(board: Board) -> dict[str, object]:
+    panels = [{**asdict(panel), "help": panel.help} for panel in board.panels]
+    return {**asdict(board), "panels": panels}

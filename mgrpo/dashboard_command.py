@@ -1,0 +1,234 @@
+"""`mgrpo dashboard`: the curves of a cluster's runs, in Prometheus and, where it is, Grafana.
+
+Light to import: what is heavy is imported by the command when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from mgrpo.errors import ClusterError
+
+if TYPE_CHECKING:
+    from cluster.job_token import Token
+    from cluster.monitoring.services import Service
+
+DEADLINE_S = 60.0
+SHUTDOWN_S = 10.0  # of each program, before it is killed
+WATCH_S = 2.0  # between looks at whether the programs still run
+EXAMPLES = """\
+examples:
+  mgrpo dashboard                                   a cluster on this machine
+  mgrpo dashboard --address http://127.0.0.1:8266   the address that `mgrpo train` says
+  mgrpo dashboard --data ~/mgrpo-metrics            keep what was measured for the next time
+
+Run it where the cluster's nodes can be reached, such as on its head node, and reach it from
+elsewhere through a tunnel: ssh -L 9090:127.0.0.1:9090 -L 3000:127.0.0.1:3000 HEAD.
+"""
+
+
+def add_dashboard(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of `mgrpo dashboard` its options."""
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--address",
+        metavar="URL",
+        help="of the cluster's Ray dashboard, http://HOST:8265; default: RAY_API_SERVER_ADDRESS, "
+        "RAY_ADDRESS where it is such an address, or http://127.0.0.1:8265",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        type=int,
+        help="of Prometheus on 127.0.0.1; default: 9090, where Ray's dashboard looks for it, or a "
+        "free one",
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="keep Prometheus' data here; default: gone at the end"
+    )
+    parser.add_argument(
+        "--prometheus", metavar="PATH", default="prometheus", help="its program, if not on PATH"
+    )
+    parser.add_argument("--grafana", metavar="PATH", help="its program, if not on PATH")
+    parser.add_argument(
+        "--no-grafana", action="store_true", help="Prometheus alone, even where Grafana is there"
+    )
+    parser.add_argument(
+        "--deadline",
+        metavar="SECONDS",
+        type=float,
+        default=DEADLINE_S,
+        help=f"longest wait for each program to answer; default: {DEADLINE_S:g}",
+    )
+    parser.set_defaults(run_command=run_dashboard)
+
+
+def run_dashboard(args: argparse.Namespace) -> int:
+    """Start what shows the curves, say where, and end it with Ctrl-C or SIGTERM."""
+    from cluster.monitoring.prometheus import find_prometheus
+
+    program = find_prometheus(args.prometheus)  # before the seconds that the cluster takes
+    address, token = reach_cluster(args.address)
+    with stop_signal() as stopped, ExitStack() as stack:
+        folder = data_folder(args.data, stack)
+        services = start_services(args, program, folder, address, token, stack)
+        say_where(address, services)
+        return watch(services, stopped)
+
+
+def reach_cluster(address: str | None) -> tuple[str, Token | None]:
+    """The Ray dashboard's address, which answers, and this user's token.
+
+    Raises:
+        ClusterError: nothing answers there, or the token is not taken.
+    """
+    from cluster.job_token import WHERE_TO_PUT_IT, find_token
+    from cluster.jobs import resolve_address
+    from cluster.monitoring.services import answer_status
+
+    found, token = resolve_address(address), find_token()
+    headers = {"Authorization": f"Bearer {token.value}"} if token else {}
+    status = answer_status(f"{found}/api/prometheus/sd", headers)
+    if status == 200:
+        return found, token
+    if status in (401, 403):
+        used = f" {token!r} was refused." if token else ""
+        raise ClusterError(f"The cluster at {found} asks for a token.{used} {WHERE_TO_PUT_IT}")
+    what = "Nothing" if status is None else f"No Ray dashboard (status {status})"
+    raise ClusterError(
+        f"{what} answers at {found}. Give the address of a running cluster's dashboard: --address "
+        "http://HOST:8265. A run of this machine alone has one where its recipe says "
+        "cluster.dashboard: true; `mgrpo train` then says its address."
+    )
+
+
+def data_folder(kept: str | None, stack: ExitStack) -> Path:
+    """Where Prometheus and Grafana write; a temporary folder goes at the end."""
+    if kept is None:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mgrpo-dashboard-")))
+    folder = Path(kept).expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ClusterError(f"--data {kept} cannot be used: {error}") from error
+    return folder
+
+
+def start_services(
+    args: argparse.Namespace,
+    program: str,
+    folder: Path,
+    address: str,
+    token: Token | None,
+    stack: ExitStack,
+) -> list[Service]:
+    """Prometheus and, where it is installed, Grafana; both answer when this returns."""
+    from cluster.monitoring import grafana, prometheus
+    from cluster.monitoring.page import write_page
+    from cluster.monitoring.services import choose_port
+
+    write_page(folder / "page")
+    token_file = None if token is None else write_secret(folder / "token", token.value, stack)
+    port = choose_port(args.port, prometheus.PORT)
+    curves = prometheus.start_prometheus(
+        program,
+        folder,
+        address=address,
+        token_file=token_file,
+        port=port,
+        pages=folder / "page",
+    )
+    stack.callback(curves.stop, SHUTDOWN_S)
+    curves.wait_until_ready(args.deadline)
+    services = [curves]
+    found = None if args.no_grafana else grafana.find_grafana(args.grafana)
+    if found is None and args.grafana is not None:
+        raise ClusterError(f"--grafana {args.grafana}: there is no such program.")
+    if found is not None:
+        port = choose_port(None, grafana.PORT)
+        boards = grafana.start_grafana(found, folder, prometheus_url=curves.url, port=port)
+        stack.callback(boards.stop, SHUTDOWN_S)
+        boards.wait_until_ready(args.deadline)
+        services.append(boards)
+    return services
+
+
+def write_secret(path: Path, secret: str, stack: ExitStack) -> Path:
+    """A file that only this user can read, and that is gone at the end."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret)
+    stack.callback(path.unlink, missing_ok=True)
+    return path
+
+
+def say_where(address: str, services: list[Service]) -> None:
+    from cluster.monitoring.grafana import HINT
+
+    print(f"Ray dashboard  {address}")
+    print(f"Curves         {services[0].url}/user/index.html")
+    print(f"Prometheus     {services[0].url} (alerts: {services[0].url}/alerts)")
+    if len(services) > 1:
+        print(f"Grafana        {services[1].url}/dashboards")
+    else:
+        print(f"Grafana        {HINT}")
+    print("Ctrl-C ends them.", flush=True)
+
+
+def watch(services: list[Service], stopped: threading.Event) -> int:
+    """Until a signal; says once of each node that it does not answer.
+
+    Raises:
+        ClusterError: a program ended by itself.
+    """
+    silent: set[str] = set()
+    while not stopped.wait(WATCH_S):
+        for service in services:
+            if not service.is_running:
+                raise ClusterError(
+                    f"{service.name} ended with code {service.process.returncode}.\n"
+                    f"{service.last_lines()}"
+                )
+        down = nodes_without_metrics(services[0].url)
+        for node in sorted(down.keys() - silent):
+            print(f"no metrics from {node}: {down[node]}", flush=True)
+        silent |= down.keys()
+    print("ended")
+    return 0
+
+
+def nodes_without_metrics(prometheus_url: str) -> dict[str, str]:
+    """Address -> reason, of the nodes that Prometheus does not reach; itself where it is mute."""
+    from cluster.monitoring.prometheus import targets
+
+    try:
+        return {one.address: one.error for one in targets(prometheus_url) if one.error}
+    except ClusterError as error:
+        return {prometheus_url: str(error)}
+
+
+@contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; they do nothing else meanwhile."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
