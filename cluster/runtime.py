@@ -118,20 +118,17 @@ def connect(address: str, **options: Any) -> str | None:
     """Join a cluster that runs. Returns its dashboard's address.
 
     Raises:
-        ClusterError: it does not answer, or does not take the token.
+        ClusterError: it does not answer, or does not take the token. (Ray tells a wrong token
+            as a failed connection.)
     """
     try:
         return init_ray(address=address, **options)
-    except AuthenticationError as error:
+    except (AuthenticationError, ConnectionError, ValueError) as error:
         raise ClusterError(
-            f"The Ray cluster at {address!r} does not let this run in: its token is missing here, "
-            "or is another one. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH to the cluster's token."
-        ) from error
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"Cannot connect to the Ray cluster at {address!r}: {error}. Check that it runs "
-            "(`ray status`), or set cluster.address: local."
+            f"Cannot connect to the Ray cluster at {address!r}: {error} Check that it runs "
+            "(`ray status`), and, where it wants a token, that RAY_AUTH_MODE=token is set here and "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH has that token. cluster.address: local needs "
+            "no cluster."
         ) from error
 
 
