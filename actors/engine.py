@@ -185,6 +185,7 @@ class VllmEngine:
 
     async def finish_weight_update(self, weight_version: str) -> None:
         await self.engine.finish_weight_update(weight_version=weight_version)
+        print(f"{self.settings.name} · weights of policy version {weight_version}", flush=True)
 
     async def weight_version(self) -> str:
         return await self.engine.get_weight_version()

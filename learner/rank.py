@@ -81,6 +81,7 @@ class LearnerRank:
         replayed: list[Replayed],
     ) -> UpdateResult | None:
         """One update of the policy; rank 0 reports (see DeepSpeedLearner.update)."""
+        print(f"step {step} · update · {len(completions)} completions", flush=True)
         return self.learner.update(completions, context, step=step, replayed=replayed)
 
     def sequence_logprobs(self, completions: list[Completion], step: int) -> list[float]:

@@ -1,7 +1,8 @@
 """What a run shows on the terminal while it trains, and the table at its end.
 
 On a terminal: a row per step and, below the rows, a live line with the current phase. Without
-one (a job's log, CI): one plain line per step, and nothing that moves.
+one (a job's log, CI): one plain line per step, nothing that moves, and in long steps a line now
+and then that says how far they are: `step 12 · layer 2 · 87/128 groups`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from mgrpo.report.words import MISSING, duration, number, plural
 HEADER_EVERY = 20  # rows, so that the header stays on the screen
 STEP_WIDTH = 6
 STEPS_FOR_ETA = 10  # the time left follows the latest steps
+PHASE_EVERY_S = 30.0  # between a log's lines about the phase of a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class TrainProgress:
         self.num_rows = 0
         self.columns = columns_for(num_layers, self.console.width if self.is_live else 10_000)
         self.step_seconds: deque[float] = deque(maxlen=STEPS_FOR_ETA)
-        self.step_started = time.monotonic()
+        self.step_started = self.last_line = time.monotonic()
         self.live = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -129,7 +131,7 @@ class TrainProgress:
         resumed = f", resumed after step {self.first_step}" if self.first_step else ""
         self.console.print(Text(f"{self.title}: {plural(left, 'step')}{resumed}", style="bold"))
         self.live.start()
-        self.step_started = time.monotonic()
+        self.step_started = self.last_line = time.monotonic()
         return self
 
     def __exit__(
@@ -143,17 +145,29 @@ class TrainProgress:
     def phase(self, text: str, *, fraction: float = 0.0) -> None:
         """Say what goes on inside the step; `fraction` is how much of the step is done.
 
-        Only a terminal shows it: a log would drown in it.
+        A terminal shows every phase. A log would drown in them: it gets one where nothing was
+        written for PHASE_EVERY_S.
         """
+        if not self.is_live:
+            self.log_phase(text)
+            return
         share = min(max(fraction, 0.0), 1.0)
         self.live.update(self.task, completed=self.num_done + share, phase=escape(text))
+
+    def log_phase(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self.last_line < PHASE_EVERY_S:
+            return
+        self.last_line = now
+        is_over = self.num_done >= self.total_steps
+        self.write(Text(text if is_over else f"step {self.num_done} · {text}"))
 
     def step_done(self, step: int, values: Mapping[str, float | None]) -> None:
         """Print the step's row. `values` are the metrics by name, as in metrics.jsonl."""
         now = time.monotonic()
         # The step's own clock where it is known: what lies before step 0 is not a step's pace.
         self.step_seconds.append(values.get("seconds/step") or now - self.step_started)
-        self.step_started = now
+        self.step_started = self.last_line = now
         self.num_done += 1
         self.live.update(self.task, completed=self.num_done, phase="")
         if self.is_live:

@@ -43,12 +43,29 @@ def test_a_log_gets_one_line_per_step_however_long():
             progress.step_done(step, VALUES)
     lines = written(console).splitlines()
     assert lines[0] == "sums: 2 steps"
-    assert len(lines) == 3  # phases are not logged
+    assert len(lines) == 3  # phases of short steps are not logged
     assert lines[1].startswith(
         "step 0  Acc@t1 0.421  Acc@t2 0.455  i→c 0.090  c→i 0.056  reward 0.400  tokens 21,049"
     )
     assert "roll s 4.6  upd s 2.4  wts s 0.3  done 1/2  left " in lines[1]
     assert lines[2].endswith("done 2/2  left 0.0 s")
+
+
+def test_a_long_step_says_now_and_then_how_far_it_is(monkeypatch):
+    # Made, entered, then a phase at 29, 31, 40, 62 s; the step ends at 63 s, and a phase at 80 s.
+    clock = iter([0.0, 0.0, 29.0, 31.0, 40.0, 62.0, 63.0, 80.0, 94.0])
+    monkeypatch.setattr("mgrpo.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    console = plain_console()
+    with TrainProgress(14, "sums", num_layers=1, first_step=12, console=console) as progress:
+        for done in (10, 87, 90, 128):
+            progress.phase(f"layer 2 · {done}/128 groups", fraction=done / 128)
+        progress.step_done(12, {})
+        progress.phase("layer 1 · 1/16 groups")
+        progress.phase("learner · [update]")
+    lines = written(console).splitlines()[1:]
+    assert lines[:2] == ["step 12 · layer 2 · 87/128 groups", "step 12 · layer 2 · 128/128 groups"]
+    assert lines[2].startswith("step 12  Acc@t1")
+    assert lines[3:] == ["step 13 · learner · [update]"]
 
 
 def test_a_missing_value_and_one_that_is_not_a_number_show_as_a_dash():
