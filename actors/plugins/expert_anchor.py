@@ -35,6 +35,9 @@ class ExpertAnchor(RolloutPlugin):
     objective without a ratio: dagrpo has one. It is checked like a completion, and left out where
     the checks do not find it right. It counts in its group's statistics and not in metrics of the
     rollout.
+
+    Reconstructed:
+        How DaGRPO adds its anchors: one per group, and only where (nearly) nothing was right.
     """
 
     Settings: ClassVar[type[StrictConfig]] = AnchorSettings

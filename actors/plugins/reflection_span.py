@@ -27,7 +27,11 @@ class ReflectionSettings(StrictConfig):
 
 
 class ReflectionSpan(RolloutPlugin):
-    """Finds the analysis in a correction, from one marker up to another."""
+    """Finds the analysis in a correction, from one marker up to another.
+
+    Reconstructed:
+        The markers: what the analysis of a correction begins and ends with.
+    """
 
     Settings: ClassVar[type[StrictConfig]] = ReflectionSettings
 

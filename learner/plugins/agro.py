@@ -60,11 +60,26 @@ class AgroSettings(StrictConfig):
 class Agro(LearnerPlugin):
     """Looks for kinds of prompts on which the policy fails, and weighs their advantages up.
 
-    A small network sorts prompts into soft groups so that failure rates differ as much as they
-    can, while rows are weighed by groups, worst first. The weight of a prompt multiplies the
-    advantages of all its completions after normalisation and is 1 on average. Our own choices:
-    1 - pass rate as the loss, and a hashed bag of prompt tokens as features, where the authors
-    have a text encoder. Everything is part of the checkpoint.
+    A small network sorts prompts into soft groups so that failure rates differ as much as they can,
+    while rows are weighed by groups, worst first. The weight of a prompt multiplies the advantages
+    of all its completions after normalisation and is 1 on average. Everything is part of the
+    checkpoint.
+
+    Formula:
+        P(g|p) = softmax(network(features of prompt p)),  l_p = 1 - pass rate
+        L_g = Σ_p P(g|p) l_p / Σ_p P(g|p);  q_g: the groups' weights, worst first
+        w_p = B Σ_g q_g P(g|p) / Σ_p' P(g|p') over B prompts;  A ← w_p A
+        adversary: -Σ_g q_g L_g - entropy_weight H(P) + balance_weight KL(mean P ‖ uniform) → min
+
+    Metrics:
+        agro/membership_entropy: mean entropy of a prompt's shares in the groups, nats.
+        agro/imbalance: how far the groups are from equal sizes, as a KL divergence, nats.
+        agro/robust_failure_rate: Σ_g q_g L_g, the failure rate as the groups' weights see it.
+
+    Reconstructed:
+        Its form for reinforcement learning: 1 - pass rate as the loss, advantages as what is
+        weighed, and a hashed bag of prompt tokens as features, where the authors have a text
+        encoder.
     """
 
     Settings: ClassVar[type[StrictConfig]] = AgroSettings

@@ -31,6 +31,9 @@ class Cispo(LearnerPlugin):
 
     No token loses its gradient, not even one whose ratio has left the range; the rare words that
     change a line of reasoning are such tokens (https://arxiv.org/abs/2506.13585).
+
+    Formula:
+        J = sg(clip(ρ, floor, cap)) A log p,   ρ = p / p_old,  sg: a constant for the gradient
     """
 
     Settings: ClassVar[type[StrictConfig]] = CispoSettings

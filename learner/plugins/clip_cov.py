@@ -30,11 +30,21 @@ class ClipCovSettings(StrictConfig):
 
 
 class ClipCov(LearnerPlugin):
-    """Takes the policy gradient from a random few of the tokens whose advantage and
-    log-probability vary together.
+    """Takes the policy gradient from a random few of the tokens whose advantage and log-probability
+    vary together.
 
-    These are what makes entropy collapse (https://arxiv.org/abs/2505.22617). Covariances are taken
-    once per step, under the weights that begin it; the authors take them in each mini-batch.
+    These are what makes entropy collapse (https://arxiv.org/abs/2505.22617).
+
+    Formula:
+        cov_t = (A_t - mean A)(log p_t - mean log p), means over the step's trained tokens
+        A_t ← 0 for a random `share` of all tokens, drawn from those with lowest < cov_t < highest
+
+    Metrics:
+        clip_cov/clipped_fraction: share of the trained tokens that lost their gradient.
+
+    Reconstructed:
+        Covariances are taken once per step, under the weights that begin it; the authors take them
+        in each mini-batch.
     """
 
     Settings: ClassVar[type[StrictConfig]] = ClipCovSettings

@@ -27,9 +27,12 @@ class BonusSettings(StrictConfig):
 class CorrectionBonus(LearnerPlugin):
     """Pays a correction for what it changed: b = alpha (r(y2) - r(y1)) on top of r(y2).
 
-    Without it training finds the easy way out, a good first try and a second that repeats it.
-    Group z-scores take most of alpha away again; with `advantage: raw_reward` (REINFORCE, as in
-    the paper) or `objective.advantage.scale_by_std: false` it keeps its size.
+    Without it training finds the easy way out, a good first try and a second that repeats it. Group
+    z-scores take most of alpha away again; with `advantage: raw_reward` (REINFORCE, as in the
+    paper) or `objective.advantage.scale_by_std: false` it keeps its size.
+
+    Formula:
+        r(y2) ← r(y2) + alpha (r(y2) - r(y1)),   y1 the attempt, y2 its correction
     """
 
     Settings: ClassVar[type[StrictConfig]] = BonusSettings

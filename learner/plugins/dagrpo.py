@@ -51,8 +51,18 @@ class Dagrpo(LearnerPlugin):
     Two completions that hardly differ and are rewarded differently pull the policy both ways. A
     completion's advantage is the sum of its reward's differences to those that are distinct from
     it; with none, it is 0. Solutions that expert_anchor adds are distinct from everything, and
-    their tokens are trained by a shaped probability instead of a ratio. No formula of the paper is
-    public: these follow its description, and the shaped probability is LUFFY's (2504.14945).
+    their tokens are trained by a shaped probability instead of a ratio.
+
+    Formula:
+        A_i = Σ_j K_ij (r_i - r_j) / (G (std r + epsilon)),  K_ij = 1 where i and j are distinct
+        tokens that were not sampled: J = A p / (p + gamma); the others: the clipped objective
+
+    Metrics:
+        dagrpo/distinct_pairs_fraction: share of a group's pairs that are compared.
+
+    Reconstructed:
+        All formulas, from the paper's description, since none of its own is public. The shaped
+        probability is LUFFY's (https://arxiv.org/abs/2504.14945).
     """
 
     Settings: ClassVar[type[StrictConfig]] = DagrpoSettings

@@ -39,9 +39,15 @@ class Desel(LearnerPlugin):
     """Leaves out completions that are much less likely than an anchor.
 
     Likelihood is the exponential of the mean log-probability of the sampled tokens, as the engine
-    recorded it. The paper selects decoded answers of a keyphrase generator; its use as a filter of
-    training rows, the ratio, and keeping right answers are our reconstruction. What is left out
-    is in no statistics.
+    recorded it. What is left out is in no statistics.
+
+    Formula:
+        u_i = exp(mean_t log p_it);  i stays where u_i ≥ ratio · u of the anchor
+        (with drop: unlikely_wrong also where i is right), at most top_k of them
+
+    Reconstructed:
+        The paper selects decoded answers of a keyphrase generator. Its use as a filter of training
+        rows, the ratio, and keeping right answers are ours.
     """
 
     Settings: ClassVar[type[StrictConfig]] = DeselSettings

@@ -59,8 +59,17 @@ class Disco(LearnerPlugin):
     No advantages and no clipping: the coefficient of a right answer is 1 / (right answers of its
     group), that of a wrong one minus its share in the softmax of the wrong answers' scores. All
     prompts count alike, whatever their pass rate; those all right or all wrong add 0 and are
-    counted. A penalty holds the policy near the one that sampled; with one update per rollout
-    the two are the same, so it takes updates_per_rollout of 2 or more to matter.
+    counted. A penalty holds the policy near the one that sampled; with one update per rollout the
+    two are the same, so it takes updates_per_rollout of 2 or more to matter.
+
+    Formula:
+        s_i = mean_t log p_it (log_likelihood) or mean_t ρ_it (ratio)
+        J_q = mean_right s - τ log mean_wrong exp(s / τ);  robust: false: - mean_wrong s
+        L = -mean_q J_q + divergence_weight max(D - divergence_bound, 0)²,
+        D = mean_t (log p_old - log p)
+
+    Metrics:
+        disco/objective: mean of J_q over prompts, under the weights before the update.
     """
 
     Settings: ClassVar[type[StrictConfig]] = DiscoSettings

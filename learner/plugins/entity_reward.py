@@ -40,9 +40,16 @@ class EntityReward(LearnerPlugin):
 
     A rollout that found half of what the question was built from is better than one that found
     nothing, although both are wrong. The reward is 1 if right, strength * (match rate over the
-    group's highest) if wrong, 0 on a format error or when tokens ran out. Completions that ran
-    out count in their group's statistics and carry no loss. Text that a plug-in put in does not
-    count: such a completion's match rate is 0. (Other methods called E-GRPO are about entropy.)
+    group's highest) if wrong, 0 on a format error or when tokens ran out. Completions that ran out
+    count in their group's statistics and carry no loss. Text that a plug-in put in does not count:
+    such a completion's match rate is 0. (Other methods called E-GRPO are about entropy.)
+
+    Formula:
+        γ_i = share of the problem's entities that completion i names
+        R_i = 1 if right, strength · γ_i / max_group γ if wrong, 0 on a format error or cut off
+
+    Metrics:
+        entities/match_rate: mean of γ over completions.
     """
 
     Settings: ClassVar[type[StrictConfig]] = EntityRewardSettings

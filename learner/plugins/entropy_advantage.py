@@ -46,6 +46,9 @@ class EntropyAdvantage(LearnerPlugin):
 
     What was right and certain gains more, what was wrong and certain loses more, and a hesitant
     mistake is forgiven. A group without variance stays at 0.
+
+    Formula:
+        A_i ← A_i / P_i,   P_i = H_i / mean_group H,   H_i: mean token entropy of completion i
     """
 
     Settings: ClassVar[type[StrictConfig]] = EntropyAdvantageSettings

@@ -31,9 +31,18 @@ class EntropyBonus(LearnerPlugin):
     """Rewards the policy for staying undecided.
 
     With `target` only as far as it is needed, after Skywork-OR1 (https://arxiv.org/abs/2505.22312).
-    There the coefficient goes up or down by a constant after each step; here it is in proportion
-    to what is missing, which is our own rule: it depends on the step alone, so a run that is
-    resumed goes on with the same numbers.
+
+    Formula:
+        L ← L - c H,   H: token entropies, averaged as the layer averages its losses
+        c = coefficient;  with target: coefficient + gain (target - mean H) below it, 0 above
+
+    Metrics:
+        entropy_bonus/coefficient: c of this step.
+
+    Reconstructed:
+        Skywork-OR1 moves its coefficient up or down by a constant after each step. Here it is in
+        proportion to what is missing, a rule of ours: it depends on the step alone, so a run that
+        is resumed goes on with the same numbers.
     """
 
     Settings: ClassVar[type[StrictConfig]] = EntropyBonusSettings

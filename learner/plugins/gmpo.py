@@ -31,6 +31,10 @@ class Gmpo(LearnerPlugin):
 
     Less moved by single extreme tokens than the arithmetic mean, so the clip range can be wide,
     which leaves room to explore (https://arxiv.org/abs/2507.20673). Needs aggregation: seq_mean.
+
+    Formula:
+        J = A exp(mean_t l̃_t),   l_t = log ρ_t
+        l̃_t = min(l_t, clip_high) where A > 0,  max(l_t, -clip_low) where A < 0
     """
 
     Settings: ClassVar[type[StrictConfig]] = GmpoSettings

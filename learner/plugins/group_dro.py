@@ -45,12 +45,23 @@ class GroupDroSettings(StrictConfig):
 class GroupDro(LearnerPlugin):
     """Weighs advantages so that the domains where the policy fails most count most.
 
-    Rows are multiplied after normalisation by N q_g / (N_g sum of q present), whose mean is 1. Our
-    own choices: failure rate (1 - pass rate) as the loss, since a policy-gradient loss has no
-    difficulty in it; domains absent from a step keep their weight; a domain seen for the first
-    time gets an equal share. Group z-scores amplify rare outcomes already, so prefer
-    objective.advantage.scale_by_std: false. The weights are updated once per call, the same on
-    every rank, and are part of the checkpoint.
+    Rows are multiplied after normalisation by N q_g / (N_g sum of q present), whose mean is 1.
+    Group z-scores amplify rare outcomes already, so prefer objective.advantage.scale_by_std: false.
+    The weights are updated once per call, the same on every rank, and are part of the checkpoint.
+
+    Formula:
+        L_g = 1 - pass rate of domain g;  q_g ← q_g exp(rate (L_g + adjustment / √n_g)), normalised
+        worst_share: domains sorted by running L_g, worst first, share q up to `share` of the data
+        w_i = N q_g / (N_g Σ_present q);  A ← w_i A
+
+    Metrics:
+        group_dro/weight/DOMAIN: q of a domain.
+        group_dro/robust_failure_rate: Σ_g q_g L_g over the domains of the step.
+
+    Reconstructed:
+        Its form for reinforcement learning: failure rate (1 - pass rate) as the loss, since a
+        policy-gradient loss has no difficulty in it; domains absent from a step keep their weight;
+        a domain seen for the first time gets an equal share.
     """
 
     Settings: ClassVar[type[StrictConfig]] = GroupDroSettings

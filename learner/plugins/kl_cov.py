@@ -41,6 +41,13 @@ class KlCov(LearnerPlugin):
     log-probability vary together most (https://arxiv.org/abs/2505.22617). The ratio is 1 in the
     first update of a rollout and the penalty has no slope there, so it takes
     objective.updates_per_rollout above 1. Covariances are taken anew for each update.
+
+    Formula:
+        J = ρ A - weight |log ρ| on the `share` of tokens of highest cov,  ρ A on the others
+        cov_t = (A_t - mean A)(log p_t - mean log p)
+
+    Metrics:
+        kl_cov/held_fraction: share of the trained tokens that are held back.
     """
 
     Settings: ClassVar[type[StrictConfig]] = KlCovSettings

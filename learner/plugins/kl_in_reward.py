@@ -29,6 +29,12 @@ class KlInReward(LearnerPlugin):
     The k1 estimate under the weights that begin the step, a constant for the gradient, as RLOO
     (https://arxiv.org/abs/2402.14740) and PPO for language models do. In the loss k1 would have no
     gradient on average; in the reward it has that of KL(policy ‖ reference).
+
+    Formula:
+        r ← r - weight Σ_t (log p_t - log p_ref,t)
+
+    Metrics:
+        kl_in_reward/kl: mean over completions of the sum, nats.
     """
 
     Settings: ClassVar[type[StrictConfig]] = KlInRewardSettings

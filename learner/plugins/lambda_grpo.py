@@ -20,10 +20,13 @@ class LambdaGrpo(LearnerPlugin):
     """Divides each token's whole loss by how many completions of its group begin like this.
 
     A beginning that n completions share is trained n times over by GRPO, by which common starts
-    outweigh the rest. The factor is on the policy term and the KL term; the denominators stay
-    plain token counts. Equal completions share all their tokens. Where no two completions begin
-    with the same token, this is GRPO. (Another method called λ-GRPO, arXiv 2510.06870, learns
-    preferences between tokens and is not this one.)
+    outweigh the rest. The factor is on the policy term and the KL term; the denominators stay plain
+    token counts. Equal completions share all their tokens. Where no two completions begin with the
+    same token, this is GRPO. (Another method called λ-GRPO, arXiv 2510.06870, learns preferences
+    between tokens and is not this one.)
+
+    Formula:
+        loss_it ← loss_it / n_it,   n_it = |{k in the group: y_k[0..t] = y_i[0..t]}|
     """
 
     @classmethod

@@ -52,9 +52,17 @@ class Lead(LearnerPlugin):
     """Length-aware rewards, then advantages weighted by difficulty.
 
     A right answer earns exp(-α z), z being its length among the group's right answers in standard
-    deviations (0 with fewer than two of them: our choice, the spread is undefined). After
-    normalisation a gain is multiplied by w(p), a loss by w(1 - p), with p the pass rate and w
-    falling from weight_ceiling to weight_floor: rare successes and rare failures count most.
+    deviations. After normalisation a gain is multiplied by w(p), a loss by w(1 - p), with p the
+    pass rate and w falling from weight_ceiling to weight_floor: rare successes and rare failures
+    count most.
+
+    Formula:
+        R_i = exp(-length_strength z_i) if right, wrong_reward if not;  z_i: standardised length
+        A ← A w(p) where A > 0, A w(1 - p) otherwise,  p the pass rate
+        w(p) = weight_floor + (weight_ceiling - weight_floor) / (1 + exp(k (p - weight_middle)))
+
+    Reconstructed:
+        z is 0 with fewer than two right answers, where the spread is undefined.
     """
 
     Settings: ClassVar[type[StrictConfig]] = LeadSettings

@@ -43,6 +43,16 @@ class MismatchCorrection(LearnerPlugin):
     that are too far off; forms and bounds as in verl and TRL. On the policy term alone. The ratio
     of the objective stays against the learner's own log-probabilities. Takes the place of
     `objective.importance`, which is token-level truncation.
+
+    Formula:
+        w = exp(log p - log p_rollout) of a token, or its product over the completion;  A ← w' A
+        truncate: w' = min(w, cap);  mask: w' = w where lowest ≤ w ≤ cap, else 0
+
+    Metrics:
+        mismatch/rejected_fraction: share of completions that are left out of the loss.
+        mismatch/weight_mean: mean weight of the sampled tokens.
+        mismatch/weight_clipped_fraction: share of them whose weight was truncated or masked.
+        mismatch/k3: mean over them of w - log w - 1, an estimate of the divergence, nats.
     """
 
     Settings: ClassVar[type[StrictConfig]] = MismatchSettings

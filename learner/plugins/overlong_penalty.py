@@ -30,6 +30,12 @@ class OverlongPenalty(LearnerPlugin):
 
     A cut that comes without warning punishes sound reasoning; a slope tells the policy where the
     limit is (https://arxiv.org/abs/2503.14476). Whether the answer is right stays as it was.
+
+    Formula:
+        r ← r - penalty · clip((|y| - (max_tokens - buffer_tokens)) / buffer_tokens, 0, 1)
+
+    Metrics:
+        overlong/penalised_fraction: share of completions that pay anything.
     """
 
     Settings: ClassVar[type[StrictConfig]] = OverlongSettings

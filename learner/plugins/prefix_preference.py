@@ -57,6 +57,18 @@ class PrefixPreference(LearnerPlugin):
 
     The model was trained on right and wrong completions of the same problem and says how likely
     each step made the text better. Trained policies write fewer steps, at some cost in accuracy.
+
+    Formula:
+        R = lambda_step mean_k s_k + lambda_outcome [right] - range_penalty [steps outside range]
+        s_k: chance, for the model, that the text up to step k beats that up to the step before
+
+    Metrics:
+        steps/per_completion: mean number of steps.
+        steps/score_mean: mean of s over steps, between 0 and 1.
+
+    Reconstructed:
+        The size of range_penalty, and which of two prefixes a score prefers (pair_order): the
+        paper's statements disagree.
     """
 
     Settings: ClassVar[type[StrictConfig]] = PreferenceSettings

@@ -35,6 +35,11 @@ class Raft(LearnerPlugin):
     The paper's finding: most of what GRPO gains over rejection sampling comes from leaving out
     problems that nobody solved (https://arxiv.org/abs/2504.11343). Shaped rewards change the
     weights; which rows are kept follows the checks alone.
+
+    Formula:
+        raft, raft_plus_plus: A = max(r, 0), completions with r > 0;  raft: J = A log p
+        reinforce_rej: A = r, groups whose rewards differ;  clipped
+        reward_map: plus_minus_one: r ← 2 r - 1
     """
 
     Settings: ClassVar[type[StrictConfig]] = RaftSettings

@@ -20,6 +20,9 @@ class Reinforce(LearnerPlugin):
 
     With one update per rollout its gradient is that of the clipped objective. In further updates
     nothing holds the policy back, and nothing corrects for what it has already learned.
+
+    Formula:
+        J = A log p
     """
 
     @classmethod

@@ -35,6 +35,10 @@ class ReinforcePlusPlus(LearnerPlugin):
     Normalising with the batch's spread does not favour groups whose rewards hardly vary
     (https://arxiv.org/abs/2501.03262). Every rank sees the whole step, so nothing is reduced. All
     of the plug-in's layers are whitened together.
+
+    Formula:
+        A_t = (R_t - mean R) / √(var R + epsilon), over the step's trained tokens
+        R_t = r - kl_weight Σ_{s ≥ t} (log p_s - log p_ref,s);  group_mean: r ← r - mean_group r
     """
 
     Settings: ClassVar[type[StrictConfig]] = ReinforceSettings

@@ -30,6 +30,9 @@ class Rloo(LearnerPlugin):
 
     Its own reward is not in its baseline, so the gradient is unbiased: G/(G-1) times the centred
     reward (https://arxiv.org/abs/2402.14740). A completion without usable others gets 0.
+
+    Formula:
+        A_i = r_i - mean_{j ≠ i} r_j = G / (G - 1) · (r_i - mean_group r)
     """
 
     Settings: ClassVar[type[StrictConfig]] = RlooSettings

@@ -32,8 +32,15 @@ class SpanCreditSettings(StrictConfig):
 class SpanCredit(LearnerPlugin):
     """Keeps the advantage on the tokens of an analysis, and only where it led to success.
 
-    The token-level rule is our reconstruction: the paper says that reflection tokens are
-    rewarded when the corrected solution verifies.
+    Formula:
+        A_t ← A_t where t is in the span and the answer came out right, 0 elsewhere
+
+    Metrics:
+        span_credit/credited_fraction: share of the tokens that keep their advantage.
+
+    Reconstructed:
+        The rule for tokens: the paper says that reflection tokens are rewarded when the corrected
+        solution verifies.
     """
 
     Settings: ClassVar[type[StrictConfig]] = SpanCreditSettings

@@ -27,6 +27,9 @@ class SupervisedInjections(LearnerPlugin):
 
     With one update per rollout their ratio is 1, and the gradient of -weight * ratio is that of
     -weight * log p: supervised learning of what was injected, whatever its reward.
+
+    Formula:
+        A_t = weight for tokens that the policy did not sample
     """
 
     Settings: ClassVar[type[StrictConfig]] = SupervisedSettings

@@ -27,6 +27,12 @@ class TopEntropyTokens(LearnerPlugin):
     Few tokens decide where a line of reasoning goes, and these are the ones; the rest follow
     (https://arxiv.org/abs/2506.01939). The denominators still count all tokens, and the KL term is
     on all of them.
+
+    Formula:
+        A_t ← A_t where H_t is among the highest `share` of the step's trained tokens, 0 elsewhere
+
+    Metrics:
+        top_entropy/threshold: lowest entropy that trains, nats.
     """
 
     Settings: ClassVar[type[StrictConfig]] = TopEntropySettings

@@ -30,6 +30,9 @@ class UnbiasedKl(LearnerPlugin):
 
     Its expected gradient is that of KL(policy ‖ reference); k3 alone has that of the reverse
     (https://arxiv.org/abs/2512.02556).
+
+    Formula:
+        L ← L + weight ρ k3,   k3 = p_ref / p - log(p_ref / p) - 1
     """
 
     Settings: ClassVar[type[StrictConfig]] = UnbiasedKlSettings

@@ -34,9 +34,12 @@ class UnlikelinessSettings(StrictConfig):
 class Unlikeliness(LearnerPlugin):
     """Pays less for right completions that the policy found likely anyway.
 
-    With G completions ranked from the likeliest (1) to the least likely (G), a reward r becomes
-    r * (1 - strength * (G - rank) / G). Plain GRPO sharpens what is likely already; this keeps
-    rare right answers alive. The authors also take two updates per rollout.
+    With G completions ranked from the likeliest (1) to the least likely (G), a reward r becomes r *
+    (1 - strength * (G - rank) / G). Plain GRPO sharpens what is likely already; this keeps rare
+    right answers alive. The authors also take two updates per rollout.
+
+    Formula:
+        r_i ← r_i (1 - strength (G - rank_i) / G),   rank 1: the likeliest of the group
     """
 
     Settings: ClassVar[type[StrictConfig]] = UnlikelinessSettings
