@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
-from cluster.monitoring.panels import Board, Metric, Panel, Query, chart, lines
+from cluster.monitoring.panels import Board, Metric, Panel, Query, chart, lines, share
 
 GENERATED = Metric("tokens/generated").series
 STEP_TIME = Metric("seconds/step").series
 GPU = "the cluster has GPUs"
+
+
+def counted(title: str, description: str, *metrics: tuple[str, str]) -> Panel:
+    """Events of the last hour."""
+    queries = tuple(
+        Query(
+            f"sum by (run) (increase({Metric(name).counter}[1h]))",
+            f"{{{{run}}}} {legend}",
+        )
+        for name, legend in metrics
+    )
+    return Panel(title, description, "short", queries)
+
 
 PIPELINE = Board(
     "mgrpo-pipeline",
     "MGRPO pipeline and engines",
     "Where a step's time goes, and who waits for whom.",
     (
+        share(
+            "Who is busy",
+            "Share of the step in which a pool of engines, or the learner, had work. The largest "
+            "is what the others wait for.",
+            ("pipeline/{part}_busy_fraction", "{{part}}"),
+        ),
+        Panel(
+            "Engines",
+            "That run, and that start or wait for a node, by pool.",
+            "short",
+            lines(
+                ("engines/{pool}_working", "{{pool}} working"),
+                ("engines/{pool}_coming", "{{pool}} coming"),
+            ),
+        ),
         chart(
             "Time of a step's parts",
             "Rollout, update and weights; step is the whole.",
@@ -30,6 +58,12 @@ PIPELINE = Board(
             "Over the whole step, update included.",
             "short",
             (Query(f"{GENERATED} / ignoring (phase) {STEP_TIME}", "{{run}} tokens/s"),),
+        ),
+        chart(
+            "Completions in flight",
+            "Sampled at the same time by a pool, on average while it had work.",
+            "short",
+            ("pipeline/{pool}_inflight_mean", "{{pool}}"),
         ),
         Panel(
             "Tokens of an update",
@@ -92,17 +126,33 @@ FAULTS = Board(
                 ),
             ),
         ),
-        Panel(
+        chart(
+            "Engines by state",
+            "Only healthy ones get work; stale ones wait for the next broadcast.",
+            "short",
+            ("engines/{state}", "{{state}}"),
+        ),
+        counted(
+            "Engines lost",
+            "And started again, in the last hour. Losing a spot machine is a normal event.",
+            ("engines/deaths", "lost"),
+            ("engines/restarts", "started again"),
+        ),
+        counted(
+            "Requests sent again",
+            "What a lost engine had in hand, in the last hour; nothing is sampled twice.",
+            ("engines/requests_resent", "requests"),
+        ),
+        counted(
+            "Broadcasts",
+            "Failed ones, and those in the middle of a step for engines that came back.",
+            ("engines/failed_broadcasts", "failed"),
+            ("engines/refits_in_step", "in the middle of a step"),
+        ),
+        counted(
             "Updates without a row",
             "Steps that had nothing to train on, in the last hour.",
-            "short",
-            (
-                Query(
-                    f"sum by (run) (increase({Metric('learner/skipped_updates').counter}[1h])) "
-                    "or vector(0)",
-                    "{{run}} skipped",
-                ),
-            ),
+            ("learner/skipped_updates", "skipped"),
         ),
         Panel(
             "Alerts",

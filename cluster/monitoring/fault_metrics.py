@@ -2,6 +2,48 @@
 
 from __future__ import annotations
 
-from cluster.monitoring.names import Family
+from cluster.monitoring.names import FRACTION, Family
 
-PIPELINE: tuple[Family, ...] = ()
+POOL = "A pool is layer1, layer2, ... or shared, where one pool serves every layer."
+
+PIPELINE = (
+    Family(
+        "pipeline/{part}_busy_fraction",
+        FRACTION,
+        "Share of the step in which a pool's engines, or the learner, had work. The largest is "
+        f"what the others wait for. {POOL}",
+    ),
+    Family(
+        "pipeline/{pool}_inflight_mean",
+        "completions",
+        "Completions that a pool samples at the same time, on average while it had work.",
+    ),
+    Family("engines/{pool}_working", "engines", "Engines of a pool that run."),
+    Family("engines/{pool}_coming", "engines", "Engines of a pool that start, or wait for a node."),
+    Family("engines/deaths", "engines", "Engines that were lost in the step.", is_counted=True),
+    Family("engines/restarts", "engines", "Engines that were started again.", is_counted=True),
+    Family(
+        "engines/requests_resent",
+        "requests",
+        "Requests that were lost with an engine and sent to another.",
+        is_counted=True,
+    ),
+    Family(
+        "engines/refits_in_step",
+        "broadcasts",
+        "Broadcasts in the middle of a step, to engines that had just come back.",
+        is_counted=True,
+    ),
+    Family(
+        "engines/failed_broadcasts",
+        "broadcasts",
+        "Broadcasts that failed and were made again without whoever was lost.",
+        is_counted=True,
+    ),
+    Family(
+        "engines/{state}",
+        "engines",
+        "Engines by state at the end of the step: healthy, suspect, dead, starting, restarting, "
+        "stale (with other weights than the learner's) or gone.",
+    ),
+)

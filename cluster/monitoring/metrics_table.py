@@ -49,6 +49,6 @@ def row(family: Family) -> str:
     tags = ", ".join(family.tags)
     exported = f"`{family.exported_name}`" + (f" by {tags}" if tags else "")
     if family.is_counted:
-        exported += f"; counter `ray_{family.counter_name}_total`"
+        exported += f"; counter `ray_{family.counter_name}`"
     when = f" Only where {family.only_when}." if family.only_when else ""
     return f"| `{family.pattern}` | {exported} | {family.unit} | {family.meaning}{when} |"

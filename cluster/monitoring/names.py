@@ -43,7 +43,7 @@ class Family:
     unit: str
     meaning: str
     is_counted: bool = False
-    """A number of events in one step: also exported as a counter, which adds the steps up."""
+    """A number of events in one step: a second series, the counter, adds the steps up."""
     only_when: str = ""
     """What a run must do for the metric to be there; empty: every run has it."""
 
@@ -63,8 +63,9 @@ class Family:
 
     @property
     def counter_name(self) -> str:
-        """In Ray's API; exported with `ray_` before it and `_total` after it."""
-        return f"{self.name}_events"
+        """In Ray's API, where it is a gauge: a Ray counter does not exist before its first event,
+        and Prometheus does not count the event that a counter begins with."""
+        return f"{self.name}_total"
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
@@ -79,8 +80,10 @@ class Family:
         found = self.regex.fullmatch(metric)
         if found is None:
             return None
-        values = (LAYER.sub(r"\1", value) for value in found.groups())
-        return dict(zip(self.tags, values, strict=True))
+        tags = dict(zip(self.tags, found.groups(), strict=True))
+        if "layer" in tags:
+            tags["layer"] = LAYER.sub(r"\1", tags["layer"])
+        return tags
 
 
 def tag_key(placeholder: str) -> str:

@@ -82,7 +82,7 @@ class Metric:
     def counter(self) -> str:
         """The counter that adds the steps up."""
         assert self.family.is_counted, f"{self.family.pattern} is not counted"
-        return f"{EXPORTED_PREFIX}{self.family.counter_name}_total{{{self.condition}}}"
+        return f"{EXPORTED_PREFIX}{self.family.counter_name}{{{self.condition}}}"
 
     def query(self, legend: str) -> Query:
         """The metric as it is; the run's name comes first where several runs are shown."""

@@ -1,4 +1,4 @@
-"""A run's metrics as Ray gauges and counters, which Ray's nodes offer to Prometheus.
+"""A run's metrics as Ray gauges, which Ray's nodes offer to Prometheus.
 
 Ray forgets a gauge that was not set again for some 20 s, which is less than many a step takes.
 So a thread sets the newest values again every few seconds for as long as the run lives: what
@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from ray.util.metrics import Counter, Gauge
+from ray.util.metrics import Gauge
 
 from cluster.monitoring.catalogue import names
-from cluster.monitoring.names import PREFIX, Family
+from cluster.monitoring.names import PREFIX
 
 REFRESH_S = 5.0
 """Ray's nodes are told of gauges every 10 s and keep each for 20 s."""
@@ -49,17 +49,18 @@ class RayMetrics:
         self.run, self.clock = run, clock
         self.names = names()
         self.gauges: dict[str, Gauge] = {}
-        self.counters: dict[str, Counter] = {}
+        self.totals: dict[Key, float] = {}
         self.latest: dict[Key, float] = {}
         self.lock = threading.Lock()
         self.ended = threading.Event()
         self.thread = threading.Thread(
             target=self._refresh, args=(refresh_s,), name="ray-metrics", daemon=True
         )
+        self._report()
         self.thread.start()
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Set the gauges and add to the counters. Values that are None or not finite end theirs.
+        """Set the gauges. Values that are None or not finite end theirs.
 
         A metric that this step does not have keeps its last value.
         """
@@ -68,13 +69,12 @@ class RayMetrics:
                 return
             for metric, value in {"step": float(step), **values}.items():
                 self._set(metric, value)
-            self._gauge(LAST_REPORT, "When the run last reported, in s since 1970.", ())
-            self.latest[LAST_REPORT, ()] = self.clock()
-            self._set_all()
+            self._report()
 
     def close(self) -> None:
         """End the thread; the series end with it."""
-        self.ended.set()
+        with self.lock:
+            self.ended.set()
         self.thread.join(timeout=CLOSE_DEADLINE_S)
 
     def __enter__(self) -> RayMetrics:
@@ -96,21 +96,20 @@ class RayMetrics:
             return
         self._gauge(family.name, f"{family.meaning} Unit: {family.unit}.", family.tags)
         self.latest[key] = value
-        if family.is_counted and value > 0:
-            self._counter(family).inc(value, tags={"run": self.run, **tags})
+        if family.is_counted:
+            self._gauge(family.counter_name, f"{family.meaning} Since the start.", family.tags)
+            counter = (family.counter_name, key[1])
+            self.totals[counter] = self.latest[counter] = self.totals.get(counter, 0.0) + value
 
     def _gauge(self, name: str, description: str, tags: tuple[str, ...]) -> None:
         if name not in self.gauges:
             self.gauges[name] = Gauge(name, description=description, tag_keys=("run", *tags))
 
-    def _counter(self, family: Family) -> Counter:
-        if family.name not in self.counters:
-            self.counters[family.name] = Counter(
-                family.counter_name,
-                description=f"{family.meaning} Added up since the run was started.",
-                tag_keys=("run", *family.tags),
-            )
-        return self.counters[family.name]
+    def _report(self) -> None:
+        """The run is alive, now; from its start on, so that a first step can be late too."""
+        self._gauge(LAST_REPORT, "When the run last reported, in s since 1970.", ())
+        self.latest[LAST_REPORT, ()] = self.clock()
+        self._set_all()
 
     def _set_all(self) -> None:
         for (name, tags), value in self.latest.items():
