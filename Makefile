@@ -5,7 +5,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench study clean
+.PHONY: help setup quickstart test test-slow test-cluster test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench study methods-pages clean
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -30,7 +30,11 @@ test: ## run the tests: minutes on two cores, real engines and learner included
 
 test-slow: ## run the few tests that are left out of `make test` for their length
 	@$(SETUP)
-	@$(PYTEST) -m "slow and not gpu" $(ARGS)
+	@$(PYTEST) -m "slow and not gpu and not cluster" $(ARGS)
+
+test-cluster: ## run the tests on Ray clusters of several nodes, jobs and autoscaling
+	@$(SETUP)
+	@$(PYTEST) -m "cluster and not gpu" $(ARGS)
 
 test-methods: ## check and train every recipe under recipes/methods, and try every pair of them
 	@$(SETUP)
@@ -79,6 +83,10 @@ bench: ## measure a training step against TRL on this machine
 study: ## compare methods under one budget; goes on where it stopped (ARGS=--list)
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.study --write $(ARGS)
+
+methods-pages: ## write docs/methods again, from recipes, docstrings and recorded runs
+	@$(SETUP)
+	@$(BIN)/python -m mgrpo methods --pages docs/methods
 
 clean: ## remove caches and build products; .venv and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
