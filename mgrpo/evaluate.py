@@ -20,6 +20,9 @@ from mgrpo.config.layers import LayerConfig
 from mgrpo.evaluation_summary import Evaluation
 from mgrpo.types import Completion, Problem
 
+GREEDY = "greedy"
+"""In the ids of answers without chance, beside sampled ones."""
+
 
 def evaluate(
     rollout: Rollout, problems: Sequence[Problem], config: EvaluationConfig, *, key: str
@@ -41,26 +44,45 @@ def evaluate(
     examiner = dataclasses.replace(
         rollout, temperature=0.0 if greedy else config.temperature, clocks={}, plugins=()
     )
-    completions = asyncio.run(examine_all(examiner, problems, config, key))
-    evaluation = Evaluation(completions, len(rollout.layers), config, seed=rollout.seed)
+    work = examine_all(examiner, problems, config, key)
+    completions = asyncio.run(work)
+    anchors: list[Completion] = []
+    if config.decode_select is not None and config.decode_select.anchor == "greedy":
+        decisive = dataclasses.replace(examiner, temperature=0.0, clocks={})
+        once = config.model_copy(update={"samples_per_problem": 1})
+        work = examine_all(decisive, problems, once, key, name=GREEDY)
+        anchors = asyncio.run(work)
+    evaluation = Evaluation(
+        completions, len(rollout.layers), config, seed=rollout.seed, anchors=anchors
+    )
     return evaluation, time.monotonic() - began
 
 
 async def examine_all(
-    examiner: Rollout, problems: Sequence[Problem], config: EvaluationConfig, key: str
+    examiner: Rollout,
+    problems: Sequence[Problem],
+    config: EvaluationConfig,
+    key: str,
+    name: str = "",
 ) -> list[Completion]:
     return await run_together(
-        examine(examiner, problem, config, f"{key}{index}")
+        examine(examiner, problem, config, f"{key}{index}", name)
         for index, problem in enumerate(problems)
     )
 
 
 async def examine(
-    examiner: Rollout, problem: Problem, config: EvaluationConfig, key: str
+    examiner: Rollout, problem: Problem, config: EvaluationConfig, key: str, name: str = ""
 ) -> list[Completion]:
-    """One problem through all turns: each attempt once under each of its phrases."""
+    """One problem through all turns: each attempt once under each of its phrases.
+
+    Args:
+        name: stands in the ids of completions beside others of the same problem.
+    """
     first = solve_request(examiner.builder, examiner.layers[0], problem, key=key)
-    request = dataclasses.replace(first, num_samples=config.samples_per_problem)
+    request = dataclasses.replace(
+        first, num_samples=config.samples_per_problem, id_prefix=f"{first.id_prefix}{name}"
+    )
     attempts = await examiner.sample_all(1, problem, [request])
     done = list(attempts)
     for number, layer in enumerate(examiner.layers[1:], start=2):
