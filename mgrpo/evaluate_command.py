@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mgrpo.config import EvaluationConfig, RunConfig
-from mgrpo.config.evaluation import guidance_problems
+from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
 from mgrpo.config.explain import explain
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError, ConfigProblem, ModelError
@@ -32,6 +32,7 @@ def evaluate_command(
     max_problems: int | None = None,
     decoding: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    select_ratio: float | None = None,
     seed: int | None = None,
     against: str | None = None,
     as_json: bool = False,
@@ -50,6 +51,7 @@ def evaluate_command(
         max_problems: overrides evaluation.max_problems.
         decoding: overrides evaluation.decoding.
         settings: overrides further keys of the evaluation section.
+        select_ratio: overrides evaluation.decode_select.ratio; also votes by DeSel.
         seed: overrides the recipe's; seeds sampling, guidance and bootstrap.
         against: a second policy, named like `target`, scored by the same recipe.
         as_json: show one JSON object and nothing else.
@@ -61,6 +63,9 @@ def evaluate_command(
     config, run_dir = resolve_target(target, config)
     asked = {"max_problems": max_problems, "decoding": decoding, **(settings or {})}
     changes = {name: value for name, value in asked.items() if value is not None}
+    if select_ratio is not None:
+        select = config.evaluation.decode_select or DecodeSelectConfig()
+        changes["decode_select"] = {**select.model_dump(), "ratio": select_ratio}
     config = with_evaluation(config, changes)
     if seed is not None:
         config = config.model_copy(update={"seed": seed})
@@ -190,8 +195,9 @@ def keep(scored: Scored, file: Path | None) -> None:
     """Write every completion, one JSON object a line, as rollouts are."""
     if file is None:
         return
-    write_completions(scored.evaluation.completions, file)
-    note(f"{len(scored.evaluation.completions)} completions written to {file}")
+    completions = [*scored.evaluation.completions, *scored.evaluation.anchors]
+    write_completions(completions, file)
+    note(f"{len(completions)} completions written to {file}")
 
 
 def beside(file: Path | None) -> Path | None:

@@ -22,6 +22,8 @@ import numpy as np
 from actors.layers import stable_seed
 from actors.rollout import place_key
 from mgrpo.config import EvaluationConfig
+from mgrpo.config.evaluation import DecodeSelectConfig
+from mgrpo.decode_select import selected_vote
 from mgrpo.evaluation_statistics import (
     CONFIDENCE,
     Floats,
@@ -88,12 +90,14 @@ class Evaluation:
         num_layers: turns of the chain.
         settings: how they were sampled, and what is computed.
         seed: of the sampling and of the bootstrap.
+        anchors: the greedy answers of all turns, where samples are compared with them.
     """
 
     completions: list[Completion]
     num_layers: int
     settings: EvaluationConfig
     seed: int = 0
+    anchors: Sequence[Completion] = ()
 
     @property
     def bootstrap_seed(self) -> int:
@@ -179,7 +183,52 @@ class Evaluation:
         if not any(is_answer_known(completion) for completion in self.completions):
             return {"pass_at": pass_at}  # these checks read no answer that could be voted on
         maj_at = {str(k): [self.mean_over_problems(turn, k, votes) for turn in turns] for k in ks}
-        return {"pass_at": pass_at, "maj_at": maj_at}
+        return {"pass_at": pass_at, "maj_at": maj_at, **self.selected()}
+
+    def selected(self) -> dict[str, Any]:
+        """`selected`: accuracy of the likely samples' vote, and how many samples voted, by turn."""
+        config = self.settings.decode_select
+        if config is None:
+            return {}
+        turns = [self.selected_turn(turn, config) for turn in range(self.num_layers)]
+        return {
+            "selected": {
+                **config.model_dump(mode="json"),
+                "acc": [acc for acc, _ in turns],
+                "kept_fraction": [kept for _, kept in turns],
+            }
+        }
+
+    def selected_turn(
+        self, turn: int, config: DecodeSelectConfig
+    ) -> tuple[float | None, float | None]:
+        """Means over a problem's phrases, then over problems; None where there is nothing.
+
+        With the greedy answer as anchor, a problem whose greedy chain has a failed check is left
+        out.
+        """
+        anchors = {
+            (chain.place, self.phrase_of(chain)): chain.turns[turn]
+            for chain in chains_of(self.anchors, self.num_layers)
+            if chain.is_usable
+        }
+        rights, kepts = [], []
+        for place, chains in self.by_problem().items():
+            found = []
+            for phrase, group in grouped(chains, self.phrase_of).items():
+                anchor = anchors.get((place, phrase))
+                if anchor is None and config.anchor == "greedy":
+                    continue
+                samples = [chain.turns[turn] for chain in group]
+                found.append(selected_vote(samples, anchor, config, vote))
+            if found:
+                rights.append(sum(one.is_right for one in found) / len(found))
+                kepts.append(sum(one.num_kept / one.num_samples for one in found) / len(found))
+        return share(sum(rights), len(rights)), share(sum(kepts), len(kepts))
+
+    def phrase_of(self, chain: Chain) -> int | None:
+        """What samples that vote together have in common; nothing where each had its own draw."""
+        return None if self.settings.guidance == "random" else chain.phrase
 
     def mean_over_problems(
         self, turn: int, k: int, statistic: Callable[[Sequence[Completion], int], float]
@@ -189,10 +238,9 @@ class Evaluation:
         Samples of different phrases are never mixed. A problem left with fewer than k samples by
         failed checks does not count; None where none is left.
         """
-        is_drawn = self.settings.guidance == "random"
         values = []
         for chains in self.by_problem().values():
-            by_phrase = grouped(chains, lambda chain: None if is_drawn else chain.phrase)
+            by_phrase = grouped(chains, self.phrase_of)
             here = [
                 statistic([chain.turns[turn] for chain in group], k)
                 for group in by_phrase.values()
@@ -270,7 +318,7 @@ def transition_summary(layer: int, transitions: Transitions) -> dict[str, Any]:
     }
 
 
-def share(count: int, total: int) -> float | None:
+def share(count: float, total: int) -> float | None:
     """None where there is nothing to take a share of."""
     return count / total if total else None
 

@@ -60,6 +60,8 @@ def turn_table(row: dict[str, Any], title: str) -> TextTable:
         for k, values in row.get(f"{name}_at", {}).items()
         if k != "1"  # both are the accuracy then
     ]
+    if "selected" in row:
+        extras.append((f"sel@{num_samples}", row["selected"]["acc"]))
     lines = []
     for turn, accuracy in enumerate(row["acc"]):
         cells = [accuracy_label(turn), percent(accuracy)]
@@ -152,6 +154,8 @@ def evaluation_note(row: dict[str, Any]) -> str:
     if "ci" in row:
         resamples = f"{row['ci']['resamples']:,} resamples"
         parts.append(f"Intervals: bootstrap over problems, {resamples}.")
+    if "selected" in row:
+        parts.append(selected_note(row))
     if row["delta"] is not None:
         parts.append("Δ is in percentage points.")
     if row["num_failed_checks"]:
@@ -160,6 +164,19 @@ def evaluation_note(row: dict[str, Any]) -> str:
             "that they belong to are left out."
         )
     return " ".join(parts)
+
+
+def selected_note(row: dict[str, Any]) -> str:
+    selected = row["selected"]
+    whose, beside = {
+        "greedy": ("the greedy answer", "the greedy answer and "),
+        "max_likelihood": ("the likeliest sample", ""),
+    }[selected["anchor"]]
+    kept = ", ".join(percent(value) for value in selected["kept_fraction"])
+    return (
+        f"sel@{row['samples_per_problem']}: the vote of {beside}the samples at least "
+        f"{selected['ratio']:g} times as likely as {whose} ({kept} of the samples, by turn)."
+    )
 
 
 def guidance_note(guidance: str | list[int]) -> str:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -15,6 +22,18 @@ if TYPE_CHECKING:
 
 GUIDANCE_WORDS = ("all", "first", "random")
 FEWEST_RESAMPLES = 100  # with fewer, a 95 % interval rests on two or three draws
+
+
+class DecodeSelectConfig(StrictConfig):
+    """A vote among the samples that are likely enough (DeSel, after arXiv 2310.06374)."""
+
+    ratio: NonNegativeFloat = 0.6
+    """A sample votes at this share of the anchor's likelihood (per token) or more; 0: all vote."""
+    anchor: Literal["greedy", "max_likelihood"] = "greedy"
+    """greedy: one more answer without chance for each problem, which votes too. max_likelihood:
+    the likeliest sample, which costs nothing."""
+    top_k: PositiveInt | None = None
+    """Of the samples likely enough, so many vote at most, the likeliest; null: all."""
 
 
 class EvaluationConfig(StrictConfig):
@@ -33,6 +52,8 @@ class EvaluationConfig(StrictConfig):
     (one seeded draw per attempt), or a list of their numbers, counted from 0."""
     pass_at: list[PositiveInt] | None = None
     """The k of pass@k and maj@k; None takes 1, 2, 4, ... up to samples_per_problem."""
+    decode_select: DecodeSelectConfig | None = None
+    """Null: maj@k counts every sample alike, and there is no vote of the likely ones alone."""
     bootstrap_resamples: int = Field(default=1000, ge=0)
     """Times that the problems are drawn anew for the 95 % intervals; 0 leaves the intervals out."""
 
@@ -75,6 +96,8 @@ class EvaluationConfig(StrictConfig):
             )
         if self.pass_at is not None:
             problems += pass_at_problems(self.pass_at, self.samples_per_problem)
+        if self.decode_select is not None:
+            problems += select_problems(self)
         if 0 < self.bootstrap_resamples < FEWEST_RESAMPLES:
             problems.append(
                 ConfigProblem(
@@ -94,6 +117,32 @@ class EvaluationConfig(StrictConfig):
         if self.pass_at is not None:
             return sorted(set(self.pass_at))
         return [2**power for power in range(self.samples_per_problem.bit_length())]
+
+
+def select_problems(settings: EvaluationConfig) -> list[ConfigProblem]:
+    """A vote takes several samples, and likelihoods are compared at one temperature."""
+    problems = []
+    if settings.samples_per_problem < 2:
+        problems.append(
+            ConfigProblem(
+                "decode_select",
+                "(given)",
+                f"chooses among samples, and there is {settings.samples_per_problem} of each "
+                "problem.",
+                "Set samples_per_problem to 2 or more, with decoding: sampled; 10 is usual.",
+            )
+        )
+    if settings.temperature != 1.0:
+        problems.append(
+            ConfigProblem(
+                "temperature",
+                f"{settings.temperature:g}",
+                "decode_select compares likelihoods, which are those of the policy at temperature "
+                "1 alone.",
+                "Use temperature: 1.",
+            )
+        )
+    return problems
 
 
 def pass_at_problems(pass_at: Sequence[int], num_samples: int) -> list[ConfigProblem]:
