@@ -164,6 +164,13 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument(
         "--pass-k", metavar="K,...", type=numbers, help="the k of pass@k and maj@k, such as 1,4,8"
     )
+    sampling.add_argument(
+        "--select",
+        metavar="RATIO",
+        type=float,
+        help="also vote among the samples at least RATIO times as likely as the greedy answer "
+        "(DeSel; 0.6 is usual)",
+    )
     sampling.add_argument("--seed", metavar="N", type=int, help="of sampling and intervals")
     shown = parser.add_argument_group("output")
     form = shown.add_mutually_exclusive_group()
@@ -270,6 +277,7 @@ def run_eval(args: argparse.Namespace) -> int:
             "guidance": args.guidance,
             "pass_at": args.pass_k,
         },
+        select_ratio=args.select,
         seed=args.seed,
         against=args.against,
         as_json=args.json,
