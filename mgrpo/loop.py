@@ -34,9 +34,10 @@ from mgrpo.correction_buffer import CorrectionBuffer
 from mgrpo.domain_sampler import DomainSampler
 from mgrpo.environment import write_environment
 from mgrpo.error_pool import ErrorPool
-from mgrpo.errors import LearnerError, MgrpoError, RunDirectoryError, RunInterrupted
+from mgrpo.errors import LearnerError, MgrpoError, RunDirectoryError, RunInterrupted, StorageError
 from mgrpo.evaluate import evaluate, evaluation_row
 from mgrpo.metrics import MetricsLog, MetricSums, read_evaluations, read_metrics
+from mgrpo.mirror import Mirror, mirror_of
 from mgrpo.preference_cycle import PreferenceCycle
 from mgrpo.progress import TrainProgress, print_before_after
 from mgrpo.report import write_report
@@ -61,6 +62,7 @@ class Run:
     log: MetricsLog
     progress: TrainProgress
     signals: StopSignals
+    mirror: Mirror
     policy_version: int = 0
     first_step: int = 0
     resume_state: dict[str, Any] = field(default_factory=dict)  # as of the last whole step
@@ -229,6 +231,8 @@ class Run:
 
     def save_checkpoint(self, deadline_s: float | None = None) -> Path | None:
         """Write the last whole step down; None where the learner has gone beyond it since."""
+        if deadline_s is None:
+            self.mirror.wait()  # for the one before, before its files are deleted here
         self.signals.hold(self.config.checkpoints.on_signal_s)
         self.is_saving = True
         deadlines = self.config.cluster.deadlines
@@ -246,6 +250,7 @@ class Run:
         if all(are_saved):
             finished = finish_checkpoint(folder, self.resume_state)
             keep_newest(self.run_dir, self.config.checkpoints.keep)
+            self.mirror.checkpoint(finished, deadline_s)
         else:
             shutil.rmtree(folder)
         self.is_saving = False
@@ -355,6 +360,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     facts = RunFacts(config.name, run_dir, config.model_dump(mode="json"), first_step)
     log = MetricsLog(run_dir, open_trackers(config.output.trackers, facts))
     title = f"{config.name} · {config.method} · {config.model.path}"
+    mirror, upload_s, lost = mirror_of(config, run_dir), config.output.storage.upload_s, ""
     try:
         with (
             signals_as_errors() as signals,
@@ -362,7 +368,8 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                 config.steps, title, len(config.layers), first_step=first_step
             ) as progress,
         ):
-            log.trackers.warn = progress.warn
+            log.trackers.warn = mirror.warn = progress.warn
+            mirror.begin()
             with (
                 start_system(
                     config,
@@ -386,6 +393,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                     signals,
                     system.policy_version,
                 )
+                    mirror,
                 if state is not None:
                     run.load_state_dict(state)
                 train_or_checkpoint(run)
@@ -394,13 +402,15 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     except RunInterrupted as stop:
         print(f"{stop} What was measured is in {run_dir}.")
         return stop.exit_code
+        upload_s = min(upload_s, config.checkpoints.on_signal_s)
     finally:
         log.close()
         if config.output.report:
             report = write_report(run_dir)
             print(f"report: {report}")
     print_before_after(Console(), read_evaluations(run_dir))
-    return 0
+    return StorageError.exit_code if lost else 0
+        lost = mirror.finish(upload_s)
 
 
 def make_sampler(

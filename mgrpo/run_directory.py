@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.checkpoints import checkpoints, newest_whole
-from mgrpo.config import RunConfig
+from mgrpo.config import OutputConfig, RunConfig, StorageConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import RunDirectoryError
+from mgrpo.mirror import Mirror
+from mgrpo.storage import Storage, is_url, local_folder_of
 
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.yaml"
@@ -104,8 +106,21 @@ def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:
         ) from error
 
 
+def fetched_run(url: str) -> Path:
+    """The folder of this machine that holds a run from shared storage."""
+    parent, _, name = url.rstrip("/").rpartition("/")
+    run_dir = Path(OutputConfig().local_runs_dir) / local_folder_of(parent) / name
+    Mirror(Storage(url, StorageConfig()), run_dir).fetch_policy()
+    return run_dir
+
+
 def find_run(name: str, runs_dir: str = "runs") -> Path:
-    """The folder of an earlier run, by path or by its name under `runs_dir`."""
+    """The folder of an earlier run, by path, by its name under `runs_dir`, or by its URL.
+
+    What lies at an URL is fetched first: records, and the policy where the run has ended.
+    """
+    if is_url(name):
+        return fetched_run(name)
     for folder in (Path(name).expanduser(), Path(runs_dir) / name):
         if (folder / METRICS_FILE).is_file() or (folder / CONFIG_FILE).is_file():
             return folder

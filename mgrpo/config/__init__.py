@@ -26,6 +26,7 @@ from mgrpo.config.learner import (
 from mgrpo.config.output import (
     MlflowConfig,
     OutputConfig,
+    StorageConfig,
     TensorboardConfig,
     TrackerConfig,
     TrackioConfig,
@@ -69,6 +70,7 @@ __all__ = [
     "RobustSamplingConfig",
     "RunConfig",
     "SamplingConfig",
+    "StorageConfig",
     "TensorboardConfig",
     "TrackerConfig",
     "TrackioConfig",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -71,10 +78,31 @@ TrackerConfig = Annotated[
 ]
 
 
+class StorageConfig(StrictConfig):
+    """Transfers to and from shared storage, where runs_dir is an URL."""
+
+    deadline_s: PositiveFloat = 600.0
+    """Longest that one file may take; then it is tried again."""
+    attempts: PositiveInt = 4
+    """How often one file is tried."""
+    backoff_s: PositiveFloat = 1.0
+    """Pause before the second try; each later pause is twice the one before it."""
+    upload_s: PositiveFloat = 3600.0
+    """Longest that a checkpoint's upload, or the last one, is waited for."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Handed to fsspec's file system, e.g. {endpoint_url: "http://127.0.0.1:9000"}. They are
+    saved with the recipe: credentials belong into the environment."""
+
+
 class OutputConfig(StrictConfig):
     """What a run leaves behind, under runs_dir/name/."""
 
     runs_dir: str = "runs"
+    """A folder, or an URL such as s3://bucket/runs or gs://bucket/runs: then the run works in a
+    folder below local_runs_dir and what it leaves is copied to the URL."""
+    local_runs_dir: str = "runs"
+    """Where runs work whose runs_dir is an URL."""
+    storage: StorageConfig = StorageConfig()
     rollouts_per_step: NonNegativeInt = 4
     """Problems whose whole tree of completions is written to rollouts/ each step."""
     trackers: list[TrackerConfig] = Field(default=[TensorboardConfig()])

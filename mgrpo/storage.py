@@ -1,0 +1,193 @@
+"""Shared storage behind an URL: s3://, gs://, file://, memory://, whatever fsspec knows.
+
+    storage = Storage("s3://bucket/runs/sums", StorageConfig())
+    storage.put(Path("runs/sums/metrics.jsonl"), "metrics.jsonl")
+
+Every transfer has a deadline, is tried several times with growing pauses, and says which URL it
+was about when it fails for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fsspec.core import url_to_fs
+from fsspec.registry import known_implementations
+
+from mgrpo.config import StorageConfig
+from mgrpo.errors import StorageError
+
+T = TypeVar("T")
+PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> our extra
+FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""What another try would not mend."""
+
+
+def is_url(path: str) -> bool:
+    """True for scheme://..., which stands for shared storage."""
+    return "://" in path
+
+
+def scheme_of(url: str) -> str:
+    return url.partition("://")[0].lower()
+
+
+class Storage:
+    """The files under one URL, named by their paths relative to it."""
+
+    def __init__(self, url: str, config: StorageConfig) -> None:
+        """Nothing is asked of the server yet.
+
+        Raises:
+            StorageError: no such scheme, or the package for it is not installed.
+        """
+        self.url, self.config = url.rstrip("/"), config
+        options = dict(config.options)
+        if scheme_of(url) in ("file", "local"):
+            options.setdefault("auto_mkdir", True)
+        else:
+            # A listing that another process has made old would hide its checkpoints.
+            options.setdefault("use_listings_cache", False)
+        try:
+            self.files, self.root = url_to_fs(self.url, **options)
+        except ImportError as error:
+            raise StorageError(missing_package(url)) from error
+        except (ValueError, TypeError) as error:
+            known = ", ".join(f"{scheme}://" for scheme in ("s3", "gs", "file", "memory"))
+            raise StorageError(
+                f"{url} cannot be used as storage: {error}. Known forms are {known} and the others "
+                "of fsspec; output.storage.options must suit the form."
+            ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Storage, (self.url, self.config)
+
+    def below(self, name: str) -> Storage:
+        """The storage of a folder in this one."""
+        return Storage(self.url_of(name), self.config)
+
+    def url_of(self, name: str) -> str:
+        return f"{self.url}/{name}" if name else self.url
+
+    def put(self, local: Path, name: str) -> None:
+        """Upload one file."""
+        size = local.stat().st_size
+        self._try("write", name, lambda: self.files.put_file(str(local), self._path(name)))
+        stored = self._try("look at", name, lambda: self.files.size(self._path(name)))
+        if stored < size:  # more is right: a file of metrics may have grown meanwhile
+            raise StorageError(
+                f"{self.url_of(name)} has {stored} bytes after {size} were written to it. Is "
+                "somebody else writing there? Give this run a runs_dir or a name of its own."
+            )
+
+    def get(self, name: str, local: Path) -> None:
+        """Download one file; it appears under its name only once it is whole."""
+        local.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = local.with_name(f"{local.name}.unfinished")
+        self._try("read", name, lambda: self.files.get_file(self._path(name), str(unfinished)))
+        unfinished.replace(local)
+
+    def read(self, name: str) -> bytes:
+        """A small file's content."""
+        return bytes(self._try("read", name, lambda: self.files.cat_file(self._path(name))))
+
+    def find(self, folder: str = "") -> dict[str, int]:
+        """Name -> bytes of every file in a folder and below it; {} where there is none."""
+
+        def look() -> dict[str, Any]:
+            self.files.invalidate_cache()
+            found: dict[str, Any] = self.files.find(self._path(folder), detail=True)
+            return found
+
+        try:
+            found = self._try("list", folder, look)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return {}
+            raise
+        start = len(self.root.rstrip("/")) + 1
+        return {path[start:]: int(entry["size"] or 0) for path, entry in sorted(found.items())}
+
+    def remove(self, name: str) -> None:
+        """Delete one file; nothing happens where there is none."""
+
+        def delete() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self.files.rm_file(self._path(name))
+
+        self._try("delete", name, delete)
+
+    def _path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def _try(self, doing: str, name: str, call: Callable[[], T]) -> T:
+        """Call, with a deadline each time, until it works or the attempts are used up."""
+        config, url = self.config, self.url_of(name)
+        for attempt in range(1, config.attempts + 1):
+            try:
+                return within(call, config.deadline_s)
+            # The libraries below raise errors of many kinds of their own for a lost connection.
+            except Exception as error:
+                if isinstance(error, FOR_GOOD) or attempt == config.attempts:
+                    raise StorageError(described(doing, url, error, attempt)) from error
+            time.sleep(config.backoff_s * 2 ** (attempt - 1))
+        raise AssertionError("attempts is at least 1")
+
+
+def within(call: Callable[[], T], deadline_s: float) -> T:
+    """The call's result, or TimeoutError; one that hangs is left to a thread that ends with us."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="storage", daemon=True)
+    thread.start()
+    thread.join(deadline_s)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"not done after {deadline_s:g} s")
+    return results[0]
+
+
+def described(doing: str, url: str, error: Exception, attempts: int) -> str:
+    """What failed, and what to do about it."""
+    reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+    tries = f" after {attempts} tries" if attempts > 1 else ""
+    if isinstance(error, PermissionError):
+        advice = "Check the credentials in this machine's environment, and what they may do there."
+    elif isinstance(error, FileNotFoundError):
+        advice = "Check the address; a bucket must be there before the run."
+    elif isinstance(error, TimeoutError):
+        advice = "If it is merely slow, raise output.storage.deadline_s."
+    else:
+        advice = "Check the address, the network and the credentials."
+    return f"Cannot {doing} {url}{tries}: {type(error).__name__}: {reason}. {advice}"
+
+
+def missing_package(url: str) -> str:
+    """What to install for a scheme."""
+    scheme = scheme_of(url)
+    extra = PACKAGES.get(scheme)
+    needed = (
+        f"pip install 'mgrpo[{extra}]'"
+        if extra
+        else known_implementations.get(scheme, {}).get("err", "see fsspec's pages")
+    )
+    return f"{url} needs a package that is not installed here: {needed}."
+
+
+def local_folder_of(url: str) -> str:
+    """An URL as a folder's name: s3://bucket/team/runs becomes s3-bucket-team-runs."""
+    kept = (letter if letter.isalnum() or letter in "._" else "-" for letter in url)
+    return "-".join(part for part in "".join(kept).split("-") if part)
