@@ -227,7 +227,6 @@ def run_train(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
     from mgrpo.mirror import local_run_dir, mirror_of
     from mgrpo.run_directory import claim_run_directory, refuse_existing_run, resume_point
-    from mgrpo.runs_dir import resolve_runs_dir
 
     config = load_recipe(args.recipe, args.overrides)
     if args.run is not None:
@@ -238,16 +237,16 @@ def run_train(args: argparse.Namespace) -> int:
         mirror.fetch()
     checkpoint = None if args.overwrite else resume_point(run_dir, config)
     if checkpoint is None and not args.overwrite:
-        mirror.refuse_existing()
         refuse_existing_run(run_dir)  # before the seconds that the check takes
+        mirror.refuse_existing()
     report = check_recipe(config)
     report.show(console(stderr=True))
     if report.exit_code:
         return report.exit_code
     if checkpoint is None:
+        claim_run_directory(run_dir, overwrite=args.overwrite)
         if args.overwrite:
             mirror.remove()
-        claim_run_directory(run_dir, overwrite=args.overwrite)
     else:
         print(f"resuming from {checkpoint}")
 

@@ -359,8 +359,8 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     first_step = 0 if state is None else state["num_steps"]
     facts = RunFacts(config.name, run_dir, config.model_dump(mode="json"), first_step)
     log = MetricsLog(run_dir, open_trackers(config.output.trackers, facts))
-    title = f"{config.name} · {config.method} · {config.model.path}"
     mirror, upload_s, lost = mirror_of(config, run_dir), config.output.storage.upload_s, ""
+    title = f"{config.name} · {config.method} · {config.model.path}"
     try:
         with (
             signals_as_errors() as signals,
@@ -391,26 +391,26 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                     log,
                     progress,
                     signals,
+                    mirror,
                     system.policy_version,
                 )
-                    mirror,
                 if state is not None:
                     run.load_state_dict(state)
                 train_or_checkpoint(run)
                 policy = run.save_policy()
             progress.note(f"policy saved to {policy}")
     except RunInterrupted as stop:
+        upload_s = min(upload_s, config.checkpoints.on_signal_s)
         print(f"{stop} What was measured is in {run_dir}.")
         return stop.exit_code
-        upload_s = min(upload_s, config.checkpoints.on_signal_s)
     finally:
         log.close()
         if config.output.report:
             report = write_report(run_dir)
             print(f"report: {report}")
+        lost = mirror.finish(upload_s)
     print_before_after(Console(), read_evaluations(run_dir))
     return StorageError.exit_code if lost else 0
-        lost = mirror.finish(upload_s)
 
 
 def make_sampler(
