@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgrpo.errors import ConfigError, ConfigProblem
@@ -30,7 +31,11 @@ def add_methods(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="a method, another recipe, or a plug-in to explain; without it all methods are listed",
     )
-    parser.add_argument("--json", action="store_true", help="write JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="write JSON")
+    form.add_argument(
+        "--pages", metavar="DIR", type=Path, help="write a page of each method, and an index, there"
+    )
     parser.set_defaults(run_command=run_methods)
 
 
@@ -40,6 +45,8 @@ def run_methods(args: argparse.Namespace) -> int:
     from mgrpo.methods import all_methods, unused_plugins
 
     console = Console(highlight=False)
+    if args.pages is not None:
+        return write_all(args.pages)
     if args.name is not None:
         found = find(args.name)
         if args.json:
@@ -58,6 +65,14 @@ def run_methods(args: argparse.Namespace) -> int:
         print(json.dumps(whole, indent=2))
         return 0
     show_list(console, methods, unused)
+    return 0
+
+
+def write_all(folder: Path) -> int:
+    """Every method's page; a recipe that cannot be read stops it."""
+    from mgrpo.method_pages import write_pages
+
+    print(f"{len(write_pages(folder))} files written to {folder}")
     return 0
 
 
@@ -172,14 +187,26 @@ def plugin_lines(plugin: PluginFacts) -> Iterator[str]:
     if plugin.problem:
         yield INDENT + plugin.problem
         return
-    for paragraph in plugin.doc.split("\n\n"):
-        yield INDENT + " ".join(paragraph.split())
+    yield from doc_lines(plugin.doc)
     yield f"{INDENT}hooks: {', '.join(plugin.hooks) or 'none'}"
     if plugin.requires:
         yield f"{INDENT}signals: {', '.join(plugin.requires)} (one more forward pass per step)"
     if plugin.settings:
         yield f"{INDENT}settings:"
         yield from (INDENT + line for line in key_lines(plugin.settings))
+
+
+def doc_lines(doc: str) -> Iterator[str]:
+    """A docstring: paragraphs of prose, and sections whose lines stay as they are."""
+    from mgrpo.docstrings import paragraphs, parts_of
+
+    for title, lines in parts_of(doc).items():
+        if title in ("", "Reconstructed"):
+            prefix = f"{title}: " if title else ""
+            yield from (INDENT + prefix + text for text in paragraphs(lines))
+        else:
+            yield f"{INDENT}{title.lower()}:"
+            yield from (2 * INDENT + line for line in lines)
 
 
 def key_lines(keys: Sequence[Key]) -> Iterator[str]:

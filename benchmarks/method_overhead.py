@@ -1,0 +1,239 @@
+"""What a method's update costs, against plain GRPO's on the same recorded completions.
+
+    python -m benchmarks.method_overhead           # print the table
+    python -m benchmarks.method_overhead --write   # also into docs/benchmarks/method_overhead.md
+
+One process holds a learner for each recipe, all of the embedded policy, on one thread. In each
+round every learner makes one update of the same step, in an order drawn anew; a method's cost in
+that round is its CPU seconds over GRPO's. CPU seconds, not wall-clock ones: other processes of the
+machine then do not count. The learning rate is so small that the policy stays what it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import distributed as dist
+
+from benchmarks.commands import run_command, stop_on_sigterm
+from benchmarks.machine import REPOSITORY, machine
+from benchmarks.measured_page import write_measured
+from learner.deepspeed_learner import DeepSpeedLearner
+from learner.prefix_scorer import PrefixScorer
+from mgrpo.config import RunConfig
+from mgrpo.config.load import load_recipe
+from mgrpo.errors import MgrpoError
+from mgrpo.methods import method_files
+from mgrpo.metrics import read_rollouts, rollout_paths
+from mgrpo.models.catalog import resolve_model
+from mgrpo.types import Completion
+
+PAGE = REPOSITORY / "docs" / "benchmarks" / "method_overhead.md"
+RUN = REPOSITORY / "runs" / "overhead"
+RECORD = (  # the step that all methods are measured on
+    "methods/mgrpo",
+    *("steps=1", "prompts_per_step=16", "layers.solve.group_size=8", "layers.correct.group_size=2"),
+    *("seed=0", "data.heldout=null", "output.rollouts_per_step=16", "output.report=false"),
+    *("learner.warmup_steps=0", "checkpoints.every_steps=0"),
+)
+SETTINGS = ("learner.learning_rate=1e-12", "learner.warmup_steps=0", "learner.num_threads=1")
+PLAIN = "grpo"
+WARM_UP_ROUNDS = 1
+RECORD_DEADLINE_S = 900
+
+
+class OneOfMany(DeepSpeedLearner):
+    """Learners of one process share the group of ranks, which DeepSpeed remembers."""
+
+    def join_ranks(self, address: str, port: int, *, backend: str) -> None:
+        if not dist.is_initialized():
+            super().join_ranks(address, port, backend=backend)
+
+    def leave_ranks(self) -> None:
+        pass
+
+
+@dataclasses.dataclass
+class Row:
+    """One method on one step."""
+
+    name: str
+    learner: DeepSpeedLearner
+    completions: list[Completion]
+    plain: str  # the row that it is compared with
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.method_overhead",
+        description="Measure the cost of each method's update against plain GRPO's.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="methods; none: all")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N")
+    parser.add_argument("--write", action="store_true", help="update the page")
+    args = parser.parse_args(argv)
+    stop_on_sigterm()
+    torch.set_num_threads(1)
+    completions = recorded_step()
+    with tempfile.TemporaryDirectory() as folder:
+        rows, skipped = make_rows(args.names or list(method_files()), completions, Path(folder))
+        for number in range(WARM_UP_ROUNDS + args.rounds):
+            print(f"round {number} of {WARM_UP_ROUNDS + args.rounds - 1}", file=sys.stderr)
+            run_round(rows, number, is_kept=number >= WARM_UP_ROUNDS)
+    page = describe(rows, skipped, completions, rounds=args.rounds)
+    print(page)
+    if args.write:
+        write_measured(PAGE, page, title="What a method's update costs")
+    return 0
+
+
+def recorded_step() -> list[Completion]:
+    """A step of attempts and corrections of the embedded policy, sampled once and kept."""
+    if not rollout_paths(RUN):
+        run_command(
+            [
+                *(sys.executable, "-m", "mgrpo", "train", *RECORD),
+                *(f"output.runs_dir={RUN.parent}", "--run", RUN.name, "--overwrite"),
+            ],
+            log=RUN.with_suffix(".log"),
+            deadline_s=RECORD_DEADLINE_S,
+        )
+    return [described(one) for one in read_rollouts(rollout_paths(RUN)[0])]
+
+
+def described(one: Completion) -> Completion:
+    """With what plug-ins of the rollout would have written: steps, an analysis, entities, and the
+    likelihood of a greedy answer."""
+    size = len(one.token_ids)
+    half = max(1, size // 2)
+    return dataclasses.replace(
+        one,
+        spans={
+            "steps": [(0, half), (half, size)] if size > 1 else [(0, 1)],
+            "analysis": [(0, half)],
+        },
+        metadata={**one.metadata, "entities": ["1", "2"], "greedy_logprob_mean": -0.1},
+    )
+
+
+def make_rows(
+    names: Sequence[str], completions: list[Completion], folder: Path
+) -> tuple[list[Row], dict[str, str]]:
+    """A learner per method, and why others have none. Chains of several layers are compared with
+    GRPO on attempts and corrections alike."""
+    model_dir = resolve_model("default")
+    PrefixScorer.create(model_dir, hidden_units=32).save(str(folder / "scorer"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    attempts = [one for one in completions if one.layer == 1]
+    alike = [dataclasses.replace(one, layer=1, parent_id=None) for one in completions]
+
+    def learner(config: RunConfig) -> OneOfMany:
+        return OneOfMany(
+            config=config,
+            model_dir=model_dir,
+            rank=0,
+            num_ranks=1,
+            master_address="127.0.0.1",
+            master_port=port,
+            device="cpu",
+        )
+
+    plain = load_recipe(f"methods/{PLAIN}", SETTINGS)
+    rows = [
+        Row(PLAIN, learner(plain), attempts, PLAIN),
+        Row(f"{PLAIN}, all layers", learner(plain), alike, f"{PLAIN}, all layers"),
+    ]
+    skipped = {}
+    for name in names:
+        own = [f"plugins.1.settings.scorer={folder / 'scorer'}"] if name == "ws_grpo" else []
+        config = load_recipe(f"methods/{name}", [*SETTINGS, *own])
+        is_chain = len(config.layers) > 1
+        given = completions if is_chain else attempts
+        try:
+            made = Row(name, learner(config), given, rows[1].name if is_chain else PLAIN)
+            made.learner.update(given, step=0)
+        except MgrpoError as error:
+            skipped[name] = str(error).splitlines()[0]
+            continue
+        if name != PLAIN:
+            rows.append(made)
+    return rows, skipped
+
+
+def run_round(rows: list[Row], number: int, *, is_kept: bool) -> None:
+    """One update of every learner, in an order of this round's own."""
+    for row in random.Random(number).sample(rows, len(rows)):
+        began = time.process_time()
+        row.learner.update(row.completions, step=0)
+        if is_kept:
+            row.seconds.append(time.process_time() - began)
+
+
+def describe(
+    rows: Sequence[Row], skipped: dict[str, str], completions: Sequence[Completion], *, rounds: int
+) -> str:
+    """The table, and what it was measured on."""
+    by_name = {row.name: row for row in rows}
+    lines = [
+        "| Method | CPU s an update | times GRPO's: median (lowest to highest) | updates | "
+        "forward passes for signals |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for row in sorted(rows, key=lambda one: (one.plain != PLAIN, median_ratio(one, by_name))):
+        found = ratios(row, by_name)
+        config = row.learner.config
+        lines.append(
+            f"| {row.name} | {statistics.median(row.seconds):.2f} | "
+            f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}) | "
+            f"{config.objective.updates_per_rollout} | {signals_of(row.learner)} |"
+        )
+    attempts = sum(one.layer == 1 for one in completions)
+    tokens = sum(len(one.token_ids) for one in completions)
+    facts = machine()
+    notes = [f"Not measured: {name}: {reason}" for name, reason in skipped.items()]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            *notes,
+            f"{attempts} attempts at {len({one.problem_id for one in completions})} problems and "
+            f"{len(completions) - attempts} corrections, {tokens:,} tokens in all; {rounds} rounds "
+            f"after {WARM_UP_ROUNDS} that is dropped. Chains of several layers are below, compared "
+            "with GRPO on attempts and corrections alike.",
+            "",
+            f"Measured at commit {facts['commit']} on {facts['cpu']}, one thread, with torch "
+            f"{facts['packages']['torch']} by `python -m benchmarks.method_overhead --write`.",
+        ]
+    )
+
+
+def ratios(row: Row, by_name: dict[str, Row]) -> list[float]:
+    """Cost over plain GRPO's, round by round."""
+    plain = by_name[row.plain].seconds
+    return [own / other for own, other in zip(row.seconds, plain, strict=True)]
+
+
+def median_ratio(row: Row, by_name: dict[str, Row]) -> float:
+    return statistics.median(ratios(row, by_name))
+
+
+def signals_of(learner: DeepSpeedLearner) -> str:
+    wanted = set().union(*(plugin.wanted_signals() for plugin in learner.plugins))
+    return ", ".join(sorted(wanted)) or "none"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

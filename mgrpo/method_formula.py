@@ -1,0 +1,119 @@
+"""A recipe's loss in formulas, put together from its keys; plug-ins bring theirs.
+
+p: the policy's probability of a token, p_old: under the weights that began the step, p_ref: under
+the frozen starting policy, p_rollout: as the engine reported it. ρ = p / p_old. r: a completion's
+reward, A: its advantage, |y| its length. Objectives J are maximised, losses L minimised.
+"""
+
+from __future__ import annotations
+
+from mgrpo.config import LayerConfig, RunConfig
+from mgrpo.errors import ConfigError
+from mgrpo.plugin import Plugin, load_plugins
+
+RHO = "\N{GREEK SMALL LETTER RHO}_t"  # spelt out: it looks like a p
+
+MEANS = {
+    "seq_mean": "mean over completions of the mean over their tokens",
+    "token_mean": "mean over all tokens",
+    "fixed_length": "mean over completions of the sum over their tokens / {length}",
+}
+COMPARED = {
+    "parent": "the corrections of one attempt",
+    "query": "the corrections of one problem",
+    "batch": "all corrections of the step",
+}
+
+
+def loss_lines(config: RunConfig) -> list[str]:
+    """The whole loss, a line per quantity."""
+    holders = hook_holders(config)
+    trained = [
+        (number, layer)
+        for number, layer in enumerate(config.layers, start=1)
+        if layer.loss_weight > 0
+    ]
+    lines = []
+    for number, layer in trained:
+        where = f"{layer.name}: " if len(config.layers) > 1 else ""
+        lines.append(f"{where}{advantage_line(config, number, layer, holders)}")
+    lines.append(objective_line(config, holders))
+    weight = "" if config.objective.importance.mode == "off" else importance_words(config)
+    for _, layer in trained:
+        where = f"_{layer.name}" if len(config.layers) > 1 else ""
+        mean = MEANS[layer.aggregation].format(length=layer.max_completion_tokens)
+        lines.append(f"L{where} = {mean} of  -{weight}J_t{kl_words(config, layer)}")
+    if len(trained) > 1:
+        parts = [f"{factor(layer.loss_weight)}L_{layer.name}" for _, layer in trained]
+        lines.append(f"L = {' + '.join(parts)}{order_words(config)}")
+    return lines
+
+
+def hook_holders(config: RunConfig) -> dict[str, str]:
+    """Name of the plug-in that brings advantages or an objective of its own, by hook."""
+    try:
+        plugins = load_plugins(config, Plugin)
+    except ConfigError:
+        return {}  # e.g. a model that is not trained yet; its formulas stand below all the same
+    names = [entry.use for entry in config.plugins]
+    return {
+        hook: name
+        for name, plugin in zip(names, plugins, strict=True)
+        for hook in plugin.exclusive_hooks()
+    }
+
+
+def advantage_line(
+    config: RunConfig, number: int, layer: LayerConfig, holders: dict[str, str]
+) -> str:
+    if "estimate_advantages" in holders:
+        return f"A_i: those of {holders['estimate_advantages']}, below"
+    group = "the group" if number == 1 else COMPARED[layer.group_by]
+    own = config.objective.advantage
+    if layer.advantage == "group_z":
+        centred = f"r_i - mean r over {group}"
+        return f"A_i = ({centred}) / (std r + {own.epsilon:g})" * own.scale_by_std or (
+            f"A_i = {centred}"
+        )
+    return {
+        "improvement": "A_i = r_i - r of its attempt",
+        "const_positive": "A_i = 1 for each success, else 0",
+        "raw_reward": "A_i = r_i",
+        "none": "A_i = 0: the KL term alone trains it",
+    }[layer.advantage]
+
+
+def objective_line(config: RunConfig, holders: dict[str, str]) -> str:
+    if "policy_objective" in holders:
+        return f"J_t: that of {holders['policy_objective']}, below"
+    own = config.objective
+    line = f"J_t = min({RHO} A, clip({RHO}, {1 - own.clip_low:g}, {1 + own.clip_high:g}) A)"
+    if own.dual_clip is not None:
+        line += f", not below {own.dual_clip:g} A where A < 0"
+    if own.updates_per_rollout == 1 and own.correction_buffer is None:
+        line += f"   (one update per rollout: {RHO} = 1, nothing is clipped)"
+    return line
+
+
+def importance_words(config: RunConfig) -> str:
+    return f"min(p_old / p_rollout, {config.objective.importance.cap:g}) "
+
+
+def kl_words(config: RunConfig, layer: LayerConfig) -> str:
+    kl = config.objective.kl
+    weight = kl.weight if layer.kl_weight is None else layer.kl_weight
+    return f" + {weight:g} {kl.estimator}(p, p_ref)" if weight > 0 else ""
+
+
+def order_words(config: RunConfig) -> str:
+    order = config.objective.update_order
+    return {
+        "joint": "   (one update)",
+        "sequential": "   (an update for each layer, one after the other)",
+        "alternate_steps": "   (steps take turns: each trains one layer)",
+        "pooled_errors": "   (steps train one or the other: see error_pool)",
+    }.get(order, f"   ({order})")
+
+
+def factor(value: float) -> str:
+    return "" if value == 1 else f"{value:g} "

@@ -1,0 +1,277 @@
+"""The pages of docs/methods: one per recipe, and an index, from what the code itself says.
+
+`mgrpo methods --pages DIR` writes them; nothing on them is written by hand. The figures and the
+accuracies come from DIR/curves.json, which `python -m benchmarks.method_curves` records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mgrpo.config import RunConfig
+from mgrpo.config.load import load_recipe
+from mgrpo.docstrings import paragraphs, parts_of
+from mgrpo.method_curves import Curve, read_curves
+from mgrpo.method_figure import curve_figure
+from mgrpo.method_formula import loss_lines
+from mgrpo.method_metrics import method_metrics
+from mgrpo.methods import (
+    SENTENCE_END,
+    Key,
+    MethodFacts,
+    PluginFacts,
+    method_facts,
+    method_files,
+)
+from mgrpo.plugin import BUILTIN
+
+CURVES = "curves.json"
+FIGURES = "curves"
+PLAIN = "grpo"
+OURS = "Reconstructed:"
+IDEA_SENTENCES = 3
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
+UP = "../.."  # from docs/methods to the repository
+
+
+def write_pages(folder: Path) -> list[Path]:
+    """Write every page, the index and the figures; returns the files."""
+    curves = read_curves(folder / CURVES)
+    texts: dict[Path, str] = {}
+    facts = []
+    for name, file in method_files().items():
+        one = method_facts(file, name)
+        facts.append(one)
+        texts[folder / f"{name}.md"] = method_page(one, load_recipe(file), curves.get(name))
+        if name in curves:
+            plain = curves.get(PLAIN) if name != PLAIN else None
+            figure = curve_figure(one.name, curves[name], plain)
+            texts[folder / FIGURES / f"{name}.svg"] = figure
+    texts[folder / "README.md"] = index_page(facts, curves)
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(texts)
+
+
+def method_page(one: MethodFacts, config: RunConfig, curve: Curve | None) -> str:
+    blocks = [
+        f"# {one.name}",
+        " · ".join([paper_link(one.paper), recipe_link(one.id), f"`mgrpo train methods/{one.id}`"]),
+        *idea(one.comment, one.name),
+        "## Formula",
+        *formula(config, one.plugins),
+        "## Options",
+        *options(one),
+        "## Metrics it adds",
+        *metrics(config, one.plugins),
+        "## What is reconstructed",
+        *reconstructed(one),
+        "## Measured",
+        *measured(one.id, curve),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def paper_link(paper: str) -> str:
+    """arXiv ids become links."""
+    if not paper:
+        return "no paper of its own"
+    return ARXIV.sub(lambda found: f"[{found[0]}](https://arxiv.org/abs/{found[1]})", paper)
+
+
+def recipe_link(name: str) -> str:
+    return f"[recipe]({UP}/recipes/methods/{name}.yaml)"
+
+
+def idea(comment: str, method: str) -> Iterator[str]:
+    """The recipe's comment: its first sentences, then the rest."""
+    prose = prose_of(comment).removeprefix(f"{method}: ")
+    sentences = SENTENCE_END.split(prose)
+    first = " ".join(sentences[:IDEA_SENTENCES])
+    yield first[:1].upper() + first[1:]
+    if sentences[IDEA_SENTENCES:]:
+        yield " ".join(sentences[IDEA_SENTENCES:])
+
+
+def prose_of(comment: str) -> str:
+    """Without commands, which are indented, and without what is said to be reconstructed."""
+    lines = [line for line in comment.partition(f"\n{OURS}")[0].splitlines() if line[:1] != " "]
+    return " ".join(" ".join(lines).split())
+
+
+def formula(config: RunConfig, plugins: Sequence[PluginFacts]) -> Iterator[str]:
+    yield code(loss_lines(config))
+    for plugin in plugins:
+        lines = parts_of(plugin.doc).get("Formula")
+        if lines:
+            yield f"`{plugin.use}`:"
+            yield code(lines)
+    yield "The letters are those of [the index](README.md#letters)."
+
+
+def code(lines: Sequence[str]) -> str:
+    return "\n".join(["```text", *lines, "```"])
+
+
+def options(one: MethodFacts) -> Iterator[str]:
+    """What the recipe sets, then every plug-in with all of its settings."""
+    if len(one.chain) > 1:
+        yield "\n".join(["The chain:", "", *(f"- {words}" for words in one.chain)])
+    keys = [*one.differences, *one.training]
+    if keys:
+        yield "The recipe sets, beside plain GRPO's defaults:"
+        yield key_table(keys)
+    elif not one.plugins:
+        yield "Every key of the method is at its default."
+    for plugin in one.plugins:
+        yield f"### {plugin.use}"
+        yield from plugin_blocks(plugin)
+    for phase in one.phases:
+        yield f"From step {phase['from_step']} on, {phase['name']}: `{phase['changes']}`."
+
+
+def plugin_blocks(plugin: PluginFacts) -> Iterator[str]:
+    yield from paragraphs(parts_of(plugin.doc)[""])
+    where = "all layers" if plugin.layers is None else f"layer {', '.join(plugin.layers)}"
+    signals = f" Signals that it needs: {', '.join(plugin.requires)}." if plugin.requires else ""
+    hooks = ", ".join(plugin.hooks) or "none"
+    yield f"[Source]({UP}/{source_file(plugin.use)}), works on {where}. Hooks: {hooks}.{signals}"
+    if plugin.settings:
+        yield key_table(plugin.settings)
+
+
+def source_file(use: str) -> str:
+    """A plug-in's file, from the repository's root."""
+    return BUILTIN.get(use, use).partition(":")[0].replace(".", "/") + ".py"
+
+
+def key_table(keys: Sequence[Key]) -> str:
+    rows = [
+        (
+            f"`{key.path}`",
+            value(key.value),
+            "needed" if key.is_required else value(key.default),
+            key.meaning,
+        )
+        for key in keys
+    ]
+    return table(("Key", "Here", "Default", "Meaning"), rows)
+
+
+def value(content: object) -> str:
+    """As YAML would have it; a text as it is."""
+    if content is None:
+        return "null"
+    if isinstance(content, bool):
+        return str(content).lower()
+    return f"`{content}`" if content != "" else '`""`'
+
+
+def metrics(config: RunConfig, plugins: Sequence[PluginFacts]) -> Iterator[str]:
+    found = method_metrics(config, list(plugins))
+    if not found:
+        yield "None beside those of every run."
+        return
+    yield table(("Metric", "Meaning"), [(f"`{name}`", text) for name, text in found.items()])
+
+
+def reconstructed(one: MethodFacts) -> Iterator[str]:
+    """What of it is ours since its source is silent, as recipe and plug-ins say."""
+    _, found, own = one.comment.partition(f"{OURS} ")
+    items = [" ".join(own.split())] if found else []
+    for plugin in one.plugins:
+        items += [
+            f"`{plugin.use}`: {text}"
+            for text in paragraphs(parts_of(plugin.doc).get("Reconstructed", []))
+        ]
+    yield (
+        "\n".join(f"- {item}" for item in items)
+        if items
+        else (
+            "Nothing that we know of: formulas are those of the paper, or of the authors' code "
+            "where an option says so."
+        )
+    )
+
+
+def measured(name: str, curve: Curve | None) -> Iterator[str]:
+    if curve is None:
+        yield (
+            "No curve has been recorded yet. "
+            f"`python -m benchmarks.method_curves {name}` trains the recipe a few steps and keeps "
+            "one."
+        )
+        return
+    yield f"![Mean reward of first attempts by step]({FIGURES}/{name}.svg)"
+    first, last = curve.accuracy[0], curve.accuracy[-1]
+    chain = ""
+    if curve.final_accuracy != curve.accuracy:
+        before, after = curve.final_accuracy[0], curve.final_accuracy[-1]
+        chain = f" After the last turn of its chain: {before:.1%} and {after:.1%}."
+    yield (
+        f"Held-out accuracy of greedy first attempts before and after: {first:.1%} and {last:.1%}."
+        f"{chain} {curve.step_s:.1f} s a step."
+    )
+    yield (
+        f"One seed, {len(curve.reward)} steps of the embedded policy on {curve.cpu}, commit "
+        f"{curve.commit}; over the recipe: `{' '.join(curve.settings)}`. It shows that the recipe "
+        "trains. It does not rank methods: too few steps, and one learning rate for all. Dashed: "
+        "plain GRPO with the same settings."
+    )
+
+
+def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> str:
+    import mgrpo.method_formula as formulas
+
+    letters = " ".join((formulas.__doc__ or "").partition("\n\n")[2].split())
+    rows = [
+        (
+            f"[{one.name}]({one.id}.md)",
+            one.changes,
+            paper_link(one.paper),
+            ", ".join(f"`{plugin.use}`" for plugin in one.plugins) or "keys alone",
+            accuracy_words(curves.get(one.id)),
+        )
+        for one in methods
+    ]
+    head = ("Method", "Idea", "Source", "Plug-ins", "Short run")
+    return (
+        "\n\n".join(
+            [
+                "# Methods",
+                "Each method is a recipe under `recipes/methods/`: a chain of layers, keys, "
+                "plug-ins. Train one with `mgrpo train methods/NAME`, explain it with `mgrpo "
+                "methods NAME`, see what it does to recorded completions with `mgrpo explain`. "
+                "[Which of them go together](combinations.md) is tried for every pair; "
+                "[what each costs](../benchmarks/method_overhead.md) is measured. A method of your "
+                "own: [write a method](../guides/write_a_method.md).",
+                table(head, rows),
+                "Short run: held-out accuracy of greedy first attempts before and after a few "
+                "steps with one seed, to show that the recipe trains; no ranking. A comparison "
+                "under one budget is in [results](../results/methods.md).",
+                "## Letters",
+                letters,
+                "These pages are written by `make methods-pages`, from recipes, docstrings and "
+                "recorded runs.",
+            ]
+        )
+        + "\n"
+    )
+
+
+def accuracy_words(curve: Curve | None) -> str:
+    return f"{curve.accuracy[0]:.1%} → {curve.accuracy[-1]:.1%}" if curve is not None else ""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    lines += [f"| {' | '.join(cell(text) for text in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def cell(text: str) -> str:
+    """On one line, with nothing that ends a cell."""
+    return " ".join(text.replace("|", "\\|").split())

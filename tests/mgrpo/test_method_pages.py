@@ -1,0 +1,149 @@
+"""docs/methods: written by the command alone, complete, and with links that lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from mgrpo.cli import main
+from mgrpo.config.load import REPOSITORY, load_recipe
+from mgrpo.docstrings import entries, paragraphs, parts_of
+from mgrpo.method_curves import Curve, method_digest, read_curves, write_curves
+from mgrpo.method_figure import curve_figure
+from mgrpo.method_formula import loss_lines
+from mgrpo.method_pages import cell, measured, paper_link
+from mgrpo.methods import method_files
+
+PAGES = REPOSITORY / "docs" / "methods"
+LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
+BY_HAND = {"combinations.md"}  # by a command of its own
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages") / "docs" / "methods"
+    folder.mkdir(parents=True)
+    (folder / "curves.json").write_bytes((PAGES / "curves.json").read_bytes())
+    assert main(["methods", "--pages", str(folder)]) == 0
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    paths = [*folder.glob("*.md"), *folder.glob("curves/*.svg")]
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+        for path in paths
+        if path.name not in BY_HAND
+    }
+
+
+def test_committed_pages_are_what_the_command_writes(written: Path) -> None:
+    found, committed = files_of(written), files_of(PAGES)
+    assert sorted(found) == sorted(committed), "run: make methods-pages, and remove what is left"
+    for name, text in found.items():
+        assert text == committed[name], f"{name} is not up to date: make methods-pages"
+
+
+def test_every_method_has_its_page_with_every_part(written: Path) -> None:
+    for name in method_files():
+        text = (written / f"{name}.md").read_text(encoding="utf-8")
+        for part in ("Formula", "Options", "Metrics it adds", "What is reconstructed", "Measured"):
+            assert f"\n## {part}\n\n" in text, (name, part)
+        assert f"recipes/methods/{name}.yaml" in text
+        assert "L = " in text or "L_" in text
+
+
+def test_links_lead_somewhere() -> None:
+    for path in PAGES.glob("*.md"):
+        for target in LINK.findall(path.read_text(encoding="utf-8")):
+            if not target.startswith("https://"):
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_a_recipe_without_a_curve_says_so_and_how_to_record_one() -> None:
+    (text,) = measured("lead", None)
+    assert "No curve has been recorded yet" in text
+    assert "`python -m benchmarks.method_curves lead`" in text
+
+
+def curve(**changes: object) -> Curve:
+    values = {
+        "settings": ["steps=3"],
+        "digest": "0",
+        "reward": [0.25, None, 0.5],
+        "grad_norm": [1.0, None, 1.0],
+        "accuracy": [0.25, 0.75],
+        "final_accuracy": [0.25, 0.75],
+        "step_s": 1.5,
+        "seconds": 60.0,
+    }
+    return Curve(**{**values, **changes})
+
+
+def test_a_curve_is_told_with_its_numbers() -> None:
+    figure, numbers, _ = measured("lead", curve(final_accuracy=[0.3, 0.8]))
+    assert "curves/lead.svg" in figure
+    assert "before and after: 25.0% and 75.0%" in numbers
+    assert "After the last turn of its chain: 30.0% and 80.0%" in numbers
+
+
+def test_a_figure_is_xml_and_a_step_without_reward_interrupts_its_line() -> None:
+    svg = curve_figure("A & B", curve(), curve(reward=[0.5, 0.5]))
+    paths = [one for one in ElementTree.fromstring(svg).iter() if one.tag.endswith("}path")]
+    lines = [one.get("d", "") for one in paths if "h24" not in one.get("d", "")]
+    assert [line.count("M") for line in lines] == [2, 1]
+    assert lines[1].count("L") == 1
+
+
+def test_curves_are_kept_a_line_each(tmp_path: Path) -> None:
+    file = tmp_path / "curves.json"
+    assert read_curves(file) == {}
+    write_curves(file, {"b": curve(), "a": curve(digest="1")})
+    assert [line[:4] for line in file.read_text().splitlines()[1:-1]] == ['"a":', '"b":']
+    assert read_curves(file) == {"a": curve(digest="1"), "b": curve()}
+
+
+def test_a_digest_changes_with_the_method_and_not_with_its_training() -> None:
+    plain = method_digest(load_recipe("methods/gspo"))
+    assert method_digest(load_recipe("methods/gspo", ["steps=3", "seed=4"])) == plain
+    assert method_digest(load_recipe("methods/gspo", ["objective.clip_low=0.1"])) != plain
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("grpo", "A_i = (r_i - mean r over the group) / (std r + 1e-06)"),
+        ("dr_grpo", "A_i = r_i - mean r over the group"),
+        ("dr_grpo", "mean over completions of the sum over their tokens / 64 of"),
+        ("dapo", ", 0.8, 1.28) A)"),
+        ("raft_plus_plus", "A_i: those of raft, below"),
+        ("raft_plus_plus", "not below 3 A where A < 0"),
+        ("rloo", "J_t: that of reinforce, below"),
+        ("unlikeliness", "J_t + 0.1 k3(p, p_ref)"),
+        ("tis", "of  -J_t"),
+        ("mgrpo", "correct: A_i = (r_i - mean r over the corrections of one attempt)"),
+        ("mgrpo", "L = L_solve + L_correct   (one update)"),
+        ("score", "correct: A_i = r_i"),
+        ("igrpo", "L_correct = mean over completions"),
+    ],
+)
+def test_a_loss_is_put_together_from_the_recipes_keys(recipe: str, expected: str) -> None:
+    assert any(expected in line for line in loss_lines(load_recipe(f"methods/{recipe}")))
+
+
+def test_papers_become_links_and_bars_no_cells() -> None:
+    assert paper_link("arXiv 2402.03300") == "[arXiv 2402.03300](https://arxiv.org/abs/2402.03300)"
+    assert paper_link("") == "no paper of its own"
+    assert cell("P(g|p)\n  here") == "P(g\\|p) here"
+
+
+def test_a_docstring_has_prose_and_sections() -> None:
+    formula, metrics = "Formula:\n    a = b\n      + c", "Metrics:\n    x/y: says\n        more."
+    doc = f"One.\nTwo.\n\n{formula}\n\n{metrics}\n\nEnd."
+    parts = parts_of(doc)
+    assert paragraphs(parts[""]) == ["One. Two.", "End."]
+    assert parts["Formula"] == ["a = b", "  + c"]
+    assert entries(parts["Metrics"]) == {"x/y": "says more."}
