@@ -24,6 +24,7 @@ STOP_MARGIN_S = 30.0  # beyond the time after which Ray kills the job: to take n
 DEFAULT_STOP_WAIT_S = 3.0  # Ray's, for a job that says nothing of it
 POLL_S = 1.0
 TAIL_LINES = 5
+TABLE_WIDTH = 200
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +61,8 @@ def run_status(args: argparse.Namespace) -> int:
 
     server = JobServer(args.address)
     console = Console(highlight=False)
+    if not console.is_terminal:  # a log or a pipe: nothing to fit into
+        console.width = TABLE_WIDTH
     if args.run is None:
         jobs = server.jobs()
         if not jobs:
@@ -89,7 +92,7 @@ def jobs_table(jobs: Sequence[Job], now_s: float) -> Table:
     for job in jobs:
         started = took = MISSING
         if job.started_s is not None:
-            started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started_s))
+            started = time.strftime("%m-%d %H:%M", time.localtime(job.started_s))
             took = duration((job.ended_s or now_s) - job.started_s)
         code = str(job.process_exit_code) if job.is_over else MISSING
         table.add_row(
