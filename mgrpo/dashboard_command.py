@@ -10,6 +10,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 60.0
 SHUTDOWN_S = 10.0  # of each program, before it is killed
 WATCH_S = 2.0  # between looks at whether the programs still run
+LISTED_S = 20.0  # after which Prometheus should know of the cluster's nodes
 EXAMPLES = """\
 examples:
   mgrpo dashboard                                   a cluster on this machine
@@ -192,6 +194,7 @@ def watch(services: list[Service], stopped: threading.Event) -> int:
         ClusterError: a program ended by itself.
     """
     silent: set[str] = set()
+    began = time.monotonic()
     while not stopped.wait(WATCH_S):
         for service in services:
             if not service.is_running:
@@ -199,7 +202,9 @@ def watch(services: list[Service], stopped: threading.Event) -> int:
                     f"{service.name} ended with code {service.process.returncode}.\n"
                     f"{service.last_lines()}"
                 )
-        down = nodes_without_metrics(services[0].url)
+        down = nodes_without_metrics(services[0])
+        if time.monotonic() - began < LISTED_S:
+            down.pop(services[0].url, None)
         for node in sorted(down.keys() - silent):
             print(f"no metrics from {node}: {down[node]}", flush=True)
         silent |= down.keys()
@@ -207,14 +212,17 @@ def watch(services: list[Service], stopped: threading.Event) -> int:
     return 0
 
 
-def nodes_without_metrics(prometheus_url: str) -> dict[str, str]:
-    """Address -> reason, of the nodes that Prometheus does not reach; itself where it is mute."""
+def nodes_without_metrics(prometheus: Service) -> dict[str, str]:
+    """Address -> reason, of the nodes that Prometheus does not reach; its own if it is stuck."""
     from cluster.monitoring.prometheus import targets
 
     try:
-        return {one.address: one.error for one in targets(prometheus_url) if one.error}
+        found = targets(prometheus.url)
     except ClusterError as error:
-        return {prometheus_url: str(error)}
+        return {prometheus.url: str(error)}
+    if not found:
+        return {prometheus.url: f"it knows of no nodes.\n{prometheus.last_lines()}"}
+    return {one.address: one.error for one in found if one.error}
 
 
 @contextmanager

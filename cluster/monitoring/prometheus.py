@@ -57,7 +57,7 @@ def prometheus_config(address: str, token_file: Path | None) -> str:
         "refresh_interval": "10s",
     }
     if token_file is not None:
-        discovery["authorization"] = {"credentials_file": str(token_file)}
+        discovery["authorization"] = {"type": "Bearer", "credentials_file": str(token_file)}
     return yaml.safe_dump(
         {
             "global": {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": "15s"},

@@ -40,9 +40,17 @@ function chosenRuns() {
   return run === "" ? ".*" : run.replace(/[.*+?^${}()|[\]\\]/g, "\\\\$&");
 }
 
-function window_() {
-  const end = Date.now() / 1000, seconds = Number(rangeChoice.value);
+function times(seconds) {
+  const end = Date.now() / 1000;
   return { start: end - seconds, end, step: Math.max(5, seconds / POINTS) };
+}
+
+// The time chosen, or since the first run in it was seen.
+async function chosenTimes() {
+  const wide = times(Number(rangeChoice.value));
+  const data = await ask("query_range", { query: "min(timestamp(ray_mgrpo_step))", ...wide });
+  if (!data.result.length) return wide;
+  return times(Math.max(60, wide.end - data.result[0].values[0][0]));
 }
 
 // {{layer}} in a legend is the value of the tag; without any tag the name says it all.
@@ -79,7 +87,7 @@ function scaleOf(lines, isLogarithmic) {
   const positive = isLogarithmic && values.every((v) => v > 0);
   const map = positive ? Math.log10 : (v) => v;
   let low = Math.min(...values.map(map)), high = Math.max(...values.map(map));
-  if (high - low < 1e-12) { low -= Math.abs(low) * 0.1 || 0.5; high += Math.abs(high) * 0.1 || 0.5; }
+  if (high === low) { low -= Math.abs(low) * 0.1; high += Math.abs(high) * 0.1 || 1; }
   const y = (v) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - (map(v) - low) / (high - low));
   const valueAt = (share) => {
     const mapped = low + share * (high - low);
@@ -140,7 +148,7 @@ for (const board of boards) {
 }
 
 async function listRuns() {
-  const { start, end } = window_();
+  const { start, end } = times(Number(rangeChoice.value));
   const series = await ask("series", { "match[]": "ray_mgrpo_step", start, end });
   const known = new Set([...runChoice.options].map((option) => option.value));
   for (const run of new Set(series.map((one) => one.run))) {
@@ -151,8 +159,8 @@ async function listRuns() {
 async function refresh() {
   try {
     await listRuns();
-    const times = window_();
-    for (const [panel, box] of boxes) draw(box, panel, await linesOf(panel, times), times);
+    const shownTimes = await chosenTimes();
+    for (const [panel, box] of boxes) draw(box, panel, await linesOf(panel, shownTimes), shownTimes);
     state.textContent = `as of ${new Date().toLocaleTimeString()}`;
   } catch (error) {
     state.textContent = `Prometheus does not answer: ${error.message}`;
