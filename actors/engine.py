@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mgrpo.errors import ModelError
+from mgrpo.errors import ActorDiedError, ModelError
 from mgrpo.types import FinishReason, Sample
 
 if TYPE_CHECKING:
@@ -128,8 +130,9 @@ class VllmEngine:
         )
         prompt = TokensPrompt(prompt_token_ids=prompt_token_ids)
         outputs: list[Any] = []
-        async for result in self.engine.generate(prompt, parameters, uuid.uuid4().hex):
-            outputs = result.outputs
+        with self.core_death_named():
+            async for result in self.engine.generate(prompt, parameters, uuid.uuid4().hex):
+                outputs = result.outputs
         return [self.sample(output) for output in sorted(outputs, key=lambda o: o.index)]
 
     def sample(self, output: Any) -> Sample:
@@ -163,6 +166,25 @@ class VllmEngine:
             for token, position in zip(token_ids[1:], positions[1:], strict=True)
         ]
 
+    @contextmanager
+    def core_death_named(self) -> Iterator[None]:
+        """Say so where vLLM's own process, behind this one, is gone."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            yield
+        except EngineDeadError as error:
+            raise ActorDiedError(f"{self.settings.name}'s vLLM process died: {error}") from error
+
+    async def check_health(self) -> None:
+        """Answer, if this process and vLLM's behind it are alive.
+
+        Raises:
+            ActorDiedError: vLLM's is not.
+        """
+        with self.core_death_named():
+            await self.engine.check_health()
+
     async def pause(self) -> None:
         """Let running requests end, take no new ones, forget the prefix cache."""
         await self.engine.pause_generation(mode="wait", clear_cache=True)
@@ -186,6 +208,11 @@ class VllmEngine:
     async def finish_weight_update(self, weight_version: str) -> None:
         await self.engine.finish_weight_update(weight_version=weight_version)
         print(f"{self.settings.name} · weights of policy version {weight_version}", flush=True)
+
+    async def abandon_weight_update(self) -> None:
+        """Leave the weight group and an update that will not be finished; answers when done."""
+        with self.core_death_named():
+            await self.engine.collective_rpc("abandon_weight_update")
 
     async def weight_version(self) -> str:
         return await self.engine.get_weight_version()

@@ -7,9 +7,10 @@ A request has one result, so a group is never counted twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
 from mgrpo.types import Sample
@@ -52,6 +53,14 @@ class EngineSource(Protocol):
         """A request failed because its engine is gone, or did not answer; it will be sent again."""
         ...
 
+    def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
+        """Run work that samples, with whatever the engines need meanwhile; returns its result.
+
+        Args:
+            counted: does it count for how busy the engines were in a step?
+        """
+        ...
+
 
 class FixedEngines:
     """Engines that are there from the start and do not come back: the light twin of the fleet."""
@@ -71,6 +80,9 @@ class FixedEngines:
         for engines in self.by_layer.values():
             if engine in engines:
                 engines.remove(engine)
+
+    def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
+        return asyncio.run(work)
 
 
 def least_busy(engines: Sequence[Engine]) -> Engine:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 from torch import Tensor
 from torch.distributed import BroadcastOptions, PrefixStore, ProcessGroupGloo, TCPStore
+
+MEETING_LOOK_S = 0.02
+GIVEN_UP = "given up"  # a key of the store
 
 
 def listening_socket(address: str) -> socket.socket:
@@ -33,6 +38,10 @@ class GlooGroup:
         rank, world_size: this process's place; rank 0 sends.
         timeout_s: longest wait for a peer, in joining and in each broadcast.
         server: rank 0's listening socket (`listening_socket`); None on the other ranks.
+        check: called while waiting for the others; what it raises ends the wait.
+
+    Raises:
+        TimeoutError: not all ranks came in time.
     """
 
     def __init__(
@@ -44,6 +53,7 @@ class GlooGroup:
         world_size: int,
         timeout_s: float,
         server: socket.socket | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         timeout = timedelta(seconds=timeout_s)
         listen_fd = server.detach() if server is not None else None  # the store owns it from here
@@ -57,6 +67,7 @@ class GlooGroup:
             master_listen_fd=listen_fd,
             use_libuv=True,
         )
+        meet(self.store, rank=rank, world_size=world_size, timeout_s=timeout_s, check=check)
         options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         options._devices = [ProcessGroupGloo.create_device(hostname=address_towards(address))]
         options._timeout = timeout
@@ -77,4 +88,39 @@ class GlooGroup:
         work.wait(self.timeout)
 
     def close(self) -> None:
+        """Leave. The others' broadcasts that wait for this process fail at once."""
         self.group = None
+
+
+def meet(
+    store: TCPStore,
+    *,
+    rank: int,
+    world_size: int,
+    timeout_s: float,
+    check: Callable[[], None],
+) -> None:
+    """Wait until every rank is here, before gloo's own meeting, which cannot be called off.
+
+    A process that died on its way would hold up all others for the whole timeout. Here each
+    looks again and again: rank 0 also at `check`, the others at whether rank 0 gave up.
+    """
+    end = time.monotonic() + timeout_s
+    store.set(f"here/{rank}", "1")
+    everybody = [f"here/{other}" for other in range(world_size)]
+    try:
+        while not store.check(everybody):
+            check()
+            if store.check([GIVEN_UP]):
+                raise ConnectionError("the weight group's first rank gave up the meeting")
+            if time.monotonic() > end:
+                missing = [i for i, key in enumerate(everybody) if not store.check([key])]
+                raise TimeoutError(
+                    f"ranks {missing} of the weight group did not come within {timeout_s:g} s"
+                )
+            time.sleep(MEETING_LOOK_S)
+    except BaseException:
+        if rank == 0:
+            store.set(GIVEN_UP, "1")
+            time.sleep(5 * MEETING_LOOK_S)  # the store goes with us; let the others read it first
+        raise

@@ -31,6 +31,7 @@ class EngineState(StrEnum):
 class EngineEvent(StrEnum):
     """What can be noticed about an engine."""
 
+    ASKED = "asked"  # for a sign of life; the question before this one was answered
     ANSWERED = "answered"
     SILENT = "silent"  # still no answer at the time given
     DIED = "died"
@@ -61,7 +62,7 @@ class EngineHealth:
 
     state: EngineState
     since: float  # when the state began
-    last_answer: float  # when it last showed that it is alive
+    quiet_since: float  # when it last answered, or was asked after a pause in the asking
     has_weights: bool = False  # the learner's current ones, verified
     restarts: tuple[float, ...] = ()  # when; oldest first
 
@@ -106,6 +107,8 @@ def after(health: EngineHealth, event: EngineEvent, now: float, patience: Patien
             return moved(health, EngineState.GONE, now, has_weights=False)
         case EngineEvent.DIED:
             return died(health, now)
+        case EngineEvent.ASKED:
+            return replace(health, quiet_since=now) if health.is_alive else health
         case EngineEvent.ANSWERED:
             return answered(health, now)
         case EngineEvent.SILENT:
@@ -113,10 +116,10 @@ def after(health: EngineHealth, event: EngineEvent, now: float, patience: Patien
         case EngineEvent.RESTART:
             return restarted(health, now, patience)
         case EngineEvent.LOADED if health.is_coming:
-            return replace(moved(health, EngineState.STALE, now), last_answer=now)
+            return replace(moved(health, EngineState.STALE, now), quiet_since=now)
         case EngineEvent.REFIT if health.is_alive:
             fit = moved(health, EngineState.HEALTHY, now, has_weights=True)
-            return replace(fit, last_answer=now)
+            return replace(fit, quiet_since=now)
         case EngineEvent.PASSED_OVER if health.state is EngineState.HEALTHY:
             return moved(health, EngineState.STALE, now, has_weights=False)
         case EngineEvent.PASSED_OVER:
@@ -142,17 +145,17 @@ def answered(health: EngineHealth, now: float) -> EngineHealth:
     """A suspect that answers is what it was; an answer from the dead came too late."""
     if not health.is_alive:
         return health
-    heard = replace(health, last_answer=now)
+    heard = replace(health, quiet_since=now)
     if health.state is not EngineState.SUSPECT:
         return heard
     return moved(heard, EngineState.HEALTHY if health.has_weights else EngineState.STALE, now)
 
 
 def silent(health: EngineHealth, now: float, patience: Patience) -> EngineHealth:
-    """Suspect first, dead later, counted from the last answer."""
+    """Suspect first, dead later, counted from the last answer or the first question since."""
     if not health.is_alive:
         return health
-    silence_s = now - health.last_answer
+    silence_s = now - health.quiet_since
     if silence_s >= patience.dead_after_s:
         return died(health, now)
     if silence_s >= patience.suspect_after_s:

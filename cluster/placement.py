@@ -23,6 +23,7 @@ class Placement:
 
     def __init__(self, groups: dict[str, PlacementGroup]) -> None:
         self.groups = groups
+        self.grants: dict[str, Any] = {}  # by seat: a reference that is there with the place
 
     @classmethod
     def reserve(cls, seats: list[Seat], *, deadline_s: float, can_grow: bool) -> Placement:
@@ -43,13 +44,7 @@ class Placement:
         groups: dict[str, PlacementGroup] = {}
         end = time.monotonic() + deadline_s
         for seat in packing_order(seats):
-            group = placement_group(
-                [dict(bundle) for bundle in seat.bundles],
-                strategy=seat.strategy,
-                name=seat.name,
-                bundle_label_selector=seat.label_selectors,
-            )
-            groups[seat.name] = group
+            group = groups[seat.name] = ask_for(seat, seat.name)
             if not group.wait(timeout_seconds=max(0.1, end - time.monotonic())):
                 message = describe_shortage(
                     seats, f"{seat.name} got no place within {deadline_s:g} s"
@@ -58,6 +53,28 @@ class Placement:
                     remove_placement_group(taken)
                 raise PlacementError(message)
         return cls(groups)
+
+    def ask(self, seat: Seat, name: str) -> None:
+        """Ask for a seat without waiting; where nothing is free, an autoscaler sees it waiting.
+
+        Args:
+            seat: whose group was given back, or never asked for.
+            name: of the group, unlike those that came before: Ray forgets names late.
+        """
+        group = self.groups[seat.name] = ask_for(seat, name)
+        self.grants[seat.name] = group.ready()
+
+    def is_granted(self, seat: Seat) -> bool:
+        """Has the cluster made room? Looks, and does not wait."""
+        grant = self.grants.get(seat.name)  # none: taken by `reserve`, which waited
+        return grant is None or bool(ray.wait([grant], timeout=0)[0])
+
+    def give_back(self, seat: Seat) -> None:
+        """End a seat's group and everything in it, so that its node may go."""
+        self.grants.pop(seat.name, None)
+        group = self.groups.pop(seat.name, None)
+        if group is not None:
+            remove_placement_group(group)
 
     def start(
         self,
@@ -89,6 +106,15 @@ class Placement:
         for group in self.groups.values():
             remove_placement_group(group)
         self.groups = {}
+
+
+def ask_for(seat: Seat, name: str) -> PlacementGroup:
+    return placement_group(
+        [dict(bundle) for bundle in seat.bundles],
+        strategy=seat.strategy,
+        name=name,
+        bundle_label_selector=seat.label_selectors,
+    )
 
 
 def describe_shortage(seats: list[Seat], why: str) -> str:

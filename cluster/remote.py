@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
+
+MEANWHILE_S = 1.0  # between two looks at what else there is to do
+FETCH_S = 300.0  # a result that is there still has to travel here
 
 
 class RemoteActor:
@@ -47,7 +50,7 @@ class RemoteActor:
         except TimeoutError:
             ray.cancel(reference)
             raise deadline_error(self, method, deadline_s, setting) from None
-        except (RayTaskError, RayActorError) as error:
+        except (RayTaskError, RayActorError, ObjectLostError) as error:
             raise translated(error, self, method) from error
 
     def kill(self) -> None:
@@ -55,20 +58,71 @@ class RemoteActor:
         ray.kill(self.handle)
 
 
+class Call:
+    """A call in progress, which can be looked at without waiting for it."""
+
+    def __init__(self, actor: RemoteActor, method: str, *args: Any) -> None:
+        self.actor, self.method = actor, method
+        self.began = time.monotonic()
+        self.reference = actor.submit(method, *args)
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self.began
+
+    def is_done(self) -> bool:
+        return bool(ray.wait([self.reference], timeout=0)[0])
+
+    def result(self) -> Any:
+        """What a call that is done returned.
+
+        Raises:
+            ActorDiedError, MgrpoError: as `wait_for`.
+        """
+        return result_of(self.actor, self.reference, self.method)
+
+
 def wait_for(
-    calls: Sequence[tuple[RemoteActor, Any]], *, doing: str, deadline_s: float, setting: str
+    calls: Sequence[tuple[RemoteActor, Any]],
+    *,
+    doing: str,
+    deadline_s: float,
+    setting: str,
+    meanwhile: Callable[[], None] | None = None,
 ) -> list[Any]:
-    """Wait for several calls under one deadline; results in the order of `calls`."""
+    """Wait for several calls under one deadline; results in the order of `calls`.
+
+    The first failure is raised at once: an actor that is gone must not be found out only after
+    those before it in the list have been waited for.
+
+    Args:
+        meanwhile: done about once a second while waiting; must not wait itself.
+    """
     end = time.monotonic() + deadline_s
-    results = []
-    for actor, reference in calls:
-        try:
-            results.append(ray.get(reference, timeout=max(0.001, end - time.monotonic())))
-        except GetTimeoutError:
-            raise deadline_error(actor, doing, deadline_s, setting) from None
-        except (RayTaskError, RayActorError) as error:
-            raise translated(error, actor, doing) from error
-    return results
+    pending = {reference: actor for actor, reference in calls}
+    results: dict[Any, Any] = {}
+    while pending:
+        left_s = max(0.001, end - time.monotonic())
+        look_s = left_s if meanwhile is None else min(left_s, MEANWHILE_S)
+        done, _ = ray.wait(list(pending), num_returns=1, timeout=look_s)
+        for reference in done:
+            results[reference] = result_of(pending.pop(reference), reference, doing)
+        if not done and time.monotonic() >= end:
+            raise deadline_error(next(iter(pending.values())), doing, deadline_s, setting)
+        if meanwhile is not None:
+            meanwhile()
+    return [results[reference] for _, reference in calls]
+
+
+def result_of(actor: RemoteActor, reference: Any, doing: str) -> Any:
+    """What a finished call returned, or raised in words that people understand."""
+    try:
+        return ray.get(reference, timeout=FETCH_S)
+    except GetTimeoutError:
+        raise deadline_error(actor, f"{doing}: its result", FETCH_S, "nothing") from None
+    except (RayTaskError, RayActorError, ObjectLostError) as error:
+        raise translated(error, actor, doing) from error
 
 
 def deadline_error(
@@ -82,7 +136,7 @@ def translated(error: Exception, actor: RemoteActor, doing: str) -> Exception:
     cause = getattr(error, "cause", None)
     if isinstance(cause, MgrpoError):
         return cause
-    if isinstance(error, RayActorError):
+    if isinstance(error, RayActorError | ObjectLostError):  # lost: with the node that held it
         return ActorDiedError(
             f"{actor.name} died while it was asked to {doing}: {error}. Its log is in the run's "
             "logs folder; when memory ran out, lower engines.cpu_kv_cache_gib, "

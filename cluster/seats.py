@@ -6,7 +6,7 @@ Pure: no Ray, so that `mgrpo check` and the plan can use it anywhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mgrpo.config import RunConfig
@@ -87,10 +87,21 @@ def plan_seats(config: RunConfig, device: str) -> list[Seat]:
 
     Engines of one layer never share a seat with another layer's, unless engines.shared.
     """
+    return seats_with(config, device, lambda count: count.min)
+
+
+def most_seats(config: RunConfig, device: str) -> list[Seat]:
+    """The same with as many engines as elastic pools may grow to."""
+    return seats_with(config, device, lambda count: count.max)
+
+
+def seats_with(
+    config: RunConfig, device: str, num_engines: Callable[[EngineRange], int]
+) -> list[Seat]:
     seats = [
         engine_seat(config, device, pool, index)
         for pool in pools_of(config)
-        for index in range(pool.count.min)
+        for index in range(num_engines(pool.count))
     ]
     nodes = config.cluster.learner_nodes
     rank = bundle_of(config.learner.num_cpus, int(device == "cuda"), nodes)

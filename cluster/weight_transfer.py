@@ -13,8 +13,8 @@ Importing this module registers both in vLLM's factories. Engines import it thro
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -66,6 +66,7 @@ class LearnerSource(WeightSource):
         self.learner = learner
         self.with_checksums = with_checksums
         self.sent: dict[str, int] = {}
+        self.iterating: Iterator[tuple[str, Tensor]] | None = None
 
     def metadata(self) -> list[ParamMeta]:
         return [
@@ -74,6 +75,16 @@ class LearnerSource(WeightSource):
         ]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        self.iterating = self.checked_weights()
+        return self.iterating
+
+    def finish_iteration(self) -> None:
+        """Iterate what a failed broadcast left over: the other ranks wait in their gathers."""
+        left = self.iterating if self.iterating is not None else iter(self)
+        for _ in left:
+            pass
+
+    def checked_weights(self) -> Iterator[tuple[str, Tensor]]:
         self.sent = {}
         for name, tensor in self.learner.iter_weights():
             if self.with_checksums:
@@ -119,6 +130,10 @@ class CheckedNcclReceiver(NCCLWeightTransferEngine):
     def receive(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
         super().receive_weights(update_info)
 
+    def init_transfer_engine(self, init_info: Any) -> None:
+        self.shutdown()  # a new group, or a learner that came back: never reuse an old one
+        super().init_transfer_engine(init_info)
+
 
 @dataclass(kw_only=True)
 class GlooInitInfo(WeightTransferInitInfo):
@@ -141,7 +156,7 @@ class GlooReceiver(CheckedNcclReceiver):
         self.group: GlooGroup | None = None
 
     def init_transfer_engine(self, init_info: GlooInitInfo) -> None:  # type: ignore[override]
-        self.shutdown()  # a new trainer, or one that came back: never reuse an old group
+        self.shutdown()
         self.group = GlooGroup(
             address=init_info.master_address,
             port=init_info.master_port,
@@ -158,12 +173,17 @@ class GlooReceiver(CheckedNcclReceiver):
         if self.group is None:
             raise RuntimeError("the weight group is not joined yet")
         loader: Any = self.model
-        for name, dtype, shape in zip(
-            update_info.names, update_info.dtype_names, update_info.shapes, strict=True
-        ):
-            weight = torch.empty(shape, dtype=getattr(torch, dtype))
-            self.group.broadcast(weight)
-            loader.load_weights([(name, weight)])
+        try:
+            for name, dtype, shape in zip(
+                update_info.names, update_info.dtype_names, update_info.shapes, strict=True
+            ):
+                weight = torch.empty(shape, dtype=getattr(torch, dtype))
+                self.group.broadcast(weight)
+                loader.load_weights([(name, weight)])
+        except BaseException:
+            # Gloo passes tensors on from rank to rank: whoever waits for this one must be told.
+            self.shutdown()
+            raise
 
     def finish_weight_update(self) -> None:
         super().finish_weight_update()
@@ -192,6 +212,17 @@ class WeightInspector:
     """Methods that vLLM adds to each worker, for `collective_rpc`."""
 
     weight_transfer_engine: Any
+    _weight_update_active: bool
+
+    def abandon_weight_update(self) -> None:
+        """Leave the weight group, and an update that was begun and will not be finished.
+
+        vLLM has no call for that: it refuses to let the group go during an update, and to begin
+        another one. What was half loaded stays until the next whole update replaces it.
+        """
+        self._weight_update_active = False
+        self.weight_transfer_engine.reset_weight_update_target()
+        self.weight_transfer_engine.shutdown()
 
     def received_checksums(self) -> dict[str, int]:
         """Checksums of the tensors of the newest update, as they arrived."""
@@ -255,6 +286,7 @@ class GlooSender(NCCLTrainerWeightTransferEngine):
                     world_size=init_info.world_size,
                     timeout_s=init_info.timeout_s,
                     server=server,
+                    check=lambda: raise_if_failed(joined),
                 )
                 joined.result(timeout=init_info.timeout_s)
         return engine
@@ -275,9 +307,46 @@ class GlooSender(NCCLTrainerWeightTransferEngine):
 
 
 class CheckedNcclSender(NCCLTrainerWeightTransferEngine):
-    """vLLM's NCCL sender as it is; a class of ours so that the factory knows our name for it."""
+    """vLLM's NCCL sender, which here does not wait for an engine that is gone.
+
+    NCCL's broadcast knows no deadline: without one of its receivers it waits for ever, on the
+    device. So the engines' own answers are watched, and when one of them fails, the
+    communicator is aborted, which ends the broadcast.
+    """
 
     init_info_cls = CheckedNcclTrainerInitInfo
+
+    def __init__(self, *, client: VLLMWeightSyncClient, **keys: Any) -> None:
+        super().__init__(client=AbortingClient(client, self.shutdown), **keys)
+
+
+class AbortingClient:
+    """Drives the engines; where they fail during a broadcast, ends the learner's side of it."""
+
+    def __init__(self, client: VLLMWeightSyncClient, abort: Callable[[], None]) -> None:
+        self.client, self.abort = client, abort
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        self.client.init_weight_transfer_engine(init_info)
+
+    def start_weight_update(self) -> None:
+        self.client.start_weight_update()
+
+    def update_weights(self, update_info: Any) -> None:
+        try:
+            self.client.update_weights(update_info)
+        except BaseException:
+            self.abort()
+            raise
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self.client.finish_weight_update(weight_version)
+
+
+def raise_if_failed(joined: Future[None]) -> None:
+    """Let out what went wrong on the engines' side while the learner's waits for them."""
+    if joined.done():
+        joined.result(timeout=0)
 
 
 def open_sender(

@@ -69,42 +69,88 @@ class SyncReport:
     probe_gap_max: float | None  # nats; None when verify_probe is off
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """What a weight group is made of besides its members."""
+
+    backend: str  # "gloo" or "nccl"
+    workers_per_engine: int
+    deadline_s: float  # longest joining, and longest broadcast with its verification
+
+
 class WeightBroadcaster:
-    """Brings every engine to the learner's weights, and proves it.
+    """Brings engines to the learner's weights, and proves it.
+
+    The weight group is the learner and the engines of the last broadcast. Where others are to
+    take part, a new group is made; that costs a meeting of all, once.
 
     Args:
         learner: rank actors; all take part, rank 0 sends.
-        engines: every engine of every layer.
+        group: how learner and engines meet.
         config: which checks.
         dtype: of the weights, for the probe's default tolerance.
         probe_token_ids: a fixed token sequence, at least two tokens.
-        deadline_s: longest that a whole broadcast may take.
     """
 
     def __init__(
         self,
         learner: Sequence[RemoteActor],
-        engines: Sequence[RemoteActor],
         *,
+        group: GroupSettings,
         config: WeightsConfig,
         dtype: str,
         probe_token_ids: list[int],
-        deadline_s: float,
     ) -> None:
-        self.learner, self.engines = list(learner), list(engines)
-        self.config = config
+        self.learner = list(learner)
+        self.engines: list[RemoteActor] = []  # in the group with the learner
+        self.group, self.config = group, config
         self.tolerance = config.probe_tolerance or DEFAULT_TOLERANCE[dtype]
         self.probe_token_ids = probe_token_ids
-        self.deadline_s = deadline_s
+        self.num_groups = 0  # made so far
 
-    def broadcast(self, policy_version: int) -> SyncReport:
+    def connect(self, engines: Sequence[RemoteActor]) -> None:
+        """Make a weight group of the learner and these engines, in place of the one before.
+
+        Raises:
+            DeadlineError, ActorDiedError, MgrpoError: somebody did not come; there is no group.
+        """
+        self.disband()
+        group = self.group
+        client = EngineClient(
+            engines, workers_per_engine=group.workers_per_engine, deadline_s=group.deadline_s
+        )
+        address, port = self.on_all(self.learner[:1], "meeting_point")[0]
+        keys = {
+            "backend": group.backend,
+            "address": address,
+            "port": port,
+            "num_receivers": group.workers_per_engine * len(engines),
+        }
+        self.wait(
+            [(rank, rank.submit("connect", client, **keys)) for rank in self.learner],
+            "join the weight group",
+        )
+        self.engines = list(engines)
+        self.num_groups += 1
+
+    def disband(self) -> None:
+        """Forget the group: the next broadcast makes a new one."""
+        self.engines = []
+
+    def broadcast(self, policy_version: int, engines: Sequence[RemoteActor]) -> SyncReport:
         """Pause, send, commit, verify, resume.
+
+        Args:
+            policy_version: the learner's.
+            engines: who receives; at least one.
 
         Raises:
             WeightSyncError: an engine holds other weights than the learner.
             DeadlineError, ActorDiedError: naming the process.
         """
         began = time.monotonic()
+        if self.engines != list(engines):
+            self.connect(engines)
         self.on_all(self.engines, "pause")
         sent = self.on_all(self.learner, "send_weights", policy_version)[0]
         if self.config.verify_checksums:
@@ -161,12 +207,10 @@ class WeightBroadcaster:
         return worst
 
     def on_all(self, actors: list[RemoteActor], method: str, *args: Any) -> list[Any]:
-        return wait_for(
-            [(actor, actor.submit(method, *args)) for actor in actors],
-            doing=method,
-            deadline_s=self.deadline_s,
-            setting=SYNC_DEADLINE,
-        )
+        return self.wait([(actor, actor.submit(method, *args)) for actor in actors], method)
+
+    def wait(self, calls: list[tuple[RemoteActor, Any]], doing: str) -> list[Any]:
+        return wait_for(calls, doing=doing, deadline_s=self.group.deadline_s, setting=SYNC_DEADLINE)
 
 
 def differing_tensors(sent: dict[str, int], received: dict[str, int]) -> list[str]:

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from cluster.address import free_port, own_address
+from learner.node_files import NodeFiles
 from mgrpo.config import RunConfig
 from mgrpo.types import Completion, Replayed, UpdateResult
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from learner.deepspeed_learner import DeepSpeedLearner
 
 
-class LearnerRank:
+class LearnerRank(NodeFiles):
     """What the loop calls on every learner actor; each call goes to all ranks at once."""
 
     def __init__(
@@ -55,8 +56,10 @@ class LearnerRank:
     def connect(
         self, client: EngineClient, *, backend: str, address: str, port: int, num_receivers: int
     ) -> None:
-        """Join the weight group; rank 0 also makes the engines join it."""
+        """Join a new weight group; rank 0 also makes the engines join it."""
         from cluster.weight_transfer import open_sender
+
+        self.disconnect()
 
         weights = self.config.weights
         self.client = client
@@ -72,6 +75,12 @@ class LearnerRank:
             with_checksums=weights.verify_checksums,
             packed_buffer_bytes=weights.packed_buffer_mib << 20,
         )
+
+    def disconnect(self) -> None:
+        """Leave the weight group, if in one."""
+        transfer, self.transfer = self.transfer, None
+        if transfer is not None:
+            transfer.shutdown()
 
     def update(
         self,
@@ -92,7 +101,12 @@ class LearnerRank:
         """Broadcast to every engine. Returns the checksum of each tensor as sent (rank 0)."""
         assert self.client is not None, "connect() comes first"
         self.client.version = str(policy_version)
-        self.transfer.send_weights()
+        self.transfer.source.iterating = None
+        try:
+            self.transfer.send_weights()
+        except BaseException:
+            self.transfer.source.finish_iteration()
+            raise
         return dict(self.transfer.source.sent)
 
     def probe_logprobs(self, token_ids: list[int]) -> list[float]:
@@ -118,6 +132,5 @@ class LearnerRank:
         return self.learner.policy_version
 
     def close(self) -> None:
-        if self.transfer is not None:
-            self.transfer.shutdown()
+        self.disconnect()
         self.learner.close()

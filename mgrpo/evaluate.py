@@ -6,7 +6,6 @@ wrong, truncated or not, so the turns are compared on the same problems.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import random
 import time
@@ -45,13 +44,13 @@ def evaluate(
         rollout, temperature=0.0 if greedy else config.temperature, clocks={}, plugins=()
     )
     work = examine_all(examiner, problems, config, key)
-    completions = asyncio.run(work)
+    completions = examiner.engines.run(work, counted=False)
     anchors: list[Completion] = []
     if config.decode_select is not None and config.decode_select.anchor == "greedy":
         decisive = dataclasses.replace(examiner, temperature=0.0, clocks={})
         once = config.model_copy(update={"samples_per_problem": 1})
         work = examine_all(decisive, problems, once, key, name=GREEDY)
-        anchors = asyncio.run(work)
+        anchors = examiner.engines.run(work, counted=False)
     evaluation = Evaluation(
         completions, len(rollout.layers), config, seed=rollout.seed, anchors=anchors
     )

@@ -1,4 +1,4 @@
-"""Starts the actors of one run in their places, and joins them in one weight group."""
+"""Starts the actors of one run in their places, with the settings that they need."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from actors.engine import EngineSettings, VllmEngine
 from actors.templates import PromptBuilder
 from cluster.placement import Placement
 from cluster.remote import RemoteActor, wait_for
-from cluster.seats import Seat
-from cluster.weights import EngineClient, WeightBroadcaster
+from cluster.seats import Seat, pools_of
+from cluster.weights import GroupSettings, WeightBroadcaster
 from learner.rank import LearnerRank
 from mgrpo.config import RunConfig
+from mgrpo.learner_files import load_states
 from mgrpo.types import Problem
 
 PROBE_TOKENS = 64  # length of the probe: enough to touch every weight, cheap to send
@@ -36,25 +37,28 @@ class Launcher:
         backend = config.weights.backend
         self.backend = ("nccl" if device == "cuda" else "gloo") if backend == "auto" else backend
 
-    def engines(self, seats: Sequence[Seat]) -> dict[RemoteActor, Seat]:
-        environment = self.engine_environment(len(seats))
-        return {
-            self.placement.start(
-                VllmEngine,
-                seat=seat,
-                bundle=0,
-                name=seat.name,
-                environment=environment,
-                kwargs={"settings": self.engine_settings(seat)},
-                max_concurrency=10_000,  # async: one coroutine per prompt, vLLM does the batching
-            ): seat
-            for seat in seats
-        }
+    def start_engine(self, seat: Seat, name: str) -> RemoteActor:
+        """Make an engine's actor in its granted place, without waiting.
 
-    def engine_environment(self, num_engines: int) -> dict[str, str]:
+        Args:
+            name: of the actor, unlike those of the engine's earlier processes.
+        """
+        actor = self.placement.start(
+            VllmEngine,
+            seat=seat,
+            bundle=0,
+            name=name,
+            environment=self.engine_environment(),
+            kwargs={"settings": self.engine_settings(seat)},
+            max_concurrency=10_000,  # async: one coroutine per prompt, vLLM does the batching
+        )
+        return RemoteActor(actor.handle, seat.name)
+
+    def engine_environment(self) -> dict[str, str]:
         if self.device == "cuda":
             return {}
         config = self.config.engines
+        num_engines = sum(pool.count.min for pool in pools_of(self.config))
         threads = config.num_threads or max(1, (os.cpu_count() or 1) // num_engines)
         return {
             "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
@@ -133,56 +137,29 @@ class Launcher:
 
     def load_state(self, learner: list[RemoteActor], directory: Path) -> int:
         """Let the learner continue from a checkpoint; returns its policy version."""
-        versions = wait_for(
-            [(rank, rank.submit("load_state", str(directory.resolve()))) for rank in learner],
-            doing="load the checkpoint",
+        return load_states(
+            learner,
+            directory,
             deadline_s=self.config.cluster.deadlines.learner_start_s,
             setting="cluster.deadlines.learner_start_s",
+            is_shared=self.config.checkpoints.shared_folder,
         )
-        return int(versions[0])
 
-    def connect(
-        self,
-        learner: list[RemoteActor],
-        engines: list[RemoteActor],
-        builder: PromptBuilder,
-        problems: Sequence[Problem],
+    def broadcaster(
+        self, learner: list[RemoteActor], builder: PromptBuilder, problems: Sequence[Problem]
     ) -> WeightBroadcaster:
-        """Join learner and engines in one weight group."""
-        workers = self.config.engines.tensor_parallel_size
-        deadline_s = self.config.cluster.deadlines.weight_sync_s
-        setting = "cluster.deadlines.weight_sync_s"
-        client = EngineClient(engines, workers_per_engine=workers, deadline_s=deadline_s)
-        address, port = learner[0].call("meeting_point", deadline_s=deadline_s, setting=setting)
-        wait_for(
-            [
-                (
-                    rank,
-                    rank.submit(
-                        "connect",
-                        client,
-                        backend=self.backend,
-                        address=address,
-                        port=port,
-                        num_receivers=workers * len(engines),
-                    ),
-                )
-                for rank in learner
-            ],
-            doing="join the weight group",
-            deadline_s=deadline_s,
-            setting=setting,
-        )
+        """Brings the learner's weights to engines; who they are is said at each broadcast."""
+        longest = self.max_model_len - 1  # vLLM wants room for one more token
         return WeightBroadcaster(
             learner,
-            engines,
+            group=GroupSettings(
+                backend=self.backend,
+                workers_per_engine=self.config.engines.tensor_parallel_size,
+                deadline_s=self.config.cluster.deadlines.weight_sync_s,
+            ),
             config=self.config.weights,
             dtype=self.config.model.dtype,
-            probe_token_ids=probe_sequence(builder, self.config, problems)[
-                : self.max_model_len
-                - 1  # vLLM wants room for one more token
-            ],
-            deadline_s=deadline_s,
+            probe_token_ids=probe_sequence(builder, self.config, problems)[:longest],
         )
 
 

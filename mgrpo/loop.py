@@ -6,7 +6,6 @@ problems -> layer-1 engines -> checks -> layer-2 engines -> checks -> learner
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import shutil
 import time
@@ -32,10 +31,12 @@ from mgrpo.config import RunConfig
 from mgrpo.config.load import save_recipe
 from mgrpo.correction_buffer import CorrectionBuffer
 from mgrpo.domain_sampler import DomainSampler
+from mgrpo.engine_log import ENGINES_FILE
 from mgrpo.environment import write_environment
 from mgrpo.error_pool import ErrorPool
 from mgrpo.errors import LearnerError, MgrpoError, RunDirectoryError, RunInterrupted, StorageError
 from mgrpo.evaluate import evaluate, evaluation_row
+from mgrpo.learner_files import save_policy, save_states
 from mgrpo.metrics import MetricsLog, MetricSums, read_evaluations, read_metrics
 from mgrpo.mirror import Mirror, mirror_of
 from mgrpo.preference_cycle import PreferenceCycle
@@ -116,7 +117,7 @@ class Run:
         )
         layers = layers or range(1, len(self.config.layers) + 1)
         began = time.monotonic()
-        completions = asyncio.run(
+        completions: list[Completion] = self.system.fleet.run(
             rollout.run(
                 step,
                 problems,
@@ -159,6 +160,7 @@ class Run:
             doing="update the policy",
             deadline_s=deadline_s,
             setting="cluster.deadlines.update_s",
+            meanwhile=self.system.fleet.tend,
         )
         result = results[0]
         if result is None:
@@ -191,9 +193,8 @@ class Run:
 
     def broadcast(self, sums: MetricSums) -> None:
         """The new weights to every engine, verified."""
-        assert self.system.broadcaster is not None, "a training run has a learner"
         self.progress.phase("weights · broadcast and verify")
-        report = self.system.broadcaster.broadcast(self.policy_version)
+        report = self.system.fleet.broadcast(self.policy_version)
         sums.add_total("seconds/weights", report.seconds)
         sums.add_total("weights/sync_s", report.seconds)
         if report.probe_gap_max is not None:
@@ -238,16 +239,16 @@ class Run:
         deadlines = self.config.cluster.deadlines
         self.progress.phase("writing a checkpoint")
         folder = begin_checkpoint(self.run_dir, self.resume_state["num_steps"])
-        directory = str((folder / LEARNER_DIR).resolve())
-        version = self.resume_state["policy_version"]
-        are_saved = wait_for(
-            [(rank, rank.submit("save_state", directory, version)) for rank in self.system.learner],
-            doing="write its state",
+        is_saved = save_states(
+            self.system.learner,
+            folder / LEARNER_DIR,
+            self.resume_state["policy_version"],
             deadline_s=deadline_s or deadlines.update_s,
             setting="checkpoints.on_signal_s" if deadline_s else "cluster.deadlines.update_s",
+            is_shared=self.config.checkpoints.shared_folder,
         )
         finished = None
-        if all(are_saved):
+        if is_saved:
             finished = finish_checkpoint(folder, self.resume_state)
             keep_newest(self.run_dir, self.config.checkpoints.keep)
             self.mirror.checkpoint(finished, deadline_s)
@@ -283,6 +284,7 @@ class Run:
     ) -> None:
         """Everything that is written down after a step."""
         sums.add_total("seconds/step", time.monotonic() - began)
+        self.system.fleet.close_step(sums)
         sums.merge(rollout_metrics(completions, len(self.config.layers)))
         fresh = [one for one in completions if one.augmented_by != STORED_PAIR]
         for domain, chance in self.sampler.observe(fresh).items():
@@ -309,12 +311,12 @@ class Run:
         """The trained policy in Hugging Face form."""
         self.progress.phase("saving the policy")
         directory = self.run_dir / "policy"
-        learner = self.system.learner
-        wait_for(
-            [(rank, rank.submit("save_policy", str(directory.resolve()))) for rank in learner],
-            doing="save the policy",
+        save_policy(
+            self.system.learner,
+            directory,
             deadline_s=self.config.cluster.deadlines.update_s,
             setting="cluster.deadlines.update_s",
+            is_shared=self.config.checkpoints.shared_folder,
         )
         return directory
 
@@ -377,6 +379,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                     with_learner=True,
                     note=progress.note,
                     learner_state=None if resume_from is None else resume_from / LEARNER_DIR,
+                    engine_log=run_dir / ENGINES_FILE,
                 ) as system,
                 RayMetrics(config.name) as ray_metrics,
             ):

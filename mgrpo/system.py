@@ -13,19 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.leases import Engine, FixedEngines
 from actors.plugin import RolloutPlugin
-from actors.remote_engine import RemoteEngine
 from actors.rollout import Rollout
 from actors.templates import PromptBuilder
 from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import ray_runtime
-from cluster.seats import Seat, plan_seats, total
-from cluster.weights import WeightBroadcaster
+from cluster.seats import most_seats, plan_seats, total
 from mgrpo.config import RunConfig
 from mgrpo.data import usable_data
+from mgrpo.engine_log import EngineLog
 from mgrpo.errors import MgrpoError, ModelError
+from mgrpo.fleet import Fleet
 from mgrpo.launcher import Launcher
 from mgrpo.lengths import measure_prompts
 from mgrpo.models.catalog import resolve_model
@@ -45,10 +44,9 @@ class System:
     problems: list[Problem]
     heldout: list[Problem]
     rollout: Rollout
-    engines: list[RemoteActor]
+    fleet: Fleet
     scorer: RewardPool
     learner: list[RemoteActor] = field(default_factory=list)
-    broadcaster: WeightBroadcaster | None = None
     policy_version: int = 0  # that the run begins with
 
 
@@ -76,6 +74,7 @@ def start_system(
     with_learner: bool,
     note: Note,
     learner_state: Path | None = None,
+    engine_log: Path | None = None,
 ) -> Iterator[System]:
     """Everything up, in a context; all of it down at the end, whatever happened.
 
@@ -85,6 +84,7 @@ def start_system(
         with_learner: False serves an evaluation: engines only.
         note: told what is being waited for.
         learner_state: a checkpoint's, that the learner continues from.
+        engine_log: where to write down what became of each engine.
     """
     model_dir = resolve_model(config.model.path)
     builder = PromptBuilder(load_tokenizer(model_dir))
@@ -96,13 +96,13 @@ def start_system(
         + sum(plugin.extra_tokens() for plugin in plugins)
     )
 
-    seats = plan_seats(config, "cpu")  # only its CPUs, for the size of a local Ray
+    num_cpus = total(most_seats(config, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:
         note("starting the reward processes")
         scorer = stack.enter_context(RewardPool(config.rewards))
         note("starting Ray")
         runtime = stack.enter_context(
-            ray_runtime(config.cluster, num_cpus=total(seats)["CPU"], logs_to=logs_to)
+            ray_runtime(config.cluster, num_cpus=num_cpus, logs_to=logs_to)
         )
         if runtime.dashboard_url:
             note(f"Ray's dashboard: {runtime.dashboard_url}; curves: mgrpo dashboard --address URL")
@@ -118,26 +118,22 @@ def start_system(
             f"starting {len(seats) - with_learner} vLLM engines" + with_learner * " and the learner"
         )
         launcher = Launcher(config, placement, device, model_dir, max_model_len)
-        engines = launcher.engines([seat for seat in seats if seat.layers])
-        stack.callback(stop_all, list(engines), config)
-        learner = launcher.learner([seat for seat in seats if not seat.layers])
-        starting = [(actor, actor.submit("start")) for actor in engines]
+        log = EngineLog(engine_log)
+        fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
+        stack.callback(stop_all, fleet, config)
+        fleet.start()
+        learner = launcher.learner([seat for seat in seats if seat.is_learner])
         if learner:
             launcher.start_learner(learner)
             stack.callback(close_all, learner, config)
-        wait_for(
-            starting,
-            doing="load its model",
-            deadline_s=config.cluster.deadlines.engine_start_s,
-            setting="cluster.deadlines.engine_start_s",
-        )
+        fleet.wait_until_loaded()
         system = System(
             config=config,
             device=device,
             problems=problems,
             heldout=heldout,
-            rollout=make_rollout(config, engines, builder, scorer, plugins),
-            engines=list(engines),
+            rollout=make_rollout(config, fleet, builder, scorer, plugins),
+            fleet=fleet,
             scorer=scorer,
             learner=learner,
         )
@@ -145,8 +141,10 @@ def start_system(
             if learner_state is not None:
                 system.policy_version = launcher.load_state(learner, learner_state)
             note("joining the weight group and verifying the first broadcast")
-            system.broadcaster = launcher.connect(learner, list(engines), builder, problems)
-            system.broadcaster.broadcast(system.policy_version)
+            broadcaster = launcher.broadcaster(learner, builder, problems)
+            fleet.follow(broadcaster, system.policy_version)
+        else:
+            fleet.serve_loaded_weights()
         yield system
 
 
@@ -159,18 +157,13 @@ def load_heldout(config: RunConfig, builder: PromptBuilder) -> list[Problem]:
 
 def make_rollout(
     config: RunConfig,
-    engines: dict[RemoteActor, Seat],
+    fleet: Fleet,
     builder: PromptBuilder,
     scorer: RewardPool,
     plugins: Sequence[RolloutPlugin],
 ) -> Rollout:
-    by_layer: dict[int, list[Engine]] = {}
-    for actor, seat in engines.items():
-        engine = RemoteEngine(actor, deadline_s=config.cluster.deadlines.generate_s)
-        for layer in seat.layers:
-            by_layer.setdefault(layer, []).append(engine)
     return Rollout(
-        engines=FixedEngines(by_layer),
+        engines=fleet,
         scorer=scorer,
         builder=builder,
         layers=config.layers,
@@ -180,8 +173,8 @@ def make_rollout(
     )
 
 
-def stop_all(engines: list[RemoteActor], config: RunConfig) -> None:
-    end_calls(engines, "stop", config)
+def stop_all(fleet: Fleet, config: RunConfig) -> None:
+    end_calls(fleet.actors, "stop", config)
 
 
 def close_all(learner: list[RemoteActor], config: RunConfig) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cluster.gloo_group import GlooGroup, listening_socket
+from mgrpo.errors import ActorDiedError
 
 
 def join(rank: int, world_size: int, port: int, server: object = None) -> GlooGroup:
@@ -43,9 +44,37 @@ def test_every_rank_receives_what_rank_zero_sends(dtype: torch.dtype) -> None:
 def test_a_peer_that_never_comes_is_an_error_within_the_deadline() -> None:
     server = listening_socket("127.0.0.1")
     began = time.monotonic()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(TimeoutError, match=r"ranks \[1, 2, 3\] .* did not come within"):
         join(0, 4, server.getsockname()[1], server)
     assert time.monotonic() - began < 30
+
+
+def test_who_came_leaves_when_the_first_rank_gives_up_on_one_that_died() -> None:
+    server = listening_socket("127.0.0.1")
+    port = server.getsockname()[1]
+
+    def died() -> None:
+        if time.monotonic() > began + 0.3:
+            raise ActorDiedError("layer1-engine-1 died")
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(
+            lambda: GlooGroup(address="127.0.0.1", port=port, rank=1, world_size=3, timeout_s=60)
+        )
+        with pytest.raises(ActorDiedError, match="layer1-engine-1"):
+            GlooGroup(
+                address="127.0.0.1",
+                port=port,
+                rank=0,
+                world_size=3,
+                timeout_s=60,
+                server=server,
+                check=died,
+            )
+        with pytest.raises((ConnectionError, RuntimeError)):
+            other.result(timeout=10)
+    assert time.monotonic() - began < 10
 
 
 def test_the_meeting_point_listens_on_its_own_address_only() -> None:

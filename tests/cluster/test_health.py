@@ -41,8 +41,14 @@ def test_silence_makes_a_suspect_and_then_a_dead_engine() -> None:
 
 def test_a_suspect_that_answers_goes_back_to_work() -> None:
     health = walk((80.0, EngineEvent.SILENT), (85.0, EngineEvent.ANSWERED), health=HEALTHY)
-    assert (health.state, health.last_answer) == (EngineState.HEALTHY, 85.0)
+    assert (health.state, health.quiet_since) == (EngineState.HEALTHY, 85.0)
     assert walk((114.0, EngineEvent.SILENT), health=health).state is EngineState.HEALTHY
+
+
+def test_a_pause_in_the_asking_is_not_the_engine_s_silence() -> None:
+    asked = walk((500.0, EngineEvent.ASKED), health=HEALTHY)  # nobody asked since 50 s
+    assert walk((501.0, EngineEvent.SILENT), health=asked).state is EngineState.HEALTHY
+    assert walk((530.0, EngineEvent.SILENT), health=asked).state is EngineState.SUSPECT
 
 
 def test_a_suspect_that_missed_a_broadcast_comes_back_stale() -> None:
@@ -96,9 +102,9 @@ def test_a_released_engine_stays_gone(event: EngineEvent) -> None:
 
 
 def test_an_engine_can_only_be_healthy_with_verified_weights() -> None:
-    """Every walk of five events: HEALTHY always holds the weights, nothing else works."""
-    for events in itertools.product(EngineEvent, repeat=5):
-        health = EngineHealth.starting(0.0)
+    """Every walk of four events after loading: HEALTHY always holds the weights, nothing else works."""
+    for events in itertools.product(EngineEvent, repeat=4):
+        health = walk((0.0, EngineEvent.LOADED))
         for now, event in enumerate(events):
             before = health
             health = after(health, event, 50.0 * now, PATIENCE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.weights import WeightBroadcaster
+from cluster.weights import SyncReport, WeightBroadcaster
 from mgrpo.errors import WeightSyncError
 from mgrpo.system import System, start_system
 from tests.end_to_end.conftest import recipe
@@ -27,40 +27,44 @@ def system(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def broadcaster(system: System) -> WeightBroadcaster:
-    assert system.broadcaster is not None
-    return system.broadcaster
+    assert system.fleet.broadcaster is not None
+    return system.fleet.broadcaster
+
+
+def broadcast(system: System, policy_version: int) -> SyncReport:
+    return broadcaster(system).broadcast(policy_version, system.fleet.actors)
 
 
 def spoil(system: System, engine: int, method: str, *args: str) -> None:
-    system.engines[engine].call("on_workers", method, *args, **CALL)
+    system.fleet.actors[engine].call("on_workers", method, *args, **CALL)
 
 
 def test_both_engines_take_the_version_and_load_equal_weights(system: System) -> None:
-    report = broadcaster(system).broadcast(7)
+    report = broadcast(system, 7)
     assert report.num_tensors > 10 and report.probe_gap_max is not None
     assert report.probe_gap_max < 1e-4
-    assert [engine.call("weight_version", **CALL) for engine in system.engines] == ["7", "7"]
-    first, second = (engine.call("loaded_checksums", **CALL) for engine in system.engines)
+    assert [engine.call("weight_version", **CALL) for engine in system.fleet.actors] == ["7", "7"]
+    first, second = (engine.call("loaded_checksums", **CALL) for engine in system.fleet.actors)
     assert first == second and len(first[0]) > 10
 
 
 def test_a_tensor_that_changes_on_the_way_is_caught_by_its_checksum(system: System) -> None:
     spoil(system, 1, "spoil_next_received", "model.layers.1.self_attn.o_proj.weight")
     with pytest.raises(WeightSyncError) as caught:
-        broadcaster(system).broadcast(8)
+        broadcast(system, 8)
     assert "layer2-engine-0" in str(caught.value)
     assert "1 of" in str(caught.value) and "layers.1.self_attn.o_proj" in str(caught.value)
-    broadcaster(system).broadcast(9)  # a whole, good update mends it
+    broadcast(system, 9)  # a whole, good update mends it
 
 
 def test_a_tensor_that_is_wrong_after_loading_is_caught_by_the_probe(system: System) -> None:
-    broadcaster(system).broadcast(10)
+    broadcast(system, 10)
     spoil(system, 0, "spoil_loaded")
     with pytest.raises(WeightSyncError, match=r"layer1-engine-0 .* probe .* differ"):
         broadcaster(system).check_probe(10)
 
 
 def test_an_engine_that_kept_its_old_version_is_caught(system: System) -> None:
-    broadcaster(system).broadcast(11)
+    broadcast(system, 11)
     with pytest.raises(WeightSyncError, match="reports policy version '11'"):
         broadcaster(system).check_versions(12)

@@ -1,0 +1,157 @@
+"""Engines and a learner without models, in real Ray actors: everything but the bytes of weights.
+
+They die when told to, in the middle of whatever they are asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from cluster.address import own_address
+from cluster.placement import Placement
+from cluster.remote import RemoteActor
+from cluster.seats import Seat
+from mgrpo.types import Sample
+
+
+class LightEngine:
+    """Answers like `VllmEngine`; a completion's tokens say which seed and prompt made it."""
+
+    def __init__(self, name: str, pause_s: float) -> None:
+        self.name, self.pause_s = name, pause_s
+        self.version = "0"
+        self.dies_at = ""
+        self.hangs_at: set[str] = set()
+
+    async def reach(self, method: str) -> None:
+        if method == self.dies_at:
+            os._exit(1)
+        if method in self.hangs_at:
+            await asyncio.sleep(3600)
+
+    async def die_at(self, method: str) -> None:
+        self.dies_at = method
+
+    async def hang_at(self, *methods: str) -> None:
+        self.hangs_at = set(methods)
+
+    async def start(self) -> str:
+        return self.name
+
+    async def stop(self) -> None:
+        await self.reach("stop")
+
+    async def check_health(self) -> None:
+        await self.reach("check_health")
+
+    async def generate(
+        self,
+        prompt_token_ids: list[int],
+        *,
+        num_samples: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> list[Sample]:
+        await self.reach("generate")
+        await asyncio.sleep(self.pause_s)
+        return [
+            Sample(
+                token_ids=[*prompt_token_ids, seed, index],
+                logprobs=[-0.5] * (len(prompt_token_ids) + 2),
+                finish_reason="stop",
+                policy_version=int(self.version),
+                text=str(seed),
+            )
+            for index in range(num_samples)
+        ]
+
+    async def pause(self) -> None:
+        await self.reach("pause")
+
+    async def resume(self) -> None:
+        await self.reach("resume")
+
+    async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        await self.reach("init_weight_transfer_engine")
+
+    async def start_weight_update(self) -> None:
+        await self.reach("start_weight_update")
+
+    async def update_weights(self, update_info: Any) -> None:
+        await self.reach("update_weights")
+
+    async def finish_weight_update(self, weight_version: str) -> None:
+        await self.reach("finish_weight_update")
+        self.version = weight_version
+
+    async def abandon_weight_update(self) -> None:
+        await self.reach("abandon_weight_update")
+
+    async def weight_version(self) -> str:
+        return self.version
+
+    async def received_checksums(self) -> list[dict[str, int]]:
+        return [{"weight": int(self.version)}]
+
+    async def probe_logprobs(self, token_ids: list[int]) -> list[float]:
+        await self.reach("probe_logprobs")
+        return [-float(self.version)]
+
+
+class LightLearner:
+    """Drives the engines' side of a broadcast as vLLM's trainer engine does, and sends nothing."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.client: Any = None
+        self.dies = False
+
+    def meeting_point(self) -> tuple[str, int]:
+        return own_address(), 1
+
+    def die_at_next_broadcast(self) -> None:
+        self.dies = True
+
+    def connect(self, client: Any, **keys: Any) -> None:
+        self.client = client
+        client.init_weight_transfer_engine({"rank_offset": 1})
+
+    def send_weights(self, policy_version: int) -> dict[str, int]:
+        if self.dies:
+            os._exit(1)
+        self.client.version = str(policy_version)
+        self.client.start_weight_update()
+        self.client.update_weights({})
+        self.client.finish_weight_update()
+        self.version = policy_version
+        return {"weight": policy_version}
+
+    def probe_logprobs(self, token_ids: list[int]) -> list[float]:
+        return [-float(self.version)]
+
+
+class LightLauncher:
+    """Makes light engines in a placement's seats."""
+
+    def __init__(self, placement: Placement, *, pause_s: float = 0.05) -> None:
+        self.placement, self.pause_s = placement, pause_s
+
+    def start_engine(self, seat: Seat, name: str) -> RemoteActor:
+        actor = self.placement.start(
+            LightEngine,
+            seat=seat,
+            bundle=0,
+            name=name,
+            environment={},
+            kwargs={"name": seat.name, "pause_s": self.pause_s},
+            max_concurrency=1000,
+        )
+        return RemoteActor(actor.handle, seat.name)
+
+    def start_learner(self, seat: Seat) -> RemoteActor:
+        return self.placement.start(
+            LightLearner, seat=seat, bundle=0, name="learner-rank-0", environment={}, kwargs={}
+        )
