@@ -20,10 +20,11 @@ from torch import Tensor
 from torch import distributed as dist
 
 from learner.batch import TrainingRow
-from learner.columns import Metrics
+from learner.columns import Metrics, StepBatch
 from learner.packing import PAD_TOKEN_ID, Microbatch, collate, plan_ranks
 from learner.token_states import TokenStates, Visit
 from mgrpo.config import LearnerConfig
+from mgrpo.errors import LearnerError
 
 Weights = Literal["policy", "reference", "ema"]
 """Whose weights read: the policy's as they are, those it began with, or their running average."""
@@ -144,6 +145,30 @@ class PolicyReader:
 
                 self.call(weights, microbatch, show)
 
+    def visit_completions(
+        self,
+        batch: StepBatch,
+        places: Collection[int],
+        visit: Visit,
+        *,
+        weights: Weights = "policy",
+        signal: str,
+    ) -> None:
+        """`visit` for some completions of a step, with places among the step's M tokens."""
+        is_read = torch.zeros(len(batch.completions), dtype=torch.bool)
+        is_read[sorted(places)] = True
+        in_step = batch.spread(is_read).nonzero()[:, 0].to(self.device)
+        texts = [
+            text(one.prompt_token_ids, one.token_ids)
+            for one, is_one in zip(batch.completions, is_read.tolist(), strict=True)
+            if is_one and one.token_ids
+        ]
+
+        def show(states: TokenStates) -> None:
+            visit(replace(states, places=in_step[states.places]))
+
+        self.visit(texts, show, weights=weights, signal=signal)
+
     def sum(self, values: Tensor) -> Tensor:
         """Add up over ranks, in place; on any device."""
         if self.num_ranks == 1:
@@ -230,6 +255,11 @@ class PolicyReader:
         self, weights: Weights, microbatch: Microbatch, visit: Visit | None = None
     ) -> tuple[Tensor, Tensor]:
         """[n] log-probabilities and entropies of a micro-batch's tokens."""
+        if weights not in self.models:
+            raise LearnerError(
+                f"The {weights} was asked to read and is not loaded: a plug-in that reads with it "
+                "needs `needs_reference`, or `ema`, and there is neither without a learner."
+            )
         visitor = [] if visit is None else [visit]
         logprobs, entropies = self.models[weights](
             microbatch.input_ids,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 BUILTIN = {
     "agro": "learner.plugins.agro:Agro",
+    "answer_span": "actors.plugins.answer_span:AnswerSpan",
     "cispo": "learner.plugins.cispo:Cispo",
     "clip_cov": "learner.plugins.clip_cov:ClipCov",
     "correction_bonus": "learner.plugins.correction_bonus:CorrectionBonus",
@@ -50,6 +51,7 @@ BUILTIN = {
     "greedy_anchor": "actors.plugins.greedy_anchor:GreedyAnchor",
     "group_dro": "learner.plugins.group_dro:GroupDro",
     "gspo": "learner.plugins.gspo:Gspo",
+    "grpo_care": "learner.plugins.grpo_care:GrpoCare",
     "guided_error_correction": "actors.plugins.guided_error_correction:GuidedErrorCorrection",
     "integrated_answers": "actors.plugins.integrated_answers:IntegratedAnswers",
     "kl_cov": "learner.plugins.kl_cov:KlCov",
@@ -57,6 +59,7 @@ BUILTIN = {
     "lambda_grpo": "learner.plugins.lambda_grpo:LambdaGrpo",
     "lead": "learner.plugins.lead:Lead",
     "mismatch_correction": "learner.plugins.mismatch_correction:MismatchCorrection",
+    "nthr": "learner.plugins.nthr:Nthr",
     "overlong_penalty": "learner.plugins.overlong_penalty:OverlongPenalty",
     "prefix_preference": "learner.plugins.prefix_preference:PrefixPreference",
     "problem_entities": "actors.plugins.problem_entities:ProblemEntities",

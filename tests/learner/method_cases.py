@@ -63,7 +63,7 @@ def made_up_step(config: RunConfig, *, seed: int = 0) -> list[Completion]:
             prompt_token_ids=prompt,
             token_ids=draw(length),
             rollout_logprobs=(-3 * torch.rand(length, generator=generator)).tolist(),
-            spans={"steps": [(0, 1), (1, length)], "analysis": [(0, 2)]},
+            spans={"steps": [(0, 1), (1, length)], "analysis": [(0, 2)], "answer": [(1, 3)]},
             metadata={"greedy_logprob_mean": -1.0, "entities": ["a", "b"]},
             text="a" if length % 2 else "a and b",
         )
@@ -103,10 +103,15 @@ def with_injection(one: Completion) -> Completion:
 
 
 def made_up_signals(completions: list[Completion]) -> dict[str, torch.Tensor]:
-    """[M] each: what the learner would measure, the same for the same token."""
+    """[M] each: what would be measured of the policy, the same for the same token."""
     tokens = [token for one in completions for token in one.token_ids]
     values = torch.tensor(tokens, dtype=torch.float64) / 64
-    return {"entropies": 0.5 + values, "policy_logprobs": -0.5 - 2 * values}
+    return {
+        "entropies": 0.5 + values,
+        "policy_logprobs": -0.5 - 2 * values,
+        "ema_logprobs": -0.4 - 2 * values,
+        "nthr_influences": values - 0.3,
+    }
 
 
 class RewardsAlone(LearnerPlugin):

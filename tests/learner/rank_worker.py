@@ -118,10 +118,16 @@ def gradient(
 
 
 def method_gradient(
-    ranks: Ranks, *, zero_stage: int = 2, step: int = 0, replayed: Any = (), **sections: Any
+    ranks: Ranks,
+    *,
+    zero_stage: int = 2,
+    budget: int = SMALL_BUDGET,
+    step: int = 0,
+    replayed: Any = (),
+    **sections: Any,
 ) -> Any:
     """The gradient of one update, where a method changes what is learned."""
-    settings = {"microbatch_tokens": SMALL_BUDGET, "learning_rate": SGD_RATE, "max_grad_norm": 1e9}
+    settings = {"microbatch_tokens": budget, "learning_rate": SGD_RATE, "max_grad_norm": 1e9}
     learner = ranks.learner(SgdLearner, learner={"zero_stage": zero_stage, **settings}, **sections)
     before = weights_of(learner)
     learner.update(random_completions(), step=step, replayed=replayed)
@@ -152,6 +158,13 @@ def method_gradients(ranks: Ranks) -> dict[str, Any]:
             ranks, zero_stage=3, step=PHASE_STEP, plugins=[ENTROPY_ADVANTAGE], phases=[phase]
         ),
         "entropy_not_detached": method_gradient(ranks, plugins=[own], objective=plain),
+        # Sharded and cut into micro-batches where there are two ranks, in one piece on one.
+        "nthr": method_gradient(
+            ranks,
+            zero_stage=3 if ranks.num_ranks > 1 else 0,
+            budget=SMALL_BUDGET if ranks.num_ranks > 1 else 8192,
+            plugins=[{"use": "nthr", "settings": {"threshold_scale": 0.0}}],
+        ),
         "layer_kl": method_gradient(
             ranks,
             layers=[

@@ -190,6 +190,13 @@ def test_what_a_method_changes_is_its_definition_on_one_and_two_ranks(results, f
         assert relative_difference(results[num_ranks][scenario], expected) < 1e-5
 
 
+def test_what_is_summed_over_right_answers_does_not_depend_on_ranks_or_sharding(results, folder):
+    """NTHR: one sum per group, of states and distributions that lie on different ranks."""
+    one, two = results[1]["nthr"], results[2]["nthr"]
+    assert relative_difference(two, one) < 1e-4
+    assert relative_difference(one, Definition(kl_weights=NO_KL).gradient(folder)) > 0.01
+
+
 def test_replayed_ratios_lie_on_both_sides_of_the_clip_range(folder):
     model = LlamaForCausalLM.from_pretrained(folder / "tiny")
     clipped = []

@@ -1,0 +1,185 @@
+"""GRPO-CARE: a bonus for right answers that follow from their reasoning (arXiv 2506.16141)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import EmaSchedule, LearnerPlugin, Signal
+from learner.row_groups import usable_groups
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+
+
+class GrpoCareSettings(StrictConfig):
+    """Keys of grpo_care."""
+
+    bonus: NonNegativeFloat = 0.5
+    """Share of the accuracy reward that a consistent answer earns on top; 0 turns it off."""
+    accuracy_part: str | None = None
+    """Which check says how right an answer is (a name of `rewards.terms`), for graded accuracies.
+    Null: 1 for a right answer and 0 for a wrong one."""
+    accuracy_floor: NonNegativeFloat = 0.1
+    """A completion is a candidate from this accuracy on, or from its group's mean where that is
+    higher."""
+    exceed_floor: bool = False
+    """The accuracy must also be above the floor, not only reach it, as in the authors' code."""
+    answer_probability: Literal["arithmetic", "geometric"] = "arithmetic"
+    """Over the answer's tokens: the mean of their probabilities (the paper), or exp of the mean of
+    their log-probabilities (the authors' code)."""
+    probability_ceiling: float = Field(default=0.95, gt=0, le=1)
+    """Answers likelier than this count as this likely."""
+    margin: NonNegativeFloat = 0.01
+    """So much less likely than the candidates' mean an answer may be."""
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)
+    """The reference is average <- decay * average + (1 - decay) * policy, ..."""
+    ema_every_updates: PositiveInt = 10
+    """... after every so many updates."""
+    span: str = "answer"
+    """Name under which the final answer's tokens are marked, by answer_span or a part of yours."""
+
+
+class GrpoCare(LearnerPlugin):
+    """Adds to the reward of right answers whose own reasoning makes them likely.
+
+    How likely an answer is, given the question and the completion's reasoning, is measured with a
+    slowly changing reference: a running average of the policy. Of a group's completions that are
+    accurate enough, those whose answer is at least about as likely as these are on average earn the
+    bonus. It keeps the policy from right answers that its reasoning does not lead to, and stands in
+    place of a KL term.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = GrpoCareSettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"ema_logprobs"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = []
+        uses = [entry.use for entry in config.plugins]
+        if "answer_span" not in uses and not any(":" in use for use in uses):
+            problems.append(
+                ConfigProblem(
+                    "span", settings.span, "is marked by no plug-in.", "Put answer_span before it."
+                )
+            )
+        names = [term.check for term in config.rewards.terms]
+        part = settings.accuracy_part
+        if part is not None and part.partition("#")[0] not in names:
+            problems.append(
+                ConfigProblem(
+                    "accuracy_part", part, f"is no check of rewards.terms: {', '.join(names)}."
+                )
+            )
+        mine = (settings.ema_decay, settings.ema_every_updates)
+        for entry in config.plugins:
+            if entry.use != "grpo_care":
+                continue
+            other = GrpoCareSettings.model_validate(entry.settings)
+            if (other.ema_decay, other.ema_every_updates) != mine:
+                problems.append(
+                    ConfigProblem(
+                        "ema_decay",
+                        str(settings.ema_decay),
+                        "a run keeps one average of the policy, and another entry of grpo_care "
+                        "wants another.",
+                        "Give both the same ema_decay and ema_every_updates.",
+                    )
+                )
+        return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        warnings = []
+        if settings.bonus == 0:
+            warnings.append("settings.bonus: 0 leaves rewards as they are.")
+        if config.max_kl_weight > 0:
+            warnings.append(
+                "takes the place of a KL term, and the recipe has one: both hold the policy back."
+            )
+        return warnings
+
+    def wanted_signals(self) -> frozenset[Signal]:
+        return self.requires if self.settings.bonus > 0 else frozenset()
+
+    def ema(self) -> EmaSchedule | None:
+        if self.settings.bonus == 0:
+            return None
+        return EmaSchedule(
+            decay=self.settings.ema_decay, every_updates=self.settings.ema_every_updates
+        )
+
+    def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
+        settings = self.settings
+        if settings.bonus == 0:
+            return rewards
+        has_answer = batch.row_sums(batch.in_span(settings.span).double()) > 0
+        accuracies, probabilities = self.accuracies(batch), self.answer_probabilities(batch)
+        shaped = rewards.clone()
+        num_consistent = num_candidates = 0
+        for places in usable_groups(batch, self.layers):
+            is_candidate = has_answer[places] & accurate_enough(
+                accuracies[places], floor=settings.accuracy_floor, exceed=settings.exceed_floor
+            )
+            is_consistent = likely_enough(
+                probabilities[places],
+                is_candidate,
+                ceiling=settings.probability_ceiling,
+                margin=settings.margin,
+            )
+            shaped[places] += settings.bonus * accuracies[places] * is_consistent
+            num_candidates += int(is_candidate.sum())
+            num_consistent += int(is_consistent.sum())
+        batch.metrics["grpo_care/consistent_fraction"] = (num_consistent, num_candidates)
+        here = has_answer & batch.in_layers(self.layers) & batch.is_usable
+        batch.metrics["grpo_care/answer_probability"] = (
+            float(probabilities[here].sum()),
+            float(here.sum()),
+        )
+        return shaped
+
+    def accuracies(self, batch: StepBatch) -> Tensor:
+        """[N] how right each completion is."""
+        part = self.settings.accuracy_part
+        if part is None:
+            return batch.is_correct.double()
+        return batch.rows(
+            [
+                0.0 if one.reward is None else one.reward.parts.get(part, 0.0)
+                for one in batch.completions
+            ]
+        )
+
+    def answer_probabilities(self, batch: StepBatch) -> Tensor:
+        """[N] how likely the answer is after the reasoning; 0 or 1 without an answer."""
+        logprobs, span = batch.signals["ema_logprobs"], batch.in_span(self.settings.span)
+        if self.settings.answer_probability == "geometric":
+            return batch.row_means(logprobs, span).exp()
+        return batch.row_means(logprobs.exp(), span)
+
+
+def accurate_enough(accuracies: Tensor, *, floor: float, exceed: bool) -> Tensor:
+    """[G] bool: at least the group's mean accuracy and the floor; above the floor if `exceed`."""
+    enough = accuracies >= max(float(accuracies.mean()), floor)
+    return enough & (accuracies > floor) if exceed else enough
+
+
+def likely_enough(
+    probabilities: Tensor, is_candidate: Tensor, *, ceiling: float, margin: float
+) -> Tensor:
+    """[G] bool: a candidate whose answer is about as likely as the candidates' are on average.
+
+    Args:
+        probabilities: [G] of the answers; those above `ceiling` count as that.
+        is_candidate: [G] bool.
+        margin: how far below the mean is still enough.
+    """
+    if not is_candidate.any():
+        return is_candidate
+    capped = probabilities.clamp(max=ceiling)
+    return is_candidate & (capped >= capped[is_candidate].mean() - margin)
