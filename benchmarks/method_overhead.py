@@ -130,8 +130,7 @@ def described(one: Completion) -> Completion:
 def make_rows(
     names: Sequence[str], completions: list[Completion], folder: Path
 ) -> tuple[list[Row], dict[str, str]]:
-    """A learner per method, and why others have none. Chains of several layers are compared with
-    GRPO on attempts and corrections alike."""
+    """A learner per method and per form of GRPO that one is compared with; why others have none."""
     model_dir = resolve_model("default")
     PrefixScorer.create(model_dir, hidden_units=32).save(str(folder / "scorer"))
     with socket.socket() as probe:
@@ -151,26 +150,34 @@ def make_rows(
             device="cpu",
         )
 
-    plain = load_recipe(f"methods/{PLAIN}", SETTINGS)
-    rows = [
-        Row(PLAIN, learner(plain), attempts, PLAIN),
-        Row(f"{PLAIN}, all layers", learner(plain), alike, f"{PLAIN}, all layers"),
-    ]
+    rows: dict[str, Row] = {}
     skipped = {}
     for name in names:
         own = [f"plugins.1.settings.scorer={folder / 'scorer'}"] if name == "ws_grpo" else []
         config = load_recipe(f"methods/{name}", [*SETTINGS, *own])
         is_chain = len(config.layers) > 1
-        given = completions if is_chain else attempts
+        plain = plain_name(config)
+        if plain not in rows:
+            updates = f"objective.updates_per_rollout={config.objective.updates_per_rollout}"
+            recipe = load_recipe(f"methods/{PLAIN}", [*SETTINGS, updates])
+            rows[plain] = Row(plain, learner(recipe), alike if is_chain else attempts, plain)
+        if name == PLAIN:
+            continue
         try:
-            made = Row(name, learner(config), given, rows[1].name if is_chain else PLAIN)
-            made.learner.update(given, step=0)
+            row = Row(name, learner(config), completions if is_chain else attempts, plain)
+            row.learner.update(row.completions, step=0)
         except MgrpoError as error:
             skipped[name] = str(error).splitlines()[0]
-            continue
-        if name != PLAIN:
-            rows.append(made)
-    return rows, skipped
+        else:
+            rows[name] = row
+    return list(rows.values()), skipped
+
+
+def plain_name(config: RunConfig) -> str:
+    """The GRPO that a method is compared with: as many updates, on the same completions."""
+    updates = config.objective.updates_per_rollout
+    layers = "attempts and corrections" if len(config.layers) > 1 else "attempts"
+    return f"GRPO, {layers}, {updates} update{'s' if updates > 1 else ''}"
 
 
 def run_round(rows: list[Row], number: int, *, is_kept: bool) -> None:
@@ -188,17 +195,18 @@ def describe(
     """The table, and what it was measured on."""
     by_name = {row.name: row for row in rows}
     lines = [
-        "| Method | CPU s an update | times GRPO's: median (lowest to highest) | updates | "
-        "forward passes for signals |",
-        "| --- | ---: | ---: | ---: | --- |",
+        "| Method | compared with | CPU s an update | times as much: median (lowest to highest) | "
+        "signals measured for it |",
+        "| --- | --- | ---: | ---: | --- |",
     ]
-    for row in sorted(rows, key=lambda one: (one.plain != PLAIN, median_ratio(one, by_name))):
+    for row in sorted(rows, key=lambda one: (one.plain, median_ratio(one, by_name))):
         found = ratios(row, by_name)
-        config = row.learner.config
+        spread = f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+        is_plain = row.name == row.plain
         lines.append(
-            f"| {row.name} | {statistics.median(row.seconds):.2f} | "
-            f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}) | "
-            f"{config.objective.updates_per_rollout} | {signals_of(row.learner)} |"
+            f"| {f'**{row.name}**' if is_plain else row.name} | {'' if is_plain else row.plain} | "
+            f"{statistics.median(row.seconds):.2f} | {'1' if is_plain else spread} | "
+            f"{signals_of(row.learner)} |"
         )
     attempts = sum(one.layer == 1 for one in completions)
     tokens = sum(len(one.token_ids) for one in completions)
@@ -211,8 +219,7 @@ def describe(
             *notes,
             f"{attempts} attempts at {len({one.problem_id for one in completions})} problems and "
             f"{len(completions) - attempts} corrections, {tokens:,} tokens in all; {rounds} rounds "
-            f"after {WARM_UP_ROUNDS} that is dropped. Chains of several layers are below, compared "
-            "with GRPO on attempts and corrections alike.",
+            f"after {WARM_UP_ROUNDS} that is dropped.",
             "",
             f"Measured at commit {facts['commit']} on {facts['cpu']}, one thread, with torch "
             f"{facts['packages']['torch']} by `python -m benchmarks.method_overhead --write`.",
