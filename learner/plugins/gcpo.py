@@ -43,6 +43,10 @@ class GcpoSettings(StrictConfig):
     negative."""
     floor: float = Field(default=1e-6, gt=0, lt=1)
     """Smallest probability of that reference."""
+    max_kl: PositiveFloat | None = None
+    """Largest value of the KL term of a token, in nats; one beyond it has no gradient. Null as in
+    the paper: a policy to whom contexts are strange finds its answers there very unlikely, the
+    term grows like the ratio of probabilities, and such tokens then outweigh everything else."""
 
 
 class Gcpo(LearnerPlugin):
@@ -54,7 +58,8 @@ class Gcpo(LearnerPlugin):
     The reference is π(x) - mean over integrated answers of π(x) + π(q). Our reconstruction: the
     mean in place of the printed sum, the floor, both under the policy before the update, the first
     integrated answer counting in both means, and, where `integrated_answers` samples nothing from
-    contexts, the state at a context's end in place of what would follow it.
+    contexts, the state at a context's end in place of what would follow it. Completions train once
+    more in their contexts for the KL term, and learner/entropy counts them there too.
     """
 
     Settings: ClassVar[type[StrictConfig]] = GcpoSettings
@@ -202,7 +207,7 @@ class Gcpo(LearnerPlugin):
                 combine=self.settings.combine,
                 floor=self.settings.floor,
             )
-            total += float(kl_penalty(by_answer[0], targets[place]).sum())
+            total += float(self.penalty(by_answer[0], targets[place]).sum())
             count += size
             num_floored += float((targets[place].exp() <= self.settings.floor * (1 + 1e-9)).sum())
         batch.metrics["gcpo/kl"] = (total, count)
@@ -245,8 +250,12 @@ class Gcpo(LearnerPlugin):
         """κ times the k3 divergence, on rows in context; 0 on the step's own."""
         if SHARE not in tokens.columns:
             return None
-        penalty = kl_penalty(tokens.policy_logprobs, tokens.columns[TARGET])
-        return tokens.columns[SHARE] * penalty
+        return tokens.columns[SHARE] * self.penalty(tokens.policy_logprobs, tokens.columns[TARGET])
+
+    def penalty(self, policy_logprobs: Tensor, targets: Tensor) -> Tensor:
+        """[n] k3, up to max_kl."""
+        found = kl_penalty(policy_logprobs, targets)
+        return found if self.settings.max_kl is None else found.clamp(max=self.settings.max_kl)
 
 
 def contexts_of(batch: StepBatch, place: int) -> AnswerContexts:

@@ -236,6 +236,21 @@ def test_the_term_is_its_definition_however_rows_are_cut(cuts):
     torch.testing.assert_close(leaf.grad, expected.grad, rtol=1e-13, atol=1e-16)
 
 
+def test_tokens_beyond_the_largest_value_have_no_gradient():
+    """At log-probability -3 the term is 9.04 - 2.20 - 1 = 5.84, at -1 it is .22."""
+    logprobs = floats(-3.0, -1.0, -3.0, -1.0, -1.0)
+    for max_kl in (None, 5.0):
+        part = plugin("gcpo", reweight=False, kappa=1.0, max_kl=max_kl)
+        batch, _ = kl_batch(part)
+        leaf = logprobs.clone().requires_grad_()
+        exact_loss(batch.rows[2:], leaf, logprobs, plugins=[part], objective=OBJECTIVE).backward()
+        slope = 1 - floats(0.45) / logprobs.exp()
+        if max_kl is not None:
+            slope = torch.where(logprobs == -3.0, 0.0, slope)
+        weights = floats(*[0.25] * 2, *[1 / 6] * 3)  # the mean of two completions' means
+        torch.testing.assert_close(leaf.grad, slope * weights)
+
+
 def test_completions_whose_rewards_are_equal_have_the_term_too():
     completions = with_contexts(group("q", 1.0, 1.0))
     reader = Reader(logprobs={FIRST: 0.4, SECOND: 0.2})
