@@ -105,6 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="find what is wrong with a recipe, in seconds")
     add_recipe(check)
+    add_live_cluster(check)
     check.set_defaults(run_command=run_check)
 
     add_plan(commands.add_parser("plan", help="who sits where on which GPUs, and what it takes"))
@@ -136,6 +137,25 @@ def build_parser() -> argparse.ArgumentParser:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     parser.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES_HELP)
+
+
+def add_live_cluster(parser: argparse.ArgumentParser) -> None:
+    cluster = parser.add_argument_group("a running cluster")
+    cluster.add_argument(
+        "--address",
+        metavar="URL",
+        help="also compare with this cluster, by its job server: http://HOST:8265",
+    )
+    cluster.add_argument(
+        "--cluster", metavar="FILE", help="... and with what its cluster file lets it grow to"
+    )
+    cluster.add_argument(
+        "--wait-s",
+        metavar="S",
+        type=float,
+        default=0.0,
+        help="how long to wait for nodes that are still coming; default: 0",
+    )
 
 
 def add_eval(parser: argparse.ArgumentParser) -> None:
@@ -259,7 +279,14 @@ def run_check(args: argparse.Namespace) -> int:
     from mgrpo.check import check_recipe
     from mgrpo.config.load import load_recipe
 
-    report = check_recipe(load_recipe(args.recipe, args.overrides))
+    config = load_recipe(args.recipe, args.overrides)
+    report = check_recipe(config, on_cluster=args.address is not None)
+    if args.address is not None:
+        from mgrpo.check.cluster import check_cluster
+
+        report.add(
+            check_cluster(config, args.address, cluster_file=args.cluster, wait_s=args.wait_s)
+        )
     report.show(console())
     return report.exit_code
 

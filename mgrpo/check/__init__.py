@@ -19,8 +19,11 @@ from mgrpo.errors import HubUnreachable, MgrpoError
 __all__ = ["CheckLine", "CheckReport", "check_recipe"]
 
 
-def check_recipe(config: RunConfig) -> CheckReport:
+def check_recipe(config: RunConfig, *, on_cluster: bool = False) -> CheckReport:
     """Look at everything that the recipe names. Never raises for what it finds.
+
+    Args:
+        on_cluster: this machine's own GPUs, cores and memory do not matter.
 
     The parts that need torch's neighbours are imported as they are reached, so that a broken
     data file is reported without waiting for them.
@@ -51,7 +54,8 @@ def check_recipe(config: RunConfig) -> CheckReport:
 
     lines, num_parameters = look_at_model(config, problems)
     report.add(lines)
-    report.add(resource_lines(config, num_parameters))
+    if not on_cluster:
+        report.add(resource_lines(config, num_parameters))
     return report
 
 

@@ -1,0 +1,134 @@
+"""Does a running cluster have what a recipe asks for, and if not, could its autoscaler bring it?
+
+A running Ray does not tell what its autoscaler may still bring: that is in the cluster's file,
+which is compared too where it is given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from cluster.fit import Fit, Node, fit, reasons
+from cluster.jobs import JobServer
+from cluster.live_nodes import live_nodes, node_groups
+from cluster.node_types import NodeType, all_nodes, read_cluster_file
+from cluster.seats import Seat, labels_text, plan_seats, resource_text, total
+from mgrpo.check.report import CheckLine, Status, counted
+from mgrpo.config import RunConfig
+
+POLL_S = 2.0
+
+
+def check_cluster(
+    config: RunConfig, address: str, *, cluster_file: str | None = None, wait_s: float = 0.0
+) -> list[CheckLine]:
+    """Compare a recipe's demand with a running cluster.
+
+    Args:
+        address: of its job server, http://HOST:8265.
+        cluster_file: Ray's launcher YAML, a RayCluster or a RayJob: what it may grow to.
+        wait_s: how long to wait for nodes that are still coming.
+
+    Raises:
+        JobError: the cluster does not answer.
+        ClusterError: the cluster file cannot be read.
+    """
+    types = read_cluster_file(cluster_file) if cluster_file else []
+    server = JobServer(address)
+    end = time.monotonic() + wait_s
+    while True:
+        nodes = live_nodes(server)
+        seats = plan_seats(config, device_of(config, [*nodes, *all_nodes(types, grown=True)]))
+        found = fit(seats, nodes)
+        if not found.left_out or time.monotonic() >= end:
+            break
+        time.sleep(min(POLL_S, max(0.0, end - time.monotonic())))
+    others = [job.run for job in server.jobs() if not job.is_over and job.run != config.name]
+    return [
+        node_line(server.address, nodes),
+        demand_line(seats),
+        *placement_lines(found, nodes, types, cluster_file),
+        *busy_lines(others),
+    ]
+
+
+def device_of(config: RunConfig, nodes: Sequence[Node]) -> str:
+    """As configured, or cuda where the cluster has GPUs or may get them."""
+    if config.cluster.device != "auto":
+        return config.cluster.device
+    return "cuda" if any(node.resources.get("GPU") for node in nodes) else "cpu"
+
+
+def node_line(address: str, nodes: Sequence[Node]) -> CheckLine:
+    kinds = Counter(resource_text(node.resources) + labels_text(node.labels) for node in nodes)
+    shown = "; ".join(f"{count} x ({kind})" for kind, count in kinds.items())
+    return CheckLine("ok", "cluster", f"{address} has {counted(len(nodes), 'node')}: {shown}")
+
+
+def demand_line(seats: list[Seat]) -> CheckLine:
+    engines = sum(not seat.is_learner for seat in seats)
+    return CheckLine(
+        "ok",
+        "demand",
+        f"{counted(engines, 'engine')} and the learner: {resource_text(total(seats))}",
+    )
+
+
+def placement_lines(
+    found: Fit, nodes: list[Node], types: list[NodeType], cluster_file: str | None
+) -> list[CheckLine]:
+    """Where everything goes now, or what is missing and whether it could come."""
+    if not found.left_out:
+        where = Counter(place.node for place in found.places)
+        shown = ", ".join(f"{count} on {node}" for node, count in where.items())
+        return [CheckLine("ok", "placement", f"every process has a place: {shown}")]
+    missing = [f"{seat.name} ({seat}): {reasons(seat, nodes)}" for seat in found.left_out]
+    seats = [*{id(p.seat): p.seat for p in found.places}.values(), *found.left_out]
+    status, hope = prospect(seats, nodes, types, cluster_file)
+    lines = [CheckLine(status, "missing", text) for text in missing]
+    return [*lines, CheckLine(status, "autoscaler", hope)]
+
+
+def prospect(
+    seats: list[Seat], nodes: list[Node], types: list[NodeType], cluster_file: str | None
+) -> tuple[Status, str]:
+    """Could the autoscaler bring what is missing? A status and the answer in words."""
+    groups = node_groups(nodes)
+    if cluster_file:
+        grown = all_nodes(types, grown=True)
+        then = fit(seats, grown)
+        if then.left_out:
+            names = ", ".join(seat.name for seat in then.left_out)
+            why = reasons(then.left_out[0], grown)
+            return (
+                "fail",
+                f"even grown to the limits of {cluster_file}, {names} has no place: {why}",
+            )
+        used = {place.node for place in then.places}
+        wanted = Counter(
+            t.name for t in types for node in t.nodes(t.max_count) if node.name in used
+        )
+        shown = ", ".join(f"{count} x {name}" for name, count in wanted.items())
+        return "warn", (
+            f"it may bring what is missing: {shown} of {cluster_file} are enough. "
+            "cluster.deadlines.placement_s is how long the run waits for them."
+        )
+    if groups:
+        return "warn", (
+            f"this cluster was started by one (node types {', '.join(groups)}), but Ray does not "
+            "tell its limits: give its file with --cluster."
+        )
+    return "fail", (
+        "none is seen here, so nothing more will come. Lower layers.*.num_engines, "
+        "engines.tensor_parallel_size or learner.num_ranks, or add nodes with these labels; with "
+        "an autoscaler, give its file with --cluster."
+    )
+
+
+def busy_lines(others: list[str]) -> list[CheckLine]:
+    if not others:
+        return []
+    text = f"{', '.join(others)} runs on it too, and what it holds is not free"
+    return [CheckLine("warn", "other runs", text)]
