@@ -46,7 +46,7 @@ class ScriptedJobServer:
     # --- what is served ---
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self.check_token])
+        app = web.Application(middlewares=[self.check_token], client_max_size=2**27)
         app.router.add_get("/api/version", self.version)
         app.router.add_get("/api/jobs/", self.list_jobs)
         app.router.add_post("/api/jobs/", self.submit)
