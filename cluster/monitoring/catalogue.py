@@ -15,6 +15,12 @@ RUN = (
     Family("step", "steps", "The newest step that was written down; 0 is the first."),
     Family("wall_s", "s", "Time that the run has been running, over all its resumptions."),
     Family("policy_version", "optimizer steps", "Of the weights that the next step samples from."),
+    Family(
+        "trackers/failed_writes",
+        "writes",
+        "Writes that trackers have missed so far; metrics.jsonl has every step.",
+        only_when="a tracker missed one",
+    ),
 )
 
 LAYERS = (
@@ -146,6 +152,12 @@ TIMES = (
         "seconds/{phase}",
         "s",
         "Time of a step's parts: rollout, update, weights, and step, the whole.",
+    ),
+    Family(
+        "signals/{signal}_s",
+        "s",
+        "Time that the learner took for a signal that plug-ins asked for.",
+        only_when="a plug-in asks for signals",
     ),
     Family("tokens/generated", "tokens", "Tokens that the engines sampled.", is_counted=True),
 )

@@ -38,6 +38,9 @@ ADVANTAGES = (
     Family("gcpo/kl", "nats per token", "Divergence from the integrated answers."),
     Family("gcpo/floored_fraction", FRACTION, "Target tokens that were lifted to the floor."),
     Family("gcpo/answers_cut", FRACTION, "Answers that were cut to fit."),
+    Family("dpo/loss", "nats per pair", "Mean DPO loss of the pairs."),
+    Family("dpo/margin", "nats", "Mean log-ratio to the reference, better side minus worse."),
+    Family("dpo/accuracy", FRACTION, "Pairs whose better side has the larger log-ratio."),
     Family("kl_cov/held_fraction", FRACTION, "Tokens that a KL penalty holds."),
     Family("clip_cov/clipped_fraction", FRACTION, "Tokens that were taken out of the loss."),
     Family("top_entropy/threshold", "nats", "Entropy from which on a token trains."),
@@ -49,6 +52,8 @@ ADVANTAGES = (
 REWARD_SHAPING = (
     Family("overlong/penalised_fraction", FRACTION, "Completions that pay for their length."),
     Family("entities/match_rate", FRACTION, "Entities of the problem that a completion names."),
+    Family("grpo_care/consistent_fraction", FRACTION, "Right answers that earned the bonus."),
+    Family("grpo_care/answer_probability", "probability", "Mean, of the answer given its steps."),
     Family("steps/per_completion", "steps", "Mean number of steps that a completion was cut into."),
     Family("steps/score_mean", "score", "Mean score of a step by the preference model."),
 )

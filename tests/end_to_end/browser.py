@@ -72,9 +72,14 @@ class Page:
             await asyncio.sleep(LOOK_S)
         return text
 
-    async def picture(self, path: Path, *, whole: bool = False) -> None:
-        """Take a picture of what is visible, or of the whole page."""
-        shot = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    async def picture(self, path: Path, *, height_below: int = 0) -> None:
+        """Take a picture of the page from its top, `height_below` pixels taller than the window."""
+        view = (await self.call("Page.getLayoutMetrics"))["cssLayoutViewport"]
+        height = view["clientHeight"] + height_below
+        clip = {"x": 0, "y": 0, "width": view["clientWidth"], "height": height, "scale": 1}
+        shot = await self.call(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
