@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -186,9 +187,29 @@ def make_plugin(entry: PluginConfig, config: RunConfig, path: str) -> Plugin:
         problems = explain(error, kind.Settings)
     else:
         problems = kind.problems(settings, layers, config)
+        problems += problems_of_phases(kind, settings, layers, config, known=problems)
         if not problems:
             return kind(settings, layers)
     raise ConfigError([replace(one, path=place_of(one.path, path)) for one in problems])
+
+
+def problems_of_phases(
+    kind: type[Plugin],
+    settings: Any,
+    layers: frozenset[int],
+    config: RunConfig,
+    *,
+    known: Sequence[ConfigProblem],
+) -> list[ConfigProblem]:
+    """What a plug-in cannot work with in the recipe's phases, beside what is `known` already."""
+    found: list[ConfigProblem] = []
+    for phase, (_, changed) in zip(config.phases, config.phase_configs[1:], strict=True):
+        found += [
+            replace(one, reason=f"in phase {phase.name!r} {one.reason}")
+            for one in kind.problems(settings, layers, changed)
+            if one not in known
+        ]
+    return found
 
 
 def place_of(path: str, entry: str) -> str:

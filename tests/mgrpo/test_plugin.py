@@ -210,3 +210,29 @@ def test_two_plugins_cannot_both_estimate_the_advantages() -> None:
     config = load_recipe("methods/rloo", ["plugins=[{use: rloo}, {use: gpg}, {use: reinforce}]"])
     with pytest.raises(ConfigError, match=r"plugins\.1\.use = gpg: has estimate_advantages, and"):
         load_plugins(config, Plugin)
+
+
+def in_phases(tree: dict[str, Any], *temperatures: float) -> RunConfig:
+    phases = [
+        {"name": f"at {one:g}", "from_step": n, "changes": {"sampling": {"temperature": one}}}
+        for n, one in enumerate(temperatures, start=1)
+    ]
+    tree |= {"steps": 9, "phases": phases, "plugins": [{"use": "greedy_anchor"}]}
+    return RunConfig.model_validate(tree)
+
+
+def test_what_a_plugin_cannot_work_with_in_a_phase_is_refused_before_the_run(tree):
+    with pytest.raises(ConfigError) as refused:
+        load_plugins(in_phases(tree, 1.0, 0.7), Plugin)
+    (found,) = refused.value.problems
+    assert found.path == "plugins.0.use"
+    assert found.reason.startswith("in phase 'at 0.7' likelihoods at sampling.temperature 0.7")
+
+
+def test_what_is_wrong_in_every_phase_is_told_once(tree):
+    tree["sampling"] = {"temperature": 0.7}
+    with pytest.raises(ConfigError) as refused:
+        load_plugins(in_phases(tree, 0.7), Plugin)
+    assert len(refused.value.problems) == 1
+    del tree["sampling"]
+    assert len(load_plugins(in_phases(tree, 1.0), Plugin)) == 1
