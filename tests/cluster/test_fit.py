@@ -1,0 +1,80 @@
+"""Who would sit where: by hand on a few nodes."""
+
+from __future__ import annotations
+
+from cluster.fit import Node, fit, reasons
+from cluster.seats import Seat, plan_seats
+from mgrpo.config.load import load_recipe
+
+
+def node(name: str, gpus: int, cpus: int = 64, **labels: str) -> Node:
+    return Node(name, {"CPU": cpus, "GPU": gpus}, labels)
+
+
+def engine(name: str, gpus: int, **labels: str) -> Seat:
+    return Seat(name, ({"CPU": 1.0, "GPU": float(gpus)},), (1,), labels)
+
+
+def learner(ranks: int, **labels: str) -> Seat:
+    return Seat("learner", ({"CPU": 1.0, "GPU": 1.0},) * ranks, (), labels)
+
+
+def test_every_gpu_of_a_full_node_has_exactly_one_owner() -> None:
+    found = fit(plan_seats(load_recipe("qwen2.5_math_7b"), "cuda"), [node("a", 8)])
+    assert found.left_out == []
+    taken = [(place.node, gpu) for place in found.places for gpu in place.gpus]
+    assert sorted(taken) == [("a", gpu) for gpu in range(8)]
+
+
+def test_small_engines_do_not_take_the_room_of_a_wide_one() -> None:
+    seats = [engine("small-0", 1), engine("small-1", 1), engine("wide", 4)]
+    found = fit(seats, [node("a", 4), node("b", 2)])
+    assert {place.seat.name: place.node for place in found.places} == {
+        "wide": "a",
+        "small-0": "b",
+        "small-1": "b",
+    }
+
+
+def test_an_engine_never_spans_two_nodes() -> None:
+    wide = engine("wide", 4)
+    nodes = [node("a", 2), node("b", 3)]
+    assert fit([wide], nodes).left_out == [wide]
+    assert reasons(wide, nodes) == "one process of it wants 4 GPU, and no node has more than 3"
+
+
+def test_a_learner_wider_than_a_node_fills_the_emptiest_first() -> None:
+    found = fit([learner(10)], [node("a", 4), node("b", 8)])
+    assert [place.node for place in found.places].count("b") == 8
+    assert [place.node for place in found.places].count("a") == 2
+
+
+def test_the_learner_takes_the_fullest_node_that_holds_it_whole() -> None:
+    found = fit([learner(4)], [node("large", 8), node("small", 4)])
+    assert {place.node for place in found.places} == {"small"}
+
+
+def test_labels_decide_before_room_does() -> None:
+    seats = [engine("e", 1, role="rollout"), learner(2, role="learner")]
+    found = fit(seats, [node("a", 8, role="learner"), node("b", 1, role="rollout")])
+    assert {(place.seat.name, place.node) for place in found.places} == {
+        ("e", "b"),
+        ("learner", "a"),
+    }
+    alone = [node("a", 8, role="learner")]
+    assert [seat.name for seat in fit(seats, alone).left_out] == ["e"]
+    assert reasons(seats[0], alone) == "no node has the labels role=rollout"
+
+
+def test_cpus_count_too() -> None:
+    seat = engine("e", 1)
+    nodes = [node("a", 8, cpus=0)]
+    assert fit([seat], nodes).left_out == [seat]
+    assert reasons(seat, nodes) == "one process of it wants 1 CPU, and no node has more than 0"
+
+
+def test_a_seat_that_finds_no_place_takes_nothing_from_the_others() -> None:
+    found = fit([learner(9), engine("e", 1)], [node("a", 8)])
+    assert [seat.name for seat in found.left_out] == ["learner"]
+    assert [place.seat.name for place in found.places] == ["e"]
+    assert "it wants 9 GPU" in reasons(found.left_out[0], [node("a", 8)])
