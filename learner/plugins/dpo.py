@@ -43,6 +43,16 @@ class Dpo(LearnerPlugin):
     log-ratio is a completion's log-probability minus that under the policy with which the phase
     began (which reference VerIPO uses is not said: our reconstruction), both at the sampling
     temperature. Advantages, clipping, importance weights and KL terms have no part in it.
+
+    Formula:
+        L = -mean over pairs of log σ(beta (Δ_chosen - Δ_rejected))
+        Δ = Σ_t (log p_t - log p_ref,t)
+        p_ref: the policy with which the phase began
+
+    Metrics:
+        dpo/loss: mean of the loss over pairs, before the update.
+        dpo/accuracy: share of pairs whose chosen completion has the larger log-ratio.
+        dpo/margin: mean difference of the log-ratios, nats.
     """
 
     Settings: ClassVar[type[StrictConfig]] = DpoSettings

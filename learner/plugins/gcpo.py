@@ -55,11 +55,24 @@ class Gcpo(LearnerPlugin):
 
     The factor is α cos(z, Z - Z' + z̄) of last hidden states: z of the answer, z̄ the group's mean,
     Z of what follows the other answers and an integrated one, Z' its mean over integrated answers.
-    The reference is π(x) - mean over integrated answers of π(x) + π(q). Our reconstruction: the
-    mean in place of the printed sum, the floor, both under the policy before the update, the first
-    integrated answer counting in both means, and, where `integrated_answers` samples nothing from
-    contexts, the state at a context's end in place of what would follow it. Completions train once
-    more in their contexts for the KL term, and learner/entropy counts them there too.
+    The reference is π(x) - mean over integrated answers of π(x) + π(q). Completions train once more
+    in their contexts for the KL term, and learner/entropy counts them there too.
+
+    Formula:
+        Υ_i = alpha cos(z_i, Z_i - Z'_i + z̄);  A_i ← Υ_i A_i
+        L ← L + kappa k3(π, π_ref) on contexts x_i,  π_ref = π(x_i) - mean_l π(x_i, l) + π(q)
+
+    Metrics:
+        gcpo/answers_cut: share of the answers that were shortened to fit into contexts.
+        gcpo/turned_fraction: share of the factors that are below 0, before clamp_min.
+        gcpo/weight_mean: mean factor.
+        gcpo/kl: mean of the second KL term under the weights before the update, nats.
+        gcpo/floored_fraction: share of its tokens whose reference is at the floor.
+
+    Reconstructed:
+        The mean in place of the printed sum, the floor, both under the policy before the update,
+        the first integrated answer counting in both means, and, where `integrated_answers` samples
+        nothing from contexts, the state at a context's end in place of what would follow it.
     """
 
     Settings: ClassVar[type[StrictConfig]] = GcpoSettings

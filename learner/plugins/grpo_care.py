@@ -51,6 +51,14 @@ class GrpoCare(LearnerPlugin):
     accurate enough, those whose answer is at least about as likely as these are on average earn the
     bonus. It keeps the policy from right answers that its reasoning does not lead to, and stands in
     place of a KL term.
+
+    Formula:
+        r_i ← r_i + bonus · accuracy_i · [i accurate enough and p_i ≥ mean over those of p - margin]
+        p_i: probability of the answer's tokens under φ;  φ ← ema_decay φ + (1 - ema_decay) θ
+
+    Metrics:
+        grpo_care/consistent_fraction: share of the accurate completions that earn the bonus.
+        grpo_care/answer_probability: mean of p over completions that have an answer.
     """
 
     Settings: ClassVar[type[StrictConfig]] = GrpoCareSettings
