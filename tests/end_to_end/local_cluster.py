@@ -79,6 +79,7 @@ def local_cluster(
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_memory_monitor_refresh_ms": "0",  # it would end us for what others use
         "RAY_GRAFANA_HOST": "http://127.0.0.1:9",
         "PATH": f"{programs}:{os.environ['PATH']}",
         "HOME": str(folder),
