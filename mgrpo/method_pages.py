@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
@@ -130,7 +131,15 @@ def options(one: MethodFacts) -> Iterator[str]:
         yield f"### {plugin.use}"
         yield from plugin_blocks(plugin)
     for phase in one.phases:
-        yield f"From step {phase['from_step']} on, {phase['name']}: `{phase['changes']}`."
+        yield f"From step {phase['from_step']} on{turns(phase)}, {phase['name']}: `{phase['changes']}`."
+
+
+def turns(phase: Mapping[str, Any]) -> str:
+    """How long a phase lasts, where it takes turns with the recipe itself."""
+    if not phase.get("num_steps"):
+        return ""
+    again = f", again every {phase['every_steps']}" if phase.get("every_steps") else ""
+    return f" for {phase['num_steps']} steps{again}"
 
 
 def plugin_blocks(plugin: PluginFacts) -> Iterator[str]:
@@ -263,7 +272,11 @@ def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> s
 
 
 def accuracy_words(curve: Curve | None) -> str:
-    return f"{curve.accuracy[0]:.1%} → {curve.accuracy[-1]:.1%}" if curve is not None else ""
+    if curve is None:
+        return ""
+    last = f", last turn {curve.final_accuracy[-1]:.1%}"
+    is_chain = curve.final_accuracy != curve.accuracy
+    return f"{curve.accuracy[0]:.1%} → {curve.accuracy[-1]:.1%}{last if is_chain else ''}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
