@@ -131,7 +131,8 @@ def options(one: MethodFacts) -> Iterator[str]:
         yield f"### {plugin.use}"
         yield from plugin_blocks(plugin)
     for phase in one.phases:
-        yield f"From step {phase['from_step']} on{turns(phase)}, {phase['name']}: `{phase['changes']}`."
+        when = f"From step {phase['from_step']} on{turns(phase)}"
+        yield f"{when}, {phase['name']}: `{phase['changes']}`."
 
 
 def turns(phase: Mapping[str, Any]) -> str:
