@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,16 @@ from tests.learner.builders import completion, save_tiny_llama
 
 RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes" / "methods").glob("*.yaml"))
 MOST_SAMPLES, MOST_PARENTS = 6, 2  # of a group, and of a problem that are corrected
+CONTEXTS = {
+    "opening": [60],
+    "separator": [61],
+    "bridge": [],
+    "closing": [62],
+    "max_answer_tokens": 9,
+    "answers": {},
+    "integrated": [[59]],
+}
+"""What shows a completion to others of its prompt, for a method that reads them so."""
 INJECTED = 63
 """Token that stands for what was put into a completion; nothing samples it."""
 
@@ -64,7 +75,11 @@ def made_up_step(config: RunConfig, *, seed: int = 0) -> list[Completion]:
             token_ids=draw(length),
             rollout_logprobs=(-3 * torch.rand(length, generator=generator)).tolist(),
             spans={"steps": [(0, 1), (1, length)], "analysis": [(0, 2)], "answer": [(1, 3)]},
-            metadata={"greedy_logprob_mean": -1.0, "entities": ["a", "b"]},
+            metadata={
+                "greedy_logprob_mean": -1.0,
+                "entities": ["a", "b"],
+                "answer_contexts": CONTEXTS,
+            },
             text="a" if length % 2 else "a and b",
         )
 
@@ -102,8 +117,8 @@ def with_injection(one: Completion) -> Completion:
     )
 
 
-def made_up_signals(completions: list[Completion]) -> dict[str, torch.Tensor]:
-    """[M] each: what would be measured of the policy, the same for the same token."""
+def made_up_signals(completions: list[Completion]) -> dict[str, Any]:
+    """What would be measured of the policy, the same for the same token."""
     tokens = [token for one in completions for token in one.token_ids]
     values = torch.tensor(tokens, dtype=torch.float64) / 64
     return {
@@ -111,6 +126,10 @@ def made_up_signals(completions: list[Completion]) -> dict[str, torch.Tensor]:
         "policy_logprobs": -0.5 - 2 * values,
         "ema_logprobs": -0.4 - 2 * values,
         "nthr_influences": values - 0.3,
+        "gcpo/weights": torch.tensor(
+            [one.token_ids[0] / 64 for one in completions], dtype=torch.float64
+        ),
+        "gcpo/targets": list((-values - 1).split([len(one.token_ids) for one in completions])),
     }
 
 
