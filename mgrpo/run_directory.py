@@ -16,6 +16,7 @@ from mgrpo.mirror import Mirror
 from mgrpo.storage import Storage, is_url, local_folder_of
 
 METRICS_FILE = "metrics.jsonl"
+EVALUATION_FILE = "evaluation.jsonl"
 CONFIG_FILE = "config.yaml"
 POLICY_DIR = "policy"
 MAY_CHANGE = ("description", "method", "paper", "alarms", "checkpoints", "output", "cluster")
@@ -23,10 +24,15 @@ MAY_CHANGE = ("description", "method", "paper", "alarms", "checkpoints", "output
 
 
 def refuse_existing_run(run_dir: Path) -> None:
-    """Raise RunDirectoryError where an earlier run has left its metrics."""
+    """Raise RunDirectoryError where an earlier run has left its metrics.
+
+    One that ended before its first step, for want of a place or of a model, has left nothing to
+    keep: the same command may simply be given again.
+    """
     if run_dir.exists() and not run_dir.is_dir():
         raise RunDirectoryError(f"{run_dir} is a file. Name the run otherwise: --run NAME.")
-    if (run_dir / METRICS_FILE).exists():
+    metrics = run_dir / METRICS_FILE
+    if metrics.exists() and metrics.stat().st_size > 0:
         raise RunDirectoryError(
             f"{run_dir} already holds a run. Give this one another name (--run NAME), or delete "
             "the earlier one first (--overwrite)."
@@ -89,6 +95,7 @@ def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:
     """
     if not overwrite:
         refuse_existing_run(run_dir)
+        (run_dir / EVALUATION_FILE).unlink(missing_ok=True)  # of a start without a step
     elif run_dir.is_dir() and any(run_dir.iterdir()):
         if not any((run_dir / file).exists() for file in (METRICS_FILE, CONFIG_FILE)):
             raise RunDirectoryError(
