@@ -43,12 +43,11 @@ class Placement:
             raise PlacementError(describe_shortage(seats, "there is not enough in all"))
         groups: dict[str, PlacementGroup] = {}
         end = time.monotonic() + deadline_s
-        for seat in packing_order(seats):
-            group = groups[seat.name] = ask_for(seat, seat.name)
+        for seat in packing_order(seats):  # all before the first wait: an autoscaler sees them all
+            groups[seat.name] = ask_for(seat, seat.name)
+        for name, group in groups.items():
             if not group.wait(timeout_seconds=max(0.1, end - time.monotonic())):
-                message = describe_shortage(
-                    seats, f"{seat.name} got no place within {deadline_s:g} s"
-                )
+                message = describe_shortage(seats, f"{name} got no place within {deadline_s:g} s")
                 for taken in groups.values():
                     remove_placement_group(taken)
                 raise PlacementError(message)

@@ -66,6 +66,7 @@ def test_the_schema_notices_what_is_wrong(file: Path, damage: Any) -> None:
         jsonschema.validate(document, schema_of(document["kind"]))
 
 
+@pytest.mark.cluster
 @each_file
 def test_every_pod_is_one_that_kubernetes_knows(file: Path) -> None:
     kubernetes = pytest.importorskip("kubernetes_validate", reason="see tests/cluster")
@@ -74,6 +75,7 @@ def test_every_pod_is_one_that_kubernetes_knows(file: Path) -> None:
         kubernetes.validate(pod, KUBERNETES_VERSION, strict=True)
 
 
+@pytest.mark.cluster
 def test_storage_and_redis_are_ones_that_kubernetes_knows() -> None:
     kubernetes = pytest.importorskip("kubernetes_validate", reason="see tests/cluster")
     for document in documents(FOLDER / "storage.yaml"):

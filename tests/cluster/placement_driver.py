@@ -1,0 +1,61 @@
+"""Takes the seats of some recipes on a running cluster, one after another, and says who got what.
+
+    python tests/cluster/placement_driver.py GCS_ADDRESS '[["learner.num_ranks=8"], ...]'
+
+A process of its own: the cluster's token and address touch nobody else's Ray. Prints one JSON
+object per recipe: {"places": [[seat, bundle, node's address, [GPUs]]]}, or {"error": message}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import ray
+
+from cluster.placement import Placement
+from cluster.seats import plan_seats
+from mgrpo.config.load import load_recipe
+from mgrpo.errors import PlacementError
+
+
+class Sitter:
+    """Tells where it is and which GPUs Ray gave it."""
+
+    def where(self) -> tuple[str, list[int]]:
+        return str(ray.util.get_node_ip_address()), [int(gpu) for gpu in ray.get_gpu_ids()]
+
+
+def try_recipe(overrides: list[str]) -> dict[str, Any]:
+    config = load_recipe("qwen2.5_math_7b", overrides)
+    seats = plan_seats(config, "cuda")
+    deadline_s = config.cluster.deadlines.placement_s
+    try:
+        placement = Placement.reserve(seats, deadline_s=deadline_s, can_grow=True)
+    except PlacementError as error:
+        return {"error": str(error)}
+    try:
+        actors = [
+            (seat.name, bundle, sit(placement, seat, bundle))
+            for seat in seats
+            for bundle in range(len(seat.bundles))
+        ]
+        places = [
+            [name, bundle, *actor.call("where", deadline_s=120, setting="a test")]
+            for name, bundle, actor in actors
+        ]
+    finally:
+        placement.release()
+    return {"places": places}
+
+
+def sit(placement: Placement, seat: Any, bundle: int) -> Any:
+    name = f"{seat.name}-{bundle}"
+    return placement.start(Sitter, seat=seat, bundle=bundle, name=name, environment={}, kwargs={})
+
+
+if __name__ == "__main__":
+    ray.init(address=sys.argv[1], log_to_driver=False, namespace="placement-test")
+    for one in json.loads(sys.argv[2]):
+        print(json.dumps(try_recipe(one)), flush=True)
