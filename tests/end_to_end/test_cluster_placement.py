@@ -110,17 +110,16 @@ def test_what_does_not_fit_says_demand_supply_and_labels(outcomes) -> None:
     assert "layer1-engine-0: 1 CPU, 9 GPU" in message
     assert "127.0.0.4: 16 CPU, 8 GPU with role=rollout" in message
     assert "16 x" not in message and "tensor_parallel_size" in message
-    assert (
-        "layer2-engine-14: 1 CPU, 1 GPU on nodes with role=rollout" in outcomes["too many"]["error"]
-    )
+    too_many = outcomes["too many"]["error"]
+    assert "layer2-engine-14: 1 CPU, 1 GPU on nodes with role=rollout" in too_many
     assert "on nodes with role=teacher" in outcomes["no such label"]["error"]
 
 
 def check(cluster: LocalCluster, *arguments: str) -> tuple[int, str]:
     """`mgrpo check --address` from outside."""
+    command = [sys.executable, "-m", "mgrpo", "check", "qwen2.5_math_7b", *ROLES, *arguments]
     done = subprocess.run(
-        [sys.executable, "-m", "mgrpo", "check", "qwen2.5_math_7b", *ROLES, *arguments]
-        + ["--address", cluster.url],
+        [*command, "--address", cluster.url],
         capture_output=True,
         text=True,
         cwd=ROOT,
