@@ -21,6 +21,7 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
+    DashboardLinkType,
     DataSourceRef,
     GridPos,
     VariableRefresh,
@@ -53,7 +54,7 @@ def dashboard_json(board: Board) -> str:
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .link(
             dashboard.DashboardLink("mgrpo")
-            .type("dashboards")
+            .type(DashboardLinkType.DASHBOARDS)
             .tags(["mgrpo"])
             .as_dropdown(True)
             .keep_time(True)

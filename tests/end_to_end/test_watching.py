@@ -50,7 +50,7 @@ OVERRIDES = [
     "cluster.health.suspect_after_s=10",
     "checkpoints.every_steps=0",
 ]
-DEADLINE_S = 300
+DEADLINE_S = 400
 SCRAPED_S = 120  # Ray exports every 10 s, Prometheus reads every 5 s
 WITHOUT_GPUS = {"GPU by node", "GPU memory by node"}
 """Panels that stay empty here: Ray has no GPU's numbers on a machine without one."""
@@ -94,7 +94,8 @@ def watched() -> Iterator[Watched]:
         done = mgrpo(cluster, *command)
         assert done.returncode == 0, done.stdout + done.stderr
         run_dir = cluster.folder / "mgrpo" / "runs" / RUN
-        wait_until(lambda: num_steps(run_dir) > 1, "two steps of the run")
+        wait_until(lambda: num_steps(run_dir) > 1 or has_ended(cluster), "two steps of the run")
+        assert num_steps(run_dir) > 1, mgrpo(cluster, "logs", RUN).stdout
         with dashboard_of(cluster) as (process, said):
             yield Watched(cluster, process, said, run_dir)
 
@@ -154,6 +155,10 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
 def num_steps(run_dir: Path) -> int:
     file = run_dir / "metrics.jsonl"
     return len(file.read_text().splitlines()) if file.is_file() else 0
+
+
+def has_ended(cluster: LocalCluster) -> bool:
+    return cluster.get(f"/api/jobs/mgrpo-{RUN}-1")["status"] in ("FAILED", "STOPPED", "SUCCEEDED")
 
 
 def all_runs(expression: str) -> str:

@@ -40,8 +40,8 @@ class RayDashboard(http.server.BaseHTTPRequestHandler):
         if is_list and self.headers["Authorization"] != f"Bearer {TOKEN}":
             self.send_error(403 if self.headers["Authorization"] else 401)
             return
-        host, port = self.server.server_address[:2]
-        nodes = [{"labels": {"job": "ray"}, "targets": [f"{host}:{port}"]}]
+        port = self.server.server_address[1]
+        nodes = [{"labels": {"job": "ray"}, "targets": [f"127.0.0.1:{port}"]}]
         body = json.dumps(nodes).encode() if is_list else b'ray_mgrpo_step{run="r"} 3\n'
         self.send_response(200)
         self.send_header("Content-Type", "application/json" if is_list else "text/plain")
