@@ -20,7 +20,6 @@ from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import ray_runtime
 from cluster.seats import most_seats, plan_seats, total
-from cluster.shared_folder import refuse_unshared_folder
 from mgrpo.config import RunConfig
 from mgrpo.data import usable_data
 from mgrpo.engine_log import EngineLog
@@ -115,12 +114,6 @@ def start_system(
             can_grow=not runtime.is_local,
         )
         stack.callback(placement.release)
-        if with_learner and not runtime.is_local:
-            refuse_unshared_folder(
-                logs_to.parent,
-                placement.groups["learner"],
-                deadline_s=config.cluster.deadlines.placement_s,
-            )
         note(
             f"starting {len(seats) - with_learner} vLLM engines" + with_learner * " and the learner"
         )
