@@ -41,6 +41,7 @@ SETTINGS = (
 OWN_SETTINGS = {
     # Without these a run of twelve steps would never reach the method's second kind of step.
     "score": ("phases.0.from_step=6",),
+    "veripo": ("phases.0.from_step=4", "phases.0.num_steps=2", "phases.0.every_steps=5"),
     "agro": ("plugins.0.settings.warmup_steps=2",),
 }
 TRAIN_DEADLINE_S = 900

@@ -11,11 +11,14 @@ from mgrpo.errors import ConfigProblem
 
 
 class DynamicSamplingConfig(StrictConfig):
-    """Only problems whose first attempts are neither all right nor all wrong (DAPO,
-    arXiv 2503.14476), sampling more until the step is full."""
+    """Problems whose first attempts are neither all right nor all wrong (DAPO, arXiv 2503.14476),
+    sampling more until the step is full."""
 
     max_rounds: PositiveInt = 10
     """Rounds of sampling at most; each asks for as many problems as are still missing."""
+    min_mixed_fraction: float = Field(default=1.0, gt=0, le=1)
+    """Sampling stops once this share of a step's problems is mixed; others fill the rest of the
+    step. GPG (arXiv 2504.02546) has 0.6, and scales advantages up for what the others lack."""
     when_exhausted: Literal["train", "stop"] = "train"
     """After the last round with too few: train on what there is, or stop the run."""
 

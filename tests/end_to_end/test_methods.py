@@ -10,6 +10,7 @@ The default suite checks some of them and trains SAMPLE.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 from mgrpo.check import check_recipe
 from mgrpo.config.load import load_recipe
 from mgrpo.metrics import read_metrics, read_rollouts, rollout_paths
-from mgrpo.types import Completion
+from mgrpo.types import AnswerContexts, Completion
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes" / "methods").glob("*.yaml"))
@@ -40,6 +41,14 @@ OWN_SETTINGS = {
     # Both stages.
     "score": ("steps=3", "phases.0.from_step=1"),
     "mgrpo_replay": ("steps=3",),
+    # Two whole turns of rollouts and pairs.
+    "veripo": (
+        "steps=8",
+        "phases.0.from_step=2",
+        "phases.0.num_steps=2",
+        "phases.0.every_steps=4",
+        "objective.preferences.pairs_per_step=4",
+    ),
 }
 
 
@@ -153,13 +162,38 @@ def check_replay(run_dir: Path, rows: list[dict[str, Any]]) -> None:
     assert rows[0]["correction_buffer/replayed"] == 0 < rows[-1]["correction_buffer/replayed"]
 
 
+def check_veripo(run_dir: Path, rows: list[dict[str, Any]]) -> None:
+    """Pairs of what the rollouts left train without sampling, from where the phase began."""
+    sampled = [row.get("tokens/generated", 0) > 0 for row in rows]
+    assert sampled == [True, True, False, False] * 2
+    first = next(row for row in rows if row.get("pairs/trained", 0) > 0)
+    assert abs(first["dpo/loss"] - math.log(2)) < 1e-3  # the policy is its own reference there
+    assert first["learner/loss"] == pytest.approx(first["dpo/loss"], rel=1e-3)
+    sides = [one for one in completions_of(run_dir) if "pair" in one.metadata]
+    assert sides
+    for one in sides:
+        pair = one.metadata["pair"]
+        assert one.is_correct == (pair["role"] == 1) or pair["kind"] != "penalty"
+
+
+def check_gcpo(run_dir: Path, rows: list[dict[str, Any]]) -> None:
+    """Every completion came with contexts, and trained once more in its own."""
+    for row in rows:
+        assert -2 <= row["gcpo/weight_mean"] <= 2 and row["gcpo/kl"] >= 0
+    for one in completions_of(run_dir):
+        contexts = AnswerContexts(**one.metadata["answer_contexts"])
+        assert len(contexts.integrated) == 2 and one.completion_id in contexts.answers
+
+
 CHECKS = {
+    "gcpo": check_gcpo,
     "edge_grpo": check_edge_grpo,
     "igrpo": check_igrpo,
     "mgrpo_replay": check_replay,
     "mgrpo_three_layers": check_three_layers,
     "score": check_score,
     "scrpo": check_scrpo,
+    "veripo": check_veripo,
 }
 
 

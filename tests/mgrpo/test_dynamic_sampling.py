@@ -80,6 +80,33 @@ def test_after_the_last_round_it_trains_on_what_there_is_or_stops():
         roll(FakeRun(), max_rounds=1, when_exhausted="stop")
 
 
+def test_a_share_may_be_enough_and_uniform_groups_fill_the_step():
+    """GPG: of 5 problems 3 must be mixed. 0 to 4 give three at once."""
+    run = FakeRun(prompts_per_step=5)
+    completions, metrics = roll(run, min_mixed_fraction=0.6)
+    assert {one.problem_id for one in completions} == {"0", "1", "2", "3", "4"}
+    assert metrics == {"dynamic_sampling/rounds": 1, "dynamic_sampling/kept_fraction": 3 / 5}
+
+
+def test_below_the_share_it_samples_again_and_the_newest_uniform_groups_stay():
+    run = FakeRun(prompts_per_step=5)
+    run.next_problem = 1  # 1 to 5 give two, 6 to 8 two more
+    completions, _ = roll(run, min_mixed_fraction=0.6)
+    assert [call["slots"] for call in run.calls] == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    assert [one.problem_id for one in completions[::2]] == ["2", "4", "6", "7", "8"]
+
+
+def test_short_of_the_share_in_the_last_round_it_stops_or_fills_up():
+    run = FakeRun(prompts_per_step=5)
+    run.next_problem = 1
+    completions, _ = roll(run, min_mixed_fraction=0.6, max_rounds=1)
+    assert [one.problem_id for one in completions[::2]] == ["1", "2", "3", "4", "5"]
+    run = FakeRun(prompts_per_step=5)
+    run.next_problem = 1
+    with pytest.raises(LearnerError, match=r"only 2 of 3 "):
+        roll(run, min_mixed_fraction=0.6, max_rounds=1, when_exhausted="stop")
+
+
 def test_failed_checks_do_not_make_a_group_mixed():
     right, failed = completion("q/1", 1.0), completion("q/2", 0.0)
     assert is_mixed([right, failed])
