@@ -47,7 +47,6 @@ OVERRIDES = [
     "evaluation.every_steps=0",
     "learner.warmup_steps=1",
     "objective.kl.weight=0.01",  # so that the divergence is measured
-    "cluster.health.suspect_after_s=10",
     "checkpoints.every_steps=0",
 ]
 DEADLINE_S = 400
