@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mgrpo.errors import DataError
 from mgrpo.types import Completion
 
 Metrics = dict[str, tuple[float, float]]
@@ -61,6 +62,19 @@ class StepBatch:
         completions[place] = replace(one, reward=reward)
         self.completions = completions
         self.is_usable[place] = False
+
+    def reading(self, name: str) -> Any:
+        """A signal that a plug-in has read of the policy itself (`read_policy`).
+
+        Raises:
+            DataError: there was no policy to read, and nobody gave the signal otherwise.
+        """
+        if name not in self.signals:
+            raise DataError(
+                f"{name} is read of the policy itself, and there is none here. To explain recorded "
+                "completions give the policy that sampled them: --model."
+            )
+        return self.signals[name]
 
     @staticmethod
     def rows(values: Sequence[float]) -> Tensor:

@@ -7,7 +7,8 @@ their own (`objective.update_order`) get updates of their own here too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from actors.templates import PromptBuilder
 from learner.batch import TrainingBatch, TrainingRow, build_batch
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import load_policy
+from learner.policy_reader import PolicyReader
 from learner.selection import group_of
 from mgrpo.config import RunConfig
 from mgrpo.errors import DataError, ModelError
@@ -91,6 +93,10 @@ def explain_completions(
     explained: list[Explained] = []
     metrics: dict[str, float] = {}
     notes: list[str] = []
+    read_with: Callable[[], PolicyReader] | None = None
+    if model_dir is not None:  # loaded once something is read
+        read_with = functools.cache(lambda: reader_of(model_dir, config, completions))
+    reads = any(plugin.overrides("read_policy", LearnerPlugin) for plugin in plugins)
     for trained, context in updates_of(completions, config, layers):
         batch = build_batch(
             trained,
@@ -98,8 +104,9 @@ def explain_completions(
             config.objective,
             context=context,
             plugins=plugins,
-            signals=known_signals(trained, context, config, plugins, signals or {}, model_dir),
+            signals=known_signals(trained, context, config, plugins, signals or {}, read_with),
             step=step,
+            policy=read_with() if reads and read_with is not None else None,
         )
         explained += explain_batch(trained, batch, config)
         notes += batch.notes
@@ -166,7 +173,7 @@ def known_signals(
     config: RunConfig,
     plugins: Sequence[LearnerPlugin],
     recorded: Mapping[str, Mapping[str, Sequence[float]]],
-    model_dir: str | None,
+    read_with: Callable[[], PolicyReader] | None,
 ) -> dict[str, Tensor]:
     """What the plug-ins require, [M] each: as recorded, else measured with the model."""
     wanted: dict[str, str] = {}  # signal -> the first plug-in that wants it
@@ -189,56 +196,48 @@ def known_signals(
     missing = [name for name in wanted if name not in found]
     if not missing or not completions:
         return found
-    if "ref_logprobs" in missing:
+    for name, whose in (
+        ("ref_logprobs", "the policy that the run began with"),
+        ("ema_logprobs", "the running average of the policy at that step"),
+    ):
+        if name in missing:
+            raise DataError(
+                f"{wanted[name]} needs {name} of every token, which the file does not hold: "
+                f"log-probabilities under {whose}. Add them to the file's signals, or take the "
+                "plug-in out of the recipe."
+            )
+    if read_with is None:
         raise DataError(
-            f"{wanted['ref_logprobs']} needs ref_logprobs of every token, which the file does not "
-            "hold: log-probabilities under the policy that the run began with. Add them to the "
-            "file's signals, or take the plug-in out of the recipe."
-        )
-    if model_dir is None:
-        raise DataError(
-            f"{wanted[missing[0]]} needs {' and '.join(missing)} of every token, which the file "
-            "does not hold. Give the policy that sampled these completions, to measure them on "
+            f"{wanted[missing[0]]} needs {' and '.join(missing)}, which the file does not hold. "
+            "Give the policy that sampled these completions, to measure them on "
             "the CPU: --model runs/NAME/policy (or what the run's model.path was, for early steps)."
         )
     rows = build_batch(completions, config.layers, config.objective, context=context).all_rows
-    measured = measure(rows, model_dir, config)
-    return found | {name: measured[name] for name in missing}
+    return found | read_with().measure(rows, missing)
 
 
-@torch.no_grad()
-def measure(rows: Sequence[TrainingRow], model_dir: str, config: RunConfig) -> dict[str, Tensor]:
-    """[M] log-probabilities and entropies of all rows' tokens, one forward pass for each row.
+def reader_of(model_dir: str, config: RunConfig, completions: Sequence[Completion]) -> PolicyReader:
+    """Reads with the model on the CPU.
 
     Raises:
-        ModelError: the model cannot be loaded, or does not know these tokens.
+        ModelError: the model cannot be loaded, or does not know these completions' tokens.
     """
     policy = load_policy(model_dir, dtype=torch.float32)
     vocab_size = policy.causal_lm.get_input_embeddings().num_embeddings
-    logprobs, entropies = [torch.empty(0)], [torch.empty(0)]
-    for row in rows:
-        largest = max([*row.prompt_token_ids, *row.token_ids])
+    for one in completions:
+        largest = max([*one.prompt_token_ids, *one.token_ids])
         if largest >= vocab_size:
             raise ModelError(
                 f"The model in {model_dir} has {vocab_size} tokens, and completion "
-                f"{row.completion_id} holds token {largest}: another model sampled it."
+                f"{one.completion_id} holds token {largest}: another model sampled it."
             )
-        if not row.token_ids:
-            continue
-        first = len(row.prompt_token_ids) - 1
-        of_tokens, entropies_of_tokens = policy(
-            torch.tensor([row.input_token_ids]),
-            torch.arange(first, first + len(row.token_ids)),
-            torch.tensor(row.token_ids),
-            config.sampling.temperature,
-            config.learner.logprob_chunk_tokens,
-        )
-        logprobs.append(of_tokens)
-        entropies.append(entropies_of_tokens)
-    return {
-        "policy_logprobs": torch.cat(logprobs).double(),
-        "entropies": torch.cat(entropies).double(),
-    }
+    return PolicyReader(
+        {"policy": policy},
+        settings=config.learner,
+        temperature=config.sampling.temperature,
+        merges_prefixes=False,
+        hidden_size=policy.hidden_size,
+    )
 
 
 # --- spans ---

@@ -51,6 +51,14 @@ class Nthr(LearnerPlugin):
     the predicted distribution on the tokens that the group uses, M the sum of g h' over the right
     answers. Tokens of wrong answers above a threshold keep only a part of their advantage. It takes
     two forward passes over the groups that have right and wrong answers.
+
+    Formula:
+        g = onehot(y) - π,  h: last hidden state;  M = Σ over right answers of g hᵀ;  s = gᵀ M h
+        τ = threshold_scale · min over right answers of their mean s
+        A_t ← η A_t for tokens of wrong answers with s_t > τ,  η = 2 |0.5 - pass rate|
+
+    Metrics:
+        nthr/spared_fraction: share of wrong answers' tokens that are spared.
     """
 
     Settings: ClassVar[type[StrictConfig]] = NthrSettings
@@ -91,7 +99,7 @@ class Nthr(LearnerPlugin):
         is_spared = could_be
         if self.needs_influences:
             thresholds = batch.spread(self.thresholds(batch))
-            is_spared = could_be & (batch.signals[INFLUENCES] > thresholds)
+            is_spared = could_be & (batch.reading(INFLUENCES) > thresholds)
         batch.metrics["nthr/spared_fraction"] = (float(is_spared.sum()), float(could_be.sum()))
         weights = batch.spread(self.spared_weights(batch))
         return torch.where(is_spared, advantages * weights, advantages)
@@ -104,7 +112,7 @@ class Nthr(LearnerPlugin):
             chosen = is_counted & torch.isin(batch.row_of_token, torch.tensor(places))
             if chosen.any():
                 found[places] = influence_threshold(
-                    batch.signals[INFLUENCES][chosen],
+                    batch.reading(INFLUENCES)[chosen],
                     batch.row_of_token[chosen],
                     scale=self.settings.threshold_scale,
                 )

@@ -252,6 +252,17 @@ def test_a_model_measures_what_the_file_lacks(entropy_args, policy: Path, capsys
     assert whole["by_id"]["q/1"]["advantage"] == pytest.approx(0.5 / relative, rel=1e-5)
 
 
+def test_a_part_that_reads_the_policy_is_given_the_model(folder, policy: Path, capsys):
+    args = [write(ATTEMPTS), "--recipe", "one.yaml", with_plugin("nthr")]
+    assert main(["explain", *args]) == 2
+    assert "--model" in capsys.readouterr().err
+    whole = explained(capsys, *args, "--model", str(policy))
+    # Half of the group is right, so tokens that are spared weigh nothing.
+    wrong = whole["by_id"]["q/2"]["tokens"]
+    assert {part["advantage"] for part in wrong} <= {0.0, -0.5}
+    assert "nthr/spared_fraction" in whole["metrics"]
+
+
 def test_tokens_that_the_model_does_not_have_are_refused(entropy_args, policy: Path, capsys):
     strange = dataclasses.replace(ATTEMPTS[1], token_ids=[3, 64])
     args = [*entropy_args, "--model", str(policy)]
