@@ -29,6 +29,7 @@ class StateChange:
     before: EngineState | None  # None: the engine was just asked for
     now: EngineState
     why: str
+    node: str = ""  # its address, while it has a place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ class EngineProcess:
         self.heartbeat: Call | None = None
         self.next_heartbeat = 0.0
         self.stopping: Call | None = None
+        self.node = ""
         self.num_actors = 0
         self.was_released = False
         self.last_words = ""  # why it was last lost
@@ -86,7 +88,7 @@ class EngineProcess:
         before = self.health.state
         self.health = after(self.health, event, time.monotonic(), self.timing.patience)
         if self.health.state is not before:
-            self.on_change(StateChange(self.name, before, self.health.state, why))
+            self.on_change(StateChange(self.name, before, self.health.state, why, self.node))
 
     # --- the life of one process ---
 
@@ -120,6 +122,7 @@ class EngineProcess:
         """Start the process and its loading; its place must have been granted."""
         suffix = f".restart{self.num_actors}" if self.num_actors else ""
         self.num_actors += 1
+        self.node = self.placement.node_of(self.seat)
         self.actor = self.start_actor(self.seat, self.name + suffix)
         self.loading = Call(self.actor, "start")
         return self.actor
@@ -165,6 +168,7 @@ class EngineProcess:
         """End what is left of a dead engine, give its place back and ask for one again."""
         self.end_actor()
         self.placement.give_back(self.seat)
+        self.node = ""
         patience = self.timing.patience
         again = self.health.may_restart(time.monotonic(), patience)
         used_up = f"its {patience.max_restarts} restarts (cluster.health) are used up"

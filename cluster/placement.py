@@ -10,7 +10,12 @@ import time
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.remote import RemoteActor
@@ -67,6 +72,13 @@ class Placement:
         """Has the cluster made room? Looks, and does not wait."""
         grant = self.grants.get(seat.name)  # none: taken by `reserve`, which waited
         return grant is None or bool(ray.wait([grant], timeout=0)[0])
+
+    def node_of(self, seat: Seat) -> str:
+        """The address of the node that a granted seat's first bundle is on; "" if unknown."""
+        table = placement_group_table(self.groups[seat.name])
+        node_id = table.get("bundles_to_node_id", {}).get(0)
+        nodes = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
+        return nodes.get(node_id, "")
 
     def give_back(self, seat: Seat) -> None:
         """End a seat's group and everything in it, so that its node may go."""

@@ -8,11 +8,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorPlacementGroupRemoved,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
 
 MEANWHILE_S = 1.0  # between two looks at what else there is to do
+PROCESS_LOST = (
+    ActorPlacementGroupRemoved,
+    ActorUnschedulableError,
+    NodeDiedError,
+    ObjectLostError,  # with the node that held it
+    OutOfMemoryError,  # Ray ends processes before the kernel does
+    RayActorError,
+    WorkerCrashedError,
+)
 FETCH_S = 300.0  # a result that is there still has to travel here
 
 
@@ -50,7 +69,7 @@ class RemoteActor:
         except TimeoutError:
             ray.cancel(reference)
             raise deadline_error(self, method, deadline_s, setting) from None
-        except (RayTaskError, RayActorError, ObjectLostError) as error:
+        except (RayTaskError, *PROCESS_LOST) as error:
             raise translated(error, self, method) from error
 
     def kill(self) -> None:
@@ -121,7 +140,7 @@ def result_of(actor: RemoteActor, reference: Any, doing: str) -> Any:
         return ray.get(reference, timeout=FETCH_S)
     except GetTimeoutError:
         raise deadline_error(actor, f"{doing}: its result", FETCH_S, "nothing") from None
-    except (RayTaskError, RayActorError, ObjectLostError) as error:
+    except (RayTaskError, *PROCESS_LOST) as error:
         raise translated(error, actor, doing) from error
 
 
@@ -136,7 +155,7 @@ def translated(error: Exception, actor: RemoteActor, doing: str) -> Exception:
     cause = getattr(error, "cause", None)
     if isinstance(cause, MgrpoError):
         return cause
-    if isinstance(error, RayActorError | ObjectLostError):  # lost: with the node that held it
+    if isinstance(error, PROCESS_LOST):
         return ActorDiedError(
             f"{actor.name} died while it was asked to {doing}: {error}. Its log is in the run's "
             "logs folder; when memory ran out, lower engines.cpu_kv_cache_gib, "

@@ -17,8 +17,8 @@ class EngineLog:
     """Appends every change of an engine's state, with the time, and tells people of some.
 
     A line: {"time": 1763715600.12, "engine": "layer1-engine-0", "from": "healthy",
-    "to": "dead", "why": "..."}; time in seconds since 1970, from null for an engine that was
-    just asked for.
+    "to": "dead", "why": "...", "node": "10.0.0.7"}; time in seconds since 1970, from null for an
+    engine that was just asked for, node "" where it has no place.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -39,6 +39,7 @@ class EngineLog:
             "from": change.before,
             "to": change.now,
             "why": change.why,
+            "node": change.node,
         }
         with self.path.open("a", encoding="utf-8", buffering=1) as file:
             file.write(json.dumps(row) + "\n")

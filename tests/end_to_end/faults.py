@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from cluster.weight_transfer import CheckingLoader, GlooReceiver, WeightInspector
@@ -22,6 +24,17 @@ class FaultyWorker(WeightInspector):
 
         receiver.receive = spoiled
 
+    def die_in_next_broadcast(self, num_tensors: int) -> None:
+        """End the process that holds the model once so many tensors have come."""
+        receiver: GlooReceiver = self.weight_transfer_engine
+        receive = receiver.receive
+
+        def dying(update_info: object) -> None:
+            receiver.model = DyingLoader(receiver.model, num_tensors)
+            receive(update_info)
+
+        receiver.receive = dying
+
     def spoil_loaded(self) -> str:
         """Change one loaded tensor; returns its name."""
         model = self.weight_transfer_engine.model
@@ -39,3 +52,16 @@ class SpoilingLoader:
 
     def load_weights(self, pairs: object) -> object:
         return self.loader.load_weights([(n, t + 1e-3 if n == self.name else t) for n, t in pairs])
+
+
+class DyingLoader:
+    """Loads some tensors, then is gone."""
+
+    def __init__(self, loader: CheckingLoader, num_tensors: int) -> None:
+        self.loader, self.num_left = loader, num_tensors
+
+    def load_weights(self, pairs: object) -> object:
+        self.num_left -= 1
+        if self.num_left < 0:
+            os._exit(1)
+        return self.loader.load_weights(pairs)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from typing import Any
 
 from cluster.address import own_address
@@ -19,8 +20,8 @@ from mgrpo.types import Sample
 class LightEngine:
     """Answers like `VllmEngine`; a completion's tokens say which seed and prompt made it."""
 
-    def __init__(self, name: str, pause_s: float) -> None:
-        self.name, self.pause_s = name, pause_s
+    def __init__(self, name: str, pause_s: float, loads: bool) -> None:
+        self.name, self.pause_s, self.loads = name, pause_s, loads
         self.version = "0"
         self.dies_at = ""
         self.hangs_at: set[str] = set()
@@ -38,6 +39,7 @@ class LightEngine:
         self.hangs_at = set(methods)
 
     async def start(self) -> str:
+        await asyncio.sleep(0 if self.loads else 3600)
         return self.name
 
     async def stop(self) -> None:
@@ -138,20 +140,28 @@ class LightLauncher:
 
     def __init__(self, placement: Placement, *, pause_s: float = 0.05) -> None:
         self.placement, self.pause_s = placement, pause_s
+        self.loads = True
+        self.suffix = f".{uuid.uuid4().hex[:8]}"  # the test before may still hold its names
 
     def start_engine(self, seat: Seat, name: str) -> RemoteActor:
         actor = self.placement.start(
             LightEngine,
             seat=seat,
             bundle=0,
-            name=name,
+            name=name + self.suffix,
             environment={},
-            kwargs={"name": seat.name, "pause_s": self.pause_s},
+            kwargs={"name": seat.name, "pause_s": self.pause_s, "loads": self.loads},
             max_concurrency=1000,
         )
         return RemoteActor(actor.handle, seat.name)
 
     def start_learner(self, seat: Seat) -> RemoteActor:
-        return self.placement.start(
-            LightLearner, seat=seat, bundle=0, name="learner-rank-0", environment={}, kwargs={}
+        actor = self.placement.start(
+            LightLearner,
+            seat=seat,
+            bundle=0,
+            name="learner-rank-0" + self.suffix,
+            environment={},
+            kwargs={},
         )
+        return RemoteActor(actor.handle, "learner-rank-0")

@@ -54,7 +54,7 @@ def one_node() -> Iterator[None]:
 class Parts:
     fleet: Fleet
     learner: RemoteActor
-    folder: Path
+    launcher: LightLauncher
     notes: list[str] = field(default_factory=list)
 
     def actor(self, name: str) -> RemoteActor:
@@ -131,7 +131,7 @@ def light_run(tmp_path: Path, *, pause_s: float = 0.05, **changes: Any) -> Itera
             probe_token_ids=[1, 2],
         )
         fleet.follow(broadcaster, 0)
-        yield Parts(fleet, learner, tmp_path, notes)
+        yield Parts(fleet, learner, launcher, notes)
     finally:
         placement.release()
 
@@ -208,7 +208,13 @@ def test_a_layer_s_last_engine_is_refitted_in_the_middle_of_the_step(
 
 @pytest.mark.parametrize(
     "method",
-    ["pause", "start_weight_update", "update_weights", "finish_weight_update", "probe_logprobs"],
+    [
+        pytest.param("pause", marks=pytest.mark.cluster),
+        pytest.param("start_weight_update", marks=pytest.mark.cluster),
+        "update_weights",
+        pytest.param("finish_weight_update", marks=pytest.mark.cluster),
+        pytest.param("probe_logprobs", marks=pytest.mark.cluster),
+    ],
 )
 def test_an_engine_that_dies_in_a_broadcast_is_left_out_and_comes_back(
     one_node: None, tmp_path: Path, method: str
@@ -232,6 +238,7 @@ def impatient(parts: Parts) -> None:
     parts.fleet.broadcaster.group = group
 
 
+@pytest.mark.cluster
 def test_an_engine_that_hangs_in_a_broadcast_is_ended(one_node: None, tmp_path: Path) -> None:
     with light_run(tmp_path) as parts:
         impatient(parts)
@@ -240,6 +247,7 @@ def test_an_engine_that_hangs_in_a_broadcast_is_ended(one_node: None, tmp_path: 
         assert parts.state("layer1-engine-1") is EngineState.RESTARTING
 
 
+@pytest.mark.cluster
 def test_broadcasts_that_fail_without_a_death_are_bounded(one_node: None, tmp_path: Path) -> None:
     with light_run(tmp_path) as parts:
         impatient(parts)
@@ -249,6 +257,7 @@ def test_broadcasts_that_fail_without_a_death_are_bounded(one_node: None, tmp_pa
         assert {engine.state for engine in parts.fleet.engines} == {EngineState.STALE}
 
 
+@pytest.mark.cluster
 def test_silence_makes_a_suspect_that_is_replaced_in_the_end(
     one_node: None, tmp_path: Path
 ) -> None:
@@ -261,6 +270,7 @@ def test_silence_makes_a_suspect_that_is_replaced_in_the_end(
         assert counts(parts)["engines/deaths"] == 1
 
 
+@pytest.mark.cluster
 def test_a_layer_whose_engines_are_given_up_ends_the_run_with_their_names(
     one_node: None, tmp_path: Path
 ) -> None:
@@ -270,15 +280,16 @@ def test_a_layer_whose_engines_are_given_up_ends_the_run_with_their_names(
             parts.sample(2, count=1)
 
 
+@pytest.mark.cluster
 def test_an_engine_that_does_not_come_back_in_time_is_named(one_node: None, tmp_path: Path) -> None:
     with light_run(tmp_path, deadlines={"engine_return_s": 0.5}) as parts:
-        engine = next(e for e in parts.fleet.engines if e.name == "layer2-engine-0")
-        engine.start_actor = lambda seat, name: parts.learner  # never loads a model
-        engine.actor.kill()
+        parts.launcher.loads = False
+        parts.actor("layer2-engine-0").kill()
         with pytest.raises(DeadlineError, match=r"layer2-engine-0 is .*engine_return_s"):
             parts.sample(2, count=1)
 
 
+@pytest.mark.cluster
 def test_a_learner_that_dies_ends_the_run(one_node: None, tmp_path: Path) -> None:
     with light_run(tmp_path) as parts:
         parts.learner.call("die_at_next_broadcast", **CALL)
