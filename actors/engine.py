@@ -9,8 +9,9 @@ transfer engine calls (see `cluster/weight_transfer.py`).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class EngineSettings:
     weight_backend: str  # "gloo" or "nccl"
     seed: int
     extra_args: dict[str, Any]
+    find_model: Callable[[], str] | None = None  # gives model_dir as it is on the engine's node
 
 
 class VllmEngine:
@@ -59,6 +61,9 @@ class VllmEngine:
 
         from cluster.weight_transfer import WORKER_EXTENSION, transfer_config
 
+        if self.settings.find_model is not None:
+            model_dir = self.settings.find_model()
+            self.settings = dataclasses.replace(self.settings, model_dir=model_dir)
         settings = self.settings
         arguments: dict[str, Any] = {
             "model": settings.model_dir,

@@ -12,6 +12,11 @@ def own_address() -> str:
     return str(ray.util.get_node_ip_address())
 
 
+def own_node() -> str:
+    """Ray's id of this node: the same for all processes on it, and for those alone."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def free_port() -> int:
     """A port of this node that nothing listens on right now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:

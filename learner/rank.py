@@ -7,6 +7,7 @@ be somewhere before the others can be told where to meet it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cluster.address import free_port, own_address
@@ -23,10 +24,17 @@ class LearnerRank(NodeFiles):
     """What the loop calls on every learner actor; each call goes to all ranks at once."""
 
     def __init__(
-        self, config: RunConfig, *, model_dir: str, rank: int, num_ranks: int, device: str
+        self,
+        config: RunConfig,
+        *,
+        model_dir: str,
+        rank: int,
+        num_ranks: int,
+        device: str,
+        find_model: Callable[[], str] | None = None,
     ) -> None:
         self.config = config
-        self.model_dir = model_dir
+        self.model_dir, self.find_model = model_dir, find_model
         self.rank, self.num_ranks = rank, num_ranks
         self.device = device
         self.transfer: Any = None
@@ -45,7 +53,7 @@ class LearnerRank(NodeFiles):
 
         self.learner: DeepSpeedLearner = DeepSpeedLearner(
             config=self.config,
-            model_dir=self.model_dir,
+            model_dir=self.find_model() if self.find_model else self.model_dir,
             rank=self.rank,
             num_ranks=self.num_ranks,
             master_address=master_address,

@@ -118,8 +118,9 @@ def run_explain(args: argparse.Namespace) -> int:
     if args.annotate:
         completions = annotate(completions, config, args.model)
 
+    from mgrpo.config import StorageConfig
     from mgrpo.explanation import explain_completions
-    from mgrpo.models.catalog import resolve_model
+    from mgrpo.models.node_model import driver_model
 
     explanation = explain_completions(
         completions,
@@ -127,7 +128,7 @@ def run_explain(args: argparse.Namespace) -> int:
         layers=layers,
         step=step,
         signals=recorded.signals,
-        model_dir=resolve_model(args.model) if args.model else None,
+        model_dir=driver_model(args.model, StorageConfig())() if args.model else None,
     )
     shown = chosen(explanation.completions, args.completion)
     explanation = dataclasses.replace(explanation, completions=shown)

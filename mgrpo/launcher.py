@@ -16,6 +16,7 @@ from cluster.weights import GroupSettings, WeightBroadcaster
 from learner.rank import LearnerRank
 from mgrpo.config import RunConfig
 from mgrpo.learner_files import load_states
+from mgrpo.models.node_model import NodeModel
 from mgrpo.types import Problem
 
 PROBE_TOKENS = 64  # length of the probe: enough to touch every weight, cheap to send
@@ -29,11 +30,11 @@ class Launcher:
         config: RunConfig,
         placement: Placement,
         device: str,
-        model_dir: str,
+        model: NodeModel,
         max_model_len: int,
     ) -> None:
         self.config, self.placement, self.device = config, placement, device
-        self.model_dir, self.max_model_len = model_dir, max_model_len
+        self.model, self.max_model_len = model, max_model_len
         backend = config.weights.backend
         self.backend = ("nccl" if device == "cuda" else "gloo") if backend == "auto" else backend
 
@@ -82,7 +83,8 @@ class Launcher:
         config = self.config.engines
         return EngineSettings(
             name=seat.name,
-            model_dir=self.model_dir,
+            model_dir=self.model.driver_dir,
+            find_model=self.model,
             dtype=self.config.model.dtype if config.dtype == "auto" else config.dtype,
             max_model_len=self.max_model_len,
             max_num_seqs=config.max_num_seqs,
@@ -109,7 +111,8 @@ class Launcher:
                 environment=self.learner_environment(num_ranks),
                 kwargs={
                     "config": self.config,
-                    "model_dir": self.model_dir,
+                    "model_dir": self.model.driver_dir,
+                    "find_model": self.model,
                     "rank": rank,
                     "num_ranks": num_ranks,
                     "device": self.device,

@@ -233,7 +233,7 @@ class Run:
     def save_checkpoint(self, deadline_s: float | None = None) -> Path | None:
         """Write the last whole step down; None where the learner has gone beyond it since."""
         if deadline_s is None:
-            self.mirror.wait()  # for the one before, before its files are deleted here
+            self.mirror.settle()  # for the one before, before its files are deleted here
         self.signals.hold(self.config.checkpoints.on_signal_s)
         self.is_saving = True
         deadlines = self.config.cluster.deadlines

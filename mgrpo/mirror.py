@@ -180,10 +180,10 @@ class Mirror:
         """Begin to send a finished checkpoint and what else is new, after the one before."""
         if self.storage is None:
             return
-        self.wait(within_s)
+        self.settle(within_s)
         self._begin(lambda: self._send_checkpoint(folder))
 
-    def wait(self, within_s: float | None = None) -> str:
+    def settle(self, within_s: float | None = None) -> str:
         """Wait for what is being sent; what went wrong with it, "" where nothing did.
 
         A failure is also told to the user, once. The next checkpoint is sent in any case.
@@ -214,9 +214,9 @@ class Mirror:
             return ""
         began = time.monotonic()
         deadline_s = within_s or self.storage.config.upload_s
-        self.wait(deadline_s)
+        self.settle(deadline_s)
         self._begin(self._send_rest)
-        return self.wait(max(0.1, deadline_s - (time.monotonic() - began)))
+        return self.settle(max(0.1, deadline_s - (time.monotonic() - began)))
 
     def _begin(self, work: Callable[[], None]) -> None:
         assert self.thread is None, "one upload at a time"

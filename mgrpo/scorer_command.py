@@ -140,11 +140,12 @@ def run_scorer_train(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from learner.scorer_files import refuse_existing
-    from mgrpo.models.catalog import resolve_model
+    from mgrpo.config import StorageConfig
+    from mgrpo.models.node_model import driver_model
 
     output = Path(args.output).expanduser()
     refuse_existing(output)  # before the minutes that training takes
-    model_dir = resolve_model(args.model)
+    model_dir = driver_model(args.model, StorageConfig())()
     completions = read_completions(args.rollouts)
 
     import torch

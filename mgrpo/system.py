@@ -27,7 +27,7 @@ from mgrpo.errors import MgrpoError, ModelError
 from mgrpo.fleet import Fleet
 from mgrpo.launcher import Launcher
 from mgrpo.lengths import measure_prompts
-from mgrpo.models.catalog import resolve_model
+from mgrpo.models.node_model import driver_model
 from mgrpo.plugin import load_plugins
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
@@ -86,8 +86,8 @@ def start_system(
         learner_state: a checkpoint's, that the learner continues from.
         engine_log: where to write down what became of each engine.
     """
-    model_dir = resolve_model(config.model.path)
-    builder = PromptBuilder(load_tokenizer(model_dir))
+    model = driver_model(config.model.path, config.output.storage)
+    builder = PromptBuilder(load_tokenizer(model.driver_dir))
     problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
     heldout = load_heldout(config, builder)
     plugins = load_plugins(config, RolloutPlugin)
@@ -117,7 +117,7 @@ def start_system(
         note(
             f"starting {len(seats) - with_learner} vLLM engines" + with_learner * " and the learner"
         )
-        launcher = Launcher(config, placement, device, model_dir, max_model_len)
+        launcher = Launcher(config, placement, device, model, max_model_len)
         log = EngineLog(engine_log)
         fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
         stack.callback(stop_all, fleet, config)

@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.templates import PromptBuilder, Tokenizer
 from mgrpo.check.report import CheckLine
-from mgrpo.config import RunConfig
+from mgrpo.config import RunConfig, StorageConfig
 from mgrpo.errors import HubUnreachable, MgrpoError, ModelError
 from mgrpo.hub import is_hub_reachable, use_cache_only
 from mgrpo.lengths import measure_prompts
@@ -32,7 +32,7 @@ class FoundModel:
     tokenizer: Tokenizer
 
 
-def find_model(path: str) -> FoundModel:
+def find_model(path: str, storage: StorageConfig | None = None) -> FoundModel:
     """Resolve a recipe's model.path, read its config.json and load its tokenizer.
 
     Raises:
@@ -42,6 +42,10 @@ def find_model(path: str) -> FoundModel:
     from mgrpo.models.catalog import resolve_model
 
     source = resolve_model(path)
+    if "://" in source:
+        from mgrpo.models.node_model import driver_model
+
+        source = driver_model(path, storage or StorageConfig()).driver_dir
     is_local = Path(source).is_dir()
     if not is_local and not is_hub_reachable():
         use_cache_only()  # else each file is asked for during 20 s and more
@@ -63,7 +67,8 @@ def find_model(path: str) -> FoundModel:
             f"The tokenizer of {source!r} has no chat template, and prompts are chats. Use a model "
             "that has one, or save a chat_template.jinja beside its tokenizer."
         )
-    parameters = count_parameters(Path(source)) if is_local else None
+    has_weights = is_local and "://" not in path  # of an URL only the small files are here
+    parameters = count_parameters(Path(source)) if has_weights else None
     return FoundModel(
         source=source, settings=settings, num_parameters=parameters, tokenizer=tokenizer
     )
@@ -211,7 +216,7 @@ def look_at_model(
 ) -> tuple[list[CheckLine], int | None]:
     """All lines about the model; and its number of parameters, where that is known."""
     try:
-        model = find_model(config.model.path)
+        model = find_model(config.model.path, config.output.storage)
     except HubUnreachable as error:
         unseen = CheckLine("warn", "context, tokens", "not checked: the model was not seen")
         return [CheckLine("warn", "model", f"not checked: {error}"), unseen], None

@@ -26,7 +26,8 @@ class ModelConfig(StrictConfig):
     """The policy that is trained."""
 
     path: str
-    """A prepared model ("default", "smollm2"), a local folder, or a hub name."""
+    """A prepared model ("default", "smollm2"), a local folder, a hub name, or an URL of shared
+    storage. Each node fetches what is not on it, once."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the weights as broadcast and saved."""
 
@@ -42,6 +43,9 @@ class CheckpointConfig(StrictConfig):
     """Most seconds that a signal is held back for, so that a step whose update has begun becomes
     whole, and most seconds that the checkpoint then takes to write. A cluster that kills what
     does not stop should wait longer than both."""
+    shared_folder: bool | None = None
+    """Whether the nodes of all learner ranks see the run's folder. Null: each is asked, and what
+    a rank writes that does not see it travels to the driver. false: all of it does."""
 
 
 class RunConfig(StrictConfig):

@@ -37,17 +37,20 @@ def resolve_model(path: str) -> str:
     """A recipe's `model.path` as something that transformers and vLLM can load.
 
     Args:
-        path: a catalog name ("default", "smollm2"), a local folder, or a hub name
-            ("organisation/model").
+        path: a catalog name ("default", "smollm2"), a local folder, a hub name
+            ("organisation/model"), or an URL of shared storage.
 
     Returns:
-        The local folder's path, or the hub name as it is.
+        The local folder's path, or the hub name or the URL as it is: a node_model makes a folder
+        of these.
 
     Raises:
         ModelError: at once, where nothing could be loaded from `path`.
     """
     if path in DESCRIPTIONS:
         return resolve_prepared(path)
+    if "://" in path:
+        return path
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

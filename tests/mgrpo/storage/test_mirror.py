@@ -44,7 +44,7 @@ def test_a_run_goes_on_elsewhere_from_its_newest_checkpoint(base_url, tmp_path):
     mirror.begin()
     for num_steps in (10, 20, 30):
         mirror.checkpoint(make_checkpoint(here, num_steps))
-        assert mirror.wait() == ""
+        assert mirror.settle() == ""
     assert stored_checkpoints(mirror.storage.find()) == ["step-000020", "step-000030"]
     assert not any("step-000010" in name for name in mirror.storage.find())
 
@@ -61,7 +61,7 @@ def test_an_upload_that_was_cut_off_does_not_count(base_url, tmp_path):
     make_run(here)
     mirror = Mirror(Storage(base_url, QUICK), here)
     mirror.checkpoint(make_checkpoint(here, 10))
-    assert mirror.wait() == ""
+    assert mirror.settle() == ""
     second = make_checkpoint(here, 20)
     mirror.storage.put(second / "learner" / "rank0.pt", "checkpoints/step-000020/learner/rank0.pt")
     Mirror(Storage(base_url, QUICK), there).fetch()
@@ -74,7 +74,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_whole_one(base_url, tm
     mirror = Mirror(Storage(base_url, QUICK), here)
     for num_steps in (10, 20):
         mirror.checkpoint(make_checkpoint(here, num_steps))
-    assert mirror.wait() == ""
+    assert mirror.settle() == ""
     (tmp_path / "damage").write_bytes(b"x" * 1000)
     mirror.storage.put(tmp_path / "damage", "checkpoints/step-000020/learner/rank1.pt")
     Mirror(Storage(base_url, QUICK), there).fetch()
@@ -89,13 +89,13 @@ def test_a_folder_that_is_as_new_is_left_alone_and_an_older_one_replaced(base_ur
     make_run(here)
     mirror = Mirror(Storage(base_url, QUICK), here)
     mirror.checkpoint(make_checkpoint(here, 10))
-    assert mirror.wait() == ""
+    assert mirror.settle() == ""
     (here / "metrics.jsonl").write_text("newer\n")
     mirror.fetch()
     assert (here / "metrics.jsonl").read_text() == "newer\n"
     Mirror(Storage(base_url, QUICK), there).fetch()
     mirror.checkpoint(make_checkpoint(here, 20))
-    assert mirror.wait() == ""
+    assert mirror.settle() == ""
     Mirror(Storage(base_url, QUICK), there).fetch()
     assert newest_whole(there)[0].name == "step-000020"
     assert (there / "metrics.jsonl").read_text() == "newer\n"
@@ -143,7 +143,7 @@ def test_a_failed_upload_warns_and_the_next_one_sends_everything(tmp_path, monke
 
     monkeypatch.setattr(mirror.storage.files, "put_file", down)
     mirror.checkpoint(make_checkpoint(tmp_path, 10))
-    assert "memory://comes-and-goes/checkpoints/step-000010" in mirror.wait()
+    assert "memory://comes-and-goes/checkpoints/step-000010" in mirror.settle()
     assert "peer went away" in warnings[0] and str(tmp_path) in warnings[0]
     monkeypatch.setattr(mirror.storage.files, "put_file", put_file)
     assert mirror.finish() == "" and len(warnings) == 1
@@ -181,7 +181,7 @@ url, run_dir = sys.argv[1], Path(sys.argv[2])
 make_run(run_dir)
 mirror = Mirror(Storage(url, QUICK), run_dir)
 mirror.checkpoint(make_checkpoint(run_dir, 10))
-assert mirror.wait() == ""
+assert mirror.settle() == ""
 put_file = mirror.storage.files.put_file
 def slow(source, target, **options):
     put_file(source, target, **options)
@@ -189,7 +189,7 @@ def slow(source, target, **options):
     time.sleep(30)
 mirror.storage.files.put_file = slow
 mirror.checkpoint(make_checkpoint(run_dir, 20))
-mirror.wait()
+mirror.settle()
 """
 
 
@@ -213,7 +213,7 @@ def test_a_plain_folder_has_no_mirror(tree, tmp_path):
     for call in (mirror.fetch, mirror.refuse_existing, mirror.begin, mirror.remove):
         call()
     mirror.checkpoint(tmp_path)
-    assert mirror.finish() == "" and mirror.wait() == ""
+    assert mirror.finish() == "" and mirror.settle() == ""
 
 
 def test_a_run_at_an_url_works_in_a_folder_named_after_it(tree, tmp_path):

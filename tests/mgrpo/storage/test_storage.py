@@ -136,7 +136,7 @@ def test_the_forms_of_clouds_go_to_their_packages(url, implementation, monkeypat
 
 
 def test_urls_are_told_from_paths_and_have_folders_of_their_own():
-    assert [is_url(one) for one in ("s3://b/r", "memory://x", "runs", "/data/runs")] == [
+    assert [is_url(one) for one in ("s3://b/r", "memory://x", "runs", "~/runs")] == [
         True,
         True,
         False,

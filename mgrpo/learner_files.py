@@ -1,0 +1,211 @@
+"""What learner ranks read and write, wherever their nodes are.
+
+A rank that sees the run's folder (the same machine, or a shared file system) works in it, and
+nothing is copied. The others work in their node's temporary folder, and the files travel between
+it and the run's folder by way of the driver, in parts, so that neither memory nor Ray's object
+store ever holds a whole one. A checkpoint is therefore always whole in one place.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.remote import RemoteActor, wait_for
+
+PART_BYTES = 32 << 20
+SHARD_OF_RANK = re.compile(r"zero_pp_rank_(\d+)_")  # DeepSpeed's names for one rank's files
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where one rank reads and writes."""
+
+    rank: RemoteActor
+    node: str
+    folder: str | None  # of its node; None where it sees the driver's
+
+
+class LearnerFiles:
+    """The ranks' view of one folder of the driver, for one reading or writing of it."""
+
+    def __init__(
+        self,
+        ranks: Sequence[RemoteActor],
+        directory: Path,
+        *,
+        deadline_s: float,
+        setting: str,
+        is_shared: bool | None = None,
+    ) -> None:
+        """Find out who sees the folder.
+
+        Args:
+            directory: what is read or written; its parent must be there.
+            deadline_s: for everything together; `setting` names it in messages.
+            is_shared: what is known of it already; None asks each rank.
+        """
+        self.directory = directory.resolve()
+        self.end, self.deadline_s, self.setting = time.monotonic() + deadline_s, deadline_s, setting
+        self.token = secrets.token_hex(8)
+        seen = [is_shared] * len(ranks) if is_shared is not None else self._ask(ranks)
+        nodes = self.call(ranks, "node") if not all(seen) else [""] * len(ranks)
+        folders: dict[str, str] = {}
+        for rank, node, is_seen in zip(ranks, nodes, seen, strict=True):
+            if not is_seen and node not in folders:
+                name = f"{self.token}-{node[-8:]}"
+                (folders[node],) = self.call([rank], "make_folder", name)
+        self.homes = [
+            Home(rank, node, None if is_seen else folders[node])
+            for rank, node, is_seen in zip(ranks, nodes, seen, strict=True)
+        ]
+
+    def call(self, ranks: Sequence[RemoteActor], method: str, *args: Any) -> list[Any]:
+        """The same call to several ranks, within what is left of the deadline."""
+        return wait_for(
+            [(rank, rank.submit(method, *args)) for rank in ranks],
+            doing=f"move its files ({method})",
+            deadline_s=max(0.1, self.end - time.monotonic()),
+            setting=self.setting,
+        )
+
+    def run(self, method: str, *args: Any, doing: str) -> list[Any]:
+        """Call every rank's method with its own directory first."""
+        calls = [
+            (home.rank, home.rank.submit(method, self.path_for(home), *args)) for home in self.homes
+        ]
+        return wait_for(
+            calls,
+            doing=doing,
+            deadline_s=max(0.1, self.end - time.monotonic()),
+            setting=self.setting,
+        )
+
+    def path_for(self, home: Home) -> str:
+        """The directory under the name that it has on the rank's node."""
+        if home.folder is None:
+            return str(self.directory)
+        return f"{home.folder}/{self.directory.name}"
+
+    @property
+    def away(self) -> dict[str, list[Home]]:
+        """Node -> its ranks, for the nodes that do not see the driver's folder."""
+        nodes: dict[str, list[Home]] = {}
+        for home in self.homes:
+            if home.folder is not None:
+                nodes.setdefault(home.node, []).append(home)
+        return nodes
+
+    def collect(self) -> None:
+        """Bring what the ranks wrote on their nodes into the driver's folder."""
+        for homes in self.away.values():
+            self.pull_all(homes[0], self.directory)
+
+    def pull_all(self, home: Home, target: Path) -> None:
+        """Copy the directory of a rank's node into a folder of the driver."""
+        (names,) = self.call([home.rank], "list_files", self.path_for(home))
+        for name, size in names.items():
+            source, file = f"{self.path_for(home)}/{name}", target / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as opened:
+                for start in range(0, size, PART_BYTES):
+                    (part,) = self.call([home.rank], "read_part", source, start, PART_BYTES)
+                    opened.write(part)
+
+    def distribute(self) -> None:
+        """Send each node what its ranks will read: what is everybody's, and their own shards."""
+        ranks = [home.rank for home in self.homes]
+        for homes in self.away.values():
+            numbers = {ranks.index(home.rank) for home in homes}
+            for file in sorted(self.directory.rglob("*")):
+                shard = SHARD_OF_RANK.search(file.name)
+                if file.is_file() and (shard is None or int(shard.group(1)) in numbers):
+                    self._push(homes[0], file)
+
+    def close(self) -> None:
+        """Delete the folders on the nodes."""
+        for homes in self.away.values():
+            self.call([homes[0].rank], "remove_folder", homes[0].folder)
+
+    def _ask(self, ranks: Sequence[RemoteActor]) -> list[bool]:
+        marker = self.directory.parent / f".{self.token}.unfinished"
+        marker.write_text(self.token, encoding="utf-8")
+        try:
+            return self.call(ranks, "sees", str(marker), self.token)
+        finally:
+            marker.unlink()
+
+    def _push(self, home: Home, file: Path) -> None:
+        target = f"{self.path_for(home)}/{file.relative_to(self.directory).as_posix()}"
+        with file.open("rb") as opened:
+            self.call([home.rank], "append_part", target, b"")  # an empty file is one, too
+            while part := opened.read(PART_BYTES):
+                self.call([home.rank], "append_part", target, part)
+
+
+def save_states(
+    ranks: Sequence[RemoteActor],
+    directory: Path,
+    policy_version: int,
+    *,
+    deadline_s: float,
+    setting: str,
+    is_shared: bool | None = None,
+) -> bool:
+    """Every rank's state in one folder; False, with nothing worth keeping in it, where an update
+    has been made since `policy_version`."""
+    files = LearnerFiles(
+        ranks, directory, deadline_s=deadline_s, setting=setting, is_shared=is_shared
+    )
+    are_saved = all(files.run("save_state", policy_version, doing="write its state"))
+    if are_saved:
+        files.collect()
+    files.close()
+    return are_saved
+
+
+def load_states(
+    ranks: Sequence[RemoteActor],
+    directory: Path,
+    *,
+    deadline_s: float,
+    setting: str,
+    is_shared: bool | None = None,
+) -> int:
+    """Let the ranks continue from `save_states`; returns their policy version."""
+    files = LearnerFiles(
+        ranks, directory, deadline_s=deadline_s, setting=setting, is_shared=is_shared
+    )
+    files.distribute()
+    versions = files.run("load_state", doing="load the checkpoint")
+    files.close()
+    return int(versions[0])
+
+
+def save_policy(
+    ranks: Sequence[RemoteActor],
+    directory: Path,
+    *,
+    deadline_s: float,
+    setting: str,
+    is_shared: bool | None = None,
+) -> None:
+    """The policy in Hugging Face form, whole or not at all. All ranks gather, rank 0 writes."""
+    files = LearnerFiles(
+        ranks, directory, deadline_s=deadline_s, setting=setting, is_shared=is_shared
+    )
+    files.run("save_policy", doing="save the policy")
+    home = files.homes[0]
+    if home.folder is not None:
+        partial = files.directory.with_name(f".{directory.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        files.pull_all(home, partial)
+        shutil.rmtree(files.directory, ignore_errors=True)
+        partial.rename(files.directory)
+    files.close()

@@ -1,0 +1,161 @@
+"""A model in a folder of the node that needs it: fetched there once, shared by all processes.
+
+The driver names the model; engines and learner ranks, wherever they run, call `NodeModel` in
+their own process and get a folder that exists there. The first process of a node to ask fetches
+what is missing, the others wait at a file lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mgrpo.config import StorageConfig
+from mgrpo.errors import HubUnreachable, ModelError, StorageError
+from mgrpo.hub import is_hub_reachable
+from mgrpo.models.catalog import DESCRIPTIONS, cache_dir, looks_local, prepare, resolve_model
+from mgrpo.storage import Storage, is_url, local_folder_of
+
+WEIGHTS = ".safetensors"
+SMALL_SUFFIXES = (".json", ".txt", ".model", ".jinja")
+"""Configuration and tokenizer: all that the driver needs, which may be a machine without room."""
+
+
+@dataclass(frozen=True)
+class NodeModel:
+    """The recipe's model; calling it gives the folder of the node that it is called on."""
+
+    path: str  # model.path
+    driver_dir: str  # where the driver has it: the same on nodes that share the folder
+    storage: StorageConfig
+
+    def __call__(self) -> str:
+        """The folder with configuration, tokenizer and weights.
+
+        Raises:
+            ModelError: the model is not here and cannot be fetched.
+            StorageError: its URL cannot be read.
+            HubUnreachable: it is on the hub, which does not answer, and not in this node's cache.
+        """
+        if is_url(self.path):
+            return stored_model(self.path, self.storage, with_weights=True)
+        if self.path in DESCRIPTIONS:
+            return prepared_model(self.path, self.storage.upload_s)
+        if Path(self.driver_dir).is_dir() and is_local(self.path):
+            return self.driver_dir
+        if is_local(self.path):
+            raise ModelError(
+                f"The model's folder {self.path} is on the driver's machine and not on node "
+                f"{os.uname().nodename}. Put it where all nodes see it, or set model.path to an "
+                "URL of shared storage or to a hub name: each node then fetches it for itself."
+            )
+        return hub_model(
+            self.path,
+            revision=Path(self.driver_dir).name,
+            with_weights=True,
+            deadline_s=self.storage.upload_s,
+        )
+
+
+def driver_model(path: str, storage: StorageConfig) -> NodeModel:
+    """Find the recipe's model from the driver, with the small files that the driver needs.
+
+    Raises:
+        As NodeModel, and ModelError at once where nothing could be loaded from `path`.
+    """
+    if is_url(path):
+        return NodeModel(path, stored_model(path, storage, with_weights=False), storage)
+    source = resolve_model(path)
+    if is_local(path) or path in DESCRIPTIONS:
+        return NodeModel(path, source, storage)
+    # The folder is named after the commit, which all nodes then fetch, whatever is pushed later.
+    folder = hub_model(path, revision=None, with_weights=False, deadline_s=storage.upload_s)
+    return NodeModel(path, folder, storage)
+
+
+def is_local(path: str) -> bool:
+    """True for a folder's path; prepared models and hub names are none."""
+    return path not in DESCRIPTIONS and (looks_local(path) or Path(path).expanduser().is_dir())
+
+
+def stored_model(url: str, config: StorageConfig, *, with_weights: bool) -> str:
+    """A folder of this node with the model from shared storage."""
+    storage = Storage(url, config)
+    names = storage.find()
+    if "config.json" not in names:
+        raise ModelError(
+            f"{url} holds no config.json, so it is not a model in Hugging Face form. Name the "
+            "folder that `save_pretrained` wrote, or a run's policy/ folder."
+        )
+    # What is there names the folder, so that a model that was replaced is fetched anew.
+    content = json.dumps([storage.url, names]).encode()
+    name = f"{local_folder_of(url)[-60:]}-{hashlib.sha256(content).hexdigest()[:12]}"
+    folder = cache_dir() / "storage" / name
+    suffixes = (*SMALL_SUFFIXES, WEIGHTS) if with_weights else SMALL_SUFFIXES
+    with node_lock(folder, config.upload_s):
+        for file in names:
+            is_wanted = "/" not in file and file.endswith(suffixes)
+            if is_wanted and not (folder / file).is_file():
+                storage.get(file, folder / file)
+    return str(folder)
+
+
+def hub_model(name: str, *, revision: str | None, with_weights: bool, deadline_s: float) -> str:
+    """A folder of this node with the model from the Hugging Face hub, in the hub's own cache.
+
+    Args:
+        revision: the commit; None takes the newest, or without a network the one that is here.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    suffixes = (*SMALL_SUFFIXES, WEIGHTS) if with_weights else SMALL_SUFFIXES
+    try:
+        with node_lock(cache_dir() / "hub" / name.replace("/", "--"), deadline_s):
+            return str(
+                snapshot_download(
+                    name,
+                    revision=revision,
+                    allow_patterns=[f"*{suffix}" for suffix in suffixes],
+                    local_files_only=not is_hub_reachable(),
+                )
+            )
+    except LocalEntryNotFoundError as error:
+        raise HubUnreachable(f"The model {name}", "model.path") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"The model {name} (model.path) cannot be fetched from the hub: {reason}. Check the "
+            "name, and HF_TOKEN for a model that asks for one."
+        ) from error
+
+
+def prepared_model(name: str, deadline_s: float) -> str:
+    """A prepared model's folder, made on this node first where it is not there yet."""
+    with node_lock(cache_dir() / name, deadline_s):
+        try:
+            return resolve_model(name)
+        except ModelError:
+            return str(prepare(name, report=lambda line: None))
+
+
+@contextlib.contextmanager
+def node_lock(folder: Path, deadline_s: float) -> Iterator[None]:
+    """One process of this node at a time; the lock of one that dies is free again."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=deadline_s)
+    try:
+        with lock:
+            yield
+    except Timeout as error:
+        raise StorageError(
+            f"Another process of this node has been fetching the model into {folder} for "
+            f"{deadline_s:g} s. If that is merely slow, raise output.storage.upload_s."
+        ) from error

@@ -1,0 +1,122 @@
+"""Two learner ranks on two nodes that share no folder: checkpoint, resume, policy."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from safetensors import safe_open
+
+from cluster.remote import RemoteActor, wait_for
+from cluster.runtime import QUIET_ENVIRONMENT, init_ray
+from learner.rank import LearnerRank
+from mgrpo import learner_files
+from mgrpo.learner_files import LearnerFiles, load_states, save_policy, save_states
+from tests.learner.builders import random_completions, run_config
+from tests.random_policy import save_random_policy
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280)]
+IN_TIME = {"deadline_s": 120.0, "setting": "a test"}
+TOKENS = [5, 9, 12, 33, 7, 60]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RemoteActor]]:
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="mgrpo-n-")  # short: Unix sockets allow 107 bytes
+    environment = pytest.MonkeyPatch()
+    environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    environment.setenv("RAY_TMPDIR", folder)  # where Ray notes the latest cluster of this machine
+    (Path(folder) / "ray").mkdir()
+    common = {"temp_dir": folder, "num_cpus": 2, "object_store_memory": 100 << 20}
+    head = {**common, "node_ip_address": "127.0.0.5", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={**head, "resources": {"node0": 1}})
+    cluster.add_node(node_ip_address="127.0.0.6", resources={"node1": 1}, **common)
+    variables = {**QUIET_ENVIRONMENT, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    init_ray(
+        address=cluster.address,
+        runtime_env={"env_vars": variables},
+        log_to_driver=False,
+        _node_ip_address="127.0.0.5",
+    )
+    model = save_random_policy(tmp_path_factory.mktemp("policy"))
+    settings: dict[str, Any] = {"config": run_config(), "num_ranks": 2, "device": "cpu"}
+    made = [
+        RemoteActor(
+            ray.remote(LearnerRank)
+            .options(resources={f"node{rank}": 1}, name=f"learner-rank-{rank}")
+            .remote(model_dir=str(model), rank=rank, **settings),
+            f"learner-rank-{rank}",
+        )
+        for rank in range(2)
+    ]
+    try:
+        address, port = made[0].call("meeting_point", **IN_TIME)
+        everybody(made, "start", address, port)
+        yield made
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        environment.undo()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def everybody(ranks: list[RemoteActor], method: str, *args: Any) -> list[Any]:
+    calls = [(rank, rank.submit(method, *args)) for rank in ranks]
+    return wait_for(calls, doing=method, **IN_TIME)
+
+
+def test_each_rank_writes_on_its_own_node_and_the_driver_has_all_of_it(ranks, tmp_path):
+    files = LearnerFiles(ranks, tmp_path / "learner", is_shared=False, **IN_TIME)
+    assert files.run("save_state", 0, doing="write its state") == [True, True]
+    first, second = files.homes
+    assert first.node != second.node and first.folder != second.folder
+    own = [
+        sorted(Path(name).name for name in rank.call("list_files", files.path_for(home), **IN_TIME))
+        for rank, home in zip(ranks, files.homes, strict=True)
+    ]
+    assert len(own[0]) == 2 and all("rank_1_" not in name for name in own[0]), own
+    assert len(own[1]) == 1 and "rank_1_" in own[1][0], own
+    files.collect()
+    files.close()
+    collected = [file.name for file in (tmp_path / "learner").rglob("*.pt")]
+    assert len(collected) == 3 and len([one for one in collected if "optim" in one]) == 2, collected
+    assert not any(Path(str(home.folder)).exists() for home in files.homes)
+
+
+def test_ranks_go_on_from_a_checkpoint_that_none_of_their_nodes_has(ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(learner_files, "PART_BYTES", 10_000)  # many parts
+    directory = tmp_path / "learner"
+    before = everybody(ranks, "probe_logprobs", TOKENS)[0]
+    assert save_states(ranks, directory, 0, is_shared=False, **IN_TIME)
+    everybody(ranks, "update", random_completions(seed=1), [], 0, [])
+    assert everybody(ranks, "probe_logprobs", TOKENS)[0] != before
+    assert not save_states(ranks, tmp_path / "late", 0, is_shared=False, **IN_TIME)
+    assert load_states(ranks, directory, is_shared=False, **IN_TIME) == 0
+    assert everybody(ranks, "probe_logprobs", TOKENS)[0] == before
+
+
+def test_where_all_see_the_folder_nothing_is_copied(ranks, tmp_path):
+    directory = tmp_path / "learner"
+    files = LearnerFiles(ranks, directory, **IN_TIME)
+    assert [home.folder for home in files.homes] == [None, None]
+    assert save_states(ranks, directory, 0, **IN_TIME)
+    assert len(list(directory.rglob("*.pt"))) == 3
+    assert load_states(ranks, directory, **IN_TIME) == 0
+    assert list(tmp_path.iterdir()) == [directory]  # the marker is gone
+
+
+def test_the_policy_comes_from_rank_0s_node_whole(ranks, tmp_path):
+    for _ in range(2):  # the second replaces the first
+        save_policy(ranks, tmp_path / "policy", is_shared=False, **IN_TIME)
+    names = {file.name for file in (tmp_path / "policy").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    with safe_open(tmp_path / "policy" / "model.safetensors", "pt") as weights:
+        assert weights.get_tensor("model.embed_tokens.weight").shape == (259, 64)
+    assert [file.name for file in tmp_path.iterdir()] == ["policy"]
