@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.seats import Seat, has_labels, packing_order, resource_text, widest
+from cluster.seats import (
+    Seat,
+    has_labels,
+    labels_text,
+    packing_order,
+    resource_text,
+    widest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +111,8 @@ def reasons(seat: Seat, nodes: Sequence[Node]) -> str:
     """Why a seat that was left out finds no place: its labels, one bundle, or the sum."""
     allowed = [node for node in nodes if has_labels(seat.labels, node.labels)]
     if not allowed:
-        wanted = ", ".join(f"{key}={value}" for key, value in seat.labels.items())
-        return f"no node has the labels {wanted}" if wanted else "there is no node"
+        labels = labels_text(seat.labels, "no node has the labels ")
+        return labels or "there is no node"
     bundle = seat.bundles[0]
     for key, amount in bundle.items():
         most = max(node.resources.get(key, 0) for node in allowed)
@@ -115,5 +122,5 @@ def reasons(seat: Seat, nodes: Sequence[Node]) -> str:
         return f"no node has {resource_text(bundle)} together"
     resource = "GPU" if "GPU" in bundle else "CPU"
     here = sum(node.resources.get(resource, 0) for node in allowed)
-    wanted = widest(seat)
-    return f"it wants {wanted:g} {resource}, and the others leave too few of the {here:g} there are"
+    wants = f"it wants {widest(seat):g} {resource}"
+    return f"{wants}, and the others leave too few of the {here:g} there are"
