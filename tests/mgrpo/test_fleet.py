@@ -106,15 +106,19 @@ def light_config(**changes: Any) -> RunConfig:
         "health": {**health, **changes.pop("health", {})},
         "elastic": elastic,
         "deadlines": {**tree["cluster"]["deadlines"], **changes.pop("deadlines", {})},
+        "engine_nodes": changes.pop("engine_nodes", {}),
     }
     return RunConfig.model_validate(tree)
 
 
 @contextmanager
-def light_run(tmp_path: Path, *, pause_s: float = 0.05, **changes: Any) -> Iterator[Parts]:
+def light_run(
+    tmp_path: Path, *, pause_s: float = 0.05, can_grow: bool = False, **changes: Any
+) -> Iterator[Parts]:
     config = light_config(**changes)
     seats = plan_seats(config, "cpu")
-    placement = Placement.reserve(seats, deadline_s=20, can_grow=False)
+    deadline_s = config.cluster.deadlines.placement_s
+    placement = Placement.reserve(seats, deadline_s=deadline_s, can_grow=can_grow)
     launcher = LightLauncher(placement, pause_s=pause_s)
     notes: list[str] = []
     log = EngineLog(tmp_path / "engines.jsonl")
