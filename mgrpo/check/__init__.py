@@ -10,6 +10,7 @@ from mgrpo.check.arithmetic import batch_lines, resource_lines
 from mgrpo.check.data import disjoint_lines, size_lines, source_lines
 from mgrpo.check.plugins import plugin_lines
 from mgrpo.check.report import CheckLine, CheckReport
+from mgrpo.check.storage import storage_lines
 from mgrpo.check.trackers import tracker_lines
 from mgrpo.config import DataSource, RunConfig
 from mgrpo.config.relations import warnings_of
@@ -35,6 +36,7 @@ def check_recipe(config: RunConfig, *, on_cluster: bool = False) -> CheckReport:
     report.add(batch_lines(config))
     report.add(plugin_lines(config))
     report.add(tracker_lines(config))
+    report.add(storage_lines(config))
 
     train = look_at_source(report, "data.train", config.data.train, config)
     heldout = None

@@ -1,0 +1,29 @@
+"""Can the storage of the recipe's runs be read from here?"""
+
+from __future__ import annotations
+
+from mgrpo.check.report import CheckLine
+from mgrpo.config import RunConfig
+from mgrpo.errors import StorageError
+from mgrpo.storage import Storage, is_url, scheme_of
+
+DEADLINE_S = 10.0  # a check answers in seconds
+
+
+def storage_lines(config: RunConfig) -> list[CheckLine]:
+    """One line where runs_dir is an URL; the run itself finds out at once whether it can write."""
+    output = config.output
+    if not is_url(output.runs_dir):
+        return []
+    quick = output.storage.model_copy(
+        update={"attempts": 1, "deadline_s": min(output.storage.deadline_s, DEADLINE_S)}
+    )
+    try:
+        names = Storage(f"{output.runs_dir.rstrip('/')}/{config.name}", quick).find()
+    except StorageError as error:
+        return [CheckLine("fail", "output.runs_dir", str(error))]
+    if scheme_of(output.runs_dir) == "memory":
+        text = f"{output.runs_dir} is this process's memory: it is gone when the run ends"
+        return [CheckLine("warn", "output.runs_dir", text)]
+    found = f"{len(names)} files of run {config.name} there" if names else "nothing there yet"
+    return [CheckLine("ok", "output.runs_dir", f"{output.runs_dir} can be read, {found}")]
