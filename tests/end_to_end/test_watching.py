@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -61,7 +60,7 @@ class Watched:
     """A cluster with a run, and `mgrpo dashboard` beside it."""
 
     cluster: LocalCluster
-    dashboard: subprocess.Popen[str]
+    dashboard: subprocess.Popen[bytes]
     said: str
     run_dir: Path
 
@@ -115,23 +114,24 @@ class dashboard_of:
     """`mgrpo dashboard` as a context; ended with SIGTERM if the test has not done it."""
 
     def __init__(self, cluster: LocalCluster) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mgrpo", "dashboard", "--no-grafana", "--address", cluster.url],
-            cwd=ROOT,
-            env=cluster.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.output = cluster.folder / "dashboard.log"
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mgrpo", "dashboard", "--no-grafana"),
+                    *("--address", cluster.url),
+                ],
+                cwd=ROOT,
+                env=cluster.environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
 
-    def __enter__(self) -> tuple[subprocess.Popen[str], str]:
-        assert self.process.stdout is not None
-        said, end = "", time.monotonic() + 120
-        while "Ctrl-C ends them." not in said:
-            assert select.select([self.process.stdout], [], [], end - time.monotonic())[0], said
-            line = self.process.stdout.readline()
-            assert line, f"it ended: {said}"
-            said += line
+    def __enter__(self) -> tuple[subprocess.Popen[bytes], str]:
+        end = time.monotonic() + DEADLINE_S
+        while "Ctrl-C ends them." not in (said := self.output.read_text()):
+            assert self.process.poll() is None and time.monotonic() < end, said
+            time.sleep(0.5)
         return self.process, said
 
     def __exit__(self, *error: object) -> None:
