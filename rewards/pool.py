@@ -17,7 +17,7 @@ from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.errors import RewardError
@@ -36,6 +36,8 @@ NUM_SLOTS = 1 << 16  # tasks that may wait at one time before two share a positi
 MAX_REPLACED_POOLS = 5  # within REPLACED_POOLS_WINDOW_S; more are no accident
 REPLACED_POOLS_WINDOW_S = 600.0
 PROBE_PAUSE_S = 0.02
+
+CONSTS.term_timeout = 0.01  # seconds from pebble's SIGTERM, which our processes ignore, to SIGKILL
 
 
 class RewardPool:

@@ -63,7 +63,9 @@ current: Worker | None = None  # a process pool's initialiser has no other place
 def initialise(terms: Sequence[Term], positions: MutableSequence[int]) -> None:
     """Prepare this process. A check that cannot be loaded is kept for `probe` to tell."""
     global current
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler in Python waits for C code to end
+    # Whoever stops a job signals all of its processes at once, but the driver may first have to
+    # finish a step, for which checks are still needed. The pool ends its processes by SIGKILL.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent()
     tell_exits_apart()
     checks: list[Check] = []

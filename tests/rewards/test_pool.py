@@ -137,6 +137,18 @@ def test_an_idle_process_that_is_killed_from_outside_is_replaced(obedient):
     assert again and not again & pids
 
 
+def test_the_signal_that_stops_a_job_does_not_disturb_a_check():
+    term = RewardTerm(check=f"{CHECKS}:by_command", settings={"pause_s": 0.5})
+    with RewardPool(config_of(term, deadline_s=2.0)) as pool:
+        scoring = pool.submit(SEVEN, ["fine", "pid"])
+        time.sleep(0.2)  # within the first check
+        pids = worker_pids()
+        assert len(pids) >= 2
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        assert [reward.status for reward in scoring.result(timeout=10)] == ["scored", "scored"]
+
+
 def test_processes_that_keep_dying_without_a_cause_stop_the_run(monkeypatch):
     monkeypatch.setattr("rewards.pool.MAX_REPLACED_POOLS", 0)
     with RewardPool(config_of(RewardTerm(check=f"{CHECKS}:by_command"), num_processes=1)) as pool:
