@@ -225,7 +225,8 @@ class Run:
         self.error_pool.load_state_dict(state["error_pool"])
         if self.corrections is not None:
             self.corrections.load_state_dict(state["corrections"] or [])
-        self.preferences.load_state_dict(state["preferences"])
+        if "preferences" in state:  # checkpoints from before there were any have none
+            self.preferences.load_state_dict(state["preferences"])
         earlier = [row for row in read_metrics(self.run_dir) if row["step"] < self.first_step]
         self.alarms.replay(earlier)
         self.resume_state = state

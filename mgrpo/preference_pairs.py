@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mgrpo.config.preferences import PairKind, PreferenceConfig, VerifierConfig
 from mgrpo.errors import ConfigError, ConfigProblem
@@ -155,6 +157,9 @@ def make_judge(config: VerifierConfig) -> Judge:
     if config.consistency == "last_number":
         return reasoning_leads_to_answer
     module_name, _, attribute = config.consistency.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: a user's file must not hide an installed package
     reason = "is not callable."
     try:
         judge = getattr(importlib.import_module(module_name), attribute)

@@ -93,6 +93,15 @@ class Dpo(LearnerPlugin):
             )
         return problems
 
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if any(phase.objective.train_on == "pairs" for _, phase in config.phase_configs):
+            return []
+        return [
+            "no phase of the recipe trains on pairs (objective.train_on), so it does nothing, and "
+            "pairs are made for nothing."
+        ]
+
     def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
         """[N] log-ratios to the reference, over the tokens that may train; 0 for rows of no pair.
 

@@ -7,6 +7,7 @@ from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError
 from mgrpo.plugin import Plugin, load_plugins
 from mgrpo.plugin_warnings import plugin_warnings
+from mgrpo.preference_pairs import make_judge
 
 
 def plugin_lines(config: RunConfig) -> list[CheckLine]:
@@ -19,6 +20,7 @@ def plugin_lines(config: RunConfig) -> list[CheckLine]:
         return []
     try:
         load_plugins(config, Plugin)
+        make_judge(config.objective.preferences.verifier)  # it may be a user's own
     except ConfigError as error:
         return [CheckLine("fail", "plugins", str(problem)) for problem in error.problems]
     names = ", ".join(entry.use for entry in config.plugins)

@@ -90,3 +90,14 @@ def test_the_check_reports_it_and_training_does_not_start(
     assert main(["train", "small.yaml"]) == 2
     assert "Did you mean alpha?" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_a_judge_of_pairs_that_cannot_be_imported_is_found_here_too(tree):
+    verifier = {"consistency": "no_such_module:judge"}
+    tree["objective"] = {
+        "update_order": "preference_phases",
+        "preferences": {"verifier": verifier},
+    }
+    ((status, detail),) = lines(tree, {"use": "dpo"})
+    assert status == "fail"
+    assert "objective.preferences.verifier.consistency" in detail and "cannot be" in detail

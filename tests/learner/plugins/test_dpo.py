@@ -13,6 +13,7 @@ from learner.plugins.dpo import COEFFICIENT
 from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import ConfigError, LearnerError
 from mgrpo.plugin import load_plugins
+from mgrpo.plugin_warnings import plugin_warnings
 from tests.learner.builders import completion, layer, plugin, run_config, solve_layer
 from tests.learner.exact import exact_loss, floats
 
@@ -210,3 +211,12 @@ def test_what_it_cannot_work_with_is_refused(changes, message):
     config = run_config(**{"plugins": [{"use": "dpo"}], "objective": ORDER, **changes})
     with pytest.raises(ConfigError, match=message):
         load_plugins(config, LearnerPlugin)
+
+
+def test_a_recipe_that_never_trains_on_pairs_is_warned():
+    config = run_config(plugins=[{"use": "dpo"}], objective=ORDER)
+    (warning,) = plugin_warnings(config)
+    assert "no phase of the recipe trains on pairs" in warning
+    phase = {"name": "pairs", "from_step": 2, "changes": {"objective": {"train_on": "pairs"}}}
+    config = run_config(plugins=[{"use": "dpo"}], objective=ORDER, phases=[phase])
+    assert plugin_warnings(config) == []
