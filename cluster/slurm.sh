@@ -35,6 +35,7 @@ bin=$PWD/.venv/bin
 export PATH=$bin:$PATH
 export MGRPO_RUNS_ROOT=${MGRPO_RUNS_ROOT:-$PWD}
 learner_nodes=${MGRPO_LEARNER_NODES:-1}
+gpus=${MGRPO_GPUS_PER_NODE:-${SLURM_GPUS_ON_NODE:-8}} # of each node
 start_deadline_s=${MGRPO_START_DEADLINE_S:-300}
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
@@ -72,7 +73,7 @@ start_node() { # number of the node, then further arguments of `ray start`
     [ "$number" -lt "$learner_nodes" ] && role=learner
     srun --nodes=1 --ntasks=1 --nodelist="${nodes[$number]}" --overlap \
         "$bin/ray" start --block --temp-dir="$temp_dir" \
-        --num-cpus="${SLURM_CPUS_PER_TASK:-64}" --num-gpus="${MGRPO_GPUS_PER_NODE:-${SLURM_GPUS_ON_NODE:-8}}" \
+        --num-cpus="${SLURM_CPUS_PER_TASK:-64}" --num-gpus="$gpus" \
         --labels="role=$role" "$@" &
     steps+=($!)
 }
@@ -85,12 +86,13 @@ for ((number = 1; number < ${#nodes[@]}; number++)); do
 done
 
 # With one node the learner and the engines share it; with more each role has its own.
-where=()
+where=(cluster.device=cuda) # said, because the first nodes to come may have no GPU
+[ "$gpus" -gt 0 ] || where=(cluster.device=cpu)
 if [ "${#nodes[@]}" -gt "$learner_nodes" ]; then
-    where=(cluster.engine_nodes.labels.role=rollout cluster.learner_nodes.labels.role=learner)
+    where+=(cluster.engine_nodes.labels.role=rollout cluster.learner_nodes.labels.role=learner)
 fi
 
-python -m mgrpo check "$recipe" "$@" "${where[@]}" cluster.device=cuda --address "$address" \
+python -m mgrpo check "$recipe" "$@" "${where[@]}" --address "$address" \
     --wait-s "$start_deadline_s"
 
 echo "dashboard: ssh -L 8265:127.0.0.1:$dashboard_port $head, then http://127.0.0.1:8265"

@@ -64,6 +64,9 @@ class Slurm:
             + RECORD
             + 'echo "token $(stat -c %a "$RAY_AUTH_TOKEN_PATH") $RAY_AUTH_MODE" >>"$RECORD"\n'
             'case "$3" in\n'
+            # As the real one does, `check` waits until the nodes are there.
+            '    check) until [ "$(grep -c -- --labels= "$RECORD")" -ge "$NODES" ]\n'
+            "    do sleep 0.05; done ;;\n"
             '    submit) while [ -f "$HOLD" ]; do sleep 0.1; done; exit "$SUBMIT_CODE" ;;\n'
             '    stop) rm -f "$HOLD" ;;\n'
             "esac\n",
@@ -74,6 +77,7 @@ class Slurm:
             "RECORD": str(self.record),
             "HOLD": str(folder / "hold"),
             "SUBMIT_CODE": "0",
+            "NODES": "2",
             "SLURM_JOB_ID": "12345",
             "SLURM_JOB_NODELIST": "n[1-2]",
             "SLURM_SUBMIT_DIR": str(folder / "clone"),
@@ -110,14 +114,15 @@ def test_slurm_starts_a_ray_per_node_by_role_and_submits_the_run(slurm: Slurm) -
     job = slurm.start("qwen2.5_math_7b", "steps=5")
     said, _ = job.communicate(timeout=60)
     assert job.returncode == 0, said
-    head, worker = sorted(slurm.asked("srun --nodes=1 --ntasks=1 --nodelist=n"), key=len)[1:]
-    head, worker = (head, worker) if "--head" in head else (worker, head)
+    rays = [line for line in slurm.asked("srun") if "ray start" in line]
+    head, worker = sorted(rays, key=lambda line: "--head" not in line)
     assert "--nodelist=n1" in head and "--labels=role=learner" in head
     assert "--head --node-ip-address=10.0.0.1 --port=22345" in head
     assert "--dashboard-host=127.0.0.1 --dashboard-port=28345" in head
     assert "--nodelist=n2" in worker and "--labels=role=rollout --address=10.0.0.1:22345" in worker
     assert all("--num-gpus=4" in line and "--num-cpus=16" in line for line in (head, worker))
     roles = "cluster.engine_nodes.labels.role=rollout cluster.learner_nodes.labels.role=learner"
+    roles = f"cluster.device=cuda {roles}"
     (check,) = slurm.asked("python -m mgrpo check")
     assert f"check qwen2.5_math_7b steps=5 {roles}" in check
     assert "--address http://127.0.0.1:28345 --wait-s 300" in check
@@ -155,7 +160,7 @@ def test_slurms_signal_stops_the_run_with_a_checkpoint_and_requeues_the_job(slur
 
 def test_on_one_node_learner_and_engines_share_it(slurm: Slurm) -> None:
     program(slurm.folder / "programs/scontrol", RECORD + "echo n1\n")
-    slurm.start("recipe.yaml").communicate(timeout=60)
+    slurm.start("recipe.yaml", NODES="1").communicate(timeout=60)
     (submit,) = slurm.asked("python -m mgrpo submit")
     assert "labels.role" not in submit
 
