@@ -13,7 +13,6 @@ from mgrpo.cli import main
 from mgrpo.config import RunConfig
 from mgrpo.config.yaml_core import dump_yaml
 
-
 OVERLONG = {"max_tokens": 50, "buffer_tokens": 10}
 
 
