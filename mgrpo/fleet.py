@@ -15,6 +15,7 @@ from typing import Any
 
 from actors.leases import Engine, least_busy
 from actors.remote_engine import RemoteEngine
+from cluster.delivery import WeightDelivery
 from cluster.engine_process import EngineProcess, StartActor, StateChange, Timing
 from cluster.health import EngineEvent, EngineState, Patience
 from cluster.placement import Placement, describe_shortage
@@ -27,7 +28,6 @@ from mgrpo.engine_log import EngineLog, sentence
 from mgrpo.errors import (
     ActorDiedError,
     DeadlineError,
-    LearnerError,
     MgrpoError,
     WeightSyncError,
 )
@@ -82,7 +82,7 @@ class Fleet:
         self.workers: dict[str, RemoteEngine] = {}
         self.waiting = Counter[str]()  # requests that wait for an engine, by pool
         self.counts = FleetCounts()
-        self.broadcaster: WeightBroadcaster | None = None
+        self.delivery: WeightDelivery | None = None
         self.serves_loaded_weights = False
         self.policy_version = 0
         self.is_up = False
@@ -97,6 +97,12 @@ class Fleet:
     def actors(self) -> list[RemoteActor]:
         """Of the engines that have a process."""
         return [engine.actor for engine in self.engines if engine.actor is not None]
+
+    @property
+    def broadcaster(self) -> WeightBroadcaster:
+        """Of a fleet that follows a learner."""
+        assert self.delivery is not None, "follow() comes first"
+        return self.delivery.broadcaster
 
     def pool_of(self, layer: int) -> Pool:
         return next(pool for pool in self.pools if layer in pool.layers)
@@ -164,7 +170,7 @@ class Fleet:
 
     def follow(self, broadcaster: WeightBroadcaster, policy_version: int) -> None:
         """From now on engines hold the learner's weights; the first broadcast is made here."""
-        self.broadcaster = broadcaster
+        self.delivery = WeightDelivery(broadcaster, self.health)
         self.broadcast(policy_version)
         self.is_up = True
 
@@ -306,59 +312,14 @@ class Fleet:
         self, policy_version: int, members: Sequence[EngineProcess], why: str
     ) -> SyncReport | None:
         """One broadcast to some engines. None where it failed; who is lost is then known."""
-        assert self.broadcaster is not None, "follow() comes first"
-        actors = [engine.actor for engine in members if engine.actor is not None]
-        try:
-            report = self.broadcaster.broadcast(policy_version, actors)
-        except (WeightSyncError, LearnerError):
-            raise
-        except MgrpoError as error:
-            self.counts.last_failure = str(error)
-            self.counts.num_failed_broadcasts += 1
-            self.broadcaster.disband()
-            self.check_learner(self.broadcaster.learner, error)
-            self.find_lost(members, error)
-            return None
-        for engine in members:
-            engine.notice(EngineEvent.REFIT, f"{why} of version {policy_version}")
-        return report
-
-    def check_learner(self, learner: Sequence[RemoteActor], error: MgrpoError) -> None:
-        """After a failed broadcast: without a learner there is nothing to go on with.
-
-        Raises:
-            ActorDiedError, DeadlineError: a rank is gone, or does not come out of the broadcast.
-        """
-        try:
-            wait_for(
-                [(rank, rank.submit("meeting_point")) for rank in learner],
-                doing="come out of a failed broadcast",
-                deadline_s=self.health.dead_after_s,
-                setting="cluster.health.dead_after_s",
-            )
-        except MgrpoError as lost:
-            raise lost from error
-
-    def find_lost(self, members: Sequence[EngineProcess], error: MgrpoError) -> None:
-        """Who does not come out of a failed broadcast is ended; the others are stale."""
-        end = time.monotonic() + self.health.suspect_after_s
-        leaving = []
-        for engine in members:
-            engine.notice(EngineEvent.PASSED_OVER, f"a broadcast failed: {error}")
-            if engine.actor is not None:
-                reference = engine.actor.submit("abandon_weight_update")
-                leaving.append((engine, engine.actor, reference))
-        for engine, actor, reference in leaving:
-            try:
-                wait_for(
-                    [(actor, reference)],
-                    doing="leave a failed broadcast",
-                    deadline_s=max(0.1, end - time.monotonic()),
-                    setting="cluster.health.suspect_after_s",
-                )
-            except MgrpoError as lost:
-                engine.lose(str(lost))
+        assert self.delivery is not None, "follow() comes first"
+        outcome = self.delivery.deliver(policy_version, members, why)
+        if isinstance(outcome, SyncReport):
+            return outcome
+        self.counts.last_failure = str(outcome)
+        self.counts.num_failed_broadcasts += 1
         self.tend()
+        return None
 
     # --- more and fewer ---
 

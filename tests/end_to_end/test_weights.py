@@ -27,7 +27,6 @@ def system(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def broadcaster(system: System) -> WeightBroadcaster:
-    assert system.fleet.broadcaster is not None
     return system.fleet.broadcaster
 
 

@@ -192,6 +192,7 @@ def test_an_engine_killed_in_a_rollout_costs_nothing_but_time(
         assert any("layer1-engine-0 is lost" in note for note in parts.notes)
 
 
+@pytest.mark.cluster
 def test_a_layer_s_last_engine_is_refitted_in_the_middle_of_the_step(
     one_node: None, tmp_path: Path
 ) -> None:
@@ -205,7 +206,6 @@ def test_a_layer_s_last_engine_is_refitted_in_the_middle_of_the_step(
         assert {s.policy_version for group in groups for s in group} == {3}
         found = counts(parts)
         assert (found["engines/refits_in_step"], found["engines/healthy"]) == (1, 3)
-        assert parts.fleet.broadcaster is not None
         assert [e.name for e in parts.fleet.broadcaster.engines] == ["layer2-engine-0"]
         assert parts.fleet.broadcast(4).num_tensors == 1  # all of them again
 
@@ -237,7 +237,6 @@ def test_an_engine_that_dies_in_a_broadcast_is_left_out_and_comes_back(
 
 
 def impatient(parts: Parts) -> None:
-    assert parts.fleet.broadcaster is not None
     group = GroupSettings(backend="gloo", workers_per_engine=1, deadline_s=1)
     parts.fleet.broadcaster.group = group
 
@@ -301,6 +300,7 @@ def test_a_learner_that_dies_ends_the_run(one_node: None, tmp_path: Path) -> Non
             parts.fleet.broadcast(1)
 
 
+@pytest.mark.cluster
 def test_a_pool_grows_while_it_is_the_bottleneck_and_shrinks_when_idle(
     one_node: None, tmp_path: Path
 ) -> None:
