@@ -272,4 +272,4 @@ def server_words(error: BaseException) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     if len(lines) > 1 and "Traceback" in "".join(lines[:2]):
         return lines[-1].rstrip(" .") + "."
-    return "\n".join(lines[:20]) or type(error).__name__
+    return "\n".join(lines[:20]).rstrip(".") + "." if lines else type(error).__name__

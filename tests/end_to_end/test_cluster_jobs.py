@@ -218,6 +218,26 @@ def test_actors_elsewhere_get_the_job_s_code_and_the_variables_that_are_allowed(
     assert not left & {".venv", ".git", "runs", "docs"}
 
 
+def test_a_driver_outside_of_a_job_sends_its_clone_along(
+    cluster: LocalCluster, clone: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK_FROM_AN_ACTOR],
+        cwd=clone,
+        env=cluster.environment(RAY_ADDRESS=cluster.gcs_address, RAY_AUTH_MODE="token"),
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("SEEN ")]
+    seen = json.loads(line.removeprefix("SEEN "))
+    assert not seen["local"] and seen["node"] == cluster.node_ids[1]
+    assert Path(seen["code"]).is_relative_to(cluster.folder)
+    assert seen["variables"]["HF_HOME"] == "of-the-driver"
+
+
 def test_a_failure_in_the_job_is_the_exit_code_of_the_command(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
