@@ -35,7 +35,7 @@ SETTINGS = (
     "evaluation.every_steps=0",
     "checkpoints.every_steps=0",
     "output.rollouts_per_step=16",
-    "output.tensorboard=false",
+    "output.trackers=[]",
     "output.report=false",
 )
 OWN_SETTINGS = {
