@@ -45,6 +45,7 @@ OWN_SETTINGS = {
     "agro": ("plugins.0.settings.warmup_steps=2",),
 }
 TRAIN_DEADLINE_S = 900
+SILENT = ("output.", "checkpoints.", "plugins.1.settings.scorer")  # change no number of a run
 SCORED_BY = "ws_grpo"  # needs a scorer, made from the rollouts of plain GRPO
 DIGITS = 4
 
@@ -147,7 +148,7 @@ def curve_of(name: str, settings: Sequence[str], run_dir: Path, seconds: float) 
     accuracies = [row["acc"] for row in read_evaluations(run_dir)]
     facts = machine()
     return Curve(
-        settings=[one for one in settings if not one.startswith("plugins.1.settings.scorer")],
+        settings=[one for one in settings if not one.startswith(SILENT)],
         digest=method_digest(load_recipe(f"methods/{name}")),
         reward=[rounded(row.get("layer1/reward_mean")) for row in rows],
         grad_norm=[rounded(row.get("learner/grad_norm")) for row in rows],
