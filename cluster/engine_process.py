@@ -130,7 +130,7 @@ class EngineProcess:
     def finish_loading(self) -> None:
         assert self.loading is not None, "called when loading is done"
         try:
-            self.loading.result()
+            self.loading.outcome()
         except MgrpoError as error:
             self.lose(str(error))
         else:
@@ -153,7 +153,7 @@ class EngineProcess:
             return
         heartbeat, self.heartbeat = self.heartbeat, None
         try:
-            heartbeat.result()
+            heartbeat.outcome()
         except MgrpoError as error:
             self.lose(str(error))
         else:

@@ -93,7 +93,7 @@ class Call:
     def is_done(self) -> bool:
         return bool(ray.wait([self.reference], timeout=0)[0])
 
-    def result(self) -> Any:
+    def outcome(self) -> Any:
         """What a call that is done returned.
 
         Raises:
