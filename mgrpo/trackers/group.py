@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 
 from mgrpo.config import TrackerConfig
@@ -88,7 +89,7 @@ def open_trackers(configs: Sequence[TrackerConfig], facts: RunFacts) -> Trackers
             if problem := missing_package(config.use):
                 raise TrackerError(problem)
         for config in configs:
-            trackers.add(config.use, lambda config=config: opened(config, facts), config.deadline_s)
+            trackers.add(config.use, partial(opened, config, facts), config.deadline_s)
         for member in trackers.members:
             member.wait_until_open()
     except BaseException:
