@@ -119,26 +119,32 @@ def token_measurements(
     ref_logprobs: Tensor | None,
     entropies: Tensor,
     objective: ObjectiveConfig,
+    plugins: Sequence[LearnerPlugin] = (),
 ) -> dict[str, Tensor]:
-    """[N] values behind the metrics that are means over trained tokens."""
+    """[N] values behind the metrics that are means over trained tokens.
+
+    How many tokens the clip range holds back is told where it is the recipe's own: a plug-in's
+    objective has another, or none.
+    """
     cap = objective.importance.cap
     # Tokens that no engine sampled have nothing to be compared with.
     rollout_logprobs = torch.where(microbatch.is_sampled, microbatch.rollout_logprobs, old_logprobs)
     uncapped = importance_weights(old_logprobs, rollout_logprobs, cap=float("inf"))
     measured = {
         "learner/entropy": entropies,
-        "learner/clip_fraction": is_clipped(
+        "mismatch/logprob_gap_mean": (old_logprobs - rollout_logprobs).abs(),
+        "mismatch/importance_weight_mean": uncapped.clamp(max=cap),
+        "mismatch/importance_capped_fraction": uncapped > cap,
+    }
+    if not any(one.overrides("policy_objective", LearnerPlugin) for one in plugins):
+        measured["learner/clip_fraction"] = is_clipped(
             policy_logprobs,
             old_logprobs,
             microbatch.advantages,
             clip_low=objective.clip_low,
             clip_high=objective.clip_high,
             dual_clip=objective.dual_clip,
-        ),
-        "mismatch/logprob_gap_mean": (old_logprobs - rollout_logprobs).abs(),
-        "mismatch/importance_weight_mean": uncapped.clamp(max=cap),
-        "mismatch/importance_capped_fraction": uncapped > cap,
-    }
+        )
     if ref_logprobs is not None:
         measured["learner/kl"] = kl_penalty(
             policy_logprobs, ref_logprobs, estimator=objective.kl.estimator

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from learner.columns import StepBatch
+from learner.plugin import RowFilter
 
 
 def usable_groups(batch: StepBatch, layers: frozenset[int]) -> list[list[int]]:
@@ -25,3 +27,13 @@ def in_mixed_group(batch: StepBatch) -> Tensor:
     """[N] bool: the row's group has right and wrong answers, by the checks alone."""
     rates = pass_rates(batch)
     return (rates > 0) & (rates < 1)
+
+
+def without_uniform_groups(batch: StepBatch) -> RowFilter:
+    """Leaves out groups that are all right or all wrong, by the checks alone."""
+    is_mixed = in_mixed_group(batch)
+    return RowFilter(
+        is_kept=is_mixed,
+        is_trained=torch.ones_like(is_mixed),
+        reason="its group is all right or all wrong",
+    )

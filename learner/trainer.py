@@ -198,7 +198,13 @@ class Trainer:
             if microbatch.is_empty:
                 continue
             measured = token_measurements(
-                microbatch, logprobs.detach(), old, ref, entropies.detach(), self.objective
+                microbatch,
+                logprobs.detach(),
+                old,
+                ref,
+                entropies.detach(),
+                self.objective,
+                self.plugins,
             )
             for name, values in measured.items():
                 sums.add_tokens(name, values)

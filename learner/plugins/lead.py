@@ -12,7 +12,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter
 from learner.plugin_pairs import uniform_filter_warnings, unused, used
-from learner.row_groups import in_mixed_group, pass_rates, usable_groups
+from learner.row_groups import pass_rates, usable_groups, without_uniform_groups
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -109,14 +109,7 @@ class Lead(LearnerPlugin):
         return warnings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
-        if not self.settings.drop_uniform:
-            return None
-        is_mixed = in_mixed_group(batch)
-        return RowFilter(
-            is_kept=is_mixed,
-            is_trained=torch.ones_like(is_mixed),
-            reason="its group is all right or all wrong",
-        )
+        return without_uniform_groups(batch) if self.settings.drop_uniform else None
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         settings = self.settings

@@ -11,7 +11,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter, Signal
 from learner.plugin_pairs import uniform_filter_warnings
-from learner.row_groups import in_mixed_group, usable_groups
+from learner.row_groups import usable_groups, without_uniform_groups
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -72,14 +72,7 @@ class Unlikeliness(LearnerPlugin):
         return warnings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
-        if not self.settings.drop_uniform:
-            return None
-        is_mixed = in_mixed_group(batch)
-        return RowFilter(
-            is_kept=is_mixed,
-            is_trained=torch.ones_like(is_mixed),
-            reason="its group is all right or all wrong",
-        )
+        return without_uniform_groups(batch) if self.settings.drop_uniform else None
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         shaped = rewards.clone()

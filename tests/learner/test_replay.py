@@ -11,7 +11,7 @@ from learner.packing import collate
 from learner.replay import replayed_rows
 from mgrpo.config import ObjectiveConfig
 from mgrpo.types import Replayed
-from tests.learner.builders import attempts, long, solve_layer
+from tests.learner.builders import attempts, long, plugin, solve_layer
 
 WITH_BUFFER = ObjectiveConfig(correction_buffer={"weight": 1.0}, kl={"weight": 0.5})
 
@@ -92,6 +92,18 @@ def test_clipping_of_replayed_tokens_is_measured():
     found = token_measurements(microbatch, logprobs, old, None, torch.zeros(2), WITH_BUFFER)
     assert found["learner/clip_fraction"].tolist() == [False, True]
     assert found["mismatch/logprob_gap_mean"].tolist() == [0.0, 0.0]  # no gap of engines
+
+
+def test_the_recipes_clip_range_is_not_measured_beside_an_objective_of_a_plug_ins_own():
+    microbatch = collate(replayed_rows([replayed(2)], WITH_BUFFER), merge_prefixes=False)
+    logprobs = microbatch.rollout_logprobs + 1.0
+    measured = [
+        token_measurements(
+            microbatch, logprobs, logprobs, None, torch.zeros(2), WITH_BUFFER, [plugin(use)]
+        )
+        for use in ("reinforce", "rloo")
+    ]
+    assert ["learner/clip_fraction" in one for one in measured] == [False, True]
 
 
 def test_nothing_is_replayed_without_a_buffer_or_without_corrections():
