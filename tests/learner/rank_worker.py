@@ -24,6 +24,7 @@ from learner.policy_reader import text
 from learner.token_states import TokenStates
 from mgrpo.errors import LearnerError, RunDirectoryError
 from mgrpo.types import Completion, Replayed, Reward
+from tests.learner import set_scenarios
 from tests.learner.builders import completion, layer, random_completions, run_config, solve_layer
 
 SGD_RATE = 1000.0
@@ -454,6 +455,17 @@ def schedule(ranks: Ranks) -> Any:
     return [one.metrics["learner/learning_rate"][0] for one in results if one is not None]
 
 
+def of_sets(ranks: Ranks) -> dict[str, Any]:
+    """Gradients of losses of several rows, sharded and not."""
+    bare = {"microbatch_tokens": SMALL_BUDGET, "learning_rate": SGD_RATE, "max_grad_norm": 1e9}
+    kinds = {"pairs": set_scenarios.pairs, "contexts": set_scenarios.in_contexts}
+    return {
+        f"zero{stage}_{name}": make(ranks, SgdLearner, stage, **bare)
+        for name, make in kinds.items()
+        for stage in (0, 3)
+    }
+
+
 def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for stage in (0, 1, 2, 3):
@@ -468,6 +480,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
             ranks, zero_stage=stage, budget=SMALL_BUDGET, model_name="tied"
         )
     found |= method_gradients(ranks)
+    found |= of_sets(ranks)
     found["measured_without_attempts"] = measured_without_attempts(ranks)
     found["lone_row"] = lone_row(ranks)
     found["zero3_refused"] = refused_update(ranks, 3, spoil_gradient)

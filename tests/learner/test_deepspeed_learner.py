@@ -12,6 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
+from learner.causal_projection import causal_weights, projected_reference
+from learner.losses import kl_penalty
+from mgrpo.types import AnswerContexts
 from tests.learner.builders import random_completions, save_tiny_llama
 from tests.learner.rank_worker import (
     EMA_DECAY,
@@ -20,6 +23,13 @@ from tests.learner.rank_worker import (
     PHASE_TEMPERATURE,
     REPLAY_WEIGHT,
     replayed_corrections,
+)
+from tests.learner.set_scenarios import (
+    BETA,
+    KAPPA,
+    OFFSETS,
+    attempts_in_context,
+    sides_of_pairs,
 )
 
 DEADLINE_S = 240
@@ -460,3 +470,87 @@ def test_a_resumed_learner_continues_the_same_numbers(results, num_ranks, scenar
         assert torch.equal(found["resumed"][name], tensor), name
     assert found["remembered"] == 2  # updates that its plug-in has seen
     assert "There is no learner state in" in found["message"]
+
+
+# --- losses of several rows ---
+
+
+def sequence_logprob(model, prompt, tokens):
+    """[T] log-probabilities, by whole logits."""
+    ids = torch.tensor([[*prompt, *tokens]])
+    logprobs = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return logprobs.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+
+
+@pytest.fixture(scope="module")
+def pairs_by_definition(folder):
+    """The policy's log-probabilities of both sides, and the gradient of the pairs' mean loss."""
+    model = LlamaForCausalLM.from_pretrained(folder / "tiny")
+    sums = torch.stack(
+        [
+            sequence_logprob(model, one.prompt_token_ids, one.token_ids).sum()
+            for one in sides_of_pairs()
+        ]
+    )
+    ratios = sums - (sums.detach() + torch.tensor(OFFSETS))
+    loss = -torch.nn.functional.logsigmoid(BETA * (ratios[::2] - ratios[1::2])).mean()
+    loss.backward()
+    gradient = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return sums.tolist(), float(loss.detach()), gradient
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("scenario", ["zero0_pairs", "zero3_pairs"])
+def test_pairs_are_pulled_apart_by_their_definition_for_any_ranks_and_sharding(
+    results, pairs_by_definition, num_ranks, scenario
+):
+    logprobs, loss, gradient = pairs_by_definition
+    found = results[num_ranks][scenario]
+    assert found["measured"] == pytest.approx(logprobs, abs=1e-4)
+    assert relative_difference(found["gradient"], gradient) < 1e-5
+    total, count = found["metrics"]["dpo/loss"]
+    assert (total / count, count) == (pytest.approx(loss, rel=1e-5), 3.0)
+    assert found["metrics"]["learner/loss"][0] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def contexts_by_definition(folder):
+    """The gradient of GCPO's loss, written out: advantages weighed, and the second KL term."""
+    model = LlamaForCausalLM.from_pretrained(folder / "tiny")
+    completions = attempts_in_context()
+
+    def last_state(tokens):
+        hidden = model.get_decoder()(input_ids=torch.tensor([tokens])).last_hidden_state
+        return hidden[0, -1].detach()
+
+    loss = torch.zeros(())
+    for problem in range(3):
+        group = [one for one in completions if one.problem_id == f"p{problem}"]
+        rewards = torch.tensor([one.reward.value for one in group])
+        advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
+        states = torch.stack([last_state(one.prompt_token_ids + one.token_ids) for one in group])
+        for one, state, advantage in zip(group, states, advantages, strict=True):
+            contexts = AnswerContexts(**one.metadata["answer_contexts"])
+            prompts = [contexts.prompt(one.completion_id, number) for number in (0, 1)]
+            shown = torch.stack([last_state(prompt) for prompt in prompts])
+            weight = causal_weights(
+                state[None], shown[:1], shown.mean(0)[None], states.mean(0), alpha=2.0
+            )
+            own = sequence_logprob(model, one.prompt_token_ids, one.token_ids)
+            ratio = (own - own.detach()).exp()
+            in_context = [sequence_logprob(model, prompt, one.token_ids) for prompt in prompts]
+            by_answer = torch.stack(in_context).detach()
+            target = projected_reference(by_answer[0], by_answer, own.detach())
+            terms = -advantage * weight * ratio + KAPPA * kl_penalty(in_context[0], target)
+            loss = loss + terms.mean() / len(completions)
+    loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("scenario", ["zero0_contexts", "zero3_contexts"])
+def test_answers_in_context_train_by_their_definition_for_any_ranks_and_sharding(
+    results, contexts_by_definition, num_ranks, scenario
+):
+    found = results[num_ranks][scenario]["gradient"]
+    assert relative_difference(found, contexts_by_definition) < 2e-5
