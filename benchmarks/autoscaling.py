@@ -104,7 +104,7 @@ def alive_nodes() -> list[str]:
 def node_spans(samples: list[tuple[float, list[str]]]) -> list[dict[str, Any]]:
     """From when to when each node was seen alive, in the order of their coming.
 
-    Example: [(0, ["a"]), (1, ["a", "b"]), (2, ["b"])] gives a from 0 to 0+1, b from 1 to 2.
+    Example: [(0, ["a"]), (1, ["a", "b"]), (2, ["b"])] gives a from 0 to 1, b from 1 to 2.
     """
     spans: dict[str, dict[str, Any]] = {}
     for at, nodes in samples:

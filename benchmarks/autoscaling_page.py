@@ -10,7 +10,7 @@ from benchmarks.measured_page import write_measured
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PAGE, FIGURE = RESULTS / "cluster.md", RESULTS / "autoscaling.svg"
-WIDTH, LEFT, RIGHT, ROW, TOP = 900, 150, 14, 22, 46
+WIDTH, LEFT, RIGHT, ROW, TOP = 900, 150, 14, 22, 66
 COLOURS = {
     "node": "#7c8a99",
     "starting": "#f2c14e",
@@ -102,11 +102,12 @@ def figure(record: dict[str, Any]) -> str:
             )
         )
     marks.append((record["ended"] - record["began"], "run ends"))
-    for at, words in marks:
+    for place_above, (at, words) in enumerate(marks):
+        label_y = TOP - 8 - 13 * (place_above % 2)  # neighbours do not write over each other
         parts.append(
-            f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{TOP - 4}" y2="{bottom}" stroke="#222" '
-            f'stroke-dasharray="3 3"/><text x="{x(at):.1f}" y="{TOP - 8}" text-anchor="middle" '
-            f'fill="#222">{escape(words)}</text>'
+            f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{label_y + 3}" y2="{bottom}" '
+            f'stroke="#222" stroke-dasharray="3 3"/><text x="{x(at):.1f}" y="{label_y}" '
+            f'text-anchor="middle" fill="#222">{escape(words)}</text>'
         )
     for row in record["metrics"]:
         at = record["metrics_began"] + row["wall_s"]
