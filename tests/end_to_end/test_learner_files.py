@@ -46,7 +46,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RemoteActor
         _node_ip_address="127.0.0.5",
     )
     model = save_random_policy(tmp_path_factory.mktemp("policy"))
-    settings: dict[str, Any] = {"config": run_config(), "num_ranks": 2, "device": "cpu"}
+    config = run_config(learner={"zero_stage": 2})  # a shard for each rank
+    settings: dict[str, Any] = {"config": config, "num_ranks": 2, "device": "cpu"}
     made = [
         RemoteActor(
             ray.remote(LearnerRank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from mgrpo.trackers import RunFacts, open_trackers
 RECIPE = {"steps": 5, "layers": [{"name": "solve"}, {"name": "correct"}], "tags": ["a", "b"]}
 
 
-def record(config: Any, run_dir: Path) -> None:
+def record(config: Any, run_dir: Path, pause_s: float = 0.0) -> None:
     """Steps 0 to 4 are recorded with 0.25, then 3 and 4 again, by a resumed run, with 0.75."""
     for first_step, value in ((0, 0.25), (3, 0.75)):
         facts = RunFacts("sums", run_dir, RECIPE, first_step)
@@ -18,6 +19,7 @@ def record(config: Any, run_dir: Path) -> None:
             trackers.warn = raise_it
             for step in range(first_step, 5):
                 trackers.write(step, {"layer1/accuracy": value, "learner/kl": float("nan")})
+        time.sleep(pause_s)
 
 
 def raise_it(message: str) -> None:

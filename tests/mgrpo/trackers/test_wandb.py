@@ -16,7 +16,8 @@ pytest.importorskip("wandb", reason="wandb is not installed: make trackers")
 
 
 def test_an_offline_run_and_its_resumption_are_files_of_one_run(tmp_path):
-    record(WandbConfig(offline=True, project="p", tags=["t"]), tmp_path)
+    # W&B's folder is named after the second in which it began.
+    record(WandbConfig(offline=True, project="p", tags=["t"]), tmp_path, pause_s=1.0)
     run_id = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     first, second = sorted((tmp_path / "wandb").glob(f"offline-run-*/run-{run_id}.wandb"))
     assert [(row["step"], row["layer1/accuracy"]) for row in history(first)] == [
