@@ -252,12 +252,12 @@ async def read_pages(watched: Watched, pictures: Path) -> None:
         await page.picture(pictures / "ray-actors.png")
 
         submission = f"mgrpo-{RUN}-1"
-        seen = await page.open(
+        await page.open(
             f"{ray}/#/jobs",
             until=lambda text: submission in text and "RUNNING" in text,
             deadline_s=60,
         )
-        (job,) = re.findall(rf"^(\w+)\s+{submission}", seen, re.MULTILINE)
+        job = watched.cluster.get(f"/api/jobs/{submission}")["job_id"] or submission
         seen = await page.open(
             f"{ray}/#/jobs/{job}",
             until=lambda text: "Acc@t1" in text and "done " in text,
