@@ -46,6 +46,7 @@ read -r head_ip _ < <(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip
 offset=$((SLURM_JOB_ID % 5000))
 port=$((20000 + offset))
 dashboard_port=$((26000 + offset))
+agent_port=$((32000 + offset % 700)) # takes jobs on the head; below the system's own ports
 address=http://127.0.0.1:$dashboard_port
 temp_dir=${MGRPO_TEMP:-/tmp}/mgrpo-$SLURM_JOB_ID # short: Unix sockets allow 107 bytes
 
@@ -73,6 +74,7 @@ start_node() { # number of the node, then further arguments of `ray start`
     [ "$number" -lt "$learner_nodes" ] && role=learner
     srun --nodes=1 --ntasks=1 --nodelist="${nodes[$number]}" --overlap \
         "$bin/ray" start --block --temp-dir="$temp_dir" \
+        --dashboard-agent-listen-port="$agent_port" \
         --num-cpus="${SLURM_CPUS_PER_TASK:-64}" --num-gpus="$gpus" \
         --labels="role=$role" "$@" &
     steps+=($!)
