@@ -85,7 +85,12 @@ class GlooGroup:
         options.timeout = self.timeout
         # Gloo has no bfloat16 on every build; bytes are bytes.
         work = self.group.broadcast([tensor.view(torch.uint8)], options)  # type: ignore[attr-defined]
-        work.wait(self.timeout)
+        try:
+            work.wait(self.timeout)
+        finally:
+            # An error's traceback would keep it, it would keep the connections open after
+            # `close`, and the other ranks would wait for this one until their own deadline.
+            del work
 
     def close(self) -> None:
         """Leave. The others' broadcasts that wait for this process fail at once."""

@@ -114,6 +114,7 @@ class LearnerRank(NodeFiles):
             self.transfer.send_weights()
         except BaseException:
             self.transfer.source.finish_iteration()
+            self.disconnect()  # or the engines would go on waiting for the rest
             raise
         return dict(self.transfer.source.sent)
 

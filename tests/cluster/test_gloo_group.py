@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,3 +84,38 @@ def test_the_meeting_point_listens_on_its_own_address_only() -> None:
     server = listening_socket("127.0.0.1")
     assert server.getsockname()[0] == "127.0.0.1"
     server.close()
+
+
+def test_a_rank_that_dies_in_a_broadcast_holds_up_nobody() -> None:
+    """The sender notices by itself; the others because it closes, even while it handles that."""
+    server = listening_socket("127.0.0.1")
+    port = server.getsockname()[1]
+    dying = (
+        "import os, torch\n"
+        "from cluster.gloo_group import GlooGroup\n"
+        f"group = GlooGroup(address='127.0.0.1', port={port}, rank=2, world_size=3, timeout_s=60)\n"
+        "group.broadcast(torch.zeros(1000))\n"
+        "os._exit(1)\n"
+    )
+
+    def receive() -> None:
+        group = GlooGroup(address="127.0.0.1", port=port, rank=1, world_size=3, timeout_s=60)
+        while True:
+            group.broadcast(torch.zeros(1000))
+
+    root = Path(__file__).resolve().parents[2]
+    child = subprocess.Popen([sys.executable, "-c", dying], cwd=root)
+    with ThreadPoolExecutor(1) as pool:
+        receiving = pool.submit(receive)
+        group = GlooGroup(
+            address="127.0.0.1", port=port, rank=0, world_size=3, timeout_s=60, server=server
+        )
+        try:
+            while True:
+                group.broadcast(torch.zeros(1000))
+                time.sleep(0.01)
+        except RuntimeError:
+            group.close()
+            with pytest.raises(RuntimeError, match="Connection closed"):
+                receiving.result(timeout=10)
+    assert child.wait(timeout=10) == 1
