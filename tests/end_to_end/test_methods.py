@@ -34,6 +34,8 @@ SMALL = (
     "learner.warmup_steps=1",
     "output.report=false",
     "output.rollouts_per_step=4",
+    "engines.shared=true",  # a chain starts one engine, not one for each layer
+    "checkpoints.every_steps=0",
 )
 OWN_SETTINGS = {
     # Both kinds of steps: the pool is full after the first.
