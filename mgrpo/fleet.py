@@ -357,9 +357,16 @@ class Fleet:
             engine = self.add_engine(pool)
             self.placement.ask(engine.seat, engine.name)
         elif decision is Decision.SHRINK:
-            # One that has not come yet costs least; otherwise the newest.
-            newest_first = self.members[pool.name][::-1]
-            coming = [engine for engine in newest_first if engine.health.is_coming]
-            alive = [engine for engine in newest_first if engine.health.is_alive]
-            engine = (coming or alive)[0]
+            engine = costs_least(self.members[pool.name])
             engine.release(f"{pool.name} was busy for {busy_fraction:.0%} of the step")
+
+
+def costs_least(engines: Sequence[EngineProcess]) -> EngineProcess:
+    """Which engine of a pool to give back: one that is still to come, else one that is not fit
+    for work, else any; the newest of those."""
+    here = [engine for engine in engines if engine.health.is_coming or engine.health.is_alive]
+    newest_first = here[::-1]
+    return min(
+        newest_first,
+        key=lambda engine: (not engine.health.is_coming, engine.state is EngineState.HEALTHY),
+    )

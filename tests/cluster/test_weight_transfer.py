@@ -12,8 +12,15 @@ from vllm.distributed.weight_transfer import nccl_engine
 
 from cluster import weight_transfer
 from cluster.checksum import tensor_checksum
-from cluster.weight_transfer import CheckedNcclReceiver, CheckingLoader, LearnerSource, open_sender
+from cluster.weight_transfer import (
+    AbortingClient,
+    CheckedNcclReceiver,
+    CheckingLoader,
+    LearnerSource,
+    open_sender,
+)
 from cluster.weights import EngineClient, differing_tensors, max_difference
+from mgrpo.errors import ActorDiedError
 
 
 class TwoWeights:
@@ -138,3 +145,48 @@ def test_both_backends_are_registered() -> None:
     for name in weight_transfer.BACKENDS.values():
         assert name in weight_transfer.WeightTransferEngineFactory._registry
         assert name in weight_transfer.WeightTransferTrainerFactory._registry
+
+
+def test_what_a_failed_broadcast_left_over_is_iterated_so_that_no_rank_waits() -> None:
+    learner = TwoWeights()
+    source = LearnerSource(learner, with_checksums=True)
+    pairs = iter(source)
+    next(pairs)  # the broadcast failed after the first tensor
+    source.finish_iteration()
+    assert next(pairs, None) is None and learner.num_passes == 1
+    assert sorted(source.sent) == ["a", "b"]
+
+    source.iterating = None  # it failed before the first tensor, and the others iterate already
+    source.finish_iteration()
+    assert learner.num_passes == 2
+
+
+class FailingClient(RecordingClient):
+    def update_weights(self, update_info: Any) -> None:
+        raise ActorDiedError("layer1-engine-1 died while it was asked to update_weights")
+
+
+def test_nccl_s_broadcast_is_aborted_when_an_engine_fails() -> None:
+    aborted: list[bool] = []
+    client = AbortingClient(FailingClient(), lambda: aborted.append(True))
+    client.start_weight_update()
+    assert not aborted
+    with pytest.raises(ActorDiedError):
+        client.update_weights({})
+    assert aborted == [True]
+
+
+def test_the_nccl_sender_aborts_its_own_communicator(monkeypatch: pytest.MonkeyPatch) -> None:
+    destroyed: list[bool] = []
+
+    class Communicator:
+        def destroy(self) -> None:
+            destroyed.append(True)
+
+    monkeypatch.setattr(nccl_engine, "open_trainer_endpoint", lambda info: Communicator())
+    sender = nccl_sender(0, FailingClient(), TwoWeights())
+    with pytest.raises(ActorDiedError):
+        sender.client.update_weights({})
+    assert destroyed == [True] and sender.model_update_group is None
+    sender.shutdown()  # a second time does nothing
+    assert destroyed == [True]

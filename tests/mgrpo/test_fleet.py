@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
 from actors.leases import sample_leased
-from cluster.health import EngineState
+from cluster.health import EngineHealth, EngineState
 from cluster.placement import Placement
 from cluster.remote import RemoteActor
 from cluster.runtime import LOOPBACK, REPOSITORY_ROOT
@@ -25,7 +26,7 @@ from mgrpo.config import RunConfig, WeightsConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.engine_log import EngineLog, read_engine_log
 from mgrpo.errors import ActorDiedError, DeadlineError, WeightSyncError
-from mgrpo.fleet import Fleet
+from mgrpo.fleet import Fleet, costs_least
 from mgrpo.metrics import MetricSums
 from mgrpo.types import Sample
 from tests.mgrpo.light_fleet import LightLauncher
@@ -325,3 +326,16 @@ def test_a_pool_grows_while_it_is_the_bottleneck_and_shrinks_when_idle(
             "layer2-engine-0"
         }
         assert parts.fleet.broadcast(2).num_tensors == 1
+
+
+def test_the_engine_that_costs_least_is_given_back() -> None:
+    def engine(state: EngineState) -> Any:
+        health = EngineHealth(state, since=0.0, quiet_since=0.0)
+        return SimpleNamespace(health=health, state=state)
+
+    old, new = engine(EngineState.HEALTHY), engine(EngineState.HEALTHY)
+    assert costs_least([old, new]) is new
+    stale, coming = engine(EngineState.STALE), engine(EngineState.STARTING)
+    assert costs_least([stale, old, new]) is stale
+    assert costs_least([coming, stale, old]) is coming
+    assert costs_least([engine(EngineState.GONE), old, engine(EngineState.DEAD)]) is old
