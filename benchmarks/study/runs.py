@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.commands import CommandFailed, run_command
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, save_recipe
-from mgrpo.config.run import OutputConfig
+from mgrpo.config.output import OutputConfig
 from mgrpo.errors import ConfigError
 
 MGRPO = (sys.executable, "-m", "mgrpo")
