@@ -90,9 +90,15 @@ def row_weight_warnings(use: str, layers: frozenset[int], config: RunConfig) -> 
     return warnings
 
 
+def refills_whole_steps(config: RunConfig) -> bool:
+    """True where sampling.dynamic replaces every group of layer 1 that is all right or wrong."""
+    dynamic = config.sampling.dynamic
+    return dynamic is not None and dynamic.min_mixed_fraction == 1
+
+
 def uniform_filter_warnings(config: RunConfig) -> list[str]:
     """Of a filter that drops groups which sampling.dynamic has replaced before."""
-    if config.sampling.dynamic is None:
+    if not refills_whole_steps(config):
         return []
     return [
         "leaves out groups that are all right or all wrong, and sampling.dynamic has replaced "

@@ -10,6 +10,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.estimators import centred, rescued_share
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import refills_whole_steps
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -54,7 +55,7 @@ class Gpg(LearnerPlugin):
 
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if not settings.scale or config.sampling.dynamic is None:
+        if not settings.scale or not refills_whole_steps(config):
             return []
         return [
             "settings.scale has nothing to give back: sampling.dynamic leaves no group of layer 1 "

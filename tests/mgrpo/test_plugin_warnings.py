@@ -232,6 +232,12 @@ def test_steps_with_advantages_of_their_own_replace_what_came_before(tree) -> No
     assert "settings.epsilon has no effect with credit: trajectory" in found_plain
 
 
+def test_a_step_that_is_refilled_in_part_still_has_uniform_groups(tree) -> None:
+    part = {"sampling": {"dynamic": {"min_mixed_fraction": 0.6}}}
+    assert warned(tree, entry("lead"), **part) == []
+    assert warned(tree, entry("gpg"), entry("reinforce"), **part) == []
+
+
 def test_a_users_plug_in_may_read_and_write_anything(tree) -> None:
     own = entry("tests.mgrpo.test_plugin:Both")
     for one in ("greedy_anchor", "problem_entities", "reflection_span", "step_spans"):
