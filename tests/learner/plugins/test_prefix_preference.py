@@ -60,6 +60,13 @@ def test_the_worked_rollouts_get_their_rewards():
     assert rewards.tolist() == pytest.approx([5.7, 0.4, 4.7, 4.357143], abs=1e-6)
 
 
+def test_what_other_plug_ins_added_to_a_reward_stays_added():
+    part = preference(SCORES.values())
+    batch = measured(part, four_rollouts())
+    plain = part.shape_rewards(batch, batch.rewards)
+    torch.testing.assert_close(part.shape_rewards(batch, batch.rewards - 0.5), plain - 0.5)
+
+
 def test_the_worked_rollouts_get_their_z_scores():
     part = preference(SCORES.values())
     batch = build_batch(four_rollouts(), [solve_layer()], EXACT, plugins=[part])
