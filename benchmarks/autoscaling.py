@@ -68,8 +68,8 @@ def recipe(steps: int, calm_from: int, runs_dir: Path) -> dict[str, Any]:
             "health": {"heartbeat_s": 2},
             "elastic": {
                 "grow_above": 0.3,
-                "grow_min_inflight": 4,
-                "shrink_below": 0.3,
+                "grow_min_inflight": 12,
+                "shrink_below": 0.1,
                 "shrink_after_steps": 3,
             },
         },
@@ -214,8 +214,8 @@ def kept_metrics(row: dict[str, Any]) -> dict[str, Any]:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--steps", type=int, default=170)
-    parser.add_argument("--calm-from", type=int, default=120, help="step of the last phase")
+    parser.add_argument("--steps", type=int, default=130)
+    parser.add_argument("--calm-from", type=int, default=95, help="step of the last phase")
     parser.add_argument("--write", action="store_true", help="write the record and the page")
     parser.add_argument("--keep", type=Path, help="a folder for the run and its logs")
     return parser.parse_args(arguments)

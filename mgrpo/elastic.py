@@ -2,7 +2,9 @@
 
 A step samples, then trains, and nothing samples while the learner works; so the step's time is
 shared out between the pools and the learner. One more engine helps where a pool's share is the
-largest and its engines have enough to do at a time to hand some of it over.
+largest and its engines have enough to do at a time to hand some of it over. One fewer does no
+harm where the pool hardly works, or where the others could take its work and would still not have
+enough to call for one more: the two rules never answer each other.
 """
 
 from __future__ import annotations
@@ -66,7 +68,10 @@ def decide(
         and load.busy_fraction >= largest_other_fraction
         and load.inflight_mean >= config.grow_min_inflight
     )
-    wants_fewer = load.busy_fraction < config.shrink_below
+    wants_fewer = (
+        load.busy_fraction < config.shrink_below
+        or inflight_with_one_fewer(load) < config.grow_min_inflight
+    )
     streak = Streak(
         streak.grow_steps + 1 if wants_more else 0,
         streak.shrink_steps + 1 if wants_fewer else 0,
@@ -78,3 +83,13 @@ def decide(
     if num_asked > count.min and streak.shrink_steps >= config.shrink_after_steps:
         return Decision.SHRINK, Streak()
     return Decision.KEEP, streak
+
+
+def inflight_with_one_fewer(load: PoolLoad) -> float:
+    """Completions at a time that each engine would have if one of them handed over its share.
+
+    Example: three engines with 4 each would be two with 6 each.
+    """
+    if load.num_engines < 2:
+        return float("inf")
+    return load.inflight_mean * load.num_engines / (load.num_engines - 1)

@@ -101,9 +101,19 @@ class ElasticConfig(StrictConfig):
     grow_after_steps: PositiveInt = 2
     """Steps in a row that call for one more engine before one is asked for."""
     shrink_below: float = Field(default=0.15, ge=0, lt=1)
-    """A pool shrinks when its engines were busy for less than this share of the step."""
+    """A pool shrinks when its engines were busy for less than this share of the step, or when
+    they would have fewer than grow_min_inflight completions at a time with one engine fewer. At
+    most half of grow_above: the work of two engines can keep the one that stays twice as busy."""
     shrink_after_steps: PositiveInt = 5
     """Steps in a row before an engine and its place are given back."""
+
+    @model_validator(mode="after")
+    def check_distance(self) -> ElasticConfig:
+        if self.shrink_below > self.grow_above / 2:
+            half = f"{self.grow_above / 2:g}"
+            reason = f"must be at most half of grow_above ({half}): a pool that shrank would grow."
+            raise RelationError([ConfigProblem("shrink_below", f"{self.shrink_below:g}", reason)])
+        return self
 
 
 class ClusterConfig(StrictConfig):

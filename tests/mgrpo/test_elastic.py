@@ -73,6 +73,20 @@ def test_an_idle_pool_shrinks_to_its_fewest() -> None:
     assert after_steps(*loads) == [KEEP, KEEP, SHRINK, KEEP, KEEP, KEEP, KEEP]
 
 
+def test_engines_that_would_share_too_little_work_are_too_many() -> None:
+    busy = load(0.9, engines=2, inflight=3.9)  # one engine would have 7.8 of the 8 at a time
+    assert after_steps(busy, busy, busy) == [KEEP, KEEP, SHRINK]
+    enough = load(0.9, engines=2, inflight=4)
+    assert after_steps(*[enough] * 5) == [KEEP] * 5
+    alone = load(0.9, engines=1, inflight=7.8)  # what is left: it neither shrinks nor grows
+    assert after_steps(*[alone] * 5) == [KEEP] * 5
+
+
+def test_thresholds_that_would_answer_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most half of grow_above"):
+        ElasticConfig(grow_above=0.4, shrink_below=0.3)
+
+
 def test_an_engine_that_has_not_come_yet_can_be_called_off() -> None:
     waiting = load(0.05, engines=1, coming=1)
     assert after_steps(waiting, waiting, waiting) == [KEEP, KEEP, SHRINK]
