@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,7 +110,16 @@ def local_cluster(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(timeout=10)
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder in which processes that are ending may still write for a moment."""
+    for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.5)
 
 
 def first_line(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
