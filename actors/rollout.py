@@ -74,6 +74,7 @@ class Rollout:
     plugins: Sequence[RolloutPlugin] = ()
     on_progress: ProgressCallback | None = None
     clocks: dict[int, LayerClock] = field(default_factory=dict)
+    num_plugin_tokens: int = 0  # sampled because plug-ins asked for it
 
     async def run(
         self,
@@ -166,11 +167,13 @@ class Rollout:
         clock = self.clocks.setdefault(number, LayerClock())
         clock.num_known += 1
         clock.began = clock.began or time.monotonic()
-        samples = await self.generate(
+        samples = await sample_leased(
+            self.engines,
             number,
             request.prompt_token_ids,
             num_samples=request.num_samples,
             max_tokens=self.layers[number - 1].max_completion_tokens,
+            temperature=self.temperature,
             seed=stable_seed(self.seed, request.id_prefix, request.first_index),
         )
         clock.ended = time.monotonic()
@@ -195,8 +198,8 @@ class Rollout:
         seed: int,
         temperature: float | None = None,
     ) -> list[Sample]:
-        """Sample from the least busy engine of a layer; samples are stamped with its name."""
-        return await sample_leased(
+        """For plug-ins: samples beside the step's own, from the least busy engine of a layer."""
+        samples = await sample_leased(
             self.engines,
             layer,
             prompt_token_ids,
@@ -205,6 +208,8 @@ class Rollout:
             temperature=self.temperature if temperature is None else temperature,
             seed=seed,
         )
+        self.num_plugin_tokens += sum(len(sample.token_ids) for sample in samples)
+        return samples
 
     async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
         """What the checks say of some texts."""

@@ -130,6 +130,8 @@ class Run:
         sums.add_total("seconds/rollout", time.monotonic() - began)
         for number, clock in rollout.clocks.items():
             sums.add_total(f"seconds/layer{number}", clock.seconds)
+        if rollout.plugins:
+            sums.add_total("tokens/sampled_by_plugins", rollout.num_plugin_tokens)
         rewards = [c.reward for c in completions if c.reward is not None]
         check_failed_fraction(rewards, self.config.rewards.max_failed_fraction)
         return completions

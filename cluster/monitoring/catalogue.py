@@ -160,6 +160,14 @@ TIMES = (
         only_when="a plug-in asks for signals",
     ),
     Family("tokens/generated", "tokens", "Tokens that the engines sampled.", is_counted=True),
+    Family(
+        "tokens/sampled_by_plugins",
+        "tokens",
+        "Tokens that were sampled because a plug-in asked: greedy answers, answers in context, "
+        "guided corrections. Those that train are among tokens/generated too.",
+        only_when="the recipe has rollout plug-ins",
+        is_counted=True,
+    ),
 )
 
 FAMILIES = (

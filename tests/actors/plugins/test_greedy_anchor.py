@@ -45,6 +45,7 @@ def test_one_greedy_answer_is_asked_for_and_its_mean_logprob_kept():
     assert [number for number, _, _ in engine.asked] == [4, 1]
     assert engine.asked[1] == (1, 0.0, 9)
     assert engine.asked[0][1] == 1.0
+    assert parts.num_plugin_tokens == 2  # not the four of the step's own
 
 
 def test_other_temperatures_cannot_be_compared_with_it():
