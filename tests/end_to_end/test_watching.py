@@ -52,6 +52,10 @@ DEADLINE_S = 400
 SCRAPED_S = 120  # Ray exports every 10 s, Prometheus reads every 5 s
 WITHOUT_GPUS = {"GPU by node", "GPU memory by node"}
 """Panels that stay empty here: Ray has no GPU's numbers on a machine without one."""
+SCROLL_DOWN = """
+for (const one of document.querySelectorAll("main *, #root *")) one.scrollTop = one.scrollHeight;
+window.scrollTo(0, 0);
+"""
 needs_browser = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed")
 
 
@@ -259,12 +263,16 @@ async def read_pages(watched: Watched, pictures: Path) -> None:
         )
         job = watched.cluster.get(f"/api/jobs/{submission}")["job_id"] or submission
         seen = await page.open(
-            f"{ray}/#/jobs/{job}",
-            until=lambda text: "Acc@t1" in text and "done " in text,
-            deadline_s=60,
+            f"{ray}/#/jobs/{job}", until=lambda text: f"{RUN} · MGRPO" in text, deadline_s=60
         )
         assert "RUNNING" in seen and "mgrpo train" in seen
-        await page.picture(pictures / "ray-job.png", height_below=500)
+        # The log's view holds what is visible alone: its end has to be scrolled to.
+        end = time.monotonic() + 60
+        while not re.search(r"step \d+  Acc@t1 .* done \d+/2000", await page.text()):
+            assert time.monotonic() < end, await page.text()
+            await page.evaluate(SCROLL_DOWN)
+            await asyncio.sleep(1)
+        await page.picture(pictures / "ray-job.png", height_below=300)
 
         last = BOARDS[-1].panels[-1].title
         seen = await page.open(
