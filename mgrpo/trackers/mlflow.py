@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mgrpo.config import MlflowConfig
@@ -61,6 +62,8 @@ def open_tracker(config: MlflowConfig, facts: RunFacts) -> MlflowTracker:
     client = MlflowClient(tracking_uri=uri)
     run_id = facts.recorded_id("mlflow")
     if run_id is not None:
+        if config.offline:
+            make_empty_folders(facts.run_dir / OFFLINE_DIR, run_id)
         client.update_run(run_id, status="RUNNING")
         return MlflowTracker(client, run_id)
     experiment = client.get_experiment_by_name(config.experiment)
@@ -74,3 +77,11 @@ def open_tracker(config: MlflowConfig, facts: RunFacts) -> MlflowTracker:
     tracker.write_recipe(facts.recipe)
     facts.record_id("mlflow", run_id)
     return tracker
+
+
+def make_empty_folders(root: Path, run_id: str) -> None:
+    """What shared storage, which has no empty folders, has lost of a run's: MLflow knows a run by
+    them."""
+    for run in root.glob(f"*/{run_id}"):
+        for name in ("artifacts", "metrics", "params", "tags"):
+            (run / name).mkdir(exist_ok=True)

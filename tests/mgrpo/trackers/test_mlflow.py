@@ -43,3 +43,14 @@ def test_a_server_that_cannot_be_reached_is_an_error_at_the_start(tmp_path):
     with pytest.raises(TrackerError, match=r"The tracker mlflow .*offline: true"):
         open_trackers([config], RunFacts("sums", tmp_path))
     assert not (tmp_path / "trackers.json").exists()
+
+
+def test_a_run_is_found_again_after_storage_without_empty_folders(tmp_path):
+    config = MlflowConfig(offline=True)
+    with open_trackers([config], RunFacts("sums", tmp_path)) as trackers:
+        trackers.write(0, {"a": 1.0})
+    (run,) = tmp_path.glob("mlruns/*/*/artifacts")
+    run.rmdir()
+    with open_trackers([config], RunFacts("sums", tmp_path, first_step=1)) as trackers:
+        trackers.write(1, {"a": 2.0})
+    assert (run.parent / "metrics" / "a").read_text().count("\n") == 2
