@@ -358,7 +358,9 @@ class Fleet:
             self.placement.ask(engine.seat, engine.name)
         elif decision is Decision.SHRINK:
             engine = costs_least(self.members[pool.name])
-            engine.release(f"{pool.name} was busy for {busy_fraction:.0%} of the step")
+            engine.release(
+                f"{pool.name} has too little to do (busy for {busy_fraction:.0%} of the step)"
+            )
 
 
 def costs_least(engines: Sequence[EngineProcess]) -> EngineProcess:
