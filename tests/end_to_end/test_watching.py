@@ -268,7 +268,7 @@ async def read_pages(watched: Watched, pictures: Path) -> None:
         assert "RUNNING" in seen and "mgrpo train" in seen
         # The log's view holds what is visible alone: its end has to be scrolled to.
         end = time.monotonic() + 60
-        while not re.search(r"step \d+  Acc@t1 .* done \d+/2000", await page.text()):
+        while not re.search(r"step \d+\s+Acc@t1 .*done \d+/2000", await page.text()):
             assert time.monotonic() < end, await page.text()
             await page.evaluate(SCROLL_DOWN)
             await asyncio.sleep(1)
