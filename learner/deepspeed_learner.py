@@ -346,6 +346,7 @@ class DeepSpeedLearner:
         self.optimizer = self.make_optimizer()
         if self._zero_stage == 0:
             self.optimizer.register_step_pre_hook(self._clip_whole_gradient)
+        self.optimizer.register_step_pre_hook(self._drop_large_gradient)
         engine, *_ = self._deepspeed.initialize(
             model=self.policy,
             optimizer=self.optimizer,
@@ -358,12 +359,26 @@ class DeepSpeedLearner:
         """Norm of the last step's whole gradient, before clipping."""
         if self._zero_stage == 0:
             return self._whole_grad_norm
-        return float(self.engine.get_global_grad_norm())
+        # The engine's own getter knows it only after the step.
+        return float(self.engine.optimizer._global_grad_norm)
 
     def _clip_whole_gradient(self, *_: Any) -> None:
         """Stage 0: every rank holds the whole averaged gradient when the optimizer steps."""
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
         self._whole_grad_norm = float(norm)
+
+    def _drop_large_gradient(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """An optimizer that finds no gradient changes neither weights nor its own state.
+
+        All ranks know the same norm by the time their optimizers step, so all drop it. DeepSpeed
+        steps its optimizer once to make room for its state, before there is a norm.
+        """
+        limit = self.settings.skip_above_grad_norm
+        if limit is None or not hasattr(self, "engine") or self._grad_norm() <= limit:
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def _load_reference(self, reference_dir: str) -> Any:
         """The frozen policy; None where neither a KL penalty nor a plug-in needs it."""

@@ -96,7 +96,7 @@ class Trainer:
         if not rows:
             return {"learner/skipped_updates": (1.0, 1.0)}
         self.follow(config or self.config)
-        metrics: Metrics = {"learner/skipped_updates": (0.0, 1.0)}
+        metrics: Metrics = {}
         plans = self.reader.plan(rows)
         microbatches = self._collate(rows, plans)
         learning_rate = self._set_learning_rate(policy_version)
@@ -253,9 +253,11 @@ class Trainer:
                 "have been changed by it. Go back to the last checkpoint with a lower "
                 "learner.learning_rate."
             )
+        limit = self.settings.skip_above_grad_norm
         return {
             "learner/loss": (sums.total("loss"), 1.0),
             "learner/grad_norm": (grad_norm, 1.0),
+            "learner/skipped_updates": (float(limit is not None and grad_norm > limit), 1.0),
             "learner/learning_rate": (learning_rate, 1.0),
             "learner/tokens": (sums.total("trained_tokens"), 1.0),
             "learner/row_tokens": (sums.total("row_tokens"), 1.0),

@@ -120,6 +120,9 @@ class LearnerConfig(StrictConfig):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What follows the warm-up; linear and cosine reach 0 as the run ends, after its last step."""
     max_grad_norm: PositiveFloat = 1.0
+    skip_above_grad_norm: PositiveFloat | None = None
+    """Updates whose gradient has a larger norm, before clipping, leave weights and optimizer as
+    they are; learner/skipped_updates counts them. None: no update is left out for that."""
     microbatch_tokens: PositiveInt = 8192
     """Most tokens of one forward and backward: those that are computed, so shared ones count
     once and padding counts. Does not change the result."""

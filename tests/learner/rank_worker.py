@@ -283,6 +283,25 @@ def skipped_update(ranks: Ranks) -> Any:
     }
 
 
+def large_gradient(ranks: Ranks, zero_stage: int) -> Any:
+    """Three updates: the first and the last by a gradient above the bound."""
+    learner = ranks.learner(learner={"zero_stage": zero_stage, "learning_rate": 0.01})
+    moved, skipped = [], []
+    for limit in (1e-9, 1e9, 1e-9):
+        learner.settings = learner._trainer.settings = learner.settings.model_copy(
+            update={"skip_above_grad_norm": limit}
+        )
+        before = weights_of(learner)
+        result = learner.update(random_completions())
+        after = weights_of(learner)
+        moved.append(any(not torch.equal(before[name], after[name]) for name in before))
+        if result is not None:
+            skipped.append(result.metrics["learner/skipped_updates"])
+    version = learner.policy_version
+    learner.close()
+    return {"moved": moved, "skipped": skipped, "version": version}
+
+
 def refused_update(ranks: Ranks, zero_stage: int, spoil: Callable[..., list[Completion]]) -> Any:
     """What the learner says to a value that is not finite, and whether the weights moved."""
     learner = ranks.learner(learner={"zero_stage": zero_stage})
@@ -472,6 +491,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found[f"zero{stage}"] = gradient(ranks, zero_stage=stage, budget=SMALL_BUDGET)
         found[f"zero{stage}_read"] = read(ranks, stage)
         found[f"zero{stage}_ema"] = averaged(ranks, stage)
+        found[f"zero{stage}_large"] = large_gradient(ranks, stage)
     found["zero3_whole_ema"] = averaged(ranks, 3, keeps_small_whole=True)
     found["zero3_bf16_ema"] = averaged_bf16(ranks)
     found["zero3_bf16"] = gradient(ranks, zero_stage=3, budget=SMALL_BUDGET, dtype="bfloat16")
