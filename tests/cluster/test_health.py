@@ -102,7 +102,7 @@ def test_a_released_engine_stays_gone(event: EngineEvent) -> None:
 
 
 def test_an_engine_can_only_be_healthy_with_verified_weights() -> None:
-    """Every walk of four events after loading: HEALTHY always holds the weights, nothing else works."""
+    """Every walk of four events after loading: who is HEALTHY holds the weights."""
     for events in itertools.product(EngineEvent, repeat=4):
         health = walk((0.0, EngineEvent.LOADED))
         for now, event in enumerate(events):
