@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from mgrpo.errors import ClusterError
+from mgrpo.errors import ClusterError, RunInterrupted
+from mgrpo.signals import StopSignals, signals_as_errors
 
 if TYPE_CHECKING:
     from cluster.job_token import Token
@@ -25,6 +22,7 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 60.0
 SHUTDOWN_S = 10.0  # of each program, before it is killed
+HELD_S = 5.0  # longest that a signal waits for a program to be begun
 WATCH_S = 2.0  # between looks at whether the programs still run
 LISTED_S = 20.0  # after which Prometheus should know of the cluster's nodes
 EXAMPLES = """\
@@ -81,11 +79,15 @@ def run_dashboard(args: argparse.Namespace) -> int:
 
     program = find_prometheus(args.prometheus)  # before the seconds that the cluster takes
     address, token = reach_cluster(args.address)
-    with stop_signal() as stopped, ExitStack() as stack:
-        folder = data_folder(args.data, stack)
-        services = start_services(args, program, folder, address, token, stack)
-        say_where(address, services)
-        return watch(services, stopped)
+    try:
+        with signals_as_errors() as signals, ExitStack() as stack:
+            folder = data_folder(args.data, stack)
+            services = start_services(args, program, folder, address, token, stack, signals)
+            say_where(address, services)
+            watch(services)
+    except RunInterrupted:
+        print("ended")
+    return 0
 
 
 def reach_cluster(address: str | None) -> tuple[str, Token | None]:
@@ -133,6 +135,7 @@ def start_services(
     address: str,
     token: Token | None,
     stack: ExitStack,
+    signals: StopSignals,
 ) -> list[Service]:
     """Prometheus and, where it is installed, Grafana; both answer when this returns."""
     from cluster.monitoring import grafana, prometheus
@@ -142,6 +145,7 @@ def start_services(
     write_page(folder / "page")
     token_file = None if token is None else write_secret(folder / "token", token.value, stack)
     port = choose_port(args.port, prometheus.PORT)
+    signals.hold(HELD_S)  # a program that has begun must be known before all ends
     curves = prometheus.start_prometheus(
         program,
         folder,
@@ -151,6 +155,7 @@ def start_services(
         pages=folder / "page",
     )
     stack.callback(curves.stop, SHUTDOWN_S)
+    signals.release()
     curves.wait_until_ready(args.deadline)
     services = [curves]
     found = None if args.no_grafana else grafana.find_grafana(args.grafana)
@@ -158,8 +163,10 @@ def start_services(
         raise ClusterError(f"--grafana {args.grafana}: there is no such program.")
     if found is not None:
         port = choose_port(None, grafana.PORT)
+        signals.hold(HELD_S)
         boards = grafana.start_grafana(found, folder, prometheus_url=curves.url, port=port)
         stack.callback(boards.stop, SHUTDOWN_S)
+        signals.release()
         boards.wait_until_ready(args.deadline)
         services.append(boards)
     return services
@@ -187,15 +194,16 @@ def say_where(address: str, services: list[Service]) -> None:
     print("Ctrl-C ends them.", flush=True)
 
 
-def watch(services: list[Service], stopped: threading.Event) -> int:
-    """Until a signal; says once of each node that it does not answer.
+def watch(services: list[Service]) -> None:
+    """Until a signal, which is raised; says once of each node that it does not answer.
 
     Raises:
         ClusterError: a program ended by itself.
     """
     silent: set[str] = set()
     began = time.monotonic()
-    while not stopped.wait(WATCH_S):
+    while True:
+        time.sleep(WATCH_S)
         for service in services:
             if not service.is_running:
                 raise ClusterError(
@@ -208,8 +216,6 @@ def watch(services: list[Service], stopped: threading.Event) -> int:
         for node in sorted(down.keys() - silent):
             print(f"no metrics from {node}: {down[node]}", flush=True)
         silent |= down.keys()
-    print("ended")
-    return 0
 
 
 def nodes_without_metrics(prometheus: Service) -> dict[str, str]:
@@ -223,20 +229,3 @@ def nodes_without_metrics(prometheus: Service) -> dict[str, str]:
     if not found:
         return {prometheus.url: f"it knows of no nodes.\n{prometheus.last_lines()}"}
     return {one.address: one.error for one in found if one.error}
-
-
-@contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; they do nothing else meanwhile."""
-    stopped = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.set()
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -162,6 +162,33 @@ def test_a_program_that_does_not_answer_is_given_up_and_can_be_killed(tmp_path):
     assert not service.is_running
 
 
+def test_ctrl_c_at_the_start_leaves_nothing_behind(ray_dashboard, tmp_path):
+    pid_file = tmp_path / "pid"
+    never_ready = program(
+        tmp_path / "prometheus",
+        f"import os, time\nopen({str(pid_file)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)",
+    )
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mgrpo", "dashboard", "--address", ray_dashboard),
+            *("--prometheus", str(never_ready), "--data", str(tmp_path / "data")),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + DEADLINE_S
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, said) == (0, "ended\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+    assert not (tmp_path / "data" / "token").exists()
+
+
 # A stand-in for Grafana: answers as it does, and shows what it was told.
 GRAFANA = """
 import http.server, json, os, sys
@@ -206,7 +233,9 @@ def test_it_starts_prometheus_and_grafana_says_where_and_ends_both(ray_dashboard
         ]
         wait_for_step(urls["Prometheus"])
         assert (data / "token").stat().st_mode & 0o077 == 0  # nobody else reads it
-        process.send_signal(signal.SIGINT)
+        for _ in range(5):  # somebody impatient
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=DEADLINE_S) == 0
     finally:
         process.kill()
