@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -69,6 +70,7 @@ class DeepSpeedLearner:
 
         Raises:
             ModelError: the policy cannot be loaded or trained.
+            LearnerError: the ranks cannot meet, as where the port was taken meanwhile.
             DeadlineError: the other ranks did not come.
         """
         self.config, self.rank, self.num_ranks = config, rank, num_ranks
@@ -413,6 +415,7 @@ class DeepSpeedLearner:
     def join_ranks(self, address: str, port: int, *, backend: str) -> None:
         """Join the other ranks; also with one rank, so that there is one path."""
         deadline_s = self.config.cluster.deadlines.update_s
+        began = time.monotonic()
         os.environ |= {
             "RANK": str(self.rank),
             "WORLD_SIZE": str(self.num_ranks),
@@ -429,6 +432,13 @@ class DeepSpeedLearner:
                 timeout=timedelta(seconds=deadline_s),
             )
         except dist.DistError as error:
+            if time.monotonic() - began < deadline_s:
+                raise LearnerError(
+                    f"Learner rank {self.rank} cannot meet the others at {address}:{port}: "
+                    f"{error}. "
+                    "Where another program took that port in between, the same command chooses "
+                    "another one."
+                ) from error
             raise DeadlineError(
                 f"{self.num_ranks} learner ranks to meet at {address}:{port}",
                 deadline_s=deadline_s,

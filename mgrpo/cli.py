@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mgrpo.config import RunConfig
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
+BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE: who read our output, such as head, has enough
 
 EXAMPLES = """\
 examples:
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         code: int = args.run_command(args)
+        sys.stdout.flush()
     except MgrpoError as error:
         if os.environ.get("MGRPO_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
@@ -71,6 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE_EXIT_CODE
     return code
 
 

@@ -265,6 +265,15 @@ def test_a_command_that_does_not_exist_exits_2(argv: list[str], capsys):
     assert "usage:" in said(capsys)
 
 
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "mgrpo", "plan", "quickstart", "--gpus", "8xH100-80GB"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+        assert (process.wait(timeout=60), errors) == (141, "")
+
+
 def test_json_and_data_paths_are_relative_to_the_folder_of_the_user(recipe: Path, capsys):
     Path("mine.jsonl").write_text(
         "".join(json.dumps({"question": f"{n}?", "answer": str(n)}) + "\n" for n in range(4))
