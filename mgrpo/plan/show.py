@@ -21,7 +21,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     shape = plan.shape
     yield f"{plan.recipe} on {plan.hardware}"
     yield (
-        f"model {shape.source}: {shape.num_parameters / 1e9:.2f}B parameters, {shape.num_layers} "
+        f"model {shape.source}: {shape.num_parameters / 1e6:,.1f}M parameters, {shape.num_layers} "
         f"layers, hidden {shape.hidden:,}, {shape.num_heads} heads ({shape.num_kv_heads} for keys "
         f"and values), vocabulary {shape.vocabulary:,}"
     )
