@@ -187,11 +187,11 @@ def expect_same_run(one: Path, other: Path) -> None:
     for expected, found in zip(read_metrics(one), read_metrics(other), strict=True):
         same = {name for name in expected if not name.startswith(NOT_COMPARED)}
         assert {name: found[name] for name in same} == pytest.approx(
-            {name: expected[name] for name in same}, rel=1e-6, abs=1e-7
+            {name: expected[name] for name in same}, rel=1e-4, abs=1e-6
         )
     weights, others = (load_file(run / "policy" / "model.safetensors") for run in (one, other))
     for name, expected in weights.items():
-        torch.testing.assert_close(others[name], expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(others[name], expected, rtol=0, atol=1e-4)
 
 
 def git_revision() -> str | None:

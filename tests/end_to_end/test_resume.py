@@ -62,12 +62,14 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
     rows = [read_metrics(tmp_path / name) for name in ("whole", "cut")]
     for expected, found in zip(*rows, strict=True):
         same = {name for name in expected if not name.startswith(NOT_COMPARED)}
-        # Sums of many float32 values may differ in the last digit from process to process.
+        # Sums of many float32 values may differ in the last digit from process to process, and
+        # Adam makes more of it where a gradient is near zero. A step moves weights by 1e-2: what
+        # is lost of the state, such as Adam's, shows a hundred times above these bounds.
         assert {name: found[name] for name in same} == pytest.approx(
-            {name: expected[name] for name in same}, rel=1e-6, abs=1e-7
+            {name: expected[name] for name in same}, rel=1e-4, abs=1e-6
         )
     weights = [
         load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("whole", "cut")
     ]
     for name, expected in weights[0].items():
-        torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-4)
