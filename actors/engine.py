@@ -36,7 +36,8 @@ class EngineSettings:
     gpu_memory_utilization: float
     enforce_eager: bool
     device: str  # "cpu" or "cuda"
-    weight_backend: str  # "gloo" or "nccl"
+    weight_backend: str  # "gloo", "nccl" or "ipc"
+    shares_gpu: bool = False  # with a learner rank: sleeps while that works
     seed: int
     extra_args: dict[str, Any]
     find_model: Callable[[], str] | None = None  # gives model_dir as it is on the engine's node
@@ -81,6 +82,8 @@ class VllmEngine:
             "disable_log_stats": True,
             "enable_log_requests": False,
         }
+        if settings.shares_gpu and settings.device == "cuda":
+            arguments["enable_sleep_mode"] = True
         if settings.device == "cpu":
             # Seeded requests and prompts cut into chunks do not go together on a CPU (vLLM 0.32
             # rewinds the request's generator, which CPU generators cannot), so prompts stay whole.
@@ -196,6 +199,19 @@ class VllmEngine:
 
     async def resume(self) -> None:
         await self.engine.resume_generation()
+
+    async def sleep(self) -> None:
+        """Give weights and cache back to the GPU: `wake` both, with new weights in between.
+
+        vLLM's CPU engine stops working too, but keeps its memory.
+        """
+        await self.engine.sleep(level=2, mode="wait")
+        print(f"{self.settings.name} · asleep", flush=True)
+
+    async def wake(self, part: str) -> None:
+        """Take memory again for the "weights", which are then to be sent, or for the "kv_cache"."""
+        is_awake = await self.engine.wake_up(tags=[part])
+        print(f"{self.settings.name} · awake: {part}{' and all' * is_awake}", flush=True)
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest

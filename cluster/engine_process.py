@@ -172,6 +172,8 @@ class EngineProcess:
         patience = self.timing.patience
         again = self.health.may_restart(time.monotonic(), patience)
         used_up = f"its {patience.max_restarts} restarts (cluster.health) are used up"
+        if patience.max_restarts == 0:
+            used_up = "is not started again"
         self.notice(EngineEvent.RESTART, "asked for again" if again else used_up)
         if self.health.is_coming:
             self.placement.ask(self.seat, f"{self.name}.restart{self.num_actors}")

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cluster.seats import (
+    Group,
     Seat,
+    groups_of,
     has_labels,
     labels_text,
     packing_order,
@@ -44,7 +46,7 @@ class Fit:
     """Where everything goes, and what goes nowhere."""
 
     places: list[Place]
-    left_out: list[Seat]
+    left_out: list[Group]
 
 
 class Room:
@@ -62,42 +64,49 @@ class Room:
         """How many such bundles still go in."""
         return min(int(self.free.get(key, 0) // amount) for key, amount in bundle.items() if amount)
 
-    def take(self, seat: Seat, index: int) -> Place:
-        bundle = seat.bundles[index]
+    def take(self, group: Group, index: int) -> list[Place]:
+        """Room for one bundle of a group, and the places of everyone in it."""
+        bundle = group.bundles[index]
         for key, amount in bundle.items():
             self.free[key] -= amount
         first, self.next_gpu = self.next_gpu, self.next_gpu + int(bundle.get("GPU", 0))
-        return Place(seat, index, self.node.name, tuple(range(first, self.next_gpu)))
+        gpus = tuple(range(first, self.next_gpu))
+        return [
+            Place(seat, index - seat.first_bundle, self.node.name, gpus)
+            for seat in group.seats
+            if 0 <= index - seat.first_bundle < len(seat.bundles)
+        ]
 
 
 def fit(seats: Sequence[Seat], nodes: Sequence[Node]) -> Fit:
     """Place what fits, in the order in which it is really taken.
 
-    A seat goes to the fullest node that still holds it whole, and only where there is none are
+    A group goes to the fullest node that still holds it whole, and only where there is none are
     its bundles spread, over the emptiest nodes first.
     """
     rooms = [Room(node) for node in nodes]
     places: list[Place] = []
-    left_out: list[Seat] = []
-    for seat in packing_order(list(seats)):
-        chosen = rooms_for(seat, rooms)
+    left_out: list[Group] = []
+    for group in packing_order(groups_of(seats)):
+        chosen = rooms_for(group, rooms)
         if chosen is None:
-            left_out.append(seat)
+            left_out.append(group)
             continue
-        places += [room.take(seat, index) for index, room in enumerate(chosen)]
+        for index, room in enumerate(chosen):
+            places += room.take(group, index)
     order = {node.name: number for number, node in enumerate(nodes)}
     places.sort(key=lambda place: (order[place.node], place.gpus, place.seat.name, place.bundle))
     return Fit(places, left_out)
 
 
-def rooms_for(seat: Seat, rooms: Sequence[Room]) -> list[Room] | None:
-    """A room for every bundle of a seat, in order; None where they do not all find one.
+def rooms_for(group: Group, rooms: Sequence[Room]) -> list[Room] | None:
+    """A room for every bundle of a group, in order; None where they do not all find one.
 
-    The bundles of one seat are all alike.
+    The bundles of one group are all alike.
     """
-    bundle, count = seat.bundles[0], len(seat.bundles)
+    bundle, count = group.bundles[0], len(group.bundles)
     resource = "GPU" if "GPU" in bundle else "CPU"
-    allowed = [room for room in rooms if has_labels(seat.labels, room.node.labels)]
+    allowed = [room for room in rooms if has_labels(group.labels, room.node.labels)]
     whole = [room for room in allowed if room.copies(bundle) >= count]
     if whole:
         return [min(whole, key=lambda room: room.free[resource])] * count
@@ -107,13 +116,13 @@ def rooms_for(seat: Seat, rooms: Sequence[Room]) -> list[Room] | None:
     return chosen if len(chosen) == count else None
 
 
-def reasons(seat: Seat, nodes: Sequence[Node]) -> str:
-    """Why a seat that was left out finds no place: its labels, one bundle, or the sum."""
-    allowed = [node for node in nodes if has_labels(seat.labels, node.labels)]
+def reasons(group: Group, nodes: Sequence[Node]) -> str:
+    """Why a group that was left out finds no place: its labels, one bundle, or the sum."""
+    allowed = [node for node in nodes if has_labels(group.labels, node.labels)]
     if not allowed:
-        labels = labels_text(seat.labels, "no node has the labels ")
+        labels = labels_text(group.labels, "no node has the labels ")
         return labels or "there is no node"
-    bundle = seat.bundles[0]
+    bundle = group.bundles[0]
     for key, amount in bundle.items():
         most = max(node.resources.get(key, 0) for node in allowed)
         if most < amount:
@@ -122,5 +131,5 @@ def reasons(seat: Seat, nodes: Sequence[Node]) -> str:
         return f"no node has {resource_text(bundle)} together"
     resource = "GPU" if "GPU" in bundle else "CPU"
     here = sum(node.resources.get(resource, 0) for node in allowed)
-    wants = f"it wants {widest(seat):g} {resource}"
+    wants = f"it wants {widest(group):g} {resource}"
     return f"{wants}, and the others leave too few of the {here:g} there are"

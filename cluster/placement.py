@@ -1,7 +1,8 @@
 """Takes the seats of a run: one placement group per engine and one for the learner.
 
-Engines come and go one by one, so each has a group of its own. A group that cannot be had is
-an error with demand and supply side by side, never a silent wait (verl#6663).
+Engines come and go one by one, so each has a group of its own, unless the recipe puts engines
+and learner on the same GPUs (`cluster.colocate`): then there is one group for all. A group that
+cannot be had is an error with demand and supply side by side, never a silent wait (verl#6663).
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.remote import RemoteActor
-from cluster.seats import Seat, labels_text, packing_order, resource_text, total
+from cluster.seats import (
+    Group,
+    Seat,
+    groups_of,
+    labels_text,
+    packing_order,
+    resource_text,
+    total,
+)
 from mgrpo.errors import PlacementError
 
 
@@ -48,8 +57,8 @@ class Placement:
             raise PlacementError(describe_shortage(seats, "there is not enough in all"))
         groups: dict[str, PlacementGroup] = {}
         end = time.monotonic() + deadline_s
-        for seat in packing_order(seats):  # all before the first wait: an autoscaler sees them all
-            groups[seat.name] = ask_for(seat, seat.name)
+        for asked in packing_order(groups_of(seats)):  # all before the first wait, to be seen
+            groups[asked.name] = ask_for(asked, asked.name)
         for name, group in groups.items():
             if not group.wait(timeout_seconds=max(0.1, end - time.monotonic())):
                 message = describe_shortage(seats, f"{name} got no place within {deadline_s:g} s")
@@ -62,10 +71,11 @@ class Placement:
         """Ask for a seat without waiting; where nothing is free, an autoscaler sees it waiting.
 
         Args:
-            seat: whose group was given back, or never asked for.
+            seat: whose group is its own, and was given back or never asked for.
             name: of the group, unlike those that came before: Ray forgets names late.
         """
-        group = self.groups[seat.name] = ask_for(seat, name)
+        (asked,) = groups_of([seat])
+        group = self.groups[seat.group] = ask_for(asked, name)
         self.grants[seat.name] = group.ready()
 
     def is_granted(self, seat: Seat) -> bool:
@@ -75,15 +85,20 @@ class Placement:
 
     def node_of(self, seat: Seat) -> str:
         """The address of the node that a granted seat's first bundle is on; "" if unknown."""
-        table = placement_group_table(self.groups[seat.name])
-        node_id = table.get("bundles_to_node_id", {}).get(0)
+        table = placement_group_table(self.groups[seat.group])
+        node_id = table.get("bundles_to_node_id", {}).get(seat.first_bundle)
         nodes = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
         return nodes.get(node_id, "")
 
     def give_back(self, seat: Seat) -> None:
-        """End a seat's group and everything in it, so that its node may go."""
+        """End a seat's group and everything in it, so that its node may go.
+
+        One that is shared stays for the others.
+        """
+        if seat.shares:
+            return
         self.grants.pop(seat.name, None)
-        group = self.groups.pop(seat.name, None)
+        group = self.groups.pop(seat.group, None)
         if group is not None:
             remove_placement_group(group)
 
@@ -106,7 +121,8 @@ class Placement:
             "num_gpus": resources.get("GPU", 0),
             "runtime_env": {"env_vars": environment},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                placement_group=self.groups[seat.name], placement_group_bundle_index=bundle
+                placement_group=self.groups[seat.group],
+                placement_group_bundle_index=seat.first_bundle + bundle,
             ),
         }
         if max_concurrency is not None:
@@ -119,19 +135,19 @@ class Placement:
         self.groups = {}
 
 
-def ask_for(seat: Seat, name: str) -> PlacementGroup:
+def ask_for(group: Group, name: str) -> PlacementGroup:
     return placement_group(
-        [dict(bundle) for bundle in seat.bundles],
-        strategy=seat.strategy,
+        list(group.bundles),
+        strategy=group.strategy,
         name=name,
-        bundle_label_selector=seat.label_selectors,
+        bundle_label_selector=group.label_selectors,
     )
 
 
 def describe_shortage(seats: list[Seat], why: str) -> str:
-    """Demand against supply, per seat and per node."""
+    """Demand against supply, per group and per node."""
     lines = [f"The cluster cannot place this run: {why}.", "Asked for:"]
-    lines += [f"  {seat.name}: {seat}" for seat in seats]
+    lines += [f"  {group.name}: {group}" for group in groups_of(seats)]
     lines.append(f"  in all: {resource_text(total(seats))}")
     lines.append("The cluster has:")
     for node in ray.nodes():

@@ -1,12 +1,13 @@
 """Who sits where, before anything is taken: one seat per engine and one for the learner.
 
-Pure: no Ray, so that `mgrpo check` and the plan can use it anywhere.
+A seat has a placement group of its own; with `cluster.colocate` all seats share one, whose
+bundles are GPUs. Pure: no Ray, so that `mgrpo check` and the plan can use it anywhere.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mgrpo.config import RunConfig
@@ -16,6 +17,10 @@ from mgrpo.config.engines import EngineRange
 OWN_LABELS = ("ray.io/node-id",)
 """Labels that Ray gives every node itself and that tell people nothing."""
 NODE_RESOURCE_PREFIXES = ("node:", "bundle_", "accelerator_type:")
+COLOCATED = "colocated"
+"""Name of the group of all seats where engines and learner share their GPUs."""
+GPU_SHARE = 0.5
+"""What an engine and a learner rank that share a GPU each count for: Ray's bookkeeping alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +32,43 @@ class Seat:
     """
 
     name: str  # "layer1-engine-0", "learner"
-    bundles: tuple[dict[str, float], ...]
+    bundles: tuple[dict[str, float], ...]  # what each of its processes takes
     layers: tuple[int, ...] = ()  # which layers an engine serves; () for the learner
     labels: dict[str, str] = field(default_factory=dict)  # of the nodes that every bundle needs
+    shares: str = ""  # name of the group that it shares with others; "" has one of its own
+    first_bundle: int = 0  # of that group; the next ones follow
+
+    @property
+    def group(self) -> str:
+        return self.shares or self.name
+
+    @property
+    def is_learner(self) -> bool:
+        return not self.layers
+
+    def __str__(self) -> str:
+        return asked_text(self.bundles, self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is asked of the cluster in one piece, a placement group: the bundles of its seats."""
+
+    name: str
+    seats: tuple[Seat, ...]
+
+    @property
+    def bundles(self) -> tuple[dict[str, float], ...]:
+        """Each holds the processes that share it."""
+        summed: dict[int, Counter[str]] = {}
+        for seat in self.seats:
+            for number, bundle in enumerate(seat.bundles, start=seat.first_bundle):
+                summed.setdefault(number, Counter()).update(bundle)
+        return tuple(dict(summed[number]) for number in sorted(summed))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.seats[0].labels
 
     @property
     def strategy(self) -> str:
@@ -41,14 +80,11 @@ class Seat:
         return [dict(self.labels) for _ in self.bundles] if self.labels else None
 
     @property
-    def is_learner(self) -> bool:
-        return not self.layers
+    def has_learner(self) -> bool:
+        return any(seat.is_learner for seat in self.seats)
 
     def __str__(self) -> str:
-        """What is asked for, in words: "4 x (1 CPU, 1 GPU) on nodes with role=learner"."""
-        counts = Counter(resource_text(bundle) for bundle in self.bundles)
-        bundles = [text if n == 1 else f"{n} x ({text})" for text, n in counts.items()]
-        return " + ".join(bundles) + labels_text(self.labels, " on nodes with ")
+        return asked_text(self.bundles, self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +112,23 @@ def pools_of(config: RunConfig) -> list[Pool]:
 
 def engine_seat(config: RunConfig, device: str, pool: Pool, index: int) -> Seat:
     """The seat of a pool's engine; `index` may go beyond those that a run begins with."""
+    name, cpus = pool.seat_name(index), config.engines.num_cpus
+    if config.cluster.colocate:
+        nodes = config.cluster.learner_nodes
+        bundle = bundle_of(cpus, GPU_SHARE * (device == "cuda"), NodesConfig())
+        return Seat(name, (bundle,), pool.layers, nodes.labels, COLOCATED, first_bundle=index)
     nodes = config.cluster.engine_nodes
     gpus = config.engines.tensor_parallel_size if device == "cuda" else 0
-    bundle = bundle_of(config.engines.num_cpus, gpus, nodes)
-    return Seat(pool.seat_name(index), (bundle,), pool.layers, nodes.labels)
+    return Seat(name, (bundle_of(cpus, gpus, nodes),), pool.layers, nodes.labels)
+
+
+def learner_seat(config: RunConfig, device: str) -> Seat:
+    """The seat of all the learner's ranks, one bundle each."""
+    nodes, is_shared = config.cluster.learner_nodes, config.cluster.colocate
+    gpus = (GPU_SHARE if is_shared else 1) * (device == "cuda")
+    rank = bundle_of(config.learner.num_cpus, gpus, nodes)
+    ranks = tuple(dict(rank) for _ in range(config.learner.num_ranks))
+    return Seat("learner", ranks, (), nodes.labels, COLOCATED if is_shared else "")
 
 
 def plan_seats(config: RunConfig, device: str) -> list[Seat]:
@@ -98,40 +147,44 @@ def most_seats(config: RunConfig, device: str) -> list[Seat]:
 def seats_with(
     config: RunConfig, device: str, num_engines: Callable[[EngineRange], int]
 ) -> list[Seat]:
-    seats = [
+    engines = [
         engine_seat(config, device, pool, index)
         for pool in pools_of(config)
         for index in range(num_engines(pool.count))
     ]
-    nodes = config.cluster.learner_nodes
-    rank = bundle_of(config.learner.num_cpus, int(device == "cuda"), nodes)
-    ranks = tuple(dict(rank) for _ in range(config.learner.num_ranks))
-    seats.append(Seat("learner", ranks, (), nodes.labels))
-    return seats
+    return [*engines, learner_seat(config, device)]
 
 
-def packing_order(seats: list[Seat]) -> list[Seat]:
-    """The order in which to take seats: what needs most of one node first.
+def groups_of(seats: Sequence[Seat]) -> list[Group]:
+    """The placement groups that seats sit in, in the order of their first seats."""
+    members: dict[str, list[Seat]] = {}
+    for seat in seats:
+        members.setdefault(seat.group, []).append(seat)
+    return [Group(name, tuple(group)) for name, group in members.items()]
+
+
+def packing_order(groups: Sequence[Group]) -> list[Group]:
+    """The order in which to take places: what needs most of one node first.
 
     Ray puts each group where most is free, so small engines taken first would leave every node
     with too little for a wide one, although there is enough in all.
     """
-    return sorted(seats, key=lambda seat: (-widest(seat), seat.name))
+    return sorted(groups, key=lambda group: (-widest(group), group.name))
 
 
-def widest(seat: Seat) -> float:
-    """GPUs (CPUs, where there are none) that a seat would like to have on one node."""
-    resource = "GPU" if "GPU" in seat.bundles[0] else "CPU"
-    return sum(bundle[resource] for bundle in seat.bundles)
+def widest(group: Group) -> float:
+    """GPUs (CPUs, where there are none) that a group would like to have on one node."""
+    resource = "GPU" if "GPU" in group.bundles[0] else "CPU"
+    return sum(bundle[resource] for bundle in group.bundles)
 
 
-def bundle_of(cpus: float, gpus: int, nodes: NodesConfig) -> dict[str, float]:
+def bundle_of(cpus: float, gpus: float, nodes: NodesConfig) -> dict[str, float]:
     """What one process takes of its node."""
     gpu = {"GPU": float(gpus)} if gpus else {}
     return {"CPU": cpus, **gpu, **nodes.resources}
 
 
-def total(seats: list[Seat]) -> dict[str, float]:
+def total(seats: Sequence[Seat]) -> dict[str, float]:
     """What all seats ask for together."""
     demand: dict[str, float] = {}
     for seat in seats:
@@ -139,6 +192,13 @@ def total(seats: list[Seat]) -> dict[str, float]:
             for resource, amount in bundle.items():
                 demand[resource] = demand.get(resource, 0) + amount
     return demand
+
+
+def asked_text(bundles: Sequence[Mapping[str, float]], labels: Mapping[str, str]) -> str:
+    """What is asked for, in words: "4 x (1 CPU, 1 GPU) on nodes with role=learner"."""
+    counts = Counter(resource_text(bundle) for bundle in bundles)
+    shown = [text if n == 1 else f"{n} x ({text})" for text, n in counts.items()]
+    return " + ".join(shown) + labels_text(labels, " on nodes with ")
 
 
 def has_labels(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:

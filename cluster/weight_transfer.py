@@ -1,19 +1,21 @@
 """vLLM's weight-transfer lifecycle: our transports on both ends, with checksums.
 
-All use of vLLM's transfer API stands in this one file, because that API changes between
-releases. Two backends, one lifecycle (init, start, update, finish):
+All use of vLLM's transfer API stands here and in `ipc_transfer`, because that API changes between
+releases. Three backends, one lifecycle (init, start, update, finish):
 
     mgrpo_nccl   vLLM's own NCCL broadcast between GPUs, plus a checksum of what arrived
     mgrpo_gloo   the same messages over gloo between CPU processes
+    mgrpo_ipc    between two processes of one GPU (see `ipc_transfer`)
 
-Importing this module registers both in vLLM's factories. Engines import it through
+Importing this module registers them in vLLM's factories. Engines import it through
 `WORKER_EXTENSION`, which vLLM loads in every worker process.
 """
 
 from __future__ import annotations
 
+import math
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol, Self
@@ -40,11 +42,13 @@ from vllm.distributed.weight_transfer.nccl_engine import (
 )
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
+from cluster.checked_loading import ChecksArrivals
 from cluster.checksum import tensor_checksum
 from cluster.gloo_group import GlooGroup, listening_socket
+from cluster.ipc_transfer import CheckedIpcReceiver, CheckedIpcSender, CheckedIpcTrainerInitInfo
 
 WORKER_EXTENSION = "cluster.weight_transfer.WeightInspector"
-BACKENDS = {"gloo": "mgrpo_gloo", "nccl": "mgrpo_nccl"}
+BACKENDS = {"gloo": "mgrpo_gloo", "nccl": "mgrpo_nccl", "ipc": "mgrpo_ipc"}
 
 
 class NamedWeights(Protocol):
@@ -95,40 +99,8 @@ class LearnerSource(WeightSource):
 # --- receiving: runs inside each vLLM worker -------------------------------------------------
 
 
-class CheckingLoader:
-    """Stands before a model and notes a checksum of each tensor on its way in."""
-
-    def __init__(self, model: Any, received: dict[str, int]) -> None:
-        self.model, self.received = model, received
-
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Any:
-        pairs = list(weights)
-        for name, tensor in pairs:
-            self.received[name] = tensor_checksum(tensor)
-        return self.model.load_weights(pairs)
-
-
-class CheckedNcclReceiver(NCCLWeightTransferEngine):
+class CheckedNcclReceiver(ChecksArrivals, NCCLWeightTransferEngine):
     """vLLM's NCCL receiver that remembers a checksum of every tensor it was given."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.received: dict[str, int] = {}
-
-    def start_weight_update(self) -> None:
-        self.received = {}
-        super().start_weight_update()
-
-    def receive_weights(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
-        model = self.model
-        self.model = CheckingLoader(model, self.received)  # type: ignore[assignment]
-        try:
-            self.receive(update_info)
-        finally:
-            self.model = model
-
-    def receive(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
-        super().receive_weights(update_info)
 
     def init_transfer_engine(self, init_info: Any) -> None:
         self.shutdown()  # a new group, or a learner that came back: never reuse an old one
@@ -367,7 +339,7 @@ def open_sender(
     Args:
         learner: whose weights are sent.
         client: drives the engines (cluster.weights.EngineClient).
-        backend: "gloo" or "nccl".
+        backend: "gloo", "nccl" or "ipc".
         rank: this learner rank; 0 sends.
         master_address, master_port: where the group meets; gloo chooses its own port.
         num_receivers: workers over all engines.
@@ -379,6 +351,9 @@ def open_sender(
     info: TrainerInitInfo
     if backend == "gloo":
         info = GlooTrainerInitInfo(master_address, world_size, timeout_s, rank=rank)
+    elif backend == "ipc":
+        buffer_bytes = max(packed_buffer_bytes, largest_tensor_bytes(learner))
+        info = CheckedIpcTrainerInitInfo(True, buffer_bytes, rank=rank)
     else:
         info = CheckedNcclTrainerInitInfo(
             master_address,
@@ -391,6 +366,14 @@ def open_sender(
     return WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)
 
 
+def largest_tensor_bytes(learner: NamedWeights) -> int:
+    """IPC's one buffer must hold each tensor whole."""
+    return max(
+        math.prod(shape) * getattr(torch, dtype).itemsize
+        for _, dtype, shape in learner.weight_metadata()
+    )
+
+
 def transfer_config(backend: str) -> WeightTransferConfig:
     """What an engine is told at start-up so that it builds our receiver."""
     return WeightTransferConfig(backend=BACKENDS[backend])
@@ -398,5 +381,7 @@ def transfer_config(backend: str) -> WeightTransferConfig:
 
 WeightTransferEngineFactory.register_engine("mgrpo_nccl", CheckedNcclReceiver)
 WeightTransferEngineFactory.register_engine("mgrpo_gloo", GlooReceiver)
+WeightTransferEngineFactory.register_engine("mgrpo_ipc", CheckedIpcReceiver)
 WeightTransferTrainerFactory.register_engine("mgrpo_nccl", CheckedNcclSender)
 WeightTransferTrainerFactory.register_engine("mgrpo_gloo", GlooSender)
+WeightTransferTrainerFactory.register_engine("mgrpo_ipc", CheckedIpcSender)

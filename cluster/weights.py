@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.handover import Handover, SeparateGpus, SharedGpus
 from cluster.remote import RemoteActor, wait_for
 from mgrpo.config import WeightsConfig
 from mgrpo.errors import WeightSyncError
@@ -38,8 +39,9 @@ class EngineClient:
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         calls = []
         for index, engine in enumerate(self.engines):
-            offset = init_info["rank_offset"] + index * self.workers_per_engine
-            info = {**init_info, "rank_offset": offset}
+            info = dict(init_info)
+            if "rank_offset" in info:  # a transport without ranks has none
+                info["rank_offset"] += index * self.workers_per_engine
             calls.append((engine, engine.submit("init_weight_transfer_engine", info)))
         self.wait(calls, "join the weight group")
 
@@ -73,8 +75,9 @@ class SyncReport:
 class GroupSettings:
     """What a weight group is made of besides its members."""
 
-    backend: str  # "gloo" or "nccl"
+    backend: str  # "gloo", "nccl" or "ipc"
     workers_per_engine: int
+    shares_gpus: bool  # engines and learner take turns (cluster.colocate)
     deadline_s: float  # longest joining, and longest broadcast with its verification
 
 
@@ -107,6 +110,9 @@ class WeightBroadcaster:
         self.tolerance = config.probe_tolerance or DEFAULT_TOLERANCE[dtype]
         self.probe_token_ids = probe_token_ids
         self.num_groups = 0  # made so far
+        self.handover: Handover = (
+            SharedGpus(self.on_all, learner) if group.shares_gpus else SeparateGpus(self.on_all)
+        )
 
     def connect(self, engines: Sequence[RemoteActor]) -> None:
         """Make a weight group of the learner and these engines, in place of the one before.
@@ -138,7 +144,7 @@ class WeightBroadcaster:
         self.engines = []
 
     def broadcast(self, policy_version: int, engines: Sequence[RemoteActor]) -> SyncReport:
-        """Pause, send, commit, verify, resume.
+        """Hand over to the broadcast, send, commit, verify, hand over to the engines.
 
         Args:
             policy_version: the learner's.
@@ -151,13 +157,14 @@ class WeightBroadcaster:
         began = time.monotonic()
         if self.engines != list(engines):
             self.connect(engines)
-        self.on_all(self.engines, "pause")
+        self.handover.to_broadcast(self.engines)
         sent = self.on_all(self.learner, "send_weights", policy_version)[0]
         if self.config.verify_checksums:
             self.check_versions(policy_version)
             self.check_checksums(sent, policy_version)
-        self.on_all(self.engines, "resume")
-        gap = self.check_probe(policy_version) if self.config.verify_probe else None
+        expected = self.expected_probe()
+        self.handover.to_engines(self.engines)
+        gap = None if expected is None else self.check_probe(policy_version, expected)
         return SyncReport(policy_version, time.monotonic() - began, len(sent), gap)
 
     def check_versions(self, policy_version: int) -> None:
@@ -185,9 +192,15 @@ class WeightBroadcaster:
                         "the network and the memory of that node, then resume the run."
                     )
 
-    def check_probe(self, policy_version: int) -> float:
+    def expected_probe(self) -> list[float] | None:
+        """The probe's log-probabilities on the learner; None where they are not compared."""
+        if not self.config.verify_probe:
+            return None
+        found: list[float] = self.on_all(self.learner, "probe_logprobs", self.probe_token_ids)[0]
+        return found
+
+    def check_probe(self, policy_version: int, expected: Sequence[float]) -> float:
         """Largest log-probability difference over the probe, learner against every engine."""
-        expected = self.on_all(self.learner, "probe_logprobs", self.probe_token_ids)[0]
         worst = 0.0
         for engine, found in zip(
             self.engines,
@@ -206,7 +219,7 @@ class WeightBroadcaster:
             worst = max(worst, gap)
         return worst
 
-    def on_all(self, actors: list[RemoteActor], method: str, *args: Any) -> list[Any]:
+    def on_all(self, actors: Sequence[RemoteActor], method: str, *args: Any) -> list[Any]:
         return self.wait([(actor, actor.submit(method, *args)) for actor in actors], method)
 
     def wait(self, calls: list[tuple[RemoteActor, Any]], doing: str) -> list[Any]:

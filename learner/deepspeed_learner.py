@@ -28,6 +28,7 @@ from learner.deepspeed_config import effective_zero_stage, engine_config, refere
 from learner.ema_policy import EmaPolicy, ema_schedule
 from learner.export import write_policy
 from learner.logprobs import PolicyModel
+from learner.offload import StateOffload
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import check_output_layer, check_prefix_tree, load_policy
 from learner.replay import replayed_rows
@@ -95,10 +96,13 @@ class DeepSpeedLearner:
         check_output_layer(self.policy, self.engine, device=self.device)
         check_prefix_tree(self.policy, self.engine, device=self.device)
         self.ema = self._load_ema()
+        reference = self._load_reference(reference_dir or model_dir)
+        frozen = [reference, None if self.ema is None else self.ema.model]
+        self.offload = StateOffload(self.engine, [m for m in frozen if m is not None], self.device)
         self._trainer = Trainer(
             config=config,
             engine=self.engine,
-            reference=self._load_reference(reference_dir or model_dir),
+            reference=reference,
             ema=None if self.ema is None else self.ema.model,
             optimizer=self.optimizer,
             plugins=self.plugins,

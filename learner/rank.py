@@ -18,6 +18,7 @@ from mgrpo.types import Completion, Replayed, UpdateResult
 if TYPE_CHECKING:
     from cluster.weights import EngineClient
     from learner.deepspeed_learner import DeepSpeedLearner
+    from learner.offload import Part
 
 
 class LearnerRank(NodeFiles):
@@ -104,6 +105,14 @@ class LearnerRank(NodeFiles):
     def sequence_logprobs(self, completions: list[Completion], step: int) -> list[float]:
         """Of each completion, under the weights now (see DeepSpeedLearner.sequence_logprobs)."""
         return self.learner.sequence_logprobs(completions, step=step)
+
+    def leave_gpu(self, part: Part) -> None:
+        """Make room for an engine on the same GPU: the "optimizer" first, then the "weights"."""
+        self.learner.offload.leave(part)
+
+    def return_to_gpu(self) -> None:
+        """Take back what left."""
+        self.learner.offload.come_back()
 
     def send_weights(self, policy_version: int) -> dict[str, int]:
         """Broadcast to every engine. Returns the checksum of each tensor as sent (rank 0)."""

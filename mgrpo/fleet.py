@@ -68,7 +68,8 @@ class Fleet:
             patience=Patience(
                 self.health.suspect_after_s,
                 self.health.dead_after_s,
-                self.health.max_restarts,
+                # One that shares its GPU would have to load while the learner uses it.
+                0 if config.cluster.colocate else self.health.max_restarts,
                 self.health.restart_window_s,
             ),
             heartbeat_s=self.health.heartbeat_s,
@@ -162,6 +163,25 @@ class Fleet:
         )
         self.tend()
 
+    def sleep(self) -> None:
+        """Make room for a learner on the same GPUs; the first broadcast wakes the engines."""
+        wait_for(
+            [(actor, actor.submit("sleep")) for actor in self.actors],
+            doing="give their GPUs' memory back",
+            deadline_s=self.config.cluster.deadlines.weight_sync_s,
+            setting="cluster.deadlines.weight_sync_s",
+        )
+
+    def lend_gpus(self) -> None:
+        """Let the learner work; engines that share its GPUs sleep until the next broadcast."""
+        working = [e.actor for e in self.engines if e.actor and e.health.can_join_broadcast]
+        self.broadcaster.handover.to_learner(working)
+
+    def take_gpus_back(self) -> None:
+        """Weights for engines that sleep because the learner worked, and will not send any."""
+        if self.delivery is not None and not self.broadcaster.handover.engines_can_work:
+            self.broadcast(self.policy_version)
+
     def serve_loaded_weights(self) -> None:
         """Without a learner: the weights that an engine loads are the ones to work with."""
         self.serves_loaded_weights = True
@@ -183,6 +203,7 @@ class Fleet:
             work: uses `take`.
             counted: does its work count for the step's busy fractions?
         """
+        self.take_gpus_back()
         try:
             return asyncio.run(self.beside_tending(work))
         finally:

@@ -35,8 +35,7 @@ class Launcher:
     ) -> None:
         self.config, self.placement, self.device = config, placement, device
         self.model, self.max_model_len = model, max_model_len
-        backend = config.weights.backend
-        self.backend = ("nccl" if device == "cuda" else "gloo") if backend == "auto" else backend
+        self.backend = weight_backend(config, device)
 
     def start_engine(self, seat: Seat, name: str) -> RemoteActor:
         """Make an engine's actor in its granted place, without waiting.
@@ -57,7 +56,9 @@ class Launcher:
 
     def engine_environment(self) -> dict[str, str]:
         if self.device == "cuda":
-            return {}
+            # The handles of a GPU's memory go from one process of the engine to another, as
+            # pickles, which vLLM does only when told.
+            return {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if self.backend == "ipc" else {}
         config = self.config.engines
         num_engines = sum(pool.count.min for pool in pools_of(self.config))
         threads = config.num_threads or max(1, (os.cpu_count() or 1) // num_engines)
@@ -93,6 +94,7 @@ class Launcher:
             enforce_eager=self.is_eager,
             device=self.device,
             weight_backend=self.backend,
+            shares_gpu=self.config.cluster.colocate,
             seed=self.config.seed,
             extra_args=config.extra_args,
         )
@@ -158,12 +160,22 @@ class Launcher:
             group=GroupSettings(
                 backend=self.backend,
                 workers_per_engine=self.config.engines.tensor_parallel_size,
+                shares_gpus=self.config.cluster.colocate,
                 deadline_s=self.config.cluster.deadlines.weight_sync_s,
             ),
             config=self.config.weights,
             dtype=self.config.model.dtype,
             probe_token_ids=probe_sequence(builder, self.config, problems)[:longest],
         )
+
+
+def weight_backend(config: RunConfig, device: str) -> str:
+    """How weights travel: as the recipe says, or what suits the device."""
+    if config.weights.backend != "auto":
+        return config.weights.backend
+    if device == "cpu":
+        return "gloo"
+    return "ipc" if config.cluster.colocate else "nccl"
 
 
 def probe_sequence(

@@ -152,6 +152,7 @@ class Run:
         self.signals.hold(self.config.checkpoints.on_signal_s)
         self.progress.phase("learner · update")
         began = time.monotonic()
+        self.system.fleet.lend_gpus()
         deadline_s = self.config.cluster.deadlines.update_s
         replayed = self.corrections.draw(step, self.policy_version) if self.corrections else []
         results: list[UpdateResult] = wait_for(
@@ -181,6 +182,7 @@ class Run:
     def sequence_logprobs(self, step: int, completions: Sequence[Completion]) -> list[float]:
         """The policy's log-probability of each completion under the weights now, in nats."""
         self.progress.phase(f"learner · log-probabilities of {len(completions)} completions")
+        self.system.fleet.lend_gpus()
         found = wait_for(
             [
                 (rank, rank.submit("sequence_logprobs", list(completions), step))

@@ -86,6 +86,9 @@ def start_system(
         learner_state: a checkpoint's, that the learner continues from.
         engine_log: where to write down what became of each engine.
     """
+    if not with_learner:  # then engines have the GPUs to themselves
+        alone = config.cluster.model_copy(update={"colocate": False})
+        config = config.model_copy(update={"cluster": alone})
     model = driver_model(config.model.path, config.output.storage)
     builder = PromptBuilder(load_tokenizer(model.driver_dir))
     problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
@@ -123,6 +126,9 @@ def start_system(
         stack.callback(stop_all, fleet, config)
         fleet.start()
         learner = launcher.learner([seat for seat in seats if seat.is_learner])
+        if config.cluster.colocate:  # one after the other: each measures how much memory is free
+            fleet.wait_until_loaded()
+            fleet.sleep()
         if learner:
             launcher.start_learner(learner)
             stack.callback(close_all, learner, config)

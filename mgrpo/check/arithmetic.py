@@ -37,7 +37,9 @@ def num_engines(config: RunConfig) -> int:
 
 
 def gpus_wanted(config: RunConfig) -> int:
-    """GPUs of a run on device cuda: the engines', and one per learner rank."""
+    """GPUs of a run on device cuda: the engines', and one per learner rank; or one for both."""
+    if config.cluster.colocate:
+        return config.learner.num_ranks
     return num_engines(config) * config.engines.tensor_parallel_size + config.learner.num_ranks
 
 
@@ -61,10 +63,13 @@ def resource_lines(config: RunConfig, num_parameters: int | None) -> list[CheckL
 def gpu_line(config: RunConfig, gpus: int) -> CheckLine:
     wanted = gpus_wanted(config)
     ranks = config.learner.num_ranks
-    sum_text = (
-        f"{counted(wanted, 'GPU')}: {num_engines(config)} engines x "
-        f"{config.engines.tensor_parallel_size} + {counted(ranks, 'learner rank')}"
+    parts = (
+        "an engine and a learner rank on each, in turn"
+        if config.cluster.colocate
+        else f"{num_engines(config)} engines x {config.engines.tensor_parallel_size} + "
+        f"{counted(ranks, 'learner rank')}"
     )
+    sum_text = f"{counted(wanted, 'GPU')}: {parts}"
     is_local = config.cluster.address == "local" or (
         config.cluster.address == "auto" and "RAY_ADDRESS" not in os.environ
     )

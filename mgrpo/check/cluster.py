@@ -84,8 +84,9 @@ def placement_lines(
         where = Counter(place.node for place in found.places)
         shown = ", ".join(f"{count} on {node}" for node, count in where.items())
         return [CheckLine("ok", "placement", f"every process has a place: {shown}")]
-    missing = [f"{seat.name} ({seat}): {reasons(seat, nodes)}" for seat in found.left_out]
-    seats = [*{id(p.seat): p.seat for p in found.places}.values(), *found.left_out]
+    missing = [f"{group.name} ({group}): {reasons(group, nodes)}" for group in found.left_out]
+    seats = [p.seat for p in found.places] + [s for group in found.left_out for s in group.seats]
+    seats = list({seat.name: seat for seat in seats}.values())
     status, hope = prospect(seats, nodes, types, cluster_file)
     lines = [CheckLine(status, "missing", text) for text in missing]
     return [*lines, CheckLine(status, "autoscaler", hope)]
@@ -100,7 +101,7 @@ def prospect(
         grown = all_nodes(types, grown=True)
         then = fit(seats, grown)
         if then.left_out:
-            names = ", ".join(seat.name for seat in then.left_out)
+            names = ", ".join(group.name for group in then.left_out)
             why = reasons(then.left_out[0], grown)
             return (
                 "fail",

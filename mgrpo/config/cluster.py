@@ -33,8 +33,9 @@ class DeadlinesConfig(StrictConfig):
 class WeightsConfig(StrictConfig):
     """The broadcast after each update, and its verification."""
 
-    backend: Literal["auto", "gloo", "nccl"] = "auto"
-    """auto: nccl on GPUs, gloo on a CPU."""
+    backend: Literal["auto", "gloo", "nccl", "ipc"] = "auto"
+    """auto: nccl on GPUs, ipc where engines and learner share them (cluster.colocate), gloo on a
+    CPU."""
     verify_checksums: bool = True
     """Compare a checksum of every tensor as sent with the same tensor as received."""
     verify_probe: bool = True
@@ -42,7 +43,8 @@ class WeightsConfig(StrictConfig):
     probe_tolerance: PositiveFloat | None = None
     """Largest difference allowed, in nats. None: 0.01 for float32, 0.3 for 16-bit types."""
     packed_buffer_mib: PositiveInt = 256
-    """Size of each of NCCL's two packing buffers, in MiB."""
+    """Size of each of NCCL's two packing buffers, in MiB; of ipc's only one, if its largest
+    tensor is no larger."""
 
 
 LabelWanted = Annotated[str, Field(pattern=r"^!?(\w[\w.-]*|in\(\w[\w.-]*(, ?\w[\w.-]*)*\))$")]
@@ -124,6 +126,11 @@ class ClusterConfig(StrictConfig):
     machine. local: always the latter. Anything else: that cluster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where this machine, or the cluster, has GPUs."""
+    colocate: bool = False
+    """Put one engine and one learner rank on each GPU, in turn: an engine's memory is given back
+    while the learner works, and the learner's states go to the machine's memory while the engines
+    do. For few GPUs: nothing overlaps. Needs engines.shared, as many engines as ranks, and
+    learner.zero_stage 2. Engines that share a GPU are not started again."""
     dashboard: bool = False
     """Give a Ray of the run's own its dashboard, on 127.0.0.1; the run says where. It takes some
     10 s and 0.6 GiB. A cluster has one anyway."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mgrpo.config.colocation import colocation_problems
 from mgrpo.config.evaluation import guidance_problems
 from mgrpo.config.layers import LayerConfig
 from mgrpo.config.lengths import context_needed
@@ -45,7 +46,7 @@ def problems_of(config: RunConfig) -> list[ConfigProblem]:
                 completions = layer.num_parents
         completions *= layer.group_size
     problems += guidance_problems(config.evaluation, config.layers)
-    return problems + learner_problems(config)
+    return problems + learner_problems(config) + colocation_problems(config)
 
 
 def chain_problems(config: RunConfig) -> list[ConfigProblem]:

@@ -16,9 +16,10 @@ from mgrpo.plan.hardware import Hardware
 from mgrpo.plan.judgement import Found, judge
 from mgrpo.plan.learner_memory import learner_memory
 from mgrpo.plan.memory import MemoryUse
-from mgrpo.plan.rows import GpuRow, gpu_rows
+from mgrpo.plan.rows import GpuRow, gpu_rows, gpu_use
 from mgrpo.plan.shape import ModelShape
 from mgrpo.plan.timing import PartTime, part_times
+from mgrpo.plan.turns import turn_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Plan:
     rows: list[GpuRow]
     learner: MemoryUse
     engine: EngineMemory
+    turns: MemoryUse | None  # what is used in each turn, where engines and learner share GPUs
     batches: list[LayerBatch]
     learner_tokens: int  # at most, per step
     times: list[PartTime]
@@ -60,18 +62,20 @@ def make_plan(config: RunConfig, shape: ModelShape, hardware: Hardware) -> Plan:
     engine = engine_memory(config, shape, engine_gpu)
     learner = learner_memory(config, shape)
     times = part_times(config, shape, engine_gpu, engine) if learner_gpu == engine_gpu else []
-    rows = gpu_rows(config, found, nodes, hardware, engine, learner)
+    turns = turn_memory(config, learner, engine)
+    rows = gpu_rows(config, found, nodes, hardware, gpu_use(learner, engine, turns))
     lines = judge(
         Found(
             config=config,
             shape=shape,
             hardware=hardware,
             rows=rows,
-            left_out=[(seat, reasons(seat, nodes)) for seat in found.left_out],
+            left_out=[(group, reasons(group, nodes)) for group in found.left_out],
             learner=learner,
             learner_gpu=learner_gpu,
             engine=engine,
             engine_gpu=engine_gpu,
+            turns=turns,
             batches=layer_batches(config),
             times=times,
         )
@@ -83,6 +87,7 @@ def make_plan(config: RunConfig, shape: ModelShape, hardware: Hardware) -> Plan:
         rows=rows,
         learner=learner,
         engine=engine,
+        turns=turns,
         batches=layer_batches(config),
         learner_tokens=learner_tokens(config),
         times=times,

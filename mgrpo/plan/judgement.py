@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cluster.seats import Seat
+from cluster.seats import Group
 from mgrpo.check.report import CheckLine, counted
 from mgrpo.config import RunConfig
 from mgrpo.plan.batch import LayerBatch
@@ -23,6 +23,14 @@ IDLE_SHARE = 0.15
 """A part that works for less than this share of a step, if nothing overlapped, mostly waits."""
 
 
+TURN_ADVICE = {
+    "the engine samples": "Lower engines.gpu_memory_utilization.",
+    "the learner updates": "Give engines and learner GPUs of their own, or raise learner.num_ranks "
+    "and engines.num_shared_engines together.",
+    "weights travel": "Give engines and learner GPUs of their own.",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """Everything that is judged."""
@@ -31,29 +39,38 @@ class Found:
     shape: ModelShape
     hardware: Hardware
     rows: list[GpuRow]
-    left_out: list[tuple[Seat, str]]  # and why
+    left_out: list[tuple[Group, str]]  # and why
     learner: MemoryUse
     learner_gpu: GpuType
     engine: EngineMemory
     engine_gpu: GpuType
+    turns: MemoryUse | None
     batches: list[LayerBatch]
     times: list[PartTime]
 
 
 def judge(found: Found) -> list[CheckLine]:
     """All judgements; the first kind that speaks of everything comes first."""
-    parts = (seat_lines, gpu_lines, learner_lines, engine_lines, cache_lines, time_lines)
+    parts = (
+        seat_lines,
+        gpu_lines,
+        learner_lines,
+        engine_lines,
+        turn_lines,
+        cache_lines,
+        time_lines,
+    )
     return [line for part in parts for line in part(found)]
 
 
 def seat_lines(found: Found) -> Iterator[CheckLine]:
     """Everybody sits somewhere; nodes that the autoscaler has to bring; room to grow."""
     config = found.config
-    for seat, why in found.left_out:
+    for group, why in found.left_out:
         yield CheckLine(
             "fail",
             "placement",
-            f"{seat.name} ({seat}) has no place: {why}. {advice_for(seat)}",
+            f"{group.name} ({group}) has no place: {why}. {advice_for(group)}",
         )
     brought = {row.node for row in found.rows if row.is_brought}
     if brought:
@@ -75,8 +92,8 @@ def growing(batches: list[LayerBatch], config: RunConfig) -> list[LayerBatch]:
     return batches[:1] if config.engines.shared else batches
 
 
-def advice_for(seat: Seat) -> str:
-    if seat.is_learner:
+def advice_for(group: Group) -> str:
+    if group.has_learner:
         return "Lower learner.num_ranks, or add nodes."
     return (
         "Lower layers.*.num_engines or engines.tensor_parallel_size (an engine never spans nodes), "
@@ -94,10 +111,9 @@ def gpu_lines(found: Found) -> Iterator[CheckLine]:
             f"{empty} of {counted(len(found.rows), 'GPU')} stay without work. Raise "
             "layers.*.num_engines or learner.num_ranks, or take fewer.",
         )
-    learner_nodes = {row.node for row in found.rows if row.seat == "learner"}
+    learner_nodes = {row.node for row in found.rows if row.has_learner}
     per_node = sorted(
-        sum(row.seat == "learner" and row.node == node for row in found.rows)
-        for node in learner_nodes
+        sum(row.has_learner and row.node == node for row in found.rows) for node in learner_nodes
     )
     if len(set(per_node)) > 1:
         yield CheckLine(
@@ -175,6 +191,23 @@ def engine_lines(found: Found) -> Iterator[CheckLine]:
         )
 
 
+def turn_lines(found: Found) -> Iterator[CheckLine]:
+    """A GPU that an engine and a learner rank share, in its fullest turn."""
+    if found.turns is None:
+        return
+    turn, gpu = found.turns.largest, found.learner_gpu
+    text = (
+        f"at most {turn.num_bytes / GIB:.1f} of {gpu.memory_bytes / GIB:.1f} GiB on each "
+        f"{gpu.name}, while {turn.name}"
+    )
+    if turn.num_bytes > gpu.memory_bytes:
+        yield CheckLine("fail", "turns", f"does not fit: {text}. {TURN_ADVICE[turn.name]}")
+    elif turn.num_bytes > TIGHT_SHARE * gpu.memory_bytes and turn.name == "the learner updates":
+        yield CheckLine("warn", "turns", f"tight: {text}. {TURN_ADVICE[turn.name]}")
+    else:
+        yield CheckLine("ok", "turns", text)
+
+
 def cache_lines(found: Found) -> Iterator[CheckLine]:
     """How many sequences an engine's cache holds, against how many it is given."""
     engine, config = found.engine, found.config
@@ -217,7 +250,9 @@ def cache_needed(batch: LayerBatch, config: RunConfig) -> int:
 
 
 def time_lines(found: Found) -> Iterator[CheckLine]:
-    """Who would mostly wait, by the rough times."""
+    """Who would mostly wait, by the rough times; on GPUs that are shared, nothing waits for it."""
+    if found.turns is not None:
+        return
     whole = sum(part.seconds for part in found.times)
     for part in found.times:
         if len(found.times) > 1 and part.seconds < IDLE_SHARE * whole:

@@ -28,3 +28,11 @@ class MemoryUse:
     @property
     def total(self) -> int:
         return sum(item.num_bytes for item in self.items)
+
+    @property
+    def largest(self) -> MemoryItem:
+        return max(self.items, key=lambda item: item.num_bytes)
+
+    def of(self, name: str) -> int:
+        """One use's bytes; 0 where there is none of that name."""
+        return sum(item.num_bytes for item in self.items if item.name == name)

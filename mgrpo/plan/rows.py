@@ -18,39 +18,55 @@ class GpuRow:
 
     node: str
     gpu: int
-    seat: str  # "" for one that stays empty
+    seat: str  # "" for one that stays empty; "engine-0, learner" for one that two have in turn
     role: str
+    has_learner: bool
     used_bytes: int
     memory_bytes: int
     is_brought: bool  # its node has to be brought by the autoscaler first
 
 
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """Bytes of one GPU at the most, by who has it."""
+
+    learner: int
+    engine: int
+    both: int  # in turn
+
+    def of(self, owners: Sequence[Place]) -> int:
+        if len(owners) > 1:
+            return self.both
+        return sum(self.learner if one.seat.is_learner else self.engine for one in owners)
+
+
+def gpu_use(learner: MemoryUse, engine: EngineMemory, turns: MemoryUse | None) -> GpuUse:
+    return GpuUse(learner.total, engine.use.total, turns.largest.num_bytes if turns else 0)
+
+
 def gpu_rows(
-    config: RunConfig,
-    found: Fit,
-    nodes: Sequence[Node],
-    hardware: Hardware,
-    engine: EngineMemory,
-    learner: MemoryUse,
+    config: RunConfig, found: Fit, nodes: Sequence[Node], hardware: Hardware, use: GpuUse
 ) -> list[GpuRow]:
     """Every GPU of every node in order, empty ones too; a node that may come only if it is used."""
-    owners = {(place.node, gpu): place for place in found.places for gpu in place.gpus}
+    owners: dict[tuple[str, int], list[Place]] = {}
+    for place in found.places:
+        for gpu in place.gpus:
+            owners.setdefault((place.node, gpu), []).append(place)
     present, used = {node.name for node in hardware.nodes}, {place.node for place in found.places}
     rows = []
     for node in nodes:
         if node.name not in present | used:
             continue
         for gpu in range(int(node.resources.get("GPU", 0))):
-            place = owners.get((node.name, gpu))
-            is_learner = place is not None and place.seat.is_learner
-            use = 0 if place is None else learner.total if is_learner else engine.use.total
+            here = owners.get((node.name, gpu), [])
             rows.append(
                 GpuRow(
                     node=node.name,
                     gpu=gpu,
-                    seat=place.seat.name if place else "",
-                    role=role_of(config, place, gpu) if place else "",
-                    used_bytes=use,
+                    seat=", ".join(place.seat.name for place in here),
+                    role=", ".join(role_of(config, place, gpu) for place in here),
+                    has_learner=any(place.seat.is_learner for place in here),
+                    used_bytes=use.of(here),
                     memory_bytes=hardware.gpus[node.name].memory_bytes,
                     is_brought=node.name not in present,
                 )

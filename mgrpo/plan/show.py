@@ -29,6 +29,10 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from table([["node", "GPU", "seat", "does", "memory"], *gpu_cells(plan)])
     yield from memory_lines("each learner rank, at its peak", plan.learner)
     yield from memory_lines("each engine's GPU", plan.engine.use)
+    if plan.turns is not None:
+        yield ""
+        yield "each GPU in turn, at its peak"
+        yield from table(memory_cells(plan.turns), indent=2)
     yield ""
     yield "a step, at most"
     yield from table(batch_cells(plan), indent=2)
@@ -56,9 +60,11 @@ def gpu_cells(plan: Plan) -> Iterator[list[str]]:
 def memory_lines(title: str, use: MemoryUse) -> Iterator[str]:
     yield ""
     yield f"{title}: about {use.total / GIB:.1f} GiB"
-    yield from table(
-        [[item.name, f"{item.num_bytes / GIB:6.2f} GiB", item.how] for item in use.items], indent=2
-    )
+    yield from table(memory_cells(use), indent=2)
+
+
+def memory_cells(use: MemoryUse) -> list[list[str]]:
+    return [[item.name, f"{item.num_bytes / GIB:6.2f} GiB", item.how] for item in use.items]
 
 
 def batch_cells(plan: Plan) -> Iterator[list[str]]:
@@ -100,6 +106,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "context_tokens": plan.engine.context_tokens,
             "cache_sequences": plan.engine.cache_sequences,
         },
+        "turns": memory_json(plan.turns)["items"] if plan.turns is not None else [],
         "layers": [
             asdict(batch)
             | {

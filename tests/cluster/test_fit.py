@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.fit import Node, fit, reasons
-from cluster.seats import Seat, plan_seats
+from cluster.seats import Seat, groups_of, plan_seats
 from mgrpo.config.load import load_recipe
 
 
@@ -39,8 +39,11 @@ def test_small_engines_do_not_take_the_room_of_a_wide_one() -> None:
 def test_an_engine_never_spans_two_nodes() -> None:
     wide = engine("wide", 4)
     nodes = [node("a", 2), node("b", 3)]
-    assert fit([wide], nodes).left_out == [wide]
-    assert reasons(wide, nodes) == "one process of it wants 4 GPU, and no node has more than 3"
+    left_out = fit([wide], nodes).left_out
+    assert left_out == groups_of([wide])
+    assert (
+        reasons(left_out[0], nodes) == "one process of it wants 4 GPU, and no node has more than 3"
+    )
 
 
 def test_a_learner_wider_than_a_node_fills_the_emptiest_first() -> None:
@@ -62,19 +65,23 @@ def test_labels_decide_before_room_does() -> None:
         ("learner", "a"),
     }
     alone = [node("a", 8, role="learner")]
-    assert [seat.name for seat in fit(seats, alone).left_out] == ["e"]
-    assert reasons(seats[0], alone) == "no node has the labels role=rollout"
+    left_out = fit(seats, alone).left_out
+    assert [group.name for group in left_out] == ["e"]
+    assert reasons(left_out[0], alone) == "no node has the labels role=rollout"
 
 
 def test_cpus_count_too() -> None:
     seat = engine("e", 1)
     nodes = [node("a", 8, cpus=0)]
-    assert fit([seat], nodes).left_out == [seat]
-    assert reasons(seat, nodes) == "one process of it wants 1 CPU, and no node has more than 0"
+    left_out = fit([seat], nodes).left_out
+    assert left_out == groups_of([seat])
+    assert (
+        reasons(left_out[0], nodes) == "one process of it wants 1 CPU, and no node has more than 0"
+    )
 
 
 def test_a_seat_that_finds_no_place_takes_nothing_from_the_others() -> None:
     found = fit([learner(9), engine("e", 1)], [node("a", 8)])
-    assert [seat.name for seat in found.left_out] == ["learner"]
+    assert [group.name for group in found.left_out] == ["learner"]
     assert [place.seat.name for place in found.places] == ["e"]
     assert "it wants 9 GPU" in reasons(found.left_out[0], [node("a", 8)])

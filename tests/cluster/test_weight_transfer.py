@@ -11,11 +11,11 @@ from torch import Tensor
 from vllm.distributed.weight_transfer import nccl_engine
 
 from cluster import weight_transfer
+from cluster.checked_loading import CheckingLoader
 from cluster.checksum import tensor_checksum
 from cluster.weight_transfer import (
     AbortingClient,
     CheckedNcclReceiver,
-    CheckingLoader,
     LearnerSource,
     open_sender,
 )

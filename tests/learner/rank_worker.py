@@ -384,6 +384,49 @@ def resumed(ranks: Ranks, zero_stage: int) -> Any:
     return found
 
 
+def offloaded(ranks: Ranks, **learner_settings: Any) -> Any:
+    """Three updates, and the same by a learner that leaves its GPU after each, as it does when an
+    engine shares it; it is saved while it is away, and one that resumed makes the last update."""
+    folder = str(ranks.folder / f"away-{ranks.num_ranks}-{len(learner_settings)}")
+    sections = {
+        "learner": {"zero_stage": 2, "learning_rate": 0.01, **learner_settings},
+        "objective": {"kl": {"weight": KL_WEIGHT}},
+    }
+    staying = ranks.learner(**sections)
+    sent, policies, probes = [], [], []
+    for seed in range(3):
+        staying.update(random_completions(seed=seed))
+        policies.append(weights_of(staying))
+        probes.append(probe(staying))
+    staying.close()
+
+    moving = ranks.learner(**sections)
+    found_probes = []
+    for seed in range(3):
+        moving.update(random_completions(seed=seed))
+        moving.offload.leave("optimizer")
+        sent.append(weights_of(moving))
+        found_probes.append(probe(moving))
+        moving.offload.leave("weights")
+        if seed == 1:
+            moving.save_state(folder)
+        moving.offload.come_back()
+    moving.close()
+
+    resumed = ranks.learner(**sections)
+    resumed.load_state(folder)
+    resumed.update(random_completions(seed=2))
+    found = {
+        "policies": policies,
+        "sent": sent,
+        "probes": probes,
+        "found_probes": found_probes,
+        "resumed": weights_of(resumed),
+    }
+    resumed.close()
+    return found
+
+
 class WantsAverage(LearnerPlugin):
     """Looks at the policy's average, and at nothing else."""
 
@@ -508,6 +551,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found["zero2_resumed"] = resumed(ranks, 2)
     found["zero3_resumed"] = resumed(ranks, 3)
     found["improvement"] = improvement(ranks)
+    found["zero2_offloaded"] = offloaded(ranks)
     if ranks.num_ranks == 1:
         found["one_batch"] = gradient(ranks, zero_stage=0, budget=8192)
         found["checkpointed"] = gradient(
@@ -522,6 +566,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found["rollout_refused"] = refused_update(ranks, 0, spoil_rollout)
         found["zero0_saved"] = saved_policy(ranks, 0)
         found["schedule"] = schedule(ranks)
+        found["bf16_offloaded"] = offloaded(ranks, dtype="bfloat16")
     dist.destroy_process_group()
     return found
 

@@ -465,6 +465,23 @@ def test_the_learning_rate_follows_the_schedule(results):
 
 @pytest.mark.parametrize(
     ("num_ranks", "scenario"),
+    [(1, "bf16_offloaded"), (1, "zero2_offloaded"), (2, "zero2_offloaded")],
+)
+def test_a_learner_that_leaves_its_gpu_after_each_update_learns_the_same(
+    results, num_ranks, scenario
+):
+    found = results[num_ranks][scenario]
+    assert found["found_probes"] == found["probes"]
+    for stayed, sent in zip(found["policies"], found["sent"], strict=True):
+        assert all(torch.equal(sent[name], tensor) for name, tensor in stayed.items())
+    first, last = found["policies"][0], found["policies"][-1]
+    assert any(not torch.equal(first[name], last[name]) for name in last)
+    for name, tensor in last.items():
+        assert torch.equal(found["resumed"][name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "scenario"),
     [
         (1, "zero0_resumed"),
         (1, "zero2_resumed"),

@@ -130,7 +130,9 @@ def light_run(
         fleet.wait_until_loaded()
         broadcaster = WeightBroadcaster(
             [learner],
-            group=GroupSettings(backend="gloo", workers_per_engine=1, deadline_s=20),
+            group=GroupSettings(
+                backend="gloo", workers_per_engine=1, shares_gpus=False, deadline_s=20
+            ),
             config=WeightsConfig(),
             dtype="float32",
             probe_token_ids=[1, 2],
@@ -238,7 +240,7 @@ def test_an_engine_that_dies_in_a_broadcast_is_left_out_and_comes_back(
 
 
 def impatient(parts: Parts) -> None:
-    group = GroupSettings(backend="gloo", workers_per_engine=1, deadline_s=1)
+    group = GroupSettings(backend="gloo", workers_per_engine=1, shares_gpus=False, deadline_s=1)
     parts.fleet.broadcaster.group = group
 
 

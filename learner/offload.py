@@ -1,0 +1,57 @@
+"""The learner's states between its GPU and the machine's memory, by DeepSpeed's own calls.
+
+DeepSpeed moves everything of ZeRO stage 2 (https://arxiv.org/abs/1910.02054): weights, float32
+master copy, gradients, and the optimizer's moments. At stage 3 it does so only for its own fused
+Adam, which it would compile at start-up, and at stages 0 and 1 not in bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+Part = Literal["optimizer", "weights"]
+STATES: dict[Part, list[str]] = {
+    "optimizer": ["optim_states", "hp_params", "lp_grads"],
+    "weights": ["lp_params"],
+}
+"""DeepSpeed's names (OffloadStateTypeEnum, whose members are strings): hp is the float32 master
+copy, lp what the model computes with."""
+
+
+class StateOffload:
+    """Moves one rank's states.
+
+    Args:
+        engine: the training engine, at ZeRO stage 2.
+        frozen: models that do not train and have whole weights: reference, running average.
+        device: where the states belong.
+    """
+
+    def __init__(self, engine: Any, frozen: Sequence[Any], device: torch.device) -> None:
+        self.engine, self.frozen, self.device = engine, list(frozen), device
+
+    def leave(self, part: Part) -> None:
+        """Move a part to the machine's memory; what has left already stays there."""
+        # Pinned memory makes the way back faster, and only means something beside a GPU.
+        self.engine.offload_states(include=STATES[part], pin_memory=self.device.type == "cuda")
+        if part == "optimizer":
+            self.move_frozen(torch.device("cpu"))
+        self.free_cache()
+
+    def come_back(self) -> None:
+        """Everything where it was."""
+        self.engine.reload_states()
+        self.move_frozen(self.device)
+
+    def move_frozen(self, device: torch.device) -> None:
+        for model in self.frozen:
+            model.to(device)
+
+    def free_cache(self) -> None:
+        """Hand the allocator's empty blocks to whoever else is on the GPU."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.empty_cache()

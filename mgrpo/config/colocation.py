@@ -1,0 +1,74 @@
+"""What a recipe must say for engines and learner to share their GPUs (`cluster.colocate`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mgrpo.config.cluster import NodesConfig
+from mgrpo.errors import ConfigProblem
+
+if TYPE_CHECKING:
+    from mgrpo.config.run import RunConfig
+
+OFFLOADS = ("offload_optimizer", "offload_param")
+
+
+def colocation_problems(config: RunConfig) -> list[ConfigProblem]:
+    """Everything that keeps one engine and one learner rank from taking turns on each GPU."""
+    if not config.cluster.colocate:
+        if config.weights.backend != "ipc":
+            return []
+        why = "passes weights within a GPU, and engines and learner have different ones."
+        return [ConfigProblem("weights.backend", "ipc", why, "Use auto, or cluster.colocate.")]
+    return [*engine_problems(config), *learner_problems(config)]
+
+
+def engine_problems(config: RunConfig) -> list[ConfigProblem]:
+    engines, ranks = config.engines, config.learner.num_ranks
+    count, ways = engines.num_shared_engines, engines.tensor_parallel_size
+    problems = []
+    if not engines.shared:
+        why = "with cluster.colocate each GPU has one engine, which serves every layer."
+        problems.append(ConfigProblem("engines.shared", "false", why, "Use engines.shared: true."))
+    elif (count.min, count.max) != (ranks, ranks):
+        shown = f"{{min: {count.min}, max: {count.max}}}" if count.is_elastic else str(count.min)
+        why = f"with cluster.colocate each of the learner's {ranks} ranks shares its GPU with one."
+        hint = f"Nearest valid value: {ranks}."
+        problems.append(ConfigProblem("engines.num_shared_engines", shown, why, hint))
+    if ways != 1:
+        why = "with cluster.colocate an engine has the GPU of one learner rank."
+        problems.append(
+            ConfigProblem("engines.tensor_parallel_size", str(ways), why, "Nearest valid value: 1.")
+        )
+    if config.cluster.engine_nodes != NodesConfig():
+        why = "has no effect with cluster.colocate: engines sit where the learner's ranks do."
+        hint = "Use cluster.learner_nodes."
+        problems.append(ConfigProblem("cluster.engine_nodes", "(given)", why, hint))
+    if config.weights.backend == "nccl":
+        why = "NCCL wants a GPU for each process, and with cluster.colocate two share one."
+        problems.append(ConfigProblem("weights.backend", "nccl", why, "Use auto."))
+    return problems
+
+
+def learner_problems(config: RunConfig) -> list[ConfigProblem]:
+    learner = config.learner
+    problems = []
+    if learner.zero_stage != 2:
+        why = (
+            "with cluster.colocate the learner's states leave the GPU while engines sample, which "
+            "DeepSpeed does at stage 2."
+        )
+        hint = "Nearest valid value: 2."
+        problems.append(ConfigProblem("learner.zero_stage", str(learner.zero_stage), why, hint))
+    zero = learner.deepspeed.get("zero_optimization", {})
+    problems += [
+        ConfigProblem(
+            f"learner.deepspeed.zero_optimization.{key}",
+            "(given)",
+            "with cluster.colocate all states leave the GPU between updates anyway.",
+            "Remove the key.",
+        )
+        for key in OFFLOADS
+        if zero.get(key)
+    ]
+    return problems

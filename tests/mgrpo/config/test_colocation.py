@@ -1,0 +1,88 @@
+"""Recipes whose engines and learner share their GPUs."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.seats import groups_of, plan_seats
+from mgrpo.check.arithmetic import gpu_line
+from mgrpo.config.load import load_recipe
+from mgrpo.errors import ConfigError
+from mgrpo.launcher import weight_backend
+
+TWO_GPUS = ("engines.num_shared_engines=2", "learner.num_ranks=2")
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("one_gpu", overrides)
+    return str(caught.value)
+
+
+def test_the_shipped_recipe_wants_one_gpu_for_everything() -> None:
+    config = load_recipe("one_gpu")
+    line = gpu_line(config, gpus=1)
+    assert line.status == "ok"
+    assert line.detail == "1 GPU: an engine and a learner rank on each, in turn"
+    assert weight_backend(config, "cuda") == "ipc"
+    assert weight_backend(config, "cpu") == "gloo"
+
+
+def test_engine_and_rank_of_a_gpu_sit_in_one_bundle() -> None:
+    seats = plan_seats(load_recipe("one_gpu", TWO_GPUS), "cuda")
+    assert [(seat.name, seat.group, seat.first_bundle) for seat in seats] == [
+        ("engine-0", "colocated", 0),
+        ("engine-1", "colocated", 1),
+        ("learner", "colocated", 0),
+    ]
+    (group,) = groups_of(seats)
+    assert group.bundles == ({"CPU": 2.0, "GPU": 1.0},) * 2
+    assert group.strategy == "PACK" and group.has_learner
+    assert str(group) == "2 x (2 CPU, 1 GPU)"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "hint"),
+    [
+        (["engines.shared=false"], "engines.shared = false", "Use engines.shared: true."),
+        (
+            ["learner.num_ranks=2"],
+            "engines.num_shared_engines = 1",
+            "Nearest valid value: 2.",
+        ),
+        (
+            ["engines.num_shared_engines={min: 1, max: 2}"],
+            "engines.num_shared_engines = {min: 1, max: 2}",
+            "Nearest valid value: 1.",
+        ),
+        (
+            ["engines.tensor_parallel_size=2"],
+            "engines.tensor_parallel_size = 2",
+            "Nearest valid value: 1.",
+        ),
+        (["learner.zero_stage=3"], "learner.zero_stage = 3", "Nearest valid value: 2."),
+        (["learner.zero_stage=1"], "learner.zero_stage = 1", "Nearest valid value: 2."),
+        (["weights.backend=nccl"], "weights.backend = nccl", "Use auto."),
+        (
+            ["cluster.engine_nodes.labels.role=rollout"],
+            "cluster.engine_nodes = (given)",
+            "Use cluster.learner_nodes.",
+        ),
+        (
+            ["learner.deepspeed.zero_optimization.offload_optimizer.device=cpu"],
+            "learner.deepspeed.zero_optimization.offload_optimizer = (given)",
+            "Remove the key.",
+        ),
+        (
+            ["cluster.colocate=false", "weights.backend=ipc"],
+            "weights.backend = ipc",
+            "Use auto, or cluster.colocate.",
+        ),
+    ],
+)
+def test_what_cannot_take_turns_is_refused_with_what_to_do(
+    overrides: list[str], path: str, hint: str
+) -> None:
+    message = refusal(*overrides)
+    assert path in message
+    assert hint in message
