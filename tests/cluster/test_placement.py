@@ -44,9 +44,9 @@ def qwen() -> RunConfig:
     return load_recipe("qwen2.5_math_7b")
 
 
-def test_layer_one_layer_two_and_the_learner_sit_on_disjoint_gpus(eight_gpus: None) -> None:
-    seats = plan_seats(qwen(), "cuda")
-    assert total(seats)["GPU"] == 8
+def taken_gpus(config: RunConfig) -> dict[tuple[str, int], list[int]]:
+    """The GPUs that each process of a recipe is given, by seat and bundle."""
+    seats = plan_seats(config, "cuda")
     placement = Placement.reserve(seats, deadline_s=30, can_grow=False)
     try:
         actors = {
@@ -61,16 +61,42 @@ def test_layer_one_layer_two_and_the_learner_sit_on_disjoint_gpus(eight_gpus: No
             for seat in seats
             for bundle in range(len(seat.bundles))
         }
-        taken = {
+        return {
             place: actor.call("gpus", deadline_s=60, setting="a test")
             for place, actor in actors.items()
         }
     finally:
         placement.release()
+
+
+def test_layer_one_layer_two_and_the_learner_sit_on_disjoint_gpus(eight_gpus: None) -> None:
+    assert total(plan_seats(qwen(), "cuda"))["GPU"] == 8
+    taken = taken_gpus(qwen())
     everything = [gpu for gpus in taken.values() for gpu in gpus]
     assert sorted(everything) == list(range(8))  # each GPU once: nobody shares
     names = {name for name, _ in taken}
     assert {"learner", "layer1-engine-0", "layer2-engine-0"} <= names
+
+
+def test_taking_turns_each_engine_is_on_the_gpu_of_its_rank(eight_gpus: None) -> None:
+    config = load_recipe("one_gpu", ("engines.num_shared_engines=3", "learner.num_ranks=3"))
+    taken = taken_gpus(config)
+    for number in range(3):
+        assert taken[f"engine-{number}", 0] == taken["learner", number]
+    assert len({gpus[0] for gpus in taken.values()}) == 3
+
+
+def test_an_engine_that_gives_its_seat_back_leaves_the_others_their_gpus(eight_gpus: None) -> None:
+    seats = plan_seats(load_recipe("one_gpu"), "cuda")
+    placement = Placement.reserve(seats, deadline_s=30, can_grow=False)
+    try:
+        placement.give_back(seats[0])
+        learner = placement.start(
+            Sitter, seat=seats[1], bundle=0, name="learner", environment={}, kwargs={}
+        )
+        assert len(learner.call("gpus", deadline_s=60, setting="a test")) == 1
+    finally:
+        placement.release()
 
 
 def test_a_run_that_does_not_fit_says_demand_and_supply(eight_gpus: None) -> None:

@@ -24,12 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 MEMORY = {"object_store_memory": 80 * 2**20}
 LEARNER_NODE, ROLLOUT_NODES = "127.0.0.3", {"127.0.0.4", "127.0.0.5"}
 ROLES = ["cluster.engine_nodes.labels.role=rollout", "cluster.learner_nodes.labels.role=learner"]
+TURNS = ["cluster.colocate=true", "engines.shared=true", "learner.zero_stage=2"]
 SOON = "cluster.deadlines.placement_s=5"
 RECIPES = {
     "by role": [*ROLES, "learner.num_ranks=8"],
     "wide engines": [*ROLES, "learner.num_ranks=8", "engines.tensor_parallel_size=4"],
     "learner of a whole node": ["learner.num_ranks=8"],
     "learner over two nodes": ["learner.num_ranks=12"],
+    "taking turns": [*TURNS, "learner.num_ranks=12", "engines.num_shared_engines=12"],
     "too wide": ["engines.tensor_parallel_size=9", SOON],
     "too many": [*ROLES, "layers.1.num_engines=15", SOON],
     "no such label": ["cluster.learner_nodes.labels.role=teacher", SOON],
@@ -77,7 +79,10 @@ def nodes_of(outcome: dict[str, Any], seat: str) -> list[str]:
     return [node for name, _, node, _ in outcome["places"] if name.startswith(seat)]
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name][-1] != SOON])
+OWN_GPUS = [name for name in RECIPES if RECIPES[name][-1] != SOON and name != "taking turns"]
+
+
+@pytest.mark.parametrize("name", OWN_GPUS)
 def test_nobody_shares_a_gpu(outcomes, name: str) -> None:
     taken = owned(outcomes[name])
     assert len(taken) == len(set(taken)) >= 12
@@ -102,6 +107,16 @@ def test_small_engines_leave_a_whole_node_to_the_learner(outcomes) -> None:
 
 def test_a_learner_wider_than_a_node_takes_two_and_no_more(outcomes) -> None:
     assert len(set(nodes_of(outcomes["learner over two nodes"], "learner"))) == 2
+
+
+def test_taking_turns_every_engine_is_on_the_gpu_of_its_rank(outcomes) -> None:
+    places = outcomes["taking turns"]["places"]
+    ranks = {bundle: (node, gpus) for name, bundle, node, gpus in places if name == "learner"}
+    engines = {int(name.split("-")[1]): (node, gpus) for name, _, node, gpus in places[:12]}
+    assert engines == ranks
+    taken = owned(outcomes["taking turns"])
+    assert len(taken) == 24 and len(set(taken)) == 12
+    assert len({node for node, _ in taken}) == 2
 
 
 def test_what_does_not_fit_says_demand_supply_and_labels(outcomes) -> None:

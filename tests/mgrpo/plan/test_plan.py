@@ -16,6 +16,7 @@ from mgrpo.errors import ConfigError
 from mgrpo.plan.build import Plan, make_plan
 from mgrpo.plan.gpus import KNOWN, parse_gpus
 from mgrpo.plan.hardware import file_hardware, named_hardware
+from mgrpo.plan.memory import GIB
 from mgrpo.plan.shape import find_shape, parse_parameters, qwen25_shape, shape_like
 from mgrpo.plan.show import plan_text
 
@@ -58,6 +59,45 @@ def test_weights_that_leave_no_cache_are_refused() -> None:
     plan = plan_of("8xL40S", size="32B")
     assert "KV cache: does not fit" in said(plan, "fail")
     assert "tensor_parallel_size" in said(plan, "fail")
+
+
+def turns_of(gpus: str, *overrides: str) -> Plan:
+    config = load_recipe("one_gpu", overrides)
+    return make_plan(config, qwen25_shape("1.5B"), named_hardware(gpus, 1))
+
+
+def test_a_gpu_that_two_have_in_turn_is_as_full_as_its_fullest_turn() -> None:
+    plan = turns_of("1xH100-80GB")
+    assert not plan.fails, said(plan, "fail")
+    (row,) = plan.rows
+    assert (row.seat, row.role) == ("engine-0, learner", "samples solve and correct, rank 0 of 1")
+    assert plan.turns is not None
+    samples, updates, travels = plan.turns.items
+    assert samples.num_bytes == plan.engine.use.total + GIB  # the learner's context stays
+    assert updates.num_bytes == plan.learner.total + 2 * GIB  # an engine's context and graphs
+    assert travels.num_bytes < updates.num_bytes < samples.num_bytes == row.used_bytes
+    assert "turns: at most" in said(plan, "ok") and "while the engine samples" in said(plan, "ok")
+    assert "each GPU in turn, at its peak" in plan_text(plan)
+    assert not any(line.name == "balance" for line in plan.lines)
+
+
+def test_turns_that_do_not_fit_say_which_one() -> None:
+    plan = turns_of("1xL4")
+    assert plan.fails
+    assert "while the learner updates. Give engines and learner GPUs of their own" in said(
+        plan, "fail"
+    )
+    assert "while the engine samples. Lower engines.gpu_memory" in said(
+        turns_of("1xH100-80GB", "engines.gpu_memory_utilization=1.0"), "fail"
+    )
+
+
+def test_two_gpus_in_turn_hold_a_rank_and_an_engine_each() -> None:
+    plan = turns_of("2xH100-80GB", "engines.num_shared_engines=2", "learner.num_ranks=2")
+    assert [row.seat for row in plan.rows] == ["engine-0, learner", "engine-1, learner"]
+    assert [row.role.split(", ")[1] for row in plan.rows] == ["rank 0 of 2", "rank 1 of 2"]
+    short = turns_of("1xH100-80GB", "engines.num_shared_engines=2", "learner.num_ranks=2")
+    assert "colocated (2 x (2 CPU, 1 GPU)) has no place" in said(short, "fail")
 
 
 def test_too_few_gpus_name_the_seat_and_what_to_change() -> None:
