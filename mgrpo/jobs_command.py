@@ -6,10 +6,11 @@ Light to import: what is heavy is imported by the command when it runs.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mgrpo.errors import DeadlineError, JobError
 from mgrpo.submit_command import ADDRESS_HELP, follow_to_end, write_through
@@ -30,6 +31,7 @@ TABLE_WIDTH = 200
 def add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", nargs="?", help=f"{RUN_HELP}; default: list all")
     parser.add_argument("--address", metavar="URL", help=ADDRESS_HELP)
+    parser.add_argument("--json", action="store_true", help="a list of attempts, oldest first")
     parser.set_defaults(run_command=run_status)
 
 
@@ -60,24 +62,47 @@ def run_status(args: argparse.Namespace) -> int:
     from cluster.jobs import JobServer
 
     server = JobServer(args.address)
+    latest = None if args.run is None else server.latest(args.run)
+    jobs = server.jobs() if args.run is None else server.jobs_of(args.run)
+    if args.json:
+        print(json.dumps([job_facts(job, time.time()) for job in jobs], indent=2))
+        return 0
+    if not jobs:
+        print(f"No job was submitted to {server.address} since it was started.")
+        return 0
     console = Console(highlight=False)
     if not console.is_terminal:  # a log or a pipe: nothing to fit into
         console.width = TABLE_WIDTH
-    if args.run is None:
-        jobs = server.jobs()
-        if not jobs:
-            print(f"No job was submitted to {server.address} since it was started.")
-            return 0
-        console.print(jobs_table(jobs, time.time()))
-        return 0
-    latest = server.latest(args.run)
-    console.print(jobs_table(server.jobs_of(args.run), time.time()))
+    console.print(jobs_table(jobs, time.time()))
+    if latest is not None:
+        show_end(server, latest)
+    return 0
+
+
+def show_end(server: JobServer, latest: Job) -> None:
+    """Why a job failed without an exit code, and the last lines of its log."""
     if latest.exit_code is None and latest.status == "FAILED":
         print(f"\n{latest.message.strip()}")
     lines = last_lines(server.logs(latest), TAIL_LINES)
     if lines:
         print(f"\nlast lines of {latest.submission_id}:\n" + "\n".join(lines))
-    return 0
+
+
+def job_facts(job: Job, now_s: float) -> dict[str, Any]:
+    """One attempt in plain values; times in seconds, null where there is none yet."""
+    took = None if job.started_s is None else (job.ended_s or now_s) - job.started_s
+    return {
+        "run": job.run,
+        "attempt": job.attempt,
+        "submission_id": job.submission_id,
+        "state": job.status.lower(),
+        "is_over": job.is_over,
+        "exit_code": job.process_exit_code if job.is_over else None,
+        "message": job.message,
+        "started_unix_s": job.started_s,
+        "took_s": took,
+        "entrypoint": job.entrypoint,
+    }
 
 
 def jobs_table(jobs: Sequence[Job], now_s: float) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from cluster import job_log
 from cluster.job_log import follow
 from cluster.jobs import DEFAULT_ADDRESS, JobServer, resolve_address
+from mgrpo.cli import main
 from mgrpo.errors import JobError
 from tests.cluster.job_server import ScriptedJobServer, serving
 
@@ -76,6 +78,24 @@ def test_a_missing_and_a_wrong_token_are_told_apart(monkeypatch: pytest.MonkeyPa
         assert "wrong" not in str(refused.value)
         monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
         assert JobServer(server.url).jobs() == []
+
+
+def test_status_as_json_has_every_attempt_with_what_a_script_asks_for(
+    server: ScriptedJobServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.add_run("wide", 1, "FAILED", driver_exit_code=3, end_time=61_000, message="no GPU")
+    server.add_run("wide", 2, "RUNNING")
+    server.add("somebody-else", "PENDING")
+    assert main(["status", "wide", "--json", "--address", server.url]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["attempt"], first["state"], first["exit_code"]) == (1, "failed", 3)
+    assert first["took_s"] == 60.0 and first["message"] == "no GPU"
+    assert (second["state"], second["is_over"], second["exit_code"]) == ("running", False, None)
+    assert second["submission_id"] == "mgrpo-wide-2" and second["took_s"] > 0
+    assert main(["status", "--json", "--address", server.url]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+    assert main(["status", "narrow", "--json", "--address", server.url]) != 0
+    assert "knows no run 'narrow'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
