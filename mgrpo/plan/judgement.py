@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -206,6 +207,15 @@ def turn_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine("warn", "turns", f"tight: {text}. {TURN_ADVICE[turn.name]}")
     else:
         yield CheckLine("ok", "turns", text)
+    per_rank = found.learner.of("weights") + found.learner.of("optimizer")
+    ranks = Counter(row.node for row in found.rows if row.has_learner)
+    if ranks:
+        needed = per_rank * max(ranks.values())
+        yield CheckLine(
+            "ok",
+            "turns",
+            f"{needed / GIB:.1f} GiB of a machine's own memory hold its ranks' states meanwhile",
+        )
 
 
 def cache_lines(found: Found) -> Iterator[CheckLine]:
