@@ -1,4 +1,4 @@
-"""One broadcast to some engines, and after a failed one: who is lost, and who can try again."""
+"""Broadcasts and handovers with some engines, and after a failed one: who is lost, who not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cluster.engine_process import EngineProcess
 from cluster.health import EngineEvent
-from cluster.remote import wait_for
+from cluster.remote import RemoteActor, wait_for
 from cluster.weights import SyncReport, WeightBroadcaster
 from mgrpo.config.cluster import HealthConfig
 from mgrpo.errors import LearnerError, MgrpoError, WeightSyncError
@@ -37,19 +37,39 @@ class WeightDelivery:
             WeightSyncError: an engine holds other weights than were sent.
             ActorDiedError, DeadlineError: of the learner, without which nothing goes on.
         """
-        actors = [engine.actor for engine in members if engine.actor is not None]
         try:
-            report = self.broadcaster.broadcast(policy_version, actors)
+            report = self.broadcaster.broadcast(policy_version, actors_of(members))
         except (WeightSyncError, LearnerError):
             raise
         except MgrpoError as error:
-            self.broadcaster.disband()
-            self.check_learner(error)
-            self.find_lost(members, error)
+            self.recover(members, error)
             return error
         for engine in members:
             engine.notice(EngineEvent.REFIT, f"{why} of version {policy_version}")
         return report
+
+    def lend(self, members: Sequence[EngineProcess]) -> MgrpoError | None:
+        """Let the learner work; where engines share its GPUs they sleep.
+
+        Returns:
+            What went wrong; then those that are lost are dead, and the others stale.
+
+        Raises:
+            ActorDiedError, DeadlineError: of the learner.
+        """
+        try:
+            self.broadcaster.handover.to_learner(actors_of(members))
+        except LearnerError:
+            raise
+        except MgrpoError as error:
+            self.recover(members, error)
+            return error
+        return None
+
+    def recover(self, members: Sequence[EngineProcess], error: MgrpoError) -> None:
+        self.broadcaster.disband()
+        self.check_learner(error)
+        self.find_lost(members, error)
 
     def check_learner(self, error: MgrpoError) -> None:
         """Raises where a rank is gone, or does not come out of the failed broadcast."""
@@ -82,3 +102,7 @@ class WeightDelivery:
                 )
             except MgrpoError as lost:
                 engine.lose(str(lost))
+
+
+def actors_of(members: Sequence[EngineProcess]) -> list[RemoteActor]:
+    return [engine.actor for engine in members if engine.actor is not None]

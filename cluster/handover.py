@@ -80,11 +80,11 @@ class SharedGpus:
             return
         self.to_learner(engines)
         self.on_all(self.learner, "leave_gpu", "optimizer")
+        self.turn = "broadcast"  # also where one does not wake: all others have been told to
         self.on_all(engines, "wake", "weights")
-        self.turn = "broadcast"
 
     def to_engines(self, engines: Sequence[RemoteActor]) -> None:
         self.on_all(self.learner, "leave_gpu", "weights")
+        self.turn = "engines"  # also where one of them does not wake: the next try begins anew
         self.on_all(engines, "wake", "kv_cache")
         self.on_all(engines, "resume")
-        self.turn = "engines"

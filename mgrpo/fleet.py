@@ -173,9 +173,23 @@ class Fleet:
         )
 
     def lend_gpus(self) -> None:
-        """Let the learner work; engines that share its GPUs sleep until the next broadcast."""
-        working = [e.actor for e in self.engines if e.actor and e.health.can_join_broadcast]
-        self.broadcaster.handover.to_learner(working)
+        """Let the learner work; engines that share its GPUs sleep until the next broadcast.
+
+        Raises:
+            WeightSyncError: try after try failed.
+            ActorDiedError, DeadlineError: of the learner.
+        """
+        assert self.delivery is not None, "follow() comes first"
+        for _ in range(self.health.max_broadcasts):
+            working = [engine for engine in self.engines if engine.health.can_join_broadcast]
+            error = self.delivery.lend(working)
+            if error is None:
+                return
+            self.tend()
+        raise WeightSyncError(
+            f"{self.health.max_broadcasts} times in a row (cluster.health.max_broadcasts) engines "
+            f"did not make room for the learner on their GPUs. The last: {error}"
+        )
 
     def take_gpus_back(self) -> None:
         """Weights for engines that sleep because the learner worked, and will not send any."""

@@ -25,6 +25,7 @@ class LightEngine:
         self.version = "0"
         self.dies_at = ""
         self.hangs_at: set[str] = set()
+        self.needs: list[str] = []  # what is to wake, in this order, before it can work
 
     async def reach(self, method: str) -> None:
         if method == self.dies_at:
@@ -58,6 +59,7 @@ class LightEngine:
         seed: int,
     ) -> list[Sample]:
         await self.reach("generate")
+        assert not self.needs, "asleep"
         await asyncio.sleep(self.pause_s)
         return [
             Sample(
@@ -75,6 +77,14 @@ class LightEngine:
 
     async def resume(self) -> None:
         await self.reach("resume")
+
+    async def sleep(self) -> None:
+        await self.reach("sleep")
+        self.needs = ["weights", "kv_cache"]
+
+    async def wake(self, part: str) -> None:
+        await self.reach("wake")
+        assert self.needs.pop(0) == part
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         await self.reach("init_weight_transfer_engine")
@@ -110,6 +120,7 @@ class LightLearner:
         self.version = 0
         self.client: Any = None
         self.dies = False
+        self.away: list[str] = []
 
     def meeting_point(self) -> tuple[str, int]:
         return own_address(), 1
@@ -133,6 +144,15 @@ class LightLearner:
 
     def probe_logprobs(self, token_ids: list[int]) -> list[float]:
         return [-float(self.version)]
+
+    def leave_gpu(self, part: str) -> None:
+        self.away.append(part)
+
+    def return_to_gpu(self) -> None:
+        self.away = []
+
+    def what_is_away(self) -> list[str]:
+        return self.away
 
 
 class LightLauncher:

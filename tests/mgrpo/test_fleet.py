@@ -109,6 +109,10 @@ def light_config(**changes: Any) -> RunConfig:
         "deadlines": {**tree["cluster"]["deadlines"], **changes.pop("deadlines", {})},
         "engine_nodes": changes.pop("engine_nodes", {}),
     }
+    if changes.pop("colocate", False):
+        tree["cluster"]["colocate"] = True
+        tree["engines"] |= {"shared": True, "num_shared_engines": 2}
+        tree["learner"] |= {"num_ranks": 2, "zero_stage": 2}
     return RunConfig.model_validate(tree)
 
 
@@ -126,12 +130,18 @@ def light_run(
     fleet = Fleet(config, "cpu", placement, launcher.start_engine, log=log, note=notes.append)
     try:
         fleet.start()
+        if config.cluster.colocate:
+            fleet.wait_until_loaded()
+            fleet.sleep()
         learner = launcher.start_learner(next(seat for seat in seats if seat.is_learner))
         fleet.wait_until_loaded()
         broadcaster = WeightBroadcaster(
             [learner],
             group=GroupSettings(
-                backend="gloo", workers_per_engine=1, shares_gpus=False, deadline_s=20
+                backend="gloo",
+                workers_per_engine=1,
+                shares_gpus=config.cluster.colocate,
+                deadline_s=20,
             ),
             config=WeightsConfig(),
             dtype="float32",
@@ -237,6 +247,46 @@ def test_an_engine_that_dies_in_a_broadcast_is_left_out_and_comes_back(
         parts.until(lambda: parts.state("layer1-engine-1") is EngineState.STALE)
         parts.fleet.broadcast(2)
         assert counts(parts)["engines/healthy"] == 3
+
+
+def away(parts: Parts) -> list[str]:
+    found: list[str] = parts.learner.call("what_is_away", **CALL)
+    return found
+
+
+def test_engines_that_sleep_get_weights_before_they_work(one_node: None, tmp_path: Path) -> None:
+    with light_run(tmp_path, colocate=True) as parts:
+        assert away(parts) == ["optimizer", "weights"]
+        assert len(parts.sample(1, count=4)) == 4
+        parts.fleet.lend_gpus()
+        assert away(parts) == []
+        groups = parts.sample(2, count=4)  # no update, so no broadcast: one is made first
+        assert {s.policy_version for group in groups for s in group} == {0}
+        assert away(parts) == ["optimizer", "weights"]
+        parts.fleet.lend_gpus()
+        parts.fleet.broadcast(1)
+        assert away(parts) == ["optimizer", "weights"]
+        groups = parts.sample(1, count=4)
+        assert {s.policy_version for group in groups for s in group} == {1}
+
+
+@pytest.mark.parametrize(
+    ("method", "deaths"), [("sleep", 1), pytest.param("wake", 1, marks=pytest.mark.cluster)]
+)
+def test_an_engine_that_dies_in_a_handover_is_left_out_for_good(
+    one_node: None, tmp_path: Path, method: str, deaths: int
+) -> None:
+    with light_run(tmp_path, colocate=True) as parts:
+        parts.actor("engine-1").call("die_at", method, **CALL)
+        parts.fleet.lend_gpus()
+        assert away(parts) == []
+        parts.fleet.broadcast(1)
+        assert parts.state("engine-1") is EngineState.GONE
+        groups = parts.sample(1, count=4)
+        assert {s.engine for group in groups for s in group} == {"engine-0"}
+        assert {s.policy_version for group in groups for s in group} == {1}
+        assert counts(parts)["engines/deaths"] == deaths
+        assert any("is not started again" in note for note in parts.notes), parts.notes
 
 
 def impatient(parts: Parts) -> None:
