@@ -83,10 +83,12 @@ class Mirror:
         for name in reversed(there):
             if here is not None and here.name >= name:
                 break
+            url = self.storage.url_of(f"{CHECKPOINTS_DIR}/{name}")
+            print(f"fetching {url}", flush=True)
             fault = self._fetch_checkpoint(name, names)
             if not fault:
                 return self._fetch_files(names)
-            faults.append(f"{self.storage.url_of(f'{CHECKPOINTS_DIR}/{name}')}: {fault}")
+            faults.append(f"{url}: {fault}")
         if here is None:
             raise RunDirectoryError(
                 f"No checkpoint at {self.storage.url} is whole: {'; '.join(faults)}. Start again "
@@ -216,7 +218,10 @@ class Mirror:
         deadline_s = within_s or self.storage.config.upload_s
         self.settle(deadline_s)
         self._begin(self._send_rest)
-        return self.settle(max(0.1, deadline_s - (time.monotonic() - began)))
+        lost = self.settle(max(0.1, deadline_s - (time.monotonic() - began)))
+        if not lost:
+            print(f"kept at {self.storage.url}", flush=True)
+        return lost
 
     def _begin(self, work: Callable[[], None]) -> None:
         assert self.thread is None, "one upload at a time"

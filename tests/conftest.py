@@ -24,6 +24,10 @@ for name, value in TEST_ENVIRONMENT.items():
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from tests.s3_server import s3_server  # noqa: E402
+
+__all__ = ["s3_server"]  # a fixture, for every folder
+
 # Shared machines pause for seconds, which says nothing about the code: no deadline per example.
 settings.register_profile(
     "mgrpo", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
