@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  mgrpo explain runs/quickstart/rollouts/step-000039.jsonl --recipe quickstart
+  mgrpo explain runs/quickstart
+  mgrpo explain runs/quickstart/rollouts/step-000003.jsonl --recipe paper_literal
   mgrpo explain rollouts.jsonl --recipe methods/igrpo layers.correct.select=groups_with_success
   mgrpo explain rollouts.jsonl --recipe methods/edge_grpo --layers 1 --model runs/NAME/policy
 
@@ -55,10 +56,13 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         "batch",
         metavar="FILE",
         type=Path,
-        help="recorded completions: rollouts/step-*.jsonl of a run, or a JSON array",
+        help="recorded completions: rollouts/step-*.jsonl of a run, the run's folder for its last "
+        "step, or a JSON array",
     )
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="keys of the recipe")
-    parser.add_argument("--recipe", metavar="R", required=True, help="a recipe's file or name")
+    parser.add_argument(
+        "--recipe", metavar="R", help="a recipe's file or name; default: that of the file's run"
+    )
     parser.add_argument(
         "--step", metavar="N", type=whole_number, help="for phases; default: the file's own, or 0"
     )
@@ -109,11 +113,13 @@ def run_explain(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
     from mgrpo.recorded import read_recorded, step_of
 
-    config = load_recipe(args.recipe, args.overrides)
-    recorded = read_recorded(args.batch)
+    batch = last_rollouts(args.batch) if args.batch.is_dir() else args.batch
+    recipe = args.recipe or recipe_of_run(batch)
+    config = load_recipe(recipe, args.overrides)
+    recorded = read_recorded(batch)
     layers = args.layers or sorted({one.layer for one in recorded.completions})
-    refuse_other_chain(recorded.completions, layers, config, args.recipe)
-    step = step_of(args.batch) if args.step is None else args.step
+    refuse_other_chain(recorded.completions, layers, config, recipe)
+    step = step_of(batch) if args.step is None else args.step
     completions = recorded.completions
     if args.annotate:
         completions = annotate(completions, config, args.model)
@@ -137,6 +143,35 @@ def run_explain(args: argparse.Namespace) -> int:
     else:
         show(explanation, config, step=step, with_tokens=args.tokens or bool(args.completion))
     return 0
+
+
+def last_rollouts(run_dir: Path) -> Path:
+    """The newest step that a run has recorded.
+
+    Raises:
+        DataError: it is no run's folder, or nothing was recorded.
+    """
+    files = sorted((run_dir / "rollouts").glob("step-*.jsonl"))
+    if not files:
+        raise DataError(
+            f"{run_dir} has no rollouts/step-*.jsonl. Give a run's folder (its recipe must have "
+            "output.rollouts_per_step above 0), or a file of completions."
+        )
+    return files[-1]
+
+
+def recipe_of_run(batch: Path) -> str:
+    """The recipe that the run of a recorded step was trained by.
+
+    Raises:
+        DataError: the file lies in no run's folder.
+    """
+    from mgrpo.run_directory import CONFIG_FILE
+
+    config = batch.resolve().parent.parent / CONFIG_FILE
+    if not config.is_file():
+        raise DataError(f"{batch} lies in no run's folder: say by which recipe with --recipe.")
+    return str(config)
 
 
 def refuse_other_chain(

@@ -58,10 +58,6 @@ def read_recorded(path: Path) -> Recorded:
 
 def read_rows(path: Path) -> list[Any]:
     """The rows of either form; which one shows in the first sign."""
-    if path.is_dir():
-        files = sorted((path / "rollouts").glob("step-*.jsonl")) or sorted(path.glob("*.jsonl"))
-        hint = f"Name one of its files, such as {files[-1]}." if files else FORM
-        raise DataError(f"{path} is a folder. {hint}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -314,11 +314,22 @@ def test_a_file_of_another_form_is_refused(folder, capsys, content: str, expecte
     assert all(text in said for text in expected)
 
 
-def test_a_folder_is_answered_with_a_file_of_it(folder, capsys):
+def test_a_run_is_explained_by_its_own_recipe_at_its_last_recorded_step(folder, capsys):
     (folder / "run" / "rollouts").mkdir(parents=True)
-    write(ATTEMPTS, "run/rollouts/step-000007.jsonl")
-    assert main(["explain", "run", "--recipe", "two.yaml"]) == 2
-    assert "such as run/rollouts/step-000007.jsonl" in capsys.readouterr().err
+    write(ATTEMPTS, "run/rollouts/step-000003.jsonl")
+    last = write(ATTEMPTS + CORRECTIONS, "run/rollouts/step-000007.jsonl")
+    assert main(["explain", last]) == 2
+    assert "lies in no run's folder: say by which recipe" in capsys.readouterr().err
+    Path("two.yaml").rename("run/config.yaml")
+    found = explained(capsys, "run")
+    assert found["step"] == 7
+    assert found == explained(capsys, last, "--recipe", "run/config.yaml")
+
+
+def test_what_is_not_there_is_named(folder, capsys):
+    (folder / "empty").mkdir()
+    assert main(["explain", "empty", "--recipe", "two.yaml"]) == 2
+    assert "empty has no rollouts/step-*.jsonl" in capsys.readouterr().err
     assert main(["explain", "nowhere.jsonl", "--recipe", "two.yaml"]) == 2
     assert "nowhere.jsonl cannot be read" in capsys.readouterr().err
 
