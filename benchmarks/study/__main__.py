@@ -25,7 +25,7 @@ from benchmarks.study.runs import MGRPO, Runs
 from mgrpo.errors import MgrpoError
 
 RECIPES = ("study/grpo", "study/mgrpo", "study/paper_literal", "study/igrpo")
-LEARNING_RATES = (1.25e-4, 2.5e-4, 5e-4)
+LEARNING_RATES = (2.5e-4, 5e-4)
 TITLE = "Methods under one budget"
 
 
