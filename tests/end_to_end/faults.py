@@ -6,7 +6,8 @@ import os
 
 import torch
 
-from cluster.weight_transfer import CheckingLoader, GlooReceiver, WeightInspector
+from cluster.checked_loading import CheckingLoader
+from cluster.weight_transfer import GlooReceiver, WeightInspector
 
 
 class FaultyWorker(WeightInspector):

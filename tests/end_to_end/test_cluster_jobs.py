@@ -28,10 +28,11 @@ from tests.end_to_end.test_resume import NOT_COMPARED
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 COMMAND_DEADLINE_S = 300
+STEPS = 7
 OVERRIDES = [
-    "steps=5",
-    "prompts_per_step=4",
-    "data.train.size=60",
+    f"steps={STEPS}",
+    "prompts_per_step=24",  # seconds a step: the run still runs after some commands have asked
+    "data.train.size=200",
     "data.heldout=null",
     "learner.warmup_steps=1",
     "output.report=false",
@@ -137,7 +138,7 @@ def test_ray_s_own_command_trains_from_a_plain_clone_and_ours_stops_and_resumes_
         cluster, clone, "python", "-m", "mgrpo", "train", "quickstart", *OVERRIDES, "--run", "whole"
     )
     assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert num_steps(runs / "whole") == 5
+    assert num_steps(runs / "whole") == STEPS
 
     submit = ["submit", "quickstart", *OVERRIDES, "--run", "cut", "--skip-check"]
     following = subprocess.Popen(
@@ -166,13 +167,15 @@ def test_ray_s_own_command_trains_from_a_plain_clone_and_ours_stops_and_resumes_
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     (checkpoint,) = (runs / "cut" / "checkpoints").iterdir()
     num_done = int(checkpoint.name.removeprefix("step-"))
-    assert 2 <= num_done < 5
+    assert 2 <= num_done < STEPS
     assert f"checkpoint: {checkpoint}" in stopped.stdout
 
     again = mgrpo(cluster, *submit)
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"resuming from {checkpoint}" in again.stdout
-    assert "step 4  Acc@t1" in again.stdout and "mgrpo-cut-2 has succeeded" in again.stdout
+    assert (
+        f"step {STEPS - 1}  Acc@t1" in again.stdout and "mgrpo-cut-2 has succeeded" in again.stdout
+    )
     known = mgrpo(cluster, "status", "cut")
     rows = [line.split()[:4] for line in known.stdout.splitlines() if line.startswith("cut ")]
     assert rows == [["cut", "1", "stopped", "143"], ["cut", "2", "succeeded", "0"]]
