@@ -147,6 +147,8 @@ def test_ray_s_own_command_trains_from_a_plain_clone_and_ours_stops_and_resumes_
         env=cluster.environment(),
         stdout=subprocess.PIPE,
         text=True,
+        # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_until(lambda: num_steps(runs / "cut") >= 2, "two steps of the submitted run")
     following.send_signal(signal.SIGINT)
