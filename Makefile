@@ -1,6 +1,7 @@
 # Daily commands. `make` alone lists them.
 #
 #   EXTRA=gpu             install vLLM's CUDA build (default: what .venv was made for, else cpu)
+#   GOAL=image            with EXTRA=gpu: install where there is no GPU, for a machine that has one
 #   PYTHON=/path/python   make .venv with this Python 3.11 or 3.12
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
@@ -17,7 +18,7 @@ help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16 | sed 's/^/  /'
 
 setup: ## install exact versions into .venv (EXTRA=gpu for CUDA)
-	@$(SETUP)
+	@$(SETUP) $(if $(GOAL),--goal $(GOAL))
 	@echo "ready; next: make quickstart"
 
 quickstart: ## train a small policy on this machine and write its report

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cluster.vllm_build import installed_build, mismatch
 from mgrpo.errors import ActorDiedError, ModelError
 from mgrpo.types import FinishReason, Sample
 
@@ -54,8 +55,12 @@ class VllmEngine:
         """Load the model. Returns the engine's name.
 
         Raises:
-            ModelError: vLLM cannot load the model with these settings.
+            ModelError: vLLM cannot load the model with these settings, or this node's vLLM is built
+                for other hardware.
         """
+        problem = mismatch(self.settings.device, installed_build())
+        if problem:
+            raise ModelError(f"{self.settings.name} cannot start: {problem}")
         from transformers import AutoTokenizer
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

@@ -29,6 +29,8 @@ from cluster.seats import (
     resource_text,
     total,
 )
+from cluster.vllm_build import choose_device, installed_build
+from mgrpo.config.cluster import ClusterConfig
 from mgrpo.errors import PlacementError
 
 
@@ -158,13 +160,18 @@ def describe_shortage(seats: list[Seat], why: str) -> str:
     lines.append(f"  free in all: {resource_text(ray.available_resources())}")
     lines.append(
         "Lower layers.*.num_engines, engines.tensor_parallel_size or learner.num_ranks, set "
-        "engines.shared: true, or add nodes; cluster.deadlines.placement_s is how long to wait."
+        "engines.shared: true, or add nodes; cluster.deadlines.placement_s is how long to wait. "
+        "With cluster.colocate, engines and learner have the same GPUs in turn."
     )
     return "\n".join(lines)
 
 
-def detect_device(configured: str) -> str:
-    """cpu or cuda: as configured, or cuda when the cluster has GPUs."""
-    if configured != "auto":
-        return configured
-    return "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+def detect_device(config: ClusterConfig) -> str:
+    """cpu or cuda: as configured, or what the cluster's nodes have.
+
+    The build that is installed here says nothing of other machines: an autoscaled cluster's head
+    has the CPU's, its workers have CUDA's.
+    """
+    num_gpus = ray.cluster_resources().get("GPU", 0)
+    build = installed_build() if config.starts_ray else None
+    return choose_device(config.device, num_gpus=num_gpus, build=build)

@@ -97,10 +97,7 @@ def ray_runtime(
         "namespace": f"mgrpo-{uuid.uuid4().hex[:12]}",
     }
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    use_local = config.address == "local" or (
-        config.address == "auto" and "RAY_ADDRESS" not in os.environ
-    )
-    if use_local:
+    if config.starts_ray:
         refuse_local_in_job(config.address)
         options["include_dashboard"] = config.dashboard
         yield from local_ray(environment, options, num_cpus=num_cpus, logs_to=logs_to)

@@ -109,7 +109,7 @@ def start_system(
         )
         if runtime.dashboard_url:
             note(f"Ray's dashboard: {runtime.dashboard_url}; curves: mgrpo dashboard --address URL")
-        device = detect_device(config.cluster.device)
+        device = detect_device(config.cluster)
         seats = [seat for seat in plan_seats(config, device) if with_learner or seat.layers]
         placement = Placement.reserve(
             seats,

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scripts.machine import probe
-from scripts.preflight import find_problems, report
+from scripts.preflight import GOALS, find_problems, report
 from scripts.steps import Step, StepFailed, run_step
 from scripts.venv_state import (
     VenvState,
@@ -94,7 +94,7 @@ def parse_options() -> argparse.Namespace:
         default="",
         help="kind of machine; without it what .venv was made for, else cpu",
     )
-    parser.add_argument("--goal", choices=("setup", "quickstart"), default="setup")
+    parser.add_argument("--goal", choices=GOALS, default="setup")
     return parser.parse_args()
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from scripts.machine import Machine, probe
 
 SUPPORTED_PYTHONS = ((3, 11), (3, 12))
+# "image": what is installed here runs elsewhere, on a machine that has the GPU.
+GOALS = ("setup", "quickstart", "image")
 SUPPORTED_ARCHITECTURES = ("x86_64", "aarch64")
 MIN_GLIBC = (2, 28)  # what the wheels of vLLM and torch are built for
 # .venv takes 3.2 GiB for the CPU, measured, and some 12 for a GPU; pip needs room to unpack, too.
@@ -38,14 +40,14 @@ class Problem:
 
 
 def find_problems(machine: Machine, *, extra: str, goal: str) -> list[Problem]:
-    """Everything in the way of `goal` ("setup" or "quickstart") with `extra` ("cpu" or "gpu")."""
+    """Everything in the way of `goal` (one of GOALS) with `extra` ("cpu" or "gpu")."""
     found = [
         *python_problems(machine),
         *platform_problems(machine),
         *compiler_problems(machine),
         *space_problems(machine, extra=extra, goal=goal),
     ]
-    return [*found, *gpu_problems(machine)] if extra == "gpu" else found
+    return [*found, *gpu_problems(machine, goal=goal)] if extra == "gpu" else found
 
 
 def python_problems(machine: Machine) -> list[Problem]:
@@ -158,13 +160,15 @@ def space_problems(machine: Machine, *, extra: str, goal: str) -> list[Problem]:
     return problems
 
 
-def gpu_problems(machine: Machine) -> list[Problem]:
+def gpu_problems(machine: Machine, *, goal: str) -> list[Problem]:
     if machine.nvidia_driver is None:
         return [
             Problem(
                 "nvidia-smi finds no GPU.",
                 "Install the NVIDIA driver (and, in a container, start it with --gpus all), or "
-                "install for the CPU: make setup",
+                "install for the CPU: make setup. To install here what another machine runs, in "
+                "an image or from a login node: make setup EXTRA=gpu GOAL=image",
+                fatal=goal != "image",
             )
         ]
     if machine.nvidia_driver < MIN_NVIDIA_DRIVER:
@@ -189,7 +193,7 @@ def report(problems: list[Problem]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check that this machine can install the project.")
     parser.add_argument("--extra", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--goal", choices=("setup", "quickstart"), default="setup")
+    parser.add_argument("--goal", choices=GOALS, default="setup")
     options = parser.parse_args()
     problems = find_problems(probe(Path()), extra=options.extra, goal=options.goal)
     code = report(problems)

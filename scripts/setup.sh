@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Find a Python 3.11 or 3.12 that runs, and hand over to scripts/install.py.
 #
-#   PYTHON=/path/to/python scripts/setup.sh [--extra cpu|gpu] [--goal setup|quickstart]
+#   PYTHON=/path/to/python scripts/setup.sh [--extra cpu|gpu] [--goal setup|quickstart|image]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

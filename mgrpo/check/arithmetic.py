@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cluster.vllm_build import Device, choose_device, installed_build, mismatch
 from mgrpo.check.report import CheckLine, counted
 from mgrpo.config import RunConfig
 from mgrpo.plan.batch import layer_batches
 
 GIB = 2**30
+IN_TURN = "one GPU, in turn: engines.shared=true learner.zero_stage=2 cluster.colocate=true"
 PROCESS_GIB = 1.0  # an engine's or a rank's libraries, before any model
 ADAM_BYTES_PER_PARAMETER = 16  # float32 weights, gradients and two moments
 
@@ -54,10 +56,32 @@ def local_gpus() -> int:
 
 def resource_lines(config: RunConfig, num_parameters: int | None) -> list[CheckLine]:
     """GPUs or CPUs and memory that the run takes, against what is here."""
-    gpus, device = local_gpus(), config.cluster.device
-    if device == "cuda" or (device == "auto" and gpus > 0):
-        return [gpu_line(config, gpus)]
-    return [cpu_line(config), *memory_lines(config, num_parameters)]
+    gpus = local_gpus()
+    build = installed_build() if config.cluster.starts_ray else None
+    device = choose_device(config.cluster.device, num_gpus=gpus, build=build)
+    lines = build_lines(config, device, build=build, gpus=gpus)
+    if device == "cuda":
+        return [*lines, gpu_line(config, gpus)]
+    return [*lines, cpu_line(config), *memory_lines(config, num_parameters)]
+
+
+def build_lines(
+    config: RunConfig, device: str, *, build: Device | None, gpus: int
+) -> list[CheckLine]:
+    """Whether engines of the installed vLLM run on the device; nothing where all is as expected."""
+    problem = mismatch(device, build)
+    if problem:
+        return [CheckLine("fail", "vLLM", problem)]
+    if gpus and build == "cpu" and config.cluster.device == "auto":
+        return [
+            CheckLine(
+                "warn",
+                "vLLM",
+                "vLLM's CPU build is installed: the run takes the CPU and leaves this machine's "
+                f"{counted(gpus, 'GPU')} alone. For them: make setup EXTRA=gpu",
+            )
+        ]
+    return []
 
 
 def gpu_line(config: RunConfig, gpus: int) -> CheckLine:
@@ -70,16 +94,14 @@ def gpu_line(config: RunConfig, gpus: int) -> CheckLine:
         f"{counted(ranks, 'learner rank')}"
     )
     sum_text = f"{counted(wanted, 'GPU')}: {parts}"
-    is_local = config.cluster.address == "local" or (
-        config.cluster.address == "auto" and "RAY_ADDRESS" not in os.environ
-    )
-    if not is_local or gpus >= wanted:
+    if not config.cluster.starts_ray or gpus >= wanted:
         return CheckLine("ok", "GPUs", sum_text)
+    advice = "layers.N.num_engines, engines.tensor_parallel_size or learner.num_ranks"
+    in_turn = "" if config.cluster.colocate or not gpus else f". On {IN_TURN}"
     return CheckLine(
         "warn",
         "GPUs",
-        f"{sum_text}. This machine has {gpus}: run where {wanted} are, or lower "
-        "layers.N.num_engines, engines.tensor_parallel_size or learner.num_ranks.",
+        f"{sum_text}. This machine has {gpus}: run where {wanted} are, or lower {advice}{in_turn}.",
     )
 
 

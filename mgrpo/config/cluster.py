@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -125,7 +126,7 @@ class ClusterConfig(StrictConfig):
     """auto: the cluster named by RAY_ADDRESS if that is set, else a Ray of the run's own on this
     machine. local: always the latter. Anything else: that cluster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: cuda where this machine, or the cluster, has GPUs."""
+    """auto: cuda where the cluster has GPUs, or this machine has GPUs and vLLM's CUDA build."""
     colocate: bool = False
     """Put one engine and one learner rank on each GPU, in turn: an engine's memory is given back
     while the learner works, and the learner's states go to the machine's memory while the engines
@@ -143,3 +144,10 @@ class ClusterConfig(StrictConfig):
     deadlines: DeadlinesConfig = DeadlinesConfig()
     health: HealthConfig = HealthConfig()
     elastic: ElasticConfig = ElasticConfig()
+
+    @property
+    def starts_ray(self) -> bool:
+        """Does the run start a Ray of its own on this machine, rather than join a cluster?"""
+        return self.address == "local" or (
+            self.address == "auto" and "RAY_ADDRESS" not in os.environ
+        )

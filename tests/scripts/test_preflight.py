@@ -80,6 +80,14 @@ def test_only_the_gpu_extra_asks_for_a_gpu() -> None:
     assert problems_of(extra="gpu", nvidia_driver=580) == []
 
 
+def test_an_image_for_gpus_is_made_without_one() -> None:
+    (warning,) = problems_of(extra="gpu", goal="image")
+    assert not warning.fatal
+    assert "GOAL=image" in warning.remedy
+    (obstacle,) = problems_of(goal="image", has_c_compiler=False)
+    assert obstacle.fatal
+
+
 def test_an_old_driver_is_a_warning() -> None:
     (warning,) = problems_of(extra="gpu", nvidia_driver=550)
     assert not warning.fatal
