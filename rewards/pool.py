@@ -36,6 +36,7 @@ NUM_SLOTS = 1 << 16  # tasks that may wait at one time before two share a positi
 MAX_REPLACED_POOLS = 5  # within REPLACED_POOLS_WINDOW_S; more are no accident
 REPLACED_POOLS_WINDOW_S = 600.0
 PROBE_PAUSE_S = 0.02
+DISCARD_DEADLINE_S = 60.0  # killed processes end at once, unless the kernel holds them
 
 CONSTS.term_timeout = 0.01  # seconds from pebble's SIGTERM, which our processes ignore, to SIGKILL
 
@@ -263,7 +264,18 @@ class RewardPool:
             )
 
 
-def discard(pool: ProcessPool) -> None:
-    """Kill a pool's processes and end its threads."""
+def discard(pool: ProcessPool, *, deadline_s: float = DISCARD_DEADLINE_S) -> None:
+    """Kill a pool's processes and end its threads.
+
+    Raises:
+        RewardError: they have not ended after `deadline_s`.
+    """
     pool.stop()
-    pool.join()
+    ending = threading.Thread(target=pool.join, name="rewards-end", daemon=True)
+    ending.start()
+    ending.join(deadline_s)
+    if ending.is_alive():
+        raise RewardError(
+            f"The reward processes have not ended {deadline_s:g} s after they were killed. One in "
+            "state D (ps -o pid,stat,wchan,args) waits for a disk or a network file system."
+        )

@@ -13,7 +13,7 @@ import pytest
 from mgrpo.config.rewards import RewardsConfig, RewardTerm
 from mgrpo.errors import RewardError
 from mgrpo.types import Problem
-from rewards.pool import RewardPool
+from rewards.pool import RewardPool, discard
 
 CHECKS = "tests.rewards.example_checks"
 SEVEN = Problem(problem_id="seven", question="What is 3 + 4?", answer="7")
@@ -25,11 +25,24 @@ def config_of(*terms, deadline_s=1.0, num_processes=2):
 
 def worker_pids():
     """Processes of this one's reward pools that are alive, zombies left out."""
-    return {
-        child.pid
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline())
-    }
+    return {child.pid for child in psutil.Process().children() if is_worker(child)}
+
+
+def is_worker(child):
+    try:
+        return child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline())
+    except psutil.NoSuchProcess:  # it ended while it was looked at
+        return False
+
+
+def settled_worker_pids(quiet_s=0.5):
+    """Once none has come or gone for a while: another test's killed process may be replaced now."""
+    pids, since = worker_pids(), time.monotonic()
+    while time.monotonic() - since < quiet_s:
+        time.sleep(0.05)
+        if worker_pids() != pids:
+            pids, since = worker_pids(), time.monotonic()
+    return pids
 
 
 def wait_until(claim, timeout_s=5.0):
@@ -227,7 +240,7 @@ def test_512_completions_take_well_under_half_a_second(mathematician):
     ],
 )
 def test_a_check_that_cannot_be_loaded_stops_the_start(check, message):
-    before = worker_pids()
+    before = settled_worker_pids()
     with pytest.raises(RewardError, match=message):
         RewardPool(config_of(RewardTerm(check=check), num_processes=1)).start()
     assert wait_until(lambda: worker_pids() == before)
@@ -244,7 +257,7 @@ def test_a_module_that_never_finishes_importing_stops_the_start(tmp_path, monkey
 
 
 def test_close_is_quick_leaves_no_process_and_ends_who_waits():
-    before = worker_pids()
+    before = settled_worker_pids()
     pool = RewardPool(config_of(RewardTerm(check=f"{CHECKS}:by_command"), deadline_s=60))
     pool.start()
     waiting = pool.submit(SEVEN, ["hang in C", "hang"] * 50)
@@ -317,3 +330,26 @@ def test_a_driver_that_forgets_to_close_still_ends(driver):
     process, pids = driver(0.1)
     assert process.wait(timeout=10) == 0
     assert wait_until(lambda: all(is_gone(pid) for pid in pids))
+
+
+class HeldByTheKernel:
+    """A pool whose killed processes do not end until somebody lets them."""
+
+    def __init__(self):
+        self.let_go = threading.Event()
+        self.was_stopped = False
+
+    def stop(self):
+        self.was_stopped = True
+
+    def join(self):
+        self.let_go.wait(30)
+
+
+def test_processes_that_do_not_end_are_reported_and_not_waited_for():
+    pool = HeldByTheKernel()
+    with pytest.raises(RewardError, match=r"have not ended 0\.05 s after they were killed"):
+        discard(pool, deadline_s=0.05)
+    assert pool.was_stopped
+    pool.let_go.set()
+    discard(pool, deadline_s=5)
