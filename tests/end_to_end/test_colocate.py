@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mgrpo.evaluate_command import evaluate_command
 from mgrpo.loop import run_training
 from mgrpo.metrics import read_evaluations, read_metrics
 from tests.end_to_end.conftest import recipe
@@ -22,7 +23,7 @@ MOVED = re.compile(r"engine-0 · (asleep|awake: .*)")
 
 @pytest.mark.timeout(400)
 def test_taking_turns_changes_nothing_of_what_is_learned(
-    tree: dict[str, Any], tmp_path: Path
+    tree: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heldout = {"heldout": {**tree["data"]["train"], "max_rows": 4}}
     common = {
@@ -54,6 +55,12 @@ def test_taking_turns_changes_nothing_of_what_is_learned(
     turn = ["asleep", "awake: weights", "awake: kv_cache and all"]
     assert engine_moves(turns) == turn * 4
     assert engine_moves(apart) == []
+
+    # Without a learner there is nobody to take turns with: `mgrpo eval` lets the engine be.
+    capsys.readouterr()
+    assert evaluate_command(str(turns), config=None, as_json=True) == 0
+    scored = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert scored["acc"] == read_evaluations(turns)[-1]["acc"]
 
 
 def tokens(path: Path) -> list[list[int]]:
