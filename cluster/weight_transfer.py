@@ -41,6 +41,11 @@ from vllm.distributed.weight_transfer.nccl_engine import (
     NCCLWeightTransferUpdateInfo,
 )
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.model_loader.reload.layerwise import (
+    LOADING_LAYERS,
+    _place_kernel_tensors,
+    get_layerwise_info,
+)
 
 from cluster.checked_loading import ChecksArrivals
 from cluster.checksum import tensor_checksum
@@ -180,6 +185,20 @@ def repack_output_heads(model: torch.nn.Module) -> None:
             method.process_weights_after_loading(module)
 
 
+def forget_partial_layers(model: torch.nn.Module) -> None:
+    """Give layers that a reload has left half loaded the tensors that they had before it.
+
+    vLLM 0.32 keeps what has come of such a layer, and the next reload counts it again: the layer
+    would be taken for complete before the rest has come, and hold memory that nobody wrote.
+    """
+    for layer in model.modules():
+        info = get_layerwise_info(layer)
+        if info.can_load() and info.kernel_tensors is not None:
+            _place_kernel_tensors(layer, info)
+            info.reset()
+    LOADING_LAYERS.clear()
+
+
 class WeightInspector:
     """Methods that vLLM adds to each worker, for `collective_rpc`."""
 
@@ -190,9 +209,10 @@ class WeightInspector:
         """Leave the weight group, and an update that was begun and will not be finished.
 
         vLLM has no call for that: it refuses to let the group go during an update, and to begin
-        another one. What was half loaded stays until the next whole update replaces it.
+        another one. Layers that were loaded whole stay as they are until the next update.
         """
         self._weight_update_active = False
+        forget_partial_layers(self.weight_transfer_engine.model)
         self.weight_transfer_engine.reset_weight_update_target()
         self.weight_transfer_engine.shutdown()
 

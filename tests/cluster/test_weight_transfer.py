@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from vllm.distributed.weight_transfer import nccl_engine
+from vllm.model_executor.model_loader.reload import layerwise
 
 from cluster import weight_transfer
 from cluster.checked_loading import CheckingLoader
@@ -17,6 +19,7 @@ from cluster.weight_transfer import (
     AbortingClient,
     CheckedNcclReceiver,
     LearnerSource,
+    forget_partial_layers,
     open_sender,
 )
 from cluster.weights import EngineClient, differing_tensors, max_difference
@@ -190,3 +193,38 @@ def test_the_nccl_sender_aborts_its_own_communicator(monkeypatch: pytest.MonkeyP
     assert destroyed == [True] and sender.model_update_group is None
     sender.shutdown()  # a second time does nothing
     assert destroyed == [True]
+
+
+class TwoPartLayer(torch.nn.Module):
+    """Like a fused projection: vLLM waits for all of it, and finds its parameters only once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
+        self.second = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
+
+    def load(self, **values: float) -> None:
+        parameters = dict(self.named_parameters())
+        for name, value in values.items():
+            parameter: Any = parameters[name]
+            parameter.weight_loader(parameter, torch.full((4,), value))
+
+
+def test_a_layer_that_a_failed_update_left_half_loaded_is_loaded_whole_by_the_next() -> None:
+    layer = TwoPartLayer()
+    model = torch.nn.Sequential(layer)
+    layerwise.record_metadata_for_reloading(model)
+    before = layer.first, layer.second
+    layerwise.initialize_layerwise_reload(model)
+    layer.load(first=1.0)  # and then the update fails
+
+    forget_partial_layers(model)
+    assert layer.first is before[0] and layer.second is before[1]
+    assert layer.first.tolist() == [0.0] * 4
+
+    layerwise.initialize_layerwise_reload(model)
+    layer.load(first=2.0, second=3.0)
+    layerwise.finalize_layerwise_reload(model, SimpleNamespace(dtype=torch.float32))
+    assert layer.first.tolist() == [2.0] * 4
+    assert layer.second.tolist() == [3.0] * 4
+    assert layer.first is before[0], "what CUDA graphs read must stay where it is"
