@@ -22,6 +22,11 @@ OWNED_KEYS = (
 )
 """Keys that decide how gradients are scaled or in which type: the recipe has its own for them."""
 
+FLOAT32_BUFFERS = ("inv_freq", "e_score_correction_bias")
+"""Buffers that stay in float32 beside bfloat16 weights, as engines have them. Under ZeRO-3
+DeepSpeed would round them: rotary frequencies, which are then radians off at position 1000, and the
+biases by which mixtures of experts choose."""
+
 
 def effective_zero_stage(config: LearnerConfig, *, is_bf16: bool) -> int:
     """DeepSpeed's plain data parallelism has no float32 gradient sums for bfloat16 weights, so
@@ -54,7 +59,10 @@ def engine_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) -> di
     }
     if is_bf16:
         ours["bf16"] = {"enabled": True}
-        ours["data_types"] = {"grad_accum_dtype": "fp32"}
+        ours["data_types"] = {
+            "grad_accum_dtype": "fp32",
+            "keep_in_fp32_modules": list(FLOAT32_BUFFERS),
+        }
     return merged(ours, config.deepspeed)
 
 

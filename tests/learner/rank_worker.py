@@ -112,6 +112,12 @@ def gradient(
         "metrics": None if result is None else result.metrics,
         "metadata": learner.weight_metadata(),
         "held_when_loaded": learner.held_when_loaded,
+        "frequencies": [
+            buffer.clone()
+            for model in (learner.policy, *learner.offload.frozen)
+            for name, buffer in model.named_buffers()
+            if name.endswith("inv_freq") and "original" not in name
+        ],
         "shapes": {name: tuple(tensor.shape) for name, tensor in after.items()},
     }
     learner.close()
@@ -537,7 +543,10 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found[f"zero{stage}_large"] = large_gradient(ranks, stage)
     found["zero3_whole_ema"] = averaged(ranks, 3, keeps_small_whole=True)
     found["zero3_bf16_ema"] = averaged_bf16(ranks)
-    found["zero3_bf16"] = gradient(ranks, zero_stage=3, budget=SMALL_BUDGET, dtype="bfloat16")
+    for name, dtype in (("zero3_checkpointed", "float32"), ("zero3_bf16", "bfloat16")):
+        found[name] = gradient(
+            ranks, zero_stage=3, budget=SMALL_BUDGET, dtype=dtype, gradient_checkpointing=True
+        )
     for stage in (2, 3):
         found[f"zero{stage}_tied"] = gradient(
             ranks, zero_stage=stage, budget=SMALL_BUDGET, model_name="tied"

@@ -300,11 +300,14 @@ def test_signals_are_measured_where_attempts_are_only_told_of(results, num_ranks
     assert found["version"] == 2
 
 
-@pytest.mark.parametrize("scenario", ["one_batch", "checkpointed", "padded"])
+@pytest.mark.parametrize(
+    ("num_ranks", "scenario"),
+    [(1, "one_batch"), (1, "checkpointed"), (2, "zero3_checkpointed"), (1, "padded")],
+)
 def test_merging_padding_and_checkpointing_give_the_same_gradient(
-    results, expected_gradient, scenario
+    results, expected_gradient, num_ranks, scenario
 ):
-    found = results[1][scenario]["gradient"]
+    found = results[num_ranks][scenario]["gradient"]
     assert relative_difference(found, expected_gradient) < 1e-5
 
 
@@ -330,6 +333,17 @@ def test_zero_3_never_holds_the_whole_model_while_loading(results):
 def test_bfloat16_approximates_the_gradient(results, expected_gradient, num_ranks, scenario):
     found = results[num_ranks][scenario]["gradient"]
     assert relative_difference(found, expected_gradient) < 0.05
+
+
+@pytest.mark.parametrize(("num_ranks", "scenario"), [(1, "zero0_bf16"), (2, "zero3_bf16")])
+def test_bfloat16_leaves_the_rotary_frequencies_exact(results, num_ranks, scenario):
+    """As engines have them. Rounded ones turn positions by radians at position 1000."""
+    frequencies = results[num_ranks][scenario]["frequencies"]
+    (exact,) = {tuple(each.tolist()) for each in results[1]["zero0"]["frequencies"]}
+    assert len(frequencies) == 2  # of the policy, and of the reference
+    for found in frequencies:
+        assert found.dtype == torch.float32
+        assert tuple(found.tolist()) == exact
 
 
 @pytest.mark.parametrize("scenario", ["zero0", "zero3"])
