@@ -23,6 +23,8 @@ from mgrpo.types import FinishReason, Sample
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
+BATCHED_TOKENS = 8192
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
@@ -42,6 +44,42 @@ class EngineSettings:
     seed: int
     extra_args: dict[str, Any]
     find_model: Callable[[], str] | None = None  # gives model_dir as it is on the engine's node
+
+
+def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
+    """vLLM's own arguments for an engine."""
+    from cluster.weight_transfer import WORKER_EXTENSION, transfer_config
+
+    arguments: dict[str, Any] = {
+        "model": settings.model_dir,
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "enforce_eager": settings.enforce_eager,
+        "seed": settings.seed,
+        # The learner divides by the temperature too, so both speak of one distribution.
+        "logprobs_mode": "processed_logprobs",
+        "weight_transfer_config": transfer_config(settings.weight_backend),
+        "worker_extension_cls": WORKER_EXTENSION,
+        # Of a forward pass. Left alone, vLLM would take 2048 for an engine made this way.
+        "max_num_batched_tokens": BATCHED_TOKENS,
+        "disable_log_stats": True,
+        "enable_log_requests": False,
+    }
+    if settings.shares_gpu and settings.device == "cuda":
+        arguments["enable_sleep_mode"] = True
+    if settings.device == "cpu":
+        # Seeded requests and prompts cut into chunks do not go together on a CPU (vLLM 0.32
+        # rewinds the request's generator, which CPU generators cannot), so prompts stay whole.
+        arguments["enable_chunked_prefill"] = False
+        arguments["max_num_batched_tokens"] = max(BATCHED_TOKENS, settings.max_model_len)
+    elif settings.tensor_parallel_size > 1:
+        # The actor has all of the engine's GPUs. By itself vLLM would see Ray, and ask its
+        # placement group for one bundle per GPU.
+        arguments["distributed_executor_backend"] = "mp"
+    return {**arguments, **settings.extra_args}
 
 
 class VllmEngine:
@@ -65,37 +103,12 @@ class VllmEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        from cluster.weight_transfer import WORKER_EXTENSION, transfer_config
-
         if self.settings.find_model is not None:
             model_dir = self.settings.find_model()
             self.settings = dataclasses.replace(self.settings, model_dir=model_dir)
         settings = self.settings
-        arguments: dict[str, Any] = {
-            "model": settings.model_dir,
-            "dtype": settings.dtype,
-            "max_model_len": settings.max_model_len,
-            "max_num_seqs": settings.max_num_seqs,
-            "tensor_parallel_size": settings.tensor_parallel_size,
-            "gpu_memory_utilization": settings.gpu_memory_utilization,
-            "enforce_eager": settings.enforce_eager,
-            "seed": settings.seed,
-            # The learner divides by the temperature too, so both speak of one distribution.
-            "logprobs_mode": "processed_logprobs",
-            "weight_transfer_config": transfer_config(settings.weight_backend),
-            "worker_extension_cls": WORKER_EXTENSION,
-            "disable_log_stats": True,
-            "enable_log_requests": False,
-        }
-        if settings.shares_gpu and settings.device == "cuda":
-            arguments["enable_sleep_mode"] = True
-        if settings.device == "cpu":
-            # Seeded requests and prompts cut into chunks do not go together on a CPU (vLLM 0.32
-            # rewinds the request's generator, which CPU generators cannot), so prompts stay whole.
-            arguments["enable_chunked_prefill"] = False
-            arguments["max_num_batched_tokens"] = max(8192, settings.max_model_len)
         try:
-            engine_args = AsyncEngineArgs(**{**arguments, **settings.extra_args})
+            engine_args = AsyncEngineArgs(**engine_arguments(settings))
             self.llm = AsyncLLM.from_engine_args(engine_args)
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             raise ModelError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mgrpo.config import LearnerConfig
+from mgrpo.config import LearnerConfig, RunConfig
 from mgrpo.errors import ConfigError, ConfigProblem
 
 OWNED_KEYS = (
@@ -26,6 +26,13 @@ FLOAT32_BUFFERS = ("inv_freq", "e_score_correction_bias")
 """Buffers that stay in float32 beside bfloat16 weights, as engines have them. Under ZeRO-3
 DeepSpeed would round them: rotary frequencies, which are then radians off at position 1000, and the
 biases by which mixtures of experts choose."""
+
+
+def is_bfloat16(config: RunConfig, device: str) -> bool:
+    """Does the learner compute in bfloat16 on this device ("cpu" or "cuda")?"""
+    if config.learner.dtype == "auto":
+        return device == "cuda" and config.model.dtype == "bfloat16"
+    return config.learner.dtype == "bfloat16"
 
 
 def effective_zero_stage(config: LearnerConfig, *, is_bf16: bool) -> int:

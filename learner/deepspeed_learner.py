@@ -24,7 +24,12 @@ from torch import Tensor
 from torch import distributed as dist
 
 from learner.batch import build_batch
-from learner.deepspeed_config import effective_zero_stage, engine_config, reference_config
+from learner.deepspeed_config import (
+    effective_zero_stage,
+    engine_config,
+    is_bfloat16,
+    reference_config,
+)
 from learner.ema_policy import EmaPolicy, ema_schedule
 from learner.export import write_policy
 from learner.logprobs import PolicyModel
@@ -80,7 +85,7 @@ class DeepSpeedLearner:
         self.plugins = load_plugins(config, LearnerPlugin)
         self.settings = config.learner
         self.device = use_device(device, rank)
-        self._is_bf16 = is_bfloat16(self.settings.dtype, device)
+        self._is_bf16 = is_bfloat16(config, device)
         self._zero_stage = effective_zero_stage(self.settings, is_bf16=self._is_bf16)
         if device == "cpu":
             cores = os.cpu_count() or 1
@@ -97,8 +102,6 @@ class DeepSpeedLearner:
         check_prefix_tree(self.policy, self.engine, device=self.device)
         self.ema = self._load_ema()
         reference = self._load_reference(reference_dir or model_dir)
-        frozen = [reference, None if self.ema is None else self.ema.model]
-        self.offload = StateOffload(self.engine, [m for m in frozen if m is not None], self.device)
         self._trainer = Trainer(
             config=config,
             engine=self.engine,
@@ -113,6 +116,8 @@ class DeepSpeedLearner:
         )
         for plugin in self.plugins:
             plugin.start(self.device)
+        frozen = [reference, self.ema, *(m for plugin in self.plugins for m in plugin.models())]
+        self.offload = StateOffload(self.engine, [m for m in frozen if m is not None], self.device)
 
     def update(
         self,
@@ -466,10 +471,6 @@ def use_device(device: Literal["cpu", "cuda"], rank: int) -> torch.device:
     index = rank % torch.cuda.device_count()
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
-
-
-def is_bfloat16(dtype: Literal["auto", "float32", "bfloat16"], device: str) -> bool:
-    return dtype == "bfloat16" or (dtype == "auto" and device == "cuda")
 
 
 def import_deepspeed(device: Literal["cpu", "cuda"]) -> Any:

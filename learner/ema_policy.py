@@ -78,6 +78,11 @@ class EmaPolicy:
             mine.lerp_(shard(new).to(mine.dtype), 1 - self.schedule.decay)
         self._show()
 
+    def to(self, device: torch.device) -> None:
+        """Move all of it. Only where the weights are whole: shards are DeepSpeed's to move."""
+        self.average.to(device)
+        self._exact = [None if one is None else one.to(device) for one in self._exact]
+
     def save(self, directory: str) -> None:
         """Write this rank's part of the average; only rank 0's where each holds all of it."""
         if self.rank > 0 and not self.is_sharded:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 
+from learner.plugin import Movable
+
 Part = Literal["optimizer", "weights"]
 STATES: dict[Part, list[str]] = {
     "optimizer": ["optim_states", "hp_params", "lp_grads"],
@@ -26,11 +28,11 @@ class StateOffload:
 
     Args:
         engine: the training engine, at ZeRO stage 2.
-        frozen: models that do not train and have whole weights: reference, running average.
+        frozen: what does not train and is whole: reference, running average, plug-ins' models.
         device: where the states belong.
     """
 
-    def __init__(self, engine: Any, frozen: Sequence[Any], device: torch.device) -> None:
+    def __init__(self, engine: Any, frozen: Sequence[Movable], device: torch.device) -> None:
         self.engine, self.frozen, self.device = engine, list(frozen), device
 
     def leave(self, part: Part) -> None:
@@ -55,3 +57,8 @@ class StateOffload:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the GPU's memory, taken by this process's tensors and by blocks kept for more."""
+        return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else 0

@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -84,6 +84,12 @@ class RowFilter:
     reason: str  # for people: why those that are left out are
 
 
+class Movable(Protocol):
+    """A model, or what holds one."""
+
+    def to(self, device: torch.device, /) -> Any: ...
+
+
 class LearnerPlugin(Plugin):
     """Base class; override what you need."""
 
@@ -109,6 +115,10 @@ class LearnerPlugin(Plugin):
 
     def start(self, device: torch.device) -> None:
         """Load what is needed for working; called once, before the first step."""
+
+    def models(self) -> Sequence[Movable]:
+        """What `start` put on the device. It leaves while engines have the learner's GPU."""
+        return ()
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume needs of a plug-in that remembers earlier steps: plain values and

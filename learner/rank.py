@@ -84,6 +84,12 @@ class LearnerRank(NodeFiles):
             with_checksums=weights.verify_checksums,
             packed_buffer_bytes=weights.packed_buffer_mib << 20,
         )
+        if backend == "nccl" and self.rank == 0:
+            import torch
+
+            # vLLM leaves a stream of its own as the current one. DeepSpeed gathers on the default
+            # stream, and would not wait for what an update writes elsewhere.
+            torch.cuda.set_stream(torch.cuda.default_stream())
 
     def disconnect(self) -> None:
         """Leave the weight group, if in one."""
@@ -109,6 +115,9 @@ class LearnerRank(NodeFiles):
     def leave_gpu(self, part: Part) -> None:
         """Make room for an engine on the same GPU: the "optimizer" first, then the "weights"."""
         self.learner.offload.leave(part)
+        if self.device == "cuda":
+            held = self.learner.offload.held_bytes / 2**30
+            print(f"learner-rank-{self.rank} · {part} away · {held:.2f} GiB still held", flush=True)
 
     def return_to_gpu(self) -> None:
         """Take back what left."""

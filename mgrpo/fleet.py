@@ -181,8 +181,9 @@ class Fleet:
         """
         assert self.delivery is not None, "follow() comes first"
         for _ in range(self.health.max_broadcasts):
-            working = [engine for engine in self.engines if engine.health.can_join_broadcast]
-            error = self.delivery.lend(working)
+            # Also those that are silent: a GPU that an engine keeps is not the learner's.
+            holders = [engine for engine in self.engines if engine.health.is_alive]
+            error = self.delivery.lend(holders)
             if error is None:
                 return
             self.tend()

@@ -13,6 +13,7 @@ from cluster.placement import Placement
 from cluster.remote import RemoteActor, wait_for
 from cluster.seats import Seat, pools_of
 from cluster.weights import GroupSettings, WeightBroadcaster
+from learner.deepspeed_config import is_bfloat16
 from learner.rank import LearnerRank
 from mgrpo.config import RunConfig
 from mgrpo.learner_files import load_states
@@ -164,7 +165,7 @@ class Launcher:
                 deadline_s=self.config.cluster.deadlines.weight_sync_s,
             ),
             config=self.config.weights,
-            dtype=self.config.model.dtype,
+            dtype=coarsest_dtype(self.config, self.device),
             probe_token_ids=probe_sequence(builder, self.config, problems)[:longest],
         )
 
@@ -176,6 +177,13 @@ def weight_backend(config: RunConfig, device: str) -> str:
     if device == "cpu":
         return "gloo"
     return "ipc" if config.cluster.colocate else "nccl"
+
+
+def coarsest_dtype(config: RunConfig, device: str) -> str:
+    """Of the weights as they are sent, the engines' and what the learner computes in."""
+    engines = config.engines.dtype
+    is_exact = config.model.dtype == "float32" and engines in ("auto", "float32")
+    return "float32" if is_exact and not is_bfloat16(config, device) else "bfloat16"
 
 
 def probe_sequence(

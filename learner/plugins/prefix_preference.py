@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learner.advantages import process_advantages
 from learner.columns import StepBatch
-from learner.plugin import LearnerPlugin
+from learner.plugin import LearnerPlugin, Movable
 from learner.plugin_pairs import others_with, unused
 from learner.prefix_scorer import PrefixScorer
 from learner.step_rewards import trajectory_reward
@@ -128,6 +128,9 @@ class PrefixPreference(LearnerPlugin):
         self.scorer = PrefixScorer.load(
             self.settings.scorer, base_dir=self.settings.base_dir, device=device
         )
+
+    def models(self) -> list[Movable]:
+        return [self.scorer]
 
     def measure(self, batch: StepBatch) -> dict[str, Any]:
         """Scores of every step, a list of [steps]; empty for completions of other layers."""

@@ -132,7 +132,7 @@ class LearnerConfig(StrictConfig):
     logprob_chunk_tokens: PositiveInt = 1024
     """Log-probabilities are computed for this many positions at a time, to save memory."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type. auto: bfloat16 on a GPU, float32 on a CPU."""
+    """Compute type. auto: that of the policy (model.dtype) on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = False
     num_cpus: PositiveFloat = 1.0
     """CPUs that Ray reserves for each rank."""

@@ -62,7 +62,7 @@ def make_plan(config: RunConfig, shape: ModelShape, hardware: Hardware) -> Plan:
     engine = engine_memory(config, shape, engine_gpu)
     learner = learner_memory(config, shape)
     times = part_times(config, shape, engine_gpu, engine) if learner_gpu == engine_gpu else []
-    turns = turn_memory(config, learner, engine)
+    turns = turn_memory(config, shape, learner, engine)
     rows = gpu_rows(config, found, nodes, hardware, gpu_use(learner, engine, turns))
     lines = judge(
         Found(

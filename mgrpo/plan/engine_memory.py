@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.engine import BATCHED_TOKENS
 from mgrpo.config import RunConfig
 from mgrpo.plan.batch import context_tokens
 from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.memory import CONTEXT_BYTES, GIB, MIB, MemoryItem, MemoryUse
 from mgrpo.plan.shape import ModelShape
 
-BATCHED_TOKENS = 8192  # vLLM's max_num_batched_tokens unless engines.extra_args says otherwise
 GRAPH_BYTES = GIB  # captured CUDA graphs: an estimate
 
 

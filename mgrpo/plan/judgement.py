@@ -17,6 +17,7 @@ from mgrpo.plan.memory import GIB, MemoryUse
 from mgrpo.plan.rows import GpuRow
 from mgrpo.plan.shape import ModelShape
 from mgrpo.plan.timing import PartTime
+from mgrpo.plan.turns import host_bytes
 
 TIGHT_SHARE = 0.9
 """A learner's estimate above this share of the memory is a warning: estimates err."""
@@ -207,10 +208,9 @@ def turn_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine("warn", "turns", f"tight: {text}. {TURN_ADVICE[turn.name]}")
     else:
         yield CheckLine("ok", "turns", text)
-    per_rank = found.learner.of("weights") + found.learner.of("optimizer")
     ranks = Counter(row.node for row in found.rows if row.has_learner)
     if ranks:
-        needed = per_rank * max(ranks.values())
+        needed = host_bytes(found.learner) * max(ranks.values())
         yield CheckLine(
             "ok",
             "turns",

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from learner.deepspeed_config import effective_zero_stage
+from learner.deepspeed_config import effective_zero_stage, is_bfloat16
 from mgrpo.config import RunConfig
 from mgrpo.plan.memory import CONTEXT_BYTES, MIB, MemoryItem, MemoryUse
 from mgrpo.plan.shape import ModelShape
@@ -46,7 +46,7 @@ def learner_memory(config: RunConfig, shape: ModelShape) -> MemoryUse:
 
 
 def is_bf16(config: RunConfig) -> bool:
-    return config.learner.dtype != "float32"
+    return is_bfloat16(config, "cuda")
 
 
 def zero_stage(config: RunConfig) -> int:

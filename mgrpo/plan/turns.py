@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from mgrpo.config import RunConfig
 from mgrpo.plan.engine_memory import EngineMemory
-from mgrpo.plan.memory import CONTEXT_BYTES, MemoryItem, MemoryUse
+from mgrpo.plan.memory import CONTEXT_BYTES, MIB, MemoryItem, MemoryUse
+from mgrpo.plan.shape import ModelShape
 
 
-def turn_memory(config: RunConfig, learner: MemoryUse, engine: EngineMemory) -> MemoryUse | None:
+def turn_memory(
+    config: RunConfig, shape: ModelShape, learner: MemoryUse, engine: EngineMemory
+) -> MemoryUse | None:
     """Each turn's sum as an item, in the order of a step; None on GPUs that nobody shares."""
     if not config.cluster.colocate:
         return None
     asleep = CONTEXT_BYTES + engine.use.of("CUDA graphs")
-    travelling = (
-        learner.of("weights")
-        + learner.of("transfer buffers")
-        + CONTEXT_BYTES
-        + engine.use.of("weights")
-        + engine.use.of("transfer buffers")
-        + asleep
-    )
+    weights = learner.of("weights") + engine.use.of("weights")
+    travelling = weights + buffer_bytes(config, shape) + CONTEXT_BYTES + asleep
     return MemoryUse(
         (
             MemoryItem(
@@ -39,3 +36,26 @@ def turn_memory(config: RunConfig, learner: MemoryUse, engine: EngineMemory) -> 
             MemoryItem("weights travel", travelling, "both sides' weights and buffers"),
         )
     )
+
+
+def buffer_bytes(config: RunConfig, shape: ModelShape) -> int:
+    """The learner's one buffer, which holds its largest tensor; the engine's copy of it, and the
+    layer that it puts together of such copies."""
+    width = 4 if config.model.dtype == "float32" else 2
+    output = shape.output_parameters * width
+    buffer = max(config.weights.packed_buffer_mib * MIB, output)
+    return 2 * buffer + max(shape.layer_parameters * width, output)
+
+
+def host_bytes(learner: MemoryUse) -> int:
+    """Of the machine's memory, for one rank's states while an engine has the GPU.
+
+    The policy's weights and the optimizer's three states go to pinned memory, one block each, and
+    torch rounds such blocks up to powers of two.
+    """
+    pinned = pinned_bytes(learner.of("weights")) + 3 * pinned_bytes(learner.of("optimizer") // 3)
+    return pinned + learner.of("reference")
+
+
+def pinned_bytes(num_bytes: int) -> int:
+    return 1 << max(0, num_bytes - 1).bit_length()

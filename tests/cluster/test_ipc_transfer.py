@@ -20,6 +20,7 @@ from cluster.checksum import tensor_checksum
 from cluster.ipc_transfer import CheckedIpcReceiver
 from cluster.weight_transfer import open_sender
 from cluster.weights import EngineClient
+from mgrpo.errors import ActorDiedError
 
 UUID = "GPU-0"
 NO_DEVICE_ARGS = 6  # rebuild_cuda_tensor's arguments before the device's index
@@ -159,6 +160,31 @@ def test_a_tensor_that_changes_on_the_way_is_seen(cpu_as_gpu: list[Tensor]) -> N
     sender.send_weights()
     differing = [n for n in learner.tensors if receiver.received[n] != sender.source.sent[n]]
     assert differing == ["a"]
+
+
+@pytest.mark.usefixtures("cpu_as_gpu")
+@pytest.mark.parametrize("where", ["start_weight_update", "update_weights"])
+def test_a_sender_whose_engine_died_meets_the_other_ranks_to_the_end(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    learner = ThreeWeights()
+    client = ClientOfOne(receiver_of(Model()))
+
+    def dies(*_: Any) -> None:
+        raise ActorDiedError("engine-1 is gone")
+
+    monkeypatch.setattr(client, where, dies)
+    finished: list[str | None] = []
+    monkeypatch.setattr(client, "finish_weight_update", finished.append)
+    sender = sender_to(client, learner, buffer_bytes=40)
+    meetings: list[str] = []
+    monkeypatch.setattr(sender, "_post_send_sync", lambda: meetings.append("met"))
+    with pytest.raises(ActorDiedError, match="engine-1 is gone"):
+        sender.send_weights()
+    assert len(meetings) == 3  # after each of two chunks, and at the end
+    assert sender.source.sent.keys() == learner.tensors.keys()
+    assert finished == [] and client.chunks == []
+    assert sender.client is client
 
 
 def test_a_transport_without_ranks_gets_none() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,8 +23,15 @@ from cluster.weight_transfer import (
     forget_partial_layers,
     open_sender,
 )
-from cluster.weights import EngineClient, differing_tensors, max_difference
-from mgrpo.errors import ActorDiedError
+from cluster.weights import (
+    EngineClient,
+    GroupSettings,
+    WeightBroadcaster,
+    differences,
+    differing_tensors,
+)
+from mgrpo.config import WeightsConfig
+from mgrpo.errors import ActorDiedError, WeightSyncError
 
 
 class TwoWeights:
@@ -138,10 +146,37 @@ def test_differences_are_found_on_both_sides() -> None:
 
 
 def test_the_probes_difference_is_never_lost_in_nan_or_length() -> None:
-    assert max_difference([1.0, 2.0], [1.5, 2.0]) == 0.5
-    assert max_difference([1.0], [1.0, 2.0]) == float("inf")
-    nan = max_difference([1.0, float("nan")], [1.0, 2.0])
-    assert nan != nan
+    assert differences([1.0, 2.0], [1.5, 2.0]) == (0.25, 0.5)
+    assert differences([1.0], [1.0, 2.0]) == (math.inf, math.inf)
+    assert all(map(math.isnan, differences([1.0, math.nan], [1.0, 2.0])))
+
+
+class TwentyTokens(WeightBroadcaster):
+    """Its engine gives other log-probabilities than the learner's, which are all -1."""
+
+    def __init__(self, gaps: dict[int, float]) -> None:
+        group = GroupSettings(backend="gloo", workers_per_engine=1, shares_gpus=False, deadline_s=1)
+        config = WeightsConfig(probe_tolerance=0.03)
+        super().__init__([], group=group, config=config, dtype="float32", probe_token_ids=[1, 2])
+        self.found = [-1.0 + gaps.get(token, 0.0) for token in range(20)]
+        self.engines = [cast(Any, SimpleNamespace(name="layer1-engine-0"))]
+
+    def on_all(self, actors: Any, method: str, *args: Any) -> list[Any]:
+        return [self.found]
+
+
+def test_the_probe_bounds_the_mean_and_one_token_ten_times_as_wide() -> None:
+    expected = [-1.0] * 20
+    everywhere = TwentyTokens(dict.fromkeys(range(20), 0.02))
+    assert everywhere.check_probe(3, expected) == pytest.approx(0.02)
+    assert TwentyTokens({7: 0.25}).check_probe(3, expected) == pytest.approx(0.25)
+    for gaps, message in (
+        (dict.fromkeys(range(20), 0.05), r"layer1-engine-0 .* 0\.05 nats on average"),
+        ({7: 0.4}, r"0\.02 nats on average and 0\.4 at most .* \(allowed: 0\.03 and 0\.3\)"),
+        ({7: math.nan}, "nan nats on average"),
+    ):
+        with pytest.raises(WeightSyncError, match=message):
+            TwentyTokens(gaps).check_probe(3, expected)
 
 
 def test_both_backends_are_registered() -> None:

@@ -37,7 +37,6 @@ BLOCKING_WHEN_BARE = {"result", "join", "wait", "get", "acquire", "recv", "commu
 ALLOWED = {
     ("mgrpo/trackers/background.py", "_work"): "a daemon thread: waiting for rows is its job",
     ("rewards/pool.py", "score_blocking"): "the future was reported done by a wait with a timeout",
-    ("rewards/pool.py", "discard"): "the pool was stopped, which kills its processes",
     ("rewards/worker.py", "exit_after"): "a daemon thread: waiting for the parent's end is its job",
 }
 

@@ -6,6 +6,7 @@ weights and of the memory, and not speed.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.end_to_end.test_colocate import engine_moves
 
 STEPS = 4
 LARGEST_GAP = 0.1  # nats between engine and learner, both in bfloat16
+HELD = re.compile(r"weights away · ([\d.]+) GiB still held")
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
 
 
@@ -63,6 +65,7 @@ def test_engine_and_learner_take_turns_on_one_gpu(
         engines={"shared": True},
         learner={"zero_stage": 2},
         checkpoints={"every_steps": 2},
+        objective={"kl": {"weight": 0.01}},  # a frozen reference, which has to leave, too
     )
     assert run_training(config, tmp_path) == 0
     check_whole(tmp_path)
@@ -70,6 +73,8 @@ def test_engine_and_learner_take_turns_on_one_gpu(
     assert engine_moves(tmp_path) == turn * (STEPS + 1)
     freed = [line for line in log_lines(tmp_path) if "Sleep mode freed" in line]
     assert len(freed) == STEPS + 1
+    held = [float(gib) for line in log_lines(tmp_path) for gib in HELD.findall(line)]
+    assert len(held) == STEPS + 1 and max(held) < 0.1, "the learner keeps memory of the GPU"
 
 
 @needs(2)
@@ -77,6 +82,13 @@ def test_weights_go_by_nccl_to_an_engine_on_another_gpu(
     tree: dict[str, Any], tmp_path: Path
 ) -> None:
     config = on_gpu(tree, cluster={}, engines={"shared": True})
+    assert run_training(config, tmp_path) == 0
+    check_whole(tmp_path)
+
+
+@needs(3)
+def test_weights_reach_an_engine_of_two_gpus(tree: dict[str, Any], tmp_path: Path) -> None:
+    config = on_gpu(tree, cluster={}, engines={"shared": True, "tensor_parallel_size": 2})
     assert run_training(config, tmp_path) == 0
     check_whole(tmp_path)
 

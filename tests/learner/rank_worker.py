@@ -469,6 +469,7 @@ def averaged(ranks: Ranks, zero_stage: int, *, keeps_small_whole: bool = False) 
     for seed in (2, 3):
         second.update(random_completions(seed=seed))
     found = {
+        "leaves_gpu": second.ema in second.offload.frozen,
         "policies": policies,
         "averages": averages,
         "sums": sums,

@@ -248,6 +248,7 @@ AVERAGED = ["zero0_ema", "zero1_ema", "zero2_ema", "zero3_ema", "zero3_whole_ema
 def test_the_average_follows_the_policy_for_any_ranks_and_sharding(results, num_ranks, scenario):
     """Of what the policy was after updates 2 and 4; in between it stays."""
     found = results[num_ranks][scenario]
+    assert found["leaves_gpu"]
     policies, averages = found["policies"], found["averages"]
     for name in policies[0]:
         first = EMA_DECAY * policies[0][name] + (1 - EMA_DECAY) * policies[2][name]

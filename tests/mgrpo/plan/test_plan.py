@@ -97,8 +97,9 @@ def test_two_gpus_in_turn_hold_a_rank_and_an_engine_each() -> None:
     assert [row.seat for row in plan.rows] == ["engine-0, learner", "engine-1, learner"]
     assert [row.role.split(", ")[1] for row in plan.rows] == ["rank 0 of 2", "rank 1 of 2"]
     size = plan.shape.num_parameters
-    host = (12 * size / 2 + 2 * size) * 2 / GIB  # masters and moments shared out, weights not
-    assert f"{host:.1f} GiB of a machine's own memory" in said(plan, "ok")
+    assert size == 1_543_714_304
+    # Weights of 2.9 GiB take 4 of pinned memory; master copy and two moments, shared out, 2.9 each.
+    assert f"{2 * (4 + 3 * 4):.1f} GiB of a machine's own memory" in said(plan, "ok")
     short = turns_of("1xH100-80GB", "engines.num_shared_engines=2", "learner.num_ranks=2")
     assert "colocated (2 x (2 CPU, 1 GPU)) has no place" in said(short, "fail")
 
