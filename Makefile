@@ -35,7 +35,7 @@ test-slow: ## run the few tests that are left out of `make test` for their lengt
 
 test-cluster: ## run the tests on Ray clusters of several nodes, jobs and autoscaling
 	@$(SETUP)
-	@$(BIN)/pip install --quiet --no-deps -r tests/cluster/requirements.txt
+	@$(BIN)/pip install --quiet --no-deps -r tests/cluster/requirements.txt -r requirements/launcher.txt
 	@$(PYTEST) -m "cluster and not gpu" $(ARGS)
 
 test-methods: ## check and train every recipe under recipes/methods, and try every pair of them

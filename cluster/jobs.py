@@ -18,7 +18,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from cluster.job_token import WHERE_TO_PUT_IT, Token, find_token
-from mgrpo.errors import JobError
+from mgrpo.errors import JobError, NoServerError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 CALL_DEADLINE_S = 60.0  # Ray itself waits up to 30 s for the head's agent
@@ -95,7 +95,7 @@ class JobServer:
         except AuthenticationError as error:
             raise JobError(authentication_message(self.address, self.token, str(error))) from error
         except (OSError, aiohttp.ClientError) as error:  # requests' errors are OSErrors
-            raise JobError(
+            raise NoServerError(
                 f"No Ray job server answers at {self.address}: {first_line(error)} Check that the "
                 "cluster runs and that --address is its dashboard's (http://HOST:8265); a server "
                 "behind a firewall is reached through a tunnel: ssh -L 8265:127.0.0.1:8265 HEAD."

@@ -13,12 +13,13 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=64
 #SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=mgrpo-%j.log
-# Ten minutes before the time is over: the run is stopped and writes a checkpoint.
-#SBATCH --signal=B:TERM@600
+# Forty minutes before the time is over the run is stopped: it ends its update and writes a checkpoint.
+#SBATCH --signal=B:TERM@2400
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
@@ -40,7 +41,20 @@ start_deadline_s=${MGRPO_START_DEADLINE_S:-300}
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
-read -r head_ip _ < <(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address)
+read -r -d '' -a addresses < <(
+    srun --nodes=1 --ntasks=1 --nodelist="$head" sh -c 'hostname --ip-address; hostname -I'
+) || true
+head_ip=
+for candidate in "${addresses[@]}"; do
+    case $candidate in
+        127.* | *:*) ;; # a node's name may stand for its loopback; IPv6 would need brackets
+        *) head_ip=$candidate && break ;;
+    esac
+done
+if [ -z "$head_ip" ]; then
+    echo "$head has no IPv4 address that other nodes reach; it has: ${addresses[*]:-none}" >&2
+    exit 1
+fi
 
 # Several jobs may share a node: each has ports and a folder of its own.
 offset=$((SLURM_JOB_ID % 5000))
@@ -65,6 +79,7 @@ stop_ray() {
     done
     wait 2>/dev/null || true
     rm -rf "$token_dir"
+    srun --ntasks-per-node=1 --overlap rm -rf "$temp_dir" || true # on every node
 }
 trap stop_ray EXIT
 
@@ -72,7 +87,9 @@ start_node() { # number of the node, then further arguments of `ray start`
     local number=$1 role=rollout
     shift
     [ "$number" -lt "$learner_nodes" ] && role=learner
+    # Since Slurm 22.05 srun does not inherit --cpus-per-task, and would bind Ray to one core.
     srun --nodes=1 --ntasks=1 --nodelist="${nodes[$number]}" --overlap \
+        --cpus-per-task="${SLURM_CPUS_PER_TASK:-64}" --cpu-bind=none \
         "$bin/ray" start --block --temp-dir="$temp_dir" \
         --dashboard-agent-listen-port="$agent_port" \
         --num-cpus="${SLURM_CPUS_PER_TASK:-64}" --num-gpus="$gpus" \
@@ -105,7 +122,7 @@ following=$!
 is_stopping=no
 # shellcheck disable=SC2329
 on_term() {
-    # Minutes are left: the run writes its checkpoint, and its log is followed to the end.
+    # The run ends its update and writes its checkpoint, and its log is followed to the end.
     echo "stopping the run: Slurm's time is nearly over, or the job was cancelled"
     is_stopping=yes
     python -m mgrpo stop "$run" --address "$address" || true

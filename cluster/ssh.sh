@@ -54,7 +54,7 @@ on() { # host, command: run it there, from the clone's folder
 setup() {
     for host in "${hosts[@]}"; do
         echo "== $host"
-        rsync -az --delete --exclude=/.git --exclude='/.venv*' --exclude=/runs --exclude='__pycache__' \
+        rsync -az --delete --exclude=/.git --exclude='/.venv*' --exclude=/runs --exclude=/models_cache --exclude='__pycache__' \
             ./ "$host:$dir/"
         on "$host" "scripts/setup.sh --extra $extra"
     done

@@ -13,6 +13,7 @@ MgrpoError
 │   ├── PlacementError     the resources asked for are not there
 │   ├── ActorDiedError     a process that the run needs is gone
 │   ├── JobError           a job cannot be submitted, found, followed or stopped
+│   │   └── NoServerError  no job server answers, or not yet
 │   └── DeadlineError      something did not happen in its time
 ├── WeightSyncError        weights did not arrive, or not as they were sent
 ├── LearnerError           the update cannot be computed (a loss that is not finite, …)
@@ -138,6 +139,10 @@ class ActorDiedError(ClusterError):
 
 class JobError(ClusterError):
     """A job cannot be submitted, found, followed or stopped."""
+
+
+class NoServerError(JobError):
+    """No job server answers; it may still be starting."""
 
 
 class DeadlineError(ClusterError):

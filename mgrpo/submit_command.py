@@ -115,7 +115,7 @@ def check_here(config: RunConfig) -> int:
 
     from mgrpo.check import check_recipe
 
-    report = check_recipe(config)
+    report = check_recipe(config, on_cluster=True)
     report.show(Console(stderr=True, highlight=False))
     if report.exit_code:
         print(

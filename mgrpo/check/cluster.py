@@ -17,6 +17,7 @@ from cluster.node_types import NodeType, all_nodes, read_cluster_file
 from cluster.seats import Seat, labels_text, plan_seats, resource_text, total
 from mgrpo.check.report import CheckLine, Status, counted
 from mgrpo.config import RunConfig
+from mgrpo.errors import NoServerError
 
 POLL_S = 2.0
 
@@ -29,15 +30,15 @@ def check_cluster(
     Args:
         address: of its job server, http://HOST:8265.
         cluster_file: Ray's launcher YAML, a RayCluster or a RayJob: what it may grow to.
-        wait_s: how long to wait for nodes that are still coming.
+        wait_s: how long to wait for the server, and for nodes that are still coming.
 
     Raises:
         JobError: the cluster does not answer.
         ClusterError: the cluster file cannot be read.
     """
     types = read_cluster_file(cluster_file) if cluster_file else []
-    server = JobServer(address)
     end = time.monotonic() + wait_s
+    server = reach(address, end=end)
     while True:
         nodes = live_nodes(server)
         seats = plan_seats(config, device_of(config, [*nodes, *all_nodes(types, grown=True)]))
@@ -52,6 +53,25 @@ def check_cluster(
         *placement_lines(found, nodes, types, cluster_file),
         *busy_lines(others),
     ]
+
+
+def reach(address: str, *, end: float) -> JobServer:
+    """The job server, as soon as it answers and knows its nodes.
+
+    Raises:
+        NoServerError: it does not answer until `end`, in seconds of time.monotonic.
+        JobError: it answers, and refuses.
+    """
+    while True:
+        try:
+            server = JobServer(address)
+            live_nodes(server)
+        except NoServerError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(min(POLL_S, max(0.0, end - time.monotonic())))
+        else:
+            return server
 
 
 def device_of(config: RunConfig, nodes: Sequence[Node]) -> str:

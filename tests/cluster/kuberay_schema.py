@@ -85,7 +85,9 @@ JOB_SPEC = record(
     backoffLimit=COUNT,
     rayClusterSpec=CLUSTER_SPEC,
 )
-METADATA = record(("name",), name=TEXT, labels=TEXTS, annotations=TEXTS)
+# KubeRay makes labels of these names, and longer names from them.
+NAME = {"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$", "maxLength": 47}
+METADATA = record(("name",), name=NAME, labels=TEXTS, annotations=TEXTS)
 
 
 def schema_of(kind: str) -> dict[str, Any]:

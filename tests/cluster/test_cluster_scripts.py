@@ -55,7 +55,8 @@ class Slurm:
         program(programs / "scontrol", RECORD + '[ "$1" = show ] && printf "n1\\nn2\\n"; exit 0\n')
         program(
             programs / "srun",
-            RECORD + 'case "$*" in *hostname*) echo 10.0.0.1; exit;; esac\nexec sleep 60\n',
+            RECORD + 'case "$*" in *hostname*) echo "$ADDRESSES"; exit;; *"rm -rf"*) exit;; esac\n'
+            "exec sleep 60\n",
         )
         program(folder / "clone/.venv/bin/ray", "exit 0\n")
         program(
@@ -76,6 +77,7 @@ class Slurm:
             "HOME": str(folder),
             "RECORD": str(self.record),
             "HOLD": str(folder / "hold"),
+            "ADDRESSES": "10.0.0.1",
             "SUBMIT_CODE": "0",
             "NODES": "2",
             "SLURM_JOB_ID": "12345",
@@ -120,6 +122,7 @@ def test_slurm_starts_a_ray_per_node_by_role_and_submits_the_run(slurm: Slurm) -
     assert "--head --node-ip-address=10.0.0.1 --port=22345" in head
     assert "--dashboard-host=127.0.0.1 --dashboard-port=28345" in head
     assert "--nodelist=n2" in worker and "--labels=role=rollout --address=10.0.0.1:22345" in worker
+    assert all("--cpus-per-task=16 --cpu-bind=none" in line for line in (head, worker))
     assert all("--num-gpus=4" in line and "--num-cpus=16" in line for line in (head, worker))
     roles = "cluster.engine_nodes.labels.role=rollout cluster.learner_nodes.labels.role=learner"
     roles = f"cluster.device=cuda {roles}"
@@ -163,6 +166,17 @@ def test_on_one_node_learner_and_engines_share_it(slurm: Slurm) -> None:
     slurm.start("recipe.yaml", NODES="1").communicate(timeout=60)
     (submit,) = slurm.asked("python -m mgrpo submit")
     assert "labels.role" not in submit
+
+
+def test_slurm_takes_an_address_that_other_nodes_reach(slurm: Slurm) -> None:
+    job = slurm.start("recipe.yaml", ADDRESSES="127.0.1.1\nfe80::1 10.0.0.7 10.1.0.7")
+    job.communicate(timeout=60)
+    assert any("--node-ip-address=10.0.0.7" in line for line in slurm.asked("srun"))
+    assert slurm.asked(f"srun --ntasks-per-node=1 --overlap rm -rf {slurm.folder}/mgrpo-12345")
+
+    alone = slurm.start("recipe.yaml", ADDRESSES="127.0.1.1")
+    said, _ = alone.communicate(timeout=60)
+    assert alone.returncode == 1 and "n1 has no IPv4 address" in said
 
 
 def test_slurm_without_a_recipe_says_how(slurm: Slurm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,17 @@ def test_everything_to_fill_in_is_explained_in_the_guide(file: Path) -> None:
 
 def test_the_guide_asks_for_the_nodes_as_these_tests_do() -> None:
     assert all(override in GUIDE for override in ON_ROLES)
+
+
+@each_file
+def test_the_head_has_what_its_autoscaler_imports(file: Path) -> None:
+    (command,) = read(file)["head_setup_commands"]
+    assert command.endswith("install -q --no-deps -r requirements/launcher.txt")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("provider", ["aws", "gcp"])
+def test_the_launchers_needs_are_enough_to_import_the_provider(provider: str) -> None:
+    """`make test-cluster` installs requirements/launcher.txt, as the head does."""
+    for module in ("config", "node_provider"):
+        importlib.import_module(f"ray.autoscaler._private.{provider}.{module}")

@@ -12,6 +12,7 @@ import yaml
 
 from cluster import job_log
 from mgrpo import jobs_command
+from mgrpo.check import arithmetic
 from mgrpo.cli import main
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import JobError
@@ -109,6 +110,16 @@ def test_a_recipe_that_fails_its_check_is_not_submitted(
     assert main(["submit", recipe, missing, "--address", server.url]) > 0
     assert "Nothing was submitted." in capsys.readouterr().err
     assert server.submitted == []
+
+
+def test_what_is_installed_here_does_not_matter_to_a_cluster(
+    server: ScriptedJobServer, recipe: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop with vLLM's CPU build submits a run that wants GPUs."""
+    monkeypatch.setattr(arithmetic, "installed_build", lambda: "cpu")
+    wants = [f"model.path={tiny_model}", "cluster.device=cuda"]
+    assert main(["submit", recipe, *wants, "--detach", "--address", server.url]) == 0
+    assert len(server.submitted) == 1
 
 
 def test_stopping_tells_a_clean_end_from_a_kill(
