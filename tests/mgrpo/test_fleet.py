@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -287,6 +287,18 @@ def test_an_engine_that_dies_in_a_handover_is_left_out_for_good(
         assert {s.policy_version for group in groups for s in group} == {1}
         assert counts(parts)["engines/deaths"] == deaths
         assert any("is not started again" in note for note in parts.notes), parts.notes
+
+
+def test_an_engine_that_is_silent_leaves_the_learners_gpu_too(
+    one_node: None, tmp_path: Path
+) -> None:
+    with light_run(tmp_path, colocate=True) as parts:
+        parts.sample(1, count=4)
+        (silent,) = [engine for engine in parts.fleet.engines if engine.name == "engine-1"]
+        silent.health = replace(silent.health, state=EngineState.SUSPECT)
+        parts.fleet.lend_gpus()
+        assert away(parts) == []
+        parts.actor("engine-1").call("wake", "weights", **CALL)  # fails where it is not asleep
 
 
 def impatient(parts: Parts) -> None:
