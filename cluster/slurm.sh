@@ -73,13 +73,18 @@ export RAY_ADDRESS=$head_ip:$port RAY_USAGE_STATS_ENABLED=0
 steps=()
 # shellcheck disable=SC2329  # called by the traps
 stop_ray() {
+    local code=$?
     # Each srun step is one node's Ray: ending the step ends everything in it.
     for step in "${steps[@]}"; do
         kill "$step" 2>/dev/null || true
     done
     wait 2>/dev/null || true
     rm -rf "$token_dir"
-    srun --ntasks-per-node=1 --overlap rm -rf "$temp_dir" || true # on every node
+    if [ "$code" -eq 0 ]; then # else somebody wants to read Ray's logs in there
+        timeout 60 srun --ntasks-per-node=1 --overlap rm -rf "$temp_dir" || true # on every node
+    else
+        echo "Ray's logs are in $temp_dir on each node" >&2
+    fi
 }
 trap stop_ray EXIT
 

@@ -172,7 +172,12 @@ def test_slurm_takes_an_address_that_other_nodes_reach(slurm: Slurm) -> None:
     job = slurm.start("recipe.yaml", ADDRESSES="127.0.1.1\nfe80::1 10.0.0.7 10.1.0.7")
     job.communicate(timeout=60)
     assert any("--node-ip-address=10.0.0.7" in line for line in slurm.asked("srun"))
-    assert slurm.asked(f"srun --ntasks-per-node=1 --overlap rm -rf {slurm.folder}/mgrpo-12345")
+    away = f"srun --ntasks-per-node=1 --overlap rm -rf {slurm.folder}/mgrpo-12345"
+    assert len(slurm.asked(away)) == 1
+    failed = slurm.start("recipe.yaml", SUBMIT_CODE="4")
+    said, _ = failed.communicate(timeout=60)
+    assert failed.returncode == 4 and f"logs are in {slurm.folder}/mgrpo-12345" in said
+    assert len(slurm.asked(away)) == 1, "what may explain the failure stays"
 
     alone = slurm.start("recipe.yaml", ADDRESSES="127.0.1.1")
     said, _ = alone.communicate(timeout=60)

@@ -81,8 +81,24 @@ def test_the_wrong_build_is_found_before_anything_starts(device, build, remedy):
     problem = mismatch(device, build)
     assert problem is not None and remedy in problem
     assert mismatch(device, device) is None
-    (line,) = build_lines(load_recipe("quickstart"), device, build=build, gpus=0)
+    (line,) = build_lines(load_recipe("quickstart"), device, build=build, gpus=8)
     assert (line.status, line.name, line.detail) == ("fail", "vLLM", problem)
+
+
+def test_recipes_for_gpus_are_sound_on_a_machine_without_any(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("mgrpo.check.arithmetic.local_gpus", lambda: 0)
+    for recipe in ("qwen2.5_math_7b", "one_gpu"):
+        lines = resource_lines(load_recipe(recipe), None)
+        assert [(line.status, line.name) for line in lines] == [("warn", "GPUs")]
+
+
+def test_the_cuda_build_without_a_gpu_fails_a_recipe_that_leaves_the_device_open(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("mgrpo.check.arithmetic.local_gpus", lambda: 0)
+    pretend_installed(monkeypatch, vllm="0.32.0")
+    lines = {line.name: line for line in resource_lines(load_recipe("quickstart"), 900_000)}
+    assert lines["vLLM"].status == "fail"
 
 
 def test_check_says_that_the_cpu_build_leaves_gpus_alone(monkeypatch):
