@@ -2,7 +2,8 @@
 
     checkpoints/step-000020/
         learner/       DeepSpeed's shards: weights as trained, optimizer, policy version
-        state.json     steps done, where the sampler stands, pooled errors, kept corrections
+        state.json     steps done, the problems' fingerprint, where the sampler stands, pooled
+                       errors, kept corrections
         manifest.json  every file's size and SHA-256, written last
 
 Sampling, guidance and parents are drawn from seeds that hold the step's number, so these few
@@ -14,11 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mgrpo.errors import RunDirectoryError
+from mgrpo.types import Problem
 
 CHECKPOINTS_DIR = "checkpoints"
 STATE_FILE = "state.json"
@@ -112,6 +114,30 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{folder / STATE_FILE} cannot be read: {error}.") from error
     return state
+
+
+def fingerprint(problems: Sequence[Problem]) -> str:
+    """The same for the same problems in the same order, and for no others."""
+    digest = hashlib.sha256()
+    for one in problems:
+        row = [one.problem_id, one.question, one.answer, one.domain, one.solution, one.metadata]
+        digest.update(json.dumps(row, sort_keys=True, default=repr).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def refuse_other_problems(problems: Sequence[Problem], expected: str, source: str) -> None:
+    """Raise RunDirectoryError where these are not the problems of a checkpoint.
+
+    Args:
+        expected: their fingerprint, as the checkpoint has it.
+        source: what to call the data.
+    """
+    if fingerprint(problems) != expected:
+        raise RunDirectoryError(
+            f"data.train ({source}) is not what it was when the checkpoint was written: questions, "
+            "answers or their order are others. Put the earlier data back to resume, give this "
+            "run another name (--run NAME), or delete the earlier one first (--overwrite)."
+        )
 
 
 def sha256_of(file: Path) -> str:

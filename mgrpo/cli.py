@@ -249,20 +249,34 @@ def guidance_choice(text: str) -> str | list[int]:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    from mgrpo.check import check_recipe
     from mgrpo.config.load import load_recipe
-    from mgrpo.mirror import local_run_dir, mirror_of
-    from mgrpo.run_directory import claim_run_directory, refuse_existing_run, resume_point
+    from mgrpo.mirror import local_run_dir
+    from mgrpo.run_lock import run_lock
 
     config = load_recipe(args.recipe, args.overrides)
     if args.run is not None:
         config = load_recipe(args.recipe, [*args.overrides, f"name={quoted(args.run)}"])
     run_dir = local_run_dir(config)
+    with run_lock(run_dir):
+        return train_in(run_dir, config, overwrite=args.overwrite)
+
+
+def train_in(run_dir: Path, config: RunConfig, *, overwrite: bool) -> int:
+    """Check, then train or resume in a folder that is ours alone."""
+    from mgrpo.check import check_recipe
+    from mgrpo.mirror import mirror_of
+    from mgrpo.run_directory import (
+        claim_run_directory,
+        refuse_existing_run,
+        reopen_run,
+        resume_point,
+    )
+
     mirror = mirror_of(config, run_dir)
-    if not args.overwrite:
+    if not overwrite:
         mirror.fetch()
-    checkpoint = None if args.overwrite else resume_point(run_dir, config)
-    if checkpoint is None and not args.overwrite:
+    checkpoint = None if overwrite else resume_point(run_dir, config)
+    if checkpoint is None and not overwrite:
         refuse_existing_run(run_dir)  # before the seconds that the check takes
         mirror.refuse_existing()
     report = check_recipe(config)
@@ -270,11 +284,13 @@ def run_train(args: argparse.Namespace) -> int:
     if report.exit_code:
         return report.exit_code
     if checkpoint is None:
-        claim_run_directory(run_dir, overwrite=args.overwrite)
-        if args.overwrite:
+        claim_run_directory(run_dir, overwrite=overwrite)
+        if overwrite:
             mirror.remove()
     else:
         print(f"resuming from {checkpoint}")
+        reopen_run(run_dir)
+        mirror.reopen()
 
     from mgrpo.loop import run_training
 

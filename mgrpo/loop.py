@@ -23,6 +23,7 @@ from mgrpo.alarms import AlarmWatch, stop_if_asked
 from mgrpo.checkpoints import (
     LEARNER_DIR,
     begin_checkpoint,
+    fingerprint,
     finish_checkpoint,
     keep_newest,
     read_state,
@@ -85,6 +86,7 @@ class Run:
             else None
         )
         self.preferences = PreferenceCycle(self.config)
+        self.problems_fingerprint = fingerprint(self.system.problems)
         self.resume_state = self.state_dict(self.first_step)
 
     # --- the parts of a step ---
@@ -210,6 +212,7 @@ class Run:
         """What resuming needs beside the learner's own state, after `num_steps` steps."""
         return {
             "num_steps": num_steps,
+            "problems": self.problems_fingerprint,
             "policy_version": self.policy_version,
             "sampler": self.sampler.state_dict(),
             "error_pool": self.error_pool.state_dict(),
@@ -264,8 +267,9 @@ class Run:
         return finished
 
     def checkpoint_due(self, step: int) -> bool:
-        every = self.config.checkpoints.every_steps
-        return every > 0 and (step + 1) % every == 0 and step + 1 < self.config.steps
+        every, num_done = self.config.checkpoints.every_steps, step + 1
+        # Also after the last step: a run can then be made longer.
+        return every > 0 and (num_done % every == 0 or num_done == self.config.steps)
 
     # --- around the steps ---
 
@@ -384,6 +388,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                     with_learner=True,
                     note=progress.note,
                     learner_state=None if resume_from is None else resume_from / LEARNER_DIR,
+                    same_problems=None if state is None else state.get("problems"),
                     engine_log=run_dir / ENGINES_FILE,
                 ) as system,
                 RayMetrics(config.name) as ray_metrics,

@@ -22,6 +22,7 @@ from mgrpo.checkpoints import (
     newest_whole,
 )
 from mgrpo.config import RunConfig
+from mgrpo.config.yaml_core import parse_yaml
 from mgrpo.errors import RunDirectoryError, StorageError
 from mgrpo.runs_dir import resolve_runs_dir
 from mgrpo.storage import Storage, is_url, local_folder_of
@@ -44,14 +45,18 @@ def mirror_of(config: RunConfig, run_dir: Path) -> Mirror:
     if not is_url(config.output.runs_dir):
         return Mirror(None, run_dir)
     url = f"{config.output.runs_dir.rstrip('/')}/{config.name}"
-    return Mirror(Storage(url, config.output.storage), run_dir, keep=config.checkpoints.keep)
+    storage = Storage(url, config.output.storage)
+    return Mirror(storage, run_dir, keep=config.checkpoints.keep, num_steps=config.steps)
 
 
 class Mirror:
     """Copies a run's folder to its storage, and back."""
 
-    def __init__(self, storage: Storage | None, run_dir: Path, *, keep: int = 2) -> None:
+    def __init__(
+        self, storage: Storage | None, run_dir: Path, *, keep: int = 2, num_steps: int = 0
+    ) -> None:
         self.storage, self.run_dir, self.keep = storage, run_dir, keep
+        self.num_steps = num_steps  # that the run is to have
         self.sent: dict[str, tuple[int, int]] = {}  # name -> size and time of change
         self.thread: threading.Thread | None = None
         self.failure: Exception | None = None
@@ -70,10 +75,11 @@ class Mirror:
         if self.storage is None:
             return None
         names = self.storage.find()
-        if POLICY_LAST in names:
+        if POLICY_LAST in names and self.num_steps <= self._stored_steps():
             raise RunDirectoryError(
-                f"The run at {self.storage.url} has come to its end. Give this one another name "
-                "(--run NAME), or delete the earlier one first (--overwrite)."
+                f"The run at {self.storage.url} has come to its end. Make it longer (steps=N), "
+                "give this one another name (--run NAME), or delete the earlier one first "
+                "(--overwrite)."
             )
         there = stored_checkpoints(names)
         here, _ = newest_whole(self.run_dir)
@@ -106,6 +112,17 @@ class Mirror:
                 f"{self.storage.url} already holds a run, without a checkpoint to go on from. Give "
                 "this one another name (--run NAME), or delete the earlier one first (--overwrite)."
             )
+
+    def _stored_steps(self) -> int:
+        """How many steps the run in the storage was to have."""
+        assert self.storage is not None
+        recipe = parse_yaml(self.storage.read("config.yaml").decode())
+        return int(recipe["steps"])
+
+    def reopen(self) -> None:
+        """Let the storage's run go on: its policy no longer counts as whole."""
+        if self.storage is not None:
+            self.storage.remove(POLICY_LAST)
 
     def remove(self) -> None:
         """Delete the run in the storage."""

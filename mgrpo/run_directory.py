@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from mgrpo.checkpoints import checkpoints, newest_whole
+from mgrpo.checkpoints import checkpoints, newest_whole, read_state
 from mgrpo.config import OutputConfig, RunConfig, StorageConfig
 from mgrpo.config.load import load_recipe
+from mgrpo.config.resume import Change, changes_between, schedule_warning
 from mgrpo.errors import RunDirectoryError
+from mgrpo.metrics import read_lines, to_line
 from mgrpo.mirror import Mirror
 from mgrpo.storage import Storage, is_url, local_folder_of
 
@@ -19,8 +20,6 @@ METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.jsonl"
 CONFIG_FILE = "config.yaml"
 POLICY_DIR = "policy"
-MAY_CHANGE = ("description", "method", "paper", "alarms", "checkpoints", "output", "cluster")
-"""Sections that a resumed run may have otherwise: they do not touch its numbers."""
 
 
 def refuse_existing_run(run_dir: Path) -> None:
@@ -39,51 +38,87 @@ def refuse_existing_run(run_dir: Path) -> None:
         )
 
 
-def resume_point(run_dir: Path, config: RunConfig) -> Path | None:
+def resume_point(
+    run_dir: Path, config: RunConfig, *, note: Callable[[str], None] = print
+) -> Path | None:
     """The checkpoint from which this recipe goes on in this folder, if there is one.
 
+    Args:
+        note: told what the recipe has otherwise than before, where that is harmless.
+
     Raises:
-        RunDirectoryError: the run there has ended, is of another recipe, or every checkpoint
-            of it is damaged.
+        RunDirectoryError: the run there has ended and is not made longer, the finished steps
+            would not have come out so with this recipe, or every checkpoint is damaged.
     """
-    if not (run_dir / CONFIG_FILE).is_file() or not checkpoints(run_dir):
+    has_ended = (run_dir / POLICY_DIR).is_dir()
+    if not (run_dir / CONFIG_FILE).is_file() or not (has_ended or checkpoints(run_dir)):
         return None
-    if (run_dir / POLICY_DIR).is_dir():
+    before = load_recipe(run_dir / CONFIG_FILE)
+    if has_ended and config.steps <= before.steps:
         raise RunDirectoryError(
-            f"The run in {run_dir} has come to its end. Give this one another name (--run NAME), "
-            "or delete the earlier one first (--overwrite)."
-        )
-    changed = changed_keys(load_recipe(run_dir / CONFIG_FILE), config)
-    if changed:
-        raise RunDirectoryError(
-            f"{run_dir} holds a checkpoint of another recipe: {', '.join(changed[:8])} differ. "
-            "Resume with the recipe that it was made with, give this run another name "
-            "(--run NAME), or delete the earlier one first (--overwrite)."
+            f"The run in {run_dir} has come to its end, after {before.steps} steps. Make it longer "
+            f"(steps={before.steps + 1} or more), give this one another name (--run NAME), or "
+            "delete the earlier one first (--overwrite)."
         )
     folder, faults = newest_whole(run_dir)
     if folder is None:
-        raise RunDirectoryError(
-            f"No checkpoint in {run_dir} is whole: {'; '.join(faults)}. Start again with "
-            "--overwrite."
-        )
+        raise RunDirectoryError(no_way_on(run_dir, faults))
+    for line in accepted_changes(run_dir, changes_between(before, config), config, folder):
+        note(line)
     return folder
 
 
-def changed_keys(before: RunConfig, now: RunConfig) -> list[str]:
-    """Dotted paths whose values differ, of those that a resumed run must not change."""
-    trees = [one.model_dump(mode="json", exclude=set(MAY_CHANGE)) for one in (before, now)]
-    return sorted(differences(trees[0], trees[1], ""))
+def no_way_on(run_dir: Path, faults: list[str]) -> str:
+    """Why a run cannot go on from any checkpoint, and what can be done instead."""
+    if faults:
+        return (
+            f"No checkpoint in {run_dir} is whole: {'; '.join(faults)}. Start again with "
+            "--overwrite."
+        )
+    return (
+        f"The run in {run_dir} has come to its end and has no checkpoint to go on from "
+        "(checkpoints.every_steps was 0). To train its policy further: --run NAME "
+        f"model.path={run_dir / POLICY_DIR}."
+    )
 
 
-def differences(one: Any, other: Any, path: str) -> Iterator[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in {**one, **other}:
-            yield from differences(one.get(key), other.get(key), f"{path}.{key}" if path else key)
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for place, (left, right) in enumerate(zip(one, other, strict=True)):
-            yield from differences(left, right, f"{path}.{place}")
-    elif one != other:
-        yield path
+def accepted_changes(
+    run_dir: Path, changes: list[Change], config: RunConfig, checkpoint: Path
+) -> list[str]:
+    """What to say of a recipe's changes, where a run may go on with them.
+
+    Raises:
+        RunDirectoryError: it may not; names each key with its old and new value.
+    """
+    refused = [str(change) for change in changes if change.kind == "fixed"]
+    num_done = read_state(checkpoint)["num_steps"]
+    if config.steps < num_done:
+        refused.append(f"steps is {config.steps}, and {num_done} are done")
+    if refused:
+        raise RunDirectoryError(
+            f"{run_dir} holds a checkpoint of another recipe, by which the steps that are done "
+            "would have come out otherwise:\n"
+            + "".join(f"  - {line}\n" for line in refused)
+            + "Set this back to resume, give this run another name (--run NAME), or delete the "
+            "earlier one first (--overwrite)."
+        )
+    lines = [f"otherwise than before: {change}" for change in changes]
+    lines += [w for w in (schedule_warning(change, config) for change in changes) if w]
+    if any(change.kind == "evaluation" for change in changes):
+        lines.append("evaluations from here on are not comparable with those before")
+    return lines
+
+
+def reopen_run(run_dir: Path) -> None:
+    """Let a run that has ended go on: its policy is kept under its number of steps."""
+    policy = run_dir / POLICY_DIR
+    if not policy.is_dir():
+        return
+    num_steps = load_recipe(run_dir / CONFIG_FILE).steps
+    policy.rename(run_dir / f"{POLICY_DIR}-step-{num_steps:06d}")
+    rows = read_lines(run_dir / EVALUATION_FILE)
+    during = [row | {"label": "during"} if row["label"] == "after" else row for row in rows]
+    (run_dir / EVALUATION_FILE).write_text("".join(map(to_line, during)), encoding="utf-8")
 
 
 def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:

@@ -20,8 +20,9 @@ from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import ray_runtime
 from cluster.seats import most_seats, plan_seats, total
+from mgrpo.checkpoints import refuse_other_problems
 from mgrpo.config import RunConfig
-from mgrpo.data import usable_data
+from mgrpo.data import source_name, usable_data
 from mgrpo.engine_log import EngineLog
 from mgrpo.errors import MgrpoError, ModelError
 from mgrpo.fleet import Fleet
@@ -74,6 +75,7 @@ def start_system(
     with_learner: bool,
     note: Note,
     learner_state: Path | None = None,
+    same_problems: str | None = None,
     engine_log: Path | None = None,
 ) -> Iterator[System]:
     """Everything up, in a context; all of it down at the end, whatever happened.
@@ -84,6 +86,7 @@ def start_system(
         with_learner: False serves an evaluation: engines only.
         note: told what is being waited for.
         learner_state: a checkpoint's, that the learner continues from.
+        same_problems: the fingerprint of the problems that a checkpoint was made with.
         engine_log: where to write down what became of each engine.
     """
     if not with_learner:  # then engines have the GPUs to themselves
@@ -92,6 +95,8 @@ def start_system(
     model = driver_model(config.model.path, config.output.storage)
     builder = PromptBuilder(load_tokenizer(model.driver_dir))
     problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
+    if same_problems is not None:
+        refuse_other_problems(problems, same_problems, source_name(config.data.train))
     heldout = load_heldout(config, builder)
     plugins = load_plugins(config, RolloutPlugin)
     max_model_len = config.engines.max_model_len or (

@@ -36,7 +36,8 @@ class CheckpointConfig(StrictConfig):
     """What a run can go on from: `mgrpo train` with the same name resumes."""
 
     every_steps: NonNegativeInt = 10
-    """A checkpoint after every this many steps; 0: only when the run is stopped by a signal."""
+    """A checkpoint after every this many steps, and after the last one, so that the run can be made
+    longer; 0: only when the run is stopped by a signal."""
     keep: PositiveInt = 2
     """How many of the newest are kept."""
     on_signal_s: PositiveFloat = 60.0

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,14 +10,15 @@ from mgrpo.checkpoints import (
     checkpoint_dir,
     checkpoints,
     fault_of,
+    fingerprint,
     finish_checkpoint,
     keep_newest,
     newest_whole,
     read_state,
+    refuse_other_problems,
 )
-from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.errors import RunDirectoryError
-from mgrpo.run_directory import changed_keys, resume_point
+from mgrpo.types import Problem
 
 
 def make(run_dir: Path, num_steps: int) -> Path:
@@ -72,36 +73,26 @@ def test_a_manifest_that_is_no_json_is_a_fault(tmp_path: Path) -> None:
     assert newest_whole(tmp_path)[0] is None
 
 
-def test_a_run_resumes_by_the_recipe_that_it_was_made_with(tmp_path: Path) -> None:
-    config = load_recipe("quickstart")
-    assert resume_point(tmp_path, config) is None  # no run there
-    save_recipe(config, tmp_path / "config.yaml")
-    assert resume_point(tmp_path, config) is None  # no checkpoint
-    folder = make(tmp_path, 2)
-    assert resume_point(tmp_path, config) == folder
-    quieter = load_recipe("quickstart", ["output.trackers=[]", "checkpoints.keep=5"])
-    assert resume_point(tmp_path, quieter) == folder
-
-    other = load_recipe("quickstart", ["learner.learning_rate=1e-5", "layers.solve.group_size=4"])
-    assert changed_keys(config, other) == ["layers.0.group_size", "learner.learning_rate"]
-    with pytest.raises(RunDirectoryError, match=r"layers\.0\.group_size, learner\.learning_rate"):
-        resume_point(tmp_path, other)
-
-
-def test_a_run_that_has_ended_is_not_resumed(tmp_path: Path) -> None:
-    config = load_recipe("quickstart")
-    save_recipe(config, tmp_path / "config.yaml")
-    make(tmp_path, 2)
-    (tmp_path / "policy").mkdir()
-    with pytest.raises(RunDirectoryError, match="come to its end"):
-        resume_point(tmp_path, config)
+def test_the_fingerprint_is_that_of_the_problems_and_their_order() -> None:
+    first = Problem(problem_id="a/0", question="1 + 1?", answer="2", metadata={"b": 1, "a": [2]})
+    second = Problem(problem_id="a/1", question="1 + 2?", answer="3")
+    same = dataclasses.replace(first, metadata={"a": [2], "b": 1})
+    assert fingerprint([first, second]) == fingerprint([same, second])
+    others = [
+        [second, first],
+        [first],
+        [dataclasses.replace(first, answer="3"), second],
+        [dataclasses.replace(first, question="1 + 1 ?"), second],
+        [dataclasses.replace(first, domain="sums"), second],
+        [dataclasses.replace(first, solution="one and one"), second],
+        [dataclasses.replace(first, metadata={"a": [3], "b": 1}), second],
+    ]
+    assert len({fingerprint(problems) for problems in [[first, second], *others]}) == 8
+    refuse_other_problems([first, second], fingerprint([same, second]), "sums.jsonl")
+    with pytest.raises(RunDirectoryError, match=r"data\.train \(sums\.jsonl\) is not what it was"):
+        refuse_other_problems([first], fingerprint([first, second]), "sums.jsonl")
 
 
-def test_without_a_whole_checkpoint_it_says_so(tmp_path: Path) -> None:
-    config = load_recipe("quickstart")
-    save_recipe(config, tmp_path / "config.yaml")
-    folder = make(tmp_path, 2)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / next(iter(manifest))).unlink()
-    with pytest.raises(RunDirectoryError, match=r"No checkpoint .* is whole"):
-        resume_point(tmp_path, config)
+def test_a_problem_with_any_text_has_a_fingerprint() -> None:
+    odd = Problem(problem_id="\udcff", question="\0", answer="\U0001d7da", metadata={"x": {1, 2}})
+    assert len(fingerprint([odd])) == 64

@@ -1,0 +1,140 @@
+"""What a run that goes on from a checkpoint may have otherwise than it had before.
+
+Every key of a recipe is classified here, by its own path or by its section's. A key that is
+forgotten counts as fixed, and a test names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mgrpo.config.explain import shortened
+from mgrpo.config.run import RunConfig
+
+OnResume = Literal["fixed", "free", "evaluation", "length"]
+"""fixed: the finished steps would have come out otherwise. free: no number of training depends on
+it, but for rounding. evaluation: the same, but evaluations before and after are of different
+things. length: free, but not below what is done; see `schedule_warning`."""
+
+ON_RESUME: dict[str, OnResume] = {
+    "name": "free",  # a run's folder that was copied: the copy goes on by itself
+    "description": "free",
+    "method": "free",
+    "paper": "free",
+    "seed": "fixed",
+    "steps": "length",
+    "prompts_per_step": "fixed",
+    "model": "fixed",
+    "data.train": "fixed",
+    "data.heldout": "evaluation",
+    "data.max_prompt_tokens": "fixed",
+    "data.max_dropped_fraction": "free",
+    "data.robust": "fixed",
+    "layers": "fixed",
+    "layers.*.num_engines": "free",
+    "sampling": "fixed",
+    "engines.shared": "free",
+    "engines.num_shared_engines": "free",
+    "engines.tensor_parallel_size": "free",
+    "engines.dtype": "fixed",
+    "engines.max_model_len": "free",  # what does not fit is refused, never cut
+    "engines.max_num_seqs": "free",
+    "engines.gpu_memory_utilization": "free",
+    "engines.enforce_eager": "free",
+    "engines.cpu_kv_cache_gib": "free",
+    "engines.num_cpus": "free",
+    "engines.num_threads": "free",
+    "engines.extra_args": "fixed",  # vLLM takes settings of sampling there, too
+    "rewards.terms": "fixed",
+    "rewards.num_processes": "free",
+    "rewards.deadline_s": "free",
+    "rewards.max_failed_fraction": "free",
+    "plugins": "fixed",
+    "phases": "fixed",
+    "objective": "fixed",
+    "learner.num_ranks": "fixed",  # DeepSpeed's shards are one for each rank
+    "learner.zero_stage": "fixed",  # and of a form of their own at each stage
+    "learner.learning_rate": "fixed",
+    "learner.betas": "fixed",
+    "learner.weight_decay": "fixed",
+    "learner.warmup_steps": "fixed",
+    "learner.schedule": "fixed",
+    "learner.max_grad_norm": "fixed",
+    "learner.skip_above_grad_norm": "fixed",
+    "learner.microbatch_tokens": "free",
+    "learner.merge_prefixes": "free",
+    "learner.logprob_chunk_tokens": "free",
+    "learner.dtype": "fixed",
+    "learner.gradient_checkpointing": "free",
+    "learner.num_cpus": "free",
+    "learner.num_threads": "free",
+    "learner.deepspeed": "fixed",
+    "weights": "free",
+    "evaluation": "evaluation",
+    "evaluation.every_steps": "free",
+    "alarms": "free",
+    "checkpoints": "free",
+    "output": "free",
+    "cluster": "free",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One key that differs between a run's recipe and the one that it is to go on with."""
+
+    path: str  # "layers.0.group_size"
+    before: Any
+    now: Any
+
+    @property
+    def kind(self) -> OnResume:
+        return on_resume(self.path) or "fixed"
+
+    def __str__(self) -> str:
+        return f"{self.path} was {as_written(self.before)} and is now {as_written(self.now)}"
+
+
+def changes_between(before: RunConfig, now: RunConfig) -> list[Change]:
+    """Every key that differs, by path."""
+    trees = [one.model_dump(mode="json") for one in (before, now)]
+    return sorted(differences(trees[0], trees[1], ""), key=lambda change: change.path)
+
+
+def differences(before: Any, now: Any, path: str) -> Iterator[Change]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            where = f"{path}.{key}" if path else str(key)
+            yield from differences(before.get(key), now.get(key), where)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for place, (left, right) in enumerate(zip(before, now, strict=True)):
+            yield from differences(left, right, f"{path}.{place}")
+    elif before != now:
+        yield Change(path, before, now)
+
+
+def on_resume(path: str) -> OnResume | None:
+    """The class of a key, which its nearest classified section gives it; None: it has none."""
+    parts = ["*" if part.isdecimal() else part for part in path.split(".")]
+    for length in range(len(parts), 0, -1):
+        kind = ON_RESUME.get(".".join(parts[:length]))
+        if kind is not None:
+            return kind
+    return None
+
+
+def schedule_warning(change: Change, config: RunConfig) -> str:
+    """What another length does to a learning rate that falls over the whole run; "": nothing."""
+    if change.kind != "length" or config.learner.schedule == "constant":
+        return ""
+    return (
+        f"learner.schedule is {config.learner.schedule}: the steps that are done had the learning "
+        f"rates of a run of {change.before} steps, those to come have the ones of a run of "
+        f"{change.now}; a run of {change.now} steps from its start ends otherwise"
+    )
+
+
+def as_written(value: Any) -> str:
+    return "null" if value is None else shortened(value)
