@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import uuid
@@ -19,7 +20,9 @@ import ray
 import yaml
 from ray.exceptions import AuthenticationError
 
+from cluster.folders import RAY_PREFIX, ray_place
 from cluster.job_config import is_in_job, job_variables
+from cluster.reach import await_cluster, cannot_connect
 from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
 
@@ -87,6 +90,10 @@ def ray_runtime(
         num_cpus: logical CPUs for a local Ray: what the plan asks for. On a small machine that
             is more than its cores, on purpose: engines and learner take turns.
         logs_to: actor logs of a local Ray are copied here when it ends.
+
+    Raises:
+        ClusterError: the cluster does not answer, or does not take the token; or there is no place
+            for the files of a local Ray.
     """
     environment = actor_environment(config.env_prefixes)
     options: dict[str, Any] = {
@@ -102,31 +109,17 @@ def ray_runtime(
         options["include_dashboard"] = config.dashboard
         yield from local_ray(environment, options, num_cpus=num_cpus, logs_to=logs_to)
         return
-    address = os.environ["RAY_ADDRESS"] if config.address == "auto" else config.address
+    address = await_cluster(config)
     runtime_env = {"env_vars": environment, **code_for_actors()}
-    url = connect(address, runtime_env=runtime_env, **options)
+    try:
+        url = init_ray(address=address, runtime_env=runtime_env, **options)
+    except (AuthenticationError, ConnectionError, ValueError) as error:
+        # Ray tells a wrong token as a failed connection.
+        raise ClusterError(cannot_connect(config, str(error))) from error
     try:
         yield Runtime(False, ray.util.get_node_ip_address(), None, url)
     finally:
         ray.shutdown()
-
-
-def connect(address: str, **options: Any) -> str | None:
-    """Join a cluster that runs. Returns its dashboard's address.
-
-    Raises:
-        ClusterError: it does not answer, or does not take the token. (Ray tells a wrong token
-            as a failed connection.)
-    """
-    try:
-        return init_ray(address=address, **options)
-    except (AuthenticationError, ConnectionError, ValueError) as error:
-        raise ClusterError(
-            f"Cannot connect to the Ray cluster at {address!r}: {error} Check that it runs "
-            "(`ray status`), and, where it wants a token, that RAY_AUTH_MODE=token is set here and "
-            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH has that token. cluster.address: local needs "
-            "no cluster."
-        ) from error
 
 
 def refuse_local_in_job(address: str) -> None:
@@ -145,7 +138,13 @@ def local_ray(
     logs_to: Path | None,
 ) -> Iterator[Runtime]:
     """A Ray of this machine for one run, and its end."""
-    folder = Path(tempfile.mkdtemp(prefix="mgrpo-ray-"))  # short: Unix sockets allow 107 bytes
+    place, said = ray_place()
+    if said:
+        print(f"note: {said}", file=sys.stderr, flush=True)
+    folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
+    if said:  # a short name of TMPDIR for others who make sockets there: vLLM, multiprocessing
+        (folder / "tmp").symlink_to(tempfile.gettempdir())
+        environment = {**environment, "TMPDIR": str(folder / "tmp")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         url = init_ray(
@@ -161,8 +160,11 @@ def local_ray(
         yield Runtime(True, LOOPBACK, logs, url)
     finally:
         ray.shutdown()
-        if logs_to is not None:
-            copy_actor_logs(folder, logs_to)
+        try:
+            if logs_to is not None:
+                copy_actor_logs(folder, logs_to)
+        except OSError as error:  # a full disk, say: it must not hide what ended the run
+            print(f"warning: the actors' logs were not kept: {error}", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
 
 

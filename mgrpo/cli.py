@@ -7,6 +7,8 @@ Nothing heavy is imported here: each command imports what it needs when it runs,
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 import traceback
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.folders import check_current_folder, settle_home
 from mgrpo import __version__
 from mgrpo.dashboard_command import add_dashboard
 from mgrpo.errors import MgrpoError
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE: who read our output, such as head, has enough
+MACHINE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG),
+)
+"""What a full disk, a lost mount, missing rights and limits raise: no bug of ours."""
 
 EXAMPLES = """\
 examples:
@@ -62,11 +70,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep theirs.
     """
     args = parse(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no text, on no terminal, is an error to print
+            stream.reconfigure(errors="backslashreplace")
     try:
+        check_current_folder()
+        if said := settle_home():
+            print(f"note: {said}", file=sys.stderr)
         code: int = args.run_command(args)
         sys.stdout.flush()
     except MgrpoError as error:
-        if os.environ.get("MGRPO_DEBUG", "") not in ("", "0"):
+        if is_debugging():
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -77,7 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE_EXIT_CODE
+    except OSError as error:
+        if error.errno not in MACHINE_ERRORS or is_debugging():
+            raise
+        print(f"error: the machine refused: {error}. MGRPO_DEBUG=1 shows where.", file=sys.stderr)
+        return MgrpoError.exit_code
     return code
+
+
+def is_debugging() -> bool:
+    return os.environ.get("MGRPO_DEBUG", "") not in ("", "0")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -379,7 +402,9 @@ def run_version(args: argparse.Namespace) -> int:
 def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    made = Console(stderr=stderr, highlight=False)
+    made.width = made.width or 80  # COLUMNS=0 would print nothing at all
+    return made
 
 
 def quoted(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -419,11 +420,18 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     finally:
         log.close()
         if config.output.report:
-            report = write_report(run_dir)
-            print(f"report: {report}")
+            leave_report(run_dir)
         lost = mirror.finish(upload_s)
     print_before_after(Console(), read_evaluations(run_dir))
     return StorageError.exit_code if lost else 0
+
+
+def leave_report(run_dir: Path) -> None:
+    """Write the report; a machine that refuses must not hide what ended the run."""
+    try:
+        print(f"report: {write_report(run_dir)}")
+    except OSError as error:
+        print(f"warning: no report was written: {error}", file=sys.stderr)
 
 
 def make_sampler(
@@ -448,7 +456,7 @@ def train_or_checkpoint(run: Run) -> None:
         elif run.resume_state["num_steps"] > 0:
             try:
                 folder = run.save_checkpoint(run.config.checkpoints.on_signal_s)
-            except MgrpoError as error:  # the signal is what ends the run, not this
+            except (MgrpoError, OSError) as error:  # the signal is what ends the run, not this
                 run.progress.warn(f"no checkpoint was written: {error}")
             else:
                 if folder is not None:

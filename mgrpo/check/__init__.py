@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mgrpo.check.arithmetic import batch_lines, resource_lines
 from mgrpo.check.data import disjoint_lines, size_lines, source_lines
+from mgrpo.check.environment import environment_lines
 from mgrpo.check.plugins import plugin_lines
 from mgrpo.check.report import CheckLine, CheckReport
 from mgrpo.check.storage import storage_lines
@@ -37,6 +38,8 @@ def check_recipe(config: RunConfig, *, on_cluster: bool = False) -> CheckReport:
     report.add(plugin_lines(config))
     report.add(tracker_lines(config))
     report.add(storage_lines(config))
+    if not on_cluster:
+        report.add(environment_lines(config))
 
     train = look_at_source(report, "data.train", config.data.train, config)
     heldout = None

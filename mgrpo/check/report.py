@@ -69,7 +69,8 @@ class CheckReport:
                 console.print(Text(f"{sign} {line.name}: {line.detail}"), soft_wrap=True)
         if console.is_terminal:
             console.print(table)
-        console.print(Text(self.summary(), style="bold red" if self.failures else "bold"))
+        style = "bold red" if self.failures else "bold"
+        console.print(Text(self.summary(), style=style), soft_wrap=True)
 
 
 def counted(count: int, noun: str) -> str:

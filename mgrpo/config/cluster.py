@@ -14,6 +14,8 @@ from mgrpo.errors import ConfigProblem
 class DeadlinesConfig(StrictConfig):
     """The longest that anything is waited for, in seconds. Nothing waits without one."""
 
+    connect_s: PositiveFloat = 20
+    """Until a cluster that the run joins answers."""
     placement_s: PositiveFloat = 120
     """Until the cluster grants the resources."""
     engine_start_s: PositiveFloat = 600
@@ -147,8 +149,17 @@ class ClusterConfig(StrictConfig):
     elastic: ElasticConfig = ElasticConfig()
 
     @property
+    def takes_environment(self) -> bool:
+        """Does RAY_ADDRESS say where the run goes?"""
+        return self.address == "auto"
+
+    @property
+    def joins(self) -> str | None:
+        """The address of the cluster that the run joins; None: it starts a Ray of its own."""
+        address = os.environ.get("RAY_ADDRESS", "") if self.takes_environment else self.address
+        return None if address.strip() in ("", "local") else address.strip()
+
+    @property
     def starts_ray(self) -> bool:
         """Does the run start a Ray of its own on this machine, rather than join a cluster?"""
-        return self.address == "local" or (
-            self.address == "auto" and "RAY_ADDRESS" not in os.environ
-        )
+        return self.joins is None

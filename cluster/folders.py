@@ -1,0 +1,158 @@
+"""Folders that libraries look for: HOME, TMPDIR, and one whose sockets have short paths.
+
+Ray, vLLM, the Hugging Face libraries and our own cache keep files below HOME, Ray's sockets lie
+in its temporary folder. On clusters and in containers HOME may not be there, and TMPDIR may be too
+long for a socket. No Ray here: the command line reads this first.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+import tempfile
+from collections.abc import MutableMapping, Sequence
+from pathlib import Path
+
+from mgrpo.errors import ClusterError
+
+SOCKET_BYTES = 107
+"""Longest path of a Unix socket, in bytes: Linux has room for 108, the last one is 0."""
+RAY_SOCKET = "/session_2026-11-28_10-15-02_123456_4194304/sockets/dash_TaskEventsHead"
+"""What Ray adds to its temporary folder at most, as in Ray 2.60 with its dashboard."""
+RAY_PREFIX = "mgrpo-ray-"
+FOLDER_BYTES = SOCKET_BYTES - len(RAY_SOCKET) - len(f"/{RAY_PREFIX}12345678")
+"""Longest folder that Ray's own folder may be made in, in bytes."""
+SHORT_PLACES = ("/tmp", "/var/tmp", "/run/shm", "/dev/shm")
+
+
+def settle_home(environment: MutableMapping[str, str] = os.environ) -> str:
+    """Give this process and its children a HOME that can be written to, and a user's name.
+
+    Returns:
+        What to tell the user; "" where everything is as it should be.
+
+    Raises:
+        ClusterError: there is no place for it.
+    """
+    given = environment["HOME"] if "HOME" in environment else listed_home()
+    fault = fault_of_folder(given)
+    said = ""
+    if fault:
+        given = str(own_folder(f"mgrpo-home-{os.getuid()}"))
+        shown = (
+            f"HOME={environment['HOME']}" if "HOME" in environment else "HOME, which is not set,"
+        )
+        said = (
+            f"{shown} {fault}: what libraries keep there (caches, prepared models, Ray's token) "
+            f"goes to {given}. Set HOME to a folder that can be written to, to keep it."
+        )
+    environment["HOME"] = given  # where it is not set, Ray's C++ would not find it
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # no variable and no entry in the system's list of users
+        environment["USER"] = f"uid-{os.getuid()}"
+    return said
+
+
+def check_current_folder() -> None:
+    """Raise ClusterError where the folder that the command was started in is gone."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ClusterError(
+            f"The current folder cannot be used ({error.strerror}): it may have been deleted since "
+            "this shell went there. Go to another one, or to the same path once more."
+        ) from error
+
+
+def listed_home() -> str:
+    """This user's home folder by the system's list of users; "" for a user who is not in it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
+
+
+def fault_of_folder(path: str) -> str:
+    """Why nothing can be written to a folder, as the end of a sentence; "" where it can."""
+    if not path:
+        return "is empty"
+    if not Path(path).is_absolute():
+        return "is no absolute path"
+    try:
+        if not Path(path).exists():
+            return "does not exist"
+        with tempfile.TemporaryFile(dir=path):
+            return ""
+    except OSError as error:
+        return f"cannot be written to ({error.strerror})"
+
+
+def own_folder(name: str) -> Path:
+    """A folder of this user alone in the temporary one, the same each time.
+
+    Raises:
+        ClusterError: it cannot be made, or somebody else's lies there.
+    """
+    try:
+        folder = Path(tempfile.gettempdir()) / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        facts = folder.lstat()
+    except OSError as error:
+        raise ClusterError(
+            f"There is no place for temporary files: {error}. Set TMPDIR."
+        ) from error
+    if folder.is_symlink() or facts.st_uid != os.getuid():
+        raise ClusterError(f"{folder} is not a folder of this user. Set HOME, or remove it.")
+    return folder
+
+
+def check_tmpdir(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Raise ClusterError where TMPDIR names no folder that can be written to.
+
+    Python would silently take another one, other programs would fail one by one.
+    """
+    given = environment.get("TMPDIR")
+    if given and (fault := fault_of_folder(given)):
+        raise ClusterError(
+            f"TMPDIR={given} {fault}. Make that folder (mkdir -p), name another one, or unset "
+            "TMPDIR; it should be on a disk with room."
+        )
+
+
+def ray_place() -> tuple[Path, str]:
+    """Where Ray's folder can be made, and what to say of it.
+
+    Returns:
+        The temporary folder and "", or a shorter one with a line that says why.
+
+    Raises:
+        ClusterError: TMPDIR cannot be used, or is too long and there is no other place.
+    """
+    check_tmpdir()
+    usual = tempfile.gettempdir()
+    if is_short(usual):
+        return Path(usual), ""
+    places = short_places()
+    why = (
+        f"TMPDIR ({usual}) has {len(os.fsencode(usual))} bytes; a Unix socket's path may have "
+        f"{SOCKET_BYTES} in all, which leaves {FOLDER_BYTES} for the folder that Ray is given"
+    )
+    if not places:
+        tried = ", ".join(SHORT_PLACES)
+        raise ClusterError(
+            f"{why}. None of {tried} can be written to instead. Set TMPDIR to a shorter path, such "
+            "as a short link to that folder."
+        )
+    return Path(places[0]), f"{why}: its sockets and logs are in {places[0]} while the run lasts"
+
+
+def short_places() -> Sequence[str]:
+    """The usual folders for temporary files that are short enough and can be written to."""
+    candidates = [*SHORT_PLACES, os.environ.get("XDG_RUNTIME_DIR", "")]
+    return [place for place in candidates if is_short(place) and not fault_of_folder(place)]
+
+
+def is_short(folder: str) -> bool:
+    return len(os.fsencode(folder)) <= FOLDER_BYTES

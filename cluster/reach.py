@@ -1,0 +1,63 @@
+"""Does the cluster that a run is to join answer? Known within a deadline, before Ray is asked.
+
+`ray.init` waits for a cluster that is gone for a quarter of an hour. No Ray is imported here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from mgrpo.config import ClusterConfig
+from mgrpo.errors import ClusterError
+
+PROBE = Path(__file__).with_name("gcs_probe.py")
+JOB_SERVER = ("http://", "https://")
+
+
+def await_cluster(config: ClusterConfig) -> str:
+    """The address of the cluster that the run is to join, once it answers.
+
+    Raises:
+        ClusterError: it does not within `cluster.deadlines.connect_s`, or the address is none.
+    """
+    address, deadline_s = config.joins, config.deadlines.connect_s
+    assert address is not None, "the run starts a Ray of its own"
+    if address.startswith(JOB_SERVER):
+        raise ClusterError(
+            f"{origin(config)} is {address}, a job server's address, which `mgrpo submit` takes. A "
+            "run joins a cluster at HOST:6379, the address of its head. For a Ray of the run's "
+            "own on this machine: cluster.address=local."
+        )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(PROBE), address, str(deadline_s)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=deadline_s,
+        )
+        output, answers = done.stdout, done.returncode == 0
+    except subprocess.TimeoutExpired as error:
+        output, answers = error.stdout or b"", False
+    if not answers:
+        said = output.decode(errors="replace").strip().splitlines() or ["no answer"]
+        raise ClusterError(
+            cannot_connect(config, f"{said[-1]} (cluster.deadlines.connect_s is {deadline_s:g}).")
+        )
+    return address
+
+
+def cannot_connect(config: ClusterConfig, reason: str) -> str:
+    """What to say, and what to do, of a cluster that cannot be joined."""
+    return (
+        f"Cannot connect to the Ray cluster at {config.joins!r} (from {origin(config)}): {reason} "
+        "Check that it runs (`ray status`), and, where it wants a token, that RAY_AUTH_MODE=token "
+        "is set here and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH has that token. For a Ray of the "
+        f"run's own on this machine: {'unset RAY_ADDRESS, or ' * config.takes_environment}"
+        "cluster.address=local."
+    )
+
+
+def origin(config: ClusterConfig) -> str:
+    return "RAY_ADDRESS" if config.takes_environment else "cluster.address"

@@ -1,0 +1,50 @@
+"""What a run depends on around it: the cluster that it joins, and folders that it writes to."""
+
+from __future__ import annotations
+
+from cluster.folders import fault_of_folder, ray_place
+from cluster.reach import await_cluster, origin
+from mgrpo.check.report import CheckLine
+from mgrpo.config import RunConfig
+from mgrpo.errors import ClusterError, RunDirectoryError
+from mgrpo.mirror import local_run_dir
+
+
+def environment_lines(config: RunConfig) -> list[CheckLine]:
+    """Where Ray comes from; a line for what would not work or works otherwise than expected."""
+    return [*runs_dir_lines(config), *ray_lines(config)]
+
+
+def runs_dir_lines(config: RunConfig) -> list[CheckLine]:
+    """Can the run's folder be made, or written to where it is there?"""
+    try:
+        run_dir = local_run_dir(config).absolute()
+        nearest = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
+    except (OSError, RunDirectoryError) as error:
+        return [CheckLine("fail", "output.runs_dir", str(error))]
+    fault = fault_of_folder(str(nearest))
+    if not fault:
+        return []
+    text = f"{run_dir} cannot be made: {nearest} {fault}. Set output.runs_dir to another place."
+    return [CheckLine("fail", "output.runs_dir", text)]
+
+
+def ray_lines(config: RunConfig) -> list[CheckLine]:
+    """The cluster that the run joins, or the folder of a Ray of its own."""
+    cluster = config.cluster
+    if cluster.joins is None:
+        return own_ray_lines()
+    try:
+        address = await_cluster(cluster)
+    except ClusterError as error:
+        return [CheckLine("fail", "cluster", str(error))]
+    text = f"{origin(cluster)} says {address}: the run joins that cluster, which answers"
+    return [CheckLine("ok", "cluster", text)]
+
+
+def own_ray_lines() -> list[CheckLine]:
+    try:
+        _, said = ray_place()
+    except ClusterError as error:
+        return [CheckLine("fail", "TMPDIR", str(error))]
+    return [CheckLine("warn", "TMPDIR", said)] if said else []
