@@ -73,3 +73,27 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
     ]
     for name, expected in weights[0].items():
         torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_that_is_made_longer_ends_as_one_that_was_that_long(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    settings = {
+        "output": {**tree["output"], "runs_dir": str(tmp_path)},
+        "objective": {"importance": {"mode": "off"}},
+        "learner": {**tree["learner"], "schedule": "constant"},
+    }
+    recipe.write_text(yaml.safe_dump({**tree, **settings}))
+    for name, length in (("whole", 4), ("longer", 2), ("longer", 4)):
+        done = [*command(recipe, name), f"steps={length}", f"rewards.deadline_s={length * 10}"]
+        subprocess.run(done, cwd=REPOSITORY, check=True, timeout=300)
+    assert [row["step"] for row in read_metrics(tmp_path / "longer")] == [0, 1, 2, 3]
+    whole, longer = (
+        load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("whole", "longer")
+    )
+    for name, expected in whole.items():
+        torch.testing.assert_close(longer[name], expected, rtol=0, atol=1e-4)
+    assert (tmp_path / "longer" / "policy-step-000002" / "model.safetensors").is_file()

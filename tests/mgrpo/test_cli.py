@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import subprocess
@@ -183,6 +185,27 @@ def test_overwrite_never_deletes_what_is_no_run(recipe: Path, loop, capsys):
     assert "it is no run" in said(capsys)
 
 
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["steps=1"]])
+def test_a_second_run_of_the_name_is_refused_while_the_first_lives(
+    recipe: Path, loop, monkeypatch, capsys, options: list[str]
+):
+    codes = []
+
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+        (run_dir / "metrics.jsonl").write_text('{"step": 0}\n')
+        codes.append(main(["train", "small.yaml", *options]))  # beside this one
+        assert (run_dir / "metrics.jsonl").read_text() == '{"step": 0}\n'
+        return 0
+
+    monkeypatch.setattr(sys.modules["mgrpo.loop"], "run_training", run_training)
+    assert main(["train", "small.yaml"]) == 0
+    assert codes == [2]
+    text = said(capsys)
+    assert "A run is going on in runs/small" in text
+    assert f"process {os.getpid()} on {os.uname().nodename}" in text
+    assert main(["train", "small.yaml", "--run", "other"]) == 0  # another name is free
+
+
 def test_a_run_name_that_is_no_name_is_refused(recipe: Path, loop, capsys):
     assert main(["train", "small.yaml", "--run", "../up"]) == 2
     assert "name = ../up" in said(capsys)
@@ -211,6 +234,52 @@ def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
     monkeypatch.setattr(sys.modules["mgrpo.loop"], "run_training", run_training)
     with pytest.raises(ZeroDivisionError):
         main(["train", "small.yaml"])
+
+
+def test_a_full_disk_is_an_error_without_a_traceback(recipe: Path, loop, monkeypatch, capsys):
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "checkpoints"))
+
+    monkeypatch.setattr(sys.modules["mgrpo.loop"], "run_training", run_training)
+    assert main(["train", "small.yaml"]) == 1
+    assert "No space left on device: 'runs/small/checkpoints'" in said(capsys)
+
+
+# --- whatever the environment ---
+
+
+def test_a_terminal_that_cannot_show_a_letter_is_no_error(recipe: Path, monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert main(["check", "small.yaml"]) == 0
+    shown.flush()
+    assert b"No problem found" in shown.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_home_that_is_not_there_is_said_and_does_not_stop(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", "/dev/null/me")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["version"]) == 0
+    assert "note: HOME=/dev/null/me does not exist" in said(capsys)
+    assert os.environ["HOME"].startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("TMPDIR", "/no/such/folder", "TMPDIR=/no/such/folder does not exist"),
+        ("RAY_ADDRESS", "http://127.0.0.1:8265", "a job server's address"),
+        ("MGRPO_RUNS_ROOT", "/dev/null/runs", "/dev/null/runs/runs/small cannot be made"),
+    ],
+)
+def test_what_is_wrong_around_a_run_is_found_by_the_check(
+    recipe: Path, monkeypatch, capsys, variable: str, value: str, expected: str
+):
+    monkeypatch.setenv(variable, value)
+    assert main(["check", "small.yaml"]) == 2
+    text = said(capsys)
+    assert expected in text
+    assert "Traceback" not in text
 
 
 # --- the others ---

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mgrpo.checkpoints import begin_checkpoint, finish_checkpoint
+from mgrpo.checkpoints import begin_checkpoint, fingerprint, finish_checkpoint
 from mgrpo.config import RunConfig
 from mgrpo.config.explain import all_keys
 from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.config.resume import ON_RESUME, changes_between, on_resume
+from mgrpo.data import load_problems
 from mgrpo.errors import RunDirectoryError
 from mgrpo.run_directory import reopen_run, resume_point
 
@@ -217,3 +218,20 @@ def test_without_a_whole_checkpoint_it_says_so(tmp_path: Path) -> None:
     folder = started(tmp_path)
     (folder / "state.json").unlink()
     assert "is whole" in refusal(tmp_path)
+
+
+def test_a_data_file_with_other_content_is_refused_before_anything_starts(
+    tree: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    from mgrpo.system import start_system  # takes seconds
+
+    tree["model"]["path"] = str(tiny_model)
+    file = Path(tree["data"]["train"]["path"])
+    config = RunConfig.model_validate(tree)
+    before = fingerprint(load_problems(config.data.train).problems)
+    file.write_text(file.read_text().replace('"5"', '"6"'))
+    start = start_system(
+        config, logs_to=tmp_path, with_learner=True, note=print, same_problems=before
+    )
+    with pytest.raises(RunDirectoryError, match=r"sums\.jsonl\) is not what it was"):
+        start.__enter__()

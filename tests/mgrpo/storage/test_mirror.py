@@ -56,6 +56,22 @@ def test_a_run_goes_on_elsewhere_from_its_newest_checkpoint(base_url, tmp_path):
     assert not list(there.rglob("*.unfinished"))
 
 
+def test_a_run_that_has_ended_is_fetched_only_to_be_longer(base_url, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    make_run(here)  # of 60 steps
+    make_policy(here)
+    mirror = Mirror(Storage(base_url, QUICK), here)
+    mirror.checkpoint(make_checkpoint(here, 60))
+    assert mirror.finish() == ""
+    with pytest.raises(RunDirectoryError, match="come to its end"):
+        Mirror(Storage(base_url, QUICK), there, num_steps=60).fetch()
+    longer = Mirror(Storage(base_url, QUICK), there, num_steps=62)
+    longer.fetch()
+    assert [folder.name for folder in checkpoints(there)] == ["step-000060"]
+    longer.reopen()
+    Mirror(Storage(base_url, QUICK), tmp_path / "third", num_steps=62).fetch()  # it goes on there
+
+
 def test_an_upload_that_was_cut_off_does_not_count(base_url, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     make_run(here)
