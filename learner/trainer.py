@@ -250,8 +250,8 @@ class Trainer:
         if not math.isfinite(grad_norm):
             raise LearnerError(
                 f"The gradient norm of update {policy_version + 1} is {grad_norm}, and the weights "
-                "have been changed by it. Go back to the last checkpoint with a lower "
-                "learner.learning_rate."
+                "have been changed by it. Go back to the last checkpoint: the same command resumes "
+                "from it, where a phase from its step on may lower objective.learning_rate_factor."
             )
         limit = self.settings.skip_above_grad_norm
         return {

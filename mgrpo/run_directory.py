@@ -10,7 +10,7 @@ from pathlib import Path
 from mgrpo.checkpoints import checkpoints, newest_whole, read_state
 from mgrpo.config import OutputConfig, RunConfig, StorageConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.config.resume import Change, changes_between, schedule_warning
+from mgrpo.config.resume import changes_between, phases_rewrite, schedule_warning
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics import read_lines, to_line
 from mgrpo.mirror import Mirror
@@ -63,7 +63,7 @@ def resume_point(
     folder, faults = newest_whole(run_dir)
     if folder is None:
         raise RunDirectoryError(no_way_on(run_dir, faults))
-    for line in accepted_changes(run_dir, changes_between(before, config), config, folder):
+    for line in accepted_changes(run_dir, before, config, read_state(folder)["num_steps"]):
         note(line)
     return folder
 
@@ -83,15 +83,16 @@ def no_way_on(run_dir: Path, faults: list[str]) -> str:
 
 
 def accepted_changes(
-    run_dir: Path, changes: list[Change], config: RunConfig, checkpoint: Path
+    run_dir: Path, before: RunConfig, config: RunConfig, num_done: int
 ) -> list[str]:
     """What to say of a recipe's changes, where a run may go on with them.
 
     Raises:
         RunDirectoryError: it may not; names each key with its old and new value.
     """
-    refused = [str(change) for change in changes if change.kind == "fixed"]
-    num_done = read_state(checkpoint)["num_steps"]
+    changes = changes_between(before, config)
+    kinds = {"fixed", "phases"} if phases_rewrite(before, config, num_done) else {"fixed"}
+    refused = [str(change) for change in changes if change.kind in kinds]
     if config.steps < num_done:
         refused.append(f"steps is {config.steps}, and {num_done} are done")
     if refused:
@@ -99,8 +100,9 @@ def accepted_changes(
             f"{run_dir} holds a checkpoint of another recipe, by which the steps that are done "
             "would have come out otherwise:\n"
             + "".join(f"  - {line}\n" for line in refused)
-            + "Set this back to resume, give this run another name (--run NAME), or delete the "
-            "earlier one first (--overwrite)."
+            + "Set this back to resume. Layers, objective and sampling can change from here on, by "
+            f"a phase (phases, from_step: {num_done}). Or give this run another name (--run NAME), "
+            "or delete the earlier one first (--overwrite)."
         )
     lines = [f"otherwise than before: {change}" for change in changes]
     lines += [w for w in (schedule_warning(change, config) for change in changes) if w]

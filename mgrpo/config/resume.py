@@ -13,10 +13,11 @@ from typing import Any, Literal
 from mgrpo.config.explain import shortened
 from mgrpo.config.run import RunConfig
 
-OnResume = Literal["fixed", "free", "evaluation", "length"]
+OnResume = Literal["fixed", "free", "onward", "evaluation", "length", "phases"]
 """fixed: the finished steps would have come out otherwise. free: no number of training depends on
-it, but for rounding. evaluation: the same, but evaluations before and after are of different
-things. length: free, but not below what is done; see `schedule_warning`."""
+it, but for rounding. onward: one that stopped a run, so what is done did not need it. evaluation:
+free, but evaluations before and after are of different things. length: free, but not below what is
+done; see `schedule_warning`. phases: free, as far as they leave the finished steps as they were."""
 
 ON_RESUME: dict[str, OnResume] = {
     "name": "free",  # a run's folder that was copied: the copy goes on by itself
@@ -35,6 +36,8 @@ ON_RESUME: dict[str, OnResume] = {
     "layers": "fixed",
     "layers.*.num_engines": "free",
     "sampling": "fixed",
+    "sampling.dynamic.max_rounds": "onward",
+    "sampling.dynamic.when_exhausted": "onward",
     "engines.shared": "free",
     "engines.num_shared_engines": "free",
     "engines.tensor_parallel_size": "free",
@@ -52,7 +55,7 @@ ON_RESUME: dict[str, OnResume] = {
     "rewards.deadline_s": "free",
     "rewards.max_failed_fraction": "free",
     "plugins": "fixed",
-    "phases": "fixed",
+    "phases": "phases",
     "objective": "fixed",
     "learner.num_ranks": "fixed",  # DeepSpeed's shards are one for each rank
     "learner.zero_stage": "fixed",  # and of a form of their own at each stage
@@ -123,6 +126,15 @@ def on_resume(path: str) -> OnResume | None:
         if kind is not None:
             return kind
     return None
+
+
+def phases_rewrite(before: RunConfig, now: RunConfig, num_done: int) -> bool:
+    """Do the phases give any of the finished steps other settings than it had?"""
+    pairs = [(before.at_step(step), now.at_step(step)) for step in range(num_done)]
+    different = {(id(one), id(other)): (one, other) for one, other in pairs}.values()
+    return any(
+        change.kind == "fixed" for one, other in different for change in changes_between(one, other)
+    )
 
 
 def schedule_warning(change: Change, config: RunConfig) -> str:

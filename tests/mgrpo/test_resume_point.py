@@ -162,6 +162,36 @@ def test_engines_of_a_layer_may_become_more(tmp_path: Path) -> None:
     assert len(notes) == 1 and "layers.0.num_engines was 1 and is now {" in notes[0]
 
 
+LOWER = "[{name: calmer, from_step: %d, changes: {objective: {learning_rate_factor: 0.1}}}]"
+
+
+def test_a_phase_may_begin_where_the_run_goes_on(tmp_path: Path) -> None:
+    checkpoint = started(tmp_path, num_done=5)
+    for from_step in (5, 9):
+        found, notes = resumed(tmp_path, f"phases={LOWER % from_step}")
+        assert found == checkpoint
+        assert len(notes) == 1 and "phases was [] and is now [{" in notes[0]
+    text = refusal(tmp_path, f"phases={LOWER % 4}")
+    assert "phases was [] and is now" in text and "from_step: 5" in text
+
+
+def test_a_phase_that_is_over_stays_and_a_later_one_may_move(tmp_path: Path) -> None:
+    checkpoint = started(tmp_path, f"phases={LOWER % 3}", num_done=5)
+    assert "phases.0.from_step was 3 and is now 2" in refusal(tmp_path, f"phases={LOWER % 2}")
+    assert "phases was " in refusal(tmp_path)
+    save_recipe(load_recipe("quickstart", [f"phases={LOWER % 8}"]), tmp_path / "config.yaml")
+    assert resumed(tmp_path, f"phases={LOWER % 6}")[0] == checkpoint
+    assert resumed(tmp_path)[0] == checkpoint
+
+
+def test_more_rounds_of_dynamic_sampling_are_no_other_recipe(tmp_path: Path) -> None:
+    checkpoint = started(tmp_path, "sampling.dynamic={max_rounds: 3, when_exhausted: stop}")
+    found, notes = resumed(tmp_path, "sampling.dynamic={max_rounds: 6, when_exhausted: train}")
+    assert found == checkpoint
+    assert len(notes) == 2
+    assert "sampling.dynamic was " in refusal(tmp_path)
+
+
 # --- longer ---
 
 
