@@ -22,8 +22,10 @@ class DeadlinesConfig(StrictConfig):
     engine_return_s: PositiveFloat = 1800
     """Until a layer that lost its last engine has one again: a place, a model, the weights."""
     generate_s: PositiveFloat = 600
-    """One group's completions. An engine that takes longer is ended and started again, and the
-    request goes to another one."""
+    """An engine with work that gives no token in this time: longer than one forward pass ever
+    takes, however long the completions and however many requests wait. An engine that then does
+    not answer a new request either is ended and started again; one that does stays, and what it
+    did not get on with is sent to another, cluster.health.max_resends times at most."""
     update_s: PositiveFloat = 1800
     """One update by the learner."""
     weight_sync_s: PositiveFloat = 300
@@ -77,8 +79,8 @@ class HealthConfig(StrictConfig):
     lost engine does not come back."""
     restart_window_s: PositiveFloat = 3600
     max_resends: NonNegativeInt = 3
-    """How often a request is sent again because its engine was lost. One that ends every engine
-    that takes it would end them all without this bound."""
+    """How often a request is sent again because its engine was lost, or could not sample it. One
+    that ends every engine that takes it would end them all without this bound."""
     max_broadcasts: PositiveInt = 3
     """Broadcasts of the same weights at most, where engines are lost in the middle of one."""
 
