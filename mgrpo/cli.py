@@ -252,11 +252,13 @@ def run_train(args: argparse.Namespace) -> int:
     from mgrpo.check import check_recipe
     from mgrpo.config.load import load_recipe
     from mgrpo.mirror import local_run_dir, mirror_of
+    from mgrpo.plan.layout import laid_out_here
     from mgrpo.run_directory import claim_run_directory, refuse_existing_run, resume_point
 
     config = load_recipe(args.recipe, args.overrides)
     if args.run is not None:
         config = load_recipe(args.recipe, [*args.overrides, f"name={quoted(args.run)}"])
+    config, layout = laid_out_here(config)
     run_dir = local_run_dir(config)
     mirror = mirror_of(config, run_dir)
     if not args.overwrite:
@@ -265,7 +267,7 @@ def run_train(args: argparse.Namespace) -> int:
     if checkpoint is None and not args.overwrite:
         refuse_existing_run(run_dir)  # before the seconds that the check takes
         mirror.refuse_existing()
-    report = check_recipe(config)
+    report = check_recipe(config, layout=layout)
     report.show(console(stderr=True))
     if report.exit_code:
         return report.exit_code
@@ -284,9 +286,12 @@ def run_train(args: argparse.Namespace) -> int:
 def run_check(args: argparse.Namespace) -> int:
     from mgrpo.check import check_recipe
     from mgrpo.config.load import load_recipe
+    from mgrpo.plan.layout import laid_out_here
 
-    config = load_recipe(args.recipe, args.overrides)
-    report = check_recipe(config, on_cluster=args.address is not None)
+    config, layout = load_recipe(args.recipe, args.overrides), ""
+    if args.address is None:
+        config, layout = laid_out_here(config)
+    report = check_recipe(config, layout=layout, on_cluster=args.address is not None)
     if args.address is not None:
         from mgrpo.check.cluster import check_cluster
 

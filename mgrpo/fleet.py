@@ -69,7 +69,7 @@ class Fleet:
                 self.health.suspect_after_s,
                 self.health.dead_after_s,
                 # One that shares its GPU would have to load while the learner uses it.
-                0 if config.cluster.colocate else self.health.max_restarts,
+                0 if config.cluster.takes_turns else self.health.max_restarts,
                 self.health.restart_window_s,
             ),
             heartbeat_s=self.health.heartbeat_s,

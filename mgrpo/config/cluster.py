@@ -130,11 +130,14 @@ class ClusterConfig(StrictConfig):
     machine. local: always the latter. Anything else: that cluster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where the cluster has GPUs, or this machine has GPUs and vLLM's CUDA build."""
-    colocate: bool = False
+    colocate: bool | Literal["auto"] = False
     """Put one engine and one learner rank on each GPU, in turn: an engine's memory is given back
     while the learner works, and the learner's states go to the machine's memory while the engines
     do. For few GPUs: nothing overlaps. Needs engines.shared, as many engines as ranks, and
-    learner.zero_stage 2. Engines that share a GPU are not started again."""
+    learner.zero_stage 2. Engines that share a GPU are not started again. auto: only where this
+    machine has too few GPUs for one pool of engines beside the learner; where it has enough for
+    that and fewer than asked for, one pool serves every layer. Keys of engines and learner are
+    then set to fit. On a cluster auto is false."""
     dashboard: bool = False
     """Give a Ray of the run's own its dashboard, on 127.0.0.1; the run says where. It takes some
     10 s and 0.6 GiB. A cluster has one anyway."""
@@ -147,6 +150,11 @@ class ClusterConfig(StrictConfig):
     deadlines: DeadlinesConfig = DeadlinesConfig()
     health: HealthConfig = HealthConfig()
     elastic: ElasticConfig = ElasticConfig()
+
+    @property
+    def takes_turns(self) -> bool:
+        """Do engines and learner share their GPUs? False as long as `auto` is not decided."""
+        return self.colocate is True
 
     @property
     def starts_ray(self) -> bool:
