@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import pkgutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,7 +89,35 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         # The actor has all of the engine's GPUs. By itself vLLM would see Ray, and ask its
         # placement group for one bundle per GPU.
         arguments["distributed_executor_backend"] = "mp"
+    check_extra_args(settings)
     return {**arguments, **settings.extra_args}
+
+
+def check_extra_args(settings: EngineSettings) -> None:
+    """What of `engines.extra_args` cannot be judged before an engine is started.
+
+    Raises:
+        ModelError: naming the argument.
+    """
+    from cluster.weight_transfer import WORKER_EXTENSION, WeightInspector
+
+    if settings.device == "cpu" and settings.extra_args.get("enable_chunked_prefill"):
+        raise ModelError(
+            f"{settings.name} cannot start: engines.extra_args sets enable_chunked_prefill, with "
+            "which vLLM cannot sample by seeds on a CPU. Remove it."
+        )
+    path = settings.extra_args.get("worker_extension_cls")
+    if path is None:
+        return
+    try:
+        extension = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ModelError(f"engines.extra_args.worker_extension_cls = {path!r}: {error}") from error
+    if not (isinstance(extension, type) and issubclass(extension, WeightInspector)):
+        raise ModelError(
+            f"engines.extra_args.worker_extension_cls = {path!r} is not a subclass of "
+            f"{WORKER_EXTENSION}, through which weights are sent and checked."
+        )
 
 
 def nonfinite_text(samples: Sequence[Sample]) -> str:
