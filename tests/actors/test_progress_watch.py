@@ -41,6 +41,7 @@ class TokenActor:
         self.fails: dict[str, MgrpoError] = {}  # by a word of the prompt
         self.num_free: asyncio.Semaphore | None = None
         self.cancelled: list[str] = []
+        self.asked: list[dict[str, Any]] = []
 
     async def call_async(
         self, method: str, *args: Any, deadline_s: float | None, setting: str, **keys: Any
@@ -63,6 +64,7 @@ class TokenActor:
         self, prompt_token_ids: list[int], *, num_samples: int, max_tokens: int, **keys: Any
     ) -> list[Sample]:
         prompt = TOKENIZER.decode(prompt_token_ids)
+        self.asked.append({"num_samples": num_samples, "max_tokens": max_tokens, **keys})
         for word, error in self.fails.items():
             if word in prompt:
                 raise error
@@ -194,3 +196,11 @@ def test_a_rollout_that_ends_takes_its_requests_back() -> None:
     with pytest.raises(MgrpoError, match="a bug"):
         asyncio.run(parts.run(4, PROBLEMS))
     assert len(actor.cancelled) == 2
+
+
+def test_an_actor_is_asked_for_what_the_rollout_asks_for() -> None:
+    actor = TokenActor()
+    (engine,) = engines(actor)
+    asked = {"num_samples": 3, "max_tokens": 2, "temperature": 0.6, "seed": 77}
+    asyncio.run(engine.generate([49], **asked))
+    assert actor.asked == [asked]
