@@ -62,7 +62,8 @@ def run_plan(args: argparse.Namespace) -> int:
 
     hardware = chosen_hardware(args)
     config = load_recipe(args.recipe, args.overrides)
-    config, layout = laid_out(config, hardware.gpu_count(hardware.grown))
+    is_one_machine = args.cluster is None and args.nodes == 1
+    config, layout = laid_out(config, hardware.gpu_count(hardware.nodes) * is_one_machine)
     plan = make_plan(config, chosen_shape(args, config), hardware, layout=layout)
     print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan))
     return DOES_NOT_FIT_EXIT_CODE if plan.fails else 0

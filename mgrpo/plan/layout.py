@@ -28,7 +28,8 @@ def laid_out(
     """A recipe with its layout decided, and what was decided in words.
 
     Args:
-        num_gpus: that there are; 0 leaves everybody at its own place.
+        num_gpus: of the one machine that the run is for; 0, and for a cluster: everybody keeps a
+            place of its own.
         with_learner: False for an evaluation, which has engines only.
 
     Returns:

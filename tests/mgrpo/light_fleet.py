@@ -14,7 +14,10 @@ from cluster.address import own_address
 from cluster.placement import Placement
 from cluster.remote import RemoteActor
 from cluster.seats import Seat
+from mgrpo.errors import RequestError
 from mgrpo.types import Sample
+
+REFUSED_PROMPT = [13]
 
 
 class LightEngine:
@@ -65,6 +68,8 @@ class LightEngine:
     ) -> list[Sample]:
         await self.reach("generate")
         assert not self.needs, "asleep"
+        if prompt_token_ids == REFUSED_PROMPT:
+            raise RequestError(f"{self.name} failed to sample it")
         await asyncio.sleep(self.pause_s)
         self.num_tokens += num_samples
         return [

@@ -58,6 +58,14 @@ def test_on_two_gpus_the_pool_is_not_advised_to_become_one(
     assert "or use engines.shared" not in capsys.readouterr().out
 
 
+def test_a_plan_for_a_cluster_lays_nothing_out_as_the_run_there_does_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "quickstart", "--gpus", "1xL4", "--nodes", "2"]) == 2
+    assert "layout:" not in capsys.readouterr().out
+    assert main(["plan", "quickstart", "--gpus", "1xL4", "--nodes", "3"]) == 0
+
+
 def test_turns_bring_all_the_keys_that_they_need() -> None:
     config, said = laid_out(QUICKSTART, 1)
     assert config.cluster.takes_turns and config.engines.shared
