@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
+import pkgutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluster.vllm_build import installed_build, mismatch
-from mgrpo.errors import ActorDiedError, ModelError
+from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError
 from mgrpo.types import FinishReason, Sample
 
 if TYPE_CHECKING:
@@ -44,6 +46,14 @@ class EngineSettings:
     seed: int
     extra_args: dict[str, Any]
     find_model: Callable[[], str] | None = None  # gives model_dir as it is on the engine's node
+
+    @property
+    def suspects(self) -> str:
+        """Settings that may spoil what is sampled, in words."""
+        if self.extra_args:
+            given = ", ".join(f"{key}={value!r}" for key, value in self.extra_args.items())
+            return f"engines.extra_args has {given}. Remove what changes how tokens are drawn"
+        return f"engines.dtype is {self.dtype}; a type with a larger range may help"
 
 
 def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
@@ -79,7 +89,56 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         # The actor has all of the engine's GPUs. By itself vLLM would see Ray, and ask its
         # placement group for one bundle per GPU.
         arguments["distributed_executor_backend"] = "mp"
+    check_extra_args(settings)
     return {**arguments, **settings.extra_args}
+
+
+def check_extra_args(settings: EngineSettings) -> None:
+    """What of `engines.extra_args` cannot be judged before an engine is started.
+
+    Raises:
+        ModelError: naming the argument.
+    """
+    from cluster.weight_transfer import WORKER_EXTENSION, WeightInspector
+
+    if settings.device == "cpu" and settings.extra_args.get("enable_chunked_prefill"):
+        raise ModelError(
+            f"{settings.name} cannot start: engines.extra_args sets enable_chunked_prefill, with "
+            "which vLLM cannot sample by seeds on a CPU. Remove it."
+        )
+    path = settings.extra_args.get("worker_extension_cls")
+    if path is None:
+        return
+    try:
+        extension = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ModelError(f"engines.extra_args.worker_extension_cls = {path!r}: {error}") from error
+    if not (isinstance(extension, type) and issubclass(extension, WeightInspector)):
+        raise ModelError(
+            f"engines.extra_args.worker_extension_cls = {path!r} is not a subclass of "
+            f"{WORKER_EXTENSION}, through which weights are sent and checked."
+        )
+
+
+def nonfinite_text(samples: Sequence[Sample]) -> str:
+    """Which log-probabilities cannot be trained on, in words; "" where all are finite."""
+    places = [
+        (number, place, value)
+        for number, sample in enumerate(samples)
+        for place, value in enumerate(sample.logprobs)
+        if not math.isfinite(value)
+    ]
+    num_tokens = sum(len(sample.token_ids) for sample in samples)
+    num_values = sum(len(sample.logprobs) for sample in samples)
+    if num_values != num_tokens:
+        return f"{num_values} log-probabilities for {num_tokens} tokens."
+    if not places:
+        return ""
+    number, place, value = places[0]
+    return (
+        f"log-probabilities that are not finite for {len(places)} of {num_tokens} tokens (the "
+        f"first: {value} for token {place} of completion {number})."
+    )
 
 
 class VllmEngine:
@@ -88,6 +147,7 @@ class VllmEngine:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.llm: AsyncLLM | None = None
+        self.num_returned_tokens = 0  # in completions that have left the engine
 
     async def start(self) -> str:
         """Load the model. Returns the engine's name.
@@ -140,6 +200,11 @@ class VllmEngine:
             max_tokens: longest completion.
             temperature: 0 is greedy.
             seed: the same seed, prompt and weights give the same samples.
+
+        Raises:
+            ActorDiedError: vLLM's own process is gone.
+            RequestError: vLLM refuses this prompt, or fails with it.
+            SamplingError: the samples' log-probabilities are not finite.
         """
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
@@ -156,10 +221,22 @@ class VllmEngine:
         )
         prompt = TokensPrompt(prompt_token_ids=prompt_token_ids)
         outputs: list[Any] = []
-        with self.core_death_named():
+        with self.core_death_named(), self.request_failure_named(len(prompt_token_ids)):
             async for result in self.engine.generate(prompt, parameters, uuid.uuid4().hex):
                 outputs = result.outputs
-        return [self.sample(output) for output in sorted(outputs, key=lambda o: o.index)]
+        samples = [self.sample(output) for output in sorted(outputs, key=lambda o: o.index)]
+        self.num_returned_tokens += sum(len(sample.token_ids) for sample in samples)
+        found = nonfinite_text(samples)
+        if found:
+            why = await self.why_not_finite(prompt_token_ids)
+            raise SamplingError(f"{self.settings.name} returned {found} {why}")
+        return samples
+
+    async def num_sampled_tokens(self) -> int:
+        """Tokens sampled so far, those of unfinished requests included: moves while vLLM works."""
+        states = self.engine.output_processor.request_states.values()
+        in_hand = sum(one.detokenizer.num_output_tokens() for one in states if one.detokenizer)
+        return self.num_returned_tokens + in_hand
 
     def sample(self, output: Any) -> Sample:
         token_ids = list(output.token_ids)
@@ -191,6 +268,34 @@ class VllmEngine:
             position[token].logprob
             for token, position in zip(token_ids[1:], positions[1:], strict=True)
         ]
+
+    async def why_not_finite(self, prompt_token_ids: list[int]) -> str:
+        """What makes samples whose log-probabilities are not finite: weights, or settings."""
+        spoilt = sorted(
+            {name for worker in await self.on_workers("nonfinite_weights") for name in worker}
+        )
+        if spoilt:
+            return (
+                f"{len(spoilt)} of its weights are not finite either ({', '.join(spoilt[:3])}): "
+                "the policy itself is broken. Go back to an earlier checkpoint, and lower "
+                "learner.learning_rate."
+            )
+        return f"Its weights are finite, so how it samples is to blame: {self.settings.suspects}."
+
+    @contextmanager
+    def request_failure_named(self, num_prompt_tokens: int) -> Iterator[None]:
+        """An error of one request, told from the end of vLLM."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            yield
+        except EngineDeadError:
+            raise
+        except Exception as error:  # vLLM's own errors of a request have no common base
+            raise RequestError(
+                f"{self.settings.name} failed to sample a prompt of {num_prompt_tokens} tokens: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     @contextmanager
     def core_death_named(self) -> Iterator[None]:

@@ -2,21 +2,28 @@
 
 A lease carries its seed, so the second engine samples what the first would have: the same
 weights, prompt and seed give the same token ids, and nothing tells such a group from another.
-A request has one result, so a group is never counted twice.
+A request has one result, so a group is never counted twice. One that fails while its engine is
+well is sent to another engine as well; its engine stays.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
+from mgrpo.errors import (
+    ActorDiedError,
+    DeadlineError,
+    MgrpoError,
+    RequestError,
+    SamplingError,
+)
 from mgrpo.types import Sample
 
 ENGINE_LOSSES = (ActorDiedError, DeadlineError)
-"""What tells of a lost engine: its process is gone, or it did not answer in time."""
+"""What tells of a lost engine: its process is gone, or it samples nothing any more."""
 
 
 class Engine(Protocol):
@@ -41,8 +48,11 @@ class EngineSource(Protocol):
 
     max_resends: int  # of one request
 
-    async def take(self, layer: int) -> Engine:
+    async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
         """The least busy engine of a layer that is fit for work; waits where there is none.
+
+        Args:
+            rather_not: names of engines to take only where there is no other.
 
         Raises:
             ClusterError: there is none, and none comes in time.
@@ -50,7 +60,11 @@ class EngineSource(Protocol):
         ...
 
     def report_lost(self, engine: Engine, error: MgrpoError) -> None:
-        """A request failed because its engine is gone, or did not answer; it will be sent again."""
+        """A request was lost with its engine; it will be sent again."""
+        ...
+
+    def report_failed(self, engine: Engine, error: MgrpoError) -> None:
+        """A request failed on an engine that is well; it will be sent again."""
         ...
 
     def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
@@ -70,10 +84,10 @@ class FixedEngines:
         self.max_resends = max_resends
         self.num_resent = 0
 
-    async def take(self, layer: int) -> Engine:
+    async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
         if not self.by_layer[layer]:
             raise ActorDiedError(f"Layer {layer} has lost its last engine.")
-        return least_busy(self.by_layer[layer])
+        return least_busy(self.by_layer[layer], rather_not)
 
     def report_lost(self, engine: Engine, error: MgrpoError) -> None:
         self.num_resent += 1
@@ -81,12 +95,17 @@ class FixedEngines:
             if engine in engines:
                 engines.remove(engine)
 
+    def report_failed(self, engine: Engine, error: MgrpoError) -> None:
+        self.num_resent += 1
+
     def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
         return asyncio.run(work)
 
 
-def least_busy(engines: Sequence[Engine]) -> Engine:
-    return min(engines, key=lambda engine: engine.num_inflight)
+def least_busy(engines: Sequence[Engine], rather_not: Collection[str] = ()) -> Engine:
+    """The engine with the fewest completions in hand, of the others where there are any."""
+    others = [engine for engine in engines if engine.name not in rather_not]
+    return min(others or engines, key=lambda engine: engine.num_inflight)
 
 
 async def sample_leased(
@@ -98,18 +117,25 @@ async def sample_leased(
     max_tokens: int,
     temperature: float,
     seed: int,
+    what: str,
 ) -> list[Sample]:
     """Sample one prompt's completions on whichever engine lives to finish them.
+
+    Args:
+        what: is asked for, in words, for messages: "completions of problem sum/3".
 
     Returns:
         The samples, stamped with the name of the engine that made them.
 
     Raises:
-        ActorDiedError, DeadlineError: the last loss, when `max_resends` did not help.
+        ActorDiedError: it was lost with an engine more often than `max_resends` allow.
+        RequestError: likewise, it failed on engines that are well.
+        SamplingError: the samples cannot be trained on; names engine, layer and request.
     """
     num_resent = 0
+    failed_on: list[str] = []
     while True:
-        engine = await source.take(layer)
+        engine = await source.take(layer, rather_not=failed_on)
         engine.num_inflight += num_samples
         try:
             samples = await engine.generate(
@@ -122,9 +148,23 @@ async def sample_leased(
         except ENGINE_LOSSES as error:
             source.report_lost(engine, error)
             if num_resent == source.max_resends:
-                raise
-            num_resent += 1
+                raise ActorDiedError(
+                    f"Layer {layer}: {what} went down with {num_resent + 1} engines and were not "
+                    f"sent again (cluster.health.max_resends). The last: {error}"
+                ) from error
+        except RequestError as error:
+            source.report_failed(engine, error)
+            failed_on.append(engine.name)
+            if num_resent == source.max_resends:
+                raise RequestError(
+                    f"Layer {layer}: {what} ({len(prompt_token_ids)} prompt tokens, at most "
+                    f"{max_tokens} new ones) failed on {', '.join(dict.fromkeys(failed_on))} and "
+                    f"were not sent again (cluster.health.max_resends). The last time: {error}"
+                ) from error
+        except SamplingError as error:
+            raise SamplingError(f"Layer {layer}, {what}: {error}") from error
         else:
             return [replace(sample, engine=engine.name) for sample in samples]
         finally:
             engine.num_inflight -= num_samples
+        num_resent += 1

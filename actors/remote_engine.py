@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
+from actors.progress_watch import GENERATE_S, ProgressWatch
 from cluster.remote import RemoteActor
 from mgrpo.types import Sample
 
@@ -44,12 +46,18 @@ class Workload:
 
 
 class RemoteEngine:
-    """Calls an engine's actor, with a deadline on each group."""
+    """Calls an engine's actor, and gives it up where it makes no progress.
+
+    Args:
+        actor: the engine's.
+        deadline_s: longest time in which none of its requests gets a token.
+    """
 
     def __init__(self, actor: RemoteActor, *, deadline_s: float) -> None:
         self.actor, self.name = actor, actor.name
         self.deadline_s = deadline_s
         self.workload = Workload()
+        self.watch: ProgressWatch | None = None  # while it has work
 
     @property
     def num_inflight(self) -> int:
@@ -69,14 +77,32 @@ class RemoteEngine:
         temperature: float,
         seed: int,
     ) -> list[Sample]:
-        samples: list[Sample] = await self.actor.call_async(
-            "generate",
-            prompt_token_ids,
-            deadline_s=self.deadline_s,
-            setting="cluster.deadlines.generate_s",
-            num_samples=num_samples,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
+        """Sample completions of one prompt.
+
+        Raises:
+            DeadlineError, ActorDiedError: the engine is lost.
+            RequestError: this request failed, and the engine is well.
+            SamplingError: what it samples cannot be trained on.
+        """
+        if self.watch is None or self.watch.is_over:
+            self.watch = ProgressWatch(self.actor, deadline_s=self.deadline_s)
+        watch = self.watch
+        request = asyncio.create_task(
+            self.actor.call_async(
+                "generate",
+                prompt_token_ids,
+                deadline_s=None,  # the watch's
+                setting=GENERATE_S,
+                num_samples=num_samples,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seed=seed,
+            )
         )
-        return samples
+        try:
+            return await watch.outcome(request, prompt_token_ids)
+        finally:
+            if not watch.requests:
+                watch.end()
+                if self.watch is watch:
+                    self.watch = None

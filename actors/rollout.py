@@ -175,6 +175,7 @@ class Rollout:
             max_tokens=self.layers[number - 1].max_completion_tokens,
             temperature=self.temperature,
             seed=stable_seed(self.seed, request.id_prefix, request.first_index),
+            what=f"completions {request.id_prefix}* of problem {problem.problem_id}",
         )
         clock.ended = time.monotonic()
         rewards = await self.score(problem, [sample.text for sample in samples])
@@ -207,6 +208,7 @@ class Rollout:
             max_tokens=max_tokens,
             temperature=self.temperature if temperature is None else temperature,
             seed=seed,
+            what="a plug-in's prompt",
         )
         self.num_plugin_tokens += sum(len(sample.token_ids) for sample in samples)
         return samples

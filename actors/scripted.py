@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mgrpo.types import Sample
 
@@ -37,6 +38,7 @@ class ScriptedEngine:
         self.num_inflight = 0
         self.prompts: list[list[int]] = []
         self.seeds: list[int] = []
+        self.asked: list[dict[str, Any]] = []  # what else came with each prompt
 
     async def generate(
         self,
@@ -47,6 +49,9 @@ class ScriptedEngine:
         temperature: float,
         seed: int,
     ) -> list[Sample]:
+        self.asked.append(
+            {"num_samples": num_samples, "max_tokens": max_tokens, "temperature": temperature}
+        )
         self.prompts.append(prompt_token_ids)
         self.seeds.append(seed)
         await asyncio.sleep(self.pause_s(prompt_token_ids))

@@ -161,7 +161,8 @@ def describe_shortage(seats: list[Seat], why: str) -> str:
     lines.append(
         "Lower layers.*.num_engines, engines.tensor_parallel_size or learner.num_ranks, set "
         "engines.shared: true, or add nodes; cluster.deadlines.placement_s is how long to wait. "
-        "With cluster.colocate, engines and learner have the same GPUs in turn."
+        "With cluster.colocate engines and learner have the same GPUs in turn: true on a cluster, "
+        "auto where the run has a Ray of its own."
     )
     return "\n".join(lines)
 

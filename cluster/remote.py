@@ -60,15 +60,25 @@ class RemoteActor:
         ]
 
     async def call_async(
-        self, method: str, *args: Any, deadline_s: float, setting: str, **kwargs: Any
+        self, method: str, *args: Any, deadline_s: float | None, setting: str, **kwargs: Any
     ) -> Any:
-        """`call` for an event loop."""
+        """`call` for an event loop. Cancelling it cancels the actor's work, too.
+
+        Args:
+            deadline_s: None where whoever awaits it sees to that.
+        """
         reference = self.submit(method, *args, **kwargs)
+        answer = asyncio.wrap_future(reference.future())
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(reference.future()), deadline_s)
-        except TimeoutError:
+            # Not `wait_for`: after a pause of this loop it forgets an answer that has come.
+            await asyncio.wait({answer}, timeout=deadline_s)
+            if deadline_s is not None and not answer.done():
+                ray.cancel(reference)
+                raise deadline_error(self, method, deadline_s, setting)
+            return answer.result()
+        except asyncio.CancelledError:
             ray.cancel(reference)
-            raise deadline_error(self, method, deadline_s, setting) from None
+            raise
         except (RayTaskError, *PROCESS_LOST) as error:
             raise translated(error, self, method) from error
 

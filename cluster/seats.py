@@ -113,7 +113,7 @@ def pools_of(config: RunConfig) -> list[Pool]:
 def engine_seat(config: RunConfig, device: str, pool: Pool, index: int) -> Seat:
     """The seat of a pool's engine; `index` may go beyond those that a run begins with."""
     name, cpus = pool.seat_name(index), config.engines.num_cpus
-    if config.cluster.colocate:
+    if config.cluster.takes_turns:
         nodes = config.cluster.learner_nodes
         bundle = bundle_of(cpus, GPU_SHARE * (device == "cuda"), NodesConfig())
         return Seat(name, (bundle,), pool.layers, nodes.labels, COLOCATED, first_bundle=index)
@@ -124,7 +124,7 @@ def engine_seat(config: RunConfig, device: str, pool: Pool, index: int) -> Seat:
 
 def learner_seat(config: RunConfig, device: str) -> Seat:
     """The seat of all the learner's ranks, one bundle each."""
-    nodes, is_shared = config.cluster.learner_nodes, config.cluster.colocate
+    nodes, is_shared = config.cluster.learner_nodes, config.cluster.takes_turns
     gpus = (GPU_SHARE if is_shared else 1) * (device == "cuda")
     rank = bundle_of(config.learner.num_cpus, gpus, nodes)
     ranks = tuple(dict(rank) for _ in range(config.learner.num_ranks))

@@ -220,6 +220,15 @@ class WeightInspector:
         """Checksums of the tensors of the newest update, as they arrived."""
         return dict(self.weight_transfer_engine.received)
 
+    def nonfinite_weights(self) -> list[str]:
+        """Names of loaded tensors that hold values that are not finite."""
+        model: torch.nn.Module = self.weight_transfer_engine.model
+        return [name for name, weight in model.named_parameters() if not is_finite(weight)]
+
+
+def is_finite(weight: Tensor) -> bool:
+    return not weight.is_floating_point() or bool(torch.isfinite(weight).all())
+
 
 # --- sending: runs in the learner's ranks ------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """The broadcast after each update, and the proof that it arrived.
 
-Three checks, each on by default: a checksum of every tensor as sent against the same tensor as
-received (the wire); a fixed prompt's log-probabilities on the learner against each engine (the
-whole way, loading included); and the version that each engine reports.
+Three checks: the version that each engine reports, always; a checksum of every tensor as sent
+against the same tensor as received (the wire), and a fixed prompt's log-probabilities on learner
+and engines (the whole way, loading included), both unless the recipe turns them off.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class WeightBroadcaster:
             self.connect(engines)
         self.handover.to_broadcast(self.engines)
         sent = self.on_all(self.learner, "send_weights", policy_version)[0]
+        self.check_versions(policy_version)
         if self.config.verify_checksums:
-            self.check_versions(policy_version)
             self.check_checksums(sent, policy_version)
         expected = self.expected_probe()
         self.handover.to_engines(self.engines)

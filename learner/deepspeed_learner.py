@@ -14,7 +14,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -235,10 +235,26 @@ class DeepSpeedLearner:
         if bucket:
             yield bucket
 
-    def _gathered(self, parameters: list[Any]) -> Any:
+    @contextmanager
+    def _gathered(self, parameters: list[Any]) -> Iterator[None]:
+        """Parameters whole, for readers on any CUDA stream.
+
+        vLLM packs what is sent on two streams in turn, and streams do not wait for each other:
+        under ZeRO-3 a parameter could be packed before it has arrived, or its memory be filled
+        with the next ones while it is being packed. So the device comes to rest at both ends.
+        """
         if self._zero_stage < 3:
-            return nullcontext()
-        return self._deepspeed.zero.GatheredParameters(parameters, modifier_rank=None)
+            yield
+            return
+        with self._deepspeed.zero.GatheredParameters(parameters, modifier_rank=None):
+            self._rest()
+            yield
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait until everything that the device was given to do is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def save_policy(self, directory: str) -> None:
         """Write the policy in Hugging Face form: whole or not at all. Rank 0 writes.

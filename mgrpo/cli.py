@@ -274,17 +274,19 @@ def guidance_choice(text: str) -> str | list[int]:
 def run_train(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
     from mgrpo.mirror import local_run_dir
+    from mgrpo.plan.layout import laid_out_here
     from mgrpo.run_lock import run_lock
 
     config = load_recipe(args.recipe, args.overrides)
     if args.run is not None:
         config = load_recipe(args.recipe, [*args.overrides, f"name={quoted(args.run)}"])
+    config, layout = laid_out_here(config)
     run_dir = local_run_dir(config)
     with run_lock(run_dir):
-        return train_in(run_dir, config, overwrite=args.overwrite)
+        return train_in(run_dir, config, layout=layout, overwrite=args.overwrite)
 
 
-def train_in(run_dir: Path, config: RunConfig, *, overwrite: bool) -> int:
+def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) -> int:
     """Check, then train or resume in a folder that is ours alone."""
     from mgrpo.check import check_recipe
     from mgrpo.mirror import mirror_of
@@ -302,7 +304,7 @@ def train_in(run_dir: Path, config: RunConfig, *, overwrite: bool) -> int:
     if checkpoint is None and not overwrite:
         refuse_existing_run(run_dir)  # before the seconds that the check takes
         mirror.refuse_existing()
-    report = check_recipe(config)
+    report = check_recipe(config, layout=layout)
     report.show(console(stderr=True))
     if report.exit_code:
         return report.exit_code
@@ -323,9 +325,12 @@ def train_in(run_dir: Path, config: RunConfig, *, overwrite: bool) -> int:
 def run_check(args: argparse.Namespace) -> int:
     from mgrpo.check import check_recipe
     from mgrpo.config.load import load_recipe
+    from mgrpo.plan.layout import laid_out_here
 
-    config = load_recipe(args.recipe, args.overrides)
-    report = check_recipe(config, on_cluster=args.address is not None)
+    config, layout = load_recipe(args.recipe, args.overrides), ""
+    if args.address is None:
+        config, layout = laid_out_here(config)
+    report = check_recipe(config, layout=layout, on_cluster=args.address is not None)
     if args.address is not None:
         from mgrpo.check.cluster import check_cluster
 

@@ -12,9 +12,11 @@ MgrpoError
 ├── ClusterError
 │   ├── PlacementError     the resources asked for are not there
 │   ├── ActorDiedError     a process that the run needs is gone
+│   ├── RequestError       an engine that is well cannot sample one request
 │   ├── JobError           a job cannot be submitted, found, followed or stopped
 │   │   └── NoServerError  no job server answers, or not yet
 │   └── DeadlineError      something did not happen in its time
+├── SamplingError          an engine samples what cannot be trained on
 ├── WeightSyncError        weights did not arrive, or not as they were sent
 ├── LearnerError           the update cannot be computed (a loss that is not finite, …)
 ├── AlarmError             an alarm with `action: stop` sounded: the run goes wrong
@@ -137,6 +139,10 @@ class ActorDiedError(ClusterError):
     """A process that the run needs is gone."""
 
 
+class RequestError(ClusterError):
+    """An engine that is well cannot sample one request; another engine may."""
+
+
 class JobError(ClusterError):
     """A job cannot be submitted, found, followed or stopped."""
 
@@ -157,6 +163,12 @@ class DeadlineError(ClusterError):
             f"If that is merely slow, raise {setting} in the recipe."
         )
         self.waited_for, self.deadline_s, self.setting = waited_for, deadline_s, setting
+
+
+class SamplingError(MgrpoError):
+    """An engine's completions cannot be trained on; sampling them again would not help."""
+
+    exit_code = 9
 
 
 class WeightSyncError(MgrpoError):

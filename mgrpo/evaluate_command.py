@@ -177,9 +177,13 @@ def check_writable(file: Path | None, option: str) -> None:
 def run_evaluation(config: RunConfig, run_dir: Path | None) -> Scored:
     """Start engines, evaluate once, stop them."""
     from mgrpo.evaluate import evaluate, evaluation_row
+    from mgrpo.plan.layout import laid_out_here
     from mgrpo.signals import signals_as_errors
     from mgrpo.system import start_system
 
+    config, layout = laid_out_here(config, with_learner=False)
+    if layout:
+        note(f"layout: {layout}")
     with tempfile.TemporaryDirectory(prefix="mgrpo-eval-") as folder, signals_as_errors():
         logs = (run_dir or Path(folder)) / "logs"
         with start_system(config, logs_to=logs, with_learner=False, note=note) as system:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from actors.leases import Engine, least_busy
@@ -69,7 +69,7 @@ class Fleet:
                 self.health.suspect_after_s,
                 self.health.dead_after_s,
                 # One that shares its GPU would have to load while the learner uses it.
-                0 if config.cluster.colocate else self.health.max_restarts,
+                0 if config.cluster.takes_turns else self.health.max_restarts,
                 self.health.restart_window_s,
             ),
             heartbeat_s=self.health.heartbeat_s,
@@ -243,8 +243,11 @@ class Fleet:
             self.refit_for_those_who_wait()
             await asyncio.sleep(LOOK_S)
 
-    async def take(self, layer: int) -> Engine:
+    async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
         """The least busy healthy engine of a layer; waits while there is none.
+
+        Args:
+            rather_not: names of engines to take only where there is no other.
 
         Raises:
             ActorDiedError: all of the layer's engines have been given up.
@@ -257,7 +260,7 @@ class Fleet:
             while True:
                 healthy = self.in_state(pool, EngineState.HEALTHY)
                 if healthy:
-                    return least_busy([self.worker(engine) for engine in healthy])
+                    return least_busy([self.worker(engine) for engine in healthy], rather_not)
                 self.check_hope(pool, waited_s=time.monotonic() - began)
                 await asyncio.sleep(TAKE_AGAIN_S)
         finally:
@@ -269,6 +272,11 @@ class Fleet:
         for member in self.engines:
             if isinstance(engine, RemoteEngine) and member.actor is engine.actor:
                 member.lose(str(error))
+
+    def report_failed(self, engine: Engine, error: MgrpoError) -> None:
+        """A request failed on an engine that is well; it is sent again by whoever reports it."""
+        self.counts.num_resent += 1
+        self.note(f"a request is sent again: {error}")
 
     def check_hope(self, pool: Pool, *, waited_s: float) -> None:
         """Raises where a pool without a healthy engine will not get one, or not in time."""

@@ -95,7 +95,7 @@ class Launcher:
             enforce_eager=self.is_eager,
             device=self.device,
             weight_backend=self.backend,
-            shares_gpu=self.config.cluster.colocate,
+            shares_gpu=self.config.cluster.takes_turns,
             seed=self.config.seed,
             extra_args=config.extra_args,
         )
@@ -161,7 +161,7 @@ class Launcher:
             group=GroupSettings(
                 backend=self.backend,
                 workers_per_engine=self.config.engines.tensor_parallel_size,
-                shares_gpus=self.config.cluster.colocate,
+                shares_gpus=self.config.cluster.takes_turns,
                 deadline_s=self.config.cluster.deadlines.weight_sync_s,
             ),
             config=self.config.weights,
@@ -176,7 +176,7 @@ def weight_backend(config: RunConfig, device: str) -> str:
         return config.weights.backend
     if device == "cpu":
         return "gloo"
-    return "ipc" if config.cluster.colocate else "nccl"
+    return "ipc" if config.cluster.takes_turns else "nccl"
 
 
 def coarsest_dtype(config: RunConfig, device: str) -> str:

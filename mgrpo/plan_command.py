@@ -57,11 +57,14 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 def run_plan(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
     from mgrpo.plan.build import make_plan
+    from mgrpo.plan.layout import laid_out
     from mgrpo.plan.show import plan_json, plan_text
 
     hardware = chosen_hardware(args)
     config = load_recipe(args.recipe, args.overrides)
-    plan = make_plan(config, chosen_shape(args, config), hardware)
+    is_one_machine = args.cluster is None and args.nodes == 1
+    config, layout = laid_out(config, hardware.gpu_count(hardware.nodes) * is_one_machine)
+    plan = make_plan(config, chosen_shape(args, config), hardware, layout=layout)
     print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan))
     return DOES_NOT_FIT_EXIT_CODE if plan.fails else 0
 

@@ -131,7 +131,7 @@ def start_system(
         stack.callback(stop_all, fleet, config)
         fleet.start()
         learner = launcher.learner([seat for seat in seats if seat.is_learner])
-        if config.cluster.colocate:  # one after the other: each measures how much memory is free
+        if config.cluster.takes_turns:  # one after the other: each measures how much memory is free
             fleet.wait_until_loaded()
             fleet.sleep()
         if learner:

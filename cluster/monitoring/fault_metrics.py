@@ -25,7 +25,7 @@ PIPELINE = (
     Family(
         "engines/requests_resent",
         "requests",
-        "Requests that were lost with an engine and sent to another.",
+        "Requests that were lost with an engine, or failed on it, and sent to another.",
         is_counted=True,
     ),
     Family(

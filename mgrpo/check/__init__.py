@@ -21,10 +21,11 @@ from mgrpo.errors import HubUnreachable, MgrpoError
 __all__ = ["CheckLine", "CheckReport", "check_recipe"]
 
 
-def check_recipe(config: RunConfig, *, on_cluster: bool = False) -> CheckReport:
+def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = False) -> CheckReport:
     """Look at everything that the recipe names. Never raises for what it finds.
 
     Args:
+        layout: what was decided for the recipe before (`mgrpo.plan.layout`), in words.
         on_cluster: this machine's own GPUs, cores and memory do not matter.
 
     The parts that need torch's neighbours are imported as they are reached, so that a broken
@@ -33,6 +34,8 @@ def check_recipe(config: RunConfig, *, on_cluster: bool = False) -> CheckReport:
     report = CheckReport()
     chain = " -> ".join(layer.name for layer in config.layers)
     report.lines.append(CheckLine("ok", "recipe", f"{config.name}: {config.method}, {chain}"))
+    if layout:
+        report.lines.append(CheckLine("ok", "layout", layout))
     report.add(CheckLine("warn", "recipe", warning) for warning in warnings_of(config))
     report.add(batch_lines(config))
     report.add(plugin_lines(config))

@@ -11,7 +11,6 @@ from mgrpo.config import RunConfig
 from mgrpo.plan.batch import layer_batches
 
 GIB = 2**30
-IN_TURN = "one GPU, in turn: engines.shared=true learner.zero_stage=2 cluster.colocate=true"
 PROCESS_GIB = 1.0  # an engine's or a rank's libraries, before any model
 ADAM_BYTES_PER_PARAMETER = 16  # float32 weights, gradients and two moments
 
@@ -40,7 +39,7 @@ def num_engines(config: RunConfig) -> int:
 
 def gpus_wanted(config: RunConfig) -> int:
     """GPUs of a run on device cuda: the engines', and one per learner rank; or one for both."""
-    if config.cluster.colocate:
+    if config.cluster.takes_turns:
         return config.learner.num_ranks
     return num_engines(config) * config.engines.tensor_parallel_size + config.learner.num_ranks
 
@@ -94,7 +93,7 @@ def gpu_line(config: RunConfig, gpus: int) -> CheckLine:
     ranks = config.learner.num_ranks
     parts = (
         "an engine and a learner rank on each, in turn"
-        if config.cluster.colocate
+        if config.cluster.takes_turns
         else f"{num_engines(config)} engines x {config.engines.tensor_parallel_size} + "
         f"{counted(ranks, 'learner rank')}"
     )
@@ -102,11 +101,11 @@ def gpu_line(config: RunConfig, gpus: int) -> CheckLine:
     if not config.cluster.starts_ray or gpus >= wanted:
         return CheckLine("ok", "GPUs", sum_text)
     advice = "layers.N.num_engines, engines.tensor_parallel_size or learner.num_ranks"
-    in_turn = "" if config.cluster.colocate or not gpus else f". On {IN_TURN}"
+    fewer = "" if config.cluster.takes_turns or not gpus else ", or share: cluster.colocate=auto"
     return CheckLine(
         "warn",
         "GPUs",
-        f"{sum_text}. This machine has {gpus}: run where {wanted} are, or lower {advice}{in_turn}.",
+        f"{sum_text}. This machine has {gpus}: run where {wanted} are, or lower {advice}{fewer}.",
     )
 
 

@@ -24,8 +24,10 @@ class DeadlinesConfig(StrictConfig):
     engine_return_s: PositiveFloat = 1800
     """Until a layer that lost its last engine has one again: a place, a model, the weights."""
     generate_s: PositiveFloat = 600
-    """One group's completions. An engine that takes longer is ended and started again, and the
-    request goes to another one."""
+    """An engine with work that gives no token in this time: longer than one forward pass ever
+    takes, however long the completions and however many requests wait. An engine that then does
+    not answer a new request either is ended and started again; one that does stays, and what it
+    did not get on with is sent to another, cluster.health.max_resends times at most."""
     update_s: PositiveFloat = 1800
     """One update by the learner."""
     weight_sync_s: PositiveFloat = 300
@@ -79,8 +81,8 @@ class HealthConfig(StrictConfig):
     lost engine does not come back."""
     restart_window_s: PositiveFloat = 3600
     max_resends: NonNegativeInt = 3
-    """How often a request is sent again because its engine was lost. One that ends every engine
-    that takes it would end them all without this bound."""
+    """How often a request is sent again because its engine was lost, or could not sample it. One
+    that ends every engine that takes it would end them all without this bound."""
     max_broadcasts: PositiveInt = 3
     """Broadcasts of the same weights at most, where engines are lost in the middle of one."""
 
@@ -130,11 +132,14 @@ class ClusterConfig(StrictConfig):
     machine. local: always the latter. Anything else: that cluster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where the cluster has GPUs, or this machine has GPUs and vLLM's CUDA build."""
-    colocate: bool = False
+    colocate: bool | Literal["auto"] = False
     """Put one engine and one learner rank on each GPU, in turn: an engine's memory is given back
     while the learner works, and the learner's states go to the machine's memory while the engines
     do. For few GPUs: nothing overlaps. Needs engines.shared, as many engines as ranks, and
-    learner.zero_stage 2. Engines that share a GPU are not started again."""
+    learner.zero_stage 2. Engines that share a GPU are not started again. auto: only where this
+    machine has too few GPUs for one pool of engines beside the learner; where it has enough for
+    that and fewer than asked for, one pool serves every layer. Keys of engines and learner are
+    then set to fit. On a cluster auto is false."""
     dashboard: bool = False
     """Give a Ray of the run's own its dashboard, on 127.0.0.1; the run says where. It takes some
     10 s and 0.6 GiB. A cluster has one anyway."""
@@ -158,6 +163,11 @@ class ClusterConfig(StrictConfig):
         """The address of the cluster that the run joins; None: it starts a Ray of its own."""
         address = os.environ.get("RAY_ADDRESS", "") if self.takes_environment else self.address
         return None if address.strip() in ("", "local") else address.strip()
+
+    @property
+    def takes_turns(self) -> bool:
+        """Do engines and learner share their GPUs? False as long as `auto` is not decided."""
+        return self.colocate is True
 
     @property
     def starts_ray(self) -> bool:

@@ -15,7 +15,7 @@ OFFLOADS = ("offload_optimizer", "offload_param")
 
 def colocation_problems(config: RunConfig) -> list[ConfigProblem]:
     """Everything that keeps one engine and one learner rank from taking turns on each GPU."""
-    if not config.cluster.colocate:
+    if not config.cluster.takes_turns:
         if config.weights.backend != "ipc":
             return []
         why = "passes weights within a GPU, and engines and learner have different ones."

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_serializer, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
+from mgrpo.config.extra_args import extra_args_problems
 from mgrpo.errors import ConfigProblem
 
 
@@ -95,4 +96,12 @@ class EnginesConfig(StrictConfig):
     num_threads: PositiveInt | None = None
     """Compute threads of each CPU engine. None: the machine's cores divided by the engines."""
     extra_args: dict[str, Any] = Field(default_factory=dict)
-    """Passed to vLLM's AsyncEngineArgs as they are."""
+    """Passed to vLLM's AsyncEngineArgs as they are: what mgrpo has no key for. Arguments that it
+    sets itself are refused."""
+
+    @model_validator(mode="after")
+    def check_extra_args(self) -> EnginesConfig:
+        problems = extra_args_problems(self.extra_args)
+        if problems:
+            raise RelationError(problems)
+        return self

@@ -59,7 +59,8 @@ class RunConfig(StrictConfig):
     """For people: shown in reports. What the method does is said by the other keys."""
     paper: str = ""
     """For people: where the method comes from, e.g. an arXiv id."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of everything that is drawn."""
     steps: PositiveInt
     """Optimizer steps (with update_order: sequential, rounds through the chain)."""
     prompts_per_step: PositiveInt

@@ -43,8 +43,13 @@ class Plan:
         return any(line.status == "fail" for line in self.lines)
 
 
-def make_plan(config: RunConfig, shape: ModelShape, hardware: Hardware) -> Plan:
+def make_plan(
+    config: RunConfig, shape: ModelShape, hardware: Hardware, *, layout: str = ""
+) -> Plan:
     """Place every seat and judge what comes of it.
+
+    Args:
+        layout: what was decided for the recipe before (`mgrpo.plan.layout`), in words.
 
     Raises:
         ConfigError: the recipe is for CPUs, or the hardware has no GPU.
@@ -64,7 +69,8 @@ def make_plan(config: RunConfig, shape: ModelShape, hardware: Hardware) -> Plan:
     times = part_times(config, shape, engine_gpu, engine) if learner_gpu == engine_gpu else []
     turns = turn_memory(config, shape, learner, engine)
     rows = gpu_rows(config, found, nodes, hardware, gpu_use(learner, engine, turns))
-    lines = judge(
+    decided = [CheckLine("ok", "layout", layout)] if layout else []
+    lines = decided + judge(
         Found(
             config=config,
             shape=shape,

@@ -264,11 +264,14 @@ def time_lines(found: Found) -> Iterator[CheckLine]:
     if found.turns is not None:
         return
     whole = sum(part.seconds for part in found.times)
-    for part in found.times:
-        if len(found.times) > 1 and part.seconds < IDLE_SHARE * whole:
+    parts = with_one_pool(found.times) if found.config.engines.shared else found.times
+    for part in parts:
+        if len(parts) > 1 and part.seconds < IDLE_SHARE * whole:
             give = (
                 "Fewer ranks and more engines would be faster."
                 if part.name == "learner"
+                else "More learner ranks and fewer engines would be faster."
+                if found.config.engines.shared
                 else "Give some of its engines' GPUs to the others, or use engines.shared: true."
             )
             yield CheckLine(
@@ -277,3 +280,10 @@ def time_lines(found: Found) -> Iterator[CheckLine]:
                 f"{part.name} would work for about {100 * part.seconds / whole:.0f} % of a step "
                 f"and mostly wait (a rough estimate). {give}",
             )
+
+
+def with_one_pool(times: list[PartTime]) -> list[PartTime]:
+    """Parts of a step where the same engines serve every layer; the learner comes last."""
+    if not times:
+        return []
+    return [PartTime("the engines' pool", sum(part.seconds for part in times[:-1])), times[-1]]

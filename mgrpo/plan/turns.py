@@ -16,7 +16,7 @@ def turn_memory(
     config: RunConfig, shape: ModelShape, learner: MemoryUse, engine: EngineMemory
 ) -> MemoryUse | None:
     """Each turn's sum as an item, in the order of a step; None on GPUs that nobody shares."""
-    if not config.cluster.colocate:
+    if not config.cluster.takes_turns:
         return None
     asleep = CONTEXT_BYTES + engine.use.of("CUDA graphs")
     weights = learner.of("weights") + engine.use.of("weights")

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from actors.engine import EngineSettings, engine_arguments
+from mgrpo.errors import ModelError
 
 
-def arguments(**changes: Any) -> dict[str, Any]:
+def settings(**changes: Any) -> EngineSettings:
     given: dict[str, Any] = {
         "name": "engine-0",
         "model_dir": "/models/policy",
@@ -24,7 +25,11 @@ def arguments(**changes: Any) -> dict[str, Any]:
         "seed": 0,
         "extra_args": {},
     }
-    return engine_arguments(EngineSettings(**{**given, **changes}))
+    return EngineSettings(**{**given, **changes})
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    return engine_arguments(settings(**changes))
 
 
 def test_an_engine_of_several_gpus_keeps_its_workers_inside_its_actor() -> None:
@@ -51,3 +56,36 @@ def test_arguments_by_device(changes: dict[str, Any], expected: dict[str, Any]) 
     found = arguments(**changes)
     assert {name: found[name] for name in expected} == expected
     assert found["logprobs_mode"] == "processed_logprobs"
+
+
+def test_every_setting_of_an_engine_reaches_vllm() -> None:
+    given = {
+        "dtype": "float16",
+        "max_model_len": 777,
+        "max_num_seqs": 33,
+        "tensor_parallel_size": 4,
+        "gpu_memory_utilization": 0.37,
+        "enforce_eager": True,
+        "seed": 41,
+    }
+    found = arguments(**given, model_dir="/models/other")
+    assert {name: found[name] for name in given} == given
+    assert found["model"] == "/models/other"
+    assert found["weight_transfer_config"].backend == "mgrpo_nccl"
+    assert found["worker_extension_cls"] == "cluster.weight_transfer.WeightInspector"
+    assert "enable_sleep_mode" not in found
+
+
+@pytest.mark.parametrize(
+    ("extra_args", "message"),
+    [
+        ({"enable_chunked_prefill": True}, "sets enable_chunked_prefill"),
+        ({"worker_extension_cls": "no.such:Thing"}, "worker_extension_cls"),
+        ({"worker_extension_cls": "collections.OrderedDict"}, "is not a subclass of cluster."),
+    ],
+)
+def test_extra_args_that_an_engine_cannot_start_with(
+    extra_args: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        arguments(device="cpu", weight_backend="gloo", extra_args=extra_args)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from actors.layers import stable_seed
 from actors.leases import FixedEngines
 from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
@@ -97,6 +98,54 @@ def test_the_same_step_repeats_its_seeds_and_another_step_does_not() -> None:
     asyncio.run(rollout(other, chain(2, 2)).run(5, PROBLEMS))
     assert sorted(first.seeds) == sorted(second.seeds)
     assert not set(first.seeds) & set(other.seeds)
+
+
+def test_every_layer_asks_for_its_own_numbers_at_the_rollouts_temperature() -> None:
+    engine = scripted()
+    layers = [
+        LayerConfig(name="solve", group_size=3, max_completion_tokens=11),
+        LayerConfig(name="correct", group_size=2, max_completion_tokens=7),
+    ]
+    parts = rollout(engine, layers)
+    parts.temperature = 0.6
+    run(parts)
+    first = {"num_samples": 3, "max_tokens": 11, "temperature": 0.6}
+    second = {"num_samples": 2, "max_tokens": 7, "temperature": 0.6}
+    assert engine.asked.count(first) == len(PROBLEMS)
+    assert engine.asked.count(second) == 3 * len(PROBLEMS) == len(engine.asked) - len(PROBLEMS)
+
+
+def test_each_request_has_the_seed_of_the_first_completion_that_it_makes() -> None:
+    """Corrections of one attempt under several phrases are several requests: not one seed."""
+    engine = scripted()
+    guidance = {"phrases": ["a", "b", "c"], "draw": "per_correction"}
+    layers = [
+        LayerConfig(name="solve", group_size=2),
+        LayerConfig.model_validate({"name": "correct", "group_size": 8, "guidance": guidance}),
+    ]
+    parts = rollout(engine, layers)
+    parts.seed = 5
+    completions = run(parts)
+    firsts: dict[tuple[str, int | None], int] = {}
+    for one in completions:
+        prefix, _, number = one.completion_id.rpartition("." if one.layer == 2 else "#")
+        place = (prefix + (".", "#")[one.layer == 1], one.guidance_id)
+        firsts[place] = min(firsts.get(place, 99), int(number))
+    expected = [stable_seed(5, prefix, first) for (prefix, _), first in firsts.items()]
+    assert sorted(engine.seeds) == sorted(expected)
+    assert len(set(engine.seeds)) == len(engine.seeds) > 4 * len(PROBLEMS)
+    assert any(first > 0 for first in firsts.values())
+
+
+def test_a_plug_in_s_samples_have_the_rollouts_temperature_or_their_own() -> None:
+    engine = scripted()
+    parts = rollout(engine, chain(2))
+    parts.temperature = 0.8
+    for own in ({}, {"temperature": 0.0}):
+        asyncio.run(parts.generate(1, [5], num_samples=2, max_tokens=9, seed=13, **own))
+    assert [one["temperature"] for one in engine.asked] == [0.8, 0.0]
+    assert [(one["num_samples"], one["max_tokens"]) for one in engine.asked] == [(2, 9)] * 2
+    assert engine.seeds == [13, 13]
 
 
 def test_work_goes_to_the_least_busy_engine() -> None:

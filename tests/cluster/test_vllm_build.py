@@ -115,7 +115,7 @@ def test_too_few_gpus_are_advised_to_take_turns(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     line = gpu_line(load_recipe("quickstart"), 1)
     assert line.status == "warn"
-    assert "This machine has 1" in line.detail and " ".join(IN_TURN) in line.detail
+    assert "This machine has 1" in line.detail and "cluster.colocate=auto" in line.detail
     assert gpu_line(load_recipe("quickstart", IN_TURN), 1).status == "ok"
 
 

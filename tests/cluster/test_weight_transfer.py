@@ -14,12 +14,13 @@ from vllm.distributed.weight_transfer import nccl_engine
 from vllm.model_executor.model_loader.reload import layerwise
 
 from cluster import weight_transfer
-from cluster.checked_loading import CheckingLoader
+from cluster.checked_loading import CheckingLoader, ChecksArrivals
 from cluster.checksum import tensor_checksum
 from cluster.weight_transfer import (
     AbortingClient,
     CheckedNcclReceiver,
     LearnerSource,
+    WeightInspector,
     forget_partial_layers,
     open_sender,
 )
@@ -119,6 +120,66 @@ def test_the_loader_notes_a_checksum_and_passes_the_tensors_on() -> None:
     model, received = Model(), {}
     CheckingLoader(model, received).load_weights(iter([("w", torch.ones(3))]))
     assert model.loaded == ["w"] and received == {"w": tensor_checksum(torch.ones(3))}
+
+
+class Receiver:
+    """Stands for one of vLLM's: hands what it is told to its model."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.num_starts = model, 0
+
+    def start_weight_update(self) -> None:
+        self.num_starts += 1
+
+    def receive_weights(self, update_info: dict[str, Tensor]) -> None:
+        for pair in update_info.items():
+            self.model.load_weights([pair])
+
+
+class CheckedReceiver(ChecksArrivals, Receiver):
+    pass
+
+
+class FailingModel:
+    def __init__(self) -> None:
+        self.fails = False
+
+    def load_weights(self, pairs: Any) -> None:
+        if self.fails:
+            raise RuntimeError("a tensor of another shape")
+
+
+def test_a_receiver_knows_the_tensors_of_its_newest_update_alone() -> None:
+    """A tensor that was not sent this time must not pass for the one of the time before."""
+    receiver = CheckedReceiver(FailingModel())
+    for names in (("a", "b"), ("b",)):
+        receiver.start_weight_update()
+        receiver.receive_weights({name: torch.full((2,), float(len(names))) for name in names})
+        whole = tensor_checksum(torch.full((2,), float(len(names))))
+        assert receiver.received == dict.fromkeys(names, whole)
+    assert receiver.num_starts == 2
+
+
+def test_a_receiver_has_its_own_model_again_after_an_update_that_fails() -> None:
+    model = FailingModel()
+    model.fails = True
+    receiver = CheckedReceiver(model)
+    receiver.start_weight_update()
+    with pytest.raises(RuntimeError):
+        receiver.receive_weights({"a": torch.ones(2)})
+    assert receiver.model is model
+
+
+def test_an_engine_reports_its_newest_checksums_and_its_spoilt_weights() -> None:
+    worker = WeightInspector()
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
+    worker.weight_transfer_engine = SimpleNamespace(received={"a": 3}, model=model)
+    assert worker.received_checksums() == {"a": 3}
+    assert worker.nonfinite_weights() == []
+    with torch.no_grad():
+        model[0].weight[1, 1] = math.inf
+        model[1].bias[0] = math.nan
+    assert worker.nonfinite_weights() == ["0.weight", "1.bias"]
 
 
 def test_each_engine_gets_ranks_of_its_own() -> None:

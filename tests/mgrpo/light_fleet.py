@@ -14,7 +14,10 @@ from cluster.address import own_address
 from cluster.placement import Placement
 from cluster.remote import RemoteActor
 from cluster.seats import Seat
+from mgrpo.errors import RequestError
 from mgrpo.types import Sample
+
+REFUSED_PROMPT = [13]
 
 
 class LightEngine:
@@ -24,6 +27,7 @@ class LightEngine:
         self.name, self.pause_s, self.loads = name, pause_s, loads
         self.version = "0"
         self.dies_at = ""
+        self.num_tokens = 0
         self.hangs_at: set[str] = set()
         self.needs: list[str] = []  # what is to wake, in this order, before it can work
 
@@ -49,6 +53,10 @@ class LightEngine:
     async def check_health(self) -> None:
         await self.reach("check_health")
 
+    async def num_sampled_tokens(self) -> int:
+        await self.reach("num_sampled_tokens")
+        return self.num_tokens
+
     async def generate(
         self,
         prompt_token_ids: list[int],
@@ -60,7 +68,10 @@ class LightEngine:
     ) -> list[Sample]:
         await self.reach("generate")
         assert not self.needs, "asleep"
+        if prompt_token_ids == REFUSED_PROMPT:
+            raise RequestError(f"{self.name} failed to sample it")
         await asyncio.sleep(self.pause_s)
+        self.num_tokens += num_samples
         return [
             Sample(
                 token_ids=[*prompt_token_ids, seed, index],

@@ -201,3 +201,17 @@ def test_intervals_hold_the_accuracies(num_layers: int) -> None:
     assert len(summary["ci"]["acc"]) == num_layers
     for accuracy, (low, high) in zip(summary["acc"], summary["ci"]["acc"], strict=True):
         assert 0.0 <= low <= accuracy <= high <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "temperature"),
+    [({"decoding": "greedy"}, 0.0), ({"decoding": "sampled", "temperature": 0.4}, 0.4)],
+)
+def test_an_evaluation_samples_at_its_own_temperature(
+    settings: dict[str, Any], temperature: float
+) -> None:
+    parts = rollout()
+    summary_of(parts, **settings)
+    engine = parts.engines.by_layer[1][0]
+    assert {one["temperature"] for one in engine.asked} == {temperature}
+    assert parts.temperature == 1.0, "training's is left alone"

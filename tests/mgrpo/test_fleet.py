@@ -25,11 +25,11 @@ from cluster.weights import GroupSettings, WeightBroadcaster
 from mgrpo.config import RunConfig, WeightsConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.engine_log import EngineLog, read_engine_log
-from mgrpo.errors import ActorDiedError, DeadlineError, WeightSyncError
+from mgrpo.errors import ActorDiedError, DeadlineError, RequestError, WeightSyncError
 from mgrpo.fleet import Fleet, costs_least
 from mgrpo.metrics import MetricSums
 from mgrpo.types import Sample
-from tests.mgrpo.light_fleet import LightLauncher
+from tests.mgrpo.light_fleet import REFUSED_PROMPT, LightLauncher
 
 CALL = {"deadline_s": 20.0, "setting": "a test"}
 
@@ -86,6 +86,7 @@ class Parts:
                     max_tokens=4,
                     temperature=1.0,
                     seed=seed,
+                    what="something",
                 )
                 for seed in range(count)
             ]
@@ -203,6 +204,35 @@ def test_an_engine_killed_in_a_rollout_costs_nothing_but_time(
             ("stale", "healthy"),
         ]
         assert any("layer1-engine-0 is lost" in note for note in parts.notes)
+
+
+def test_an_engine_that_gives_no_token_is_replaced_and_its_work_is_done(
+    one_node: None, tmp_path: Path
+) -> None:
+    with light_run(tmp_path, deadlines={"generate_s": 2}) as parts:
+        parts.actor("layer1-engine-0").call("hang_at", "generate", **CALL)
+        groups = parts.sample(1, count=6)
+        assert [[s.token_ids for s in group] for group in groups] == [
+            [[7, seed, index] for index in range(2)] for seed in range(6)
+        ]
+        assert {s.engine for group in groups for s in group} == {"layer1-engine-1"}
+        found = counts(parts)
+        assert (found["engines/deaths"], found["engines/requests_resent"]) == (1, 3)
+        assert any("cluster.deadlines.generate_s" in note for note in parts.notes)
+
+
+def test_a_prompt_that_no_engine_can_sample_costs_no_engine(one_node: None, tmp_path: Path) -> None:
+    with light_run(tmp_path, health={"max_resends": 1}) as parts:
+        asked = {"num_samples": 1, "max_tokens": 4, "temperature": 1.0, "seed": 0, "what": "it"}
+        with pytest.raises(
+            RequestError, match=r"Layer 1: it .* layer1-engine-\d, layer1-engine-\d"
+        ):
+            parts.fleet.run(sample_leased(parts.fleet, 1, REFUSED_PROMPT, **asked))
+        assert len(parts.sample(1, count=4)) == 4
+        found = counts(parts)
+        assert (found["engines/deaths"], found["engines/healthy"]) == (0, 3)
+        assert found["engines/requests_resent"] == 2
+        assert any("is sent again" in note for note in parts.notes)
 
 
 @pytest.mark.cluster

@@ -1,0 +1,110 @@
+"""Tells an engine that samples from one that hangs, and that one from a request that does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from cluster.remote import RemoteActor
+from mgrpo.errors import DeadlineError, MgrpoError, RequestError
+from mgrpo.types import Sample
+
+GENERATE_S = "cluster.deadlines.generate_s"
+LOOK_S = 5.0  # between two looks at an engine's progress, at most
+ANSWER_S = 30.0  # for the one token that an engine is asked for in the end, at most
+ONE_TOKEN = {"num_samples": 1, "max_tokens": 1, "temperature": 0.0, "seed": 0}
+
+
+class ProgressWatch:
+    """Ends the wait for requests of an engine that gives no token any more.
+
+    A request may wait for its turn as long as others of its engine get tokens: what counts is
+    that something moves. Where nothing does, every request in hand is taken back, and one token
+    of another prompt decides whether the engine is lost or only those requests.
+
+    Args:
+        actor: the engine's.
+        deadline_s: longest time without a token, the question in the end included.
+    """
+
+    def __init__(self, actor: RemoteActor, *, deadline_s: float) -> None:
+        self.actor, self.deadline_s = actor, deadline_s
+        self.look_s = min(LOOK_S, deadline_s / 8)
+        self.answer_s = min(ANSWER_S, deadline_s / 4)
+        self.requests: dict[asyncio.Task[list[Sample]], list[int]] = {}  # and their prompts
+        self.is_over = False  # nothing moves: new requests are not of this watch
+        self.verdict = asyncio.create_task(self.watch())
+
+    async def outcome(
+        self, request: asyncio.Task[list[Sample]], prompt_token_ids: list[int]
+    ) -> list[Sample]:
+        """What a request returns, or raises.
+
+        Raises:
+            DeadlineError, ActorDiedError: the engine is lost.
+            RequestError: the engine is well, and does not get on with this request.
+        """
+        self.requests[request] = prompt_token_ids
+        try:
+            while True:
+                if request.done() and not request.cancelled():
+                    return request.result()
+                if self.verdict.done():
+                    raise self.verdict.result()
+                open_tasks = [task for task in (request, self.verdict) if not task.done()]
+                await asyncio.wait(
+                    open_tasks, timeout=self.deadline_s, return_when=asyncio.FIRST_COMPLETED
+                )
+        finally:
+            request.cancel()
+            del self.requests[request]
+
+    def end(self) -> None:
+        """Nobody waits any more."""
+        self.verdict.cancel()
+
+    async def watch(self) -> MgrpoError:
+        """Look until nothing moves; what that means for those who wait."""
+        num_requests = 0
+        try:
+            await self.until_nothing_moves()
+            self.is_over = True
+            num_requests = len(self.requests)
+            prompt = next(iter(self.requests.values()))
+            for request in self.requests:
+                request.cancel()
+            await self.ask("generate", prompt[:1], deadline_s=self.answer_s, **ONE_TOKEN)
+        except DeadlineError:
+            self.is_over = True
+            return DeadlineError(
+                f"a token from {self.actor.name}",
+                deadline_s=self.deadline_s,
+                setting=GENERATE_S,
+                detail=f"None of its {num_requests or len(self.requests)} requests got one, nor "
+                "does it answer a new one.",
+            )
+        except MgrpoError as error:
+            self.is_over = True
+            return error
+        return RequestError(
+            f"{self.actor.name} gave no token for {num_requests} requests in {self.deadline_s:g} s "
+            f"({GENERATE_S}), and answers another one."
+        )
+
+    async def until_nothing_moves(self) -> None:
+        num_tokens, moved_at = -1, time.monotonic()
+        while True:
+            left_s = self.deadline_s - (time.monotonic() - moved_at)
+            found = await self.ask("num_sampled_tokens", deadline_s=max(left_s, self.look_s))
+            now = time.monotonic()
+            if found != num_tokens:
+                num_tokens, moved_at = found, now
+            elif now - moved_at >= self.deadline_s - self.answer_s - self.look_s:
+                return
+            await asyncio.sleep(self.look_s)
+
+    async def ask(self, method: str, *args: Any, deadline_s: float, **keys: Any) -> Any:
+        return await self.actor.call_async(
+            method, *args, deadline_s=deadline_s, setting=GENERATE_S, **keys
+        )

@@ -1,0 +1,76 @@
+"""Arguments of vLLM that a recipe may not set beside the keys that stand for them.
+
+`engines.extra_args` is for what mgrpo has no key for. What it sets itself would silently be another
+value than the one that the learner, the weight group or the plan count on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mgrpo.errors import ConfigProblem
+
+OWN_KEYS = {
+    "model": "model.path",
+    "tokenizer": "model.path",
+    "dtype": "engines.dtype",
+    "max_model_len": "engines.max_model_len",
+    "max_num_seqs": "engines.max_num_seqs",
+    "tensor_parallel_size": "engines.tensor_parallel_size",
+    "gpu_memory_utilization": "engines.gpu_memory_utilization",
+    "enforce_eager": "engines.enforce_eager",
+    "seed": "seed",
+    "enable_sleep_mode": "cluster.colocate",
+    "weight_transfer_config": "weights.backend",
+}
+"""By argument of vLLM: the key of a recipe that sets it."""
+
+MORE_PROCESSES = (
+    "the weight group has one rank for each of an engine's GPUs, which are as many as "
+    "engines.tensor_parallel_size; further processes would get no weights."
+)
+OTHER_MODEL = "engines would sample from another model than the one that the learner trains."
+OTHER_CHANCES = (
+    "the learner trains the log-probabilities that are recorded, at sampling.temperature."
+)
+OWN_REASONS = {
+    "pipeline_parallel_size": MORE_PROCESSES,
+    "prefill_context_parallel_size": MORE_PROCESSES,
+    "nnodes": MORE_PROCESSES,
+    "node_rank": MORE_PROCESSES,
+    "enable_elastic_ep": MORE_PROCESSES,
+    "distributed_executor_backend": "an engine keeps its processes inside its actor.",
+    "device_ids": "Ray chooses an engine's GPUs.",
+    "revision": OTHER_MODEL,
+    "code_revision": OTHER_MODEL,
+    "tokenizer_revision": OTHER_MODEL,
+    "hf_config_path": OTHER_MODEL,
+    "hf_overrides": OTHER_MODEL,
+    "model_weights": OTHER_MODEL,
+    "model_class_overrides": OTHER_MODEL,
+    "disable_sliding_window": OTHER_MODEL,
+    "logprobs_mode": OTHER_CHANCES,
+    "logits_processors": OTHER_CHANCES,
+    "watermark_config": OTHER_CHANCES,
+}
+"""By argument of vLLM: why no key sets it otherwise."""
+DATA_PARALLEL = "data_parallel_"
+MORE_ENGINES = "Use layers.*.num_engines or engines.num_shared_engines for more engines."
+
+
+def extra_args_problems(extra_args: Mapping[str, Any]) -> list[ConfigProblem]:
+    """Every argument that is not the recipe's to set, with a path inside `engines`."""
+    problems = []
+    for name, value in extra_args.items():
+        path, shown = f"extra_args.{name}", repr(value)
+        if name in OWN_KEYS:
+            why = "mgrpo gives vLLM this argument from a key of its own."
+            problems.append(ConfigProblem(path, shown, why, f"Use {OWN_KEYS[name]}."))
+        elif name.startswith(DATA_PARALLEL):
+            problems.append(ConfigProblem(path, shown, MORE_PROCESSES, MORE_ENGINES))
+        elif name in OWN_REASONS:
+            problems.append(ConfigProblem(path, shown, OWN_REASONS[name], "Remove the key."))
+        elif name == "load_format" and value == "dummy":
+            problems.append(ConfigProblem(path, shown, OTHER_MODEL, "Remove the key."))
+    return problems

@@ -1,0 +1,58 @@
+"""Weights under ZeRO-3 are whole for readers on any CUDA stream, whatever checks are off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from learner import deepspeed_learner
+from learner.deepspeed_learner import DeepSpeedLearner
+
+
+class Gathers:
+    """Stands for DeepSpeed's: notes when parameters are whole and when they are given back."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
+        self.zero = self
+
+    @contextmanager
+    def GatheredParameters(self, parameters: list[Any], **keys: Any) -> Iterator[None]:
+        self.events.append(f"gather {len(parameters)}")
+        yield
+        self.events.append("give back")
+
+
+def events_of(monkeypatch: pytest.MonkeyPatch, *, zero_stage: int, device: str) -> list[str]:
+    events: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: events.append("rest"))
+    monkeypatch.setattr(deepspeed_learner, "GATHER_BUCKET_BYTES", 24)
+    learner: Any = object.__new__(DeepSpeedLearner)
+    learner.config = SimpleNamespace(model=SimpleNamespace(dtype="float32"))
+    learner.policy = SimpleNamespace(causal_lm=torch.nn.Linear(2, 3))  # 24 bytes, then 12
+    learner.device, learner._zero_stage = torch.device(device), zero_stage
+    learner._deepspeed = Gathers(events)
+    for name, _ in learner.iter_weights():
+        events.append(name)
+    return events
+
+
+def test_the_device_rests_before_a_bucket_is_read_and_before_its_memory_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert events_of(monkeypatch, zero_stage=3, device="cuda") == [
+        *("gather 1", "rest", "weight", "rest", "give back"),
+        *("gather 1", "rest", "bias", "rest", "give back"),
+    ]
+
+
+def test_nothing_rests_where_nothing_is_gathered_or_there_are_no_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert events_of(monkeypatch, zero_stage=2, device="cuda") == ["weight", "bias"]
+    assert "rest" not in events_of(monkeypatch, zero_stage=3, device="cpu")
