@@ -15,6 +15,7 @@ from typing import Any
 
 from mgrpo.config.data import ReasoningGymSource, ReasoningGymTask
 from mgrpo.errors import DataError
+from mgrpo.sources.answers import answer_fault
 from mgrpo.sources.rows import LoadedData
 from mgrpo.types import Problem
 
@@ -51,15 +52,15 @@ def draw(
         if len(problems) == count:
             return problems
         item = generator[index]
-        question = str(item["question"]).strip()
-        if question in taken or item["answer"] is None:
+        question, answer = str(item["question"]).strip(), str(item["answer"]).strip()
+        if question in taken or answer_fault(answer):
             continue
         taken.add(question)
         problems.append(
             Problem(
                 problem_id=f"{id_prefix}/{index}",
                 question=question,
-                answer=str(item["answer"]).strip(),
+                answer=answer,
                 domain=task.name,
                 metadata=dict(item.get("metadata", {})),
             )
