@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 
-FINAL_ANSWER_MARK = re.compile(r"(?:^|(?<=\s))####(?!#)[^\S\n]*(?P<answer>[^\n]*)\s*\Z")
+FINAL_ANSWER_MARK = re.compile(r"(?<!#)####(?!#)[^\S\n]*(?P<answer>[^\n]*)\s*\Z")
 """GSM8K writes the solution, this mark and the answer, as the last line. Elsewhere in a text the
 same signs are a heading."""
 NO_ANSWER = "no answer"
