@@ -1,0 +1,44 @@
+"""The rooms' names stay ours, whatever lies in the current folder.
+
+`python -m` and Ray put the current folder first on the path of modules, and a file rewards.py there
+would be imported in place of our package. Users do call their files so.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Rooms:
+    """A finder of modules that knows our packages, and nothing else."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [str(ROOT)]) if name in ROOMS else None
+
+
+def keep_rooms() -> None:
+    """Have this process find our packages where this one lies."""
+    if Rooms not in sys.meta_path:
+        sys.meta_path.insert(0, Rooms)
+
+
+def call_in_rooms(function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function of a room in a new process, which has to import this module to do so."""
+    function(*arguments)
+
+
+def prepare_ray_worker() -> None:
+    """What a new worker of Ray calls: the current folder comes last, also for its own children."""
+    here = str(Path.cwd())
+    if here in sys.path and Path(here) != ROOT:
+        sys.path.remove(here)
+        sys.path.append(here)
