@@ -24,6 +24,7 @@ from mgrpo.errors import RewardError
 from mgrpo.rooms import call_in_rooms
 from mgrpo.types import Problem, Reward, RewardStatus
 from rewards.group_job import ChunkFuture, GroupJob, chunk_size, closed_error, failure
+from rewards.task_answer import VERIFYING, tasks_of
 from rewards.worker import (
     CHUNK_BUDGET_S,
     Chunk,
@@ -53,15 +54,25 @@ class RewardPool:
             checks together.
         start_deadline_s: longest wait for the processes to import the checks, in seconds; by
             default the recipe's.
+        problems: those that will be scored: the verifiers of their tasks are then loaded at the
+            start, rather than within a completion's deadline.
     """
 
-    def __init__(self, config: RewardsConfig, *, start_deadline_s: float | None = None) -> None:
+    def __init__(
+        self,
+        config: RewardsConfig,
+        *,
+        start_deadline_s: float | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> None:
         self.config = config
         self.start_deadline_s = start_deadline_s or config.start_deadline_s
         self.terms = [
             Term(check=term.check, weight=term.weight, settings=dict(term.settings))
             for term in config.terms
         ]
+        verifies = any(term.check in VERIFYING for term in config.terms)
+        self.tasks = tasks_of(problems) if verifies else []
         self._context = multiprocessing.get_context("spawn")
         self._positions = self._context.RawArray("i", NUM_SLOTS)
         self._slots = itertools.count()
@@ -161,7 +172,7 @@ class RewardPool:
         return ProcessPool(
             max_workers=self.config.num_processes,
             initializer=call_in_rooms,  # else a user's rewards.py is taken for this package
-            initargs=(initialise, self.terms, self._positions),
+            initargs=(initialise, self.terms, self.tasks, self._positions),
             context=self._context,
         )
 

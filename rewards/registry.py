@@ -26,6 +26,7 @@ Check = Callable[..., Any]
 BUILT_IN = {
     "math_answer": "rewards.math_answer:math_answer",
     "format": "rewards.format:format_answer",
+    "reasoning_gym": "rewards.task_answer:task_answer",
 }
 EXAMPLE_PROBLEM = Problem(problem_id="example", question="", answer="")
 

@@ -23,7 +23,7 @@ def reward_lines(config: RunConfig, problems: Sequence[Problem]) -> list[CheckLi
     names = " + ".join(f"{term.weight:g} x {term.check}" for term in config.rewards.terms)
     lines: list[CheckLine] = []
     try:
-        with RewardPool(rewards_config) as pool:
+        with RewardPool(rewards_config, problems=samples) as pool:
             for problem in samples[:MAX_DOMAINS]:
                 right = f"The result is \\boxed{{{problem.answer}}}"
                 scored = pool.score_blocking(problem, [right, NO_ANSWER])

@@ -13,7 +13,7 @@ class RewardTerm(StrictConfig):
     """One check and its weight in the sum."""
 
     check: str
-    """A built-in name (math_answer, format), or your own `module:function` or
+    """A built-in name (math_answer, format, reasoning_gym), or your own `module:function` or
     `./file.py:function`. Modules and files lie in the folder that the command is run in, beside
     the recipe, or (modules) are installed."""
     weight: float = 1.0

@@ -18,6 +18,7 @@ from mgrpo.errors import DataError
 from mgrpo.sources.answers import answer_fault
 from mgrpo.sources.rows import LoadedData
 from mgrpo.types import Problem
+from rewards.task_answer import Task
 
 DRAWS_PER_PROBLEM = 50  # give up looking for new questions after this many draws for each
 
@@ -47,6 +48,7 @@ def draw(
 ) -> list[Problem]:
     """The task's first `count` problems whose questions are not `taken`; adds them to it."""
     generator = create_generator(task, seed)
+    mark = Task(task.name, json.dumps(task.settings)).metadata
     problems: list[Problem] = []
     for index in range(count * DRAWS_PER_PROBLEM):
         if len(problems) == count:
@@ -62,7 +64,7 @@ def draw(
                 question=question,
                 answer=answer,
                 domain=task.name,
-                metadata=dict(item.get("metadata", {})),
+                metadata={**item.get("metadata", {}), **mark},
             )
         )
     if len(problems) < count:
