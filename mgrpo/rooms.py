@@ -36,9 +36,23 @@ def call_in_rooms(function: Callable[..., None], *arguments: Any) -> None:
     function(*arguments)
 
 
+class CurrentFolderLast:
+    """Finds nothing; puts the current folder last when one of our packages is asked for."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> None:
+        here = str(Path.cwd())
+        if name in ROOMS and here in sys.path and Path(here) != ROOT:
+            sys.path.remove(here)
+            sys.path.append(here)
+
+
 def prepare_ray_worker() -> None:
-    """What a new worker of Ray calls: the current folder comes last, also for its own children."""
-    here = str(Path.cwd())
-    if here in sys.path and Path(here) != ROOT:
-        sys.path.remove(here)
-        sys.path.append(here)
+    """What a new worker of Ray calls, for the processes that it starts in turn, such as vLLM's.
+
+    They take over the path of modules. Ray puts the current folder first, and does so only after
+    this call, with the first task.
+    """
+    sys.meta_path.insert(0, CurrentFolderLast)

@@ -41,7 +41,7 @@ def as_reward(returned: Any) -> Reward:
     if isinstance(value, bool):
         return Reward(value=float(value), correct=value)
     if isinstance(value, Real | Decimal):
-        return checked(Reward(value=float(value), correct=value >= 1))
+        return checked(Reward(value=float(value), correct=float(value) >= 1.0))
     if inspect.iscoroutine(returned):
         returned.close()  # it would otherwise warn that nobody awaited it
     return failed(

@@ -41,6 +41,8 @@ TOLERANCE = 1e-9  # below a score of 1: rounding inside a verifier
 MAX_SPARE_CHARS = 1000  # longer than the reference; a verifier's time may grow fast with length
 MAX_EXPRESSION_CHARS = 300
 
+NUMBER = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:\.\d+)?")
+
 FUNCTIONS = r"exp|log|sqrt|pi|a?(?:sin|cos|tan)h?"
 MATHEMATICS = re.compile(  # possessive: nothing is read in a second way, however long it is
     rf"(?:\s|[-+*/(),]|\d++(?:\.\d++)?|(?<![a-zA-Z])(?:{FUNCTIONS}|[a-zA-Z])(?![a-zA-Z.]))*+"
@@ -104,11 +106,8 @@ def tasks_of(problems: Iterable[Problem]) -> list[Task]:
 
 
 def is_number(text: str) -> bool:
-    """True for a decimal; a fraction may be one of which the simplest form is asked for."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    """True for a plain decimal: a fraction may be one to simplify, and 1e3 hexadecimal."""
+    return NUMBER.fullmatch(text) is not None
 
 
 def task_answer(completion: str, problem: Problem, *, partial: bool = False) -> Reward:
@@ -198,7 +197,9 @@ def solves(answer: str, problem: Problem) -> bool:
         return False
     try:
         tree = ast.parse((text if equals else result).strip(), mode="eval").body
-        numbers = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        numbers: list[Any] = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
+        ]
         given = sorted(problem.metadata["numbers"])
         return sorted(numbers) == given and value_of(tree) == target
     except (SyntaxError, ValueError, TypeError, ZeroDivisionError, RecursionError, MemoryError):

@@ -55,7 +55,9 @@ def role_of(turn: Turn) -> str:
 def text_of(turn: Turn) -> str:
     content = turn.get("content", turn.get("value"))
     if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        parts: list[Any] = [
+            part.get("text") if isinstance(part, dict) else part for part in content
+        ]
         if not all(isinstance(part, str) for part in parts):
             raise UnfitChat("question is a chat with parts that are no text")
         return "".join(parts)

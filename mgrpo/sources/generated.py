@@ -54,6 +54,11 @@ def draw(
         if len(problems) == count:
             return problems
         item = generator[index]
+        if item["answer"] is None:
+            raise DataError(
+                f"The task {task.name} of reasoning-gym has no reference answer, and prompts, "
+                "reports and checks want one. Leave the task out."
+            )
         question, answer = str(item["question"]).strip(), str(item["answer"]).strip()
         if question in taken or answer_fault(answer):
             continue

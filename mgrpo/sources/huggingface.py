@@ -91,10 +91,10 @@ def load_split(source: HuggingFaceSource, *, is_local: bool) -> Iterator[Any]:
         rows = datasets.load_from_disk(path)[source.split]
     else:
         builder = datasets.load_dataset_builder(path, source.subset)
-        options = {}
+        options: dict[str, Any] = {}
         if builder.name == "csv":  # as they are written: "007" is no 7, and "None" an answer
             columns = (source.question_field, source.answer_field)
-            options["converters"] = dict.fromkeys(columns, str)
+            options = {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
         rows = datasets.load_dataset(path, source.subset, split=source.split, **options)
     yield from rows.with_format("arrow").iter(batch_size=BATCH_ROWS)
 
