@@ -36,6 +36,14 @@ def call_in_rooms(function: Callable[..., None], *arguments: Any) -> None:
     function(*arguments)
 
 
+def current_folder_last() -> None:
+    """Have what is installed come before files of the current folder, whatever they are called."""
+    here = str(Path.cwd())
+    if here in sys.path and Path(here) != ROOT:
+        sys.path.remove(here)
+        sys.path.append(here)
+
+
 class CurrentFolderLast:
     """Finds nothing; puts the current folder last when one of our packages is asked for."""
 
@@ -43,10 +51,8 @@ class CurrentFolderLast:
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> None:
-        here = str(Path.cwd())
-        if name in ROOMS and here in sys.path and Path(here) != ROOT:
-            sys.path.remove(here)
-            sys.path.append(here)
+        if name in ROOMS:
+            current_folder_last()
 
 
 def prepare_ray_worker() -> None:

@@ -163,6 +163,7 @@ def context_line(
         advice += f" or set layers.{depth}.max_quote_tokens"
     elif depth:
         advice += f" or layers.{depth - 1}.max_completion_tokens"
+    advice += ", or data.max_prompt_tokens so that longer rows are left out"
     if name == "engines.max_model_len":
         advice += f", or raise engines.max_model_len to {needed}"
     return CheckLine(

@@ -10,6 +10,8 @@ import math
 import re
 import unicodedata
 
+from rewards.boxed import last_box
+
 FINAL_ANSWER_MARK = re.compile(r"(?<!#)####(?!#)[^\S\n]*(?P<answer>[^\n]*)\s*\Z")
 """GSM8K writes the solution, this mark and the answer, as the last line. Elsewhere in a text the
 same signs are a heading."""
@@ -17,7 +19,7 @@ NO_ANSWER = "no answer"
 NOT_FINITE = "answer is not finite"
 LAYOUT = re.compile(
     r"\\(?:text\w*|math\w+|mbox|boxed|fbox|operatorname|left|right|displaystyle|textstyle|q?quad)"
-    r"(?![a-zA-Z])"
+    r"(?![a-zA-Z])|\\[()\[\]]"
 )
 SAYS_SOMETHING = frozenset("*/%&#@()[]")  # of the characters that Unicode calls punctuation
 SAYS_NOTHING = frozenset("$`~^\\{}")  # beside them
@@ -36,11 +38,13 @@ def solution_before(text: str) -> str:
 
 
 def answer_fault(answer: str) -> str:
-    """Why this is no reference answer; "" if it is one."""
-    if not any(map(says_something, LAYOUT.sub("", answer.replace("\\{", "[").replace("\\}", "]")))):
+    """Why this is no reference answer; "" if it is one. Of a text with a box, the box counts."""
+    box = last_box(answer)
+    text = LAYOUT.sub("", answer if box is None else box.content)
+    if not any(map(says_something, text.replace("\\{", "[").replace("\\}", "]"))):
         return NO_ANSWER
     try:
-        number = float(answer.strip("$ ").replace("\\", ""))
+        number = float(re.sub(r"[\s${}\\]", "", text).replace("\u2212", "-"))
     except ValueError:
         return ""
     return "" if math.isfinite(number) else NOT_FINITE

@@ -29,6 +29,7 @@ COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {
 }
 """How files that begin so are opened."""
 PARQUET_MAGIC = b"PAR1"
+ZIP_MAGIC = b"PK\x03\x04"
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 DATA_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
@@ -94,6 +95,11 @@ def parsed(file: Path) -> Iterator[Parsed]:
     try:
         with file.open("rb") as stream:
             magic = stream.read(8)
+        if magic.startswith(ZIP_MAGIC):
+            raise DataError(
+                f"{file} is a zip archive or a spreadsheet. Unpack it, or save the sheet as CSV in "
+                "UTF-8."
+            )
         if magic.startswith(PARQUET_MAGIC):
             yield from read_parquet(file)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -18,6 +18,7 @@ from mgrpo.types import Problem
 
 EXAMPLES_PER_REASON = 3
 MISSING = object()
+NAMED_ROWS = 1000  # whose columns are listed where one is missing
 NOT_TEXT = "not text or a number"
 
 
@@ -69,21 +70,15 @@ def problems_of(
         DataError: a column that the recipe names is in no row, or no row is a problem.
     """
     data = LoadedData()
-    sound = []
+    columns = NamedColumns(source)
     for row in rows:
-        if row.fault:
-            data.drop(row.fault, row.where)
-        elif not isinstance(row.value, dict):
-            data.drop("not a JSON object", row.where)
-        else:
-            sound.append(row)
-    if sound:
-        check_columns([row.value for row in sound], source, where=where)
-    for row in sound:
+        if not row.fault and isinstance(row.value, dict):
+            columns.look_at(row.value)
         try:
             data.problems.append(problem_of(row, source))
         except UnfitRow as reason:
             data.drop(str(reason), row.where)
+    columns.refuse_missing(where)
     if not data.problems:
         what = data.describe_dropped() or f"the {kind} is empty"
         nested = "; a part of a column is named with dots, reward_model.ground_truth or answer.0"
@@ -99,8 +94,12 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
     """The problem of a row of named columns.
 
     Raises:
-        UnfitRow: it has no question or answer that can be used.
+        UnfitRow: it cannot be read, or has no question or answer that can be used.
     """
+    if row.fault:
+        raise UnfitRow(row.fault)
+    if not isinstance(row.value, dict):
+        raise UnfitRow("not a JSON object")
     columns: dict[str, Any] = row.value
     question = text_at(columns, source.question_field, "question", source)
     answer = text_at(columns, source.answer_field, "answer", source)
@@ -191,21 +190,34 @@ def text_fault(text: str) -> str:
     return ""
 
 
-def check_columns(rows: Sequence[dict[str, Any]], source: RowsSource, *, where: str) -> None:
-    """Raise DataError where a column that the recipe names is in no row."""
-    named = [
-        (key, getattr(source, key))
-        for key in ("question_field", "answer_field", "domain_field", "solution_field")
-    ]
-    for key, column in [*named, *(("metadata_fields", one) for one in source.metadata_fields)]:
-        if column is None or any(value_at(row, column) is not MISSING for row in rows):
-            continue
-        columns = list(dict.fromkeys(name for row in rows for name in column_names(row)))
-        near = difflib.get_close_matches(column, columns, n=1)
+class NamedColumns:
+    """Which of the columns that the recipe names have been seen in the rows."""
+
+    def __init__(self, source: RowsSource) -> None:
+        keys = ("question_field", "answer_field", "domain_field", "solution_field")
+        named = [(key, getattr(source, key)) for key in keys]
+        named += [("metadata_fields", column) for column in source.metadata_fields]
+        self.unseen = [(key, column) for key, column in named if column is not None]
+        self.names: dict[str, None] = {}  # of the first rows
+        self.num_rows = 0
+
+    def look_at(self, columns: dict[str, Any]) -> None:
+        if self.num_rows < NAMED_ROWS:
+            self.names.update(dict.fromkeys(column_names(columns)))
+        self.num_rows += 1
+        if self.unseen:
+            self.unseen = [one for one in self.unseen if value_at(columns, one[1]) is MISSING]
+
+    def refuse_missing(self, where: str) -> None:
+        """Raise DataError where a column that the recipe names is in no row."""
+        if not self.num_rows or not self.unseen:
+            return
+        key, column = self.unseen[0]
+        near = difflib.get_close_matches(column, self.names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise DataError(
             f"{where} has no column {column!r} ({key}).{hint} Its columns: "
-            f"{', '.join(columns) or 'none'}. Set {key} to one of them in the recipe."
+            f"{', '.join(self.names) or 'none'}. Set {key} to one of them in the recipe."
         )
 
 

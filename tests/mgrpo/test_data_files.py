@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -218,6 +219,13 @@ def test_half_a_file_is_an_error_that_names_it(tmp_path: Path, name: str):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(DataError, match=r"rows\..* cannot be read"):
         load_problems(JsonlSource(path=str(file)))
+
+
+def test_an_archive_or_a_spreadsheet_is_refused_with_what_to_do(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "rows.xlsx", "w") as archive:
+        archive.writestr("sheet.xml", "<rows/>")
+    with pytest.raises(DataError, match="save the sheet as CSV"):
+        load_problems(JsonlSource(path=str(tmp_path / "rows.xlsx")))
 
 
 def test_a_single_file_has_one_split(tmp_path: Path):

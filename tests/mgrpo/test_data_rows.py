@@ -23,7 +23,8 @@ SYSTEM = {"role": "system", "content": "Answer in a box."}
 SAYS_NOTHING = [
     *("", " ", ".", ",", "...", "?", "$", "$$", "{}", "-", "\u2014", "'", '""', "\u200b"),
     *("\\text{}", "\\boxed{}", "\\mathrm{ }", "\\left\\right", "\\quad"),
-    *("#### ", "so\n####", "work ####  "),
+    *("#### ", "so\n####", "work ####  ", "\\(\\)", "\\[ \\]", "The answer is \\boxed{}."),
+    *("It is \\boxed{\\text{ }}", "#### \\boxed{.}", "\\boxed{7} or \\boxed{}"),
 ]
 SAYS_SOMETHING = [
     *("0", "1e5", "<", ">", "+", "/", "[]", "()", "\\{\\}", "50\\%", "\u2205", "\u03c0"),
@@ -160,7 +161,10 @@ def test_an_answer_that_says_nothing_is_no_answer(answer: str):
 
 @pytest.mark.parametrize(
     "answer",
-    ["nan", "NaN", "inf", "-inf", "Infinity", "1e400", "$-1e999$", float("nan"), float("inf")],
+    [
+        *("nan", "NaN", "inf", "-inf", "Infinity", "1e400", "$-1e999$", "\u2212inf"),
+        *("\\boxed{nan}", "so \\boxed{\\text{inf}}", float("nan"), float("inf")),
+    ],
 )
 def test_an_answer_that_is_no_number_or_an_endless_one_is_refused(answer: object):
     data = load(SOUND, {"question": "q", "answer": answer})

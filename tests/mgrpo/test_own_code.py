@@ -132,8 +132,8 @@ def run_here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_python_m_works_beside_files_with_our_names(mine: Path):
-    for room in ROOMS[1:]:
-        (mine / f"{room}.py").write_text("raise RuntimeError('the wrong file')\n")
+    for name in (*ROOMS[1:], "yaml", "datasets"):
+        (mine / f"{name}.py").write_text("raise RuntimeError('the wrong file')\n")
     done = run_here(mine, "-m", "mgrpo", "check", "nothing_of_this_name")
     assert (done.returncode, "no such recipe" in done.stderr) == (2, True), done.stderr
     script = (
@@ -146,6 +146,8 @@ def test_python_m_works_beside_files_with_our_names(mine: Path):
         "        print(pool.score_blocking(problem, ['\\\\boxed{7}'])[0].value)\n"
     )
     (mine / "script.py").write_text(script)
+    (mine / "datasets.py").unlink()  # a script of one's own has its folder first, as Python does
+    (mine / "yaml.py").unlink()
     done = run_here(mine, "script.py")
     assert done.stdout == "1.0\n", done.stderr
 
