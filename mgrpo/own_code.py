@@ -76,9 +76,12 @@ def found_beside(target: str, folder: Path) -> str:
     module, colon, name = target.partition(":")
     if not colon or not module:
         return target
-    here = Path.cwd()
+    here = Path.cwd().resolve()
     places = [Path(module)] if module.endswith(".py") else files_of(module, Path())
     if any((here / place.expanduser()).is_file() for place in places):
         return target
     beside = next((folder / place for place in places if (folder / place).is_file()), None)
-    return target if beside is None else f"{beside}:{name}"
+    if beside is None:
+        return target
+    file = beside.resolve()
+    return f"{file.relative_to(here) if file.is_relative_to(here) else file}:{name}"
