@@ -27,6 +27,8 @@ from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
 
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
+WORKER_SETUP = {"worker_process_setup_hook": "mgrpo.rooms.prepare_ray_worker"}
+"""Ray puts the current folder first, where a user's rewards.py would be taken for our package."""
 RUNTIME_ENV_FILE = Path(__file__).with_name("runtime_env.yaml")
 
 LOOPBACK = "127.0.0.2"
@@ -110,7 +112,7 @@ def ray_runtime(
         yield from local_ray(environment, options, num_cpus=num_cpus, logs_to=logs_to)
         return
     address = await_cluster(config)
-    runtime_env = {"env_vars": environment, **code_for_actors()}
+    runtime_env = {"env_vars": environment, **WORKER_SETUP, **code_for_actors()}
     try:
         url = init_ray(address=address, runtime_env=runtime_env, **options)
     except (AuthenticationError, ConnectionError, ValueError) as error:
@@ -153,7 +155,10 @@ def local_ray(
             _temp_dir=str(folder),
             _node_ip_address=LOOPBACK,
             object_store_memory=256 * 1024 * 1024,
-            runtime_env={"env_vars": {**environment, "PYTHONPATH": str(REPOSITORY_ROOT)}},
+            runtime_env={
+                "env_vars": {**environment, "PYTHONPATH": str(REPOSITORY_ROOT)},
+                **WORKER_SETUP,
+            },
             **options,
         )
         logs = folder / "session_latest" / "logs"

@@ -4,4 +4,8 @@ The front door. Kept light on purpose: importing it costs nothing, so that
 `mgrpo --help` answers at once.
 """
 
+from mgrpo.rooms import keep_rooms
+
 __version__ = "0.1.0"
+
+keep_rooms()

@@ -18,6 +18,7 @@ from mgrpo.config.data import (
 )
 from mgrpo.config.layers import LayerConfig
 from mgrpo.errors import DataError
+from mgrpo.lengths import characters_of
 from mgrpo.sampler import ShufflingSampler
 from mgrpo.sources.generated import load_generated
 from mgrpo.sources.huggingface import load_huggingface
@@ -64,20 +65,60 @@ def usable_data(
 
 
 def drop_long_prompts(
-    data: LoadedData, builder: PromptBuilder, layer: LayerConfig, max_prompt_tokens: int
+    data: LoadedData,
+    builder: PromptBuilder,
+    layer: LayerConfig,
+    max_prompt_tokens: int,
+    *,
+    max_fitting: int | None = None,
 ) -> LoadedData:
-    """The data without the problems whose layer-1 prompt is too long, which are counted."""
+    """The data without the problems whose layer-1 prompt is too long, which are counted.
+
+    Args:
+        max_fitting: measure from the longest text down, and take the rest for short enough once
+            so many in a row were; None measures all.
+    """
     kept = LoadedData(
         num_dropped=Counter(data.num_dropped),
         examples={reason: list(where) for reason, where in data.examples.items()},
     )
-    for problem in data.problems:
-        tokens = len(builder.solve_prompt(layer, problem.question))
-        if tokens <= max_prompt_tokens:
-            kept.problems.append(problem)
+    max_characters = characters_of(builder.tokenizer, max_prompt_tokens)
+    order = sorted(range(len(data.problems)), key=lambda i: -len(data.problems[i].question))
+    faults: dict[int, tuple[str, str]] = {}
+    num_fitting = 0
+    for index in order:
+        question = data.problems[index].question
+        if fault := prompt_fault(question, builder, layer, max_prompt_tokens, max_characters):
+            faults[index] = fault
+            num_fitting = 0
+            continue
+        num_fitting += 1
+        if num_fitting == max_fitting:
+            break
+    for index, problem in enumerate(data.problems):
+        if index in faults:
+            reason, measured = faults[index]
+            kept.drop(reason, f"{problem.problem_id}: {measured}")
         else:
-            kept.drop(TOO_LONG, f"{problem.problem_id}: {tokens} tokens")
+            kept.problems.append(problem)
     return kept
+
+
+def prompt_fault(
+    question: str,
+    builder: PromptBuilder,
+    layer: LayerConfig,
+    max_tokens: int,
+    max_characters: float,
+) -> tuple[str, str] | None:
+    """(reason, what was found) where a question makes no layer-1 prompt; None where it does."""
+    if len(question) > max_characters:  # tokenising millions of characters takes a minute
+        return TOO_LONG, f"{len(question):,} characters"
+    try:
+        tokens = len(builder.solve_prompt(layer, question))
+    except (TypeError, ValueError, OverflowError) as error:
+        return "refused by the tokenizer", f"{type(error).__name__}: {error}"[:100]
+    return (TOO_LONG, f"{tokens} tokens") if tokens > max_tokens else None
 
 
 def enforce_max_dropped(data: LoadedData, max_fraction: float, source: DataSource) -> None:

@@ -17,9 +17,8 @@ from mgrpo.config.data import HuggingFaceSource, JsonlSource
 from mgrpo.config.load import save_recipe
 from mgrpo.errors import ConfigError, ConfigProblem, JobError
 from mgrpo.plugin import BUILTIN
+from mgrpo.rooms import ROOMS, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
 RECIPE_FILE = "recipe.yaml"
 MAX_PACKAGE_BYTES = 100 * 2**20  # Ray keeps packages in the memory of the head node
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "*.egg-info")
@@ -74,12 +73,16 @@ def own_code(config: RunConfig, here: Path) -> Iterator[Path]:
     """The user's modules that checks and plug-ins come from, where they lie below `here`."""
     names = [term.check for term in config.rewards.terms if ":" in term.check]
     names += [plugin.use for plugin in config.plugins if plugin.use not in BUILTIN]
-    tops = {name.partition(":")[0].partition(".")[0] for name in names}
-    for top in sorted(tops - set(ROOMS)):
-        for place in (here / top, here / f"{top}.py"):
-            if place.exists():
-                yield place
-                break
+    modules = {name.partition(":")[0] for name in names}
+    files = {module for module in modules if module.endswith(".py")}
+    yield from map(Path, sorted(files))
+    for top in sorted({module.partition(".")[0] for module in modules - files}):
+        if (here / f"{top}.py").is_file():
+            yield here / f"{top}.py"
+        elif top in ROOMS:
+            continue  # packed already
+        elif (here / top).exists():
+            yield here / top
         else:
             refuse_unpacked(top, here)
 

@@ -5,15 +5,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.templates import PromptBuilder
+from actors.templates import PromptBuilder, Tokenizer
 from mgrpo.config import RunConfig
 from mgrpo.config.lengths import context_needed, layer_lengths
 from mgrpo.types import Problem
 
-__all__ = ["PromptLengths", "context_needed", "layer_lengths", "measure_prompts"]
+__all__ = [
+    "PromptLengths",
+    "characters_of",
+    "context_needed",
+    "layer_lengths",
+    "measure_prompts",
+]
 
 NUM_LONGEST = 5  # prompts on which the overhead is measured; it hardly depends on the question
 
@@ -35,6 +42,17 @@ class PromptLengths:
         return layer_lengths(
             config, self.max_prompt_tokens, self.guidance_tokens, self.overhead_tokens
         )
+
+
+def characters_of(tokenizer: Tokenizer, num_tokens: int) -> float:
+    """Most characters of a text of so many tokens: each as long as the vocabulary's longest.
+
+    Infinite where the tokenizer has no vocabulary to look at.
+    """
+    get_vocabulary = getattr(tokenizer, "get_vocab", None)
+    if get_vocabulary is None:
+        return math.inf
+    return num_tokens * max(map(len, get_vocabulary()), default=1)
 
 
 def measure_prompts(

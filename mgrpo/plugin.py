@@ -2,7 +2,7 @@
 
     plugins:
       - use: entropy_advantage              # one of ours
-      - use: my_package.my_module:MyPart    # any importable class
+      - use: my_package.my_module:MyPart    # any importable class; or ./my_file.py:MyPart
         layers: [solve]
         settings: {strength: 0.5}
 
@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
@@ -27,6 +25,7 @@ from pydantic import ValidationError
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.explain import explain
 from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.own_code import import_own
 
 if TYPE_CHECKING:
     from mgrpo.config import RunConfig
@@ -134,13 +133,13 @@ def find_plugin(name: str) -> type[Plugin]:
         hint = f"Did you mean {near[0]}? " if near else ""
         raise ValueError(
             f"is no plug-in. {hint}Ours: {', '.join(sorted(BUILTIN))}; "
-            "your own is named package.module:Class."
+            "your own is named package.module:Class or ./file.py:Class."
         )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: a user's file must not hide an installed package
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        if name in BUILTIN:
+            found = getattr(importlib.import_module(module_name), attribute)
+        else:
+            found = getattr(import_own(module_name), attribute)
     except Exception as error:  # a user's module raises what it likes when it is imported
         raise ValueError(f"cannot be imported: {type(error).__name__}: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, Plugin)):

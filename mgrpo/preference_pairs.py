@@ -7,16 +7,14 @@ reflection. It does not give rules or thresholds; these are our reconstruction, 
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mgrpo.config.preferences import PairKind, PreferenceConfig, VerifierConfig
 from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.own_code import import_own
 from mgrpo.types import Completion
 from rewards.answer_text import key, plain_number, tidy
 
@@ -157,12 +155,9 @@ def make_judge(config: VerifierConfig) -> Judge:
     if config.consistency == "last_number":
         return reasoning_leads_to_answer
     module_name, _, attribute = config.consistency.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: a user's file must not hide an installed package
     reason = "is not callable."
     try:
-        judge = getattr(importlib.import_module(module_name), attribute)
+        judge = getattr(import_own(module_name), attribute)
     except Exception as error:  # a user's module raises what it likes when it is imported
         judge, reason = None, f"cannot be imported: {type(error).__name__}: {error}."
     if callable(judge):

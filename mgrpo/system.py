@@ -107,7 +107,7 @@ def start_system(
     num_cpus = total(most_seats(config, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:
         note("starting the reward processes")
-        scorer = stack.enter_context(RewardPool(config.rewards))
+        scorer = stack.enter_context(RewardPool(config.rewards, problems=[*problems, *heldout]))
         note("starting Ray")
         runtime = stack.enter_context(
             ray_runtime(config.cluster, num_cpus=num_cpus, logs_to=logs_to)

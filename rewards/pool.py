@@ -21,8 +21,10 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.errors import RewardError
+from mgrpo.rooms import call_in_rooms
 from mgrpo.types import Problem, Reward, RewardStatus
 from rewards.group_job import ChunkFuture, GroupJob, chunk_size, closed_error, failure
+from rewards.task_answer import VERIFYING, tasks_of
 from rewards.worker import (
     CHUNK_BUDGET_S,
     Chunk,
@@ -48,18 +50,29 @@ class RewardPool:
     number of tasks at once and `score_blocking` called from any number of threads.
 
     Args:
-        config: the recipe's rewards section. Its deadline is for one completion, all of its
+        config: the recipe's rewards section. Its `deadline_s` is for one completion, all of its
             checks together.
-        start_deadline_s: longest wait for the processes to import the checks, in seconds.
+        start_deadline_s: longest wait for the processes to import the checks, in seconds; by
+            default the recipe's.
+        problems: those that will be scored: the verifiers of their tasks are then loaded at the
+            start, rather than within a completion's deadline.
     """
 
-    def __init__(self, config: RewardsConfig, *, start_deadline_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        config: RewardsConfig,
+        *,
+        start_deadline_s: float | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> None:
         self.config = config
-        self.start_deadline_s = start_deadline_s
+        self.start_deadline_s = start_deadline_s or config.start_deadline_s
         self.terms = [
             Term(check=term.check, weight=term.weight, settings=dict(term.settings))
             for term in config.terms
         ]
+        verifies = any(term.check in VERIFYING for term in config.terms)
+        self.tasks = tasks_of(problems) if verifies else []
         self._context = multiprocessing.get_context("spawn")
         self._positions = self._context.RawArray("i", NUM_SLOTS)
         self._slots = itertools.count()
@@ -158,8 +171,8 @@ class RewardPool:
     def _new_pool(self) -> ProcessPool:
         return ProcessPool(
             max_workers=self.config.num_processes,
-            initializer=initialise,
-            initargs=(self.terms, self._positions),
+            initializer=call_in_rooms,  # else a user's rewards.py is taken for this package
+            initargs=(initialise, self.terms, self.tasks, self._positions),
             context=self._context,
         )
 
@@ -178,8 +191,9 @@ class RewardPool:
                 except TimeoutError as error:
                     raise RewardError(
                         f"Only {len(ready)} of {self.config.num_processes} reward processes came "
-                        f"up within {self.start_deadline_s:g} s. They import {self._names()}; "
-                        "importing these must not compute or download anything."
+                        f"up within {self.start_deadline_s:g} s. They import "
+                        f"{self._names()}; if that is merely slow, raise rewards.start_deadline_s "
+                        "in the recipe."
                     ) from error
                 except (BrokenProcessPool, ProcessExpired) as error:
                     raise RewardError(

@@ -1,4 +1,4 @@
-"""Checks by name: the built-in ones, and a user's own `module:function`.
+"""Checks by name: the built-in ones, and a user's own `module:function` or `file.py:function`.
 
 A check is any callable
 
@@ -13,12 +13,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mgrpo.errors import RewardError
+from mgrpo.own_code import import_own
 from mgrpo.types import Problem
 
 Check = Callable[..., Any]
@@ -26,6 +26,7 @@ Check = Callable[..., Any]
 BUILT_IN = {
     "math_answer": "rewards.math_answer:math_answer",
     "format": "rewards.format:format_answer",
+    "reasoning_gym": "rewards.task_answer:task_answer",
 }
 EXAMPLE_PROBLEM = Problem(problem_id="example", question="", answer="")
 
@@ -34,8 +35,8 @@ def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
     """The check of that name; imports the module that it lives in.
 
     Args:
-        name: a key of BUILT_IN, or `module:function`. Modules are also looked for in the
-            current directory.
+        name: a key of BUILT_IN, `module:function` or `file.py:function`. Modules are also looked
+            for in the current folder.
         settings: keyword arguments that it will be called with, checked against its
             signature.
 
@@ -62,15 +63,14 @@ def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
 
 
 def import_check_module(module_name: str, name: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: a user's file must not hide an installed package
     try:
-        return importlib.import_module(module_name)
+        if name in BUILT_IN:
+            return importlib.import_module(module_name)
+        return import_own(module_name)
     except Exception as error:  # a user's module raises what it likes when it is imported
         hint = ""
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.split(".")[0]:
-            hint = f" It was looked for in {here} and in the installed packages."
+            hint = f" It was looked for in {Path.cwd()} and in the installed packages."
         raise RewardError(
             f"The check {name!r} cannot be loaded: importing {module_name!r} raised "
             f"{type(error).__name__}: {error}.{hint}"
@@ -98,7 +98,7 @@ def refuse_wrong_signature(check: Check, name: str, settings: dict[str, Any]) ->
 def unknown_check(name: str) -> str:
     return (
         f"There is no check {name!r}.{nearest(name, BUILT_IN)} Built in are "
-        f"{', '.join(BUILT_IN)}; your own is named `module:function`."
+        f"{', '.join(BUILT_IN)}; your own is named `module:function` or `./file.py:function`."
     )
 
 

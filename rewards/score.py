@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Real
 from typing import Any, get_args
 
@@ -31,23 +32,42 @@ def failed(status: RewardStatus, detail: str) -> Reward:
 def as_reward(returned: Any) -> Reward:
     """Read what a check returned; anything but a finite number, a bool or a Reward is an error.
 
-    A bare number of 1 or more counts as correct. A check whose scale is another one returns
-    a Reward and says for itself what is correct.
+    Numbers and bools may be NumPy's or torch's. A bare number of 1 or more counts as correct. A
+    check whose scale is another one returns a Reward and says for itself what is correct.
     """
     if isinstance(returned, Reward):
         return checked(returned)
-    if isinstance(returned, bool):
-        return Reward(value=float(returned), correct=returned)
-    if isinstance(returned, Real):
-        value = float(returned)
-        return checked(Reward(value=value, correct=value >= 1.0))
+    value = plain_scalar(returned)
+    if isinstance(value, bool):
+        return Reward(value=float(value), correct=value)
+    if isinstance(value, Real | Decimal):
+        return checked(Reward(value=float(value), correct=float(value) >= 1.0))
     if inspect.iscoroutine(returned):
         returned.close()  # it would otherwise warn that nobody awaited it
     return failed(
         "error",
-        f"the check returned {returned!r:.80} of type {type(returned).__name__}, "
-        "expected a number, a bool or a Reward",
+        f"the check returned {described(returned)}, expected a single number, a bool or a Reward",
     )
+
+
+def plain_scalar(value: Any) -> Any:
+    """A NumPy or torch scalar as a plain value; everything else as it is.
+
+    Told by its attributes: reward processes import neither library.
+    """
+    is_scalar = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
+    return value.item() if is_scalar else value
+
+
+def described(value: Any) -> str:
+    """ "None of type NoneType", "array([1., 2.]) of type numpy.ndarray with shape (2,)" """
+    kind = type(value)
+    name = kind.__qualname__
+    if kind.__module__ != "builtins":
+        name = f"{kind.__module__}.{name}"
+    shape = getattr(value, "shape", None)
+    suffix = f" with shape {tuple(shape)}" if isinstance(shape, tuple) and shape else ""
+    return f"{value!r:.80} of type {name}{suffix}"
 
 
 def checked(reward: Reward) -> Reward:
@@ -57,8 +77,12 @@ def checked(reward: Reward) -> Reward:
     """
     if reward.status not in get_args(RewardStatus):
         return failed("error", f"the check returned the unknown status {reward.status!r:.40}")
-    value: Any = reward.value  # a user's check may have put anything there
-    if not isinstance(value, Real) or not math.isfinite(value):
+    value = plain_scalar(reward.value)  # a user's check may have put anything there
+    if not isinstance(value, Real | Decimal):
+        return failed(
+            "error", f"the check returned the value {described(value)}, expected a number"
+        )
+    if not math.isfinite(value):
         return failed("error", f"the check returned {value!r:.40}, expected a finite value")
     answer = reward.extracted_answer
     return Reward(

@@ -23,6 +23,7 @@ from mgrpo.errors import RewardError
 from mgrpo.types import Problem, Reward
 from rewards.registry import Check, load_check
 from rewards.score import TermReward, as_reward, combine, failed
+from rewards.task_answer import Task, verifier
 
 CHUNK_BUDGET_S = 0.25
 """A chunk starts no further completion after this long, and gives the rest back."""
@@ -60,7 +61,9 @@ class Worker:
 current: Worker | None = None  # a process pool's initialiser has no other place to leave it
 
 
-def initialise(terms: Sequence[Term], positions: MutableSequence[int]) -> None:
+def initialise(
+    terms: Sequence[Term], tasks: Sequence[Task], positions: MutableSequence[int]
+) -> None:
     """Prepare this process. A check that cannot be loaded is kept for `probe` to tell."""
     global current
     # Whoever stops a job signals all of its processes at once, but the driver may first have to
@@ -74,6 +77,8 @@ def initialise(terms: Sequence[Term], positions: MutableSequence[int]) -> None:
         checks = [load_check(term.check, term.settings) for term in terms]
         if any(term.check == "math_answer" for term in terms):
             import rewards.symbolic  # noqa: F401  # now, not within the first deadline
+        for task in tasks:
+            verifier(task)  # likewise
     except RewardError as error:
         failure = str(error)
     current = Worker(terms=terms, checks=checks, positions=positions, failure=failure)

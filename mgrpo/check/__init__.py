@@ -6,14 +6,19 @@ model's folder, its tokenizer and context, the rewards on a sample, and the hard
 
 from __future__ import annotations
 
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mgrpo.check.arithmetic import batch_lines, resource_lines
-from mgrpo.check.data import disjoint_lines, size_lines, source_lines
+from mgrpo.check.data import disjoint_lines, problems_in, size_lines, source_lines
 from mgrpo.check.environment import environment_lines
 from mgrpo.check.plugins import plugin_lines
 from mgrpo.check.report import CheckLine, CheckReport
 from mgrpo.check.storage import storage_lines
 from mgrpo.check.trackers import tracker_lines
-from mgrpo.config import DataSource, RunConfig
+from mgrpo.config import RunConfig
 from mgrpo.config.relations import warnings_of
 from mgrpo.data import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError
@@ -36,48 +41,61 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
     report.lines.append(CheckLine("ok", "recipe", f"{config.name}: {config.method}, {chain}"))
     if layout:
         report.lines.append(CheckLine("ok", "layout", layout))
-    report.add(CheckLine("warn", "recipe", warning) for warning in warnings_of(config))
-    report.add(batch_lines(config))
-    report.add(plugin_lines(config))
-    report.add(tracker_lines(config))
-    report.add(storage_lines(config))
+    with part_of(report, "recipe"):
+        report.add(CheckLine("warn", "recipe", warning) for warning in warnings_of(config))
+    for name, lines_of in (
+        ("layers", batch_lines),
+        ("plug-ins", plugin_lines),
+        ("trackers", tracker_lines),
+        ("storage", storage_lines),
+    ):
+        with part_of(report, name):
+            report.add(lines_of(config))
     if not on_cluster:
-        report.add(environment_lines(config))
+        with part_of(report, "environment"):
+            report.add(environment_lines(config))
 
-    train = look_at_source(report, "data.train", config.data.train, config)
-    heldout = None
-    if config.data.heldout is not None:
-        heldout = look_at_source(report, "data.heldout", config.data.heldout, config)
-    if train is not None:
-        report.add(size_lines(config, train))
-        if heldout is not None:
-            report.add(disjoint_lines(train, heldout))
-    problems = [p for data in (train, heldout) if data is not None for p in data.problems]
+    loaded: dict[str, LoadedData] = {}
+    for name, source in (("data.train", config.data.train), ("data.heldout", config.data.heldout)):
+        if source is not None:
+            with part_of(report, name):
+                lines, loaded[name] = source_lines(name, source, config)
+                report.add(lines)
 
-    from mgrpo.check.rewards import reward_lines
+    with part_of(report, "rewards"):
+        from mgrpo.check.rewards import reward_lines
 
-    report.add(reward_lines(config, problems))
+        report.add(reward_lines(config, problems_in(loaded)))
 
-    from mgrpo.check.model import look_at_model
+    num_parameters: int | None = None
+    with part_of(report, "model"):
+        from mgrpo.check.model import look_at_model
 
-    lines, num_parameters = look_at_model(config, problems)
-    report.add(lines)
+        lines, num_parameters = look_at_model(config, loaded)
+        report.add(lines)
+    with part_of(report, "steps"):
+        report.add(size_lines(config, loaded))
+    with part_of(report, "held-out"):
+        report.add(disjoint_lines(loaded))
     if not on_cluster:
-        report.add(resource_lines(config, num_parameters))
+        with part_of(report, "resources"):
+            report.add(resource_lines(config, num_parameters))
     return report
 
 
-def look_at_source(
-    report: CheckReport, name: str, source: DataSource, config: RunConfig
-) -> LoadedData | None:
-    """Add a source's lines; its data where it can be used."""
+@contextmanager
+def part_of(report: CheckReport, name: str) -> Iterator[None]:
+    """Whatever a part of the check raises becomes its line; the other parts are still looked at."""
     try:
-        lines, data = source_lines(name, source, config)
+        yield
     except HubUnreachable as error:
         report.lines.append(CheckLine("warn", name, f"not checked: {error}"))
-        return None
     except MgrpoError as error:
         report.lines.append(CheckLine("fail", name, str(error)))
-        return None
-    report.add(lines)
-    return data
+    except Exception as error:  # a library's or our own mistake: all lines would be lost with it
+        if os.environ.get("MGRPO_DEBUG", "") not in ("", "0"):
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {error}"
+        report.lines.append(
+            CheckLine("fail", name, f"could not be checked: {what}. MGRPO_DEBUG=1 shows where.")
+        )

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from actors.templates import PromptBuilder
 from mgrpo.check.report import CheckLine, counted
 from mgrpo.config import DataSource, RunConfig
-from mgrpo.data import LoadedData, enforce_max_dropped, load_problems, source_name
+from mgrpo.data import (
+    LoadedData,
+    drop_long_prompts,
+    enforce_max_dropped,
+    load_problems,
+    source_name,
+)
+from mgrpo.errors import DataError
+from mgrpo.types import Problem
 
 MAX_SHARED_FRACTION = 0.01  # of the held-out questions; above this accuracy means little
 SAMPLE_CHARACTERS = 100
+MAX_FITTING_PROMPTS = 4000  # a second of tokenising; the run itself measures all
 
 
 def source_lines(
@@ -34,8 +46,42 @@ def source_lines(
     return lines, data
 
 
-def size_lines(config: RunConfig, train: LoadedData) -> list[CheckLine]:
+def problems_in(loaded: Mapping[str, LoadedData]) -> list[Problem]:
+    return [problem for data in loaded.values() for problem in data.problems]
+
+
+def fit_lines(
+    config: RunConfig, builder: PromptBuilder, loaded: dict[str, LoadedData]
+) -> list[CheckLine]:
+    """Leave out of `loaded` what makes no prompt, as the run will, and say so."""
+    lines: list[CheckLine] = []
+    sources = {"data.train": config.data.train, "data.heldout": config.data.heldout}
+    for name, data in list(loaded.items()):
+        kept = drop_long_prompts(
+            data,
+            builder,
+            config.layers[0],
+            config.data.max_prompt_tokens,
+            max_fitting=MAX_FITTING_PROMPTS,
+        )
+        newly = LoadedData(num_dropped=kept.num_dropped - data.num_dropped, examples=kept.examples)
+        if newly.num_dropped:
+            lines.append(CheckLine("warn", name, f"left out: {newly.describe_dropped()}"))
+        loaded[name] = kept
+        source = sources[name]
+        assert source is not None, name
+        try:
+            enforce_max_dropped(kept, config.data.max_dropped_fraction, source)
+        except DataError as error:
+            lines.append(CheckLine("fail", name, str(error)))
+    return lines
+
+
+def size_lines(config: RunConfig, loaded: Mapping[str, LoadedData]) -> list[CheckLine]:
     """A step wants different problems: two groups of one problem could not be told apart."""
+    train = loaded.get("data.train")
+    if train is None or not train.problems:
+        return []  # its own line says why
     if config.prompts_per_step <= len(train.problems):
         epochs = config.steps * config.prompts_per_step / len(train.problems)
         return [
@@ -56,8 +102,11 @@ def size_lines(config: RunConfig, train: LoadedData) -> list[CheckLine]:
     ]
 
 
-def disjoint_lines(train: LoadedData, heldout: LoadedData) -> list[CheckLine]:
+def disjoint_lines(loaded: Mapping[str, LoadedData]) -> list[CheckLine]:
     """Held-out questions that are trained on too."""
+    train, heldout = loaded.get("data.train"), loaded.get("data.heldout")
+    if train is None or heldout is None:
+        return []
     trained = {" ".join(problem.question.split()) for problem in train.problems}
     shared = [p for p in heldout.problems if " ".join(p.question.split()) in trained]
     if not shared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import struct
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from actors.templates import PromptBuilder, Tokenizer
+from mgrpo.check.data import fit_lines, problems_in
 from mgrpo.check.report import CheckLine
 from mgrpo.config import RunConfig, StorageConfig
+from mgrpo.data import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError, ModelError
 from mgrpo.hub import is_hub_reachable, use_cache_only
 from mgrpo.lengths import measure_prompts
@@ -134,7 +137,7 @@ def context_line(
         problems: whose prompts are measured.
         limit: the model's own context in tokens, None where it names none.
     """
-    measured = spread(problems, MAX_MEASURED_PROMPTS)
+    measured = heapq.nlargest(MAX_MEASURED_PROMPTS, problems, key=lambda one: len(one.question))
     lengths = measure_prompts(builder, config, measured)
     totals = lengths.layer_lengths(config)
     needed = max(totals)
@@ -160,6 +163,7 @@ def context_line(
         advice += f" or set layers.{depth}.max_quote_tokens"
     elif depth:
         advice += f" or layers.{depth - 1}.max_completion_tokens"
+    advice += ", or data.max_prompt_tokens so that longer rows are left out"
     if name == "engines.max_model_len":
         advice += f", or raise engines.max_model_len to {needed}"
     return CheckLine(
@@ -167,13 +171,6 @@ def context_line(
         "context",
         f"{text}; {name} is {known[name]:,}, {needed - known[name]} too few. {advice}.",
     )
-
-
-def spread(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """At most `count` problems, evenly spaced."""
-    if len(problems) <= count:
-        return list(problems)
-    return [problems[index * len(problems) // count] for index in range(count)]
 
 
 def token_lines(builder: PromptBuilder, config: RunConfig, problem: Problem) -> list[CheckLine]:
@@ -212,9 +209,12 @@ def contains(ids: Sequence[int], piece: Sequence[int]) -> bool:
 
 
 def look_at_model(
-    config: RunConfig, problems: Sequence[Problem]
+    config: RunConfig, loaded: dict[str, LoadedData]
 ) -> tuple[list[CheckLine], int | None]:
-    """All lines about the model; and its number of parameters, where that is known."""
+    """All lines about the model; and its number of parameters, where that is known.
+
+    Problems that make no prompt with its tokenizer are taken out of `loaded`.
+    """
     try:
         model = find_model(config.model.path, config.output.storage)
     except HubUnreachable as error:
@@ -223,11 +223,15 @@ def look_at_model(
     except MgrpoError as error:
         return [CheckLine("fail", "model", str(error))], None
     lines = model_lines(model, config)
-    if not problems:
+    if not problems_in(loaded):
         skipped = "not checked: there are no problems to build prompts from"
         return [*lines, CheckLine("warn", "context", skipped)], model.num_parameters
     builder = PromptBuilder(model.tokenizer)
     try:
+        lines += fit_lines(config, builder, loaded)
+        problems = problems_in(loaded)
+        if not problems:
+            return lines, model.num_parameters
         limit = text_setting(model.settings, "max_position_embeddings")
         lines.append(context_line(builder, config, problems, limit))
         lines += token_lines(builder, config, problems[0])

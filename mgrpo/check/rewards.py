@@ -11,7 +11,6 @@ from mgrpo.types import Problem, Reward
 from rewards.pool import RewardPool
 
 MAX_DOMAINS = 3  # one problem of each is tried
-DEADLINE_S = 5.0  # for one completion: a check of the recipe answers in seconds
 NO_ANSWER = "I do not know."
 
 
@@ -20,17 +19,17 @@ def reward_lines(config: RunConfig, problems: Sequence[Problem]) -> list[CheckLi
     samples = list({problem.domain: problem for problem in reversed(problems)}.values())
     if not samples:
         samples = [Problem(problem_id="sample", question="What is 3 + 4?", answer="7")]
-    rewards_config = config.rewards.model_copy(
-        update={"num_processes": 1, "deadline_s": min(config.rewards.deadline_s, DEADLINE_S)}
-    )
+    rewards_config = config.rewards.model_copy(update={"num_processes": 1})
     names = " + ".join(f"{term.weight:g} x {term.check}" for term in config.rewards.terms)
     lines: list[CheckLine] = []
     try:
-        with RewardPool(rewards_config, start_deadline_s=2 * DEADLINE_S) as pool:
+        with RewardPool(rewards_config, problems=samples) as pool:
             for problem in samples[:MAX_DOMAINS]:
                 right = f"The result is \\boxed{{{problem.answer}}}"
                 scored = pool.score_blocking(problem, [right, NO_ANSWER])
                 lines.append(judged(names, problem, right, *scored))
+                if lines[-1].status == "fail":
+                    break  # a check that hangs once does so again
     except RewardError as error:
         return [CheckLine("fail", "rewards", str(error))]
     return lines

@@ -9,12 +9,14 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from mgrpo.config.base import StrictConfig
 
 
-class JsonlSource(StrictConfig):
-    """One problem per line of a JSON Lines file."""
+class RowsSource(StrictConfig):
+    """Rows with named columns, of which one holds the question and one the answer.
 
-    source: Literal["jsonl"] = "jsonl"
+    A column inside another is named with dots: reward_model.ground_truth. A question may be a
+    chat (a list of turns with role and content); its last turn is then the question.
+    """
+
     path: str
-    """The file, relative to the folder that the command is run in."""
     question_field: str = "question"
     answer_field: str = "answer"
     domain_field: str | None = None
@@ -23,24 +25,33 @@ class JsonlSource(StrictConfig):
     """Column with a worked solution. Null: what stands before the "####" of the answer, if any."""
     metadata_fields: list[str] = Field(default_factory=list)
     """Further columns that plug-ins may read, e.g. annotated entities."""
+    ignore_earlier_turns: bool = False
+    """Of a chat with turns before the question (a system turn, worked examples), take the last
+    turn alone. Otherwise such a row is refused: prompts get their system turn from
+    `layers.N.system_prompt`."""
     max_rows: PositiveInt | None = None
 
 
-class HuggingFaceSource(StrictConfig):
-    """A data set that the `datasets` library loads: a hub name or a local folder."""
+class JsonlSource(RowsSource):
+    """A file of rows: JSON Lines, a JSON list, CSV or Parquet, also compressed by gzip, bzip2 or
+    xz; or a folder of such files, read in the order of their names."""
+
+    source: Literal["jsonl"] = "jsonl"
+    path: str
+    """The file, relative to the folder that the command is run in."""
+
+
+class HuggingFaceSource(RowsSource):
+    """A data set that the `datasets` library loads (a hub name or a local folder), or a single
+    local file of rows."""
 
     source: Literal["huggingface"] = "huggingface"
     path: str
-    """Hub name ("openai/gsm8k") or local folder."""
+    """Hub name ("openai/gsm8k"), local folder or file."""
     subset: str | None = None
     """The data set's configuration name, where it has several."""
     split: str = "train"
-    question_field: str = "question"
-    answer_field: str = "answer"
-    domain_field: str | None = None
-    solution_field: str | None = None
-    metadata_fields: list[str] = Field(default_factory=list)
-    max_rows: PositiveInt | None = None
+    """A single file is all one split, train."""
 
 
 class ReasoningGymTask(StrictConfig):

@@ -21,6 +21,7 @@ from mgrpo.config.relations import warnings_of
 from mgrpo.config.run import RunConfig
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
 from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.own_code import found_beside
 
 __all__ = ["find_recipe", "load_recipe", "save_recipe", "warnings_of"]
 
@@ -48,6 +49,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         except BadOverride as error:
             bad.append(error.problem)
     problems = list(bad)
+    find_own_code(tree, file.parent)
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -55,6 +57,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if problems:
         raise ConfigError(problems, source=str(file))
     return config
+
+
+def find_own_code(tree: Tree, folder: Path) -> None:
+    """Name the user's checks and plug-ins by path, where they lie beside the recipe only."""
+    rewards = tree.get("rewards")
+    terms = rewards.get("terms") if isinstance(rewards, dict) else None
+    for entries, key in ((terms, "check"), (tree.get("plugins"), "use")):
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and isinstance(entry.get(key), str):
+                entry[key] = found_beside(entry[key], folder)
 
 
 def save_recipe(config: RunConfig, path: str | Path) -> None:

@@ -31,8 +31,8 @@ class VerifierConfig(StrictConfig):
     consistency: str = "last_number"
     """Does the reasoning lead to the answer? last_number: the last number before the final answer
     is that answer, where the answer is a number; other answers must stand in the reasoning. off:
-    everything is consistent. Or a judge of your own, "module:function", which is given the
-    completion and returns a bool."""
+    everything is consistent. Or a judge of your own, "module:function" or
+    "./file.py:function", which is given the completion and returns a bool."""
     ngram_tokens: PositiveInt = 20
     """Length of the sequences of tokens whose repetition counts."""
     max_repeats: PositiveInt = 4
@@ -45,7 +45,7 @@ class VerifierConfig(StrictConfig):
     @model_validator(mode="after")
     def check_consistency(self) -> VerifierConfig:
         given = self.consistency
-        if given in CONSISTENCY_RULES or re.fullmatch(r"[\w.]+:\w+", given):
+        if given in CONSISTENCY_RULES or re.fullmatch(r"[\w.~/-]+:\w+", given):
             return self
         raise RelationError(
             [
@@ -53,7 +53,8 @@ class VerifierConfig(StrictConfig):
                     "consistency",
                     repr(given),
                     "is no rule.",
-                    f"Allowed: {', '.join(CONSISTENCY_RULES)}, or package.module:function.",
+                    f"Allowed: {', '.join(CONSISTENCY_RULES)}, package.module:function, "
+                    "./file.py:function.",
                 )
             ]
         )

@@ -15,8 +15,10 @@ from typing import Any
 
 from mgrpo.config.data import ReasoningGymSource, ReasoningGymTask
 from mgrpo.errors import DataError
+from mgrpo.sources.answers import answer_fault
 from mgrpo.sources.rows import LoadedData
 from mgrpo.types import Problem
+from rewards.task_answer import Task
 
 DRAWS_PER_PROBLEM = 50  # give up looking for new questions after this many draws for each
 
@@ -46,22 +48,28 @@ def draw(
 ) -> list[Problem]:
     """The task's first `count` problems whose questions are not `taken`; adds them to it."""
     generator = create_generator(task, seed)
+    mark = Task(task.name, json.dumps(task.settings)).metadata
     problems: list[Problem] = []
     for index in range(count * DRAWS_PER_PROBLEM):
         if len(problems) == count:
             return problems
         item = generator[index]
-        question = str(item["question"]).strip()
-        if question in taken or item["answer"] is None:
+        if item["answer"] is None:
+            raise DataError(
+                f"The task {task.name} of reasoning-gym has no reference answer, and prompts, "
+                "reports and checks want one. Leave the task out."
+            )
+        question, answer = str(item["question"]).strip(), str(item["answer"]).strip()
+        if question in taken or answer_fault(answer):
             continue
         taken.add(question)
         problems.append(
             Problem(
                 problem_id=f"{id_prefix}/{index}",
                 question=question,
-                answer=str(item["answer"]).strip(),
+                answer=answer,
                 domain=task.name,
-                metadata=dict(item.get("metadata", {})),
+                metadata={**item.get("metadata", {}), **mark},
             )
         )
     if len(problems) < count:

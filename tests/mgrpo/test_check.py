@@ -14,7 +14,7 @@ from mgrpo.check import CheckReport, check_recipe
 from mgrpo.check.arithmetic import batch_lines, gpus_wanted, memory_lines
 from mgrpo.check.model import SAMPLE_ATTEMPT, count_parameters, token_lines
 from mgrpo.config import RunConfig
-from mgrpo.errors import ModelError
+from mgrpo.errors import ModelError, RewardError
 from mgrpo.lengths import PromptLengths, measure_prompts
 from mgrpo.types import Problem
 
@@ -127,6 +127,106 @@ def test_dropped_rows_are_a_warning_until_they_are_too_many(sound):
     assert "1 not JSON (line 4)" in details(report, "data.train")
     sound["data"]["max_dropped_fraction"] = 0.0
     assert failed_names(checked(sound)) == ["data.train"]
+
+
+def add_rows(sound, *questions: str) -> None:
+    with Path(sound["data"]["train"]["path"]).open("a") as file:
+        for question in questions:
+            file.write(json.dumps({"question": question, "answer": "1"}) + "\n")
+
+
+def test_an_overlong_row_is_left_out_as_the_run_does_it(sound):
+    add_rows(sound, "How much? " * 500)
+    sound["data"]["max_dropped_fraction"] = 0.3
+    report = checked(sound)
+    assert report.failures == []
+    assert "left out: 1 longer than data.max_prompt_tokens (sums/4: " in details(
+        report, "data.train"
+    )
+    assert "the model's context holds 1,200" in details(report, "context")
+
+
+def test_too_many_overlong_rows_fail_as_the_run_would(sound):
+    add_rows(sound, "How much? " * 40)
+    report = checked(sound)
+    assert failed_names(report) == ["data.train"]
+    assert "1 of 4 rows cannot be used" in details(report, "data.train")
+    assert details(report, "context")  # of what is left
+
+
+def test_when_every_row_is_too_long_the_other_parts_are_still_looked_at(sound):
+    sound["data"]["max_prompt_tokens"] = 5
+    report = checked(sound)
+    assert failed_names(report) == ["data.train"]
+    assert details(report, "model") and details(report, "memory")
+
+
+def test_a_row_of_millions_of_tokens_is_not_tokenised(sound, monkeypatch):
+    add_rows(sound, "a b " * 4_000_000)
+    sound["data"]["max_dropped_fraction"] = 0.3
+    longest = []
+    encode = PromptBuilder.encode
+
+    def measured(builder, text):
+        longest.append(len(text))
+        return encode(builder, text)
+
+    monkeypatch.setattr(PromptBuilder, "encode", measured)
+    report = checked(sound)
+    assert report.failures == []
+    assert "sums/4: 15,999,999 characters" in details(report, "data.train")
+    assert max(longest) < 10_000
+
+
+def test_what_the_steps_want_is_counted_without_overlong_rows(sound):
+    add_rows(sound, *["How much? " * 500] * 2)
+    sound["prompts_per_step"] = 4
+    sound["data"]["max_dropped_fraction"] = 0.5
+    report = checked(sound)
+    assert failed_names(report) == ["steps"]
+    assert "only 3 problems" in details(report, "steps")
+
+
+def test_text_that_the_tokenizer_refuses_costs_its_row(sound, monkeypatch):
+    add_rows(sound, "odd", "half an emoji \ud83d")
+    sound["data"]["max_dropped_fraction"] = 0.5
+    encode = PromptBuilder.encode
+
+    def refusing(builder, text):
+        if "odd" in text:
+            raise TypeError("TextEncodeInput must be Union[...]")
+        return encode(builder, text)
+
+    monkeypatch.setattr(PromptBuilder, "encode", refusing)
+    report = checked(sound)
+    assert report.failures == []
+    assert "1 refused by the tokenizer (sums/4: TypeError" in details(report, "data.train")
+    assert "lone surrogate) (line 5)" in details(report, "data.train")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "mgrpo.check.batch_lines",
+        "mgrpo.check.plugin_lines",
+        "mgrpo.check.source_lines",
+        "mgrpo.check.rewards.reward_lines",
+        "mgrpo.check.model.look_at_model",
+        "mgrpo.check.size_lines",
+        "mgrpo.check.resource_lines",
+    ],
+)
+def test_a_part_that_breaks_does_not_take_the_other_lines_with_it(sound, monkeypatch, broken: str):
+    def breaks(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a library's own trouble")
+
+    monkeypatch.setattr(broken, breaks)
+    report = checked(sound)
+    (failure,) = report.failures
+    assert "RuntimeError: a library's own trouble" in failure.detail
+    assert report.exit_code == 2
+    names = {"recipe", "layer solve", "data.train", "rewards", "model", "steps", "memory"}
+    assert len(names - {line.name for line in report.lines}) <= 1
 
 
 def test_a_context_that_is_too_short_fails_with_the_numbers(sound):
@@ -277,6 +377,52 @@ def test_a_reward_that_does_not_work_fails_with_its_reason(sound, check: str, ex
     report = checked(sound)
     assert failed_names(report) == ["rewards"]
     assert expected in details(report, "rewards")
+
+
+@pytest.mark.parametrize(
+    ("expression", "status"),
+    [("np.isclose(1.0, len(text))", "warn"), ("np.float32('nan')", "fail")],
+)
+def test_a_check_may_return_numpy_values(sound, tmp_path, monkeypatch, expression, status):
+    """The first is a bool that tells nothing apart, the second no number."""
+    (tmp_path / "numpy_checks.py").write_text(
+        f"import numpy as np\ndef close(text, problem):\n    return {expression}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    sound["rewards"] = {"terms": [{"check": "numpy_checks:close"}]}
+    lines = [line for line in checked(sound).lines if line.name == "rewards"]
+    assert {line.status for line in lines} == {status}
+    assert "of type bool" not in lines[0].detail
+
+
+def test_the_check_gives_rewards_the_recipes_deadlines(sound, tmp_path: Path, monkeypatch):
+    """Whose module takes longer to import than a completion may be judged."""
+    (tmp_path / "slow_checks.py").write_text(
+        "import time\ntime.sleep(1.5)\n"
+        "def slow(completion, problem):\n    time.sleep(0.3)\n    return '5' in completion\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    sound["rewards"] = {"terms": [{"check": "slow_checks:slow"}], "deadline_s": 1.0}
+    assert failed_names(checked(sound)) == []
+    sound["rewards"]["deadline_s"] = 0.1
+    report = checked(sound)
+    assert failed_names(report) == ["rewards"]
+    assert "rewards.deadline_s = 0.1 s" in details(report, "rewards")
+
+
+def test_the_recipes_deadlines_are_not_cut_short(sound, monkeypatch):
+    """However long they are: a check by a model of its own takes longer than a few seconds."""
+    seen = []
+
+    class Pool:
+        def __init__(self, config, **others):
+            seen.append((config.deadline_s, config.start_deadline_s, config.num_processes))
+            raise RewardError("enough")
+
+    monkeypatch.setattr("mgrpo.check.rewards.RewardPool", Pool)
+    sound["rewards"] = {"deadline_s": 40, "start_deadline_s": 600, "num_processes": 8}
+    checked(sound)
+    assert seen == [(40.0, 600.0, 1)]
 
 
 @pytest.mark.usefixtures("checks")

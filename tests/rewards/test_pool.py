@@ -256,6 +256,19 @@ def test_a_module_that_never_finishes_importing_stops_the_start(tmp_path, monkey
     assert time.monotonic() - started < 4
 
 
+def test_importing_a_check_has_a_deadline_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "slow_module.py").write_text(
+        "import time\ntime.sleep(1.5)\ndef check(completion, problem):\n    return 1.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = config_of(RewardTerm(check="slow_module:check"), deadline_s=0.5, num_processes=1)
+    with RewardPool(config) as pool:
+        assert [reward.status for reward in pool.score_blocking(SEVEN, ["fine"])] == ["scored"]
+    hasty = config.model_copy(update={"start_deadline_s": 0.5})
+    with pytest.raises(RewardError, match=r"within 0\.5 s.*raise rewards\.start_deadline_s"):
+        RewardPool(hasty).start()
+
+
 def test_close_is_quick_leaves_no_process_and_ends_who_waits():
     before = settled_worker_pids()
     pool = RewardPool(config_of(RewardTerm(check=f"{CHECKS}:by_command"), deadline_s=60))

@@ -1,6 +1,9 @@
+from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
 import pytest
+import torch
 
 from mgrpo.errors import RewardError
 from mgrpo.types import Reward
@@ -20,11 +23,32 @@ def term(name, weight, **fields):
         (0.5, 0.5, False),
         (1, 1.0, True),
         (Fraction(1, 4), 0.25, False),
+        (Decimal("0.5"), 0.5, False),
+        (np.True_, 1.0, True),
+        (np.isclose(1.0, 2.0), 0.0, False),
+        (np.float32(0.5), 0.5, False),
+        (np.float64(1.5), 1.5, True),
+        (np.int64(1), 1.0, True),
+        (np.array(0.25), 0.25, False),
+        (np.array(True), 1.0, True),
+        (torch.tensor(0.5), 0.5, False),
+        (torch.tensor(1.0, requires_grad=True), 1.0, True),
+        (torch.tensor(False), 0.0, False),
+        (torch.tensor(1, dtype=torch.bfloat16), 1.0, True),
     ],
 )
 def test_numbers_and_bools_are_rewards(returned, value, correct):
     reward = as_reward(returned)
     assert (reward.value, reward.correct, reward.status) == (value, correct, "scored")
+    assert (type(reward.value), type(reward.correct)) == (float, bool)
+
+
+def test_the_fields_of_a_reward_may_be_scalars_of_other_libraries():
+    parts = {"a": torch.tensor(1.0), "b": np.float16(0.5)}
+    reward = as_reward(Reward(value=np.float32(0.5), correct=np.True_, parts=parts))
+    assert reward == Reward(value=0.5, correct=True, parts={"a": 1.0, "b": 0.5})
+    assert {type(part) for part in reward.parts.values()} == {float}
+    assert type(as_reward(Reward(value=torch.tensor(2.0))).value) is float
 
 
 @pytest.mark.parametrize(
@@ -36,6 +60,16 @@ def test_numbers_and_bools_are_rewards(returned, value, correct):
         float("nan"),
         float("-inf"),
         Reward(value=float("nan")),
+        np.nan,
+        np.float32("inf"),
+        torch.tensor(float("nan")),
+        np.array([1.0, 2.0]),
+        torch.ones(1),
+        np.str_("1"),
+        1 + 2j,
+        (1.0, "fine"),
+        Reward(value=np.float32("nan")),
+        Reward(value=np.ones(2)),
         Reward(value="1"),  # type: ignore[arg-type]
         Reward(value=1.0, status="fine"),  # type: ignore[arg-type]
     ],
@@ -44,6 +78,19 @@ def test_anything_else_is_an_error_that_names_it(returned):
     reward = as_reward(returned)
     assert (reward.status, reward.value) == ("error", 0.0)
     assert "the check returned" in reward.detail
+
+
+@pytest.mark.parametrize(
+    ("returned", "named"),
+    [
+        (None, "None of type NoneType, expected a single number"),
+        (np.array([1.0, 2.0]), "of type numpy.ndarray with shape (2,), expected a single number"),
+        (torch.ones(1, 3), "of type torch.Tensor with shape (1, 3), expected a single number"),
+        (Reward(value="1"), "'1' of type str, expected a number"),
+    ],
+)
+def test_the_message_says_what_it_was_and_what_is_wanted(returned, named):
+    assert named in as_reward(returned).detail
 
 
 def test_the_value_is_the_weighted_sum_and_the_first_term_says_what_is_correct():

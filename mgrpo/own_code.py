@@ -1,0 +1,87 @@
+"""A user's own parts, which a recipe names: `module:name`, or `folder/file.py:name`.
+
+A module's file in the current folder is taken before an installed package of that name, since it is
+what the recipe means. Where another module has the name already (ours are called rewards, learner
+and so on), the file is loaded under a name of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import zlib
+from pathlib import Path
+from types import ModuleType
+
+
+def import_own(module: str) -> ModuleType:
+    """The module that stands before the colon.
+
+    Raises:
+        Exception: whatever its code raises; ModuleNotFoundError where there is none.
+    """
+    if module.endswith(".py"):
+        return load_file(Path(module).expanduser())
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: what the user's modules import is what is installed
+    for file in files_of(module, Path.cwd()):
+        if file.is_file() and is_hidden(module, file):
+            return load_file(file)
+    return importlib.import_module(module)
+
+
+def files_of(module: str, folder: Path) -> list[Path]:
+    """Where a module lies below a folder, as a file or as a package."""
+    place = folder.joinpath(*module.split("."))
+    return [place.with_name(f"{place.name}.py"), place / "__init__.py"]
+
+
+def is_hidden(module: str, file: Path) -> bool:
+    """True where importing by name finds something else than this file."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, AttributeError, ValueError):
+        return True
+    return spec is None or spec.origin is None or Path(spec.origin).resolve() != file.resolve()
+
+
+def load_file(file: Path) -> ModuleType:
+    """The module of a file, under a name that nothing else has. Modules beside it are found."""
+    file = file.resolve()
+    if not file.is_file():
+        raise ModuleNotFoundError(f"there is no file {file}", name=str(file))
+    name = f"own_{file.parent.name if file.stem == '__init__' else file.stem}"
+    name = f"{name}_{zlib.crc32(str(file).encode()):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None, file
+    module = importlib.util.module_from_spec(spec)
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def found_beside(target: str, folder: Path) -> str:
+    """A recipe's `module:name` or `file.py:name` as a path, where its file is not in the current
+    folder but in `folder`, which is the recipe's."""
+    module, colon, name = target.partition(":")
+    if not colon or not module:
+        return target
+    here = Path.cwd().resolve()
+    places = [Path(module)] if module.endswith(".py") else files_of(module, Path())
+    if any((here / place.expanduser()).is_file() for place in places):
+        return target
+    beside = next((folder / place for place in places if (folder / place).is_file()), None)
+    if beside is None:
+        return target
+    file = beside.resolve()
+    return f"{file.relative_to(here) if file.is_relative_to(here) else file}:{name}"

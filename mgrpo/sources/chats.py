@@ -1,0 +1,66 @@
+"""Questions that are chats: lists of turns with a role and a content, as TRL, verl and others
+keep their prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+USER_ROLES = ("user", "human")
+Turn = dict[str, Any]
+
+
+class UnfitChat(Exception):
+    """Why a chat is no question."""
+
+
+def chat_in(value: Any) -> Sequence[Turn] | None:
+    """The turns, where the value is a chat or the JSON text of one; else None."""
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    if not (isinstance(value, list) and value):
+        return None
+    turns = [turn for turn in value if isinstance(turn, dict) and role_of(turn)]
+    return turns if len(turns) == len(value) else None
+
+
+def question_of(chat: Sequence[Turn], *, ignore_earlier_turns: bool) -> str:
+    """The last turn's text, which has to be the user's.
+
+    Raises:
+        UnfitChat: it is another's, has no text, or follows turns that may not be ignored.
+    """
+    *earlier, last = chat
+    if role_of(last) not in USER_ROLES:
+        raise UnfitChat(f"question is a chat whose last turn is of the role {role_of(last)!r}")
+    if earlier and not ignore_earlier_turns:
+        roles = ", ".join(role_of(turn) for turn in earlier)
+        raise UnfitChat(
+            f"question is a chat with turns before it ({roles}); ignore_earlier_turns: true takes "
+            "its last turn alone, and a system turn goes into layers.0.system_prompt"
+        )
+    return text_of(last)
+
+
+def role_of(turn: Turn) -> str:
+    """ "user", "system", ...; "" where this is no turn."""
+    role = turn.get("role", turn.get("from"))
+    return role if isinstance(role, str) else ""
+
+
+def text_of(turn: Turn) -> str:
+    content = turn.get("content", turn.get("value"))
+    if isinstance(content, list):
+        parts: list[Any] = [
+            part.get("text") if isinstance(part, dict) else part for part in content
+        ]
+        if not all(isinstance(part, str) for part in parts):
+            raise UnfitChat("question is a chat with parts that are no text")
+        return "".join(parts)
+    if content is None or isinstance(content, str):
+        return content or ""
+    raise UnfitChat(f"question is a chat whose last turn is a {type(content).__name__}")
