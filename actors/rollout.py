@@ -177,6 +177,7 @@ class Rollout:
             seed=stable_seed(self.seed, request.id_prefix, request.first_index),
         )
         clock.ended = time.monotonic()
+        problem = replace(problem, prompt_opening=request.prompt_opening)
         rewards = await self.score(problem, [sample.text for sample in samples])
         completions = [
             self.completion(number, problem, request, index, sample, reward)

@@ -12,9 +12,8 @@ from transformers import AutoTokenizer
 from actors.templates import PromptBuilder
 from mgrpo.check import CheckReport, check_recipe
 from mgrpo.check.arithmetic import batch_lines, gpus_wanted, memory_lines
-from mgrpo.check.model import SAMPLE_ATTEMPT, count_parameters, token_lines
+from mgrpo.check.prompts import SAMPLE_ATTEMPT, token_lines
 from mgrpo.config import RunConfig
-from mgrpo.errors import ModelError
 from mgrpo.lengths import PromptLengths, measure_prompts
 from mgrpo.types import Problem
 
@@ -211,13 +210,6 @@ def test_a_folder_without_safetensors_is_no_model(sound, tiny_model: Path, tmp_p
     report = checked(sound)
     assert failed_names(report) == ["model"]
     assert "no .safetensors file" in details(report, "model")
-
-
-def test_parameters_are_counted_from_the_headers(tiny_model: Path, tmp_path: Path):
-    assert count_parameters(tiny_model) == 98 * 8
-    (tmp_path / "model.safetensors").write_bytes(b"\x05")
-    with pytest.raises(ModelError, match="not a whole safetensors file"):
-        count_parameters(tmp_path)
 
 
 def test_tensor_parallelism_must_divide_the_heads(sound):
