@@ -15,8 +15,8 @@ from mgrpo.errors import ModelError
 
 Messages = list[dict[str, str]]
 
-ASKED, ANSWERED, NEXT = "kohlrabi 4127", "rutabaga 8853", "scorzonera 6091"
-"""Texts of turns that no template holds by itself."""
+ASKED, ANSWERED, NEXT = "What is 4127 + 8853?", "It is 12980 in all.", "And without 6091?"
+"""Turns to try a template with; none holds these texts by itself."""
 THINK, END_OF_THINK = "<think>", "</think>"
 
 
@@ -189,11 +189,12 @@ def refuse_missing_header(before_answer: str, header: str) -> None:
 
     Some formats have none ("[INST] question [/INST] answer"), and ask for nothing.
     """
-    missing = header.removeprefix(before_answer.rstrip())
-    if missing != header and missing.strip():
+    begun = before_answer.rstrip()
+    missing = header.removeprefix(begun).strip()
+    if header.startswith(begun) and missing:
         raise ModelError(
             "The chat template has no generation prompt: add_generation_prompt changes nothing, "
-            f"and answers begin with {missing.strip()[:60]!r}, which the policy would have to "
+            f"and answers begin with {missing[:60]!r}, which the policy would have to "
             "write itself. Let the template write that where add_generation_prompt is true."
         )
 

@@ -19,6 +19,7 @@ from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import ray_runtime
 from cluster.seats import most_seats, plan_seats, total
+from mgrpo.check.weights import refuse_broken_model
 from mgrpo.config import RunConfig
 from mgrpo.data import usable_data
 from mgrpo.engine_log import EngineLog
@@ -74,6 +75,8 @@ def start_system(
         alone = config.cluster.model_copy(update={"colocate": False})
         config = config.model_copy(update={"cluster": alone})
     model = driver_model(config.model.path, config.output.storage)
+    if model.is_here:
+        refuse_broken_model(Path(model.driver_dir))
     builder = load_builder(model.driver_dir, config.model)
     problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
     heldout = load_heldout(config, builder)

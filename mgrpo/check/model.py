@@ -14,7 +14,14 @@ from mgrpo.config import RunConfig, StorageConfig
 from mgrpo.errors import HubUnreachable, MgrpoError, ModelError
 from mgrpo.hub import is_hub_reachable, use_cache_only
 from mgrpo.models.policy_tokenizer import load_builder
-from mgrpo.models.weight_files import INDEX, SINGLE, count_parameters, read_weights, some
+from mgrpo.models.weight_files import (
+    INDEX,
+    SINGLE,
+    count_parameters,
+    read_index,
+    read_weights,
+    some,
+)
 from mgrpo.types import Problem
 
 MODALITIES = ("image", "audio", "video", "vision")
@@ -69,10 +76,13 @@ def weights_folder(source: str) -> Path | None:
         return Path(source)
     from huggingface_hub import try_to_load_from_cache
 
-    for name in (SINGLE, INDEX):
-        found = try_to_load_from_cache(source, name)
-        if isinstance(found, str):
-            return Path(found).parent
+    single, index = (try_to_load_from_cache(source, name) for name in (SINGLE, INDEX))
+    if isinstance(single, str):
+        return Path(single).parent
+    if isinstance(index, str):
+        folder = Path(index).parent
+        shards = set(read_index(Path(index)).values())
+        return folder if all((folder / shard).is_file() for shard in shards) else None
     return None
 
 
@@ -129,7 +139,7 @@ def look_at_model(
         if model.weights is not None:
             tensors = read_weights(model.weights)
             num_parameters = count_parameters(tensors)
-            refuse_unfit(tensors, model.settings, model.source)
+            refuse_unfit(tensors, model.settings, str(model.weights))
         lines = model_lines(model, config, num_parameters)
         builder = load_builder(model.source, config.model)
     except HubUnreachable as error:

@@ -13,10 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.errors import ModelError
-from mgrpo.models.weight_files import TensorHeader, some
+from mgrpo.models.policy_tokenizer import settings_file
+from mgrpo.models.weight_files import TensorHeader, read_weights, some
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+
+
+def refuse_broken_model(folder: Path) -> None:
+    """Refuse a folder that no policy can be loaded from as it was saved.
+
+    Raises:
+        ModelError: says what is wrong with it.
+    """
+    settings = settings_file(str(folder), "config.json")
+    refuse_unusable(settings, str(folder))
+    refuse_unfit(read_weights(folder), settings, str(folder))
 
 
 def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:

@@ -60,7 +60,7 @@ class ModelConfig(StrictConfig):
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the chat template, such as {enable_thinking: false}: in every prompt, of
     training, evaluation and checks alike. One that the template does not use is an error."""
-    stop_tokens: list[str | NonNegativeInt] | None = None
+    stop_tokens: list[str | int] | None = None
     """Tokens, as text or ids, that end a completion beside those of generation_config. Null: the
     one that the chat template writes after an assistant's turn."""
 
