@@ -41,7 +41,7 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
     Raises:
         ModelError: unknown, no causal language model, or quantised.
     """
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers import CONFIG_MAPPING
 
     name = settings.get("model_type")
     if name not in CONFIG_MAPPING:
@@ -54,7 +54,7 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
         near = difflib.get_close_matches(str(name), CONFIG_MAPPING, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelError(f"The model {source!r} {what}.{hint} Use a model that transformers has.")
-    if CONFIG_MAPPING[name] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if settings.get("is_encoder_decoder") or not classes_of(CONFIG_MAPPING[name]):
         raise ModelError(
             f"The model {source!r} is of the type {name!r}, which has no causal language model: it "
             "cannot sample completions. Use a decoder such as Qwen, Llama or Mistral."
@@ -120,7 +120,7 @@ def loading_report(
     """What transformers says of loading these tensors: missing_keys, unexpected_keys and
     mismatched_keys (name, shape found, shape wanted)."""
     import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     state = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
@@ -129,11 +129,11 @@ def loading_report(
     logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        classes = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        made = classes[0] if isinstance(classes, tuple) else classes
+        made = classes_of(type(config))[0]
+        text_config = config.get_text_config()
         _, report = made.from_pretrained(
             None,
-            config=config,
+            config=text_config if made.config_class is type(text_config) else config,
             state_dict=state,
             device_map={"": "meta"},
             ignore_mismatched_sizes=True,
@@ -149,6 +149,22 @@ def loading_report(
         if has_bar:
             logging.enable_progress_bar()
     return dict(report)
+
+
+def classes_of(kind: type) -> list[Any]:
+    """The classes that load a configuration's model, the whole of one that also sees pictures
+    first; empty where it cannot write."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    found = []
+    for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
+        if kind in mapping:
+            classes = mapping[kind]
+            found += classes if isinstance(classes, tuple) else [classes]
+    return found
 
 
 def listed(what: str, why: str, names: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from mgrpo.check.model import look_at_model
-from mgrpo.check.weights import refuse_unfit
+from mgrpo.check.weights import classes_of, refuse_unfit
 from mgrpo.config import RunConfig
 from mgrpo.errors import ModelError
 from mgrpo.models.weight_files import count_parameters, read_headers, read_weights
@@ -51,6 +51,12 @@ LATENT = {
     "first_k_dense_replace": 1,
     "n_shared_experts": 1,
 }
+TOWER = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
@@ -73,6 +79,22 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "olmoe": EXPERTS,
     "gpt_oss": EXPERTS,
     "deepseek_v3": {**EXPERTS, **LATENT},
+    "gemma3": {
+        "text_config": SIZES,
+        "vision_config": {**TOWER, "image_size": 28, "patch_size": 14},
+        "mm_tokens_per_image": 4,
+    },
+    "qwen2_5_vl": {
+        "text_config": {**SIZES, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}},
+        "vision_config": {
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 4,
+            "out_hidden_size": 32,
+            "fullatt_block_indexes": [0],
+        },
+    },
 }
 
 
@@ -117,13 +139,14 @@ def split(folder: Path) -> list[Path]:
 def test_whole_models_of_many_architectures_pass_and_a_missing_tensor_is_named(
     name: str, tmp_path: Path
 ):
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     for is_tied in (True, False):
-        keys = {**SIZES, **ARCHITECTURES[name], "tie_word_embeddings": is_tied}
-        config = AutoConfig.for_model(name, **keys)
+        extra = ARCHITECTURES[name]
+        keys = extra if "text_config" in extra else {**SIZES, **extra}
+        config = AutoConfig.for_model(name, **keys, tie_word_embeddings=is_tied)
         folder = tmp_path / f"tied-{is_tied}"
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        classes_of(type(config))[0](config).save_pretrained(folder)
         tensors = read_weights(folder)
         described = json.loads((folder / "config.json").read_text())
         refuse_unfit(tensors, described, str(folder))
