@@ -206,6 +206,11 @@ class PromptBuilder:
         tail = limit - head
         return [*ids[:head], *self.cut_mark_ids, *ids[len(ids) - tail :]]
 
+    def whole_answer(self, ids: Sequence[int]) -> list[int]:
+        """A completion as it is quoted outside of a turn of its own: with what the prompt had
+        written of it, without what ends it."""
+        return [*self.encode(self.chat.opening), *self.without_end_of_turn(ids)]
+
     def without_end_of_turn(self, ids: Sequence[int]) -> list[int]:
         """Drop the special tokens that end a completion."""
         end = len(ids)

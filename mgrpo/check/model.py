@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from mgrpo.models.weight_files import (
 )
 from mgrpo.types import Problem
 
+CONTEXT = "max_position_embeddings"
+STRETCHED = ("yarn", "linear", "dynamic", "longrope", "su", "mrope", "llama3")  # types of RoPE
 MODALITIES = ("image", "audio", "video", "vision")
 
 
@@ -92,6 +95,16 @@ def model_lines(
     architecture = (model.settings.get("architectures") or ["unknown architecture"])[0]
     size = "" if num_parameters is None else f", {num_parameters / 1e6:,.1f}M parameters"
     lines = [CheckLine("ok", "model", f"{model.source}: {architecture}{size}")]
+    asked, limit = config.engines.max_model_len, text_setting(model.settings, CONTEXT)
+    if asked is not None and limit is not None and asked > limit and not is_stretched(model):
+        lines.append(
+            CheckLine(
+                "fail",
+                "context",
+                f"engines.max_model_len is {asked:,}, and vLLM starts no engine with more than the "
+                f"model's own context, {limit:,}. Nearest valid value: {limit}.",
+            )
+        )
     heads = text_setting(model.settings, "num_attention_heads")
     ways = config.engines.tensor_parallel_size
     if heads is not None and heads % ways:
@@ -105,6 +118,11 @@ def model_lines(
             )
         )
     return lines
+
+
+def is_stretched(model: FoundModel) -> bool:
+    """True where the context is scaled beyond the positions that config.json names."""
+    return any(f'"{kind}"' in json.dumps(model.settings) for kind in STRETCHED)
 
 
 def text_setting(settings: dict[str, Any], key: str) -> int | None:
@@ -148,5 +166,5 @@ def look_at_model(
     except MgrpoError as error:
         return [CheckLine("fail", "model", str(error))], num_parameters
     lines += vocabulary_lines(builder.tokenizer, model.settings)
-    limit = text_setting(model.settings, "max_position_embeddings")
+    limit = text_setting(model.settings, CONTEXT)
     return lines + prompt_lines(builder, config, problems, limit), num_parameters

@@ -136,6 +136,13 @@ def test_a_context_that_is_too_short_fails_with_the_numbers(sound):
     assert "layers.1.max_completion_tokens" in details(report, "context")
 
 
+def test_engines_with_more_context_than_the_model_has_are_refused(sound):
+    sound["engines"] = {"max_model_len": 2000}
+    report = checked(sound)
+    assert failed_names(report) == ["context"]
+    assert "Nearest valid value: 1200" in details(report, "context")
+
+
 def test_the_models_own_context_bounds_it_too(sound):
     sound["layers"][0]["max_completion_tokens"] = 1000
     report = checked(sound)
