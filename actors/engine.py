@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from actors.chat_format import without_last
 from cluster.vllm_build import installed_build, mismatch
 from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError
 from mgrpo.types import FinishReason, Sample
@@ -45,6 +46,7 @@ class EngineSettings:
     shares_gpu: bool = False  # with a learner rank: sleeps while that works
     seed: int
     extra_args: dict[str, Any]
+    stop_token_ids: tuple[int, ...] = ()  # end a completion, beside vLLM's own
     find_model: Callable[[], str] | None = None  # gives model_dir as it is on the engine's node
 
     @property
@@ -214,6 +216,7 @@ class VllmEngine:
             max_tokens=max_tokens,
             temperature=temperature,
             seed=seed if temperature > 0 else None,
+            stop_token_ids=list(self.settings.stop_token_ids),
             logprobs=0,  # only the sampled token's own
             flat_logprobs=True,
             detokenize=False,
@@ -250,7 +253,9 @@ class VllmEngine:
             logprobs=list(output.logprobs.logprobs),
             finish_reason=reason,
             policy_version=min(versions, default=0),
-            text=self.tokenizer.decode(token_ids, skip_special_tokens=True),
+            text=self.tokenizer.decode(
+                without_last(token_ids, self.settings.stop_token_ids), skip_special_tokens=True
+            ),
         )
 
     async def probe_logprobs(self, token_ids: list[int]) -> list[float]:

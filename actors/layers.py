@@ -28,6 +28,7 @@ class PromptRequest:
     guidance_id: int | None
     id_prefix: str  # completion ids are this plus a running number from `first_index`
     first_index: int = 0
+    prompt_opening: str = ""  # what the prompt has already written of the answer
 
 
 def stable_seed(*parts: object) -> int:
@@ -47,6 +48,7 @@ def solve_request(
         parent_id=None,
         guidance_id=None,
         id_prefix=f"{key}#",
+        prompt_opening=builder.chat.opening,
     )
 
 
@@ -165,6 +167,8 @@ def correction_requests(
                 guidance_id=guidance_id,
                 id_prefix=f"{parent.completion_id}.",
                 first_index=first_index,
+                # A turn that goes on was opened long ago.
+                prompt_opening="" if layer.layout == "self_continue" else builder.chat.opening,
             )
         )
         first_index += count

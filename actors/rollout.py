@@ -178,6 +178,7 @@ class Rollout:
             what=f"completions {request.id_prefix}* of problem {problem.problem_id}",
         )
         clock.ended = time.monotonic()
+        problem = replace(problem, prompt_opening=request.prompt_opening)
         rewards = await self.score(problem, [sample.text for sample in samples])
         completions = [
             self.completion(number, problem, request, index, sample, reward)

@@ -11,15 +11,25 @@ Three layouts (LayerConfig.layout):
     self_continue  the attempt's own prompt and ids, then the guidance: an exact extension
     user_quote     system | user: problem, attempt, guidance | assistant: ...
 
-An attempt's trailing end-of-turn tokens are left out where it is quoted.
+An attempt's trailing end-of-turn tokens are left out where it is quoted. It begins as its policy
+began it: behind what the generation prompt had already written of the answer ("<think>\\n").
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
+from actors.chat_format import (
+    ChatFormat,
+    Messages,
+    Tokenizer,
+    read_chat_format,
+    render,
+    without_last,
+)
 from mgrpo.config.layers import REVIEW_SYSTEM_PROMPT, SOLVE_SYSTEM_PROMPT, LayerConfig
 from mgrpo.errors import DataError, ModelError
 
@@ -28,38 +38,20 @@ CUT_MARK = "\n[...]\n"
 DEFAULT_QUOTE_TEMPLATE = "{problem}\n\nAn earlier attempt:\n{attempt}\n\n{guidance}"
 
 
-class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that prompts are built with."""
-
-    all_special_ids: list[int]
-
-    eos_token_id: int | None
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
-
-    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> Any: ...
-
-
 def fill(template: str, **values: str) -> str:
     """Replace each {name} once, so that braces inside a value stay as they are."""
     pattern = "|".join(re.escape("{" + name + "}") for name in values)
     return re.sub(pattern, lambda match: values[match.group()[1:-1]], template)
 
 
-def solve_messages(layer: LayerConfig, question: str) -> list[dict[str, str]]:
+def solve_messages(layer: LayerConfig, question: str) -> Messages:
     """The conversation that layer 1 continues."""
     system = SOLVE_SYSTEM_PROMPT if layer.system_prompt is None else layer.system_prompt
     user = fill(layer.user_template or "{problem}", problem=question)
     return [*system_turn(system), {"role": "user", "content": user}]
 
 
-def review_messages(
-    layer: LayerConfig, question: str, attempt: str, guidance: str
-) -> list[dict[str, str]]:
+def review_messages(layer: LayerConfig, question: str, attempt: str, guidance: str) -> Messages:
     """The conversation that a correction continues (review_chat and user_quote)."""
     system = REVIEW_SYSTEM_PROMPT if layer.system_prompt is None else layer.system_prompt
     if layer.layout == "user_quote":
@@ -74,45 +66,74 @@ def review_messages(
     ]
 
 
-def system_turn(system: str) -> list[dict[str, str]]:
+def system_turn(system: str) -> Messages:
     return [{"role": "system", "content": system}] if system else []
 
 
 class PromptBuilder:
-    """Builds every layer's prompts with one tokenizer."""
+    """Builds every layer's prompts with one tokenizer.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Args:
+        tokenizer: the policy's, with its chat template.
+        template_kwargs: arguments of the template, such as enable_thinking.
+        listed_stop_ids: tokens that end a completion whatever the template says: those of
+            generation_config.
+        stop_ids: what ends a completion, in place of the token that the template writes after a
+            turn.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template_kwargs: Mapping[str, Any] | None = None,
+        *,
+        listed_stop_ids: Sequence[int] = (),
+        stop_ids: Sequence[int] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.template_kwargs = dict(template_kwargs or {})
+        self.listed_stop_ids = tuple(listed_stop_ids)
+        self.chosen_stop_ids = stop_ids
         self.special_ids = frozenset(tokenizer.all_special_ids)
         self.cut_mark_ids = self.encode(CUT_MARK)
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """What the chat template does.
+
+        Raises:
+            ModelError: the template cannot be used.
+        """
+        return read_chat_format(self.tokenizer, self.template_kwargs)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a completion, the one of the chat template first."""
+        ends = self.chosen_stop_ids
+        if ends is None:
+            ends = [self.chat.end_of_turn_id]
+        known = [*ends, self.tokenizer.eos_token_id, *self.listed_stop_ids]
+        return tuple(dict.fromkeys(token for token in known if token is not None))
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text without special tokens, as checks read it."""
-        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        """Text without special tokens and the end of the turn, as checks read it."""
+        kept = without_last(token_ids, self.stop_ids)
+        return self.tokenizer.decode(kept, skip_special_tokens=True)
 
     def end_of_turn_ids(self) -> list[int]:
         """What a completion ends with, where one has to be ended by hand."""
-        eos = self.tokenizer.eos_token_id
-        return [] if eos is None else [eos]
+        return list(self.stop_ids[:1])
 
-    def render(self, messages: list[dict[str, str]]) -> str:
-        """The chat template's text, up to where the policy takes over."""
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except Exception as error:  # templates raise what they like: Jinja errors, ValueError, ...
-            roles = ", ".join(message["role"] for message in messages)
-            raise ModelError(
-                f"The tokenizer's chat template cannot render the turns ({roles}): {error}. "
-                "Use a tokenizer with a chat template; if it refuses a system turn, set "
-                'system_prompt: "" for the layer; if it refuses two assistant turns in a row, set '
-                "layout: user_quote."
-            ) from error
-        return str(text)
+    def render(self, messages: Messages) -> str:
+        """The chat template's text, up to where the policy takes over.
+
+        Raises:
+            ModelError: the template refuses the turns, or loses one's text.
+        """
+        return render(self.tokenizer, messages, self.template_kwargs)
 
     def solve_prompt(self, layer: LayerConfig, question: str) -> list[int]:
         """Token ids of a layer-1 prompt."""
@@ -138,11 +159,30 @@ class PromptBuilder:
             guidance: the phrase that opens the correction.
             parent_answer: the parent's final answer, for `quote: answer_only`.
         """
+        is_answer_only = layer.quote == "answer_only" and parent_answer is not None
         attempt_ids = self.quoted(layer, parent_ids, parent_answer)
         if layer.layout == "self_continue":
             return [*parent_prompt_ids, *attempt_ids, *self.encode(f"\n{guidance}")]
-        text = self.render(review_messages(layer, question, ATTEMPT_PLACEHOLDER, guidance))
-        pieces = text.split(ATTEMPT_PLACEHOLDER)
+        before, after = self.around_attempt(layer, question, guidance)
+        if layer.layout == "review_chat" and not self.chat.reopens:
+            raise ModelError(
+                "The chat template opens no second assistant turn behind an assistant's turn, so a "
+                f"correction of layer {layer.name} would have no beginning. Set layout: user_quote "
+                "or self_continue for it."
+            )
+        if is_answer_only:
+            return [*self.encode(before), *attempt_ids, *self.encode(after)]
+        if layer.layout == "review_chat":
+            # The quoted turn begins as any answer does: with the generation prompt.
+            before = self.render(review_messages(layer, question, "", "")[:-1])
+        else:
+            before += self.chat.opening
+        return [*self.encode(before), *attempt_ids, *self.encode(after)]
+
+    def around_attempt(self, layer: LayerConfig, question: str, guidance: str) -> tuple[str, str]:
+        """The template's text before and after the place of the attempt."""
+        messages = review_messages(layer, question, ATTEMPT_PLACEHOLDER, guidance)
+        pieces = self.render(messages).split(ATTEMPT_PLACEHOLDER)
         if len(pieces) != 2:
             raise DataError(
                 f"The attempt's place occurs {len(pieces) - 1} times in a correction's prompt, "
@@ -150,7 +190,7 @@ class PromptBuilder:
                 f"the placeholder. Question: {question[:200]!r}"
             )
         before, after = pieces
-        return [*self.encode(before), *attempt_ids, *self.encode(after)]
+        return before, after
 
     def quoted(
         self, layer: LayerConfig, parent_ids: Sequence[int], parent_answer: str | None
@@ -166,9 +206,14 @@ class PromptBuilder:
         tail = limit - head
         return [*ids[:head], *self.cut_mark_ids, *ids[len(ids) - tail :]]
 
+    def whole_answer(self, ids: Sequence[int]) -> list[int]:
+        """A completion as it is quoted outside of a turn of its own: with what the prompt had
+        written of it, without what ends it."""
+        return [*self.encode(self.chat.opening), *self.without_end_of_turn(ids)]
+
     def without_end_of_turn(self, ids: Sequence[int]) -> list[int]:
         """Drop the special tokens that end a completion."""
         end = len(ids)
-        while end > 0 and ids[end - 1] in self.special_ids:
+        while end > 0 and (ids[end - 1] in self.special_ids or ids[end - 1] in self.stop_ids):
             end -= 1
         return list(ids[:end])

@@ -19,6 +19,7 @@ from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
 from mgrpo.config.explain import explain
 from mgrpo.config.load import load_recipe
+from mgrpo.config.run import MAX_SEED
 from mgrpo.errors import ConfigError, ConfigProblem, ModelError
 from mgrpo.evaluation_output import Scored, form_of, show, write_completions
 
@@ -68,6 +69,9 @@ def evaluate_command(
         changes["decode_select"] = {**select.model_dump(), "ratio": select_ratio}
     config = with_evaluation(config, changes)
     if seed is not None:
+        if not 0 <= seed <= MAX_SEED:
+            problem = ConfigProblem("--seed", str(seed), f"must be 0 to {MAX_SEED}.")
+            raise ConfigError([problem], source="the command")
         config = config.model_copy(update={"seed": seed})
     rival = rival_target(against, config) if against is not None else None
     form = form_of(as_json, as_markdown, output)

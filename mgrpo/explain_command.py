@@ -198,14 +198,12 @@ def annotate(
     completions: Sequence[Completion], config: RunConfig, model: str | None
 ) -> list[Completion]:
     """The completions with their spans marked again."""
-    from transformers import AutoTokenizer
-
-    from actors.templates import PromptBuilder
     from mgrpo.explanation import annotated
     from mgrpo.models.catalog import resolve_model
+    from mgrpo.models.policy_tokenizer import load_builder
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(model or config.model.path))
-    return annotated(completions, config, PromptBuilder(tokenizer))
+    source = resolve_model(model or config.model.path)
+    return annotated(completions, config, load_builder(source, config.model))
 
 
 def chosen(explained: Sequence[Explained], names: Sequence[str] | None) -> list[Explained]:

@@ -33,9 +33,11 @@ class Launcher:
         device: str,
         model: NodeModel,
         max_model_len: int,
+        stop_token_ids: tuple[int, ...],
     ) -> None:
         self.config, self.placement, self.device = config, placement, device
         self.model, self.max_model_len = model, max_model_len
+        self.stop_token_ids = stop_token_ids
         self.backend = weight_backend(config, device)
 
     def start_engine(self, seat: Seat, name: str) -> RemoteActor:
@@ -98,6 +100,7 @@ class Launcher:
             shares_gpu=self.config.cluster.takes_turns,
             seed=self.config.seed,
             extra_args=config.extra_args,
+            stop_token_ids=self.stop_token_ids,
         )
 
     def learner(self, seats: Sequence[Seat]) -> list[RemoteActor]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout
@@ -20,15 +19,17 @@ from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import ray_runtime
 from cluster.seats import most_seats, plan_seats, total
+from mgrpo.check.weights import refuse_broken_model
 from mgrpo.checkpoints import refuse_other_problems
 from mgrpo.config import RunConfig
 from mgrpo.data import source_name, usable_data
 from mgrpo.engine_log import EngineLog
-from mgrpo.errors import MgrpoError, ModelError
+from mgrpo.errors import MgrpoError
 from mgrpo.fleet import Fleet
 from mgrpo.launcher import Launcher
 from mgrpo.lengths import measure_prompts
 from mgrpo.models.node_model import driver_model
+from mgrpo.models.policy_tokenizer import load_builder
 from mgrpo.plugin import load_plugins
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
@@ -49,22 +50,6 @@ class System:
     scorer: RewardPool
     learner: list[RemoteActor] = field(default_factory=list)
     policy_version: int = 0  # that the run begins with
-
-
-def load_tokenizer(model_dir: str) -> Any:
-    """The policy's tokenizer, which must have a chat template."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Cannot load the tokenizer of {model_dir!r}: {error}") from error
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"The tokenizer of {model_dir!r} has no chat template, and prompts are built with it. "
-            "Use an instruction-tuned model, or put a chat_template into tokenizer_config.json."
-        )
-    return tokenizer
 
 
 @contextmanager
@@ -93,7 +78,9 @@ def start_system(
         alone = config.cluster.model_copy(update={"colocate": False})
         config = config.model_copy(update={"cluster": alone})
     model = driver_model(config.model.path, config.output.storage)
-    builder = PromptBuilder(load_tokenizer(model.driver_dir))
+    if model.is_here:
+        refuse_broken_model(Path(model.driver_dir))
+    builder = load_builder(model.driver_dir, config.model)
     problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
     if same_problems is not None:
         refuse_other_problems(problems, same_problems, source_name(config.data.train))
@@ -125,7 +112,7 @@ def start_system(
         note(
             f"starting {len(seats) - with_learner} vLLM engines" + with_learner * " and the learner"
         )
-        launcher = Launcher(config, placement, device, model, max_model_len)
+        launcher = Launcher(config, placement, device, model, max_model_len, builder.stop_ids)
         log = EngineLog(engine_log)
         fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
         stack.callback(stop_all, fleet, config)

@@ -35,6 +35,9 @@ class Problem:
     domain: str = "default"  # metrics are also kept per domain
     solution: str = ""  # a worked solution, where the data has one
     metadata: dict[str, Any] = field(default_factory=dict)
+    prompt_opening: str | None = None
+    """What the prompt has already written of the answer that is checked, such as "<think>\\n"; the
+    completion goes on from there. Set when completions are scored; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

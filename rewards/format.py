@@ -23,14 +23,25 @@ def format_answer(
 
     Args:
         completion: what the policy wrote.
-        problem: not used; every check is called with one.
-        think_tags: it must open with one <think>...</think>, the box coming after it.
+        problem: says what the prompt has already written of the answer (`prompt_opening`).
+        think_tags: it must open with one <think>...</think>, the box coming after it. Where the
+            prompt has opened the tag, the completion goes on inside it; where what the prompt has
+            written is not known, the tag may stand in either.
         allow_several_boxes: earlier boxes are no fault.
         allow_text_after_box: neither is text behind the last box. Otherwise only space and
             the punctuation that closes a sentence or a formula may follow it.
     """
+    if think_tags:
+        completion = with_opening(completion, problem.prompt_opening)
     reason = fault(completion, think_tags, allow_several_boxes, allow_text_after_box)
     return Reward(value=float(reason is None), correct=reason is None, detail=reason or "")
+
+
+def with_opening(completion: str, opening: str | None) -> str:
+    """The whole answer, of which the prompt may have written the beginning."""
+    if opening is not None:
+        return opening + completion
+    return completion if "<think>" in completion else f"<think>{completion}"
 
 
 def fault(text: str, think_tags: bool, several: bool, text_after: bool) -> str | None:

@@ -5,7 +5,8 @@ A check is any callable
     check(completion: str, problem: Problem, **settings) -> float | bool | Reward
 
 A bool says right or wrong. A float is the value; 1 or more counts as right. A `Reward` says
-everything itself. The `settings` of its reward term are passed as keyword arguments.
+everything itself. The `settings` of its reward term are passed as keyword arguments. Where the
+chat template begins the answer ("<think>"), `completion` goes on from `problem.prompt_opening`.
 """
 
 from __future__ import annotations

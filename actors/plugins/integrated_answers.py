@@ -91,9 +91,7 @@ class IntegratedAnswers(RolloutPlugin):
         if not completions:
             return []
         builder, settings = tools.builder, self.settings
-        answers = {
-            one.completion_id: builder.without_end_of_turn(one.token_ids) for one in completions
-        }
+        answers = {one.completion_id: builder.whole_answer(one.token_ids) for one in completions}
         before, after = self.rendered(
             builder, settings.integrate_template, problem.question, ANSWERS
         )
@@ -120,7 +118,7 @@ class IntegratedAnswers(RolloutPlugin):
             closing=closing,
             max_answer_tokens=longest,
             answers=answers,
-            integrated=[builder.without_end_of_turn(one.token_ids) for one in samples],
+            integrated=[builder.whole_answer(one.token_ids) for one in samples],
         )
         spoken = await self.samples_of(tools, layer, contexts, completions)
         return [

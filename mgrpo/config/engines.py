@@ -10,6 +10,9 @@ from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.extra_args import extra_args_problems
 from mgrpo.errors import ConfigProblem
 
+MIN_TEMPERATURE = 0.01  # vLLM samples at this where less is asked for
+MAX_SEQUENCES = 8192  # of one forward pass: as many tokens, one of each
+
 
 class DynamicSamplingConfig(StrictConfig):
     """Problems whose first attempts are neither all right nor all wrong (DAPO, arXiv 2503.14476),
@@ -31,7 +34,7 @@ class SamplingConfig(StrictConfig):
     those of another distribution than the one that is trained (TRL#4772).
     """
 
-    temperature: PositiveFloat = 1.0
+    temperature: float = Field(default=1.0, ge=MIN_TEMPERATURE)
     """The learner divides its logits by the same number."""
     dynamic: DynamicSamplingConfig | None = None
     """Null: every problem drawn is trained on."""
@@ -84,7 +87,7 @@ class EnginesConfig(StrictConfig):
     """auto: the policy's own (model.dtype)."""
     max_model_len: PositiveInt | None = None
     """Context in tokens. None: as long as the longest layer's prompt plus completion needs."""
-    max_num_seqs: PositiveInt = 256
+    max_num_seqs: int = Field(default=256, ge=1, le=MAX_SEQUENCES)
     """Sequences that an engine samples at the same time."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enforce_eager: bool | None = None

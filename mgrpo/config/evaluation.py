@@ -9,12 +9,12 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
 from mgrpo.config.base import RelationError, StrictConfig
+from mgrpo.config.engines import MIN_TEMPERATURE
 from mgrpo.errors import ConfigProblem
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class EvaluationConfig(StrictConfig):
     """Also evaluate every this many steps; 0: only before and after."""
     max_problems: PositiveInt | None = None
     decoding: Literal["greedy", "sampled"] = "greedy"
-    temperature: PositiveFloat = 1.0
+    temperature: float = Field(default=1.0, ge=MIN_TEMPERATURE)
     """For `decoding: sampled`."""
     samples_per_problem: PositiveInt = 1
     """First attempts per problem; accuracies are averaged over them. Needs `sampled` above 1."""

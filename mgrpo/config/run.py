@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from mgrpo.config.alarms import AlarmsConfig
 from mgrpo.config.base import RelationError, StrictConfig
@@ -21,6 +28,26 @@ from mgrpo.config.plugins import PhaseConfig, PluginConfig
 from mgrpo.config.relations import problems_of
 from mgrpo.config.rewards import RewardsConfig
 
+TEMPLATE_CALL_ARGUMENTS = {
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "documents",
+    "max_length",
+    "messages",
+    "padding",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "return_tensors",
+    "tokenize",
+    "tokenizer_kwargs",
+    "tools",
+    "truncation",
+}
+"""Arguments of apply_chat_template that are not the template's."""
+MAX_SEED = 2**32 - 1  # NumPy's generators, which vLLM seeds too, take no more
+
 
 class ModelConfig(StrictConfig):
     """The policy that is trained."""
@@ -30,6 +57,20 @@ class ModelConfig(StrictConfig):
     storage. Each node fetches what is not on it, once."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the weights as broadcast and saved."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the chat template, such as {enable_thinking: false}: in every prompt, of
+    training, evaluation and checks alike. One that the template does not use is an error."""
+    stop_tokens: list[str | int] | None = None
+    """Tokens, as text or ids, that end a completion beside those of generation_config. Null: the
+    one that the chat template writes after an assistant's turn."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def check_template_kwargs(cls, given: dict[str, Any]) -> dict[str, Any]:
+        own = sorted(TEMPLATE_CALL_ARGUMENTS & set(given))
+        if own:
+            raise ValueError(f"{', '.join(own)} cannot be chosen: prompts are built with it.")
+        return given
 
 
 class CheckpointConfig(StrictConfig):
@@ -59,7 +100,7 @@ class RunConfig(StrictConfig):
     """For people: shown in reports. What the method does is said by the other keys."""
     paper: str = ""
     """For people: where the method comes from, e.g. an arXiv id."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Of everything that is drawn."""
     steps: PositiveInt
     """Optimizer steps (with update_order: sequential, rounds through the chain)."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mgrpo.errors import ModelError
+from mgrpo.models.weight_files import refuse_adapter
 
 DEFAULT = "default"
 SMOLLM2 = "smollm2"
@@ -53,6 +54,7 @@ def resolve_model(path: str) -> str:
         return path
     folder = Path(path).expanduser()
     if folder.is_dir():
+        refuse_adapter(folder)
         if not (folder / "config.json").is_file():
             raise ModelError(
                 f"The folder {path} holds no config.json, so it is not a model in Hugging Face "

@@ -36,6 +36,11 @@ class NodeModel:
     driver_dir: str  # where the driver has it: the same on nodes that share the folder
     storage: StorageConfig
 
+    @property
+    def is_here(self) -> bool:
+        """True where the driver has the weights as well."""
+        return is_local(self.path) or self.path in DESCRIPTIONS
+
     def __call__(self) -> str:
         """The folder with configuration, tokenizer and weights.
 

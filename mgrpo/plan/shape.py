@@ -160,8 +160,8 @@ def find_shape(path: str) -> ModelShape:
         ModelError: there is no such model, or its config.json does not do.
         HubUnreachable: it lives on a hub that does not answer, and is not in the cache.
     """
-    from mgrpo.check.model import count_parameters
     from mgrpo.models.catalog import resolve_model
+    from mgrpo.models.weight_files import count_parameters, read_weights
 
     source = resolve_model(path)
     folder = Path(source)
@@ -172,7 +172,7 @@ def find_shape(path: str) -> ModelShape:
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {error}.") from error
     has_weights = is_local and any(folder.glob("*.safetensors"))
-    return shape_of(settings, path, count_parameters(folder) if has_weights else None)
+    return shape_of(settings, path, count_parameters(read_weights(folder)) if has_weights else None)
 
 
 def hub_config(name: str) -> Path:

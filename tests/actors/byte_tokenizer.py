@@ -22,7 +22,12 @@ class ByteTokenizer:
         return "".join(end if token == END else chr(token) for token in token_ids)
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: list[dict[str, str]],
+        *,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **template_kwargs: object,
     ) -> str:
         turns = "".join(f"{turn['role']}: {turn['content']}<end>\n" for turn in conversation)
         return turns + "assistant: " * add_generation_prompt

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, ClassVar
 
 import pytest
 
@@ -174,3 +175,32 @@ def test_a_failure_comes_out_as_itself() -> None:
     parts.scorer = Broken()
     with pytest.raises(RewardError, match="pool is closed"):
         run(parts)
+
+
+@pytest.mark.parametrize(
+    ("layout", "openings"),
+    [("review_chat", {"<think>"}), ("user_quote", {"<think>"}), ("self_continue", {"<think>", ""})],
+)
+def test_checks_are_told_what_the_prompt_has_written_of_the_answer(
+    layout: str, openings: set[str]
+) -> None:
+    class Opening(ByteTokenizer):
+        def apply_chat_template(self, conversation: Any, **kwargs: Any) -> str:
+            text = super().apply_chat_template(conversation, **kwargs)
+            return text + "<think>" * kwargs["add_generation_prompt"]
+
+    class Listening(ExactScorer):
+        told: ClassVar[list[str | None]] = []
+
+        async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+            self.told.append(problem.prompt_opening)
+            return await super().score(problem, texts)
+
+    layers = chain(2, 2)
+    layers[1] = layers[1].model_copy(update={"layout": layout})
+    parts = rollout(scripted(), layers)
+    parts.builder, parts.scorer = PromptBuilder(Opening()), Listening()
+    Listening.told.clear()
+    run(parts, PROBLEMS[:1])
+    assert Listening.told[0] == "<think>"  # of layer 1
+    assert set(Listening.told) == openings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,9 @@ def tree(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model's folder: config, a tokenizer of single characters, and a header of weights."""
+    """A model's folder: a Llama of a few hundred weights, and a tokenizer of single characters."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("model")
     characters = [chr(code) for code in range(32, 127)] + ["\n", "<end>", "?unknown"]
@@ -49,15 +48,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
     wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
-    settings = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "num_attention_heads": 4,
-        "max_position_embeddings": CONTEXT,
-    }
-    (folder / "config.json").write_text(json.dumps(settings))
-    header = json.dumps({"embed": {"dtype": "F32", "shape": [98, 8], "data_offsets": [0, 3136]}})
-    (folder / "model.safetensors").write_bytes(
-        struct.pack("<Q", len(header)) + header.encode() + bytes(3136)
+    settings = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT,
+        eos_token_id=vocabulary["<end>"],
+        tie_word_embeddings=True,
     )
+    LlamaForCausalLM(settings).save_pretrained(folder)
     return folder

@@ -12,9 +12,9 @@ from transformers import AutoTokenizer
 from actors.templates import PromptBuilder
 from mgrpo.check import CheckReport, check_recipe
 from mgrpo.check.arithmetic import batch_lines, gpus_wanted, memory_lines
-from mgrpo.check.model import SAMPLE_ATTEMPT, count_parameters, token_lines
+from mgrpo.check.prompts import SAMPLE_ATTEMPT, token_lines
 from mgrpo.config import RunConfig
-from mgrpo.errors import ModelError, RewardError
+from mgrpo.errors import RewardError
 from mgrpo.lengths import PromptLengths, measure_prompts
 from mgrpo.types import Problem
 
@@ -237,6 +237,13 @@ def test_a_context_that_is_too_short_fails_with_the_numbers(sound):
     assert "layers.1.max_completion_tokens" in details(report, "context")
 
 
+def test_engines_with_more_context_than_the_model_has_are_refused(sound):
+    sound["engines"] = {"max_model_len": 2000}
+    report = checked(sound)
+    assert failed_names(report) == ["context"]
+    assert "Nearest valid value: 1200" in details(report, "context")
+
+
 def test_the_models_own_context_bounds_it_too(sound):
     sound["layers"][0]["max_completion_tokens"] = 1000
     report = checked(sound)
@@ -311,13 +318,6 @@ def test_a_folder_without_safetensors_is_no_model(sound, tiny_model: Path, tmp_p
     report = checked(sound)
     assert failed_names(report) == ["model"]
     assert "no .safetensors file" in details(report, "model")
-
-
-def test_parameters_are_counted_from_the_headers(tiny_model: Path, tmp_path: Path):
-    assert count_parameters(tiny_model) == 98 * 8
-    (tmp_path / "model.safetensors").write_bytes(b"\x05")
-    with pytest.raises(ModelError, match="not a whole safetensors file"):
-        count_parameters(tmp_path)
 
 
 def test_tensor_parallelism_must_divide_the_heads(sound):

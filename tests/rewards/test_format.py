@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mgrpo.types import Problem
@@ -53,3 +55,37 @@ def test_thoughts_come_first_once_and_the_box_after_them():
     assert value("<think>\\boxed{7}</think>") == 0.0
     assert value("<think>a</think><think>b</think>\\boxed{7}") == 0.0
     assert value("Well. <think>a</think>\\boxed{7}") == 0.0
+
+
+OPENED_OR_NOT = [None, "<think>\n"]
+
+
+@pytest.mark.parametrize("opening", OPENED_OR_NOT)
+def test_a_thought_that_the_prompt_has_opened_only_has_to_end(opening):
+    problem = replace(PROBLEM, prompt_opening=opening)
+
+    def value(text):
+        return format_answer(text, problem, think_tags=True).value
+
+    assert value("3+4 is 7\n</think>\n\n\\boxed{7}") == 1.0
+    assert value("</think>\\boxed{7}") == 1.0
+    assert value("3+4 is 7 \\boxed{7}") == 0.0
+    assert value("a</think>b</think>\\boxed{7}") == 0.0
+    assert value("\\boxed{7}</think>") == 0.0
+
+
+def test_a_thought_is_not_opened_twice():
+    opened = replace(PROBLEM, prompt_opening="<think>\n")
+    reward = format_answer("<think>a</think>\\boxed{7}", opened, think_tags=True)
+    assert (reward.value, reward.detail) == (0.0, "does not open with one <think>...</think>")
+
+
+def test_where_the_prompt_opens_nothing_the_policy_has_to():
+    closed = replace(PROBLEM, prompt_opening="")
+    assert format_answer("a</think>\\boxed{7}", closed, think_tags=True).value == 0.0
+    assert format_answer("<think>a</think>\\boxed{7}", closed, think_tags=True).value == 1.0
+
+
+def test_an_opening_changes_nothing_else():
+    opened = replace(PROBLEM, prompt_opening="<think>\n\\boxed{5}")
+    assert format_answer("\\boxed{7}", opened).value == 1.0

@@ -210,3 +210,21 @@ def test_extending_with_an_unknown_layer_is_refused(recipe: Path, tmp_path: Path
 def test_every_key_of_a_recipe_has_a_type_that_survives_saving(recipe: Path):
     config = load_recipe(recipe)
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        (f"seed={2**67}", "seed"),
+        (f"seed={2**32}", "seed"),
+        ("seed=-1", "seed"),
+        ("sampling.temperature=0.001", "sampling.temperature"),
+        ("evaluation.temperature=0.001", "evaluation.temperature"),
+        ("engines.max_num_seqs=100000", "engines.max_num_seqs"),
+        ("model.chat_template_kwargs={tokenize: true}", "model.chat_template_kwargs"),
+    ],
+)
+def test_what_an_engine_would_refuse_late_or_change_is_refused_at_once(
+    recipe: Path, override: str, path: str
+):
+    assert only_problem(recipe, override).path.startswith(path)

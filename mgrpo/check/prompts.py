@@ -1,0 +1,199 @@
+"""Do the model's chat template, its tokens and its context suit the recipe's prompts?"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+from actors.chat_format import ASKED, END_OF_THINK, THINK, turns
+from actors.templates import PromptBuilder
+from mgrpo.check.data import fit_lines, problems_in
+from mgrpo.check.report import CheckLine
+from mgrpo.config import RunConfig
+from mgrpo.data import LoadedData
+from mgrpo.errors import MgrpoError
+from mgrpo.lengths import measure_prompts
+from mgrpo.types import Problem
+
+MAX_MEASURED_PROMPTS = 4000  # a few seconds of tokenising; the run itself measures all
+SAMPLE_ATTEMPT = "Let me see. 12 + 7 = 19, so the result is \\boxed{19}."
+A_DAY = "sunday the 31st"  # stands for a date, to see whether prompts hold one
+
+
+def prompt_lines(
+    builder: PromptBuilder, config: RunConfig, loaded: dict[str, LoadedData], limit: int | None
+) -> list[CheckLine]:
+    """All lines about what the policy reads and when it stops.
+
+    Args:
+        loaded: the data; problems that make no prompt are taken out of it.
+        limit: the model's own context in tokens, None where it names none.
+    """
+    try:
+        lines = [*template_lines(builder, config), stop_line(builder)]
+        if not problems_in(loaded):
+            skipped = "not checked: there are no problems to build prompts from"
+            return [*lines, CheckLine("warn", "context", skipped)]
+        lines += fit_lines(config, builder, loaded)
+        problems = problems_in(loaded)
+        if not problems:
+            return lines
+        lines.append(context_line(builder, config, problems, limit))
+        return lines + token_lines(builder, config, problems[0])
+    except MgrpoError as error:
+        return [CheckLine("fail", "prompts", str(error))]
+
+
+def stop_line(builder: PromptBuilder) -> CheckLine:
+    """Which tokens end a completion, and who says so."""
+    names = [named(builder, token) for token in builder.stop_ids]
+    if not names:
+        return CheckLine(
+            "fail",
+            "stop tokens",
+            "nothing ends a completion: neither the tokenizer nor generation_config.json names an "
+            "end, and the chat template writes no token behind a turn. Set model.stop_tokens.",
+        )
+    also = f"; completions also end with {', '.join(names[1:])}" if names[1:] else ""
+    if builder.chosen_stop_ids is not None:
+        return CheckLine("ok", "stop tokens", f"{', '.join(names)} (model.stop_tokens)")
+    end = builder.chat.end_of_turn_id
+    if end is not None:
+        return CheckLine("ok", "stop tokens", f"turns end with {named(builder, end)}{also}")
+    return CheckLine(
+        "warn",
+        "stop tokens",
+        f"completions end with {', '.join(names)}, and the chat template ends turns with "
+        f"{builder.chat.end_of_turn[:20]!r}, which is no token of its own. If the policy does not "
+        "end its turns with these, name what does in model.stop_tokens.",
+    )
+
+
+def named(builder: PromptBuilder, token: int) -> str:
+    return f"{builder.tokenizer.decode([token], skip_special_tokens=False)} ({token})"
+
+
+def template_lines(builder: PromptBuilder, config: RunConfig) -> list[CheckLine]:
+    """What of the chat template someone should know who reads the rewards or repeats the run."""
+    tokenizer: Any = builder.tokenizer
+    lines = []
+    if builder.chat.opening:
+        lines.append(opening_line(builder.chat.opening, config))
+    if any(term.settings.get("think_tags") for term in config.rewards.terms):
+        lost = {THINK, END_OF_THINK} & set(tokenizer.all_special_tokens)
+        if lost:
+            text = f"{' and '.join(sorted(lost))} are special tokens, which no check gets to read"
+            lines.append(CheckLine("fail", "template", f"{text}: think_tags would never pay."))
+    dated = tokenizer.apply_chat_template(
+        turns(ASKED),
+        tokenize=False,
+        add_generation_prompt=True,
+        **{"strftime_now": lambda form: A_DAY, **builder.template_kwargs},
+    )
+    if A_DAY in str(dated):
+        text = "the chat template writes today's date: prompts of another day differ. "
+        advice = "Where it takes the date as an argument, set it in model.chat_template_kwargs."
+        lines.append(CheckLine("warn", "template", text + advice))
+    bos = tokenizer.bos_token_id
+    if bos is not None and builder.encode(builder.render(turns(ASKED)))[:2] == [bos, bos]:
+        text = f"prompts begin with {tokenizer.bos_token} twice: the chat template writes one, and "
+        lines.append(CheckLine("fail", "template", f"{text}the tokenizer adds one. Leave one out."))
+    return lines
+
+
+def opening_line(opening: str, config: RunConfig) -> CheckLine:
+    """The prompt begins the answer: who has to know?"""
+    text = f"prompts begin the answer with {opening!r}"
+    asked = any(term.settings.get("think_tags") for term in config.rewards.terms)
+    if asked and END_OF_THINK in opening:
+        return CheckLine(
+            "warn", "template", f"{text}: think_tags pays for what the policy does not write"
+        )
+    own = [term.check for term in config.rewards.terms if ":" in term.check]
+    if own:
+        text += f"; {', '.join(own)} finds that in problem.prompt_opening, not in the completion"
+        return CheckLine("warn", "template", text)
+    return CheckLine("ok", "template", f"{text}; checks know, and quoted attempts keep it")
+
+
+def context_line(
+    builder: PromptBuilder, config: RunConfig, problems: Sequence[Problem], limit: int | None
+) -> CheckLine:
+    """The longest sequence of any layer against the context that there is.
+
+    Args:
+        builder: with the run's tokenizer.
+        config: the recipe.
+        problems: whose prompts are measured.
+        limit: the model's own context in tokens, None where it names none.
+    """
+    measured = heapq.nlargest(MAX_MEASURED_PROMPTS, problems, key=lambda one: len(one.question))
+    lengths = measure_prompts(builder, config, measured)
+    totals = lengths.layer_lengths(config)
+    needed = max(totals)
+    depth = totals.index(needed)
+    layer = config.layers[depth]
+    inner = needed - lengths.max_prompt_tokens - layer.max_completion_tokens
+    text = (
+        f"{needed:,} tokens at most, in layer {layer.name}: prompt {lengths.max_prompt_tokens} + "
+        f"{f'attempt and guidance {inner} + ' if depth else ''}"
+        f"completion {layer.max_completion_tokens}"
+    )
+    if len(measured) < len(problems):
+        text += f" ({len(measured)} of {len(problems)} prompts measured)"
+    limits = {"engines.max_model_len": config.engines.max_model_len, "the model's context": limit}
+    known = {name: value for name, value in limits.items() if value is not None}
+    name = min(known, key=lambda key: known[key], default="")
+    if not name:
+        return CheckLine("warn", "context", f"{text}; the model names no limit")
+    if needed <= known[name]:
+        return CheckLine("ok", "context", f"{text}; {name} holds {known[name]:,}")
+    advice = f"Lower layers.{depth}.max_completion_tokens"
+    if depth and layer.layout != "self_continue":
+        advice += f" or set layers.{depth}.max_quote_tokens"
+    elif depth:
+        advice += f" or layers.{depth - 1}.max_completion_tokens"
+    advice += ", or data.max_prompt_tokens so that longer rows are left out"
+    if name == "engines.max_model_len":
+        advice += f", or raise engines.max_model_len to {needed}"
+    return CheckLine(
+        "fail",
+        "context",
+        f"{text}; {name} is {known[name]:,}, {needed - known[name]} too few. {advice}.",
+    )
+
+
+def token_lines(builder: PromptBuilder, config: RunConfig, problem: Problem) -> list[CheckLine]:
+    """Each correction's prompt holds the attempt's token ids as they are, in one piece."""
+    lines = []
+    prompt = builder.solve_prompt(config.layers[0], problem.question)
+    attempt = builder.encode(SAMPLE_ATTEMPT)
+    for layer in config.layers[1:]:
+        if layer.max_quote_tokens is not None:
+            attempt = attempt[: layer.max_quote_tokens]
+        correction = builder.correction_prompt(
+            layer,
+            problem.question,
+            parent_prompt_ids=prompt,
+            parent_ids=attempt,
+            guidance=layer.guidance.phrases[0],
+        )
+        if layer.layout == "self_continue":
+            is_exact = correction[: len(prompt) + len(attempt)] == [*prompt, *attempt]
+            kind = "extend the attempt's sequence exactly"
+        else:
+            is_exact = contains(correction, attempt)
+            kind = "hold the attempt's token ids unchanged"
+        lines.append(
+            CheckLine("ok", "tokens", f"prompts of layer {layer.name} {kind}")
+            if is_exact
+            else CheckLine("fail", "tokens", f"prompts of layer {layer.name} do not {kind}.")
+        )
+        prompt = correction
+    return lines
+
+
+def contains(ids: Sequence[int], piece: Sequence[int]) -> bool:
+    size = len(piece)
+    return any(list(ids[i : i + size]) == list(piece) for i in range(len(ids) - size + 1))

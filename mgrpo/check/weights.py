@@ -1,0 +1,189 @@
+"""Do a model's weights suit its architecture? Found out from config.json and the files' headers.
+
+transformers loads tensors that have a name, a shape and no memory into a model that has none
+either. So its own rules decide what belongs where: renamed and fused tensors, tied weights, and
+what an architecture may lack or ignore.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mgrpo.errors import ModelError
+from mgrpo.models.policy_tokenizer import settings_file
+from mgrpo.models.weight_files import TensorHeader, read_weights, some
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+
+
+def refuse_broken_model(folder: Path) -> None:
+    """Refuse a folder that no policy can be loaded from as it was saved.
+
+    Raises:
+        ModelError: says what is wrong with it.
+    """
+    settings = settings_file(str(folder), "config.json")
+    refuse_unusable(settings, str(folder))
+    refuse_unfit(read_weights(folder), settings, str(folder))
+
+
+def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
+    """Refuse what no language model can be made of, or none that trains.
+
+    Args:
+        settings: config.json.
+        source: the model's folder or hub name.
+
+    Raises:
+        ModelError: unknown, no causal language model, or quantised.
+    """
+    from transformers import CONFIG_MAPPING
+
+    name = settings.get("model_type")
+    if name not in CONFIG_MAPPING:
+        if not name:
+            what = "has no model_type in its config.json"
+        elif "auto_map" in settings:
+            what = f"is a {name}, which comes with code of its own, and that is never run"
+        else:
+            what = f"is of the model type {name!r}, which the installed transformers does not know"
+        near = difflib.get_close_matches(str(name), CONFIG_MAPPING, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ModelError(f"The model {source!r} {what}.{hint} Use a model that transformers has.")
+    if settings.get("is_encoder_decoder") or not classes_of(CONFIG_MAPPING[name]):
+        raise ModelError(
+            f"The model {source!r} is of the type {name!r}, which has no causal language model: it "
+            "cannot sample completions. Use a decoder such as Qwen, Llama or Mistral."
+        )
+    how = quantisation(settings, Path(source))
+    if how:
+        raise ModelError(
+            f"The weights of {source!r} are quantised ({how}), and training needs whole ones, of "
+            "16 or 32 bits. Use the model that they were made from."
+        )
+
+
+def quantisation(settings: Mapping[str, Any], folder: Path) -> str:
+    """How a model's weights are quantised; "" where they are not."""
+    for part in (settings, settings.get("text_config") or {}):
+        for key in ("quantization_config", "compression_config"):
+            given = part.get(key)
+            if given:
+                return str(given.get("quant_method", key) if isinstance(given, dict) else key)
+    return next((name for name in QUANTISED_FILES if (folder / name).is_file()), "")
+
+
+def refuse_unfit(
+    tensors: Mapping[str, TensorHeader], settings: Mapping[str, Any], source: str
+) -> None:
+    """Refuse weights that are not those which the architecture needs.
+
+    Raises:
+        ModelError: quantised, missing, of another shape, or without a place.
+    """
+    odd = {
+        name: tensor.dtype
+        for name, tensor in tensors.items()
+        if tensor.dtype not in FLOATS and len(tensor.shape) > 1 and name.endswith("weight")
+    }
+    if odd:
+        kinds = ", ".join(sorted(set(odd.values())))
+        raise ModelError(
+            f"{len(odd)} weights of {source!r} are of the type {kinds} ({some(list(odd))}): they "
+            "are quantised, and training needs whole ones, of 16 or 32 bits."
+        )
+    report = loading_report(tensors, settings, source)
+    wrong = [
+        f"{name} is {shape_text(found)}, expected {shape_text(wanted)}"
+        for name, found, wanted in sorted(report["mismatched_keys"])
+    ]
+    problems = [
+        listed("missing", "would be random", report["missing_keys"]),
+        listed("of another shape", "than config.json says", wrong),
+        listed("not the architecture's", "would be dropped", report["unexpected_keys"]),
+    ]
+    if any(problems):
+        architecture = (settings.get("architectures") or [settings.get("model_type")])[0]
+        raise ModelError(
+            f"The weights of {source!r} do not fit its config.json ({architecture}): "
+            f"{'; '.join(filter(None, problems))}. {advice(report, settings)}"
+        )
+
+
+def loading_report(
+    tensors: Mapping[str, TensorHeader], settings: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """What transformers says of loading these tensors: missing_keys, unexpected_keys and
+    mismatched_keys (name, shape found, shape wanted)."""
+    import torch
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    state = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        made = classes_of(type(config))[0]
+        text_config = config.get_text_config()
+        _, report = made.from_pretrained(
+            None,
+            config=text_config if made.config_class is type(text_config) else config,
+            state_dict=state,
+            device_map={"": "meta"},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # each architecture's own code, with settings that may be anything
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"No model can be made of config.json and the weights of {source!r}: {reason}"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()
+    return dict(report)
+
+
+def classes_of(kind: type) -> list[Any]:
+    """The classes that load a configuration's model, the whole of one that also sees pictures
+    first; empty where it cannot write."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    found = []
+    for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
+        if kind in mapping:
+            classes = mapping[kind]
+            found += classes if isinstance(classes, tuple) else [classes]
+    return found
+
+
+def listed(what: str, why: str, names: Iterable[str]) -> str:
+    """ "2 tensors are missing (would be random): a, b"; "" for none."""
+    found = sorted(names)
+    verb = "tensor is" if len(found) == 1 else "tensors are"
+    return f"{len(found)} {verb} {what} ({why}): {some(found)}" if found else ""
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def advice(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """What to do about it, where the names tell."""
+    missing = report["missing_keys"]
+    if missing and all("head" in name or "embed_out" in name for name in missing):
+        return (
+            "Where the output layer is the embedding, set tie_word_embeddings to true in "
+            "config.json; otherwise save the model again with it."
+        )
+    return "Take config.json and weights from one and the same model, saved whole."

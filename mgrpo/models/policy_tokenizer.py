@@ -1,0 +1,106 @@
+"""The policy's tokenizer, and the prompts that are built with it: one way for every command."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from actors.templates import PromptBuilder
+from mgrpo.config.run import ModelConfig
+from mgrpo.errors import ModelError
+
+
+def load_builder(source: str, config: ModelConfig) -> PromptBuilder:
+    """What builds prompts for a model.
+
+    Args:
+        source: the model's folder or hub name.
+        config: of the recipe, for the chat template's arguments and the stop tokens.
+
+    Raises:
+        ModelError: the tokenizer cannot be loaded, has no chat template, or does not know what the
+            recipe names.
+    """
+    tokenizer = load_tokenizer(source)
+    refuse_unused(tokenizer, config.chat_template_kwargs)
+    return PromptBuilder(
+        tokenizer,
+        config.chat_template_kwargs,
+        listed_stop_ids=[
+            token
+            for name in ("generation_config.json", "config.json")
+            for token in listed_ends(settings_file(source, name))
+        ],
+        stop_ids=chosen_ids(tokenizer, config.stop_tokens),
+    )
+
+
+def load_tokenizer(source: str) -> Any:
+    """The policy's tokenizer, which must have a chat template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # a broken tokenizer.json raises a bare Exception
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"The tokenizer of {source!r} (model.path) cannot be loaded: {reason}. It must lie "
+            "beside config.json, whole: fetch or copy its files again."
+        ) from error
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {source!r} has no chat template, and prompts are chats. Use a model "
+            "that has one, or save a chat_template.jinja beside its tokenizer."
+        )
+    return tokenizer
+
+
+def refuse_unused(tokenizer: Any, template_kwargs: dict[str, Any]) -> None:
+    """Refuse an argument that the chat template never names, as a misspelt one."""
+    template = tokenizer.get_chat_template()
+    for name in template_kwargs:
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            raise ModelError(
+                f"The chat template does not use {name!r} of model.chat_template_kwargs. Remove "
+                "it, or write it as the template does (chat_template.jinja beside the tokenizer)."
+            )
+
+
+def chosen_ids(tokenizer: Any, stop_tokens: list[str | int] | None) -> list[int] | None:
+    """The ids of model.stop_tokens; None where the recipe leaves them to the chat template."""
+    if stop_tokens is None:
+        return None
+    vocabulary = tokenizer.get_vocab()
+    known = set(vocabulary.values())
+    ids = []
+    for token in stop_tokens:
+        found = vocabulary.get(token) if isinstance(token, str) else token
+        if found is None or found not in known:
+            raise ModelError(
+                f"model.stop_tokens names {token!r}, which is no token of this model's tokenizer. "
+                "Name a token as its vocabulary has it, such as <|im_end|>, or its id."
+            )
+        ids.append(found)
+    return ids
+
+
+def settings_file(source: str, name: str) -> dict[str, Any]:
+    """A model's JSON file; empty where it has none."""
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+        settings = json.loads(Path(found).read_text(encoding="utf-8")) if found else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name} of {source!r} cannot be read: {error}.") from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"{name} of {source!r} holds no JSON object.")
+    return settings
+
+
+def listed_ends(settings: dict[str, Any]) -> list[int]:
+    """eos_token_id of a configuration: none, one, or several."""
+    ends = settings.get("eos_token_id", (settings.get("text_config") or {}).get("eos_token_id"))
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]

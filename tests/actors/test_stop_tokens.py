@@ -1,0 +1,95 @@
+"""Sampling ends where the chat template ends a turn, whatever generation_config lists."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mgrpo.config.run import ModelConfig
+from mgrpo.errors import ModelError
+from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
+from mgrpo.models.policy_tokenizer import load_builder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAD, IM_START, IM_END = 0, 1, 2
+ENGINE_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCHDYNAMO_DISABLE": "1",
+    "PYTHONPATH": str(REPOSITORY),
+}
+
+
+@pytest.fixture
+def base_model(tmp_path: Path) -> Path:
+    """The shipped policy with the ends of a base model: nothing but its template names <|im_end|>,
+    which is a token like any other to the tokenizer."""
+    folder = tmp_path / "base"
+    shutil.copytree(SHIPPED_DEFAULT_DIR, folder)
+    for name in ("config.json", "generation_config.json"):
+        change(folder / name, eos_token_id=PAD)
+    change(folder / "tokenizer_config.json", eos_token="<|pad|>")
+    tokens = json.loads((folder / "tokenizer.json").read_text())
+    for token in tokens["added_tokens"]:
+        token["special"] = token["special"] and token["content"] != "<|im_end|>"
+    (folder / "tokenizer.json").write_text(json.dumps(tokens))
+    return folder
+
+
+def change(file: Path, **keys: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
+
+
+@pytest.mark.timeout(300)
+def test_a_real_engine_stops_at_the_end_that_only_the_template_names(
+    base_model: Path, tmp_path: Path
+) -> None:
+    script = REPOSITORY / "tests" / "actors" / "sample_once.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(base_model), str(tmp_path / "samples.json")],
+        env={**os.environ, **ENGINE_ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    assert len(samples) == 4
+    for sample in samples:
+        assert sample["finish_reason"] == "stop"
+        assert sample["token_ids"].index(IM_END) == len(sample["token_ids"]) - 1
+        assert len(sample["logprobs"]) == len(sample["token_ids"])
+        assert sample["text"].strip().endswith("}")  # the box, and no <|im_end|> behind it
+
+
+def test_the_templates_end_comes_first_and_the_listed_ones_stay(base_model: Path) -> None:
+    builder = load_builder(str(base_model), ModelConfig(path="base"))
+    assert builder.stop_ids == (IM_END, PAD)
+    assert builder.end_of_turn_ids() == [IM_END]
+    attempt = builder.encode("\\boxed{7}")
+    assert builder.without_end_of_turn([*attempt, IM_END]) == attempt
+    assert builder.decode([*attempt, IM_END]) == "\\boxed{7}"
+
+
+def test_several_listed_ends_all_count(base_model: Path) -> None:
+    change(base_model / "generation_config.json", eos_token_id=[PAD, 7])
+    assert load_builder(str(base_model), ModelConfig(path="base")).stop_ids == (IM_END, PAD, 7)
+
+
+@pytest.mark.parametrize("token", ["<|im_start|>", IM_START])
+def test_a_recipe_may_name_the_end(base_model: Path, token: str | int) -> None:
+    builder = load_builder(str(base_model), ModelConfig(path="base", stop_tokens=[token]))
+    assert builder.stop_ids == (IM_START, PAD)
+
+
+@pytest.mark.parametrize("token", ["<|im_and|>", 4096])
+def test_an_end_that_is_no_token_is_refused(base_model: Path, token: str | int) -> None:
+    with pytest.raises(ModelError, match=r"model\.stop_tokens"):
+        load_builder(str(base_model), ModelConfig(path="base", stop_tokens=[token]))
