@@ -25,7 +25,7 @@ def write_policy(
 
     Args:
         model: the transformers model, for its configuration.
-        state: name -> tensor, as saved.
+        state: name -> tensor, as saved (see `hub_weights`).
         source_dir: where the tokenizer's files are copied from, byte for byte.
         dtype_name: type of the weights in `state`, recorded in config.json.
 
@@ -38,7 +38,7 @@ def write_policy(
         directory.parent.mkdir(parents=True, exist_ok=True)
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        model.save_pretrained(partial, state_dict=state)
+        model.save_pretrained(partial, state_dict=state, save_original_format=False)
         record_dtype(partial / "config.json", dtype_name)
         copy_tokenizer(source_dir, partial)
         if directory.exists():
