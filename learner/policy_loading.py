@@ -68,8 +68,8 @@ def load_policy(
     except Exception as error:  # transformers raises whatever an architecture's code does
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         raise ModelError(
-            f"The policy in {model_dir} could not be loaded: {reason} Weights must be whole "
-            "safetensors files and the architecture one that transformers knows."
+            f"The policy in {model_dir} could not be loaded: {reason} Weights must be safetensors "
+            "files, whole, and the architecture one that transformers knows."
         ) from error
     return policy
 
@@ -92,6 +92,7 @@ def load_causal_lm(model_dir: str, dtype: torch.dtype) -> Any:
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in the report, by name
         **attention_argument(config),
     )
     refuse_other_weights(model_dir, report)

@@ -35,7 +35,7 @@ WINDOW_NAMES = (
 )
 """Under which configurations limit how far back a token sees."""
 WINDOWED_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Kinds of layers that are full attention where no row is longer than the window."""
+"""Kinds of layers that are full attention where no row is longer than the model's windows."""
 REFUSED_ARGUMENTS = ("softcap", "s_aux", "position_bias")
 """Of attention functions: the plain causal kernels would leave these out."""
 
@@ -56,15 +56,19 @@ def longest_row(causal_lm: Any, max_row_tokens: int | None) -> float:
     return min([size for size in (max_row_tokens, context) if size], default=math.inf)
 
 
-def windows_of(causal_lm: Any, max_row_tokens: int | None = None) -> list[int]:
-    """How many tokens back attention reaches, where the text's configuration limits that to less
-    than the longest row."""
+def named_windows(causal_lm: Any) -> list[int]:
+    """How many tokens back attention reaches, each limit that the text's configuration names."""
     config = text_settings(causal_lm)
     if getattr(config, "use_sliding_window", True) is False:
         return []
     found = {getattr(config, name, None) for name in WINDOW_NAMES}
+    return sorted(size for size in found if isinstance(size, int) and size > 0)
+
+
+def windows_of(causal_lm: Any, max_row_tokens: int | None = None) -> list[int]:
+    """Those limits that are shorter than the longest row."""
     longest = longest_row(causal_lm, max_row_tokens)
-    return sorted(size for size in found if isinstance(size, int) and 0 < size < longest)
+    return [size for size in named_windows(causal_lm) if size < longest]
 
 
 def text_settings(causal_lm: Any) -> Any:
@@ -86,8 +90,9 @@ def why_not_mergeable(causal_lm: Any, max_row_tokens: int | None = None) -> str:
     if decoder.config._attn_implementation != "sdpa":
         return f"its attention is {decoder.config._attn_implementation}, not sdpa"
     kinds = set(getattr(text_settings(causal_lm), "layer_types", None) or ["full_attention"])
-    if not kinds <= WINDOWED_KINDS:
-        return f"it has layers of {', '.join(sorted(kinds - WINDOWED_KINDS))}"
+    known = WINDOWED_KINDS if named_windows(causal_lm) else {"full_attention"}
+    if not kinds <= known:
+        return f"it has layers of {', '.join(sorted(kinds - known))}"
     binding = windows_of(causal_lm, max_row_tokens)
     return f"its attention is limited to {binding[0]} tokens" if binding else ""
 
