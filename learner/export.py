@@ -74,9 +74,9 @@ def keep_ignored_weights(model: Any, source_dir: Path, target_dir: Path) -> None
     Those are parts that only engines use, such as heads that guess several tokens ahead.
     """
     patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    saved = {name for file in target_dir.glob("*.safetensors") for name in names_in(file)}
+    saved = {name for file in weight_files(target_dir) for name in names_in(file)}
     kept: dict[str, Tensor] = {}
-    for file in sorted(source_dir.glob("*.safetensors")):
+    for file in weight_files(source_dir):
         with safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a dictionary)
                 if name not in saved and any(re.search(one, name) for one in patterns):
@@ -89,6 +89,18 @@ def keep_ignored_weights(model: Any, source_dir: Path, target_dir: Path) -> None
         content = json.loads(index.read_text())
         content["weight_map"] |= dict.fromkeys(kept, KEPT_FILE)
         index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads of a checkpoint, and what `keep_ignored_weights` added.
+
+    Repositories may hold the same weights once more in another layout.
+    """
+    names, index = {"model.safetensors"}, folder / "model.safetensors.index.json"
+    if not (folder / "model.safetensors").exists() and index.exists():
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    files = [folder / name for name in sorted(names | {KEPT_FILE})]
+    return [file for file in files if file.exists()]
 
 
 def names_in(file: Path) -> list[str]:

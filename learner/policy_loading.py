@@ -6,6 +6,7 @@ What is loaded is proven later, by `policy_proofs`, where the model is as it tra
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from learner.export import names_in, weight_files
 from learner.logprobs import PolicyModel
 from learner.tree_attention import (
     reading,
@@ -26,6 +28,8 @@ from mgrpo.errors import ModelError
 logger = logging.getLogger(__name__)
 
 NUM_NAMES_SHOWN = 5
+IGNORED_WEIGHTS = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
+"""Of old checkpoints; worked out by today's models."""
 
 
 def load_policy(
@@ -95,8 +99,36 @@ def load_causal_lm(model_dir: str, dtype: torch.dtype) -> Any:
         ignore_mismatched_sizes=True,  # they are in the report, by name
         **attention_argument(config),
     )
-    refuse_other_weights(model_dir, report)
+    # Under ZeRO-3 transformers also remembers conversions that no weight of this checkpoint needed,
+    # and says nothing of weights that it does not know.
+    used = [one for one in getattr(model, "_weight_conversions", None) or [] if one.was_used()]
+    model._weight_conversions = used
+    unknown = set(report["unexpected_keys"]) | unknown_weights(model, Path(model_dir))
+    refuse_other_weights(model_dir, {**report, "unexpected_keys": unknown})
     return model
+
+
+def unknown_weights(model: Any, model_dir: Path) -> set[str]:
+    """Names in the files that become no weight of the model, nor one that it ignores."""
+    from transformers.core_model_loading import WeightConverter, rename_source_key
+
+    conversions = model._weight_conversions
+    converters = [one for one in conversions if isinstance(one, WeightConverter)]
+    renamings = [one for one in conversions if not isinstance(one, WeightConverter)]
+    weights = model.state_dict()
+    ignored = [*(model._keys_to_ignore_on_load_unexpected or ()), *IGNORED_WEIGHTS]
+    found = set()
+    for name in (name for file in weight_files(model_dir) for name in names_in(file)):
+        renamed, _ = rename_source_key(
+            name,
+            renamings,
+            converters,
+            base_model_prefix=model.base_model_prefix,
+            meta_state_dict=weights,
+        )
+        if renamed not in weights and not any(re.search(one, name) for one in ignored):
+            found.add(name)
+    return found
 
 
 def auto_class(config: Any) -> Any:

@@ -56,6 +56,12 @@ def test_missing_unknown_and_misshapen_weights_are_refused_by_name(tmp_path):
             load(directory)
 
 
+def test_the_same_weights_in_another_layout_beside_them_are_not_looked_at(tmp_path):
+    directory = save_tiny_llama(tmp_path)
+    save_file({"layers.0.attention.wq": torch.zeros(2)}, directory / "consolidated.safetensors")
+    load(directory)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_truncated_file_is_a_model_error_wherever_it_ends(tmp_path, share):
     directory = save_tiny_llama(tmp_path / "tiny")
