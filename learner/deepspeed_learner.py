@@ -32,10 +32,12 @@ from learner.deepspeed_config import (
 )
 from learner.ema_policy import EmaPolicy, ema_schedule
 from learner.export import write_policy
+from learner.hub_weights import HubWeights, whole_bytes
 from learner.logprobs import PolicyModel
 from learner.offload import StateOffload
 from learner.plugin import LearnerPlugin
-from learner.policy_loading import check_output_layer, check_prefix_tree, load_policy
+from learner.policy_loading import load_policy
+from learner.policy_proofs import prove_policy
 from learner.replay import replayed_rows
 from learner.sequence_logprobs import sequence_logprobs
 from learner.trainer import Trainer
@@ -66,6 +68,7 @@ class DeepSpeedLearner:
         master_port: int,
         device: Literal["cpu", "cuda"],
         reference_dir: str | None = None,
+        max_row_tokens: int | None = None,
     ) -> None:
         """Load the policy and meet the other ranks.
 
@@ -73,6 +76,7 @@ class DeepSpeedLearner:
             model_dir: the policy to train, in Hugging Face form.
             master_address, master_port: where rank 0 listens for the others.
             reference_dir: the frozen policy of the KL penalty; None: `model_dir`.
+            max_row_tokens: longest sequence of the run; None: any that the model can read.
 
         Raises:
             ModelError: the policy cannot be loaded or trained.
@@ -80,7 +84,7 @@ class DeepSpeedLearner:
             DeadlineError: the other ranks did not come.
         """
         self.config, self.rank, self.num_ranks = config, rank, num_ranks
-        self.model_dir = model_dir
+        self.model_dir, self.max_row_tokens = model_dir, max_row_tokens
         self.policy_version = 0
         self.plugins = load_plugins(config, LearnerPlugin)
         self.settings = config.learner
@@ -96,10 +100,17 @@ class DeepSpeedLearner:
         self.policy = self._load(
             model_dir, gradient_checkpointing=self.settings.gradient_checkpointing
         )
+        self._hub_weights = HubWeights(self.policy.causal_lm)
         self._whole_grad_norm = 0.0
         self.engine = self.start_engine()
-        check_output_layer(self.policy, self.engine, device=self.device)
-        check_prefix_tree(self.policy, self.engine, device=self.device)
+        prove_policy(
+            self.policy,
+            self.engine,
+            merge_prefixes=self.settings.merge_prefixes,
+            device=self.device,
+            max_row_tokens=max_row_tokens,
+            chunk_tokens=self.settings.logprob_chunk_tokens,
+        )
         self.ema = self._load_ema()
         reference = self._load_reference(reference_dir or model_dir)
         self._trainer = Trainer(
@@ -202,33 +213,40 @@ class DeepSpeedLearner:
     def weight_metadata(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """(name, dtype, shape) of every weight, in the order of `iter_weights`.
 
-        Names are Hugging Face's, dtypes torch's without the prefix ("bfloat16"). Tied weights
-        stand once, under their first name.
+        Names are those of the hub's files, dtypes torch's without the prefix ("bfloat16"). Tied
+        weights stand once, under their first name.
         """
         return [
-            (name, self.config.model.dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
-            for name, parameter in self.policy.causal_lm.named_parameters()
+            (name, self._sent_dtype(dtype), shape)
+            for shapes in self._hub_weights.shapes
+            for name, dtype, shape in shapes
         ]
 
+    def _sent_dtype(self, dtype: torch.dtype) -> str:
+        """What the learner computes in is sent in `model.dtype`; the rest stays what it is."""
+        return self.config.model.dtype if dtype == self._dtype else str(dtype).split(".")[1]
+
     def iter_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight, whole and in `model.dtype`, in the same order on all ranks.
+        """Every weight, whole and as `weight_metadata` says, in the same order on all ranks.
 
         All ranks must iterate to the end: under ZeRO-3 each takes part in putting the weights
         together. A tensor is only good until the next one is asked for.
         """
-        dtype = getattr(torch, self.config.model.dtype)
+        weights = self._hub_weights
         for bucket in self._weight_buckets():
-            with self._gathered([parameter for _, parameter in bucket]):
-                for name, parameter in bucket:
-                    yield name, parameter.detach().to(dtype)
+            with self._gathered([weights.tensors[name] for names in bucket for name in names]):
+                for names in bucket:
+                    values = {name: weights.tensors[name].detach() for name in names}
+                    for name, tensor in weights.convert(values).items():
+                        yield name, tensor.to(getattr(torch, self._sent_dtype(tensor.dtype)))
 
-    def _weight_buckets(self) -> Iterator[list[tuple[str, Any]]]:
-        """Named parameters in groups of about GATHER_BUCKET_BYTES."""
-        bucket: list[tuple[str, Any]] = []
+    def _weight_buckets(self) -> Iterator[list[list[str]]]:
+        """Groups of tensors that are converted together, about GATHER_BUCKET_BYTES at a time."""
+        bucket: list[list[str]] = []
         num_bytes = 0
-        for name, parameter in self.policy.causal_lm.named_parameters():
-            bucket.append((name, parameter))
-            num_bytes += getattr(parameter, "ds_numel", parameter.numel()) * parameter.itemsize
+        for names in self._hub_weights.groups:
+            bucket.append(names)
+            num_bytes += sum(whole_bytes(self._hub_weights.tensors[name]) for name in names)
             if num_bytes >= GATHER_BUCKET_BYTES:
                 yield bucket
                 bucket, num_bytes = [], 0
@@ -236,14 +254,15 @@ class DeepSpeedLearner:
             yield bucket
 
     @contextmanager
-    def _gathered(self, parameters: list[Any]) -> Iterator[None]:
+    def _gathered(self, tensors: list[Any]) -> Iterator[None]:
         """Parameters whole, for readers on any CUDA stream.
 
         vLLM packs what is sent on two streams in turn, and streams do not wait for each other:
         under ZeRO-3 a parameter could be packed before it has arrived, or its memory be filled
         with the next ones while it is being packed. So the device comes to rest at both ends.
         """
-        if self._zero_stage < 3:
+        parameters = [one for one in tensors if hasattr(one, "ds_shape")]
+        if not parameters:
             yield
             return
         with self._deepspeed.zero.GatheredParameters(parameters, modifier_rank=None):
@@ -342,13 +361,15 @@ class DeepSpeedLearner:
     def make_optimizer(self) -> torch.optim.Optimizer:
         """AdamW as torch ships it: DeepSpeed's own would be compiled at start-up."""
         return torch.optim.AdamW(
-            self.policy.parameters(),
+            [parameter for parameter in self.policy.parameters() if parameter.requires_grad],
             lr=self.settings.learning_rate,
             betas=self.settings.betas,
             weight_decay=self.settings.weight_decay,
         )
 
-    def _load(self, model_dir: str, *, gradient_checkpointing: bool = False) -> PolicyModel:
+    def _load(
+        self, model_dir: str, *, gradient_checkpointing: bool = False, merge_prefixes: bool = False
+    ) -> PolicyModel:
         """Read a policy. Under ZeRO-3 transformers shards each weight as it reads it, so that no
         rank ever holds the whole model."""
         _while_it_lives = None
@@ -363,7 +384,8 @@ class DeepSpeedLearner:
             model_dir,
             dtype=self._dtype,
             gradient_checkpointing=gradient_checkpointing,
-            merge_prefixes=self.settings.merge_prefixes,
+            merge_prefixes=merge_prefixes,
+            max_row_tokens=self.max_row_tokens,
         )
 
     def start_engine(self) -> Any:
@@ -426,7 +448,8 @@ class DeepSpeedLearner:
 
     def _load_frozen(self, model_dir: str) -> Any:
         """A policy that does not train, sharded where the policy's weights are."""
-        frozen = self._load(model_dir).requires_grad_(False)
+        frozen = self._load(model_dir, merge_prefixes=self.policy.merges_prefixes)
+        frozen.requires_grad_(False)
         if self._zero_stage < 3:
             return frozen.to(self.device)
         engine, *_ = self._deepspeed.initialize(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mgrpo.errors import RunDirectoryError
 
 COPIED_SUFFIXES = (".json", ".txt", ".model", ".jinja")
+KEPT_FILE = "model-kept.safetensors"
+"""Of the weights that the architecture itself declares to ignore."""
 NOT_COPIED = ("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -25,7 +30,7 @@ def write_policy(
 
     Args:
         model: the transformers model, for its configuration.
-        state: name -> tensor, as saved.
+        state: name -> tensor, as saved (see `hub_weights`).
         source_dir: where the tokenizer's files are copied from, byte for byte.
         dtype_name: type of the weights in `state`, recorded in config.json.
 
@@ -38,8 +43,9 @@ def write_policy(
         directory.parent.mkdir(parents=True, exist_ok=True)
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        model.save_pretrained(partial, state_dict=state)
+        model.save_pretrained(partial, state_dict=state, save_original_format=False)
         record_dtype(partial / "config.json", dtype_name)
+        keep_ignored_weights(model, source_dir, partial)
         copy_tokenizer(source_dir, partial)
         if directory.exists():
             directory.rename(old)
@@ -56,7 +62,50 @@ def record_dtype(config_path: Path, dtype_name: str) -> None:
     """Say in config.json what the weights are, not what the learner computed in."""
     config = json.loads(config_path.read_text())
     config["dtype"] = dtype_name
+    for section in config.values():  # of a model with towers
+        if isinstance(section, dict) and "dtype" in section:
+            section["dtype"] = dtype_name
     config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def keep_ignored_weights(model: Any, source_dir: Path, target_dir: Path) -> None:
+    """Copy what the checkpoint holds and transformers' model does not, as it is.
+
+    Those are parts that only engines use, such as heads that guess several tokens ahead.
+    """
+    patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    saved = {name for file in weight_files(target_dir) for name in names_in(file)}
+    kept: dict[str, Tensor] = {}
+    for file in weight_files(source_dir):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a dictionary)
+                if name not in saved and any(re.search(one, name) for one in patterns):
+                    kept[name] = tensors.get_tensor(name)
+    if not kept:
+        return
+    save_file(kept, target_dir / KEPT_FILE, metadata={"format": "pt"})
+    index = target_dir / "model.safetensors.index.json"
+    if index.exists():
+        content = json.loads(index.read_text())
+        content["weight_map"] |= dict.fromkeys(kept, KEPT_FILE)
+        index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads of a checkpoint, and what `keep_ignored_weights` added.
+
+    Repositories may hold the same weights once more in another layout.
+    """
+    names, index = {"model.safetensors"}, folder / "model.safetensors.index.json"
+    if not (folder / "model.safetensors").exists() and index.exists():
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    files = [folder / name for name in sorted(names | {KEPT_FILE})]
+    return [file for file in files if file.exists()]
+
+
+def names_in(file: Path) -> list[str]:
+    with safe_open(file, "pt") as tensors:
+        return list(tensors.keys())
 
 
 def copy_tokenizer(source_dir: Path, target_dir: Path) -> None:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from learner.logit_transform import UNCHANGED, LogitTransform, transform_of
 from learner.prefix_tree import PrefixTree
 from learner.token_states import Visit, chunk_logits, visit_chunks
+from learner.tree_attention import reading, text_decoder
 from mgrpo.errors import ModelError
 
 
@@ -25,10 +27,14 @@ class LogprobHead(nn.Module):
     It takes the place of the `nn.Linear` and shares its parameters under the same names. It
     must be a module that is *called* with the hidden states: that is how ZeRO-3 knows when to
     gather the weight, once per pass however many chunks there are.
+
+    Args:
+        transform: what the model makes of the layer's logits.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, transform: LogitTransform) -> None:
         super().__init__()
+        self.transform = transform
         self.weight = linear.weight  # [V, D]
         self.bias = linear.bias  # [V] or None
 
@@ -40,7 +46,8 @@ class LogprobHead(nn.Module):
         chunk_tokens: int = 1024,
         visit: Visit | None = None,
     ) -> Any:
-        """Logits [..., V] without `target_ids`; with them ([N]) see `token_logprobs`.
+        """The layer's own logits [..., V] without `target_ids`; with them ([N]) see
+        `token_logprobs`.
 
         With `visit` nothing is worked out: the visitor is shown the tokens, and two empty
         tensors are returned.
@@ -56,6 +63,7 @@ class LogprobHead(nn.Module):
                 target_ids,
                 temperature=temperature,
                 chunk_tokens=chunk_tokens,
+                transform=self.transform,
             )
             return hidden.new_zeros(0), hidden.new_zeros(0)
         return token_logprobs(
@@ -65,6 +73,7 @@ class LogprobHead(nn.Module):
             target_ids,
             temperature=temperature,
             chunk_tokens=chunk_tokens,
+            transform=self.transform,
         )
 
 
@@ -74,14 +83,20 @@ class PolicyModel(nn.Module):
     def __init__(self, causal_lm: Any) -> None:
         super().__init__()
         linear = causal_lm.get_output_embeddings()
-        if not isinstance(linear, nn.Linear):
+        if type(linear) is not nn.Linear:
             raise ModelError(
                 f"{type(causal_lm).__name__} has a {type(linear).__name__} as its output layer; "
                 "the learner can train models whose output layer is a plain nn.Linear."
             )
-        causal_lm.set_output_embeddings(LogprobHead(linear))
+        text_config = causal_lm.config.get_text_config(decoder=True)
+        causal_lm.set_output_embeddings(LogprobHead(linear, transform_of(text_config)))
         self.causal_lm = causal_lm
         self.merges_prefixes = False  # set by policy_loading
+
+    @property
+    def decoder(self) -> Any:
+        """The model below its output layer, as far as it reads text."""
+        return text_decoder(self.causal_lm)
 
     @property
     def hidden_size(self) -> int:
@@ -114,11 +129,11 @@ class PolicyModel(nn.Module):
             [N] float32 log-probabilities and [N] float32 entropies, both with gradient; empty
             ones for a visitor.
         """
-        decoder = self.causal_lm.get_decoder()
         tree: dict[str, Any] = {}
         if prefix_tree is not None:
-            tree = {"position_ids": prefix_tree.depths[None, :], "prefix_tree": prefix_tree}
-        hidden = decoder(input_ids=input_ids, use_cache=False, **tree).last_hidden_state
+            tree = {"position_ids": prefix_tree.depths[None, :]}
+        with reading(prefix_tree):
+            hidden = self.decoder(input_ids=input_ids, use_cache=False, **tree).last_hidden_state
         chosen = hidden.flatten(0, 1).index_select(0, positions)  # [N, D]
         return self.causal_lm.get_output_embeddings()(
             chosen, target_ids, temperature, chunk_tokens, visit
@@ -133,22 +148,27 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     chunk_tokens: int = 1024,
+    transform: LogitTransform = UNCHANGED,
 ) -> tuple[Tensor, Tensor]:
-    """log softmax((hidden @ weight.T + bias) / temperature) at `target_ids`.
+    """log softmax(f(hidden @ weight.T + bias) / temperature) at `target_ids`.
 
     Args:
         hidden: [N, D]. weight: [V, D]. bias: [V] or None. target_ids: [N].
+        transform: f, of each logit.
 
     Returns:
         [N] float32 log-probabilities, and the [N] float32 entropies of the same
         distributions, in nats. Both carry a gradient.
     """
-    return _TokenLogprobs.apply(hidden, weight, bias, target_ids, temperature, chunk_tokens)
+    return _TokenLogprobs.apply(
+        hidden, weight, bias, target_ids, temperature, chunk_tokens, transform
+    )
 
 
 class _TokenLogprobs(torch.autograd.Function):
     """d logprob / d logits = (onehot(target) - p) / temperature and
-    d entropy / d logits = -p (log p + entropy) / temperature, with p the softmax."""
+    d entropy / d logits = -p (log p + entropy) / temperature, with p the softmax and the logits
+    as the model changes them."""
 
     @staticmethod
     def forward(
@@ -159,12 +179,13 @@ class _TokenLogprobs(torch.autograd.Function):
         target_ids: Tensor,
         temperature: float,
         chunk_tokens: int,
+        transform: LogitTransform,
     ) -> tuple[Tensor, Tensor]:
         logprobs, entropies, log_normalisers = [], [], []
         for chunk, targets in zip(
             hidden.split(chunk_tokens), target_ids.split(chunk_tokens), strict=True
         ):
-            logits = chunk_logits(chunk, weight, bias, temperature)
+            logits = chunk_logits(chunk, weight, bias, temperature, transform)
             chosen = logits.gather(1, targets[:, None])[:, 0]
             largest = logits.amax(dim=1, keepdim=True)
             exponentials = (logits - largest).exp_()
@@ -176,7 +197,7 @@ class _TokenLogprobs(torch.autograd.Function):
             log_normalisers.append(log_normaliser)
         entropy = torch.cat(entropies)
         ctx.save_for_backward(hidden, weight, bias, target_ids, torch.cat(log_normalisers), entropy)
-        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        ctx.temperature, ctx.chunk_tokens, ctx.transform = temperature, chunk_tokens, transform
         ctx.set_materialize_grads(False)  # an unused entropy must cost nothing
         return torch.cat(logprobs), entropy
 
@@ -192,7 +213,8 @@ class _TokenLogprobs(torch.autograd.Function):
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
         for start in range(0, len(hidden), ctx.chunk_tokens):
             here = slice(start, start + ctx.chunk_tokens)
-            log_probs = chunk_logits(hidden[here], weight, bias, ctx.temperature)
+            log_probs = chunk_logits(hidden[here], weight, bias, ctx.temperature, ctx.transform)
+            slopes = ctx.transform.slopes(log_probs, ctx.temperature)
             log_probs.sub_(log_normalisers[here, None])
             factors = torch.zeros_like(log_normalisers[here, None])
             if grad_logprobs is not None:
@@ -202,7 +224,7 @@ class _TokenLogprobs(torch.autograd.Function):
             grad = log_probs.exp_().mul_(-factors)
             if grad_logprobs is not None:
                 grad.scatter_add_(1, target_ids[here, None], grad_logprobs[here, None])
-            grad.div_(ctx.temperature)
+            grad.mul_(slopes)
             grad = grad.to(weight.dtype)
             grad_hidden[here] = grad @ weight
             if needs_weight:
@@ -213,6 +235,7 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_hidden,
             grad_weight.to(weight.dtype) if needs_weight else None,
             None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
+            None,
             None,
             None,
             None,

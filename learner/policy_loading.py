@@ -1,22 +1,35 @@
-"""Loads the policy for training, and proves that what is computed faster is computed right."""
+"""Loads the policy for training: whole, its text part trainable, nothing left to chance.
+
+What is loaded is proven later, by `policy_proofs`, where the model is as it trains.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from learner.export import names_in, weight_files
 from learner.logprobs import PolicyModel
-from learner.prefix_tree import build_tree
-from learner.tree_attention import use_tree_attention, why_not_mergeable
+from learner.tree_attention import (
+    reading,
+    tree_being_read,
+    use_tree_attention,
+    why_not_mergeable,
+)
 from mgrpo.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
-NUM_PROOF_TOKENS = 8
+NUM_NAMES_SHOWN = 5
+IGNORED_WEIGHTS = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
+"""Of old checkpoints; worked out by today's models."""
 
 
 def load_policy(
@@ -25,17 +38,21 @@ def load_policy(
     dtype: torch.dtype,
     gradient_checkpointing: bool = False,
     merge_prefixes: bool = False,
+    max_row_tokens: int | None = None,
 ) -> PolicyModel:
     """Load a causal language model from a local folder, from safetensors only.
 
-    Dropout is off in either mode: importance ratios compare the same network with itself.
-    The model stays in evaluation mode except where gradient checkpointing, which transformers
-    only applies while training, needs the other.
+    Of a model with towers for images or sound all is loaded, and the text's part can train. The
+    model stays in evaluation mode, so that nothing in it is random: importance ratios compare the
+    same network with itself.
+
+    Args:
+        merge_prefixes: let it read prefix trees where it can.
+        max_row_tokens: longest row there can be; None: any that the model's context holds.
 
     Raises:
-        ModelError: the folder cannot be loaded, or the output layer is of an unknown kind.
+        ModelError: the folder cannot be loaded as it is, or is of a kind that cannot be trained.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # one bar per rank and file says nothing
@@ -43,30 +60,206 @@ def load_policy(
     if not Path(model_dir).is_dir():
         raise ModelError(f"The policy's folder {model_dir} does not exist.")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            model_dir,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except (OSError, ValueError) as error:
+        policy = PolicyModel(load_causal_lm(model_dir, dtype))
+        train_text_only(policy)
+        policy.eval()
+        if gradient_checkpointing:
+            checkpoint_in_evaluation(policy.causal_lm)
+        if merge_prefixes:
+            merge_where_possible(policy, max_row_tokens)
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises whatever an architecture's code does
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         raise ModelError(
-            f"The policy in {model_dir} could not be loaded: {error} Weights must be safetensors "
-            "and the architecture one that transformers knows."
+            f"The policy in {model_dir} could not be loaded: {reason} Weights must be safetensors "
+            "files, whole, and the architecture one that transformers knows."
         ) from error
-    disable_dropout(model)
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    policy = PolicyModel(model)
-    if merge_prefixes:
-        merge_where_possible(policy)
-    return policy.train(gradient_checkpointing)
+    return policy
 
 
-def merge_where_possible(policy: PolicyModel) -> None:
+def load_causal_lm(model_dir: str, dtype: torch.dtype) -> Any:
+    """The transformers model, every weight of it read from the folder.
+
+    Raises:
+        ModelError: it has an encoder, is quantised, or other weights than its files.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
+    refuse_untrainable(model_dir, config)
+    model, report = auto_class(config).from_pretrained(
+        model_dir,
+        config=config,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in the report, by name
+        **attention_argument(config),
+    )
+    # Under ZeRO-3 transformers also remembers conversions that no weight of this checkpoint needed,
+    # and says nothing of weights that it does not know.
+    used = [one for one in getattr(model, "_weight_conversions", None) or [] if one.was_used()]
+    model._weight_conversions = used
+    unknown = set(report["unexpected_keys"]) | unknown_weights(model, Path(model_dir))
+    refuse_other_weights(model_dir, {**report, "unexpected_keys": unknown})
+    return model
+
+
+def unknown_weights(model: Any, model_dir: Path) -> set[str]:
+    """Names in the files that become no weight of the model, nor one that it ignores."""
+    from transformers.core_model_loading import WeightConverter, rename_source_key
+
+    conversions = model._weight_conversions
+    converters = [one for one in conversions if isinstance(one, WeightConverter)]
+    renamings = [one for one in conversions if not isinstance(one, WeightConverter)]
+    weights = model.state_dict()
+    ignored = [*(model._keys_to_ignore_on_load_unexpected or ()), *IGNORED_WEIGHTS]
+    found = set()
+    for name in (name for file in weight_files(model_dir) for name in names_in(file)):
+        renamed, _ = rename_source_key(
+            name,
+            renamings,
+            converters,
+            base_model_prefix=model.base_model_prefix,
+            meta_state_dict=weights,
+        )
+        if renamed not in weights and not any(re.search(one, name) for one in ignored):
+            found.add(name)
+    return found
+
+
+def auto_class(config: Any) -> Any:
+    """Which of transformers' factories loads all of a checkpoint, towers included."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    is_composite = config.get_text_config(decoder=True) is not config
+    if is_composite and type(config) in AutoModelForImageTextToText._model_mapping:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
+
+
+def attention_argument(config: Any) -> dict[str, str]:
+    """transformers' fast attention leaves soft caps out; its plain one has them (Gemma 2)."""
+    text_config = config.get_text_config(decoder=True)
+    is_capped = getattr(text_config, "attn_logit_softcapping", None) is not None
+    return {"attn_implementation": "eager"} if is_capped else {}
+
+
+def refuse_untrainable(model_dir: str, config: Any) -> None:
+    """Refuse kinds of models that can be loaded but not trained.
+
+    Raises:
+        ModelError: which.
+    """
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is not None:
+        method = getattr(quantization, "quant_method", None) or dict(quantization).get(
+            "quant_method", "an unknown method"
+        )
+        raise ModelError(
+            f"The policy in {model_dir} is quantised ({method}), and quantised weights cannot be "
+            "trained. Take the unquantised checkpoint, or save a dequantised one."
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"The policy in {model_dir} ({config.model_type}) has an encoder. The learner trains "
+            "models that only decode."
+        )
+
+
+def refuse_other_weights(model_dir: str, report: dict[str, Any]) -> None:
+    """Refuse a checkpoint that does not hold exactly the model's weights.
+
+    transformers fills in what is missing at random and leaves out what it does not know. What an
+    architecture itself declares to be ignored does not count.
+
+    Raises:
+        ModelError: names of the weights.
+    """
+    problems = [
+        ("has no weights for", report["missing_keys"], "They would be random."),
+        ("holds weights that its architecture does not know", report["unexpected_keys"], ""),
+        ("holds weights of other shapes than config.json says", report["mismatched_keys"], ""),
+    ]
+    for what, names, consequence in problems:
+        if names:
+            raise ModelError(
+                f"The checkpoint in {model_dir} {what}: {shown(names)}. {consequence} Is "
+                "config.json the one of these weights (tie_word_embeddings, for one, says whether "
+                "there is a weight of the output layer), and is every file here?"
+            )
+    if report["error_msgs"]:
+        raise ModelError(f"The checkpoint in {model_dir}: {' '.join(report['error_msgs'])[:500]}")
+
+
+def shown(names: Collection[Any]) -> str:
+    """The first few names, and how many more there are."""
+    first = sorted(str(name[0] if isinstance(name, tuple) else name) for name in names)
+    more = len(first) - NUM_NAMES_SHOWN
+    return ", ".join(first[:NUM_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def train_text_only(policy: PolicyModel) -> None:
+    """Freeze whatever reads no text: images' and sounds' towers and their projectors.
+
+    They are kept, broadcast and saved as they are.
+    """
+    causal_lm = policy.causal_lm
+    parts = (policy.decoder, causal_lm.get_output_embeddings(), causal_lm.get_input_embeddings())
+    text = {id(parameter) for part in parts for parameter in part.parameters()}
+    frozen = [one for one in causal_lm.parameters() if id(one) not in text]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    if frozen:
+        logger.info(
+            "%s: %d weights outside the text's part stay as they are.",
+            type(causal_lm).__name__,
+            len(frozen),
+        )
+
+
+def checkpoint_in_evaluation(causal_lm: Any) -> None:
+    """Gradient checkpointing while the model stays in evaluation mode.
+
+    transformers only checkpoints a layer that is in training mode, where dropout and noise are
+    on. So only the layers that ask for the mode are in it, and leave it while they compute.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
+    asking = [one for one in causal_lm.modules() if getattr(one, "gradient_checkpointing", False)]
+    layers = [one for one in asking if isinstance(one, GradientCheckpointingLayer)]
+    for module in layers or asking:  # in older architectures the whole decoder asks
+        module.training = True
+        module._gradient_checkpointing_func = checkpoint_layer
+
+
+def checkpoint_layer(call: Any, *inputs: Any) -> Any:
+    """What transformers' layers call for `torch.utils.checkpoint`.
+
+    Args:
+        call: a bound method of the layer, or `functools.partial` of one.
+    """
+    layer, tree = getattr(call, "func", call).__self__, tree_being_read()
+
+    def in_evaluation(*inputs: Any) -> Any:
+        was_training = layer.training
+        layer.training = False
+        try:
+            with reading(tree):  # also when it is computed again, in the backward pass
+                return call(*inputs)
+        finally:
+            layer.training = was_training
+
+    return checkpoint(in_evaluation, *inputs, use_reentrant=False)
+
+
+def merge_where_possible(policy: PolicyModel, max_row_tokens: int | None = None) -> None:
     """Let the policy read prefix trees, or say why rows will be padded instead."""
-    obstacle = why_not_mergeable(policy.causal_lm)
+    obstacle = why_not_mergeable(policy.causal_lm, max_row_tokens)
     if obstacle:
         logger.warning(
             "Prefixes are not merged for %s: %s. Rows are padded instead.",
@@ -78,87 +271,6 @@ def merge_where_possible(policy: PolicyModel) -> None:
     policy.merges_prefixes = True
 
 
-def disable_dropout(model: Any) -> None:
-    """Set every dropout rate to 0, in modules and in those that attention layers keep."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name in ("dropout", "attention_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-
-
-@torch.no_grad()
-def check_output_layer(policy: PolicyModel, call: Any, *, device: torch.device | str) -> None:
-    """Refuse a model whose own logits differ from its output layer's.
-
-    Some architectures scale or cap their logits after the output layer. Training them without
-    that would silently optimise another distribution than the engines sample.
-
-    Args:
-        policy: the model itself, whose naive logits are the truth.
-        call: what training calls with PolicyModel.forward's arguments, e.g. an engine.
-
-    Raises:
-        ModelError: the two differ by more than rounding.
-    """
-    tokens = torch.tensor(proof_tokens(policy), device=device)
-    positions = torch.arange(NUM_PROOF_TOKENS, device=device)
-    chunked, _ = call(tokens[None, :-1], positions, tokens[1:], 1.0, NUM_PROOF_TOKENS)
-    difference = float((chunked - naive_logprobs(policy, tokens)).abs().mean())
-    if not difference <= proof_bound(policy):
-        raise ModelError(
-            f"{type(policy.causal_lm).__name__} changes its logits after the output layer: its "
-            f"log-probabilities differ by {difference:.3g} from the layer's own. This learner "
-            "supports models whose logits are the output layer's."
-        )
-
-
-@torch.no_grad()
-def check_prefix_tree(policy: PolicyModel, call: Any, *, device: torch.device | str) -> None:
-    """Refuse a model that reads a prefix tree otherwise than its rows one by one.
-
-    Args:
-        policy, call: as for `check_output_layer`.
-
-    Raises:
-        ModelError: the two differ by more than rounding.
-    """
-    if not policy.merges_prefixes:
-        return
-    first = proof_tokens(policy)
-    half = NUM_PROOF_TOKENS // 2
-    second = first[:half] + first[: half - 1 : -1]
-    tree, paths = build_tree([first[:-1], second[:-1]])
-    tree = tree.to(device)
-    difference = 0.0
-    for row, path in zip((first, second), paths, strict=True):
-        targets = torch.tensor(row[1:], device=device)
-        places = torch.tensor(path, device=device)
-        merged, _ = call(tree.token_ids[None], places, targets, 1.0, NUM_PROOF_TOKENS, tree)
-        alone = naive_logprobs(policy, torch.tensor(row, device=device))
-        difference = max(difference, float((merged - alone).abs().mean()))
-    if not difference <= proof_bound(policy):
-        raise ModelError(
-            f"{type(policy.causal_lm).__name__} gives other log-probabilities when rows share "
-            f"their prefixes: they differ by {difference:.3g}. Set learner.merge_prefixes=false."
-        )
-
-
-def proof_tokens(policy: PolicyModel) -> list[int]:
-    """NUM_PROOF_TOKENS + 1 tokens from all over the vocabulary."""
-    vocab_size = policy.causal_lm.get_input_embeddings().num_embeddings
-    step = max(vocab_size // (NUM_PROOF_TOKENS + 1), 1)
-    return [index * step % vocab_size for index in range(NUM_PROOF_TOKENS + 1)]
-
-
-def naive_logprobs(policy: PolicyModel, tokens: Tensor) -> Tensor:
-    """[T - 1] log-probabilities of [T] tokens from the model's own logits."""
-    logits: Tensor = policy.causal_lm(input_ids=tokens[None, :-1], use_cache=False).logits[0]
-    return logits.float().log_softmax(dim=-1).gather(1, tokens[1:, None])[:, 0]
-
-
-def proof_bound(policy: PolicyModel) -> float:
-    """Nats, of the mean over the proof's tokens. In 16 bits single logits are rounded by up to a
-    quarter; what is wrong is off by nats."""
-    return 1e-3 if policy.causal_lm.dtype == torch.float32 else 0.25
+def in_training(module: nn.Module) -> list[nn.Module]:
+    """The modules that are in training mode."""
+    return [one for one in module.modules() if one.training]

@@ -26,8 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from learner.hidden_states import hidden_states, hidden_states_in_batches
+from learner.hub_weights import named_tensors
 from learner.logprobs import PolicyModel
-from learner.policy_loading import load_policy, proof_tokens
+from learner.policy_loading import load_policy
 from learner.scorer_files import (
     BACKBONE_DIR,
     HEAD_FILE,
@@ -48,6 +49,7 @@ BATCH_TOKENS = 16_384
 PROBE_TOLERANCE = {torch.float32: 1e-3}
 COARSE_PROBE_TOLERANCE = 0.25
 """How far the probe's value may be off, as a share of 1 + its size; coarse for half precision."""
+NUM_PROBE_TOKENS = 9
 
 Row = tuple[Sequence[int], Sequence[int], Sequence[int]]
 """A completion to be scored: prompt token ids, its own token ids, the ends of its steps."""
@@ -175,8 +177,7 @@ class PrefixScorer(nn.Module):
         save_file(head, folder / HEAD_FILE)
         if self.kind == "reward_head":
             model = self.policy.causal_lm
-            # Tied weights come once among the parameters, as the file wants them.
-            weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+            weights = {name: one.detach().cpu() for name, one in named_tensors(model)}
             model.save_pretrained(folder / BACKBONE_DIR, state_dict=weights)
         write_scorer_config(
             folder,
@@ -195,7 +196,7 @@ class PrefixScorer(nn.Module):
     @property
     def decoder(self) -> Any:
         """The base model below its output layer."""
-        return self.policy.causal_lm.get_decoder()
+        return self.policy.decoder
 
     @property
     def device(self) -> torch.device:
@@ -296,8 +297,11 @@ class PrefixScorer(nn.Module):
     # --- the probe ---
 
     def probe_value(self) -> float:
-        """The value of a fixed text."""
-        return float(self.values([proof_tokens(self.policy)])[0])
+        """The value of a fixed text: tokens from all over the vocabulary."""
+        vocab_size = self.policy.causal_lm.get_input_embeddings().num_embeddings
+        step = max(vocab_size // NUM_PROBE_TOKENS, 1)
+        tokens = [index * step % vocab_size for index in range(NUM_PROBE_TOKENS)]
+        return float(self.values([tokens])[0])
 
     def check_probe(self, expected: float, dtype: torch.dtype, *, where: Path) -> None:
         """Raise ModelError where the base model is not the one that the head was trained on."""

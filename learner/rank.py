@@ -33,11 +33,12 @@ class LearnerRank(NodeFiles):
         num_ranks: int,
         device: str,
         find_model: Callable[[], str] | None = None,
+        max_row_tokens: int | None = None,
     ) -> None:
         self.config = config
         self.model_dir, self.find_model = model_dir, find_model
         self.rank, self.num_ranks = rank, num_ranks
-        self.device = device
+        self.device, self.max_row_tokens = device, max_row_tokens
         self.transfer: Any = None
         self.client: EngineClient | None = None
 
@@ -60,6 +61,7 @@ class LearnerRank(NodeFiles):
             master_address=master_address,
             master_port=master_port,
             device="cuda" if self.device == "cuda" else "cpu",
+            max_row_tokens=self.max_row_tokens,
         )
 
     def connect(

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from learner.logit_transform import UNCHANGED, LogitTransform
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenStates:
@@ -27,10 +29,11 @@ class TokenStates:
     temperature: float = 1.0
     weight: Tensor = field(repr=False)  # [V, D] of the output layer
     bias: Tensor | None = field(default=None, repr=False)  # [V]
+    transform: LogitTransform = UNCHANGED
 
     def probabilities(self) -> Tensor:
         """[n, V] float32 (float64 of a float64 model), at the sampling temperature."""
-        logits = chunk_logits(self.hidden, self.weight, self.bias, self.temperature)
+        logits = chunk_logits(self.hidden, self.weight, self.bias, self.temperature, self.transform)
         return logits.softmax(dim=1)
 
     def errors(self, vocab_ids: Tensor) -> Tensor:
@@ -59,10 +62,17 @@ class TokenStates:
 Visit = Callable[[TokenStates], None]
 
 
-def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+def chunk_logits(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    temperature: float,
+    transform: LogitTransform,
+) -> Tensor:
     """[n, V] float32 (float64 for float64 inputs) logits of one chunk."""
     logits = functional.linear(hidden, weight, bias)
     logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = transform.apply_(logits)
     return logits if temperature == 1.0 else logits.div_(temperature)
 
 
@@ -75,6 +85,7 @@ def visit_chunks(
     *,
     temperature: float,
     chunk_tokens: int,
+    transform: LogitTransform,
 ) -> None:
     """Show [n, D] states to a visitor, `chunk_tokens` at a time; places count from 0."""
     places = torch.arange(len(hidden), device=hidden.device)
@@ -87,5 +98,6 @@ def visit_chunks(
                 temperature=temperature,
                 weight=weight,
                 bias=bias,
+                transform=transform,
             )
         )

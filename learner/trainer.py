@@ -77,7 +77,8 @@ class Trainer:
         self.rank, self.num_ranks, self.device = rank, num_ranks, device
         self._gradient_probe = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in engine.module.parameters():
-            parameter.register_hook(self._probe_gradient)
+            if parameter.requires_grad:
+                parameter.register_hook(self._probe_gradient)
 
     def train(
         self,

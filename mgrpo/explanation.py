@@ -20,6 +20,7 @@ from actors.templates import PromptBuilder
 from learner.batch import TrainingBatch, TrainingRow, build_batch
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import load_policy
+from learner.policy_proofs import prove_policy
 from learner.policy_reader import PolicyReader
 from learner.selection import group_of
 from mgrpo.config import RunConfig
@@ -223,6 +224,7 @@ def reader_of(model_dir: str, config: RunConfig, completions: Sequence[Completio
         ModelError: the model cannot be loaded, or does not know these completions' tokens.
     """
     policy = load_policy(model_dir, dtype=torch.float32)
+    prove_policy(policy, policy, merge_prefixes=False, device="cpu")
     vocab_size = policy.causal_lm.get_input_embeddings().num_embeddings
     for one in completions:
         largest = max([*one.prompt_token_ids, *one.token_ids])

@@ -122,6 +122,7 @@ class Launcher:
                     "rank": rank,
                     "num_ranks": num_ranks,
                     "device": self.device,
+                    "max_row_tokens": self.max_model_len,
                 },
             )
             for rank in range(num_ranks)

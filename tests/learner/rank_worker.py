@@ -2,7 +2,8 @@
 
     python -m tests.learner.rank_worker RANK NUM_RANKS PORT FOLDER
 
-FOLDER holds the models "tiny", "tied" and "reference"; rank 0 leaves `results-NUM_RANKS.pt` there.
+FOLDER holds the models "tiny", "tied", "towers" and "reference"; rank 0 leaves
+`results-NUM_RANKS.pt` there.
 Importing DeepSpeed takes seconds, so all scenarios share the process, each with a new learner.
 """
 
@@ -22,7 +23,7 @@ from learner.deepspeed_learner import DeepSpeedLearner
 from learner.plugin import EmaSchedule, LearnerPlugin, Signal
 from learner.policy_reader import text
 from learner.token_states import TokenStates
-from mgrpo.errors import LearnerError, RunDirectoryError
+from mgrpo.errors import LearnerError, ModelError, RunDirectoryError
 from mgrpo.types import Completion, Replayed, Reward
 from tests.learner import set_scenarios
 from tests.learner.builders import completion, layer, random_completions, run_config, solve_layer
@@ -57,7 +58,8 @@ class SgdLearner(OneOfSeveral):
     """Steps by the bare gradient, so that weights tell it."""
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.policy.parameters(), lr=self.settings.learning_rate)
+        trained = [one for one in self.policy.parameters() if one.requires_grad]
+        return torch.optim.SGD(trained, lr=self.settings.learning_rate)
 
 
 class Ranks:
@@ -74,7 +76,7 @@ class Ranks:
         return kind(
             config=run_config(learner=settings, **sections),
             model_dir=str(self.folder / model),
-            reference_dir=str(self.folder / "reference"),
+            reference_dir=str(self.folder / (model if model == "towers" else "reference")),
             rank=self.rank,
             num_ranks=self.num_ranks,
             master_address="127.0.0.1",
@@ -515,6 +517,44 @@ def averaged_bf16(ranks: Ranks) -> Any:
     return found
 
 
+def with_towers(ranks: Ranks, zero_stage: int) -> Any:
+    """An update of a model that also reads images: its gradient, and what is saved and resumed."""
+    folder = ranks.folder / f"towers-{ranks.num_ranks}-{zero_stage}"
+    settings = {"zero_stage": zero_stage, "learning_rate": SGD_RATE, "max_grad_norm": 1e9}
+    sections: dict[str, Any] = {"model_name": "towers", "learner": settings}
+    learner = ranks.learner(SgdLearner, **sections)
+    before = weights_of(learner)
+    learner.update(random_completions())
+    after = weights_of(learner)
+    learner.save_policy(str(folder / "saved"))
+    learner.save_state(str(folder / "state"))
+    found = {
+        "gradient": {name: (before[name] - after[name]) / SGD_RATE for name in before},
+        "after": after,
+        "metadata": learner.weight_metadata(),
+        "folder": str(folder / "saved"),
+    }
+    learner.close()
+    resumed = ranks.learner(SgdLearner, **sections)
+    resumed.load_state(str(folder / "state"))
+    found["resumed"] = weights_of(resumed)
+    resumed.close()
+    return found
+
+
+def incomplete_models(ranks: Ranks) -> dict[str, str]:
+    """What is said of checkpoints with a weight too few and one too many, where they are sharded
+    as they are read."""
+    found = {}
+    for name in ("headless", "overfull"):
+        try:
+            ranks.learner(model_name=name, learner={"zero_stage": 3}).close()
+            found[name] = "loaded"
+        except ModelError as error:
+            found[name] = str(error)
+    return found
+
+
 def schedule(ranks: Ranks) -> Any:
     learner = ranks.learner(
         learner={"learning_rate": 0.01, "warmup_steps": 2, "schedule": "linear"}
@@ -548,12 +588,15 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found[name] = gradient(
             ranks, zero_stage=3, budget=SMALL_BUDGET, dtype=dtype, gradient_checkpointing=True
         )
+    for stage in (0, 2, 3):
+        found[f"zero{stage}_towers"] = with_towers(ranks, stage)
     for stage in (2, 3):
         found[f"zero{stage}_tied"] = gradient(
             ranks, zero_stage=stage, budget=SMALL_BUDGET, model_name="tied"
         )
     found |= method_gradients(ranks)
     found |= of_sets(ranks)
+    found["incomplete"] = incomplete_models(ranks)
     found["measured_without_attempts"] = measured_without_attempts(ranks)
     found["lone_row"] = lone_row(ranks)
     found["zero3_refused"] = refused_update(ranks, 3, spoil_gradient)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from learner.causal_projection import causal_weights, projected_reference
@@ -31,6 +33,7 @@ from tests.learner.set_scenarios import (
     attempts_in_context,
     sides_of_pairs,
 )
+from tests.learner.tiny_models import save_tiny
 
 DEADLINE_S = 400  # of all scenarios; on two quiet cores they take a quarter of that
 REPOSITORY = Path(__file__).parents[2]
@@ -61,7 +64,17 @@ def folder(tmp_path_factory):
     save_tiny_llama(folder / "tiny")
     save_tiny_llama(folder / "tied", tie_word_embeddings=True)
     save_tiny_llama(folder / "reference", initializer_range=0.19)
+    save_tiny("Gemma 3 (images)", folder / "towers")
+    spoil_weights(save_tiny_llama(folder / "headless"), lambda one: one.pop("lm_head.weight"))
+    spoil_weights(save_tiny_llama(folder / "overfull"), lambda one: one.update(more=torch.zeros(2)))
     return folder
+
+
+def spoil_weights(directory, change):
+    file = directory / "model.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
 
 
 @pytest.fixture(scope="module")
@@ -453,6 +466,36 @@ def test_a_value_that_is_not_finite_stops_the_update_before_the_weights(
 def test_the_completion_with_broken_rollout_logprobs_is_named(results):
     message = results[1]["rollout_refused"]["message"]
     assert "p0/1" in message and "the engine's fault" in message
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_weights_that_are_missing_or_unknown_are_found_under_zero_3_too(results, num_ranks):
+    found = results[num_ranks]["incomplete"]
+    assert "no weights for: lm_head.weight" in found["headless"]
+    assert "does not know: more" in found["overfull"]
+
+
+TOWERS = [(n, f"zero{stage}_towers") for n in (1, 2) for stage in (0, 2, 3)]
+
+
+@pytest.mark.parametrize(("num_ranks", "scenario"), TOWERS)
+def test_a_model_with_towers_trains_its_text_for_any_ranks_and_sharding(
+    results, folder, num_ranks, scenario
+):
+    found, expected = results[num_ranks][scenario], results[1]["zero0_towers"]
+    file = load_file(folder / "towers" / "model.safetensors")
+    assert found["gradient"].keys() == file.keys()
+    assert found["metadata"] == [
+        (name, "float32", tuple(one.shape)) for name, one in found["after"].items()
+    ]
+    for name, gradient in found["gradient"].items():
+        is_text = "language_model" in name
+        assert bool(gradient.any()) == is_text, name
+        assert_close(gradient, expected["gradient"][name], atol=2e-6, rtol=1e-3)
+    saved = load_file(Path(found["folder"]) / "model.safetensors")
+    assert saved.keys() == file.keys()
+    for name, weight in found["after"].items():
+        assert torch.equal(saved[name], weight) and torch.equal(found["resumed"][name], weight)
 
 
 @pytest.mark.parametrize(
