@@ -143,7 +143,7 @@ def definition_of(form: Form) -> Definition | None:
     """
     if not isinstance(form, Relation) or not set(form.signs) <= {"=", "\\approx", "\\in"}:
         return None
-    if "\\in" in form.signs and (len(form.signs) > 1 or not isinstance(form.parts[1], Sequence)):
+    if "\\in" in form.signs and not is_membership(form):
         return None
     names = [place for place, part in enumerate(form.parts) if is_name(part)]
     values = [part for place, part in enumerate(form.parts) if place not in names]
@@ -161,6 +161,12 @@ def definition_of(form: Form) -> Definition | None:
     if len(values) > 1 and not all(isinstance(part, Scalar) for part in values):
         return None
     return Definition(spoken_name(form.parts[names[0]]) if names else "", (values[-1],))
+
+
+def is_membership(form: Relation) -> bool:
+    """x \\in \\{1, 2\\}; an interval is a region instead."""
+    last = form.parts[-1]
+    return len(form.parts) == 2 and isinstance(last, Sequence) and last.brackets == "{}"
 
 
 def rounded_definition(form: Relation, names: list[int], values: list[Form]) -> Definition | None:
@@ -371,18 +377,16 @@ def is_same_conditions(reference: Sequence, answer: Sequence) -> bool:
 
 
 def have_same_brackets(reference: Sequence, answer: Sequence) -> bool:
-    """(1, 2) is not [1, 2] or {1, 2}; a bare list may stand for any of them but half-open ones.
+    """(1, 2) is not [1, 2] or {1, 2}; a bare list may stand for a point or a set.
 
-    From three members on, (1, 2, 3) and [1, 2, 3] are no intervals, and the same.
+    From three members on, (1, 2, 3) and [1, 2, 3] are no intervals but the same row.
     """
     brackets = {reference.brackets, answer.brackets}
     if len(brackets) == 1 or brackets == {"", "{}"}:
         return True
     if len(reference.items) == len(answer.items) == 1:
         return True
-    if brackets == {"()", "[]"}:
-        return len(reference.items) > 2
-    return "" in brackets and brackets <= {"", "()", "[]"}
+    return brackets == {"", "()"} or ("{}" not in brackets and len(reference.items) > 2)
 
 
 def without_names(reference: Sequence, answer: Sequence, rules: Rules) -> tuple[Sequence, Sequence]:

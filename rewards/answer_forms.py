@@ -15,6 +15,7 @@ from rewards.answer_text import THOUSANDS, without_text
 from rewards.expression import Node, literal_value, read_expression
 from rewards.units import CURRENCY, MULTIPLIERS, VOWEL, Unit, is_bare_unit, read_unit
 
+MAX_UNIT_CHARS = 80
 MAX_NESTING = 12  # of lists within lists
 SHORT_WORDS = frozenset({"no", "ok", "is", "it", "in", "on", "up", "to", "of", "or", "by", "at"})
 
@@ -62,6 +63,9 @@ DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{\s*)?
 MONEY = re.compile(rf"(-?)\s*(?:\\text\s*\{{\s*)?({CURRENCY})(?:\s*\}})?\s*(?=[-\d.])")
 UNIT_START = re.compile(
     r"\\text\s*\{|(?<![\\A-Za-z_])[^\W\d_]+|\\\$|[€£¥₹¢]|\\(?:mu|Omega)(?![a-z])"
+)
+UNIT_FRACTION = re.compile(
+    r"\\frac\s*\{\s*(\\text\s*\{[^{}]*\})\s*\}\s*\{\s*(\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?)\s*\}$"
 )
 MULTIPLIED = re.compile(rf"(.*\d)\s*(?:\\text\s*\{{\s*)?({'|'.join(MULTIPLIERS)})\b(.*)", re.DOTALL)
 SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+(?:\.\d+)?")
@@ -402,9 +406,11 @@ def read_scalar(text: str, words: bool) -> Scalar | None:
             if node is None or pattern is PERCENT:
                 return None if node is None else Scalar(node, is_percent=True)
             return Scalar(node, read_unit(f"degree {match[1]}".strip()))
-    if (found := read_with_unit(text, words)) is not None:
-        return found
     node = read_expression(text.strip(), words=words)
+    if node is not None and literal_value(node) is not None:
+        return Scalar(node)
+    if (found := read_with_unit(UNIT_FRACTION.sub(r"\1/\2", text), words)) is not None:
+        return found
     return read_multiplied(text, words) if node is None else Scalar(node)
 
 
@@ -435,10 +441,11 @@ def read_with_unit(text: str, words: bool) -> Scalar | None:
     """
     for match in UNIT_START.finditer(text):
         head, tail = text[: match.start()], text[match.start() :]
-        if not head.strip() or not (node := read_expression(head.strip(), words=words)):
+        if not head.strip() or len(tail) > MAX_UNIT_CHARS:
             continue
         unit = read_unit(without_text(tail).strip())
-        if unit is None:
+        node = read_expression(head.strip(), words=words) if unit else None
+        if unit is None or node is None:
             continue
         if not match.group()[0].isalpha():
             return Scalar(node, unit)

@@ -21,6 +21,7 @@ Kind = Literal[
 ]
 
 MAX_DEPTH = 40  # of brackets within brackets; Python's own stack allows about 90
+MAX_TOKENS = 300  # a longer formula is compared as text; sums nest to the left
 MAX_LETTERS = 4  # more letters in a row are a word, no product
 MAX_EXPONENT = 4000  # of a typed 1e400; a larger one is not written out
 
@@ -100,6 +101,8 @@ def tokens_of(text: str) -> list[Token]:
     tokens: list[Token] = []
     position = 0
     while position < len(text):
+        if len(tokens) == MAX_TOKENS:
+            raise Unreadable(text[position:])
         match = TOKEN.match(text, position)
         if match is None or match.lastgroup is None:
             raise Unreadable(text[position])
@@ -279,6 +282,8 @@ class Reader:
         """A command's argument: a group, or one digit, letter or command as TeX takes it."""
         token = self.peek()
         if token.kind == "number" and len(token.text) > 1:
+            if not token.text.isdigit():
+                raise Unreadable(token.text)
             self.split(token.text[0], token.text[1:], "number")
         elif token.kind == "mixed":
             raise Unreadable(token.text)

@@ -68,7 +68,7 @@ def constant_ratio(one: Node, other: Node) -> Value | None:
     for point in range(POINTS):
         left, right = value_at(one, point), value_at(other, point)
         if left is not None and right is not None and left != 0:
-            ratios.append(right / left)
+            ratios.append(divide(right, left))
     if len(ratios) < MIN_POINTS or ratios[0] == 0:
         return None
     return ratios[0] if all(are_close(ratios[0], ratio) for ratio in ratios) else None

@@ -46,7 +46,7 @@ NO_UNITS = word_set(
     "half halves third thirds quarter fourth fourths fifth fifths sixth sixths seventh sevenths "
     "eighth eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths "
     "squared cubed factorial choose wrong false incorrect maybe perhaps except without "
-    "hundred thousand million billion trillion dozen percent pct"
+    "st nd rd th hundred thousand million billion trillion dozen percent pct"
 )
 MULTIPLIERS = {
     "dozen": 12,
