@@ -1,137 +1,220 @@
-"""Answers as text: one spelling for what LaTeX writes in many ways, and plain numbers.
+"""One spelling for what Unicode, LaTeX and Markdown write in many ways. String work only.
 
-All of this is string work with exact arithmetic; math-verify is for what is left over.
+`clean` gives the spelling that `rewards.answer_forms` reads; units stay in their \\text{}.
+`tidy` and `key` are for those who only ask whether two answers are the same text.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
-from typing import Literal
 
-AnswerKind = Literal["number", "text", "math"]
+from rewards.boxed import group_end
+from rewards.spellings import (
+    CHARACTERS,
+    COLOURED,
+    DROPPED,
+    FUNCTIONS,
+    GREEK,
+    LOWERED,
+    MATH_FONTS,
+    OTHER_FUNCTIONS,
+    RAISED,
+    ROOTS,
+    SYNONYMS,
+    TEXT_FONTS,
+)
 
 MAX_NUMBER_CHARS = 200  # int() of longer strings is slow and, above 4300 digits, refused
-MAX_EXPONENT = 300  # 1e300; the exact value of a larger one would fill the memory
+MAX_EXPONENT = 300  # 1e300; votes and pairs ask for no larger one
 
-SPELLINGS = str.maketrans(
-    {
-        "\u2212": "-",  # minus sign
-        "\u2013": "-",  # en dash
-        "\uff0c": ",",
-        "\u3002": ".",
-        "\u00a0": " ",
-        "\u202f": " ",
-        "\u2009": " ",
-        "\u00d7": "\\times ",
-        "\u22c5": "\\cdot ",
-        "\u00b7": "\\cdot ",
-        "\u00f7": "\\div ",
-        "\u2044": "/",
-        "\u03c0": "\\pi ",
-        "\u221e": "\\infty ",
-        "\u00b0": "^\\circ ",
-    }
+RAISED_RUN = re.compile(f"[{''.join(RAISED)}]+")
+LOWERED_RUN = re.compile(f"[{''.join(LOWERED)}]+")
+ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?|[^\W\d_])?")
+OVERLINED = re.compile("((?:\\d\u0305)+)")
+
+COMMAND = re.compile(r"\\([a-zA-Z]+)(?![a-zA-Z])\s?")
+ESCAPED = re.compile(r"\\([_%&#])")
+NEGATED = re.compile(r"\\not\s*(=|\\in(?![a-zA-Z])|<|>)")
+NEGATIONS = {"=": "\\ne ", "\\in": "\\notin ", "<": "\\ge ", ">": "\\le "}
+TYPED_RELATIONS = (("<=", "\\le "), (">=", "\\ge "), ("!=", "\\ne "), ("=/=", "\\ne "))
+SPACES = re.compile(r"(?<!\\)\\[,;:!> \n]|~|\s+")  # not the end of a row, \\\\
+LATEX_GROUPS = re.compile(
+    r"(?<![\d.])\d{1,3}(?:(?:\{,\}|\\,|\\ |\\;|\\:|~|,\\!|\\!,|\\!)\s?\d{3})+(?!\d)"
 )
-SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle)(?![a-zA-Z])")
-SPACES = re.compile(r"\\[,;:!> ]|~|\\q?quad(?![a-zA-Z])|\s+")
-FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-WRAPPER = re.compile(
-    r"\\(?:text|textbf|textit|textrm|texttt|mathrm|mathbf|mathit|mathsf|mathtt|mbox|boxed|fbox"
-    r"|operatorname)\s*\{([^{}]*)\}"
+BRACED_MARK = re.compile(r"\{([,:;])\}")
+THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
+ENVIRONMENT = re.compile(
+    r"\\(?:begin|end)\s*\{(aligned|align|alignat|gathered|gather|split|equation|cases|array|center)"
+    r"\*?\}(?:\s*\{[lcr|\s\d]*\})?"
 )
-THOUSANDS = re.compile(r"(?<![\d.])[+-]?\d{1,3}(?:(?:,|\{,\}|\\,)\s?\d{3})+(?!\d)(?:\.\d+)?")
+TIMES_TEN = re.compile(r"(?<=\d)\s*[xX*]\s*(?=10\s*(?:\^|\*\*))")
+MARKS = ("**", "__", "```", "`", '"', "''", "'", "*")
+LABEL = re.compile(
+    r"(\\text\s*\{)?\s*(?:so\s+|thus\s+|hence\s+)?(?:the\s+)?(?:final\s+|correct\s+)?"
+    r"(?:answer|result)\s*(?:is|=|:)\s*:?\s*",
+    re.IGNORECASE,
+)
+
 AROUND_PUNCTUATION = re.compile(r"\s*([,;:()\[\]{}=<>+*/^|-])\s*")
 
-INTEGER = r"\d+"
-DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
-NUMBER = re.compile(
-    rf"(?P<sign>[+-]?)\s*(?:"
-    rf"(?P<mantissa>{DECIMAL})"
-    rf"(?:[eE](?P<exponent>[+-]?\d+)"
-    rf"|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?P<braced_power>\{{\s*[+-]?\d+\s*\}}|-?\d+))?"
-    rf"|10\s*\^\s*(?P<power_of_ten>\{{\s*[+-]?\d+\s*\}}|-?\d+)"
-    rf"|(?P<over>{DECIMAL})\s*/\s*(?P<under>{DECIMAL})"
-    rf"|\\frac\s*(?:\{{\s*(?P<top>-?{DECIMAL})\s*\}}|(?P<top_digit>\d))"
-    rf"\s*(?:\{{\s*(?P<bottom>-?{DECIMAL})\s*\}}|(?P<bottom_digit>\d))"
-    rf")"
-)
-LETTERS = re.compile(r"[^\W\d_]{2,}")
-OPERATORS = re.compile(r"[\\+*/^=<>(){}\[\]|]")
+
+def clean(answer: str) -> str:
+    """The answer in one spelling, with words still in \\text{}."""
+    text = LATEX_GROUPS.sub(lambda match: re.sub(r"\D", "", match.group()), spell(answer))
+    text = unwrap(strip_dollars(strip_marks(BRACED_MARK.sub(r"\1", text).strip())))
+    for typed, command in TYPED_RELATIONS:
+        text = text.replace(typed, command)
+    text = NEGATED.sub(lambda match: NEGATIONS[match[1]], text)
+    if ENVIRONMENT.search(text):
+        text = re.sub(r"\\\\(?:\[[^\]]*\])?", ",", ENVIRONMENT.sub(" ", text)).replace("&", "")
+    text = COMMAND.sub(synonym, text)
+    text = ESCAPED.sub(r"\1", TIMES_TEN.sub(r"\\times ", text)).replace("**", "^")
+    text = LABEL.sub(lambda match: match[1] or "", strip_marks(SPACES.sub(" ", text).strip()), 1)
+    text = strip_punctuation(unwrap(text).strip())
+    return re.sub(r"\s+", " ", strip_marks(text)).strip()
 
 
 def tidy(answer: str) -> str:
-    """One spelling of an answer: no $ signs, sizes, odd spaces, \\text{} or final full stop."""
-    text = answer.translate(SPELLINGS)
-    text = THOUSANDS.sub(lambda match: re.sub(r"[^\d.+-]", "", match.group()), text)
-    text = text.replace("\\$", "").replace("$", "").replace("**", "^")
-    text = re.sub(r"\\[()\[\]]", " ", text)  # \( ... \) and \[ ... \]
-    text = FRACTIONS.sub(r"\\frac", SIZES.sub(" ", text))
-    text = SPACES.sub(" ", WRAPPER.sub(r"\1", text)).strip()
-    while text and text[-1] in ".,;:" and not text.endswith("\\"):
-        text = text[:-1].rstrip()
-    return text
+    """One spelling of an answer as plain text: no wrappers, currency or thousands separators."""
+    text = THOUSANDS.sub(lambda match: match.group().replace(",", ""), without_text(clean(answer)))
+    return strip_punctuation(text.replace("\\$", "").strip())
 
 
 def key(tidied: str) -> str:
     """What two answers that are the same text have in common: case and spacing left out."""
-    text = AROUND_PUNCTUATION.sub(r"\1", tidied).casefold()
-    return text.strip("'\"`\u2018\u2019\u201c\u201d ")
+    return AROUND_PUNCTUATION.sub(r"\1", tidied).casefold().strip("'\"` ")
 
 
 def plain_number(tidied: str) -> Fraction | None:
     """The exact value of an integer, decimal, fraction or power-of-ten form; else None.
 
     Thousands separators are gone after `tidy`. Arithmetic that is still to be done, such as
-    3+4, is not a plain number.
+    3+4, is not a plain number; nor is one too large to write out.
     """
+    from rewards.expression import literal_value, read_expression
+
     if len(tidied) > MAX_NUMBER_CHARS:
         return None
-    match = NUMBER.fullmatch(tidied.strip())
-    if match is None:
+    node = read_expression(tidied)
+    value = None if node is None else literal_value(node)
+    if value is None or max(abs(value.numerator), value.denominator) > 10**MAX_EXPONENT:
         return None
-    value = unsigned_value(match)
-    if value is None:
-        return None
-    return -value if match["sign"] == "-" else value
+    return value
 
 
-def unsigned_value(match: re.Match[str]) -> Fraction | None:
-    """The value of a match of NUMBER without its sign; None for x/0 and absurd exponents."""
-    if match["mantissa"] is not None:
-        power = match["exponent"] or match["braced_power"] or "0"
-        return scaled(Fraction(match["mantissa"]), power)
-    if match["power_of_ten"] is not None:
-        return scaled(Fraction(1), match["power_of_ten"])
-    top = Fraction(match["over"] or match["top"] or match["top_digit"])
-    bottom = Fraction(match["under"] or match["bottom"] or match["bottom_digit"])
-    return top / bottom if bottom else None
+def without_text(cleaned: str) -> str:
+    """A cleaned answer with the words taken out of their \\text{}."""
+    return re.sub(r"\s+", " ", unwrap(cleaned, keep_text=False)).strip()
 
 
-def scaled(mantissa: Fraction, power: str) -> Fraction | None:
-    exponent = int(power.strip("{} "))
-    if abs(exponent) > MAX_EXPONENT:
-        return None
-    return mantissa * Fraction(10) ** exponent
+def spell(text: str) -> str:
+    """Unicode as LaTeX or ASCII; marks of no width are dropped."""
+    if text.isascii():
+        return text
+    text = RAISED_RUN.sub(lambda match: f"^{{{translated(match, RAISED)}}}", text)
+    text = LOWERED_RUN.sub(lambda match: f"_{{{translated(match, LOWERED)}}}", text)
+    text = OVERLINED.sub(lambda m: f"\\overline{{{m[1].replace(chr(0x305), '')}}}", text)
+    text = ROOT.sub(lambda m: ROOTS[m[1]] + (f"{{{m[2]}}}" if m[2] else " "), text)
+    return "".join(character if character.isascii() else spelt(character) for character in text)
 
 
-def is_division(tidied: str) -> bool:
-    """Is this number written as a division (14/2), rather than as its result?"""
-    return "/" in tidied or "\\frac" in tidied
+def translated(match: re.Match[str], table: dict[str, str]) -> str:
+    return "".join(table[character] for character in match.group())
 
 
-def kind_of(reference: str) -> AnswerKind:
-    """How a tidied reference answer wants to be compared.
+def spelt(character: str) -> str:
+    """One character beyond ASCII as LaTeX or ASCII, or itself."""
+    if character in CHARACTERS:
+        return CHARACTERS[character]
+    if unicodedata.category(character) == "Cf":
+        return ""  # zero-width space, word joiner, byte order mark, direction marks
+    name = unicodedata.name(character, "")
+    script, _, letter = name.replace("LAMDA", "LAMBDA").rpartition(" LETTER ")
+    if script in ("GREEK SMALL", "GREEK CAPITAL") and letter.lower() in GREEK:
+        return f"\\{letter.lower() if script == 'GREEK SMALL' else letter.capitalize()} "
+    plain = unicodedata.normalize("NFKC", character)
+    over, bar, under = plain.partition("\u2044")
+    if bar and over.isdigit() and under.isdigit():
+        return f"\\frac{{{over}}}{{{under}}}"
+    if plain == character:
+        return character
+    return "".join(c if c.isascii() else CHARACTERS.get(c, c) for c in plain)
 
-    Words are text: as products of letters, `olleh` and `hello` are equal to a computer
-    algebra system. So are times and ratios (12:30) and numbers in a row (1 2 3), which it
-    reads as a quotient and a product.
-    """
-    if plain_number(reference) is not None:
-        return "number"
-    if OPERATORS.search(reference):
-        quoted = any(mark in reference for mark in "'\"")
-        return "text" if quoted else "math"
-    if LETTERS.search(reference) or ":" in reference or re.search(r"\d\s+-?\d", reference):
-        return "text"
-    return "math"
+
+def synonym(match: re.Match[str]) -> str:
+    """The command that stands for this one; itself where there is none."""
+    known = SYNONYMS.get(match[1])
+    return match.group() if known is None else known
+
+
+def strip_dollars(text: str) -> str:
+    """Without the $ of formulas and \\( \\) \\[ \\]; a $ before an amount becomes \\$."""
+    text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
+    signs = [match.start() for match in re.finditer(r"(?<!\\)\$", text)]
+    if len(signs) % 2 == 1 and re.match(r"\s*-?\s*\d", text[signs[0] + 1 :]):
+        text = f"{text[: signs[0]]}\\${text[signs[0] + 1 :]}"
+    return re.sub(r"(?<!\\)\$", " ", text)
+
+
+def strip_marks(text: str) -> str:
+    """Without the quotation marks and Markdown that enclose the whole."""
+    for mark in MARKS:
+        inner = text[len(mark) : -len(mark)]
+        if text.startswith(mark) and text.endswith(mark) and inner.strip() and mark not in inner:
+            return strip_marks(inner.strip())
+    return text
+
+
+def strip_punctuation(text: str) -> str:
+    """Without the full stop or comma behind it, or the = before it."""
+    while text and text[-1] in ".,;:" and not text.endswith(("\\", "...")):
+        text = text[:-1].rstrip()
+    return re.sub(r"^(?:=|:|\\approx(?![a-zA-Z]))\s*", "", text)
+
+
+def unwrap(text: str, *, keep_text: bool = True) -> str:
+    """Without fonts, colours and boxes; every command for words becomes \\text{}."""
+    position = 0
+    while (match := COMMAND.search(text, position)) is not None:
+        name, end = match[1], group_end(text, match.end())
+        if end is None or name not in MATH_FONTS | TEXT_FONTS | COLOURED | DROPPED:
+            position = match.start() + 1
+            continue
+        content = text[match.end() + 1 : end - 1]
+        if name in COLOURED and (second := group_end(text, end)) is not None:
+            content, end = text[end + 1 : second - 1], second
+        before = text[: match.start()]
+        if name in TEXT_FONTS and keep_text and not is_mathematics(name, content):
+            inside = unwrap(content.replace("$", ""), keep_text=False).strip()
+            middle = f"\\text{{{content[:1].isspace() * ' '}{inside}}}"
+            position = len(before) + len(middle)
+        else:
+            middle = inner_mathematics(name, content, before)
+            position = len(before)
+        text = f"{before}{middle}{text[end:]}"
+    return text
+
+
+def is_mathematics(name: str, content: str) -> bool:
+    """Is this no word at all: a number, a symbol, a function's name, a formula in text?"""
+    word = content.strip()
+    if word in FUNCTIONS | OTHER_FUNCTIONS or (
+        name in ("mathrm", "operatorname") and word in "eid"
+    ):
+        return True
+    if len(word) == 1 and word.isupper():
+        return True
+    letters = re.sub(r"\\[a-zA-Z]+", "", word)
+    return not re.search(r"[^\W\d_]", letters) or ("$" in word and "\\" in word)
+
+
+def inner_mathematics(name: str, content: str, before: str) -> str:
+    if name in DROPPED:
+        return " "
+    content = content.replace("$", "")
+    if content.strip() in FUNCTIONS | OTHER_FUNCTIONS:
+        return f"\\{content.strip()} "
+    tight = before.rstrip().endswith(("^", "_"))
+    return f"{{{content}}}" if tight else f" {content} "

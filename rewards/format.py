@@ -7,7 +7,13 @@ import re
 from mgrpo.types import Problem, Reward
 from rewards.boxed import count_boxes, last_box
 
-TRAILING = re.compile(r"(?:\s|[.!?$*)\]]|\\[)\]]){0,12}")
+MAX_CLOSING_MARKS = 12
+CLOSING_MARK = (
+    r"[.!?\u2026\u3002\uff0e\uff01\uff1f\u0964\u06d4\u061f]"  # full stops of several scripts
+    r"|[)\]}\"'`*_$\u00bb\u201d\u2019\u300d\u300f\uff09\u3011]"  # and Markdown, TeX
+    r"|\\[)\]]|\\end\s*\{[a-zA-Z]+\*?\}"
+)
+TRAILING = re.compile(rf"\s*(?:(?:{CLOSING_MARK})\s*){{0,{MAX_CLOSING_MARKS}}}")
 THINK_FIRST = re.compile(r"\s*<think>(?P<thoughts>.*?)</think>(?P<answer>.*)", re.DOTALL)
 
 
@@ -28,8 +34,9 @@ def format_answer(
             prompt has opened the tag, the completion goes on inside it; where what the prompt has
             written is not known, the tag may stand in either.
         allow_several_boxes: earlier boxes are no fault.
-        allow_text_after_box: neither is text behind the last box. Otherwise only space and
-            the punctuation that closes a sentence or a formula may follow it.
+        allow_text_after_box: neither is text behind the last box. Otherwise only space may
+            follow it, and up to 12 marks that close a sentence, a bracket, a quotation, a formula
+            (`$`, `\\]`, `\\end{align*}`) or Markdown (`**`, a code fence), of any script.
     """
     if think_tags:
         completion = with_opening(completion, problem.prompt_opening)

@@ -1,8 +1,8 @@
 """The processes that checks run in.
 
 A check may hang, crash or take the process down; each of these costs one completion and
-one process, which is killed and replaced. Processes, never threads: math-verify and many
-users' checks need a main thread, and a thread cannot be killed.
+one process, which is killed and replaced. Processes, never threads: many users'
+checks need a main thread, and a thread cannot be killed.
 """
 
 from __future__ import annotations

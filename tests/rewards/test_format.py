@@ -16,6 +16,14 @@ PROBLEM = Problem(problem_id="p", question="", answer="7")
         "\\[ \\boxed{\\frac{1}{2}} \\]\n",
         "**\\boxed{7}**",
         "\\(\\boxed{8}\\).",
+        "\u7b54\u6848\u662f $\\boxed{5}$\u3002",
+        "\\boxed{5}\uff01",
+        "`\\boxed{5}`",
+        "```\n\\boxed{5}\n```",
+        "\\begin{align*}\n\\boxed{5}\n\\end{align*}",
+        "\\boxed{5}" + "\n" * 14,
+        "\u201cIt is \\boxed{5}.\u201d",
+        "{\\boxed{5}}",
     ],
 )
 def test_one_box_at_the_end_has_the_form(completion):
@@ -32,6 +40,9 @@ def test_one_box_at_the_end_has_the_form(completion):
         ("\\boxed{\\boxed{7}}", "2 boxes"),
         ("\\boxed{7} because", "characters after"),
         ("\\boxed{7}" + "!" * 13, "characters after"),
+        ("\\boxed{7}\n7", "characters after"),
+        ("\\boxed{7} \\end{proof} QED", "characters after"),
+        ("\\boxed{7}, or so.", "characters after"),
     ],
 )
 def test_what_breaks_the_form_is_named(completion, reason):

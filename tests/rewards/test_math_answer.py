@@ -3,7 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgrpo.types import Problem, Reward
-from rewards.answer_text import kind_of, plain_number, tidy
+from rewards.answer_forms import Relation, Scalar, Sequence, Words, read
+from rewards.answer_text import clean, plain_number, tidy
 from rewards.boxed import count_boxes, last_box
 from rewards.math_answer import math_answer
 
@@ -145,23 +146,26 @@ def test_the_extracted_answer_is_as_the_policy_wrote_it():
 
 
 @pytest.mark.parametrize(
-    ("reference", "kind"),
+    ("reference", "form"),
     [
-        ("7", "number"),
-        ("-1.5", "number"),
-        ("\\frac{1}{2}", "number"),
-        ("hello world", "text"),
-        ("12:30", "text"),
-        ("1 -2 3", "text"),
-        ("['a', 'b']", "text"),
-        ("x", "math"),
-        ("x-y", "math"),
-        ("\\sqrt{2}", "math"),
-        ("(1, 2)", "math"),
+        ("7", Scalar),
+        ("-1.5", Scalar),
+        ("\\frac{1}{2}", Scalar),
+        ("x", Scalar),
+        ("x-y", Scalar),
+        ("18\\text{ cm}", Scalar),
+        ("hello world", Words),
+        ("12:30", Words),
+        ("2024-01-05", Words),
+        ("1 -2 3", Words),
+        ("['a', 'b']", Sequence),
+        ("(1, 2)", Sequence),
+        ("1, 2", Sequence),
+        ("x > 2", Relation),
     ],
 )
-def test_the_reference_decides_how_answers_are_compared(reference, kind):
-    assert kind_of(tidy(reference)) == kind
+def test_a_reference_has_one_form_that_decides_how_answers_are_compared(reference, form):
+    assert type(read(clean(reference))) is form
 
 
 def test_numbers_too_large_to_write_out_are_no_plain_numbers():
@@ -201,5 +205,5 @@ def test_the_same_text_always_gets_the_same_reward(before, answer, after):
 def test_no_text_is_too_messy_to_tidy_and_classify(answer):
     tidied = tidy(answer)
     assert tidy(tidied) == tidy(tidy(tidied))
-    assert kind_of(tidied) in ("number", "text", "math")
+    assert read(clean(answer)) == read(clean(answer))
     assert last_box(f"\\boxed{{{answer}}}") is None or count_boxes(f"\\boxed{{{answer}}}") >= 1

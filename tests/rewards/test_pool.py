@@ -98,15 +98,14 @@ def test_unicode_and_huge_completions_are_scored_within_the_deadline(mathematici
     assert [reward.correct for reward in rewards] == [True, False, True, False, True]
 
 
-def test_a_tower_of_powers_costs_one_deadline_and_not_the_pool(mathematician):
+def test_a_tower_of_powers_is_judged_without_waiting_for_the_deadline(mathematician):
     tower = "\\boxed{9^{9^{9^{9}}}}"
     problem = Problem(problem_id="tower", question="", answer="\\sqrt{2}")
     started = time.monotonic()
     rewards = mathematician.score_blocking(problem, ["\\boxed{\\sqrt2}", tower, "\\boxed{3}"])
     assert [reward.correct for reward in rewards] == [True, False, False]
-    assert [reward.status for reward in rewards] == ["scored", "timeout", "scored"]
+    assert [reward.status for reward in rewards] == ["scored", "scored", "scored"]
     assert time.monotonic() - started < 5
-    assert mathematician.score_blocking(SEVEN, ["\\boxed{7}"])[0].correct
 
 
 def test_each_failure_costs_one_completion_and_the_order_is_kept(obedient):
