@@ -30,7 +30,7 @@ def test_every_recipe_keeps_held_out_questions_apart(path: Path):
 
 
 def test_grpo_is_a_chain_of_one_with_the_budget_of_two_layers():
-    grpo, mgrpo = load_recipe("grpo"), load_recipe("paper_literal")
+    grpo, mgrpo = load_recipe("grpo"), load_recipe("success_only")
     assert len(grpo.layers) == 1
     assert completions_per_prompt(grpo) == completions_per_prompt(mgrpo) == 40
 
@@ -39,8 +39,14 @@ def completions_per_prompt(config: RunConfig) -> int:
     return config.max_completions_per_step // config.prompts_per_step
 
 
-def test_the_literal_reading_differs_from_the_defaults_where_the_paper_does():
-    config = load_recipe("paper_literal")
+def test_where_errors_are_corrected_only_a_repaired_error_counts_as_a_success():
+    correct, ours = load_recipe("strict_fix").layers[1], load_recipe("quickstart").layers[1]
+    assert correct.success == "strict_fix"
+    assert correct == ours.model_copy(update={"success": "strict_fix"})
+
+
+def test_where_successes_alone_train_the_recipe_differs_from_the_defaults():
+    config = load_recipe("success_only")
     correct = config.layers[1]
     assert (correct.parents, correct.group_size, correct.group_by) == ("all", 4, "parent")
     assert (correct.select, correct.denominator) == ("success_only_post_norm", "retained")
