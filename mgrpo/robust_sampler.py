@@ -1,10 +1,10 @@
 """Which domains to draw problems from, so that the worst mixture does not stay bad.
 
-After group distributionally robust RL (GDR-MDP, https://arxiv.org/abs/2210.12262): draw by the worst
-mixture of groups in a ball. Of the paper only that is here: every domain is a group of its own,
-which is known, and the ball stands around the data's own mixture, so there are no latent groups
-and no belief over them. Drawing problems by the worst case is our reconstruction; the paper has no
-form for language models. Plain lists of numbers: M domains.
+After group distributionally robust RL (GDR-MDP, https://arxiv.org/abs/2210.12262): draw by the
+worst mixture of groups in a ball. Of the paper only that is here: every domain is a group of its
+own, which is known, and the ball stands around the data's own mixture, so there are no latent
+groups and no belief over them. Drawing problems by the worst case is our reconstruction; the paper
+has no form for language models. Plain lists of numbers: M domains.
 """
 
 from __future__ import annotations

@@ -39,12 +39,12 @@ class CorrectionSettings(StrictConfig):
     offpolicy: Literal["mask_injected", "ratio_one", "recompute_logprob_as_old", "sft_loss"] = (
         "mask_injected"
     )
-    """What a repaired completion trains. mask_injected: what the policy sampled and is paid for.
-    What was put in carries no loss, nor does the attempt before it once the repair has raised the
+    """What of a repaired completion trains. mask_injected: what the policy sampled and is paid for;
+    what was put in carries no loss, nor does the attempt before it once the repair has raised the
     reward. sft_loss: the same, and what was put in is a target (needs the plug-in
-    supervised_injections). ratio_one (the authors' code) and recompute_logprob_as_old: all of it, the
-    wrong attempt too, as if sampled, with the learner's own log-probabilities as the old ones; the
-    two differ only with updates_per_rollout above 1, where ratio_one is refused."""
+    supervised_injections). ratio_one (the authors' code) and recompute_logprob_as_old: all of it,
+    the wrong attempt too, as if sampled, with the learner's own log-probabilities as the old ones;
+    the two differ only with updates_per_rollout above 1, where ratio_one is refused."""
     missing_solution: Literal["inject_answer", "leave"] = "leave"
     """What the third branch does for a problem without a reference solution: leave the completion
     as it is, or do what the second branch does."""

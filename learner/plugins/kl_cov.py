@@ -31,7 +31,8 @@ class KlCovSettings(StrictConfig):
 
     share: float = Field(default=2e-4, gt=0, le=1)
     """Of all trained tokens of a step, how many are held back; at least one. The default is the
-    authors' for a 32B model; their script for 7B has 2e-3 (k_percent=0.2). Smaller steps need more."""
+    authors' for a 32B model; their script for 7B has 2e-3 (k_percent=0.2). Smaller steps need
+    more."""
     weight: PositiveFloat = 1.0
     """Factor on their |log-ratio| to the policy that sampled."""
 
