@@ -158,7 +158,11 @@ def test_no_recipe_of_ours_has_an_inert_plug_in(name: str) -> None:
         ([entry("guided_error_correction", intervene_rate=0)], {}, "repairs nothing"),
         ([entry("guided_error_correction", full_reward=2)], {}, "full_reward has no effect with"),
         (
-            [entry("guided_error_correction", probs=[0.5, 0.5, 0], missing_solution="inject_answer")],
+            [
+                entry(
+                    "guided_error_correction", probs=[0.5, 0.5, 0], missing_solution="inject_answer"
+                )
+            ],
             {},
             "settings.missing_solution has no effect",
         ),
