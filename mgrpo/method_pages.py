@@ -35,9 +35,9 @@ IDEA_SENTENCES = 3
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 UP = "../.."  # from docs/methods to the repository
 SWITCH = (
-    "Greedy decoding shows less than it seems: the shipped policy opens an answer in one of two "
-    "ways, one much better than the other, and greedy accuracy jumps, up or down, when one of them "
-    "passes the other."
+    "Greedy says little: the shipped policy opens an answer in a quick way, right in a third of "
+    "cases, or in a careful one, right in most, and greedy accuracy is that of the likelier one. It "
+    "stays near a third, and wanders, until the careful one passes one half, and then jumps."
 )
 
 

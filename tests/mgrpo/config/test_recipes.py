@@ -59,7 +59,7 @@ def test_where_successes_alone_train_the_recipe_differs_from_the_defaults():
     assert (config.evaluation.guidance, config.evaluation.decoding) == ("first", "greedy")
 
 
-def test_the_paper_setting_fits_one_node_and_the_models_context():
+def test_the_recipe_for_eight_gpus_fits_one_node_and_the_models_context():
     config = load_recipe("qwen2.5_math_7b")
     engines = sum(layer.num_engines.min for layer in config.layers)
     assert engines * config.engines.tensor_parallel_size + config.learner.num_ranks == 8
