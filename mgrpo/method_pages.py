@@ -36,8 +36,8 @@ ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 UP = "../.."  # from docs/methods to the repository
 SWITCH = (
     "Greedy says little: the shipped policy opens an answer in a quick way, right in a third of "
-    "cases, or in a careful one, right in most, and greedy accuracy is that of the likelier one. It "
-    "stays near a third, and wanders, until the careful one passes one half, and then jumps."
+    "cases, or in a careful one, right in most, and greedy accuracy is that of the likelier one. "
+    "It stays near a third, and wanders, until the careful one passes one half, and then jumps."
 )
 
 

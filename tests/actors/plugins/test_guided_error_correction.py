@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from actors.rollout import Rollout
 from learner.batch import build_batch
@@ -201,6 +203,32 @@ def test_the_second_layer_corrects_what_was_repaired() -> None:
     child = next(one for one in completions if one.parent_id == completions[1].completion_id)
     assert "\\boxed{7}" in TOKENIZER.decode(child.prompt_token_ids)
     assert child.augmented_by == ""  # the plug-in works on layer 1
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    probs=st.sampled_from([(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.5, 0.25, 0.25)]),
+    room=st.integers(1, 8),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_attempt_trains_on_a_reward_that_it_has_not_earned(
+    seed: int, probs: tuple[float, float, float], room: int
+) -> None:
+    """Whatever the branch and wherever a continuation is cut off."""
+    group = [wrong(number) for number in range(6)]
+    for before, one in zip(
+        group, after(group, seed=seed, probs=probs, max_new_tokens=room), strict=True
+    ):
+        if one.augmented_by == "":
+            assert one == before
+            continue
+        assert (
+            one.sampled_mask is not None and one.train_mask is not None and one.reward is not None
+        )
+        kept = one.sampled_mask.index(False)
+        earned = before.reward is not None and one.reward.value <= before.reward.value
+        assert one.train_mask[:kept] == [earned] * kept
+        assert one.train_mask[kept:] == one.sampled_mask[kept:]
 
 
 # --- chances ---

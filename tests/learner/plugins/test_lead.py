@@ -1,9 +1,13 @@
 """GRPO-LEAD through the learner's own seam."""
 
 import dataclasses
+import math
+from statistics import fmean, stdev
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from learner.batch import build_batch
 from learner.plugin import LearnerPlugin
@@ -130,6 +134,25 @@ def test_two_right_answers_of_100_and_200_tokens_are_compared_by_length():
     assert batch.shaped_rewards == pytest.approx([1.035987, 0.965263], abs=1e-6)
     assert advantages(batch) == pytest.approx([0.341834, -1.060216], abs=1e-4)
     assert all(one.selected for one in batch.verdicts)
+
+
+@given(st.lists(st.integers(1, 400), min_size=2, max_size=8, unique=True))
+@settings(max_examples=40, deadline=None)
+def test_of_right_answers_alone_the_shorter_one_always_gains_more(lengths):
+    """Written out: z, exp(-0.05 z), the group's z-score, w(1) on gains and w(0) on losses."""
+    z = standardised([float(one) for one in lengths])
+    expected = [
+        a * (0.483434 if a > 0 else 1.499392)
+        for a in standardised([math.exp(-0.05 * one) for one in z])
+    ]
+    found = advantages(built(group(lengths, [1.0] * len(lengths))))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    by_length = [a for _, a in sorted(zip(lengths, found, strict=True))]
+    assert by_length == sorted(by_length, reverse=True)
+
+
+def standardised(values):
+    return [(value - fmean(values)) / stdev(values) for value in values]
 
 
 def test_an_all_right_group_is_left_out_where_all_earn_the_same():

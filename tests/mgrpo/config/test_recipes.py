@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,23 @@ def test_where_successes_alone_train_the_recipe_differs_from_the_defaults():
     assert config.objective.update_order == "sequential"
     assert {layer.aggregation for layer in config.layers} == {"seq_mean"}
     assert (config.evaluation.guidance, config.evaluation.decoding) == ("first", "greedy")
+
+
+@pytest.mark.parametrize("name", ["raft", "raft_plus_plus", "reinforce_rej"])
+def test_rejection_samplers_have_the_authors_kl_and_entropy_terms(name: str):
+    config = load_recipe(f"methods/{name}")
+    assert (config.objective.kl.weight, config.objective.kl.estimator) == (0.001, "k3")
+    (bonus,) = [entry for entry in config.plugins if entry.use == "entropy_bonus"]
+    assert bonus.settings == {"coefficient": 0.001}
+
+
+@pytest.mark.parametrize("name", ["methods/igrpo", "study/igrpo"])
+def test_igrpo_shows_its_best_draft_without_a_doubt(name: str):
+    correct = load_recipe(name).layers[1]
+    assert correct.parents == "best"
+    assert correct.system_prompt == "Below is the best attempt so far. Improve on it."
+    assert len(correct.guidance.phrases) == 1
+    assert not re.search("wrong|slip|verify|overlook|[Cc]heck", correct.guidance.phrases[0])
 
 
 def test_the_recipe_for_eight_gpus_fits_one_node_and_the_models_context():
