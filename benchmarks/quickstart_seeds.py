@@ -20,6 +20,7 @@ from benchmarks.commands import CommandFailed, stop_on_sigterm
 from benchmarks.machine import REPOSITORY
 from benchmarks.measured_page import write_measured
 from benchmarks.study.page import provenance, table
+from benchmarks.study.plan import LAST_STEPS
 from benchmarks.study.runs import FINISHED, Runs, Trial, read_environment
 from mgrpo.metrics import read_evaluations, read_metrics
 
@@ -45,6 +46,11 @@ class SeedResult:
     @property
     def delta(self) -> float:
         return float(self.after["acc"][1] - self.after["acc"][0])
+
+    def sampled(self, turn: int) -> tuple[float, float]:
+        """Right ones among sampled completions of a layer, in the first and the last steps."""
+        shares = [step[f"layer{turn}/accuracy"] for step in self.steps]
+        return statistics.mean(shares[:LAST_STEPS]), statistics.mean(shares[-LAST_STEPS:])
 
     def phase_s(self, phase: str) -> float:
         """Median seconds of one phase over the steps."""
@@ -91,7 +97,10 @@ def describe(results: Sequence[SeedResult], seeds: Sequence[int]) -> str:
     command = f"python -m benchmarks.quickstart_seeds --seeds {' '.join(map(str, seeds))} --write"
     return "\n\n".join(
         [
+            "Greedy, on the held-out problems:",
             accuracy_table(results),
+            f"Sampled, in training: right ones in the first {LAST_STEPS} steps and the last:",
+            sampled_table(results),
             time_table(results),
             f"{provenance([result.environment for result in results], command)} "
             "The machine is shared, so times vary; accuracies do not depend on them.",
@@ -121,6 +130,17 @@ def accuracy_table(results: Sequence[SeedResult]) -> str:
     gains = mean_and_min([result.gain for result in results])
     deltas = mean_and_min([result.delta for result in results])
     return table(head, [*rows, ["mean", "", "", gains, "", "", deltas, "", ""]])
+
+
+def sampled_table(results: Sequence[SeedResult]) -> str:
+    head = ["Seed", "first attempts, before", "after", "second turns, before", "after"]
+    return table(
+        head,
+        [
+            [str(result.seed), *(share(value) for turn in (1, 2) for value in result.sampled(turn))]
+            for result in results
+        ],
+    )
 
 
 def time_table(results: Sequence[SeedResult]) -> str:

@@ -90,6 +90,22 @@ def row_weight_warnings(use: str, layers: frozenset[int], config: RunConfig) -> 
     return warnings
 
 
+FEWEST_TOKENS = 10  # fewer of a whole step's tokens change next to nothing
+
+
+def small_share_warnings(share: float, layers: frozenset[int], config: RunConfig) -> list[str]:
+    """Of a share of the step's tokens that is hardly any at this recipe's scale."""
+    longest = max(config.layers[number - 1].max_completion_tokens for number in layers)
+    most = config.max_completions_per_step * longest
+    if share * most >= FEWEST_TOKENS:
+        return []
+    return [
+        f"settings.share: {share:g} of a step's tokens, {most:,} at most, is "
+        f"{max(1, int(share * most))}: next to nothing changes. From {FEWEST_TOKENS / most:.2g} "
+        f"on it would be {FEWEST_TOKENS} or more."
+    ]
+
+
 def refills_whole_steps(config: RunConfig) -> bool:
     """True where sampling.dynamic replaces every group of layer 1 that is all right or wrong."""
     dynamic = config.sampling.dynamic

@@ -37,7 +37,6 @@ class DomainSampler:
         }
         self.mixture = RobustMixture(
             names,
-            [[float(one == other) for other in names] for one in names],
             [len(self.places[name]) / len(domains) for name in names],
             radius=config.radius,
             floor=config.floor,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   mgrpo explain runs/quickstart
-  mgrpo explain runs/quickstart/rollouts/step-000003.jsonl --recipe paper_literal
+  mgrpo explain runs/quickstart/rollouts/step-000003.jsonl --recipe success_only
   mgrpo explain rollouts.jsonl --recipe methods/igrpo layers.correct.select=groups_with_success
   mgrpo explain rollouts.jsonl --recipe methods/edge_grpo --layers 1 --model runs/NAME/policy
 

@@ -7,9 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 from mgrpo.config import RunConfig
 
+WINDOW = 3
+"""Steps at either end of a run whose rewards are its sampled accuracy there."""
 METHOD_SECTIONS = ("layers", "sampling", "rewards", "plugins", "phases", "objective", "data")
 
 
@@ -27,6 +30,14 @@ class Curve:
     seconds: float  # of the whole command
     commit: str = "unknown"
     cpu: str = "unknown"
+
+    @property
+    def sampled_accuracy(self) -> tuple[float, float]:
+        """Mean reward, which is the share of right ones, of layer 1's completions over the first
+        and over the last steps that sampled any: WINDOW of each, or half of all if they are few."""
+        known = [reward for reward in self.reward if reward is not None]
+        width = max(1, min(WINDOW, len(known) // 2))
+        return fmean(known[:width]), fmean(known[-width:])
 
 
 def read_curves(file: Path) -> dict[str, Curve]:

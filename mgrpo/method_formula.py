@@ -2,7 +2,8 @@
 
 p: the policy's probability of a token, p_old: under the weights that began the step, p_ref: under
 the frozen starting policy, p_rollout: as the engine reported it. ρ = p / p_old. r: a completion's
-reward, A: its advantage, |y| its length. Objectives J are maximised, losses L minimised.
+reward, A: its advantage, |y| its length. Objectives J are maximised, losses L minimised. k3 of a
+token is not bounded, as in TRL; verl bounds it at 10.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import Any
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.docstrings import paragraphs, parts_of
-from mgrpo.method_curves import Curve, read_curves
+from mgrpo.docstrings import paragraphs, parts_of, parts_of_comment
+from mgrpo.method_curves import WINDOW, Curve, method_digest, read_curves
 from mgrpo.method_figure import curve_figure
 from mgrpo.method_formula import loss_lines
 from mgrpo.method_metrics import method_metrics
@@ -31,10 +31,14 @@ from mgrpo.plugin import BUILTIN
 CURVES = "curves.json"
 FIGURES = "curves"
 PLAIN = "grpo"
-OURS = "Reconstructed:"
 IDEA_SENTENCES = 3
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 UP = "../.."  # from docs/methods to the repository
+SWITCH = (
+    "Greedy says little: the shipped policy opens an answer in a quick way, right in a third of "
+    "cases, or in a careful one, right in most, and greedy accuracy is that of the likelier one. "
+    "It stays near a third, and wanders, until the careful one passes one half, and then jumps."
+)
 
 
 def write_pages(folder: Path) -> list[Path]:
@@ -70,8 +74,10 @@ def method_page(one: MethodFacts, config: RunConfig, curve: Curve | None) -> str
         *metrics(config, one.plugins),
         "## What is reconstructed",
         *reconstructed(one),
+        "## What of the paper is not here",
+        absent(one),
         "## Measured",
-        *measured(one.id, curve),
+        *measured(one.id, config, curve),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -89,18 +95,15 @@ def recipe_link(name: str) -> str:
 
 def idea(comment: str, method: str) -> Iterator[str]:
     """The recipe's comment: its first sentences, then the rest."""
-    prose = prose_of(comment).removeprefix(f"{method}: ")
+    prose = parts_of_comment(comment)[""].removeprefix(f"{method}: ")
     sentences = SENTENCE_END.split(prose)
-    first = " ".join(sentences[:IDEA_SENTENCES])
-    yield first[:1].upper() + first[1:]
+    yield capitalised(" ".join(sentences[:IDEA_SENTENCES]))
     if sentences[IDEA_SENTENCES:]:
         yield " ".join(sentences[IDEA_SENTENCES:])
 
 
-def prose_of(comment: str) -> str:
-    """Without commands, which are indented, and without what is said to be reconstructed."""
-    lines = [line for line in comment.partition(f"\n{OURS}")[0].splitlines() if line[:1] != " "]
-    return " ".join(" ".join(lines).split())
+def capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def formula(config: RunConfig, plugins: Sequence[PluginFacts]) -> Iterator[str]:
@@ -190,8 +193,8 @@ def metrics(config: RunConfig, plugins: Sequence[PluginFacts]) -> Iterator[str]:
 
 def reconstructed(one: MethodFacts) -> Iterator[str]:
     """What of it is ours since its source is silent, as recipe and plug-ins say."""
-    _, found, own = one.comment.partition(f"{OURS} ")
-    items = [" ".join(own.split())] if found else []
+    own = parts_of_comment(one.comment).get("Reconstructed")
+    items = [own] if own else []
     for plugin in one.plugins:
         items += [
             f"`{plugin.use}`: {text}"
@@ -207,7 +210,15 @@ def reconstructed(one: MethodFacts) -> Iterator[str]:
     )
 
 
-def measured(name: str, curve: Curve | None) -> Iterator[str]:
+def absent(one: MethodFacts) -> str:
+    """What a reader of the paper would look for in vain, as the recipe's comment says it."""
+    text = parts_of_comment(one.comment).get("Absent")
+    if not text:
+        return "The recipe does not say: no paragraph of its comment begins with `Absent:`."
+    return capitalised(text)
+
+
+def measured(name: str, config: RunConfig, curve: Curve | None) -> Iterator[str]:
     if curve is None:
         yield (
             "No curve has been recorded yet. "
@@ -216,21 +227,38 @@ def measured(name: str, curve: Curve | None) -> Iterator[str]:
         )
         return
     yield f"![Mean reward of first attempts by step]({FIGURES}/{name}.svg)"
+    before, after = curve.sampled_accuracy
+    yield (
+        f"Right among sampled first attempts, in the first {WINDOW} steps of training and in the "
+        f"last {WINDOW}: {before:.0%} and {after:.0%}, give or take 5 points."
+        f"{counted_in(config)} {curve.step_s:.1f} s a step."
+    )
     first, last = curve.accuracy[0], curve.accuracy[-1]
     chain = ""
     if curve.final_accuracy != curve.accuracy:
-        before, after = curve.final_accuracy[0], curve.final_accuracy[-1]
-        chain = f" After the last turn of its chain: {before:.1%} and {after:.1%}."
+        begin, end = curve.final_accuracy[0], curve.final_accuracy[-1]
+        chain = f" After the last turn of its chain: {begin:.1%} and {end:.1%}."
     yield (
-        f"Held-out accuracy of greedy first attempts before and after: {first:.1%} and {last:.1%}."
-        f"{chain} {curve.step_s:.1f} s a step."
+        f"Right among greedy first attempts at held-out problems, before and after: {first:.1%} "
+        f"and {last:.1%}.{chain} {SWITCH}"
     )
+    is_earlier = curve.digest != method_digest(config)
+    earlier = " The recipe has changed since." if is_earlier else ""
     yield (
         f"One seed, {len(curve.reward)} steps of the embedded policy on {curve.cpu}, commit "
-        f"{curve.commit}; over the recipe: `{' '.join(curve.settings)}`. It shows that the recipe "
-        "trains. It does not rank methods: too few steps, and one learning rate for all. Dashed: "
-        "plain GRPO with the same settings."
+        f"{curve.commit}; over the recipe: `{' '.join(curve.settings)}`.{earlier} It shows that "
+        "the recipe trains. It does not rank methods: too few steps, and one learning rate for "
+        "all. Dashed: plain GRPO with the same settings."
     )
+
+
+def counted_in(config: RunConfig) -> str:
+    """What else than plain samples is among those whose rewards are shown."""
+    if config.sampling.dynamic is not None:
+        return " Groups that were all right or all wrong were sampled again and do not count."
+    if any(entry.use == "guided_error_correction" for entry in config.plugins):
+        return " Repaired attempts are among them, as they are after the repair."
+    return ""
 
 
 def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> str:
@@ -243,11 +271,11 @@ def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> s
             one.changes,
             paper_link(one.paper),
             ", ".join(f"`{plugin.use}`" for plugin in one.plugins) or "keys alone",
-            accuracy_words(curves.get(one.id)),
+            *accuracy_words(curves.get(one.id)),
         )
         for one in methods
     ]
-    head = ("Method", "Idea", "Source", "Plug-ins", "Short run")
+    head = ("Method", "Idea", "Source", "Plug-ins", "Sampled", "Greedy")
     return (
         "\n\n".join(
             [
@@ -259,9 +287,11 @@ def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> s
                 "[what each costs](../benchmarks/method_overhead.md) is measured. A method of your "
                 "own: [write a method](../guides/write_a_method.md).",
                 table(head, rows),
-                "Short run: held-out accuracy of greedy first attempts before and after a few "
-                "steps with one seed, to show that the recipe trains; no ranking. A comparison "
-                "under one budget is in [results](../results/methods.md).",
+                "The last two columns are of a run of a few steps with one seed, to show that the "
+                "recipe trains; no ranking. Sampled: right first attempts in its first "
+                f"{WINDOW} training steps and its last {WINDOW}, give or take 5 points. Greedy: "
+                f"held-out first attempts before and after it. {SWITCH} A comparison under one "
+                "budget is in [results](../results/methods.md).",
                 "## Letters",
                 letters,
                 "These pages are written by `make methods-pages`, from recipes, docstrings and "
@@ -272,12 +302,15 @@ def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> s
     )
 
 
-def accuracy_words(curve: Curve | None) -> str:
+def accuracy_words(curve: Curve | None) -> tuple[str, str]:
+    """Sampled and greedy."""
     if curve is None:
-        return ""
+        return "", ""
+    before, after = curve.sampled_accuracy
     last = f", last turn {curve.final_accuracy[-1]:.1%}"
     is_chain = curve.final_accuracy != curve.accuracy
-    return f"{curve.accuracy[0]:.1%} → {curve.accuracy[-1]:.1%}{last if is_chain else ''}"
+    greedy = f"{curve.accuracy[0]:.1%} → {curve.accuracy[-1]:.1%}{last if is_chain else ''}"
+    return f"{before:.0%} → {after:.0%}", greedy
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,9 +1,10 @@
 """The records that travel between rooms.
 
 A prompt is the root of a tree; each completion of layer k is a node whose parent is the
-completion of layer k-1 that it was asked to improve. A *group* is the set of completions
-that share one prompt-token sequence. Records are frozen: a later stage makes a new one
-with `dataclasses.replace`, so nothing changes behind anyone's back. No torch here.
+completion of layer k-1 that it was asked to improve. A *group* is what is compared: the
+attempts at one problem, or the corrections of one attempt, whose prompts are equal to the token
+unless each correction draws a phrase of its own. Records are frozen: a later stage makes a new
+one with `dataclasses.replace`, so nothing changes behind anyone's back. No torch here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Problem:
     """One row of the data: a question whose answer can be checked.
 
     Example:
-        Problem(problem_id="chain_sum/train/17", question="What is 3 + 4?", answer="7",
+        Problem(problem_id="chain_sum/1/17", question="What is 3 + 4?", answer="7",
                 domain="chain_sum")
     """
 
@@ -79,24 +80,24 @@ class Sample:
 class Completion:
     """One sampled answer to one prompt, with all that is known of it.
 
-    Example: the second correction of the first attempt at problem "sum/3":
-        Completion(completion_id="sum/3#2.0.1", problem_id="sum/3", layer=2,
-                   parent_id="sum/3#1.0", group_key="sum/3#1.0", ...)
+    Example: the second correction of the first attempt at the problem in place 0 of step 0:
+        Completion(completion_id="s0p0#0.1", problem_id="chain_sum/1/17", layer=2,
+                   parent_id="s0p0#0", group_key="s0p0#0", ...)
     """
 
-    completion_id: str
+    completion_id: str  # s<step>p<place>#<attempt>, .<correction> added by each further layer
     problem_id: str
     domain: str
     layer: int  # 1 for first attempts, 2 for corrections, ...
     parent_id: str | None  # completion_id in layer - 1; None in layer 1
-    group_key: str  # completions that share one prompt share this
+    group_key: str  # the parent's id; without a parent the problem's place, "s0p0"
     prompt_token_ids: list[int]
     token_ids: list[int]  # [num_completion_tokens]
     rollout_logprobs: list[float]  # [num_completion_tokens], nats, at the sampling temperature
     finish_reason: FinishReason
     policy_version: int
     text: str
-    prompt_text: str  # what the policy read, for people
+    prompt_text: str  # layer 1: the question, without template or system prompt; later layers: ""
     guidance_id: int | None = None  # which guidance phrase opened this correction
     engine: str = ""  # name of the engine that sampled it
     sampled_mask: list[bool] | None = None  # false: put in, not sampled; None: all were sampled

@@ -14,7 +14,7 @@ from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
-from mgrpo.types import Completion, FinishReason, Problem
+from mgrpo.types import Completion, FinishReason, Problem, Reward
 
 BRANCHES = ("continued", "answer_injected", "solution_replaced")
 SUPERVISED = "supervised_injections"
@@ -39,12 +39,15 @@ class CorrectionSettings(StrictConfig):
     offpolicy: Literal["mask_injected", "ratio_one", "recompute_logprob_as_old", "sft_loss"] = (
         "mask_injected"
     )
-    """What tokens do that the policy did not sample. mask_injected: carry no loss. ratio_one (the
-    authors' code) and recompute_logprob_as_old: train as if sampled, with the learner's own
-    log-probabilities as the old ones; the two differ only with updates_per_rollout above 1, where
-    ratio_one is refused. sft_loss: train as a target (needs the plug-in supervised_injections)."""
-    missing_solution: Literal["inject_answer", "leave"] = "inject_answer"
-    """What the third branch does for a problem without a reference solution."""
+    """What of a repaired completion trains. mask_injected: what the policy sampled and is paid for;
+    what was put in carries no loss, nor does the attempt before it once the repair has raised the
+    reward. sft_loss: the same, and what was put in is a target (needs the plug-in
+    supervised_injections). ratio_one (the authors' code) and recompute_logprob_as_old: all of it,
+    the wrong attempt too, as if sampled, with the learner's own log-probabilities as the old ones;
+    the two differ only with updates_per_rollout above 1, where ratio_one is refused."""
+    missing_solution: Literal["inject_answer", "leave"] = "leave"
+    """What the third branch does for a problem without a reference solution: leave the completion
+    as it is, or do what the second branch does."""
     interjection: str = "Stop, there is a mistake above."
     """What the policy is told, on a line of its own behind its attempt."""
     answer_sentence: str = "Checking shows that the right answer is \\boxed{{answer}}."
@@ -67,8 +70,14 @@ class GuidedErrorCorrection(RolloutPlugin):
     """Repairs part of the wrong completions before rewards are compared.
 
     A group in which everything was wrong then has something right in it, so it gives a gradient.
-    Repaired completions are checked again. Injected text is not the policy's own: `offpolicy`
-    says what becomes of it.
+    Repaired completions are checked again. Injected text is not the policy's own, and a wrong
+    attempt has not earned the reward of what was put in behind it: `offpolicy` says what trains.
+
+    Reconstructed:
+        The authors train all of a repaired completion with ratio 1 (`offpolicy: ratio_one`): the
+        injected text, and with it the wrong attempt's own tokens, get the advantage of a right
+        answer. Of eight wrong attempts, four with the answer put in, theirs pushes the four
+        attempts up and the other four down; by default here the others are pushed down alone.
     """
 
     Settings: ClassVar[type[StrictConfig]] = CorrectionSettings
@@ -125,7 +134,7 @@ class GuidedErrorCorrection(RolloutPlugin):
             warnings.append("settings.intervene_rate: 0 repairs nothing: it has no effect.")
         if settings.trigger == "accuracy_wrong" and settings.full_reward != 1.0:
             warnings.append("settings.full_reward has no effect with trigger: accuracy_wrong.")
-        if settings.probs[2] == 0 and settings.missing_solution != "inject_answer":
+        if settings.probs[2] == 0 and settings.missing_solution != "leave":
             warnings.append("settings.missing_solution has no effect: its branch has chance 0.")
         return warnings
 
@@ -150,8 +159,19 @@ class GuidedErrorCorrection(RolloutPlugin):
         changed = [place for place, one in enumerate(repaired) if one is not completions[place]]
         rewards = await tools.score(problem, [repaired[place].text for place in changed])
         for place, reward in zip(changed, rewards, strict=True):
-            repaired[place] = replace(repaired[place], reward=reward)
+            repaired[place] = self.judged(completions[place], repaired[place], reward)
         return repaired
+
+    def judged(self, before: Completion, repaired: Completion, reward: Reward) -> Completion:
+        """With its new reward. Where that is the repair's doing, the attempt does not train: it
+        would be pushed by what came after it, right though it was not."""
+        has_gained = before.reward is not None and reward.value > before.reward.value
+        if not has_gained or self.settings.offpolicy not in ("mask_injected", "sft_loss"):
+            return replace(repaired, reward=reward)
+        assert repaired.sampled_mask is not None, "apply() gives one"
+        num_kept = repaired.sampled_mask.index(False)  # what was put in follows what was kept
+        mask = repaired.train_mask or [True] * len(repaired.token_ids)
+        return replace(repaired, reward=reward, train_mask=[*[False] * num_kept, *mask[num_kept:]])
 
     def is_repaired(self, one: Completion, group_size: int, rng: random.Random) -> bool:
         """May this completion be repaired, and does chance say so?"""

@@ -24,7 +24,7 @@ from benchmarks.study.results import results_of, scores_of
 from benchmarks.study.runs import MGRPO, Runs
 from mgrpo.errors import MgrpoError
 
-RECIPES = ("study/grpo", "study/mgrpo", "study/paper_literal", "study/igrpo")
+RECIPES = ("study/grpo", "study/mgrpo", "study/strict_fix", "study/success_only", "study/igrpo")
 LEARNING_RATES = (2.5e-4, 5e-4)
 TITLE = "Methods under one budget"
 

@@ -11,6 +11,7 @@ from benchmarks.machine import cpu_model
 from benchmarks.study.plan import LAST_STEPS, Study, chosen_trial, tuning_accuracy
 from benchmarks.study.results import Result, Scores
 from benchmarks.study.runs import Runs
+from benchmarks.study.welch import welch
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Column:
 
 
 ACCURACY = (
+    Column("sampled, %", lambda r: r.sampled, 100),
     Column("Acc@t1', %", lambda r: r.scores.acc_t1, 100),
     Column("Acc@t2, %", lambda r: r.scores.acc_t2, 100),
     Column("Δ, points", lambda r: r.scores.delta, 100, is_signed=True),
@@ -45,6 +47,8 @@ ACCURACY = (
     Column("right→wrong, %", lambda r: r.scores.right_to_wrong, 100),
     Column("answer kept, %", lambda r: r.scores.copies, 100),
 )
+COMPARED = ("sampled, %", "Acc@t1', %", "Acc@t2, %", "Δ, points")
+"""Columns whose differences between methods are shown."""
 COST = (
     Column("completions", lambda r: r.cost.completions, digits=0),
     Column("generated, k tokens", lambda r: r.cost.generated_tokens, 1e-3, 0),
@@ -71,8 +75,10 @@ def describe(
     blocks = [
         facts.unfinished,
         facts.figure,
-        f"Accuracy, mean ± standard deviation over seeds ({seed_counts(results)}):",
+        f"Accuracy, mean ± standard deviation over seeds ({seed_counts(results)}). Sampled: right "
+        f"first attempts in the last {LAST_STEPS} training steps; the others are greedy:",
         accuracy_table(results, start),
+        difference_block(results),
         "Cost of one run, mean ± standard deviation:",
         table(["Method", *(c.title for c in COST)], mean_rows(results, COST)),
         "Every run:",
@@ -112,9 +118,9 @@ def accuracy_table(results: Sequence[Result], start: Scores | None) -> str:
         moves = (start.wrong_to_right, start.right_to_wrong, start.copies)
         cells = [
             column.write(column.scale * share)
-            for column, share in zip(ACCURACY, (*shares, *moves), strict=True)
+            for column, share in zip(ACCURACY[1:], (*shares, *moves), strict=True)
         ]
-        rows.insert(0, ["before training", "", *cells])
+        rows.insert(0, ["before training", "", "", *cells])
     return table(head, rows)
 
 
@@ -123,6 +129,35 @@ def mean_rows(results: Sequence[Result], columns: Sequence[Column]) -> list[list
         [group[0].method, *(column.mean_and_sd(group) for column in columns)]
         for group in by_method(results).values()
     ]
+
+
+def difference_block(results: Sequence[Result]) -> str:
+    """Every method less the first, with what so few seeds leave open; nothing for one method."""
+    first, *others = by_method(results).values() or [[]]
+    columns = [column for column in ACCURACY if column.title in COMPARED]
+    rows = [
+        [group[0].method, *(difference_cell(column, first, group) for column in columns)]
+        for group in others
+    ]
+    if not rows:
+        return ""
+    return (
+        f"Differences to {first[0].method} in points, with 95 % intervals and p by Welch's t over "
+        "seeds; an interval that holds 0 says that these seeds do not tell the two apart:\n\n"
+        + table(["Method", *(column.title.partition(",")[0] for column in columns)], rows)
+    )
+
+
+def difference_cell(column: Column, first: Sequence[Result], second: Sequence[Result]) -> str:
+    """ "+1.3 ± 7.4 (p = 0.56)", or the difference alone where no spread can be told."""
+    values = [
+        [column.scale * column.value(result) for result in group] for group in (first, second)
+    ]
+    found = welch(*values)
+    if found is None:
+        return f"{fmean(values[1]) - fmean(values[0]):+,.{column.digits}f}"
+    p = "< 0.01" if found.p < 0.01 else f"= {found.p:.2f}"
+    return f"{found.mean:+,.1f} ± {found.half_width:,.1f} (p {p})"
 
 
 def seed_table(results: Sequence[Result]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.study.plan import Study, chosen_trial
+from benchmarks.study.plan import Study, chosen_trial, late_accuracy
 from benchmarks.study.runs import FINISHED, Runs, Trial, read_environment
 from mgrpo.config import RunConfig
 from mgrpo.metrics import read_evaluations, read_metrics
@@ -49,6 +49,7 @@ class Result:
     trial: Trial
     learning_rate: float
     scores: Scores
+    sampled: float  # share of right ones among sampled first attempts, late in training
     cost: Cost
     evaluations: list[Row]  # during training, as in evaluation.jsonl
     environment: Row
@@ -74,13 +75,15 @@ def results_of(study: Study, runs: Runs) -> list[Result]:
 
 def read_result(runs: Runs, trial: Trial, scored: Row) -> Result:
     folder, config = runs.of(trial), trial.config()
+    steps = read_metrics(folder)
     return Result(
         method=config.method,
         trial=trial,
         learning_rate=config.learner.learning_rate,
         scores=scores_of(scored),
+        sampled=late_accuracy(steps),
         cost=cost_of(
-            read_metrics(folder),
+            steps,
             num_updates=updates_per_step(config),
             wall_s=float((folder / FINISHED).read_text(encoding="utf-8")),
         ),

@@ -11,7 +11,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.covariance import drawn_between, token_covariances
 from learner.plugin import LearnerPlugin, Signal
-from learner.plugin_pairs import used
+from learner.plugin_pairs import small_share_warnings, used
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -21,7 +21,8 @@ class ClipCovSettings(StrictConfig):
     """Keys of clip_cov."""
 
     share: float = Field(default=2e-4, gt=0, le=1)
-    """Of all trained tokens, how many lose their gradient; at least one."""
+    """Of all trained tokens of a step, how many lose their gradient; at least one. The default
+    is the authors', for hundreds of thousands of tokens; smaller steps need more."""
     lowest: float = 1.0
     highest: float = 5.0
     """Candidates are tokens whose covariance lies between."""
@@ -43,8 +44,9 @@ class ClipCov(LearnerPlugin):
         clip_cov/clipped_fraction: share of the trained tokens that lost their gradient.
 
     Reconstructed:
-        Covariances are taken once per step, under the weights that begin it; the authors take them
-        in each mini-batch.
+        Covariances are taken and tokens drawn once per step, under the weights that begin it. The
+        authors do both anew in each mini-batch, among the tokens that PPO's clipping has left: in
+        further updates on one rollout the numbers differ.
     """
 
     Settings: ClassVar[type[StrictConfig]] = ClipCovSettings
@@ -63,8 +65,11 @@ class ClipCov(LearnerPlugin):
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
         return [
-            f"{other} holds back tokens of high covariance too, partly the same ones."
-            for other in used(config, "kl_cov")
+            *small_share_warnings(settings.share, layers, config),
+            *(
+                f"{other} holds back tokens of high covariance too, partly the same ones."
+                for other in used(config, "kl_cov")
+            ),
         ]
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:

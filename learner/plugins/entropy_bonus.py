@@ -40,9 +40,9 @@ class EntropyBonus(LearnerPlugin):
         entropy_bonus/coefficient: c of this step.
 
     Reconstructed:
-        Skywork-OR1 moves its coefficient up or down by a constant after each step. Here it is in
-        proportion to what is missing, a rule of ours: it depends on the step alone, so a run that
-        is resumed goes on with the same numbers.
+        The rule of `target`. Skywork-OR1 moves its coefficient up or down by a constant after each
+        step. Here it is in proportion to what is missing: it depends on the step alone, so a run
+        that is resumed goes on with the same numbers.
     """
 
     Settings: ClassVar[type[StrictConfig]] = EntropyBonusSettings

@@ -12,7 +12,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter
 from learner.plugin_pairs import uniform_filter_warnings, unused, used
-from learner.row_groups import pass_rates, usable_groups, without_uniform_groups
+from learner.row_groups import in_mixed_group, pass_rates, usable_groups
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -43,9 +43,10 @@ class LeadSettings(StrictConfig):
     """Pass rate at which the factor is half way between (p0)."""
     weight_steepness: NonNegativeFloat = 10.0
     """How fast the factor falls there (k)."""
-    drop_uniform: bool = True
-    """Leave out groups that are all right or all wrong: by length alone an all-right group would
-    get full-size advantages."""
+    drop_all_right: bool = False
+    """Leave out every group that is all right. By default, as in the authors' code, only one in
+    which all earn the same: where lengths differ and count, they alone give it full-size
+    advantages. Groups that are all wrong are always left out."""
 
 
 class Lead(LearnerPlugin):
@@ -54,7 +55,7 @@ class Lead(LearnerPlugin):
     A right answer earns exp(-α z), z being its length among the group's right answers in standard
     deviations. After normalisation a gain is multiplied by w(p), a loss by w(1 - p), with p the
     pass rate and w falling from weight_ceiling to weight_floor: rare successes and rare failures
-    count most.
+    count most. Groups that are all wrong, or all right and paid alike, are left out.
 
     Formula:
         R_i = exp(-length_strength z_i) if right, wrong_reward if not;  z_i: standardised length
@@ -99,8 +100,7 @@ class Lead(LearnerPlugin):
         if own.weight_floor == own.weight_ceiling:
             because = "with weight_floor equal to weight_ceiling"
             warnings += unused(own, "weight_middle", "weight_steepness", because=because)
-        if own.drop_uniform:
-            warnings += uniform_filter_warnings(config)
+        warnings += uniform_filter_warnings(config)
         if config.data.robust is not None:
             warnings.append(
                 "data.robust draws more problems from where the policy fails, and this weighs hard "
@@ -108,12 +108,29 @@ class Lead(LearnerPlugin):
             )
         return warnings
 
-    def filter_rows(self, batch: StepBatch) -> RowFilter | None:
-        return without_uniform_groups(batch) if self.settings.drop_uniform else None
+    def filter_rows(self, batch: StepBatch) -> RowFilter:
+        """Groups without any difference, by the checks and by length alone."""
+        is_kept = in_mixed_group(batch)
+        if not self.settings.drop_all_right:
+            own = self.own_rewards(batch)
+            for places in usable_groups(batch, self.layers):
+                is_all_right = bool(batch.is_correct[places].all())
+                is_kept[places] |= is_all_right and bool((own[places] != 1).any())
+        return RowFilter(
+            is_kept=is_kept,
+            is_trained=torch.ones_like(is_kept),
+            reason="its group is all wrong, or all right and paid alike",
+        )
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
+        # What other plug-ins added to the checks' rewards stays added.
+        added = rewards - batch.rewards
+        return torch.where(batch.is_usable, self.own_rewards(batch) + added, rewards)
+
+    def own_rewards(self, batch: StepBatch) -> Tensor:
+        """[N] by answer and length."""
         settings = self.settings
-        shaped = torch.full_like(rewards, settings.wrong_reward)
+        shaped = torch.full_like(batch.rewards, settings.wrong_reward)
         if settings.unanswered_reward is not None:
             shaped[is_unanswered(batch)] = settings.unanswered_reward
         for places in usable_groups(batch, self.layers):
@@ -123,8 +140,7 @@ class Lead(LearnerPlugin):
             strength = 0.0 if is_gated else settings.length_strength
             factors = length_rewards(lengths, is_right, strength=strength)
             shaped[places] = torch.where(is_right, factors, shaped[places])
-        # What other plug-ins added to the checks' rewards stays added.
-        return torch.where(batch.is_usable, shaped + (rewards - batch.rewards), rewards)
+        return shaped
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         settings = self.settings

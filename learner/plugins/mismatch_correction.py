@@ -33,7 +33,8 @@ class MismatchSettings(StrictConfig):
     reject_k3: PositiveFloat | None = None
     """Leave out completions whose mean k3 is above this, e.g. 0.001 to 0.01."""
     normalise: bool = False
-    """Divide the weights by their mean over the step, so that they do not change its size."""
+    """Divide the weights by their mean over the step, so that they do not change its size: the mean
+    over tokens, or with level: sequence that over completions, as in verl."""
 
 
 class MismatchCorrection(LearnerPlugin):
@@ -130,9 +131,16 @@ class MismatchCorrection(LearnerPlugin):
             is_clipped = weights != truncated_weights(own, cap=float("inf"))
         self.report(batch, counted, weights, is_clipped, k3(log_weights))
         if self.settings.normalise and weights[counted].any():
-            weights = weights / weights[counted].mean()
+            weights = weights / self.mean_weight(batch, weights, counted)
         # Tokens that no engine sampled have nothing to be compared with.
         return advantages * torch.where(counted, weights, 1.0)
+
+    def mean_weight(self, batch: StepBatch, weights: Tensor, counted: Tensor) -> Tensor:
+        """Over the units that have a weight: tokens, or completions however long."""
+        if self.settings.level == "token":
+            return weights[counted].mean()
+        has_tokens = batch.row_sums(counted.double()) > 0
+        return batch.row_means(weights, counted)[has_tokens].mean()
 
     def weigh(self, log_weights: Tensor) -> Tensor:
         settings = self.settings

@@ -40,6 +40,10 @@ class Raft(LearnerPlugin):
         raft, raft_plus_plus: A = max(r, 0), completions with r > 0;  raft: J = A log p
         reinforce_rej: A = r, groups whose rewards differ;  clipped
         reward_map: plus_minus_one: r ← 2 r - 1
+
+    Reconstructed:
+        KL and entropy terms reach what trains. In the authors' code they reach what is left out
+        too, which has an advantage of 0 there.
     """
 
     Settings: ClassVar[type[StrictConfig]] = RaftSettings

@@ -1,8 +1,8 @@
 """The layer chain: what each layer samples, from what, and what of it is trained.
 
 GRPO is a chain of one layer, MGRPO (arXiv 2506.04746) a chain of two. Options that the
-paper does not settle are keys here; `recipes/paper_literal.yaml` is the most literal
-workable reading, the defaults are what we recommend.
+paper does not settle are keys here; the defaults are what we recommend, and
+`recipes/strict_fix.yaml` and `recipes/success_only.yaml` are narrower readings.
 """
 
 from __future__ import annotations

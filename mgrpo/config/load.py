@@ -27,6 +27,8 @@ __all__ = ["find_recipe", "load_recipe", "save_recipe", "warnings_of"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SUFFIXES = (".yaml", ".yml")
+RENAMED = {"paper_literal": "success_only"}
+"""Shipped recipes by the names that they had, so that whoever remembers one is told the new one."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -95,6 +97,9 @@ def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
             for found in folder.rglob("*.yaml")
         }
     )
+    now = RENAMED.get(given.stem)
+    if now is not None:
+        raise recipe_error(str(name), "has another name now.", f"Use {given.with_name(now)}.")
     near = difflib.get_close_matches(given.stem, available, n=3, cutoff=0.4) or available
     raise recipe_error(
         str(name), "no such recipe.", f"Recipes here: {', '.join(near) or 'none'}. Or give a file."

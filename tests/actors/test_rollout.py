@@ -74,6 +74,18 @@ def test_completions_of_a_group_share_their_prompt() -> None:
     assert all(len(prompts) == 1 for prompts in groups.values())
 
 
+def test_ids_and_prompt_texts_are_what_the_record_says_of_them() -> None:
+    """The example of `Completion`, and the comments of its fields."""
+    completions = asyncio.run(rollout(scripted(), chain(2, 2)).run(0, PROBLEMS))
+    one = next(c for c in completions if c.completion_id == "s0p0#0.1")
+    assert (one.layer, one.parent_id, one.group_key) == (2, "s0p0#0", "s0p0#0")
+    for said in (one.completion_id, f'parent_id="{one.parent_id}"', f'group_key="{one.group_key}"'):
+        assert said in str(Completion.__doc__)
+    assert one.prompt_text == ""
+    attempt = next(c for c in completions if c.completion_id == one.parent_id)
+    assert (attempt.prompt_text, attempt.group_key) == ("question 0", "s0p0")
+
+
 def test_corrections_start_while_other_problems_are_still_at_layer_one() -> None:
     slow = PromptBuilder(TOKENIZER).encode("question 2")
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
 import pytest
 
+from benchmarks.machine import REPOSITORY
 from benchmarks.study.figure import curves_figure
-from benchmarks.study.page import Column, accuracy_table, mean_rows
+from benchmarks.study.page import Column, accuracy_table, difference_block, mean_rows
 from benchmarks.study.plan import late_accuracy
 from benchmarks.study.results import Cost, Result, Scores, cost_of, scores_of, trained_tokens
 from benchmarks.study.runs import Trial
+from benchmarks.study.welch import quantile, share_within, welch
 
 
 def result(
@@ -26,6 +30,7 @@ def result(
         scores=Scores(
             acc_t1=acc_t1, acc_t2=acc_t2, wrong_to_right=0.1, right_to_wrong=0.0, copies=0.5
         ),
+        sampled=acc_t1 / 2,
         cost=Cost(
             completions=256,
             generated_tokens=5000 + 1000 * seed,
@@ -63,11 +68,86 @@ def test_each_method_has_its_own_row_and_the_start_comes_first():
     rows = accuracy_table(results, start).splitlines()[2:]
 
     assert rows == [
-        "| before training |  | 35.5 | 35.5 | +0.0 | 0.0 | 0.0 | 100.0 |",
-        "| GRPO | 0.00025 | 85.0 ± 7.1 | 75.0 ± 7.1 | -10.0 ± 0.0 | 10.0 ± 0.0 | 0.0 ± 0.0 "
-        "| 50.0 ± 0.0 |",
-        "| MGRPO | 0.00025 | 60.0 | 90.0 | +30.0 | 10.0 | 0.0 | 50.0 |",
+        "| before training |  |  | 35.5 | 35.5 | +0.0 | 0.0 | 0.0 | 100.0 |",
+        "| GRPO | 0.00025 | 42.5 ± 3.5 | 85.0 ± 7.1 | 75.0 ± 7.1 | -10.0 ± 0.0 | 10.0 ± 0.0 "
+        "| 0.0 ± 0.0 | 50.0 ± 0.0 |",
+        "| MGRPO | 0.00025 | 30.0 | 60.0 | 90.0 | +30.0 | 10.0 | 0.0 | 50.0 |",
     ]
+
+
+def test_welch_of_two_samples_worked_by_hand():
+    """Equal variances 2/3 and sizes: Student's t with 6 degrees, error sqrt(2 * (2/3) / 4)."""
+    first = [1.0, 2.0, 3.0, 2.0]
+    found = welch(first, [value + 1 for value in first])
+    assert found is not None
+    assert found.mean == pytest.approx(1)
+    assert found.half_width == pytest.approx(2.446912 * math.sqrt(1 / 3), rel=1e-5)
+    # The table of t with 6 degrees: P(|T| < 1.439756) = 0.8, and t here is 1.732051.
+    assert 0.1 < found.p < 0.2
+    assert share_within(1.439756, 6) == pytest.approx(0.8, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "t"), [(1, 12.7062), (2, 4.302653), (4, 2.776445), (30, 2.042272)]
+)
+def test_quantiles_are_those_of_the_tables(freedom, t):
+    assert quantile(0.95, freedom) == pytest.approx(t, rel=1e-5)
+
+
+def test_without_a_spread_there_is_no_interval():
+    assert welch([1.0], [2.0, 3.0]) is None
+    assert welch([1.0, 1.0], [2.0, 2.0]) is None
+
+
+def test_differences_are_to_the_first_method_with_what_the_seeds_leave_open():
+    """The rows of the recorded study: delta of GRPO and of MGRPO."""
+    shares = {"grpo": [(0.92, 0.894), (0.92, 0.947), (0.925, 0.895)]}
+    shares["mgrpo"] = [(0.93, 0.933), (0.9, 0.911), (0.92, 0.916)]
+    results = [
+        result(recipe, seed, *both)
+        for recipe, rows in shares.items()
+        for seed, both in enumerate(rows)
+    ]
+    block = difference_block(results)
+    assert "Differences to GRPO" in block
+    assert block.splitlines()[-1].endswith(
+        "| -0.5 ± 3.6 (p = 0.63) | +0.8 ± 6.6 (p = 0.70) | +1.3 ± 7.4 (p = 0.56) |"
+    )
+    assert difference_block(results[:3]) == ""
+
+
+def tables_of(page: str) -> list[list[dict[str, str]]]:
+    """Every table of a Markdown page: a row is its cells by their columns' titles."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        head, _, *rows = (
+            [cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()
+        )
+        found.append([dict(zip(head, row, strict=True)) for row in rows])
+    return found
+
+
+def test_the_recorded_page_prints_the_intervals_of_its_own_rows():
+    """Nobody writes a difference by hand that the rows do not have."""
+    page = (REPOSITORY / "docs" / "results" / "methods.md").read_text(encoding="utf-8")
+    tables = [table for table in tables_of(page) if table]
+    (seeds,) = [table for table in tables if "Method, seed" in table[0]]
+    (_, differences, *_) = [table for table in tables if "Δ" in str([*table[0]])]
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in seeds:
+        rows.setdefault(row["Method, seed"].rpartition(", ")[0], []).append(row)
+    first, *others = rows
+    assert [row["Method"] for row in differences] == others
+    for line in differences:
+        for column in [title for title in line if title != "Method"]:
+            own = [
+                [float(v) for row in rows[name] for t, v in row.items() if t.startswith(column)]
+                for name in (first, line["Method"])
+            ]
+            found = welch(*own)
+            assert found is not None
+            p = "< 0.01" if found.p < 0.01 else f"= {found.p:.2f}"
+            assert line[column] == f"{found.mean:+.1f} ± {found.half_width:.1f} (p {p})"
 
 
 def test_tokens_are_shown_in_thousands():

@@ -61,13 +61,16 @@ def keep(is_kept, is_trained=None):
 # --- 1. Filters judge what the checks said, not what shaping made of it ---
 
 
-@pytest.mark.parametrize("use", ["unlikeliness", "lead"])
-def test_a_group_that_only_shaping_tells_apart_is_dropped(use):
-    """Four right answers of different lengths and likelihoods."""
+@pytest.mark.parametrize(
+    ("use", "settings"), [("unlikeliness", {}), ("lead", {"drop_all_right": True})]
+)
+def test_a_group_that_only_shaping_tells_apart_is_dropped(use, settings):
+    """Four right answers of different lengths and likelihoods. By default lead keeps them, as its
+    authors do: it compares right answers by length on purpose."""
     completions = [long(f"q/{n}", 1.0, n) for n in range(1, 5)]
     logprobs = -torch.arange(1, 11, dtype=torch.float64)
     signals = {"policy_logprobs": logprobs}
-    part = plugin(use)
+    part = plugin(use, **settings)
     batch = step_batch_of(completions, signals)
     assert len(set(part.shape_rewards(batch, batch.rewards).tolist())) == 4
     assert not built(completions, part, signals=signals).rows

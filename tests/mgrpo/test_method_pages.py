@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,15 +11,23 @@ import pytest
 
 from mgrpo.cli import main
 from mgrpo.config.load import REPOSITORY, load_recipe
-from mgrpo.docstrings import entries, paragraphs, parts_of
+from mgrpo.docstrings import entries, paragraphs, parts_of, parts_of_comment
 from mgrpo.method_curves import Curve, method_digest, read_curves, write_curves
 from mgrpo.method_figure import curve_figure
 from mgrpo.method_formula import loss_lines
-from mgrpo.method_pages import cell, measured, paper_link
-from mgrpo.methods import method_files
+from mgrpo.method_pages import absent, cell, measured, paper_link
+from mgrpo.methods import leading_comment, method_facts, method_files
 
 PAGES = REPOSITORY / "docs" / "methods"
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
+PARTS = (
+    "Formula",
+    "Options",
+    "Metrics it adds",
+    "What is reconstructed",
+    "What of the paper is not here",
+    "Measured",
+)
 BY_HAND = {"combinations.md"}  # by a command of its own
 
 
@@ -50,10 +59,45 @@ def test_committed_pages_are_what_the_command_writes(written: Path) -> None:
 def test_every_method_has_its_page_with_every_part(written: Path) -> None:
     for name in method_files():
         text = (written / f"{name}.md").read_text(encoding="utf-8")
-        for part in ("Formula", "Options", "Metrics it adds", "What is reconstructed", "Measured"):
+        for part in PARTS:
             assert f"\n## {part}\n\n" in text, (name, part)
         assert f"recipes/methods/{name}.yaml" in text
         assert "L = " in text or "L_" in text
+
+
+def what_is_absent(name: str) -> str:
+    comment = leading_comment(method_files()[name].read_text(encoding="utf-8"))
+    return parts_of_comment(comment).get("Absent", "")
+
+
+@pytest.mark.parametrize("name", method_files())
+def test_every_recipe_says_what_of_its_paper_is_not_here(name: str, written: Path) -> None:
+    said = what_is_absent(name)
+    assert len(said.split()) >= 10, f"recipes/methods/{name}.yaml: no paragraph `Absent: ...`"
+    page = (written / f"{name}.md").read_text(encoding="utf-8")
+    _, _, after = page.partition("\n## What of the paper is not here\n\n")
+    assert after.lower().startswith(said.lower())
+    idea, _, _ = page.partition("\n## Formula")
+    assert said not in idea
+
+
+def test_no_two_recipes_say_the_same_of_their_papers() -> None:
+    said = [what_is_absent(name) for name in method_files()]
+    assert len(set(said)) == len(said)
+
+
+def test_a_recipe_that_does_not_say_what_is_absent_is_said_not_to() -> None:
+    one = replace(method_facts(method_files()["grpo"], "grpo"), comment="GRPO: groups.")
+    assert "The recipe does not say" in absent(one)
+
+
+def test_a_recipes_comment_has_sections_and_commands_belong_to_none() -> None:
+    comment = "Idea: one.\n  mgrpo train x\nMore.\nReconstructed: a,\nb: c.\nAbsent: d."
+    assert parts_of_comment(comment) == {
+        "": "Idea: one. More.",
+        "Reconstructed": "a, b: c.",
+        "Absent": "d.",
+    }
 
 
 def test_links_lead_somewhere() -> None:
@@ -64,7 +108,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_a_recipe_without_a_curve_says_so_and_how_to_record_one() -> None:
-    (text,) = measured("lead", None)
+    (text,) = measured("lead", load_recipe("methods/lead"), None)
     assert "No curve has been recorded yet" in text
     assert "`python -m benchmarks.method_curves lead`" in text
 
@@ -84,10 +128,30 @@ def curve(**changes: object) -> Curve:
 
 
 def test_a_curve_is_told_with_its_numbers() -> None:
-    figure, numbers, _ = measured("lead", curve(final_accuracy=[0.3, 0.8]))
+    config = load_recipe("methods/lead")
+    shown = curve(final_accuracy=[0.3, 0.8], digest=method_digest(config))
+    figure, sampled, greedy, run = measured("lead", config, shown)
     assert "curves/lead.svg" in figure
-    assert "before and after: 25.0% and 75.0%" in numbers
-    assert "After the last turn of its chain: 30.0% and 80.0%" in numbers
+    assert "last 3: 25% and 50%" in sampled
+    assert "before and after: 25.0% and 75.0%" in greedy
+    assert "After the last turn of its chain: 30.0% and 80.0%" in greedy
+    assert "changed since" not in run
+
+
+def test_sampled_accuracy_is_that_of_both_ends_of_the_training() -> None:
+    long = curve(reward=[0.1, 0.2, None, 0.3, 0.9, 0.9, 0.6, 0.7, 0.8, None])
+    assert long.sampled_accuracy == pytest.approx((0.2, 0.7))
+    assert curve(reward=[0.1, 0.2, None, 0.6]).sampled_accuracy == pytest.approx((0.1, 0.6))
+    assert curve(reward=[0.4]).sampled_accuracy == pytest.approx((0.4, 0.4))
+
+
+def test_what_a_recorded_curve_does_not_hold_for_is_said() -> None:
+    *_, run = measured("lead", load_recipe("methods/lead"), curve())
+    assert "The recipe has changed since." in run
+    _, sampled, *_ = measured("dapo", load_recipe("methods/dapo"), curve())
+    assert "sampled again and do not count" in sampled
+    _, sampled, *_ = measured("edge_grpo", load_recipe("methods/edge_grpo"), curve())
+    assert "Repaired attempts are among them" in sampled
 
 
 def test_a_figure_is_xml_and_a_step_without_reward_interrupts_its_line() -> None:

@@ -65,7 +65,7 @@ def test_seams_are_the_keys_hooks_and_phases_that_a_method_has_of_its_own():
     assert by_id["grpo"].seams == {}
     assert by_id["igrpo"].seams == {
         "chain": ["solve", "correct"],
-        "layers": ["loss_weight", "parents", "select"],
+        "layers": ["loss_weight", "parents", "select", "guidance.phrases"],
     }
     score = by_id["score"].seams
     assert score["plugins"] == ["correction_bonus (shape_rewards)"]

@@ -158,7 +158,11 @@ def test_no_recipe_of_ours_has_an_inert_plug_in(name: str) -> None:
         ([entry("guided_error_correction", intervene_rate=0)], {}, "repairs nothing"),
         ([entry("guided_error_correction", full_reward=2)], {}, "full_reward has no effect with"),
         (
-            [entry("guided_error_correction", probs=[0.5, 0.5, 0], missing_solution="leave")],
+            [
+                entry(
+                    "guided_error_correction", probs=[0.5, 0.5, 0], missing_solution="inject_answer"
+                )
+            ],
             {},
             "settings.missing_solution has no effect",
         ),
@@ -218,9 +222,20 @@ def test_a_bonus_for_corrections_that_are_normalised_or_not_there(tree) -> None:
     assert found.endswith("settings.alpha: 0 pays nothing.")
 
 
+@pytest.mark.parametrize("use", ["clip_cov", "kl_cov"])
+def test_a_share_of_hardly_any_tokens_is_said_with_how_many(tree, use: str) -> None:
+    """2 prompts x 4 completions x 50 tokens: 400 at most."""
+    (found,) = warned(tree, entry(use), **TWO_UPDATES)
+    assert "settings.share: 0.0002 of a step's tokens, 400 at most, is 1" in found
+    assert "From 0.025 on" in found
+    assert warned(tree, entry(use, share=0.025), **TWO_UPDATES) == []
+    (found,) = warned(tree, entry(use, share=0.0249), **TWO_UPDATES)
+    assert "is 9" in found
+
+
 def test_steps_with_advantages_of_their_own_replace_what_came_before(tree) -> None:
     steps = entry("prefix_preference", scorer="none", credit="process", aggregate="sum")
-    found = warned(tree, entry("step_spans"), entry("clip_cov"), steps, entry("rloo"))
+    found = warned(tree, entry("step_spans"), entry("clip_cov", share=0.1), steps, entry("rloo"))
     assert [one.partition(": ")[2][:40] for one in found] == [
         "settings.aggregate has no effect with cr",
         "with credit: process each step has an ad",

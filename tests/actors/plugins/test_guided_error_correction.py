@@ -8,11 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from actors.rollout import Rollout
+from learner.batch import build_batch
+from mgrpo.config import ObjectiveConfig
 from mgrpo.types import Completion, Problem, Reward
 from tests.actors.byte_tokenizer import END
 from tests.actors.plugins.scripted_rollout import PROBLEM, TOKENIZER, plugin, rollout, sampled
+from tests.learner.builders import solve_layer
 
 ALWAYS = {"continued": (1, 0, 0), "answer_injected": (0, 1, 0), "solution_replaced": (0, 0, 1)}
 STOP = "\nNo.\n"
@@ -49,11 +54,12 @@ def test_a_continuation_follows_the_attempt_and_the_interjection() -> None:
     kept, injected, new = encoded("it is 8"), encoded(STOP), [*encoded("so 7"), END]
     assert one.token_ids == kept + injected + new  # the attempt's end of turn is gone
     mask = [*[True] * 7, *[False] * 5, *[True] * 5]
-    assert one.sampled_mask == one.train_mask == mask
+    assert one.sampled_mask == mask
+    assert one.train_mask == [*[False] * 12, *[True] * 5]  # right by what came after the attempt
     assert one.rollout_logprobs == [*[-0.5] * 7, *[0.0] * 5, *[-0.5] * 5]
     assert one.text == "it is 8\nNo.\nso 7"
     assert one.finish_reason == "stop" and one.augmented_by == "continued"
-    assert one.is_correct and one.num_trained_tokens == 12
+    assert one.is_correct and one.num_trained_tokens == 5
     engine: Any = parts.engines.by_layer[1][0]
     assert engine.prompts[1] == one.prompt_token_ids + kept + injected
 
@@ -62,6 +68,7 @@ def test_a_continuation_that_runs_out_of_tokens_says_so() -> None:
     one = repaired("continued", max_new_tokens=2)[1]
     assert one.text == "it is 8\nNo.\nso" and one.finish_reason == "length"
     assert not one.is_correct
+    assert one.train_mask == one.sampled_mask == [*[True] * 7, *[False] * 5, True, True]
 
 
 def test_the_answer_is_appended_before_the_end_of_turn() -> None:
@@ -72,6 +79,7 @@ def test_the_answer_is_appended_before_the_end_of_turn() -> None:
     assert one.sampled_mask == [*[True] * len(kept), *[False] * (len(one.token_ids) - len(kept))]
     assert one.rollout_logprobs[len(kept) :] == [0.0] * (len(one.token_ids) - len(kept))
     assert one.is_correct and one.augmented_by == "answer_injected"
+    assert one.num_trained_tokens == 0  # the attempt was wrong, and nothing else is the policy's
 
 
 def test_a_truncated_attempt_is_ended_by_hand() -> None:
@@ -89,11 +97,12 @@ def test_the_reference_solution_takes_the_place_of_everything() -> None:
     assert one.is_correct and one.augmented_by == "solution_replaced"
 
 
-def test_without_a_reference_solution_the_answer_is_appended_or_nothing_done() -> None:
+def test_without_a_reference_solution_nothing_is_done_or_the_answer_appended() -> None:
     bare = replace(PROBLEM, solution="")
-    assert repaired("solution_replaced", bare)[1].augmented_by == "answer_injected"
-    left = repaired("solution_replaced", bare, missing_solution="leave")[1]
-    assert left.augmented_by == "" and left.text == "it is 8"
+    left = repaired("solution_replaced", bare)[1]
+    assert left.augmented_by == "" and left.text == "it is 8" and left.train_mask is None
+    found = repaired("solution_replaced", bare, missing_solution="inject_answer")[1]
+    assert found.augmented_by == "answer_injected"
 
 
 def test_only_what_changed_is_checked_again() -> None:
@@ -103,11 +112,83 @@ def test_only_what_changed_is_checked_again() -> None:
     assert len(scorer.scored) == 4 + 3
 
 
-@pytest.mark.parametrize("offpolicy", ["ratio_one", "recompute_logprob_as_old", "sft_loss"])
-def test_injected_tokens_train_where_the_recipe_says_so(offpolicy: str) -> None:
+@pytest.mark.parametrize("offpolicy", ["ratio_one", "recompute_logprob_as_old"])
+def test_all_of_a_repaired_completion_trains_where_the_recipe_says_so(offpolicy: str) -> None:
     one = repaired("answer_injected", offpolicy=offpolicy)[1]
     assert one.train_mask is None and one.num_trained_tokens == len(one.token_ids)
     assert one.sampled_mask is not None and not all(one.sampled_mask)
+
+
+def test_as_a_target_what_was_put_in_trains_without_the_wrong_attempt() -> None:
+    one = repaired("answer_injected", offpolicy="sft_loss")[1]
+    assert one.sampled_mask is not None
+    assert one.train_mask == [not is_sampled for is_sampled in one.sampled_mask]
+    going_on = repaired("continued", offpolicy="sft_loss")[1]
+    assert going_on.train_mask == [*[False] * 7, *[True] * 10]
+
+
+# --- what eight wrong attempts learn, when the answer is put into four of them ---
+
+
+def pushes(offpolicy: str) -> dict[str, float]:
+    """Advantage x weight, summed over the tokens of each kind."""
+    part = repairing("answer_injected", offpolicy=offpolicy)
+    kept = TOKENIZER.encode("it is 8")
+    group = [
+        wrong(0, completion_id=f"p#{place}", group_key="p", text="it is 8") for place in range(8)
+    ]
+    group = [
+        replace(one, token_ids=[*kept, END], rollout_logprobs=[-1.0] * (len(kept) + 1))
+        for one in group
+    ]
+    tools = rollout(script, [part])
+    mended = asyncio.run(part.after_sampling(tools, 1, PROBLEM, group[:4]))
+    exact = ObjectiveConfig.model_validate({"advantage": {"epsilon": 0}})
+    rows = build_batch([*mended, *group[4:]], [solve_layer(group_size=8)], exact).all_rows
+    found = {"wrong attempts, repaired": 0.0, "put in": 0.0, "wrong attempts, not repaired": 0.0}
+    for place, row in enumerate(rows):
+        is_mended = place < 4
+        for token, (a, w) in enumerate(zip(row.advantages, row.token_weights, strict=True)):
+            kind = (
+                "wrong attempts, not repaired"
+                if not is_mended
+                else "wrong attempts, repaired"
+                if token < len(kept)
+                else "put in"
+            )
+            found[kind] += a * w
+    return found
+
+
+def test_the_reward_of_an_answer_that_was_put_in_does_not_push_the_wrong_attempt() -> None:
+    """Rewards 1 1 1 1 0 0 0 0: advantages 0.5 / 0.534522 = 0.935414 and its negative, each row
+    an eighth."""
+    assert pushes("mask_injected") == pytest.approx(
+        {
+            "wrong attempts, repaired": 0.0,
+            "put in": 0.0,
+            "wrong attempts, not repaired": -4 * 0.935414 / 8,
+        },
+        abs=1e-6,
+    )
+
+
+def test_in_the_authors_form_it_does() -> None:
+    """Of the 29 tokens of a repaired row 7 are the attempt's."""
+    assert pushes("ratio_one") == pytest.approx(
+        {
+            "wrong attempts, repaired": 0.467707 * 7 / 29,
+            "put in": 0.467707 * 22 / 29,
+            "wrong attempts, not repaired": -0.467707,
+        },
+        abs=1e-6,
+    )
+
+
+def test_as_a_target_only_what_was_put_in_is_pushed_up() -> None:
+    found = pushes("sft_loss")  # supervised_injections gives these tokens an advantage of its own
+    assert found["wrong attempts, repaired"] == 0.0
+    assert found["put in"] == pytest.approx(0.467707, abs=1e-6)
 
 
 def test_long_prompts_are_left_alone() -> None:
@@ -122,6 +203,32 @@ def test_the_second_layer_corrects_what_was_repaired() -> None:
     child = next(one for one in completions if one.parent_id == completions[1].completion_id)
     assert "\\boxed{7}" in TOKENIZER.decode(child.prompt_token_ids)
     assert child.augmented_by == ""  # the plug-in works on layer 1
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    probs=st.sampled_from([(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.5, 0.25, 0.25)]),
+    room=st.integers(1, 8),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_attempt_trains_on_a_reward_that_it_has_not_earned(
+    seed: int, probs: tuple[float, float, float], room: int
+) -> None:
+    """Whatever the branch and wherever a continuation is cut off."""
+    group = [wrong(number) for number in range(6)]
+    for before, one in zip(
+        group, after(group, seed=seed, probs=probs, max_new_tokens=room), strict=True
+    ):
+        if one.augmented_by == "":
+            assert one == before
+            continue
+        assert (
+            one.sampled_mask is not None and one.train_mask is not None and one.reward is not None
+        )
+        kept = one.sampled_mask.index(False)
+        earned = before.reward is not None and one.reward.value <= before.reward.value
+        assert one.train_mask[:kept] == [earned] * kept
+        assert one.train_mask[kept:] == one.sampled_mask[kept:]
 
 
 # --- chances ---

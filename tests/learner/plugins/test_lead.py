@@ -1,9 +1,13 @@
 """GRPO-LEAD through the learner's own seam."""
 
 import dataclasses
+import math
+from statistics import fmean, stdev
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from learner.batch import build_batch
 from learner.plugin import LearnerPlugin
@@ -32,6 +36,13 @@ def group(lengths, rewards):
 
 def worked_group():
     return group([100, 150, 200, 120], [1.0, 1.0, 1.0, 0.0])
+
+
+def worked_group_of(name):
+    return [
+        long(f"{name}/{n}", one.reward.value, len(one.token_ids))
+        for n, one in enumerate(worked_group(), start=1)
+    ]
 
 
 def advantages(batch):
@@ -116,11 +127,60 @@ def test_a_failed_check_keeps_its_reward():
     assert built(five).shaped_rewards[4] == 0.0
 
 
-def test_an_all_right_group_of_different_lengths_does_not_train():
-    batch = built(group([1, 2, 3], [1.0, 1.0, 1.0]))
-    assert not batch.rows
-    kept = built(group([1, 2, 3], [1.0, 1.0, 1.0]), drop_uniform=False)
-    assert kept.rows[0].advantages[0] > 0 > kept.rows[-1].advantages[0]
+def test_two_right_answers_of_100_and_200_tokens_are_compared_by_length():
+    """z = -+0.707107, rewards 1.035987 and 0.965263, advantages +-0.707107; w(1) = 0.483434 for
+    the gain, w(0) = 1.499392 for the loss."""
+    batch = built(group([100, 200], [1.0, 1.0]))
+    assert batch.shaped_rewards == pytest.approx([1.035987, 0.965263], abs=1e-6)
+    assert advantages(batch) == pytest.approx([0.341834, -1.060216], abs=1e-4)
+    assert all(one.selected for one in batch.verdicts)
+
+
+@given(st.lists(st.integers(1, 400), min_size=2, max_size=8, unique=True))
+@settings(max_examples=40, deadline=None)
+def test_of_right_answers_alone_the_shorter_one_always_gains_more(lengths):
+    """Written out: z, exp(-0.05 z), the group's z-score, w(1) on gains and w(0) on losses."""
+    z = standardised([float(one) for one in lengths])
+    expected = [
+        a * (0.483434 if a > 0 else 1.499392)
+        for a in standardised([math.exp(-0.05 * one) for one in z])
+    ]
+    found = advantages(built(group(lengths, [1.0] * len(lengths))))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    by_length = [a for _, a in sorted(zip(lengths, found, strict=True))]
+    assert by_length == sorted(by_length, reverse=True)
+
+
+def standardised(values):
+    return [(value - fmean(values)) / stdev(values) for value in values]
+
+
+def test_an_all_right_group_is_left_out_where_all_earn_the_same():
+    """Then length says nothing: it counts for nothing, it is behind the gate, or all are alike."""
+    different, alike = group([100, 200, 300], [1.0] * 3), group([100, 100], [1.0, 1.0])
+    assert not built(different, length_strength=0).rows
+    assert not built(different, min_len_gate=4000).rows
+    assert not built(alike).rows
+    assert not any(one.selected for one in built(alike).verdicts)
+
+
+def test_all_right_groups_are_left_out_where_the_recipe_says_so():
+    assert not built(group([1, 2, 3], [1.0] * 3), drop_all_right=True).rows
+
+
+@pytest.mark.parametrize("settings", [{}, {"drop_all_right": True}, {"unanswered_reward": 0.0}])
+def test_an_all_wrong_group_is_always_left_out(settings):
+    unread = Reward(value=0.0, status="unparsable")
+    made = group([5, 9, 7], [0.0] * 3)
+    made[2] = dataclasses.replace(made[2], reward=unread)
+    batch = built(made, **settings)
+    assert not batch.rows and "all wrong" in batch.verdicts[0].reason
+
+
+def test_groups_are_judged_each_for_itself():
+    other = [long(f"r/{n}", 1.0, 50) for n in (1, 2)]
+    batch = built([*group([100, 200], [1.0, 1.0]), *other, *worked_group_of("s")])
+    assert [one.selected for one in batch.verdicts] == [True] * 2 + [False] * 2 + [True] * 4
 
 
 def test_a_floor_above_the_ceiling_is_refused():

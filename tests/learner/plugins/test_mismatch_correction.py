@@ -1,7 +1,11 @@
 """Weights and rejections against the gap between engines and learner."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from learner.batch import build_batch
 from mgrpo.config import ObjectiveConfig
@@ -78,6 +82,35 @@ def test_weights_of_mean_1():
     found = [value for row in batch.all_rows for value in row.advantages]
     mean = (2 + 0.904837 + 1) / 3
     assert found == pytest.approx([2 / mean, 0.904837 / mean, -1 / mean], abs=1e-6)
+
+
+def two_rows(gaps, lengths, **settings):
+    """Rows whose log w are `gaps` in all, spread evenly over their tokens; all rewards 1."""
+    made = [long(f"q/{n}", 1.0, length) for n, length in enumerate(lengths, start=1)]
+    each = [gap / length for gap, length in zip(gaps, lengths, strict=True) for _ in range(length)]
+    part = plugin("mismatch_correction", level="sequence", normalise=True, **settings)
+    batch = build_batch(
+        made,
+        [solve_layer(advantage="raw_reward")],
+        OFF,
+        plugins=[part],
+        signals={"policy_logprobs": floats(*(gap - 1 for gap in each))},
+    )
+    return [row.advantages for row in batch.all_rows]
+
+
+def test_weights_of_completions_have_mean_1_over_completions_however_long():
+    """w 0.5 on one token and 1.5 on three: their mean is 1, not (0.5 + 3 x 1.5) / 4."""
+    found = two_rows([math.log(0.5), math.log(1.5)], [1, 3])
+    assert found[0] == pytest.approx([0.5]) and found[1] == pytest.approx([1.5] * 3)
+
+
+@given(st.lists(st.tuples(st.floats(-2, 2), st.integers(1, 9)), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_whatever_the_lengths_the_mean_over_completions_is_1(rows):
+    gaps, lengths = zip(*rows, strict=True)
+    found = two_rows(gaps, lengths, cap=1e9)
+    assert sum(one[0] for one in found) / len(found) == pytest.approx(1)
 
 
 def test_what_was_done_is_measured():

@@ -176,8 +176,28 @@ def test_a_shipped_recipe_is_found_from_any_folder(tmp_path: Path, monkeypatch):
 
 
 def test_an_unknown_recipe_lists_near_names():
-    with pytest.raises(ConfigError, match="paper_literal"):
-        load_recipe("paper_litteral")
+    with pytest.raises(ConfigError, match="success_only"):
+        load_recipe("sucess_only")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("paper_literal", "success_only"),
+        ("methods/paper_literal", "methods/success_only"),
+        ("study/paper_literal.yaml", "study/success_only"),
+    ],
+)
+def test_a_recipe_by_its_old_name_says_the_new_one(old: str, new: str):
+    with pytest.raises(ConfigError, match=f"Use {new}\\."):
+        load_recipe(old)
+    load_recipe(new)
+
+
+def test_a_file_of_ones_own_may_have_an_old_name(tree, tmp_path: Path):
+    own = tmp_path / "paper_literal.yaml"
+    own.write_text(dump_yaml(tree))
+    assert find_recipe(own) == own
 
 
 def test_a_recipe_may_extend_another(recipe: Path, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_every_recipe_keeps_held_out_questions_apart(path: Path):
 
 
 def test_grpo_is_a_chain_of_one_with_the_budget_of_two_layers():
-    grpo, mgrpo = load_recipe("grpo"), load_recipe("paper_literal")
+    grpo, mgrpo = load_recipe("grpo"), load_recipe("success_only")
     assert len(grpo.layers) == 1
     assert completions_per_prompt(grpo) == completions_per_prompt(mgrpo) == 40
 
@@ -39,8 +40,14 @@ def completions_per_prompt(config: RunConfig) -> int:
     return config.max_completions_per_step // config.prompts_per_step
 
 
-def test_the_literal_reading_differs_from_the_defaults_where_the_paper_does():
-    config = load_recipe("paper_literal")
+def test_where_errors_are_corrected_only_a_repaired_error_counts_as_a_success():
+    correct, ours = load_recipe("strict_fix").layers[1], load_recipe("quickstart").layers[1]
+    assert correct.success == "strict_fix"
+    assert correct == ours.model_copy(update={"success": "strict_fix"})
+
+
+def test_where_successes_alone_train_the_recipe_differs_from_the_defaults():
+    config = load_recipe("success_only")
     correct = config.layers[1]
     assert (correct.parents, correct.group_size, correct.group_by) == ("all", 4, "parent")
     assert (correct.select, correct.denominator) == ("success_only_post_norm", "retained")
@@ -53,7 +60,24 @@ def test_the_literal_reading_differs_from_the_defaults_where_the_paper_does():
     assert (config.evaluation.guidance, config.evaluation.decoding) == ("first", "greedy")
 
 
-def test_the_paper_setting_fits_one_node_and_the_models_context():
+@pytest.mark.parametrize("name", ["raft", "raft_plus_plus", "reinforce_rej"])
+def test_rejection_samplers_have_the_authors_kl_and_entropy_terms(name: str):
+    config = load_recipe(f"methods/{name}")
+    assert (config.objective.kl.weight, config.objective.kl.estimator) == (0.001, "k3")
+    (bonus,) = [entry for entry in config.plugins if entry.use == "entropy_bonus"]
+    assert bonus.settings == {"coefficient": 0.001}
+
+
+@pytest.mark.parametrize("name", ["methods/igrpo", "study/igrpo"])
+def test_igrpo_shows_its_best_draft_without_a_doubt(name: str):
+    correct = load_recipe(name).layers[1]
+    assert correct.parents == "best"
+    assert correct.system_prompt == "Below is the best attempt so far. Improve on it."
+    assert len(correct.guidance.phrases) == 1
+    assert not re.search("wrong|slip|verify|overlook|[Cc]heck", correct.guidance.phrases[0])
+
+
+def test_the_recipe_for_eight_gpus_fits_one_node_and_the_models_context():
     config = load_recipe("qwen2.5_math_7b")
     engines = sum(layer.num_engines.min for layer in config.layers)
     assert engines * config.engines.tensor_parallel_size + config.learner.num_ranks == 8
