@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 
-from rewards.boxed import last_box
+from rewards.boxed import count_boxes, last_box
 
 FINAL_ANSWER_MARK = re.compile(r"(?<!#)####(?!#)[^\S\n]*(?P<answer>[^\n]*)\s*\Z")
 """GSM8K writes the solution, this mark and the answer, as the last line. Elsewhere in a text the
@@ -40,6 +40,8 @@ def solution_before(text: str) -> str:
 def answer_fault(answer: str) -> str:
     """Why this is no reference answer; "" if it is one. Of a text with a box, the box counts."""
     box = last_box(answer)
+    if box is None and count_boxes(answer):
+        return NO_ANSWER  # its boxes are empty, or never closed
     text = LAYOUT.sub("", answer if box is None else box.content)
     if not any(map(says_something, text.replace("\\{", "[").replace("\\}", "]"))):
         return NO_ANSWER

@@ -12,6 +12,7 @@ import pytest
 from mgrpo.check.model import look_at_model
 from mgrpo.check.report import CheckLine
 from mgrpo.config import RunConfig
+from mgrpo.data import LoadedData
 from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
 from mgrpo.types import Problem
 
@@ -37,7 +38,7 @@ def lines(tree: dict[str, Any], tmp_path: Path) -> Any:
         (folder / "chat_template.jinja").write_text(template)
         tree["model"] = {"path": str(folder), **keys.pop("model", {})}
         config = RunConfig.model_validate({**tree, **keys})
-        return look_at_model(config, [PROBLEM])[0]
+        return look_at_model(config, {"data.train": LoadedData(problems=[PROBLEM])})[0]
 
     return of
 

@@ -110,7 +110,7 @@ def failure(tree: dict[str, Any]) -> Any:
 
     def of(folder: Path, **keys: Any) -> str:
         tree["model"] = {"path": str(folder), **keys}
-        lines, _ = look_at_model(RunConfig.model_validate(tree), [])
+        lines, _ = look_at_model(RunConfig.model_validate(tree), {})
         return "\n".join(line.detail for line in lines if line.status == "fail")
 
     return of
