@@ -63,11 +63,18 @@ def test_rows_of_verl_are_read(tmp_path: Path):
         [{"from": "human", "value": "What is 3 + 4?"}],
         [{"role": "user", "content": [{"type": "text", "text": "What is "}, "3 + 4?"]}],
         json.dumps([USER]),
+        json.dumps([USER], indent=1),
+        str([USER]),  # as pandas writes it into a CSV file
     ],
 )
 def test_a_chat_of_one_turn_is_its_question(chat: object):
     (problem,) = load({"question": chat, "answer": 7}).problems
     assert problem.question == "What is 3 + 4?"
+
+
+@pytest.mark.parametrize("question", ["[{}] is what?", "[{1, 2}, {3}]: how many?", "[{'a': 1}]"])
+def test_a_question_that_begins_like_a_chat_is_text(question: str):
+    assert load({"question": question, "answer": 1}).problems[0].question == question
 
 
 @pytest.mark.parametrize("earlier", [[SYSTEM], [USER, {"role": "assistant", "content": "7"}]])
