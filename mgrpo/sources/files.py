@@ -13,6 +13,7 @@ import difflib
 import gzip
 import json
 import lzma
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -64,7 +65,9 @@ def read_files(path: Path) -> Iterator[Row]:
     if not path.is_dir():
         yield from read_file(path)
         return
-    files = sorted(file for file in path.iterdir() if has_data_suffix(file))
+    files = sorted(
+        file for file in path.iterdir() if has_data_suffix(file) and file.name[0] not in "._"
+    )
     if not files:
         raise DataError(
             f"The folder {path} holds no data file; it cannot be read. Files of rows end in "
@@ -114,7 +117,7 @@ def parsed(file: Path) -> Iterator[Parsed]:
                 yield from read_json(stream)
     except FileNotFoundError as error:
         raise DataError(missing_file(file)) from error
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{file} cannot be read: {reason}.") from error
 

@@ -112,5 +112,8 @@ def loading_failed(source: HuggingFaceSource, error: Exception, is_local: bool) 
             "give that file as path."
         )
     if is_local:
-        return message + "Check path, subset and split in the recipe."
+        return message + (
+            "Check path, subset and split in the recipe. With source: jsonl the files of a folder "
+            "are read as they are written."
+        )
     return message + "Check path, subset and split, and whether it needs a login (HF_TOKEN)."
