@@ -72,7 +72,8 @@ def import_check_module(module_name: str, name: str) -> Any:
     except Exception as error:  # a user's module raises what it likes when it is imported
         hint = ""
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.split(".")[0]:
-            hint = f" It was looked for in {Path.cwd()}, beside the recipe and in the installed packages."
+            places = f"{Path.cwd()}, beside the recipe and in the installed packages"
+            hint = f" It was looked for in {places}."
         raise RewardError(
             f"The check {name!r} cannot be loaded: importing {module_name!r} raised "
             f"{type(error).__name__}: {error}.{hint}"
