@@ -157,6 +157,32 @@ def test_any_row_is_a_sound_problem_or_counted(question: str, answer: str):
         assert problem.question and not answer_fault(problem.answer)
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda part: (
+        st.lists(part, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "text", "a"]), part)
+    ),
+    max_leaves=6,
+)
+
+
+@given(json_values, json_values, json_values, st.booleans())
+def test_any_json_in_any_column_is_read_or_counted(question, answer, other, ignore: bool):
+    row = {"question": question, "answer": answer, "d": other, "s": other, "m": other}
+    data = load(
+        {**SOUND, "d": "d", "s": "s", "m": 1},
+        row,
+        question,  # no row at all, as a rule
+        domain_field="d",
+        solution_field="s",
+        metadata_fields=["m"],
+        ignore_earlier_turns=ignore,
+    )
+    assert data.num_rows == 3
+    assert all(type(problem.question) is type(problem.answer) is str for problem in data.problems)
+
+
 # --- reference answers ---
 
 
