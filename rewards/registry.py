@@ -20,6 +20,7 @@ from typing import Any
 
 from mgrpo.errors import RewardError
 from mgrpo.own_code import import_own
+from mgrpo.rooms import ROOMS
 from mgrpo.types import Problem
 
 Check = Callable[..., Any]
@@ -54,6 +55,7 @@ def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
             raise RewardError(
                 f"The check {name!r} does not exist: module {module_name!r} "
                 f"({getattr(check, '__file__', 'no file')}) has no {part!r}."
+                + taken_for_ours(module_name, check)
                 + nearest(part, vars(check) if hasattr(check, "__dict__") else ())
             )
         check = getattr(check, part)
@@ -71,7 +73,8 @@ def import_check_module(module_name: str, name: str) -> Any:
     except Exception as error:  # a user's module raises what it likes when it is imported
         hint = ""
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.split(".")[0]:
-            hint = f" It was looked for in {Path.cwd()} and in the installed packages."
+            places = f"{Path.cwd()}, beside the recipe and in the installed packages"
+            hint = f" It was looked for in {places}."
         raise RewardError(
             f"The check {name!r} cannot be loaded: importing {module_name!r} raised "
             f"{type(error).__name__}: {error}.{hint}"
@@ -94,6 +97,14 @@ def refuse_wrong_signature(check: Check, name: str, settings: dict[str, Any]) ->
             f"{''.join(f', {key}=...' for key in settings)}): {error}. "
             f"Its signature is {signature}; mend `settings` of its reward term, or the check."
         ) from error
+
+
+def taken_for_ours(module_name: str, found: Any) -> str:
+    """A word for somebody whose file is called like one of our packages, and was not found."""
+    if getattr(found, "__name__", "").partition(".")[0] not in ROOMS:
+        return ""
+    file = f"{module_name.replace('.', '/')}.py"
+    return f" That is mgrpo's own package; there is no {file} in {Path.cwd()} or beside the recipe."
 
 
 def unknown_check(name: str) -> str:

@@ -10,7 +10,8 @@ are exceptions, each for a hole in reasoning-gym 0.1.25 that a policy would find
   rounded number keep their own rounding.
 - countdown and puzzle24 are computed here, exactly: theirs evaluate a text as Python, take any four
   numbers for puzzle24's and 24.9 for 24.
-- `game_of_life_halting` takes any text at all for right, and is compared as text.
+- Four tasks are compared word by word (`WORD_BY_WORD`): `game_of_life_halting` takes any text at
+  all for right, `number_sorting` numbers that are off by one, the others more words than asked for.
 - Some verifiers evaluate the answer as Python. They only see answers of the form that a right one
   has (`FORMS`).
 """
@@ -34,10 +35,10 @@ from rewards.boxed import last_box
 TASK_KEY = "reasoning_gym"  # in Problem.metadata: the task's name and settings
 VERIFYING = ("math_answer", "reasoning_gym")  # the checks that come here
 ROUNDED = ("decimal_arithmetic", "power_function")  # a number is asked for, but not exactly that
-AS_TEXT = ("game_of_life_halting",)
+WORD_BY_WORD = ("game_of_life_halting", "number_sorting", "word_sorting", "letter_jumble")
 EXPRESSION_TASKS = ("countdown", "puzzle24")
+JUDGED_HERE = (*EXPRESSION_TASKS, *WORD_BY_WORD)
 PUZZLE24_TARGET = 24
-TOLERANCE = 1e-9  # below a score of 1: rounding inside a verifier
 MAX_SPARE_CHARS = 1000  # longer than the reference; a verifier's time may grow fast with length
 MAX_EXPRESSION_CHARS = 300
 
@@ -102,7 +103,7 @@ def task_of(problem: Problem) -> Task | None:
 def tasks_of(problems: Iterable[Problem]) -> list[Task]:
     """The tasks whose verifiers these problems want, each once."""
     found = dict.fromkeys(task_of(problem) for problem in problems)
-    return [task for task in found if task is not None and task.name not in EXPRESSION_TASKS]
+    return [task for task in found if task is not None and task.name not in JUDGED_HERE]
 
 
 def is_number(text: str) -> bool:
@@ -140,7 +141,7 @@ def task_answer(completion: str, problem: Problem, *, partial: bool = False) -> 
         detail = f"the boxed answer has {len(answer)} characters, {len(problem.answer)} are asked"
         return Reward(value=0.0, status="unparsable", detail=detail)
     score = max(score_of(task, reading, problem) for reading in readings(answer))
-    correct = abs(score - 1.0) <= TOLERANCE
+    correct = score == 1.0  # exactly: sums of partial credit come near it
     shown = min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0
     below_one = shown if shown < 1.0 else 0.0  # a score above 1 is a verifier's mistake
     return Reward(
@@ -160,8 +161,8 @@ def readings(answer: str) -> list[str]:
 
 def score_of(task: Task, answer: str, problem: Problem) -> float:
     """What the verifier says; 0 where it can make nothing of the answer."""
-    if task.name in AS_TEXT:
-        return float(answer.casefold() == problem.answer.casefold())
+    if task.name in WORD_BY_WORD:
+        return float(words_of(answer) == words_of(problem.answer))
     if task.name in EXPRESSION_TASKS:
         return float(solves(answer, problem))
     form = FORMS.get(task.name)
@@ -187,6 +188,12 @@ def verifier(task: Task) -> Any:
     import reasoning_gym.factory  # a second, and only where it is needed
 
     return reasoning_gym.factory.create_dataset(task.name, **json.loads(task.settings))
+
+
+def words_of(text: str) -> list[str | float]:
+    """The words and numbers of a list, in order, whatever stands around them."""
+    words = re.findall(r"[^\s,'\"\[\]]+", text.casefold())
+    return [float(word) if is_number(word) else word for word in words]
 
 
 def solves(answer: str, problem: Problem) -> bool:

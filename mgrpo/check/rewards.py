@@ -9,6 +9,7 @@ from mgrpo.config import RunConfig
 from mgrpo.errors import RewardError
 from mgrpo.types import Problem, Reward
 from rewards.pool import RewardPool
+from rewards.task_answer import VERIFYING, task_of
 
 MAX_DOMAINS = 3  # one problem of each is tried
 NO_ANSWER = "I do not know."
@@ -21,13 +22,16 @@ def reward_lines(config: RunConfig, problems: Sequence[Problem]) -> list[CheckLi
         samples = [Problem(problem_id="sample", question="What is 3 + 4?", answer="7")]
     rewards_config = config.rewards.model_copy(update={"num_processes": 1})
     names = " + ".join(f"{term.weight:g} x {term.check}" for term in config.rewards.terms)
+    verifies = any(term.check in VERIFYING for term in config.rewards.terms)
     lines: list[CheckLine] = []
     try:
         with RewardPool(rewards_config, problems=samples) as pool:
             for problem in samples[:MAX_DOMAINS]:
+                task = task_of(problem) if verifies else None
+                judge = names if task is None else f"{names} ({task.name}: its own verifier)"
                 right = f"The result is \\boxed{{{problem.answer}}}"
                 scored = pool.score_blocking(problem, [right, NO_ANSWER])
-                lines.append(judged(names, problem, right, *scored))
+                lines.append(judged(judge, problem, right, *scored))
                 if lines[-1].status == "fail":
                     break  # a check that hangs once does so again
     except RewardError as error:

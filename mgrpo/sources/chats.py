@@ -3,10 +3,14 @@ keep their prompts."""
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
+WRITTEN = re.compile(r"\s*\[\s*\{")
+MAX_WRITTEN_CHARS = 1_000_000
 USER_ROLES = ("user", "human")
 Turn = dict[str, Any]
 
@@ -16,12 +20,17 @@ class UnfitChat(Exception):
 
 
 def chat_in(value: Any) -> Sequence[Turn] | None:
-    """The turns, where the value is a chat or the JSON text of one; else None."""
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return None
+    """The turns, where the value is a chat, or one written out as text; else None.
+
+    CSV files hold chats as JSON, or as Python prints them.
+    """
+    if isinstance(value, str) and len(value) < MAX_WRITTEN_CHARS and WRITTEN.match(value):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                value = read(value.strip())
+                break
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
     if not (isinstance(value, list) and value):
         return None
     turns = [turn for turn in value if isinstance(turn, dict) and role_of(turn)]

@@ -1,4 +1,4 @@
-"""Rows of local files: JSON Lines, a JSON list, CSV and Parquet, compressed or not.
+"""Rows of local files: JSON Lines, a JSON list, CSV, Parquet and Arrow, compressed or not.
 
 Values come as they are written: no number is rounded, no leading zero lost, no "NA" taken for
 nothing, since an answer is compared with what stands in the file. A row that cannot be read is
@@ -13,7 +13,8 @@ import difflib
 import gzip
 import json
 import lzma
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -28,10 +29,9 @@ COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {
     b"\xfd7zXZ": lzma.open,
 }
 """How files that begin so are opened."""
-PARQUET_MAGIC = b"PAR1"
 ZIP_MAGIC = b"PK\x03\x04"
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-DATA_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
+DATA_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".arrow")
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
 DELIMITERS = ",;\t|"
 MAX_CSV_FIELD = 2**31 - 1  # characters; the module's own bound of 131,072 is an error for all rows
@@ -65,7 +65,9 @@ def read_files(path: Path) -> Iterator[Row]:
     if not path.is_dir():
         yield from read_file(path)
         return
-    files = sorted(file for file in path.iterdir() if has_data_suffix(file))
+    files = sorted(
+        file for file in path.iterdir() if has_data_suffix(file) and file.name[0] not in "._"
+    )
     if not files:
         raise DataError(
             f"The folder {path} holds no data file; it cannot be read. Files of rows end in "
@@ -100,9 +102,10 @@ def parsed(file: Path) -> Iterator[Parsed]:
                 f"{file} is a zip archive or a spreadsheet. Unpack it, or save the sheet as CSV in "
                 "UTF-8."
             )
-        if magic.startswith(PARQUET_MAGIC):
-            yield from read_parquet(file)
-            return
+        for head, batches_of in TABLES.items():
+            if magic.startswith(head):
+                yield from read_table(file, batches_of)
+                return
         unpack = next(
             (opener for head, opener in COMPRESSIONS.items() if magic.startswith(head)), None
         )
@@ -114,24 +117,52 @@ def parsed(file: Path) -> Iterator[Parsed]:
                 yield from read_json(stream)
     except FileNotFoundError as error:
         raise DataError(missing_file(file)) from error
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{file} cannot be read: {reason}.") from error
 
 
-def read_parquet(file: Path) -> Iterator[Parsed]:
-    import pyarrow.parquet  # a fifth of a second, and only wanted here
+def read_table(file: Path, batches_of: Callable[[Path], Iterable[Any]]) -> Iterator[Parsed]:
+    """The rows of a file of Arrow tables."""
+    import pyarrow  # a fifth of a second, and only wanted here
 
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1000):
+        for batch in batches_of(file):
             for row in plain_rows(batch):
                 number += 1
                 yield row, f"row {number}", number, ""
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(
-            f"{file} cannot be read as Parquet beyond row {number}: {' '.join(str(error).split())}"
+            f"{file} cannot be read beyond row {number}: {' '.join(str(error).split())}"
         ) from error
+
+
+def parquet_batches(file: Path) -> Iterable[Any]:
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(file).iter_batches(batch_size=1000)
+
+
+def arrow_file_batches(file: Path) -> Iterable[Any]:
+    from pyarrow import ipc, memory_map
+
+    reader = ipc.open_file(memory_map(str(file)))
+    return (reader.get_batch(index) for index in range(reader.num_record_batches))
+
+
+def arrow_stream_batches(file: Path) -> Iterable[Any]:
+    from pyarrow import ipc, memory_map
+
+    return ipc.open_stream(memory_map(str(file)))
+
+
+TABLES = {
+    b"PAR1": parquet_batches,
+    b"ARROW1": arrow_file_batches,
+    b"\xff\xff\xff\xff": arrow_stream_batches,  # what the `datasets` library saves
+}
+"""How tables are read, by what their files begin with."""
 
 
 def read_json(stream: IO[bytes]) -> Iterator[Parsed]:

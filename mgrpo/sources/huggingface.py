@@ -90,9 +90,9 @@ def load_split(source: HuggingFaceSource, *, is_local: bool) -> Iterator[Any]:
     elif is_local and (Path(path) / "dataset_dict.json").exists():
         rows = datasets.load_from_disk(path)[source.split]
     else:
-        builder = datasets.load_dataset_builder(path, source.subset)
         options: dict[str, Any] = {}
-        if builder.name == "csv":  # as they are written: "007" is no 7, and "None" an answer
+        if is_local and datasets.load_dataset_builder(path, source.subset).name == "csv":
+            # As they are written: "007" is no 7, and "None" an answer.
             columns = (source.question_field, source.answer_field)
             options = {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
         rows = datasets.load_dataset(path, source.subset, split=source.split, **options)
@@ -112,5 +112,8 @@ def loading_failed(source: HuggingFaceSource, error: Exception, is_local: bool) 
             "give that file as path."
         )
     if is_local:
-        return message + "Check path, subset and split in the recipe."
+        return message + (
+            "Check path, subset and split in the recipe. With source: jsonl the files of a folder "
+            "are read as they are written."
+        )
     return message + "Check path, subset and split, and whether it needs a login (HF_TOKEN)."

@@ -83,7 +83,7 @@ def problems_of(
         what = data.describe_dropped() or f"the {kind} is empty"
         nested = "; a part of a column is named with dots, reward_model.ground_truth or answer.0"
         raise DataError(
-            f"{where} holds no problem: {what}. A row is like "
+            f"{where} holds no problem: {what}. Each {'line' if kind == 'file' else 'row'} is like "
             f'{{"{source.question_field}": "What is 3 + 4?", "{source.answer_field}": "7"}}'
             f"{nested if NOT_TEXT in what else ''}."
         )

@@ -379,6 +379,17 @@ def test_a_reward_that_does_not_work_fails_with_its_reason(sound, check: str, ex
     assert expected in details(report, "rewards")
 
 
+def test_a_task_with_many_right_answers_is_judged_by_its_verifier_and_the_check_says_so(sound):
+    tasks = [{"name": "countdown"}, {"name": "chain_sum"}]
+    sound["data"]["train"] = {"source": "reasoning_gym", "size": 8, "seed": 3, "tasks": tasks}
+    sound["data"]["max_prompt_tokens"] = 900
+    lines = details(checked(sound), "rewards").splitlines()
+    assert {line.split(": 1 for")[0] for line in lines} == {
+        "1 x math_answer (countdown: its own verifier)",
+        "1 x math_answer",
+    }
+
+
 @pytest.mark.parametrize(
     ("expression", "status"),
     [("np.isclose(1.0, len(text))", "warn"), ("np.float32('nan')", "fail")],

@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 
 from actors.templates import PromptBuilder
-from mgrpo.config import HuggingFaceSource, JsonlSource, LayerConfig, ReasoningGymSource
-from mgrpo.data import drop_long_prompts, enforce_max_dropped, load_problems
+from mgrpo.config import (
+    DataConfig,
+    HuggingFaceSource,
+    JsonlSource,
+    LayerConfig,
+    ReasoningGymSource,
+)
+from mgrpo.data import drop_long_prompts, enforce_max_dropped, load_problems, usable_data
 from mgrpo.errors import DataError, HubUnreachable
 from mgrpo.sampler import ShufflingSampler
 from mgrpo.sources import huggingface
@@ -255,6 +261,31 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(tmp_path: Path):
     assert [p.problem_id for p in data.problems] == ["rows/1"]  # 14 characters and the mark
     assert dict(data.num_dropped) == {"not JSON": 1, "longer than data.max_prompt_tokens": 1}
     assert data.examples["longer than data.max_prompt_tokens"] == ["rows/2: 31 tokens"]
+
+
+def test_one_overlong_row_does_not_stop_a_run(tmp_path: Path):
+    rows = [row(n) for n in range(60)]
+    source = jsonl(tmp_path, *rows, {"question": "x" * 2_000_000, "answer": "1"})
+    layer = LayerConfig(name="solve", group_size=2, system_prompt="")
+    config = DataConfig(train=source, max_prompt_tokens=192)
+    data = usable_data(source, config, PromptBuilder(Letters()), layer)
+    assert len(data.problems) == 60
+    assert data.num_dropped["longer than data.max_prompt_tokens"] == 1
+    with pytest.raises(DataError, match=r"1 of 61 rows cannot be used"):
+        strict = config.model_copy(update={"max_dropped_fraction": 0.01})
+        usable_data(source, strict, PromptBuilder(Letters()), layer)
+
+
+def test_measuring_from_the_longest_down_finds_what_measuring_all_finds(tmp_path: Path):
+    lengths = [3, 90, 5, 40, 7, 91, 30, 2]
+    questions = [{"question": "x" * length, "answer": "1"} for length in lengths]
+    loaded = load_problems(jsonl(tmp_path, *questions))
+    layer = LayerConfig(name="solve", group_size=2, system_prompt="")
+    builder = PromptBuilder(Letters())
+    whole = drop_long_prompts(loaded, builder, layer, 50)
+    assert len(whole.problems) == 6
+    for enough in (1, 2, 100):
+        assert drop_long_prompts(loaded, builder, layer, 50, max_fitting=enough) == whole
 
 
 def test_too_many_dropped_rows_stop_the_run_and_few_do_not(tmp_path: Path):

@@ -44,9 +44,15 @@ def write(file: Path, rows: list[dict[str, str]]) -> Path:
         "csv": as_csv(rows),
         "tsv": as_csv(rows, "\t"),
     }
-    kind = name.split(".")[1]
+    kind = next(part for part in name.split(".") if part in (*text, "parquet", "arrow"))
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), file)
+        return file
+    if kind == "arrow":
+        table = pa.Table.from_pylist(rows)
+        new = pa.ipc.new_stream if "stream" in name else pa.ipc.new_file
+        with new(file, table.schema) as writer:
+            writer.write_table(table)
         return file
     data = text[kind].encode()
     pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
@@ -67,6 +73,8 @@ def pairs(problems: list[Problem]) -> list[tuple[str, str]]:
         "sums.csv",
         "sums.tsv",
         "sums.parquet",
+        "sums.arrow",
+        "sums.stream.arrow",
         "sums.jsonl.gz",
         "sums.csv.bz2",
         "sums.json.xz",
@@ -77,7 +85,23 @@ def test_a_single_file_of_any_form_is_read(tmp_path: Path, name: str, source):
     assert pairs(data.problems) == [(row["question"], row["answer"]) for row in ROWS]
     assert data.num_dropped.total() == 0
     assert len({problem.problem_id for problem in data.problems}) == len(ROWS)
-    assert all(problem.problem_id.startswith("sums/") for problem in data.problems)
+    assert all(problem.problem_id.startswith("sums") for problem in data.problems)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_table_of_verls_form_is_read(tmp_path: Path, source):
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": row["question"]}],
+            "reward_model": {"style": "rule", "ground_truth": row["answer"]},
+        }
+        for row in ROWS
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    fields = {"question_field": "prompt", "answer_field": "reward_model.ground_truth"}
+    for path in (tmp_path / "train.parquet", tmp_path):
+        problems = load_problems(source(path=str(path), **fields)).problems
+        assert pairs(problems) == [(row["question"], row["answer"]) for row in ROWS]
 
 
 def test_the_content_counts_where_the_name_says_something_else(tmp_path: Path):

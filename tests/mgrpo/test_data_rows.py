@@ -63,11 +63,18 @@ def test_rows_of_verl_are_read(tmp_path: Path):
         [{"from": "human", "value": "What is 3 + 4?"}],
         [{"role": "user", "content": [{"type": "text", "text": "What is "}, "3 + 4?"]}],
         json.dumps([USER]),
+        json.dumps([USER], indent=1),
+        str([USER]),  # as pandas writes it into a CSV file
     ],
 )
 def test_a_chat_of_one_turn_is_its_question(chat: object):
     (problem,) = load({"question": chat, "answer": 7}).problems
     assert problem.question == "What is 3 + 4?"
+
+
+@pytest.mark.parametrize("question", ["[{}] is what?", "[{1, 2}, {3}]: how many?", "[{'a': 1}]"])
+def test_a_question_that_begins_like_a_chat_is_text(question: str):
+    assert load({"question": question, "answer": 1}).problems[0].question == question
 
 
 @pytest.mark.parametrize("earlier", [[SYSTEM], [USER, {"role": "assistant", "content": "7"}]])
@@ -148,6 +155,32 @@ def test_any_row_is_a_sound_problem_or_counted(question: str, answer: str):
     for problem in data.problems:
         assert (problem.question + problem.answer).encode()
         assert problem.question and not answer_fault(problem.answer)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda part: (
+        st.lists(part, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "text", "a"]), part)
+    ),
+    max_leaves=6,
+)
+
+
+@given(json_values, json_values, json_values, st.booleans())
+def test_any_json_in_any_column_is_read_or_counted(question, answer, other, ignore: bool):
+    row = {"question": question, "answer": answer, "d": other, "s": other, "m": other}
+    data = load(
+        {**SOUND, "d": "d", "s": "s", "m": 1},
+        row,
+        question,  # no row at all, as a rule
+        domain_field="d",
+        solution_field="s",
+        metadata_fields=["m"],
+        ignore_earlier_turns=ignore,
+    )
+    assert data.num_rows == 3
+    assert all(type(problem.question) is type(problem.answer) is str for problem in data.problems)
 
 
 # --- reference answers ---

@@ -96,6 +96,11 @@ def test_a_file_that_is_not_there_is_named(mine: Path):
         load_check("./nothing.py:good")
 
 
+def test_a_file_with_one_of_our_names_that_is_not_there_is_told_from_our_package(mine: Path):
+    with pytest.raises(RewardError, match=r"mgrpo's own package; there is no rewards\.py in"):
+        load_check("rewards:good")
+
+
 def test_a_plug_in_may_be_a_file(mine: Path):
     (mine / "learner.py").write_text(
         "from learner.plugin import LearnerPlugin\n\nclass Mine(LearnerPlugin):\n    pass\n"
