@@ -142,7 +142,9 @@ def local_ray(
     if said:
         print(f"note: {said}", file=sys.stderr, flush=True)
     folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
-    if said:  # a short name of TMPDIR for others who make sockets there: vLLM, multiprocessing
+    # vLLM leaves its sockets where they are: here they go with the folder.
+    environment = {"VLLM_RPC_BASE_PATH": str(folder), **environment}
+    if said:  # a short name of TMPDIR for others who make sockets there, such as multiprocessing
         (folder / "tmp").symlink_to(tempfile.gettempdir())
         environment = {**environment, "TMPDIR": str(folder / "tmp")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
