@@ -6,6 +6,8 @@ model's folder, its tokenizer and context, the rewards on a sample, and the hard
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from mgrpo.check.arithmetic import batch_lines, resource_lines
 from mgrpo.check.data import disjoint_lines, size_lines, source_lines
 from mgrpo.check.environment import environment_lines
@@ -17,6 +19,8 @@ from mgrpo.config import DataSource, RunConfig
 from mgrpo.config.relations import warnings_of
 from mgrpo.data import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError
+
+SLACK_S = 30.0  # what starts and ends the look at a cluster, on a busy machine
 
 __all__ = ["CheckLine", "CheckReport", "check_recipe"]
 
@@ -31,6 +35,8 @@ def check_recipe(config: RunConfig, *, on_cluster: bool = False) -> CheckReport:
     data file is reported without waiting for them.
     """
     report = CheckReport()
+    beside = ThreadPoolExecutor(1)  # a cluster that is gone is waited for, meanwhile
+    around = None if on_cluster else beside.submit(environment_lines, config)
     chain = " -> ".join(layer.name for layer in config.layers)
     report.lines.append(CheckLine("ok", "recipe", f"{config.name}: {config.method}, {chain}"))
     report.add(CheckLine("warn", "recipe", warning) for warning in warnings_of(config))
@@ -38,8 +44,6 @@ def check_recipe(config: RunConfig, *, on_cluster: bool = False) -> CheckReport:
     report.add(plugin_lines(config))
     report.add(tracker_lines(config))
     report.add(storage_lines(config))
-    if not on_cluster:
-        report.add(environment_lines(config))
 
     train = look_at_source(report, "data.train", config.data.train, config)
     heldout = None
@@ -61,6 +65,8 @@ def check_recipe(config: RunConfig, *, on_cluster: bool = False) -> CheckReport:
     report.add(lines)
     if not on_cluster:
         report.add(resource_lines(config, num_parameters))
+    if around is not None:
+        report.add(around.result(timeout=config.cluster.deadlines.connect_s + SLACK_S))
     return report
 
 
