@@ -20,8 +20,9 @@ SOCKET_BYTES = 107
 """Longest path of a Unix socket, in bytes: Linux has room for 108, the last one is 0."""
 RAY_SOCKET = "/session_2026-11-28_10-15-02_123456_4194304/sockets/dash_TaskEventsHead"
 """What Ray adds to its temporary folder at most, as in Ray 2.60 with its dashboard."""
-RAY_PREFIX = "mgrpo-ray-"
-FOLDER_BYTES = SOCKET_BYTES - len(RAY_SOCKET) - len(f"/{RAY_PREFIX}12345678")
+RAY_PREFIX, RAY_SUBFOLDER = "mgrpo-ray-", "r"
+"""Ray opens its temporary folder to everybody: it gets one inside a folder of this user alone."""
+FOLDER_BYTES = SOCKET_BYTES - len(f"/{RAY_PREFIX}12345678/{RAY_SUBFOLDER}{RAY_SOCKET}")
 """Longest folder that Ray's own folder may be made in, in bytes."""
 SHORT_PLACES = ("/tmp", "/var/tmp", "/run/shm", "/dev/shm")
 

@@ -20,7 +20,7 @@ import ray
 import yaml
 from ray.exceptions import AuthenticationError
 
-from cluster.folders import RAY_PREFIX, ray_place
+from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_place
 from cluster.job_config import is_in_job, job_variables
 from cluster.reach import await_cluster, cannot_connect
 from mgrpo.config import ClusterConfig
@@ -144,7 +144,9 @@ def local_ray(
     if said:
         print(f"note: {said}", file=sys.stderr, flush=True)
     folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
-    if said:  # a short name of TMPDIR for others who make sockets there: vLLM, multiprocessing
+    # vLLM leaves its sockets where they are: here they go with the folder.
+    environment = {"VLLM_RPC_BASE_PATH": str(folder), **environment}
+    if said:  # a short name of TMPDIR for others who make sockets there, such as multiprocessing
         (folder / "tmp").symlink_to(tempfile.gettempdir())
         environment = {**environment, "TMPDIR": str(folder / "tmp")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -152,7 +154,7 @@ def local_ray(
         url = init_ray(
             address="local",
             num_cpus=max(1, int(num_cpus + 0.999)),
-            _temp_dir=str(folder),
+            _temp_dir=str(folder / RAY_SUBFOLDER),
             _node_ip_address=LOOPBACK,
             object_store_memory=256 * 1024 * 1024,
             runtime_env={
@@ -161,16 +163,17 @@ def local_ray(
             },
             **options,
         )
-        logs = folder / "session_latest" / "logs"
+        logs = folder / RAY_SUBFOLDER / "session_latest" / "logs"
         yield Runtime(True, LOOPBACK, logs, url)
     finally:
-        ray.shutdown()
         try:
+            ray.shutdown()
             if logs_to is not None:
-                copy_actor_logs(folder, logs_to)
+                copy_actor_logs(folder / RAY_SUBFOLDER, logs_to)
         except OSError as error:  # a full disk, say: it must not hide what ended the run
             print(f"warning: the actors' logs were not kept: {error}", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def init_ray(**options: Any) -> str | None:

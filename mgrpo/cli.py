@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if said := settle_home():
             print(f"note: {said}", file=sys.stderr)
         code: int = args.run_command(args)
-        sys.stdout.flush()
+        print(end="", flush=True)  # unlike sys.stdout.flush(), also where there is no stdout
     except MgrpoError as error:
         if is_debugging():
             traceback.print_exc()

@@ -248,21 +248,23 @@ class Run:
         deadlines = self.config.cluster.deadlines
         self.progress.phase("writing a checkpoint")
         folder = begin_checkpoint(self.run_dir, self.resume_state["num_steps"])
-        is_saved = save_states(
-            self.system.learner,
-            folder / LEARNER_DIR,
-            self.resume_state["policy_version"],
-            deadline_s=deadline_s or deadlines.update_s,
-            setting="checkpoints.on_signal_s" if deadline_s else "cluster.deadlines.update_s",
-            is_shared=self.config.checkpoints.shared_folder,
-        )
         finished = None
-        if is_saved:
-            finished = finish_checkpoint(folder, self.resume_state)
+        try:
+            is_saved = save_states(
+                self.system.learner,
+                folder / LEARNER_DIR,
+                self.resume_state["policy_version"],
+                deadline_s=deadline_s or deadlines.update_s,
+                setting="checkpoints.on_signal_s" if deadline_s else "cluster.deadlines.update_s",
+                is_shared=self.config.checkpoints.shared_folder,
+            )
+            if is_saved:
+                finished = finish_checkpoint(folder, self.resume_state)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # half a one may be what fills the disk
+        if finished is not None:
             keep_newest(self.run_dir, self.config.checkpoints.keep)
             self.mirror.checkpoint(finished, deadline_s)
-        else:
-            shutil.rmtree(folder)
         self.is_saving = False
         self.signals.release()
         return finished

@@ -76,9 +76,8 @@ def no_way_on(run_dir: Path, faults: list[str]) -> str:
             "--overwrite."
         )
     return (
-        f"The run in {run_dir} has come to its end and has no checkpoint to go on from "
-        "(checkpoints.every_steps was 0). To train its policy further: --run NAME "
-        f"model.path={run_dir / POLICY_DIR}."
+        f"The run in {run_dir} has come to its end and has no checkpoint to go on from. To train "
+        f"its policy further: --run NAME model.path={run_dir / POLICY_DIR}."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from mgrpo.check.arithmetic import batch_lines, resource_lines
@@ -22,6 +23,8 @@ from mgrpo.config import RunConfig
 from mgrpo.config.relations import warnings_of
 from mgrpo.data import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError
+
+SLACK_S = 30.0  # what starts and ends the look at a cluster, on a busy machine
 
 __all__ = ["CheckLine", "CheckReport", "check_recipe"]
 
@@ -37,6 +40,8 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
     data file is reported without waiting for them.
     """
     report = CheckReport()
+    beside = ThreadPoolExecutor(1)  # a cluster that is gone is waited for, meanwhile
+    around = None if on_cluster else beside.submit(environment_lines, config)
     chain = " -> ".join(layer.name for layer in config.layers)
     report.lines.append(CheckLine("ok", "recipe", f"{config.name}: {config.method}, {chain}"))
     if layout:
@@ -51,9 +56,6 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
     ):
         with part_of(report, name):
             report.add(lines_of(config))
-    if not on_cluster:
-        with part_of(report, "environment"):
-            report.add(environment_lines(config))
 
     loaded: dict[str, LoadedData] = {}
     for name, source in (("data.train", config.data.train), ("data.heldout", config.data.heldout)):
@@ -80,6 +82,9 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
     if not on_cluster:
         with part_of(report, "resources"):
             report.add(resource_lines(config, num_parameters))
+    if around is not None:
+        with part_of(report, "environment"):
+            report.add(around.result(timeout=config.cluster.deadlines.connect_s + SLACK_S))
     return report
 
 

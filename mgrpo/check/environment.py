@@ -5,14 +5,14 @@ from __future__ import annotations
 from cluster.folders import fault_of_folder, ray_place
 from cluster.reach import await_cluster, origin
 from mgrpo.check.report import CheckLine
-from mgrpo.config import RunConfig
+from mgrpo.config import ClusterConfig, RunConfig
 from mgrpo.errors import ClusterError, RunDirectoryError
 from mgrpo.mirror import local_run_dir
 
 
 def environment_lines(config: RunConfig) -> list[CheckLine]:
     """Where Ray comes from; a line for what would not work or works otherwise than expected."""
-    return [*runs_dir_lines(config), *ray_lines(config)]
+    return [*runs_dir_lines(config), *ray_lines(config.cluster)]
 
 
 def runs_dir_lines(config: RunConfig) -> list[CheckLine]:
@@ -29,9 +29,8 @@ def runs_dir_lines(config: RunConfig) -> list[CheckLine]:
     return [CheckLine("fail", "output.runs_dir", text)]
 
 
-def ray_lines(config: RunConfig) -> list[CheckLine]:
+def ray_lines(cluster: ClusterConfig) -> list[CheckLine]:
     """The cluster that the run joins, or the folder of a Ray of its own."""
-    cluster = config.cluster
     if cluster.joins is None:
         return own_ray_lines()
     try:

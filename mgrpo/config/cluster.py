@@ -14,7 +14,7 @@ from mgrpo.errors import ConfigProblem
 class DeadlinesConfig(StrictConfig):
     """The longest that anything is waited for, in seconds. Nothing waits without one."""
 
-    connect_s: PositiveFloat = 20
+    connect_s: PositiveFloat = 10
     """Until a cluster that the run joins answers."""
     placement_s: PositiveFloat = 120
     """Until the cluster grants the resources."""

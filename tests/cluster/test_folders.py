@@ -19,6 +19,7 @@ from cluster.folders import (
     FOLDER_BYTES,
     RAY_PREFIX,
     RAY_SOCKET,
+    RAY_SUBFOLDER,
     check_current_folder,
     check_tmpdir,
     ray_place,
@@ -146,7 +147,7 @@ def test_sockets_fit_wherever_tmpdir_is(tmp_path: Path, name: str) -> None:
     ray_folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
     try:
         assert stat.S_IMODE(ray_folder.stat().st_mode) == 0o700
-        path = f"{ray_folder}{RAY_SOCKET}"
+        path = f"{ray_folder}/{RAY_SUBFOLDER}{RAY_SOCKET}"
         Path(path).parent.mkdir(parents=True)
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(path)

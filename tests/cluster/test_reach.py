@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.reach import await_cluster
-from mgrpo.check.environment import ray_lines
-from mgrpo.config import ClusterConfig, RunConfig
+from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
 
 CONNECT_S = 2.0
@@ -96,11 +95,3 @@ def test_where_a_run_goes(address: str, variable: str | None, joins: str | None,
         monkeypatch.setenv("RAY_ADDRESS", variable)
     assert config(address).joins == joins
     assert config(address).starts_ray == (joins is None)
-
-
-def test_the_check_says_that_the_variable_is_used(monkeypatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    monkeypatch.setattr("mgrpo.check.environment.await_cluster", lambda cluster: cluster.joins)
-    (line,) = ray_lines(RunConfig.model_construct(cluster=config()))
-    assert line.status == "ok"
-    assert "RAY_ADDRESS says head:6379" in line.detail

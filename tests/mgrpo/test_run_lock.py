@@ -120,6 +120,29 @@ def test_after_a_kill_the_name_is_free_at_once(tmp_path: Path, start_other) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(actions=st.lists(st.sampled_from(["start", "kill", "end"]), min_size=2, max_size=6))
+def test_whatever_happened_before_the_name_is_taken_exactly_while_its_run_lives(
+    tmp_path: Path, start_other, actions: list[str]
+) -> None:
+    run_dir, holder = tmp_path / "run", None
+    for action in actions:
+        if action == "start" and holder is None:
+            holder = start_other(run_dir)
+        elif action == "kill" and holder is not None:
+            holder = holder.kill()
+        elif action == "end" and holder is not None:
+            holder = holder.let_go()
+        if holder is None:
+            with run_lock(run_dir):
+                pass
+        else:
+            with pytest.raises(RunDirectoryError, match="is going on"), run_lock(run_dir):
+                pass
+    if holder is not None:
+        holder.kill()
+
+
 def test_a_child_of_a_killed_run_does_not_keep_the_name(tmp_path: Path) -> None:
     code = HOLD.replace(
         'print("holds"',
