@@ -32,7 +32,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         if not self._ready and self._scheduled:
             self.now = max(self.now, self._scheduled[0]._when)
-        super()._run_once()
+        super()._run_once()  # type: ignore[misc]
 
 
 def run(work: Coroutine[Any, Any, Any]) -> tuple[Any, float]:
