@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from cluster.remote import RemoteActor
@@ -93,11 +92,12 @@ class ProgressWatch:
         )
 
     async def until_nothing_moves(self) -> None:
-        num_tokens, moved_at = -1, time.monotonic()
+        clock = asyncio.get_running_loop().time
+        num_tokens, moved_at = -1, clock()
         while True:
-            left_s = self.deadline_s - (time.monotonic() - moved_at)
+            left_s = self.deadline_s - (clock() - moved_at)
             found = await self.ask("num_sampled_tokens", deadline_s=max(left_s, self.look_s))
-            now = time.monotonic()
+            now = clock()
             if found != num_tokens:
                 num_tokens, moved_at = found, now
             elif now - moved_at >= self.deadline_s - self.answer_s - self.look_s:

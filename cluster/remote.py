@@ -73,14 +73,14 @@ class RemoteActor:
             # Not `wait_for`: after a pause of this loop it forgets an answer that has come.
             await asyncio.wait({answer}, timeout=deadline_s)
             if deadline_s is not None and not answer.done():
-                ray.cancel(reference)
                 raise deadline_error(self, method, deadline_s, setting)
             return answer.result()
-        except asyncio.CancelledError:
-            ray.cancel(reference)
-            raise
         except (RayTaskError, *PROCESS_LOST) as error:
             raise translated(error, self, method) from error
+        finally:
+            if not answer.done():
+                answer.cancel()  # nobody will ask what came of it
+                ray.cancel(reference)
 
     def kill(self) -> None:
         """End the actor's process now. Safe when it is already gone."""

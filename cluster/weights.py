@@ -20,8 +20,9 @@ from mgrpo.errors import WeightSyncError
 
 SYNC_DEADLINE = "cluster.deadlines.weight_sync_s"
 # Nats, of the mean. Two 16-bit programs round each logit by themselves, up to 0.25 where logits are
-# near 50; a weight that is not as sent moves all tokens.
-DEFAULT_TOLERANCE = {"float32": 0.001, "bfloat16": 0.1}
+# near 50; a weight that is not as sent moves all tokens. For float32 on GPUs vLLM's attention is
+# Triton's, which multiplies in TF32: simulated on the shipped policy: 0.002; one token 0.035.
+DEFAULT_TOLERANCE = {"float32": 0.001, "tf32": 0.02, "bfloat16": 0.1}
 ONE_TOKEN = 10.0  # times the tolerance of the mean
 
 

@@ -276,7 +276,9 @@ class Fleet:
     def report_failed(self, engine: Engine, error: MgrpoError) -> None:
         """A request failed on an engine that is well; it is sent again by whoever reports it."""
         self.counts.num_resent += 1
-        self.note(f"a request is sent again: {error}")
+        if str(error) != self.counts.last_failed_request:  # many fail together, in the same words
+            self.note(f"a request is sent again: {error}")
+        self.counts.last_failed_request = str(error)
 
     def check_hope(self, pool: Pool, *, waited_s: float) -> None:
         """Raises where a pool without a healthy engine will not get one, or not in time."""

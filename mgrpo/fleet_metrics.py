@@ -21,7 +21,8 @@ class FleetCounts:
     num_resent: int = 0
     num_refits: int = 0  # in the middle of a step
     num_failed_broadcasts: int = 0
-    last_failure: str = ""
+    last_failure: str = ""  # of a broadcast
+    last_failed_request: str = ""
 
     def count(self, change: StateChange) -> None:
         self.num_deaths += change.now is EngineState.DEAD

@@ -184,10 +184,13 @@ def weight_backend(config: RunConfig, device: str) -> str:
 
 
 def coarsest_dtype(config: RunConfig, device: str) -> str:
-    """Of the weights as they are sent, the engines' and what the learner computes in."""
+    """Of the weights as they are sent, the engines' and what the learner computes in: "float32",
+    "tf32" (float32 on GPUs) or "bfloat16"."""
     engines = config.engines.dtype
     is_exact = config.model.dtype == "float32" and engines in ("auto", "float32")
-    return "float32" if is_exact and not is_bfloat16(config, device) else "bfloat16"
+    if not is_exact or is_bfloat16(config, device):
+        return "bfloat16"
+    return "float32" if device == "cpu" else "tf32"
 
 
 def probe_sequence(

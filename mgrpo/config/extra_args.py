@@ -34,6 +34,7 @@ OTHER_MODEL = "engines would sample from another model than the one that the lea
 OTHER_CHANCES = (
     "the learner trains the log-probabilities that are recorded, at sampling.temperature."
 )
+NO_END = "without the tokenizer vLLM does not know the token that ends a turn."
 OWN_REASONS = {
     "pipeline_parallel_size": MORE_PROCESSES,
     "prefill_context_parallel_size": MORE_PROCESSES,
@@ -50,6 +51,8 @@ OWN_REASONS = {
     "model_weights": OTHER_MODEL,
     "model_class_overrides": OTHER_MODEL,
     "disable_sliding_window": OTHER_MODEL,
+    "skip_tokenizer_init": NO_END,
+    "tokens_only": NO_END,
     "logprobs_mode": OTHER_CHANCES,
     "logits_processors": OTHER_CHANCES,
     "watermark_config": OTHER_CHANCES,

@@ -51,7 +51,7 @@ def laid_out(
         shared = {"shared": True, "num_shared_engines": num_shared}
         said = f"{found}: {counted(num_shared, 'engine')} for all layers (engines.shared)"
         return changed(config, colocate=False, engines=shared), said
-    ranks = min(ranks, num_gpus)
+    ranks = min(max(1, ranks), num_gpus)
     return (
         changed(
             config,

@@ -10,7 +10,7 @@ import pytest
 from actors.leases import FixedEngines
 from actors.remote_engine import Workload
 from actors.scripted import ScriptedEngine
-from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
+from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, SamplingError
 from mgrpo.types import Sample
 from tests.actors.test_rollout import END, PROBLEMS, TOKENIZER, chain, rollout, scripted
 
@@ -83,6 +83,14 @@ def test_what_is_not_an_engine_s_loss_is_not_sent_again() -> None:
     with pytest.raises(MgrpoError, match="a bug"):
         asyncio.run(parts.run(4, PROBLEMS[:1]))
     assert len(broken.prompts) == 1
+
+
+def test_samples_that_cannot_be_trained_on_name_layer_and_problem_and_are_not_sent_again() -> None:
+    broken = DyingEngine(num_answers=0, error=SamplingError("e0 returned nan"), name="e0")
+    parts = rollout(broken, chain(2, 2))
+    with pytest.raises(SamplingError, match=r"Layer 1, completions s4p2#\* of problem p2: e0 ret"):
+        asyncio.run(parts.run(4, PROBLEMS[2:], slots=[2]))
+    assert len(broken.prompts) == 1 and parts.engines.num_resent == 0
 
 
 def test_a_workload_counts_busy_time_and_how_much_there_was_at_a_time() -> None:

@@ -25,6 +25,28 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 DEADLINE_S = 8.0
 
 
+def test_ngram_speculation_is_named_where_it_spoils_log_probabilities(tmp_path: Path) -> None:
+    """First, since it has a Ray of its own."""
+    speculation = "{method: ngram, num_speculative_tokens: 3, prompt_lookup_max: 3}"
+    config: RunConfig = load_recipe(
+        "quickstart",
+        [
+            "engines.shared=true",
+            f"engines.extra_args={{speculative_config: {speculation}}}",
+            "cluster.address=local",
+            "cluster.device=cpu",
+        ],
+    )
+    with start_system(config, logs_to=tmp_path, with_learner=False, note=print) as system:
+        work = system.rollout.run(0, system.problems[:16])
+        with pytest.raises(SamplingError) as caught:
+            system.fleet.run(work)
+    said = str(caught.value)
+    print(said)
+    for word in ("Layer ", "of problem ", "engine-0", "speculative_config", "weights are finite"):
+        assert word in said
+
+
 @pytest.fixture(scope="module")
 def system(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     engines = {"shared": True, "num_shared_engines": 2, "num_threads": 1, "max_num_seqs": 1}
@@ -108,24 +130,3 @@ def test_an_engine_whose_core_stands_still_is_lost_within_the_deadline(system: S
     while cores[0].is_running() and cores[0].status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end, "the stopped process was left behind"
         time.sleep(0.2)
-
-
-def test_ngram_speculation_is_named_where_it_spoils_log_probabilities(tmp_path: Path) -> None:
-    speculation = "{method: ngram, num_speculative_tokens: 3, prompt_lookup_max: 3}"
-    config: RunConfig = load_recipe(
-        "quickstart",
-        [
-            "engines.shared=true",
-            f"engines.extra_args={{speculative_config: {speculation}}}",
-            "cluster.address=local",
-            "cluster.device=cpu",
-        ],
-    )
-    with start_system(config, logs_to=tmp_path, with_learner=False, note=print) as system:
-        work = system.rollout.run(0, system.problems[:16])
-        with pytest.raises(SamplingError) as caught:
-            system.fleet.run(work)
-    said = str(caught.value)
-    print(said)
-    for word in ("Layer ", "of problem ", "engine-0", "speculative_config", "weights are finite"):
-        assert word in said

@@ -14,8 +14,10 @@ import pytest
 
 from mgrpo.check.arithmetic import local_gpus
 from mgrpo.config import RunConfig
+from mgrpo.config.load import load_recipe
 from mgrpo.loop import run_training
 from mgrpo.metrics import read_metrics
+from mgrpo.plan.layout import laid_out_here
 from tests.end_to_end.conftest import recipe
 from tests.end_to_end.test_colocate import engine_moves
 
@@ -100,6 +102,17 @@ def test_two_layers_and_two_sharded_ranks_have_gpus_of_their_own(
     config = on_gpu(tree, cluster={}, learner={"num_ranks": 2, "zero_stage": 3})
     assert run_training(config, tmp_path) == 0
     check_whole(tmp_path)
+
+
+@needs(1)
+def test_the_quickstart_makes_do_with_the_gpus_that_are_here(tmp_path: Path) -> None:
+    few = ["steps=2", "evaluation.every_steps=0", "evaluation.max_problems=8"]
+    config, said = laid_out_here(load_recipe("quickstart", [*few, "cluster.address=local"]))
+    here = local_gpus()
+    assert said and config.cluster.takes_turns == (here == 1)
+    assert config.engines.shared == (here < 3)
+    assert run_training(config, tmp_path) == 0
+    assert [row["policy_version"] for row in read_metrics(tmp_path)] == [1, 2]
 
 
 def log_lines(run_dir: Path) -> list[str]:

@@ -13,7 +13,7 @@ from mgrpo.launcher import coarsest_dtype
     ("overrides", "device", "learner_is_bf16", "coarsest"),
     [
         (["model.dtype=float32"], "cpu", False, "float32"),
-        (["model.dtype=float32"], "cuda", False, "float32"),  # the quickstart on a GPU
+        (["model.dtype=float32"], "cuda", False, "tf32"),  # the quickstart on a GPU
         (["model.dtype=float32", "learner.dtype=bfloat16"], "cuda", True, "bfloat16"),
         (["model.dtype=float32", "engines.dtype=float16"], "cuda", False, "bfloat16"),
         (["model.dtype=bfloat16"], "cuda", True, "bfloat16"),

@@ -125,6 +125,9 @@ def test_an_evaluation_counts_engines_only() -> None:
     assert config.engines.shared and not config.cluster.takes_turns
     assert "1 GPU where the recipe asks for 2" in said
     assert not laid_out(QUICKSTART, 2, with_learner=False)[0].engines.shared
+    wide = load_recipe("quickstart", ["engines.tensor_parallel_size=2"])
+    with pytest.raises(ConfigError, match=r"engines\.tensor_parallel_size = 2"):
+        laid_out(wide, 1, with_learner=False)
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, *, gpus: int, build: str) -> None:
