@@ -424,7 +424,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
         if config.output.report:
             leave_report(run_dir)
         lost = mirror.finish(upload_s)
-    print_before_after(Console(), read_evaluations(run_dir))
+    print_before_after(Console(), read_evaluations(run_dir), read_metrics(run_dir))
     return StorageError.exit_code if lost else 0
 
 

@@ -27,7 +27,13 @@ from mgrpo.evaluation_tables import (
     evaluation_note,
     evaluation_tables,
 )
-from mgrpo.report.outcome import first_and_last, footnote, outcome_rows, outcome_sentence
+from mgrpo.report.outcome import (
+    first_and_last,
+    footnote,
+    outcome_rows,
+    outcome_sentence,
+    training_sentence,
+)
 from mgrpo.report.words import MISSING, duration, number, plural
 
 HEADER_EVERY = 20  # rows, so that the header stays on the screen
@@ -221,7 +227,11 @@ class StepCount(ProgressColumn):
         return Text(f"{int(task.completed)}/{int(task.total or 0)}")
 
 
-def print_before_after(console: Console, evaluations: Sequence[dict[str, Any]]) -> None:
+def print_before_after(
+    console: Console,
+    evaluations: Sequence[dict[str, Any]],
+    metrics: Sequence[dict[str, Any]] = (),
+) -> None:
     """The held-out results before and after training, with the outcome in words.
 
     Prints nothing where nothing was measured.
@@ -245,6 +255,9 @@ def print_before_after(console: Console, evaluations: Sequence[dict[str, Any]]) 
         table.add_row(*cells, Text(row.change, style=style))
     console.print()
     console.print(Text(outcome_sentence(evaluations), style="bold"))
+    training = training_sentence(metrics)
+    if training:
+        console.print(Text(training))
     console.print()
     console.print(table)
     console.print(Text(footnote(measured), style="dim"))

@@ -6,7 +6,7 @@ Used by the report and by the terminal, so that both say the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,6 +182,27 @@ def outcome_sentence(evaluations: Sequence[Evaluation]) -> str:
             sentence += " (a change that chance alone can make with so few problems)"
     look = second_look(after)
     return f"{sentence}; {look}" if look else f"{sentence}."
+
+
+def training_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """What happened to sampled first attempts in training; "" where none were measured.
+
+    Held-out accuracy is greedy unless a recipe says otherwise, and may jump where this glides.
+    """
+    known = [row["layer1/accuracy"] for row in metrics if row.get("layer1/accuracy") is not None]
+    if not known:
+        return ""
+    tenth = max(1, len(known) // 10)
+    start, end = sum(known[:tenth]) / tenth, sum(known[-tenth:]) / tenth
+    if abs(end - start) < NO_CHANGE:
+        course = f"stayed at {percent(end, digits=0)}"
+    else:
+        verb = "rose" if end > start else "fell"
+        course = f"{verb} from {percent(start, digits=0)} to {percent(end, digits=0)}"
+    return (
+        f"Sampled first-attempt accuracy in training {course} (means over the first and the last "
+        "tenth of the steps)."
+    )
 
 
 def solved(evaluation: Evaluation) -> str:

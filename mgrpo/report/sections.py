@@ -11,16 +11,16 @@ from mgrpo.report.chart_spec import Chart
 from mgrpo.report.charts import figure, sparkline
 from mgrpo.report.curves import Curves, other_metrics
 from mgrpo.report.outcome import (
-    NO_CHANGE,
     OutcomeRow,
     first_and_last,
     footnote,
     outcome_rows,
     outcome_sentence,
+    training_sentence,
 )
 from mgrpo.report.run_data import RunData
 from mgrpo.report.sample import Sample, script_json
-from mgrpo.report.words import duration, number, percent, plural
+from mgrpo.report.words import duration, number, plural
 
 
 def header_section(run: RunData) -> str:
@@ -55,30 +55,12 @@ def facts_of(run: RunData) -> list[tuple[str, str]]:
 
 
 def outcome_text(run: RunData) -> str:
-    """The outcome in words, from held-out problems or else from the training accuracy."""
+    """The outcome in words, on held-out problems and in training."""
     sentence = outcome_sentence(run.evaluations)
     if not run.metrics:
         return f"No step has been taken yet. {sentence}".strip()
-    if sentence:
-        return sentence
-    known = [
-        row["layer1/accuracy"] for row in run.metrics if row.get("layer1/accuracy") is not None
-    ]
-    if not known:
-        return (
-            f"{plural(len(run.metrics), 'step')} taken; nothing was measured on held-out problems."
-        )
-    tenth = max(1, len(known) // 10)
-    start, end = sum(known[:tenth]) / tenth, sum(known[-tenth:]) / tenth
-    if abs(end - start) < NO_CHANGE:
-        course = f"stayed at {percent(end, digits=0)}"
-    else:
-        verb = "rose" if end > start else "fell"
-        course = f"{verb} from {percent(start, digits=0)} to {percent(end, digits=0)}"
-    return (
-        f"First-attempt accuracy in training {course} (means over the first and the last tenth of "
-        "the steps). Nothing was measured on held-out problems."
-    )
+    training = training_sentence(run.metrics) or f"{plural(len(run.metrics), 'step')} taken."
+    return f"{sentence or 'Nothing was measured on held-out problems.'} {training}"
 
 
 def state_note(run: RunData) -> str:

@@ -133,8 +133,10 @@ def test_notes_and_warnings_are_lines_of_their_own_without_markup():
 def test_the_final_table_shows_before_after_change_and_domains():
     console = Console(file=io.StringIO(), width=100, highlight=False)
     evaluations = [make_evaluation(0, "before", 0.42, 2), make_evaluation(60, "after", 0.71, 2)]
-    print_before_after(console, evaluations)
+    steps = [{"layer1/accuracy": share} for share in (0.5, 0.5, 0.6, 0.7)]
+    print_before_after(console, evaluations, steps)
     text = written(console)
+    assert "Sampled first-attempt accuracy in training rose from 50 % to 70 %" in text
     assert "rose from 42 % to 71 %; a second look adds 3 points." in text
     assert re.search(r"First attempt, Acc@t1' +42\.0 % +71\.0 % +\+29\.0", text)
     assert re.search(r"Wrong → right +9\.0 %", text)
