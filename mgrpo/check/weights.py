@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.errors import ModelError
-from mgrpo.models.policy_tokenizer import settings_file
+from mgrpo.models.policy_tokenizer import settings_file, text_part
 from mgrpo.models.weight_files import TensorHeader, read_weights, some
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -43,7 +43,7 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
     """
     from transformers import CONFIG_MAPPING
 
-    name = settings.get("model_type")
+    name = str(settings.get("model_type") or "")
     if name not in CONFIG_MAPPING:
         if not name:
             what = "has no model_type in its config.json"
@@ -51,7 +51,7 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
             what = f"is a {name}, which comes with code of its own, and that is never run"
         else:
             what = f"is of the model type {name!r}, which the installed transformers does not know"
-        near = difflib.get_close_matches(str(name), CONFIG_MAPPING, n=1)
+        near = difflib.get_close_matches(name, CONFIG_MAPPING, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelError(f"The model {source!r} {what}.{hint} Use a model that transformers has.")
     if settings.get("is_encoder_decoder") or not classes_of(CONFIG_MAPPING[name]):
@@ -69,7 +69,7 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
 
 def quantisation(settings: Mapping[str, Any], folder: Path) -> str:
     """How a model's weights are quantised; "" where they are not."""
-    for part in (settings, settings.get("text_config") or {}):
+    for part in (settings, text_part(settings)):
         for key in ("quantization_config", "compression_config"):
             given = part.get(key)
             if given:
@@ -107,9 +107,8 @@ def refuse_unfit(
         listed("not the architecture's", "would be dropped", report["unexpected_keys"]),
     ]
     if any(problems):
-        architecture = (settings.get("architectures") or [settings.get("model_type")])[0]
         raise ModelError(
-            f"The weights of {source!r} do not fit its config.json ({architecture}): "
+            f"The weights of {source!r} do not fit its config.json ({architecture(settings)}): "
             f"{'; '.join(filter(None, problems))}. {advice(report, settings)}"
         )
 
@@ -176,6 +175,12 @@ def listed(what: str, why: str, names: Iterable[str]) -> str:
 
 def shape_text(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
+
+
+def architecture(settings: Mapping[str, Any]) -> str:
+    """The class that config.json names."""
+    names = settings.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else "unknown architecture"
 
 
 def advice(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -355,7 +355,41 @@ def test_an_adapter_is_refused(model, failure, is_alone: bool):
 @pytest.mark.parametrize(
     "file", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"]
 )
-@pytest.mark.parametrize("text", ["", "{", "[1, 2", "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "{", "[1, 2", "\x00\x01", "[]", "null", "3"])
 def test_files_that_are_cut_off_are_failed_lines_and_no_traceback(model, failure, file, text):
     (model / file).write_text(text)
     assert str(model) in failure(model)
+
+
+ODD_VALUES = [None, "", [], {}, -1, 0, 3, 0.5, "x", True, [1], {"a": 1}]
+KEYS = {
+    "config.json": [
+        "architectures",
+        "auto_map",
+        "eos_token_id",
+        "hidden_size",
+        "is_encoder_decoder",
+        "max_position_embeddings",
+        "model_type",
+        "num_attention_heads",
+        "quantization_config",
+        "rope_parameters",
+        "text_config",
+        "vocab_size",
+    ],
+    "generation_config.json": ["eos_token_id", "text_config"],
+    "tokenizer_config.json": ["bos_token", "eos_token", "extra_special_tokens", "model_max_length"],
+}
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_setting_of_a_model_ends_the_check_in_a_traceback(model, failure, data: st.DataObject):
+    file = model / data.draw(st.sampled_from(sorted(KEYS)))
+    key = data.draw(st.sampled_from(KEYS[file.name]))
+    whole = file.read_text()
+    try:
+        change(file, **{key: data.draw(st.sampled_from(ODD_VALUES))})
+        failure(model)
+    finally:
+        file.write_text(whole)
