@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from actors.chat_format import ASKED, END_OF_THINK, SYSTEM_TURN, THINK, turns
+from actors.chat_format import ASKED, END_OF_THINK, SYSTEM_TURN, THINK, try_render, turns
 from actors.templates import PromptBuilder
 from mgrpo.check.report import CheckLine
 from mgrpo.config import RunConfig
@@ -94,16 +94,11 @@ def template_lines(builder: PromptBuilder, config: RunConfig) -> list[CheckLine]
 
 def has_date(builder: PromptBuilder) -> bool:
     """Does a prompt hold what the template's clock says?"""
-    tokenizer: Any = builder.tokenizer
     clock = {"strftime_now": lambda form: A_DAY, **builder.template_kwargs}
     for messages in (turns(ASKED), [SYSTEM_TURN, *turns(ASKED)]):
-        try:
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **clock
-            )
-        except Exception:  # it wants a system turn, or wants none
-            continue
-        return A_DAY in str(text)
+        text = try_render(builder.tokenizer, messages, clock, opened=True)
+        if text is not None:
+            return A_DAY in text
     return False
 
 
