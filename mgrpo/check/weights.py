@@ -16,6 +16,7 @@ from mgrpo.errors import ModelError
 from mgrpo.models.policy_tokenizer import settings_file, text_part
 from mgrpo.models.weight_files import TensorHeader, read_weights, some
 
+NUM_COMPARED_ROWS = 64  # of weights that should be one: others differ in every row
 FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
@@ -96,7 +97,7 @@ def refuse_unfit(
             f"{len(odd)} weights of {source!r} are of the type {kinds} ({some(list(odd))}): they "
             "are quantised, and training needs whole ones, of 16 or 32 bits."
         )
-    report = loading_report(tensors, settings, source)
+    report, tied = loading_report(tensors, source)
     wrong = [
         f"{name} is {shape_text(found)}, expected {shape_text(wanted)}"
         for name, found, wanted in sorted(report["mismatched_keys"])
@@ -111,13 +112,41 @@ def refuse_unfit(
             f"The weights of {source!r} do not fit its config.json ({architecture(settings)}): "
             f"{'; '.join(filter(None, problems))}. {advice(report, settings)}"
         )
+    refuse_two_for_one(tensors, tied, source)
+
+
+def refuse_two_for_one(
+    tensors: Mapping[str, TensorHeader], tied: Mapping[str, str], source: str
+) -> None:
+    """Refuse two different tensors where config.json says that they are one.
+
+    transformers would then keep both, and vLLM one.
+    """
+    for name, other in tied.items():
+        if name in tensors and other in tensors:
+            first, second = (
+                first_rows(Path(source) / tensors[one].file, one) for one in (name, other)
+            )
+            if not first.float().equal(second.float()):
+                raise ModelError(
+                    f"The weights {name} and {other} of {source!r} differ, and its config.json "
+                    "says that they are one. Set tie_word_embeddings to false in it."
+                )
+
+
+def first_rows(file: Path, name: str) -> Any:
+    """[at most NUM_COMPARED_ROWS, ...] of a tensor."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return opened.get_slice(name)[:NUM_COMPARED_ROWS]
 
 
 def loading_report(
-    tensors: Mapping[str, TensorHeader], settings: Mapping[str, Any], source: str
-) -> dict[str, Any]:
+    tensors: Mapping[str, TensorHeader], source: str
+) -> tuple[dict[str, Any], dict[str, str]]:
     """What transformers says of loading these tensors: missing_keys, unexpected_keys and
-    mismatched_keys (name, shape found, shape wanted)."""
+    mismatched_keys (name, shape found, shape wanted). And which weights are tied to which."""
     import torch
     from transformers import AutoConfig
     from transformers.utils import logging
@@ -130,7 +159,7 @@ def loading_report(
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         made = classes_of(type(config))[0]
         text_config = config.get_text_config()
-        _, report = made.from_pretrained(
+        model, report = made.from_pretrained(
             None,
             config=text_config if made.config_class is type(text_config) else config,
             state_dict=state,
@@ -147,7 +176,7 @@ def loading_report(
         logging.set_verbosity(verbosity)
         if has_bar:
             logging.enable_progress_bar()
-    return dict(report)
+    return dict(report), dict(model.all_tied_weights_keys)
 
 
 def classes_of(kind: type) -> list[Any]:

@@ -170,6 +170,18 @@ def test_the_output_layer_may_stand_in_for_the_embedding_it_is_tied_to(model, fa
     assert failure(model) == ""
 
 
+def test_an_output_layer_that_is_not_the_embedding_it_is_declared_to_be_is_refused(model, failure):
+    state = load_file(model / "model.safetensors")
+    state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
+    save_file(state, model / "model.safetensors")
+    assert failure(model) == ""
+    state["lm_head.weight"] += 1
+    save_file(state, model / "model.safetensors")
+    assert "lm_head.weight and model.embed_tokens.weight" in failure(model)
+    change(model / "config.json", tie_word_embeddings=False)
+    assert failure(model) == ""
+
+
 @pytest.mark.parametrize(
     ("broken", "expected"),
     [
