@@ -17,6 +17,7 @@ Messages = list[dict[str, str]]
 
 ASKED, ANSWERED, NEXT = "What is 4127 + 8853?", "It is 12980 in all.", "And without 6091?"
 """Turns to try a template with; none holds these texts by itself."""
+SYSTEM_TURN = {"role": "system", "content": "Answer in one line."}
 THINK, END_OF_THINK = "<think>", "</think>"
 
 
@@ -45,6 +46,8 @@ class Tokenizer(Protocol):
 class ChatFormat:
     """How one tokenizer's chat template writes what comes around and after an answer."""
 
+    before_answer: str
+    """The template's text from the question to where the policy goes on."""
     opening: str
     """What the prompt has already written of the answer, such as "<think>\\n"; mostly nothing."""
     end_of_turn: str
@@ -131,28 +134,39 @@ def read_chat_format(tokenizer: Tokenizer, template_kwargs: Mapping[str, Any]) -
         ModelError: it cannot render a question, loses it, or leaves the answer's header to the
             policy.
     """
-    user = {"role": "user", "content": ASKED}
-    prompt = render(tokenizer, [user], template_kwargs)
-    answered = try_render(tokenizer, turns(ASKED, ANSWERED), template_kwargs)
-    continued = try_render(tokenizer, turns(ASKED, ANSWERED, NEXT), template_kwargs)
+    asked, ended, went_on = turns(ASKED), turns(ASKED, ANSWERED), turns(ASKED, ANSWERED, NEXT)
+    if needs_system_turn(tokenizer, template_kwargs):
+        asked, ended, went_on = ([SYSTEM_TURN, *messages] for messages in (asked, ended, went_on))
+    prompt = render(tokenizer, asked, template_kwargs)
+    answered = try_render(tokenizer, ended, template_kwargs)
+    continued = try_render(tokenizer, went_on, template_kwargs)
     before_answer = after(prompt, ASKED)
     # Of an earlier turn: some templates put an empty thought into the last one.
     header = next(
         (between(text, ASKED, ANSWERED) for text in (continued, answered) if text is not None), ""
     )
-    if prompt == try_render(tokenizer, [user], template_kwargs):
+    if prompt == try_render(tokenizer, asked, template_kwargs):
         refuse_missing_header(before_answer, header)
     # Of the last turn first: what ends a whole answer may differ from what ends a turn.
     ends = [after(text, ANSWERED) for text in (answered, continued) if text is not None]
     end = next((end for end in ends if end.strip()), "")
     return ChatFormat(
+        before_answer=before_answer,
         opening=opening_of(before_answer, header),
         end_of_turn=end,
         end_of_turn_id=first_special_id(tokenizer, end.lstrip()),
         reopens=answered is None
-        or answered != try_render(tokenizer, turns(ASKED, ANSWERED), template_kwargs, opened=True)
+        or answered != try_render(tokenizer, ended, template_kwargs, opened=True)
         or (bool(before_answer.strip()) and end.rstrip().endswith(before_answer.strip())),
     )
+
+
+def needs_system_turn(tokenizer: Tokenizer, template_kwargs: Mapping[str, Any]) -> bool:
+    without, with_one = (
+        try_render(tokenizer, messages, template_kwargs, opened=True)
+        for messages in (turns(ASKED), [SYSTEM_TURN, *turns(ASKED)])
+    )
+    return without is None and with_one is not None
 
 
 def turns(*contents: str) -> Messages:

@@ -9,12 +9,12 @@ from typing import Any
 
 from mgrpo.check.prompts import prompt_lines
 from mgrpo.check.report import CheckLine
-from mgrpo.check.weights import refuse_unfit, refuse_unusable
+from mgrpo.check.weights import architecture, refuse_unfit, refuse_unusable
 from mgrpo.config import RunConfig, StorageConfig
 from mgrpo.data import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError, ModelError
 from mgrpo.hub import is_hub_reachable, use_cache_only
-from mgrpo.models.policy_tokenizer import load_builder
+from mgrpo.models.policy_tokenizer import load_builder, settings_file, text_part
 from mgrpo.models.weight_files import (
     INDEX,
     SINGLE,
@@ -55,18 +55,14 @@ def find_model(path: str, storage: StorageConfig | None = None) -> FoundModel:
     is_local = Path(source).is_dir()
     if not is_local and not is_hub_reachable():
         use_cache_only()  # else each file is asked for during 20 s and more
-    from transformers import PretrainedConfig  # 3 s: only when a model is looked at
-
     try:
-        settings, _ = PretrainedConfig.get_config_dict(source)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        settings = settings_file(source, "config.json")
+    except ModelError as error:
         if not is_local and not is_hub_reachable():
             raise HubUnreachable(f"The model {source}", "model.path") from error
-        raise ModelError(
-            f"The model {source!r} (model.path) cannot be used: {reason}. Give a folder with "
-            "config.json, tokenizer and .safetensors files, a prepared model, or a hub name."
-        ) from error
+        raise
+    if not settings and not is_local and not is_hub_reachable():
+        raise HubUnreachable(f"The model {source}", "model.path")
     refuse_unusable(settings, source)
     weights = weights_folder(source) if "://" not in path else None  # of an URL, small files only
     return FoundModel(source=source, settings=settings, weights=weights)
@@ -91,9 +87,8 @@ def weights_folder(source: str) -> Path | None:
 def model_lines(
     model: FoundModel, config: RunConfig, num_parameters: int | None
 ) -> list[CheckLine]:
-    architecture = (model.settings.get("architectures") or ["unknown architecture"])[0]
     size = "" if num_parameters is None else f", {num_parameters / 1e6:,.1f}M parameters"
-    lines = [CheckLine("ok", "model", f"{model.source}: {architecture}{size}")]
+    lines = [CheckLine("ok", "model", f"{model.source}: {architecture(model.settings)}{size}")]
     asked, limit = config.engines.max_model_len, text_setting(model.settings, CONTEXT)
     if asked is not None and limit is not None and asked > limit and not is_stretched(model):
         lines.append(
@@ -126,7 +121,7 @@ def is_stretched(model: FoundModel) -> bool:
 
 def text_setting(settings: dict[str, Any], key: str) -> int | None:
     """A number of config.json, also where the language model's part is nested."""
-    value = settings.get(key, (settings.get("text_config") or {}).get(key))
+    value = settings.get(key, text_part(settings).get(key))
     return int(value) if value is not None else None
 
 

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence
 from typing import Any
 
-from actors.chat_format import ASKED, END_OF_THINK, THINK, turns
+from actors.chat_format import ASKED, END_OF_THINK, SYSTEM_TURN, THINK, try_render, turns
 from actors.templates import PromptBuilder
 from mgrpo.check.data import fit_lines, problems_in
 from mgrpo.check.report import CheckLine
@@ -81,35 +81,38 @@ def template_lines(builder: PromptBuilder, config: RunConfig) -> list[CheckLine]
     if builder.chat.opening:
         lines.append(opening_line(builder.chat.opening, config))
     if any(term.settings.get("think_tags") for term in config.rewards.terms):
+        if END_OF_THINK in builder.chat.before_answer:
+            text = "prompts have already ended the thought: think_tags tells nothing of the policy"
+            lines.append(CheckLine("warn", "template", text))
         lost = {THINK, END_OF_THINK} & set(tokenizer.all_special_tokens)
         if lost:
             text = f"{' and '.join(sorted(lost))} are special tokens, which no check gets to read"
             lines.append(CheckLine("fail", "template", f"{text}: think_tags would never pay."))
-    dated = tokenizer.apply_chat_template(
-        turns(ASKED),
-        tokenize=False,
-        add_generation_prompt=True,
-        **{"strftime_now": lambda form: A_DAY, **builder.template_kwargs},
-    )
-    if A_DAY in str(dated):
+    if has_date(builder):
         text = "the chat template writes today's date: prompts of another day differ. "
         advice = "Where it takes the date as an argument, set it in model.chat_template_kwargs."
         lines.append(CheckLine("warn", "template", text + advice))
     bos = tokenizer.bos_token_id
-    if bos is not None and builder.encode(builder.render(turns(ASKED)))[:2] == [bos, bos]:
+    prompt = builder.solve_prompt(config.layers[0], ASKED)
+    if bos is not None and prompt[:2] == [bos, bos]:
         text = f"prompts begin with {tokenizer.bos_token} twice: the chat template writes one, and "
         lines.append(CheckLine("fail", "template", f"{text}the tokenizer adds one. Leave one out."))
     return lines
 
 
+def has_date(builder: PromptBuilder) -> bool:
+    """Does a prompt hold what the template's clock says?"""
+    clock = {"strftime_now": lambda form: A_DAY, **builder.template_kwargs}
+    for messages in (turns(ASKED), [SYSTEM_TURN, *turns(ASKED)]):
+        text = try_render(builder.tokenizer, messages, clock, opened=True)
+        if text is not None:
+            return A_DAY in text
+    return False
+
+
 def opening_line(opening: str, config: RunConfig) -> CheckLine:
     """The prompt begins the answer: who has to know?"""
     text = f"prompts begin the answer with {opening!r}"
-    asked = any(term.settings.get("think_tags") for term in config.rewards.terms)
-    if asked and END_OF_THINK in opening:
-        return CheckLine(
-            "warn", "template", f"{text}: think_tags pays for what the policy does not write"
-        )
     own = [term.check for term in config.rewards.terms if ":" in term.check]
     if own:
         text += f"; {', '.join(own)} finds that in problem.prompt_opening, not in the completion"

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.errors import ModelError
-from mgrpo.models.policy_tokenizer import settings_file
+from mgrpo.models.policy_tokenizer import settings_file, text_part
 from mgrpo.models.weight_files import TensorHeader, read_weights, some
 
+NUM_COMPARED_ROWS = 64  # of weights that should be one: others differ in every row
 FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
@@ -43,7 +44,7 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
     """
     from transformers import CONFIG_MAPPING
 
-    name = settings.get("model_type")
+    name = str(settings.get("model_type") or "")
     if name not in CONFIG_MAPPING:
         if not name:
             what = "has no model_type in its config.json"
@@ -51,7 +52,7 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
             what = f"is a {name}, which comes with code of its own, and that is never run"
         else:
             what = f"is of the model type {name!r}, which the installed transformers does not know"
-        near = difflib.get_close_matches(str(name), CONFIG_MAPPING, n=1)
+        near = difflib.get_close_matches(name, CONFIG_MAPPING, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelError(f"The model {source!r} {what}.{hint} Use a model that transformers has.")
     if settings.get("is_encoder_decoder") or not classes_of(CONFIG_MAPPING[name]):
@@ -69,7 +70,7 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
 
 def quantisation(settings: Mapping[str, Any], folder: Path) -> str:
     """How a model's weights are quantised; "" where they are not."""
-    for part in (settings, settings.get("text_config") or {}):
+    for part in (settings, text_part(settings)):
         for key in ("quantization_config", "compression_config"):
             given = part.get(key)
             if given:
@@ -96,7 +97,7 @@ def refuse_unfit(
             f"{len(odd)} weights of {source!r} are of the type {kinds} ({some(list(odd))}): they "
             "are quantised, and training needs whole ones, of 16 or 32 bits."
         )
-    report = loading_report(tensors, settings, source)
+    report, tied = loading_report(tensors, source)
     wrong = [
         f"{name} is {shape_text(found)}, expected {shape_text(wanted)}"
         for name, found, wanted in sorted(report["mismatched_keys"])
@@ -107,18 +108,45 @@ def refuse_unfit(
         listed("not the architecture's", "would be dropped", report["unexpected_keys"]),
     ]
     if any(problems):
-        architecture = (settings.get("architectures") or [settings.get("model_type")])[0]
         raise ModelError(
-            f"The weights of {source!r} do not fit its config.json ({architecture}): "
+            f"The weights of {source!r} do not fit its config.json ({architecture(settings)}): "
             f"{'; '.join(filter(None, problems))}. {advice(report, settings)}"
         )
+    refuse_two_for_one(tensors, tied, source)
+
+
+def refuse_two_for_one(
+    tensors: Mapping[str, TensorHeader], tied: Mapping[str, str], source: str
+) -> None:
+    """Refuse two different tensors where config.json says that they are one.
+
+    transformers would then keep both, and vLLM one.
+    """
+    for name, other in tied.items():
+        if name in tensors and other in tensors:
+            first, second = (
+                first_rows(Path(source) / tensors[one].file, one) for one in (name, other)
+            )
+            if not first.float().equal(second.float()):
+                raise ModelError(
+                    f"The weights {name} and {other} of {source!r} differ, and its config.json "
+                    "says that they are one. Set tie_word_embeddings to false in it."
+                )
+
+
+def first_rows(file: Path, name: str) -> Any:
+    """[at most NUM_COMPARED_ROWS, ...] of a tensor."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return opened.get_slice(name)[:NUM_COMPARED_ROWS]
 
 
 def loading_report(
-    tensors: Mapping[str, TensorHeader], settings: Mapping[str, Any], source: str
-) -> dict[str, Any]:
+    tensors: Mapping[str, TensorHeader], source: str
+) -> tuple[dict[str, Any], dict[str, str]]:
     """What transformers says of loading these tensors: missing_keys, unexpected_keys and
-    mismatched_keys (name, shape found, shape wanted)."""
+    mismatched_keys (name, shape found, shape wanted). And which weights are tied to which."""
     import torch
     from transformers import AutoConfig
     from transformers.utils import logging
@@ -131,7 +159,7 @@ def loading_report(
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         made = classes_of(type(config))[0]
         text_config = config.get_text_config()
-        _, report = made.from_pretrained(
+        model, report = made.from_pretrained(
             None,
             config=text_config if made.config_class is type(text_config) else config,
             state_dict=state,
@@ -148,7 +176,7 @@ def loading_report(
         logging.set_verbosity(verbosity)
         if has_bar:
             logging.enable_progress_bar()
-    return dict(report)
+    return dict(report), dict(model.all_tied_weights_keys)
 
 
 def classes_of(kind: type) -> list[Any]:
@@ -176,6 +204,12 @@ def listed(what: str, why: str, names: Iterable[str]) -> str:
 
 def shape_text(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
+
+
+def architecture(settings: Mapping[str, Any]) -> str:
+    """The class that config.json names."""
+    names = settings.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else "unknown architecture"
 
 
 def advice(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

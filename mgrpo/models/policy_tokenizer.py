@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def load_tokenizer(source: str) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer.encode("1", add_special_tokens=False)  # some settings are only read here
     except Exception as error:  # a broken tokenizer.json raises a bare Exception
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
@@ -59,7 +61,7 @@ def load_tokenizer(source: str) -> Any:
 
 def refuse_unused(tokenizer: Any, template_kwargs: dict[str, Any]) -> None:
     """Refuse an argument that the chat template never names, as a misspelt one."""
-    template = tokenizer.get_chat_template()
+    template = tokenizer.get_chat_template() if template_kwargs else ""
     for name in template_kwargs:
         if not re.search(rf"\b{re.escape(name)}\b", template):
             raise ModelError(
@@ -94,13 +96,24 @@ def settings_file(source: str, name: str) -> dict[str, Any]:
         found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
         settings = json.loads(Path(found).read_text(encoding="utf-8")) if found else {}
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name} of {source!r} cannot be read: {error}.") from error
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{name} of {source!r} (model.path) cannot be read: {reason}. Give a folder with "
+            "config.json, tokenizer and .safetensors files, a prepared model, or a hub name."
+        ) from error
     if not isinstance(settings, dict):
-        raise ModelError(f"{name} of {source!r} holds no JSON object.")
+        raise ModelError(f"{name} of {source!r} (model.path) holds no JSON object.")
     return settings
 
 
 def listed_ends(settings: dict[str, Any]) -> list[int]:
     """eos_token_id of a configuration: none, one, or several."""
-    ends = settings.get("eos_token_id", (settings.get("text_config") or {}).get("eos_token_id"))
-    return [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
+    ends = settings.get("eos_token_id", text_part(settings).get("eos_token_id"))
+    given = ends if isinstance(ends, list) else [ends]
+    return [end for end in given if type(end) is int and end >= 0]
+
+
+def text_part(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The language model's settings in the config.json of one that also sees pictures, or {}."""
+    part = settings.get("text_config")
+    return part if isinstance(part, dict) else {}

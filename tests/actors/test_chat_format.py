@@ -59,7 +59,8 @@ def builder(template: str, **template_kwargs: Any) -> PromptBuilder:
 
 
 def correction(of: PromptBuilder, layout: str, attempt: list[int], **keys: Any) -> str:
-    layer = LayerConfig(name="correct", group_size=2, layout=layout, system_prompt="", **keys)
+    system = keys.pop("system", "")
+    layer = LayerConfig(name="correct", group_size=2, layout=layout, system_prompt=system, **keys)
     ids = of.correction_prompt(
         layer,
         "3 + 4?",
@@ -100,6 +101,14 @@ def test_the_token_that_ends_a_turn_is_read_from_the_template(name: str) -> None
 def test_what_ends_a_whole_answer_goes_before_what_ends_a_turn() -> None:
     template = CHATML.replace("'<|im_end|>\\n'", "('<|pad|>' if loop.last else '<|im_end|>\\n')")
     assert builder(template).chat.end_of_turn_id == 0
+
+
+def test_a_template_that_needs_a_system_turn_is_read_with_one() -> None:
+    refusal = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('no') }}{% endif %}"
+    of = builder(refusal + TEMPLATES["opens"])
+    assert (of.chat.opening, of.chat.end_of_turn_id) == ("<think>\n", IM_END)
+    assert of.solve_prompt(LayerConfig(name="solve", group_size=2), "3 + 4?")
+    assert "<think>\n7\nWait." in correction(of, "review_chat", of.encode("7"), system="Look.")
 
 
 def test_a_turn_that_ends_in_plain_text_has_no_end_token() -> None:

@@ -89,9 +89,17 @@ def test_a_users_own_check_is_warned_of_an_opened_thought(lines) -> None:
 
 
 def test_paying_for_tags_that_the_prompt_writes_is_a_warning(lines) -> None:
-    status, detail = of(lines(TURNS + SILENT, rewards=THINK), "template")
+    found = lines(TURNS + SILENT, rewards=THINK)
+    assert ("warn", "template") in {(line.status, line.name) for line in found}
+    # As DeepSeek-V3.1 without thinking: every turn begins behind a thought that never was.
+    ended = TURNS.replace(
+        "m['content']", "('</think>' if m['role'] == 'assistant' else '') + m['content']"
+    )
+    status, detail = of(
+        lines(ended + HEAD.replace("\\n' }}", "\\n</think>' }}"), rewards=THINK), "template"
+    )
     assert status == "warn"
-    assert "does not write" in detail
+    assert "already ended the thought" in detail
 
 
 def test_tags_that_no_check_gets_to_read_are_refused(lines, tmp_path) -> None:
@@ -110,7 +118,7 @@ def test_tags_that_no_check_gets_to_read_are_refused(lines, tmp_path) -> None:
 
 def test_arguments_of_the_template_reach_the_prompts(lines) -> None:
     template = TURNS + "{% if not thinking %}" + SILENT + "{% else %}" + HEAD + "{% endif %}"
-    assert of(lines(template, rewards=THINK), "template")[0] == "warn"
+    assert any(line.status == "warn" for line in lines(template, rewards=THINK))
     found = lines(template, rewards=THINK, model={"chat_template_kwargs": {"thinking": True}})
     assert not any(line.name == "template" for line in found)
 

@@ -170,6 +170,18 @@ def test_the_output_layer_may_stand_in_for_the_embedding_it_is_tied_to(model, fa
     assert failure(model) == ""
 
 
+def test_an_output_layer_that_is_not_the_embedding_it_is_declared_to_be_is_refused(model, failure):
+    state = load_file(model / "model.safetensors")
+    state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
+    save_file(state, model / "model.safetensors")
+    assert failure(model) == ""
+    state["lm_head.weight"] += 1
+    save_file(state, model / "model.safetensors")
+    assert "lm_head.weight and model.embed_tokens.weight" in failure(model)
+    change(model / "config.json", tie_word_embeddings=False)
+    assert failure(model) == ""
+
+
 @pytest.mark.parametrize(
     ("broken", "expected"),
     [
@@ -355,7 +367,41 @@ def test_an_adapter_is_refused(model, failure, is_alone: bool):
 @pytest.mark.parametrize(
     "file", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"]
 )
-@pytest.mark.parametrize("text", ["", "{", "[1, 2", "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "{", "[1, 2", "\x00\x01", "[]", "null", "3"])
 def test_files_that_are_cut_off_are_failed_lines_and_no_traceback(model, failure, file, text):
     (model / file).write_text(text)
     assert str(model) in failure(model)
+
+
+ODD_VALUES = [None, "", [], {}, -1, 0, 3, 0.5, "x", True, [1], {"a": 1}]
+KEYS = {
+    "config.json": [
+        "architectures",
+        "auto_map",
+        "eos_token_id",
+        "hidden_size",
+        "is_encoder_decoder",
+        "max_position_embeddings",
+        "model_type",
+        "num_attention_heads",
+        "quantization_config",
+        "rope_parameters",
+        "text_config",
+        "vocab_size",
+    ],
+    "generation_config.json": ["eos_token_id", "text_config"],
+    "tokenizer_config.json": ["bos_token", "eos_token", "extra_special_tokens", "model_max_length"],
+}
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_setting_of_a_model_ends_the_check_in_a_traceback(model, failure, data: st.DataObject):
+    file = model / data.draw(st.sampled_from(sorted(KEYS)))
+    key = data.draw(st.sampled_from(KEYS[file.name]))
+    whole = file.read_text()
+    try:
+        change(file, **{key: data.draw(st.sampled_from(ODD_VALUES))})
+        failure(model)
+    finally:
+        file.write_text(whole)
