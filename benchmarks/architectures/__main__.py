@@ -2,8 +2,7 @@
 
     python -m benchmarks.architectures --write
 
-Goes on where it stopped: a row that is in the file is not measured again, unless it is named or
-`--again` is given.
+Goes on where it stopped: a row that is in the file is not measured again without `--again`.
 """
 
 from __future__ import annotations
@@ -35,8 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
     failures = []
     for key in [one.key for one in ARCHITECTURES]:
-        is_due = args.again or key in args.only or (key not in results["rows"] and not args.only)
-        if not is_due or args.page_only:
+        row = results["rows"].get(key)
+        if args.page_only or (args.only and key not in args.only):
+            continue
+        if not args.again and is_done(row, with_engine=not args.without_engine):
             continue
         try:
             row = measure(key, without_engine=args.without_engine)
@@ -51,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         save(results)
         write_measured(PAGE, describe(results["rows"], results["facts"]), title=TITLE)
     return 1 if failures else 0
+
+
+def is_done(row: dict[str, Any] | None, *, with_engine: bool) -> bool:
+    """Was all of a row measured that can be?"""
+    if row is None:
+        return False
+    return not with_engine or "engine" in row or row["learner"]["outcome"] == "refused"
 
 
 def measure(key: str, *, without_engine: bool) -> dict[str, Any]:

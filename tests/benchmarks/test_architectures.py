@@ -61,7 +61,8 @@ def test_the_cause_is_the_error_below_those_that_only_pass_it_on():
 
 def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch):
     results, page = tmp_path / "rows.json", tmp_path / "page.md"
-    done = {one.key: {"learner": LEARNER} for one in ARCHITECTURES[2:]}
+    done = {one.key: {"learner": LEARNER, "engine": COMPARED} for one in ARCHITECTURES[3:]}
+    done["llama_4_text"] = {"learner": LEARNER}  # without an engine
     results.write_text(json.dumps({"rows": done}))
     measured = []
 
@@ -76,7 +77,7 @@ def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "RESULTS", results)
     monkeypatch.setattr(command, "PAGE", page)
     assert command.main(["--write"]) == 1
-    assert measured == ["llama_3", "llama_3__tied"]
+    assert measured == ["llama_3", "llama_3__tied", "llama_4_text"]
     assert len(json.loads(results.read_text())["rows"]) == len(ARCHITECTURES) - 1
     assert f"{len(ARCHITECTURES) - 1} architectures" in page.read_text()
 
