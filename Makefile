@@ -6,7 +6,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-cluster test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench study methods-pages clean
+.PHONY: help setup quickstart test test-slow test-cluster test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench study architectures methods-pages clean
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -85,6 +85,10 @@ bench: ## measure a training step against TRL on this machine
 study: ## compare methods under one budget; goes on where it stopped (ARGS=--list)
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.study --write $(ARGS)
+
+architectures: ## measure which model architectures train; goes on where it stopped (ARGS=--again)
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.architectures --write $(ARGS)
 
 methods-pages: ## write docs/methods again, from recipes, docstrings and recorded runs
 	@$(SETUP)

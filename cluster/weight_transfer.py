@@ -165,6 +165,7 @@ class GlooReceiver(CheckedNcclReceiver):
     def finish_weight_update(self) -> None:
         super().finish_weight_update()
         repack_output_heads(self.model)
+        repack_experts(self.model)
 
     def shutdown(self) -> None:
         if self.group is not None:
@@ -183,6 +184,18 @@ def repack_output_heads(model: torch.nn.Module) -> None:
         if isinstance(module, ParallelLMHead):
             method: Any = module.quant_method
             method.process_weights_after_loading(module)
+
+
+def repack_experts(model: torch.nn.Module) -> None:
+    """Bring a mixture's experts into the form that their kernel reads.
+
+    On CPUs vLLM packs them. In a reload vLLM 0.32 leaves that out, and the kernel takes plain
+    weights for packed ones. The architectures table found this.
+    """
+    for module in model.modules():
+        kernel = getattr(getattr(module, "quant_method", None), "moe_kernel", None)
+        if kernel is not None:
+            kernel.fused_experts.process_weights_after_loading(module)
 
 
 def forget_partial_layers(model: torch.nn.Module) -> None:

@@ -37,6 +37,7 @@ NUM_HEAD_TOKENS = 8
 """Of the row whose logits are all compared: [tokens, vocabulary] numbers."""
 NUM_PROOF_TOKENS = 64
 """Of the longest row, for a model without windows."""
+LEAST_PROOF_TOKENS = 4
 BEYOND_WINDOW = 16
 """Tokens more than the longest window."""
 MAX_PROOF_TOKENS = 4_352
@@ -119,7 +120,8 @@ def proof_rows(policy: PolicyModel, max_row_tokens: int | None) -> list[Training
     """Two rows of plain text tokens, one longer than any window, that share their first half."""
     windows = windows_of(policy.causal_lm, max_row_tokens)
     wanted = max([NUM_PROOF_TOKENS, *(size + BEYOND_WINDOW for size in windows)])
-    length = int(min(wanted, MAX_PROOF_TOKENS, longest_row(policy.causal_lm, max_row_tokens)))
+    longest = max(longest_row(policy.causal_lm, max_row_tokens), LEAST_PROOF_TOKENS)
+    length = int(min(wanted, MAX_PROOF_TOKENS, longest))
     vocabulary = text_vocabulary(policy.causal_lm)
     generator = torch.Generator().manual_seed(0)
 

@@ -338,6 +338,14 @@ ARCHITECTURES = (
     plain("Granite-MoE", "granitemoe", **EXPERTS, logits_scaling=4.0),
     plain("Cohere", "cohere", logit_scale=0.25, tie_word_embeddings=True),
     plain("Cohere 2", "cohere2", logit_scale=0.25, tie_word_embeddings=True, **WINDOWED),
+    plain(
+        "Cohere 2, rows within the window",
+        "cohere2",
+        logit_scale=0.25,
+        tie_word_embeddings=True,
+        sliding_window=4096,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
     plain("GLM-4", "glm4", partial_rotary_factor=0.5),
     plain(
         "GLM-4.5",

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -148,6 +150,34 @@ def test_logits_that_are_changed_in_an_unknown_way_are_refused(tmp_path, bend, d
     policy.causal_lm.__class__ = Bent
     with pytest.raises(ModelError, match="changes its logits after the output layer"):
         prove(policy)
+
+
+class ScaledBefore(LlamaForCausalLM):
+    """Divides the states on their way to the output layer, which no configuration tells."""
+
+    def forward(self, input_ids, **_):
+        states = self.model(input_ids=input_ids, use_cache=False).last_hidden_state
+        return SimpleNamespace(logits=self.lm_head(states / 1.1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_states_that_are_changed_before_the_output_layer_are_refused(tmp_path, dtype):
+    policy = loaded(save_tiny_llama(tmp_path), dtype=dtype)
+    policy.causal_lm.__class__ = ScaledBefore
+    with pytest.raises(ModelError, match="changes its logits after the output layer"):
+        prove(policy)
+
+
+def test_the_truth_is_taken_before_attention_is_replaced_and_layers_are_checkpointed(tmp_path):
+    policy = loaded(save_tiny_llama(tmp_path), checkpointing=True)
+    seen = []
+    policy.decoder.register_forward_pre_hook(
+        lambda module, _: seen.append(
+            (module.config._attn_implementation, len(in_training(policy)))
+        )
+    )
+    prove(policy)
+    assert seen == [("sdpa", 0)] * 5 + [(tree_attention.ATTENTION_NAME, 2)] * 2
 
 
 @pytest.mark.parametrize("title", ["Gemma 2", "Granite", "Cohere 2", "MiniCPM 3", "Falcon-H1"])
