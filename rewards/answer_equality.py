@@ -35,7 +35,9 @@ Percent = Literal["either", "value", "number"]
 FLIPPED = {">": "<", "\\ge": "\\le"}
 NO_NAMES = frozenset({"not", "no", "false", "true", "wrong", "never", "isn't", "isnt", "yes"})
 IN_ORDER = "xyz"
-NAME = re.compile(r"[A-Z]{2,3}|(?=.*[aeiouy])[^\W\d_]{4,}(?: [^\W\d_]+)*")
+NAME = re.compile(
+    r"[A-Z]{2,3}|(?=.*[aeiou])[^\W\d_]{3,}(?: [^\W\d_]+)*|m?\\(?:angle|triangle) ?[A-Z]{1,3}"
+)
 """AB, Area, total cost: what a value is of. xy is a product."""
 
 
@@ -196,6 +198,8 @@ def is_name(form: Form) -> bool:
     if not isinstance(form, Scalar):
         return False
     node = form.node
+    if node.kind == "absolute" and node.parts[0].kind == "beside":  # |AB|, a length
+        return all(part.name.isupper() for part in node.parts[0].parts)
     return bool(name_of(form)) or (node.kind == "call" and node.name.startswith("letter "))
 
 
@@ -273,6 +277,8 @@ def is_same_scalar(reference: Scalar, answer: Scalar, rules: Rules, nested: bool
     """The same unit where both have one, no arithmetic left to be done, and the same value."""
     units = (reference.unit, answer.unit)
     if units[0] and units[1] and not rules.ignore_units and not units[0].is_same(units[1]):
+        return False
+    if (reference.is_percent and answer.unit) or (answer.is_percent and reference.unit):
         return False
     wanted, found = reference.node, answer.node
     if not nested and not rules.allow_unevaluated and wanted != found:

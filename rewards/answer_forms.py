@@ -12,7 +12,9 @@ from fractions import Fraction
 from functools import lru_cache
 
 from rewards.answer_text import THOUSANDS, without_text
+from rewards.boxed import group_end
 from rewards.expression import Node, literal_value, read_expression
+from rewards.spellings import FUNCTIONS
 from rewards.units import CURRENCY, MULTIPLIERS, VOWEL, Unit, is_bare_unit, read_unit
 
 MAX_UNIT_CHARS = 80
@@ -21,7 +23,7 @@ SHORT_WORDS = frozenset({"no", "ok", "is", "it", "in", "on", "up", "to", "of", "
 
 SEPARATOR = re.compile(
     r"\s*(?:[,;]\s*)?(?:\\text\s*\{\s*,?\s*(?P<joined>and|or)\s*,?\s*(?:either\s*)?\}"
-    r"|(?<![a-zA-Z\\])(?P<word>and|or)(?![a-zA-Z])|\\(?P<sign>lor|land)(?![a-zA-Z])|[,;])\s*"
+    r"|(?<![a-zA-Z\\])(?P<word>and|or)(?![a-zA-Z])|\\(?P<sign>lor|land)(?![a-zA-Z])|[,;]|(?<=\d)\s*&)\s*"
 )
 SIGNS = re.compile(r"=|<|>|\\(?:le|ge|ne|in|approx)(?![a-zA-Z])")
 SET_SIGNS = re.compile(r"\\(?:cup|setminus)(?![a-zA-Z])|(?<=\\mathbb\{R\})\s*-\s*(?=\\\{)")
@@ -47,22 +49,25 @@ BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eigh
     "ten": 10, "eleven": 11, "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "hex": 16,
 }  # fmt: skip
 ROWED = re.compile(
-    r"\d+(?:-\d+)+|\d+(?:/\d+){2,}|\d+(?:\.\d+){2,}"
+    r"\d{1,2}\s*[aApP]\.?\s?[mM]\.?|\d+(?:-\d+)+|\d+(?:/\d+){2,}|\d+(?:\.\d+){2,}"
     r"|\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+(?:\s*[aApP]\.?\s?[mM]\.?)?"
 )
 """Dates, scores, telephone numbers, versions, times and ratios: nothing to be worked out."""
 CHOICE = re.compile(
     r"(?:(?:option|choice)\s*)?\(\s*([A-Ja-j])\s*\)\s*[.:]?\s*(.*)"
-    r"|(?:(?:option|choice)\s*)?([A-J])\s*[).:](?!\w)\s*(.*)|(?:option|choice)\s+([A-Ja-j])\s*(.*)",
+    r"|(?:(?:option|choice)\s*)?([A-J])\s*(?:[).](?!\w)|:(?![a-zA-Z]))\s*(.*)"
+    r"|(?:option|choice)\s+([A-Ja-j])\s*(.*)|([A-J])\s+(\([^()]*\))",
     re.DOTALL | re.IGNORECASE,
 )
 WHOLE_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 EITHER = re.compile(r"(?:\\text\s*\{\s*)?(?:either|both)\s*(?:\}|(?=\s))\s*", re.IGNORECASE)
 PERCENT = re.compile(r"\s*(?:%|percent|\\text\s*\{\s*(?:%|percent)\s*\})$")
-DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{\s*)?([CF]?)(?:\s*\})?$")
+DEGREES = re.compile(
+    r"\s*\^?\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{\s*)?([CF]?)(?:\s*\})?$"
+)
 MONEY = re.compile(rf"(-?)\s*(?:\\text\s*\{{\s*)?({CURRENCY})(?:\s*\}})?\s*(?=[-\d.])")
 UNIT_START = re.compile(
-    r"\\text\s*\{|(?<![\\A-Za-z_])[^\W\d_]+|\\\$|[€£¥₹¢]|\\(?:mu|Omega)(?![a-z])"
+    r"\\text\s*\{|(?<![\\A-Za-z_])[^\W\d_]+|\\\$|[€£¥₹¢₽]|\\(?:mu|Omega)(?![a-z])"
 )
 UNIT_FRACTION = re.compile(
     r"\\frac\s*\{\s*(\\text\s*\{[^{}]*\})\s*\}\s*\{\s*(\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?)\s*\}$"
@@ -72,6 +77,7 @@ SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 ZERO_GROUP = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})*(?: 000)(?: \d{3})*(?![\d ]*\d)")
 REALS = frozenset({"\\mathbb{R}", "all real numbers", "all reals", "real numbers"})
 EMPTY = frozenset({"\\emptyset", "\\{\\}", "empty set", "the empty set"})
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 PRODUCT = re.compile(r"[a-z]{2,3}")
 LETTERS_ONLY = re.compile(r"[^\W\d_](?:[^\W\d_]|[\s'\"]|(?<=[^\W\d_]{3})-(?=[^\W\d_]{3}))+")
 
@@ -155,6 +161,8 @@ def read(text: str, *, words: bool = False, thousands: bool = True, nesting: int
     text = EITHER.sub("", text.strip(), 1)
     if (whole := WHOLE_TEXT.fullmatch(text)) is not None:
         text = whole[1].strip()
+    if text.startswith("{") and group_end(text, 0) == len(text):
+        return again(f"\\{{{text[1:-1]}\\}}" if "," in text else text[1:-1])
     plain = without_text(text)
     if nesting > MAX_NESTING or not text:
         return Words(as_words(text))
@@ -189,6 +197,11 @@ class Again:
 def is_word(plain: str, words: bool) -> bool:
     if plain.lower() in REALS | EMPTY | {"pi", "infinity"}:
         return False
+    letters = plain.split()
+    if any(word in FUNCTIONS for word in letters) and all(
+        word in FUNCTIONS or len(word) < 3 for word in letters
+    ):
+        return False  # cos x
     return not words and bool(VOWEL.search(plain)) and SEPARATOR.search(plain) is None
 
 
@@ -330,8 +343,8 @@ def read_relation(text: str, plain: str, again: Again) -> Form | None:
 def read_side(text: str, again: Again) -> Form:
     """One side of a relation: ab = 20 is about a product, AB = 20 about a line."""
     form = again(text)
-    is_product = isinstance(form, Words) and PRODUCT.fullmatch(text) is not None
-    return read(text, words=True) if is_product else form
+    is_product = PRODUCT.fullmatch(text) is not None or (text in ALPHABET and len(text) > 1)
+    return read(text, words=True) if isinstance(form, Words) and is_product else form
 
 
 def read_signs(text: str, plain: str, again: Again) -> Form | None:
@@ -398,7 +411,7 @@ def read_scalar(text: str, words: bool) -> Scalar | None:
     text = ZERO_GROUP.sub(lambda match: match.group().replace(" ", ""), join_thousands(text))
     if (match := MONEY.match(text)) is not None:
         amount = read_scalar(f"{match[1]}{text[match.end() :]}", words)
-        currency = read_unit(match[2].removeprefix("US").strip())
+        currency = read_unit(re.sub(r"[A-Z\s]+(?=\\\$)", "", match[2]))
         return None if amount is None else Scalar(amount.node, amount.unit or currency)
     for pattern in (PERCENT, DEGREES):
         if (match := pattern.search(text)) is not None and match.start() > 0:

@@ -39,7 +39,10 @@ COMPOUND = {
 }  # fmt: skip
 NAMES = {alias: name for name, line in ALIASES.items() for alias in (name, *line.split())}
 AREA = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-CURRENCY = r"(?:US\s?\\\$|USD|EUR|GBP|Rs\.?|\\\$|[€£¥₹₩₱])"
+CURRENCY_SIGNS = "€£¥₹₩₱₽₺₫₦฿₪"
+CURRENCY = (
+    rf"(?:[A-Z]{{0,2}}\s?\\\$|USD|EUR|GBP|CAD|AUD|CHF|JPY|CNY|INR|Rs\.?|kr|[{CURRENCY_SIGNS}])"
+)
 NO_UNITS = word_set(
     "and or not no nor but either neither if when where is are was be isn't aren't than more less "
     "least most at over under below above minus plus times divided by to from mod modulo equals "
@@ -58,7 +61,7 @@ MULTIPLIERS = {
 }
 MATHEMATICS = (FUNCTIONS | OTHER_FUNCTIONS | {"pi", "mod"}) - {"min"}
 PIECE = re.compile(
-    r"(?P<word>[^\W\d_]+(?:[-'][^\W\d_]+)*\.?|\\\$|[€£¥₹₩₱¢]|\\Omega|\\mu\s*[a-z]+)"
+    r"(?P<word>[^\W\d_]+(?:[-'][^\W\d_]+)*\.?|\\\$|[¢€£¥₹₩₱₽₺₫₦฿₪]|\\Omega|\\mu\s*[a-z]+)"
     r"|\^\s*(?P<power>\{\s*-?\d\s*\}|-?\d)"
     r"|(?P<sign>[/*]|\\cdot(?![a-zA-Z])|\\times(?![a-zA-Z])|\(|\))"
     r"|(?P<space>\s+)"
