@@ -69,6 +69,8 @@ def is_same(reference: Form, answer: Form, rules: Rules, *, nested: bool = False
         rules: where graders disagree.
         nested: they are members of a list, where arithmetic may be left to be done.
     """
+    if reference == answer:
+        return True
     if isinstance(reference, Choice) or isinstance(answer, Choice):
         return is_same_choice(reference, answer, rules)
     if isinstance(reference, Relation) or isinstance(answer, Relation):
@@ -101,7 +103,7 @@ def is_same_choice(reference: Form, answer: Form, rules: Rules) -> bool:
         return option_is(reference.option, answer, rules)
     assert isinstance(answer, Choice)
     if name := name_of(reference):
-        return name.upper() == answer.letter.upper()
+        return name in (answer.letter, answer.letter.upper())
     return option_is(answer.option, reference, rules, swapped=True)
 
 
@@ -127,6 +129,9 @@ def is_same_relation(reference: Form, answer: Form, rules: Rules) -> bool:
     if is_same_region(reference, answer):
         return True
     if isinstance(reference, Relation) and isinstance(answer, Relation):
+        is_like = reference.signs == answer.signs
+        if is_like and are_same_in_order(reference.parts, answer.parts, rules):
+            return True
         return is_same_equation(reference, answer)
     return is_same_members(reference, answer, rules)
 
@@ -304,6 +309,9 @@ def readings(reference: Scalar, answer: Scalar, rules: Rules) -> list[tuple[Node
         if reference.is_percent
         else (wanted, Node("over", (found, hundred)))
     )
+    value = literal_value(wanted)
+    if rules.percent == "either" and answer.is_percent and value is not None and abs(value) < 1:
+        return [divided]  # 0.5 is 50%, and not 0.5%
     pairs = {"value": [divided], "number": [(wanted, found)], "either": [(wanted, found), divided]}
     return pairs[rules.percent]
 

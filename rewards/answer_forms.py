@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 
 from rewards.answer_text import THOUSANDS, without_text
@@ -54,11 +53,16 @@ ROWED = re.compile(
 )
 """Dates, scores, telephone numbers, versions, times and ratios: nothing to be worked out."""
 CHOICE = re.compile(
-    r"(?:(?:option|choice)\s*)?\(\s*([A-Ja-j])\s*\)\s*[.:]?\s*(.*)"
-    r"|(?:(?:option|choice)\s*)?([A-J])\s*(?:[).](?!\w)|:(?![a-zA-Z]))\s*(.*)"
-    r"|(?:option|choice)\s+([A-Ja-j])\s*(.*)|([A-J])\s+(\([^()]*\))",
-    re.DOTALL | re.IGNORECASE,
+    r"(?:(?:[Oo]ption|[Cc]hoice)\s*)?(?:"
+    r"\(\s*([A-J])\s*\)\s*[.:]?\s*(.*)"  # (D) 12
+    r"|\(\s*([a-j])\s*\)\s*[.:]?()"
+    r"|([A-J])\s*(?:[).](?!\w)|:(?![a-zA-Z]))\s*(.*)"  # D. 12
+    r"|([A-J])\s+(\([^()a-zA-Z]*\)))"  # D (12)
+    r"|(?:[Oo]ption|[Cc]hoice)\s+([A-Ja-j])\s*(.*)",
+    re.DOTALL,
 )
+GOES_ON = re.compile(r"[+*/^_=<>!'|]|\\(?!frac|sqrt|pi|text)[a-zA-Z]|-\s*[^\d\s.]")
+"""What makes (A) the beginning of a formula."""
 WHOLE_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 EITHER = re.compile(r"(?:\\text\s*\{\s*)?(?:either|both)\s*(?:\}|(?=\s))\s*", re.IGNORECASE)
 PERCENT = re.compile(r"\s*(?:%|percent|\\text\s*\{\s*(?:%|percent)\s*\})$")
@@ -72,7 +76,7 @@ UNIT_START = re.compile(
 UNIT_FRACTION = re.compile(
     r"\\frac\s*\{\s*(\\text\s*\{[^{}]*\})\s*\}\s*\{\s*(\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?)\s*\}$"
 )
-MULTIPLIED = re.compile(rf"(.*\d)\s*(?:\\text\s*\{{\s*)?({'|'.join(MULTIPLIERS)})\b(.*)", re.DOTALL)
+MULTIPLIED = re.compile(rf"(.*\d)\s*({'|'.join(MULTIPLIERS)})\b(.*)", re.DOTALL)
 SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 ZERO_GROUP = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})*(?: 000)(?: \d{3})*(?![\d ]*\d)")
 REALS = frozenset({"\\mathbb{R}", "all real numbers", "all reals", "real numbers"})
@@ -162,7 +166,8 @@ def read(text: str, *, words: bool = False, thousands: bool = True, nesting: int
     if (whole := WHOLE_TEXT.fullmatch(text)) is not None:
         text = whole[1].strip()
     if text.startswith("{") and group_end(text, 0) == len(text):
-        return again(f"\\{{{text[1:-1]}\\}}" if "," in text else text[1:-1])
+        is_set = "," in text and not THOUSANDS.fullmatch(text[1:-1])
+        return again(f"\\{{{text[1:-1]}\\}}" if is_set else text[1:-1])
     plain = without_text(text)
     if nesting > MAX_NESTING or not text:
         return Words(as_words(text))
@@ -262,7 +267,12 @@ def read_choice(text: str, plain: str, again: Again) -> Form | None:
     if re.fullmatch(r"(?:is\s+)?(?:correct|right)?", rest, re.IGNORECASE):
         return Choice(letter, None)
     option = again(rest)
-    if SEPARATOR.match(rest) or isinstance(option, Choice) or re.fullmatch("[A-J]", rest):
+    if (
+        SEPARATOR.match(rest)
+        or GOES_ON.match(rest)
+        or isinstance(option, Choice)
+        or re.fullmatch("[A-J]", rest)
+    ):
         return None  # (A) or (B)
     return Choice(letter, option)
 
@@ -429,21 +439,16 @@ def read_scalar(text: str, words: bool) -> Scalar | None:
 
 def read_multiplied(text: str, words: bool) -> Scalar | None:
     """3 million, 2.5 thousand dollars."""
-    match = MULTIPLIED.fullmatch(text)
+    match = MULTIPLIED.fullmatch(without_text(text))
     node = None if match is None else read_expression(match[1].strip(), words=words)
-    if match is None or node is None or node.kind not in ("number", "negate"):
+    value = None if node is None else literal_value(node)
+    if match is None or value is None:
         return None
-    rest = match[3].strip().removeprefix("}").strip()
-    unit = (
-        read_unit(without_text(rest.rstrip("}") if rest.count("{") < rest.count("}") else rest))
-        if rest
-        else None
-    )
+    rest = match[3].strip()
+    unit = read_unit(rest) if rest else None
     if rest and unit is None:
         return None
-    size = Node("number", value=Fraction(MULTIPLIERS[match[2]]))
-    value = node.value if node.kind == "number" else -node.parts[0].value
-    return Scalar(Node("number", value=value * size.value), unit)
+    return Scalar(Node("number", value=value * MULTIPLIERS[match[2]]), unit)
 
 
 def read_with_unit(text: str, words: bool) -> Scalar | None:

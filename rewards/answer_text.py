@@ -62,7 +62,7 @@ ENVIRONMENT = re.compile(
 TIMES_TEN = re.compile(r"(?<=\d)\s*[xX*]\s*(?=10\s*(?:\^|\*\*))")
 MARKS = ("**", "__", "```", "`", '"', "''", "'", "*")
 LABEL = re.compile(
-    r"(\\text\s*\{)?\s*(?:so\s+|thus\s+|hence\s+)?(?:the\s+)?(?:final\s+|correct\s+)?"
+    r"^(\\text\s*\{)?\s*(?:so\s+|thus\s+|hence\s+)?(?:the\s+)?(?:final\s+|correct\s+)?"
     r"(?:answer|result)\s*(?:is|=|:)\s*:?\s*",
     re.IGNORECASE,
 )

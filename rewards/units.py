@@ -78,9 +78,13 @@ class Unit:
 
     def is_same(self, other: Unit) -> bool:
         """Counted things may have adjectives: 42 red apples are 42 apples."""
-        if self.is_counted and other.is_counted:
-            return self.powers == other.powers or self.words[-1] == other.words[-1]
-        return self.powers == other.powers
+        if self.powers == other.powers:
+            return True
+        is_row = all(power == 1 for _, power in self.powers | other.powers)
+        if not (self.is_counted and other.is_counted and is_row):
+            return False
+        fewer, more = sorted((self.words, other.words), key=len)
+        return fewer[-1] == more[-1] and set(fewer) <= set(more)
 
 
 @lru_cache(maxsize=4096)
@@ -113,6 +117,8 @@ def read_unit(text: str) -> Unit | None:
             elif lowered in NO_UNITS and not (lowered == "percent" and words):
                 return None
             elif lowered in ("of", "the", "in", "total", "altogether", "exactly", "only") and words:
+                if not is_remark(text[position:]):
+                    return None
                 break  # 3 cups of sugar, 20 dollars in total
             elif len(word) == 1 and word.isascii() and word.isalpha() and word not in NAMES:
                 return None  # a symbol: \frac{1}{2} g t
@@ -124,10 +130,14 @@ def read_unit(text: str) -> Unit | None:
                 pending = 1
     if not words or len(words) > 5:
         return None
-    if NO_UNITS & {w.lower() for w in re.findall(r"[^\W\d_]+", text[position:])}:
-        return None
     known = all(word.rstrip(".") in KNOWN or singular(word.lower()) in KNOWN for word in words)
     return Unit(frozenset(powers.items()), tuple(words), not known)
+
+
+def is_remark(text: str) -> bool:
+    """Plain words that take nothing back."""
+    words = text.lower().split()
+    return all(word.isalpha() for word in words) and not NO_UNITS & set(words)
 
 
 def unit_powers(word: str) -> dict[str, int]:

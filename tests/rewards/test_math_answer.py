@@ -286,9 +286,10 @@ def test_a_capital_is_another_symbol(letters):
     assert not check(boxed(reference.upper()), reference).correct
 
 
-@pytest.mark.parametrize(
-    "reference", ["", " ", ".", ",", "$", "$$", "\\text{}", "{}", "nan", "NaN"]
-)
+NO_REFERENCES = ["", " ", ".", ",", "$", "$$", "\\text{}", "{}", "nan", "NaN", "inf", "-inf"]
+
+
+@pytest.mark.parametrize("reference", NO_REFERENCES)
 @given(answer=st.text(max_size=12))
 def test_no_text_earns_the_reward_of_an_empty_reference(reference, answer):
     assert not check(boxed(answer), reference).correct
