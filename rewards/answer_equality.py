@@ -23,6 +23,7 @@ from rewards.answer_forms import (
     Scalar,
     Sequence,
     Words,
+    as_product,
     read,
 )
 from rewards.expression import Node, literal_value
@@ -119,7 +120,8 @@ def is_same_relation(reference: Form, answer: Form, rules: Rules) -> bool:
     if wanted is not None and found is not None and are_same_names(wanted.name, found.name):
         values = [(w, f) for w in wanted.values for f in found.values]
     elif wanted is not None and not isinstance(answer, Relation):
-        values = [(value, answer) for value in wanted.values]
+        written = as_product(answer, answer.text) if isinstance(answer, Words) else answer
+        values = [(value, written) for value in wanted.values]
     elif found is not None and not isinstance(reference, Relation):
         values = [(reference, value) for value in found.values]
     else:
@@ -285,17 +287,15 @@ def is_same_scalar(reference: Scalar, answer: Scalar, rules: Rules, nested: bool
         return False
     if (reference.is_percent and answer.unit) or (answer.is_percent and reference.unit):
         return False
-    wanted, found = reference.node, answer.node
-    if not nested and not rules.allow_unevaluated and wanted != found:
-        if is_arithmetic(wanted):
-            return numbers_of(wanted) == numbers_of(found) and are_equal(wanted, found)
-        if is_unfinished(found, wanted):
-            return is_angle(reference, answer)
-    is_value = any(
-        are_equal(*pair) or are_near(*pair, rules.relative_tolerance)
-        for pair in readings(reference, answer, rules)
+    is_finished = nested or rules.allow_unevaluated or reference.node == answer.node
+    if not is_finished and is_arithmetic(reference.node):
+        has_same_numbers = numbers_of(reference.node) == numbers_of(answer.node)
+        return has_same_numbers and are_equal(reference.node, answer.node)
+    return is_angle(reference, answer) or any(
+        (is_finished or not is_unfinished(found, wanted))
+        and (are_equal(wanted, found) or are_near(wanted, found, rules.relative_tolerance))
+        for wanted, found in readings(reference, answer, rules)
     )
-    return is_value or is_angle(reference, answer)
 
 
 def readings(reference: Scalar, answer: Scalar, rules: Rules) -> list[tuple[Node, Node]]:
@@ -303,17 +303,19 @@ def readings(reference: Scalar, answer: Scalar, rules: Rules) -> list[tuple[Node
     wanted, found = reference.node, answer.node
     if reference.is_percent == answer.is_percent:
         return [(wanted, found)]
-    hundred = Node("number", value=Fraction(100))
-    divided = (
-        (Node("over", (wanted, hundred)), found)
-        if reference.is_percent
-        else (wanted, Node("over", (found, hundred)))
-    )
+    divided = (hundredth(wanted), found) if reference.is_percent else (wanted, hundredth(found))
     value = literal_value(wanted)
     if rules.percent == "either" and answer.is_percent and value is not None and abs(value) < 1:
         return [divided]  # 0.5 is 50%, and not 0.5%
     pairs = {"value": [divided], "number": [(wanted, found)], "either": [(wanted, found), divided]}
     return pairs[rules.percent]
+
+
+def hundredth(node: Node) -> Node:
+    value = literal_value(node)
+    if value is None:
+        return Node("over", (node, Node("number", value=Fraction(100))))
+    return Node("number", value=value / 100)
 
 
 def is_angle(reference: Scalar, answer: Scalar) -> bool:

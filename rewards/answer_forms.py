@@ -39,7 +39,7 @@ MATRIX = re.compile(
 )
 ROW_END = re.compile(r"\\\\(?:\[[^\]]*\])?")
 NUMERAL = re.compile(
-    r"\(?(?P<digits>-?\d[\dA-Fa-f]*|[A-F\d]{2,})\)?\s*"
+    r"\(?(?P<digits>-?\d[\dA-Fa-f]*|[A-Fa-f\d]{2,})\)?\s*"
     r"(?:_\s*\{?\s*\(?(?P<base>\d{1,2}|[a-z]{3,7})\)?\s*\}?"
     r"|\(?\s*base\s+(?P<said>\d{1,2}|[a-z]{3,7})\s*\)?)"
 )
@@ -352,7 +352,11 @@ def read_relation(text: str, plain: str, again: Again) -> Form | None:
 
 def read_side(text: str, again: Again) -> Form:
     """One side of a relation: ab = 20 is about a product, AB = 20 about a line."""
-    form = again(text)
+    return as_product(again(text), text)
+
+
+def as_product(form: Form, text: str) -> Form:
+    """Words that are rather a product of letters, where mathematics is expected."""
     is_product = PRODUCT.fullmatch(text) is not None or (text in ALPHABET and len(text) > 1)
     return read(text, words=True) if isinstance(form, Words) and is_product else form
 

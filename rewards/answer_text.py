@@ -55,6 +55,11 @@ AROUND = re.compile(
     r"^(?:=|:|\\(?:approx|Rightarrow|Longrightarrow|implies|therefore|to)(?![a-zA-Z]))\s*"
     r"|\s*(?:\\\\|\\(?:checkmark|qed|blacksquare|square|newline)(?![a-zA-Z]))$"
 )
+BRACKETED_ARRAY = re.compile(
+    r"(?:\\left\s*)?[(\[]\s*\\begin\s*\{(?:array|matrix)\}(?:\s*\{[lcr|\s]*\})?(.*?)"
+    r"\\end\s*\{(?:array|matrix)\}\s*(?:\\right\s*)?[)\]]",
+    re.DOTALL,
+)
 ENVIRONMENT = re.compile(
     r"\\(?:begin|end)\s*\{(aligned|align|alignat|gathered|gather|split|equation|cases|array|center)"
     r"\*?\}(?:\s*\{[lcr|\s\d]*\})?"
@@ -73,6 +78,7 @@ AROUND_PUNCTUATION = re.compile(r"\s*([,;:()\[\]{}=<>+*/^|-])\s*")
 def clean(answer: str) -> str:
     """The answer in one spelling, with words still in \\text{}."""
     text = TAG.sub("", INVISIBLE.sub("", spell(answer)))
+    text = BRACKETED_ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", text)
     text = LATEX_GROUPS.sub(lambda match: re.sub(r"\D", "", match.group()), text)
     text = unwrap(strip_dollars(strip_marks(BRACED_MARK.sub(r"\1", text).strip())))
     for typed, command in TYPED_RELATIONS:

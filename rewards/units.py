@@ -45,7 +45,7 @@ CURRENCY = (
 )
 NO_UNITS = word_set(
     "and or not no nor but either neither if when where is are was be isn't aren't than more less "
-    "least most at over under below above minus plus times divided by to from mod modulo equals "
+    "least most at over under below above minus plus divided by to from mod modulo equals "
     "half halves third thirds quarter fourth fourths fifth fifths sixth sixths seventh sevenths "
     "eighth eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths "
     "squared cubed factorial choose wrong false incorrect maybe perhaps except without "
