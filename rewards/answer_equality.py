@@ -29,12 +29,15 @@ from rewards.answer_forms import (
 from rewards.expression import Node, literal_value
 from rewards.expression_value import are_equal, as_float, constant_ratio, is_real, mpf, value_at
 from rewards.regions import are_same_region, name_of, region_of
+from rewards.spellings import word_set
 from rewards.unfinished import is_arithmetic, is_unfinished, numbers_of
 
 Percent = Literal["either", "value", "number"]
 
 FLIPPED = {">": "<", "\\ge": "\\le"}
-NO_NAMES = frozenset({"not", "no", "false", "true", "wrong", "never", "isn't", "isnt", "yes"})
+NO_NAMES = word_set(
+    "not no false true wrong incorrect never isn't isnt yes but except unless anything maybe"
+)
 IN_ORDER = "xyz"
 NAME = re.compile(
     r"[A-Z]{2,3}|(?=.*[aeiou])[^\W\d_]{3,}(?: [^\W\d_]+)*|m?\\(?:angle|triangle) ?[A-Z]{1,3}"

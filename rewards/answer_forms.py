@@ -313,6 +313,10 @@ def read_list(text: str, plain: str, again: Again) -> Form | None:
     if len(pieces) == 1:
         return None
     items = [again(piece.strip(), thousands=False) for _, piece in pieces if piece.strip()]
+    if len(items) > 1 and is_declaration(items[-1]):
+        items = items[:-1]  # 2k\\pi, k \\in \\mathbb{Z}
+        if len(items) == 1:
+            return items[0]
     if len(items) < 2 or any(
         isinstance(item, Words) and not ROWED.fullmatch(item.text) for item in items
     ):
@@ -320,6 +324,14 @@ def read_list(text: str, plain: str, again: Again) -> Form | None:
     separators = " ".join(separator for separator, _ in pieces)
     joiner = "or" if re.search(r"\bor\b|lor", separators) else ","
     return Sequence(flat(items), "", "and" if re.search(r"\band\b|land", separators) else joiner)
+
+
+def is_declaration(form: Form) -> bool:
+    """k \\in \\mathbb{Z} says what kind of number k is."""
+    if not isinstance(form, Relation) or form.signs != ("\\in",):
+        return False
+    last = form.parts[1]
+    return isinstance(last, Scalar) and last.node.name in ("mathbb Z", "mathbb N")
 
 
 def flat(items: list[Form]) -> tuple[Form, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from fractions import Fraction
+from functools import lru_cache
 
 from rewards.boxed import group_end
 from rewards.spellings import (
@@ -75,6 +76,7 @@ LABEL = re.compile(
 AROUND_PUNCTUATION = re.compile(r"\s*([,;:()\[\]{}=<>+*/^|-])\s*")
 
 
+@lru_cache(maxsize=1024)
 def clean(answer: str) -> str:
     """The answer in one spelling, with words still in \\text{}."""
     text = TAG.sub("", INVISIBLE.sub("", spell(answer)))

@@ -322,6 +322,10 @@ class Reader:
             name += "'"
         if name in CONSTANTS:
             return Node("constant", name=CONSTANTS[name])
+        following = [token.text for token in self.tokens[self.position :][:6]]
+        if name[0] in NAMED_FUNCTIONS and following == ["^", "{", "-", "1", "}", "("]:
+            self.position += 5
+            name += "^-1"
         if name[0] in NAMED_FUNCTIONS and self.peek().text == "(":
             self.position += 1
             parts = [self.sum()]

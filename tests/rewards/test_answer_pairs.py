@@ -35,7 +35,7 @@ def test_the_set_has_no_pair_twice_and_both_labels_in_every_kind():
     assert [pair for pair, times in pairs.items() if times > 1] == []
     labels = {kind: {p.expected for p in ALL_PAIRS if p.kind == kind} for kind in kinds()}
     one_sided = {kind for kind, found in labels.items() if len(found) < 2}
-    assert one_sided <= {"empty_references", "gaming"}, "no answer to these is right"
+    assert one_sided <= {"empty_references", "gaming"}  # no answer to these is right
     assert len(ALL_PAIRS) >= 500
 
 
