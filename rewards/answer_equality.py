@@ -134,11 +134,24 @@ def is_same_relation(reference: Form, answer: Form, rules: Rules) -> bool:
     if is_same_region(reference, answer):
         return True
     if isinstance(reference, Relation) and isinstance(answer, Relation):
-        is_like = reference.signs == answer.signs
-        if is_like and are_same_in_order(reference.parts, answer.parts, rules):
-            return True
-        return is_same_equation(reference, answer)
+        return not is_solved(reference) and is_same_unsolved(reference, answer, rules)
     return is_same_members(reference, answer, rules)
+
+
+def is_solved(reference: Relation) -> bool:
+    """Is this x = 5 or x > 3? Then 2x + 3 = 13 copies the question that it answers."""
+    definition = definition_of(reference)
+    value = definition.values[0] if definition is not None else None
+    has_number = isinstance(value, Scalar) and is_constant(value.node)
+    return has_number or region_of(reference) is not None
+
+
+def is_same_unsolved(reference: Relation, answer: Relation, rules: Rules) -> bool:
+    """a < b < c, part by part; 2x - y = 0 and y = 2x, as equations."""
+    is_like = reference.signs == answer.signs
+    if is_like and are_same_in_order(reference.parts, answer.parts, rules):
+        return True
+    return is_same_equation(reference, answer)
 
 
 def is_same_members(reference: Form, answer: Form, rules: Rules) -> bool:
