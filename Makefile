@@ -6,7 +6,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-cluster test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench study architectures methods-pages clean
+.PHONY: help setup quickstart test test-slow test-cluster test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench answers study architectures methods-pages clean
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -81,6 +81,10 @@ fix: ## mend formatting and what the linter can mend by itself
 bench: ## measure a training step against TRL on this machine
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.step_time $(ARGS)
+
+answers: ## judge labelled answers with math_answer and with math-verify (ARGS=--write)
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.answers $(ARGS)
 
 study: ## compare methods under one budget; goes on where it stopped (ARGS=--list)
 	@$(SETUP)

@@ -23,19 +23,25 @@ from rewards.answer_forms import (
     Scalar,
     Sequence,
     Words,
+    as_product,
     read,
 )
 from rewards.expression import Node, literal_value
 from rewards.expression_value import are_equal, as_float, constant_ratio, is_real, mpf, value_at
 from rewards.regions import are_same_region, name_of, region_of
+from rewards.spellings import word_set
 from rewards.unfinished import is_arithmetic, is_unfinished, numbers_of
 
 Percent = Literal["either", "value", "number"]
 
 FLIPPED = {">": "<", "\\ge": "\\le"}
-NO_NAMES = frozenset({"not", "no", "false", "true", "wrong", "never", "isn't", "isnt", "yes"})
+NO_NAMES = word_set(
+    "not no false true wrong incorrect never isn't isnt yes but except unless anything maybe"
+)
 IN_ORDER = "xyz"
-NAME = re.compile(r"[A-Z]{2,3}|(?=.*[aeiouy])[^\W\d_]{4,}(?: [^\W\d_]+)*")
+NAME = re.compile(
+    r"[A-Z]{2,3}|(?=.*[aeiou])[^\W\d_]{3,}(?: [^\W\d_]+)*|m?\\(?:angle|triangle) ?[A-Z]{1,3}"
+)
 """AB, Area, total cost: what a value is of. xy is a product."""
 
 
@@ -67,6 +73,8 @@ def is_same(reference: Form, answer: Form, rules: Rules, *, nested: bool = False
         rules: where graders disagree.
         nested: they are members of a list, where arithmetic may be left to be done.
     """
+    if reference == answer:
+        return True
     if isinstance(reference, Choice) or isinstance(answer, Choice):
         return is_same_choice(reference, answer, rules)
     if isinstance(reference, Relation) or isinstance(answer, Relation):
@@ -99,7 +107,7 @@ def is_same_choice(reference: Form, answer: Form, rules: Rules) -> bool:
         return option_is(reference.option, answer, rules)
     assert isinstance(answer, Choice)
     if name := name_of(reference):
-        return name.upper() == answer.letter.upper()
+        return name in (answer.letter, answer.letter.upper())
     return option_is(answer.option, reference, rules, swapped=True)
 
 
@@ -115,7 +123,8 @@ def is_same_relation(reference: Form, answer: Form, rules: Rules) -> bool:
     if wanted is not None and found is not None and are_same_names(wanted.name, found.name):
         values = [(w, f) for w in wanted.values for f in found.values]
     elif wanted is not None and not isinstance(answer, Relation):
-        values = [(value, answer) for value in wanted.values]
+        written = as_product(answer, answer.text) if isinstance(answer, Words) else answer
+        values = [(value, written) for value in wanted.values]
     elif found is not None and not isinstance(reference, Relation):
         values = [(reference, value) for value in found.values]
     else:
@@ -125,8 +134,24 @@ def is_same_relation(reference: Form, answer: Form, rules: Rules) -> bool:
     if is_same_region(reference, answer):
         return True
     if isinstance(reference, Relation) and isinstance(answer, Relation):
-        return is_same_equation(reference, answer)
+        return not is_solved(reference) and is_same_unsolved(reference, answer, rules)
     return is_same_members(reference, answer, rules)
+
+
+def is_solved(reference: Relation) -> bool:
+    """Is this x = 5 or x > 3? Then 2x + 3 = 13 copies the question that it answers."""
+    definition = definition_of(reference)
+    value = definition.values[0] if definition is not None else None
+    has_number = isinstance(value, Scalar) and is_constant(value.node)
+    return has_number or region_of(reference) is not None
+
+
+def is_same_unsolved(reference: Relation, answer: Relation, rules: Rules) -> bool:
+    """a < b < c, part by part; 2x - y = 0 and y = 2x, as equations."""
+    is_like = reference.signs == answer.signs
+    if is_like and are_same_in_order(reference.parts, answer.parts, rules):
+        return True
+    return is_same_equation(reference, answer)
 
 
 def is_same_members(reference: Form, answer: Form, rules: Rules) -> bool:
@@ -196,6 +221,8 @@ def is_name(form: Form) -> bool:
     if not isinstance(form, Scalar):
         return False
     node = form.node
+    if node.kind == "absolute" and node.parts[0].kind == "beside":  # |AB|, a length
+        return all(part.name.isupper() for part in node.parts[0].parts)
     return bool(name_of(form)) or (node.kind == "call" and node.name.startswith("letter "))
 
 
@@ -274,17 +301,17 @@ def is_same_scalar(reference: Scalar, answer: Scalar, rules: Rules, nested: bool
     units = (reference.unit, answer.unit)
     if units[0] and units[1] and not rules.ignore_units and not units[0].is_same(units[1]):
         return False
-    wanted, found = reference.node, answer.node
-    if not nested and not rules.allow_unevaluated and wanted != found:
-        if is_arithmetic(wanted):
-            return numbers_of(wanted) == numbers_of(found) and are_equal(wanted, found)
-        if is_unfinished(found, wanted):
-            return is_angle(reference, answer)
-    is_value = any(
-        are_equal(*pair) or are_near(*pair, rules.relative_tolerance)
-        for pair in readings(reference, answer, rules)
+    if (reference.is_percent and answer.unit) or (answer.is_percent and reference.unit):
+        return False
+    is_finished = nested or rules.allow_unevaluated or reference.node == answer.node
+    if not is_finished and is_arithmetic(reference.node):
+        has_same_numbers = numbers_of(reference.node) == numbers_of(answer.node)
+        return has_same_numbers and are_equal(reference.node, answer.node)
+    return is_angle(reference, answer) or any(
+        (is_finished or not is_unfinished(found, wanted))
+        and (are_equal(wanted, found) or are_near(wanted, found, rules.relative_tolerance))
+        for wanted, found in readings(reference, answer, rules)
     )
-    return is_value or is_angle(reference, answer)
 
 
 def readings(reference: Scalar, answer: Scalar, rules: Rules) -> list[tuple[Node, Node]]:
@@ -292,14 +319,19 @@ def readings(reference: Scalar, answer: Scalar, rules: Rules) -> list[tuple[Node
     wanted, found = reference.node, answer.node
     if reference.is_percent == answer.is_percent:
         return [(wanted, found)]
-    hundred = Node("number", value=Fraction(100))
-    divided = (
-        (Node("over", (wanted, hundred)), found)
-        if reference.is_percent
-        else (wanted, Node("over", (found, hundred)))
-    )
+    divided = (hundredth(wanted), found) if reference.is_percent else (wanted, hundredth(found))
+    value = literal_value(wanted)
+    if rules.percent == "either" and answer.is_percent and value is not None and abs(value) < 1:
+        return [divided]  # 0.5 is 50%, and not 0.5%
     pairs = {"value": [divided], "number": [(wanted, found)], "either": [(wanted, found), divided]}
     return pairs[rules.percent]
+
+
+def hundredth(node: Node) -> Node:
+    value = literal_value(node)
+    if value is None:
+        return Node("over", (node, Node("number", value=Fraction(100))))
+    return Node("number", value=value / 100)
 
 
 def is_angle(reference: Scalar, answer: Scalar) -> bool:

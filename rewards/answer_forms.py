@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 
 from rewards.answer_text import THOUSANDS, without_text
+from rewards.boxed import group_end
 from rewards.expression import Node, literal_value, read_expression
+from rewards.spellings import FUNCTIONS
 from rewards.units import CURRENCY, MULTIPLIERS, VOWEL, Unit, is_bare_unit, read_unit
 
 MAX_UNIT_CHARS = 80
@@ -21,7 +22,7 @@ SHORT_WORDS = frozenset({"no", "ok", "is", "it", "in", "on", "up", "to", "of", "
 
 SEPARATOR = re.compile(
     r"\s*(?:[,;]\s*)?(?:\\text\s*\{\s*,?\s*(?P<joined>and|or)\s*,?\s*(?:either\s*)?\}"
-    r"|(?<![a-zA-Z\\])(?P<word>and|or)(?![a-zA-Z])|\\(?P<sign>lor|land)(?![a-zA-Z])|[,;])\s*"
+    r"|(?<![a-zA-Z\\])(?P<word>and|or)(?![a-zA-Z])|\\(?P<sign>lor|land)(?![a-zA-Z])|[,;]|(?<=\d)\s*&)\s*"
 )
 SIGNS = re.compile(r"=|<|>|\\(?:le|ge|ne|in|approx)(?![a-zA-Z])")
 SET_SIGNS = re.compile(r"\\(?:cup|setminus)(?![a-zA-Z])|(?<=\\mathbb\{R\})\s*-\s*(?=\\\{)")
@@ -38,7 +39,7 @@ MATRIX = re.compile(
 )
 ROW_END = re.compile(r"\\\\(?:\[[^\]]*\])?")
 NUMERAL = re.compile(
-    r"\(?(?P<digits>-?\d[\dA-Fa-f]*|[A-F\d]{2,})\)?\s*"
+    r"\(?(?P<digits>-?\d[\dA-Fa-f]*|[A-Fa-f\d]{2,})\)?\s*"
     r"(?:_\s*\{?\s*\(?(?P<base>\d{1,2}|[a-z]{3,7})\)?\s*\}?"
     r"|\(?\s*base\s+(?P<said>\d{1,2}|[a-z]{3,7})\s*\)?)"
 )
@@ -47,31 +48,40 @@ BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eigh
     "ten": 10, "eleven": 11, "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "hex": 16,
 }  # fmt: skip
 ROWED = re.compile(
-    r"\d+(?:-\d+)+|\d+(?:/\d+){2,}|\d+(?:\.\d+){2,}"
+    r"\d{1,2}\s*[aApP]\.?\s?[mM]\.?|\d+(?:-\d+)+|\d+(?:/\d+){2,}|\d+(?:\.\d+){2,}"
     r"|\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+(?:\s*[aApP]\.?\s?[mM]\.?)?"
 )
 """Dates, scores, telephone numbers, versions, times and ratios: nothing to be worked out."""
 CHOICE = re.compile(
-    r"(?:(?:option|choice)\s*)?\(\s*([A-Ja-j])\s*\)\s*[.:]?\s*(.*)"
-    r"|(?:(?:option|choice)\s*)?([A-J])\s*[).:](?!\w)\s*(.*)|(?:option|choice)\s+([A-Ja-j])\s*(.*)",
-    re.DOTALL | re.IGNORECASE,
+    r"(?:(?:[Oo]ption|[Cc]hoice)\s*)?(?:"
+    r"\(\s*([A-J])\s*\)\s*[.:]?\s*(.*)"  # (D) 12
+    r"|\(\s*([a-j])\s*\)\s*[.:]?()"
+    r"|([A-J])\s*(?:[).](?!\w)|:(?![a-zA-Z]))\s*(.*)"  # D. 12
+    r"|([A-J])\s+(\([^()a-zA-Z]*\)))"  # D (12)
+    r"|(?:[Oo]ption|[Cc]hoice)\s+([A-Ja-j])\s*(.*)",
+    re.DOTALL,
 )
+GOES_ON = re.compile(r"[+*/^_=<>!'|]|\\(?!frac|sqrt|pi|text)[a-zA-Z]|-\s*[^\d\s.]")
+"""What makes (A) the beginning of a formula."""
 WHOLE_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 EITHER = re.compile(r"(?:\\text\s*\{\s*)?(?:either|both)\s*(?:\}|(?=\s))\s*", re.IGNORECASE)
 PERCENT = re.compile(r"\s*(?:%|percent|\\text\s*\{\s*(?:%|percent)\s*\})$")
-DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{\s*)?([CF]?)(?:\s*\})?$")
+DEGREES = re.compile(
+    r"\s*\^?\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{\s*)?([CF]?)(?:\s*\})?$"
+)
 MONEY = re.compile(rf"(-?)\s*(?:\\text\s*\{{\s*)?({CURRENCY})(?:\s*\}})?\s*(?=[-\d.])")
 UNIT_START = re.compile(
-    r"\\text\s*\{|(?<![\\A-Za-z_])[^\W\d_]+|\\\$|[€£¥₹¢]|\\(?:mu|Omega)(?![a-z])"
+    r"\\text\s*\{|(?<![\\A-Za-z_])[^\W\d_]+|\\\$|[€£¥₹¢₽]|\\(?:mu|Omega)(?![a-z])"
 )
 UNIT_FRACTION = re.compile(
     r"\\frac\s*\{\s*(\\text\s*\{[^{}]*\})\s*\}\s*\{\s*(\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?)\s*\}$"
 )
-MULTIPLIED = re.compile(rf"(.*\d)\s*(?:\\text\s*\{{\s*)?({'|'.join(MULTIPLIERS)})\b(.*)", re.DOTALL)
+MULTIPLIED = re.compile(rf"(.*\d)\s*({'|'.join(MULTIPLIERS)})\b(.*)", re.DOTALL)
 SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 ZERO_GROUP = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})*(?: 000)(?: \d{3})*(?![\d ]*\d)")
 REALS = frozenset({"\\mathbb{R}", "all real numbers", "all reals", "real numbers"})
 EMPTY = frozenset({"\\emptyset", "\\{\\}", "empty set", "the empty set"})
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 PRODUCT = re.compile(r"[a-z]{2,3}")
 LETTERS_ONLY = re.compile(r"[^\W\d_](?:[^\W\d_]|[\s'\"]|(?<=[^\W\d_]{3})-(?=[^\W\d_]{3}))+")
 
@@ -155,6 +165,9 @@ def read(text: str, *, words: bool = False, thousands: bool = True, nesting: int
     text = EITHER.sub("", text.strip(), 1)
     if (whole := WHOLE_TEXT.fullmatch(text)) is not None:
         text = whole[1].strip()
+    if text.startswith("{") and group_end(text, 0) == len(text):
+        is_set = "," in text and not THOUSANDS.fullmatch(text[1:-1])
+        return again(f"\\{{{text[1:-1]}\\}}" if is_set else text[1:-1])
     plain = without_text(text)
     if nesting > MAX_NESTING or not text:
         return Words(as_words(text))
@@ -189,6 +202,11 @@ class Again:
 def is_word(plain: str, words: bool) -> bool:
     if plain.lower() in REALS | EMPTY | {"pi", "infinity"}:
         return False
+    letters = plain.split()
+    if any(word in FUNCTIONS for word in letters) and all(
+        word in FUNCTIONS or len(word) < 3 for word in letters
+    ):
+        return False  # cos x
     return not words and bool(VOWEL.search(plain)) and SEPARATOR.search(plain) is None
 
 
@@ -249,7 +267,12 @@ def read_choice(text: str, plain: str, again: Again) -> Form | None:
     if re.fullmatch(r"(?:is\s+)?(?:correct|right)?", rest, re.IGNORECASE):
         return Choice(letter, None)
     option = again(rest)
-    if SEPARATOR.match(rest) or isinstance(option, Choice) or re.fullmatch("[A-J]", rest):
+    if (
+        SEPARATOR.match(rest)
+        or GOES_ON.match(rest)
+        or isinstance(option, Choice)
+        or re.fullmatch("[A-J]", rest)
+    ):
         return None  # (A) or (B)
     return Choice(letter, option)
 
@@ -290,6 +313,10 @@ def read_list(text: str, plain: str, again: Again) -> Form | None:
     if len(pieces) == 1:
         return None
     items = [again(piece.strip(), thousands=False) for _, piece in pieces if piece.strip()]
+    if len(items) > 1 and is_declaration(items[-1]):
+        items = items[:-1]  # 2k\\pi, k \\in \\mathbb{Z}
+        if len(items) == 1:
+            return items[0]
     if len(items) < 2 or any(
         isinstance(item, Words) and not ROWED.fullmatch(item.text) for item in items
     ):
@@ -297,6 +324,14 @@ def read_list(text: str, plain: str, again: Again) -> Form | None:
     separators = " ".join(separator for separator, _ in pieces)
     joiner = "or" if re.search(r"\bor\b|lor", separators) else ","
     return Sequence(flat(items), "", "and" if re.search(r"\band\b|land", separators) else joiner)
+
+
+def is_declaration(form: Form) -> bool:
+    """k \\in \\mathbb{Z} says what kind of number k is."""
+    if not isinstance(form, Relation) or form.signs != ("\\in",):
+        return False
+    last = form.parts[1]
+    return isinstance(last, Scalar) and last.node.name in ("mathbb Z", "mathbb N")
 
 
 def flat(items: list[Form]) -> tuple[Form, ...]:
@@ -329,9 +364,13 @@ def read_relation(text: str, plain: str, again: Again) -> Form | None:
 
 def read_side(text: str, again: Again) -> Form:
     """One side of a relation: ab = 20 is about a product, AB = 20 about a line."""
-    form = again(text)
-    is_product = isinstance(form, Words) and PRODUCT.fullmatch(text) is not None
-    return read(text, words=True) if is_product else form
+    return as_product(again(text), text)
+
+
+def as_product(form: Form, text: str) -> Form:
+    """Words that are rather a product of letters, where mathematics is expected."""
+    is_product = PRODUCT.fullmatch(text) is not None or (text in ALPHABET and len(text) > 1)
+    return read(text, words=True) if isinstance(form, Words) and is_product else form
 
 
 def read_signs(text: str, plain: str, again: Again) -> Form | None:
@@ -398,7 +437,7 @@ def read_scalar(text: str, words: bool) -> Scalar | None:
     text = ZERO_GROUP.sub(lambda match: match.group().replace(" ", ""), join_thousands(text))
     if (match := MONEY.match(text)) is not None:
         amount = read_scalar(f"{match[1]}{text[match.end() :]}", words)
-        currency = read_unit(match[2].removeprefix("US").strip())
+        currency = read_unit(re.sub(r"[A-Z\s]+(?=\\\$)", "", match[2]))
         return None if amount is None else Scalar(amount.node, amount.unit or currency)
     for pattern in (PERCENT, DEGREES):
         if (match := pattern.search(text)) is not None and match.start() > 0:
@@ -416,21 +455,16 @@ def read_scalar(text: str, words: bool) -> Scalar | None:
 
 def read_multiplied(text: str, words: bool) -> Scalar | None:
     """3 million, 2.5 thousand dollars."""
-    match = MULTIPLIED.fullmatch(text)
+    match = MULTIPLIED.fullmatch(without_text(text))
     node = None if match is None else read_expression(match[1].strip(), words=words)
-    if match is None or node is None or node.kind not in ("number", "negate"):
+    value = None if node is None else literal_value(node)
+    if match is None or value is None:
         return None
-    rest = match[3].strip().removeprefix("}").strip()
-    unit = (
-        read_unit(without_text(rest.rstrip("}") if rest.count("{") < rest.count("}") else rest))
-        if rest
-        else None
-    )
+    rest = match[3].strip()
+    unit = read_unit(rest) if rest else None
     if rest and unit is None:
         return None
-    size = Node("number", value=Fraction(MULTIPLIERS[match[2]]))
-    value = node.value if node.kind == "number" else -node.parts[0].value
-    return Scalar(Node("number", value=value * size.value), unit)
+    return Scalar(Node("number", value=value * MULTIPLIERS[match[2]]), unit)
 
 
 def read_with_unit(text: str, words: bool) -> Scalar | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from fractions import Fraction
+from functools import lru_cache
 
 from rewards.boxed import group_end
 from rewards.spellings import (
@@ -41,10 +42,25 @@ NEGATIONS = {"=": "\\ne ", "\\in": "\\notin ", "<": "\\ge ", ">": "\\le "}
 TYPED_RELATIONS = (("<=", "\\le "), (">=", "\\ge "), ("!=", "\\ne "), ("=/=", "\\ne "))
 SPACES = re.compile(r"(?<!\\)\\[,;:!> \n]|~|\s+")  # not the end of a row, \\\\
 LATEX_GROUPS = re.compile(
-    r"(?<![\d.])\d{1,3}(?:(?:\{,\}|\\,|\\ |\\;|\\:|~|,\\!|\\!,|\\!)\s?\d{3})+(?!\d)"
+    r"(?<![\d.])\d{1,3}(?:(?:\{,\}|\\,|\\ |\\;|\\:|~|,\\!|\\!,|\\!|'|_)\s?\d{3})+(?!\d)"
 )
 BRACED_MARK = re.compile(r"\{([,:;])\}")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
+TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p|div|code)>")
+INVISIBLE = re.compile(r"\\(?:left|right)\s*\.|\\boldmath(?![a-zA-Z])|(?<=color)\[\w+\]")
+FRACTION_OF_PLAIN_TEX = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
+DOTTED = re.compile(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?")
+SAID_TIMES = re.compile(r"(?<=\d)\s*\\text\s*\{\s*[xX]\s*\}\s*(?=10\s*\^)")
+RAISED_DEGREE = re.compile(r"\^\s*\{?\s*\^\\circ\s*\}?")
+AROUND = re.compile(
+    r"^(?:=|:|\\(?:approx|Rightarrow|Longrightarrow|implies|therefore|to)(?![a-zA-Z]))\s*"
+    r"|\s*(?:\\\\|\\(?:checkmark|qed|blacksquare|square|newline)(?![a-zA-Z]))$"
+)
+BRACKETED_ARRAY = re.compile(
+    r"(?:\\left\s*)?[(\[]\s*\\begin\s*\{(?:array|matrix)\}(?:\s*\{[lcr|\s]*\})?(.*?)"
+    r"\\end\s*\{(?:array|matrix)\}\s*(?:\\right\s*)?[)\]]",
+    re.DOTALL,
+)
 ENVIRONMENT = re.compile(
     r"\\(?:begin|end)\s*\{(aligned|align|alignat|gathered|gather|split|equation|cases|array|center)"
     r"\*?\}(?:\s*\{[lcr|\s\d]*\})?"
@@ -52,7 +68,7 @@ ENVIRONMENT = re.compile(
 TIMES_TEN = re.compile(r"(?<=\d)\s*[xX*]\s*(?=10\s*(?:\^|\*\*))")
 MARKS = ("**", "__", "```", "`", '"', "''", "'", "*")
 LABEL = re.compile(
-    r"(\\text\s*\{)?\s*(?:so\s+|thus\s+|hence\s+)?(?:the\s+)?(?:final\s+|correct\s+)?"
+    r"^(\\text\s*\{)?\s*(?:so\s+|thus\s+|hence\s+)?(?:the\s+)?(?:final\s+|correct\s+)?"
     r"(?:answer|result)\s*(?:is|=|:)\s*:?\s*",
     re.IGNORECASE,
 )
@@ -60,16 +76,22 @@ LABEL = re.compile(
 AROUND_PUNCTUATION = re.compile(r"\s*([,;:()\[\]{}=<>+*/^|-])\s*")
 
 
+@lru_cache(maxsize=1024)
 def clean(answer: str) -> str:
     """The answer in one spelling, with words still in \\text{}."""
-    text = LATEX_GROUPS.sub(lambda match: re.sub(r"\D", "", match.group()), spell(answer))
+    text = TAG.sub("", INVISIBLE.sub("", spell(answer)))
+    text = BRACKETED_ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", text)
+    text = LATEX_GROUPS.sub(lambda match: re.sub(r"\D", "", match.group()), text)
     text = unwrap(strip_dollars(strip_marks(BRACED_MARK.sub(r"\1", text).strip())))
     for typed, command in TYPED_RELATIONS:
         text = text.replace(typed, command)
     text = NEGATED.sub(lambda match: NEGATIONS[match[1]], text)
     if ENVIRONMENT.search(text):
         text = re.sub(r"\\\\(?:\[[^\]]*\])?", ",", ENVIRONMENT.sub(" ", text)).replace("&", "")
-    text = COMMAND.sub(synonym, text)
+    text = COMMAND.sub(
+        synonym, FRACTION_OF_PLAIN_TEX.sub(plain_tex, DOTTED.sub(r"\\overline{\1\2\3}", text))
+    )
+    text = RAISED_DEGREE.sub(r"^\\circ ", SAID_TIMES.sub(r"\\times ", text))
     text = ESCAPED.sub(r"\1", TIMES_TEN.sub(r"\\times ", text)).replace("**", "^")
     text = LABEL.sub(lambda match: match[1] or "", strip_marks(SPACES.sub(" ", text).strip()), 1)
     text = strip_punctuation(unwrap(text).strip())
@@ -134,19 +156,27 @@ def spelt(character: str) -> str:
     script, _, letter = name.replace("LAMDA", "LAMBDA").rpartition(" LETTER ")
     if script in ("GREEK SMALL", "GREEK CAPITAL") and letter.lower() in GREEK:
         return f"\\{letter.lower() if script == 'GREEK SMALL' else letter.capitalize()} "
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
     plain = unicodedata.normalize("NFKC", character)
     over, bar, under = plain.partition("\u2044")
     if bar and over.isdigit() and under.isdigit():
         return f"\\frac{{{over}}}{{{under}}}"
     if plain == character:
         return character
-    return "".join(c if c.isascii() else CHARACTERS.get(c, c) for c in plain)
+    return "".join(c if c.isascii() or c == character else spelt(c) for c in plain)
 
 
 def synonym(match: re.Match[str]) -> str:
     """The command that stands for this one; itself where there is none."""
     known = SYNONYMS.get(match[1])
     return match.group() if known is None else known
+
+
+def plain_tex(match: re.Match[str]) -> str:
+    """{1 \\over 2} as \\frac{1}{2}, {5 \\choose 2} as \\binom{5}{2}."""
+    command = "\\frac" if match[2] == "over" else "\\binom"
+    return f"{command}{{{match[1].strip()}}}{{{match[3].strip()}}}"
 
 
 def strip_dollars(text: str) -> str:
@@ -171,7 +201,7 @@ def strip_punctuation(text: str) -> str:
     """Without the full stop or comma behind it, or the = before it."""
     while text and text[-1] in ".,;:" and not text.endswith(("\\", "...")):
         text = text[:-1].rstrip()
-    return re.sub(r"^(?:=|:|\\approx(?![a-zA-Z]))\s*", "", text)
+    return AROUND.sub("", text)
 
 
 def unwrap(text: str, *, keep_text: bool = True) -> str:
@@ -183,7 +213,7 @@ def unwrap(text: str, *, keep_text: bool = True) -> str:
             position = match.start() + 1
             continue
         content = text[match.end() + 1 : end - 1]
-        if name in COLOURED and (second := group_end(text, end)) is not None:
+        if name in COLOURED and content and (second := group_end(text, end)) is not None:
             content, end = text[end + 1 : second - 1], second
         before = text[: match.start()]
         if name in TEXT_FONTS and keep_text and not is_mathematics(name, content):
@@ -207,7 +237,9 @@ def is_mathematics(name: str, content: str) -> bool:
     if len(word) == 1 and word.isupper():
         return True
     letters = re.sub(r"\\[a-zA-Z]+", "", word)
-    return not re.search(r"[^\W\d_]", letters) or ("$" in word and "\\" in word)
+    if not re.search(r"[^\W\d_]", letters):
+        return True
+    return "\\" in word and not re.search(r"[^\W\d_]{2}", letters)
 
 
 def inner_mathematics(name: str, content: str, before: str) -> str:

@@ -16,9 +16,9 @@ from typing import Literal
 from rewards.spellings import CAPITAL_GREEK, FUNCTIONS, GREEK, word_set
 
 Kind = Literal[
-    *("number", "symbol", "constant", "add", "times", "beside", "over", "power", "negate"),
-    *("root", "call", "factorial", "absolute", "floor", "ceiling", "binomial", "degrees"),
-]
+    "number", "symbol", "constant", "add", "times", "beside", "over", "power", "negate", "root",
+    "call", "factorial", "absolute", "floor", "ceiling", "binomial", "degrees",
+]  # fmt: skip
 
 MAX_DEPTH = 40  # of brackets within brackets; Python's own stack allows about 90
 MAX_TOKENS = 300  # a longer formula is compared as text; sums nest to the left
@@ -322,6 +322,10 @@ class Reader:
             name += "'"
         if name in CONSTANTS:
             return Node("constant", name=CONSTANTS[name])
+        following = [token.text for token in self.tokens[self.position :][:6]]
+        if name[0] in NAMED_FUNCTIONS and following == ["^", "{", "-", "1", "}", "("]:
+            self.position += 5
+            name += "^-1"
         if name[0] in NAMED_FUNCTIONS and self.peek().text == "(":
             self.position += 1
             parts = [self.sum()]

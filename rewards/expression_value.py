@@ -312,6 +312,6 @@ def call(name: str, arguments: Sequence[Value]) -> Value:
     if len(arguments) > 1 or abs(argument) > (10**9 if name in ("exp", "sinh", "cosh") else 10**40):
         raise TooHard
     value = PLAIN[name](argument)
-    if abs(value) < mpf(10) ** -SAME_DIGITS and name not in ("exp",) and argument != 0:
-        return Fraction(0)  # sin of pi; a small argument's own value is never that small
+    if abs(value) < mpf(10) ** -SAME_DIGITS < mpf(10) ** -40 < abs(argument) and name != "exp":
+        return Fraction(0)  # sin of pi, where the digits end
     return value

@@ -30,6 +30,8 @@ MAX_ANSWER_CHARS = 1000  # a longer one is not worth reading
 SHOWN_CHARS = 80
 NO_NUMBER = re.compile(r"[+-]?(?:nan|inf)", re.IGNORECASE)
 
+SPOKEN_MIXED = re.compile(r"(-?\d+) ?(?:and|\\text\{ ?and ?\}) ?(\d+/\d+|\\frac\{\d+\}\{\d+\})")
+
 Compare = Literal["auto", "text", "math"]
 
 
@@ -103,8 +105,13 @@ def is_right(reference: str, answer: str, rules: Rules, compare: Compare) -> boo
 
 
 def readings(answer: str, target: Form, rules: Rules) -> list[Form]:
-    """How an answer may be read: 100,200 is one number, or two where two are wanted."""
+    """How an answer may be read: 100,200 is one number, or two where two are wanted.
+
+    3 and 1/2 are two numbers, or one where one is wanted.
+    """
     form = read(answer, words=rules.words)
+    if isinstance(target, Scalar) and (mixed := SPOKEN_MIXED.fullmatch(answer)) is not None:
+        return [form, read(f"{mixed[1]} {mixed[2]}")]
     if isinstance(target, Sequence) and isinstance(form, Scalar) and "," in answer:
         return [form, read(answer, words=rules.words, thousands=False)]
     return [form]

@@ -109,10 +109,10 @@ def region_of_joined(form: Joined) -> Region | None:
 
 def region_of_relation(form: Relation) -> Region | None:
     """Inequalities with one bare symbol and constants; x \\in [1, 2]."""
-    names = [place for place, part in enumerate(form.parts) if name_of(part)]
+    names = [place for place, part in enumerate(form.parts) if variable_of(part)]
     if len(names) != 1:
         return None
-    place, variable = names[0], name_of(form.parts[names[0]])
+    place, variable = names[0], variable_of(form.parts[names[0]])
     if form.signs == ("\\in",):
         region = region_of(form.parts[1]) if place == 0 else None
         return None if region is None else Region(region.intervals, variable)
@@ -130,16 +130,33 @@ def region_of_relation(form: Relation) -> Region | None:
 def half_line(left: Form, sign: str, right: Form) -> tuple[Interval, ...] | None:
     """Where one inequality between a symbol and a constant holds."""
     flipped = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\ne": "\\ne"}
-    if not name_of(left):
+    if not variable_of(left):
         left, sign, right = right, flipped[sign], left
     bound = constant_of(right)
-    if not name_of(left) or bound is None:
+    if not variable_of(left) or bound is None:
         return None
+    if not name_of(left):
+        return within(sign, bound)
     below = Interval(-INFINITY, bound, False, sign == "\\le")
     above = Interval(bound, INFINITY, sign == "\\ge", False)
     if sign == "\\ne":
         return (below, above)
     return (below,) if sign in ("<", "\\le") else (above,)
+
+
+def within(sign: str, bound: Value) -> tuple[Interval, ...] | None:
+    """Where |x| is less, or more, than a bound."""
+    if sign not in ("<", "\\le", ">", "\\ge") or as_float(bound) <= 0:
+        return None
+    inside = Interval(-bound, bound, sign in ("\\le", ">"), sign in ("\\le", ">"))
+    return (inside,) if sign in ("<", "\\le") else complement((inside,))
+
+
+def variable_of(form: Form) -> str:
+    """The symbol of x or |x|, or ""."""
+    if isinstance(form, Scalar) and form.node.kind == "absolute" and form.unit is None:
+        return name_of(Scalar(form.node.parts[0]))
+    return name_of(form)
 
 
 def name_of(form: Form) -> str:

@@ -66,6 +66,8 @@ CHARACTERS = NARROW_SPACES | table(
     ° º ˚ -> ^\circ
     ℃ -> ^\circ C
     ℉ -> ^\circ F
+    ∘ -> \circ
+    ∆ -> \Delta
     … ⋯ -> ...
     ∨ -> \lor
     ∧ -> \land
@@ -140,7 +142,7 @@ SYNONYMS = table(
 
 MATH_FONTS = word_set(
     "mathbf boldsymbol bm mathsf mathtt mathit mathnormal ensuremath underline boxed fbox "
-    "framebox mathop mathord smash uline pmb"
+    "framebox mathop mathord smash uline pmb underbrace overbrace"
 )
 TEXT_FONTS = word_set(
     "text textbf textit textrm texttt textsf textnormal mbox hbox emph textsc textup mathrm "

@@ -39,10 +39,13 @@ COMPOUND = {
 }  # fmt: skip
 NAMES = {alias: name for name, line in ALIASES.items() for alias in (name, *line.split())}
 AREA = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-CURRENCY = r"(?:US\s?\\\$|USD|EUR|GBP|Rs\.?|\\\$|[€£¥₹₩₱])"
+CURRENCY_SIGNS = "€£¥₹₩₱₽₺₫₦฿₪"
+CURRENCY = (
+    rf"(?:[A-Z]{{0,2}}\s?\\\$|USD|EUR|GBP|CAD|AUD|CHF|JPY|CNY|INR|Rs\.?|kr|[{CURRENCY_SIGNS}])"
+)
 NO_UNITS = word_set(
     "and or not no nor but either neither if when where is are was be isn't aren't than more less "
-    "least most at over under below above minus plus times divided by to from mod modulo equals "
+    "least most at over under below above minus plus divided by to from mod modulo equals "
     "half halves third thirds quarter fourth fourths fifth fifths sixth sixths seventh sevenths "
     "eighth eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths "
     "squared cubed factorial choose wrong false incorrect maybe perhaps except without "
@@ -58,7 +61,7 @@ MULTIPLIERS = {
 }
 MATHEMATICS = (FUNCTIONS | OTHER_FUNCTIONS | {"pi", "mod"}) - {"min"}
 PIECE = re.compile(
-    r"(?P<word>[^\W\d_]+(?:[-'][^\W\d_]+)*\.?|\\\$|[€£¥₹₩₱¢]|\\Omega|\\mu\s*[a-z]+)"
+    r"(?P<word>[^\W\d_]+(?:[-'][^\W\d_]+)*\.?|\\\$|[¢€£¥₹₩₱₽₺₫₦฿₪]|\\Omega|\\mu\s*[a-z]+)"
     r"|\^\s*(?P<power>\{\s*-?\d\s*\}|-?\d)"
     r"|(?P<sign>[/*]|\\cdot(?![a-zA-Z])|\\times(?![a-zA-Z])|\(|\))"
     r"|(?P<space>\s+)"
@@ -75,9 +78,13 @@ class Unit:
 
     def is_same(self, other: Unit) -> bool:
         """Counted things may have adjectives: 42 red apples are 42 apples."""
-        if self.is_counted and other.is_counted:
-            return self.powers == other.powers or self.words[-1] == other.words[-1]
-        return self.powers == other.powers
+        if self.powers == other.powers:
+            return True
+        is_row = all(power == 1 for _, power in self.powers | other.powers)
+        if not (self.is_counted and other.is_counted and is_row):
+            return False
+        fewer, more = sorted((self.words, other.words), key=len)
+        return fewer[-1] == more[-1] and set(fewer) <= set(more)
 
 
 @lru_cache(maxsize=4096)
@@ -110,6 +117,8 @@ def read_unit(text: str) -> Unit | None:
             elif lowered in NO_UNITS and not (lowered == "percent" and words):
                 return None
             elif lowered in ("of", "the", "in", "total", "altogether", "exactly", "only") and words:
+                if not is_remark(text[position:]):
+                    return None
                 break  # 3 cups of sugar, 20 dollars in total
             elif len(word) == 1 and word.isascii() and word.isalpha() and word not in NAMES:
                 return None  # a symbol: \frac{1}{2} g t
@@ -121,10 +130,14 @@ def read_unit(text: str) -> Unit | None:
                 pending = 1
     if not words or len(words) > 5:
         return None
-    if NO_UNITS & {w.lower() for w in re.findall(r"[^\W\d_]+", text[position:])}:
-        return None
     known = all(word.rstrip(".") in KNOWN or singular(word.lower()) in KNOWN for word in words)
     return Unit(frozenset(powers.items()), tuple(words), not known)
+
+
+def is_remark(text: str) -> bool:
+    """Plain words that take nothing back."""
+    words = text.lower().split()
+    return all(word.isalpha() for word in words) and not NO_UNITS & set(words)
 
 
 def unit_powers(word: str) -> dict[str, int]:

@@ -187,6 +187,132 @@ def test_a_fraction_is_equal_to_its_multiples_in_every_spelling(numerator, denom
     assert not check(boxed(f"{numerator + 1}/{denominator}"), reference).correct
 
 
+@given(number=st.integers(0, 10**6), other=st.integers(0, 10**6))
+def test_hexadecimal_numbers_are_equal_exactly_when_their_values_are(number, other):
+    assert check(boxed(f"0x{number:X}"), hex(number)).correct
+    assert check(boxed(str(number)), hex(number)).correct
+    assert check(boxed(hex(other)), hex(number)).correct is (number == other)
+
+
+UNITS = ["cm", "\\text{ cm}", "dollars", "\\text{ dollars}", "eggs", "km/h", "m^2", "years old"]
+
+
+@given(number=st.integers(0, 999), unit=st.sampled_from(UNITS), other=st.sampled_from(UNITS))
+def test_a_unit_may_be_left_out_but_not_be_another_one(number, unit, other):
+    assert check(boxed(f"{number} {unit}"), str(number)).correct
+    assert check(boxed(str(number)), f"{number} {unit}").correct
+    assert not check(boxed(f"{number + 1} {unit}"), f"{number} {unit}").correct
+    same = unit.strip("\\ext{} ") == other.strip("\\ext{} ")
+    assert check(boxed(f"{number} {other}"), f"{number} {unit}").correct is same
+
+
+RELATIONS = [
+    ">",
+    "<",
+    "\\ge",
+    "\\le",
+    "\\ne",
+    "\\neq",
+    "\\geq",
+    "\\leqslant",
+    ">=",
+    "<=",
+    "!=",
+    "\\not=",
+]
+
+
+@given(number=st.integers(-99, 99), sign=st.sampled_from(RELATIONS))
+def test_no_inequality_or_denial_is_the_number_in_it(number, sign):
+    assert not check(boxed(f"x {sign} {number}"), str(number)).correct
+    assert not check(boxed(f"{number} {sign} x"), str(number)).correct
+    assert check(boxed(f"x {sign} {number}"), f"x {sign} {number}").correct
+
+
+@given(numbers=st.lists(st.integers(-50, 50), min_size=2, max_size=6, unique=True), data=st.data())
+def test_several_answers_are_never_one_and_a_list_has_no_order(numbers, data):
+    joiner = data.draw(st.sampled_from([", ", " or ", "\\text{ and }", "; ", " = ", " = x = "]))
+    answers = data.draw(st.permutations(numbers))
+    row = joiner.join(map(str, answers))
+    for number in numbers:
+        assert not check(boxed(row), str(number)).correct
+        assert not check(boxed(f"x = {row}"), str(number)).correct
+    if "=" not in joiner:
+        assert check(boxed(row), ", ".join(map(str, numbers))).correct
+        assert not check(boxed(row), f"{numbers[0]}, {sum(map(abs, numbers)) + 51}").correct
+
+
+@given(first=st.integers(1, 400), second=st.integers(1, 400), base=st.integers(2, 9))
+def test_small_numbers_are_equal_only_if_their_exponents_are(first, second, base):
+    answer = boxed(f"\\frac{{1}}{{{base}^{{{first}}}}}")
+    assert check(answer, f"{base}^{{-{second}}}").correct is (first == second)
+
+
+@given(digits=st.text("01", min_size=2, max_size=8), bases=st.permutations(range(2, 11)))
+def test_the_same_digits_in_another_base_are_another_number(digits, bases):
+    one, other = bases[:2]
+    digits = "1" + digits
+    assert check(boxed(f"{digits}_{{{one}}}"), f"{digits}_{one}").correct
+    assert not check(boxed(f"{digits}_{{{other}}}"), f"{digits}_{one}").correct
+
+
+@given(low=st.integers(-99, 98), size=st.integers(1, 99), left=st.booleans(), right=st.booleans())
+def test_an_interval_is_its_inequality(low, size, left, right):
+    high = low + size
+    interval = f"{'[' if left else '('}{low}, {high}{']' if right else ')'}"
+    signs = ("\\le" if left else "<", "\\le" if right else "<")
+    for written in (
+        f"{low} {signs[0]} x {signs[1]} {high}",
+        f"x \\in {interval}",
+        f"\\{{x \\mid {low} {signs[0]} x {signs[1]} {high}\\}}",
+    ):
+        assert check(boxed(written), interval).correct
+    assert not check(boxed(f"{low} {signs[0]} x {signs[1]} {high + 1}"), interval).correct
+    assert not check(boxed(f"{'(' if left else '['}{low}, {high}]"), interval).correct
+
+
+@given(year=st.integers(1900, 2099), month=st.integers(1, 12), day=st.integers(1, 28))
+def test_a_date_is_only_the_same_date(year, month, day):
+    date = f"{year}-{month:02}-{day:02}"
+    assert check(boxed(date), date).correct
+    assert not check(boxed(str(year - month - day)), date).correct
+    assert not check(boxed(f"{year}-{day:02}-{month:02}"), date).correct or day == month
+
+
+@given(letters=st.text("abcdefghklmnpqrstuvwxyz", min_size=1, max_size=3))
+def test_a_capital_is_another_symbol(letters):
+    reference = "+".join(f"2{letter}" for letter in letters)
+    assert check(boxed(reference), reference).correct
+    assert not check(boxed(reference.upper()), reference).correct
+
+
+NO_REFERENCES = ["", " ", ".", ",", "$", "$$", "\\text{}", "{}", "nan", "NaN", "inf", "-inf"]
+
+
+@pytest.mark.parametrize("reference", NO_REFERENCES)
+@given(answer=st.text(max_size=12))
+def test_no_text_earns_the_reward_of_an_empty_reference(reference, answer):
+    assert not check(boxed(answer), reference).correct
+    assert not check(boxed(reference), reference).correct
+
+
+@pytest.mark.parametrize(
+    ("completion", "correct"),
+    [
+        ("The answer is \\boxed{5}. As asked, I have put it in \\boxed{}.", True),
+        ("\\boxed{5} and \\boxed{ }", True),
+        ("\\boxed{5} is in \\boxed{\\text{}}", True),
+        ("\\boxed{5}. I used \\boxed as asked.", True),
+        ("\\boxed{} \\boxed{6} \\boxed{}", False),
+        ("\\boxed{5} \\boxed{6} \\boxed{}", False),
+        ("\\boxed{5} \\boxed{", False),
+        ("\\boxed{5}, no: \\boxed 6", False),
+    ],
+)
+def test_an_empty_box_does_not_take_back_the_one_before_it(completion, correct):
+    assert check(completion, "5").correct is correct
+
+
 MESSY = st.text(alphabet="\\{}$^_/+-=,. 0123456789abxyfrcsqt", max_size=24)
 
 

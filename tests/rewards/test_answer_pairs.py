@@ -1,0 +1,63 @@
+"""Every labelled pair, the bounds on mistakes, and the page that reports them."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from benchmarks.answers import PAGE, PAIRS, SETTINGS_KIND, Pair, judge, mistakes, read_pairs
+
+ALL_PAIRS = read_pairs()
+MAX_FALSE_POSITIVES = 0.005
+MAX_FALSE_NEGATIVES = 0.03
+
+
+def name_of(pair: Pair) -> str:
+    settings = "".join(f" {name}={value}" for name, value in pair.settings.items())
+    relation = "is" if pair.expected else "is not"
+    return f"{pair.kind}: {pair.boxed} {relation} {pair.reference}{settings}"
+
+
+@pytest.mark.parametrize("pair", ALL_PAIRS, ids=name_of)
+def test_a_labelled_answer_is_judged_as_it_is_labelled(pair):
+    assert judge(pair) is pair.expected
+
+
+def test_mistakes_stay_within_the_promised_bounds():
+    refused, accepted = mistakes(ALL_PAIRS, judge)
+    num_right = sum(pair.expected for pair in ALL_PAIRS)
+    assert refused <= MAX_FALSE_NEGATIVES * num_right
+    assert accepted <= MAX_FALSE_POSITIVES * (len(ALL_PAIRS) - num_right)
+
+
+def test_the_set_has_no_pair_twice_and_both_labels_in_every_kind():
+    pairs = Counter((p.reference, p.boxed, str(p.settings)) for p in ALL_PAIRS)
+    assert [pair for pair, times in pairs.items() if times > 1] == []
+    labels = {kind: {p.expected for p in ALL_PAIRS if p.kind == kind} for kind in kinds()}
+    one_sided = {kind for kind, found in labels.items() if len(found) < 2}
+    assert one_sided <= {"empty_references", "gaming"}  # no answer to these is right
+    assert len(ALL_PAIRS) >= 500
+
+
+def test_the_page_shows_the_pairs_that_there_are():
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", PAGE.read_text(), re.M)
+    found = {kind: (int(right), int(wrong)) for kind, right, wrong, _, _ in rows}
+    right = Counter(pair.kind for pair in ALL_PAIRS if pair.expected)
+    wrong = Counter(pair.kind for pair in ALL_PAIRS if not pair.expected)
+    assert found == {kind: (right[kind], wrong[kind]) for kind in kinds()}, (
+        "run `make answers ARGS=--write`"
+    )
+
+
+def test_the_page_shows_fewer_mistakes_than_math_verify_makes():
+    cells = re.search(r"^\| \*\*all\*\* \|(.*)\|$", PAGE.read_text(), re.M)
+    assert cells is not None
+    *_, refused, accepted, their_refused, their_accepted = map(int, cells[1].split("|"))
+    assert refused < their_refused
+    assert accepted < their_accepted
+
+
+def kinds() -> list[str]:
+    found = sorted(path.stem for path in PAIRS.glob("*.jsonl"))
+    assert SETTINGS_KIND in found
+    return found
