@@ -524,6 +524,10 @@ def make(architecture: Architecture, seed: int = 0) -> Any:
         for parameter in model.parameters():
             if parameter.ndim < 2:  # norms of 1 and biases of 0 would hide what is left out
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        saved = model.state_dict()
+        for name, buffer in model.named_buffers():
+            if name in saved and buffer.is_floating_point():
+                buffer.add_(0.1 * torch.randn_like(buffer))
     return model
 
 
