@@ -100,9 +100,9 @@ class DeepSpeedLearner:
         self.policy = self._load(
             model_dir, gradient_checkpointing=self.settings.gradient_checkpointing
         )
-        self._hub_weights = HubWeights(self.policy.causal_lm)
         self._whole_grad_norm = 0.0
         self.engine = self.start_engine()
+        self._hub_weights = HubWeights(self.policy.causal_lm)
         prove_policy(
             self.policy,
             self.engine,
@@ -216,15 +216,20 @@ class DeepSpeedLearner:
         Names are those of the hub's files, dtypes torch's without the prefix ("bfloat16"). Tied
         weights stand once, under their first name.
         """
+        weights = self._hub_weights
         return [
-            (name, self._sent_dtype(dtype), shape)
-            for shapes in self._hub_weights.shapes
+            (name, self._sent_dtype(names, dtype), shape)
+            for names, shapes in zip(weights.groups, weights.shapes, strict=True)
             for name, dtype, shape in shapes
         ]
 
-    def _sent_dtype(self, dtype: torch.dtype) -> str:
-        """What the learner computes in is sent in `model.dtype`; the rest stays what it is."""
-        return self.config.model.dtype if dtype == self._dtype else str(dtype).split(".")[1]
+    def _sent_dtype(self, names: Sequence[str], dtype: torch.dtype) -> str:
+        """Weights of the type that is computed in are sent in `model.dtype`. Others and buffers
+        stay what they are: engines have those wider, too."""
+        tensors = [self._hub_weights.tensors[name] for name in names]
+        is_weight = all(isinstance(one, torch.nn.Parameter) for one in tensors)
+        is_cast = is_weight and dtype == self._dtype
+        return self.config.model.dtype if is_cast else str(dtype).removeprefix("torch.")
 
     def iter_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight, whole and as `weight_metadata` says, in the same order on all ranks.
@@ -238,7 +243,8 @@ class DeepSpeedLearner:
                 for names in bucket:
                     values = {name: weights.tensors[name].detach() for name in names}
                     for name, tensor in weights.convert(values).items():
-                        yield name, tensor.to(getattr(torch, self._sent_dtype(tensor.dtype)))
+                        dtype = getattr(torch, self._sent_dtype(names, tensor.dtype))
+                        yield name, tensor.to(dtype).contiguous()
 
     def _weight_buckets(self) -> Iterator[list[list[str]]]:
         """Groups of tensors that are converted together, about GATHER_BUCKET_BYTES at a time."""

@@ -52,6 +52,7 @@ class LogprobHead(nn.Module):
         With `visit` nothing is worked out: the visitor is shown the tokens, and two empty
         tensors are returned.
         """
+        hidden = hidden.to(self.weight.dtype)  # Mamba's states are float32
         if target_ids is None:
             return functional.linear(hidden, self.weight, self.bias)
         if visit is not None:

@@ -180,16 +180,16 @@ def refuse_other_weights(model_dir: str, report: dict[str, Any]) -> None:
         ModelError: names of the weights.
     """
     problems = [
-        ("has no weights for", report["missing_keys"], "They would be random."),
-        ("holds weights that its architecture does not know", report["unexpected_keys"], ""),
-        ("holds weights of other shapes than config.json says", report["mismatched_keys"], ""),
+        ("has no weights for", report["missing_keys"]),
+        ("holds weights that its architecture does not know", report["unexpected_keys"]),
+        ("holds weights of other shapes than config.json says", report["mismatched_keys"]),
     ]
-    for what, names, consequence in problems:
+    for what, names in problems:
         if names:
             raise ModelError(
-                f"The checkpoint in {model_dir} {what}: {shown(names)}. {consequence} Is "
-                "config.json the one of these weights (tie_word_embeddings, for one, says whether "
-                "there is a weight of the output layer), and is every file here?"
+                f"The checkpoint in {model_dir} {what}: {shown(names)}. Is config.json the one of "
+                "these weights (tie_word_embeddings, for one, says whether there is a weight of "
+                "the output layer), and is every file here?"
             )
     if report["error_msgs"]:
         raise ModelError(f"The checkpoint in {model_dir}: {' '.join(report['error_msgs'])[:500]}")

@@ -27,6 +27,8 @@ class Architecture:
     """False: the settings of the text's part stand in a section `text_config`."""
     sections: Mapping[str, Any] = field(default_factory=dict)
     """Of a composite configuration, besides `text_config`."""
+    trains: bool = True
+    """False: it must be refused."""
 
     @property
     def key(self) -> str:
@@ -128,6 +130,28 @@ ARCHITECTURES = (
         attention_chunk_size=WINDOW,
         interleave_moe_layer_step=2,
         no_rope_layers=[1, 0],
+    ),
+    composite(
+        "Llama 4 (images)",
+        "llama4",
+        {
+            "vision_config": {
+                **SIGLIP,
+                "intermediate_size": 128,
+                "vision_output_dim": 64,
+                "projector_input_dim": 64,
+                "projector_output_dim": 64,
+                "pixel_shuffle_ratio": 0.5,
+            },
+            "image_token_index": 10,
+            "boi_token_index": 11,
+            "eoi_token_index": 12,
+        },
+        intermediate_size_mlp=192,
+        num_local_experts=4,
+        num_experts_per_tok=1,
+        attention_chunk_size=512,
+        interleave_moe_layer_step=2,
     ),
     plain("Mistral", "mistral", sliding_window=None),
     plain("Mistral, window", "mistral", sliding_window=WINDOW),
@@ -346,6 +370,23 @@ ARCHITECTURES = (
         sliding_window=4096,
         layer_types=["sliding_attention", "full_attention"],
     ),
+    Architecture(  # transformers leaves out the factor that its text's configuration names
+        title="Aya Vision",
+        model_type="aya_vision",
+        settings={
+            "model_type": "cohere2",
+            "logit_scale": 0.25,
+            "tie_word_embeddings": True,
+            **WINDOWED,
+        },
+        text=False,
+        sections={
+            "vision_config": {**SIGLIP, "model_type": "siglip_vision_model"},
+            "image_token_index": 10,
+            "downsample_factor": 2,
+        },
+        trains=False,
+    ),
     plain("GLM-4", "glm4", partial_rotary_factor=0.5),
     plain(
         "GLM-4.5",
@@ -411,6 +452,47 @@ ARCHITECTURES = (
     plain("GPT-2", "gpt2", n_embd=128, n_layer=2, n_head=4, resid_pdrop=0.1),
     plain("GPT-NeoX (Pythia)", "gpt_neox", hidden_dropout=0.1),
     plain("OPT", "opt", ffn_dim=192, word_embed_proj_dim=128),
+    plain(
+        "Jamba",
+        "jamba",
+        num_experts=2,
+        num_experts_per_tok=1,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        mamba_d_state=8,
+        mamba_d_conv=4,
+        mamba_expand=1,
+        mamba_dt_rank=8,
+        use_mamba_kernels=False,
+    ),
+    plain(
+        "Mamba 2",
+        "mamba2",
+        num_heads=8,
+        head_dim=32,
+        state_size=16,
+        n_groups=1,
+        chunk_size=16,
+        expand=2,
+    ),
+    composite(
+        "SmolVLM",
+        "smolvlm",
+        {"vision_config": SIGLIP, "image_token_id": 10, "scale_factor": 2},
+        model_type="llama",
+    ),
+    composite(
+        "InternVL 3",
+        "internvl",
+        {
+            "vision_config": {**SIGLIP, "image_size": [32, 32], "patch_size": [8, 8]},
+            "image_token_id": 10,
+        },
+        model_type="qwen2",
+    ),
+    Architecture(title="BERT", model_type="bert", trains=False),
     plain("MPT", "mpt", d_model=128, n_heads=4, n_layers=2),
 )
 
@@ -442,6 +524,10 @@ def make(architecture: Architecture, seed: int = 0) -> Any:
         for parameter in model.parameters():
             if parameter.ndim < 2:  # norms of 1 and biases of 0 would hide what is left out
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        saved = model.state_dict()
+        for name, buffer in model.named_buffers():
+            if name in saved and buffer.is_floating_point():
+                buffer.add_(0.1 * torch.randn_like(buffer))
     return model
 
 

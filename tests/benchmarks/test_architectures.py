@@ -90,5 +90,7 @@ def test_there_are_enough_architectures_and_their_keys_differ():
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.key)
 def test_every_architecture_trains_as_its_untouched_model(tmp_path, architecture):
     row = measure_learner(save(architecture, tmp_path))
-    assert row["outcome"] != "refused", row["reason"]
+    assert (row["outcome"] != "refused") == architecture.trains, row["reason"]
+    if not architecture.trains:
+        return
     assert row["logprob_difference"] < 1e-4 and row["gradient_difference"] < 1e-3

@@ -324,3 +324,14 @@ def test_a_layer_that_a_failed_update_left_half_loaded_is_loaded_whole_by_the_ne
     assert layer.first.tolist() == [2.0] * 4
     assert layer.second.tolist() == [3.0] * 4
     assert layer.first is before[0], "what CUDA graphs read must stay where it is"
+
+
+def test_experts_are_packed_again_after_a_reload() -> None:
+    packed: list[torch.nn.Module] = []
+    experts = SimpleNamespace(process_weights_after_loading=packed.append)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), torch.nn.Identity())
+    model[0].quant_method = SimpleNamespace()
+    model[1].quant_method = SimpleNamespace(moe_kernel=SimpleNamespace(fused_experts=experts))
+    model[2].quant_method = SimpleNamespace(moe_kernel=None)
+    weight_transfer.repack_experts(model)
+    assert packed == [model[1]]

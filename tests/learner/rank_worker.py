@@ -555,6 +555,18 @@ def incomplete_models(ranks: Ranks) -> dict[str, str]:
     return found
 
 
+def mixture(ranks: Ranks) -> Any:
+    """What is sent of a mixture of experts, in bfloat16 by a learner that computes in float32."""
+    learner = ranks.learner(
+        model_name="mixture",
+        learner={"zero_stage": 3},
+        model={"path": "mixture", "dtype": "bfloat16"},
+    )
+    found = {"metadata": learner.weight_metadata(), "sent": weights_of(learner)}
+    learner.close()
+    return found
+
+
 def schedule(ranks: Ranks) -> Any:
     learner = ranks.learner(
         learner={"learning_rate": 0.01, "warmup_steps": 2, "schedule": "linear"}
@@ -597,6 +609,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found |= method_gradients(ranks)
     found |= of_sets(ranks)
     found["incomplete"] = incomplete_models(ranks)
+    found["mixture"] = mixture(ranks)
     found["measured_without_attempts"] = measured_without_attempts(ranks)
     found["lone_row"] = lone_row(ranks)
     found["zero3_refused"] = refused_update(ranks, 3, spoil_gradient)

@@ -65,6 +65,7 @@ def folder(tmp_path_factory):
     save_tiny_llama(folder / "tied", tie_word_embeddings=True)
     save_tiny_llama(folder / "reference", initializer_range=0.19)
     save_tiny("Gemma 3 (images)", folder / "towers")
+    save_tiny("DeepSeek V3", folder / "mixture")
     spoil_weights(save_tiny_llama(folder / "headless"), lambda one: one.pop("lm_head.weight"))
     spoil_weights(save_tiny_llama(folder / "overfull"), lambda one: one.update(more=torch.zeros(2)))
     return folder
@@ -473,6 +474,20 @@ def test_weights_that_are_missing_or_unknown_are_found_under_zero_3_too(results,
     found = results[num_ranks]["incomplete"]
     assert "no weights for: lm_head.weight" in found["headless"]
     assert "does not know: more" in found["overfull"]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_mixtures_experts_are_sent_one_by_one_and_their_biases_unrounded(
+    results, folder, num_ranks
+):
+    found = results[num_ranks]["mixture"]
+    file = load_file(folder / "mixture" / "model.safetensors")
+    assert found["sent"].keys() == file.keys()
+    assert "model.layers.1.mlp.experts.3.down_proj.weight" in file
+    for name, dtype, shape in found["metadata"]:
+        is_bias = name.endswith("e_score_correction_bias")
+        assert dtype == ("float32" if is_bias else "bfloat16") and shape == file[name].shape
+        assert torch.equal(found["sent"][name], file[name].to(getattr(torch, dtype)))
 
 
 TOWERS = [(n, f"zero{stage}_towers") for n in (1, 2) for stage in (0, 2, 3)]

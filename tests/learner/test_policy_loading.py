@@ -1,8 +1,12 @@
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
@@ -54,6 +58,27 @@ def test_missing_unknown_and_misshapen_weights_are_refused_by_name(tmp_path):
         rewrite(directory, change)
         with pytest.raises(ModelError, match=message):
             load(directory)
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_a_model_without_any_one_of_its_weights_is_refused_by_that_name(spare_model, data):
+    title, whole = spare_model
+    with tempfile.TemporaryDirectory() as folder:
+        directory = shutil.copytree(whole, Path(folder) / "model")
+        weights = load_file(directory / "model.safetensors")
+        name = data.draw(st.sampled_from(sorted(weights)))
+        rewrite(directory, lambda weights: weights.pop(name))
+        with pytest.raises(ModelError) as caught:
+            load(directory)
+    assert name.removeprefix("model.").removeprefix("language_model.") in str(caught.value), title
+
+
+@pytest.fixture(scope="module", params=["Llama 3, tied", "Gemma 3 (images)"])
+def spare_model(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("spare") / "model"
+    save_tiny(request.param, directory)
+    return request.param, directory
 
 
 def test_the_same_weights_in_another_layout_beside_them_are_not_looked_at(tmp_path):
