@@ -19,7 +19,6 @@ from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
 from mgrpo.config.explain import explain
 from mgrpo.config.load import load_recipe
-from mgrpo.config.run import MAX_SEED
 from mgrpo.errors import ConfigError, ConfigProblem, ModelError
 from mgrpo.evaluation_output import Scored, form_of, show, write_completions
 
@@ -69,8 +68,8 @@ def evaluate_command(
         changes["decode_select"] = {**select.model_dump(), "ratio": select_ratio}
     config = with_evaluation(config, changes)
     if seed is not None:
-        if not 0 <= seed <= MAX_SEED:
-            problem = ConfigProblem("--seed", str(seed), f"must be 0 to {MAX_SEED}.")
+        if not 0 <= seed < 2**32:  # as the key of a recipe
+            problem = ConfigProblem("--seed", str(seed), "must be from 0 to 4294967295.")
             raise ConfigError([problem], source="the command")
         config = config.model_copy(update={"seed": seed})
     rival = rival_target(against, config) if against is not None else None

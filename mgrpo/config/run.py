@@ -46,7 +46,6 @@ TEMPLATE_CALL_ARGUMENTS = {
     "truncation",
 }
 """Arguments of apply_chat_template that are not the template's."""
-MAX_SEED = 2**32 - 1  # NumPy's generators, which vLLM seeds too, take no more
 
 
 class ModelConfig(StrictConfig):
@@ -100,7 +99,7 @@ class RunConfig(StrictConfig):
     """For people: shown in reports. What the method does is said by the other keys."""
     paper: str = ""
     """For people: where the method comes from, e.g. an arXiv id."""
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Of everything that is drawn."""
     steps: PositiveInt
     """Optimizer steps (with update_order: sequential, rounds through the chain)."""
