@@ -63,6 +63,7 @@ CHOICE = re.compile(
 )
 GOES_ON = re.compile(r"[+*/^_=<>!'|]|\\(?!frac|sqrt|pi|text)[a-zA-Z]|-\s*[^\d\s.]")
 """What makes (A) the beginning of a formula."""
+RETRACTIONS = frozenset({"or", "actually", "rather", "instead"})
 WHOLE_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 EITHER = re.compile(r"(?:\\text\s*\{\s*)?(?:either|both)\s*(?:\}|(?=\s))\s*", re.IGNORECASE)
 PERCENT = re.compile(r"\s*(?:%|percent|\\text\s*\{\s*(?:%|percent)\s*\})$")
@@ -267,6 +268,8 @@ def read_choice(text: str, plain: str, again: Again) -> Form | None:
     if re.fullmatch(r"(?:is\s+)?(?:correct|right)?", rest, re.IGNORECASE):
         return Choice(letter, None)
     option = again(rest)
+    if isinstance(option, Words) and RETRACTIONS & set(option.text.split()):
+        return None  # (A) or rather (B)
     if (
         SEPARATOR.match(rest)
         or GOES_ON.match(rest)

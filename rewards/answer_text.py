@@ -47,7 +47,9 @@ LATEX_GROUPS = re.compile(
 BRACED_MARK = re.compile(r"\{([,:;])\}")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p|div|code)>")
-INVISIBLE = re.compile(r"\\(?:left|right)\s*\.|\\boldmath(?![a-zA-Z])|(?<=color)\[\w+\]")
+INVISIBLE = re.compile(
+    r"\\q?quad(?=\s*\\(?:text|mathrm)(?![a-zA-Z]))|\\(?:left|right)\s*\.|\\boldmath(?![a-zA-Z])|(?<=color)\[\w+\]"
+)
 FRACTION_OF_PLAIN_TEX = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
 DOTTED = re.compile(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?")
 SAID_TIMES = re.compile(r"(?<=\d)\s*\\text\s*\{\s*[xX]\s*\}\s*(?=10\s*\^)")
@@ -201,7 +203,7 @@ def strip_punctuation(text: str) -> str:
     """Without the full stop or comma behind it, or the = before it."""
     while text and text[-1] in ".,;:" and not text.endswith(("\\", "...")):
         text = text[:-1].rstrip()
-    return AROUND.sub("", text)
+    return AROUND.sub("", text.lstrip(", "))
 
 
 def unwrap(text: str, *, keep_text: bool = True) -> str:
