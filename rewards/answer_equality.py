@@ -40,7 +40,7 @@ NO_NAMES = word_set(
 )
 IN_ORDER = "xyz"
 NAME = re.compile(
-    r"[A-Z]{2,3}|(?=.*[aeiou])[^\W\d_]{3,}(?: [^\W\d_]+)*|m?\\(?:angle|triangle) ?[A-Z]{1,3}"
+    r"[A-Z]{2,3}|(?=.*[aeiou])[^\W\d_]{3,}(?: [^\W\d_]+)*|m?\\(?:angle|triangle) ?\w{1,3}"
 )
 """AB, Area, total cost: what a value is of. xy is a product."""
 

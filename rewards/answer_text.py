@@ -53,6 +53,7 @@ INVISIBLE = re.compile(
 FRACTION_OF_PLAIN_TEX = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
 DOTTED = re.compile(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?")
 SAID_TIMES = re.compile(r"(?<=\d)\s*\\text\s*\{\s*[xX]\s*\}\s*(?=10\s*\^)")
+JOINED_UNIT = re.compile(r"(?<=\d)\s*\\text\s*\{([^{}]*?[a-z])\s+(and|or)\s*\}")
 RAISED_DEGREE = re.compile(r"\^\s*\{?\s*\^\\circ\s*\}?")
 AROUND = re.compile(
     r"^(?:=|:|\\(?:approx|Rightarrow|Longrightarrow|implies|therefore|to)(?![a-zA-Z]))\s*"
@@ -94,6 +95,7 @@ def clean(answer: str) -> str:
         synonym, FRACTION_OF_PLAIN_TEX.sub(plain_tex, DOTTED.sub(r"\\overline{\1\2\3}", text))
     )
     text = RAISED_DEGREE.sub(r"^\\circ ", SAID_TIMES.sub(r"\\times ", text))
+    text = JOINED_UNIT.sub(r"\\text{\1} \\text{ \2 }", text)
     text = ESCAPED.sub(r"\1", TIMES_TEN.sub(r"\\times ", text)).replace("**", "^")
     text = LABEL.sub(lambda match: match[1] or "", strip_marks(SPACES.sub(" ", text).strip()), 1)
     text = strip_punctuation(unwrap(text).strip())
