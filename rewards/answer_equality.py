@@ -40,7 +40,7 @@ NO_NAMES = word_set(
 )
 IN_ORDER = "xyz"
 NAME = re.compile(
-    r"[A-Z]{2,3}|(?=.*[aeiou])[^\W\d_]{3,}(?: [^\W\d_]+)*|m?\\(?:angle|triangle) ?[A-Z]{1,3}"
+    r"[A-Z]{2,3}|(?=.*[aeiou])[^\W\d_]{3,}(?: [^\W\d_]+)*|m?\\(?:angle|triangle) ?\w{1,3}"
 )
 """AB, Area, total cost: what a value is of. xy is a product."""
 
@@ -61,7 +61,7 @@ class Definition:
     """x = 5: a name, which may be missing, and the value it is given."""
 
     name: str
-    values: tuple[Form, ...]  # two where the second rounds the first: x = 2\\pi \\approx 6.28
+    values: tuple[Form, ...]  # all forms of it, the last one last: x = 3 + 4 = 7
 
 
 def is_same(reference: Form, answer: Form, rules: Rules, *, nested: bool = False) -> bool:
@@ -141,7 +141,7 @@ def is_same_relation(reference: Form, answer: Form, rules: Rules) -> bool:
 def is_solved(reference: Relation) -> bool:
     """Is this x = 5 or x > 3? Then 2x + 3 = 13 copies the question that it answers."""
     definition = definition_of(reference)
-    value = definition.values[0] if definition is not None else None
+    value = definition.values[-1] if definition is not None else None
     has_number = isinstance(value, Scalar) and is_constant(value.node)
     return has_number or region_of(reference) is not None
 
@@ -185,7 +185,8 @@ def definition_of(form: Form) -> Definition | None:
         return None
     if len(values) > 1 and not all(isinstance(part, Scalar) for part in values):
         return None
-    return Definition(spoken_name(form.parts[names[0]]) if names else "", (values[-1],))
+    name = spoken_name(form.parts[names[0]]) if names else ""
+    return Definition(name, tuple(values) if len(constants) == len(values) else (values[-1],))
 
 
 def is_membership(form: Relation) -> bool:
@@ -449,7 +450,7 @@ def names_and_values(form: Sequence) -> list[tuple[str, Form]] | None:
     for item in form.items:
         definition = definition_of(item)
         if definition is not None and definition.name:
-            pairs.append((definition.name, definition.values[0]))
+            pairs.append((definition.name, definition.values[-1]))
         elif pairs and not isinstance(item, Relation) and form.brackets == "":
             pairs.append((pairs[0][0], item))
         else:

@@ -14,7 +14,7 @@ from rewards.answer_text import THOUSANDS, without_text
 from rewards.boxed import group_end
 from rewards.expression import Node, literal_value, read_expression
 from rewards.spellings import FUNCTIONS
-from rewards.units import CURRENCY, MULTIPLIERS, VOWEL, Unit, is_bare_unit, read_unit
+from rewards.units import CURRENCY, MULTIPLIERS, VOWEL, Unit, is_bare_unit, is_remark, read_unit
 
 MAX_UNIT_CHARS = 80
 MAX_NESTING = 12  # of lists within lists
@@ -58,14 +58,18 @@ CHOICE = re.compile(
     r"|\(\s*([a-j])\s*\)\s*[.:]?()"
     r"|([A-J])\s*(?:[).](?!\w)|:(?![a-zA-Z]))\s*(.*)"  # D. 12
     r"|([A-J])\s+(\([^()a-zA-Z]*\)))"  # D (12)
-    r"|(?:[Oo]ption|[Cc]hoice)\s+([A-Ja-j])\s*(.*)",
+    r"|(?:[Oo]ption|[Cc]hoice)\s+([A-Ja-j])\s*(.*)"
+    r"|([A-J]) is (?:the )?(?:correct|right)(?: answer| option| choice)?()",
     re.DOTALL,
 )
 GOES_ON = re.compile(r"[+*/^_=<>!'|]|\\(?!frac|sqrt|pi|text)[a-zA-Z]|-\s*[^\d\s.]")
 """What makes (A) the beginning of a formula."""
+RETRACTIONS = frozenset({"or", "actually", "rather", "instead"})
 WHOLE_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 EITHER = re.compile(r"(?:\\text\s*\{\s*)?(?:either|both)\s*(?:\}|(?=\s))\s*", re.IGNORECASE)
-PERCENT = re.compile(r"\s*(?:%|percent|\\text\s*\{\s*(?:%|percent)\s*\})$")
+PERCENT = re.compile(
+    r"\s*(?:%\s*(?:\\text\s*\{(?P<remark>[^{}]*)\})?|percent|\\text\s*\{\s*(?:%|percent)\s*\})$"
+)
 DEGREES = re.compile(
     r"\s*\^?\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\text\s*\{\s*)?([CF]?)(?:\s*\})?$"
 )
@@ -267,6 +271,8 @@ def read_choice(text: str, plain: str, again: Again) -> Form | None:
     if re.fullmatch(r"(?:is\s+)?(?:correct|right)?", rest, re.IGNORECASE):
         return Choice(letter, None)
     option = again(rest)
+    if isinstance(option, Words) and RETRACTIONS & set(option.text.split()):
+        return None  # (A) or rather (B)
     if (
         SEPARATOR.match(rest)
         or GOES_ON.match(rest)
@@ -442,8 +448,11 @@ def read_scalar(text: str, words: bool) -> Scalar | None:
     for pattern in (PERCENT, DEGREES):
         if (match := pattern.search(text)) is not None and match.start() > 0:
             node = read_expression(text[: match.start()].strip(), words=words)
-            if node is None or pattern is PERCENT:
-                return None if node is None else Scalar(node, is_percent=True)
+            if node is None:
+                return None
+            if pattern is PERCENT:
+                is_plain = is_remark(match["remark"] or "")
+                return Scalar(node, is_percent=True) if is_plain else None
             return Scalar(node, read_unit(f"degree {match[1]}".strip()))
     node = read_expression(text.strip(), words=words)
     if node is not None and literal_value(node) is not None:

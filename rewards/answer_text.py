@@ -47,10 +47,13 @@ LATEX_GROUPS = re.compile(
 BRACED_MARK = re.compile(r"\{([,:;])\}")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p|div|code)>")
-INVISIBLE = re.compile(r"\\(?:left|right)\s*\.|\\boldmath(?![a-zA-Z])|(?<=color)\[\w+\]")
+INVISIBLE = re.compile(
+    r"\\q?quad(?=\s*\\(?:text|mathrm)(?![a-zA-Z]))|\\(?:left|right)\s*\.|\\boldmath(?![a-zA-Z])|(?<=color)\[\w+\]"
+)
 FRACTION_OF_PLAIN_TEX = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
 DOTTED = re.compile(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?")
 SAID_TIMES = re.compile(r"(?<=\d)\s*\\text\s*\{\s*[xX]\s*\}\s*(?=10\s*\^)")
+JOINED_UNIT = re.compile(r"(?<=\d)\s*\\text\s*\{([^{}]*?[a-z])\s+(and|or)\s*\}")
 RAISED_DEGREE = re.compile(r"\^\s*\{?\s*\^\\circ\s*\}?")
 AROUND = re.compile(
     r"^(?:=|:|\\(?:approx|Rightarrow|Longrightarrow|implies|therefore|to)(?![a-zA-Z]))\s*"
@@ -92,6 +95,7 @@ def clean(answer: str) -> str:
         synonym, FRACTION_OF_PLAIN_TEX.sub(plain_tex, DOTTED.sub(r"\\overline{\1\2\3}", text))
     )
     text = RAISED_DEGREE.sub(r"^\\circ ", SAID_TIMES.sub(r"\\times ", text))
+    text = JOINED_UNIT.sub(r"\\text{\1} \\text{ \2 }", text)
     text = ESCAPED.sub(r"\1", TIMES_TEN.sub(r"\\times ", text)).replace("**", "^")
     text = LABEL.sub(lambda match: match[1] or "", strip_marks(SPACES.sub(" ", text).strip()), 1)
     text = strip_punctuation(unwrap(text).strip())
@@ -201,7 +205,7 @@ def strip_punctuation(text: str) -> str:
     """Without the full stop or comma behind it, or the = before it."""
     while text and text[-1] in ".,;:" and not text.endswith(("\\", "...")):
         text = text[:-1].rstrip()
-    return AROUND.sub("", text)
+    return AROUND.sub("", text.lstrip(", "))
 
 
 def unwrap(text: str, *, keep_text: bool = True) -> str:

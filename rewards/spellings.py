@@ -130,10 +130,11 @@ SYNONYMS = table(
     """
 ) | {
     **dict.fromkeys(("degree", "textdegree", "deg"), "^\\circ "),
+    **dict.fromkeys(("quad", "qquad"), ", "),  # x = 7 \quad y = 8
     **dict.fromkeys(
         word_set(
             "tiny small normalsize large Large LARGE huge Huge bf it rm sf tt em bfseries itshape "
-            "quad qquad thinspace enspace hfill centering"
+            "thinspace enspace hfill centering"
         ),
         " ",
     ),

@@ -22,6 +22,8 @@ def is_unfinished(answer: Node, reference: Node) -> bool:
         found = literal_value(answer)
         is_copied_division = answer_divides(answer) and not answer_divides(reference)
         return found is None or (wanted.denominator == 1 and is_copied_division)
+    if is_constant(answer) and num_sums(answer) > num_sums(reference):
+        return True  # 2\\sqrt{2} + 3\\sqrt{2} for 5\\sqrt{2}
     functions = {"logarithm"} & {name_of_call(part) for part in reference.walk()}
     return not open_operations(answer) <= open_operations(reference) | functions
 
@@ -47,6 +49,8 @@ def open_operation(node: Node) -> str | None:
     if node.kind == "root":
         radicand, index = parts
         return "root" if radicand is not None and is_reducible(radicand, index) else None
+    if [part.kind for part in node.parts] == ["root", "root"] and node.kind in ("times", "beside"):
+        return "product of roots"
     if None in parts or not parts or literal_value(node) is not None:
         return None
     if node.kind == "power":
@@ -56,6 +60,13 @@ def open_operation(node: Node) -> str | None:
             return "root" if is_reducible(base, Fraction(exponent.denominator)) else None
         return "power" if abs(exponent) > 1 else None
     return {"add": "sum", "times": "product", "beside": "product"}.get(node.kind)
+
+
+def num_sums(node: Node) -> int:
+    """How many sums a constant holds; a complex number is one sum by nature, and has none here."""
+    if any(part.name == "i" for part in node.walk()):
+        return 0
+    return sum(part.kind == "add" for part in node.walk())
 
 
 def name_of_call(node: Node) -> str | None:
