@@ -109,9 +109,8 @@ class PromptBuilder:
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end a completion, the one of the chat template first."""
-        ends = self.chosen_stop_ids
-        if ends is None:
-            ends = [self.chat.end_of_turn_id]
+        chosen = self.chosen_stop_ids
+        ends = [self.chat.end_of_turn_id] if chosen is None else chosen
         known = [*ends, self.tokenizer.eos_token_id, *self.listed_stop_ids]
         return tuple(dict.fromkeys(token for token in known if token is not None))
 

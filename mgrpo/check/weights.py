@@ -187,7 +187,7 @@ def classes_of(kind: type) -> list[Any]:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     )
 
-    found = []
+    found: list[Any] = []
     for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
         if kind in mapping:
             classes = mapping[kind]

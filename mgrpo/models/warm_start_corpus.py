@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from actors.templates import PromptBuilder, Tokenizer
+from actors.chat_format import Tokenizer
+from actors.templates import PromptBuilder
 from mgrpo.config.layers import GUIDANCE_PHRASES, LayerConfig
 from mgrpo.models import traces
 from mgrpo.models.tiny_tokenizer import FIXED_SENTENCES, SHORT_REVIEW_SYSTEM_PROMPT
