@@ -23,6 +23,12 @@ def test_a_labelled_answer_is_judged_as_it_is_labelled(pair):
     assert judge(pair) is pair.expected
 
 
+def test_every_reference_is_its_own_answer():
+    references = {p.reference for p in ALL_PAIRS if p.kind != "empty_references"}
+    pairs = [Pair(kind="own", reference=r, boxed=r, expected=True) for r in sorted(references)]
+    assert [pair.reference for pair in pairs if not judge(pair)] == []
+
+
 def test_mistakes_stay_within_the_promised_bounds():
     refused, accepted = mistakes(ALL_PAIRS, judge)
     num_right = sum(pair.expected for pair in ALL_PAIRS)
