@@ -43,8 +43,8 @@ NUMERAL = re.compile(
     r"(?:_\s*\{?\s*\(?(?P<base>\d{1,2}|[a-z]{3,7})\)?\s*\}?"
     r"|\(?\s*base\s+(?P<said>\d{1,2}|[a-z]{3,7})\s*\)?)"
 )
-BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
-    "nine": 9,
+BASES = {
+    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "hex": 16,
 }  # fmt: skip
 ROWED = re.compile(
@@ -409,18 +409,13 @@ def read_enclosed(text: str, plain: str, again: Again) -> Form | None:
         return items[0] if not isinstance(items[0], Scalar) else None
     if not items or (brackets not in ("()", "[]", "{}") and len(items) != 2):
         return None
-    if (
-        len(items) == 1
-        and brackets == "[]"
-        and isinstance(items[0], Scalar)
-        and not is_single(items[0])
-    ):
+    if len(items) == 1 and brackets == "[]" and is_formula(items[0]):
         return None  # [(x+1)(x+2)] is a product
     return Sequence(tuple(items), brackets)
 
 
-def is_single(item: Scalar) -> bool:
-    return item.node.kind in ("number", "negate")
+def is_formula(form: Form) -> bool:
+    return isinstance(form, Scalar) and form.node.kind not in ("number", "negate")
 
 
 def closes_last(text: str) -> bool:
