@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rewards.answer_text import THOUSANDS, without_text
+from rewards.answer_text import LINE_END, THOUSANDS, without_text
 from rewards.boxed import group_end
 from rewards.expression import Node, literal_value, read_expression
 from rewards.spellings import FUNCTIONS
@@ -37,7 +37,6 @@ BUILDER = re.compile(r"(?P<name>[a-zA-Z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:]\s*(
 MATRIX = re.compile(
     r"\\begin\s*\{([pbB]?matrix|smallmatrix)\}(?P<rows>.*)\\end\s*\{\1\}", re.DOTALL
 )
-ROW_END = re.compile(r"\\\\(?:\[[^\]]*\])?")
 NUMERAL = re.compile(
     r"\(?(?P<digits>-?\d[\dA-Fa-f]*|[A-Fa-f\d]{2,})\)?\s*"
     r"(?:_\s*\{?\s*\(?(?P<base>\d{1,2}|[a-z]{3,7})\)?\s*\}?"
@@ -247,7 +246,7 @@ def read_matrix(text: str, plain: str, again: Again) -> Form | None:
     match = MATRIX.fullmatch(text)
     if match is None:
         return None
-    rows = [row for row in ROW_END.split(match["rows"]) if row.strip()]
+    rows = [row for row in LINE_END.split(match["rows"]) if row.strip()]
     return Matrix(tuple(tuple(again(cell.strip()) for cell in row.split("&")) for row in rows))
 
 
@@ -270,9 +269,10 @@ def read_choice(text: str, plain: str, again: Again) -> Form | None:
     rest = next(group for group in match.groups()[1::2] if group is not None).strip()
     if re.fullmatch(r"(?:is\s+)?(?:correct|right)?", rest, re.IGNORECASE):
         return Choice(letter, None)
-    option = again(rest)
-    if isinstance(option, Words) and RETRACTIONS & set(option.text.split()):
+    said = re.findall(r"[a-z']+", rest.lower())
+    if RETRACTIONS & set(said) or said[:1] == ["is"]:
         return None  # (A) or rather (B)
+    option = again(rest)
     if (
         SEPARATOR.match(rest)
         or GOES_ON.match(rest)
@@ -319,7 +319,7 @@ def read_list(text: str, plain: str, again: Again) -> Form | None:
     if len(pieces) == 1:
         return None
     items = [again(piece.strip(), thousands=False) for _, piece in pieces if piece.strip()]
-    if len(items) > 1 and is_declaration(items[-1]):
+    if len(items) > 1 and pieces[-1][0].strip() == "," and is_declaration(items[-1]):
         items = items[:-1]  # 2k\\pi, k \\in \\mathbb{Z}
         if len(items) == 1:
             return items[0]

@@ -68,6 +68,7 @@ ENVIRONMENT = re.compile(
     r"\\(?:begin|end)\s*\{(aligned|align|alignat|gathered|gather|split|equation|cases|array|center)"
     r"\*?\}(?:\s*\{[lcr|\s\d]*\})?"
 )
+LINE_END = re.compile(r"\\\\(?:\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\])?")  # \\[2pt]
 TIMES_TEN = re.compile(r"(?<=\d)\s*[xX*]\s*(?=10\s*(?:\^|\*\*))")
 MARKS = ("**", "__", "```", "`", '"', "''", "'", "*")
 LABEL = re.compile(
@@ -101,7 +102,7 @@ def lines_as_list(text: str) -> str:
     """The lines of `aligned` and its like, joined by commas."""
     if ENVIRONMENT.search(text) is None:
         return text
-    return re.sub(r"\\\\(?:\[[^\]]*\])?", ",", ENVIRONMENT.sub(" ", text)).replace("&", "")
+    return LINE_END.sub(",", ENVIRONMENT.sub(" ", text)).replace("&", "")
 
 
 def one_command_each(text: str) -> str:
