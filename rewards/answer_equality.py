@@ -183,10 +183,22 @@ def definition_of(form: Form) -> Definition | None:
         return None
     if not all(are_equal(constants[0].node, other.node) for other in constants[1:]):
         return None
-    if len(values) > 1 and not all(isinstance(part, Scalar) for part in values):
+    if len(values) > 1 and not is_chain(values, constants):
         return None
     name = spoken_name(form.parts[names[0]]) if names else ""
     return Definition(name, tuple(values) if len(constants) == len(values) else (values[-1],))
+
+
+def is_chain(values: list[Form], constants: list[Scalar]) -> bool:
+    """Formulas only; before a formula that is no constant, equal ones only.
+
+    A = \\pi r^2 = 9\\pi puts numbers into a formula, and may. y = 2 = x + 1 is two answers.
+    """
+    formulas = [part.node for part in values if isinstance(part, Scalar)]
+    if len(formulas) < len(values):
+        return False
+    ends_in_constant = bool(constants) and constants[-1] is values[-1]
+    return ends_in_constant or all(are_equal(formulas[-1], other) for other in formulas[:-1])
 
 
 def is_membership(form: Relation) -> bool:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rewards.answer_text import THOUSANDS, without_text
+from rewards.answer_text import LINE_END, THOUSANDS, without_text
 from rewards.boxed import group_end
 from rewards.expression import Node, literal_value, read_expression
 from rewards.spellings import FUNCTIONS
@@ -37,14 +37,13 @@ BUILDER = re.compile(r"(?P<name>[a-zA-Z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:]\s*(
 MATRIX = re.compile(
     r"\\begin\s*\{([pbB]?matrix|smallmatrix)\}(?P<rows>.*)\\end\s*\{\1\}", re.DOTALL
 )
-ROW_END = re.compile(r"\\\\(?:\[[^\]]*\])?")
 NUMERAL = re.compile(
     r"\(?(?P<digits>-?\d[\dA-Fa-f]*|[A-Fa-f\d]{2,})\)?\s*"
     r"(?:_\s*\{?\s*\(?(?P<base>\d{1,2}|[a-z]{3,7})\)?\s*\}?"
     r"|\(?\s*base\s+(?P<said>\d{1,2}|[a-z]{3,7})\s*\)?)"
 )
-BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
-    "nine": 9,
+BASES = {
+    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "hex": 16,
 }  # fmt: skip
 ROWED = re.compile(
@@ -247,7 +246,7 @@ def read_matrix(text: str, plain: str, again: Again) -> Form | None:
     match = MATRIX.fullmatch(text)
     if match is None:
         return None
-    rows = [row for row in ROW_END.split(match["rows"]) if row.strip()]
+    rows = [row for row in LINE_END.split(match["rows"]) if row.strip()]
     return Matrix(tuple(tuple(again(cell.strip()) for cell in row.split("&")) for row in rows))
 
 
@@ -270,9 +269,10 @@ def read_choice(text: str, plain: str, again: Again) -> Form | None:
     rest = next(group for group in match.groups()[1::2] if group is not None).strip()
     if re.fullmatch(r"(?:is\s+)?(?:correct|right)?", rest, re.IGNORECASE):
         return Choice(letter, None)
-    option = again(rest)
-    if isinstance(option, Words) and RETRACTIONS & set(option.text.split()):
+    said = re.findall(r"[a-z']+", rest.lower())
+    if RETRACTIONS & set(said) or said[:1] == ["is"]:
         return None  # (A) or rather (B)
+    option = again(rest)
     if (
         SEPARATOR.match(rest)
         or GOES_ON.match(rest)
@@ -319,7 +319,7 @@ def read_list(text: str, plain: str, again: Again) -> Form | None:
     if len(pieces) == 1:
         return None
     items = [again(piece.strip(), thousands=False) for _, piece in pieces if piece.strip()]
-    if len(items) > 1 and is_declaration(items[-1]):
+    if len(items) > 1 and pieces[-1][0].strip() == "," and is_declaration(items[-1]):
         items = items[:-1]  # 2k\\pi, k \\in \\mathbb{Z}
         if len(items) == 1:
             return items[0]
@@ -409,18 +409,13 @@ def read_enclosed(text: str, plain: str, again: Again) -> Form | None:
         return items[0] if not isinstance(items[0], Scalar) else None
     if not items or (brackets not in ("()", "[]", "{}") and len(items) != 2):
         return None
-    if (
-        len(items) == 1
-        and brackets == "[]"
-        and isinstance(items[0], Scalar)
-        and not is_single(items[0])
-    ):
+    if len(items) == 1 and brackets == "[]" and is_formula(items[0]):
         return None  # [(x+1)(x+2)] is a product
     return Sequence(tuple(items), brackets)
 
 
-def is_single(item: Scalar) -> bool:
-    return item.node.kind in ("number", "negate")
+def is_formula(form: Form) -> bool:
+    return isinstance(form, Scalar) and form.node.kind not in ("number", "negate")
 
 
 def closes_last(text: str) -> bool:

@@ -68,6 +68,7 @@ ENVIRONMENT = re.compile(
     r"\\(?:begin|end)\s*\{(aligned|align|alignat|gathered|gather|split|equation|cases|array|center)"
     r"\*?\}(?:\s*\{[lcr|\s\d]*\})?"
 )
+LINE_END = re.compile(r"\\\\(?:\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\])?")  # \\[2pt]
 TIMES_TEN = re.compile(r"(?<=\d)\s*[xX*]\s*(?=10\s*(?:\^|\*\*))")
 MARKS = ("**", "__", "```", "`", '"', "''", "'", "*")
 LABEL = re.compile(
@@ -82,24 +83,37 @@ AROUND_PUNCTUATION = re.compile(r"\s*([,;:()\[\]{}=<>+*/^|-])\s*")
 @lru_cache(maxsize=1024)
 def clean(answer: str) -> str:
     """The answer in one spelling, with words still in \\text{}."""
-    text = TAG.sub("", INVISIBLE.sub("", spell(answer)))
-    text = BRACKETED_ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", text)
-    text = LATEX_GROUPS.sub(lambda match: re.sub(r"\D", "", match.group()), text)
+    text = digit_groups(TAG.sub("", INVISIBLE.sub("", spell(answer))))
     text = unwrap(strip_dollars(strip_marks(BRACED_MARK.sub(r"\1", text).strip())))
-    for typed, command in TYPED_RELATIONS:
-        text = text.replace(typed, command)
-    text = NEGATED.sub(lambda match: NEGATIONS[match[1]], text)
-    if ENVIRONMENT.search(text):
-        text = re.sub(r"\\\\(?:\[[^\]]*\])?", ",", ENVIRONMENT.sub(" ", text)).replace("&", "")
-    text = COMMAND.sub(
-        synonym, FRACTION_OF_PLAIN_TEX.sub(plain_tex, DOTTED.sub(r"\\overline{\1\2\3}", text))
-    )
-    text = RAISED_DEGREE.sub(r"^\\circ ", SAID_TIMES.sub(r"\\times ", text))
-    text = JOINED_UNIT.sub(r"\\text{\1} \\text{ \2 }", text)
+    text = one_command_each(lines_as_list(text))
     text = ESCAPED.sub(r"\1", TIMES_TEN.sub(r"\\times ", text)).replace("**", "^")
     text = LABEL.sub(lambda match: match[1] or "", strip_marks(SPACES.sub(" ", text).strip()), 1)
     text = strip_punctuation(unwrap(text).strip())
     return re.sub(r"\s+", " ", strip_marks(text)).strip()
+
+
+def digit_groups(text: str) -> str:
+    """1{,}000 as 1000; matrices in arrays as matrices, whose rows are no groups of digits."""
+    text = BRACKETED_ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", text)
+    return LATEX_GROUPS.sub(lambda match: re.sub(r"\D", "", match.group()), text)
+
+
+def lines_as_list(text: str) -> str:
+    """The lines of `aligned` and its like, joined by commas."""
+    if ENVIRONMENT.search(text) is None:
+        return text
+    return LINE_END.sub(",", ENVIRONMENT.sub(" ", text)).replace("&", "")
+
+
+def one_command_each(text: str) -> str:
+    """Every relation, fraction, dot and degree sign by one command."""
+    for typed, command in TYPED_RELATIONS:
+        text = text.replace(typed, command)
+    text = NEGATED.sub(lambda match: NEGATIONS[match[1]], text)
+    text = FRACTION_OF_PLAIN_TEX.sub(plain_tex, DOTTED.sub(r"\\overline{\1\2\3}", text))
+    text = RAISED_DEGREE.sub(r"^\\circ ", COMMAND.sub(synonym, text))
+    text = SAID_TIMES.sub(r"\\times ", text)
+    return JOINED_UNIT.sub(r"\\text{\1} \\text{ \2 }", text)
 
 
 def tidy(answer: str) -> str:

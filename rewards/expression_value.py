@@ -78,6 +78,8 @@ def constant_ratio(one: Node, other: Node) -> Value | None:
 def value_at(node: Node, point: int | None) -> Value | None:
     """The value where every symbol has a value of its own; None where there is none."""
     names = symbols_of(node)
+    if names and point is None:
+        return None
     values = {} if point is None else {name: symbol_value(name, point) for name in names}
     try:
         value = evaluate(node, values)
@@ -85,7 +87,10 @@ def value_at(node: Node, point: int | None) -> Value | None:
         return None
     if isinstance(value, mpc) and abs(value.imag) <= abs(value.real) * mpf(10) ** -SAME_DIGITS:
         value = value.real
-    return None if not isinstance(value, Fraction) and MP.isnan(value) else value
+    if not isinstance(value, Fraction) and (MP.isnan(value) or MP.isinf(value)):
+        is_infinity = node.kind == "constant" or node.parts[0].kind == "constant"
+        return value if is_infinity and not MP.isnan(value) and len(node.parts) < 2 else None
+    return value
 
 
 def symbols_of(node: Node) -> frozenset[str]:
@@ -93,9 +98,12 @@ def symbols_of(node: Node) -> frozenset[str]:
 
 
 def symbol_value(name: str, point: int) -> Fraction:
-    """The same every time; positive at even points, of either sign at odd ones."""
+    """The same every time; positive at even points, of either sign at odd ones.
+
+    The last points are larger, since many floors and powers are alike near 1.
+    """
     draw = random.Random(f"{name}/{point}")
-    size = Fraction(draw.randint(300, 3900), 1009)
+    size = Fraction(draw.randint(300, 3900), 1009 if point < POINTS / 2 else 101)
     return -size if point % 2 and draw.random() < 0.6 else size
 
 

@@ -20,7 +20,7 @@ def is_unfinished(answer: Node, reference: Node) -> bool:
     wanted = literal_value(reference)
     if wanted is not None:
         found = literal_value(answer)
-        is_copied_division = answer_divides(answer) and not answer_divides(reference)
+        is_copied_division = is_division(answer) and not is_division(reference)
         return found is None or (wanted.denominator == 1 and is_copied_division)
     if is_constant(answer) and num_sums(answer) > num_sums(reference):
         return True  # 2\\sqrt{2} + 3\\sqrt{2} for 5\\sqrt{2}
@@ -28,7 +28,8 @@ def is_unfinished(answer: Node, reference: Node) -> bool:
     return not open_operations(answer) <= open_operations(reference) | functions
 
 
-def answer_divides(node: Node) -> bool:
+def is_division(node: Node) -> bool:
+    """Is this number written as a division (14/2), rather than as its result?"""
     return any(part.kind == "over" for part in node.walk())
 
 
@@ -80,16 +81,12 @@ def is_constant(node: Node) -> bool:
 
 
 def is_reducible(radicand: Fraction, index: Fraction | None) -> bool:
-    """Can a factor be taken out of the root, as of 12 = 4 * 3?"""
+    """Can a factor (of at most 1000) be taken out of the root, as of 12 = 4 * 3?"""
     if index is None or index.denominator > 1 or not 2 <= index <= 64:
         return False
-    return any(
-        number >= factor ** int(index) and number % factor ** int(index) == 0
-        for number in (abs(radicand.numerator), radicand.denominator)
-        for factor in range(
-            2, min(int(number ** (1 / int(index))) + 2, 1000) if number < 1e300 else 1000
-        )
-    )
+    powers = [factor ** int(index) for factor in range(2, 1001)]
+    numbers = (abs(radicand.numerator), radicand.denominator)
+    return any(n >= power and n % power == 0 for n in numbers for power in powers if n > 1)
 
 
 def is_arithmetic(node: Node) -> bool:

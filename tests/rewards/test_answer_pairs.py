@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from benchmarks.answers import PAGE, PAIRS, SETTINGS_KIND, Pair, judge, mistakes, read_pairs
+from rewards.answer_text import plain_number, tidy
 
 ALL_PAIRS = read_pairs()
 MAX_FALSE_POSITIVES = 0.005
@@ -21,6 +22,12 @@ def name_of(pair: Pair) -> str:
 @pytest.mark.parametrize("pair", ALL_PAIRS, ids=name_of)
 def test_a_labelled_answer_is_judged_as_it_is_labelled(pair):
     assert judge(pair) is pair.expected
+
+
+def test_every_reference_is_its_own_answer():
+    references = {p.reference for p in ALL_PAIRS if p.kind != "empty_references"}
+    pairs = [Pair(kind="own", reference=r, boxed=r, expected=True) for r in sorted(references)]
+    assert [pair.reference for pair in pairs if not judge(pair)] == []
 
 
 def test_mistakes_stay_within_the_promised_bounds():
@@ -61,3 +68,25 @@ def kinds() -> list[str]:
     found = sorted(path.stem for path in PAIRS.glob("*.jsonl"))
     assert SETTINGS_KIND in found
     return found
+
+
+HEDGES = [
+    *("%r \\text{ or } %o", "%o or %r", "%r; %o", "%o, %r", "\\text{either } %r \\text{ or } %o"),
+    *("\\text{not } %r", "x \\ne %r", "x > %r", "x \\le %r", "%r \\text{ (or } %o)", "%o \\to %r"),
+    *("\\begin{cases}%r\\\\%o\\end{cases}", "%r \\\\[%o]", "%r \\text{ is wrong}", "%o \\quad %r"),
+    *("-(%r)", "2(%r)", "%r + 10^{-20}", "|%r|+1", "x=%r \\lor x=%o", "%o = %r", "x = %o = %r"),
+]
+
+
+@pytest.mark.parametrize("hedge", HEDGES)
+def test_a_number_beside_something_else_is_not_the_number(hedge):
+    numbers = {p.reference for p in ALL_PAIRS if is_number(p.reference)}
+    for reference, other in zip(sorted(numbers), sorted(numbers, reverse=True), strict=True):
+        if not judge(Pair(kind="", reference=reference, boxed=other, expected=False)):
+            boxed = hedge.replace("%r", reference).replace("%o", other)
+            assert not judge(Pair(kind="", reference=reference, boxed=boxed, expected=False)), boxed
+
+
+def is_number(reference: str) -> bool:
+    value = plain_number(tidy(reference))
+    return value is not None and value != 0
