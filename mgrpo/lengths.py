@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.templates import PromptBuilder, Tokenizer
+from actors.chat_format import Tokenizer
+from actors.templates import PromptBuilder
 from mgrpo.config import RunConfig
 from mgrpo.config.lengths import context_needed, layer_lengths
 from mgrpo.types import Problem
