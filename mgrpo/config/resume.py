@@ -53,6 +53,7 @@ ON_RESUME: dict[str, OnResume] = {
     "rewards.terms": "fixed",
     "rewards.num_processes": "free",
     "rewards.deadline_s": "free",
+    "rewards.start_deadline_s": "free",
     "rewards.max_failed_fraction": "free",
     "plugins": "fixed",
     "phases": "phases",
