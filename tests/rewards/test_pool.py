@@ -219,16 +219,10 @@ def test_cancelling_frees_the_processes(obedient):
     assert took_s < 5  # twenty hangs would take ten seconds
 
 
-def test_512_completions_take_well_under_half_a_second(mathematician):
+def test_of_512_completions_each_is_judged_as_itself(mathematician):
     texts = [f"Step {n}: add.\nSo \\boxed{{{n}}}" for n in range(512)]
-    mathematician.score_blocking(SEVEN, texts)
-    durations = []
-    for _ in range(3):
-        started = time.monotonic()
-        rewards = mathematician.score_blocking(SEVEN, texts)
-        durations.append(time.monotonic() - started)
-    assert sum(reward.correct for reward in rewards) == 1
-    assert min(durations) < 0.5
+    rewards = mathematician.score_blocking(SEVEN, texts)
+    assert [n for n, reward in enumerate(rewards) if reward.correct] == [7]
 
 
 @pytest.mark.parametrize(
