@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,9 @@ def main() -> int:
     parser.add_argument("key")
     parser.add_argument("--without-engine", action="store_true")
     args = parser.parse_args()
+    os.setpgrp()
+    # What is too slow is told to end, and vLLM's processes would outlive this one.
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
     from benchmarks.architectures.learner_side import measure_learner
     from benchmarks.workload import byte_tokenizer
 
