@@ -114,6 +114,7 @@ def test_layer_by_layer_updates_with_a_shared_engine_and_two_zero_ranks(
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow  # test_resume stops a run by SIGTERM, too
 def test_sigterm_ends_a_run_cleanly(tree: dict[str, Any], tmp_path: Path) -> None:
     recipe_file = tmp_path / "recipe.yaml"
     runs = {"runs_dir": str(tmp_path / "runs"), "trackers": []}

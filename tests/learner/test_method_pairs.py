@@ -90,7 +90,7 @@ def test_the_longer_chain_is_kept_whole() -> None:
 def test_plug_ins_follow_and_stand_once() -> None:
     assert [one.use for one in pair("clip_cov", "lead").plugins] == ["clip_cov", "lead"]
     both = pair("raft", "raft_plus_plus")
-    assert [one.use for one in both.plugins] == ["raft", "reinforce"]
+    assert [one.use for one in both.plugins] == ["raft", "reinforce", "entropy_bonus"]
     assert both.plugins[0].settings["variant"] == "raft_plus_plus"
 
 

@@ -33,6 +33,7 @@ def small_run(folder, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_a_short_training_lowers_the_loss_and_is_repeatable_by_seed(tmp_path):
     losses = small_run(tmp_path / "a")
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
