@@ -81,6 +81,7 @@ def test_rates_that_do_equally_well_are_settled_for_the_lower_one(desk):
     assert desk.calls[-1] == "eval mini-lr0.0001-steps2-seed-0"
 
 
+@pytest.mark.slow
 def test_a_finished_study_starts_nothing(desk):
     desk.run(*TUNED)
     before = desk.calls
@@ -89,6 +90,7 @@ def test_a_finished_study_starts_nothing(desk):
     assert desk.calls == before
 
 
+@pytest.mark.slow
 def test_a_further_seed_is_all_that_a_longer_list_adds(desk):
     desk.run(*PLAIN)
     before = len(desk.calls)
@@ -98,6 +100,7 @@ def test_a_further_seed_is_all_that_a_longer_list_adds(desk):
     assert desk.calls[before:] == ["train mini-steps2-seed-2", "eval mini-steps2-seed-2"]
 
 
+@pytest.mark.slow
 def test_a_run_that_did_not_come_to_its_end_starts_over(desk):
     desk.run(*PLAIN)
     before = len(desk.calls)
@@ -108,6 +111,7 @@ def test_a_run_that_did_not_come_to_its_end_starts_over(desk):
     assert desk.calls[before:] == ["train mini-steps2-seed-1", "eval mini-steps2-seed-1"]
 
 
+@pytest.mark.slow
 def test_other_settings_train_again_and_other_words_do_not(desk):
     desk.run(*PLAIN)
     before = len(desk.calls)
@@ -124,6 +128,7 @@ def test_other_settings_train_again_and_other_words_do_not(desk):
     ]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_the_others_go_on_and_it_is_tried_again(desk, monkeypatch, capsys):
     monkeypatch.setenv("FAKE_FAILS", "seed-1")
     assert desk.run("--seeds", "0", "1", "2", "--learning-rates") == 1
@@ -158,6 +163,7 @@ def test_when_the_minutes_are_over_nothing_starts_and_what_is_left_is_said(desk,
     assert "0 of 7 done" in said
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_run_and_the_next_start_does_it_again(desk, monkeypatch):
     script = (
         "import sys; from benchmarks.study.__main__ import main; "
@@ -181,6 +187,7 @@ def test_sigterm_ends_the_run_and_the_next_start_does_it_again(desk, monkeypatch
     assert desk.calls[before:] == ["train mini-steps2-seed-1", "eval mini-steps2-seed-1"]
 
 
+@pytest.mark.slow
 def test_the_page_keeps_its_prose_and_gets_the_tables_and_the_figure(desk):
     desk.page.write_text(
         "before\n<!-- measured: begin -->\nearlier numbers\n<!-- measured: end -->\nafter\n"

@@ -21,6 +21,7 @@ from tests.end_to_end.conftest import recipe
 MOVED = re.compile(r"engine-0 · (asleep|awake: .*)")
 
 
+@pytest.mark.slow  # two runs; tests/cluster/test_handover.py has the parts
 @pytest.mark.timeout(400)
 def test_taking_turns_changes_nothing_of_what_is_learned(
     tree: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -4,7 +4,7 @@ and learner, few steps. `train` checks first and does not start where that fails
     make test-methods
     make test-methods ARGS="-k gspo"
 
-The default suite checks some of them and trains SAMPLE.
+The default suite checks some of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from mgrpo.types import AnswerContexts, Completion
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes" / "methods").glob("*.yaml"))
-SAMPLE = ("scrpo",)  # both kinds of layers, a pool, phases of steps, plug-ins of both kinds
 NEEDS_MORE = ("ws_grpo",)  # a scorer that is trained first: it has a test of its own
 SMALL = (
     "prompts_per_step=4",
@@ -93,14 +92,8 @@ def completions_of(run_dir: Path) -> list[Completion]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in SAMPLE else [pytest.mark.methods])
-        for name in RECIPES
-        if name not in NEEDS_MORE
-    ],
-)
+@pytest.mark.methods
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in NEEDS_MORE])
 def test_a_recipe_of_a_method_trains(name: str, tmp_path: Path) -> None:
     run_dir = train(name, tmp_path)
     rows = read_metrics(run_dir)
