@@ -6,7 +6,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-cluster test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench answers study architectures methods-pages clean
+.PHONY: help setup quickstart test test-slow test-cluster test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench answers study architectures methods-pages house clean
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -97,6 +97,10 @@ architectures: ## measure which model architectures train; goes on where it stop
 methods-pages: ## write the methods' pages again, from recipes, docstrings and recorded runs
 	@$(SETUP)
 	@$(BIN)/python -m scripts.method_pages
+
+house: ## print the size of the code, circles of imports, and how typed it is
+	@$(SETUP)
+	@$(BIN)/python -m scripts.house $(ARGS)
 
 clean: ## remove caches and build products; .venv and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
