@@ -1,6 +1,8 @@
-# The image of every pod, from the repository's root:
+# One image for a machine without a GPU and for every pod of a cluster:
 #
-#   docker build -f cluster/kuberay/Dockerfile -t REGISTRY/mgrpo:0.1.0 .
+#   docker build -t mgrpo .                                # CPU
+#   docker build -t mgrpo:gpu --build-arg EXTRA=gpu .      # CUDA; can be built without a GPU
+#   docker run --rm --shm-size 4g mgrpo mgrpo train quickstart
 #
 # CUDA's libraries come with vLLM's and torch's packages; the driver comes from the node.
 FROM ubuntu:24.04
@@ -12,13 +14,14 @@ RUN apt-get update -qq \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/mgrpo
+# What we depend on is a layer of its own, several GB, which stays the same when only our code changes.
+COPY Makefile pyproject.toml README.md LICENSE ./
 COPY requirements requirements
-# What `make setup EXTRA=gpu` installs, without its look at the machine: a build sees no GPU.
-RUN python3 -m venv .venv \
-    && .venv/bin/pip install --no-cache-dir -r requirements/gpu.txt -c requirements/gpu-constraints.txt \
-    && .venv/bin/pip install --no-cache-dir --no-deps -r requirements/gpu-no-deps.txt
-# By name: a working clone also holds an environment of its own, runs and caches.
-COPY pyproject.toml README.md LICENSE ./
+COPY scripts scripts
+COPY mgrpo/__init__.py mgrpo/rooms.py mgrpo/
+ARG EXTRA=cpu
+RUN mkdir actors learner rewards cluster \
+    && PIP_NO_CACHE_DIR=1 make setup EXTRA="$EXTRA" GOAL=image
 COPY mgrpo mgrpo
 COPY actors actors
 COPY learner learner
@@ -32,3 +35,4 @@ COPY recipes recipes
 ENV PATH=/opt/mgrpo/.venv/bin:$PATH:/usr/local/nvidia/bin PYTHONPATH=/opt/mgrpo \
     LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/local/nvidia/lib \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+CMD ["mgrpo", "--help"]
