@@ -27,7 +27,6 @@ COPY actors actors
 COPY learner learner
 COPY rewards rewards
 COPY cluster cluster
-COPY recipes recipes
 
 # The program is found wherever a job's current folder is. Google's nodes put the driver's libraries
 # under /usr/local/nvidia; elsewhere those folders are not there, and the variables tell NVIDIA's runtime

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mgrpo.config.layers import GUIDANCE_PHRASES
-from mgrpo.metrics import read_rollouts
+from mgrpo.metrics.log import read_rollouts
 from mgrpo.report.run_data import RunData
 from mgrpo.types import Completion
 

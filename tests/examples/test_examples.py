@@ -19,7 +19,7 @@ import pytest
 
 from learner.columns import StepBatch
 from mgrpo.cli import main, parse
-from mgrpo.metrics import read_evaluations, read_metrics
+from mgrpo.metrics.log import read_evaluations, read_metrics
 from mgrpo.types import Completion, Problem, Reward
 from tests.contracts.sources import ROOT
 
