@@ -230,11 +230,19 @@ def test_a_method_without_a_second_layer_is_drawn_in_the_first_panel_alone():
 
     drawing = ET.fromstring(curves_figure(results))
     svg = {"svg": "http://www.w3.org/2000/svg"}
-    panels = drawing.findall("svg:g/svg:text[@class='title']/..", svg)
-    classes = [[path.get("class") for path in panel.findall("svg:path", svg)] for panel in panels]
+    panels = [drawing.find(f".//svg:g[@id='axes_{number}']", svg) for number in (1, 2)]
+    looks = [
+        re.findall(
+            r"stroke: var\(--(c\d)\).*?stroke-width: ([\d.]+)",
+            "\n".join(path.get("style", "") for path in panel.findall(".//svg:path", svg)),
+        )
+        for panel in panels
+        if panel is not None
+    ]
 
-    assert classes == [
-        ["mean s0", "seed s1", "seed s1", "mean s1"],
-        ["seed s1", "seed s1", "mean s1"],
+    thin, thick = "0.8", "1.9"
+    assert looks == [
+        [("c0", thick), ("c1", thin), ("c1", thin), ("c1", thick)],
+        [("c1", thin), ("c1", thin), ("c1", thick)],
     ]
     assert "MGRPO from 30.0 % to 80.0 %" in str(drawing.get("aria-label"))
