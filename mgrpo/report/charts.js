@@ -70,7 +70,8 @@ function scales(spec) {
   // The axis starts at 0 unless that would flatten the curve.
   const y = (u, low, high) => {
     const fromZero = low > 0 && (low < 0.6 * high || low === high);
-    return uPlot.rangeNum(fromZero ? 0 : low, high, 0.05, true);
+    const [bottom, top] = uPlot.rangeNum(fromZero ? 0 : low, high, 0.05, true);
+    return [bottom, spec.percent && high <= 1 ? Math.min(top, 1) : top];
   };
   const look = spec.fullShare ? { range: [0, 1] } : spec.log ? { distr: 3 } : { range: y };
   return { x: { time: false, range: x }, y: look };
@@ -80,8 +81,10 @@ function axes(spec) {
   const look = { stroke: paint("--soft"), font: FONT, ticks: { show: false }, gap: 6 };
   const text = (value) => {
     if (value === null) return null;
-    if (spec.percent) return String(+(100 * value).toPrecision(6));
-    return Math.abs(value) < 10_000 ? String(+value.toPrecision(6)) : `${+(value / 1000).toPrecision(6)}k`;
+    const size = Math.abs(value), round = (number) => String(+number.toPrecision(6));
+    if (spec.percent) return round(100 * value);
+    if (size > 0 && size < 1e-3) return (+value.toPrecision(3)).toExponential();
+    return size < 1e4 ? round(value) : `${round(value / 1000)}k`;
   };
   const values = (u, ticks) => ticks.map(text);
   const { steps } = spec;
