@@ -1,4 +1,4 @@
-"""What a chart of the report shows; script.js draws it with uPlot."""
+"""What a chart of the report shows; charts.js draws it with uPlot."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Chart:
 
     @property
     def drawing(self) -> dict[str, Any]:
-        """What script.js needs beside the table."""
+        """What charts.js needs beside the table."""
         return {
             "steps": self.steps,
             "series": [
