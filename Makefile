@@ -23,7 +23,7 @@ setup: ## install exact versions into .venv (EXTRA=gpu for CUDA)
 
 quickstart: ## train a small policy on this machine and write its report
 	@$(SETUP) --goal quickstart
-	@$(BIN)/python -m mgrpo train recipes/quickstart.yaml --run quickstart --overwrite
+	@$(BIN)/python -m mgrpo train quickstart --run quickstart --overwrite
 
 test: ## run the tests: minutes on two cores, real engines and learner included
 	@$(SETUP)
@@ -38,7 +38,7 @@ test-cluster: ## run the tests on Ray clusters of several nodes, jobs and autosc
 	@$(BIN)/pip install --quiet --no-deps -r tests/cluster/requirements.txt -r requirements/launcher.txt
 	@$(PYTEST) -m "cluster and not gpu" $(ARGS)
 
-test-methods: ## check and train every recipe under recipes/methods, and try every pair of them
+test-methods: ## check and train every method, and try every pair of them
 	@$(SETUP)
 	@$(PYTEST) -m methods $(ARGS)
 
@@ -94,9 +94,9 @@ architectures: ## measure which model architectures train; goes on where it stop
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.architectures --write $(ARGS)
 
-methods-pages: ## write docs/methods again, from recipes, docstrings and recorded runs
+methods-pages: ## write the methods' pages again, from recipes, docstrings and recorded runs
 	@$(SETUP)
-	@$(BIN)/python -m mgrpo methods --pages docs/methods
+	@$(BIN)/python -m scripts.method_pages
 
 clean: ## remove caches and build products; .venv and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -3,7 +3,7 @@
 The only place where vLLM's engine is imported, and only inside the methods: the driver names
 this class to have it started elsewhere, and must not pay eight seconds of imports for that. The
 class is plain Python; `cluster` makes an actor of it. Its weight methods are what the learner's
-transfer engine calls (see `cluster/weight_transfer.py`).
+transfer engine calls (see `cluster/weight_sync/weight_transfer.py`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class EngineSettings:
 
 def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
     """vLLM's own arguments for an engine."""
-    from cluster.weight_transfer import WORKER_EXTENSION, transfer_config
+    from cluster.weight_sync.weight_transfer import WORKER_EXTENSION, transfer_config
 
     arguments: dict[str, Any] = {
         "model": settings.model_dir,
@@ -101,7 +101,7 @@ def check_extra_args(settings: EngineSettings) -> None:
     Raises:
         ModelError: naming the argument.
     """
-    from cluster.weight_transfer import WORKER_EXTENSION, WeightInspector
+    from cluster.weight_sync.weight_transfer import WORKER_EXTENSION, WeightInspector
 
     if settings.device == "cpu" and settings.extra_args.get("enable_chunked_prefill"):
         raise ModelError(

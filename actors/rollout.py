@@ -22,9 +22,9 @@ from actors.layers import (
     solve_request,
     stable_seed,
 )
-from actors.leases import EngineSource, sample_leased
 from actors.plugin import RolloutPlugin
 from actors.templates import PromptBuilder
+from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig
 from mgrpo.types import Completion, Problem, Reward, Sample
 

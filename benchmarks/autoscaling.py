@@ -29,8 +29,8 @@ import yaml
 from benchmarks.autoscaling_page import write_page
 from benchmarks.elastic_cluster import HEAD_ADDRESS, ElasticCluster, elastic_cluster, wait_until
 from benchmarks.machine import machine
-from mgrpo.engine_log import read_engine_log
-from mgrpo.metrics import METRICS_FILE, read_metrics
+from cluster.fleet.engine_log import read_engine_log
+from mgrpo.metrics.log import METRICS_FILE, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "docs" / "results" / "autoscaling.json"
@@ -41,7 +41,7 @@ NODE_IDLE_S = 15
 def recipe(steps: int, calm_from: int, runs_dir: Path) -> dict[str, Any]:
     """Layer 1 samples much and does not train (as in iGRPO): the learner has little to do."""
     return {
-        "extends": str(ROOT / "recipes" / "methods" / "igrpo.yaml"),
+        "extends": "methods/igrpo",
         "name": "autoscaling",
         "steps": steps,
         "prompts_per_step": 4,

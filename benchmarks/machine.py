@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from mgrpo.environment import environment
+from mgrpo.storage.environment import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

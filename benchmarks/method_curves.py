@@ -1,4 +1,4 @@
-"""A short curve of every recipe under recipes/methods: the same few steps, one seed each.
+"""A short curve of every method: the same few steps, one seed each.
 
     python -m benchmarks.method_curves              # what is left; --list shows it
     python -m benchmarks.method_curves disco gspo   # these
@@ -22,9 +22,9 @@ from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, machine
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError
-from mgrpo.method_curves import Curve, method_digest, read_curves, write_curves
-from mgrpo.methods import method_files
-from mgrpo.metrics import read_evaluations, read_metrics
+from mgrpo.methods.catalog import method_files
+from mgrpo.metrics.log import read_evaluations, read_metrics
+from scripts.method_pages.curves import Curve, method_digest, read_curves, write_curves
 
 SETTINGS = (
     "seed=0",

@@ -29,12 +29,12 @@ from benchmarks.commands import run_command, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, machine
 from benchmarks.measured_page import write_measured
 from learner.deepspeed_learner import DeepSpeedLearner
-from learner.prefix_scorer import PrefixScorer
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import MgrpoError
-from mgrpo.methods import method_files
-from mgrpo.metrics import read_rollouts, rollout_paths
+from mgrpo.methods.catalog import method_files
+from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
+from mgrpo.metrics.log import read_rollouts, rollout_paths
 from mgrpo.models.catalog import resolve_model
 from mgrpo.types import Completion
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.quickstart_seeds --seeds 0 1 2 --write
 
-Trains `recipes/quickstart.yaml` once per seed, one after the other, and reports held-out
+Trains `mgrpo/recipes/quickstart.yaml` once per seed, one after the other, and reports held-out
 accuracies before and after, wall time and phase times. A finished run is not repeated, so the
 command picks up where it stopped. `--write` puts the tables into docs/results/quickstart.md.
 """
@@ -22,7 +22,7 @@ from benchmarks.measured_page import write_measured
 from benchmarks.study.page import provenance, table
 from benchmarks.study.plan import LAST_STEPS
 from benchmarks.study.runs import FINISHED, Runs, Trial, read_environment
-from mgrpo.metrics import read_evaluations, read_metrics
+from mgrpo.metrics.log import read_evaluations, read_metrics
 
 PAGE = REPOSITORY / "docs" / "results" / "quickstart.md"
 PHASES = ("rollout", "update", "weights", "step")

@@ -28,7 +28,7 @@ from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, machine
 from benchmarks.step_time_page import Round, Steps, as_json, describe
 from benchmarks.workload import PROFILES, Profile, write_workload
-from mgrpo.metrics import read_metrics
+from mgrpo.metrics.log import read_metrics
 
 TRL_ENVIRONMENT = REPOSITORY / ".venv-trl"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.fit import Node
-from cluster.jobs import JobServer
+from cluster.jobs.client import JobServer
 
 MAX_NODES = 10_000  # Ray's own bound of one answer
 GROUP_LABEL = "ray.io/node-group"

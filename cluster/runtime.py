@@ -21,7 +21,7 @@ import yaml
 from ray.exceptions import AuthenticationError
 
 from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_place
-from cluster.job_config import is_in_job, job_variables
+from cluster.jobs.job_config import is_in_job, job_variables
 from cluster.reach import await_cluster, cannot_connect
 from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError

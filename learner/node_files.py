@@ -12,7 +12,7 @@ PREFIX = "mgrpo-"  # of every folder that is made here, and of all that may be d
 
 
 class NodeFiles:
-    """What the driver asks a rank to do with files; see mgrpo/learner_files.py."""
+    """What the driver asks a rank to do with files; see learner/rank_files.py."""
 
     def node(self) -> str:
         """The same for all processes of one node, and for those alone."""

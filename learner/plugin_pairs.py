@@ -1,7 +1,7 @@
 """What plug-ins ask about the rest of a recipe, to say which of their keys do nothing or twice.
 
 A warning begins with the key or the plug-in that it is about and ends with a full stop; where it
-stands in the recipe is put before it (`mgrpo.plugin_warnings`).
+stands in the recipe is put before it (`mgrpo.check.plugin_warnings`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from mgrpo.config import RunConfig
 from mgrpo.types import Completion, Replayed, UpdateResult
 
 if TYPE_CHECKING:
-    from cluster.weights import EngineClient
+    from cluster.weight_sync.broadcast import EngineClient
     from learner.deepspeed_learner import DeepSpeedLearner
     from learner.offload import Part
 
@@ -68,7 +68,7 @@ class LearnerRank(NodeFiles):
         self, client: EngineClient, *, backend: str, address: str, port: int, num_receivers: int
     ) -> None:
         """Join a new weight group; rank 0 also makes the engines join it."""
-        from cluster.weight_transfer import open_sender
+        from cluster.weight_sync.weight_transfer import open_sender
 
         self.disconnect()
 

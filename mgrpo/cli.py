@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 from cluster.folders import check_current_folder, settle_home
 from mgrpo import __version__
-from mgrpo.dashboard_command import add_dashboard
+from mgrpo.commands.dashboard import add_dashboard
+from mgrpo.commands.explain import add_explain
+from mgrpo.commands.jobs import add_logs, add_status, add_stop
+from mgrpo.commands.methods import add_methods
+from mgrpo.commands.plan import add_plan
+from mgrpo.commands.scorer import add_scorer
+from mgrpo.commands.submit import add_submit
 from mgrpo.errors import MgrpoError
-from mgrpo.explain_command import add_explain
-from mgrpo.jobs_command import add_logs, add_status, add_stop
-from mgrpo.methods_command import add_methods
-from mgrpo.plan_command import add_plan
-from mgrpo.scorer_command import add_scorer
-from mgrpo.submit_command import add_submit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ examples:
 
 Set MGRPO_DEBUG=1 to see where an error was raised.
 """
-RECIPE_HELP = "a recipe's file, or its name under recipes/ (quickstart, grpo, ...)"
+RECIPE_HELP = "a recipe's file, or a shipped recipe's name (quickstart, igrpo, ...)"
 OVERRIDES_HELP = (
     "change a key of the recipe: steps=20, layers.correct.group_size=8, "
     "data.train.path=sums.jsonl. Layers go by name or number; values are YAML"
@@ -273,9 +273,9 @@ def guidance_choice(text: str) -> str | list[int]:
 
 def run_train(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
-    from mgrpo.mirror import local_run_dir
     from mgrpo.plan.layout import laid_out_here
-    from mgrpo.run_lock import run_lock
+    from mgrpo.storage.mirror import local_run_dir
+    from mgrpo.storage.run_lock import run_lock
 
     config = load_recipe(args.recipe, args.overrides)
     if args.run is not None:
@@ -289,8 +289,8 @@ def run_train(args: argparse.Namespace) -> int:
 def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) -> int:
     """Check, then train or resume in a folder that is ours alone."""
     from mgrpo.check import check_recipe
-    from mgrpo.mirror import mirror_of
-    from mgrpo.run_directory import (
+    from mgrpo.storage.mirror import mirror_of
+    from mgrpo.storage.run_directory import (
         claim_run_directory,
         refuse_existing_run,
         reopen_run,
@@ -317,7 +317,7 @@ def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) 
         reopen_run(run_dir)
         mirror.reopen()
 
-    from mgrpo.loop import run_training
+    from mgrpo.training.loop import run_training
 
     return run_training(config, run_dir, resume_from=checkpoint)
 
@@ -347,7 +347,7 @@ def run_eval(args: argparse.Namespace) -> int:
         from mgrpo.config.load import load_recipe
 
         config = load_recipe(args.recipe)
-    from mgrpo.evaluate_command import evaluate_command
+    from mgrpo.commands.evaluate import evaluate_command
 
     return evaluate_command(
         args.target,
@@ -393,7 +393,7 @@ def run_models_prepare(args: argparse.Namespace) -> int:
 
 def run_report(args: argparse.Namespace) -> int:
     from mgrpo.report import write_report
-    from mgrpo.run_directory import find_run
+    from mgrpo.storage.run_directory import find_run
 
     print(write_report(find_run(args.run)))
     return 0

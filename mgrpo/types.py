@@ -17,6 +17,8 @@ RewardStatus = Literal["scored", "unparsable", "timeout", "error", "removed"]
 FinishReason = Literal["stop", "length", "aborted"]
 EXPERT = "expert"
 """What `Completion.augmented_by` says of a solution of the data beside sampled completions."""
+EARLIER_STEP = "error pool"
+"""What it says of an attempt that this step did not sample."""
 STORED_PAIR = "preference pair"
 """What it says of one side of a preference pair, which an earlier step sampled."""
 

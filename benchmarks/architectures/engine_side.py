@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-"""As `mgrpo.launcher` starts an engine on a CPU."""
+"""As `mgrpo.training.launcher` starts an engine on a CPU."""
 
 
 def measure_engine(model_dir: Path) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def measure_engine(model_dir: Path) -> dict[str, Any]:
 
 def compared(engine: Any, wait: Any, model_dir: Path) -> dict[str, Any]:
     from cluster.address import free_port
-    from cluster.weight_transfer import open_sender
+    from cluster.weight_sync.weight_transfer import open_sender
     from learner.deepspeed_learner import DeepSpeedLearner
 
     learner = DeepSpeedLearner(

@@ -19,12 +19,13 @@ from benchmarks.machine import REPOSITORY
 from benchmarks.measured_page import write_measured
 from benchmarks.study.figure import curves_figure
 from benchmarks.study.page import Facts, describe
-from benchmarks.study.plan import Job, Study, check_study, plan
+from benchmarks.study.plan import FOLDER, Job, Study, check_study, plan
 from benchmarks.study.results import results_of, scores_of
 from benchmarks.study.runs import MGRPO, Runs
 from mgrpo.errors import MgrpoError
 
-RECIPES = ("study/grpo", "study/mgrpo", "study/strict_fix", "study/success_only", "study/igrpo")
+ARMS = ("grpo", "mgrpo", "strict_fix", "success_only", "igrpo")
+RECIPES = tuple(f"{FOLDER}/{name}.yaml" for name in ARMS)
 LEARNING_RATES = (2.5e-4, 5e-4)
 TITLE = "Methods under one budget"
 
@@ -80,7 +81,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, metavar="N", help="default: the recipes' own")
     parser.add_argument(
-        "--evaluation", default="study/evaluation", metavar="R", help="scores every policy"
+        "--evaluation", default=f"{FOLDER}/evaluation.yaml", metavar="R", help="scores every policy"
     )
     parser.add_argument(
         "--minutes", type=float, metavar="M", help="start nothing new after M minutes"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.study.page import by_method
 from benchmarks.study.results import Result
-from mgrpo.method_figure import LOOK, line, share_axes, svg_of
+from scripts.method_pages.figure import LOOK, line, share_axes, svg_of
 
 NUM_COLORS = 6
 DASHES = ("solid", (0, (5, 3)), (0, (1, 2)), (0, (6, 2, 1, 2)))

@@ -17,9 +17,11 @@ from benchmarks.study.runs import START, Runs, Trial
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError, ConfigProblem
-from mgrpo.metrics import read_metrics
+from mgrpo.metrics.log import read_metrics
 
 LAST_STEPS = 10  # training steps whose accuracy decides between learning rates
+
+FOLDER = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Study:
     budget: int  # completions per problem and step
     learning_rates: tuple[float, ...] = ()  # (): each recipe's own, nothing is tuned
     steps: int | None = None
-    evaluation: str = "study/evaluation"  # the recipe that scores every trained policy
+    evaluation: str = f"{FOLDER}/evaluation.yaml"  # scores every trained policy
 
     def tuning_trials(self, recipe: str) -> list[Trial]:
         rates = self.learning_rates or (None,)

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.study.plan import Study, chosen_trial, late_accuracy
 from benchmarks.study.runs import FINISHED, Runs, Trial, read_environment
 from mgrpo.config import RunConfig
-from mgrpo.metrics import read_evaluations, read_metrics
+from mgrpo.metrics.log import read_evaluations, read_metrics
 
 Row = Mapping[str, Any]
 

@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from mgrpo.check.arithmetic import batch_lines, resource_lines
 from mgrpo.check.data import disjoint_lines, problems_in, size_lines, source_lines
 from mgrpo.check.environment import environment_lines
 from mgrpo.check.plugins import plugin_lines
-from mgrpo.check.report import CheckLine, CheckReport
 from mgrpo.check.storage import storage_lines
 from mgrpo.check.trackers import tracker_lines
 from mgrpo.config import RunConfig
 from mgrpo.config.relations import warnings_of
-from mgrpo.data import LoadedData
+from mgrpo.data.problems import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError
+from mgrpo.findings import CheckLine, CheckReport
+from mgrpo.plan.arithmetic import batch_lines, resource_lines
 
 SLACK_S = 30.0  # what starts and ends the look at a cluster, on a busy machine
 

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cluster.fit import Fit, Node, fit, reasons
-from cluster.jobs import JobServer
+from cluster.jobs.client import JobServer
 from cluster.live_nodes import live_nodes, node_groups
 from cluster.node_types import NodeType, all_nodes, read_cluster_file
 from cluster.seats import Seat, labels_text, plan_seats, resource_text, total
-from mgrpo.check.report import CheckLine, Status, counted
 from mgrpo.config import RunConfig
 from mgrpo.errors import NoServerError
+from mgrpo.findings import CheckLine, Status, counted
 
 POLL_S = 2.0
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from actors.templates import PromptBuilder
-from mgrpo.check.report import CheckLine, counted
 from mgrpo.config import DataSource, RunConfig
-from mgrpo.data import (
+from mgrpo.data.problems import (
     LoadedData,
     drop_long_prompts,
     enforce_max_dropped,
@@ -15,6 +14,7 @@ from mgrpo.data import (
     source_name,
 )
 from mgrpo.errors import DataError
+from mgrpo.findings import CheckLine, counted
 from mgrpo.types import Problem
 
 MAX_SHARED_FRACTION = 0.01  # of the held-out questions; above this accuracy means little

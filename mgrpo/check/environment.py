@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cluster.folders import fault_of_folder, ray_place
 from cluster.reach import await_cluster, origin
-from mgrpo.check.report import CheckLine
 from mgrpo.config import ClusterConfig, RunConfig
 from mgrpo.errors import ClusterError, RunDirectoryError
-from mgrpo.mirror import local_run_dir
+from mgrpo.findings import CheckLine
+from mgrpo.storage.mirror import local_run_dir
 
 
 def environment_lines(config: RunConfig) -> list[CheckLine]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.check.prompts import prompt_lines
-from mgrpo.check.report import CheckLine
-from mgrpo.check.weights import architecture, refuse_unfit, refuse_unusable
 from mgrpo.config import RunConfig, StorageConfig
-from mgrpo.data import LoadedData
+from mgrpo.data.problems import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError, ModelError
-from mgrpo.hub import is_hub_reachable, use_cache_only
+from mgrpo.findings import CheckLine
+from mgrpo.models.hub import is_hub_reachable, use_cache_only
 from mgrpo.models.policy_tokenizer import load_builder, settings_file, text_part
+from mgrpo.models.weight_check import architecture, refuse_unfit, refuse_unusable
 from mgrpo.models.weight_files import (
     INDEX,
     SINGLE,

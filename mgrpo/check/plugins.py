@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mgrpo.check.report import CheckLine
+from mgrpo.check.plugin_warnings import plugin_warnings
 from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError
+from mgrpo.findings import CheckLine
 from mgrpo.plugin import Plugin, load_plugins
-from mgrpo.plugin_warnings import plugin_warnings
-from mgrpo.preference_pairs import make_judge
+from mgrpo.training.sources.preference_pairs import make_judge
 
 
 def plugin_lines(config: RunConfig) -> list[CheckLine]:

@@ -9,11 +9,11 @@ from typing import Any
 from actors.chat_format import ASKED, END_OF_THINK, SYSTEM_TURN, THINK, try_render, turns
 from actors.templates import PromptBuilder
 from mgrpo.check.data import fit_lines, problems_in
-from mgrpo.check.report import CheckLine
 from mgrpo.config import RunConfig
-from mgrpo.data import LoadedData
+from mgrpo.data.lengths import measure_prompts
+from mgrpo.data.problems import LoadedData
 from mgrpo.errors import MgrpoError
-from mgrpo.lengths import measure_prompts
+from mgrpo.findings import CheckLine
 from mgrpo.types import Problem
 
 MAX_MEASURED_PROMPTS = 4000  # a few seconds of tokenising; the run itself measures all

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgrpo.check.report import CheckLine
 from mgrpo.config import RunConfig
 from mgrpo.errors import RewardError
+from mgrpo.findings import CheckLine
 from mgrpo.types import Problem, Reward
 from rewards.pool import RewardPool
 from rewards.task_answer import VERIFYING, task_of

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mgrpo.check.report import CheckLine
 from mgrpo.config import RunConfig
 from mgrpo.errors import StorageError
-from mgrpo.storage import Storage, is_url, scheme_of
+from mgrpo.findings import CheckLine
+from mgrpo.storage.files import Storage, is_url, scheme_of
 
 DEADLINE_S = 10.0  # a check answers in seconds
 

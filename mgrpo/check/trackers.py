@@ -6,8 +6,8 @@ import netrc
 import os
 from urllib.parse import urlparse
 
-from mgrpo.check.report import CheckLine
 from mgrpo.config import MlflowConfig, RunConfig, TrackerConfig, WandbConfig
+from mgrpo.findings import CheckLine
 from mgrpo.trackers.group import missing_package
 
 WANDB_SERVER = "https://api.wandb.ai"

@@ -2,7 +2,7 @@
 
 GRPO is a chain of one layer, MGRPO (arXiv 2506.04746) a chain of two. Options that the
 paper does not settle are keys here; the defaults are what we recommend, and
-`recipes/strict_fix.yaml` and `recipes/success_only.yaml` are narrower readings.
+`mgrpo/recipes/strict_fix.yaml` and `mgrpo/recipes/success_only.yaml` are narrower readings.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     config = load_recipe("quickstart", ["layers.correct.group_size=4", "steps=10"])
 
-A recipe may start from another: `extends: quickstart.yaml`, looked for beside it first.
+A recipe may start from another: `extends: quickstart`, or `extends: my_base.yaml` beside it.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from mgrpo.own_code import found_beside
 
 __all__ = ["find_recipe", "load_recipe", "save_recipe", "warnings_of"]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".yaml", ".yml")
 RENAMED = {"paper_literal": "success_only"}
 """Shipped recipes by the names that they had, so that whoever remembers one is told the new one."""
@@ -35,7 +35,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The recipe at `path` with the overrides applied, validated.
 
     Args:
-        path: a file, or the name of one under recipes/ ("quickstart", "methods/igrpo").
+        path: a file, or the name of a shipped recipe ("quickstart", "igrpo").
         overrides: "a.b=value" each; a layer may be called by its name.
 
     Raises:
@@ -79,31 +79,47 @@ def save_recipe(config: RunConfig, path: str | Path) -> None:
 def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
     """The file that a recipe's name or path stands for.
 
-    Looked for as it is (beside the recipe that extends it, then from here), then under recipes/
-    here, then under recipes/ of the repository that this program runs from.
+    A path with a suffix is a file: beside the recipe that extends it, or from the working folder.
+    A name is looked for in the working folder and its recipes/, then among the shipped recipes; in
+    `extends` among the shipped ones alone, so that no file of the working folder changes them.
     """
     given = Path(name).expanduser()
-    roots = [root for root in (beside, Path()) if root is not None]
-    folders = [Path("recipes"), REPOSITORY / "recipes"]
-    names = [given] if given.suffix in SUFFIXES else [given.with_name(f"{given.name}.yaml"), given]
-    for folder in [*roots, *folders]:
-        for candidate in names:
-            if (folder / candidate).is_file():
-                return folder / candidate
-    available = sorted(
-        {
-            found.relative_to(folder).with_suffix("").as_posix()
-            for folder in folders
-            for found in folder.rglob("*.yaml")
-        }
-    )
-    now = RENAMED.get(given.stem)
-    if now is not None:
-        raise recipe_error(str(name), "has another name now.", f"Use {given.with_name(now)}.")
-    near = difflib.get_close_matches(given.stem, available, n=3, cutoff=0.4) or available
-    raise recipe_error(
-        str(name), "no such recipe.", f"Recipes here: {', '.join(near) or 'none'}. Or give a file."
-    )
+    shipped = shipped_recipes()
+    if given.suffix in SUFFIXES:
+        candidates = [folder / given for folder in (beside, Path()) if folder is not None]
+    elif beside is None:
+        file = given.with_name(f"{given.name}.yaml")
+        candidates = [file, given, Path("recipes") / file]
+    else:
+        candidates = []
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    plain = given.with_suffix("") if given.suffix in SUFFIXES else given
+    for shipped_name in (plain.as_posix(), f"methods/{plain}"):
+        if shipped_name in shipped:
+            return shipped[shipped_name]
+    raise recipe_error(str(name), *unknown_recipe(plain, shipped))
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes inside the package by name: "quickstart", "methods/igrpo"."""
+    files = {file.stem: file for file in (PACKAGE / "recipes").glob("*.yaml")}
+    for file in (PACKAGE / "methods").glob("*/recipe.yaml"):
+        files[f"methods/{file.parent.name}"] = file
+    return dict(sorted(files.items()))
+
+
+def unknown_recipe(name: Path, shipped: Mapping[str, Path]) -> tuple[str, str]:
+    """(reason, suggestion) for a name that stands for no recipe."""
+    now = name.with_name(RENAMED.get(name.name, name.name))
+    for place in (now, Path(now.parent.name) / now.name, Path(now.name)):  # recipes/... of before
+        if place.as_posix() in shipped:
+            return "has another name now.", f"Use {place}."
+    here = [file.relative_to("recipes") for file in Path("recipes").rglob("*.yaml")]
+    available = sorted({*shipped, *(file.with_suffix("").as_posix() for file in here)})
+    near = difflib.get_close_matches(name.name, available, n=3, cutoff=0.4) or available
+    return "no such recipe.", f"Recipes here: {', '.join(near)}. Or give a file."
 
 
 def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> Tree:
@@ -140,7 +156,7 @@ def read_tree(file: Path) -> Tree:
         raise recipe_error(
             str(file),
             f"must be a map of sections, but holds {shortened(tree)}.",
-            "See recipes/quickstart.yaml for the form.",
+            f"See {PACKAGE / 'recipes' / 'quickstart.yaml'} for the form.",
         )
     return tree
 

@@ -77,12 +77,17 @@ def resolve_model(path: str) -> str:
 def resolve_prepared(name: str) -> str:
     folder = prepared_dir(name)
     if not is_complete(folder):
-        rebuild = " --rebuild" if name == DEFAULT else ""
         raise ModelError(
-            f"The model {name} ({DESCRIPTIONS[name]}) is not in {folder}. "
-            f"Run `mgrpo models prepare {name}{rebuild}`."
+            f"The model {name} ({DESCRIPTIONS[name]}) is not in {folder}. {advice(name)}"
         )
     return str(folder)
+
+
+def advice(name: str) -> str:
+    """How a catalog model comes to where it should be."""
+    if name == DEFAULT:
+        return "Install mgrpo again; in a clone `python -m scripts.default_policy` trains it anew."
+    return f"Run `mgrpo models prepare {name}`."
 
 
 def is_complete(folder: Path) -> bool:
@@ -124,13 +129,9 @@ def prepare(
     if is_complete(folder) and not rebuild:
         report(f"{name} is ready in {folder}")
         return folder
-    # Both makers import torch, which the command line's --help must not.
     if name == DEFAULT:
-        from mgrpo.models.warm_start import warm_start
+        raise ModelError(f"The model {name} is shipped, not made here. {advice(name)}")
+    from mgrpo.models.smollm2 import convert  # imports torch, which --help must not
 
-        warm_start(folder, report=report)
-    else:
-        from mgrpo.models.smollm2 import convert
-
-        convert(folder, report=report)
+    convert(folder, report=report)
     return folder

@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 
 from mgrpo.config import StorageConfig
 from mgrpo.errors import HubUnreachable, ModelError, StorageError
-from mgrpo.hub import is_hub_reachable
 from mgrpo.models.catalog import DESCRIPTIONS, cache_dir, looks_local, prepare, resolve_model
-from mgrpo.storage import Storage, is_url, local_folder_of
+from mgrpo.models.hub import is_hub_reachable
+from mgrpo.storage.files import Storage, is_url, local_folder_of
 
 WEIGHTS = ".safetensors"
 SMALL_SUFFIXES = (".json", ".txt", ".model", ".jinja")

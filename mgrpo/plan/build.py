@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from cluster.fit import Fit, fit, reasons
 from cluster.seats import Seat, plan_seats
-from mgrpo.check.report import CheckLine
 from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.findings import CheckLine
 from mgrpo.plan.batch import LayerBatch, layer_batches, learner_tokens
 from mgrpo.plan.engine_memory import EngineMemory, engine_memory
 from mgrpo.plan.gpus import GpuType

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluster.seats import Group
-from mgrpo.check.report import CheckLine, counted
 from mgrpo.config import RunConfig
+from mgrpo.findings import CheckLine, counted
 from mgrpo.plan.batch import LayerBatch
 from mgrpo.plan.engine_memory import EngineMemory
 from mgrpo.plan.gpus import GpuType

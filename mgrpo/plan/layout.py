@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from cluster.vllm_build import choose_device, installed_build
-from mgrpo.check.arithmetic import local_gpus, num_engines
-from mgrpo.check.report import counted
 from mgrpo.config import RunConfig
 from mgrpo.config.explain import explain
 from mgrpo.errors import ConfigError
+from mgrpo.findings import counted
+from mgrpo.plan.arithmetic import local_gpus, num_engines
 
 
 def laid_out(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.errors import ConfigError, ConfigProblem, HubUnreachable, ModelError
-from mgrpo.hub import is_hub_reachable, use_cache_only
+from mgrpo.models.hub import is_hub_reachable, use_cache_only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

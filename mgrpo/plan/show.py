@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mgrpo.check.report import MARKS
+from mgrpo.findings import MARKS
 from mgrpo.plan.build import Plan
 from mgrpo.plan.memory import GIB, MemoryUse
 from mgrpo.report.words import duration

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from mgrpo.errors import RunDirectoryError
-from mgrpo.metrics import (
+from mgrpo.metrics.log import (
     METRICS_FILE,
     read_alarms,
     read_evaluations,

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2.utils import htmlsafe_json_dumps
 
 from mgrpo.config.layers import GUIDANCE_PHRASES
-from mgrpo.metrics import read_rollouts
+from mgrpo.metrics.log import read_rollouts
 from mgrpo.report.run_data import RunData
 from mgrpo.types import Completion
 

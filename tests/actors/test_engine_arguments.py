@@ -72,7 +72,7 @@ def test_every_setting_of_an_engine_reaches_vllm() -> None:
     assert {name: found[name] for name in given} == given
     assert found["model"] == "/models/other"
     assert found["weight_transfer_config"].backend == "mgrpo_nccl"
-    assert found["worker_extension_cls"] == "cluster.weight_transfer.WeightInspector"
+    assert found["worker_extension_cls"] == "cluster.weight_sync.weight_transfer.WeightInspector"
     assert "enable_sleep_mode" not in found
 
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import pytest
 
 from actors.layers import stable_seed
-from actors.leases import FixedEngines
 from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
+from cluster.fleet.leases import FixedEngines
 from mgrpo.config import LayerConfig
 from mgrpo.errors import RewardError
 from mgrpo.types import Completion, Problem, Reward

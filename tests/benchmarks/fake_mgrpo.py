@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, save_recipe
-from mgrpo.metrics import MetricsLog
+from mgrpo.metrics.log import MetricsLog
 
 TRANSITIONS = {"layer": 2, "wrong_to_right": 0.2, "right_to_wrong": 0.1, "copy_fraction": 0.6}
 

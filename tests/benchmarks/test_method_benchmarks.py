@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.method_curves import OWN_SETTINGS, SETTINGS, curve_of, is_left
 from benchmarks.method_overhead import Row, median_ratio, plain_name, ratios
 from mgrpo.config.load import load_recipe
-from mgrpo.method_curves import method_digest, read_curves, write_curves
-from mgrpo.methods import method_files
+from mgrpo.methods.catalog import method_files
+from scripts.method_pages.curves import method_digest, read_curves, write_curves
 
 
 def recorded_run(folder: Path) -> Path:

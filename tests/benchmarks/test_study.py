@@ -34,7 +34,7 @@ class Desk:
         self.write_recipe()
 
     def write_recipe(self, *lines: str) -> None:
-        base = REPOSITORY / "recipes" / "study" / "mgrpo.yaml"
+        base = REPOSITORY / "benchmarks" / "study" / "recipes" / "mgrpo.yaml"
         self.recipe.write_text("\n".join([f"extends: {base}", "name: mini", *lines]) + "\n")
 
     def arguments(self, *more: str) -> list[str]:
@@ -227,7 +227,7 @@ def test_a_recipe_beyond_the_budget_is_refused_with_both_numbers(desk, capsys):
 def test_recipes_on_different_problems_are_refused(desk, capsys):
     desk.write_recipe("prompts_per_step: 8")
 
-    assert main([*desk.arguments(), "--recipes", "study/mgrpo", str(desk.recipe)], FAKE) == 2
+    assert main([*desk.arguments(), "--recipes", RECIPES[1], str(desk.recipe)], FAKE) == 2
     assert "mini.yaml: prompts_per_step = 8" in capsys.readouterr().err
 
 

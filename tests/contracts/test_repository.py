@@ -10,7 +10,10 @@ import pytest
 from mgrpo.config.load import load_recipe
 from tests.contracts.sources import ROOMS, ROOT, own_files, python_files, shown, tree_of
 
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RECIPES = [
+    *sorted((ROOT / "mgrpo").rglob("*.yaml")),
+    *sorted((ROOT / "benchmarks").rglob("*.yaml")),
+]
 # Someone's own folders: they are right on one machine only.
 MACHINE_PATH = re.compile(r"(?<![\w.~}$-])/(?:home|root|Users|work|mnt|data)/[\w.-]+")
 MAX_FILE_BYTES = 5 * 2**20

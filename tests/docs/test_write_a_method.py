@@ -17,12 +17,13 @@ from learner.batch import build_batch
 from learner.plugin import LearnerPlugin
 from mgrpo.check.plugins import plugin_lines
 from mgrpo.cli import main
-from mgrpo.config.load import REPOSITORY, load_recipe
-from mgrpo.methods import plugin_facts
-from mgrpo.metrics import to_line
+from mgrpo.config.load import load_recipe
+from mgrpo.methods.catalog import plugin_facts
+from mgrpo.metrics.log import to_line
 from mgrpo.plugin import load_plugins
 from mgrpo.report.words import MINUS
 from mgrpo.types import Completion, Reward
+from tests.repository import REPOSITORY
 
 GUIDE = REPOSITORY / "docs" / "guides" / "write_a_method.md"
 LENGTHS_BEFORE_ANSWER = [0, 10, 4, 30]

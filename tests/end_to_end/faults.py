@@ -6,8 +6,8 @@ import os
 
 import torch
 
-from cluster.checked_loading import CheckingLoader
-from cluster.weight_transfer import GlooReceiver, WeightInspector
+from cluster.weight_sync.checked_loading import CheckingLoader
+from cluster.weight_sync.weight_transfer import GlooReceiver, WeightInspector
 
 
 class FaultyWorker(WeightInspector):

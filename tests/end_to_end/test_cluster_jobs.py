@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from mgrpo.config.load import load_recipe
-from mgrpo.metrics import read_metrics
+from mgrpo.metrics.log import read_metrics
 from tests.end_to_end.local_cluster import ROOT, LocalCluster, local_cluster
 from tests.end_to_end.test_resume import NOT_COMPARED
 
@@ -73,7 +73,7 @@ def cluster() -> Iterator[LocalCluster]:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plain clone: the tracked kind of files, and an environment that must stay behind."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("mgrpo", "actors", "learner", "rewards", "cluster", "recipes", "docs"):
+    for name in ("mgrpo", "actors", "learner", "rewards", "cluster", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     for large in (".venv/lib/large.so", "runs/old/policy.bin", ".git/objects/pack"):
@@ -200,7 +200,7 @@ def expect_same_run(one: Path, other: Path) -> None:
 
 
 def git_revision() -> str | None:
-    from mgrpo.environment import git_revision as revision
+    from mgrpo.storage.environment import git_revision as revision
 
     return revision()
 
@@ -246,7 +246,7 @@ def test_a_driver_outside_of_a_job_sends_its_clone_along(
 def test_a_failure_in_the_job_is_the_exit_code_of_the_command(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    recipe = (ROOT / "recipes" / "quickstart.yaml").read_text()
+    recipe = (ROOT / "mgrpo" / "recipes" / "quickstart.yaml").read_text()
     (tmp_path / "missing.yaml").write_text(recipe + "output: {runs_dir: /proc/none}\n")
     done = mgrpo(cluster, "submit", "missing.yaml", "--run", "unwritable", cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr

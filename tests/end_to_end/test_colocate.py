@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from mgrpo.evaluate_command import evaluate_command
-from mgrpo.loop import run_training
-from mgrpo.metrics import read_evaluations, read_metrics
+from mgrpo.commands.evaluate import evaluate_command
+from mgrpo.metrics.log import read_evaluations, read_metrics
+from mgrpo.training.loop import run_training
 from tests.end_to_end.conftest import recipe
 
 MOVED = re.compile(r"engine-0 · (asleep|awake: .*)")
 
 
-@pytest.mark.slow  # two runs; tests/cluster/test_handover.py has the parts
+@pytest.mark.slow  # two runs; tests/cluster/weight_sync/test_handover.py has the parts
 @pytest.mark.timeout(400)
 def test_taking_turns_changes_nothing_of_what_is_learned(
     tree: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]

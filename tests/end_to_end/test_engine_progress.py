@@ -16,8 +16,8 @@ import pytest
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import RequestError, SamplingError
-from mgrpo.metrics import MetricSums
-from mgrpo.system import System, start_system
+from mgrpo.metric_sums import MetricSums
+from mgrpo.training.system import System, start_system
 from mgrpo.types import Completion
 from tests.end_to_end.conftest import recipe
 

@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.health import EngineState
+from cluster.fleet.health import EngineState
 from cluster.remote import RemoteActor
-from mgrpo.metrics import MetricSums
-from mgrpo.system import System, start_system
+from mgrpo.metric_sums import MetricSums
+from mgrpo.training.system import System, start_system
 from mgrpo.types import Completion
 from tests.end_to_end.conftest import recipe
 

@@ -14,9 +14,9 @@ from safetensors import safe_open
 
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import QUIET_ENVIRONMENT, init_ray
+from learner import rank_files as learner_files
 from learner.rank import LearnerRank
-from mgrpo import learner_files
-from mgrpo.learner_files import LearnerFiles, load_states, save_policy, save_states
+from learner.rank_files import LearnerFiles, load_states, save_policy, save_states
 from tests.learner.builders import random_completions, run_config
 from tests.random_policy import save_random_policy
 

@@ -20,11 +20,12 @@ import pytest
 
 from mgrpo.check import check_recipe
 from mgrpo.config.load import load_recipe
-from mgrpo.metrics import read_metrics, read_rollouts, rollout_paths
+from mgrpo.methods.catalog import method_files
+from mgrpo.metrics.log import read_metrics, read_rollouts, rollout_paths
 from mgrpo.types import AnswerContexts, Completion
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes" / "methods").glob("*.yaml"))
+RECIPES = sorted(method_files())
 NEEDS_MORE = ("ws_grpo",)  # a scorer that is trained first: it has a test of its own
 SMALL = (
     "prompts_per_step=4",

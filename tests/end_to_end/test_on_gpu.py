@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from mgrpo.check.arithmetic import local_gpus
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.loop import run_training
-from mgrpo.metrics import read_metrics
+from mgrpo.metrics.log import read_metrics
+from mgrpo.plan.arithmetic import local_gpus
 from mgrpo.plan.layout import laid_out_here
+from mgrpo.training.loop import run_training
 from tests.end_to_end.conftest import recipe
 from tests.end_to_end.test_colocate import engine_moves
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mgrpo.metrics import read_metrics
+from mgrpo.metrics.log import read_metrics
 from mgrpo.rooms import ROOMS, ROOT
 
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mgrpo.metrics import read_metrics
+from mgrpo.metrics.log import read_metrics
 from tests.end_to_end.test_training import REPOSITORY
 
 NOT_COMPARED = ("seconds/", "pipeline/", "wall_s", "weights/", "mismatch/")

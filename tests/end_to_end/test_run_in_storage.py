@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mgrpo.metrics import read_metrics
+from mgrpo.metrics.log import read_metrics
 from tests.end_to_end.test_training import REPOSITORY
 from tests.s3_server import s3_environment
 

@@ -15,9 +15,9 @@ import psutil
 import pytest
 import yaml
 
-from mgrpo.evaluate_command import evaluate_command
-from mgrpo.loop import run_training
-from mgrpo.metrics import read_evaluations, read_metrics
+from mgrpo.commands.evaluate import evaluate_command
+from mgrpo.metrics.log import read_evaluations, read_metrics
+from mgrpo.training.loop import run_training
 from tests.end_to_end.conftest import recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]

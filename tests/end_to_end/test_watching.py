@@ -27,7 +27,7 @@ import pytest
 
 from cluster.monitoring.boards import BOARDS
 from cluster.monitoring.catalogue import names
-from mgrpo.metrics import read_metrics
+from mgrpo.metrics.log import read_metrics
 from tests.end_to_end.browser import find_chromium, open_browser
 from tests.end_to_end.local_cluster import ROOT, LocalCluster, local_cluster
 

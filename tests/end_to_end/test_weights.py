@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster.weights import SyncReport, WeightBroadcaster
+from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
 from mgrpo.errors import WeightSyncError
-from mgrpo.system import System, start_system
+from mgrpo.training.system import System, start_system
 from tests.end_to_end.conftest import recipe
 
 pytestmark = pytest.mark.timeout(300)

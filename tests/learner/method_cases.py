@@ -10,14 +10,15 @@ import torch
 
 from learner.batch import TrainingBatch, build_batch
 from learner.plugin import LearnerPlugin
-from learner.prefix_scorer import PrefixScorer
 from mgrpo.config import RunConfig
-from mgrpo.config.load import REPOSITORY, load_recipe
+from mgrpo.config.load import load_recipe
+from mgrpo.methods.catalog import method_files
+from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
 from mgrpo.plugin import load_plugins
 from mgrpo.types import Completion, Reward
 from tests.learner.builders import completion, save_tiny_llama
 
-RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes" / "methods").glob("*.yaml"))
+RECIPES = sorted(method_files())
 MOST_SAMPLES, MOST_PARENTS = 6, 2  # of a group, and of a problem that are corrected
 CONTEXTS = {
     "opening": [60],

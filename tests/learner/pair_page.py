@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from mgrpo import method_pairs
+from tests.learner import method_pairs
 
 if TYPE_CHECKING:
     from tests.learner.pair_worker import Outcome

@@ -27,17 +27,18 @@ from typing import Literal
 
 import torch
 
+from mgrpo.check.plugin_warnings import plugin_warnings
 from mgrpo.config import RunConfig
-from mgrpo.config.load import REPOSITORY, load_recipe
+from mgrpo.config.load import load_recipe
 from mgrpo.config.relations import warnings_of
 from mgrpo.errors import ConfigError
-from mgrpo.method_pairs import combined
-from mgrpo.methods import method_files
-from mgrpo.plugin_warnings import plugin_warnings
+from mgrpo.methods.catalog import method_files
 from mgrpo.types import EXPERT, Completion, Reward
 from tests.learner.builders import save_tiny_llama
 from tests.learner.method_cases import made_up_step, save_scorer
+from tests.learner.method_pairs import combined
 from tests.learner.rank_worker import OneOfSeveral
+from tests.repository import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "methods" / "combinations.md"
 SEED = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mgrpo.preference_cycle import pair_rows
-from mgrpo.preference_pairs import PreferencePair
+from mgrpo.training.sources.preference_cycle import pair_rows
+from mgrpo.training.sources.preference_pairs import PreferencePair
 from mgrpo.types import AnswerContexts, Completion
 from tests.learner.builders import random_completions, solve_layer
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from learner.causal_projection import causal_weights, projected_reference
 from learner.losses import kl_penalty
+from mgrpo.methods.gcpo.causal_projection import causal_weights, projected_reference
 from mgrpo.types import AnswerContexts
 from tests.learner.builders import random_completions, save_tiny_llama
 from tests.learner.rank_worker import (

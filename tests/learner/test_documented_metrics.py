@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mgrpo.docstrings import entries, parts_of
+from mgrpo.methods.docstrings import entries, parts_of
 from mgrpo.plugin import find_plugin
 from tests.learner.method_cases import (
     RECIPES,

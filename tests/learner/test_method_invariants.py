@@ -13,7 +13,7 @@ import torch
 
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
 from learner.packing import collate, plan_ranks
-from mgrpo.transitions import rollout_metrics
+from mgrpo.metrics.transitions import rollout_metrics
 from tests.learner.method_cases import (
     INJECTED,
     RECIPES,

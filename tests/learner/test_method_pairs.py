@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from mgrpo.config.load import REPOSITORY, load_recipe
+from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError
-from mgrpo.method_pairs import combined
-from mgrpo.methods import method_files
+from mgrpo.methods.catalog import method_files
 from mgrpo.plugin import Plugin, load_plugins
+from tests.learner.method_pairs import combined
 from tests.learner.pair_page import combinations_page, general
+from tests.repository import REPOSITORY
 
 SAMPLE = 70
 PAGE = REPOSITORY / "docs" / "methods" / "combinations.md"

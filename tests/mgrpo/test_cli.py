@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from mgrpo.cli import main
-from mgrpo.config.load import REPOSITORY
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.errors import LearnerError, RunInterrupted
+from tests.repository import REPOSITORY
 
 HEAVY = ("torch", "transformers", "ray", "vllm", "datasets", "deepspeed", "reasoning_gym", "rich")
 
@@ -36,7 +36,7 @@ def recipe(tree: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch) 
 
 @pytest.fixture
 def loop(monkeypatch) -> list[tuple[Any, Path]]:
-    """Stands in for mgrpo.loop and records what it is asked to run."""
+    """Stands in for mgrpo.training.loop and records what it is asked to run."""
     calls: list[tuple[Any, Path]] = []
 
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
@@ -44,9 +44,9 @@ def loop(monkeypatch) -> list[tuple[Any, Path]]:
         (run_dir / "metrics.jsonl").write_text("{}\n")
         return 0
 
-    module = ModuleType("mgrpo.loop")
+    module = ModuleType("mgrpo.training.loop")
     module.run_training = run_training  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mgrpo.loop", module)
+    monkeypatch.setitem(sys.modules, "mgrpo.training.loop", module)
     return calls
 
 
@@ -197,7 +197,7 @@ def test_a_second_run_of_the_name_is_refused_while_the_first_lives(
         assert (run_dir / "metrics.jsonl").read_text() == '{"step": 0}\n'
         return 0
 
-    monkeypatch.setattr(sys.modules["mgrpo.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == 0
     assert codes == [2]
     text = said(capsys)
@@ -223,7 +223,7 @@ def test_errors_become_exit_codes(recipe: Path, loop, monkeypatch, error, code: 
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise error
 
-    monkeypatch.setattr(sys.modules["mgrpo.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == code
 
 
@@ -231,7 +231,7 @@ def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sys.modules["mgrpo.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
     with pytest.raises(ZeroDivisionError):
         main(["train", "small.yaml"])
 
@@ -240,7 +240,7 @@ def test_a_full_disk_is_an_error_without_a_traceback(recipe: Path, loop, monkeyp
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "checkpoints"))
 
-    monkeypatch.setattr(sys.modules["mgrpo.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == 1
     assert "No space left on device: 'runs/small/checkpoints'" in said(capsys)
 
@@ -292,9 +292,9 @@ def test_eval_hands_over_its_arguments(recipe: Path, monkeypatch):
         calls.append((target, kwargs))
         return 0
 
-    module = ModuleType("mgrpo.evaluate_command")
+    module = ModuleType("mgrpo.commands.evaluate")
     module.evaluate_command = evaluate_command  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mgrpo.evaluate_command", module)
+    monkeypatch.setitem(sys.modules, "mgrpo.commands.evaluate", module)
     command = ["eval", "default", "--recipe", "small.yaml", "--problems", "5"]
     assert main([*command, "--decoding", "sampled", "--json"]) == 0
     ((target, kwargs),) = calls

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mgrpo.config import ReasoningGymSource
 from mgrpo.config.rewards import RewardsConfig, RewardTerm
-from mgrpo.data import load_problems
+from mgrpo.data.problems import load_problems
 from mgrpo.errors import DataError
 from mgrpo.types import Problem
 from rewards.math_answer import math_answer

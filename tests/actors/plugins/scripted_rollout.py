@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actors.leases import FixedEngines
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
+from cluster.fleet.leases import FixedEngines
 from mgrpo.config import LayerConfig
 from mgrpo.plugin import find_plugin
 from mgrpo.types import Completion, Problem, Reward

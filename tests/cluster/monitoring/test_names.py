@@ -12,7 +12,7 @@ from cluster.monitoring.catalogue import FAMILIES, names
 from cluster.monitoring.names import Family, Names
 from tests.contracts.sources import ROOMS, ROOT, python_files, shown, tree_of
 
-RECORDED = ROOT / "tests" / "mgrpo" / "recorded_quickstart.json"
+RECORDED = ROOT / "tests" / "mgrpo" / "metrics" / "recorded_quickstart.json"
 VALID_NAME = re.compile(r"[a-z][a-z0-9_]*")
 METRIC = re.compile(r"[a-z]\w*(/\w+)+")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cluster.seats import groups_of, plan_seats
-from mgrpo.check.arithmetic import gpu_line
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError
-from mgrpo.launcher import weight_backend
+from mgrpo.plan.arithmetic import gpu_line
+from mgrpo.training.launcher import weight_backend
 
 TWO_GPUS = ("engines.num_shared_engines=2", "learner.num_ranks=2")
 

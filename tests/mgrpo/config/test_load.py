@@ -185,7 +185,9 @@ def test_an_unknown_recipe_lists_near_names():
     [
         ("paper_literal", "success_only"),
         ("methods/paper_literal", "methods/success_only"),
-        ("study/paper_literal.yaml", "study/success_only"),
+        ("recipes/methods/paper_literal.yaml", "methods/success_only"),
+        ("recipes/quickstart.yaml", "quickstart"),
+        ("../grpo.yaml", "grpo"),
     ],
 )
 def test_a_recipe_by_its_old_name_says_the_new_one(old: str, new: str):

@@ -9,20 +9,22 @@ import pytest
 
 from mgrpo.config import RunConfig
 from mgrpo.config.lengths import context_needed
-from mgrpo.config.load import REPOSITORY, load_recipe, save_recipe
+from mgrpo.config.load import load_recipe, save_recipe, shipped_recipes
+from tests.repository import REPOSITORY
 
-RECIPES = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
+STUDY = (REPOSITORY / "benchmarks" / "study" / "recipes").glob("*.yaml")
+RECIPES = [*shipped_recipes().values(), *sorted(STUDY)]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=str)
 def test_every_recipe_loads_and_survives_saving(path: Path, tmp_path: Path):
     config = load_recipe(path)
-    assert config.name in (path.stem, f"{path.parent.name}-{path.stem}")
+    assert config.name in (path.stem, path.parent.name, f"study-{path.stem}")
     save_recipe(config, tmp_path / "saved.yaml")
     assert load_recipe(tmp_path / "saved.yaml") == config
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=str)
 def test_every_recipe_keeps_held_out_questions_apart(path: Path):
     data = load_recipe(path).data
     assert data.heldout is not None
@@ -68,7 +70,9 @@ def test_rejection_samplers_have_the_authors_kl_and_entropy_terms(name: str):
     assert bonus.settings == {"coefficient": 0.001}
 
 
-@pytest.mark.parametrize("name", ["methods/igrpo", "study/igrpo"])
+@pytest.mark.parametrize(
+    "name", ["methods/igrpo", f"{REPOSITORY}/benchmarks/study/recipes/igrpo.yaml"]
+)
 def test_igrpo_shows_its_best_draft_without_a_doubt(name: str):
     correct = load_recipe(name).layers[1]
     assert correct.parents == "best"

@@ -74,5 +74,5 @@ def test_preparing_an_unknown_name_lists_the_known_ones():
 def test_an_incomplete_folder_is_not_ready(tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "SHIPPED_DEFAULT_DIR", tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match="mgrpo models prepare default --rebuild"):
+    with pytest.raises(ModelError, match=r"python -m scripts\.default_policy"):
         resolve_model("default")

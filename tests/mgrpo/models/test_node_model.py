@@ -15,7 +15,7 @@ from mgrpo.config import StorageConfig
 from mgrpo.errors import HubUnreachable, ModelError, StorageError
 from mgrpo.models import node_model
 from mgrpo.models.node_model import NodeModel, driver_model, node_lock
-from mgrpo.storage import Storage
+from mgrpo.storage.files import Storage
 
 QUICK = StorageConfig(attempts=2, backoff_s=0.01, deadline_s=20, upload_s=30)
 FILES = {

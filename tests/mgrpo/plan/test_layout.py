@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.seats import plan_seats, total
-from mgrpo.check.arithmetic import gpus_wanted
 from mgrpo.cli import main
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.config.relations import warnings_of
 from mgrpo.errors import ConfigError
 from mgrpo.plan import layout
+from mgrpo.plan.arithmetic import gpus_wanted
 from mgrpo.plan.build import make_plan
 from mgrpo.plan.hardware import named_hardware
 from mgrpo.plan.layout import laid_out, laid_out_here
@@ -159,15 +159,15 @@ def test_check_and_train_say_what_was_decided_and_the_run_records_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine(monkeypatch, gpus=1, build="cuda")
-    monkeypatch.setattr("mgrpo.check.arithmetic.local_gpus", lambda: 1)
-    monkeypatch.setattr("mgrpo.check.arithmetic.installed_build", lambda: "cuda")
+    monkeypatch.setattr("mgrpo.plan.arithmetic.local_gpus", lambda: 1)
+    monkeypatch.setattr("mgrpo.plan.arithmetic.installed_build", lambda: "cuda")
     trained: list[Any] = []
 
     def record(config: RunConfig, run_dir: Path, **keys: Any) -> int:
         trained.append(config)
         return 0
 
-    monkeypatch.setattr("mgrpo.loop.run_training", record)
+    monkeypatch.setattr("mgrpo.training.loop.run_training", record)
     arguments = ["quickstart", f"output.runs_dir={tmp_path}", "data.train.size=40"]
     assert main(["check", *arguments]) == 0
     assert "1 GPU where the recipe asks for 3" in " ".join(capsys.readouterr().out.split())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mgrpo.cli import main
-from mgrpo.config.load import REPOSITORY, load_recipe
+from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError
 from mgrpo.plan.build import Plan, make_plan
 from mgrpo.plan.gpus import KNOWN, parse_gpus
@@ -19,6 +19,7 @@ from mgrpo.plan.hardware import file_hardware, named_hardware
 from mgrpo.plan.memory import GIB
 from mgrpo.plan.shape import find_shape, parse_parameters, qwen25_shape, shape_like
 from mgrpo.plan.show import plan_text
+from tests.repository import REPOSITORY
 
 ROLES = (
     "cluster.engine_nodes.labels.role=rollout",

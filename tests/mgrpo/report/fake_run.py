@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from mgrpo.config import GUIDANCE_PHRASES, RunConfig
-from mgrpo.metrics import MetricsLog
+from mgrpo.metrics.log import MetricsLog
 from mgrpo.report import write_report
 from mgrpo.types import Completion, FinishReason, Reward
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from mgrpo.alarms import Alarm
-from mgrpo.metrics import MetricsLog
+from mgrpo.metrics.alarms import Alarm
+from mgrpo.metrics.log import MetricsLog
 from mgrpo.report import write_report
 from tests.mgrpo.report.fake_run import make_run
 from tests.mgrpo.report.test_page import HOSTILE, read_page

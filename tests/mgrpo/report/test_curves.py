@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from mgrpo.metrics import MetricsLog, MetricSums
+from mgrpo.metric_sums import MetricSums
+from mgrpo.metrics.log import MetricsLog
+from mgrpo.metrics.transitions import rollout_metrics
 from mgrpo.report.curves import Curves, accuracy, all_charts, other_metrics
 from mgrpo.report.run_data import load_run
-from mgrpo.transitions import rollout_metrics
-from tests.mgrpo.test_transitions import completion
+from tests.mgrpo.metrics.test_transitions import completion
 
 
 def curves_of(run_dir, num_layers: int, domains: list[str]) -> Curves:

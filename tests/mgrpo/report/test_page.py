@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 import pytest
 
 from mgrpo.errors import RunDirectoryError
-from mgrpo.metrics import MetricsLog
+from mgrpo.metrics.log import MetricsLog
 from mgrpo.report import write_report
 from mgrpo.types import Reward
+from tests.mgrpo.metrics.test_log import a_completion
 from tests.mgrpo.report.fake_run import make_run
-from tests.mgrpo.test_metrics import a_completion
 
 HOSTILE = "</script><script>alert('owned')</script><img src=x onerror=alert(1)>"
 VOID = {"meta", "link", "br", "img", "input", "hr"}

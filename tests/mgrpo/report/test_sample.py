@@ -3,12 +3,12 @@ import json
 
 import pytest
 
-from mgrpo.metrics import MetricsLog
+from mgrpo.metrics.log import MetricsLog
 from mgrpo.report.run_data import load_run
 from mgrpo.report.sample import clip, load_sample, spread_order, step_data, verdict
 from mgrpo.types import Reward
+from tests.mgrpo.metrics.test_log import a_completion
 from tests.mgrpo.report.fake_run import make_run
-from tests.mgrpo.test_metrics import a_completion
 
 
 def test_steps_are_taken_last_first_then_from_the_middles():

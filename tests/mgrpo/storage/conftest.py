@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from mgrpo.config import StorageConfig
-from mgrpo.storage import Storage
+from mgrpo.storage.files import Storage
 
 QUICK = {"attempts": 3, "backoff_s": 0.01, "deadline_s": 20}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo.checkpoints import begin_checkpoint, checkpoints, finish_checkpoint, newest_whole
 from mgrpo.config import RunConfig, StorageConfig
 from mgrpo.errors import RunDirectoryError, StorageError
-from mgrpo.mirror import Mirror, local_run_dir, mirror_of, stored_checkpoints
-from mgrpo.storage import Storage
+from mgrpo.storage.checkpoints import begin_checkpoint, checkpoints, finish_checkpoint, newest_whole
+from mgrpo.storage.files import Storage
+from mgrpo.storage.mirror import Mirror, local_run_dir, mirror_of, stored_checkpoints
 
 QUICK = StorageConfig(attempts=2, backoff_s=0.01, deadline_s=20)
 
@@ -189,8 +189,8 @@ def test_an_upload_is_waited_for_no_longer_than_it_may_take(tmp_path, monkeypatc
 STOPPED = """
 import sys, time
 from pathlib import Path
-from mgrpo.mirror import Mirror
-from mgrpo.storage import Storage
+from mgrpo.storage.mirror import Mirror
+from mgrpo.storage.files import Storage
 from tests.mgrpo.storage.test_mirror import QUICK, make_checkpoint, make_run
 
 url, run_dir = sys.argv[1], Path(sys.argv[2])

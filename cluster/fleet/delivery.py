@@ -1,0 +1,108 @@
+"""Broadcasts and handovers with some engines, and after a failed one: who is lost, who not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from cluster.fleet.engine_process import EngineProcess
+from cluster.fleet.health import EngineEvent
+from cluster.remote import RemoteActor, wait_for
+from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
+from mgrpo.config.cluster import HealthConfig
+from mgrpo.errors import LearnerError, MgrpoError, WeightSyncError
+
+
+class WeightDelivery:
+    """Makes broadcasts and draws conclusions from those that fail."""
+
+    def __init__(self, broadcaster: WeightBroadcaster, patience: HealthConfig) -> None:
+        self.broadcaster, self.patience = broadcaster, patience
+
+    def deliver(
+        self, policy_version: int, members: Sequence[EngineProcess], why: str
+    ) -> SyncReport | MgrpoError:
+        """Broadcast once.
+
+        Args:
+            policy_version: the learner's.
+            members: engines that can take part.
+            why: what the log says of those that got the weights.
+
+        Returns:
+            The report, and the members are healthy; or what went wrong: then those that are
+            lost are dead, and the others stale.
+
+        Raises:
+            WeightSyncError: an engine holds other weights than were sent.
+            ActorDiedError, DeadlineError: of the learner, without which nothing goes on.
+        """
+        try:
+            report = self.broadcaster.broadcast(policy_version, actors_of(members))
+        except (WeightSyncError, LearnerError):
+            raise
+        except MgrpoError as error:
+            self.recover(members, error)
+            return error
+        for engine in members:
+            engine.notice(EngineEvent.REFIT, f"{why} of version {policy_version}")
+        return report
+
+    def lend(self, members: Sequence[EngineProcess]) -> MgrpoError | None:
+        """Let the learner work; where engines share its GPUs they sleep.
+
+        Returns:
+            What went wrong; then those that are lost are dead, and the others stale.
+
+        Raises:
+            ActorDiedError, DeadlineError: of the learner.
+        """
+        try:
+            self.broadcaster.handover.to_learner(actors_of(members))
+        except LearnerError:
+            raise
+        except MgrpoError as error:
+            self.recover(members, error)
+            return error
+        return None
+
+    def recover(self, members: Sequence[EngineProcess], error: MgrpoError) -> None:
+        self.broadcaster.disband()
+        self.check_learner(error)
+        self.find_lost(members, error)
+
+    def check_learner(self, error: MgrpoError) -> None:
+        """Raises where a rank is gone, or does not come out of the failed broadcast."""
+        try:
+            wait_for(
+                [(rank, rank.submit("meeting_point")) for rank in self.broadcaster.learner],
+                doing="come out of a failed broadcast",
+                deadline_s=self.patience.dead_after_s,
+                setting="cluster.health.dead_after_s",
+            )
+        except MgrpoError as lost:
+            raise lost from error
+
+    def find_lost(self, members: Sequence[EngineProcess], error: MgrpoError) -> None:
+        """Who does not come out of a failed broadcast is dead; nobody's weights are sure."""
+        end = time.monotonic() + self.patience.suspect_after_s
+        leaving = []
+        for engine in members:
+            engine.notice(EngineEvent.PASSED_OVER, f"a broadcast failed: {error}")
+            if engine.actor is not None:
+                reference = engine.actor.submit("abandon_weight_update")
+                leaving.append((engine, engine.actor, reference))
+        for engine, actor, reference in leaving:
+            try:
+                wait_for(
+                    [(actor, reference)],
+                    doing="leave a failed broadcast",
+                    deadline_s=max(0.1, end - time.monotonic()),
+                    setting="cluster.health.suspect_after_s",
+                )
+            except MgrpoError as lost:
+                engine.lose(str(lost))
+
+
+def actors_of(members: Sequence[EngineProcess]) -> list[RemoteActor]:
+    return [engine.actor for engine in members if engine.actor is not None]

@@ -1,0 +1,75 @@
+"""What became of each engine, written down as it happens: a run's engines.jsonl."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.fleet.engine_process import StateChange
+from cluster.fleet.health import EngineState
+
+ENGINES_FILE = "engines.jsonl"
+
+
+class EngineLog:
+    """Appends every change of an engine's state, with the time, and tells people of some.
+
+    A line: {"time": 1763715600.12, "engine": "layer1-engine-0", "from": "healthy",
+    "to": "dead", "why": "...", "node": "10.0.0.7"}; time in seconds since 1970, from null for an
+    engine that was just asked for, node "" where it has no place.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """
+        Args:
+            path: None writes nothing.
+        """
+        self.path = path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, change: StateChange) -> None:
+        if self.path is None:
+            return
+        row = {
+            "time": round(time.time(), 3),
+            "engine": change.engine,
+            "from": change.before,
+            "to": change.now,
+            "why": change.why,
+            "node": change.node,
+        }
+        with self.path.open("a", encoding="utf-8", buffering=1) as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_engine_log(run_dir: Path) -> list[dict[str, Any]]:
+    """The changes of a run, oldest first; [] for a run without a log."""
+    path = run_dir / ENGINES_FILE
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def sentence(change: StateChange) -> str | None:
+    """The change in words, where a person would want to know of it; None where not."""
+    match change.now:
+        case EngineState.SUSPECT:
+            return f"{change.engine} gets no work for now: {change.why}"
+        case EngineState.DEAD:
+            return f"{change.engine} is lost: {change.why}"
+        case EngineState.RESTARTING:
+            return f"{change.engine} is {change.why}"
+        case EngineState.GONE if change.before is EngineState.DEAD:
+            return f"{change.engine} is given up: {change.why}"
+        case EngineState.GONE:
+            return f"{change.engine} is given back: {change.why}"
+        case EngineState.HEALTHY:
+            return f"{change.engine} is at work: {change.why}"
+        case EngineState.STARTING:
+            return f"{change.engine} is {change.why}"
+        case _:
+            return None

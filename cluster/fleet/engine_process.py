@@ -1,0 +1,207 @@
+"""One engine's seat and process: brought up, watched and ended, without ever waiting.
+
+`tend` looks at what has happened since the last time and does the next thing: a place that was
+granted gets an actor, an actor that was made loads its model, a silent one is suspected and then
+ended, a dead one is asked for again. What state the engine is in, and what may follow, is the
+business of `cluster.fleet.health`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.fleet.health import EngineEvent, EngineHealth, EngineState, Patience, after
+from cluster.placement import Placement
+from cluster.remote import Call, RemoteActor
+from cluster.seats import Seat
+from mgrpo.errors import MgrpoError
+
+StartActor = Callable[[Seat, str], RemoteActor]  # (seat with a granted place, unique name)
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """An engine's way from one state to another, for the log and for people."""
+
+    engine: str
+    before: EngineState | None  # None: the engine was just asked for
+    now: EngineState
+    why: str
+    node: str = ""  # its address, while it has a place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How an engine is watched, in seconds."""
+
+    patience: Patience
+    heartbeat_s: float
+    start_s: float  # longest loading of the model
+    shutdown_s: float  # longest orderly end
+
+
+class EngineProcess:
+    """An engine of a run, from its first place to its last.
+
+    Args:
+        seat: where it sits.
+        placement: grants seats.
+        start_actor: makes the engine's actor in a granted seat, without waiting.
+        timing: how it is watched.
+        on_change: told of each change of state.
+    """
+
+    def __init__(
+        self,
+        seat: Seat,
+        placement: Placement,
+        start_actor: StartActor,
+        timing: Timing,
+        on_change: Callable[[StateChange], None],
+    ) -> None:
+        self.seat, self.placement = seat, placement
+        self.start_actor, self.timing, self.on_change = start_actor, timing, on_change
+        self.health = EngineHealth.starting(time.monotonic())
+        self.actor: RemoteActor | None = None
+        self.loading: Call | None = None
+        self.heartbeat: Call | None = None
+        self.next_heartbeat = 0.0
+        self.stopping: Call | None = None
+        self.node = ""
+        self.num_actors = 0
+        self.was_released = False
+        self.last_words = ""  # why it was last lost
+        on_change(StateChange(self.name, None, self.state, "asked for"))
+
+    @property
+    def name(self) -> str:
+        return self.seat.name
+
+    @property
+    def state(self) -> EngineState:
+        return self.health.state
+
+    def notice(self, event: EngineEvent, why: str) -> None:
+        """Take in what happened; whoever listens hears of a new state."""
+        before = self.health.state
+        self.health = after(self.health, event, time.monotonic(), self.timing.patience)
+        if self.health.state is not before:
+            self.on_change(StateChange(self.name, before, self.health.state, why, self.node))
+
+    # --- the life of one process ---
+
+    def tend(self) -> None:
+        """Do what can be done now. Never waits, never raises for what the engine did."""
+        if self.health.is_coming:
+            self.bring_up()
+        elif self.health.is_alive:
+            self.listen()
+        if self.state is EngineState.DEAD:
+            self.restart()
+        if self.state is EngineState.GONE:
+            self.clear_away()
+
+    def bring_up(self) -> None:
+        """A place, then an actor, then a model."""
+        if self.actor is None:
+            if self.placement.is_granted(self.seat):
+                self.make_actor()
+            return
+        assert self.loading is not None, "an actor is made and told to load at once"
+        if self.loading.is_done():
+            self.finish_loading()
+        elif self.loading.seconds > self.timing.start_s:
+            self.lose(
+                f"did not load its model within {self.timing.start_s:g} s "
+                "(cluster.deadlines.engine_start_s)"
+            )
+
+    def make_actor(self) -> RemoteActor:
+        """Start the process and its loading; its place must have been granted."""
+        suffix = f".restart{self.num_actors}" if self.num_actors else ""
+        self.num_actors += 1
+        self.node = self.placement.node_of(self.seat)
+        self.actor = self.start_actor(self.seat, self.name + suffix)
+        self.loading = Call(self.actor, "start")
+        return self.actor
+
+    def finish_loading(self) -> None:
+        assert self.loading is not None, "called when loading is done"
+        try:
+            self.loading.outcome()
+        except MgrpoError as error:
+            self.lose(str(error))
+        else:
+            self.loading = None
+            self.notice(EngineEvent.LOADED, "model loaded")
+
+    def listen(self) -> None:
+        """Ask for a sign of life now and then, and draw conclusions from the answer."""
+        assert self.actor is not None, "an engine that is alive has an actor"
+        now = time.monotonic()
+        if self.heartbeat is None:
+            if now >= self.next_heartbeat:
+                self.heartbeat = Call(self.actor, "check_health")
+                self.notice(EngineEvent.ASKED, "asked")
+                self.next_heartbeat = now + self.timing.heartbeat_s
+            return
+        if not self.heartbeat.is_done():
+            self.last_words = f"no answer for {now - self.health.quiet_since:.0f} s"
+            self.notice(EngineEvent.SILENT, self.last_words)
+            return
+        heartbeat, self.heartbeat = self.heartbeat, None
+        try:
+            heartbeat.outcome()
+        except MgrpoError as error:
+            self.lose(str(error))
+        else:
+            self.notice(EngineEvent.ANSWERED, "answers again")
+
+    def lose(self, why: str) -> None:
+        """Its process is gone, or must go."""
+        self.last_words = why
+        self.notice(EngineEvent.DIED, why)
+
+    def restart(self) -> None:
+        """End what is left of a dead engine, give its place back and ask for one again."""
+        self.end_actor()
+        self.placement.give_back(self.seat)
+        self.node = ""
+        patience = self.timing.patience
+        again = self.health.may_restart(time.monotonic(), patience)
+        used_up = f"its {patience.max_restarts} restarts (cluster.fleet.health) are used up"
+        if patience.max_restarts == 0:
+            used_up = "is not started again"
+        self.notice(EngineEvent.RESTART, "asked for again" if again else used_up)
+        if self.health.is_coming:
+            self.placement.ask(self.seat, f"{self.name}.restart{self.num_actors}")
+
+    # --- the end ---
+
+    def release(self, why: str) -> None:
+        """Let it end in an orderly way; `tend` clears away what is left."""
+        self.was_released = True
+        self.notice(EngineEvent.RELEASE, why)
+        if self.actor is not None and self.stopping is None:
+            self.stopping = Call(self.actor, "stop")
+
+    def clear_away(self) -> None:
+        """Give the place back once the engine has stopped, or has had its time to."""
+        stopping = self.stopping
+        if stopping and not stopping.is_done() and stopping.seconds < self.timing.shutdown_s:
+            return
+        self.stopping = None
+        self.end_actor()
+        self.placement.give_back(self.seat)
+
+    @property
+    def has_left(self) -> bool:
+        """Was given back, and nothing of it is left."""
+        return self.was_released and self.actor is None
+
+    def end_actor(self) -> None:
+        if self.actor is not None:
+            self.actor.kill()
+        self.actor = self.loading = self.heartbeat = None

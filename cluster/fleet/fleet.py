@@ -1,0 +1,420 @@
+"""The engines of a run: lent to rollouts, watched, replaced, refitted, more and fewer of them.
+
+One thread does it all: while a rollout runs, beside it in the same event loop; while the learner
+works, between two looks at it; and in full before each broadcast. So no lock is needed, and a
+broadcast in the middle of a rollout never meets an update.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any
+
+from cluster.fleet.delivery import WeightDelivery
+from cluster.fleet.elastic import Decision, Streak, decide
+from cluster.fleet.engine_log import EngineLog, sentence
+from cluster.fleet.engine_process import EngineProcess, StartActor, StateChange, Timing
+from cluster.fleet.fleet_metrics import FleetCounts, busy_fractions, pool_load, state_counts
+from cluster.fleet.health import EngineEvent, EngineState, Patience
+from cluster.fleet.leases import Engine, least_busy
+from cluster.fleet.remote_engine import RemoteEngine
+from cluster.placement import Placement, describe_shortage
+from cluster.remote import RemoteActor, wait_for
+from cluster.seats import Pool, engine_seat, pools_of
+from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
+from mgrpo.config import RunConfig
+from mgrpo.errors import (
+    ActorDiedError,
+    DeadlineError,
+    MgrpoError,
+    WeightSyncError,
+)
+from mgrpo.metric_sums import MetricSums
+
+LOOK_S = 0.25  # between two looks at the engines while a rollout runs
+TAKE_AGAIN_S = 0.05  # between two tries to get an engine where there is none
+
+
+class Fleet:
+    """Every engine of every layer, dead or alive.
+
+    Args:
+        config: the recipe.
+        device: cpu or cuda.
+        placement: holds the places of the engines that the run begins with.
+        start_actor: makes an engine's actor in a granted place.
+        log: is told of each change of an engine's state.
+        note: tells people of those that matter.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        device: str,
+        placement: Placement,
+        start_actor: StartActor,
+        *,
+        log: EngineLog,
+        note: Callable[[str], None],
+    ) -> None:
+        self.config, self.device, self.placement = config, device, placement
+        self.start_actor, self.log, self.note = start_actor, log, note
+        self.health, deadlines = config.cluster.health, config.cluster.deadlines
+        self.max_resends = self.health.max_resends
+        self.timing = Timing(
+            patience=Patience(
+                self.health.suspect_after_s,
+                self.health.dead_after_s,
+                # One that shares its GPU would have to load while the learner uses it.
+                0 if config.cluster.takes_turns else self.health.max_restarts,
+                self.health.restart_window_s,
+            ),
+            heartbeat_s=self.health.heartbeat_s,
+            start_s=deadlines.engine_start_s,
+            shutdown_s=deadlines.shutdown_s,
+        )
+        self.pools = pools_of(config)
+        self.members: dict[str, list[EngineProcess]] = {pool.name: [] for pool in self.pools}
+        self.num_seats = Counter[str]()  # by pool, ever taken: a seat's name is used once
+        self.streaks = {pool.name: Streak() for pool in self.pools}
+        self.workers: dict[str, RemoteEngine] = {}
+        self.waiting = Counter[str]()  # requests that wait for an engine, by pool
+        self.counts = FleetCounts()
+        self.delivery: WeightDelivery | None = None
+        self.serves_loaded_weights = False
+        self.policy_version = 0
+        self.is_up = False
+
+    # --- who there is ---
+
+    @property
+    def engines(self) -> list[EngineProcess]:
+        return [engine for pool in self.pools for engine in self.members[pool.name]]
+
+    @property
+    def actors(self) -> list[RemoteActor]:
+        """Of the engines that have a process."""
+        return [engine.actor for engine in self.engines if engine.actor is not None]
+
+    @property
+    def broadcaster(self) -> WeightBroadcaster:
+        """Of a fleet that follows a learner."""
+        assert self.delivery is not None, "follow() comes first"
+        return self.delivery.broadcaster
+
+    def pool_of(self, layer: int) -> Pool:
+        return next(pool for pool in self.pools if layer in pool.layers)
+
+    def in_state(self, pool: Pool, state: EngineState) -> list[EngineProcess]:
+        return [engine for engine in self.members[pool.name] if engine.state is state]
+
+    def worker(self, engine: EngineProcess) -> RemoteEngine:
+        """The rollout's view of an engine's present process."""
+        assert engine.actor is not None, "only engines with a process work"
+        worker = self.workers.get(engine.name)
+        if worker is None or worker.actor is not engine.actor:
+            deadline_s = self.config.cluster.deadlines.generate_s
+            worker = self.workers[engine.name] = RemoteEngine(engine.actor, deadline_s=deadline_s)
+        return worker
+
+    def add_engine(self, pool: Pool) -> EngineProcess:
+        """One more engine of a pool, without a place as yet."""
+        index = self.num_seats[pool.name]
+        self.num_seats[pool.name] += 1
+        engine = EngineProcess(
+            engine_seat(self.config, self.device, pool, index),
+            self.placement,
+            self.start_actor,
+            self.timing,
+            self.changed,
+        )
+        self.members[pool.name].append(engine)
+        return engine
+
+    def changed(self, change: StateChange) -> None:
+        self.log.write(change)
+        self.counts.count(change)
+        said = sentence(change)
+        if said is not None and self.is_up:
+            self.note(said)
+
+    # --- the beginning and the end ---
+
+    def start(self) -> None:
+        """Make the actors of the engines that the run begins with; they load their models."""
+        for pool in self.pools:
+            for _ in range(pool.count.min):
+                self.add_engine(pool).make_actor()
+
+    def wait_until_loaded(self) -> None:
+        """Here a failure ends the run: what fails at once would fail again.
+
+        Raises:
+            ModelError, ActorDiedError, DeadlineError: naming the engine.
+        """
+        wait_for(
+            [(e.actor, e.loading.reference) for e in self.engines if e.actor and e.loading],
+            doing="load its model",
+            deadline_s=self.config.cluster.deadlines.engine_start_s,
+            setting="cluster.deadlines.engine_start_s",
+        )
+        self.tend()
+
+    def sleep(self) -> None:
+        """Make room for a learner on the same GPUs; the first broadcast wakes the engines."""
+        wait_for(
+            [(actor, actor.submit("sleep")) for actor in self.actors],
+            doing="give their GPUs' memory back",
+            deadline_s=self.config.cluster.deadlines.weight_sync_s,
+            setting="cluster.deadlines.weight_sync_s",
+        )
+
+    def lend_gpus(self) -> None:
+        """Let the learner work; engines that share its GPUs sleep until the next broadcast.
+
+        Raises:
+            WeightSyncError: try after try failed.
+            ActorDiedError, DeadlineError: of the learner.
+        """
+        assert self.delivery is not None, "follow() comes first"
+        for _ in range(self.health.max_broadcasts):
+            # Also those that are silent: a GPU that an engine keeps is not the learner's.
+            holders = [engine for engine in self.engines if engine.health.is_alive]
+            error = self.delivery.lend(holders)
+            if error is None:
+                return
+            self.tend()
+        raise WeightSyncError(
+            f"{self.health.max_broadcasts} times in a row (cluster.health.max_broadcasts) engines "
+            f"did not make room for the learner on their GPUs. The last: {error}"
+        )
+
+    def take_gpus_back(self) -> None:
+        """Weights for engines that sleep because the learner worked, and will not send any."""
+        if self.delivery is not None and not self.broadcaster.handover.engines_can_work:
+            self.broadcast(self.policy_version)
+
+    def serve_loaded_weights(self) -> None:
+        """Without a learner: the weights that an engine loads are the ones to work with."""
+        self.serves_loaded_weights = True
+        self.tend()
+        self.is_up = True
+
+    def follow(self, broadcaster: WeightBroadcaster, policy_version: int) -> None:
+        """From now on engines hold the learner's weights; the first broadcast is made here."""
+        self.delivery = WeightDelivery(broadcaster, self.health)
+        self.broadcast(policy_version)
+        self.is_up = True
+
+    # --- lending engines to a rollout ---
+
+    def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
+        """Run something that samples, looking after the engines meanwhile.
+
+        Args:
+            work: uses `take`.
+            counted: does its work count for the step's busy fractions?
+        """
+        self.take_gpus_back()
+        try:
+            return asyncio.run(self.beside_tending(work))
+        finally:
+            if not counted:
+                for worker in self.workers.values():
+                    worker.workload.take()
+
+    async def beside_tending(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tending = group.create_task(self.keep_tending())
+                try:
+                    return await work
+                finally:
+                    tending.cancel()
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+
+    async def keep_tending(self) -> None:
+        while True:
+            self.tend()
+            self.refit_for_those_who_wait()
+            await asyncio.sleep(LOOK_S)
+
+    async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
+        """The least busy healthy engine of a layer; waits while there is none.
+
+        Args:
+            rather_not: names of engines to take only where there is no other.
+
+        Raises:
+            ActorDiedError: all of the layer's engines have been given up.
+            DeadlineError: none came back in time.
+        """
+        pool = self.pool_of(layer)
+        began = time.monotonic()
+        self.waiting[pool.name] += 1
+        try:
+            while True:
+                healthy = self.in_state(pool, EngineState.HEALTHY)
+                if healthy:
+                    return least_busy([self.worker(engine) for engine in healthy], rather_not)
+                self.check_hope(pool, waited_s=time.monotonic() - began)
+                await asyncio.sleep(TAKE_AGAIN_S)
+        finally:
+            self.waiting[pool.name] -= 1
+
+    def report_lost(self, engine: Engine, error: MgrpoError) -> None:
+        """A request was lost with its engine; it is sent again by whoever reports it."""
+        self.counts.num_resent += 1
+        for member in self.engines:
+            if isinstance(engine, RemoteEngine) and member.actor is engine.actor:
+                member.lose(str(error))
+
+    def report_failed(self, engine: Engine, error: MgrpoError) -> None:
+        """A request failed on an engine that is well; it is sent again by whoever reports it."""
+        self.counts.num_resent += 1
+        if str(error) != self.counts.last_failed_request:  # many fail together, in the same words
+            self.note(f"a request is sent again: {error}")
+        self.counts.last_failed_request = str(error)
+
+    def check_hope(self, pool: Pool, *, waited_s: float) -> None:
+        """Raises where a pool without a healthy engine will not get one, or not in time."""
+        members = self.members[pool.name]
+        if all(engine.state is EngineState.GONE for engine in members):
+            deaths = "; ".join(f"{engine.name}: {engine.last_words}" for engine in members)
+            raise ActorDiedError(
+                f"No engine of {pool.name} is left, and none is started again ({deaths}). Their "
+                "logs are in the run's logs folder. When machines are merely taken away often, "
+                "raise cluster.health.max_restarts; the same command resumes the run."
+            )
+        deadline_s = self.config.cluster.deadlines.engine_return_s
+        if waited_s > deadline_s:
+            states = ", ".join(f"{engine.name} is {engine.state}" for engine in members)
+            seats = [engine.seat for engine in members if engine.actor is None]
+            raise DeadlineError(
+                f"an engine of {pool.name} ({states})",
+                deadline_s=deadline_s,
+                setting="cluster.deadlines.engine_return_s",
+                detail=describe_shortage(seats, "an engine has no place") if seats else "",
+            )
+
+    # --- keeping them alive ---
+
+    def tend(self) -> None:
+        """Look at every engine and do what can be done at once. Never waits."""
+        for engine in self.engines:
+            engine.tend()
+            if self.serves_loaded_weights and engine.state is EngineState.STALE:
+                engine.notice(EngineEvent.REFIT, "holds the weights that it loaded")
+        for members in self.members.values():
+            members[:] = [engine for engine in members if not engine.has_left]
+
+    def refit_for_those_who_wait(self) -> None:
+        """Weights for a stale engine whose pool has no other, in the middle of a rollout.
+
+        The others are left alone: only the stale ones are in this broadcast's group.
+        """
+        for pool in self.pools:
+            stale = self.in_state(pool, EngineState.STALE)
+            healthy = self.in_state(pool, EngineState.HEALTHY)
+            if self.waiting[pool.name] and stale and not healthy:
+                self.counts.num_refits += 1
+                self.deliver(self.policy_version, stale, "got the weights in the middle of a step")
+
+    # --- weights ---
+
+    def broadcast(self, policy_version: int) -> SyncReport:
+        """The learner's weights to every engine that can take them, verified.
+
+        An engine that is lost on the way is left out of the next try. One that is not there
+        gets the weights when it comes.
+
+        Raises:
+            WeightSyncError: an engine holds other weights than were sent, or try after try
+                failed.
+            ActorDiedError, DeadlineError: of the learner.
+        """
+        self.policy_version = policy_version
+        self.tend()
+        for engine in self.engines:
+            if not engine.health.can_join_broadcast:
+                engine.notice(EngineEvent.PASSED_OVER, "left out of a broadcast")
+        for _ in range(self.health.max_broadcasts):
+            members = [engine for engine in self.engines if engine.health.can_join_broadcast]
+            if not members:
+                return SyncReport(policy_version, 0.0, 0, None)
+            report = self.deliver(policy_version, members, "got the weights")
+            if report is not None:
+                return report
+        raise WeightSyncError(
+            f"{self.health.max_broadcasts} broadcasts of policy version {policy_version} in a row "
+            f"failed (cluster.health.max_broadcasts). The last: {self.counts.last_failure}"
+        )
+
+    def deliver(
+        self, policy_version: int, members: Sequence[EngineProcess], why: str
+    ) -> SyncReport | None:
+        """One broadcast to some engines. None where it failed; who is lost is then known."""
+        assert self.delivery is not None, "follow() comes first"
+        outcome = self.delivery.deliver(policy_version, members, why)
+        if isinstance(outcome, SyncReport):
+            return outcome
+        self.counts.last_failure = str(outcome)
+        self.counts.num_failed_broadcasts += 1
+        self.tend()
+        return None
+
+    # --- more and fewer ---
+
+    def close_step(self, sums: MetricSums) -> None:
+        """Add what the step showed of the engines to its metrics, and let pools grow or shrink."""
+        values = sums.means()
+        step_s = max(values.get("seconds/step", 0.0), 1e-9)
+        loads = {
+            pool.name: pool_load(self.members[pool.name], self.workers, step_s)
+            for pool in self.pools
+        }
+        fractions = busy_fractions(loads, values.get("seconds/update", 0.0) / step_s)
+        for name, fraction in fractions.items():
+            sums.add(f"pipeline/{name}_busy_fraction", fraction)
+        for name, load in loads.items():
+            sums.add(f"pipeline/{name}_inflight_mean", load.inflight_mean)
+            sums.add(f"engines/{name}_working", load.num_engines)
+            sums.add(f"engines/{name}_coming", load.num_coming)
+        sums.merge(state_counts(self.engines))
+        sums.merge(self.counts.take())
+        for pool in self.pools:
+            others = max(f for name, f in fractions.items() if name != pool.name)
+            decision, self.streaks[pool.name] = decide(
+                loads[pool.name],
+                largest_other_fraction=others,
+                count=pool.count,
+                streak=self.streaks[pool.name],
+                config=self.config.cluster.elastic,
+            )
+            self.follow_decision(pool, decision, loads[pool.name].busy_fraction)
+        self.tend()
+
+    def follow_decision(self, pool: Pool, decision: Decision, busy_fraction: float) -> None:
+        if decision is Decision.GROW:
+            engine = self.add_engine(pool)
+            self.placement.ask(engine.seat, engine.name)
+        elif decision is Decision.SHRINK:
+            engine = costs_least(self.members[pool.name])
+            engine.release(
+                f"{pool.name} has too little to do (busy for {busy_fraction:.0%} of the step)"
+            )
+
+
+def costs_least(engines: Sequence[EngineProcess]) -> EngineProcess:
+    """Which engine of a pool to give back: one that is still to come, else one that is not fit
+    for work, else any; the newest of those."""
+    here = [engine for engine in engines if engine.health.is_coming or engine.health.is_alive]
+    newest_first = here[::-1]
+    return min(
+        newest_first,
+        key=lambda engine: (not engine.health.is_coming, engine.state is EngineState.HEALTHY),
+    )

@@ -1,0 +1,108 @@
+"""A vLLM engine in an actor, as a rollout sees it, with a record of how busy it was."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from cluster.fleet.progress_watch import GENERATE_S, ProgressWatch
+from cluster.remote import RemoteActor
+from mgrpo.types import Sample
+
+
+class Workload:
+    """How long an engine had work, and how much of it at a time.
+
+    Example: 8 completions for 2 s, then 4 for 1 s: busy_s = 3, completion_s = 20, so 6.7 at a
+    time while it was busy.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.num_inflight = 0
+        self.busy_s = self.completion_s = 0.0
+        self.counted_until = clock()
+
+    def change(self, num_inflight: int) -> None:
+        """From now on this many completions are being sampled."""
+        self.count()
+        self.num_inflight = num_inflight
+
+    def count(self) -> None:
+        """Take in the time until now."""
+        now = self.clock()
+        passed_s, self.counted_until = now - self.counted_until, now
+        if self.num_inflight > 0:
+            self.busy_s += passed_s
+            self.completion_s += passed_s * self.num_inflight
+
+    def take(self) -> tuple[float, float]:
+        """(busy_s, completion_s) since the last call."""
+        self.count()
+        taken = (self.busy_s, self.completion_s)
+        self.busy_s = self.completion_s = 0.0
+        return taken
+
+
+class RemoteEngine:
+    """Calls an engine's actor, and gives it up where it makes no progress.
+
+    Args:
+        actor: the engine's.
+        deadline_s: longest time in which none of its requests gets a token.
+    """
+
+    def __init__(self, actor: RemoteActor, *, deadline_s: float) -> None:
+        self.actor, self.name = actor, actor.name
+        self.deadline_s = deadline_s
+        self.workload = Workload()
+        self.watch: ProgressWatch | None = None  # while it has work
+
+    @property
+    def num_inflight(self) -> int:
+        """Completions asked for and not yet back."""
+        return self.workload.num_inflight
+
+    @num_inflight.setter
+    def num_inflight(self, count: int) -> None:
+        self.workload.change(count)
+
+    async def generate(
+        self,
+        prompt_token_ids: list[int],
+        *,
+        num_samples: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> list[Sample]:
+        """Sample completions of one prompt.
+
+        Raises:
+            DeadlineError, ActorDiedError: the engine is lost.
+            RequestError: this request failed, and the engine is well.
+            SamplingError: what it samples cannot be trained on.
+        """
+        if self.watch is None or self.watch.is_over:
+            self.watch = ProgressWatch(self.actor, deadline_s=self.deadline_s)
+        watch = self.watch
+        request = asyncio.create_task(
+            self.actor.call_async(
+                "generate",
+                prompt_token_ids,
+                deadline_s=None,  # the watch's
+                setting=GENERATE_S,
+                num_samples=num_samples,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seed=seed,
+            )
+        )
+        try:
+            return await watch.outcome(request, prompt_token_ids)
+        finally:
+            if not watch.requests:
+                watch.end()
+                if self.watch is watch:
+                    self.watch = None

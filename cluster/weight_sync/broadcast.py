@@ -1,0 +1,249 @@
+"""The broadcast after each update, and the proof that it arrived.
+
+Three checks: the version that each engine reports, always; a checksum of every tensor as sent
+against the same tensor as received (the wire), and a fixed prompt's log-probabilities on learner
+and engines (the whole way, loading included), both unless the recipe turns them off.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.remote import RemoteActor, wait_for
+from cluster.weight_sync.handover import Handover, SeparateGpus, SharedGpus
+from mgrpo.config import WeightsConfig
+from mgrpo.errors import WeightSyncError
+
+SYNC_DEADLINE = "cluster.deadlines.weight_sync_s"
+# Nats, of the mean. Two 16-bit programs round each logit by themselves, up to 0.25 where logits are
+# near 50; a weight that is not as sent moves all tokens. For float32 on GPUs vLLM's attention is
+# Triton's, which multiplies in TF32: simulated on the shipped policy: 0.002; one token 0.035.
+DEFAULT_TOLERANCE = {"float32": 0.001, "tf32": 0.02, "bfloat16": 0.1}
+ONE_TOKEN = 10.0  # times the tolerance of the mean
+
+
+class EngineClient:
+    """Drives the engines from inside learner rank 0: vLLM's four-method client protocol.
+
+    vLLM's own client gives every engine the same ranks and waits without a deadline; this one
+    gives each engine its own rank range and names the engine that did not answer.
+    """
+
+    def __init__(
+        self, engines: Sequence[RemoteActor], *, workers_per_engine: int, deadline_s: float
+    ) -> None:
+        self.engines = list(engines)
+        self.workers_per_engine = workers_per_engine
+        self.deadline_s = deadline_s
+        self.version = "0"
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        calls = []
+        for index, engine in enumerate(self.engines):
+            info = dict(init_info)
+            if "rank_offset" in info:  # a transport without ranks has none
+                info["rank_offset"] += index * self.workers_per_engine
+            calls.append((engine, engine.submit("init_weight_transfer_engine", info)))
+        self.wait(calls, "join the weight group")
+
+    def start_weight_update(self) -> None:
+        self.everywhere("start_weight_update")
+
+    def update_weights(self, update_info: Any) -> None:
+        self.everywhere("update_weights", update_info)
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self.everywhere("finish_weight_update", weight_version or self.version)
+
+    def everywhere(self, method: str, *args: Any) -> list[Any]:
+        return self.wait([(e, e.submit(method, *args)) for e in self.engines], method)
+
+    def wait(self, calls: list[tuple[RemoteActor, Any]], doing: str) -> list[Any]:
+        return wait_for(calls, doing=doing, deadline_s=self.deadline_s, setting=SYNC_DEADLINE)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What one verified broadcast took and showed."""
+
+    policy_version: int
+    seconds: float
+    num_tensors: int
+    probe_gap_max: float | None  # nats; None when verify_probe is off
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """What a weight group is made of besides its members."""
+
+    backend: str  # "gloo", "nccl" or "ipc"
+    workers_per_engine: int
+    shares_gpus: bool  # engines and learner take turns (cluster.colocate)
+    deadline_s: float  # longest joining, and longest broadcast with its verification
+
+
+class WeightBroadcaster:
+    """Brings engines to the learner's weights, and proves it.
+
+    The weight group is the learner and the engines of the last broadcast. Where others are to
+    take part, a new group is made; that costs a meeting of all, once.
+
+    Args:
+        learner: rank actors; all take part, rank 0 sends.
+        group: how learner and engines meet.
+        config: which checks.
+        dtype: the coarsest that anybody computes in, for the probe's default tolerance.
+        probe_token_ids: a fixed token sequence, at least two tokens.
+    """
+
+    def __init__(
+        self,
+        learner: Sequence[RemoteActor],
+        *,
+        group: GroupSettings,
+        config: WeightsConfig,
+        dtype: str,
+        probe_token_ids: list[int],
+    ) -> None:
+        self.learner = list(learner)
+        self.engines: list[RemoteActor] = []  # in the group with the learner
+        self.group, self.config = group, config
+        self.tolerance = config.probe_tolerance or DEFAULT_TOLERANCE[dtype]
+        self.probe_token_ids = probe_token_ids
+        self.num_groups = 0  # made so far
+        self.handover: Handover = (
+            SharedGpus(self.on_all, learner) if group.shares_gpus else SeparateGpus(self.on_all)
+        )
+
+    def connect(self, engines: Sequence[RemoteActor]) -> None:
+        """Make a weight group of the learner and these engines, in place of the one before.
+
+        Raises:
+            DeadlineError, ActorDiedError, MgrpoError: somebody did not come; there is no group.
+        """
+        self.disband()
+        group = self.group
+        client = EngineClient(
+            engines, workers_per_engine=group.workers_per_engine, deadline_s=group.deadline_s
+        )
+        address, port = self.on_all(self.learner[:1], "meeting_point")[0]
+        keys = {
+            "backend": group.backend,
+            "address": address,
+            "port": port,
+            "num_receivers": group.workers_per_engine * len(engines),
+        }
+        self.wait(
+            [(rank, rank.submit("connect", client, **keys)) for rank in self.learner],
+            "join the weight group",
+        )
+        self.engines = list(engines)
+        self.num_groups += 1
+
+    def disband(self) -> None:
+        """Forget the group: the next broadcast makes a new one."""
+        self.engines = []
+
+    def broadcast(self, policy_version: int, engines: Sequence[RemoteActor]) -> SyncReport:
+        """Hand over to the broadcast, send, commit, verify, hand over to the engines.
+
+        Args:
+            policy_version: the learner's.
+            engines: who receives; at least one.
+
+        Raises:
+            WeightSyncError: an engine holds other weights than the learner.
+            DeadlineError, ActorDiedError: naming the process.
+        """
+        began = time.monotonic()
+        if self.engines != list(engines):
+            self.connect(engines)
+        self.handover.to_broadcast(self.engines)
+        sent = self.on_all(self.learner, "send_weights", policy_version)[0]
+        self.check_versions(policy_version)
+        if self.config.verify_checksums:
+            self.check_checksums(sent, policy_version)
+        expected = self.expected_probe()
+        self.handover.to_engines(self.engines)
+        gap = None if expected is None else self.check_probe(policy_version, expected)
+        return SyncReport(policy_version, time.monotonic() - began, len(sent), gap)
+
+    def check_versions(self, policy_version: int) -> None:
+        for engine, version in zip(
+            self.engines, self.on_all(self.engines, "weight_version"), strict=True
+        ):
+            if version != str(policy_version):
+                raise WeightSyncError(
+                    f"{engine.name} reports policy version {version!r} after the broadcast of "
+                    f"version {policy_version}. It holds other weights; the run stops rather "
+                    "than sample from them."
+                )
+
+    def check_checksums(self, sent: dict[str, int], policy_version: int) -> None:
+        for engine, workers in zip(
+            self.engines, self.on_all(self.engines, "received_checksums"), strict=True
+        ):
+            for worker, received in enumerate(workers):
+                differing = differing_tensors(sent, received)
+                if differing:
+                    raise WeightSyncError(
+                        f"{engine.name} (worker {worker}) received {len(differing)} of "
+                        f"{len(sent)} tensors of policy version {policy_version} that are not as "
+                        f"sent: {', '.join(differing[:5])}. The transport corrupts data; check "
+                        "the network and the memory of that node, then resume the run."
+                    )
+
+    def expected_probe(self) -> list[float] | None:
+        """The probe's log-probabilities on the learner; None where they are not compared."""
+        if not self.config.verify_probe:
+            return None
+        found: list[float] = self.on_all(self.learner, "probe_logprobs", self.probe_token_ids)[0]
+        return found
+
+    def check_probe(self, policy_version: int, expected: Sequence[float]) -> float:
+        """Largest log-probability difference over the probe, learner against every engine."""
+        worst = 0.0
+        for engine, found in zip(
+            self.engines,
+            self.on_all(self.engines, "probe_logprobs", self.probe_token_ids),
+            strict=True,
+        ):
+            mean, largest = differences(expected, found)
+            # Written so that NaN is refused, too.
+            if not (mean <= self.tolerance and largest <= ONE_TOKEN * self.tolerance):
+                raise WeightSyncError(
+                    f"{engine.name} gives the probe prompt log-probabilities that differ from the "
+                    f"learner's by {mean:.4g} nats on average and {largest:.4g} at most after the "
+                    f"broadcast of version {policy_version} (allowed: {self.tolerance:g} and "
+                    f"{ONE_TOKEN * self.tolerance:g}). The weights arrived but were not loaded as "
+                    "sent. If the two compute in different precision, raise "
+                    "weights.probe_tolerance."
+                )
+            worst = max(worst, largest)
+        return worst
+
+    def on_all(self, actors: Sequence[RemoteActor], method: str, *args: Any) -> list[Any]:
+        return self.wait([(actor, actor.submit(method, *args)) for actor in actors], method)
+
+    def wait(self, calls: list[tuple[RemoteActor, Any]], doing: str) -> list[Any]:
+        return wait_for(calls, doing=doing, deadline_s=self.group.deadline_s, setting=SYNC_DEADLINE)
+
+
+def differing_tensors(sent: dict[str, int], received: dict[str, int]) -> list[str]:
+    """Names that are missing, extra or different on the receiving side."""
+    names = [*sent, *(name for name in received if name not in sent)]
+    return [name for name in names if sent.get(name) != received.get(name)]
+
+
+def differences(expected: Sequence[float], found: Sequence[float]) -> tuple[float, float]:
+    """(mean, largest) absolute difference; infinite for different lengths, NaN if any value is."""
+    if len(expected) != len(found):
+        return math.inf, math.inf
+    gaps = [abs(a - b) for a, b in zip(expected, found, strict=True)]
+    if any(math.isnan(gap) for gap in gaps):
+        return math.nan, math.nan
+    return sum(gaps) / max(1, len(gaps)), max(gaps, default=0.0)

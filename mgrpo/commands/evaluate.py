@@ -1,0 +1,217 @@
+"""`mgrpo eval`: score a model, or a run's policy, on a recipe's held-out problems.
+
+With a second policy to compare with, both answer the same problems under the same recipe and
+the same seeds, one after the other.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mgrpo.commands.evaluate_output import Scored, form_of, show, write_completions
+from mgrpo.config import EvaluationConfig, RunConfig
+from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
+from mgrpo.config.explain import explain
+from mgrpo.config.load import load_recipe
+from mgrpo.errors import ConfigError, ConfigProblem, ModelError
+
+DEFAULT_RECIPE = "quickstart"
+
+
+def evaluate_command(
+    target: str,
+    *,
+    config: RunConfig | None,
+    max_problems: int | None = None,
+    decoding: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    select_ratio: float | None = None,
+    seed: int | None = None,
+    against: str | None = None,
+    as_json: bool = False,
+    as_markdown: bool = False,
+    output: Path | None = None,
+    save_completions: Path | None = None,
+) -> int:
+    """Evaluate, compare if asked to, and show the numbers.
+
+    Everything that can be refused is refused before an engine starts.
+
+    Args:
+        target: a run's directory, a prepared model's name, a local model or a hub name.
+        config: the recipe whose problems, layers and checks are used. None takes the run's own,
+            or the quickstart's.
+        max_problems: overrides evaluation.max_problems.
+        decoding: overrides evaluation.decoding.
+        settings: overrides further keys of the evaluation section.
+        select_ratio: overrides evaluation.decode_select.ratio; also votes by DeSel.
+        seed: overrides the recipe's; seeds sampling, guidance and bootstrap.
+        against: a second policy, named like `target`, scored by the same recipe.
+        as_json: show one JSON object and nothing else.
+        as_markdown: show a block of Markdown and nothing else.
+        output: a file to write to, instead of standard output.
+        save_completions: a file for every completion, one JSON object a line; those of `against`
+            go to FILE.against.jsonl beside it.
+    """
+    config, run_dir = resolve_target(target, config)
+    asked = {"max_problems": max_problems, "decoding": decoding, **(settings or {})}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    if select_ratio is not None:
+        select = config.evaluation.decode_select or DecodeSelectConfig()
+        changes["decode_select"] = {**select.model_dump(), "ratio": select_ratio}
+    config = with_evaluation(config, changes)
+    if seed is not None:
+        if not 0 <= seed < 2**32:  # as the key of a recipe
+            problem = ConfigProblem("--seed", str(seed), "must be from 0 to 4294967295.")
+            raise ConfigError([problem], source="the command")
+        config = config.model_copy(update={"seed": seed})
+    rival = rival_target(against, config) if against is not None else None
+    form = form_of(as_json, as_markdown, output)
+    check_writable(output, "--output")
+    check_writable(save_completions, "--save-completions")
+
+    scored = [run_evaluation(config, run_dir)]
+    keep(scored[0], save_completions)
+    if rival is not None:
+        scored.append(run_evaluation(*rival))
+        keep(scored[1], beside(save_completions))
+    with ExitStack() as stack:
+        stream = stack.enter_context(output.open("w", encoding="utf-8")) if output else sys.stdout
+        show(scored, form, stream)
+    if output is not None:
+        note(f"written to {output}")
+    return 0
+
+
+def resolve_target(target: str, config: RunConfig | None) -> tuple[RunConfig, Path | None]:
+    """The recipe with the target as its model, and the run's directory if it is one."""
+    run_dir = Path(target)
+    if (run_dir / "config.yaml").is_file():
+        policy = run_dir / "policy"
+        if not policy.is_dir():
+            raise ModelError(
+                f"The run {target} has saved no policy ({policy} does not exist): it has not "
+                "come to its end. Train it to the end, or name a model instead."
+            )
+        config = config or load_recipe(run_dir / "config.yaml")
+        return with_model(config, str(policy)), run_dir
+    return with_model(config or load_recipe(DEFAULT_RECIPE), target), None
+
+
+def rival_target(against: str, config: RunConfig) -> tuple[RunConfig, Path | None]:
+    """The same recipe with the second policy as its model."""
+    from mgrpo.models.catalog import resolve_model
+
+    rival, run_dir = resolve_target(against, config)
+    resolve_model(rival.model.path)  # now, not after minutes of scoring the first policy
+    if run_dir is not None and load_recipe(run_dir / "config.yaml").layers != config.layers:
+        note(
+            f"{against} was trained by a recipe with other layers; both policies are scored by "
+            "the layers of the first one's recipe (--recipe chooses another)"
+        )
+    return rival, run_dir
+
+
+def with_model(config: RunConfig, path: str) -> RunConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+
+
+def with_evaluation(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The recipe with its evaluation section changed.
+
+    Raises:
+        ConfigError: lists everything that makes the evaluation impossible or a wish void.
+    """
+    try:
+        settings = EvaluationConfig.model_validate({**config.evaluation.model_dump(), **changes})
+    except ValidationError as error:
+        problems = [
+            ConfigProblem(f"evaluation.{p.path}", p.value, p.reason, p.suggestion)
+            for p in explain(error, EvaluationConfig)
+        ]
+        raise ConfigError(problems, source="the evaluation") from error
+    problems = guidance_problems(settings, config.layers)
+    if config.data.heldout is None:
+        problems.append(
+            ConfigProblem(
+                "data.heldout",
+                "null",
+                "there are no held-out problems to score.",
+                "Give the recipe a data.heldout section, or name another with --recipe.",
+            )
+        )
+    if "temperature" in changes and settings.decoding == "greedy":
+        problems.append(
+            ConfigProblem(
+                "evaluation.temperature",
+                f"{settings.temperature:g}",
+                "has no effect with decoding: greedy.",
+                "Add --decoding sampled, or leave --temperature out.",
+            )
+        )
+    if problems:
+        raise ConfigError(problems, source="the evaluation")
+    return config.model_copy(update={"evaluation": settings})
+
+
+def check_writable(file: Path | None, option: str) -> None:
+    """Refuse a file that cannot be written, before minutes are spent on what goes into it."""
+    if file is None:
+        return
+    reason = ""
+    if file.is_dir():
+        reason = "is a folder."
+    elif not file.parent.is_dir():
+        reason = f"there is no folder {file.parent}."
+    if reason:
+        raise ConfigError(
+            [ConfigProblem(option, str(file), reason, "Name a file in an existing folder.")],
+            source="the command line",
+        )
+
+
+def run_evaluation(config: RunConfig, run_dir: Path | None) -> Scored:
+    """Start engines, evaluate once, stop them."""
+    from mgrpo.evaluation.evaluate import evaluate, evaluation_row
+    from mgrpo.plan.layout import laid_out_here
+    from mgrpo.training.stop_signals import signals_as_errors
+    from mgrpo.training.system import start_system
+
+    config, layout = laid_out_here(config, with_learner=False)
+    if layout:
+        note(f"layout: {layout}")
+    with tempfile.TemporaryDirectory(prefix="mgrpo-eval-") as folder, signals_as_errors():
+        logs = (run_dir or Path(folder)) / "logs"
+        with start_system(config, logs_to=logs, with_learner=False, note=note) as system:
+            note(f"evaluating {config.model.path} on {len(system.heldout)} problems")
+            evaluation, seconds = evaluate(
+                system.rollout, system.heldout, config.evaluation, key="eval"
+            )
+    row = evaluation_row(evaluation, step=0, label="eval", seconds=seconds, config=config)
+    return Scored(config.model.path, evaluation, row)
+
+
+def keep(scored: Scored, file: Path | None) -> None:
+    """Write every completion, one JSON object a line, as rollouts are."""
+    if file is None:
+        return
+    completions = [*scored.evaluation.completions, *scored.evaluation.anchors]
+    write_completions(completions, file)
+    note(f"{len(completions)} completions written to {file}")
+
+
+def beside(file: Path | None) -> Path | None:
+    """Where the second policy's completions go: out.jsonl -> out.against.jsonl."""
+    return None if file is None else file.with_suffix(f".against{file.suffix}")
+
+
+def note(text: str) -> None:
+    """Progress, apart from the results."""
+    print(text, file=sys.stderr)

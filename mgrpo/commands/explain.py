@@ -1,0 +1,376 @@
+"""`mgrpo explain`: what a recipe makes of recorded completions, without training on them.
+
+Light to import: what is heavy is imported by the command when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgrpo.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mgrpo.config import RunConfig
+    from mgrpo.explanation.replay import Explained, Explanation
+    from mgrpo.types import Completion
+
+EXAMPLES = """\
+examples:
+  mgrpo explain runs/quickstart
+  mgrpo explain runs/quickstart/rollouts/step-000003.jsonl --recipe success_only
+  mgrpo explain rollouts.jsonl --recipe methods/igrpo layers.correct.select=groups_with_success
+  mgrpo explain rollouts.jsonl --recipe methods/edge_grpo --layers 1 --model runs/NAME/policy
+
+The loss is each completion's share of the step's policy loss where every ratio is 1, that is
+-sum(advantage x weight) over its tokens; terms of KL and entropy come on top. Denominators count
+the completions of the file: where a run recorded only some problems of a step
+(output.rollouts_per_step), shares are larger by as much. Plug-ins see these completions alone, too.
+"""
+
+
+HEADINGS = (
+    "Completion",
+    "Group",
+    "Answer",
+    "Reward",
+    "Shaped",
+    "Advantage",
+    "Tokens",
+    "Loss",
+    "Trains",
+)
+
+
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of `mgrpo explain` its arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "batch",
+        metavar="FILE",
+        type=Path,
+        help="recorded completions: rollouts/step-*.jsonl of a run, the run's folder for its last "
+        "step, or a JSON array",
+    )
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="keys of the recipe")
+    parser.add_argument(
+        "--recipe", metavar="R", help="a recipe's file or name; default: that of the file's run"
+    )
+    parser.add_argument(
+        "--step", metavar="N", type=whole_number, help="for phases; default: the file's own, or 0"
+    )
+    parser.add_argument(
+        "--layers",
+        metavar="N,...",
+        type=layer_numbers,
+        help="only completions of these layers, 1 for the first; others stand as their parents",
+    )
+    parser.add_argument(
+        "--completion", metavar="ID", action="append", help="show this one; may be repeated"
+    )
+    parser.add_argument(
+        "--tokens", action="store_true", help="show tokens also where all are treated alike"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        help="the policy that sampled the completions, to measure on the CPU what plug-ins need "
+        "and the file lacks: a folder, or what model.path may be",
+    )
+    parser.add_argument(
+        "--annotate",
+        action="store_true",
+        help="let the recipe's plug-ins mark spans again, with the tokenizer of --model or of the "
+        "recipe; without it spans are as recorded",
+    )
+    parser.add_argument("--json", action="store_true", help="write one JSON object")
+    parser.set_defaults(run_command=run_explain)
+
+
+def whole_number(text: str) -> int:
+    """An argparse type: 0, 1, ..."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def layer_numbers(text: str) -> list[int]:
+    """An argparse type: whole numbers from 1 with commas between."""
+    found = [whole_number(part.strip()) for part in text.split(",")]
+    if 0 in found:
+        raise argparse.ArgumentTypeError("layers are numbered from 1")
+    return found
+
+
+def run_explain(args: argparse.Namespace) -> int:
+    from mgrpo.config.load import load_recipe
+    from mgrpo.explanation.recorded import read_recorded, step_of
+
+    batch = last_rollouts(args.batch) if args.batch.is_dir() else args.batch
+    recipe = args.recipe or recipe_of_run(batch)
+    config = load_recipe(recipe, args.overrides)
+    recorded = read_recorded(batch)
+    layers = args.layers or sorted({one.layer for one in recorded.completions})
+    refuse_other_chain(recorded.completions, layers, config, recipe)
+    step = step_of(batch) if args.step is None else args.step
+    completions = recorded.completions
+    if args.annotate:
+        completions = annotate(completions, config, args.model)
+
+    from mgrpo.config import StorageConfig
+    from mgrpo.explanation.replay import explain_completions
+    from mgrpo.models.node_model import driver_model
+
+    explanation = explain_completions(
+        completions,
+        config,
+        layers=layers,
+        step=step,
+        signals=recorded.signals,
+        model_dir=driver_model(args.model, StorageConfig())() if args.model else None,
+    )
+    shown = chosen(explanation.completions, args.completion)
+    explanation = dataclasses.replace(explanation, completions=shown)
+    if args.json:
+        write_json(explanation, config, step=step)
+    else:
+        show(explanation, config, step=step, with_tokens=args.tokens or bool(args.completion))
+    return 0
+
+
+def last_rollouts(run_dir: Path) -> Path:
+    """The newest step that a run has recorded.
+
+    Raises:
+        DataError: it is no run's folder, or nothing was recorded.
+    """
+    files = sorted((run_dir / "rollouts").glob("step-*.jsonl"))
+    if not files:
+        raise DataError(
+            f"{run_dir} has no rollouts/step-*.jsonl. Give a run's folder (its recipe must have "
+            "output.rollouts_per_step above 0), or a file of completions."
+        )
+    return files[-1]
+
+
+def recipe_of_run(batch: Path) -> str:
+    """The recipe that the run of a recorded step was trained by.
+
+    Raises:
+        DataError: the file lies in no run's folder.
+    """
+    from mgrpo.storage.run_directory import CONFIG_FILE
+
+    config = batch.resolve().parent.parent / CONFIG_FILE
+    if not config.is_file():
+        raise DataError(f"{batch} lies in no run's folder: say by which recipe with --recipe.")
+    return str(config)
+
+
+def refuse_other_chain(
+    completions: Sequence[Completion], layers: Sequence[int], config: RunConfig, recipe: str
+) -> None:
+    """A recipe cannot say anything of layers that it does not have."""
+    held = sorted({one.layer for one in completions})
+    known = range(1, len(config.layers) + 1)
+    names = ", ".join(layer.name for layer in config.layers)
+    for number in layers:
+        if number not in held:
+            raise DataError(f"There is no completion of layer {number}. Layers here: {held}.")
+        if number not in known:
+            count = sum(one.layer == number for one in completions)
+            fitting = ",".join(str(one) for one in held if one in known)
+            raise DataError(
+                f"{count} completions are of layer {number}, and the chain of {recipe} has "
+                f"{len(config.layers)} ({names}). Take a recipe with as many layers, or leave "
+                f"them out: --layers {fitting or 1}."
+            )
+
+
+def annotate(
+    completions: Sequence[Completion], config: RunConfig, model: str | None
+) -> list[Completion]:
+    """The completions with their spans marked again."""
+    from mgrpo.explanation.replay import annotated
+    from mgrpo.models.catalog import resolve_model
+    from mgrpo.models.policy_tokenizer import load_builder
+
+    source = resolve_model(model or config.model.path)
+    return annotated(completions, config, load_builder(source, config.model))
+
+
+def chosen(explained: Sequence[Explained], names: Sequence[str] | None) -> list[Explained]:
+    """Those that were asked for by --completion; all without it."""
+    if not names:
+        return list(explained)
+    by_id = {one.completion.completion_id: one for one in explained}
+    for name in names:
+        if name not in by_id:
+            near = difflib.get_close_matches(name, by_id, n=3) or list(by_id)[:3]
+            raise DataError(f"There is no completion {name!r}. There is {', '.join(near)}, ...")
+    return [by_id[name] for name in names]
+
+
+def write_json(explanation: Explanation, config: RunConfig, *, step: int) -> None:
+    from mgrpo.metrics.log import to_line
+
+    rows = [json_row(one) for one in explanation.completions]
+    whole = {
+        "recipe": config.name,
+        "method": config.method,
+        "step": step,
+        "plugins": [entry.use for entry in config.plugins],
+        "notes": explanation.notes,
+        "metrics": explanation.metrics,
+        "completions": rows,
+    }
+    print(to_line(whole), end="")
+
+
+def json_row(one: Explained) -> dict[str, Any]:
+    """A completion for programs; token ranges are [start, end)."""
+    completion = one.completion
+    assert completion.reward is not None, "unscored completions were refused"
+    return {
+        "completion_id": completion.completion_id,
+        "problem_id": completion.problem_id,
+        "layer": completion.layer,
+        "parent_id": completion.parent_id,
+        "group": one.group,
+        "correct": completion.is_correct,
+        "reward": completion.reward.value,
+        "status": completion.reward.status,
+        "shaped_reward": one.shaped_reward,
+        "advantage": one.advantage,
+        "selected": one.selected,
+        "reason": one.reason,
+        "has_signal": one.has_signal,
+        "loss": one.loss,
+        "num_tokens": len(completion.token_ids),
+        "tokens": [dataclasses.asdict(tokens) for tokens in one.tokens],
+    }
+
+
+def show(explanation: Explanation, config: RunConfig, *, step: int, with_tokens: bool) -> None:
+    """A table for each problem, and below it the tokens where they differ."""
+    import sys
+
+    from rich.console import Console
+    from rich.text import Text
+
+    # Nobody's screen bounds a pipe.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    parts = ", ".join(entry.use for entry in config.plugins) or "none"
+    console.print(
+        Text(f"{config.name}: {config.method}, step {step}, plug-ins: {parts}", style="bold"),
+        soft_wrap=True,
+    )
+    by_problem: dict[str, list[Explained]] = {}
+    for one in explanation.completions:
+        by_problem.setdefault(one.completion.problem_id, []).append(one)
+    for problem, members in by_problem.items():
+        console.print()
+        console.print(Text(problem, style="bold"))
+        show_problem(console, members, with_tokens=with_tokens)
+    console.print()
+    for note in explanation.notes:
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+    console.print(Text(summary(explanation.completions)), soft_wrap=True)
+
+
+def show_problem(console: Console, members: Sequence[Explained], *, with_tokens: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for index, head in enumerate(HEADINGS):
+        is_number = 2 < index < len(HEADINGS) - 1
+        table.add_column(
+            head, justify="right" if is_number else "left", no_wrap=index < len(HEADINGS) - 1
+        )
+    for one in members:
+        cells = [Text(cell) for cell in cells_of(one)]
+        cells[-1].stylize("green" if one.selected and one.has_signal else "dim")
+        table.add_row(*cells)
+    console.print(table)
+    for one in members:
+        if with_tokens or len(one.tokens) > 1:
+            for line in token_lines(one):
+                console.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def cells_of(one: Explained) -> list[str]:
+    from mgrpo.report.words import number
+
+    completion = one.completion
+    assert completion.reward is not None, "unscored completions were refused"
+    reward = completion.reward
+    answer = "right" if completion.is_correct else "wrong"
+    return [
+        completion.completion_id,
+        one.group,
+        answer if reward.is_usable else reward.status,
+        number(reward.value),
+        "=" if one.shaped_reward == reward.value else number(one.shaped_reward),
+        number(one.advantage),
+        str(len(completion.token_ids)),
+        number(one.loss + 0.0),
+        fate(one),
+    ]
+
+
+def fate(one: Explained) -> str:
+    if not one.selected:
+        return f"no: {one.reason}"
+    if not one.has_signal:
+        return "no: its loss and gradient are 0"
+    is_policy_term = any(tokens.advantage * tokens.weight for tokens in one.tokens)
+    return "yes" if is_policy_term else "yes: by its KL or entropy term alone"
+
+
+def token_lines(one: Explained) -> Iterator[str]:
+    """What neighbouring tokens that are treated alike get; the last place is included."""
+    from mgrpo.report.words import number
+
+    yield f"  {one.completion.completion_id}, by token:"
+    for tokens in one.tokens:
+        places = (
+            f"{tokens.start}"
+            if tokens.end - tokens.start == 1
+            else (f"{tokens.start}-{tokens.end - 1}")
+        )
+        parts = [f"advantage {number(tokens.advantage)}", f"weight {number(tokens.weight)}"]
+        if tokens.entropy_weight:
+            parts.append(f"entropy weight {number(tokens.entropy_weight)}")
+        parts += [f"in {name}" for name in spans_at(one.completion, tokens.start)]
+        yield f"    {places:>9}  {', '.join(parts)}"
+
+
+def spans_at(completion: Completion, place: int) -> list[str]:
+    return [
+        name
+        for name, ranges in completion.spans.items()
+        if any(start <= place < end for start, end in ranges)
+    ]
+
+
+def summary(explained: Sequence[Explained]) -> str:
+    from mgrpo.report.words import number
+
+    training = [one for one in explained if one.selected and one.has_signal]
+    shaped = sum(
+        one.completion.reward is not None and one.shaped_reward != one.completion.reward.value
+        for one in explained
+    )
+    total = round(sum(one.loss for one in training), 12) + 0.0  # advantages that cancel leave 1e-17
+    return (
+        f"{len(training)} of {len(explained)} completions train, {shaped} have a shaped reward; "
+        f"policy loss at ratio 1: {number(total)}"
+    )

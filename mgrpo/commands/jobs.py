@@ -1,0 +1,204 @@
+"""`mgrpo status`, `mgrpo stop` and `mgrpo logs`: runs that were submitted to a cluster.
+
+Light to import: what is heavy is imported by the command when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mgrpo.commands.submit import ADDRESS_HELP, follow_to_end, write_through
+from mgrpo.errors import DeadlineError, JobError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cluster.jobs.client import Job, JobServer
+
+RUN_HELP = "the run's name, or a job's submission id"
+STOP_MARGIN_S = 30.0  # beyond the time after which Ray kills the job: to take notice of that
+DEFAULT_STOP_WAIT_S = 3.0  # Ray's, for a job that says nothing of it
+POLL_S = 1.0
+TAIL_LINES = 5
+TABLE_WIDTH = 200
+
+
+def add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", nargs="?", help=f"{RUN_HELP}; default: list all")
+    parser.add_argument("--address", metavar="URL", help=ADDRESS_HELP)
+    parser.add_argument("--json", action="store_true", help="a list of attempts, oldest first")
+    parser.set_defaults(run_command=run_status)
+
+
+def add_stop(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help=RUN_HELP)
+    parser.add_argument("--address", metavar="URL", help=ADDRESS_HELP)
+    parser.add_argument(
+        "--wait",
+        metavar="S",
+        type=float,
+        help="seconds to wait for its end; 0: only ask. Default: as long as the job may take",
+    )
+    parser.set_defaults(run_command=run_stop)
+
+
+def add_logs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help=RUN_HELP)
+    parser.add_argument("--address", metavar="URL", help=ADDRESS_HELP)
+    parser.add_argument(
+        "--follow", action="store_true", help="go on until the job is over; Ctrl-C leaves it alone"
+    )
+    parser.set_defaults(run_command=run_logs)
+
+
+def run_status(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from cluster.jobs.client import JobServer
+
+    server = JobServer(args.address)
+    latest = None if args.run is None else server.latest(args.run)
+    jobs = server.jobs() if args.run is None else server.jobs_of(args.run)
+    if args.json:
+        print(json.dumps([job_facts(job, time.time()) for job in jobs], indent=2))
+        return 0
+    if not jobs:
+        print(f"No job was submitted to {server.address} since it was started.")
+        return 0
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a log or a pipe: nothing to fit into
+        console.width = TABLE_WIDTH
+    console.print(jobs_table(jobs, time.time()))
+    if latest is not None:
+        show_end(server, latest)
+    return 0
+
+
+def show_end(server: JobServer, latest: Job) -> None:
+    """Why a job failed without an exit code, and the last lines of its log."""
+    if latest.exit_code is None and latest.status == "FAILED":
+        print(f"\n{latest.message.strip()}")
+    lines = last_lines(server.logs(latest), TAIL_LINES)
+    if lines:
+        print(f"\nlast lines of {latest.submission_id}:\n" + "\n".join(lines))
+
+
+def job_facts(job: Job, now_s: float) -> dict[str, Any]:
+    """One attempt in plain values; times in seconds, null where there is none yet."""
+    took = None if job.started_s is None else (job.ended_s or now_s) - job.started_s
+    return {
+        "run": job.run,
+        "attempt": job.attempt,
+        "submission_id": job.submission_id,
+        "state": job.status.lower(),
+        "is_over": job.is_over,
+        "exit_code": job.process_exit_code if job.is_over else None,
+        "message": job.message,
+        "started_unix_s": job.started_s,
+        "took_s": took,
+        "entrypoint": job.entrypoint,
+    }
+
+
+def jobs_table(jobs: Sequence[Job], now_s: float) -> Table:
+    """A row per submission, oldest first."""
+    from rich.table import Table
+
+    from mgrpo.report.words import MISSING, duration
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
+    for head in ("run", "attempt", "state", "exit code", "started", "took", "job"):
+        table.add_column(head, no_wrap=True)
+    for job in jobs:
+        started = took = MISSING
+        if job.started_s is not None:
+            started = time.strftime("%m-%d %H:%M", time.localtime(job.started_s))
+            took = duration((job.ended_s or now_s) - job.started_s)
+        code = str(job.process_exit_code) if job.is_over else MISSING
+        table.add_row(
+            job.run, str(job.attempt), job.status.lower(), code, started, took, job.submission_id
+        )
+    return table
+
+
+def run_stop(args: argparse.Namespace) -> int:
+    from cluster.jobs.client import JobServer
+
+    server = JobServer(args.address)
+    job = server.latest(args.run)
+    if job.is_over:
+        print(f"{job.submission_id} is over already: {job.status.lower()}")
+        return 0
+    wait_s = args.wait if args.wait is not None else stop_wait_s(job) + STOP_MARGIN_S
+    server.stop(job)
+    if wait_s <= 0:
+        print(f"asked {job.submission_id} to stop")
+        return 0
+    print(
+        f"stopping {job.submission_id}: it ends what it cannot leave half done and writes a "
+        f"checkpoint (waiting up to {wait_s:.0f} s)",
+        flush=True,
+    )
+    return tell_stopped(server, wait_for_end(server, job, wait_s))
+
+
+def stop_wait_s(job: Job) -> float:
+    """After how long Ray kills the job, as the job was submitted, in seconds."""
+    try:
+        return float(job.variables.get("RAY_JOB_STOP_WAIT_TIME_S", DEFAULT_STOP_WAIT_S))
+    except ValueError:
+        return DEFAULT_STOP_WAIT_S
+
+
+def wait_for_end(server: JobServer, job: Job, wait_s: float) -> Job:
+    end = time.monotonic() + wait_s
+    while not (job := server.job(job.submission_id)).is_over:
+        if time.monotonic() > end:
+            raise DeadlineError(
+                f"the end of {job.submission_id}", deadline_s=wait_s, setting="--wait"
+            )
+        time.sleep(POLL_S)
+    return job
+
+
+def tell_stopped(server: JobServer, job: Job) -> int:
+    """What became of a job that was asked to stop. 0 where it ended in good order."""
+    log = server.logs(job)
+    if job.status != "STOPPED":  # it came to its end by itself in the same moment
+        print(f"{job.submission_id} has ended by itself: {job.status.lower()}")
+        return 0
+    if said_goodbye(log):
+        write_through("".join(f"  {line}\n" for line in last_lines(log, TAIL_LINES)))
+        print(f"stopped. Submit {job.run} again to go on.")
+        return 0
+    print(
+        f"{job.submission_id} was killed before it could write a checkpoint. Submitted again, it "
+        "goes on from the newest one that it had written before, if there is one.",
+        file=sys.stderr,
+    )
+    return JobError.exit_code
+
+
+def said_goodbye(log: str) -> bool:
+    """Did the driver end by itself after the signal? Ray keeps no exit code of a stopped job."""
+    return "Stopped by SIGTERM." in log
+
+
+def last_lines(log: str, count: int) -> list[str]:
+    return [line for line in log.splitlines() if line.strip()][-count:]
+
+
+def run_logs(args: argparse.Namespace) -> int:
+    from cluster.jobs.client import JobServer
+
+    server = JobServer(args.address)
+    job = server.latest(args.run)
+    if args.follow:
+        return follow_to_end(server, job, args.address)
+    write_through(server.logs(job))
+    return 0

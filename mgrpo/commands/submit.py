@@ -1,0 +1,267 @@
+"""`mgrpo submit`: check a recipe here, train it on a cluster, and watch it do so.
+
+Light to import: what is heavy is imported by the command when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgrpo.errors import ConfigError, ConfigProblem, JobError
+from mgrpo.rooms import ROOT
+
+if TYPE_CHECKING:
+    from cluster.jobs.client import Job, JobServer
+    from mgrpo.config import RunConfig
+
+ADDRESS_HELP = (
+    "the cluster's job server, http://HOST:8265 (its dashboard). Default: RAY_API_SERVER_ADDRESS, "
+    "RAY_ADDRESS, or http://127.0.0.1:8265"
+)
+EXAMPLES = """\
+examples:
+  mgrpo submit quickstart --address http://127.0.0.1:8265
+  mgrpo submit qwen2.5_math_7b steps=200 --run wide --env HF_TOKEN --detach
+  mgrpo logs wide --follow
+  mgrpo stop wide                               a checkpoint is written first
+  mgrpo submit qwen2.5_math_7b steps=200 --run wide      ... and it goes on
+
+The cluster's token is read from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
+"""
+INTERRUPTED_EXIT_CODE = 130
+
+
+def add_submit(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of `mgrpo submit` its arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("recipe", metavar="RECIPE", help="as for `mgrpo train`")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="change a key of the recipe: steps=20"
+    )
+    parser.add_argument("--address", metavar="URL", help=ADDRESS_HELP)
+    parser.add_argument("--run", metavar="NAME", help="the run's name, instead of the recipe's")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete an earlier run of the same name first"
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="return once it is submitted; do not follow its log"
+    )
+    parser.add_argument(
+        "--env",
+        metavar="NAME[=VALUE]",
+        action="append",
+        default=[],
+        help="give the job this environment variable, with its value here; no other travels",
+    )
+    parser.add_argument(
+        "--include",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="pack this file or folder too. Data and modules that the recipe names are packed "
+        "by themselves",
+    )
+    parser.add_argument(
+        "--runtime-env",
+        metavar="FILE",
+        type=Path,
+        help="start from this runtime environment instead of cluster/runtime_env.yaml",
+    )
+    parser.add_argument(
+        "--skip-check",
+        action="store_true",
+        help="do not run `mgrpo check` here: data or model are on the cluster alone, where the "
+        "job checks in any case",
+    )
+    parser.set_defaults(run_command=run_submit)
+
+
+def run_submit(args: argparse.Namespace) -> int:
+    from mgrpo.config.load import load_recipe
+
+    overrides = list(args.overrides)
+    if args.run is not None:
+        overrides.append("name='" + args.run.replace("'", "''") + "'")
+    config = load_recipe(args.recipe, overrides)
+    refuse_local_address(config)
+    variables = named_variables(args.env)
+
+    from cluster.jobs.client import JobServer
+
+    server = JobServer(args.address)  # before the seconds that the check takes
+    refuse_running(server, config.name)
+    if not args.skip_check:
+        exit_code = check_here(config)
+        if exit_code:
+            return exit_code
+    job = hand_in(server, config, args, variables)
+    print(f"submitted {job.submission_id} to {server.address}", flush=True)
+    if args.detach:
+        print(next_steps(config.name, args.address))
+        return 0
+    return follow_to_end(server, job, args.address)
+
+
+def check_here(config: RunConfig) -> int:
+    from rich.console import Console
+
+    from mgrpo.check import check_recipe
+
+    report = check_recipe(config, on_cluster=True)
+    report.show(Console(stderr=True, highlight=False))
+    if report.exit_code:
+        print(
+            "Nothing was submitted. If what is missing here is there on the cluster: --skip-check.",
+            file=sys.stderr,
+        )
+    return report.exit_code
+
+
+def hand_in(
+    server: JobServer, config: RunConfig, args: argparse.Namespace, variables: dict[str, str]
+) -> Job:
+    """Pack the program and the recipe, and submit them."""
+    from mgrpo.commands.job_package import RECIPE_FILE, pack
+    from mgrpo.storage.environment import git_revision
+
+    runtime_env = read_runtime_env(args.runtime_env)
+    revision = git_revision()
+    if revision is not None:
+        variables = {"MGRPO_REVISION": revision, **variables}
+    stop_deadline = {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_deadline_s(config))}
+    runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **stop_deadline, **variables}
+    command = ["python", "-m", "mgrpo", "train", RECIPE_FILE, *["--overwrite"] * args.overwrite]
+    metadata = {
+        "recipe": str(args.recipe),
+        "overrides": " ".join(args.overrides),
+        "method": config.method,
+        "model": config.model.path,
+    }
+    with tempfile.TemporaryDirectory(prefix="mgrpo-job-") as folder:
+        size = pack(config, Path(folder), include=args.include)
+        print(f"packed {size / 2**20:.1f} MiB: the program, the recipe and what it names")
+        runtime_env["working_dir"] = folder
+        return server.submit(
+            config.name, shlex.join(command), runtime_env=runtime_env, metadata=metadata
+        )
+
+
+def follow_to_end(server: JobServer, job: Job, address: str | None) -> int:
+    """Show the driver's lines until the job is over; the exit code tells how it ended."""
+    from cluster.jobs.job_log import follow
+
+    try:
+        job = follow(server, job, write_through)
+    except KeyboardInterrupt:
+        print(f"\nno longer following; the job goes on.\n{next_steps(job.run, address)}")
+        return INTERRUPTED_EXIT_CODE
+    show_end(job, address)
+    return job.process_exit_code
+
+
+def show_end(job: Job, address: str | None) -> None:
+    """How a job ended, in a line, and what to do where that was no success."""
+    if job.status == "SUCCEEDED":
+        print(f"{job.submission_id} has succeeded")
+        return
+    if job.status == "STOPPED":
+        print(
+            f"{job.submission_id} was stopped; submit {job.run} again to go on from its newest "
+            "checkpoint",
+            file=sys.stderr,
+        )
+        return
+    if job.exit_code is None:  # the driver never ran, or was lost: its log does not say why
+        print(f"{job.submission_id} has failed: {job.message.strip()}", file=sys.stderr)
+        return
+    print(f"{job.submission_id} has failed with exit code {job.exit_code}", file=sys.stderr)
+
+
+def next_steps(run: str, address: str | None) -> str:
+    at = f" --address {address}" if address else ""
+    return (
+        f"follow: mgrpo logs {run} --follow{at}\n"
+        f"state:  mgrpo status {run}{at}\n"
+        f"stop:   mgrpo stop {run}{at}"
+    )
+
+
+def write_through(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def refuse_local_address(config: RunConfig) -> None:
+    address = config.cluster.address
+    if address != "auto":
+        reason = "a submitted run trains on the cluster that it is submitted to."
+        hint = "Leave cluster.address at auto; --address says which cluster."
+        raise ConfigError([ConfigProblem("cluster.address", address, reason, hint)])
+
+
+def refuse_running(server: JobServer, run: str) -> None:
+    from cluster.jobs.client import already_running
+
+    for job in server.jobs_of(run):
+        if not job.is_over:
+            raise JobError(already_running(job))
+
+
+def named_variables(entries: Sequence[str]) -> dict[str, str]:
+    """The variables of `--env NAME` and `--env NAME=VALUE`.
+
+    Raises:
+        JobError: a variable is named that is not set here.
+    """
+    variables = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not equals and name not in os.environ:
+            raise JobError(
+                f"--env {name}: there is no such variable here. Set it, or give --env {name}=VALUE."
+            )
+        variables[name] = value if equals else os.environ[name]
+    return variables
+
+
+def read_runtime_env(file: Path | None) -> dict[str, Any]:
+    """A runtime environment without what is about the folder to send.
+
+    Raises:
+        JobError: the file cannot be read or holds no map.
+    """
+    import yaml
+
+    file = file or ROOT / "cluster" / "runtime_env.yaml"
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise JobError(f"The runtime environment {file} cannot be read: {error}") from error
+    if not isinstance(tree, dict):
+        raise JobError(f"The runtime environment {file} is not a map such as {{env_vars: ...}}.")
+    return {key: value for key, value in tree.items() if key not in ("working_dir", "excludes")}
+
+
+def stop_deadline_s(config: RunConfig) -> int:
+    """The longest that a stopped run may take by its own deadlines, in whole seconds.
+
+    It may be in an update, whose weights then go to the engines; it writes a checkpoint, and
+    engines, learner and Ray are taken down. Mostly it is seconds.
+    """
+    deadlines = config.cluster.deadlines
+    longest = (
+        deadlines.update_s
+        + deadlines.weight_sync_s
+        + config.checkpoints.on_signal_s
+        + 3 * deadlines.shutdown_s
+    )
+    return math.ceil(longest)

@@ -1,0 +1,255 @@
+"""Rows of local files: JSON Lines, a JSON list, CSV, Parquet and Arrow, compressed or not.
+
+Values come as they are written: no number is rounded, no leading zero lost, no "NA" taken for
+nothing, since an answer is compared with what stands in the file. A row that cannot be read is
+passed on with the reason, so that it is counted with its place.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import difflib
+import gzip
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+from mgrpo.data.formats.arrow import plain_rows
+from mgrpo.errors import DataError
+
+COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+"""How files that begin so are opened."""
+ZIP_MAGIC = b"PK\x03\x04"
+TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+DATA_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".arrow")
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
+DELIMITERS = ",;\t|"
+MAX_CSV_FIELD = 2**31 - 1  # characters; the module's own bound of 131,072 is an error for all rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of a file."""
+
+    value: Any  # a dict of its columns, where it is sound
+    where: str  # "line 4": its place, for people
+    number: int  # its place within the file, from 1
+    stem: str  # the file's name without suffixes
+    fault: str = ""  # why it cannot be read
+
+
+def has_data_suffix(path: Path) -> bool:
+    """True where the name says that this is a file of rows, compressed or not."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in PACKED_SUFFIXES:
+        suffixes.pop()
+    return bool(suffixes) and suffixes[-1] in DATA_SUFFIXES
+
+
+def read_files(path: Path) -> Iterator[Row]:
+    """The rows of a file, or of all data files of a folder.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read at all.
+    """
+    if not path.is_dir():
+        yield from read_file(path)
+        return
+    files = sorted(
+        file for file in path.iterdir() if has_data_suffix(file) and file.name[0] not in "._"
+    )
+    if not files:
+        raise DataError(
+            f"The folder {path} holds no data file; it cannot be read. Files of rows end in "
+            f"{', '.join(DATA_SUFFIXES)}."
+        )
+    for file in files:
+        for row in read_file(file):
+            yield replace(row, where=f"{file.name} {row.where}", stem=printable(file.name))
+
+
+def read_file(file: Path) -> Iterator[Row]:
+    """The rows of one file, in the form that its first bytes and its name say."""
+    name = file.with_suffix("") if file.suffix.lower() in PACKED_SUFFIXES else file
+    for value, where, number, fault in parsed(file):
+        stem = printable(name.stem)
+        yield Row(value=value, where=where, number=number, stem=stem, fault=fault)
+
+
+def printable(stem: str) -> str:
+    return stem.replace("#", "_")  # "#" parts a problem's id from its completions'
+
+
+Parsed = tuple[Any, str, int, str]  # value, where, number, fault
+
+
+def parsed(file: Path) -> Iterator[Parsed]:
+    try:
+        with file.open("rb") as stream:
+            magic = stream.read(8)
+        if magic.startswith(ZIP_MAGIC):
+            raise DataError(
+                f"{file} is a zip archive or a spreadsheet. Unpack it, or save the sheet as CSV in "
+                "UTF-8."
+            )
+        for head, batches_of in TABLES.items():
+            if magic.startswith(head):
+                yield from read_table(file, batches_of)
+                return
+        unpack = next(
+            (opener for head, opener in COMPRESSIONS.items() if magic.startswith(head)), None
+        )
+        with unpack(file) if unpack else file.open("rb") as stream:
+            name = file.with_suffix("") if unpack else file
+            if name.suffix.lower() in (".csv", ".tsv"):
+                yield from read_csv(stream, file)
+            else:
+                yield from read_json(stream)
+    except FileNotFoundError as error:
+        raise DataError(missing_file(file)) from error
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{file} cannot be read: {reason}.") from error
+
+
+def read_table(file: Path, batches_of: Callable[[Path], Iterable[Any]]) -> Iterator[Parsed]:
+    """The rows of a file of Arrow tables."""
+    import pyarrow  # a fifth of a second, and only wanted here
+
+    number = 0
+    try:
+        for batch in batches_of(file):
+            for row in plain_rows(batch):
+                number += 1
+                yield row, f"row {number}", number, ""
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{file} cannot be read beyond row {number}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def parquet_batches(file: Path) -> Iterable[Any]:
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(file).iter_batches(batch_size=1000)
+
+
+def arrow_file_batches(file: Path) -> Iterable[Any]:
+    from pyarrow import ipc, memory_map
+
+    reader = ipc.open_file(memory_map(str(file)))
+    return (reader.get_batch(index) for index in range(reader.num_record_batches))
+
+
+def arrow_stream_batches(file: Path) -> Iterable[Any]:
+    from pyarrow import ipc, memory_map
+
+    return ipc.open_stream(memory_map(str(file)))
+
+
+TABLES = {
+    b"PAR1": parquet_batches,
+    b"ARROW1": arrow_file_batches,
+    b"\xff\xff\xff\xff": arrow_stream_batches,  # what the `datasets` library saves
+}
+"""How tables are read, by what their files begin with."""
+
+
+def read_json(stream: IO[bytes]) -> Iterator[Parsed]:
+    """One object a line; or one JSON value over several lines, a list of objects as a rule."""
+    lines = [(number, line) for number, line in enumerate(stream, start=1) if line.strip()]
+    if lines and not is_object(lines[0][1]):
+        whole = b"".join(line for _, line in lines)
+        try:
+            value = loads(whole)
+        except ValueError:
+            pass  # lines after all, the first of them broken
+        else:
+            rows = value if isinstance(value, list) else [value]
+            for number, row in enumerate(rows, start=1):
+                yield row, f"item {number}", number, ""
+            return
+    for number, line in lines:
+        try:
+            yield loads(line), f"line {number}", number, ""
+        except UnicodeDecodeError:
+            yield None, f"line {number}", number, "not UTF-8 text"
+        except (ValueError, RecursionError):
+            yield None, f"line {number}", number, "not JSON"
+
+
+def loads(text: bytes) -> Any:
+    """Parse, with broken numbers kept exactly: 18.0 stays 18.0, and no digit is lost."""
+    return json.loads(text.decode("utf-8-sig"), parse_float=Decimal)
+
+
+def is_object(line: bytes) -> bool:
+    try:
+        return isinstance(loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def read_csv(stream: IO[bytes], file: Path) -> Iterator[Parsed]:
+    """Every value as text. The first line names the columns."""
+    csv.field_size_limit(MAX_CSV_FIELD)
+    lines = (line.decode("utf-8-sig") for line in stream)
+    try:
+        header = next(lines, "")
+        delimiter = max(DELIMITERS, key=header.count)  # the comma, where there is none
+        columns = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        number = 1
+        while True:
+            first_line = reader.line_num + 2
+            where = f"line {first_line}"
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "end of data" in str(error):
+                    raise DataError(
+                        f"{file} is not whole: a quotation mark opens in line {first_line} and is "
+                        "never closed."
+                    ) from error
+                yield None, where, number, f"not CSV, {error}"
+            else:
+                if not values:
+                    continue
+                if len(values) != len(columns):
+                    fault = f"not of {len(columns)} columns (is a comma not in quotes?)"
+                    yield None, where, number, fault
+                else:
+                    yield dict(zip(columns, values, strict=True)), where, number, ""
+            number += 1
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file} is not UTF-8 text: {error.reason}. Save it as UTF-8 (from a spreadsheet, "
+            '"CSV UTF-8").'
+        ) from error
+
+
+def missing_file(file: Path) -> str:
+    folder = file.parent
+    if not folder.is_dir():
+        return (
+            f"There is no file {file}: the folder {folder} does not exist. Paths are relative to "
+            f"the folder that the command is run in, {Path.cwd()}."
+        )
+    near = difflib.get_close_matches(file.name, [f.name for f in folder.iterdir()], n=1)
+    hint = f" Did you mean {folder / near[0]}?" if near else ""
+    return (
+        f"There is no file {file}.{hint} Paths are relative to the folder that the command is run "
+        f"in, {Path.cwd()}."
+    )

@@ -1,0 +1,125 @@
+"""Two policies on the same problems: what differs, and whether chance alone explains it.
+
+A problem is paired with itself, which takes out how hard the problems happen to be. Where each
+policy gives one greedy answer to a problem, the exact McNemar test looks at the problems that
+just one of them solves; where there are several answers, their mean per problem is compared by
+a paired bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mgrpo.errors import DataError
+from mgrpo.evaluation.statistics import CONFIDENCE, Floats, exact_mcnemar, paired_bootstrap
+from mgrpo.evaluation.summary import Evaluation, problem_table
+
+ProblemKey = tuple[str, int]  # problem id, and how often it was asked before
+MCNEMAR = "exact McNemar"
+BOOTSTRAP = "paired bootstrap"
+
+
+@dataclass(frozen=True, slots=True)
+class PairedMeans:
+    """Both policies' mean per problem and turn, over the problems that both answered."""
+
+    a_PT: Floats
+    b_PT: Floats
+    num_unpaired: int  # problems of one of them alone
+
+
+def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
+    """A minus B, per turn and for the gain of the second look.
+
+    Raises:
+        DataError: they have no problem in common.
+    """
+    pairs = paired_means(a, b)
+    settings = a.settings
+    differences_PT = pairs.a_PT - pairs.b_PT
+    # One more column: the difference of the two gains.
+    table = np.column_stack([differences_PT, differences_PT[:, -1] - differences_PT[:, 0]])
+    tests: list[dict[str, Any]] = [{} for _ in range(table.shape[1])]
+    if settings.bootstrap_resamples > 0 and len(table) > 1:
+        tests = [
+            {"ci": list(interval), "p_value": p_value, "test": BOOTSTRAP}
+            for interval, p_value in paired_bootstrap(
+                table, num_resamples=settings.bootstrap_resamples, seed=a.bootstrap_seed
+            )
+        ]
+    turns = []
+    for turn in range(a.num_layers):
+        row = {
+            "turn": turn + 1,
+            "acc": [float(pairs.a_PT[:, turn].mean()), float(pairs.b_PT[:, turn].mean())],
+            "difference": float(differences_PT[:, turn].mean()),
+            **tests[turn],
+        }
+        if gives_one_answer(a, turn) and gives_one_answer(b, turn):
+            row |= discordant(differences_PT[:, turn])
+        turns.append(row)
+    return {
+        "num_problems": len(table),
+        "num_unpaired": pairs.num_unpaired,
+        "level": CONFIDENCE,
+        "resamples": settings.bootstrap_resamples,
+        "turns": turns,
+        "delta": {"difference": float(table[:, -1].mean()), **tests[-1]}
+        if a.num_layers > 1
+        else None,
+    }
+
+
+def gives_one_answer(evaluation: Evaluation, turn: int) -> bool:
+    """Does each problem have one greedy answer at this turn, which counts from 0?"""
+    settings = evaluation.settings
+    return settings.decoding == "greedy" and (turn == 0 or len(evaluation.phrases) <= 1)
+
+
+def discordant(differences_P: Floats) -> dict[str, Any]:
+    """The counts of problems that just one policy solves, and their exact test."""
+    only_a, only_b = int((differences_P > 0).sum()), int((differences_P < 0).sum())
+    return {
+        "only_a": only_a,
+        "only_b": only_b,
+        "p_value": exact_mcnemar(only_a, only_b),
+        "test": MCNEMAR,
+    }
+
+
+def paired_means(a: Evaluation, b: Evaluation) -> PairedMeans:
+    """Match the problems by their ids.
+
+    A tokenizer may make a problem too long for one policy alone, so the sets can differ.
+    """
+    means_a, means_b = problem_means(a), problem_means(b)
+    common = [name for name in means_a if name in means_b]
+    if not common:
+        raise DataError(
+            f"The two evaluations have no problem in common: {len(means_a)} of the first and "
+            f"{len(means_b)} of the second have a usable answer. See whether the checks fail."
+        )
+    return PairedMeans(
+        np.array([means_a[name] for name in common]),
+        np.array([means_b[name] for name in common]),
+        len(means_a) + len(means_b) - 2 * len(common),
+    )
+
+
+def problem_means(evaluation: Evaluation) -> dict[ProblemKey, Floats]:
+    """[T] mean of each problem's answers, by turn."""
+    by_problem = evaluation.by_problem()
+    if not by_problem:
+        return {}
+    correct_PT, num_chains_P = problem_table(list(by_problem.values()), evaluation.num_layers)
+    asked: Counter[str] = Counter()
+    means: dict[ProblemKey, Floats] = {}
+    for chains, row_T in zip(by_problem.values(), correct_PT / num_chains_P[:, None], strict=True):
+        problem_id = chains[0].turns[0].problem_id
+        means[problem_id, asked[problem_id]] = row_T
+        asked[problem_id] += 1
+    return means

@@ -1,0 +1,135 @@
+"""Held-out accuracy of every turn: Acc@t1', Acc@t2, and the moves between them.
+
+Sampling only; `evaluation_summary` makes the numbers. Every attempt is given back, right or
+wrong, truncated or not, so the turns are compared on the same problems.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from actors.layers import PromptRequest, correction_requests, solve_request, stable_seed
+from actors.rollout import Rollout, run_together
+from mgrpo.config import EvaluationConfig, RunConfig
+from mgrpo.config.layers import LayerConfig
+from mgrpo.evaluation.summary import Evaluation
+from mgrpo.types import Completion, Problem
+
+GREEDY = "greedy"
+"""In the ids of answers without chance, beside sampled ones."""
+
+
+def evaluate(
+    rollout: Rollout, problems: Sequence[Problem], config: EvaluationConfig, *, key: str
+) -> tuple[Evaluation, float]:
+    """Score problems with the engines' current weights.
+
+    Args:
+        rollout: whose engines, layers and scorer are used; sampling settings come from `config`.
+        problems: the held-out problems.
+        config: decoding and guidance.
+        key: with the rollout's seed, seeds the sampling and the draws of guidance; the same key
+            repeats them.
+
+    Returns:
+        The evaluation, and the seconds that it took.
+    """
+    began = time.monotonic()
+    greedy = config.decoding == "greedy"
+    examiner = dataclasses.replace(
+        rollout, temperature=0.0 if greedy else config.temperature, clocks={}, plugins=()
+    )
+    work = examine_all(examiner, problems, config, key)
+    completions = examiner.engines.run(work, counted=False)
+    anchors: list[Completion] = []
+    if config.decode_select is not None and config.decode_select.anchor == "greedy":
+        decisive = dataclasses.replace(examiner, temperature=0.0, clocks={})
+        once = config.model_copy(update={"samples_per_problem": 1})
+        work = examine_all(decisive, problems, once, key, name=GREEDY)
+        anchors = examiner.engines.run(work, counted=False)
+    evaluation = Evaluation(
+        completions, len(rollout.layers), config, seed=rollout.seed, anchors=anchors
+    )
+    return evaluation, time.monotonic() - began
+
+
+async def examine_all(
+    examiner: Rollout,
+    problems: Sequence[Problem],
+    config: EvaluationConfig,
+    key: str,
+    name: str = "",
+) -> list[Completion]:
+    return await run_together(
+        examine(examiner, problem, config, f"{key}{index}", name)
+        for index, problem in enumerate(problems)
+    )
+
+
+async def examine(
+    examiner: Rollout, problem: Problem, config: EvaluationConfig, key: str, name: str = ""
+) -> list[Completion]:
+    """One problem through all turns: each attempt once under each of its phrases.
+
+    Args:
+        name: stands in the ids of completions beside others of the same problem.
+    """
+    first = solve_request(examiner.builder, examiner.layers[0], problem, key=key)
+    request = dataclasses.replace(
+        first, num_samples=config.samples_per_problem, id_prefix=f"{first.id_prefix}{name}"
+    )
+    attempts = await examiner.sample_all(1, problem, [request])
+    done = list(attempts)
+    for number, layer in enumerate(examiner.layers[1:], start=2):
+        requests: list[PromptRequest] = []
+        for attempt in attempts:
+            phrases = phrases_for(layer, attempt, config, examiner.seed)
+            requests += correction_requests(examiner.builder, layer, problem, attempt, phrases)
+        attempts = await examiner.sample_all(number, problem, requests)
+        done += attempts
+    return done
+
+
+def phrases_for(
+    layer: LayerConfig, attempt: Completion, config: EvaluationConfig, seed: int
+) -> list[int]:
+    """Which phrases an attempt is given back under.
+
+    `random` draws one anew for every attempt. Otherwise a first attempt gets all that were
+    chosen, and from then on a chain keeps its own (the layer's last one, where it has fewer).
+    """
+    count = len(layer.guidance.phrases)
+    if config.guidance == "random":
+        return [
+            random.Random(stable_seed(seed, attempt.completion_id, "guidance")).randrange(count)
+        ]
+    if attempt.guidance_id is not None:
+        return [min(attempt.guidance_id, count - 1)]
+    if config.guidance == "all":
+        return list(range(count))
+    return [0] if config.guidance == "first" else list(config.guidance)
+
+
+def evaluation_row(
+    evaluation: Evaluation, *, step: int, label: str, seconds: float, config: RunConfig
+) -> dict[str, Any]:
+    """A line of evaluation.jsonl."""
+    settings = evaluation.settings
+    summary = evaluation.summary()
+    for phrase in summary["phrases"]:
+        phrase["text"] = config.layers[1].guidance.phrases[phrase["index"]]
+    return {
+        "step": step,
+        "label": label,
+        "decoding": settings.decoding,
+        "temperature": settings.temperature if settings.decoding == "sampled" else 0.0,
+        "samples_per_problem": settings.samples_per_problem,
+        "guidance": settings.guidance,
+        "seed": evaluation.seed,
+        **summary,
+        "seconds": round(seconds, 2),
+    }

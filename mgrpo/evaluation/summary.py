@@ -1,0 +1,339 @@
+"""An evaluation's completions as numbers.
+
+Everything is counted over *chains*: a first attempt, one correction of it, one correction of
+that, and so on. A chain with a check that failed (timeout, error) is left out of every turn, so
+that all turns speak of the same attempts and, for any two consecutive turns, to the last digit
+
+    accuracy after - accuracy before = wrong_to_right - right_to_wrong
+
+The definitions are SCoRe's (arXiv 2409.12917), which MGRPO (arXiv 2506.04746) uses too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from actors.layers import stable_seed
+from actors.rollout import place_key
+from mgrpo.config import EvaluationConfig
+from mgrpo.config.evaluation import DecodeSelectConfig
+from mgrpo.evaluation.decode_select import selected_vote
+from mgrpo.evaluation.statistics import (
+    CONFIDENCE,
+    Floats,
+    accuracy_intervals,
+    maj_at_k,
+    pass_at_k,
+)
+from mgrpo.metrics.transitions import (
+    Transitions,
+    count_transitions,
+    final_answer,
+    is_answer_known,
+    is_usable,
+)
+from mgrpo.types import Completion
+from rewards.answer_text import key, tidy
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One way through the turns."""
+
+    turns: tuple[Completion, ...]  # the attempt, its correction, the correction of that, ...
+
+    @property
+    def place(self) -> str:
+        """Names the problem, even where the same one is asked twice."""
+        return place_key(self.turns[0])
+
+    @property
+    def domain(self) -> str:
+        return self.turns[0].domain
+
+    @property
+    def phrase(self) -> int | None:
+        """The guidance that opened the first correction; deeper turns keep it."""
+        return self.turns[1].guidance_id if len(self.turns) > 1 else None
+
+    @property
+    def is_usable(self) -> bool:
+        return all(is_usable(completion) for completion in self.turns)
+
+
+def chains_of(completions: Sequence[Completion], num_turns: int) -> list[Chain]:
+    """Every chain that reaches the last turn, in the order of the first attempts."""
+    by_id = {completion.completion_id: completion for completion in completions}
+    chains = []
+    for completion in completions:
+        if completion.layer != num_turns:
+            continue
+        turns = [completion]
+        while turns[0].parent_id is not None:
+            turns.insert(0, by_id[turns[0].parent_id])
+        chains.append(Chain(tuple(turns)))
+    return chains
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All completions of one evaluation; `summary` turns them into numbers.
+
+    Args:
+        completions: of all turns.
+        num_layers: turns of the chain.
+        settings: how they were sampled, and what is computed.
+        seed: of the sampling and of the bootstrap.
+        anchors: the greedy answers of all turns, where samples are compared with them.
+    """
+
+    completions: list[Completion]
+    num_layers: int
+    settings: EvaluationConfig
+    seed: int = 0
+    anchors: Sequence[Completion] = ()
+
+    @property
+    def bootstrap_seed(self) -> int:
+        """Never negative, which numpy's generators refuse."""
+        return stable_seed(self.seed, "bootstrap")
+
+    @cached_property
+    def chains(self) -> list[Chain]:
+        """The chains that count."""
+        return [c for c in chains_of(self.completions, self.num_layers) if c.is_usable]
+
+    @property
+    def phrases(self) -> list[int]:
+        """Phrases that every attempt was given back under; none where each has its own draw."""
+        if self.settings.guidance == "random":
+            return []
+        return sorted({chain.phrase for chain in self.chains if chain.phrase is not None})
+
+    def accuracy(self, turn: int, *, domain: str | None = None) -> float:
+        """Share of right answers of one turn."""
+        chains = [chain for chain in self.chains if domain in (None, chain.domain)]
+        return accuracies(chains, self.num_layers)[turn - 1]
+
+    def by_problem(self) -> dict[str, list[Chain]]:
+        """Place -> its chains, in the order of the problems."""
+        return grouped(self.chains, lambda chain: chain.place)
+
+    def summary(self) -> dict[str, Any]:
+        """The form of a line of evaluation.jsonl, less the step, label and settings."""
+        num_turns = self.num_layers
+        domains = sorted({c.domain for c in self.completions})
+        by_phrase = [
+            accuracies([chain for chain in self.chains if chain.phrase == phrase], num_turns)
+            for phrase in self.phrases
+        ]
+        numbers = {
+            **outcome(self.completions, self.chains, num_turns),
+            "acc_range": ranges(accuracies(self.chains, num_turns), by_phrase),
+            "phrases": [
+                {"index": phrase, "acc": values}
+                for phrase, values in zip(self.phrases, by_phrase, strict=True)
+            ],
+            "domains": {
+                domain: outcome(
+                    [c for c in self.completions if c.domain == domain],
+                    [chain for chain in self.chains if chain.domain == domain],
+                    num_turns,
+                )
+                for domain in domains
+            },
+            "num_failed_checks": sum(not is_usable(c) for c in self.completions),
+        }
+        return numbers | self.intervals() | self.several_samples()
+
+    def intervals(self) -> dict[str, Any]:
+        """`ci`, where there is more than one problem to draw from."""
+        problems = list(self.by_problem().values())
+        if self.settings.bootstrap_resamples == 0 or len(problems) < 2:
+            return {}
+        correct_PT, num_chains_P = problem_table(problems, self.num_layers)
+        acc, delta = accuracy_intervals(
+            correct_PT,
+            num_chains_P,
+            num_resamples=self.settings.bootstrap_resamples,
+            seed=self.bootstrap_seed,
+        )
+        return {
+            "ci": {
+                "level": CONFIDENCE,
+                "resamples": self.settings.bootstrap_resamples,
+                "acc": [list(interval) for interval in acc],
+                "delta": list(delta) if self.num_layers > 1 else None,
+            }
+        }
+
+    def several_samples(self) -> dict[str, Any]:
+        """`pass_at` and `maj_at`: k -> one value per turn, where there are several samples."""
+        if self.settings.samples_per_problem == 1:
+            return {}
+        turns = range(self.num_layers)
+        ks = self.settings.ks
+        pass_at = {str(k): [self.mean_over_problems(turn, k, passes) for turn in turns] for k in ks}
+        if not any(is_answer_known(completion) for completion in self.completions):
+            return {"pass_at": pass_at}  # these checks read no answer that could be voted on
+        maj_at = {str(k): [self.mean_over_problems(turn, k, votes) for turn in turns] for k in ks}
+        return {"pass_at": pass_at, "maj_at": maj_at, **self.selected()}
+
+    def selected(self) -> dict[str, Any]:
+        """`selected`: accuracy of the likely samples' vote, and how many samples voted, by turn."""
+        config = self.settings.decode_select
+        if config is None:
+            return {}
+        turns = [self.selected_turn(turn, config) for turn in range(self.num_layers)]
+        return {
+            "selected": {
+                **config.model_dump(mode="json"),
+                "acc": [acc for acc, _ in turns],
+                "kept_fraction": [kept for _, kept in turns],
+            }
+        }
+
+    def selected_turn(
+        self, turn: int, config: DecodeSelectConfig
+    ) -> tuple[float | None, float | None]:
+        """Means over a problem's phrases, then over problems; None where there is nothing.
+
+        With the greedy answer as anchor, a problem whose greedy chain has a failed check is left
+        out.
+        """
+        anchors = {
+            (chain.place, self.phrase_of(chain)): chain.turns[turn]
+            for chain in chains_of(self.anchors, self.num_layers)
+            if chain.is_usable
+        }
+        rights, kepts = [], []
+        for place, chains in self.by_problem().items():
+            found = []
+            for phrase, group in grouped(chains, self.phrase_of).items():
+                anchor = anchors.get((place, phrase))
+                if anchor is None and config.anchor == "greedy":
+                    continue
+                samples = [chain.turns[turn] for chain in group]
+                found.append(selected_vote(samples, anchor, config, vote))
+            if found:
+                rights.append(sum(one.is_right for one in found) / len(found))
+                kepts.append(sum(one.num_kept / one.num_samples for one in found) / len(found))
+        return share(sum(rights), len(rights)), share(sum(kepts), len(kepts))
+
+    def phrase_of(self, chain: Chain) -> int | None:
+        """What samples that vote together have in common; nothing where each had its own draw."""
+        return None if self.settings.guidance == "random" else chain.phrase
+
+    def mean_over_problems(
+        self, turn: int, k: int, statistic: Callable[[Sequence[Completion], int], float]
+    ) -> float | None:
+        """A statistic of a problem's samples, averaged over its phrases, then over problems.
+
+        Samples of different phrases are never mixed. A problem left with fewer than k samples by
+        failed checks does not count; None where none is left.
+        """
+        values = []
+        for chains in self.by_problem().values():
+            by_phrase = grouped(chains, self.phrase_of)
+            here = [
+                statistic([chain.turns[turn] for chain in group], k)
+                for group in by_phrase.values()
+                if len(group) >= k
+            ]
+            if here:
+                values.append(sum(here) / len(here))
+        return sum(values) / len(values) if values else None
+
+
+def passes(samples: Sequence[Completion], k: int) -> float:
+    return pass_at_k(len(samples), sum(c.is_correct for c in samples), k)
+
+
+def votes(samples: Sequence[Completion], k: int) -> float:
+    return maj_at_k([vote(c) for c in samples], [c.is_correct for c in samples], k)
+
+
+def vote(completion: Completion) -> str | None:
+    """The final answer in one spelling; None where there is none to read."""
+    answer = final_answer(completion)
+    return None if answer is None else key(tidy(answer))
+
+
+def outcome(
+    completions: Sequence[Completion], chains: Sequence[Chain], num_turns: int
+) -> dict[str, Any]:
+    """Accuracies and moves of some problems; chains of three or more also as a whole."""
+    whole_chain = count_moves(chains, 1, num_turns)
+    numbers: dict[str, Any] = {
+        "num_problems": len({place_key(completion) for completion in completions}),
+        "acc": accuracies(chains, num_turns),
+        "delta": whole_chain.delta if num_turns > 1 else None,
+        "transitions": [
+            transition_summary(turn, count_moves(chains, turn - 1, turn))
+            for turn in range(2, num_turns + 1)
+        ],
+    }
+    if num_turns > 2:
+        numbers["whole_chain"] = transition_summary(num_turns, whole_chain)
+    return numbers
+
+
+def accuracies(chains: Sequence[Chain], num_turns: int) -> list[float]:
+    """[num_turns] share of right answers of each turn."""
+    return [
+        sum(chain.turns[turn].is_correct for chain in chains) / max(1, len(chains))
+        for turn in range(num_turns)
+    ]
+
+
+def ranges(pooled: Sequence[float], by_phrase: Sequence[Sequence[float]]) -> list[list[float]]:
+    """[turns] of [lowest, highest] over the phrases; the first turn comes before any phrase."""
+    if not by_phrase:
+        return [[value, value] for value in pooled]
+    columns = list(zip(*by_phrase, strict=True))
+    return [[pooled[0], pooled[0]], *([min(column), max(column)] for column in columns[1:])]
+
+
+def count_moves(chains: Iterable[Chain], before: int, after: int) -> Transitions:
+    """The 2x2 counts between two turns, which count from 1."""
+    return count_transitions((chain.turns[before - 1], chain.turns[after - 1]) for chain in chains)
+
+
+def transition_summary(layer: int, transitions: Transitions) -> dict[str, Any]:
+    return {
+        "layer": layer,
+        **transitions.fractions(),
+        "delta": transitions.delta,
+        "copy_fraction": share(transitions.num_copies, transitions.num_answers_known),
+        "copy_fraction_of_wrong": share(
+            transitions.num_copies_of_wrong, transitions.num_answers_known_of_wrong
+        ),
+        "counts": dataclasses.asdict(transitions),
+    }
+
+
+def share(count: float, total: int) -> float | None:
+    """None where there is nothing to take a share of."""
+    return count / total if total else None
+
+
+def problem_table(problems: Sequence[Sequence[Chain]], num_turns: int) -> tuple[Floats, Floats]:
+    """Right answers [P, T] and chains [P] of each problem."""
+    correct = [
+        [sum(chain.turns[turn].is_correct for chain in chains) for turn in range(num_turns)]
+        for chains in problems
+    ]
+    return np.array(correct, dtype=np.float64), np.array([len(c) for c in problems], np.float64)
+
+
+def grouped(chains: Iterable[Chain], name: Callable[[Chain], Any]) -> dict[Any, list[Chain]]:
+    groups: dict[Any, list[Chain]] = {}
+    for chain in chains:
+        groups.setdefault(name(chain), []).append(chain)
+    return groups

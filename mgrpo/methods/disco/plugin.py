@@ -1,0 +1,250 @@
+"""DisCO: tell right from wrong answers, within a bound (https://arxiv.org/abs/2505.12366)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.objective_checks import own_objective_problems
+from learner.objective_tokens import ObjectiveTokens
+from learner.plugin import LearnerPlugin, Signal
+from learner.plugin_pairs import is_on_policy, unused
+from learner.row_groups import usable_groups
+from mgrpo.config import LayerConfig, RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+from mgrpo.methods.disco.set_objectives import (
+    PenaltyForm,
+    constraint_factor,
+    set_coefficients,
+    set_objective,
+)
+from mgrpo.plugin import find_plugin
+
+if TYPE_CHECKING:
+    from learner.batch import TrainingRow
+
+COEFFICIENT, PENALTY = "disco/coefficient", "disco/penalty"
+GROUP, RIGHT, SCALE = "disco/group", "disco/right", "disco/scale"
+TEMPERATURES = {"log_likelihood": 10.0, "ratio": 1.0}
+INERT_HOOKS = ("shape_rewards", "estimate_advantages", "transform_advantages", "weigh_tokens")
+
+
+class DiscoSettings(StrictConfig):
+    """Keys of disco."""
+
+    score: Literal["log_likelihood", "ratio"] = "log_likelihood"
+    """What right answers should have more of: mean log-probability of their tokens, or mean
+    probability ratio to the policy that sampled (never clipped)."""
+    robust: bool = True
+    """Push the likeliest wrong answers hardest; false (DisCO-b) pushes all alike."""
+    temperature: PositiveFloat | None = None
+    """How evenly, with robust: large is even. Null: 10 for log_likelihood, 1 for ratio."""
+    divergence_bound: NonNegativeFloat = 1e-4
+    """The mean of (old - new log-probability) over tokens may grow this far at no cost, nats."""
+    divergence_weight: NonNegativeFloat = 1e3
+    """Factor on the squared excess."""
+    penalty_form: PenaltyForm = "squared"
+    """squared: the paper's. repo: the authors' code, with half of its gradient."""
+
+
+class Disco(LearnerPlugin):
+    """Raises the scores of right answers above those of wrong ones, prompt by prompt.
+
+    No advantages and no clipping: the coefficient of a right answer is 1 / (right answers of its
+    group), that of a wrong one minus its share in the softmax of the wrong answers' scores. All
+    prompts count alike, whatever their pass rate; those all right or all wrong add 0 and are
+    counted. A penalty holds the policy near the one that sampled; with one update per rollout the
+    two are the same, so it takes updates_per_rollout of 2 or more to matter.
+
+    Formula:
+        s_i = mean_t log p_it (log_likelihood) or mean_t ρ_it (ratio)
+        J_q = mean_right s - τ log mean_wrong exp(s / τ);  robust: false: - mean_wrong s
+        L = -mean_q J_q + divergence_weight max(D - divergence_bound, 0)²,
+        D = mean_t (log p_old - log p)
+
+    Metrics:
+        disco/objective: mean of J_q over prompts, under the weights before the update.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = DiscoSettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        inert = ("clip_low", "clip_high", "dual_clip")
+        problems = own_objective_problems("disco", layers, config, inert=inert)
+        for number, layer in enumerate(config.layers, start=1):
+            reason = layer_obstacle(number, layer, layers)
+            if reason:
+                problems.append(ConfigProblem("score", settings.score, reason))
+        for entry in config.plugins:
+            hooks = inert_hooks(entry.use)
+            if hooks and entry.use != "disco":
+                problems.append(
+                    ConfigProblem(
+                        "score",
+                        settings.score,
+                        f"uses no rewards or advantages, so {' and '.join(hooks)} of {entry.use} "
+                        "would have no effect or a wrong one.",
+                        f"Leave out {entry.use}.",
+                    )
+                )
+        if config.objective.correction_buffer is not None:
+            problems.append(
+                ConfigProblem(
+                    "score", settings.score, "does not work with objective.correction_buffer."
+                )
+            )
+        if settings.temperature is not None and not settings.robust:
+            problems.append(
+                ConfigProblem(
+                    "temperature", str(settings.temperature), "has no effect with robust: false."
+                )
+            )
+        return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if settings.divergence_weight == 0:
+            return unused(settings, "divergence_bound", because="with divergence_weight: 0")
+        if not is_on_policy(config):
+            return []
+        return [
+            "its penalty on leaving the policy that sampled has no effect with "
+            "objective.updates_per_rollout: 1, where the two are the same."
+        ]
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the softmax over wrong answers; None: they are pushed alike."""
+        if not self.settings.robust:
+            return None
+        given = self.settings.temperature
+        return TEMPERATURES[self.settings.score] if given is None else float(given)
+
+    def wanted_signals(self) -> frozenset[Signal]:
+        # Before the first update every ratio is 1.
+        is_needed = self.settings.robust and self.settings.score == "log_likelihood"
+        return self.requires if is_needed else frozenset()
+
+    def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor | None:
+        """The coefficients, scaled to the layers' mean over completions, where every ratio is 1."""
+        scores = torch.ones_like(rewards)
+        if self.wanted_signals():
+            scores = batch.row_means(batch.signals["policy_logprobs"], batch.is_trained)
+        found = torch.zeros_like(rewards)
+        total = 0.0
+        groups = usable_groups(batch, self.layers)
+        for places in groups:
+            is_right = batch.is_correct[places]
+            found[places] = set_coefficients(scores[places], is_right, temperature=self.temperature)
+            total += float(set_objective(scores[places], is_right, temperature=self.temperature))
+        batch.metrics["disco/objective"] = (total, float(len(groups)))
+        return found * self.scales(batch)
+
+    def scales(self, batch: StepBatch) -> Tensor:
+        """[N] completions per prompt of each row's layer: turns a mean over completions into a sum
+        per prompt, averaged over prompts."""
+        scales = torch.zeros(len(batch.completions), dtype=torch.float64)
+        groups = usable_groups(batch, self.layers)
+        for number in self.layers:
+            here = (batch.layers == number) & batch.is_usable
+            num_prompts = sum(int(batch.layers[places[0]]) == number for places in groups)
+            scales[here] = float(here.sum()) / max(1, num_prompts)
+        return scales
+
+    def token_columns(
+        self, batch: StepBatch, advantages: Tensor, token_weights: Tensor
+    ) -> dict[str, Tensor]:
+        return {
+            COEFFICIENT: advantages,
+            PENALTY: torch.zeros_like(advantages),
+            GROUP: batch.spread(batch.group_ids.double()),
+            RIGHT: batch.spread(batch.is_correct.double()),
+            SCALE: batch.spread(self.scales(batch)),
+        }
+
+    def refresh_columns(
+        self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
+    ) -> dict[str, Tensor]:
+        """Coefficients and penalty under the present weights, before every further update."""
+        is_trained = torch.tensor([w != 0 for row in rows for w in row.token_weights])
+        lengths = torch.tensor([len(row.token_ids) for row in rows])
+        row_of_token = torch.arange(len(rows)).repeat_interleave(lengths)
+        values = policy_logprobs
+        if self.settings.score == "ratio":
+            values = (policy_logprobs - old_logprobs).clamp(-20.0, 20.0).exp()
+        counts = torch.zeros(len(rows), dtype=torch.float64).index_add(
+            0, row_of_token, is_trained.double()
+        )
+        sums = torch.zeros(len(rows), dtype=torch.float64).index_add(
+            0, row_of_token, torch.where(is_trained, values, 0.0)
+        )
+        scores = sums / counts.clamp(min=1)
+        groups, is_right, scales = (
+            torch.tensor([row.columns[name][0] for row in rows], dtype=torch.float64)
+            for name in (GROUP, RIGHT, SCALE)
+        )
+        coefficients = torch.zeros_like(scores)
+        for group in groups.unique():
+            members = groups == group
+            coefficients[members] = set_coefficients(
+                scores[members], is_right[members] > 0, temperature=self.temperature
+            )
+        num_tokens = max(1, int(is_trained.sum()))
+        gaps = torch.where(is_trained, old_logprobs - policy_logprobs, 0.0)
+        factor = constraint_factor(
+            float(gaps.sum()) / num_tokens,
+            bound=self.settings.divergence_bound,
+            weight=self.settings.divergence_weight,
+            form=self.settings.penalty_form,
+        )
+        return {
+            COEFFICIENT: (coefficients * scales)[row_of_token],
+            PENALTY: is_trained.double() * (factor / num_tokens),
+        }
+
+    def policy_objective(self, tokens: ObjectiveTokens) -> Tensor | None:
+        is_ratio = self.settings.score == "ratio"
+        values = tokens.log_ratio.exp() if is_ratio else tokens.policy_logprobs
+        return tokens.columns[COEFFICIENT] * values
+
+    def added_loss(self, tokens: ObjectiveTokens) -> Tensor | None:
+        return tokens.columns[PENALTY] * (tokens.old_logprobs - tokens.policy_logprobs)
+
+
+def layer_obstacle(number: int, layer: LayerConfig, layers: frozenset[int]) -> str:
+    """Why a layer's denominators or selection would cut sets apart, or ""."""
+    if layer.loss_weight == 0:
+        return ""
+    if number not in layers:
+        return f"must work on every layer that trains, and leaves out {layer.name}."
+    if layer.aggregation != "seq_mean" or layer.denominator != "sampled":
+        return (
+            f"averages scores per completion: layer {layer.name} needs aggregation: seq_mean and "
+            "denominator: sampled."
+        )
+    if number > 1 and layer.select != "none":
+        return f"compares right with wrong answers: layer {layer.name} needs select: none."
+    return ""
+
+
+def inert_hooks(use: str) -> list[str]:
+    """Hooks of another plug-in that this objective would not heed."""
+    try:
+        kind = find_plugin(use)
+    except ValueError:
+        return []  # reported where that plug-in is made
+    return [
+        hook
+        for hook in INERT_HOOKS
+        if issubclass(kind, LearnerPlugin) and kind.overrides(hook, LearnerPlugin)
+    ]

@@ -1,0 +1,295 @@
+"""GCPO: answers of a group weighed by what the others say together (arXiv 2508.05428)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from learner.batch import TrainingRow
+from learner.columns import StepBatch
+from learner.losses import kl_penalty
+from learner.objective_tokens import ObjectiveTokens
+from learner.plugin import LearnerPlugin, Signal
+from learner.policy_reader import PolicyReader, text
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem, LearnerError
+from mgrpo.methods.gcpo.causal_projection import causal_weights, group_mean, projected_reference
+from mgrpo.types import AnswerContexts
+
+SOURCE, METADATA = "integrated_answers", "answer_contexts"
+WEIGHTS, TARGETS = "gcpo/weights", "gcpo/targets"  # signals
+TARGET, SHARE = "gcpo/target", "gcpo/share"  # columns
+
+
+class GcpoSettings(StrictConfig):
+    """Keys of gcpo."""
+
+    reweight: bool = True
+    """Multiply advantages by alpha times a cosine; false leaves them as they are."""
+    alpha: PositiveFloat = 2.0
+    """The largest factor on an advantage."""
+    clamp_min: float | None = None
+    """The smallest; null as in the paper, where factors below 0 turn an advantage round."""
+    kappa: NonNegativeFloat = 0.06
+    """Factor on the KL term to the projected reference; 0 leaves it out."""
+    combine: Literal["mean", "sum"] = "mean"
+    """Over integrated answers, in that reference. The paper prints the sum, which can make it
+    negative."""
+    floor: float = Field(default=1e-6, gt=0, lt=1)
+    """Smallest probability of that reference."""
+    max_kl: PositiveFloat | None = None
+    """Largest value of the KL term of a token, in nats; one beyond it has no gradient. Null as in
+    the paper: a policy to whom contexts are strange finds its answers there very unlikely, the
+    term grows like the ratio of probabilities, and such tokens then outweigh everything else."""
+
+
+class Gcpo(LearnerPlugin):
+    """Multiplies each advantage by how far the answer agrees with what the other answers, put
+    together, predict of it; and holds the policy, where it is shown those, to a reference.
+
+    The factor is α cos(z, Z - Z' + z̄) of last hidden states: z of the answer, z̄ the group's mean,
+    Z of what follows the other answers and an integrated one, Z' its mean over integrated answers.
+    The reference is π(x) - mean over integrated answers of π(x) + π(q). Completions train once more
+    in their contexts for the KL term, and learner/entropy counts them there too.
+
+    Formula:
+        Υ_i = alpha cos(z_i, Z_i - Z'_i + z̄);  A_i ← Υ_i A_i
+        L ← L + kappa k3(π, π_ref) on contexts x_i,  π_ref = π(x_i) - mean_l π(x_i, l) + π(q)
+
+    Metrics:
+        gcpo/answers_cut: share of the answers that were shortened to fit into contexts.
+        gcpo/turned_fraction: share of the factors that are below 0, before clamp_min.
+        gcpo/weight_mean: mean factor.
+        gcpo/kl: mean of the second KL term under the weights before the update, nats.
+        gcpo/floored_fraction: share of its tokens whose reference is at the floor.
+
+    Reconstructed:
+        The mean in place of the printed sum, the floor, both under the policy before the update,
+        the first integrated answer counting in both means, and, where `integrated_answers` samples
+        nothing from contexts, the state at a context's end in place of what would follow it.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = GcpoSettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"hidden_last", "policy_logprobs"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = []
+        if not any(entry.use == SOURCE or ":" in entry.use for entry in config.plugins):
+            problems.append(
+                ConfigProblem(
+                    "(plug-in)",
+                    "gcpo",
+                    "no plug-in of the recipe asks for integrated answers.",
+                    f"Add {SOURCE} to plugins.",
+                )
+            )
+        if settings.clamp_min is not None and settings.clamp_min > settings.alpha:
+            problems.append(
+                ConfigProblem(
+                    "clamp_min",
+                    str(settings.clamp_min),
+                    f"is above alpha, {settings.alpha:g}, the largest factor that there is.",
+                )
+            )
+        if not settings.reweight and settings.kappa == 0:
+            problems.append(
+                ConfigProblem(
+                    "reweight", "false", "with kappa: 0 nothing is left of it.", "Leave it out."
+                )
+            )
+        return problems
+
+    def wanted_signals(self) -> frozenset[Signal]:
+        wanted: set[Signal] = set()
+        if self.settings.reweight:
+            wanted.add("hidden_last")
+        if self.settings.kappa > 0:
+            wanted.add("policy_logprobs")
+        return frozenset(wanted)
+
+    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
+        """[N] factors on advantages, and N tensors [T]: log-probabilities of the reference."""
+        found: dict[str, Any] = {}
+        places = self.places(batch)
+        contexts = [contexts_of(batch, place) for place in places]
+        batch.metrics["gcpo/answers_cut"] = (
+            float(sum(one.num_cut for one in contexts)),
+            float(sum(len(one.answers) + len(one.integrated) for one in contexts)),
+        )
+        if self.settings.reweight:
+            found[WEIGHTS] = self.read_weights(batch, places, contexts, policy)
+        if self.settings.kappa > 0:
+            found[TARGETS] = self.read_targets(batch, places, contexts, policy)
+        return found
+
+    def places(self, batch: StepBatch) -> list[int]:
+        """Completions of its layers that came with contexts and that count."""
+        here = (batch.in_layers(self.layers) & batch.is_usable).nonzero()[:, 0].tolist()
+        return [place for place in here if METADATA in batch.completions[place].metadata]
+
+    def read_weights(
+        self,
+        batch: StepBatch,
+        places: Sequence[int],
+        contexts: Sequence[AnswerContexts],
+        policy: PolicyReader,
+    ) -> Tensor:
+        """[N] α cos(z, Z - Z' + z̄); 1 where nothing is known."""
+        weights = torch.ones(len(batch.completions), dtype=torch.float64)
+        texts: list[TrainingRow] = []
+        owners: list[tuple[int, int]] = []  # which of the places, which integrated answer
+        for number, (place, own) in enumerate(zip(places, contexts, strict=True)):
+            one = batch.completions[place]
+            samples = one.metadata.get("context_samples") or [[] for _ in own.integrated]
+            for answer, spoken in enumerate(samples):
+                prompt = own.prompt(one.completion_id, answer)
+                # What follows the context; without samples, the context to its own last token.
+                ends = [text(prompt, ids) for ids in spoken if ids] or [
+                    text(prompt[:-1], prompt[-1:])
+                ]
+                texts += ends
+                owners += [(number, answer)] * len(ends)
+        if not texts:
+            return weights
+        states = policy.last_states(texts, signal="gcpo_states").double()
+        rows_of: dict[tuple[int, int], list[int]] = {}
+        for row, owner in enumerate(owners):
+            rows_of.setdefault(owner, []).append(row)
+        by_answer = [
+            torch.stack(
+                [states[rows_of[number, n]].mean(dim=0) for n in range(len(own.integrated))]
+            )
+            for number, own in enumerate(contexts)
+        ]  # [L, D] each
+        own_states = batch.signals["hidden_last"][places].double()
+        mean_states = group_mean(own_states, group_numbers(contexts))
+        found = causal_weights(
+            own_states,
+            torch.stack([each[0] for each in by_answer]),
+            torch.stack([each.mean(dim=0) for each in by_answer]),
+            mean_states,
+            alpha=self.settings.alpha,
+        )
+        batch.metrics["gcpo/turned_fraction"] = (float((found < 0).sum()), float(len(found)))
+        if self.settings.clamp_min is not None:
+            found = found.clamp(min=self.settings.clamp_min)
+        batch.metrics["gcpo/weight_mean"] = (float(found.sum()), float(len(found)))
+        weights[list(places)] = found
+        return weights
+
+    def read_targets(
+        self,
+        batch: StepBatch,
+        places: Sequence[int],
+        contexts: Sequence[AnswerContexts],
+        policy: PolicyReader,
+    ) -> list[Tensor]:
+        """N tensors [T], empty where nothing is known."""
+        targets = [torch.empty(0, dtype=torch.float64) for _ in batch.completions]
+        texts = []
+        for place, own in zip(places, contexts, strict=True):
+            one = batch.completions[place]
+            texts += [
+                text(own.prompt(one.completion_id, answer), one.token_ids)
+                for answer in range(len(own.integrated))
+            ]
+        if not texts:
+            return targets
+        logprobs = policy.logprobs(texts, signal="gcpo_logprobs")
+        plain = batch.signals["policy_logprobs"].split(batch.lengths.tolist())
+        total = count = num_floored = 0.0
+        start = 0
+        for place, own in zip(places, contexts, strict=True):
+            size = len(batch.completions[place].token_ids)
+            end = start + size * len(own.integrated)
+            by_answer = logprobs[start:end].view(len(own.integrated), size)
+            start = end
+            targets[place] = projected_reference(
+                by_answer[0],
+                by_answer,
+                plain[place],
+                combine=self.settings.combine,
+                floor=self.settings.floor,
+            )
+            total += float(self.penalty(by_answer[0], targets[place]).sum())
+            count += size
+            num_floored += float((targets[place].exp() <= self.settings.floor * (1 + 1e-9)).sum())
+        batch.metrics["gcpo/kl"] = (total, count)
+        batch.metrics["gcpo/floored_fraction"] = (num_floored, count)
+        return targets
+
+    def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        if not self.settings.reweight:
+            return advantages
+        return advantages * batch.spread(known(batch, WEIGHTS))
+
+    def added_rows(self, batch: StepBatch, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+        """Every completion that trains once more, given the others and the integrated answer."""
+        if self.settings.kappa == 0:
+            return []
+        targets = {
+            one.completion_id: (one, target)
+            for one, target in zip(batch.completions, known(batch, TARGETS), strict=True)
+            if len(target) > 0
+        }
+        added = []
+        for row in rows:
+            if row.completion_id not in targets or not any(row.token_weights):
+                continue
+            one, target = targets[row.completion_id]
+            prompt = AnswerContexts(**one.metadata[METADATA]).prompt(one.completion_id, 0)
+            shares = [self.settings.kappa * weight for weight in row.token_weights]
+            added.append(
+                replace(
+                    text(prompt, row.token_ids),
+                    completion_id=f"{row.completion_id} (in context)",
+                    layer=row.layer,
+                    is_sampled=[False] * len(row.token_ids),
+                    columns={TARGET: target.tolist(), SHARE: shares},
+                )
+            )
+        return added
+
+    def added_loss(self, tokens: ObjectiveTokens) -> Tensor | None:
+        """κ times the k3 divergence, on rows in context; 0 on the step's own."""
+        if SHARE not in tokens.columns:
+            return None
+        return tokens.columns[SHARE] * self.penalty(tokens.policy_logprobs, tokens.columns[TARGET])
+
+    def penalty(self, policy_logprobs: Tensor, targets: Tensor) -> Tensor:
+        """[n] k3, up to max_kl."""
+        found = kl_penalty(policy_logprobs, targets)
+        return found if self.settings.max_kl is None else found.clamp(max=self.settings.max_kl)
+
+
+def contexts_of(batch: StepBatch, place: int) -> AnswerContexts:
+    return AnswerContexts(**batch.completions[place].metadata[METADATA])
+
+
+def group_numbers(contexts: Sequence[AnswerContexts]) -> Tensor:
+    """[n] int64: completions whose answers were put together share a number."""
+    numbers: dict[tuple[str, ...], int] = {}
+    return torch.tensor([numbers.setdefault(tuple(one.answers), len(numbers)) for one in contexts])
+
+
+def known(batch: StepBatch, name: str) -> Any:
+    """A signal that was read from the policy.
+
+    Raises:
+        LearnerError: nobody has read it, as where recorded completions are explained.
+    """
+    if name not in batch.signals:
+        raise LearnerError(
+            f"gcpo reads {name} from the policy itself, and there is none here: recorded "
+            "completions alone cannot say what it would do."
+        )
+    return batch.signals[name]

@@ -1,0 +1,61 @@
+"""λ-GRPO: shared beginnings count once (https://arxiv.org/abs/2509.21154)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import LearnerPlugin
+from mgrpo.config import RunConfig
+from mgrpo.errors import ConfigProblem
+from mgrpo.methods.lambda_grpo.process_sets import prefix_set_sizes
+
+WHOLE_ROW_OBJECTIVES = ("gspo", "gmpo")
+
+
+class LambdaGrpo(LearnerPlugin):
+    """Divides each token's whole loss by how many completions of its group begin like this.
+
+    A beginning that n completions share is trained n times over by GRPO, by which common starts
+    outweigh the rest. The factor is on the policy term and the KL term; the denominators stay plain
+    token counts. Equal completions share all their tokens. Where no two completions begin with the
+    same token, this is GRPO. (Another method called λ-GRPO, arXiv 2510.06870, learns preferences
+    between tokens and is not this one.)
+
+    Formula:
+        loss_it ← loss_it / n_it,   n_it = |{k in the group: y_k[0..t] = y_i[0..t]}|
+    """
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        return [
+            ConfigProblem(
+                "(plug-in)",
+                entry.use,
+                "has one ratio for a whole completion, and a factor on single tokens has no "
+                "meaning for it.",
+                f"Use lambda_grpo or {entry.use}.",
+            )
+            for entry in config.plugins
+            if entry.use in WHOLE_ROW_OBJECTIVES
+        ]
+
+    def weigh_tokens(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        usable = batch.in_layers(self.layers) & batch.is_usable
+        for place in usable.nonzero()[:, 0].tolist():
+            # Groups may hold several prompts (group_by: query); beginnings of different prompts
+            # are different states.
+            prompt = tuple(batch.completions[place].prompt_token_ids)
+            groups.setdefault((int(batch.group_ids[place]), prompt), []).append(place)
+        parts = list(torch.ones_like(advantages).split(batch.lengths.tolist()))
+        for places in groups.values():
+            sizes = prefix_set_sizes([batch.completions[place].token_ids for place in places])
+            for place, own in zip(places, sizes, strict=True):
+                parts[place] = 1 / batch.rows([float(size) for size in own])
+        return torch.cat(parts)

@@ -1,0 +1,168 @@
+"""Importance weights against the gap between engines and learner, in all the usual forms."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.plugin import LearnerPlugin, RowFilter, Signal
+from learner.plugin_pairs import unused
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+from mgrpo.methods.tis.mismatch import k3, masked_weights, truncated_weights
+
+
+class MismatchSettings(StrictConfig):
+    """Keys of mismatch_correction. w: probability by the learner over that by the engine."""
+
+    method: Literal["truncate", "mask", "none"] = "truncate"
+    """truncate (TIS): weight by min(w, cap). mask (MIS): weight by w, and leave out what has w
+    outside [lowest, cap]. none: only reject."""
+    level: Literal["token", "sequence"] = "token"
+    """sequence: w is the product over the completion's tokens."""
+    cap: float = Field(default=2.0, ge=1)
+    lowest: float = Field(default=0.5, ge=0, le=1)
+    """For method: mask."""
+    reject_geometric: tuple[float, float] | None = None
+    """Leave out completions whose geometric mean of w is outside, e.g. [0.999, 1.001]."""
+    reject_k3: PositiveFloat | None = None
+    """Leave out completions whose mean k3 is above this, e.g. 0.001 to 0.01."""
+    normalise: bool = False
+    """Divide the weights by their mean over the step, so that they do not change its size: the mean
+    over tokens, or with level: sequence that over completions, as in verl."""
+
+
+class MismatchCorrection(LearnerPlugin):
+    """Corrects for engines that give the sampled tokens other probabilities than the learner.
+
+    Truncated (TIS) or masked (MIS) weights by token or by completion, and rejection of completions
+    that are too far off; forms and bounds as in verl and TRL. On the policy term alone. The ratio
+    of the objective stays against the learner's own log-probabilities. Takes the place of
+    `objective.importance`, which is token-level truncation.
+
+    Formula:
+        w = exp(log p - log p_rollout) of a token, or its product over the completion;  A ← w' A
+        truncate: w' = min(w, cap);  mask: w' = w where lowest ≤ w ≤ cap, else 0
+
+    Metrics:
+        mismatch/rejected_fraction: share of completions that are left out of the loss.
+        mismatch/weight_mean: mean weight of the sampled tokens.
+        mismatch/weight_clipped_fraction: share of them whose weight was truncated or masked.
+        mismatch/k3: mean over them of w - log w - 1, an estimate of the divergence, nats.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = MismatchSettings
+    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = []
+        if config.objective.importance.mode != "off":
+            problems.append(
+                ConfigProblem(
+                    "(objective.importance.mode)",
+                    config.objective.importance.mode,
+                    "would correct the same gap a second time.",
+                    "Set objective.importance.mode: off.",
+                )
+            )
+        bounds = settings.reject_geometric
+        if bounds is not None and not 0 <= bounds[0] <= 1 <= bounds[1]:
+            problems.append(
+                ConfigProblem(
+                    "reject_geometric", str(list(bounds)), "must be [lowest, highest] around 1."
+                )
+            )
+        if settings.method == "none" and bounds is None and settings.reject_k3 is None:
+            problems.append(ConfigProblem("method", "none", "without a rejection does nothing."))
+        return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if settings.method == "mask":
+            return []
+        warnings = unused(settings, "lowest", because=f"with method: {settings.method}")
+        if settings.method == "none":
+            keys = ("level", "cap", "normalise")
+            warnings += unused(settings, *keys, because="with method: none")
+        return warnings
+
+    def filter_rows(self, batch: StepBatch) -> RowFilter:
+        settings, log_weights = self.settings, self.log_weights(batch)
+        sampled = batch.is_sampled
+        is_trained = torch.ones(len(batch.completions), dtype=torch.bool)
+        if settings.method == "mask" and settings.level == "sequence":
+            is_trained &= self.weigh(batch.row_sums(log_weights)) > 0
+        if settings.reject_geometric is not None:
+            means = batch.row_means(log_weights, sampled).exp()
+            lowest, highest = settings.reject_geometric
+            is_trained &= (lowest <= means) & (means <= highest)
+        if settings.reject_k3 is not None:
+            is_trained &= batch.row_means(k3(log_weights), sampled) <= settings.reject_k3
+        here = batch.in_layers(self.layers) & batch.is_usable
+        batch.metrics["mismatch/rejected_fraction"] = (
+            float((here & ~is_trained).sum()),
+            float(here.sum()),
+        )
+        return RowFilter(
+            is_kept=torch.ones_like(is_trained),
+            is_trained=is_trained,
+            reason="engine and learner disagree too much on its log-probabilities",
+        )
+
+    def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        """Advantages multiply the policy term alone, so weights on them do too."""
+        log_weights = self.log_weights(batch)
+        here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
+        counted = here & batch.is_sampled
+        own = log_weights
+        if self.settings.level == "sequence":
+            own = batch.spread(batch.row_sums(log_weights))
+        weights = self.weigh(own)
+        is_clipped = torch.zeros_like(counted)
+        if self.settings.method != "none":
+            is_clipped = weights != truncated_weights(own, cap=float("inf"))
+        self.report(batch, counted, weights, is_clipped, k3(log_weights))
+        if self.settings.normalise and weights[counted].any():
+            weights = weights / self.mean_weight(batch, weights, counted)
+        # Tokens that no engine sampled have nothing to be compared with.
+        return advantages * torch.where(counted, weights, 1.0)
+
+    def mean_weight(self, batch: StepBatch, weights: Tensor, counted: Tensor) -> Tensor:
+        """Over the units that have a weight: tokens, or completions however long."""
+        if self.settings.level == "token":
+            return weights[counted].mean()
+        has_tokens = batch.row_sums(counted.double()) > 0
+        return batch.row_means(weights, counted)[has_tokens].mean()
+
+    def weigh(self, log_weights: Tensor) -> Tensor:
+        settings = self.settings
+        if settings.method == "truncate":
+            return truncated_weights(log_weights, cap=settings.cap)
+        if settings.method == "mask":
+            return masked_weights(log_weights, lowest=settings.lowest, highest=settings.cap)
+        return torch.ones_like(log_weights)
+
+    def log_weights(self, batch: StepBatch) -> Tensor:
+        """[M] learner minus engine, nats; 0 where no engine sampled."""
+        recorded = [value for one in batch.completions for value in one.rollout_logprobs]
+        gaps = batch.signals["policy_logprobs"] - batch.rows(recorded)
+        return torch.where(batch.is_sampled, gaps, 0.0)
+
+    def report(
+        self, batch: StepBatch, counted: Tensor, weights: Tensor, is_clipped: Tensor, k3s: Tensor
+    ) -> None:
+        total = float(counted.sum())
+        for name, values in (
+            ("mismatch/weight_mean", weights),
+            ("mismatch/weight_clipped_fraction", is_clipped.double()),
+            ("mismatch/k3", k3s),
+        ):
+            batch.metrics[name] = (float(values[counted].sum()), total)

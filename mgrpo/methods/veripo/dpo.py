@@ -1,0 +1,228 @@
+"""DPO on preference pairs of a run's own completions (arXiv 2305.18290), VerIPO's second phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from learner.columns import StepBatch
+from learner.objective_tokens import ObjectiveTokens
+from learner.plugin import LearnerPlugin
+from learner.sequence_logprobs import sequence_logprobs
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem, LearnerError
+from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, pair_margins
+from mgrpo.plugin import find_plugin
+
+if TYPE_CHECKING:
+    from learner.batch import TrainingRow
+    from learner.policy_reader import PolicyReader
+
+COEFFICIENT, SHARE = "dpo/coefficient", "dpo/share"
+ROLE, PAIR, REFERENCE, NUM_PAIRS = "dpo/role", "dpo/pair", "dpo/reference", "dpo/num_pairs"
+LOG_RATIOS = "dpo/log_ratios"
+
+
+class DpoSettings(StrictConfig):
+    """Keys of dpo."""
+
+    beta: PositiveFloat = 0.1
+    """How far the policy may leave the reference to tell chosen from rejected: small is far."""
+
+
+class Dpo(LearnerPlugin):
+    """Raises the chosen completion of each pair above the rejected one, in phases that train on
+    pairs; the other steps are as they are without it.
+
+    -log σ(β(log-ratio of chosen - log-ratio of rejected)), averaged over a step's pairs; a
+    log-ratio is a completion's log-probability minus that under the policy with which the phase
+    began (which reference VerIPO uses is not said: our reconstruction), both at the sampling
+    temperature. Advantages, clipping, importance weights and KL terms have no part in it.
+
+    Formula:
+        L = -mean over pairs of log σ(beta (Δ_chosen - Δ_rejected))
+        Δ = Σ_t (log p_t - log p_ref,t)
+        p_ref: the policy with which the phase began
+
+    Metrics:
+        dpo/loss: mean of the loss over pairs, before the update.
+        dpo/accuracy: share of pairs whose chosen completion has the larger log-ratio.
+        dpo/margin: mean difference of the log-ratios, nats.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = DpoSettings
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = []
+        order = config.objective.update_order
+        if order != "preference_phases":
+            problems.append(
+                ConfigProblem(
+                    "(plug-in)",
+                    "dpo",
+                    f"with update_order: {order} there are no pairs.",
+                    "Use objective.update_order: preference_phases.",
+                )
+            )
+        for entry in config.plugins:
+            if has_filter(entry.use):
+                problems.append(
+                    ConfigProblem(
+                        "(plug-in)",
+                        "dpo",
+                        f"filter_rows of {entry.use} would tear pairs apart.",
+                        f"Leave out {entry.use}.",
+                    )
+                )
+        if len(layers) < len(config.layers):
+            problems.append(
+                ConfigProblem(
+                    "(plug-in)",
+                    "dpo",
+                    "pairs are made of every layer's completions, and it works on some.",
+                    "Leave `layers` out of its entry.",
+                )
+            )
+        return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if any(phase.objective.train_on == "pairs" for _, phase in config.phase_configs):
+            return []
+        return [
+            "no phase of the recipe trains on pairs (objective.train_on), so it does nothing, and "
+            "pairs are made for nothing."
+        ]
+
+    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
+        """[N] log-ratios to the reference, over the tokens that may train; 0 for rows of no pair.
+
+        Nothing is read in a step without pairs.
+        """
+        places = [place for place, role in enumerate(roles_of(batch).tolist()) if role != 0]
+        log_ratios = torch.zeros(len(batch.completions), dtype=torch.float64)
+        if places:
+            members = [batch.completions[place] for place in places]
+            known = batch.rows([one.metadata["pair"]["ref_logprob"] for one in members])
+            log_ratios[places] = sequence_logprobs(members, policy) - known
+        return {LOG_RATIOS: log_ratios}
+
+    def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        """Pairs show their coefficients, which nothing multiplies."""
+        roles = roles_of(batch)
+        if not roles.any():
+            return advantages
+        return batch.spread(roles * self.coefficients(batch))
+
+    def weigh_tokens(self, batch: StepBatch, advantages: Tensor) -> Tensor:
+        """Pairs have none of the usual terms."""
+        return batch.spread((roles_of(batch) == 0).double())
+
+    def token_columns(
+        self, batch: StepBatch, advantages: Tensor, token_weights: Tensor
+    ) -> dict[str, Tensor]:
+        roles = roles_of(batch)
+        num_pairs = int((roles > 0).sum())
+        if num_pairs == 0:
+            return {}
+        margins = self.margins(batch)
+        losses = dpo_losses(margins, beta=self.settings.beta)
+        chosen = roles > 0
+        count = float(num_pairs)
+        batch.metrics |= {
+            "dpo/loss": (float(losses[chosen].sum()), count),
+            "dpo/accuracy": (float((margins[chosen] > 0).sum()), count),
+            "dpo/margin": (float(margins[chosen].sum()), count),
+        }
+        reference = [
+            one.metadata["pair"]["ref_logprob"] if role else 0.0
+            for one, role in zip(batch.completions, roles.tolist(), strict=True)
+        ]
+        is_trained = batch.is_trained.double()
+        return {
+            COEFFICIENT: batch.spread(roles * self.coefficients(batch) / count) * is_trained,
+            SHARE: batch.spread(loss_share(losses, roles, batch.lengths, count)),
+            ROLE: batch.spread(roles),
+            PAIR: batch.spread(batch.group_ids.double()),
+            REFERENCE: batch.spread(batch.rows(reference)),
+            NUM_PAIRS: torch.full_like(is_trained, count),
+        }
+
+    def margins(self, batch: StepBatch) -> Tensor:
+        """[N] of each row's pair.
+
+        Raises:
+            LearnerError: nobody has read the policy, as where recorded pairs are explained.
+        """
+        if LOG_RATIOS not in batch.signals:
+            raise LearnerError(
+                "How far the policy tells chosen from rejected must be read from it, so pairs take "
+                "a policy. Name one (--model), or explain a step without pairs."
+            )
+        return pair_margins(batch.signals[LOG_RATIOS], roles_of(batch), batch.group_ids)
+
+    def coefficients(self, batch: StepBatch) -> Tensor:
+        """[N] of each row's pair."""
+        return dpo_coefficients(self.margins(batch), beta=self.settings.beta)
+
+    def refresh_columns(
+        self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
+    ) -> dict[str, Tensor]:
+        """Coefficients under the present weights, before every further update."""
+        if not rows or ROLE not in rows[0].columns:
+            return {}
+        lengths = torch.tensor([len(row.token_ids) for row in rows])
+        row_of_token = torch.arange(len(rows)).repeat_interleave(lengths)
+        is_trained = torch.tensor(
+            [value != 0 for row in rows for value in row.columns[COEFFICIENT]]
+        )
+        sums = torch.zeros(len(rows), dtype=torch.float64).index_add(
+            0, row_of_token, torch.where(is_trained, policy_logprobs, 0.0)
+        )
+        roles, pair_ids, reference, counts = (
+            torch.tensor([row.columns[name][0] for row in rows], dtype=torch.float64)
+            for name in (ROLE, PAIR, REFERENCE, NUM_PAIRS)
+        )
+        margins = pair_margins(sums - reference, roles, pair_ids.long())
+        values = roles * dpo_coefficients(margins, beta=self.settings.beta) / counts
+        losses = dpo_losses(margins, beta=self.settings.beta)
+        return {
+            COEFFICIENT: values[row_of_token] * is_trained,
+            SHARE: loss_share(losses, roles, lengths, counts)[row_of_token],
+        }
+
+    def added_loss(self, tokens: ObjectiveTokens) -> Tensor | None:
+        """The pairs' loss: its value, and its gradient by each token."""
+        if COEFFICIENT not in tokens.columns:
+            return None
+        moved = tokens.policy_logprobs - tokens.policy_logprobs.detach()
+        return tokens.columns[SHARE] - tokens.columns[COEFFICIENT] * moved
+
+
+def roles_of(batch: StepBatch) -> Tensor:
+    """[N] +1 for chosen, -1 for rejected, 0 for completions of no pair."""
+    return batch.rows(
+        [float(one.metadata.get("pair", {}).get("role", 0)) for one in batch.completions]
+    )
+
+
+def loss_share(losses: Tensor, roles: Tensor, lengths: Tensor, num_pairs: Tensor | float) -> Tensor:
+    """[N] each token's part of the mean over pairs, half of a pair's loss on either row."""
+    return torch.where(roles == 0, 0.0, losses / num_pairs / (2 * lengths.clamp(min=1)))
+
+
+def has_filter(use: str) -> bool:
+    """Does a plug-in leave completions out?"""
+    try:
+        kind = find_plugin(use)
+    except ValueError:
+        return False  # reported where that plug-in is made
+    return issubclass(kind, LearnerPlugin) and kind.overrides("filter_rows", LearnerPlugin)

@@ -1,0 +1,226 @@
+"""What a run measures: sums that are divided once, and the files that keep the results.
+
+A run's directory holds `metrics.jsonl` (one object per step), `evaluation.jsonl` (one per
+evaluation), `alarms.jsonl` (one per alarm, if there was any) and `rollouts/step-000012.jsonl`
+(some completions of the step); the recipe's trackers are told the same numbers. Lines are written
+whole and flushed, so a crash can tear only the last one; readers skip a torn last line, and a
+resumed run removes it before it appends.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from mgrpo.errors import RunDirectoryError
+from mgrpo.trackers.group import FAILED_WRITES, Trackers
+from mgrpo.types import Completion
+
+METRICS_FILE = "metrics.jsonl"
+EVALUATION_FILE = "evaluation.jsonl"
+ALARMS_FILE = "alarms.jsonl"
+ROLLOUTS_DIR = "rollouts"
+
+
+class MetricsLog:
+    """Appends a run's metrics to its JSON Lines files, and tells its trackers."""
+
+    def __init__(self, run_dir: Path | str, trackers: Trackers | None = None) -> None:
+        """Open the files, creating the directory. The log closes the trackers it is given."""
+        self.run_dir = Path(run_dir)
+        (self.run_dir / ROLLOUTS_DIR).mkdir(parents=True, exist_ok=True)
+        for name in (METRICS_FILE, EVALUATION_FILE):
+            remove_torn_line(self.run_dir / name)
+        earlier = read_metrics(self.run_dir)
+        self.wall_s_before = float(earlier[-1].get("wall_s") or 0.0) if earlier else 0.0
+        self.started = time.monotonic()
+        self.metrics_file = open_lines(self.run_dir / METRICS_FILE)
+        self.evaluation_file = open_lines(self.run_dir / EVALUATION_FILE)
+        self.trackers = trackers or Trackers()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one step. `wall_s`, seconds of running so far, is added where it is missing.
+
+        Values that are not finite become null in the file and are not sent to the trackers.
+        """
+        row: dict[str, Any] = {"step": step}
+        row["wall_s"] = self.wall_s_before + time.monotonic() - self.started
+        row |= {name: plain_number(value) for name, value in values.items()}
+        if self.trackers.num_missed:
+            row[FAILED_WRITES] = self.trackers.num_missed
+        append(self.metrics_file, row)
+        self.trackers.write(step, {name: row[name] for name in row if name != "step"})
+
+    def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
+        """Append one evaluation: step, label, num_problems, decoding, acc per layer, ..."""
+        append(self.evaluation_file, dict(evaluation))
+        scalars: dict[str, float | None] = {
+            f"heldout/layer{layer}/accuracy": value
+            for layer, value in enumerate(evaluation.get("acc", []), start=1)
+        }
+        for transition in evaluation.get("transitions", []):
+            prefix = f"heldout/transition/layer{transition['layer']}"
+            scalars |= {
+                f"{prefix}/{name}": value
+                for name, value in transition.items()
+                if name != "layer" and isinstance(value, float)
+            }
+        self.trackers.write(evaluation["step"], scalars)
+
+    def write_alarm(self, alarm: Mapping[str, Any]) -> None:
+        """Append one alarm: step, name, message, ... The file is made by the first one."""
+        path = self.run_dir / ALARMS_FILE
+        remove_torn_line(path)
+        with open_lines(path) as file:
+            append(file, alarm)
+
+    def write_rollouts(self, step: int, completions: Iterable[Completion]) -> Path:
+        """Write the step's recorded completions; the file appears only once it is whole."""
+        path = self.run_dir / ROLLOUTS_DIR / f"step-{step:06d}.jsonl"
+        unfinished = path.with_suffix(".unfinished")
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.writelines(to_line(completion.to_json()) for completion in completions)
+        unfinished.replace(path)
+        return path
+
+    def close(self) -> None:
+        self.metrics_file.close()
+        self.evaluation_file.close()
+        self.trackers.close()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:
+    """The steps of a run, oldest first; [] if there are none yet.
+
+    A resumed run writes some steps a second time. What it writes replaces that step and all
+    later ones of the interrupted run, because those never happened to the resumed policy.
+    """
+    kept: list[dict[str, Any]] = []
+    for row in read_lines(Path(run_dir) / METRICS_FILE):
+        while kept and kept[-1]["step"] >= row["step"]:
+            kept.pop()
+        kept.append(row)
+    return kept
+
+
+def read_evaluations(run_dir: Path | str) -> list[dict[str, Any]]:
+    """The evaluations of a run, oldest first; one that was repeated after a resume counts once."""
+    kept: list[dict[str, Any]] = []
+    for row in read_lines(Path(run_dir) / EVALUATION_FILE):
+        key = (row["step"], row["label"])
+        kept = [old for old in kept if (old["step"], old["label"]) != key]
+        kept = [old for old in kept if old["step"] <= row["step"]]
+        kept.append(row)
+    return kept
+
+
+def read_alarms(run_dir: Path | str) -> list[dict[str, Any]]:
+    """The alarms of a run, oldest first; those of steps that a resume took again count once."""
+    kept: list[dict[str, Any]] = []
+    for row in read_lines(Path(run_dir) / ALARMS_FILE):
+        key = (row["step"], row["name"], row["layer"])
+        kept = [old for old in kept if (old["step"], old["name"], old["layer"]) != key]
+        kept = [old for old in kept if old["step"] <= row["step"]]
+        kept.append(row)
+    return kept
+
+
+def read_rollouts(path: Path | str) -> list[Completion]:
+    """The completions of one `rollouts/step-N.jsonl`."""
+    return [Completion.from_json(row) for row in read_lines(Path(path))]
+
+
+def rollout_paths(run_dir: Path | str) -> dict[int, Path]:
+    """Step -> file, for every step whose completions were recorded, ascending."""
+    paths = (Path(run_dir) / ROLLOUTS_DIR).glob("step-*.jsonl")
+    return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in paths))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every object of a JSON Lines file, without a torn last line; [] if there is no file.
+
+    Raises:
+        RunDirectoryError: a line before the last one is not JSON.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # no newline after it: the writer was cut off
+                break
+            raise RunDirectoryError(
+                f"{path}, line {number} is not JSON ({error.msg}): {line[:80]!r}. Something other "
+                "than a run wrote to this file; remove the line to go on."
+            ) from error
+    return rows
+
+
+def remove_torn_line(path: Path) -> None:
+    """End the file with a whole line, so that appending starts on a line of its own."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole, newline, tail = content.rpartition(b"\n")
+    if not tail:
+        return
+    try:
+        json.loads(tail)
+    except ValueError:  # torn: json.JSONDecodeError or UnicodeDecodeError
+        path.write_bytes(whole + newline)
+    else:  # whole, and only its newline was lost
+        path.write_bytes(content + b"\n")
+
+
+def open_lines(path: Path) -> TextIO:
+    return path.open("a", encoding="utf-8", buffering=1)
+
+
+def append(file: TextIO, row: Mapping[str, Any]) -> None:
+    file.write(to_line(row))
+    file.flush()
+
+
+def to_line(row: Mapping[str, Any]) -> str:
+    """One line of strict JSON: NaN and infinities, which JSON lacks, become null."""
+    try:
+        return json.dumps(row, allow_nan=False) + "\n"
+    except ValueError:
+        return json.dumps(without_nan(row), allow_nan=False) + "\n"
+
+
+def without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [without_nan(inner) for inner in value]
+    return value
+
+
+def plain_number(value: Any) -> float | None:
+    """An int or float that JSON can hold; numpy and torch scalars are converted."""
+    number = value if type(value) is int else float(value)
+    return number if math.isfinite(number) else None

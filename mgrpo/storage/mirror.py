@@ -1,0 +1,309 @@
+"""A run's folder, kept in shared storage too.
+
+The run works in a folder of this machine. After each checkpoint what is new goes to the URL in
+the background: the checkpoint's data first and its manifest last, so that one whose upload was cut
+off does not count. A run that begins on another machine fetches the newest whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mgrpo.config import RunConfig
+from mgrpo.config.yaml_core import parse_yaml
+from mgrpo.errors import RunDirectoryError, StorageError
+from mgrpo.storage.checkpoints import (
+    CHECKPOINTS_DIR,
+    MANIFEST_FILE,
+    UNFINISHED,
+    checkpoints,
+    fault_of,
+    newest_whole,
+)
+from mgrpo.storage.files import Storage, is_url, local_folder_of
+from mgrpo.storage.runs_dir import resolve_runs_dir
+
+POLICY_DIR = "policy"
+POLICY_LAST = f"{POLICY_DIR}/config.json"  # its last file: a policy without it is not whole
+PARTIAL = (".unfinished", ".partial", ".old")
+
+
+def local_run_dir(config: RunConfig) -> Path:
+    """The folder of this machine that the run works in."""
+    output = config.output
+    if not is_url(output.runs_dir):
+        return Path(resolve_runs_dir(output.runs_dir)) / config.name
+    return Path(output.local_runs_dir) / local_folder_of(output.runs_dir) / config.name
+
+
+def mirror_of(config: RunConfig, run_dir: Path) -> Mirror:
+    """The run's mirror; one that does nothing where runs_dir is a plain folder."""
+    if not is_url(config.output.runs_dir):
+        return Mirror(None, run_dir)
+    url = f"{config.output.runs_dir.rstrip('/')}/{config.name}"
+    storage = Storage(url, config.output.storage)
+    return Mirror(storage, run_dir, keep=config.checkpoints.keep, num_steps=config.steps)
+
+
+class Mirror:
+    """Copies a run's folder to its storage, and back."""
+
+    def __init__(
+        self, storage: Storage | None, run_dir: Path, *, keep: int = 2, num_steps: int = 0
+    ) -> None:
+        self.storage, self.run_dir, self.keep = storage, run_dir, keep
+        self.num_steps = num_steps  # that the run is to have
+        self.sent: dict[str, tuple[int, int]] = {}  # name -> size and time of change
+        self.thread: threading.Thread | None = None
+        self.failure: Exception | None = None
+        self.num_failed = 0
+        self.warn: Callable[[str], None] = print
+
+    # --- at the start ---
+
+    def fetch(self) -> None:
+        """Bring the run's newest whole checkpoint here, unless this machine has as new a one.
+
+        Raises:
+            StorageError: the storage cannot be read.
+            RunDirectoryError: the run there has ended, or none of its checkpoints is whole.
+        """
+        if self.storage is None:
+            return None
+        names = self.storage.find()
+        if POLICY_LAST in names and self.num_steps <= self._stored_steps():
+            raise RunDirectoryError(
+                f"The run at {self.storage.url} has come to its end. Make it longer (steps=N), "
+                "give this one another name (--run NAME), or delete the earlier one first "
+                "(--overwrite)."
+            )
+        there = stored_checkpoints(names)
+        here, _ = newest_whole(self.run_dir)
+        if not there or (here is not None and here.name >= there[-1]):
+            return None
+        faults: list[str] = []
+        for name in reversed(there):
+            if here is not None and here.name >= name:
+                break
+            url = self.storage.url_of(f"{CHECKPOINTS_DIR}/{name}")
+            print(f"fetching {url}", flush=True)
+            fault = self._fetch_checkpoint(name, names)
+            if not fault:
+                return self._fetch_files(names)
+            faults.append(f"{url}: {fault}")
+        if here is None:
+            raise RunDirectoryError(
+                f"No checkpoint at {self.storage.url} is whole: {'; '.join(faults)}. Start again "
+                "with --overwrite."
+            )
+        return None
+
+    def refuse_existing(self) -> None:
+        """Raise RunDirectoryError where a run has left something that cannot be gone on with."""
+        if self.storage is None:
+            return
+        names = self.storage.find()
+        if "metrics.jsonl" in names and not stored_checkpoints(names):
+            raise RunDirectoryError(
+                f"{self.storage.url} already holds a run, without a checkpoint to go on from. Give "
+                "this one another name (--run NAME), or delete the earlier one first (--overwrite)."
+            )
+
+    def _stored_steps(self) -> int:
+        """How many steps the run in the storage was to have."""
+        assert self.storage is not None
+        recipe = parse_yaml(self.storage.read("config.yaml").decode())
+        return int(recipe["steps"])
+
+    def reopen(self) -> None:
+        """Let the storage's run go on: its policy no longer counts as whole."""
+        if self.storage is not None:
+            self.storage.remove(POLICY_LAST)
+
+    def remove(self) -> None:
+        """Delete the run in the storage."""
+        if self.storage is None:
+            return
+        names = self.storage.find()
+        # The manifests first: were this cut off, no checkpoint without its data would count.
+        for name in sorted(names, key=lambda one: not one.endswith(f"/{MANIFEST_FILE}")):
+            self.storage.remove(name)
+
+    def fetch_policy(self) -> None:
+        """Bring the finished run's policy and records here.
+
+        Raises:
+            RunDirectoryError: there is no such run.
+        """
+        assert self.storage is not None, "a run at an URL"
+        names = self.storage.find()
+        if not names:
+            raise RunDirectoryError(f"There is no run at {self.storage.url}.")
+        self._fetch_files(names)
+        policy = self.run_dir / POLICY_DIR
+        if POLICY_LAST in names and not policy.is_dir():
+            partial = self.run_dir / f".{POLICY_DIR}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            for name in names:
+                if name.startswith(f"{POLICY_DIR}/"):
+                    self.storage.get(name, partial / name.removeprefix(f"{POLICY_DIR}/"))
+            partial.rename(policy)
+
+    def _fetch_checkpoint(self, name: str, names: dict[str, int]) -> str:
+        """Download one checkpoint; what is wrong with it, "" where nothing is."""
+        assert self.storage is not None
+        prefix = f"{CHECKPOINTS_DIR}/{name}/"
+        folder = self.run_dir / CHECKPOINTS_DIR / name
+        unfinished = folder.with_suffix(UNFINISHED)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for file in names:
+            if file.startswith(prefix):
+                self.storage.get(file, unfinished / file.removeprefix(prefix))
+        if fault := fault_of(unfinished):
+            shutil.rmtree(unfinished)
+            return fault
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+        return ""
+
+    def _fetch_files(self, names: dict[str, int]) -> None:
+        """Everything but checkpoints and policy; what this machine has of it is replaced."""
+        assert self.storage is not None
+        for name in names:
+            if not name.startswith((f"{CHECKPOINTS_DIR}/", f"{POLICY_DIR}/")):
+                self.storage.get(name, self.run_dir / name)
+
+    # --- while it runs ---
+
+    def begin(self) -> None:
+        """Send the run's first files, so that a storage that cannot be written to shows now.
+
+        Raises:
+            StorageError: it cannot.
+        """
+        if self.storage is None:
+            return
+        try:
+            self._send_files()
+        except StorageError:
+            self.storage = None  # it was tried often enough: not again when the run ends
+            raise
+        if self.storage.url.startswith("memory:"):
+            self.warn(f"{self.storage.url} is this process's memory: it is gone when it ends.")
+
+    def checkpoint(self, folder: Path, within_s: float | None = None) -> None:
+        """Begin to send a finished checkpoint and what else is new, after the one before."""
+        if self.storage is None:
+            return
+        self.settle(within_s)
+        self._begin(lambda: self._send_checkpoint(folder))
+
+    def settle(self, within_s: float | None = None) -> str:
+        """Wait for what is being sent; what went wrong with it, "" where nothing did.
+
+        A failure is also told to the user, once. The next checkpoint is sent in any case.
+        """
+        if self.storage is None or self.thread is None:
+            return ""
+        deadline_s = within_s or self.storage.config.upload_s
+        self.thread.join(deadline_s)
+        is_late, self.thread = self.thread.is_alive(), None
+        failure = str(self.failure) if self.failure is not None else ""
+        if is_late:
+            failure = (
+                f"The upload to {self.storage.url} was not done within {deadline_s:g} s "
+                "(output.storage.upload_s, or checkpoints.on_signal_s of a run that is stopped)."
+            )
+        if failure:
+            self.num_failed += 1
+            self.warn(f"{failure} The run's folder here has everything: {self.run_dir}.")
+        return failure
+
+    def finish(self, within_s: float | None = None) -> str:
+        """Send everything that is not there yet, the policy last, and wait for it.
+
+        Returns:
+            What went wrong, "" where all is there.
+        """
+        if self.storage is None:
+            return ""
+        began = time.monotonic()
+        deadline_s = within_s or self.storage.config.upload_s
+        self.settle(deadline_s)
+        self._begin(self._send_rest)
+        lost = self.settle(max(0.1, deadline_s - (time.monotonic() - began)))
+        if not lost:
+            print(f"kept at {self.storage.url}", flush=True)
+        return lost
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        assert self.thread is None, "one upload at a time"
+        self.failure = None
+
+        def guarded() -> None:
+            try:
+                work()
+            except (StorageError, OSError) as error:
+                self.failure = error
+
+        self.thread = threading.Thread(target=guarded, name="mirror", daemon=True)
+        self.thread.start()
+
+    def _send_checkpoint(self, folder: Path) -> None:
+        assert self.storage is not None
+        prefix = f"{CHECKPOINTS_DIR}/{folder.name}"
+        # The same step, written again after a resume: without its manifest it does not count.
+        self.storage.remove(f"{prefix}/{MANIFEST_FILE}")
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        for file in sorted(files, key=lambda one: one.name == MANIFEST_FILE):
+            self.storage.put(file, f"{prefix}/{file.relative_to(folder).as_posix()}")
+        self._send_files()
+        names = self.storage.find(CHECKPOINTS_DIR)
+        for old in stored_checkpoints(names)[: -self.keep]:
+            start = f"{CHECKPOINTS_DIR}/{old}/"
+            self.storage.remove(f"{start}{MANIFEST_FILE}")
+            for name in names:
+                if name.startswith(start) and not name.endswith(f"/{MANIFEST_FILE}"):
+                    self.storage.remove(name)
+
+    def _send_rest(self) -> None:
+        assert self.storage is not None
+        there = stored_checkpoints(self.storage.find(CHECKPOINTS_DIR))
+        for folder in checkpoints(self.run_dir)[-1:]:
+            if folder.name not in there:
+                self._send_checkpoint(folder)
+        self._send_files()
+        policy = self.run_dir / POLICY_DIR
+        files = sorted(policy.rglob("*"), key=lambda one: one == self.run_dir / POLICY_LAST)
+        for file in files:
+            if file.is_file():
+                self.storage.put(file, file.relative_to(self.run_dir).as_posix())
+
+    def _send_files(self) -> None:
+        """What has changed since it was last sent, without checkpoints and policy."""
+        assert self.storage is not None
+        for file in sorted(self.run_dir.rglob("*")):
+            name = file.relative_to(self.run_dir)
+            is_partial = any(part.endswith(PARTIAL) for part in name.parts)
+            if name.parts[0] in (CHECKPOINTS_DIR, POLICY_DIR) or is_partial or file.is_symlink():
+                continue
+            if not file.is_file():
+                continue
+            state = (file.stat().st_size, file.stat().st_mtime_ns)
+            if self.sent.get(name.as_posix()) != state:
+                self.storage.put(file, name.as_posix())
+                self.sent[name.as_posix()] = state
+
+
+def stored_checkpoints(names: dict[str, int]) -> list[str]:
+    """The folders of the checkpoints that have their manifest, oldest first."""
+    found = []
+    for name in names:
+        parts = name.split("/")
+        if len(parts) == 3 and parts[0] == CHECKPOINTS_DIR and parts[2] == MANIFEST_FILE:
+            found.append(parts[1])
+    return sorted(found)

@@ -1,0 +1,175 @@
+"""A run's folder: taken by one run, found again by name."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from mgrpo.config import OutputConfig, RunConfig, StorageConfig
+from mgrpo.config.load import load_recipe
+from mgrpo.config.resume import changes_between, phases_rewrite, schedule_warning
+from mgrpo.errors import RunDirectoryError
+from mgrpo.metrics.log import read_lines, to_line
+from mgrpo.storage.checkpoints import checkpoints, newest_whole, read_state
+from mgrpo.storage.files import Storage, is_url, local_folder_of
+from mgrpo.storage.mirror import Mirror
+
+METRICS_FILE = "metrics.jsonl"
+EVALUATION_FILE = "evaluation.jsonl"
+CONFIG_FILE = "config.yaml"
+POLICY_DIR = "policy"
+
+
+def refuse_existing_run(run_dir: Path) -> None:
+    """Raise RunDirectoryError where an earlier run has left its metrics.
+
+    One that ended before its first step, for want of a place or of a model, has left nothing to
+    keep: the same command may simply be given again.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise RunDirectoryError(f"{run_dir} is a file. Name the run otherwise: --run NAME.")
+    metrics = run_dir / METRICS_FILE
+    if metrics.exists() and metrics.stat().st_size > 0:
+        raise RunDirectoryError(
+            f"{run_dir} already holds a run. Give this one another name (--run NAME), or delete "
+            "the earlier one first (--overwrite)."
+        )
+
+
+def resume_point(
+    run_dir: Path, config: RunConfig, *, note: Callable[[str], None] = print
+) -> Path | None:
+    """The checkpoint from which this recipe goes on in this folder, if there is one.
+
+    Args:
+        note: told what the recipe has otherwise than before, where that is harmless.
+
+    Raises:
+        RunDirectoryError: the run there has ended and is not made longer, the finished steps
+            would not have come out so with this recipe, or every checkpoint is damaged.
+    """
+    has_ended = (run_dir / POLICY_DIR).is_dir()
+    if not (run_dir / CONFIG_FILE).is_file() or not (has_ended or checkpoints(run_dir)):
+        return None
+    before = load_recipe(run_dir / CONFIG_FILE)
+    if has_ended and config.steps <= before.steps:
+        raise RunDirectoryError(
+            f"The run in {run_dir} has come to its end, after {before.steps} steps. Make it longer "
+            f"(steps={before.steps + 1} or more), give this one another name (--run NAME), or "
+            "delete the earlier one first (--overwrite)."
+        )
+    folder, faults = newest_whole(run_dir)
+    if folder is None:
+        raise RunDirectoryError(no_way_on(run_dir, faults))
+    for line in accepted_changes(run_dir, before, config, read_state(folder)["num_steps"]):
+        note(line)
+    return folder
+
+
+def no_way_on(run_dir: Path, faults: list[str]) -> str:
+    """Why a run cannot go on from any checkpoint, and what can be done instead."""
+    if faults:
+        return (
+            f"No checkpoint in {run_dir} is whole: {'; '.join(faults)}. Start again with "
+            "--overwrite."
+        )
+    return (
+        f"The run in {run_dir} has come to its end and has no checkpoint to go on from. To train "
+        f"its policy further: --run NAME model.path={run_dir / POLICY_DIR}."
+    )
+
+
+def accepted_changes(
+    run_dir: Path, before: RunConfig, config: RunConfig, num_done: int
+) -> list[str]:
+    """What to say of a recipe's changes, where a run may go on with them.
+
+    Raises:
+        RunDirectoryError: it may not; names each key with its old and new value.
+    """
+    changes = changes_between(before, config)
+    kinds = {"fixed", "phases"} if phases_rewrite(before, config, num_done) else {"fixed"}
+    refused = [str(change) for change in changes if change.kind in kinds]
+    if config.steps < num_done:
+        refused.append(f"steps is {config.steps}, and {num_done} are done")
+    if refused:
+        raise RunDirectoryError(
+            f"{run_dir} holds a checkpoint of another recipe, by which the steps that are done "
+            "would have come out otherwise:\n"
+            + "".join(f"  - {line}\n" for line in refused)
+            + "Set this back to resume. Layers, objective and sampling can change from here on, by "
+            f"a phase (phases, from_step: {num_done}). Or give this run another name (--run NAME), "
+            "or delete the earlier one first (--overwrite)."
+        )
+    lines = [f"otherwise than before: {change}" for change in changes]
+    lines += [w for w in (schedule_warning(change, config) for change in changes) if w]
+    if any(change.kind == "evaluation" for change in changes):
+        lines.append("evaluations from here on are not comparable with those before")
+    return lines
+
+
+def reopen_run(run_dir: Path) -> None:
+    """Let a run that has ended go on: its policy is kept under its number of steps."""
+    policy = run_dir / POLICY_DIR
+    if not policy.is_dir():
+        return
+    num_steps = load_recipe(run_dir / CONFIG_FILE).steps
+    policy.rename(run_dir / f"{POLICY_DIR}-step-{num_steps:06d}")
+    rows = read_lines(run_dir / EVALUATION_FILE)
+    during = [row | {"label": "during"} if row["label"] == "after" else row for row in rows]
+    (run_dir / EVALUATION_FILE).write_text("".join(map(to_line, during)), encoding="utf-8")
+
+
+def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:
+    """Make the folder, empty of any earlier run.
+
+    Raises:
+        RunDirectoryError: it holds a run and `overwrite` is false, it holds something that no
+            run has written, or it cannot be made.
+    """
+    if not overwrite:
+        refuse_existing_run(run_dir)
+        (run_dir / EVALUATION_FILE).unlink(missing_ok=True)  # of a start without a step
+    elif run_dir.is_dir() and any(run_dir.iterdir()):
+        if not any((run_dir / file).exists() for file in (METRICS_FILE, CONFIG_FILE)):
+            raise RunDirectoryError(
+                f"--overwrite would delete {run_dir}, which is not empty and has neither "
+                f"{METRICS_FILE} nor {CONFIG_FILE}, so it is no run. Move it away, or give "
+                "--run NAME."
+            )
+        shutil.rmtree(run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"Cannot make the run's folder {run_dir}: {error.strerror}. Set output.runs_dir to a "
+            "place that can be written to."
+        ) from error
+
+
+def fetched_run(url: str) -> Path:
+    """The folder of this machine that holds a run from shared storage."""
+    parent, _, name = url.rstrip("/").rpartition("/")
+    run_dir = Path(OutputConfig().local_runs_dir) / local_folder_of(parent) / name
+    Mirror(Storage(url, StorageConfig()), run_dir).fetch_policy()
+    return run_dir
+
+
+def find_run(name: str, runs_dir: str = "runs") -> Path:
+    """The folder of an earlier run, by path, by its name under `runs_dir`, or by its URL.
+
+    What lies at an URL is fetched first: records, and the policy where the run has ended.
+    """
+    if is_url(name):
+        return fetched_run(name)
+    for folder in (Path(name).expanduser(), Path(runs_dir) / name):
+        if (folder / METRICS_FILE).is_file() or (folder / CONFIG_FILE).is_file():
+            return folder
+    runs = sorted(path.parent.name for path in Path(runs_dir).glob(f"*/{METRICS_FILE}"))
+    near = difflib.get_close_matches(name, runs, n=3, cutoff=0.4) or runs[:10]
+    raise RunDirectoryError(
+        f"There is no run {name!r}: neither that folder nor {Path(runs_dir) / name} holds "
+        f"{METRICS_FILE}. Runs here: {', '.join(near) or 'none'}."
+    )

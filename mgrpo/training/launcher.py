@@ -1,0 +1,201 @@
+"""Starts the actors of one run in their places, with the settings that they need."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.engine import EngineSettings, VllmEngine
+from actors.templates import PromptBuilder
+from cluster.placement import Placement
+from cluster.remote import RemoteActor, wait_for
+from cluster.seats import Seat, pools_of
+from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
+from learner.deepspeed_config import is_bfloat16
+from learner.rank import LearnerRank
+from learner.rank_files import load_states
+from mgrpo.config import RunConfig
+from mgrpo.models.node_model import NodeModel
+from mgrpo.types import Problem
+
+PROBE_TOKENS = 64  # length of the probe: enough to touch every weight, cheap to send
+
+
+class Launcher:
+    """Starts the actors of one run in their places."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        placement: Placement,
+        device: str,
+        model: NodeModel,
+        max_model_len: int,
+        stop_token_ids: tuple[int, ...],
+    ) -> None:
+        self.config, self.placement, self.device = config, placement, device
+        self.model, self.max_model_len = model, max_model_len
+        self.stop_token_ids = stop_token_ids
+        self.backend = weight_backend(config, device)
+
+    def start_engine(self, seat: Seat, name: str) -> RemoteActor:
+        """Make an engine's actor in its granted place, without waiting.
+
+        Args:
+            name: of the actor, unlike those of the engine's earlier processes.
+        """
+        actor = self.placement.start(
+            VllmEngine,
+            seat=seat,
+            bundle=0,
+            name=name,
+            environment=self.engine_environment(),
+            kwargs={"settings": self.engine_settings(seat)},
+            max_concurrency=10_000,  # async: one coroutine per prompt, vLLM does the batching
+        )
+        return RemoteActor(actor.handle, seat.name)
+
+    def engine_environment(self) -> dict[str, str]:
+        if self.device == "cuda":
+            # The handles of a GPU's memory go from one process of the engine to another, as
+            # pickles, which vLLM does only when told.
+            return {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if self.backend == "ipc" else {}
+        config = self.config.engines
+        num_engines = sum(pool.count.min for pool in pools_of(self.config))
+        threads = config.num_threads or max(1, (os.cpu_count() or 1) // num_engines)
+        return {
+            "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines and learner share the cores
+            # Lets vLLM keep its only worker inside the engine process: one process fewer to
+            # start and to talk to. The engine process itself stays separate.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            # vLLM sends its sampling through torch.compile even in eager mode: on a CPU that
+            # costs 13 s and a C++ compiler at the first request, for the same tokens.
+            **({"TORCHDYNAMO_DISABLE": "1"} if self.is_eager else {}),
+        }
+
+    @property
+    def is_eager(self) -> bool:
+        eager = self.config.engines.enforce_eager
+        return self.device == "cpu" if eager is None else eager
+
+    def engine_settings(self, seat: Seat) -> EngineSettings:
+        config = self.config.engines
+        return EngineSettings(
+            name=seat.name,
+            model_dir=self.model.driver_dir,
+            find_model=self.model,
+            dtype=self.config.model.dtype if config.dtype == "auto" else config.dtype,
+            max_model_len=self.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            tensor_parallel_size=config.tensor_parallel_size,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            enforce_eager=self.is_eager,
+            device=self.device,
+            weight_backend=self.backend,
+            shares_gpu=self.config.cluster.takes_turns,
+            seed=self.config.seed,
+            extra_args=config.extra_args,
+            stop_token_ids=self.stop_token_ids,
+        )
+
+    def learner(self, seats: Sequence[Seat]) -> list[RemoteActor]:
+        """The rank actors, made but not started; empty without a learner's seat."""
+        if not seats:
+            return []
+        num_ranks = len(seats[0].bundles)
+        return [
+            self.placement.start(
+                LearnerRank,
+                seat=seats[0],
+                bundle=rank,
+                name=f"learner-rank-{rank}",
+                environment=self.learner_environment(num_ranks),
+                kwargs={
+                    "config": self.config,
+                    "model_dir": self.model.driver_dir,
+                    "find_model": self.model,
+                    "rank": rank,
+                    "num_ranks": num_ranks,
+                    "device": self.device,
+                    "max_row_tokens": self.max_model_len,
+                },
+            )
+            for rank in range(num_ranks)
+        ]
+
+    def learner_environment(self, num_ranks: int) -> dict[str, str]:
+        if self.device == "cuda":
+            return {}
+        threads = self.config.learner.num_threads or max(1, (os.cpu_count() or 1) // num_ranks)
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the others
+            "DS_ACCELERATOR": "cpu",
+        }
+
+    def start_learner(self, learner: list[RemoteActor]) -> None:
+        deadline_s = self.config.cluster.deadlines.learner_start_s
+        setting = "cluster.deadlines.learner_start_s"
+        address, port = learner[0].call("meeting_point", deadline_s=deadline_s, setting=setting)
+        calls = [(rank, rank.submit("start", address, port)) for rank in learner]
+        wait_for(calls, doing="load the policy", deadline_s=deadline_s, setting=setting)
+
+    def load_state(self, learner: list[RemoteActor], directory: Path) -> int:
+        """Let the learner continue from a checkpoint; returns its policy version."""
+        return load_states(
+            learner,
+            directory,
+            deadline_s=self.config.cluster.deadlines.learner_start_s,
+            setting="cluster.deadlines.learner_start_s",
+            is_shared=self.config.checkpoints.shared_folder,
+        )
+
+    def broadcaster(
+        self, learner: list[RemoteActor], builder: PromptBuilder, problems: Sequence[Problem]
+    ) -> WeightBroadcaster:
+        """Brings the learner's weights to engines; who they are is said at each broadcast."""
+        longest = self.max_model_len - 1  # vLLM wants room for one more token
+        return WeightBroadcaster(
+            learner,
+            group=GroupSettings(
+                backend=self.backend,
+                workers_per_engine=self.config.engines.tensor_parallel_size,
+                shares_gpus=self.config.cluster.takes_turns,
+                deadline_s=self.config.cluster.deadlines.weight_sync_s,
+            ),
+            config=self.config.weights,
+            dtype=coarsest_dtype(self.config, self.device),
+            probe_token_ids=probe_sequence(builder, self.config, problems)[:longest],
+        )
+
+
+def weight_backend(config: RunConfig, device: str) -> str:
+    """How weights travel: as the recipe says, or what suits the device."""
+    if config.weights.backend != "auto":
+        return config.weights.backend
+    if device == "cpu":
+        return "gloo"
+    return "ipc" if config.cluster.takes_turns else "nccl"
+
+
+def coarsest_dtype(config: RunConfig, device: str) -> str:
+    """Of the weights as they are sent, the engines' and what the learner computes in: "float32",
+    "tf32" (float32 on GPUs) or "bfloat16"."""
+    engines = config.engines.dtype
+    is_exact = config.model.dtype == "float32" and engines in ("auto", "float32")
+    if not is_exact or is_bfloat16(config, device):
+        return "bfloat16"
+    return "float32" if device == "cpu" else "tf32"
+
+
+def probe_sequence(
+    builder: PromptBuilder, config: RunConfig, problems: Sequence[Problem]
+) -> list[int]:
+    """A real prompt, repeated to a fixed length: what the probe compares on."""
+    prompt = builder.solve_prompt(config.layers[0], problems[0].question)
+    return (prompt * math.ceil(PROBE_TOKENS / len(prompt)))[:PROBE_TOKENS]

@@ -1,0 +1,196 @@
+"""Brings up everything that a run needs, in order, and takes all of it down again.
+
+Resources first (an impossible placement shows at once), then engines and learner side by side,
+then the weight group, then a first verified broadcast: a run that starts has been proven to
+hold the same policy everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actors.plugin import RolloutPlugin
+from actors.rollout import Rollout
+from actors.templates import PromptBuilder
+from cluster.fleet.engine_log import EngineLog
+from cluster.fleet.fleet import Fleet
+from cluster.placement import Placement, detect_device
+from cluster.remote import RemoteActor, wait_for
+from cluster.runtime import ray_runtime
+from cluster.seats import most_seats, plan_seats, total
+from mgrpo.config import RunConfig
+from mgrpo.data.lengths import measure_prompts
+from mgrpo.data.problems import source_name, usable_data
+from mgrpo.errors import MgrpoError
+from mgrpo.models.node_model import driver_model
+from mgrpo.models.policy_tokenizer import load_builder
+from mgrpo.models.weight_check import refuse_broken_model
+from mgrpo.plugin import load_plugins
+from mgrpo.storage.checkpoints import refuse_other_problems
+from mgrpo.training.launcher import Launcher
+from mgrpo.types import Problem
+from rewards.pool import RewardPool
+
+Note = Callable[[str], None]
+
+
+@dataclass
+class System:
+    """A run's parts, alive."""
+
+    config: RunConfig
+    device: str
+    problems: list[Problem]
+    heldout: list[Problem]
+    rollout: Rollout
+    fleet: Fleet
+    scorer: RewardPool
+    learner: list[RemoteActor] = field(default_factory=list)
+    policy_version: int = 0  # that the run begins with
+
+
+@contextmanager
+def start_system(
+    config: RunConfig,
+    *,
+    logs_to: Path,
+    with_learner: bool,
+    note: Note,
+    learner_state: Path | None = None,
+    same_problems: str | None = None,
+    engine_log: Path | None = None,
+) -> Iterator[System]:
+    """Everything up, in a context; all of it down at the end, whatever happened.
+
+    Args:
+        config: the recipe.
+        logs_to: where the actors' logs are kept.
+        with_learner: False serves an evaluation: engines only.
+        note: told what is being waited for.
+        learner_state: a checkpoint's, that the learner continues from.
+        same_problems: the fingerprint of the problems that a checkpoint was made with.
+        engine_log: where to write down what became of each engine.
+    """
+    if not with_learner:  # then engines have the GPUs to themselves
+        alone = config.cluster.model_copy(update={"colocate": False})
+        config = config.model_copy(update={"cluster": alone})
+    model = driver_model(config.model.path, config.output.storage)
+    if model.is_here:
+        refuse_broken_model(Path(model.driver_dir))
+    builder = load_builder(model.driver_dir, config.model)
+    problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
+    if same_problems is not None:
+        refuse_other_problems(problems, same_problems, source_name(config.data.train))
+    heldout = load_heldout(config, builder)
+    plugins = load_plugins(config, RolloutPlugin)
+    max_model_len = config.engines.max_model_len or (
+        measure_prompts(builder, config, problems + heldout).context_needed(config)
+        + sum(plugin.extra_tokens() for plugin in plugins)
+    )
+
+    num_cpus = total(most_seats(config, "cpu"))["CPU"]  # the size of a local Ray
+    with ExitStack() as stack:
+        note("starting the reward processes")
+        scorer = stack.enter_context(RewardPool(config.rewards, problems=[*problems, *heldout]))
+        note("starting Ray")
+        runtime = stack.enter_context(
+            ray_runtime(config.cluster, num_cpus=num_cpus, logs_to=logs_to)
+        )
+        if runtime.dashboard_url:
+            note(f"Ray's dashboard: {runtime.dashboard_url}; curves: mgrpo dashboard --address URL")
+        device = detect_device(config.cluster)
+        seats = [seat for seat in plan_seats(config, device) if with_learner or seat.layers]
+        placement = Placement.reserve(
+            seats,
+            deadline_s=config.cluster.deadlines.placement_s,
+            can_grow=not runtime.is_local,
+        )
+        stack.callback(placement.release)
+        note(
+            f"starting {len(seats) - with_learner} vLLM engines" + with_learner * " and the learner"
+        )
+        launcher = Launcher(config, placement, device, model, max_model_len, builder.stop_ids)
+        log = EngineLog(engine_log)
+        fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
+        stack.callback(stop_all, fleet, config)
+        fleet.start()
+        learner = launcher.learner([seat for seat in seats if seat.is_learner])
+        if config.cluster.takes_turns:  # one after the other: each measures how much memory is free
+            fleet.wait_until_loaded()
+            fleet.sleep()
+        if learner:
+            launcher.start_learner(learner)
+            stack.callback(close_all, learner, config)
+        fleet.wait_until_loaded()
+        system = System(
+            config=config,
+            device=device,
+            problems=problems,
+            heldout=heldout,
+            rollout=make_rollout(config, fleet, builder, scorer, plugins),
+            fleet=fleet,
+            scorer=scorer,
+            learner=learner,
+        )
+        if learner:
+            if learner_state is not None:
+                system.policy_version = launcher.load_state(learner, learner_state)
+            note("joining the weight group and verifying the first broadcast")
+            broadcaster = launcher.broadcaster(learner, builder, problems)
+            fleet.follow(broadcaster, system.policy_version)
+        else:
+            fleet.serve_loaded_weights()
+        yield system
+
+
+def load_heldout(config: RunConfig, builder: PromptBuilder) -> list[Problem]:
+    if config.data.heldout is None:
+        return []
+    loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
+    return loaded.problems[: config.evaluation.max_problems]
+
+
+def make_rollout(
+    config: RunConfig,
+    fleet: Fleet,
+    builder: PromptBuilder,
+    scorer: RewardPool,
+    plugins: Sequence[RolloutPlugin],
+) -> Rollout:
+    return Rollout(
+        engines=fleet,
+        scorer=scorer,
+        builder=builder,
+        layers=config.layers,
+        temperature=config.sampling.temperature,
+        seed=config.seed,
+        plugins=plugins,
+    )
+
+
+def stop_all(fleet: Fleet, config: RunConfig) -> None:
+    end_calls(fleet.actors, "stop", config)
+
+
+def close_all(learner: list[RemoteActor], config: RunConfig) -> None:
+    end_calls(learner, "close", config)
+
+
+def end_calls(actors: list[RemoteActor], method: str, config: RunConfig) -> None:
+    """Ask each actor to end, then end it: a process that hangs or is gone must not hang us."""
+    deadline_s = config.cluster.deadlines.shutdown_s
+    calls = [(actor, actor.submit(method)) for actor in actors]
+    for call in calls:
+        try:
+            wait_for(
+                [call],
+                doing=method,
+                deadline_s=deadline_s,
+                setting="cluster.deadlines.shutdown_s",
+            )
+        except MgrpoError:
+            deadline_s = 1.0  # one that hangs uses up the patience for all
+        call[0].kill()

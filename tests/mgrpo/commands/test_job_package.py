@@ -1,0 +1,120 @@
+"""What a submitted run takes along, and what it refuses to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgrpo.commands import job_package
+from mgrpo.commands.job_package import RECIPE_FILE, pack
+from mgrpo.config import RunConfig
+from mgrpo.config.load import load_recipe
+from mgrpo.errors import ConfigError, JobError
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder, which is the current one."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    return folder
+
+
+def recipe(tree: dict[str, Any], **changes: Any) -> RunConfig:
+    return RunConfig.model_validate({**tree, **changes})
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_program_and_the_recipe_as_it_was_checked_are_packed(
+    tree: dict[str, Any], here: Path, package: Path
+) -> None:
+    config = recipe(tree, steps=7)
+    size = pack(config, package)
+    files = files_of(package)
+    assert {"mgrpo/training/loop.py", "learner/rank.py", "cluster/runtime_env.yaml"} <= files
+    assert "mgrpo/models/default/model.safetensors" in files
+    assert {Path(file).parts[0] for file in files} == {
+        *("mgrpo", "actors", "learner", "rewards", "cluster"),
+        RECIPE_FILE,
+    }
+    assert not any("__pycache__" in file for file in files)
+    assert load_recipe(package / RECIPE_FILE) == config
+    assert 2**20 < size < 20 * 2**20
+
+
+def test_relative_data_and_own_modules_are_packed_under_their_paths(
+    tree: dict[str, Any], here: Path, package: Path
+) -> None:
+    (here / "data").mkdir()
+    (here / "data" / "sums.jsonl").write_text("{}\n")
+    (here / "data" / "other.jsonl").write_text("{}\n")
+    (here / "my_checks").mkdir()
+    (here / "my_checks" / "digits.py").write_text("def check(completion, problem): return 1.0\n")
+    (here / "notes.txt").write_text("mine")
+    config = recipe(
+        tree,
+        data={"train": {"source": "jsonl", "path": "data/sums.jsonl"}},
+        rewards={"terms": [{"check": "my_checks.digits:check"}, {"check": "math_answer"}]},
+    )
+    pack(config, package, include=["notes.txt"])
+    files = files_of(package)
+    assert {"data/sums.jsonl", "my_checks/digits.py", "notes.txt"} <= files
+    assert "data/other.jsonl" not in files
+
+
+def test_own_files_are_packed_whatever_they_are_called(
+    tree: dict[str, Any], here: Path, package: Path
+) -> None:
+    for name in ("rewards.py", "parts/learner.py", "unnamed.py"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text("def check(completion, problem): return 1.0\n")
+    terms = [{"check": "rewards:check"}, {"check": "./parts/learner.py:check"}]
+    pack(recipe(tree, rewards={"terms": terms}), package)
+    files = files_of(package)
+    assert {"rewards.py", "rewards/pool.py", "parts/learner.py"} <= files
+    assert "unnamed.py" not in files
+
+
+def test_a_model_s_folder_of_this_machine_is_refused(
+    tree: dict[str, Any], here: Path, package: Path
+) -> None:
+    (here / "policy").mkdir()
+    with pytest.raises(ConfigError, match=r"model\.path = policy: a folder of this machine"):
+        pack(recipe(tree, model={"path": "policy"}), package)
+
+
+def test_what_lies_outside_of_the_current_folder_cannot_be_included(
+    tree: dict[str, Any], here: Path, package: Path
+) -> None:
+    (here.parent / "outside.txt").write_text("x")
+    with pytest.raises(JobError, match=r"\.\./outside\.txt does not lie below the current folder"):
+        pack(recipe(tree), package, include=["../outside.txt"])
+
+
+def test_a_path_that_is_not_there_is_an_error(
+    tree: dict[str, Any], here: Path, package: Path
+) -> None:
+    with pytest.raises(JobError, match=r"There is no nothing\.txt to include"):
+        pack(recipe(tree), package, include=["nothing.txt"])
+
+
+def test_a_package_that_is_too_large_names_its_largest_files(
+    tree: dict[str, Any], here: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_package, "MAX_PACKAGE_BYTES", 6 * 2**20)
+    (here / "weights.bin").write_bytes(bytes(8 * 2**20))
+    with pytest.raises(JobError, match=r"more than the 6 MiB(?s:.*)8\.0 MiB  weights\.bin"):
+        pack(recipe(tree), package, include=["weights.bin"])

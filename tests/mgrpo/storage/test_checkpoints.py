@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mgrpo.errors import RunDirectoryError
+from mgrpo.storage.checkpoints import (
+    begin_checkpoint,
+    checkpoint_dir,
+    checkpoints,
+    fault_of,
+    fingerprint,
+    finish_checkpoint,
+    keep_newest,
+    newest_whole,
+    read_state,
+    refuse_other_problems,
+)
+from mgrpo.types import Problem
+
+
+def make(run_dir: Path, num_steps: int) -> Path:
+    folder = begin_checkpoint(run_dir, num_steps)
+    (folder / "learner").mkdir()
+    (folder / "learner" / "shard.pt").write_bytes(b"weights" * num_steps)
+    return finish_checkpoint(folder, {"num_steps": num_steps})
+
+
+def test_a_checkpoint_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    unfinished = begin_checkpoint(tmp_path, 3)
+    (unfinished / "shard").write_bytes(b"half")
+    assert checkpoints(tmp_path) == [] and not checkpoint_dir(tmp_path, 3).exists()
+    folder = make(tmp_path, 3)  # begins again: what the interrupted attempt left is gone
+    assert checkpoints(tmp_path) == [folder] == [checkpoint_dir(tmp_path, 3)]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "learner",
+        "manifest.json",
+        "state.json",
+    ]
+    assert read_state(folder) == {"num_steps": 3} and fault_of(folder) == ""
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    folders = [make(tmp_path, number) for number in (2, 10, 100)]
+    keep_newest(tmp_path, 2)
+    assert checkpoints(tmp_path) == folders[1:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda shard: shard.unlink(), "is missing"),
+        (lambda shard: shard.write_bytes(b"short"), "5 bytes instead of 28"),
+        (lambda shard: shard.write_bytes(b"weighty" * 4), "was changed"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
+    tmp_path: Path, damage, fault: str
+) -> None:
+    older, newer = make(tmp_path, 2), make(tmp_path, 4)
+    damage(newer / "learner" / "shard.pt")
+    found, faults = newest_whole(tmp_path)
+    assert found == older
+    assert len(faults) == 1 and str(newer) in faults[0] and fault in faults[0]
+
+
+def test_a_manifest_that_is_no_json_is_a_fault(tmp_path: Path) -> None:
+    folder = make(tmp_path, 2)
+    (folder / "manifest.json").write_text("{")
+    assert "manifest" in fault_of(folder)
+    assert newest_whole(tmp_path)[0] is None
+
+
+def test_the_fingerprint_is_that_of_the_problems_and_their_order() -> None:
+    first = Problem(problem_id="a/0", question="1 + 1?", answer="2", metadata={"b": 1, "a": [2]})
+    second = Problem(problem_id="a/1", question="1 + 2?", answer="3")
+    same = dataclasses.replace(first, metadata={"a": [2], "b": 1})
+    assert fingerprint([first, second]) == fingerprint([same, second])
+    others = [
+        [second, first],
+        [first],
+        [dataclasses.replace(first, answer="3"), second],
+        [dataclasses.replace(first, question="1 + 1 ?"), second],
+        [dataclasses.replace(first, domain="sums"), second],
+        [dataclasses.replace(first, solution="one and one"), second],
+        [dataclasses.replace(first, metadata={"a": [3], "b": 1}), second],
+    ]
+    assert len({fingerprint(problems) for problems in [[first, second], *others]}) == 8
+    refuse_other_problems([first, second], fingerprint([same, second]), "sums.jsonl")
+    with pytest.raises(RunDirectoryError, match=r"data\.train \(sums\.jsonl\) is not what it was"):
+        refuse_other_problems([first], fingerprint([first, second]), "sums.jsonl")
+
+
+def test_a_problem_with_any_text_has_a_fingerprint() -> None:
+    odd = Problem(problem_id="\udcff", question="\0", answer="\U0001d7da", metadata={"x": {1, 2}})
+    assert len(fingerprint([odd])) == 64

@@ -1,0 +1,33 @@
+"""Which folders a new run may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mgrpo.errors import RunDirectoryError
+from mgrpo.storage.run_directory import claim_run_directory, refuse_existing_run
+
+
+def test_a_run_with_steps_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
+    with pytest.raises(RunDirectoryError, match="already holds a run"):
+        refuse_existing_run(tmp_path)
+    claim_run_directory(tmp_path, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_that_never_came_to_a_step_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    (tmp_path / "evaluation.jsonl").write_text('{"step": 0, "label": "before"}\n')
+    claim_run_directory(tmp_path, overwrite=False)
+    assert not (tmp_path / "evaluation.jsonl").exists()  # it is measured again
+
+
+def test_overwriting_spares_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunDirectoryError, match="so it is no run"):
+        claim_run_directory(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()

@@ -1,0 +1,29 @@
+"""Which types the learner and the probe take, by recipe and device."""
+
+from __future__ import annotations
+
+import pytest
+
+from learner.deepspeed_config import is_bfloat16
+from mgrpo.config.load import load_recipe
+from mgrpo.training.launcher import coarsest_dtype
+
+
+@pytest.mark.parametrize(
+    ("overrides", "device", "learner_is_bf16", "coarsest"),
+    [
+        (["model.dtype=float32"], "cpu", False, "float32"),
+        (["model.dtype=float32"], "cuda", False, "tf32"),  # the quickstart on a GPU
+        (["model.dtype=float32", "learner.dtype=bfloat16"], "cuda", True, "bfloat16"),
+        (["model.dtype=float32", "engines.dtype=float16"], "cuda", False, "bfloat16"),
+        (["model.dtype=bfloat16"], "cuda", True, "bfloat16"),
+        (["model.dtype=bfloat16"], "cpu", False, "bfloat16"),
+        (["model.dtype=bfloat16", "learner.dtype=float32"], "cuda", False, "bfloat16"),
+    ],
+)
+def test_the_learner_computes_in_the_policys_type_and_the_probe_allows_for_the_coarsest(
+    overrides: list[str], device: str, learner_is_bf16: bool, coarsest: str
+) -> None:
+    config = load_recipe("quickstart", overrides)
+    assert is_bfloat16(config, device) is learner_is_bf16
+    assert coarsest_dtype(config, device) == coarsest
