@@ -1,6 +1,8 @@
-# The image of every pod, from the repository's root:
+# One image for a machine without a GPU and for every pod of a cluster:
 #
-#   docker build -f cluster/kuberay/Dockerfile -t REGISTRY/mgrpo:0.1.0 .
+#   docker build -t mgrpo .                                # CPU
+#   docker build -t mgrpo:gpu --build-arg EXTRA=gpu .      # CUDA; can be built without a GPU
+#   docker run --rm --shm-size 4g mgrpo mgrpo train quickstart
 #
 # CUDA's libraries come with vLLM's and torch's packages; the driver comes from the node.
 FROM ubuntu:24.04
@@ -12,16 +14,14 @@ RUN apt-get update -qq \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/mgrpo
+# What we depend on is a layer of its own, several GB, which stays the same when only our code changes.
+COPY Makefile pyproject.toml README.md LICENSE ./
 COPY requirements requirements
-# What `make setup EXTRA=gpu` installs, without its look at the machine and the tools for tests. The
-# lock's setuptools builds the packages that have no ready-made builds.
-RUN python3 -m venv .venv \
-    && sed -n '/^setuptools==/,/[^\\]$/p' requirements/gpu.txt > build-tools.txt \
-    && .venv/bin/pip install --no-cache-dir --no-deps -r build-tools.txt \
-    && .venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --use-pep517 \
-        -r requirements/gpu.txt
-# By name: a working clone also holds an environment of its own, runs and caches.
-COPY pyproject.toml README.md LICENSE ./
+COPY scripts scripts
+COPY mgrpo/__init__.py mgrpo/rooms.py mgrpo/
+ARG EXTRA=cpu
+RUN mkdir actors learner rewards cluster \
+    && PIP_NO_CACHE_DIR=1 make setup EXTRA="$EXTRA" GOAL=image
 COPY mgrpo mgrpo
 COPY actors actors
 COPY learner learner
@@ -34,3 +34,4 @@ COPY cluster cluster
 ENV PATH=/opt/mgrpo/.venv/bin:$PATH:/usr/local/nvidia/bin PYTHONPATH=/opt/mgrpo \
     LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/usr/local/nvidia/lib \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+CMD ["mgrpo", "--help"]
