@@ -16,11 +16,11 @@ from torch import Tensor
 from torch import distributed as dist
 
 from learner.deepspeed_learner import DeepSpeedLearner
-from learner.prefix_scorer import PrefixScorer
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.preference_cycle import pair_rows
-from mgrpo.preference_pairs import PreferencePair
+from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
+from mgrpo.training.sources.preference_cycle import pair_rows
+from mgrpo.training.sources.preference_pairs import PreferencePair
 from mgrpo.types import Completion, Replayed, Reward, UpdateResult
 from tests.learner.builders import save_tiny_llama
 from tests.same_numbers.cases import Case, Update
