@@ -16,11 +16,8 @@ from typing import Any, get_args
 
 from mgrpo.config import RunConfig
 from mgrpo.config.preferences import PairKind
-from mgrpo.training.sources.preference_pairs import PreferencePair, make_judge, pairs_of_group
-from mgrpo.types import STORED_PAIR, Completion, Problem
-
-MOST_DRAWS = 1000
-"""Attempts at finding problems that are not dropped, before dropped ones are asked again."""
+from mgrpo.methods.veripo.preference_pairs import PreferencePair, make_judge, pairs_of_group
+from mgrpo.types import STORED_PAIR, Completion
 
 
 class PreferenceCycle:
@@ -66,20 +63,6 @@ class PreferenceCycle:
         if group[0].layer == 1 and verdicts:
             change = self.solved.add if all(verdicts) else self.solved.discard
             change(group[0].problem_id)
-
-    def take_problems(self, draw: Callable[[int], list[Problem]], count: int) -> list[Problem]:
-        """The next `count` problems that are not dropped.
-
-        Args:
-            draw: gives the next so many of all problems.
-        """
-        kept: list[Problem] = []
-        for _ in range(MOST_DRAWS):
-            drawn = draw(count - len(kept))
-            kept += [one for one in drawn if one.problem_id not in self.dropped]
-            if len(kept) == count:
-                return kept
-        return kept + draw(count - len(kept))
 
     # --- steps on pairs ---
 
