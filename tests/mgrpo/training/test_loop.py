@@ -168,6 +168,12 @@ def test_a_checkpoint_is_written_after_every_so_many_steps_and_the_last(
     ]
 
 
+def test_only_the_newest_checkpoints_are_kept(tree, tmp_path):
+    run = light(one_layer(tree), tmp_path, steps=4, checkpoints={"every_steps": 1, "keep": 2})
+    run.train()
+    assert run.checkpoint_names == ["step-000003", "step-000004"]
+
+
 def test_a_resumed_run_asks_for_what_the_whole_one_asked_for(tree, tmp_path):
     settings = {"steps": 5, "checkpoints": {"every_steps": 2, "keep": 9}}
     whole = light(tree, tmp_path / "whole", **settings)
