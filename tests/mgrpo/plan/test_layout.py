@@ -167,7 +167,7 @@ def test_check_and_train_say_what_was_decided_and_the_run_records_it(
         trained.append(config)
         return 0
 
-    monkeypatch.setattr("mgrpo.training.loop.run_training", record)
+    monkeypatch.setattr("mgrpo.training.run.run_training", record)
     arguments = ["quickstart", f"output.runs_dir={tmp_path}", "data.train.size=40"]
     assert main(["check", *arguments]) == 0
     assert "1 GPU where the recipe asks for 3" in " ".join(capsys.readouterr().out.split())
