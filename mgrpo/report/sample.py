@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mgrpo.config.layers import GUIDANCE_PHRASES
+from mgrpo.config.guidance import GUIDANCE_PHRASES
 from mgrpo.metrics.log import read_rollouts
 from mgrpo.report.run_data import RunData
 from mgrpo.types import Completion

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mgrpo.config.layers import corrections_of
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.sources.dynamic_sampling import roll_out_mixed
 from mgrpo.types import Completion
@@ -81,7 +82,7 @@ def pooled_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:
     else:
         problems = run.take_problems()
         completions = run.roll_out(step, problems, sums, layers=range(1, 2))
-        skip_truncated = run.config.at_step(step).layers[1].skip_truncated_parents
+        skip_truncated = corrections_of(run.config.at_step(step).layers)[0].skip_truncated_parents
         num_added = pool.add(problems, completions, skip_truncated=skip_truncated)
         sums.add("error_pool/added", num_added)
     completions = run.update(step, completions, sums, parents=parents)
