@@ -18,9 +18,9 @@ from torch import distributed as dist
 from learner.deepspeed_learner import DeepSpeedLearner
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, shipped_recipes
+from mgrpo.methods.veripo.preference_cycle import pair_rows
+from mgrpo.methods.veripo.preference_pairs import PreferencePair
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
-from mgrpo.training.sources.preference_cycle import pair_rows
-from mgrpo.training.sources.preference_pairs import PreferencePair
 from mgrpo.types import Completion, Replayed, Reward, UpdateResult
 from tests.learner.builders import save_tiny_llama
 from tests.repository import REPOSITORY
