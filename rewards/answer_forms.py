@@ -232,7 +232,7 @@ def as_words(text: str) -> str:
 def spelt_argument(match: re.Match[str]) -> str:
     """x^{2} as x^2, \\pmod{5} as \\pmod 5."""
     is_letter = match[1].startswith("\\") and match[2].isalpha()
-    return f"{match[1]}{' ' * is_letter}{match[2]}"
+    return f"{match[1]} {match[2]}" if is_letter else f"{match[1]}{match[2]}"
 
 
 def folded(match: re.Match[str]) -> str:

@@ -24,7 +24,7 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 CALL_DEADLINE_S = 60.0  # Ray itself waits up to 30 s for the head's agent
 RUN_KEY, ATTEMPT_KEY = "mgrpo_run", "mgrpo_attempt"  # of a job's metadata
 STOPPED_EXIT_CODE = 143  # 128 + SIGTERM: what a stopped run's driver exits with
-NO_CODE_EXIT_CODE = JobError.exit_code  # the job failed before its driver could say anything
+NO_CODE_EXIT_CODE = JobError.exit_code  # the job failed before its driver printed anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Job:
 
     @property
     def process_exit_code(self) -> int:
-        """What a command that followed this job to its end exits with; 0 only for success."""
+        """The exit code for a command that streamed this job to its end; 0 only for success."""
         if self.status == "SUCCEEDED":
             return 0
         if self.status == "STOPPED":
@@ -60,7 +60,7 @@ class Job:
 
 
 class DeadlineClient(JobSubmissionClient):
-    """Ray's client, whose calls end."""
+    """Ray's client with a deadline for each call."""
 
     def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
         return super()._do_request(method, endpoint, timeout=CALL_DEADLINE_S, **kwargs)
@@ -74,7 +74,7 @@ class JobServer:
             RAY_ADDRESS where it is such an address, then http://127.0.0.1:8265.
 
     Raises:
-        JobError: it does not answer, is no job server, or refuses the token.
+        JobError: it does not answer, is not a job server, or refuses the token.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -89,7 +89,7 @@ class JobServer:
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
-        """Whatever goes wrong on the way to the server, as a JobError."""
+        """Convert connection errors to a JobError."""
         try:
             yield
         except AuthenticationError as error:
@@ -102,7 +102,7 @@ class JobServer:
             ) from error
         except (RuntimeError, ValueError, KeyError) as error:
             raise JobError(
-                f"The server at {self.address} would not {doing}: {server_words(error)}"
+                f"The server at {self.address} refused to {doing}: {server_words(error)}"
             ) from error
 
     def jobs(self) -> list[Job]:
@@ -113,7 +113,7 @@ class JobServer:
         return sorted(jobs, key=lambda job: job.started_s or 0.0)
 
     def jobs_of(self, run: str) -> list[Job]:
-        """The attempts of a run, oldest first; the one job of that id where it is no run."""
+        """The attempts of a run, oldest first; or the one job with that id."""
         jobs = self.jobs()
         return [job for job in jobs if job.run == run] or [
             job for job in jobs if job.submission_id == run
@@ -123,14 +123,14 @@ class JobServer:
         """The newest attempt of a run.
 
         Raises:
-            JobError: there is none; the message names the runs that there are.
+            JobError: there is none; the message lists the existing runs.
         """
         jobs = self.jobs()
         found = [job for job in jobs if run in (job.run, job.submission_id)]
         if not found:
             names = list(dict.fromkeys(job.run for job in reversed(jobs)))[:10]
             raise JobError(
-                f"The cluster at {self.address} knows no run {run!r}. Runs there, newest first: "
+                f"The cluster at {self.address} has no run {run!r}. Its runs, newest first: "
                 f"{', '.join(names) or 'none'}. A cluster forgets its jobs when it is restarted."
             )
         return found[-1]
@@ -148,14 +148,14 @@ class JobServer:
         metadata: dict[str, str],
         resources: dict[str, Any] | None = None,
     ) -> Job:
-        """Hand a run in. Its id is mgrpo-RUN-ATTEMPT, so that two hands cannot start it twice.
+        """Submit a run. Its id is mgrpo-RUN-ATTEMPT, so concurrent submissions conflict.
 
         Args:
             run: the run's name.
             command: for a shell, in the package's folder.
             runtime_env: with `working_dir` a local folder, which is uploaded.
             metadata: shown in the dashboard; the run and the attempt are added.
-            resources: more keywords of Ray's `submit_job`, such as entrypoint_num_cpus.
+            resources: further arguments of Ray's `submit_job`, such as entrypoint_num_cpus.
 
         Raises:
             JobError: the run is running already, or the server refuses it.
@@ -165,7 +165,7 @@ class JobServer:
             if not job.is_over:
                 raise JobError(already_running(job))
         attempt = 1 + max((job.attempt for job in earlier), default=0)
-        with self.errors("take the job"):
+        with self.errors("accept the job"):
             submission_id = self.client.submit_job(
                 entrypoint=command,
                 submission_id=f"mgrpo-{run}-{attempt}",
@@ -181,14 +181,14 @@ class JobServer:
             self.client.stop_job(job.submission_id)
 
     def logs(self, job: Job) -> str:
-        """All that the job's driver has printed so far."""
-        with self.errors("give the job's log"):
+        """The log of the job's driver so far."""
+        with self.errors("return the job's log"):
             return str(self.client.get_job_logs(job.submission_id))
 
 
 @contextmanager
 def address_of_ray(address: str) -> Iterator[None]:
-    """Ray's client lets RAY_ADDRESS win over the address that it is given; ours wins here."""
+    """Ray's client prefers RAY_ADDRESS to the given address; here the given one is used."""
     name = "RAY_API_SERVER_ADDRESS"
     before = os.environ.get(name)
     os.environ[name] = address
@@ -202,7 +202,7 @@ def address_of_ray(address: str) -> Iterator[None]:
 
 
 def resolve_address(address: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The job server's address with its scheme and without a slash at its end."""
+    """The job server's address with its scheme and without a trailing slash."""
     if address is None:
         of_ray = environment.get("RAY_ADDRESS", "")
         is_http = of_ray.startswith(("http://", "https://"))
@@ -212,14 +212,14 @@ def resolve_address(address: str | None, environment: Mapping[str, str] = os.env
         return f"http://{address}"
     if not address.startswith(("http://", "https://")):
         raise JobError(
-            f"{address} is no address of a job server, which is the dashboard's: "
+            f"{address} is not the address of a job server. Give the dashboard's address: "
             "http://HOST:8265, or https:// behind a proxy."
         )
     return address
 
 
 def job_record(details: Any) -> Job:
-    """Ray's description of a job, as ours."""
+    """A `Job` from Ray's job details."""
     metadata = dict(details.metadata or {})
     attempt = metadata.get(ATTEMPT_KEY, "1")
     return Job(
@@ -239,36 +239,38 @@ def job_record(details: Any) -> Job:
 
 def already_running(job: Job) -> str:
     return (
-        f"The run {job.run} is {job.status.lower()} already, as job {job.submission_id}. Follow it "
-        f"with `mgrpo logs {job.run} --follow`, stop it with `mgrpo stop {job.run}`, or give this "
+        f"The run {job.run} is {job.status.lower()} already, as job {job.submission_id}. Stream "
+        f"its log with `mgrpo logs {job.run} --follow`, stop it with `mgrpo stop {job.run}`, or "
+        "give this "
         "one another name: --run NAME."
     )
 
 
 def authentication_message(address: str, token: Token | None, said: str) -> str:
-    """Missing and wrong are two different things, and are mended in two different ways."""
+    """The error for a missing token or for a refused one: they have different remedies."""
     if token is None:
-        return f"The cluster at {address} wants a token and none was found. {WHERE_TO_PUT_IT}"
+        return f"The cluster at {address} requires a token, and none was found. {WHERE_TO_PUT_IT}"
     if "Authentication required" in said:
         return (
-            f"The cluster at {address} got no token, although there is one in {token.source}. "
-            "Does a proxy between here and there remove the Authorization header?"
+            f"The cluster at {address} received no token, although {token.source} has one. Check "
+            "whether a proxy on the way removes the Authorization header."
         )
     return (
-        f"The cluster at {address} refuses {token!r}: it is another cluster's, or an old one. "
+        f"The cluster at {address} refuses {token!r}: it belongs to another cluster, or is "
+        "outdated. "
         f"{WHERE_TO_PUT_IT}"
     )
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the layers that libraries wrap around it."""
+    """An error's message, without the layers that libraries wrap around it."""
     text = str(error).strip().splitlines()
     line = text[0] if text else type(error).__name__
     return line if line.endswith(".") else f"{line}."
 
 
 def server_words(error: BaseException) -> str:
-    """What the server answered: the last line of its traceback where it sent one."""
+    """The server's answer: the last line of its traceback if it sent one."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     if len(lines) > 1 and "Traceback" in "".join(lines[:2]):
         return lines[-1].rstrip(" .") + "."

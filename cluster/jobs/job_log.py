@@ -1,4 +1,4 @@
-"""Following a job's log to the job's end, through pauses, lost connections and a dead server."""
+"""Streams a job's log to the job's end, through pauses, lost connections and server restarts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import aiohttp
 from cluster.jobs.client import Job, JobServer
 from mgrpo.errors import JobError
 
-POLL_S = 2.0  # how often a silent job is asked whether it is still there
-LOST_DEADLINE_S = 300.0  # how long a server may be away before following ends
+POLL_S = 2.0  # interval of status checks of a silent job
+LOST_DEADLINE_S = 300.0  # longest absence of the server before streaming ends
 
 Write = Callable[[str], None]
 
@@ -20,25 +20,25 @@ Write = Callable[[str], None]
 def follow(
     server: JobServer, job: Job, write: Write, *, lost_deadline_s: float = LOST_DEADLINE_S
 ) -> Job:
-    """Write the job's log from its beginning, as it comes, until the job is over.
+    """Stream the job's log from its beginning until the job ends.
 
     Args:
         server: where the job is.
         job: any record of it.
         write: gets each piece of text once.
-        lost_deadline_s: the longest that the server may be away in one go, in seconds.
+        lost_deadline_s: longest absence of the server at a time, in seconds.
 
     Returns:
         The job as it ended.
 
     Raises:
-        JobError: the server was away for too long. The job may go on without it being seen.
+        JobError: the server was absent for too long. The job may still be running.
     """
     return asyncio.run(Follower(server, job, write, lost_deadline_s).run())
 
 
 class Follower:
-    """One log, of which so many characters have been written."""
+    """One log and the number of characters already written."""
 
     def __init__(self, server: JobServer, job: Job, write: Write, lost_deadline_s: float) -> None:
         self.server, self.job, self.write = server, job, write
@@ -60,8 +60,8 @@ class Follower:
                 lost_since = lost_since or now
                 if now - lost_since > self.lost_deadline_s:
                     raise JobError(
-                        f"Lost sight of the job {self.job.submission_id} for "
-                        f"{self.lost_deadline_s:g} s; it may be running still. {error}"
+                        f"No connection to the job {self.job.submission_id} for "
+                        f"{self.lost_deadline_s:g} s; it may still be running. {error}"
                     ) from error
             await asyncio.sleep(POLL_S / 4)
 
@@ -69,7 +69,7 @@ class Follower:
         return await asyncio.to_thread(self.server.job, self.job.submission_id)
 
     async def stream(self) -> None:
-        """Write what comes, until the server ends the stream or the job is over."""
+        """Write the stream until the server ends it or the job is over."""
         pieces: AsyncIterator[str] = self.server.client.tail_job_logs(self.job.submission_id)
         position = 0  # in the log: each stream begins at its beginning
         pending: asyncio.Task[str] | None = None
@@ -95,14 +95,14 @@ class Follower:
                 await asyncio.wait([pending], timeout=POLL_S)  # lets it close its connection
 
     def write_new(self, piece: str, position: int) -> None:
-        """Write the part of a piece, found at a position of the log, that was not written yet."""
+        """Write the new part of a piece that starts at this position of the log."""
         new = piece[max(0, self.num_written - position) :]
         if new:
             self.write(new)
             self.num_written += len(new)
 
     async def write_rest(self) -> None:
-        """What the driver said last may not have come through the stream."""
+        """Write the end of the log, which the stream may have missed."""
         try:
             log = await asyncio.to_thread(self.server.logs, self.job)
         except JobError as error:  # its node may be gone; how it ended is known all the same
