@@ -1,7 +1,7 @@
-"""What an answer is: a number with its unit, a list, a relation, a choice, words, ...
+"""The forms of an answer: a number with its unit, a list, a relation, a choice, words, ...
 
-`read` gives every cleaned answer exactly one form. What it cannot read is `Words`, and words are
-only ever equal to the same words.
+`read` gives every cleaned answer exactly one form. Unreadable answers are `Words`, which are equal
+only to the same words.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ PIPELINE = (
         "pipeline/{part}_busy_fraction",
         FRACTION,
         "Share of the step in which a pool's engines, or the learner, was busy. The others wait "
-        "for the largest. {POOL}",
+        f"for the largest. {POOL}",
     ),
     Family(
         "pipeline/{pool}_inflight_mean",

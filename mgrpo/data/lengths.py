@@ -1,6 +1,6 @@
-"""How long a run's prompts really are, measured with its tokenizer.
+"""Prompt lengths of a run, measured with its tokenizer.
 
-`context_needed` turns these numbers into the context that the engines must hold.
+`context_needed` computes the engines' context from these numbers.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class PromptLengths:
 
 
 def characters_of(tokenizer: Tokenizer, num_tokens: int) -> float:
-    """Most characters of a text of so many tokens: each as long as the vocabulary's longest.
+    """Maximum characters of a text with that many tokens: each as long as the vocabulary's longest.
 
-    Infinite where the tokenizer has no vocabulary to look at.
+    Infinite if the tokenizer has no vocabulary.
     """
     get_vocabulary = getattr(tokenizer, "get_vocab", None)
     if get_vocabulary is None:
@@ -98,7 +98,7 @@ def correction_overhead(builder: PromptBuilder, config: RunConfig, question: str
     lengths = [0]
     for layer in config.layers[1:]:
         if layer.layout == "self_continue":
-            continue  # its prompt is the attempt's own, which is counted whole
+            continue  # its prompt is the attempt's own, which is counted completely
         cut_mark = len(builder.cut_mark_ids) if layer.max_quote_tokens is not None else 0
         lengths += [
             cut_mark

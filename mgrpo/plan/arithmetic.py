@@ -82,7 +82,7 @@ def build_lines(
                 "warn",
                 "vLLM",
                 "vLLM's CPU build is installed: the run uses the CPU and not this machine's "
-                "{counted(gpus, 'GPU')}. To use them: make setup EXTRA=gpu",
+                f"{counted(gpus, 'GPU')}. To use them: make setup EXTRA=gpu",
             )
         ]
     return []
