@@ -1,17 +1,18 @@
-"""Streams a job's log to the job's end, through pauses, lost connections and server restarts."""
+"""Streams a job's log to the job's end, through lost connections and server restarts."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import aiohttp
 
 from cluster.jobs.client import Job, JobServer
 from mgrpo.errors import JobError
 
-POLL_S = 2.0  # interval of status checks of a silent job
+STREAM_S = 30.0  # how long a stream is read between checks of the job's state
+PAUSE_S = 0.5
 LOST_DEADLINE_S = 300.0  # longest absence of the server before streaming ends
 
 Write = Callable[[str], None]
@@ -34,78 +35,53 @@ def follow(
     Raises:
         JobError: the server was absent for too long. The job may still be running.
     """
-    return asyncio.run(Follower(server, job, write, lost_deadline_s).run())
+    log = OnceWritten(write)
+    seen_s = time.monotonic()
+    while True:
+        try:
+            job = server.job(job.submission_id)
+            seen_s = time.monotonic()
+            if job.is_over:
+                break
+            asyncio.run(read_stream(server, job, log))
+        except JobError as error:
+            if time.monotonic() - seen_s > lost_deadline_s:
+                raise JobError(
+                    f"No connection to the job {job.submission_id} for {lost_deadline_s:g} s; it "
+                    f"may still be running. {error}"
+                ) from error
+        time.sleep(PAUSE_S)
+    try:
+        log.add(server.logs(job), position=0)  # the stream may have missed its end
+    except JobError as error:  # its node may be gone; how it ended is known all the same
+        write(f"(the end of the log cannot be read: {error})\n")
+    return job
 
 
-class Follower:
-    """One log and the number of characters already written."""
+class OnceWritten:
+    """A log that writes each character once, although every stream starts at the beginning."""
 
-    def __init__(self, server: JobServer, job: Job, write: Write, lost_deadline_s: float) -> None:
-        self.server, self.job, self.write = server, job, write
-        self.lost_deadline_s = lost_deadline_s
+    def __init__(self, write: Write) -> None:
+        self.write = write
         self.num_written = 0
 
-    async def run(self) -> Job:
-        lost_since: float | None = None
-        while True:
-            try:
-                job = await self.state()
-                lost_since = None
-                if job.is_over:
-                    await self.write_rest()
-                    return job
-                await self.stream()
-            except JobError as error:
-                now = time.monotonic()
-                lost_since = lost_since or now
-                if now - lost_since > self.lost_deadline_s:
-                    raise JobError(
-                        f"No connection to the job {self.job.submission_id} for "
-                        f"{self.lost_deadline_s:g} s; it may still be running. {error}"
-                    ) from error
-            await asyncio.sleep(POLL_S / 4)
-
-    async def state(self) -> Job:
-        return await asyncio.to_thread(self.server.job, self.job.submission_id)
-
-    async def stream(self) -> None:
-        """Write the stream until the server ends it or the job is over."""
-        pieces: AsyncIterator[str] = self.server.client.tail_job_logs(self.job.submission_id)
-        position = 0  # in the log: each stream begins at its beginning
-        pending: asyncio.Task[str] | None = None
-        try:
-            while True:
-                # A task, because a pause must not cancel the read.
-                pending = pending or asyncio.ensure_future(anext(pieces))
-                await asyncio.wait([pending], timeout=POLL_S)
-                if not pending.done():
-                    if (await self.state()).is_over:
-                        return
-                    continue
-                piece, pending = pending.result(), None
-                self.write_new(piece, position)
-                position += len(piece)
-        except StopAsyncIteration:
-            return
-        except (OSError, RuntimeError, aiohttp.ClientError) as error:
-            raise JobError(f"The stream of its log ended: {error}") from error
-        finally:
-            if pending is not None:
-                pending.cancel()
-                await asyncio.wait([pending], timeout=POLL_S)  # lets it close its connection
-
-    def write_new(self, piece: str, position: int) -> None:
-        """Write the new part of a piece that starts at this position of the log."""
+    def add(self, piece: str, position: int) -> None:
+        """Write the new part of a piece that starts at `position` of the log."""
         new = piece[max(0, self.num_written - position) :]
         if new:
             self.write(new)
             self.num_written += len(new)
 
-    async def write_rest(self) -> None:
-        """Write the end of the log, which the stream may have missed."""
-        try:
-            log = await asyncio.to_thread(self.server.logs, self.job)
-        except JobError as error:  # its node may be gone; how it ended is known all the same
-            self.write(f"(the end of the log cannot be read: {error})\n")
-        else:
-            self.write_new(log, 0)
+
+async def read_stream(server: JobServer, job: Job, log: OnceWritten) -> None:
+    """Add the server's stream, until it ends or STREAM_S have passed."""
+    position = 0
+    try:
+        async with asyncio.timeout(STREAM_S):
+            async for piece in server.client.tail_job_logs(job.submission_id):
+                log.add(piece, position)
+                position += len(piece)
+    except TimeoutError:
+        return
+    except (OSError, RuntimeError, aiohttp.ClientError) as error:
+        raise JobError(f"The stream of its log ended: {error}") from error
