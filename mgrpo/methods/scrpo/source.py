@@ -39,9 +39,7 @@ class PooledErrors(StackedSource):
         self.inner.observe(step, completions, sums)
         if self.attempted:
             layers = self.config.at_step(step).layers
-            skip_truncated = corrections_of(self.config.at_step(step).layers)[
-                0
-            ].skip_truncated_parents
+            skip_truncated = corrections_of(layers)[0].skip_truncated_parents
             added = self.pool.add(self.attempted, completions, skip_truncated=skip_truncated)
             sums.add("error_pool/added", added)
         sums.add("error_pool/size", len(self.pool))
