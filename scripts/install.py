@@ -1,7 +1,7 @@
 """Make .venv and install exact versions into it; `make setup` runs this through scripts/setup.sh.
 
-A complete .venv is left alone: a file inside it says what it was made from. An interrupted
-installation is thrown away and begun anew; pip keeps what was downloaded.
+A complete .venv is left alone: a file inside it says what it was made from. An installation goes on
+where a step failed; one that was interrupted is begun anew, and pip keeps what was downloaded.
 """
 
 from __future__ import annotations
@@ -81,9 +81,13 @@ def install(found: dict[str, str], wanted: dict[str, str]) -> None:
     VENV.mkdir(exist_ok=True)
     STATE.write_text(json.dumps(incomplete), encoding="utf-8")
     os.environ.update(QUIET)
-    run("making .venv", [sys.executable, "-m", "venv", str(VENV)])
-    install_packages(wanted["extra"])
-    run("importing everything once", [PYTHON, "-c", f"import {HEAVY}"])
+    try:
+        run("making .venv", [sys.executable, "-m", "venv", str(VENV)])
+        install_packages(wanted["extra"])
+        run("importing everything once", [PYTHON, "-c", f"import {HEAVY}"])
+    except SystemExit:  # a failed pip leaves no half installed package: the next call goes on
+        STATE.write_text(json.dumps({**wanted, "inputs": "failed"}), encoding="utf-8")
+        raise
     STATE.write_text(json.dumps(wanted), encoding="utf-8")
     print(f"installed in {(time.monotonic() - start) / 60:.1f} minutes")
 
