@@ -73,9 +73,9 @@ def install(found: dict[str, str], wanted: dict[str, str]) -> None:
     """Bring .venv from the state `found` to `wanted`: from nothing if a mixture could be left."""
     start = time.monotonic()
     incomplete = {**wanted, "inputs": ""}
+    shutil.rmtree(REMOVED, ignore_errors=True)  # of an interrupted removal
     if found and (found == incomplete or {**found, "inputs": ""} != incomplete):
         print("removing .venv: it is half done, or was made for another Python or extra")
-        shutil.rmtree(REMOVED, ignore_errors=True)
         VENV.rename(REMOVED)  # half removed, it could be taken for a good one
         shutil.rmtree(REMOVED)
     VENV.mkdir(exist_ok=True)
