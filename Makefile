@@ -6,7 +6,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-cluster test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix docs docs-serve wheel test-wheel bench answers study architectures methods-pages clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -35,7 +35,8 @@ test-slow: ## run the few tests that are left out of `make test` for their lengt
 
 test-cluster: ## run the tests on Ray clusters of several nodes, jobs and autoscaling
 	@$(SETUP)
-	@$(BIN)/pip install --quiet --no-deps -r tests/cluster/requirements.txt -r requirements/launcher.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/launcher.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -r tests/cluster/requirements.txt
 	@$(PYTEST) -m "cluster and not gpu" $(ARGS)
 
 test-methods: ## check and train every method, and try every pair of them
@@ -55,6 +56,10 @@ trackers: ## install Weights & Biases, MLflow and trackio
 storage: ## install what S3 storage needs, and a server of its form for the tests
 	@$(SETUP)
 	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/storage.txt
+
+lock: ## pin requirements/*.txt again, from pyproject.toml (ARGS="--upgrade-package scipy")
+	@$(SETUP)
+	@$(BIN)/python -m scripts.lock $(ARGS)
 
 test-trackers: trackers ## record runs with every tracker, offline
 	@$(PYTEST) -m trackers $(ARGS)
@@ -114,6 +119,10 @@ architectures: ## measure which model architectures train; goes on where it stop
 methods-pages: ## write the methods' pages again, from recipes, docstrings and recorded runs
 	@$(SETUP)
 	@$(BIN)/python -m scripts.method_pages
+
+house: ## print the size of the code, circles of imports, and how typed it is
+	@$(SETUP)
+	@$(BIN)/python -m scripts.house $(ARGS)
 
 clean: ## remove caches and build products; .venv and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist site

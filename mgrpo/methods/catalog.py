@@ -21,7 +21,8 @@ from mgrpo.config import LayerConfig, PluginConfig, RunConfig
 from mgrpo.config.explain import meaning
 from mgrpo.config.load import load_recipe, read_tree, shipped_recipes
 from mgrpo.errors import ConfigError
-from mgrpo.plugin import BUILTIN, Plugin, find_plugin, load_plugins
+from mgrpo.plugin import Plugin, find_plugin, load_plugins
+from mgrpo.registry import declared
 
 OWN_FOLDER = Path("recipes") / "methods"
 """Where the user's own methods are found, from the working folder."""
@@ -94,7 +95,9 @@ def all_methods() -> list[MethodFacts]:
 def unused_plugins(methods: Sequence[MethodFacts]) -> list[PluginFacts]:
     """Plug-ins of ours that no method uses."""
     used = {plugin.use for method in methods for plugin in method.plugins}
-    return [plugin_facts(PluginConfig(use=name)) for name in BUILTIN if name not in used]
+    return [
+        plugin_facts(PluginConfig(use=name)) for name in declared("PLUGINS") if name not in used
+    ]
 
 
 def method_facts(file: Path, name: str) -> MethodFacts:

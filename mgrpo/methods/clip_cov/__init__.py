@@ -1,0 +1,1 @@
+PLUGINS = {"clip_cov": "plugin:ClipCov"}

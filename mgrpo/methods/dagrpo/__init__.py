@@ -1,0 +1,4 @@
+PLUGINS = {
+    "dagrpo": "plugin:Dagrpo",
+    "expert_anchor": "expert_anchor:ExpertAnchor",
+}

@@ -1,0 +1,1 @@
+PLUGINS = {"overlong_penalty": "overlong_penalty:OverlongPenalty"}

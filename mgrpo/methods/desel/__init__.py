@@ -1,0 +1,4 @@
+PLUGINS = {
+    "desel": "plugin:Desel",
+    "greedy_anchor": "greedy_anchor:GreedyAnchor",
+}

@@ -1,0 +1,1 @@
+PLUGINS = {"disco": "plugin:Disco"}

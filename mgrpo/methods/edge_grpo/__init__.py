@@ -1,0 +1,4 @@
+PLUGINS = {
+    "entropy_advantage": "entropy_advantage:EntropyAdvantage",
+    "guided_error_correction": "guided_error_correction:GuidedErrorCorrection",
+}

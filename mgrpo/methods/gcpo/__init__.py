@@ -1,0 +1,4 @@
+PLUGINS = {
+    "gcpo": "plugin:Gcpo",
+    "integrated_answers": "integrated_answers:IntegratedAnswers",
+}

@@ -1,0 +1,1 @@
+PLUGINS = {"gmpo": "plugin:Gmpo"}

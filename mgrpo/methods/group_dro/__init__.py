@@ -1,0 +1,1 @@
+PLUGINS = {"group_dro": "plugin:GroupDro"}

@@ -1,0 +1,1 @@
+PLUGINS = {"gspo": "plugin:Gspo"}

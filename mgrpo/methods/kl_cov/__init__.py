@@ -1,0 +1,1 @@
+PLUGINS = {"kl_cov": "plugin:KlCov"}

@@ -1,0 +1,1 @@
+PLUGINS = {"lambda_grpo": "plugin:LambdaGrpo"}

@@ -1,0 +1,1 @@
+PLUGINS = {"lead": "plugin:Lead"}

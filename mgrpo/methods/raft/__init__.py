@@ -1,0 +1,1 @@
+PLUGINS = {"raft": "plugin:Raft"}

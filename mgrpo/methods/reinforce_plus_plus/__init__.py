@@ -1,0 +1,1 @@
+PLUGINS = {"reinforce_plus_plus": "plugin:ReinforcePlusPlus"}

@@ -1,0 +1,1 @@
+PLUGINS = {"correction_bonus": "correction_bonus:CorrectionBonus"}

@@ -1,0 +1,4 @@
+PLUGINS = {
+    "reflection_span": "reflection_span:ReflectionSpan",
+    "span_credit": "span_credit:SpanCredit",
+}

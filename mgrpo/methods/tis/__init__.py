@@ -1,0 +1,1 @@
+PLUGINS = {"mismatch_correction": "mismatch_correction:MismatchCorrection"}

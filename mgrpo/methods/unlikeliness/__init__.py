@@ -1,0 +1,1 @@
+PLUGINS = {"unlikeliness": "plugin:Unlikeliness"}

@@ -1,0 +1,1 @@
+PLUGINS = {"dpo": "dpo:Dpo"}
