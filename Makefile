@@ -6,7 +6,7 @@
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow test-cluster test-methods test-parity trackers storage test-trackers test-storage test-gpu check fix bench answers study architectures methods-pages clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 BIN := .venv/bin
 # Does nothing when .venv is complete.
@@ -35,7 +35,8 @@ test-slow: ## run the few tests that are left out of `make test` for their lengt
 
 test-cluster: ## run the tests on Ray clusters of several nodes, jobs and autoscaling
 	@$(SETUP)
-	@$(BIN)/pip install --quiet --no-deps -r tests/cluster/requirements.txt -r requirements/launcher.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/launcher.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -r tests/cluster/requirements.txt
 	@$(PYTEST) -m "cluster and not gpu" $(ARGS)
 
 test-methods: ## check and train every method, and try every pair of them
@@ -56,6 +57,10 @@ storage: ## install what S3 storage needs, and a server of its form for the test
 	@$(SETUP)
 	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/storage.txt
 
+lock: ## pin requirements/*.txt again, from pyproject.toml (ARGS="--upgrade-package scipy")
+	@$(SETUP)
+	@$(BIN)/python -m scripts.lock $(ARGS)
+
 test-trackers: trackers ## record runs with every tracker, offline
 	@$(PYTEST) -m trackers $(ARGS)
 
@@ -66,17 +71,34 @@ test-gpu: ## run the tests that need a CUDA device
 	@$(SETUP)
 	@$(PYTEST) -m gpu $(ARGS)
 
-check: ## lint, formatting, types, import contract
+check: ## lint, formatting, types, import contract, documentation
 	@$(SETUP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted; run: make fix"; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory docs
 
 fix: ## mend formatting and what the linter can mend by itself
 	@$(SETUP)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: ## build the documentation site into site/, without a network
+	@$(SETUP)
+	@$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning -c docs . site
+	@echo "documentation: site/index.html"
+
+docs-serve: docs ## ... and show it on http://127.0.0.1:8000
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory site 8000
+
+wheel: ## build the source archive and the wheel into dist/
+	@$(SETUP)
+	@rm -rf build dist
+	@$(BIN)/python -m build --no-isolation --outdir dist .
+
+test-wheel: wheel ## ... and try the wheel without the repository
+	@scripts/try_wheel.sh dist/*.whl
 
 bench: ## measure a training step against TRL on this machine
 	@$(SETUP)
@@ -98,6 +120,10 @@ methods-pages: ## write the methods' pages again, from recipes, docstrings and r
 	@$(SETUP)
 	@$(BIN)/python -m scripts.method_pages
 
+house: ## print the size of the code, circles of imports, and how typed it is
+	@$(SETUP)
+	@$(BIN)/python -m scripts.house $(ARGS)
+
 clean: ## remove caches and build products; .venv and runs stay
-	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist site
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

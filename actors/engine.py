@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.chat_format import without_last
 from cluster.vllm_build import installed_build, mismatch
+from mgrpo.actor_log import ActorLog
 from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError
 from mgrpo.types import FinishReason, Sample
 
@@ -148,6 +149,7 @@ class VllmEngine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
+        self.log = ActorLog(settings.name)
         self.llm: AsyncLLM | None = None
         self.num_returned_tokens = 0  # in completions that have left the engine
 
@@ -334,12 +336,12 @@ class VllmEngine:
         vLLM's CPU engine stops working too, but keeps its memory.
         """
         await self.engine.sleep(level=2, mode="wait")
-        print(f"{self.settings.name} · asleep", flush=True)
+        self.log.info("asleep")
 
     async def wake(self, part: str) -> None:
         """Take memory again for the "weights", which are then to be sent, or for the "kv_cache"."""
         is_awake = await self.engine.wake_up(tags=[part])
-        print(f"{self.settings.name} · awake: {part}{' and all' * is_awake}", flush=True)
+        self.log.info("awake: %s%s", part, " and all" if is_awake else "")
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
@@ -356,7 +358,8 @@ class VllmEngine:
 
     async def finish_weight_update(self, weight_version: str) -> None:
         await self.engine.finish_weight_update(weight_version=weight_version)
-        print(f"{self.settings.name} · weights of policy version {weight_version}", flush=True)
+        self.log.step = int(weight_version)
+        self.log.info("weights of policy version %s", weight_version)
 
     async def abandon_weight_update(self) -> None:
         """Leave the weight group and an update that will not be finished; answers when done."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.address import free_port, own_address
 from learner.node_files import NodeFiles
+from mgrpo.actor_log import ActorLog
 from mgrpo.config import RunConfig
 from mgrpo.types import Completion, Replayed, UpdateResult
 
@@ -39,6 +40,7 @@ class LearnerRank(NodeFiles):
         self.model_dir, self.find_model = model_dir, find_model
         self.rank, self.num_ranks = rank, num_ranks
         self.device, self.max_row_tokens = device, max_row_tokens
+        self.log = ActorLog(f"learner-rank-{rank}")
         self.transfer: Any = None
         self.client: EngineClient | None = None
 
@@ -107,7 +109,8 @@ class LearnerRank(NodeFiles):
         replayed: list[Replayed],
     ) -> UpdateResult | None:
         """One update of the policy; rank 0 reports (see DeepSpeedLearner.update)."""
-        print(f"step {step} · update · {len(completions)} completions", flush=True)
+        self.log.step = step
+        self.log.info("update · %d completions", len(completions))
         return self.learner.update(completions, context, step=step, replayed=replayed)
 
     def sequence_logprobs(self, completions: list[Completion], step: int) -> list[float]:
@@ -119,7 +122,7 @@ class LearnerRank(NodeFiles):
         self.learner.offload.leave(part)
         if self.device == "cuda":
             held = self.learner.offload.held_bytes / 2**30
-            print(f"learner-rank-{self.rank} · {part} away · {held:.2f} GiB still held", flush=True)
+            self.log.info("%s away · %.2f GiB still held", part, held)
 
     def return_to_gpu(self) -> None:
         """Take back what left."""

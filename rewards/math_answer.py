@@ -16,23 +16,10 @@ Problems of reasoning-gym's tasks whose answer is no number go to the task's own
 
 from __future__ import annotations
 
-import re
-from typing import Literal
-
 from mgrpo.types import Problem, Reward
-from rewards.answer_equality import Percent, Rules, is_same
-from rewards.answer_forms import Form, Scalar, Sequence, read
-from rewards.answer_text import clean, key, tidy
-from rewards.boxed import is_blank, last_box
+from rewards.answer_equality import Percent, Rules
+from rewards.reference_answer import Compare, reference_answer
 from rewards.task_answer import task_answer, task_of
-
-MAX_ANSWER_CHARS = 1000  # a longer one is not worth reading
-SHOWN_CHARS = 80
-NO_NUMBER = re.compile(r"[+-]?(?:nan|inf)", re.IGNORECASE)
-
-SPOKEN_MIXED = re.compile(r"(-?\d+) ?(?:and|\\text\{ ?and ?\}) ?(\d+/\d+|\\frac\{\d+\}\{\d+\})")
-
-Compare = Literal["auto", "text", "math"]
 
 
 def math_answer(
@@ -63,12 +50,6 @@ def math_answer(
     """
     if task_of(problem) is not None:
         return task_answer(completion, problem)
-    box = last_box(completion)
-    if box is None:
-        return Reward(value=0.0, status="unparsable", detail="no closed \\boxed{} with an answer")
-    if len(box.content.strip()) > MAX_ANSWER_CHARS:
-        detail = f"the boxed answer has {len(box.content)} characters, read are {MAX_ANSWER_CHARS}"
-        return Reward(value=0.0, status="unparsable", detail=detail)
     rules = Rules(
         allow_unevaluated=allow_unevaluated,
         percent=percent,
@@ -76,48 +57,4 @@ def math_answer(
         relative_tolerance=relative_tolerance,
         words=compare == "math",
     )
-    reference = reference_of(problem)
-    correct = is_right(reference, box.content, rules, compare)
-    sign = "=" if correct else "is not"
-    return Reward(
-        value=float(correct),
-        correct=correct,
-        extracted_answer=box.content.strip(),
-        detail=f"{shown(box.content)} {sign} {shown(reference)}",
-    )
-
-
-def reference_of(problem: Problem) -> str:
-    """The reference answer; the inside of its last box where it has one."""
-    box = last_box(problem.answer)
-    return problem.answer if box is None else box.content
-
-
-def is_right(reference: str, answer: str, rules: Rules, compare: Compare) -> bool:
-    """Is this the reference answer? A reference without content is never right."""
-    wanted, found = clean(reference), clean(answer)
-    if is_blank(wanted) or NO_NUMBER.fullmatch(tidy(wanted)):
-        return False
-    if compare == "text":
-        return key(tidy(found)) == key(tidy(wanted))
-    target = read(wanted, words=rules.words)
-    return any(is_same(target, form, rules) for form in readings(found, target, rules))
-
-
-def readings(answer: str, target: Form, rules: Rules) -> list[Form]:
-    """How an answer may be read: 100,200 is one number, or two where two are wanted.
-
-    3 and 1/2 are two numbers, or one where one is wanted.
-    """
-    form = read(answer, words=rules.words)
-    if isinstance(target, Scalar) and (mixed := SPOKEN_MIXED.fullmatch(answer)) is not None:
-        return [form, read(f"{mixed[1]} {mixed[2]}")]
-    if isinstance(target, Sequence) and isinstance(form, Scalar) and "," in answer:
-        return [form, read(answer, words=rules.words, thousands=False)]
-    return [form]
-
-
-def shown(answer: str) -> str:
-    """An answer short enough for a log line."""
-    answer = answer.strip()
-    return answer if len(answer) <= SHOWN_CHARS else answer[:SHOWN_CHARS] + "..."
+    return reference_answer(completion, problem, rules, compare)

@@ -30,7 +30,9 @@ from functools import lru_cache
 from typing import Any
 
 from mgrpo.types import Problem, Reward
+from rewards.answer_equality import Rules
 from rewards.boxed import last_box
+from rewards.reference_answer import reference_answer
 
 TASK_KEY = "reasoning_gym"  # in Problem.metadata: the task's name and settings
 VERIFYING = ("math_answer", "reasoning_gym")  # the checks that come here
@@ -133,9 +135,7 @@ def task_answer(completion: str, problem: Problem, *, partial: bool = False) -> 
         return Reward(value=0.0, status="unparsable", detail="no closed \\boxed{} with an answer")
     task = task_of(problem)
     if task is None:
-        from rewards.math_answer import math_answer  # which hands problems of tasks on to here
-
-        return math_answer(completion, problem)
+        return reference_answer(completion, problem, Rules())
     answer = box.content.strip()
     if len(answer) > len(problem.answer) * 2 + MAX_SPARE_CHARS:
         detail = f"the boxed answer has {len(answer)} characters, {len(problem.answer)} are asked"

@@ -1,167 +1,163 @@
-"""Make .venv and install exact versions into it; `make setup` runs this.
+"""Make .venv and install exact versions into it; `make setup` runs this through scripts/setup.sh.
 
-A complete .venv is left alone: a file inside it (scripts/venv_state.py) says what it was made
-from. An interrupted installation is thrown away and begun anew.
-
-    python3.11 -m scripts.install --extra cpu
+A complete .venv is left alone: a file inside it says what it was made from. An interrupted
+installation is thrown away and begun anew; pip keeps what was downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
-from scripts.machine import probe
-from scripts.preflight import GOALS, find_problems, report
-from scripts.steps import Step, StepFailed, run_step
-from scripts.venv_state import (
-    VenvState,
-    must_start_afresh,
-    read_state,
-    wanted_state,
-    write_state,
-)
+from scripts.preflight import find_problems, memory_problems
 
-ROOT = Path(__file__).resolve().parent.parent
 VENV = Path(".venv")
+REMOVED = Path(".venv-removed")
+STATE = VENV / "mgrpo-setup.json"
 LOG = VENV / "setup.log"
+INPUTS = ("requirements/*.txt", "pyproject.toml", "scripts/install.py")
+PYTHON = str(VENV / "bin" / "python")
+# No resolver: it would add packages that do not import here. A file with another hash is refused.
+PIP = [PYTHON, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--use-pep517"]
+LOCKED = [*PIP, "--require-hashes"]
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# Imported once at the end: what does not import is found now, not twenty minutes into a run.
+HEAVY = (
+    "torch, transformers, vllm.v1.engine.async_llm, deepspeed, ray.job_submission, datasets, "
+    "math_verify, reasoning_gym, torch.utils.tensorboard, mgrpo"
+)
 QUIET = {
     "DS_BUILD_OPS": "0",  # DeepSpeed's own kernels are not used: torch's optimizers are
+    "HF_HUB_OFFLINE": "1",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_NO_INPUT": "1",
     "PIP_PROGRESS_BAR": "off",
+    "VLLM_LOGGING_LEVEL": "ERROR",
 }
+HINT = 'Mend what it names, then repeat; "When something goes wrong" in docs/install.md may help.'
+TELL_EVERY_S = 30
+TAIL_LINES = 25
 
 
 def main() -> int:
-    options = parse_options()
-    os.chdir(ROOT)
-    found = read_state(VENV)
-    extra = options.extra or (found.extra if found else "cpu")
-    wanted = wanted_state(ROOT, extra=extra)
-    problems = find_problems(probe(ROOT), extra=extra, goal=options.goal)
-    if found == wanted:
-        # What was needed to install is no longer missed; the memory to run in still is.
-        return report([p for p in problems if p.matters_after_setup])
-    if report(problems):
+    parser = argparse.ArgumentParser(description="Install the project into .venv.")
+    kinds = "kind of machine; without it what .venv was made for, else cpu"
+    parser.add_argument("--extra", choices=("", "cpu", "gpu"), default="", help=kinds)
+    parser.add_argument("--goal", choices=("setup", "quickstart", "image"), default="setup")
+    options = parser.parse_args()
+    os.chdir(Path(__file__).resolve().parent.parent)
+    found = read_state()
+    wanted = wanted_state(options.extra or found.get("extra", "cpu"))
+    if found == wanted:  # what was needed to install is no longer missed; memory still is
+        problems = [problem for problem in memory_problems(options.goal) if problem.fatal]
+    else:
+        problems = list(find_problems(wanted["extra"], options.goal))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if any(problem.fatal for problem in problems):
         return 2
-
-    os.environ.update(QUIET)
-    start = time.monotonic()
-    try:
-        install(wanted, afresh=must_start_afresh(found, wanted))
-    except StepFailed as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; `make setup` begins anew", file=sys.stderr)
-        return 130
-    print(f"installed in {(time.monotonic() - start) / 60:.1f} minutes")
+    if found != wanted:
+        install(found, wanted)
     return 0
 
 
-def install(wanted: VenvState, *, afresh: bool) -> None:
-    """Bring .venv to the state `wanted`, from nothing where `afresh`."""
-    if afresh:
+def install(found: dict[str, str], wanted: dict[str, str]) -> None:
+    """Bring .venv from the state `found` to `wanted`: from nothing if a mixture could be left."""
+    start = time.monotonic()
+    incomplete = {**wanted, "inputs": ""}
+    if found and (found == incomplete or {**found, "inputs": ""} != incomplete):
         print("removing .venv: it is half done, or was made for another Python or extra")
-        discard(VENV)
+        shutil.rmtree(REMOVED, ignore_errors=True)
+        VENV.rename(REMOVED)  # half removed, it could be taken for a good one
+        shutil.rmtree(REMOVED)
     VENV.mkdir(exist_ok=True)
-    write_state(VENV, replace(wanted, status="installing"))
-    for step in steps(wanted.extra):
-        run_step(step, log=LOG)
-    write_state(VENV, wanted)
+    STATE.write_text(json.dumps(incomplete), encoding="utf-8")
+    os.environ.update(QUIET)
+    run("making .venv", [sys.executable, "-m", "venv", str(VENV)])
+    install_packages(wanted["extra"])
+    run("importing everything once", [PYTHON, "-c", f"import {HEAVY}"])
+    STATE.write_text(json.dumps(wanted), encoding="utf-8")
+    print(f"installed in {(time.monotonic() - start) / 60:.1f} minutes")
 
 
-def discard(folder: Path) -> None:
-    """Remove `folder`. It is renamed first: half removed, it could be taken for a good one."""
-    doomed = folder.with_name(f"{folder.name}-removed")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Install the project into .venv.")
-    parser.add_argument(
-        "--extra",
-        choices=("", "cpu", "gpu"),
-        default="",
-        help="kind of machine; without it what .venv was made for, else cpu",
-    )
-    parser.add_argument("--goal", choices=GOALS, default="setup")
-    return parser.parse_args()
-
-
-def steps(extra: str) -> list[Step]:
-    """The commands of an installation, in order."""
-    python = str(VENV / "bin" / "python")
-    pip = [python, "-m", "pip", "install"]
-    make_venv = Step("making .venv", [sys.executable, "-m", "venv", str(VENV)])
-    packages = cpu_steps(pip) if extra == "cpu" else gpu_steps(pip)
-    return [
-        make_venv,
-        *packages,
-        Step(
-            "adding this project to .venv",
-            [*pip, "--no-deps", "--no-build-isolation", "-e", "."],
-        ),
-        Step("importing everything once", [python, "-m", "scripts.import_check"]),
-    ]
-
-
-def cpu_steps(pip: list[str]) -> list[Step]:
-    """Only what the lock names: a resolver would add packages that do not import here."""
-    lock = Path("requirements/cpu.txt")
-    torch = pinned(lock, "torch")
-    alone = [*pip, "--no-deps"]
-    count = sum("==" in line for path in (lock, Path(DEV)) for line in path.open(encoding="utf-8"))
-    return [
-        # Build tools first: the few packages without wheels are built with these versions.
-        Step("installing build tools", [*alone, pinned(lock, "setuptools")]),
-        Step(
+def install_packages(extra: str) -> None:
+    """Everything the lock files of `extra` name, then this project."""
+    locks = [Path("requirements", f"{name}.txt") for name in (extra, "dev")]
+    pins = "".join(lock.read_text(encoding="utf-8") for lock in locks)
+    # Packages without ready-made builds are built with the lock's setuptools.
+    build_tools = VENV / "build-tools.txt"
+    build_tools.write_text(find(r"^setuptools==.*(?:\n .*)*", pins), encoding="utf-8")
+    run("installing build tools", [*LOCKED, "-r", str(build_tools)])
+    if extra == "cpu":
+        # The default package index has no CPU builds; where pip is configured with an index that
+        # does, that one is right. The hashes of its files differ from those of PyTorch's own.
+        torch = find(r"torch==[\d.]+\+cpu", Path("pyproject.toml").read_text(encoding="utf-8"))
+        run(
             f"installing {torch} (200 MB)",
-            [*alone, torch],
-            # The default package index has no CPU builds; where pip is configured with an index
-            # that does, that one is right. PyTorch's own is the other place to look.
-            otherwise=[*alone, "--extra-index-url", TORCH_CPU_INDEX, torch],
+            [*PIP, torch],
+            [*PIP, "--extra-index-url", TORCH_CPU_INDEX, torch],
             hint=f"torch's CPU build comes from {TORCH_CPU_INDEX}: can this machine reach it?",
-        ),
-        Step(
-            f"installing {count} packages, a few minutes",
-            [*alone, "--no-build-isolation", "--use-pep517", "-r", str(lock), "-r", DEV],
-        ),
-    ]
+        )
+    size = "a few minutes" if extra == "cpu" else "several GB"
+    files = [f"--requirement={lock}" for lock in locks]
+    run(f"installing {pins.count('==')} packages, {size}", [*LOCKED, *files])
+    run("adding this project to .venv", [*PIP, "-e", "."])
 
 
-def gpu_steps(pip: list[str]) -> list[Step]:
-    return [
-        Step(
-            "installing vLLM's CUDA build, several GB",
-            [*pip, "-r", "requirements/gpu.txt", "-c", "requirements/gpu-constraints.txt"],
-        ),
-        Step(
-            "installing model files and tools",
-            [*pip, "--no-deps", "-r", "requirements/gpu-no-deps.txt", "-r", DEV],
-        ),
-    ]
+def run(title: str, *commands: list[str], hint: str = HINT) -> None:
+    """Run the first of `commands` that succeeds, its output in the log; exit if all fail."""
+    print(f"{title}; log: {LOG}", flush=True)
+    for command in commands:
+        start = time.monotonic()
+        with LOG.open("a", encoding="utf-8") as log:
+            print(f"$ {' '.join(command)}", file=log, flush=True)
+            with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+                while process.poll() is None:
+                    try:
+                        process.wait(TELL_EVERY_S)
+                    except subprocess.TimeoutExpired:
+                        print(f"  {time.monotonic() - start:.0f} s ...", flush=True)
+        if process.returncode == 0:
+            return
+        print(f"  failed with exit code {process.returncode}", flush=True)
+    tail = LOG.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+    sys.exit("\n".join([*(f"    {line}" for line in tail), f"{title}: failed.", hint]))
 
 
-DEV = "requirements/dev.txt"
+def find(pattern: str, text: str) -> str:
+    """The one place in `text` that matches `pattern`."""
+    (found,) = re.findall(pattern, text, re.MULTILINE)
+    return str(found)
 
 
-def pinned(lock: Path, name: str) -> str:
-    """The lock's requirement for one package, e.g. "torch==2.13.0+cpu"."""
-    for line in lock.read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{name}=="):
-            return line
-    raise SystemExit(f"{lock} pins no {name}")
+def wanted_state(extra: str) -> dict[str, str]:
+    """What the state file says after a complete installation with this Python."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in INPUTS for path in Path().glob(pattern)):
+        digest.update(f"{path}\0".encode() + path.read_bytes() + b"\0")
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {"extra": extra, "python": python, "inputs": digest.hexdigest()}
+
+
+def read_state() -> dict[str, str]:
+    """Empty if there is no .venv, or one made by hand, which is brought up to date in place."""
+    try:
+        state = json.loads(STATE.read_text(encoding="utf-8"))
+        return {key: str(state[key]) for key in ("extra", "python", "inputs")}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; `make setup` begins anew")

@@ -1,29 +1,30 @@
 """Find everything that would make an installation fail, before anything is downloaded.
 
-Runs on any Python from 3.8 on, since the wrong Python is one of the things to find. All problems
-are listed at once, each with what to do. Exit code 2 when one of them is fatal.
-
-    python3 -m scripts.preflight --extra cpu --goal quickstart
+Runs on Python 3.8 and newer with the standard library alone: the wrong Python is one of the things
+to find. All problems are listed at once, each with what to do.
 """
 
 from __future__ import annotations
 
-import argparse
+import math
+import platform
+import re
+import shutil
+import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Iterator  # noqa: UP035 (Python 3.8)
 
-from scripts.machine import Machine, probe
-
-SUPPORTED_PYTHONS = ((3, 11), (3, 12))
-# "image": what is installed here runs elsewhere, on a machine that has the GPU.
-GOALS = ("setup", "quickstart", "image")
-SUPPORTED_ARCHITECTURES = ("x86_64", "aarch64")
-MIN_GLIBC = (2, 28)  # what the wheels of vLLM and torch are built for
+GIB = 1024**3
 # .venv takes 3.2 GiB for the CPU, measured, and some 12 for a GPU; pip needs room to unpack, too.
-DISK_NEEDED_GIB = {"cpu": 6.0, "gpu": 20.0}
-MEMORY_NEEDED_GIB = 6.0  # two engines, the learner and Ray of the quickstart
+DISK_NEEDED_GIB = {"cpu": 6, "gpu": 20}
+MEMORY_NEEDED_GIB = 6  # two engines, the learner and Ray of the quickstart
+PROCESSORS = {"cpu": ("x86_64", "aarch64"), "gpu": ("x86_64",)}
 MIN_NVIDIA_DRIVER = 580  # the first that runs CUDA 13, which torch 2.13 is built for
+COMPILERS = {"C": ("cc", "gcc", "clang"), "C++": ("c++", "g++", "clang++")}
 
 
 @dataclass(frozen=True)
@@ -33,174 +34,120 @@ class Problem:
     what: str
     remedy: str
     fatal: bool = True
-    matters_after_setup: bool = False
 
     def __str__(self) -> str:
         return f"{'problem' if self.fatal else 'warning'}: {self.what}\n    {self.remedy}"
 
 
-def find_problems(machine: Machine, *, extra: str, goal: str) -> list[Problem]:
-    """Everything in the way of `goal` (one of GOALS) with `extra` ("cpu" or "gpu")."""
-    found = [
-        *python_problems(machine),
-        *platform_problems(machine),
-        *compiler_problems(machine),
-        *space_problems(machine, extra=extra, goal=goal),
-    ]
-    return [*found, *gpu_problems(machine, goal=goal)] if extra == "gpu" else found
+def find_problems(extra: str, goal: str) -> Iterator[Problem]:
+    """Everything in the way of installing `extra` ("cpu" or "gpu") here for `goal`.
 
-
-def python_problems(machine: Machine) -> list[Problem]:
-    version = ".".join(map(str, machine.python))
-    problems = []
-    if machine.python not in SUPPORTED_PYTHONS:
-        problems.append(
-            Problem(
-                f"Python {version} is not supported; 3.11 and 3.12 are.",
-                "Install whichever your distribution has (Debian 12: apt-get install python3.11 "
-                "python3.11-venv python3.11-dev; Ubuntu 24.04: the same with 3.12), or name one: "
-                "make setup PYTHON=/path/to/python",
-            )
+    The goal "image" installs what runs elsewhere, on a machine that has the GPU.
+    """
+    python = ".".join(map(str, sys.version_info[:2]))
+    if python not in ("3.11", "3.12"):
+        yield Problem(
+            f"Python {python} is not supported; 3.11 and 3.12 are.",
+            "Install whichever your distribution has (Debian 12: apt-get install python3.11 "
+            "python3.11-venv python3.11-dev; Ubuntu 24.04: the same with 3.12), or name one: "
+            "make setup PYTHON=/path/to/python",
         )
-    if not machine.has_venv:
-        problems.append(
-            Problem(
-                f"This Python {version} cannot make virtual environments.",
-                f"Debian, Ubuntu: apt-get install python{version}-venv",
-            )
+    if not (find_spec("venv") and find_spec("ensurepip")):  # Debian may ship neither
+        yield Problem(
+            f"This Python {python} cannot make virtual environments.",
+            f"Debian, Ubuntu: apt-get install python{python}-venv",
         )
-    if not machine.has_headers:
-        problems.append(
-            Problem(
-                f"The header files of Python {version} (Python.h) are missing; pycosat, which "
-                "reasoning-gym needs, is compiled with them.",
-                f"Debian, Ubuntu: apt-get install python{version}-dev",
-            )
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        yield Problem(
+            f"The header files of Python {python} (Python.h) are missing; pycosat, which "
+            "reasoning-gym needs, is compiled with them.",
+            f"Debian, Ubuntu: apt-get install python{python}-dev",
         )
-    return problems
-
-
-def platform_problems(machine: Machine) -> list[Problem]:
-    problems = []
-    if machine.system != "Linux":
-        problems.append(
-            Problem(
-                f"This is {machine.system}; vLLM's ready-made builds are for Linux.",
-                "Use a Linux machine, a container, or WSL 2 on Windows.",
-            )
-        )
-    elif machine.glibc is None or machine.glibc < MIN_GLIBC:
-        found = "another C library" if machine.glibc is None else ".".join(map(str, machine.glibc))
-        problems.append(
-            Problem(
-                f"vLLM and torch are built for glibc 2.28 or newer; this machine has {found}.",
-                "Use a newer distribution (Debian 10, Ubuntu 20.04, RHEL 8 or later), not Alpine.",
-            )
-        )
-    if machine.architecture not in SUPPORTED_ARCHITECTURES:
-        problems.append(
-            Problem(
-                f"There are no ready-made builds for {machine.architecture} processors.",
-                "Use an x86-64 or aarch64 machine.",
-            )
-        )
-    flags = machine.cpu_flags
-    if machine.architecture == "x86_64" and flags is not None and "avx2" not in flags:
-        problems.append(
-            Problem(
-                "This processor lacks AVX2, which vLLM's CPU engine is compiled for.",
-                "Use an Intel machine from 2013 on, or an AMD machine from 2015 on; in a virtual "
-                "machine, let it see the host's processor.",
-            )
-        )
-    return problems
-
-
-def compiler_problems(machine: Machine) -> list[Problem]:
-    """pycosat is compiled during the installation, and torch compiles a few functions of vLLM's
-    sampler the first time that they are called."""
-    missing = []
-    if not machine.has_c_compiler:
-        missing.append("C compiler (cc, gcc or clang)")
-    if not machine.has_cpp_compiler:
-        missing.append("C++ compiler (c++, g++ or clang++)")
-    if not missing:
-        return []
-    return [
-        Problem(
-            f"There is no {' and no '.join(missing)}.",
+    missing = [name for name, programs in COMPILERS.items() if not any(map(shutil.which, programs))]
+    if missing:
+        yield Problem(
+            f"There is no compiler for {' and none for '.join(missing)}.",
             "Debian, Ubuntu: apt-get install build-essential. Fedora, RHEL: dnf install gcc-c++",
         )
-    ]
-
-
-def space_problems(machine: Machine, *, extra: str, goal: str) -> list[Problem]:
-    problems = []
-    needed = DISK_NEEDED_GIB[extra]
-    if machine.disk_free_gib < needed:
-        problems.append(
-            Problem(
-                f"{machine.disk_free_gib:.1f} GiB of disk are free here; the installation needs "
-                f"{needed:g}.",
-                f"Free {needed - machine.disk_free_gib:.1f} GiB (`pip cache purge` may help), or "
-                "clone to a larger disk. If only the temporary folder is small, set TMPDIR.",
-            )
+    yield from platform_problems(extra)
+    free, needed = shutil.disk_usage(str(Path())).free / GIB, DISK_NEEDED_GIB[extra]
+    if free < needed:
+        yield Problem(
+            f"{free:.1f} GiB of disk are free here; the installation needs {needed}.",
+            f"Free {needed - free:.1f} GiB (`pip cache purge` may help), or clone to a larger "
+            "disk. If only the temporary folder is small, set TMPDIR.",
         )
-    memory = machine.memory_available_gib
-    if memory is not None and memory < MEMORY_NEEDED_GIB:
-        problems.append(
-            Problem(
-                f"{memory:.1f} GiB of memory are available; the quickstart needs "
-                f"{MEMORY_NEEDED_GIB:g}.",
-                "Close other programs, or use a larger machine or container.",
-                fatal=goal == "quickstart",
-                matters_after_setup=goal == "quickstart",
-            )
+    yield from memory_problems(goal)
+    if extra == "gpu":
+        yield from driver_problems(goal)
+
+
+def platform_problems(extra: str) -> Iterator[Problem]:
+    """vLLM's and torch's ready-made builds are for some systems and processors alone."""
+    system, processor, (libc, version) = platform.system(), platform.machine(), platform.libc_ver()
+    cpu = read("/proc/cpuinfo")
+    lacks_avx2 = processor == "x86_64" and bool(cpu) and "avx2" not in cpu
+    is_new = libc == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 28)
+    if system == "Linux" and is_new and processor in PROCESSORS[extra] and not lacks_avx2:
+        return
+    here = f"{system} with {libc or 'another C library'} {version}".strip()
+    yield Problem(
+        f"This is {here}, on {processor}{' without AVX2' if lacks_avx2 else ''}. vLLM and torch "
+        "are built for Linux with glibc 2.28 or newer, on "
+        f"{' or '.join(PROCESSORS[extra])} (x86_64 with AVX2).",
+        "Use such a machine or container (Debian 10, Ubuntu 20.04, RHEL 8 or later; not Alpine), "
+        "on Windows WSL 2. A virtual machine can pass its host's AVX2 through.",
+    )
+
+
+def memory_problems(goal: str) -> Iterator[Problem]:
+    """Little memory is in the way of the quickstart, and a warning for other goals."""
+    available = memory_available_gib()
+    if available < MEMORY_NEEDED_GIB:
+        yield Problem(
+            f"{available:.1f} GiB of memory are available; the quickstart needs "
+            f"{MEMORY_NEEDED_GIB}.",
+            "Close other programs, or use a larger machine or container.",
+            fatal=goal == "quickstart",
         )
-    return problems
 
 
-def gpu_problems(machine: Machine, *, goal: str) -> list[Problem]:
-    if machine.nvidia_driver is None:
-        return [
-            Problem(
-                "nvidia-smi finds no GPU.",
-                "Install the NVIDIA driver (and, in a container, start it with --gpus all), or "
-                "install for the CPU: make setup. To install here what another machine runs, in "
-                "an image or from a login node: make setup EXTRA=gpu GOAL=image",
-                fatal=goal != "image",
-            )
-        ]
-    if machine.nvidia_driver < MIN_NVIDIA_DRIVER:
-        return [
-            Problem(
-                f"The NVIDIA driver is {machine.nvidia_driver}; CUDA 13 wants "
-                f"{MIN_NVIDIA_DRIVER} or newer.",
-                "Update the driver if torch.cuda.is_available() is false after the installation.",
-                fatal=False,
-            )
-        ]
-    return []
+def memory_available_gib(root: Path = Path("/")) -> float:
+    """Free and reclaimable memory, or the container's limit where that is less."""
+    limits = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
+    known = [int(text) for text in (read(root / path).strip() for path in limits) if text.isdigit()]
+    for kib in re.findall(r"^MemAvailable:\s+(\d+)", read(root / "proc/meminfo"), re.MULTILINE):
+        known.append(int(kib) * 1024)
+    return min(known, default=math.inf) / GIB
 
 
-def report(problems: list[Problem]) -> int:
-    """Print the problems; 2 when one is fatal, else 0."""
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return 2 if any(problem.fatal for problem in problems) else 0
+def driver_problems(goal: str) -> Iterator[Problem]:
+    """A GPU is needed unless an image is made, and CUDA 13 needs a new driver."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        driver = int(answer.stdout.split(".")[0]) if answer.returncode == 0 else None
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        driver = None
+    if driver is None:
+        yield Problem(
+            "nvidia-smi finds no GPU.",
+            "Install the NVIDIA driver (and, in a container, start it with --gpus all), or install "
+            "for the CPU: make setup. To install here what another machine runs, in an image or "
+            "from a login node: make setup EXTRA=gpu GOAL=image",
+            fatal=goal != "image",
+        )
+    elif driver < MIN_NVIDIA_DRIVER:
+        yield Problem(
+            f"The NVIDIA driver is {driver}; CUDA 13 wants {MIN_NVIDIA_DRIVER} or newer.",
+            "Update the driver if torch.cuda.is_available() is false after the installation.",
+            fatal=False,
+        )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Check that this machine can install the project.")
-    parser.add_argument("--extra", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--goal", choices=GOALS, default="setup")
-    options = parser.parse_args()
-    problems = find_problems(probe(Path()), extra=options.extra, goal=options.goal)
-    code = report(problems)
-    if not problems:
-        print("This machine has what the installation needs.")
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def read(path: str | Path) -> str:
+    """A file's text; empty where there is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

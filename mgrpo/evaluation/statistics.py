@@ -2,17 +2,18 @@
 
 Pure functions of numbers. What varies from run to run is which problems were asked, so
 problems are what the bootstrap draws anew (Efron's percentile method). Axes: P problems,
-R resamples, S statistics.
+R resamples, S columns, T turns.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -68,27 +69,27 @@ def maj_at_k(votes: Sequence[str | None], correct: Sequence[bool], k: int) -> fl
     return num_right / len(starts)
 
 
-def resampled_sums(values_PS: Floats, *, num_resamples: int, seed: int) -> Floats:
-    """Column sums over P problems drawn with putting back, R times: [R, S].
+def resampled(
+    values_PS: Floats, statistic: Callable[..., Floats], *, num_resamples: int, seed: int
+) -> tuple[Floats, list[Interval]]:
+    """A statistic of P problems drawn with putting back, R times: [S, R], and 95 % intervals.
 
-    One draw serves all columns, so that differences between columns are paired.
+    One draw serves all columns, so that differences between columns are paired. `statistic`
+    takes [S, R, P] and the axis of the problems; P is at least 2.
     """
-    rng = np.random.default_rng(seed)
-    num_problems = len(values_PS)
-    rows_at_once = max(1, MAX_DRAWS_AT_ONCE // num_problems)
-    parts = []
-    for start in range(0, num_resamples, rows_at_once):
-        rows = min(rows_at_once, num_resamples - start)
-        drawn_RP = rng.integers(num_problems, size=(rows, num_problems))
-        parts.append(values_PS[drawn_RP].sum(axis=1))
-    return np.concatenate(parts)
-
-
-def percentile_interval(values_R: Floats) -> Interval:
-    """The middle 95 % of a statistic's resampled values."""
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(values_R, [tail, 1 - tail])
-    return float(low), float(high)
+    found = stats.bootstrap(
+        (values_PS.T,),
+        statistic,
+        axis=-1,
+        vectorized=True,
+        method="percentile",
+        confidence_level=CONFIDENCE,
+        n_resamples=num_resamples,
+        batch=max(1, MAX_DRAWS_AT_ONCE // len(values_PS)),
+        rng=np.random.default_rng(seed),
+    )
+    ends = zip(*map(np.ndarray.tolist, found.confidence_interval), strict=True)
+    return found.bootstrap_distribution, list(ends)
 
 
 def accuracy_intervals(
@@ -102,11 +103,15 @@ def accuracy_intervals(
         num_resamples: draws of the problems.
         seed: the same seed gives the same intervals.
     """
+
+    def accuracies(drawn: Floats, axis: int) -> Floats:
+        sums = drawn.sum(axis=axis)
+        turns = sums[:-1] / sums[-1]
+        return np.concatenate([turns, turns[-1:] - turns[:1]])
+
     table = np.column_stack([correct_PT, num_chains_P])
-    sums_RS = resampled_sums(table, num_resamples=num_resamples, seed=seed)
-    accuracies_RT = sums_RS[:, :-1] / sums_RS[:, -1:]
-    intervals = [percentile_interval(column) for column in accuracies_RT.T]
-    return intervals, percentile_interval(accuracies_RT[:, -1] - accuracies_RT[:, 0])
+    _, intervals = resampled(table, accuracies, num_resamples=num_resamples, seed=seed)
+    return intervals[:-1], intervals[-1]
 
 
 def paired_bootstrap(
@@ -118,16 +123,11 @@ def paired_bootstrap(
     no difference, comes out at least as far from 0 as the observed one; the observed one counts
     among them, so p is never 0.
     """
-    num_problems = len(differences_PS)
-    sums_RS = resampled_sums(differences_PS, num_resamples=num_resamples, seed=seed)
-    means_RS = sums_RS / num_problems
-    observed_S = differences_PS.mean(axis=0)
-    is_as_far_RS = np.abs(means_RS - observed_S) >= np.abs(observed_S) - ROUNDING
-    p_values = (1 + is_as_far_RS.sum(axis=0)) / (1 + num_resamples)
-    return [
-        (percentile_interval(column), float(p))
-        for column, p in zip(means_RS.T, p_values, strict=True)
-    ]
+    means_SR, intervals = resampled(differences_PS, np.mean, num_resamples=num_resamples, seed=seed)
+    observed_S = differences_PS.mean(axis=0)[:, None]
+    is_as_far_SR = np.abs(means_SR - observed_S) >= np.abs(observed_S) - ROUNDING
+    p_values = (1 + is_as_far_SR.sum(axis=1)) / (1 + num_resamples)
+    return list(zip(intervals, p_values.tolist(), strict=True))
 
 
 def exact_mcnemar(num_only_a: int, num_only_b: int) -> float:
@@ -137,6 +137,4 @@ def exact_mcnemar(num_only_a: int, num_only_b: int) -> float:
     (McNemar 1947, in the exact binomial form).
     """
     total = num_only_a + num_only_b
-    fewer = min(num_only_a, num_only_b)
-    tail = sum(math.comb(total, i) for i in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**total)
+    return float(stats.binomtest(num_only_a, total).pvalue) if total else 1.0

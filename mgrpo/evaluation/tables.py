@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mgrpo.report.outcome import accuracy_label
+from mgrpo.report.outcome import GAIN_LABEL, accuracy_label
 from mgrpo.report.words import EN_DASH, MINUS, MISSING, percent, plural, points
 
-GAIN_LABEL = "Gain of a second look, Δ"
 LONGEST_PHRASE = 60  # characters
 
 

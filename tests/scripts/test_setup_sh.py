@@ -16,8 +16,8 @@ BROKEN_SHIM = "#!/bin/sh\necho 'command not found in this version' >&2\nexit 127
 FAKE_PYTHON = """#!/bin/sh
 if [ "$1" = -m ]; then echo "{name} runs $*"; exit 0; fi
 case "$2" in
-    *"in ((3, 11), (3, 12))"*) exit {unsupported} ;;
-    *"< (3, 8)"*) exit 0 ;;
+    *"(3, 11) <= sys.version_info < (3, 13)"*) exit {unsupported} ;;
+    *"sys.version_info >= (3, 8)"*) exit 0 ;;
 esac
 exit 1
 """

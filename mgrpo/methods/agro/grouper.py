@@ -74,7 +74,9 @@ def divergence_from_uniform(memberships: Tensor) -> Tensor:
 class Grouper:
     """features -> 128 -> 64 -> K, with its optimizer."""
 
-    def __init__(self, num_features: int, num_groups: int, *, learning_rate: float, seed: int):
+    def __init__(
+        self, num_features: int, num_groups: int, *, learning_rate: float, seed: int
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         sizes = (num_features, *HIDDEN, num_groups)
         self.parameters: list[Tensor] = []

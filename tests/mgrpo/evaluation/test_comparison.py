@@ -37,7 +37,7 @@ def test_one_greedy_answer_each_is_compared_by_the_exact_mcnemar_test():
     result = compare(a, b)
     first, second = result["turns"]
     assert (first["only_a"], first["only_b"]) == (1, 8)
-    assert (first["test"], first["p_value"]) == (MCNEMAR, 0.0390625)
+    assert (first["test"], first["p_value"]) == (MCNEMAR, pytest.approx(0.0390625))
     assert first["acc"] == [pytest.approx(3 / 12), pytest.approx(10 / 12)]
     assert first["difference"] == pytest.approx(-7 / 12)
     low, high = first["ci"]
@@ -97,8 +97,16 @@ def test_without_resamples_there_is_a_difference_and_no_interval():
     a, b = (Evaluation(two_turns(text, text).completions, 2, settings) for text in ("++-+", "+---"))
     result = compare(a, b)
     assert "ci" not in result["turns"][0]
-    assert result["turns"][0]["p_value"] == 0.5  # 2 against none: 2 / 2^2
+    assert result["turns"][0]["p_value"] == pytest.approx(0.5)  # 2 against none: 2 / 2^2
     assert result["delta"] == {"difference": 0.0}
+
+
+def test_one_problem_has_a_difference_and_no_interval():
+    result = compare(two_turns("+", "+"), two_turns("+", "-"))
+    assert result["turns"][1]["difference"] == 1.0
+    assert "ci" not in result["turns"][1]
+    assert result["turns"][1]["p_value"] == 1.0  # 1 against none: 2 / 2^1
+    assert result["delta"] == {"difference": 1.0}
 
 
 def test_policies_without_a_problem_in_common_are_refused():

@@ -14,7 +14,7 @@ from mgrpo.evaluation.statistics import (
     majority,
     paired_bootstrap,
     pass_at_k,
-    resampled_sums,
+    resampled,
 )
 
 
@@ -83,7 +83,7 @@ def test_maj_at_k_refuses_more_votes_than_samples():
     ],
 )
 def test_exact_mcnemar_by_hand(only_a: int, only_b: int, p_value: float):
-    assert exact_mcnemar(only_a, only_b) == p_value
+    assert exact_mcnemar(only_a, only_b) == pytest.approx(p_value, rel=1e-12)
 
 
 def test_mcnemar_of_many_problems_does_not_overflow():
@@ -93,13 +93,15 @@ def test_mcnemar_of_many_problems_does_not_overflow():
 def test_each_resample_draws_as_many_problems_as_there_are(monkeypatch):
     monkeypatch.setattr("mgrpo.evaluation.statistics.MAX_DRAWS_AT_ONCE", 64)  # several blocks
     table = np.column_stack([np.ones(10), np.arange(10.0)])
-    sums = resampled_sums(table, num_resamples=500, seed=1)
-    assert sums.shape == (500, 2)
-    assert set(sums[:, 0]) == {10.0}
-    assert sums[:, 1].mean() == pytest.approx(45.0, abs=2.0)  # standard error 9.1 / sqrt(500)
-    assert sums[:, 1].std() == pytest.approx(9.08, rel=0.15)  # sqrt(10 * 8.25)
-    np.testing.assert_array_equal(sums, resampled_sums(table, num_resamples=500, seed=1))
-    assert not np.array_equal(sums, resampled_sums(table, num_resamples=500, seed=2))
+    (ones, sums), intervals = resampled(table, np.sum, num_resamples=500, seed=1)
+    assert set(ones) == {10.0} and intervals[0] == (10.0, 10.0)
+    assert sums.shape == (500,)
+    assert sums.mean() == pytest.approx(45.0, abs=2.0)  # standard error 9.1 / sqrt(500)
+    assert sums.std() == pytest.approx(9.08, rel=0.15)  # sqrt(10 * 8.25)
+    (_, again), _ = resampled(table, np.sum, num_resamples=500, seed=1)
+    (_, other), _ = resampled(table, np.sum, num_resamples=500, seed=2)
+    np.testing.assert_array_equal(sums, again)
+    assert not np.array_equal(sums, other)
 
 
 def test_intervals_are_those_of_the_normal_approximation():

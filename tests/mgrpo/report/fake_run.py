@@ -18,11 +18,6 @@ from mgrpo.metrics.log import MetricsLog
 from mgrpo.report import write_report
 from mgrpo.types import Completion, FinishReason, Reward
 
-PROMPT = (
-    "<|im_start|>system\nYou solve mathematics problems.<|im_end|>\n"
-    "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-)
-
 
 def make_run(
     run_dir: Path,
@@ -182,7 +177,7 @@ def make_rollouts(
     for number in range(4):
         a, b, c = (draw.randint(2, 60) for _ in range(3))
         problem_id = f"chain_sum/train/{16 * step + number}"
-        prompt = PROMPT.format(question=f"State the final answer to: {a} + {b} - {c} =")
+        prompt = f"State the final answer to: {a} + {b} - {c} ="
         for index in range(8):
             attempt = make_completion(
                 f"{problem_id}#1.{index}", problem_id, prompt, (a, b, c), 0.4 + progress / 3, draw
@@ -193,7 +188,7 @@ def make_rollouts(
                     make_completion(
                         f"{problem_id}#2.{index}.{child}",
                         problem_id,
-                        prompt,
+                        "",
                         (a, b, c),
                         0.85 if attempt.is_correct else 0.2,
                         draw,

@@ -5,7 +5,7 @@ import pytest
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.log import MetricsLog
 from mgrpo.metrics.transitions import rollout_metrics
-from mgrpo.report.curves import Curves, all_charts, other_metrics
+from mgrpo.report.curves import Curves, accuracy, all_charts, other_metrics
 from mgrpo.report.run_data import load_run
 from tests.mgrpo.metrics.test_transitions import completion
 
@@ -69,3 +69,42 @@ def test_one_domain_or_very_many_have_no_charts(tmp_path, number):
     curves = curves_of(tmp_path, 2, [f"domain{index}" for index in range(number)])
     assert not any("by domain" in title for title in titles(curves))
     assert ("layer1/domain/domain0/accuracy" in other_metrics(curves)) == (number > 1)
+
+
+def recorded(run_dir, rows: list[dict], accuracies: dict[int, float] | None = None) -> Curves:
+    """A run of the given steps, and held-out accuracies by step."""
+    with MetricsLog(run_dir) as log:
+        for step, row in enumerate(rows):
+            log.write(step, row)
+        for step, acc in (accuracies or {}).items():
+            log.write_evaluation({"step": step, "label": "during", "acc": [acc]})
+    return Curves(load_run(run_dir))
+
+
+def test_a_long_run_is_shown_as_means_of_near_equal_runs_of_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgrpo.report.curves.MAX_POINTS", 4)
+    rows = [{"learner/entropy": float(step)} if step != 4 else {} for step in range(10)]
+    curves = recorded(tmp_path, rows)
+    assert curves.step_names == ["0 to 1", "2 to 4", "5 to 7", "8 to 9"]
+    assert curves.column("learner/entropy") == [0.5, 2.5, 6.0, 8.5]
+    assert curves.column("learner/kl") == [None] * 4
+
+
+def test_heldout_accuracies_stand_at_their_steps_and_after_the_last_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgrpo.report.curves.MAX_POINTS", 2)
+    rows = [{"layer1/accuracy": 0.5}] * 4
+    (chart,) = accuracy(recorded(tmp_path, rows, {0: 0.1, 3: 0.2, 4: 0.3}))
+    line, mark = chart.series
+    assert (chart.steps, chart.step_names) == ([0, 2, 4], ["0 to 1", "2 to 3", "4"])
+    assert (line.kind, line.values) == ("line", [0.5, 0.5, None])
+    assert (mark.kind, mark.values) == ("mark", [0.1, 0.2, 0.3])
+    assert mark.label == "Layer 1, held-out" and chart.note.startswith("Diamonds")
+
+
+def test_a_steps_seconds_are_its_phases_and_the_rest(tmp_path):
+    overlapped = {"seconds/rollout": 3.0, "seconds/update": 2.0, "seconds/step": 4.0}
+    rows = [{"seconds/rollout": 1.0, "seconds/step": 4.0}, overlapped]
+    (chart,) = all_charts(recorded(tmp_path, rows))
+    found = {series.label: series.values for series in chart.series}
+    assert found == {"Rollout": [1.0, 3.0], "Update": [None, 2.0], "Rest": [3.0, None]}
+    assert {series.kind for series in chart.series} == {"bar"}

@@ -159,11 +159,24 @@ def test_what_a_recorded_curve_does_not_hold_for_is_said() -> None:
 
 
 def test_a_figure_is_xml_and_a_step_without_reward_interrupts_its_line() -> None:
-    svg = curve_figure("A & B", curve(), curve(reward=[0.5, 0.5]))
-    paths = [one for one in ElementTree.fromstring(svg).iter() if one.tag.endswith("}path")]
-    lines = [one.get("d", "") for one in paths if "h24" not in one.get("d", "")]
-    assert [line.count("M") for line in lines] == [2, 1]
-    assert lines[1].count("L") == 1
+    svg = curve_figure("A & B", curve(reward=[0.25, 0.5, None, 0.5]), curve(reward=[0.5, 0.5]))
+    root = ElementTree.fromstring(svg)
+    lines = [
+        one.get("d", "")
+        for one in root.iter("{http://www.w3.org/2000/svg}path")
+        if "clip-path" in one.attrib and "var(--c" in one.get("style", "")
+    ]
+    assert [(line.count("M"), line.count("L")) for line in lines] == [(2, 1), (1, 1)]
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}use"))) >= 1  # the last reward's dot
+    assert root.get("aria-label") == "A & B: mean reward of first attempts over 4 steps"
+
+
+def test_a_figure_has_colours_for_both_kinds_of_pages_and_is_the_same_every_time() -> None:
+    svg = curve_figure("A", curve(), None)
+    light, dark = (set(re.findall(r"--(\w+): #", part)) for part in svg.split("@media"))
+    assert light == dark and "c0" in light
+    assert "#" not in svg.split("</style>")[1].replace('xlink:href="#', "").replace("url(#", "")
+    assert svg == curve_figure("A", curve(), None)
 
 
 def test_curves_are_kept_a_line_each(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""Is the last \\boxed{} of a completion the reference answer of its problem, by value?"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from mgrpo.types import Problem, Reward
+from rewards.answer_equality import Rules, is_same
+from rewards.answer_forms import Form, Scalar, Sequence, read
+from rewards.answer_text import clean, key, tidy
+from rewards.boxed import is_blank, last_box
+
+MAX_ANSWER_CHARS = 1000  # a longer one is not worth reading
+SHOWN_CHARS = 80
+NO_NUMBER = re.compile(r"[+-]?(?:nan|inf)", re.IGNORECASE)
+
+SPOKEN_MIXED = re.compile(r"(-?\d+) ?(?:and|\\text\{ ?and ?\}) ?(\d+/\d+|\\frac\{\d+\}\{\d+\})")
+
+Compare = Literal["auto", "text", "math"]
+
+
+def reference_answer(
+    completion: str, problem: Problem, rules: Rules, compare: Compare = "auto"
+) -> Reward:
+    """1 for the reference answer in the last \\boxed{}, else 0; without a box, unparsable.
+
+    Args:
+        rules: when two answers are the same.
+        compare: see `rewards.math_answer.math_answer`.
+    """
+    box = last_box(completion)
+    if box is None:
+        return Reward(value=0.0, status="unparsable", detail="no closed \\boxed{} with an answer")
+    if len(box.content.strip()) > MAX_ANSWER_CHARS:
+        detail = f"the boxed answer has {len(box.content)} characters, read are {MAX_ANSWER_CHARS}"
+        return Reward(value=0.0, status="unparsable", detail=detail)
+    reference = reference_of(problem)
+    correct = is_right(reference, box.content, rules, compare)
+    sign = "=" if correct else "is not"
+    return Reward(
+        value=float(correct),
+        correct=correct,
+        extracted_answer=box.content.strip(),
+        detail=f"{shown(box.content)} {sign} {shown(reference)}",
+    )
+
+
+def reference_of(problem: Problem) -> str:
+    """The reference answer; the inside of its last box where it has one."""
+    box = last_box(problem.answer)
+    return problem.answer if box is None else box.content
+
+
+def is_right(reference: str, answer: str, rules: Rules, compare: Compare) -> bool:
+    """Is this the reference answer? A reference without content is never right."""
+    wanted, found = clean(reference), clean(answer)
+    if is_blank(wanted) or NO_NUMBER.fullmatch(tidy(wanted)):
+        return False
+    if compare == "text":
+        return key(tidy(found)) == key(tidy(wanted))
+    target = read(wanted, words=rules.words)
+    return any(is_same(target, form, rules) for form in readings(found, target, rules))
+
+
+def readings(answer: str, target: Form, rules: Rules) -> list[Form]:
+    """How an answer may be read: 100,200 is one number, or two where two are wanted.
+
+    3 and 1/2 are two numbers, or one where one is wanted.
+    """
+    form = read(answer, words=rules.words)
+    if isinstance(target, Scalar) and (mixed := SPOKEN_MIXED.fullmatch(answer)) is not None:
+        return [form, read(f"{mixed[1]} {mixed[2]}")]
+    if isinstance(target, Sequence) and isinstance(form, Scalar) and "," in answer:
+        return [form, read(answer, words=rules.words, thousands=False)]
+    return [form]
+
+
+def shown(answer: str) -> str:
+    """An answer short enough for a log line."""
+    answer = answer.strip()
+    return answer if len(answer) <= SHOWN_CHARS else answer[:SHOWN_CHARS] + "..."

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Try a wheel without the repository: in a folder that holds one example, with the packages of .venv.
+#
+#   scripts/try_wheel.sh dist/mgrpo-0.1.0-py3-none-any.whl
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python="$PWD/.venv/bin/python"
+folder="$(mktemp -d)"
+trap 'rm -rf "$folder"' EXIT
+
+"$python" -m pip install --quiet --no-deps --target "$folder/site" "$1"
+cp -r examples/own_reward "$folder/mine"
+cd "$folder/mine"
+export PYTHONPATH="$folder/site"
+export PATH="$folder/site/bin:$PATH"
+"$python" -c "import mgrpo, sys; sys.exit(not mgrpo.__file__.startswith('$folder'))"
+
+set -x
+mgrpo version
+mgrpo methods >/dev/null
+mgrpo plan qwen2.5_math_7b --gpus 8xH100-80GB >/dev/null
+mgrpo check own_reward.yaml
+mgrpo train quickstart steps=1 prompts_per_step=4 data.heldout=null
