@@ -73,6 +73,7 @@ def synthetic_step(size: Size) -> list[Completion]:
 
     def completion(slot: int, path: Sequence[int], prompt: list[int]) -> Completion:
         length = int(draw.integers(size.tokens // 2, size.tokens + size.tokens // 2 + 1))
+        reward = float(draw.integers(0, 2))
         *before, _ = path
         place = f"s0p{slot}"
         parent = f"{place}#{'.'.join(map(str, before))}" if before else None
@@ -90,7 +91,7 @@ def synthetic_step(size: Size) -> list[Completion]:
             policy_version=0,
             text=text[: CHARACTERS_PER_TOKEN * length],
             prompt_text="",
-            reward=Reward(value=float(draw.integers(0, 2)), parts={"answer": 1.0}),
+            reward=Reward(value=reward, correct=reward > 0, parts={"answer": reward}),
         )
 
     def tokens(count: int) -> list[int]:

@@ -136,7 +136,7 @@ def reason_not_to_train(one: Judged, group: Sequence[Judged], layer: LayerConfig
     """Why this completion is left out of the loss, or "". `group`: its usable members."""
     if not one.reward.is_usable:
         return failed_check("the check", one.reward)
-    if not one.completion.token_ids:
+    if len(one.completion.token_ids) == 0:
         return "it has no tokens"
     parent_reward = one.parent.reward if one.parent is not None else None
     if parent_reward is not None and needs_parents(layer) and not parent_reward.is_usable:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
+import numpy as np
+
 from mgrpo.config import RunConfig
 from mgrpo.config.preferences import PairKind
 from mgrpo.training.sources.preference_pairs import PreferencePair, make_judge, pairs_of_group
@@ -48,9 +50,9 @@ class PreferenceCycle:
             Pairs by kind.
         """
         self.is_training_pairs = False
-        groups: dict[tuple[int, str, tuple[int, ...]], list[Completion]] = {}
+        groups: dict[tuple[int, str, bytes], list[Completion]] = {}
         for one in completions:
-            prompt = (one.layer, one.group_key, tuple(one.prompt_token_ids))
+            prompt = (one.layer, one.group_key, one.prompt_token_ids.tobytes())
             groups.setdefault(prompt, []).append(one)
         counts: dict[str, int] = dict.fromkeys(get_args(PairKind), 0)
         for group in groups.values():
@@ -163,7 +165,7 @@ def pair_rows(pair: PreferencePair, place: str, ref_logprobs: Sequence[float]) -
             group_key=place,
             parent_id=None,
             augmented_by=STORED_PAIR,
-            sampled_mask=[False] * len(one.token_ids),
+            sampled_mask=np.zeros(len(one.token_ids), dtype=np.bool_),
             metadata={
                 **one.metadata,
                 "pair": {"kind": pair.kind, "role": role, "ref_logprob": logprob},
