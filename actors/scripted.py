@@ -38,6 +38,7 @@ class ScriptedEngine:
         self.script, self.encode, self.end_id = script, encode, end_id
         self.name, self.pause_s = name, pause_s
         self.num_inflight = 0
+        self.policy_version = 0
         self.prompts: list[list[int]] = []
         self.seeds: list[int] = []
         self.asked: list[dict[str, Any]] = []  # what else came with each prompt
@@ -68,6 +69,6 @@ class ScriptedEngine:
             token_ids=np.array(kept, dtype=np.int32),
             logprobs=np.full(len(kept), -0.5, dtype=np.float32),
             finish_reason="length" if is_cut else "stop",
-            policy_version=0,
+            policy_version=self.policy_version,
             text=text,
         )

@@ -15,7 +15,6 @@ overrides hooks of both kinds exists twice and shares nothing but its settings.
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -26,58 +25,11 @@ from mgrpo.config.base import StrictConfig
 from mgrpo.config.explain import explain
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.own_code import import_own
+from mgrpo.registry import declared, load
 
 if TYPE_CHECKING:
     from mgrpo.config import RunConfig
     from mgrpo.config.plugins import PluginConfig
-
-BUILTIN = {
-    "agro": "mgrpo.methods.agro.plugin:Agro",
-    "answer_span": "mgrpo.methods.grpo_care.answer_span:AnswerSpan",
-    "cispo": "mgrpo.methods.cispo.plugin:Cispo",
-    "clip_cov": "mgrpo.methods.clip_cov.plugin:ClipCov",
-    "correction_bonus": "mgrpo.methods.score.correction_bonus:CorrectionBonus",
-    "dagrpo": "mgrpo.methods.dagrpo.plugin:Dagrpo",
-    "desel": "mgrpo.methods.desel.plugin:Desel",
-    "disco": "mgrpo.methods.disco.plugin:Disco",
-    "dpo": "mgrpo.methods.veripo.dpo:Dpo",
-    "entity_reward": "mgrpo.methods.entity_reward.plugin:EntityReward",
-    "entropy_advantage": "mgrpo.methods.edge_grpo.entropy_advantage:EntropyAdvantage",
-    "entropy_bonus": "learner.plugins.entropy_bonus:EntropyBonus",
-    "expert_anchor": "mgrpo.methods.dagrpo.expert_anchor:ExpertAnchor",
-    "gcpo": "mgrpo.methods.gcpo.plugin:Gcpo",
-    "gmpo": "mgrpo.methods.gmpo.plugin:Gmpo",
-    "gpg": "mgrpo.methods.gpg.plugin:Gpg",
-    "greedy_anchor": "mgrpo.methods.desel.greedy_anchor:GreedyAnchor",
-    "group_dro": "mgrpo.methods.group_dro.plugin:GroupDro",
-    "gspo": "mgrpo.methods.gspo.plugin:Gspo",
-    "grpo_care": "mgrpo.methods.grpo_care.plugin:GrpoCare",
-    "guided_error_correction": (
-        "mgrpo.methods.edge_grpo.guided_error_correction:GuidedErrorCorrection"
-    ),
-    "integrated_answers": "mgrpo.methods.gcpo.integrated_answers:IntegratedAnswers",
-    "kl_cov": "mgrpo.methods.kl_cov.plugin:KlCov",
-    "kl_in_reward": "learner.plugins.kl_in_reward:KlInReward",
-    "lambda_grpo": "mgrpo.methods.lambda_grpo.plugin:LambdaGrpo",
-    "lead": "mgrpo.methods.lead.plugin:Lead",
-    "mismatch_correction": "mgrpo.methods.tis.mismatch_correction:MismatchCorrection",
-    "nthr": "mgrpo.methods.nthr.plugin:Nthr",
-    "overlong_penalty": "mgrpo.methods.dapo.overlong_penalty:OverlongPenalty",
-    "prefix_preference": "mgrpo.methods.ws_grpo.prefix_preference:PrefixPreference",
-    "problem_entities": "mgrpo.methods.entity_reward.problem_entities:ProblemEntities",
-    "raft": "mgrpo.methods.raft.plugin:Raft",
-    "reflection_span": "mgrpo.methods.scrpo.reflection_span:ReflectionSpan",
-    "reinforce": "learner.plugins.reinforce:Reinforce",
-    "reinforce_plus_plus": "mgrpo.methods.reinforce_plus_plus.plugin:ReinforcePlusPlus",
-    "rloo": "mgrpo.methods.rloo.plugin:Rloo",
-    "span_credit": "mgrpo.methods.scrpo.span_credit:SpanCredit",
-    "step_spans": "mgrpo.methods.ws_grpo.step_spans:StepSpans",
-    "supervised_injections": "learner.plugins.supervised_injections:SupervisedInjections",
-    "top_entropy_tokens": "learner.plugins.top_entropy_tokens:TopEntropyTokens",
-    "unbiased_kl": "learner.plugins.unbiased_kl:UnbiasedKl",
-    "unlikeliness": "mgrpo.methods.unlikeliness.plugin:Unlikeliness",
-}
-"""Our plug-ins by the names that recipes use."""
 
 
 class Plugin:
@@ -128,18 +80,18 @@ def find_plugin(name: str) -> type[Plugin]:
     Raises:
         ValueError: there is none, with what to do.
     """
-    target = BUILTIN.get(name, name)
-    module_name, colon, attribute = target.partition(":")
-    if not colon:
-        near = difflib.get_close_matches(name, BUILTIN, n=1)
+    ours = declared("PLUGINS")
+    module_name, colon, attribute = name.partition(":")
+    if name not in ours and not colon:
+        near = difflib.get_close_matches(name, ours, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise ValueError(
-            f"is no plug-in. {hint}Ours: {', '.join(sorted(BUILTIN))}; "
+            f"is no plug-in. {hint}Ours: {', '.join(ours)}; "
             "your own is named package.module:Class or ./file.py:Class."
         )
     try:
-        if name in BUILTIN:
-            found = getattr(importlib.import_module(module_name), attribute)
+        if name in ours:
+            found = load("PLUGINS", name)
         else:
             found = getattr(import_own(module_name), attribute)
     except Exception as error:  # a user's module raises what it likes when it is imported

@@ -40,6 +40,7 @@ UNUSED_ON_CPU = (
     *("cuda-bindings", "cuda-toolkit", "nvidia-cudnn-cu13", "nvidia-cusparselt-cu13"),
     *("nvidia-nccl-cu13", "nvidia-nvshmem-cu13"),
 )
+DEADLINE_S = 900
 HEADER = "# Written by `python -m scripts.lock` from pyproject.toml: see docs/install.md.\n"
 Machine = tuple[str, str]  # Python and processor
 Pins = dict[str, set[str]]  # "rich==15.0.0" -> the hashes of its files
@@ -88,15 +89,11 @@ def resolve(
         pins, lock = (Path(folder, "-".join(machine), name) for name in ("p.txt", "pylock.toml"))
         pins.parent.mkdir()
         pins.write_bytes(file.read_bytes())
-        uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-annotate"]
-        uv += [f"--python-version={machine[0]}", f"--python-platform={machine[1]}-manylinux_2_40"]
-        with_needs = ["pyproject.toml", "--no-header", *options, f"--output-file={pins}"]
-        with_needs += [f"--excludes={folder}/unused", f"--overrides={folder}/overrides"]
-        subprocess.run([*uv, *with_needs], check=True, stdout=subprocess.DEVNULL)
+        files = [f"--excludes={folder}/unused", f"--overrides={folder}/overrides"]
+        compile_pins(machine, "pyproject.toml", *files, *options, output=pins)
         wanted = [pin for pin in pins.read_text().split() if pin.split("==")[0] not in left_out]
         pins.write_text("\n".join(wanted))
-        with_hashes = ["--no-deps", str(pins), f"--output-file={lock}"]
-        subprocess.run([*uv, *with_hashes], check=True, stdout=subprocess.DEVNULL)
+        compile_pins(machine, str(pins), "--no-deps", output=lock)
         return {
             f"{package['name']}=={package['version']}": {
                 built["hashes"]["sha256"] for built in package.get("wheels") or [package["sdist"]]
@@ -108,6 +105,15 @@ def resolve(
         Path(folder, "unused").write_text("\n".join(unused))
         Path(folder, "overrides").write_text("\n".join(overrides))
         return dict(zip(machines, pool.map(for_machine, machines), strict=True))
+
+
+def compile_pins(machine: Machine, *arguments: str, output: Path) -> None:
+    """Let uv write what `arguments` ask for on a machine: pins, or a lock file with hashes."""
+    python, processor = machine
+    options = ["--quiet", "--no-annotate", "--no-header", f"--python-version={python}"]
+    options += [f"--python-platform={processor}-manylinux_2_40", f"--output-file={output}"]
+    command = [sys.executable, "-m", "uv", "pip", "compile", *options, *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=DEADLINE_S)
 
 
 def render(pin: str, found: dict[Machine, Pins]) -> str:

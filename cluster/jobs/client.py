@@ -10,21 +10,21 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 from cluster.jobs.job_token import WHERE_TO_PUT_IT, Token, find_token
 from mgrpo.errors import JobError, NoServerError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 CALL_DEADLINE_S = 60.0  # Ray itself waits up to 30 s for the head's agent
 RUN_KEY, ATTEMPT_KEY = "mgrpo_run", "mgrpo_attempt"  # of a job's metadata
 STOPPED_EXIT_CODE = 143  # 128 + SIGTERM: what a stopped run's driver exits with
-NO_CODE_EXIT_CODE = JobError.exit_code  # the job failed before its driver could say anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,24 @@ class Job:
     started_s: float | None  # Unix time
     ended_s: float | None
     entrypoint: str
-    metadata: dict[str, str] = field(default_factory=dict)
-    variables: dict[str, str] = field(default_factory=dict)  # of its runtime environment
+    variables: dict[str, str]  # of its runtime environment
+
+    @classmethod
+    def of(cls, details: JobDetails) -> Job:
+        metadata = details.metadata or {}
+        attempt = metadata.get(ATTEMPT_KEY, "1")
+        return cls(
+            submission_id=details.submission_id,
+            run=metadata.get(RUN_KEY, details.submission_id),
+            attempt=int(attempt) if attempt.isdecimal() else 1,
+            status=details.status.value,
+            message=details.message or "",
+            exit_code=details.driver_exit_code,
+            started_s=details.start_time / 1000 if details.start_time else None,
+            ended_s=details.end_time / 1000 if details.end_time else None,
+            entrypoint=details.entrypoint,
+            variables=dict((details.runtime_env or {}).get("env_vars") or {}),
+        )
 
     @property
     def is_over(self) -> bool:
@@ -50,12 +66,10 @@ class Job:
     @property
     def process_exit_code(self) -> int:
         """What a command that followed this job to its end exits with; 0 only for success."""
-        if self.status == "SUCCEEDED":
-            return 0
-        if self.status == "STOPPED":
-            return STOPPED_EXIT_CODE
+        if self.status in ("SUCCEEDED", "STOPPED"):
+            return 0 if self.status == "SUCCEEDED" else STOPPED_EXIT_CODE
         if not self.exit_code:
-            return NO_CODE_EXIT_CODE
+            return JobError.exit_code  # it failed before its driver could say anything
         return 128 - self.exit_code if self.exit_code < 0 else self.exit_code
 
 
@@ -80,44 +94,41 @@ class JobServer:
     def __init__(self, address: str | None = None) -> None:
         self.address = resolve_address(address)
         self.token = find_token()
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        for name in ("dashboard_sdk", "job.sdk"):  # set to INFO by themselves
-            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
+        for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # the last two set themselves to INFO
         headers = {"Authorization": f"Bearer {self.token.value}"} if self.token else None
-        with self.errors("reach"), address_of_ray(self.address):
+        with self.errors("answer"), address_for_ray(self.address):
             self.client = DeadlineClient(self.address, headers=headers)
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
-        """Whatever goes wrong on the way to the server, as a JobError."""
+        """Turn whatever goes wrong on the way to the server into a JobError."""
         try:
             yield
         except AuthenticationError as error:
             raise JobError(authentication_message(self.address, self.token, str(error))) from error
         except (OSError, aiohttp.ClientError) as error:  # requests' errors are OSErrors
             raise NoServerError(
-                f"No Ray job server answers at {self.address}: {first_line(error)} Check that the "
+                f"No Ray job server answers at {self.address}: {error_text(error)} Check that the "
                 "cluster runs and that --address is its dashboard's (http://HOST:8265); a server "
                 "behind a firewall is reached through a tunnel: ssh -L 8265:127.0.0.1:8265 HEAD."
             ) from error
         except (RuntimeError, ValueError, KeyError) as error:
             raise JobError(
-                f"The server at {self.address} would not {doing}: {server_words(error)}"
+                f"The server at {self.address} refused to {doing}: {error_text(error)}"
             ) from error
 
-    def jobs(self) -> list[Job]:
-        """Every submitted job that the cluster remembers, oldest first."""
-        with self.errors("list its jobs"):
-            found = self.client.list_jobs()
-        jobs = [job_record(one) for one in found if one.submission_id]
-        return sorted(jobs, key=lambda job: job.started_s or 0.0)
+    def jobs(self, run: str | None = None) -> list[Job]:
+        """Every submitted job that the cluster remembers, or the attempts of a run; oldest first.
 
-    def jobs_of(self, run: str) -> list[Job]:
-        """The attempts of a run, oldest first; the one job of that id where it is no run."""
-        jobs = self.jobs()
-        return [job for job in jobs if job.run == run] or [
-            job for job in jobs if job.submission_id == run
-        ]
+        A job that mgrpo did not submit is a run named by its submission id.
+        """
+        with self.errors("list its jobs"):
+            found = [
+                Job.of(details) for details in self.client.list_jobs() if details.submission_id
+            ]
+        found.sort(key=lambda job: job.started_s or 0.0)
+        return [job for job in found if run is None or run in (job.run, job.submission_id)]
 
     def latest(self, run: str) -> Job:
         """The newest attempt of a run.
@@ -137,41 +148,45 @@ class JobServer:
 
     def job(self, submission_id: str) -> Job:
         with self.errors("describe the job"):
-            return job_record(self.client.get_job_info(submission_id))
+            return Job.of(self.client.get_job_info(submission_id))
+
+    def next_attempt(self, run: str) -> int:
+        """The number of a run's next submission.
+
+        Raises:
+            JobError: the run has not ended yet.
+        """
+        earlier = self.jobs(run)
+        for job in earlier:
+            if not job.is_over:
+                raise JobError(
+                    f"The run {job.run} is {job.status.lower()} already, as job "
+                    f"{job.submission_id}. Follow it with `mgrpo logs {job.run} --follow`, stop it "
+                    f"with `mgrpo stop {job.run}`, or give this one another name: --run NAME."
+                )
+        return 1 + max((job.attempt for job in earlier), default=0)
 
     def submit(
-        self,
-        run: str,
-        command: str,
-        *,
-        runtime_env: dict[str, Any],
-        metadata: dict[str, str],
-        resources: dict[str, Any] | None = None,
+        self, run: str, command: str, *, runtime_env: dict[str, Any], metadata: dict[str, str]
     ) -> Job:
-        """Hand a run in. Its id is mgrpo-RUN-ATTEMPT, so that two hands cannot start it twice.
+        """Submit a run as job mgrpo-RUN-ATTEMPT; two concurrent submissions of one run conflict.
 
         Args:
             run: the run's name.
             command: for a shell, in the package's folder.
             runtime_env: with `working_dir` a local folder, which is uploaded.
             metadata: shown in the dashboard; the run and the attempt are added.
-            resources: more keywords of Ray's `submit_job`, such as entrypoint_num_cpus.
 
         Raises:
             JobError: the run is running already, or the server refuses it.
         """
-        earlier = self.jobs_of(run)
-        for job in earlier:
-            if not job.is_over:
-                raise JobError(already_running(job))
-        attempt = 1 + max((job.attempt for job in earlier), default=0)
+        attempt = self.next_attempt(run)
         with self.errors("take the job"):
             submission_id = self.client.submit_job(
                 entrypoint=command,
                 submission_id=f"mgrpo-{run}-{attempt}",
                 runtime_env=runtime_env,
                 metadata={RUN_KEY: run, ATTEMPT_KEY: str(attempt), **metadata},
-                **(resources or {}),
             )
         return self.job(submission_id)
 
@@ -182,34 +197,30 @@ class JobServer:
 
     def logs(self, job: Job) -> str:
         """All that the job's driver has printed so far."""
-        with self.errors("give the job's log"):
+        with self.errors("return the job's log"):
             return str(self.client.get_job_logs(job.submission_id))
 
 
 @contextmanager
-def address_of_ray(address: str) -> Iterator[None]:
-    """Ray's client lets RAY_ADDRESS win over the address that it is given; ours wins here."""
-    name = "RAY_API_SERVER_ADDRESS"
-    before = os.environ.get(name)
-    os.environ[name] = address
+def address_for_ray(address: str) -> Iterator[None]:
+    """Ray's client prefers RAY_ADDRESS to the address that it is given; here ours is preferred."""
+    before = os.environ.get(ADDRESS_VARIABLE)
+    os.environ[ADDRESS_VARIABLE] = address
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        del os.environ[ADDRESS_VARIABLE]
+        if before is not None:
+            os.environ[ADDRESS_VARIABLE] = before
 
 
 def resolve_address(address: str | None, environment: Mapping[str, str] = os.environ) -> str:
     """The job server's address with its scheme and without a slash at its end."""
-    if address is None:
-        of_ray = environment.get("RAY_ADDRESS", "")
-        is_http = of_ray.startswith(("http://", "https://"))
-        address = environment.get("RAY_API_SERVER_ADDRESS") or (of_ray if is_http else None)
-    address = (address or DEFAULT_ADDRESS).rstrip("/")
-    if "://" not in address:
-        return f"http://{address}"
+    of_ray = environment.get("RAY_ADDRESS", "")
+    if not of_ray.startswith(("http://", "https://")):  # a cluster's address, not a job server's
+        of_ray = ""
+    address = address or environment.get(ADDRESS_VARIABLE) or of_ray or DEFAULT_ADDRESS
+    address = address.rstrip("/") if "://" in address else f"http://{address}"
     if not address.startswith(("http://", "https://")):
         raise JobError(
             f"{address} is no address of a job server, which is the dashboard's: "
@@ -218,35 +229,8 @@ def resolve_address(address: str | None, environment: Mapping[str, str] = os.env
     return address
 
 
-def job_record(details: Any) -> Job:
-    """Ray's description of a job, as ours."""
-    metadata = dict(details.metadata or {})
-    attempt = metadata.get(ATTEMPT_KEY, "1")
-    return Job(
-        submission_id=details.submission_id,
-        run=metadata.get(RUN_KEY, details.submission_id),
-        attempt=int(attempt) if attempt.isdecimal() else 1,
-        status=str(getattr(details.status, "value", details.status)),
-        message=details.message or "",
-        exit_code=details.driver_exit_code,
-        started_s=details.start_time / 1000 if details.start_time else None,
-        ended_s=details.end_time / 1000 if details.end_time else None,
-        entrypoint=details.entrypoint,
-        metadata=metadata,
-        variables=dict((details.runtime_env or {}).get("env_vars") or {}),
-    )
-
-
-def already_running(job: Job) -> str:
-    return (
-        f"The run {job.run} is {job.status.lower()} already, as job {job.submission_id}. Follow it "
-        f"with `mgrpo logs {job.run} --follow`, stop it with `mgrpo stop {job.run}`, or give this "
-        "one another name: --run NAME."
-    )
-
-
 def authentication_message(address: str, token: Token | None, said: str) -> str:
-    """Missing and wrong are two different things, and are mended in two different ways."""
+    """A missing token, one that did not arrive and a wrong one need different remedies."""
     if token is None:
         return f"The cluster at {address} wants a token and none was found. {WHERE_TO_PUT_IT}"
     if "Authentication required" in said:
@@ -260,16 +244,8 @@ def authentication_message(address: str, token: Token | None, said: str) -> str:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, without the layers that libraries wrap around it."""
-    text = str(error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    return line if line.endswith(".") else f"{line}."
-
-
-def server_words(error: BaseException) -> str:
-    """What the server answered: the last line of its traceback where it sent one."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    if len(lines) > 1 and "Traceback" in "".join(lines[:2]):
-        return lines[-1].rstrip(" .") + "."
-    return "\n".join(lines[:20]).rstrip(".") + "." if lines else type(error).__name__
+def error_text(error: BaseException) -> str:
+    """What an error says; of a traceback that the server sent, the last line."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    is_traceback = "Traceback" in "".join(lines[:2])
+    return "\n".join(lines[-1:] if is_traceback else lines[:20]).strip(" .") + "."

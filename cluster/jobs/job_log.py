@@ -1,17 +1,18 @@
-"""Following a job's log to the job's end, through pauses, lost connections and a dead server."""
+"""Following a job's log to the job's end, through lost connections and a server that is away."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import aiohttp
 
 from cluster.jobs.client import Job, JobServer
 from mgrpo.errors import JobError
 
-POLL_S = 2.0  # how often a silent job is asked whether it is still there
+STREAM_S = 30.0  # how long a stream is read before the job is asked whether it is still running
+PAUSE_S = 0.5
 LOST_DEADLINE_S = 300.0  # how long a server may be away before following ends
 
 Write = Callable[[str], None]
@@ -34,78 +35,53 @@ def follow(
     Raises:
         JobError: the server was away for too long. The job may go on without it being seen.
     """
-    return asyncio.run(Follower(server, job, write, lost_deadline_s).run())
+    log = OnceWritten(write)
+    seen_s = time.monotonic()
+    while True:
+        try:
+            job = server.job(job.submission_id)
+            seen_s = time.monotonic()
+            if job.is_over:
+                break
+            asyncio.run(read_stream(server, job, log))
+        except JobError as error:
+            if time.monotonic() - seen_s > lost_deadline_s:
+                raise JobError(
+                    f"Lost sight of the job {job.submission_id} for {lost_deadline_s:g} s; it may "
+                    f"be running still. {error}"
+                ) from error
+        time.sleep(PAUSE_S)
+    try:
+        log.add(server.logs(job), position=0)  # its last words may not have come by the stream
+    except JobError as error:  # its node may be gone; how it ended is known all the same
+        write(f"(the end of the log cannot be read: {error})\n")
+    return job
 
 
-class Follower:
-    """One log, of which so many characters have been written."""
+class OnceWritten:
+    """A log of which each character is written once, although every stream starts at its start."""
 
-    def __init__(self, server: JobServer, job: Job, write: Write, lost_deadline_s: float) -> None:
-        self.server, self.job, self.write = server, job, write
-        self.lost_deadline_s = lost_deadline_s
+    def __init__(self, write: Write) -> None:
+        self.write = write
         self.num_written = 0
 
-    async def run(self) -> Job:
-        lost_since: float | None = None
-        while True:
-            try:
-                job = await self.state()
-                lost_since = None
-                if job.is_over:
-                    await self.write_rest()
-                    return job
-                await self.stream()
-            except JobError as error:
-                now = time.monotonic()
-                lost_since = lost_since or now
-                if now - lost_since > self.lost_deadline_s:
-                    raise JobError(
-                        f"Lost sight of the job {self.job.submission_id} for "
-                        f"{self.lost_deadline_s:g} s; it may be running still. {error}"
-                    ) from error
-            await asyncio.sleep(POLL_S / 4)
-
-    async def state(self) -> Job:
-        return await asyncio.to_thread(self.server.job, self.job.submission_id)
-
-    async def stream(self) -> None:
-        """Write what comes, until the server ends the stream or the job is over."""
-        pieces: AsyncIterator[str] = self.server.client.tail_job_logs(self.job.submission_id)
-        position = 0  # in the log: each stream begins at its beginning
-        pending: asyncio.Task[str] | None = None
-        try:
-            while True:
-                # A task, because a pause must not cancel the read.
-                pending = pending or asyncio.ensure_future(anext(pieces))
-                await asyncio.wait([pending], timeout=POLL_S)
-                if not pending.done():
-                    if (await self.state()).is_over:
-                        return
-                    continue
-                piece, pending = pending.result(), None
-                self.write_new(piece, position)
-                position += len(piece)
-        except StopAsyncIteration:
-            return
-        except (OSError, RuntimeError, aiohttp.ClientError) as error:
-            raise JobError(f"The stream of its log ended: {error}") from error
-        finally:
-            if pending is not None:
-                pending.cancel()
-                await asyncio.wait([pending], timeout=POLL_S)  # lets it close its connection
-
-    def write_new(self, piece: str, position: int) -> None:
-        """Write the part of a piece, found at a position of the log, that was not written yet."""
+    def add(self, piece: str, position: int) -> None:
+        """Write the part of a piece, found at `position` in the log, that was not written yet."""
         new = piece[max(0, self.num_written - position) :]
         if new:
             self.write(new)
             self.num_written += len(new)
 
-    async def write_rest(self) -> None:
-        """What the driver said last may not have come through the stream."""
-        try:
-            log = await asyncio.to_thread(self.server.logs, self.job)
-        except JobError as error:  # its node may be gone; how it ended is known all the same
-            self.write(f"(the end of the log cannot be read: {error})\n")
-        else:
-            self.write_new(log, 0)
+
+async def read_stream(server: JobServer, job: Job, log: OnceWritten) -> None:
+    """Add what the server sends, until it ends the stream or STREAM_S have passed."""
+    position = 0
+    try:
+        async with asyncio.timeout(STREAM_S):
+            async for piece in server.client.tail_job_logs(job.submission_id):
+                log.add(piece, position)
+                position += len(piece)
+    except TimeoutError:
+        return
+    except (OSError, RuntimeError, aiohttp.ClientError) as error:
+        raise JobError(f"The stream of its log ended: {error}") from error

@@ -26,34 +26,34 @@ DEFAULT_STOP_WAIT_S = 3.0  # Ray's, for a job that says nothing of it
 POLL_S = 1.0
 TAIL_LINES = 5
 TABLE_WIDTH = 200
+GOODBYE = "Stopped by SIGTERM."  # of a driver that ended by itself; Ray keeps no exit code of it
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", nargs="?", help=f"{RUN_HELP}; default: list all")
-    parser.add_argument("--address", metavar="URL", help=ADDRESS_HELP)
+    add_target(parser, nargs="?", help=f"{RUN_HELP}; default: list all")
     parser.add_argument("--json", action="store_true", help="a list of attempts, oldest first")
     parser.set_defaults(run_command=run_status)
 
 
 def add_stop(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help=RUN_HELP)
-    parser.add_argument("--address", metavar="URL", help=ADDRESS_HELP)
-    parser.add_argument(
-        "--wait",
-        metavar="S",
-        type=float,
-        help="seconds to wait for its end; 0: only ask. Default: as long as the job may take",
-    )
+    add_target(parser)
+    wait = "seconds to wait for its end; 0: only ask. Default: as long as the job may take"
+    parser.add_argument("--wait", metavar="S", type=float, help=wait)
     parser.set_defaults(run_command=run_stop)
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help=RUN_HELP)
-    parser.add_argument("--address", metavar="URL", help=ADDRESS_HELP)
-    parser.add_argument(
-        "--follow", action="store_true", help="go on until the job is over; Ctrl-C leaves it alone"
-    )
+    add_target(parser)
+    follow = "go on until the job is over; Ctrl-C leaves it alone"
+    parser.add_argument("--follow", action="store_true", help=follow)
     parser.set_defaults(run_command=run_logs)
+
+
+def add_target(
+    parser: argparse.ArgumentParser, *, nargs: str | None = None, help: str = RUN_HELP
+) -> None:
+    parser.add_argument("run", metavar="RUN", nargs=nargs, help=help)
+    parser.add_argument("--address", metavar="URL", help=ADDRESS_HELP)
 
 
 def run_status(args: argparse.Namespace) -> int:
@@ -62,8 +62,9 @@ def run_status(args: argparse.Namespace) -> int:
     from cluster.jobs.client import JobServer
 
     server = JobServer(args.address)
-    latest = None if args.run is None else server.latest(args.run)
-    jobs = server.jobs() if args.run is None else server.jobs_of(args.run)
+    if args.run is not None:
+        server.latest(args.run)  # raises where the cluster knows no such run
+    jobs = server.jobs(args.run)
     if args.json:
         print(json.dumps([job_facts(job, time.time()) for job in jobs], indent=2))
         return 0
@@ -74,23 +75,17 @@ def run_status(args: argparse.Namespace) -> int:
     if not console.is_terminal:  # a log or a pipe: nothing to fit into
         console.width = TABLE_WIDTH
     console.print(jobs_table(jobs, time.time()))
-    if latest is not None:
-        show_end(server, latest)
+    if args.run is not None:
+        latest = jobs[-1]
+        if latest.exit_code is None and latest.status == "FAILED":  # its log does not say why
+            print(f"\n{latest.message.strip()}")
+        if lines := last_lines(server.logs(latest), TAIL_LINES):
+            print(f"\nlast lines of {latest.submission_id}:\n" + "\n".join(lines))
     return 0
-
-
-def show_end(server: JobServer, latest: Job) -> None:
-    """Why a job failed without an exit code, and the last lines of its log."""
-    if latest.exit_code is None and latest.status == "FAILED":
-        print(f"\n{latest.message.strip()}")
-    lines = last_lines(server.logs(latest), TAIL_LINES)
-    if lines:
-        print(f"\nlast lines of {latest.submission_id}:\n" + "\n".join(lines))
 
 
 def job_facts(job: Job, now_s: float) -> dict[str, Any]:
     """One attempt in plain values; times in seconds, null where there is none yet."""
-    took = None if job.started_s is None else (job.ended_s or now_s) - job.started_s
     return {
         "run": job.run,
         "attempt": job.attempt,
@@ -100,7 +95,7 @@ def job_facts(job: Job, now_s: float) -> dict[str, Any]:
         "exit_code": job.process_exit_code if job.is_over else None,
         "message": job.message,
         "started_unix_s": job.started_s,
-        "took_s": took,
+        "took_s": None if job.started_s is None else (job.ended_s or now_s) - job.started_s,
         "entrypoint": job.entrypoint,
     }
 
@@ -115,13 +110,16 @@ def jobs_table(jobs: Sequence[Job], now_s: float) -> Table:
     for head in ("run", "attempt", "state", "exit code", "started", "took", "job"):
         table.add_column(head, no_wrap=True)
     for job in jobs:
-        started = took = MISSING
-        if job.started_s is not None:
-            started = time.strftime("%m-%d %H:%M", time.localtime(job.started_s))
-            took = duration((job.ended_s or now_s) - job.started_s)
-        code = str(job.process_exit_code) if job.is_over else MISSING
+        facts = job_facts(job, now_s)
+        started, took, code = facts["started_unix_s"], facts["took_s"], facts["exit_code"]
         table.add_row(
-            job.run, str(job.attempt), job.status.lower(), code, started, took, job.submission_id
+            job.run,
+            str(job.attempt),
+            facts["state"],
+            MISSING if code is None else str(code),
+            MISSING if not started else time.strftime("%m-%d %H:%M", time.localtime(started)),
+            MISSING if took is None else duration(took),
+            job.submission_id,
         )
     return table
 
@@ -171,22 +169,17 @@ def tell_stopped(server: JobServer, job: Job) -> int:
     log = server.logs(job)
     if job.status != "STOPPED":  # it came to its end by itself in the same moment
         print(f"{job.submission_id} has ended by itself: {job.status.lower()}")
-        return 0
-    if said_goodbye(log):
+    elif GOODBYE in log:
         write_through("".join(f"  {line}\n" for line in last_lines(log, TAIL_LINES)))
         print(f"stopped. Submit {job.run} again to go on.")
-        return 0
-    print(
-        f"{job.submission_id} was killed before it could write a checkpoint. Submitted again, it "
-        "goes on from the newest one that it had written before, if there is one.",
-        file=sys.stderr,
-    )
-    return JobError.exit_code
-
-
-def said_goodbye(log: str) -> bool:
-    """Did the driver end by itself after the signal? Ray keeps no exit code of a stopped job."""
-    return "Stopped by SIGTERM." in log
+    else:
+        print(
+            f"{job.submission_id} was killed before it could write a checkpoint. Submitted again, "
+            "it goes on from the newest one that it had written before, if there is one.",
+            file=sys.stderr,
+        )
+        return JobError.exit_code
+    return 0
 
 
 def last_lines(log: str, count: int) -> list[str]:

@@ -70,13 +70,13 @@ def find(name: str) -> MethodFacts | PluginFacts:
     from mgrpo.config import PluginConfig
     from mgrpo.config.load import find_recipe
     from mgrpo.methods.catalog import method_facts, method_files, plugin_facts
-    from mgrpo.plugin import BUILTIN
+    from mgrpo.registry import declared
 
     files = method_files()
     known = name.removeprefix("methods/")
     if known in files:
         return method_facts(files[known], known)
-    if name in BUILTIN or ":" in name:
+    if name in declared("PLUGINS") or ":" in name:
         facts = plugin_facts(PluginConfig(use=name))
         if facts.problem:
             raise ConfigError([ConfigProblem("use", name, facts.problem)], source="mgrpo methods")
@@ -84,7 +84,7 @@ def find(name: str) -> MethodFacts | PluginFacts:
     try:
         return method_facts(find_recipe(name), name)
     except ConfigError as error:
-        near = difflib.get_close_matches(name, [*files, *BUILTIN], n=3)
+        near = difflib.get_close_matches(name, [*files, *declared("PLUGINS")], n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Methods: {', '.join(files)}."
         problem = ConfigProblem("method", name, "is no method, recipe or plug-in.", hint)
         raise ConfigError([problem], source="mgrpo methods") from error

@@ -98,7 +98,7 @@ def run_submit(args: argparse.Namespace) -> int:
     from cluster.jobs.client import JobServer
 
     server = JobServer(args.address)  # before the seconds that the check takes
-    refuse_running(server, config.name)
+    server.next_attempt(config.name)  # refuses a run that is running
     if not args.skip_check:
         exit_code = check_here(config)
         if exit_code:
@@ -164,26 +164,22 @@ def follow_to_end(server: JobServer, job: Job, address: str | None) -> int:
     except KeyboardInterrupt:
         print(f"\nno longer following; the job goes on.\n{next_steps(job.run, address)}")
         return INTERRUPTED_EXIT_CODE
-    show_end(job, address)
+    show_end(job)
     return job.process_exit_code
 
 
-def show_end(job: Job, address: str | None) -> None:
+def show_end(job: Job) -> None:
     """How a job ended, in a line, and what to do where that was no success."""
     if job.status == "SUCCEEDED":
         print(f"{job.submission_id} has succeeded")
         return
     if job.status == "STOPPED":
-        print(
-            f"{job.submission_id} was stopped; submit {job.run} again to go on from its newest "
-            "checkpoint",
-            file=sys.stderr,
-        )
-        return
-    if job.exit_code is None:  # the driver never ran, or was lost: its log does not say why
-        print(f"{job.submission_id} has failed: {job.message.strip()}", file=sys.stderr)
-        return
-    print(f"{job.submission_id} has failed with exit code {job.exit_code}", file=sys.stderr)
+        end = f"was stopped; submit {job.run} again to go on from its newest checkpoint"
+    elif job.exit_code is None:  # the driver never ran, or was lost: its log does not say why
+        end = f"has failed: {job.message.strip()}"
+    else:
+        end = f"has failed with exit code {job.exit_code}"
+    print(f"{job.submission_id} {end}", file=sys.stderr)
 
 
 def next_steps(run: str, address: str | None) -> str:
@@ -206,14 +202,6 @@ def refuse_local_address(config: RunConfig) -> None:
         reason = "a submitted run trains on the cluster that it is submitted to."
         hint = "Leave cluster.address at auto; --address says which cluster."
         raise ConfigError([ConfigProblem("cluster.address", address, reason, hint)])
-
-
-def refuse_running(server: JobServer, run: str) -> None:
-    from cluster.jobs.client import already_running
-
-    for job in server.jobs_of(run):
-        if not job.is_over:
-            raise JobError(already_running(job))
 
 
 def named_variables(entries: Sequence[str]) -> dict[str, str]:

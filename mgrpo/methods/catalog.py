@@ -21,7 +21,8 @@ from mgrpo.config import LayerConfig, PluginConfig, RunConfig
 from mgrpo.config.explain import meaning
 from mgrpo.config.load import load_recipe, read_tree, shipped_recipes
 from mgrpo.errors import ConfigError
-from mgrpo.plugin import BUILTIN, Plugin, find_plugin, load_plugins
+from mgrpo.plugin import Plugin, find_plugin, load_plugins
+from mgrpo.registry import declared
 
 OWN_FOLDER = Path("recipes") / "methods"
 """Where the user's own methods are found, from the working folder."""
@@ -94,7 +95,9 @@ def all_methods() -> list[MethodFacts]:
 def unused_plugins(methods: Sequence[MethodFacts]) -> list[PluginFacts]:
     """Plug-ins of ours that no method uses."""
     used = {plugin.use for method in methods for plugin in method.plugins}
-    return [plugin_facts(PluginConfig(use=name)) for name in BUILTIN if name not in used]
+    return [
+        plugin_facts(PluginConfig(use=name)) for name in declared("PLUGINS") if name not in used
+    ]
 
 
 def method_facts(file: Path, name: str) -> MethodFacts:
@@ -162,7 +165,7 @@ def changed_keys(section: BaseModel, prefix: str) -> Iterator[Key]:
         value = getattr(section, name)
         if info.is_required() or value == default_of(info):
             continue
-        if isinstance(value, BaseModel) and default_of(info) is not None:
+        if isinstance(value, type(default_of(info))) and isinstance(value, BaseModel):
             yield from changed_keys(value, f"{prefix}{name}.")
             continue
         yield Key(
@@ -178,7 +181,11 @@ def default_of(info: FieldInfo) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """A value as JSON has it; a slot without its defaults, by its name alone where that is all."""
+    if isinstance(value, BaseModel) and "type" in type(value).model_fields:
+        changes = value.model_dump(mode="json", exclude_defaults=True)
+        name = value.model_dump()["type"]
+        return {"type": name, **changes} if changes else name
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, list | tuple):

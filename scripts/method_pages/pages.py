@@ -22,7 +22,7 @@ from mgrpo.methods.catalog import (
     method_files,
 )
 from mgrpo.methods.docstrings import paragraphs, parts_of, parts_of_comment
-from mgrpo.plugin import BUILTIN
+from mgrpo.registry import declared
 from scripts.method_pages.curves import WINDOW, Curve, method_digest, read_curves
 from scripts.method_pages.figure import curve_figure
 from scripts.method_pages.formula import loss_lines
@@ -160,7 +160,7 @@ def plugin_blocks(plugin: PluginFacts) -> Iterator[str]:
 
 def source_file(use: str) -> str:
     """A plug-in's file, from the repository's root."""
-    return BUILTIN.get(use, use).partition(":")[0].replace(".", "/") + ".py"
+    return declared("PLUGINS").get(use, use).partition(":")[0].replace(".", "/") + ".py"
 
 
 def key_table(keys: Sequence[Key]) -> str:

@@ -26,6 +26,7 @@ class ScriptedJobServer:
         self.submitted: list[dict[str, Any]] = []
         self.packages: dict[str, int] = {}  # name: bytes
         self.tails: list[list[str]] = []  # what each stream of a log sends before it breaks off
+        self.silent_streams_until_over: list[str] = []  # jobs that fail while theirs is read
         self.url = ""
 
     def add(self, submission_id: str, status: str, **changes: Any) -> None:
@@ -91,6 +92,10 @@ class ScriptedJobServer:
     async def tail(self, request: web.Request) -> web.WebSocketResponse:
         stream = web.WebSocketResponse()
         await stream.prepare(request)
+        if request.match_info["id"] in self.silent_streams_until_over:
+            self.jobs[request.match_info["id"]]["status"] = "FAILED"
+            await stream.receive()  # until the client leaves
+            return stream
         for piece in self.tails.pop(0) if self.tails else []:
             await stream.send_str(piece)
         if not self.tails:  # the last one: the job is over with it

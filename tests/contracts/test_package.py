@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mgrpo import __version__
 from tests.contracts.sources import ROOMS, ROOT
@@ -71,3 +72,26 @@ def test_the_image_is_given_no_more_than_it_copies() -> None:
     assert "*" in ignore
     assert {line[1:] for line in ignore if line.startswith("!")} == copied
     assert set(ROOMS) <= copied
+
+
+def test_the_workflows_run_commands_that_make_has_on_the_pythons_that_are_supported() -> None:
+    workflows = {
+        path.name: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+    }
+    commands = {
+        target
+        for workflow in workflows.values()
+        for job in workflow["jobs"].values()
+        for step in job["steps"]
+        for target in re.findall(r"^make ([\w-]+)", step.get("run", ""), re.MULTILINE)
+    }
+    targets = re.findall(
+        r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {"setup", "check", "test", "test-wheel"} <= commands <= set(targets)
+    pythons = workflows["ci.yml"]["jobs"]["test"]["strategy"]["matrix"]["python"]
+    named = [line for line in PYPROJECT["project"]["classifiers"] if ":: Python :: 3" in line]
+    assert pythons == [line.rpartition(" ")[2] for line in named]
+    first, last = (version.split(".")[1] for version in (pythons[0], pythons[-1]))
+    assert PYPROJECT["project"]["requires-python"] == f">=3.{first},<3.{int(last) + 1}"

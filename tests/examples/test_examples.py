@@ -29,7 +29,14 @@ RECIPES = sorted(
     for path in EXAMPLES.rglob("*.yaml")
     if "runs" not in path.parts
 )
-SMALL = ["prompts_per_step=4", "layers.solve.group_size=4", "evaluation.max_problems=8"]
+SMALL = [
+    "prompts_per_step=4",
+    "layers.solve.group_size=4",
+    "evaluation.max_problems=8",
+    "engines.shared=true",
+    "output.report=false",
+    "output.trackers=[]",
+]
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError, ConfigProblem
-from mgrpo.plugin import BUILTIN, Plugin, find_plugin, load_plugins
+from mgrpo.plugin import Plugin, find_plugin, load_plugins
+from mgrpo.registry import declared
 
 
 class Strength(StrictConfig):
@@ -56,7 +57,7 @@ def problem(tree: dict[str, Any], use: str, *others: str, **settings: Any) -> Co
 
 
 def test_each_of_ours_is_a_plugin_that_says_what_it_does() -> None:
-    for name in BUILTIN:
+    for name in declared("PLUGINS"):
         kind = find_plugin(name)
         assert issubclass(kind, Plugin) and kind.__doc__
         assert issubclass(kind, RolloutPlugin) != issubclass(kind, LearnerPlugin)

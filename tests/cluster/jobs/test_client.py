@@ -162,7 +162,7 @@ def test_a_job_that_was_not_submitted_by_us_goes_by_its_id(server: ScriptedJobSe
 def test_a_log_is_written_once_although_its_stream_broke_twice(
     server: ScriptedJobServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_log, "POLL_S", 0.05)
+    monkeypatch.setattr(job_log, "PAUSE_S", 0.05)
     server.add_run("wide", 1, "RUNNING")
     server.tails = [["step 0\n", "step"], [], ["step 0\n", "step 1\n"]]
     server.logs["mgrpo-wide-1"] = "step 0\nstep 1\npolicy saved\n"
@@ -173,8 +173,23 @@ def test_a_log_is_written_once_although_its_stream_broke_twice(
     assert job.status == "SUCCEEDED"
 
 
+def test_a_stream_that_stays_silent_does_not_hide_that_the_job_is_over(
+    server: ScriptedJobServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node of the driver may be gone: its stream neither says anything nor ends."""
+    monkeypatch.setattr(job_log, "STREAM_S", 0.2)
+    monkeypatch.setattr(job_log, "PAUSE_S", 0.05)
+    server.add_run("wide", 1, "RUNNING")
+    server.silent_streams_until_over.append("mgrpo-wide-1")
+    server.logs["mgrpo-wide-1"] = "step 0\n"
+    written: list[str] = []
+    jobs = JobServer(server.url)
+    job = follow(jobs, jobs.latest("wide"), written.append)
+    assert (job.status, written) == ("FAILED", ["step 0\n"])
+
+
 def test_following_ends_when_the_server_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_log, "POLL_S", 0.05)
+    monkeypatch.setattr(job_log, "PAUSE_S", 0.05)
     with serving(ScriptedJobServer()) as server:
         server.add_run("wide", 1, "RUNNING")
         jobs = JobServer(server.url)

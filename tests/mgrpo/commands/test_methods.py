@@ -16,7 +16,8 @@ from mgrpo.methods.catalog import (
     method_files,
     plugin_facts,
 )
-from mgrpo.plugin import BUILTIN, find_plugin
+from mgrpo.plugin import find_plugin
+from mgrpo.registry import declared
 
 RECIPES = sorted(method_files())
 
@@ -56,7 +57,7 @@ def test_a_method_whose_model_is_not_trained_yet_is_listed_and_says_so(capsys):
 def test_plug_ins_that_no_method_uses_are_listed_below(capsys):
     used = {plugin.use for method in all_methods() for plugin in method.plugins}
     _, _, below = output_of(capsys).partition("Plug-ins that none of these uses:")
-    for name in BUILTIN:
+    for name in declared("PLUGINS"):
         assert (f"  {name} (" in below) == (name not in used)
 
 
@@ -143,7 +144,7 @@ def test_the_sentence_leaves_commands_and_the_methods_name_out():
     assert first_sentence(comment, "XY") == "does a thing."
 
 
-@pytest.mark.parametrize("name", sorted(BUILTIN))
+@pytest.mark.parametrize("name", declared("PLUGINS"))
 def test_every_plug_in_of_ours_says_what_it_does_and_has_a_hook(name: str):
     facts = plugin_facts(PluginConfig(use=name))
     assert facts.problem == ""

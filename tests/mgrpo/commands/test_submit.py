@@ -26,7 +26,7 @@ def no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(job_log, "POLL_S", 0.05)
+    monkeypatch.setattr(job_log, "PAUSE_S", 0.05)
     monkeypatch.setattr(jobs_command, "POLL_S", 0.05)
 
 
