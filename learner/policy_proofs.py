@@ -28,8 +28,7 @@ from learner.logit_transform import LogitTransform, planted_logits
 from learner.logprobs import PolicyModel
 from learner.packing import collate
 from learner.policy_loading import in_training, merge_where_possible
-from learner.policy_reader import text
-from learner.rows import TrainingRow
+from learner.rows import TrainingRow, text
 from learner.tree_attention import longest_row, windows_of
 from mgrpo.errors import MgrpoError, ModelError
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learner.batch import TrainingRow
 from learner.objective import microbatch_loss
 from learner.packing import Microbatch, collate
 from learner.plugin import LearnerPlugin
+from learner.rows import TrainingRow
 from mgrpo.config import ObjectiveConfig
 
 UNCORRECTED = {"importance": {"mode": "off"}}

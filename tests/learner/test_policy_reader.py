@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from learner.batch import build_batch
 from learner.policy_loading import load_policy
-from learner.policy_reader import PolicyReader, text
+from learner.policy_reader import PolicyReader
+from learner.rows import text
 from mgrpo.config import LearnerConfig, ObjectiveConfig
 from tests.learner.builders import layer, random_completions, save_tiny_llama, solve_layer
 
