@@ -34,11 +34,12 @@ import numpy as np
 import ray
 
 from benchmarks.machine import machine
-from cluster.remote import RemoteActor, wait_for
+from cluster.remote import RemoteActor, share, wait_for
 from cluster.runtime import ray_runtime
+from learner.step_data import StepData
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, Reward, TokenIds
 
 RECIPE = "methods/mgrpo"
 DEADLINE_S = 600.0
@@ -71,7 +72,7 @@ def synthetic_step(size: Size) -> list[Completion]:
     draw = np.random.default_rng(0)
     text = "x" * (CHARACTERS_PER_TOKEN * size.tokens * 2)
 
-    def completion(slot: int, path: Sequence[int], prompt: list[int]) -> Completion:
+    def completion(slot: int, path: Sequence[int], prompt: TokenIds) -> Completion:
         length = int(draw.integers(size.tokens // 2, size.tokens + size.tokens // 2 + 1))
         reward = float(draw.integers(0, 2))
         *before, _ = path
@@ -85,8 +86,8 @@ def synthetic_step(size: Size) -> list[Completion]:
             parent_id=parent,
             group_key=parent or place,
             prompt_token_ids=prompt,
-            token_ids=draw.integers(0, 150_000, length).tolist(),
-            rollout_logprobs=(-draw.random(length)).tolist(),
+            token_ids=tokens(length),
+            rollout_logprobs=-draw.random(length, dtype=np.float32),
             finish_reason="stop",
             policy_version=0,
             text=text[: CHARACTERS_PER_TOKEN * length],
@@ -94,8 +95,8 @@ def synthetic_step(size: Size) -> list[Completion]:
             reward=Reward(value=reward, correct=reward > 0, parts={"answer": reward}),
         )
 
-    def tokens(count: int) -> list[int]:
-        return draw.integers(0, 150_000, count).tolist()
+    def tokens(count: int) -> TokenIds:
+        return draw.integers(0, 150_000, count, dtype=np.int32)
 
     step = []
     for slot in range(size.problems):
@@ -103,7 +104,7 @@ def synthetic_step(size: Size) -> list[Completion]:
         for number in range(size.attempts):
             attempt = completion(slot, [number], question)
             step.append(attempt)
-            review = [*question, *attempt.token_ids, *tokens(GUIDANCE_TOKENS)]
+            review = np.concatenate([question, attempt.token_ids, tokens(GUIDANCE_TOKENS)])
             step += [
                 completion(slot, [number, index], review)
                 for index in range(size.corrections // size.attempts)
@@ -132,24 +133,28 @@ class Receiver:
         self.before = resident_bytes()
         restart_peak()
 
-    def receive(self, completions: list[Completion]) -> None:
-        self.completions = completions
+    def receive(self, given: StepData) -> None:
+        self.completions, _, _ = given.unpacked(with_texts=False)
 
     def lay_out(self) -> int:
         """Returns how many tokens this rank trains on."""
         from learner.batch import build_batch
         from learner.packing import collate, plan_ranks
 
-        batch = build_batch(self.completions, self.config.layers, self.config.objective)
-        plans = plan_ranks(
-            batch.rows,
+        batch = build_batch(
+            self.completions,
+            self.config.layers,
+            self.config.objective,
+            rank=self.rank,
             num_ranks=self.num_ranks,
-            budget_tokens=MICROBATCH_TOKENS,
-            merge_prefixes=True,
+            add_over_ranks=lambda values: values,  # the recipe has no plug-in that asks
         )
-        own = plans[self.rank]
-        collate([batch.rows[index] for index in own[0]], merge_prefixes=True)
-        return sum(len(batch.rows[index].token_ids) for indices in own for index in indices)
+        rows = [batch.rows[place] for place in batch.own]
+        (plan,) = plan_ranks(
+            rows, num_ranks=1, budget_tokens=MICROBATCH_TOKENS, merge_prefixes=True
+        )
+        collate([rows[place] for place in plan[0]], merge_prefixes=True)
+        return sum(len(row.token_ids) for row in rows)
 
     def peak_bytes(self) -> int:
         return peak_resident_bytes() - self.before
@@ -177,7 +182,8 @@ def status_kib(name: str) -> int:
 
 def hand_over(receivers: Sequence[RemoteActor], completions: list[Completion]) -> None:
     """What the loop does with a step."""
-    calls = [(one, one.submit("receive", completions)) for one in receivers]
+    step_data = share(StepData.of(0, completions))
+    calls = [(one, one.submit("receive", step_data)) for one in receivers]
     wait_for(calls, doing="take a step", deadline_s=DEADLINE_S, setting="DEADLINE_S")
 
 

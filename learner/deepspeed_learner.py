@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from learner.batch import build_batch
+from learner.batch import build_batch, looks_at_all_tokens
 from learner.deepspeed_config import (
     effective_zero_stage,
     engine_config,
@@ -186,6 +186,11 @@ class DeepSpeedLearner:
         return UpdateResult(
             policy_version=self.policy_version, metrics=metrics, verdicts=batch.verdicts
         )
+
+    @property
+    def needs_texts(self) -> bool:
+        """Does a plug-in look at what completions say?"""
+        return any(looks_at_all_tokens(plugin) for plugin in self.plugins)
 
     def _measure(self, completions: list[Completion], config: RunConfig) -> dict[str, Tensor]:
         """The signals that plug-ins require, with one more forward pass if there are any."""

@@ -94,10 +94,10 @@ class LearnerPlugin(Plugin):
     requires: ClassVar[frozenset[Signal]] = frozenset()
     """Signals that must stand in `batch.signals`. They cost a forward pass over the step."""
     needs_all_tokens: ClassVar[bool] = True
-    """Every rank is given the token columns of all completions. False for a plug-in whose hooks
-    treat a completion's tokens by themselves, or ask for other ranks' with `StepBatch.row_sums`,
-    `row_means` and `total`: a rank then holds the tokens of its own completions alone, and only
-    once the rows that train are known."""
+    """Every rank is given the token columns of all completions, and their texts. False for a
+    plug-in that reads no text and whose hooks treat a completion's tokens by themselves, or ask for
+    other ranks' with `StepBatch.row_sums`, `row_means` and `total`: a rank then holds the tokens of
+    its own completions alone, and only once the rows that train are known."""
     needs_reference: ClassVar[bool] = False
     """Load the reference policy, so that `ObjectiveTokens.ref_logprobs` is there without a KL
     weight in the recipe."""
