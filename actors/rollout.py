@@ -170,7 +170,7 @@ class Rollout:
         samples = await sample_leased(
             self.engines,
             number,
-            request.prompt_token_ids,
+            request.prompt_token_ids.tolist(),
             num_samples=request.num_samples,
             max_tokens=self.layers[number - 1].max_completion_tokens,
             temperature=self.temperature,

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from mgrpo.types import Sample
 
 Script = Callable[[list[int], int], str]  # (prompt token ids, sample's index) -> completion text
@@ -64,8 +66,8 @@ class ScriptedEngine:
         is_cut = len(ids) > max_tokens
         kept = ids[:max_tokens]
         return Sample(
-            token_ids=kept,
-            logprobs=[-0.5] * len(kept),
+            token_ids=np.array(kept, dtype=np.int32),
+            logprobs=np.full(len(kept), -0.5, dtype=np.float32),
             finish_reason="length" if is_cut else "stop",
             policy_version=self.policy_version,
             text=text,

@@ -87,6 +87,14 @@ class RemoteActor:
         ray.kill(self.handle)
 
 
+def share(value: Any) -> Any:
+    """Put a value where every actor can read it; the reference goes into calls in its place.
+
+    It is written once. Actors of one node read its arrays in the same memory, without copying them.
+    """
+    return ray.put(value)
+
+
 class Call:
     """A call in progress, which can be looked at without waiting for it."""
 

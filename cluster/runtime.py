@@ -44,6 +44,10 @@ QUIET_ENVIRONMENT = {
 }
 
 
+SMALLEST_STORE_BYTES, LARGEST_STORE_BYTES = 256 << 20, 4 << 30
+"""Of a local Ray's object store."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A live connection to Ray."""
@@ -157,7 +161,7 @@ def local_ray(
             num_cpus=max(1, int(num_cpus + 0.999)),
             _temp_dir=str(folder / RAY_SUBFOLDER),
             _node_ip_address=LOOPBACK,
-            object_store_memory=256 * 1024 * 1024,
+            object_store_memory=object_store_bytes(),
             runtime_env={
                 "env_vars": {**environment, "PYTHONPATH": str(REPOSITORY_ROOT)},
                 **WORKER_SETUP,
@@ -175,6 +179,16 @@ def local_ray(
             print(f"warning: the actors' logs were not kept: {error}", file=sys.stderr)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def object_store_bytes() -> int:
+    """Room for the columns of a step and of the next, as far as the machine's shared memory goes.
+
+    Ray takes memory as objects come; what does not fit goes to disk.
+    """
+    shared = Path("/dev/shm")
+    free = shutil.disk_usage(shared).free if shared.is_dir() else 0
+    return max(SMALLEST_STORE_BYTES, min(LARGEST_STORE_BYTES, free // 4))
 
 
 def init_ray(**options: Any) -> str | None:

@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mgrpo.config.evaluation import DecodeSelectConfig
 from mgrpo.evaluation.statistics import majority
 from mgrpo.types import Completion
@@ -31,7 +33,7 @@ class SelectedVote:
 def likelihood(completion: Completion) -> float:
     """exp of the mean log-probability per token; 0 if there are none."""
     logprobs = completion.rollout_logprobs
-    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else 0.0
+    return math.exp(logprobs.mean(dtype=np.float64)) if len(logprobs) else 0.0
 
 
 def likely_enough(

@@ -12,16 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from actors.plugin import RolloutPlugin
 from actors.templates import PromptBuilder
-from learner.batch import TrainingBatch, TrainingRow, build_batch
+from learner.batch import TrainingBatch, build_batch
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import load_policy
 from learner.policy_proofs import prove_policy
 from learner.policy_reader import PolicyReader
+from learner.rows import TrainingRow
 from learner.selection import group_of
 from mgrpo.config import RunConfig
 from mgrpo.errors import DataError, ModelError
@@ -142,7 +144,7 @@ def explain_batch(
             selected=verdict.selected,
             reason=verdict.reason,
             has_signal=row.has_signal,
-            loss=-sum(a * w for a, w in zip(row.advantages, row.token_weights, strict=True)),
+            loss=-float(row.advantages @ row.token_weights),
             tokens=token_ranges(row),
         )
         for one, row, verdict, shaped_reward in zip(
@@ -153,9 +155,11 @@ def explain_batch(
 
 def token_ranges(row: TrainingRow) -> list[TokenRange]:
     """The row's tokens, equally treated neighbours merged."""
-    entropy_weights = row.entropy_weights or [0.0] * len(row.token_ids)
+    of_entropy = (
+        np.zeros(len(row.token_ids)) if row.entropy_weights is None else row.entropy_weights
+    )
     ranges: list[TokenRange] = []
-    columns = zip(row.advantages, row.token_weights, entropy_weights, strict=True)
+    columns = np.stack([row.advantages, row.token_weights, of_entropy], axis=1).tolist()
     for place, (advantage, weight, entropy_weight) in enumerate(columns):
         one = TokenRange(place, place + 1, advantage, weight, entropy_weight)
         if ranges and replace(ranges[-1], start=place, end=place + 1) == one:
@@ -228,7 +232,7 @@ def reader_of(model_dir: str, config: RunConfig, completions: Sequence[Completio
     prove_policy(policy, policy, merge_prefixes=False, device="cpu")
     vocab_size = policy.causal_lm.get_input_embeddings().num_embeddings
     for one in completions:
-        largest = max([*one.prompt_token_ids, *one.token_ids])
+        largest = int(np.concatenate([one.prompt_token_ids, one.token_ids]).max())
         if largest >= vocab_size:
             raise ModelError(
                 f"The model in {model_dir} has {vocab_size} tokens, and completion "

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cluster.remote import RemoteActor, wait_for
+from cluster.remote import RemoteActor, share, wait_for
 from learner.rank_files import save_policy, save_states
+from learner.step_data import StepData
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Replayed, UpdateResult
 
@@ -81,9 +82,9 @@ class LearnerRanks:
         *,
         meanwhile: Callable[[], None],
     ) -> UpdateResult:
-        given = (list(completions), list(parents), step, list(replayed))
+        step_data = share(StepData.of(step, completions, parents, replayed))
         results: list[UpdateResult | None] = wait_for(
-            [(rank, rank.submit("update", *given)) for rank in self.ranks],
+            [(rank, rank.submit("update", step_data)) for rank in self.ranks],
             doing="update the policy",
             deadline_s=self.update_s,
             setting=SETTING,
@@ -94,11 +95,9 @@ class LearnerRanks:
         return results[0]
 
     def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
+        step_data = share(StepData.of(step, completions))
         found: list[list[float]] = wait_for(
-            [
-                (rank, rank.submit("sequence_logprobs", list(completions), step))
-                for rank in self.ranks
-            ],
+            [(rank, rank.submit("sequence_logprobs", step_data)) for rank in self.ranks],
             doing="measure log-probabilities",
             deadline_s=self.update_s,
             setting=SETTING,

@@ -4,6 +4,7 @@ import dataclasses
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from actors.layers import (
@@ -229,7 +230,7 @@ def test_or_the_bare_problem_be_answered_again_as_a_group_of_its_own() -> None:
     completions = igrpo_rollout("plain_grpo_on_q", right=())
     first, again = completions[:4], completions[4:]
     assert {one.layer for one in again} == {2} and len(again) == 4
-    assert all(one.prompt_token_ids == first[0].prompt_token_ids for one in again)
+    assert all(np.array_equal(one.prompt_token_ids, first[0].prompt_token_ids) for one in again)
     assert {(one.parent_id, one.guidance_id) for one in again} == {(None, None)}
     assert {one.group_key for one in again}.isdisjoint({one.group_key for one in first})
     assert {place_key(one) for one in again} == {"s0p0"}

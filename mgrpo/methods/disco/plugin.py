@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
@@ -15,6 +16,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin, Signal
 from learner.plugin_pairs import is_on_policy, unused
 from learner.row_groups import usable_groups
+from learner.rows import TrainingRow
 from mgrpo.config import CorrectLayer, LayerConfig, RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -25,9 +27,6 @@ from mgrpo.methods.disco.set_objectives import (
     set_objective,
 )
 from mgrpo.plugin import find_plugin
-
-if TYPE_CHECKING:
-    from learner.batch import TrainingRow
 
 COEFFICIENT, PENALTY = "disco/coefficient", "disco/penalty"
 GROUP, RIGHT, SCALE = "disco/group", "disco/right", "disco/scale"
@@ -176,7 +175,7 @@ class Disco(LearnerPlugin):
         self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
     ) -> dict[str, Tensor]:
         """Coefficients and penalty under the present weights, before every further update."""
-        is_trained = torch.tensor([w != 0 for row in rows for w in row.token_weights])
+        is_trained = torch.from_numpy(np.concatenate([row.token_weights != 0 for row in rows]))
         lengths = torch.tensor([len(row.token_ids) for row in rows])
         row_of_token = torch.arange(len(rows)).repeat_interleave(lengths)
         values = policy_logprobs

@@ -199,6 +199,6 @@ class IntegratedAnswers(RolloutPlugin):
         ]
         found = iter(await asyncio.gather(*asked))
         return [
-            [[sample.token_ids for sample in next(found)] for _ in contexts.integrated]
+            [[sample.token_ids.tolist() for sample in next(found)] for _ in contexts.integrated]
             for _ in completions
         ]

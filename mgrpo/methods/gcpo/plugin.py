@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from learner.batch import TrainingRow
 from learner.columns import StepBatch
 from learner.losses import kl_penalty
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin, Signal
-from learner.policy_reader import PolicyReader, text
+from learner.policy_reader import PolicyReader
+from learner.rows import TrainingRow, text
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem, LearnerError
@@ -243,18 +244,18 @@ class Gcpo(LearnerPlugin):
         }
         added = []
         for row in rows:
-            if row.completion_id not in targets or not any(row.token_weights):
+            if row.completion_id not in targets or not row.token_weights.any():
                 continue
             one, target = targets[row.completion_id]
             prompt = AnswerContexts(**one.metadata[METADATA]).prompt(one.completion_id, 0)
-            shares = [self.settings.kappa * weight for weight in row.token_weights]
+            shares = self.settings.kappa * row.token_weights
             added.append(
                 replace(
                     text(prompt, row.token_ids),
                     completion_id=f"{row.completion_id} (in context)",
                     layer=row.layer,
-                    is_sampled=[False] * len(row.token_ids),
-                    columns={TARGET: target.tolist(), SHARE: shares},
+                    is_sampled=np.zeros(len(row.token_ids), dtype=np.bool_),
+                    columns={TARGET: target.numpy(), SHARE: shares},
                 )
             )
         return added

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin
+from learner.policy_reader import PolicyReader
+from learner.rows import TrainingRow
 from learner.sequence_logprobs import sequence_logprobs
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
@@ -19,10 +22,6 @@ from mgrpo.errors import ConfigProblem, LearnerError
 from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, pair_margins
 from mgrpo.methods.veripo.pair_side import pair_ref_logprobs, pair_roles
 from mgrpo.plugin import find_plugin
-
-if TYPE_CHECKING:
-    from learner.batch import TrainingRow
-    from learner.policy_reader import PolicyReader
 
 COEFFICIENT, SHARE = "dpo/coefficient", "dpo/share"
 ROLE, PAIR, REFERENCE, NUM_PAIRS = "dpo/role", "dpo/pair", "dpo/reference", "dpo/num_pairs"
@@ -178,8 +177,8 @@ class Dpo(LearnerPlugin):
             return {}
         lengths = torch.tensor([len(row.token_ids) for row in rows])
         row_of_token = torch.arange(len(rows)).repeat_interleave(lengths)
-        is_trained = torch.tensor(
-            [value != 0 for row in rows for value in row.columns[COEFFICIENT]]
+        is_trained = torch.from_numpy(
+            np.concatenate([row.columns[COEFFICIENT] != 0 for row in rows])
         )
         sums = torch.zeros(len(rows), dtype=torch.float64).index_add(
             0, row_of_token, torch.where(is_trained, policy_logprobs, 0.0)

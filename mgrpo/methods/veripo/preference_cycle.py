@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
+import numpy as np
+
 from mgrpo.config import RunConfig
 from mgrpo.config.preferences import PairKind
 from mgrpo.methods.veripo.pair_side import PairSide
@@ -46,9 +48,9 @@ class PreferenceCycle:
             Pairs by kind.
         """
         self.is_training_pairs = False
-        groups: dict[tuple[int, str, tuple[int, ...]], list[Completion]] = {}
+        groups: dict[tuple[int, str, bytes], list[Completion]] = {}
         for one in completions:
-            prompt = (one.layer, one.group_key, tuple(one.prompt_token_ids))
+            prompt = (one.layer, one.group_key, one.prompt_token_ids.tobytes())
             groups.setdefault(prompt, []).append(one)
         counts: dict[str, int] = dict.fromkeys(get_args(PairKind), 0)
         for group in groups.values():
@@ -154,7 +156,7 @@ def stored_side(one: Completion, place: str, name: str, side: PairSide) -> Compl
         group_key=place,
         parent_id=None,
         augmented_by=STORED_PAIR,
-        sampled_mask=[False] * len(one.token_ids),
+        sampled_mask=np.zeros(len(one.token_ids), dtype=np.bool_),
     )
     return side.on(stored)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from mgrpo.config.preferences import PairKind, PreferenceConfig, VerifierConfig
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.own_code import import_own
-from mgrpo.types import Completion
+from mgrpo.types import Completion, TokenIds
 from rewards.answer_text import key, plain_number, tidy
 
 Judge = Callable[[Completion], bool]
@@ -70,7 +70,7 @@ def pairs_of_group(
 def is_own(one: Completion) -> bool:
     """The policy wrote all of it, and its check worked."""
     is_usable = one.reward is not None and one.reward.is_usable
-    return is_usable and not one.augmented_by and bool(one.token_ids)
+    return is_usable and not one.augmented_by and len(one.token_ids) > 0
 
 
 def sides(flags: Sequence[Flags], kind: PairKind) -> tuple[int | None, int | None]:
@@ -132,10 +132,10 @@ def percentile(values: Sequence[int], percent: float) -> float:
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
-def most_repeats(token_ids: Sequence[int], size: int) -> int:
+def most_repeats(token_ids: TokenIds, size: int) -> int:
     """How often the most frequent sequence of `size` tokens stands in a completion."""
     starts = range(len(token_ids) - size + 1)
-    counts = Counter(tuple(token_ids[start : start + size]) for start in starts)
+    counts = Counter(token_ids[start : start + size].tobytes() for start in starts)
     return max(counts.values(), default=0)
 
 

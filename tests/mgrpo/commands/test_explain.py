@@ -243,7 +243,7 @@ def test_a_model_measures_what_the_file_lacks(entropy_args, policy: Path, capsys
     model = AutoModelForCausalLM.from_pretrained(policy)
     means = []
     for one in ATTEMPTS:
-        ids = torch.tensor([one.prompt_token_ids + one.token_ids])
+        ids = torch.tensor([[*one.prompt_token_ids.tolist(), *one.token_ids.tolist()]])
         with torch.no_grad():
             logprobs = model(ids).logits[0, 1:-1].log_softmax(-1)  # after the last prompt token
         means.append(float(-(logprobs.exp() * logprobs).sum(-1).mean()))

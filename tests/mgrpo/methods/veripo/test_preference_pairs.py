@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mgrpo.config.preferences import PreferenceConfig, VerifierConfig
@@ -129,7 +130,7 @@ def test_a_percentile_lies_between_its_neighbours(values, percent, expected):
     [([1, 2, 1, 2, 1, 2], 2, 3), ([1, 1, 1], 2, 2), ([1, 2], 3, 0), ([1, 2, 3], 1, 1)],
 )
 def test_repeats_are_counted_at_every_place(tokens, size, expected):
-    assert most_repeats(tokens, size) == expected
+    assert most_repeats(np.array(tokens, dtype=np.int32), size) == expected
 
 
 def test_twenty_tokens_four_times_are_not_yet_repetitive():
