@@ -22,7 +22,7 @@ from actors.layers import (
     stable_seed,
 )
 from actors.templates import PromptBuilder
-from mgrpo.config.layers import LayerConfig
+from mgrpo.config.layers import CorrectLayer, LayerConfig
 from mgrpo.types import Completion, Problem
 
 
@@ -67,23 +67,26 @@ async def correction_chain(task: Task, sampler: Sampler) -> list[Completion]:
     done: list[Completion] = []
     parents = list(task.attempts)
     for number in range(task.first_layer, task.last_layer + 1):
-        if number == 1:
-            layer = sampler.layers[0]
-            requests = [solve_request(sampler.builder, layer, task.problem, key=task.key)]
+        layer = sampler.layers[number - 1]
+        if isinstance(layer, CorrectLayer):
+            requests = corrections(task, sampler, number, layer, parents)
         else:
-            requests = corrections(task, sampler, number, parents)
+            requests = [solve_request(sampler.builder, layer, task.problem, key=task.key)]
         parents = await sampler.sample_all(number, task.problem, requests)
         done += parents
     return done
 
 
 def corrections(
-    task: Task, sampler: Sampler, number: int, attempts: Sequence[Completion]
+    task: Task,
+    sampler: Sampler,
+    number: int,
+    layer: CorrectLayer,
+    attempts: Sequence[Completion],
 ) -> list[PromptRequest]:
     """The requests of layer `number` that one problem's attempts call for."""
     if not attempts:
         return []
-    layer = sampler.layers[number - 1]
     if falls_back_to_problem(layer, attempts):
         key = f"{task.key}#layer{number}"
         first = solve_request(sampler.builder, sampler.layers[0], task.problem, key=key)

@@ -1,8 +1,8 @@
-"""Takes the seats of a run: one placement group per engine and one for the learner.
+"""Reserves the seats of a run: one placement group per engine and one for the learner.
 
 Engines come and go one by one, so each has a group of its own, unless the recipe puts engines
 and learner on the same GPUs (`cluster.colocate`): then there is one group for all. A group that
-cannot be had is an error with demand and supply side by side, never a silent wait (verl#6663).
+cannot be reserved is an error that compares demand and supply, never a silent wait (verl#6663).
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ class Placement:
 
     def __init__(self, groups: dict[str, PlacementGroup]) -> None:
         self.groups = groups
-        self.grants: dict[str, Any] = {}  # by seat: a reference that is there with the place
+        self.grants: dict[
+            str, Any
+        ] = {}  # by seat: a reference that is ready once the group is granted
 
     @classmethod
     def reserve(cls, seats: list[Seat], *, deadline_s: float, can_grow: bool) -> Placement:
-        """Take every seat or none.
+        """Reserve all seats or none.
 
         Args:
             seats: from `cluster.seats.plan_seats`.
@@ -56,24 +58,26 @@ class Placement:
         demand = total(seats)
         supply = ray.cluster_resources()
         if not can_grow and any(demand[key] > supply.get(key, 0) for key in demand):
-            raise PlacementError(describe_shortage(seats, "there is not enough in all"))
+            raise PlacementError(
+                describe_shortage(seats, "the cluster's total resources are too few")
+            )
         groups: dict[str, PlacementGroup] = {}
         end = time.monotonic() + deadline_s
         for asked in packing_order(groups_of(seats)):  # all before the first wait, to be seen
             groups[asked.name] = ask_for(asked, asked.name)
         for name, group in groups.items():
             if not group.wait(timeout_seconds=max(0.1, end - time.monotonic())):
-                message = describe_shortage(seats, f"{name} got no place within {deadline_s:g} s")
+                message = describe_shortage(seats, f"{name} was not placed within {deadline_s:g} s")
                 for taken in groups.values():
                     remove_placement_group(taken)
                 raise PlacementError(message)
         return cls(groups)
 
     def ask(self, seat: Seat, name: str) -> None:
-        """Ask for a seat without waiting; where nothing is free, an autoscaler sees it waiting.
+        """Request a seat without waiting; a pending request is visible to an autoscaler.
 
         Args:
-            seat: whose group is its own, and was given back or never asked for.
+            seat: with a group of its own, which was released or never requested.
             name: of the group, unlike those that came before: Ray forgets names late.
         """
         (asked,) = groups_of([seat])
@@ -81,7 +85,7 @@ class Placement:
         self.grants[seat.name] = group.ready()
 
     def is_granted(self, seat: Seat) -> bool:
-        """Has the cluster made room? Looks, and does not wait."""
+        """Whether the seat has been granted. Does not wait."""
         grant = self.grants.get(seat.name)  # none: taken by `reserve`, which waited
         return grant is None or bool(ray.wait([grant], timeout=0)[0])
 
@@ -93,9 +97,9 @@ class Placement:
         return nodes.get(node_id, "")
 
     def give_back(self, seat: Seat) -> None:
-        """End a seat's group and everything in it, so that its node may go.
+        """Remove a seat's group and everything in it, so that its node can be released.
 
-        One that is shared stays for the others.
+        A shared group stays for the others.
         """
         if seat.shares:
             return
@@ -160,9 +164,9 @@ def describe_shortage(seats: list[Seat], why: str) -> str:
     lines.append(f"  free in all: {resource_text(ray.available_resources())}")
     lines.append(
         "Lower layers.*.num_engines, engines.tensor_parallel_size or learner.num_ranks, set "
-        "engines.shared: true, or add nodes; cluster.deadlines.placement_s is how long to wait. "
-        "With cluster.colocate engines and learner have the same GPUs in turn: true on a cluster, "
-        "auto where the run has a Ray of its own."
+        "engines.shared: true, or add nodes; cluster.deadlines.placement_s is the longest wait. "
+        "With cluster.colocate engines and learner take turns on the same GPUs: true on a cluster, "
+        "auto with a local Ray."
     )
     return "\n".join(lines)
 
@@ -170,8 +174,8 @@ def describe_shortage(seats: list[Seat], why: str) -> str:
 def detect_device(config: ClusterConfig) -> str:
     """cpu or cuda: as configured, or what the cluster's nodes have.
 
-    The build that is installed here says nothing of other machines: an autoscaled cluster's head
-    has the CPU's, its workers have CUDA's.
+    The installed build says nothing about other nodes: an autoscaled cluster's head may have the
+    CPU build, its workers the CUDA build.
     """
     num_gpus = ray.cluster_resources().get("GPU", 0)
     build = installed_build() if config.starts_ray else None

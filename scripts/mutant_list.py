@@ -276,7 +276,7 @@ MUTANTS = (
     Mutant(
         "parents beyond k are given back",
         "actors/layers.py",
-        "return shuffled[: layer.num_parents]",
+        "return shuffled[: parents.k]",
         "return shuffled",
         (LAYERS,),
     ),

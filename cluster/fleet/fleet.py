@@ -1,4 +1,4 @@
-"""The engines of a run: lent to rollouts, watched, replaced, refitted, more and fewer of them.
+"""The engine pools of a run: scheduling, health checks, restarts, weight sync, autoscaling.
 
 One thread does it all: while a rollout runs, beside it in the same event loop; while the learner
 works, between two looks at it; and in full before each broadcast. So no lock is needed, and a
@@ -35,7 +35,7 @@ from mgrpo.errors import (
 from mgrpo.metric_sums import MetricSums
 
 LOOK_S = 0.25  # between two looks at the engines while a rollout runs
-TAKE_AGAIN_S = 0.05  # between two tries to get an engine where there is none
+TAKE_AGAIN_S = 0.05  # between two attempts to get an engine if there is none
 
 
 class Fleet:
@@ -46,8 +46,8 @@ class Fleet:
         device: cpu or cuda.
         placement: holds the places of the engines that the run begins with.
         start_actor: makes an engine's actor in a granted place.
-        log: is told of each change of an engine's state.
-        note: tells people of those that matter.
+        log: receives each change of an engine's state.
+        note: reports important changes to the user.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Fleet:
         self.policy_version = 0
         self.is_up = False
 
-    # --- who there is ---
+    # --- members ---
 
     @property
     def engines(self) -> list[EngineProcess]:
@@ -121,7 +121,7 @@ class Fleet:
         return worker
 
     def add_engine(self, pool: Pool) -> EngineProcess:
-        """One more engine of a pool, without a place as yet."""
+        """One more engine of a pool, not placed yet."""
         index = self.num_seats[pool.name]
         self.num_seats[pool.name] += 1
         engine = EngineProcess(
@@ -141,7 +141,7 @@ class Fleet:
         if said is not None and self.is_up:
             self.note(said)
 
-    # --- the beginning and the end ---
+    # --- start and end ---
 
     def start(self) -> None:
         """Make the actors of the engines that the run begins with; they load their models."""
@@ -150,7 +150,7 @@ class Fleet:
                 self.add_engine(pool).make_actor()
 
     def wait_until_loaded(self) -> None:
-        """Here a failure ends the run: what fails at once would fail again.
+        """A failure here ends the run: a start that fails at once would fail again.
 
         Raises:
             ModelError, ActorDiedError, DeadlineError: naming the engine.
@@ -164,10 +164,10 @@ class Fleet:
         self.tend()
 
     def sleep(self) -> None:
-        """Make room for a learner on the same GPUs; the first broadcast wakes the engines."""
+        """Offload the engines for a learner on the same GPUs; the first broadcast wakes them."""
         wait_for(
             [(actor, actor.submit("sleep")) for actor in self.actors],
-            doing="give their GPUs' memory back",
+            doing="release their GPUs' memory",
             deadline_s=self.config.cluster.deadlines.weight_sync_s,
             setting="cluster.deadlines.weight_sync_s",
         )
@@ -176,7 +176,7 @@ class Fleet:
         """Let the learner work; engines that share its GPUs sleep until the next broadcast.
 
         Raises:
-            WeightSyncError: try after try failed.
+            WeightSyncError: all attempts failed.
             ActorDiedError, DeadlineError: of the learner.
         """
         assert self.delivery is not None, "follow() comes first"
@@ -189,16 +189,16 @@ class Fleet:
             self.tend()
         raise WeightSyncError(
             f"{self.health.max_broadcasts} times in a row (cluster.health.max_broadcasts) engines "
-            f"did not make room for the learner on their GPUs. The last: {error}"
+            f"did not release GPU memory for the learner. The last error: {error}"
         )
 
     def take_gpus_back(self) -> None:
-        """Weights for engines that sleep because the learner worked, and will not send any."""
+        """Reload engines that were offloaded for the learner, when it will not send new weights."""
         if self.delivery is not None and not self.broadcaster.handover.engines_can_work:
             self.broadcast(self.policy_version)
 
     def serve_loaded_weights(self) -> None:
-        """Without a learner: the weights that an engine loads are the ones to work with."""
+        """Without a learner, engines sample with the weights that they loaded from disk."""
         self.serves_loaded_weights = True
         self.tend()
         self.is_up = True
@@ -209,10 +209,10 @@ class Fleet:
         self.broadcast(policy_version)
         self.is_up = True
 
-    # --- lending engines to a rollout ---
+    # --- scheduling requests ---
 
     def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
-        """Run something that samples, looking after the engines meanwhile.
+        """Run work that samples, with health checks of the engines meanwhile.
 
         Args:
             work: uses `take`.
@@ -244,10 +244,10 @@ class Fleet:
             await asyncio.sleep(LOOK_S)
 
     async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
-        """The least busy healthy engine of a layer; waits while there is none.
+        """The least busy healthy engine of a layer; waits until there is one.
 
         Args:
-            rather_not: names of engines to take only where there is no other.
+            rather_not: names of engines to use only if there is no other.
 
         Raises:
             ActorDiedError: all of the layer's engines have been given up.
@@ -267,28 +267,28 @@ class Fleet:
             self.waiting[pool.name] -= 1
 
     def report_lost(self, engine: Engine, error: MgrpoError) -> None:
-        """A request was lost with its engine; it is sent again by whoever reports it."""
+        """Record that a request was lost with its engine; the caller retries it."""
         self.counts.num_resent += 1
         for member in self.engines:
             if isinstance(engine, RemoteEngine) and member.actor is engine.actor:
                 member.lose(str(error))
 
     def report_failed(self, engine: Engine, error: MgrpoError) -> None:
-        """A request failed on an engine that is well; it is sent again by whoever reports it."""
+        """Record that a request failed on a healthy engine; the caller retries it."""
         self.counts.num_resent += 1
         if str(error) != self.counts.last_failed_request:  # many fail together, in the same words
-            self.note(f"a request is sent again: {error}")
+            self.note(f"a request is retried: {error}")
         self.counts.last_failed_request = str(error)
 
     def check_hope(self, pool: Pool, *, waited_s: float) -> None:
-        """Raises where a pool without a healthy engine will not get one, or not in time."""
+        """Raise if a pool without a healthy engine will not get one, or not in time."""
         members = self.members[pool.name]
         if all(engine.state is EngineState.GONE for engine in members):
             deaths = "; ".join(f"{engine.name}: {engine.last_words}" for engine in members)
             raise ActorDiedError(
-                f"No engine of {pool.name} is left, and none is started again ({deaths}). Their "
-                "logs are in the run's logs folder. When machines are merely taken away often, "
-                "raise cluster.health.max_restarts; the same command resumes the run."
+                f"No engine of {pool.name} is left, and none is restarted ({deaths}). Their "
+                "logs are in the run's logs folder. If nodes are preempted often, raise "
+                "cluster.health.max_restarts; the same command resumes the run."
             )
         deadline_s = self.config.cluster.deadlines.engine_return_s
         if waited_s > deadline_s:
@@ -304,7 +304,7 @@ class Fleet:
     # --- keeping them alive ---
 
     def tend(self) -> None:
-        """Look at every engine and do what can be done at once. Never waits."""
+        """Advance the life cycle of every engine. Never blocks."""
         for engine in self.engines:
             engine.tend()
             if self.serves_loaded_weights and engine.state is EngineState.STALE:
@@ -313,7 +313,7 @@ class Fleet:
             members[:] = [engine for engine in members if not engine.has_left]
 
     def refit_for_those_who_wait(self) -> None:
-        """Weights for a stale engine whose pool has no other, in the middle of a rollout.
+        """Send weights to stale engines of a pool without healthy ones, during a rollout.
 
         The others are left alone: only the stale ones are in this broadcast's group.
         """
@@ -322,19 +322,18 @@ class Fleet:
             healthy = self.in_state(pool, EngineState.HEALTHY)
             if self.waiting[pool.name] and stale and not healthy:
                 self.counts.num_refits += 1
-                self.deliver(self.policy_version, stale, "got the weights in the middle of a step")
+                self.deliver(self.policy_version, stale, "received the weights during a step")
 
     # --- weights ---
 
     def broadcast(self, policy_version: int) -> SyncReport:
         """The learner's weights to every engine that can take them, verified.
 
-        An engine that is lost on the way is left out of the next try. One that is not there
-        gets the weights when it comes.
+        An engine that is lost during a broadcast is left out of the next attempt. One that is
+        not running yet gets the weights once it runs.
 
         Raises:
-            WeightSyncError: an engine holds other weights than were sent, or try after try
-                failed.
+            WeightSyncError: an engine holds other weights than were sent, or all attempts failed.
             ActorDiedError, DeadlineError: of the learner.
         """
         self.policy_version = policy_version
@@ -357,7 +356,7 @@ class Fleet:
     def deliver(
         self, policy_version: int, members: Sequence[EngineProcess], why: str
     ) -> SyncReport | None:
-        """One broadcast to some engines. None where it failed; who is lost is then known."""
+        """One broadcast to some engines. None if it failed; lost engines are then marked dead."""
         assert self.delivery is not None, "follow() comes first"
         outcome = self.delivery.deliver(policy_version, members, why)
         if isinstance(outcome, SyncReport):
@@ -367,10 +366,10 @@ class Fleet:
         self.tend()
         return None
 
-    # --- more and fewer ---
+    # --- autoscaling ---
 
     def close_step(self, sums: MetricSums) -> None:
-        """Add what the step showed of the engines to its metrics, and let pools grow or shrink."""
+        """Add the engines' metrics of the step, and let pools grow or shrink."""
         values = sums.means()
         step_s = max(values.get("seconds/step", 0.0), 1e-9)
         loads = {
@@ -410,8 +409,8 @@ class Fleet:
 
 
 def costs_least(engines: Sequence[EngineProcess]) -> EngineProcess:
-    """Which engine of a pool to give back: one that is still to come, else one that is not fit
-    for work, else any; the newest of those."""
+    """The engine of a pool to release: one that is still starting, else one that is not
+    healthy, else any; the newest of those."""
     here = [engine for engine in engines if engine.health.is_coming or engine.health.is_alive]
     newest_first = here[::-1]
     return min(

@@ -1,7 +1,7 @@
-"""Does a running cluster have what a recipe asks for, and if not, could its autoscaler bring it?
+"""Compares a recipe's resource demand with a running cluster and its autoscaler's limits.
 
-A running Ray does not tell what its autoscaler may still bring: that is in the cluster's file,
-which is compared too where it is given.
+A running Ray does not report its autoscaler's limits: those are in the cluster file, which is
+compared too if it is given.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check_cluster(
 
     Args:
         address: of its job server, http://HOST:8265.
-        cluster_file: Ray's launcher YAML, a RayCluster or a RayJob: what it may grow to.
+        cluster_file: Ray's launcher YAML, a RayCluster or a RayJob: the limits of its growth.
         wait_s: how long to wait for the server, and for nodes that are still coming.
 
     Raises:
@@ -99,11 +99,11 @@ def demand_line(seats: list[Seat]) -> CheckLine:
 def placement_lines(
     found: Fit, nodes: list[Node], types: list[NodeType], cluster_file: str | None
 ) -> list[CheckLine]:
-    """Where everything goes now, or what is missing and whether it could come."""
+    """The placement now, or the missing resources and whether the autoscaler can add them."""
     if not found.left_out:
         where = Counter(place.node for place in found.places)
         shown = ", ".join(f"{count} on {node}" for node, count in where.items())
-        return [CheckLine("ok", "placement", f"every process has a place: {shown}")]
+        return [CheckLine("ok", "placement", f"every process can be placed: {shown}")]
     missing = [f"{group.name} ({group}): {reasons(group, nodes)}" for group in found.left_out]
     seats = [p.seat for p in found.places] + [s for group in found.left_out for s in group.seats]
     seats = list({seat.name: seat for seat in seats}.values())
@@ -115,7 +115,7 @@ def placement_lines(
 def prospect(
     seats: list[Seat], nodes: list[Node], types: list[NodeType], cluster_file: str | None
 ) -> tuple[Status, str]:
-    """Could the autoscaler bring what is missing? A status and the answer in words."""
+    """Whether the autoscaler can add the missing resources: a status and a sentence."""
     groups = node_groups(nodes)
     if cluster_file:
         grown = all_nodes(types, grown=True)
@@ -125,7 +125,7 @@ def prospect(
             why = reasons(then.left_out[0], grown)
             return (
                 "fail",
-                f"even grown to the limits of {cluster_file}, {names} has no place: {why}",
+                f"even grown to the limits of {cluster_file}, {names} cannot be placed: {why}",
             )
         used = {place.node for place in then.places}
         wanted = Counter(
@@ -133,16 +133,16 @@ def prospect(
         )
         shown = ", ".join(f"{count} x {name}" for name, count in wanted.items())
         return "warn", (
-            f"it may bring what is missing: {shown} of {cluster_file} are enough. "
+            f"it can add the missing resources: {shown} of {cluster_file} are enough. "
             "cluster.deadlines.placement_s is how long the run waits for them."
         )
     if groups:
         return "warn", (
             f"this cluster was started by one (node types {', '.join(groups)}), but Ray does not "
-            "tell its limits: give its file with --cluster."
+            "report its limits: give its file with --cluster."
         )
     return "fail", (
-        "none is seen here, so nothing more will come. Lower layers.*.num_engines, "
+        "none was found here, so no nodes will be added. Lower layers.*.num_engines, "
         "engines.tensor_parallel_size or learner.num_ranks, or add nodes with these labels; with "
         "an autoscaler, give its file with --cluster."
     )
@@ -151,5 +151,5 @@ def prospect(
 def busy_lines(others: list[str]) -> list[CheckLine]:
     if not others:
         return []
-    text = f"{', '.join(others)} runs on it too, and what it holds is not free"
+    text = f"{', '.join(others)} also runs on it, and its resources are not free"
     return [CheckLine("warn", "other runs", text)]

@@ -1,4 +1,4 @@
-"""Puts a plan together: every seat placed, its memory worked out, and what is doubtful said."""
+"""Builds a plan: places every seat, estimates its memory, and collects warnings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mgrpo.plan.turns import turn_memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a plan says."""
+    """A plan's content."""
 
     recipe: str
     hardware: str
@@ -32,11 +32,11 @@ class Plan:
     rows: list[GpuRow]
     learner: MemoryUse
     engine: EngineMemory
-    turns: MemoryUse | None  # what is used in each turn, where engines and learner share GPUs
+    turns: MemoryUse | None  # memory in each turn, if engines and learner share GPUs
     batches: list[LayerBatch]
     learner_tokens: int  # at most, per step
     times: list[PartTime]
-    lines: list[CheckLine]  # what is wrong or doubtful
+    lines: list[CheckLine]  # errors and warnings
 
     @property
     def fails(self) -> bool:
@@ -46,10 +46,10 @@ class Plan:
 def make_plan(
     config: RunConfig, shape: ModelShape, hardware: Hardware, *, layout: str = ""
 ) -> Plan:
-    """Place every seat and judge what comes of it.
+    """Place every seat and collect errors and warnings.
 
     Args:
-        layout: what was decided for the recipe before (`mgrpo.plan.layout`), in words.
+        layout: the layout chosen for the recipe (`mgrpo.plan.layout`), in words.
 
     Raises:
         ConfigError: the recipe is for CPUs, or the hardware has no GPU.
@@ -119,13 +119,13 @@ def refuse_cpus(config: RunConfig, hardware: Hardware) -> None:
 
 
 def without_labels(seat: Seat) -> Seat:
-    """For hardware of which only the GPUs are known."""
+    """CPUs of hardware of which only the GPUs are known."""
     bundles = tuple({k: v for k, v in b.items() if k in ("CPU", "GPU")} for b in seat.bundles)
     return replace(seat, bundles=bundles, labels={})
 
 
 def smallest_gpus(found: Fit, hardware: Hardware) -> tuple[GpuType, GpuType]:
-    """The learner's and the engines' GPU; where they have several kinds, the smallest."""
+    """The learner's and the engines' GPU; of several kinds, the smallest."""
     chosen = []
     for is_learner in (True, False):
         kinds = [

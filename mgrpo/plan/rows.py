@@ -1,4 +1,4 @@
-"""The plan's table: every GPU, who has it, and how full it is."""
+"""The plan's table: every GPU with its processes and memory use."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mgrpo.plan.memory import MemoryUse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuRow:
-    """One GPU, and who has it."""
+    """One GPU and its processes."""
 
     node: str
     gpu: int
-    seat: str  # "" for one that stays empty; "engine-0, learner" for one that two have in turn
+    seat: str  # "" for an idle one; "engine-0, learner" for one that two share in turn
     role: str
     has_learner: bool
     used_bytes: int
     memory_bytes: int
-    is_brought: bool  # its node has to be brought by the autoscaler first
+    is_brought: bool  # its node must first be added by the autoscaler
 
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """Bytes of one GPU at the most, by who has it."""
+    """Peak bytes of one GPU, by its process."""
 
     learner: int
     engine: int
@@ -75,7 +75,7 @@ def gpu_rows(
 
 
 def role_of(config: RunConfig, place: Place, gpu: int) -> str:
-    """What a GPU does, in words."""
+    """A GPU's task in words."""
     if place.seat.is_learner:
         return f"rank {place.bundle} of {len(place.seat.bundles)}"
     layers = " and ".join(config.layers[number - 1].name for number in place.seat.layers)

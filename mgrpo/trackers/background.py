@@ -1,4 +1,4 @@
-"""One tracker in a thread of its own: it may fail or hang, and the training goes on."""
+"""One tracker in its own thread: if it fails or hangs, training continues."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from mgrpo.errors import MgrpoError, TrackerError
 from mgrpo.trackers.interface import Tracker
 
-MAX_WAITING = 1000  # steps that a hanging tracker may fall behind before it misses some
+MAX_WAITING = 1000  # steps queued for a slow tracker before some are dropped
 
 Row = tuple[int, Mapping[str, float]]
 
 
 @dataclass
 class Trouble:
-    """What went wrong so far; shared between the two threads, each field written by one."""
+    """Failures so far; shared between the two threads, each field written by one."""
 
     num_failed: int = 0  # by the tracker's thread: writes that raised
-    num_dropped: int = 0  # by the loop's: writes that found no room
+    num_dropped: int = 0  # by the loop's: writes dropped from a full queue
     reasons: list[str] = field(default_factory=list)  # by the tracker's
 
 
@@ -57,21 +57,21 @@ class BackgroundTracker:
         """
         if not self.opened.wait(self.deadline_s):
             raise TrackerError(
-                f"The tracker {self.name} did not start within {self.deadline_s:g} s. Is its "
-                f"server reachable from here? Raise deadline_s of {self.name} in output.trackers, "
-                "set its offline: true, or leave it out."
+                f"The tracker {self.name} did not start within {self.deadline_s:g} s. Check that "
+                f"its server is reachable. Raise deadline_s of {self.name} in output.trackers, set "
+                "offline: true for it, or remove it."
             )
         error = self.open_error
         if isinstance(error, MgrpoError):
             raise error
         if error is not None:
             raise TrackerError(
-                f"The tracker {self.name} cannot be started: {described(error)}. Mend that, set "
-                f"its offline: true in output.trackers, or leave it out."
+                f"The tracker {self.name} cannot be started: {described(error)}. Fix the error "
+                "above, set offline: true in output.trackers, or remove the tracker."
             ) from error
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Hand a row over. Never waits."""
+        """Queue a row. Never blocks."""
         try:
             self.rows.put_nowait((step, values))
         except queue.Full:
@@ -79,11 +79,11 @@ class BackgroundTracker:
 
     @property
     def num_missed(self) -> int:
-        """Rows that are lost to this tracker so far."""
+        """Number of rows that this tracker missed so far."""
         return self.trouble.num_failed + self.trouble.num_dropped
 
     def new_warning(self) -> str:
-        """What the user should be told of this tracker, the first time; "" otherwise."""
+        """A message about this tracker's failure, the first time; "" otherwise."""
         if self.has_warned:
             return ""
         reason = ""
@@ -95,12 +95,12 @@ class BackgroundTracker:
             return ""
         self.has_warned = True
         return (
-            f"The tracker {self.name} {reason}. Training goes on, metrics.jsonl has every step, "
-            "and what the tracker misses is counted as trackers/failed_writes."
+            f"The tracker {self.name} {reason}. Training continues, metrics.jsonl has every step, "
+            "and missed writes are counted as trackers/failed_writes."
         )
 
     def close(self) -> str:
-        """End it; returns what the user should know about it, "" where all went well."""
+        """End it; returns a message about its failures, "" if there were none."""
         end = time.monotonic() + self.deadline_s
         with contextlib.suppress(queue.Full):  # the join below says so
             self.rows.put(None, timeout=self.deadline_s)
@@ -112,7 +112,7 @@ class BackgroundTracker:
             )
         if self.trouble.reasons:
             return (
-                f"The tracker {self.name} missed {self.num_missed} writes; the last reason: "
+                f"The tracker {self.name} missed {self.num_missed} writes; the last error: "
                 f"{self.trouble.reasons[-1]}. metrics.jsonl has every step."
             )
         return ""
@@ -120,7 +120,7 @@ class BackgroundTracker:
     def _work(self, opener: Callable[[], Tracker]) -> None:
         try:
             tracker = opener()
-        # A tracker's library may raise anything, SystemExit included, and none of it may pass.
+        # A tracker's library may raise anything, also SystemExit, and nothing may escape.
         except BaseException as error:
             self.open_error = error
             return
@@ -142,6 +142,6 @@ class BackgroundTracker:
 
 
 def described(error: BaseException) -> str:
-    """Kind and message of an error, on one line of bearable length."""
+    """Kind and message of an error, on one line of limited length."""
     text = " ".join(str(error).split())[:300].rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

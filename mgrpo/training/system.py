@@ -88,7 +88,7 @@ def start_system(
     heldout = load_heldout(config, builder)
     plugins = load_plugins(config, RolloutPlugin)
     max_model_len = config.engines.max_model_len or (
-        measure_prompts(builder, config, problems + heldout).context_needed(config)
+        measure_prompts(builder, config.layers, problems + heldout).context_needed(config.layers)
         + sum(plugin.extra_tokens() for plugin in plugins)
     )
 

@@ -73,9 +73,9 @@ def advantage_line(
     own = config.objective.advantage
     if layer.advantage == "group_z":
         centred = f"r_i - mean r over {group}"
-        return f"A_i = ({centred}) / (std r + {own.epsilon:g})" * own.scale_by_std or (
-            f"A_i = {centred}"
-        )
+        if own.scale_by_std:
+            return f"A_i = ({centred}) / (std r + {own.epsilon:g})"
+        return f"A_i = {centred}"
     return {
         "improvement": "A_i = r_i - r of its attempt",
         "const_positive": "A_i = 1 for each success, else 0",

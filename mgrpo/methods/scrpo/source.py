@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mgrpo.config import RunConfig
+from mgrpo.config.layers import corrections_of
 from mgrpo.methods.scrpo.error_pool import ErrorPool
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.sources.source import ProblemSource, Source, StackedSource, Work, Workers
@@ -37,7 +38,8 @@ class PooledErrors(StackedSource):
     def observe(self, step: int, completions: Sequence[Completion], sums: MetricSums) -> None:
         self.inner.observe(step, completions, sums)
         if self.attempted:
-            skip_truncated = self.config.at_step(step).layers[1].skip_truncated_parents
+            layers = self.config.at_step(step).layers
+            skip_truncated = corrections_of(layers)[0].skip_truncated_parents
             added = self.pool.add(self.attempted, completions, skip_truncated=skip_truncated)
             sums.add("error_pool/added", added)
         sums.add("error_pool/size", len(self.pool))

@@ -13,7 +13,7 @@ from cluster.seats import plan_seats, total
 from mgrpo.cli import main
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, save_recipe
-from mgrpo.config.relations import warnings_of
+from mgrpo.config.warnings import warnings_of
 from mgrpo.errors import ConfigError
 from mgrpo.plan import layout
 from mgrpo.plan.arithmetic import gpus_wanted

@@ -84,7 +84,7 @@ def test_truncated_errors_are_pooled_only_where_they_are_corrected(tree, skip: b
 
 @pytest.mark.parametrize("tie_break", ["random_seeded", "first", "shortest", "highest_logprob"])
 def test_any_choice_of_parents_works_on_pooled_errors(tree, tie_break: str):
-    tree["layers"][1].update(parents="best", tie_break=tie_break)
+    tree["layers"][1]["parents"] = {"type": "best", "tie_break": tie_break}
     run = pooled(tree, capacity=6)
     take_step(run, 0)
     assert by_layer(take_step(run, 1)) == [2, 4, 0]
