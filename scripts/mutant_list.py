@@ -224,7 +224,7 @@ MUTANTS = (
     Mutant(
         "solved problems come back after a resume",
         "mgrpo/methods/veripo/source.py",
-        "        self.cycle.load_state_dict(state)\n        self.problems.excluded",
+        "        self.cycle.load_state_dict(state)\n        self.fresh.excluded",
         "        self.cycle.load_state_dict(state)\n        _",
         ("tests/mgrpo/methods/veripo/test_source.py",),
     ),
@@ -276,7 +276,7 @@ MUTANTS = (
     Mutant(
         "parents beyond k are given back",
         "actors/layers.py",
-        "return shuffled[: layer.num_parents]",
+        "return shuffled[: parents.k]",
         "return shuffled",
         (LAYERS,),
     ),
