@@ -41,9 +41,7 @@ def test_an_engine_never_spans_two_nodes() -> None:
     nodes = [node("a", 2), node("b", 3)]
     left_out = fit([wide], nodes).left_out
     assert left_out == groups_of([wide])
-    assert (
-        reasons(left_out[0], nodes) == "one process of it wants 4 GPU, and no node has more than 3"
-    )
+    assert reasons(left_out[0], nodes) == "one process needs 4 GPU, and no node has more than 3"
 
 
 def test_a_learner_wider_than_a_node_fills_the_emptiest_first() -> None:
@@ -75,9 +73,7 @@ def test_cpus_count_too() -> None:
     nodes = [node("a", 8, cpus=0)]
     left_out = fit([seat], nodes).left_out
     assert left_out == groups_of([seat])
-    assert (
-        reasons(left_out[0], nodes) == "one process of it wants 1 CPU, and no node has more than 0"
-    )
+    assert reasons(left_out[0], nodes) == "one process needs 1 CPU, and no node has more than 0"
 
 
 def test_a_seat_that_finds_no_place_takes_nothing_from_the_others() -> None:

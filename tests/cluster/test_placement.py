@@ -113,7 +113,7 @@ def test_a_cluster_that_may_grow_is_waited_for_and_then_given_up(eight_gpus: Non
     tree = qwen().model_dump()
     tree["learner"]["num_ranks"] = 16
     seats = plan_seats(RunConfig.model_validate(tree), "cuda")
-    with pytest.raises(PlacementError, match="got no place within 1 s"):
+    with pytest.raises(PlacementError, match="was not placed within 1 s"):
         Placement.reserve(seats, deadline_s=1, can_grow=True)
 
 

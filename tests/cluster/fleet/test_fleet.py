@@ -316,7 +316,7 @@ def test_an_engine_that_dies_in_a_handover_is_left_out_for_good(
         assert {s.engine for group in groups for s in group} == {"engine-0"}
         assert {s.policy_version for group in groups for s in group} == {1}
         assert counts(parts)["engines/deaths"] == deaths
-        assert any("is not started again" in note for note in parts.notes), parts.notes
+        assert any("is not restarted" in note for note in parts.notes), parts.notes
 
 
 def test_an_engine_that_is_silent_leaves_the_learners_gpu_too(

@@ -1,4 +1,4 @@
-"""Whole plans: who sits where, what is refused, what is doubted, and what the command prints."""
+"""Whole plans: placement, refusals, warnings, and the command's output."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_learner_that_does_not_fit_says_what_is_largest() -> None:
     plan = plan_of("8xA100-40GB", "learner.gradient_checkpointing=false")
     assert plan.fails
     assert "does not fit" in said(plan, "fail")
-    assert "activations are the most: use gradient_checkpointing" in said(plan, "fail")
+    assert "activations are the largest item: use gradient_checkpointing" in said(plan, "fail")
 
 
 def test_a_lower_stage_that_does_not_fit_asks_for_a_higher_one() -> None:
@@ -100,20 +100,20 @@ def test_two_gpus_in_turn_hold_a_rank_and_an_engine_each() -> None:
     size = plan.shape.num_parameters
     assert size == 1_543_714_304
     # Weights of 2.9 GiB take 4 of pinned memory; master copy and two moments, shared out, 2.9 each.
-    assert f"{2 * (4 + 3 * 4):.1f} GiB of a machine's own memory" in said(plan, "ok")
+    assert f"{2 * (4 + 3 * 4):.1f} GiB of host memory per machine" in said(plan, "ok")
     short = turns_of("1xH100-80GB", "engines.num_shared_engines=2", "learner.num_ranks=2")
     assert "colocated (2 x (2 CPU, 1 GPU)) has no place" in said(short, "fail")
 
 
 def test_too_few_gpus_name_the_seat_and_what_to_change() -> None:
     plan = plan_of("4xH100-80GB", "learner.num_ranks=6")
-    assert "learner (6 x (1 CPU, 1 GPU)) has no place" in said(plan, "fail")
+    assert "learner (6 x (1 CPU, 1 GPU)) cannot be placed" in said(plan, "fail")
     assert "Lower learner.num_ranks" in said(plan, "fail")
 
 
 def test_an_engine_wider_than_a_node_is_refused() -> None:
     plan = plan_of("4xH100-80GB", "engines.tensor_parallel_size=7", nodes=8)
-    assert "one process of it wants 7 GPU, and no node has more than 4" in said(plan, "fail")
+    assert "one process needs 7 GPU, and no node has more than 4" in said(plan, "fail")
 
 
 def test_ways_that_do_not_divide_the_heads_are_refused() -> None:
@@ -126,7 +126,7 @@ def test_gpus_without_bfloat16_are_refused() -> None:
 
 
 def test_gpus_without_work_are_a_warning() -> None:
-    assert "2 of 10 GPUs stay without work" in said(plan_of("10xH100-80GB"), "warn")
+    assert "2 of 10 GPUs stay idle" in said(plan_of("10xH100-80GB"), "warn")
 
 
 def test_ranks_spread_unevenly_over_nodes_are_a_warning() -> None:
@@ -136,7 +136,7 @@ def test_ranks_spread_unevenly_over_nodes_are_a_warning() -> None:
 
 def test_a_cache_too_small_for_what_is_asked_is_a_warning() -> None:
     plan = plan_of("8xA10G", "learner.num_ranks=4", "engines.gpu_memory_utilization=0.95")
-    assert "when all are long" in said(plan, "warn")
+    assert "if all are long" in said(plan, "warn")
 
 
 def test_a_learner_that_mostly_waits_is_a_warning() -> None:
@@ -146,12 +146,12 @@ def test_a_learner_that_mostly_waits_is_a_warning() -> None:
         "learner.microbatch_tokens=4096",
         "layers.correct.group_size=2",
     )
-    assert "learner would work for about" in said(plan, "warn")
+    assert "learner would be busy for about" in said(plan, "warn")
 
 
 def test_elastic_engines_say_what_they_may_take() -> None:
     plan = plan_of("8xH100-80GB", "layers.correct.num_engines={min: 2, max: 6}")
-    assert "may grow by 4 engines, which take 4 GPUs more" in said(plan, "ok")
+    assert "may grow by 4 engines, which need 4 GPUs more" in said(plan, "ok")
 
 
 def test_a_recipe_for_cpus_is_refused() -> None:
@@ -230,7 +230,7 @@ def test_nodes_that_have_to_be_brought_are_named() -> None:
     hardware = file_hardware(str(REPOSITORY / "cluster/aws.yaml"), None)
     plan = make_plan(config, qwen25_shape("7B"), hardware)
     assert not plan.fails
-    assert "has to bring rollout-1" in said(plan, "ok")
+    assert "has to add rollout-1" in said(plan, "ok")
     assert {row.node for row in plan.rows} == {"learner-0", "rollout-0", "rollout-1"}
 
 
@@ -297,6 +297,6 @@ def test_a_cluster_file_that_names_no_gpu_asks_for_it(tmp_path: Path) -> None:
         "available_node_types: {head: {resources: {GPU: 8, CPU: 8}, node_config: {}}}\n"
         "head_node_type: head\n"
     )
-    with pytest.raises(ConfigError, match="does not say which GPU"):
+    with pytest.raises(ConfigError, match="does not name its GPU"):
         file_hardware(str(file), None)
     assert file_hardware(str(file), "H100").gpus["head-0"].name == "H100-80GB"
