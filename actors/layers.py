@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.templates import PromptBuilder
-from mgrpo.config.layers import LayerConfig
+from mgrpo.config.guidance import DrawFixed, DrawPerCorrection, DrawSchedule, DrawWeighted
+from mgrpo.config.layers import (
+    AllParents,
+    BestParents,
+    CorrectLayer,
+    LayerConfig,
+    SelfContinue,
+    TieBreak,
+    WrongFirstParents,
+    WrongParents,
+)
 from mgrpo.types import Completion, Problem
 
 
@@ -53,25 +63,27 @@ def solve_request(
 
 
 def choose_parents(
-    layer: LayerConfig, attempts: Sequence[Completion], rng: random.Random
+    layer: CorrectLayer, attempts: Sequence[Completion], rng: random.Random
 ) -> list[Completion]:
     """Which of one problem's attempts are given back for correction."""
-    usable = correctable(layer, attempts)
-    if layer.parents == "all":
+    usable, parents = correctable(layer, attempts), layer.parents
+    if isinstance(parents, AllParents):
         return usable
-    if layer.parents == "wrong_only":
+    if isinstance(parents, WrongParents):
         return [attempt for attempt in usable if not attempt.is_correct]
     shuffled = rng.sample(usable, len(usable))
-    if layer.parents == "wrong_first":
+    if isinstance(parents, WrongFirstParents):
         shuffled.sort(key=lambda attempt: attempt.is_correct)
-    elif layer.parents == "best":
-        if layer.all_fail != "use_any" and all_failed(usable):
+    elif isinstance(parents, BestParents):
+        if parents.all_fail != "use_any" and all_failed(usable):
             return []
-        shuffled.sort(key=lambda attempt: (-reward_of(attempt), *tie_rank(layer, attempt)))
-    return shuffled[: layer.num_parents]
+        shuffled.sort(
+            key=lambda attempt: (-reward_of(attempt), *tie_rank(parents.tie_break, attempt))
+        )
+    return shuffled[: parents.k]
 
 
-def correctable(layer: LayerConfig, attempts: Sequence[Completion]) -> list[Completion]:
+def correctable(layer: CorrectLayer, attempts: Sequence[Completion]) -> list[Completion]:
     """Attempts that may be given back. Those whose check failed (timeout, error) never are:
     their verdict is unknown."""
     return [
@@ -92,13 +104,13 @@ def all_failed(attempts: Sequence[Completion]) -> bool:
     return all(reward_of(attempt) <= 0 for attempt in attempts)
 
 
-def tie_rank(layer: LayerConfig, attempt: Completion) -> tuple[float, ...]:
+def tie_rank(tie_break: TieBreak, attempt: Completion) -> tuple[float, ...]:
     """What orders attempts of equal reward, lowest first; () leaves the order as drawn."""
-    if layer.tie_break == "first":
+    if tie_break == "first":
         return (sample_number(attempt),)
-    if layer.tie_break == "shortest":
+    if tie_break == "shortest":
         return (len(attempt.token_ids), sample_number(attempt))
-    if layer.tie_break == "highest_logprob":
+    if tie_break == "highest_logprob":
         mean = sum(attempt.rollout_logprobs) / max(1, len(attempt.rollout_logprobs))
         return (-mean, sample_number(attempt))
     return ()
@@ -109,34 +121,33 @@ def sample_number(attempt: Completion) -> int:
     return int(re.split(r"[#.]", attempt.completion_id)[-1])
 
 
-def falls_back_to_problem(layer: LayerConfig, attempts: Sequence[Completion]) -> bool:
+def falls_back_to_problem(layer: CorrectLayer, attempts: Sequence[Completion]) -> bool:
     """Must this layer answer the bare problem, since every attempt at it failed?"""
     return (
-        layer.parents == "best"
-        and layer.all_fail == "plain_grpo_on_q"
+        isinstance(layer.parents, BestParents)
+        and layer.parents.all_fail == "plain_grpo_on_q"
         and any(one.reward is not None and one.reward.is_usable for one in attempts)
         and all_failed(correctable(layer, attempts))
     )
 
 
-def draw_guidance(layer: LayerConfig, rng: random.Random, *, step: int) -> list[int]:
+def draw_guidance(layer: CorrectLayer, rng: random.Random, *, step: int) -> list[int]:
     """A phrase's index for each of a parent's corrections: [group_size]."""
-    guidance = layer.guidance
-    indices = range(len(guidance.phrases))
-    if guidance.draw == "fixed":
-        return [guidance.fixed_index] * layer.group_size
-    if guidance.draw == "schedule":
-        return [step % len(guidance.phrases)] * layer.group_size
-    if guidance.draw == "per_correction":
+    draw, indices = layer.guidance.draw, range(len(layer.guidance.phrases))
+    if isinstance(draw, DrawFixed):
+        return [draw.index] * layer.group_size
+    if isinstance(draw, DrawSchedule):
+        return [step % len(indices)] * layer.group_size
+    if isinstance(draw, DrawPerCorrection):
         return [rng.choice(indices) for _ in range(layer.group_size)]
-    if guidance.draw == "weighted":
-        return rng.choices(indices, weights=guidance.weights) * layer.group_size
+    if isinstance(draw, DrawWeighted):
+        return rng.choices(indices, weights=draw.weights) * layer.group_size
     return [rng.choice(indices)] * layer.group_size
 
 
 def correction_requests(
     builder: PromptBuilder,
-    layer: LayerConfig,
+    layer: CorrectLayer,
     problem: Problem,
     parent: Completion,
     guidance_ids: Sequence[int],
@@ -168,7 +179,9 @@ def correction_requests(
                 id_prefix=f"{parent.completion_id}.",
                 first_index=first_index,
                 # A turn that goes on was opened long ago.
-                prompt_opening="" if layer.layout == "self_continue" else builder.chat.opening,
+                prompt_opening=(
+                    "" if isinstance(layer.layout, SelfContinue) else builder.chat.opening
+                ),
             )
         )
         first_index += count

@@ -25,7 +25,7 @@ from actors.layers import (
 from actors.plugin import RolloutPlugin
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import EngineSource, sample_leased
-from mgrpo.config.layers import LayerConfig
+from mgrpo.config.layers import CorrectLayer, LayerConfig
 from mgrpo.types import Completion, Problem, Reward, Sample
 
 ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
@@ -124,10 +124,10 @@ class Rollout:
         parents = list(attempts)
         for number in range(first_layer, last_layer + 1):
             layer = self.layers[number - 1]
-            if number == 1:
-                requests = [solve_request(self.builder, layer, problem, key=slot_key(step, slot))]
-            else:
+            if isinstance(layer, CorrectLayer):
                 requests = self.requests_for(step, number, layer, problem, parents)
+            else:
+                requests = [solve_request(self.builder, layer, problem, key=slot_key(step, slot))]
             parents = await self.sample_all(number, problem, requests)
             done += parents
         return done
@@ -136,7 +136,7 @@ class Rollout:
         self,
         step: int,
         number: int,
-        layer: LayerConfig,
+        layer: CorrectLayer,
         problem: Problem,
         attempts: Sequence[Completion],
     ) -> list[PromptRequest]:

@@ -36,6 +36,7 @@ class ScriptedEngine:
         self.script, self.encode, self.end_id = script, encode, end_id
         self.name, self.pause_s = name, pause_s
         self.num_inflight = 0
+        self.policy_version = 0
         self.prompts: list[list[int]] = []
         self.seeds: list[int] = []
         self.asked: list[dict[str, Any]] = []  # what else came with each prompt
@@ -66,6 +67,6 @@ class ScriptedEngine:
             token_ids=kept,
             logprobs=[-0.5] * len(kept),
             finish_reason="length" if is_cut else "stop",
-            policy_version=0,
+            policy_version=self.policy_version,
             text=text,
         )

@@ -5,7 +5,7 @@ correction's prompt, because that changes tokens (TRL#5224). The chat template i
 text around a placeholder, the text on both sides is tokenised, and the attempt's own ids go
 in between.
 
-Three layouts (LayerConfig.layout):
+Three layouts (CorrectLayer.layout):
 
     review_chat    system | user: problem | assistant: attempt + guidance | assistant: ...
     self_continue  the attempt's own prompt and ids, then the guidance: an exact extension
@@ -30,7 +30,16 @@ from actors.chat_format import (
     render,
     without_last,
 )
-from mgrpo.config.layers import REVIEW_SYSTEM_PROMPT, SOLVE_SYSTEM_PROMPT, LayerConfig
+from mgrpo.config.layers import (
+    REVIEW_SYSTEM_PROMPT,
+    SOLVE_SYSTEM_PROMPT,
+    CorrectLayer,
+    LayerConfig,
+    QuotedAttempt,
+    ReviewChat,
+    SelfContinue,
+    UserQuote,
+)
 from mgrpo.errors import DataError, ModelError
 
 ATTEMPT_PLACEHOLDER = "\ue000attempt\ue001"
@@ -51,10 +60,10 @@ def solve_messages(layer: LayerConfig, question: str) -> Messages:
     return [*system_turn(system), {"role": "user", "content": user}]
 
 
-def review_messages(layer: LayerConfig, question: str, attempt: str, guidance: str) -> Messages:
+def review_messages(layer: CorrectLayer, question: str, attempt: str, guidance: str) -> Messages:
     """The conversation that a correction continues (review_chat and user_quote)."""
     system = REVIEW_SYSTEM_PROMPT if layer.system_prompt is None else layer.system_prompt
-    if layer.layout == "user_quote":
+    if isinstance(layer.layout, UserQuote):
         template = layer.user_template or DEFAULT_QUOTE_TEMPLATE
         user = fill(template, problem=question, attempt=attempt, guidance=guidance)
         return [*system_turn(system), {"role": "user", "content": user}]
@@ -140,7 +149,7 @@ class PromptBuilder:
 
     def correction_prompt(
         self,
-        layer: LayerConfig,
+        layer: CorrectLayer,
         question: str,
         *,
         parent_prompt_ids: Sequence[int],
@@ -158,12 +167,14 @@ class PromptBuilder:
             guidance: the phrase that opens the correction.
             parent_answer: the parent's final answer, for `quote: answer_only`.
         """
-        is_answer_only = layer.quote == "answer_only" and parent_answer is not None
-        attempt_ids = self.quoted(layer, parent_ids, parent_answer)
-        if layer.layout == "self_continue":
+        layout = layer.layout
+        if isinstance(layout, SelfContinue):
+            attempt_ids = self.without_end_of_turn(parent_ids)
             return [*parent_prompt_ids, *attempt_ids, *self.encode(f"\n{guidance}")]
+        is_answer_only = layout.quote == "answer_only" and parent_answer is not None
+        attempt_ids = self.quoted(layout, parent_ids, parent_answer)
         before, after = self.around_attempt(layer, question, guidance)
-        if layer.layout == "review_chat" and not self.chat.reopens:
+        if isinstance(layout, ReviewChat) and not self.chat.reopens:
             raise ModelError(
                 "The chat template opens no second assistant turn behind an assistant's turn, so a "
                 f"correction of layer {layer.name} would have no beginning. Set layout: user_quote "
@@ -171,14 +182,14 @@ class PromptBuilder:
             )
         if is_answer_only:
             return [*self.encode(before), *attempt_ids, *self.encode(after)]
-        if layer.layout == "review_chat":
+        if isinstance(layout, ReviewChat):
             # The quoted turn begins as any answer does: with the generation prompt.
             before = self.render(review_messages(layer, question, "", "")[:-1])
         else:
             before += self.chat.opening
         return [*self.encode(before), *attempt_ids, *self.encode(after)]
 
-    def around_attempt(self, layer: LayerConfig, question: str, guidance: str) -> tuple[str, str]:
+    def around_attempt(self, layer: CorrectLayer, question: str, guidance: str) -> tuple[str, str]:
         """The template's text before and after the place of the attempt."""
         messages = review_messages(layer, question, ATTEMPT_PLACEHOLDER, guidance)
         pieces = self.render(messages).split(ATTEMPT_PLACEHOLDER)
@@ -192,13 +203,13 @@ class PromptBuilder:
         return before, after
 
     def quoted(
-        self, layer: LayerConfig, parent_ids: Sequence[int], parent_answer: str | None
+        self, layout: QuotedAttempt, parent_ids: Sequence[int], parent_answer: str | None
     ) -> list[int]:
-        """The ids of the attempt as the layer quotes it."""
-        if layer.quote == "answer_only" and parent_answer is not None:
+        """The ids of the attempt as the layout quotes it."""
+        if layout.quote == "answer_only" and parent_answer is not None:
             return self.encode(f"\\boxed{{{parent_answer}}}")
         ids = self.without_end_of_turn(parent_ids)
-        limit = layer.max_quote_tokens
+        limit = layout.max_quote_tokens
         if limit is None or len(ids) <= limit:
             return ids
         head = limit // 2

@@ -31,7 +31,7 @@ from learner.columns import Metrics, StepBatch
 from learner.denominators import token_weights
 from learner.plugin import LearnerPlugin
 from learner.selection import Judged, group_of, select_layer
-from mgrpo.config import AdvantageConfig, LayerConfig, ObjectiveConfig
+from mgrpo.config import AdvantageConfig, CorrectLayer, LayerConfig, ObjectiveConfig
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Verdict
 
@@ -139,7 +139,7 @@ def build_batch(
             one if one.reason else replace(one, reason=untrained.get(place, ""))
             for place, one in zip(places, members, strict=True)
         ]
-        layer_values = layer_advantages(members, number, layer, objective.advantage)
+        layer_values = layer_advantages(members, layer, objective.advantage)
         metrics |= layer_metrics(members, number)
         notes += layer_notes(members, layer_values, number, layer)
         advantages[places] = batch.rows(layer_values)
@@ -328,15 +328,10 @@ def check_completions(completions: Sequence[Completion], *, num_layers: int) -> 
 
 
 def layer_advantages(
-    judged: Sequence[Judged], number: int, layer: LayerConfig, config: AdvantageConfig
+    judged: Sequence[Judged], layer: LayerConfig, config: AdvantageConfig
 ) -> list[float]:
     """The advantage of each completion of one layer; 0 where none can be computed."""
     advantages = [0.0] * len(judged)
-    if layer.advantage == "improvement" and number == 1:
-        raise LearnerError(
-            f"layers.0.advantage is improvement, but layer {layer.name!r} is the first: there is "
-            "no parent to improve on. Use group_z."
-        )
     for indices in comparable_groups(judged, layer):
         members = [judged[index] for index in indices]
         values = member_advantages(members, layer, config)
@@ -351,7 +346,7 @@ def comparable_groups(judged: Sequence[Judged], layer: LayerConfig) -> list[list
     Completions whose check failed are in none. With success_only_pre_norm only the successes
     are compared, which takes the baseline away; every other choice keeps the whole group.
     """
-    is_pre_norm = layer.select == "success_only_pre_norm"
+    is_pre_norm = isinstance(layer, CorrectLayer) and layer.select == "success_only_pre_norm"
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for index, one in enumerate(judged):
         is_correction = one.completion.parent_id is not None
@@ -426,7 +421,7 @@ def layer_notes(
 ) -> list[str]:
     """Warn where filtering before normalising left every retained advantage at 0."""
     kept = [value for one, value in zip(judged, advantages, strict=True) if one.is_selected]
-    is_degenerate = layer.select == "success_only_pre_norm" and number > 1
+    is_degenerate = isinstance(layer, CorrectLayer) and layer.select == "success_only_pre_norm"
     if not is_degenerate or not kept or any(kept):
         return []
     return [

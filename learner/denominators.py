@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from learner.selection import Judged
-from mgrpo.config import LayerConfig
+from mgrpo.config import CorrectLayer, LayerConfig
 
 
 def token_weights(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:
@@ -19,23 +19,24 @@ def token_weights(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:
     token_mean  1 / number of tokens of all rows
     fixed_length  1 / max_completion_tokens / number of rows
 
-    where "rows" are, by `LayerConfig.denominator`, all usable completions sampled, those
+    where "rows" are, by `CorrectLayer.denominator`, all usable completions sampled, those
     retained, or those retained of the same parent; in that last case the result is averaged
     over the parents that retain any. Completions that do not train get 0. Tokens count where
     `train_mask` lets them train.
     """
+    denominator = layer.denominator if isinstance(layer, CorrectLayer) else "sampled"
     families: dict[str, list[Judged]] = defaultdict(list)
     for one in judged:
-        is_counted = one.reward.is_usable if layer.denominator == "sampled" else one.is_selected
+        is_counted = one.reward.is_usable if denominator == "sampled" else one.is_selected
         if is_counted:
-            families[one.parent_key if layer.denominator == "per_parent" else ""].append(one)
+            families[one.parent_key if denominator == "per_parent" else ""].append(one)
     scales = {key: family_scale(members, layer) for key, members in families.items()}
     weights = []
     for one in judged:
         if not one.is_selected:
             weights.append(0.0)
             continue
-        key = one.parent_key if layer.denominator == "per_parent" else ""
+        key = one.parent_key if denominator == "per_parent" else ""
         own_length = (
             max(1, one.completion.num_trained_tokens) if layer.aggregation == "seq_mean" else 1
         )

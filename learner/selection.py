@@ -1,6 +1,6 @@
 """Which completions train, and why the others do not.
 
-Every usable first attempt trains. From layer 2 on `LayerConfig.select` decides ("correction,
+Every usable first attempt trains. From layer 2 on `CorrectLayer.select` decides ("correction,
 augmentation, selection" of MGRPO, arXiv 2506.04746). Reasons are written for people: they end
 up in the recorded rollouts.
 """
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mgrpo.config import LayerConfig
+from mgrpo.config import CorrectLayer, LayerConfig
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Reward
 
@@ -87,7 +87,7 @@ def judge(completion: Completion, parents: Mapping[str, Completion], layer: Laye
     )
 
 
-def needs_parents(layer: LayerConfig) -> bool:
+def needs_parents(layer: CorrectLayer) -> bool:
     """True where the layer compares a correction with the attempt that it corrects."""
     return layer.success != "final_correct" or layer.advantage == "improvement"
 
@@ -95,7 +95,7 @@ def needs_parents(layer: LayerConfig) -> bool:
 def find_parent(
     completion: Completion, parents: Mapping[str, Completion], layer: LayerConfig
 ) -> Completion | None:
-    if completion.parent_id is None:
+    if completion.parent_id is None or not isinstance(layer, CorrectLayer):
         return None
     parent = parents.get(completion.parent_id)
     if needs_parents(layer) and (parent is None or parent.reward is None):
@@ -109,7 +109,7 @@ def find_parent(
 
 def group_of(completion: Completion, layer: LayerConfig) -> Hashable:
     """Layer 1 compares the completions of one prompt; later layers as `group_by` says."""
-    if completion.parent_id is None:
+    if completion.parent_id is None or not isinstance(layer, CorrectLayer):
         return completion.group_key
     if layer.group_by == "parent":
         return completion.parent_id
@@ -117,13 +117,13 @@ def group_of(completion: Completion, layer: LayerConfig) -> Hashable:
 
 
 def succeeded(reward: Reward, parent: Completion | None, layer: LayerConfig) -> bool:
-    """Is it a success in the sense of `LayerConfig.success`? In layer 1: is the answer right?
+    """Is it a success in the sense of `CorrectLayer.success`? In layer 1: is the answer right?
 
     A completion or parent whose check failed is no success: nothing is known of it.
     """
     if not reward.is_usable:
         return False
-    if parent is None or layer.success == "final_correct":
+    if not isinstance(layer, CorrectLayer) or layer.success == "final_correct" or parent is None:
         return reward.correct
     if parent.reward is None or not parent.reward.is_usable:
         return False
@@ -138,12 +138,13 @@ def reason_not_to_train(one: Judged, group: Sequence[Judged], layer: LayerConfig
         return failed_check("the check", one.reward)
     if not one.completion.token_ids:
         return "it has no tokens"
-    parent_reward = one.parent.reward if one.parent is not None else None
-    if parent_reward is not None and needs_parents(layer) and not parent_reward.is_usable:
-        return failed_check("the check of its parent", parent_reward)
+    if isinstance(layer, CorrectLayer) and one.parent is not None and needs_parents(layer):
+        parent_reward = one.parent.reward
+        if parent_reward is not None and not parent_reward.is_usable:
+            return failed_check("the check of its parent", parent_reward)
     if layer.advantage == "group_z" and len(group) < 2:
         return TOO_FEW_TO_COMPARE
-    if one.completion.parent_id is not None:
+    if isinstance(layer, CorrectLayer) and one.completion.parent_id is not None:
         reason = reason_by_select(one, group, layer)
         if reason:
             return reason
@@ -152,8 +153,8 @@ def reason_not_to_train(one: Judged, group: Sequence[Judged], layer: LayerConfig
     return ""
 
 
-def reason_by_select(one: Judged, group: Sequence[Judged], layer: LayerConfig) -> str:
-    """What `LayerConfig.select` says against a correction, or ""."""
+def reason_by_select(one: Judged, group: Sequence[Judged], layer: CorrectLayer) -> str:
+    """What `CorrectLayer.select` says against a correction, or ""."""
     if layer.select == "none":
         return ""
     if layer.select == "groups_with_success":
@@ -164,7 +165,7 @@ def reason_by_select(one: Judged, group: Sequence[Judged], layer: LayerConfig) -
     return "" if one.is_success else shortfall(one, layer)
 
 
-def shortfall(one: Judged, layer: LayerConfig) -> str:
+def shortfall(one: Judged, layer: CorrectLayer) -> str:
     """What kept a correction from being a success."""
     if layer.success == "improves":
         return "its reward is not above its parent's"

@@ -325,7 +325,7 @@ def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) 
         reopen_run(run_dir)
         mirror.reopen()
 
-    from mgrpo.training.loop import run_training
+    from mgrpo.training.run import run_training
 
     return run_training(config, run_dir, resume_from=checkpoint)
 

@@ -18,7 +18,7 @@ from mgrpo.check.plugins import plugin_lines
 from mgrpo.check.storage import storage_lines
 from mgrpo.check.trackers import tracker_lines
 from mgrpo.config import RunConfig
-from mgrpo.config.relations import warnings_of
+from mgrpo.config.warnings import warnings_of
 from mgrpo.data.problems import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError
 from mgrpo.findings import CheckLine, CheckReport

@@ -10,6 +10,7 @@ from actors.chat_format import ASKED, END_OF_THINK, SYSTEM_TURN, THINK, try_rend
 from actors.templates import PromptBuilder
 from mgrpo.check.data import fit_lines, problems_in
 from mgrpo.config import RunConfig
+from mgrpo.config.layers import CorrectLayer, SelfContinue, corrections_of
 from mgrpo.data.lengths import measure_prompts
 from mgrpo.data.problems import LoadedData
 from mgrpo.errors import MgrpoError
@@ -137,8 +138,8 @@ def context_line(
         limit: the model's own context in tokens; None if it names none.
     """
     measured = heapq.nlargest(MAX_MEASURED_PROMPTS, problems, key=lambda one: len(one.question))
-    lengths = measure_prompts(builder, config, measured)
-    totals = lengths.layer_lengths(config)
+    lengths = measure_prompts(builder, config.layers, measured)
+    totals = lengths.layer_lengths(config.layers)
     needed = max(totals)
     depth = totals.index(needed)
     layer = config.layers[depth]
@@ -158,11 +159,12 @@ def context_line(
     if needed <= known[name]:
         return CheckLine("ok", "context", f"{text}; {name} holds {known[name]:,}")
     advice = f"Lower layers.{depth}.max_completion_tokens"
-    if depth and layer.layout != "self_continue":
-        advice += f" or set layers.{depth}.max_quote_tokens"
-    elif depth:
-        advice += f" or layers.{depth - 1}.max_completion_tokens"
-    advice += ", or data.max_prompt_tokens to leave out longer rows"
+    if isinstance(layer, CorrectLayer):
+        if isinstance(layer.layout, SelfContinue):
+            advice += f" or layers.{depth - 1}.max_completion_tokens"
+        else:
+            advice += f" or set layers.{depth}.layout.max_quote_tokens"
+    advice += ", or data.max_prompt_tokens so that longer rows are left out"
     if name == "engines.max_model_len":
         advice += f", or raise engines.max_model_len to {needed}"
     return CheckLine(
@@ -178,9 +180,9 @@ def token_lines(builder: PromptBuilder, config: RunConfig, problem: Problem) -> 
     lines = []
     prompt = builder.solve_prompt(config.layers[0], problem.question)
     attempt = builder.encode(SAMPLE_ATTEMPT)
-    for layer in config.layers[1:]:
-        if layer.max_quote_tokens is not None:
-            attempt = attempt[: layer.max_quote_tokens]
+    for layer in corrections_of(config.layers):
+        if not isinstance(layer.layout, SelfContinue):
+            attempt = attempt[: layer.layout.max_quote_tokens]
         correction = builder.correction_prompt(
             layer,
             problem.question,
@@ -188,7 +190,7 @@ def token_lines(builder: PromptBuilder, config: RunConfig, problem: Problem) -> 
             parent_ids=attempt,
             guidance=layer.guidance.phrases[0],
         )
-        if layer.layout == "self_continue":
+        if isinstance(layer.layout, SelfContinue):
             is_exact = correction[: len(prompt) + len(attempt)] == [*prompt, *attempt]
             kind = "extend the attempt's sequence exactly"
         else:

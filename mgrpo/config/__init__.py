@@ -13,7 +13,8 @@ from mgrpo.config.data import (
 )
 from mgrpo.config.engines import DynamicSamplingConfig, EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig
-from mgrpo.config.layers import GUIDANCE_PHRASES, GuidanceConfig, LayerConfig
+from mgrpo.config.guidance import GUIDANCE_PHRASES, GuidanceConfig
+from mgrpo.config.layers import CorrectLayer, LayerConfig, SolveLayer
 from mgrpo.config.learner import (
     AdvantageConfig,
     CorrectionBufferConfig,
@@ -42,6 +43,7 @@ __all__ = [
     "AlarmsConfig",
     "CheckpointConfig",
     "ClusterConfig",
+    "CorrectLayer",
     "CorrectionBufferConfig",
     "DataConfig",
     "DataSource",
@@ -70,6 +72,7 @@ __all__ = [
     "RobustSamplingConfig",
     "RunConfig",
     "SamplingConfig",
+    "SolveLayer",
     "StorageConfig",
     "TensorboardConfig",
     "TrackerConfig",

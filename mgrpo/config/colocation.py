@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from mgrpo.config.cluster import NodesConfig
+from mgrpo.config.cluster import ClusterConfig, NodesConfig, WeightsConfig
+from mgrpo.config.engines import EnginesConfig
+from mgrpo.config.learner import LearnerConfig
 from mgrpo.errors import ConfigProblem
-
-if TYPE_CHECKING:
-    from mgrpo.config.run import RunConfig
 
 OFFLOADS = ("offload_optimizer", "offload_param")
 
 
-def colocation_problems(config: RunConfig) -> list[ConfigProblem]:
+def colocation_problems(
+    cluster: ClusterConfig, engines: EnginesConfig, learner: LearnerConfig, weights: WeightsConfig
+) -> list[ConfigProblem]:
     """Everything that keeps one engine and one learner rank from taking turns on each GPU."""
-    if not config.cluster.takes_turns:
-        if config.weights.backend != "ipc":
+    if not cluster.takes_turns:
+        if weights.backend != "ipc":
             return []
         why = "passes weights within a GPU, and engines and learner have different ones."
         return [ConfigProblem("weights.backend", "ipc", why, "Use auto, or cluster.colocate.")]
-    return [*engine_problems(config), *learner_problems(config)]
+    found = engine_problems(cluster, engines, weights, learner.num_ranks)
+    return found + learner_problems(learner)
 
 
-def engine_problems(config: RunConfig) -> list[ConfigProblem]:
-    engines, ranks = config.engines, config.learner.num_ranks
+def engine_problems(
+    cluster: ClusterConfig, engines: EnginesConfig, weights: WeightsConfig, ranks: int
+) -> list[ConfigProblem]:
     count, ways = engines.num_shared_engines, engines.tensor_parallel_size
     problems = []
     if not engines.shared:
@@ -40,18 +41,17 @@ def engine_problems(config: RunConfig) -> list[ConfigProblem]:
         problems.append(
             ConfigProblem("engines.tensor_parallel_size", str(ways), why, "Nearest valid value: 1.")
         )
-    if config.cluster.engine_nodes != NodesConfig():
+    if cluster.engine_nodes != NodesConfig():
         why = "has no effect with cluster.colocate: engines sit where the learner's ranks do."
         hint = "Use cluster.learner_nodes."
         problems.append(ConfigProblem("cluster.engine_nodes", "(given)", why, hint))
-    if config.weights.backend == "nccl":
+    if weights.backend == "nccl":
         why = "NCCL wants a GPU for each process, and with cluster.colocate two share one."
         problems.append(ConfigProblem("weights.backend", "nccl", why, "Use auto."))
     return problems
 
 
-def learner_problems(config: RunConfig) -> list[ConfigProblem]:
-    learner = config.learner
+def learner_problems(learner: LearnerConfig) -> list[ConfigProblem]:
     problems = []
     if learner.zero_stage != 2:
         why = (

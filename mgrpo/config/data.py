@@ -82,6 +82,13 @@ DataSource = Annotated[
 ]
 
 
+def has_one_domain(source: DataSource) -> bool:
+    """True where no two problems can be of different domains."""
+    if isinstance(source, ReasoningGymSource):
+        return len({task.name for task in source.tasks}) == 1
+    return source.domain_field is None
+
+
 class RobustSamplingConfig(StrictConfig):
     """Draws more problems from the domains where the policy fails (after GDR-MDP,
     arXiv 2210.12262; drawing data by it is our reconstruction)."""

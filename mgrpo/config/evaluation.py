@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -15,10 +15,8 @@ from pydantic import (
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import MIN_TEMPERATURE
+from mgrpo.config.layers import LayerConfig, corrections_of
 from mgrpo.errors import ConfigProblem
-
-if TYPE_CHECKING:
-    from mgrpo.config.layers import LayerConfig
 
 GUIDANCE_WORDS = ("all", "first", "random")
 FEWEST_RESAMPLES = 100  # with fewer, a 95 % interval rests on two or three draws
@@ -181,7 +179,7 @@ def guidance_problems(
             )
         ]
     problems = []
-    for depth, layer in enumerate(layers[1:], start=1):
+    for depth, layer in enumerate(corrections_of(layers), start=1):
         count = len(layer.guidance.phrases)
         if max(settings.guidance) >= count:
             problems.append(

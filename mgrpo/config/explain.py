@@ -12,13 +12,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from mgrpo.config.base import RelationError
+from mgrpo.config.slots import TAGS
 from mgrpo.errors import ConfigProblem
 
 LONGEST_VALUE = 80  # characters of a value that a message shows
-
-
-TAG_KEYS = {"source": "source", "use": "tracker"}
-"""Keys that tell the sections of a union apart, and what to call what they name."""
+NOUNS = {"source": "source", "use": "tracker", "kind": "kind of layer"}
+"""What to call what the tag of a union's sections names."""
+NEEDED = "this key is needed."
+NO_SUCH_VALUE = "not one of the allowed values."
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> list[ConfigProblem]:
@@ -28,7 +29,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> list[ConfigProblem
 
 def problems_in(details: Any, root: type[BaseModel]) -> list[ConfigProblem]:
     """The problems that one entry of `ValidationError.errors()` stands for."""
-    path, section, field = locate(details["loc"], root)
+    path, section, field, siblings = locate(details["loc"], root)
     context, kind = details.get("ctx", {}), details["type"]
     cause = context.get("error")
     if isinstance(cause, RelationError):
@@ -38,19 +39,23 @@ def problems_in(details: Any, root: type[BaseModel]) -> list[ConfigProblem]:
         ]
     where, value = dotted(path), shortened(details["input"])
     if kind == "extra_forbidden":
-        suggestion = nearest_key(str(path[-1]), section, root)
+        key = str(path[-1])
+        suggestion = owners(key, siblings) or nearest_key(key, section, root)
         return [ConfigProblem(where, value, "there is no such key.", suggestion)]
     if kind == "missing":
-        return [ConfigProblem(where, "(not given)", "this key is needed.", meaning(field))]
+        return [ConfigProblem(where, "(not given)", NEEDED, meaning(field))]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         key = context["discriminator"].strip("'")
-        given, reason = "(not given)", "this key is needed."
-        if kind == "union_tag_invalid":
-            given, reason = str(context["tag"]), f"no such {TAG_KEYS[key]}."
-        return [ConfigProblem(f"{where}.{key}", given, reason, tags(field, key))]
+        if kind == "union_tag_not_found":
+            return [ConfigProblem(f"{where}.{key}", "(not given)", NEEDED, tags(field, key))]
+        given = str(context["tag"])
+        if key not in NOUNS:  # a slot, which may be written as the name alone
+            return [ConfigProblem(where, given, NO_SUCH_VALUE, tags(field, key, given))]
+        reason = f"no such {NOUNS[key]}."
+        return [ConfigProblem(f"{where}.{key}", given, reason, tags(field, key, given))]
     if kind == "literal_error":
         suggestion = allowed_values(field, str(details["input"]))
-        return [ConfigProblem(where, value, "not one of the allowed values.", suggestion)]
+        return [ConfigProblem(where, value, NO_SUCH_VALUE, suggestion)]
     reason, suggestion = bound(kind, context, details["msg"])
     return [ConfigProblem(where, value, reason, f"{meaning(field)} {suggestion}".strip())]
 
@@ -74,30 +79,33 @@ def bound(kind: str, context: dict[str, Any], message: str) -> tuple[str, str]:
 
 def locate(
     loc: Sequence[int | str], root: type[BaseModel]
-) -> tuple[list[int | str], type[BaseModel], FieldInfo | None]:
+) -> tuple[list[int | str], type[BaseModel], FieldInfo | None, list[type[BaseModel]]]:
     """Follow an error's location through the models.
 
     Returns the path without the tags that pydantic adds for unions, the innermost section on
-    it, and the field that it ends at (None where it ends at no declared field).
+    it, the field that it ends at (None where it ends at no declared field), and the sections that
+    the union around the innermost one has.
     """
     path: list[int | str] = []
     section, field = root, None
     options: list[Any] = [root]
+    siblings: list[type[BaseModel]] = []
     for part in loc:
         models = [option for option in options if is_model(option)]
         if isinstance(part, str) and len(models) > 1:  # a union's tag, not a key
-            options = [m for m in models if tag(m) == part]
+            siblings, options = models, [m for m in models if tag(m) == part]
             continue
         path.append(part)
         if models:
             section = models[0]
+            siblings = siblings if section in siblings else []
             field = section.model_fields.get(str(part))
             options = flattened(field.annotation) if field else []
         else:
             options = [
                 item for option in options for item in flattened((get_args(option) or (Any,))[0])
             ]
-    return path, section, field
+    return path, section, field, siblings
 
 
 def flattened(annotation: Any) -> list[Any]:
@@ -112,6 +120,14 @@ def flattened(annotation: Any) -> list[Any]:
 
 def is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def owners(key: str, siblings: Sequence[type[BaseModel]]) -> str:
+    """Which other sections of a union have a key, or ""."""
+    names = [str(tag(section)) for section in siblings if key in section.model_fields]
+    if not names:
+        return ""
+    return f"It belongs to {tag_key(siblings[0])}: {' or '.join(names)}."
 
 
 def nearest_key(key: str, section: type[BaseModel], root: type[BaseModel]) -> str:
@@ -157,18 +173,22 @@ def allowed_values(field: FieldInfo | None, given: str) -> str:
     return f"Allowed: {', '.join(values)}.{hint}"
 
 
-def tags(field: FieldInfo | None, key: str) -> str:
+def tags(field: FieldInfo | None, key: str, given: str = "") -> str:
     """What the key that tells a union's sections apart may say, in the field or its items."""
     options = flattened(field.annotation if field else None)
     items = [item for option in options for item in flattened((*get_args(option), None)[0])]
-    known = [m.model_fields[key].default for m in [*options, *items] if is_model(m)]
-    return f"Allowed: {', '.join(map(str, known))}."
+    known = [str(m.model_fields[key].default) for m in [*options, *items] if is_model(m)]
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    return f"Allowed: {', '.join(known)}." + (f" Did you mean {near[0]}?" if near else "")
 
 
 def tag(section: type[BaseModel]) -> Any:
     """What tells this section of a union apart from the others."""
-    key = next(key for key in TAG_KEYS if key in section.model_fields)
-    return section.model_fields[key].default
+    return section.model_fields[tag_key(section)].default
+
+
+def tag_key(section: type[BaseModel]) -> str:
+    return next(key for key in TAGS if key in section.model_fields)
 
 
 def dotted(path: Sequence[int | str]) -> str:

@@ -1,21 +1,24 @@
 """The layer chain: what each layer samples, from what, and what of it is trained.
 
-GRPO is a chain of one layer, MGRPO (arXiv 2506.04746) a chain of two. Options that the
-paper does not settle are keys here; the defaults are what we recommend, and
-`mgrpo/recipes/strict_fix.yaml` and `mgrpo/recipes/success_only.yaml` are narrower readings.
+GRPO is a chain of one layer, MGRPO (arXiv 2506.04746) a chain of two: the first solves, every
+later one corrects. Options that the paper does not settle are keys here; the defaults are what we
+recommend, and `mgrpo/recipes/strict_fix.yaml` and `mgrpo/recipes/success_only.yaml` are narrower
+readings.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import ONE_ENGINE, EngineRange
+from mgrpo.config.guidance import GuidanceConfig
+from mgrpo.config.slots import by_name
 from mgrpo.errors import ConfigProblem
 
-Parents = Literal["all", "wrong_only", "wrong_first", "uniform_k", "best"]
 GroupBy = Literal["parent", "query", "batch"]
 Select = Literal["none", "groups_with_success", "success_only_post_norm", "success_only_pre_norm"]
 Success = Literal["final_correct", "strict_fix", "improves"]
@@ -24,20 +27,7 @@ TieBreak = Literal["random_seeded", "first", "shortest", "highest_logprob"]
 AllFail = Literal["use_any", "skip_query", "plain_grpo_on_q"]
 Denominator = Literal["sampled", "retained", "per_parent"]
 Aggregation = Literal["seq_mean", "token_mean", "fixed_length"]
-Layout = Literal["review_chat", "self_continue", "user_quote"]
 Quote = Literal["full", "answer_only"]
-GuidanceDraw = Literal["per_parent", "per_correction", "fixed", "weighted", "schedule"]
-
-GUIDANCE_PHRASES = (
-    "Which step could be wrong here? I will go through it again slowly.",
-    "Hold on, I should verify that.",
-    "One moment, I want to be certain there is no slip.",
-    "Perhaps a different route to the answer exists.",
-    "Maybe I can look at it from this side:",
-    "A further idea: I could",
-    "Before I finish, did I overlook something the problem states?",
-)
-"""Seven first-person hesitations that open a correction (MGRPO; wording is ours)."""
 
 SOLVE_SYSTEM_PROMPT = (
     "You solve mathematics problems. Reason step by step, then give the result as \\boxed{result}."
@@ -49,52 +39,89 @@ REVIEW_SYSTEM_PROMPT = (
 )
 
 
-class GuidanceConfig(StrictConfig):
-    """The phrase that opens a correction."""
+class AllParents(StrictConfig):
+    """Every attempt."""
 
-    phrases: list[str] = Field(default=list(GUIDANCE_PHRASES), min_length=1)
-    draw: GuidanceDraw = "per_parent"
-    """Once per parent keeps a group's prompts equal; per_correction does not."""
-    fixed_index: int = Field(default=0, ge=0)
-    """Which phrase `draw: fixed` uses."""
-    weights: list[float] | None = None
-    """One weight per phrase, for `draw: weighted`."""
-
-    @model_validator(mode="after")
-    def check_indices(self) -> GuidanceConfig:
-        count = len(self.phrases)
-        problems = []
-        if self.fixed_index >= count:
-            problems.append(
-                ConfigProblem(
-                    "fixed_index",
-                    str(self.fixed_index),
-                    f"there are only {count} phrases.",
-                    f"Valid: 0 to {count - 1}.",
-                )
-            )
-        if self.draw == "weighted" and self.weights is None:
-            problems.append(
-                ConfigProblem("weights", "None", "draw: weighted needs weights.", f"Give {count}.")
-            )
-        if self.weights is not None and (
-            len(self.weights) != count or min(self.weights) < 0 or sum(self.weights) <= 0
-        ):
-            problems.append(
-                ConfigProblem(
-                    "weights",
-                    str(self.weights),
-                    "must be one number per phrase, 0 or more, not all 0.",
-                    f"There are {count} phrases.",
-                )
-            )
-        if problems:
-            raise RelationError(problems)
-        return self
+    type: Literal["all"] = "all"
 
 
-class LayerConfig(StrictConfig):
-    """One layer of the chain. Keys marked "layer 2 on" have no effect in the first layer."""
+class WrongParents(StrictConfig):
+    """Every wrong attempt."""
+
+    type: Literal["wrong_only"] = "wrong_only"
+
+
+class WrongFirstParents(StrictConfig):
+    """k attempts of each problem, wrong ones before right ones."""
+
+    type: Literal["wrong_first"] = "wrong_first"
+    k: PositiveInt = 1
+    """Parents per problem."""
+
+
+class UniformParents(StrictConfig):
+    """k attempts of each problem, drawn without replacement."""
+
+    type: Literal["uniform_k"] = "uniform_k"
+    k: PositiveInt = 1
+    """Parents per problem."""
+
+
+class BestParents(StrictConfig):
+    """The k attempts of each problem with the highest reward."""
+
+    type: Literal["best"] = "best"
+    k: PositiveInt = 1
+    """Parents per problem."""
+    tie_break: TieBreak = "random_seeded"
+    """Which of several attempts with the highest reward is `best`: any, the first, the one of
+    fewest tokens, or the one that the policy found likeliest per token."""
+    all_fail: AllFail = "use_any"
+    """When no attempt has a reward above 0: take the best all the same, ask for nothing
+    (skip_query), or sample this layer from the bare problem (plain_grpo_on_q)."""
+
+
+Parents = Annotated[
+    AllParents | WrongParents | WrongFirstParents | UniformParents | BestParents,
+    Field(discriminator="type"),
+    by_name("all"),
+]
+
+
+class QuotedAttempt(StrictConfig):
+    """What layouts share that quote the attempt in turns of their own."""
+
+    quote: Quote = "full"
+    """How much of the attempt is quoted."""
+    max_quote_tokens: PositiveInt | None = None
+    """Longer attempts keep their head and tail, with a mark between; None quotes all."""
+
+
+class ReviewChat(QuotedAttempt):
+    """Problem, attempt and guidance as chat turns, then a new turn."""
+
+    type: Literal["review_chat"] = "review_chat"
+
+
+class UserQuote(QuotedAttempt):
+    """The attempt is quoted in a user turn."""
+
+    type: Literal["user_quote"] = "user_quote"
+
+
+class SelfContinue(StrictConfig):
+    """The attempt's own turn goes on: an exact token extension of the whole attempt."""
+
+    type: Literal["self_continue"] = "self_continue"
+
+
+Layout = Annotated[
+    ReviewChat | UserQuote | SelfContinue, Field(discriminator="type"), by_name("review_chat")
+]
+
+
+class LayerBase(StrictConfig):
+    """What every layer of the chain has."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     group_size: int = Field(ge=2)
@@ -118,61 +145,86 @@ class LayerConfig(StrictConfig):
     """The user turn. {problem} stands for the question and, with layout user_quote, {attempt} and
     {guidance} for the quoted attempt and the phrase. None takes the layout's default."""
 
-    parents: Parents = "all"
-    """Layer 2 on: which completions of the layer before are given back for correction."""
-    parents_k: PositiveInt | None = None
-    """Parents per problem for wrong_first, uniform_k and best (default 1)."""
-    tie_break: TieBreak = "random_seeded"
-    """Which of several attempts with the highest reward is `best`: any, the first, the one of
-    fewest tokens, or the one that the policy found likeliest per token."""
-    all_fail: AllFail = "use_any"
-    """With parents: best, when no attempt has a reward above 0: take the best all the same, ask
-    for nothing (skip_query), or sample this layer from the bare problem (plain_grpo_on_q)."""
+    @model_validator(mode="after")
+    def check_user_template(self) -> LayerBase:
+        if self.user_template is None:
+            return self
+        missing = [name for name in self.needed_in_template() if name not in self.user_template]
+        if missing:
+            shown = repr(self.user_template[:60])
+            reason = f"must contain {' and '.join(missing)}."
+            raise RelationError([ConfigProblem("user_template", shown, reason)])
+        return self
+
+    def needed_in_template(self) -> list[str]:
+        return ["{problem}"]
+
+
+class SolveLayer(LayerBase):
+    """The first layer: it answers the problem."""
+
+    kind: Literal["solve"] = "solve"
+    advantage: Literal["group_z", "const_positive", "raw_reward", "none"] = "group_z"
+    """group_z: the group's z-score; const_positive: 1 for each success; raw_reward: the reward
+    itself (REINFORCE); none: 0, so that the KL term alone trains the layer."""
+
+
+class CorrectLayer(LayerBase):
+    """A later layer: it corrects completions of the layer before."""
+
+    kind: Literal["correct"] = "correct"
+    parents: Parents = AllParents()
+    """Which completions of the layer before are given back for correction."""
     group_by: GroupBy = "parent"
-    """Layer 2 on: which corrections are compared: those of one parent, of one problem (query),
-    or all of the step (batch)."""
+    """Which corrections are compared: those of one parent, of one problem (query), or all of the
+    step (batch)."""
     select: Select = "groups_with_success"
-    """Layer 2 on: which corrections train."""
+    """Which corrections train."""
     success: Success = "final_correct"
     """What `select` counts as a success: the answer is right, it is right and the parent was
     wrong (strict_fix), or its reward is above the parent's (improves)."""
     advantage: Advantage = "group_z"
-    """group_z: the group's z-score; improvement: R(correction) - R(parent); const_positive: 1
-    for each success; raw_reward: the reward itself (REINFORCE); none: 0, so that the KL term
-    alone trains the layer."""
+    """As in the first layer, or improvement: R(correction) - R(parent)."""
     denominator: Denominator = "sampled"
     """What the layer's loss is divided by: all sampled corrections, those retained by `select`,
     or those retained per parent, averaged over parents."""
-    layout: Layout = "review_chat"
+    layout: Layout = ReviewChat()
     """review_chat: problem, attempt and guidance as chat turns, then a new turn; self_continue:
     the attempt's own turn goes on (exact token extension of the parent); user_quote: the attempt
     is quoted in a user turn."""
-    quote: Quote = "full"
-    """How much of the attempt is quoted."""
-    max_quote_tokens: PositiveInt | None = None
-    """Longer attempts keep their head and tail, with a mark between; None quotes all."""
     skip_truncated_parents: bool = True
     """Do not ask for corrections of attempts that ran out of tokens."""
     guidance: GuidanceConfig = GuidanceConfig()
 
     @model_validator(mode="after")
-    def check_user_template(self) -> LayerConfig:
-        if self.user_template is None:
+    def check_turns(self) -> CorrectLayer:
+        """self_continue opens no turn that keys could write."""
+        if not isinstance(self.layout, SelfContinue):
             return self
-        needed = ["{problem}"] + (["{attempt}"] if self.layout == "user_quote" else [])
-        missing = [placeholder for placeholder in needed if placeholder not in self.user_template]
-        if missing:
-            raise RelationError(
-                [
-                    ConfigProblem(
-                        "user_template",
-                        repr(self.user_template[:60]),
-                        f"must contain {' and '.join(missing)}.",
-                    )
-                ]
-            )
+        written = {"system_prompt": self.system_prompt, "user_template": self.user_template}
+        why = "has no effect with layout: self_continue, which opens no new turn."
+        problems = [
+            ConfigProblem(key, repr(value[:40]), why, "Remove the key.")
+            for key, value in written.items()
+            if value is not None
+        ]
+        if problems:
+            raise RelationError(problems)
         return self
 
+    def needed_in_template(self) -> list[str]:
+        return ["{problem}", "{attempt}"] if self.layout.type == "user_quote" else ["{problem}"]
+
     @property
-    def num_parents(self) -> int:
-        return self.parents_k or 1
+    def max_parents(self) -> int | None:
+        """Most parents of one problem; None: as many as the layer before has completions."""
+        return None if isinstance(self.parents, AllParents | WrongParents) else self.parents.k
+
+
+LayerConfig = SolveLayer | CorrectLayer
+"""Any layer of the chain."""
+
+
+def corrections_of(layers: Sequence[LayerConfig]) -> list[CorrectLayer]:
+    """The layers that correct: all but the first."""
+    return [layer for layer in layers if isinstance(layer, CorrectLayer)]

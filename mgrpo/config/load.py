@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from pydantic import ValidationError
 
 from mgrpo.config.explain import explain, shortened
 from mgrpo.config.overrides import BadOverride, Tree, apply_override, merged, one_line
-from mgrpo.config.relations import warnings_of
 from mgrpo.config.run import RunConfig
+from mgrpo.config.translate import new_name
+from mgrpo.config.warnings import warnings_of
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.own_code import found_beside
@@ -55,10 +57,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        problems += explain(error, RunConfig)
+        problems += [with_new_name(one) for one in explain(error, RunConfig)]
     if problems:
         raise ConfigError(problems, source=str(file))
     return config
+
+
+def with_new_name(problem: ConfigProblem) -> ConfigProblem:
+    """The problem of a key that has moved, with where it is now."""
+    now = new_name(problem.path)
+    if not now:
+        return problem
+    hint = f"It is {now} now; python -m mgrpo.config.translate RECIPE.yaml rewrites a recipe."
+    return replace(problem, reason="this key has moved.", suggestion=hint)
 
 
 def find_own_code(tree: Tree, folder: Path) -> None:

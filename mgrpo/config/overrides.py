@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from mgrpo.config.slots import as_section
 from mgrpo.config.yaml_core import parse_yaml
 from mgrpo.errors import ConfigProblem
 
@@ -53,8 +54,7 @@ def step_into(node: Any, part: str, *, path: str, value: str) -> Any:
     if isinstance(node, list):
         return node[list_index(node, part, path=path, value=value)]
     if isinstance(node, dict):
-        if node.get(part) is None:
-            node[part] = {}
+        node[part] = as_section(part, node.get(part))
         return node[part]
     raise BadOverride(path, value, f"{node!r} is not a section, so it has no key {part!r}.")
 
@@ -83,8 +83,9 @@ def merged(base: Any, changes: Any, path: str = "") -> Any:
     """`base` with the changes of a recipe that extends it.
 
     Sections merge key by key; all else is replaced. A list of named entries may be changed by a
-    map from names to changes: `layers: {correct: {group_size: 8}}`. A data section whose
-    `source` changes is replaced whole, since its keys are another kind's.
+    map from names to changes: `layers: {correct: {group_size: 8}}`. A section whose tag changes
+    (the `source` of data, the `type` of a slot) is replaced whole, since its keys are another
+    kind's.
     """
     if isinstance(base, list) and isinstance(changes, dict):
         entries = copy.deepcopy(base)
@@ -95,12 +96,15 @@ def merged(base: Any, changes: Any, path: str = "") -> Any:
         return entries
     if not isinstance(base, dict) or not isinstance(changes, dict):
         return copy.deepcopy(changes)
-    if "source" in changes and changes["source"] != base.get("source"):
+    if any(tag in changes and changes[tag] != base.get(tag) for tag in ("source", "type")):
         return copy.deepcopy(changes)
     result = dict(base)
     for key, change in changes.items():
         where = f"{path}.{key}" if path else str(key)
-        result[key] = merged(base[key], change, where) if key in base else copy.deepcopy(change)
+        if key in base and isinstance(change, dict):
+            result[key] = merged(as_section(key, base[key]), change, where)
+        else:
+            result[key] = copy.deepcopy(change)
     return result
 
 

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from mgrpo.config.overrides import BadOverride, merged
+from mgrpo.config.layers import CorrectLayer, LayerConfig
+from mgrpo.config.learner import ObjectiveConfig
+from mgrpo.config.plugins import PhaseConfig
 from mgrpo.errors import ConfigProblem
-
-if TYPE_CHECKING:
-    from mgrpo.config.plugins import PhaseConfig
-    from mgrpo.config.run import RunConfig
 
 SECTIONS = ("layers", "objective", "sampling")
 FIXED_LAYER_KEYS = (
     "name",
     "num_engines",
     "max_completion_tokens",
-    "layout",
-    "quote",
-    "max_quote_tokens",
     "system_prompt",
     "user_template",
 )
+FIXED_CORRECT_KEYS = ("layout", "guidance.phrases")
 """Engines and context lengths are laid out for these at the start."""
 FIXED_OBJECTIVE_KEYS = (
     "update_order",
@@ -37,98 +30,61 @@ FIXED_OBJECTIVE_KEYS = (
 """The loop is built for these at the start."""
 
 
-def in_phase(config: RunConfig, phase: PhaseConfig) -> RunConfig:
-    """The recipe with a phase's changes.
-
-    Raises:
-        BadOverride, ValidationError: the changes do not fit the recipe.
-    """
-    tree = config.model_dump(mode="json", exclude={"phases"})
-    return type(config).model_validate(merged(tree, phase.changes))
-
-
-def phase_problems(config: RunConfig) -> list[ConfigProblem]:
-    """Everything wrong with the phases, each problem under its phase's path."""
+def order_of_phases(phases: Sequence[PhaseConfig], *, num_steps: int) -> list[ConfigProblem]:
+    """Phases that begin too late or too early, or never end."""
     problems: list[ConfigProblem] = []
-    steps = [phase.from_step for phase in config.phases]
-    for index, phase in enumerate(config.phases):
+    steps = [phase.from_step for phase in phases]
+    for index, phase in enumerate(phases):
         path = f"phases.{index}"
         if index > 0 and steps[index] <= steps[index - 1]:
-            problems.append(
-                ConfigProblem(
-                    f"{path}.from_step",
-                    str(steps[index]),
-                    f"must be after the phase before, which begins at step {steps[index - 1]}.",
-                )
-            )
-        if phase.from_step >= config.steps:
-            problems.append(
-                ConfigProblem(
-                    f"{path}.from_step",
-                    str(phase.from_step),
-                    f"the run has only {config.steps} steps, counted from 0.",
-                    f"Nearest valid value: {config.steps - 1}.",
-                )
-            )
+            reason = f"must be after the phase before, which begins at step {steps[index - 1]}."
+            problems.append(ConfigProblem(f"{path}.from_step", str(steps[index]), reason))
+        if phase.from_step >= num_steps:
+            reason = f"the run has only {num_steps} steps, counted from 0."
+            hint = f"Nearest valid value: {num_steps - 1}."
+            problems.append(ConfigProblem(f"{path}.from_step", str(phase.from_step), reason, hint))
         every = phase.every_steps
         if every is not None and (phase.num_steps is None or phase.num_steps >= every):
-            problems.append(
-                ConfigProblem(
-                    f"{path}.every_steps",
-                    str(every),
-                    f"the phase lasts {phase.num_steps or 'until the next'} steps, so nothing "
-                    "would come between its returns.",
-                    "Set num_steps below every_steps.",
-                )
-            )
-        problems += [
-            replace(problem, path=f"{path}.changes.{problem.path}")
-            for problem in change_problems(config, phase)
-        ]
+            lasts = phase.num_steps or "until the next"
+            reason = f"the phase lasts {lasts} steps, so nothing would come between its returns."
+            hint = "Set num_steps below every_steps."
+            problems.append(ConfigProblem(f"{path}.every_steps", str(every), reason, hint))
     return problems
 
 
-def change_problems(config: RunConfig, phase: PhaseConfig) -> list[ConfigProblem]:
-    """What a phase changes that it must not, or changes wrongly."""
-    from mgrpo.config.explain import explain  # it imports the recipe's classes
+def foreign_sections(phase: PhaseConfig) -> list[ConfigProblem]:
+    """Sections that no phase may change."""
+    hint = f"A phase may change {', '.join(SECTIONS)}."
+    return [
+        ConfigProblem(section, "(given)", "cannot change during a run.", hint)
+        for section in phase.changes
+        if section not in SECTIONS
+    ]
 
-    foreign = [section for section in phase.changes if section not in SECTIONS]
-    if foreign:
-        return [
-            ConfigProblem(
-                section,
-                "(given)",
-                "cannot change during a run.",
-                f"A phase may change {', '.join(SECTIONS)}.",
-            )
-            for section in foreign
-        ]
-    try:
-        changed = in_phase(config, phase)
-    except BadOverride as error:
-        return [error.problem]
-    except ValidationError as error:
-        return explain(error, type(config))
-    if len(changed.layers) != len(config.layers):
-        return [ConfigProblem("layers", f"{len(changed.layers)} layers", "must stay as many.")]
+
+def fixed_key_problems(
+    layers: Sequence[LayerConfig],
+    changed_layers: Sequence[LayerConfig],
+    objective: ObjectiveConfig,
+    changed_objective: ObjectiveConfig,
+) -> list[ConfigProblem]:
+    """Keys that a phase changes though the run is laid out for them."""
+    if len(changed_layers) != len(layers):
+        return [ConfigProblem("layers", f"{len(changed_layers)} layers", "must stay as many.")]
     problems = [
         ConfigProblem(
             f"objective.{key}",
-            str(getattr(changed.objective, key)),
+            str(getattr(changed_objective, key)),
             "cannot change during a run: its loop is built for it.",
         )
         for key in FIXED_OBJECTIVE_KEYS
-        if getattr(config.objective, key) != getattr(changed.objective, key)
+        if getattr(objective, key) != getattr(changed_objective, key)
     ]
-    for depth, (before, after) in enumerate(zip(config.layers, changed.layers, strict=True)):
-        keys = [key for key in FIXED_LAYER_KEYS if getattr(before, key) != getattr(after, key)]
-        keys += ["guidance.phrases"] * (before.guidance.phrases != after.guidance.phrases)
-        problems += [
-            ConfigProblem(
-                f"layers.{depth}.{key}",
-                str(attrgetter(key)(after)),
-                "cannot change during a run: engines and contexts are laid out for it.",
-            )
-            for key in keys
-        ]
+    for depth, (before, after) in enumerate(zip(layers, changed_layers, strict=True)):
+        corrects = isinstance(before, CorrectLayer)
+        for key in (*FIXED_LAYER_KEYS, *(FIXED_CORRECT_KEYS if corrects else ())):
+            value = attrgetter(key)(after)
+            if attrgetter(key)(before) != value:
+                reason = "cannot change during a run: engines and contexts are laid out for it."
+                problems.append(ConfigProblem(f"layers.{depth}.{key}", str(value), reason))
     return problems

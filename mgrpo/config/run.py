@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -17,16 +19,25 @@ from pydantic import (
 from mgrpo.config.alarms import AlarmsConfig
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.cluster import ClusterConfig, WeightsConfig
+from mgrpo.config.colocation import colocation_problems
 from mgrpo.config.data import DataConfig
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
-from mgrpo.config.evaluation import EvaluationConfig
-from mgrpo.config.layers import LayerConfig
+from mgrpo.config.evaluation import EvaluationConfig, guidance_problems
+from mgrpo.config.explain import explain
+from mgrpo.config.layers import CorrectLayer, SolveLayer
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
 from mgrpo.config.output import OutputConfig
-from mgrpo.config.phases import in_phase, phase_problems
+from mgrpo.config.overrides import BadOverride, merged
+from mgrpo.config.phases import fixed_key_problems, foreign_sections, order_of_phases
 from mgrpo.config.plugins import PhaseConfig, PluginConfig
-from mgrpo.config.relations import problems_of
+from mgrpo.config.relations import (
+    chain_problems,
+    learner_problems,
+    max_completions_per_step,
+    order_problems,
+)
 from mgrpo.config.rewards import RewardsConfig
+from mgrpo.errors import ConfigProblem
 
 TEMPLATE_CALL_ARGUMENTS = {
     "add_generation_prompt",
@@ -46,6 +57,9 @@ TEMPLATE_CALL_ARGUMENTS = {
     "truncation",
 }
 """Arguments of apply_chat_template that are not the template's."""
+
+
+Layer = Annotated[SolveLayer | CorrectLayer, Field(discriminator="kind")]
 
 
 class ModelConfig(StrictConfig):
@@ -106,7 +120,9 @@ class RunConfig(StrictConfig):
     prompts_per_step: PositiveInt
     model: ModelConfig
     data: DataConfig
-    layers: list[LayerConfig] = Field(min_length=1)
+    layers: list[Layer] = Field(min_length=1)
+    """The chain: the first layer solves (kind: solve), every later one corrects (kind: correct),
+    so `kind` need not be written."""
     sampling: SamplingConfig = SamplingConfig()
     engines: EnginesConfig = EnginesConfig()
     rewards: RewardsConfig = RewardsConfig()
@@ -123,12 +139,59 @@ class RunConfig(StrictConfig):
     output: OutputConfig = OutputConfig()
     cluster: ClusterConfig = ClusterConfig()
 
+    @field_validator("layers", mode="before")
+    @classmethod
+    def kinds_by_position(cls, given: Any) -> Any:
+        """Layers that do not say their kind have that of their position."""
+        if not isinstance(given, list):
+            return given
+        return [
+            {"kind": "correct" if depth else "solve", **entry} if isinstance(entry, dict) else entry
+            for depth, entry in enumerate(given)
+        ]
+
     @model_validator(mode="after")
     def check_relations(self) -> RunConfig:
-        problems = [*problems_of(self), *phase_problems(self)]
+        problems = [
+            *chain_problems(self.layers),
+            *order_problems(self.objective, self.sampling, self.layers, self.plugins),
+            *guidance_problems(self.evaluation, self.layers),
+            *learner_problems(
+                self.learner,
+                self.layers,
+                max_prompt_tokens=self.data.max_prompt_tokens,
+                num_completions=self.max_completions_per_step,
+            ),
+            *colocation_problems(self.cluster, self.engines, self.learner, self.weights),
+            *order_of_phases(self.phases, num_steps=self.steps),
+        ]
+        for index, phase in enumerate(self.phases):
+            path = f"phases.{index}.changes."
+            problems += [replace(one, path=path + one.path) for one in self.change_problems(phase)]
         if problems:
             raise RelationError(problems)
         return self
+
+    def change_problems(self, phase: PhaseConfig) -> list[ConfigProblem]:
+        """What a phase changes that it must not, or changes wrongly."""
+        if foreign := foreign_sections(phase):
+            return foreign
+        try:
+            changed = self.in_phase(phase)
+        except BadOverride as error:
+            return [error.problem]
+        except ValidationError as error:
+            return explain(error, RunConfig)
+        return fixed_key_problems(self.layers, changed.layers, self.objective, changed.objective)
+
+    def in_phase(self, phase: PhaseConfig) -> RunConfig:
+        """The recipe with a phase's changes.
+
+        Raises:
+            BadOverride, ValidationError: the changes do not fit the recipe.
+        """
+        tree = self.model_dump(mode="json", exclude={"phases"})
+        return RunConfig.model_validate(merged(tree, phase.changes))
 
     @property
     def phase_configs(self) -> list[tuple[int, RunConfig]]:
@@ -138,7 +201,7 @@ class RunConfig(StrictConfig):
     @cached_property
     def _later_phases(self) -> list[tuple[int, RunConfig]]:
         # Without the recipe itself: it would be held by itself, and comparing would never end.
-        return [(phase.from_step, in_phase(self, phase)) for phase in self.phases]
+        return [(phase.from_step, self.in_phase(phase)) for phase in self.phases]
 
     def at_step(self, step: int) -> RunConfig:
         """The recipe as its phases have it at one step."""
@@ -158,12 +221,8 @@ class RunConfig(StrictConfig):
     @property
     def max_completions_per_step(self) -> int:
         """Completions of one step when no parent is left out."""
-        by_layer, parents = [], self.prompts_per_step
-        for depth, layer in enumerate(self.layers):
-            is_pooled = self.objective.update_order == "pooled_errors"
-            if depth > 0 and (is_pooled or layer.parents in ("wrong_first", "uniform_k", "best")):
-                parents = self.prompts_per_step * layer.num_parents
-            parents *= layer.group_size
-            by_layer.append(parents)
-        # A step of pooled errors samples one of its layers.
-        return max(by_layer) if self.objective.update_order == "pooled_errors" else sum(by_layer)
+        return max_completions_per_step(
+            self.layers,
+            num_problems=self.prompts_per_step,
+            is_pooled=self.objective.update_order == "pooled_errors",
+        )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from actors.chat_format import Tokenizer
 from actors.templates import PromptBuilder
-from mgrpo.config import RunConfig
+from mgrpo.config.layers import CorrectLayer, LayerConfig, SelfContinue, corrections_of
 from mgrpo.config.lengths import context_needed, layer_lengths
 from mgrpo.types import Problem
 
@@ -34,14 +34,14 @@ class PromptLengths:
     guidance_tokens: int
     overhead_tokens: int
 
-    def context_needed(self, config: RunConfig) -> int:
+    def context_needed(self, layers: Sequence[LayerConfig]) -> int:
         return context_needed(
-            config, self.max_prompt_tokens, self.guidance_tokens, self.overhead_tokens
+            layers, self.max_prompt_tokens, self.guidance_tokens, self.overhead_tokens
         )
 
-    def layer_lengths(self, config: RunConfig) -> list[int]:
+    def layer_lengths(self, layers: Sequence[LayerConfig]) -> list[int]:
         return layer_lengths(
-            config, self.max_prompt_tokens, self.guidance_tokens, self.overhead_tokens
+            layers, self.max_prompt_tokens, self.guidance_tokens, self.overhead_tokens
         )
 
 
@@ -57,7 +57,7 @@ def characters_of(tokenizer: Tokenizer, num_tokens: int) -> float:
 
 
 def measure_prompts(
-    builder: PromptBuilder, config: RunConfig, problems: Sequence[Problem]
+    builder: PromptBuilder, layers: Sequence[LayerConfig], problems: Sequence[Problem]
 ) -> PromptLengths:
     """Measure the layer-1 prompts of all `problems`, and what corrections add to them.
 
@@ -65,7 +65,7 @@ def measure_prompts(
         ModelError: the chat template cannot render a layer's turns.
         DataError: the chat template loses the attempt.
     """
-    first = config.layers[0]
+    first, corrections = layers[0], corrections_of(layers)
     by_length = sorted(
         ((len(builder.solve_prompt(first, p.question)), p.question) for p in problems),
         reverse=True,
@@ -73,7 +73,7 @@ def measure_prompts(
     guidance = max(
         (
             len(builder.encode(f"\n{phrase}"))
-            for layer in config.layers[1:]
+            for layer in corrections
             for phrase in layer.guidance.phrases
         ),
         default=0,
@@ -83,23 +83,25 @@ def measure_prompts(
         guidance_tokens=guidance,
         overhead_tokens=max(
             (
-                correction_overhead(builder, config, question) - solve - guidance
+                correction_overhead(builder, corrections, question) - solve - guidance
                 for solve, question in by_length[:NUM_LONGEST]
             ),
             default=0,
         )
-        if len(config.layers) > 1
+        if corrections
         else 0,
     )
 
 
-def correction_overhead(builder: PromptBuilder, config: RunConfig, question: str) -> int:
+def correction_overhead(
+    builder: PromptBuilder, layers: Sequence[CorrectLayer], question: str
+) -> int:
     """Tokens of the longest correction prompt of an empty attempt, over layers and phrases."""
     lengths = [0]
-    for layer in config.layers[1:]:
-        if layer.layout == "self_continue":
-            continue  # its prompt is the attempt's own, which is counted completely
-        cut_mark = len(builder.cut_mark_ids) if layer.max_quote_tokens is not None else 0
+    for layer in layers:
+        if isinstance(layer.layout, SelfContinue):
+            continue  # its prompt is the attempt's own, which is counted whole
+        cut_mark = len(builder.cut_mark_ids) if layer.layout.max_quote_tokens is not None else 0
         lengths += [
             cut_mark
             + len(

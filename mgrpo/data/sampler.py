@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from mgrpo.errors import DataError
 from mgrpo.types import Completion
+
+
+class Sampler(Protocol):
+    """Endless indices into the problems."""
+
+    def take(self, n: int) -> list[int]:
+        """The next `n` indices."""
+        ...
+
+    def observe(self, completions: Sequence[Completion]) -> dict[str, float]:
+        """Take in how a step's problems went; returns chances of the next draw, by domain."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class ShufflingSampler:

@@ -15,7 +15,7 @@ from typing import Any
 from actors.layers import PromptRequest, correction_requests, solve_request, stable_seed
 from actors.rollout import Rollout, run_together
 from mgrpo.config import EvaluationConfig, RunConfig
-from mgrpo.config.layers import LayerConfig
+from mgrpo.config.layers import CorrectLayer, corrections_of
 from mgrpo.evaluation.summary import Evaluation
 from mgrpo.types import Completion, Problem
 
@@ -84,7 +84,7 @@ async def examine(
     )
     attempts = await examiner.sample_all(1, problem, [request])
     done = list(attempts)
-    for number, layer in enumerate(examiner.layers[1:], start=2):
+    for number, layer in enumerate(corrections_of(examiner.layers), start=2):
         requests: list[PromptRequest] = []
         for attempt in attempts:
             phrases = phrases_for(layer, attempt, config, examiner.seed)
@@ -95,7 +95,7 @@ async def examine(
 
 
 def phrases_for(
-    layer: LayerConfig, attempt: Completion, config: EvaluationConfig, seed: int
+    layer: CorrectLayer, attempt: Completion, config: EvaluationConfig, seed: int
 ) -> list[int]:
     """The guidance phrases of an attempt's corrections.
 
@@ -121,7 +121,7 @@ def evaluation_row(
     settings = evaluation.settings
     summary = evaluation.summary()
     for phrase in summary["phrases"]:
-        phrase["text"] = config.layers[1].guidance.phrases[phrase["index"]]
+        phrase["text"] = corrections_of(config.layers)[0].guidance.phrases[phrase["index"]]
     return {
         "step": step,
         "label": label,

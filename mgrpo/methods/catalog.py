@@ -165,7 +165,7 @@ def changed_keys(section: BaseModel, prefix: str) -> Iterator[Key]:
         value = getattr(section, name)
         if info.is_required() or value == default_of(info):
             continue
-        if isinstance(value, BaseModel) and default_of(info) is not None:
+        if isinstance(value, type(default_of(info))) and isinstance(value, BaseModel):
             yield from changed_keys(value, f"{prefix}{name}.")
             continue
         yield Key(
@@ -181,7 +181,11 @@ def default_of(info: FieldInfo) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """A value as JSON has it; a slot without its defaults, by its name alone where that is all."""
+    if isinstance(value, BaseModel) and "type" in type(value).model_fields:
+        changes = value.model_dump(mode="json", exclude_defaults=True)
+        name = value.model_dump()["type"]
+        return {"type": name, **changes} if changes else name
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, list | tuple):

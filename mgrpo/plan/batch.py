@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mgrpo.config import RunConfig
+from mgrpo.config import CorrectLayer, RunConfig
 from mgrpo.config.lengths import layer_lengths
 
 CORRECTION_TOKENS = 128
@@ -42,10 +42,10 @@ def layer_batches(config: RunConfig) -> list[LayerBatch]:
     """Every layer's part of a step, first to last, if no parent is left out."""
     batches = []
     num_prompts = config.prompts_per_step
-    lengths = layer_lengths(config, config.data.max_prompt_tokens, CORRECTION_TOKENS)
+    lengths = layer_lengths(config.layers, config.data.max_prompt_tokens, CORRECTION_TOKENS)
     for depth, layer in enumerate(config.layers):
-        if depth > 0 and layer.parents in ("wrong_first", "uniform_k", "best"):
-            num_prompts = config.prompts_per_step * layer.num_parents
+        if isinstance(layer, CorrectLayer) and layer.max_parents is not None:
+            num_prompts = config.prompts_per_step * layer.max_parents
         count = config.engines.num_shared_engines if config.engines.shared else layer.num_engines
         batches.append(
             LayerBatch(

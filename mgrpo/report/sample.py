@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2.utils import htmlsafe_json_dumps
 
-from mgrpo.config.layers import GUIDANCE_PHRASES
+from mgrpo.config.guidance import GUIDANCE_PHRASES
 from mgrpo.metrics.log import read_rollouts
 from mgrpo.report.run_data import RunData
 from mgrpo.types import Completion

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.plugin import RolloutPlugin
@@ -31,6 +31,7 @@ from mgrpo.models.weight_check import refuse_broken_model
 from mgrpo.plugin import load_plugins
 from mgrpo.storage.checkpoints import refuse_other_problems
 from mgrpo.training.launcher import Launcher
+from mgrpo.training.learner_ranks import Learner, LearnerRanks
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
 
@@ -48,7 +49,7 @@ class System:
     rollout: Rollout
     fleet: Fleet
     scorer: RewardPool
-    learner: list[RemoteActor] = field(default_factory=list)
+    learner: Learner | None = None  # None: engines only, for an evaluation
     policy_version: int = 0  # that the run begins with
 
 
@@ -87,7 +88,7 @@ def start_system(
     heldout = load_heldout(config, builder)
     plugins = load_plugins(config, RolloutPlugin)
     max_model_len = config.engines.max_model_len or (
-        measure_prompts(builder, config, problems + heldout).context_needed(config)
+        measure_prompts(builder, config.layers, problems + heldout).context_needed(config.layers)
         + sum(plugin.extra_tokens() for plugin in plugins)
     )
 
@@ -133,7 +134,7 @@ def start_system(
             rollout=make_rollout(config, fleet, builder, scorer, plugins),
             fleet=fleet,
             scorer=scorer,
-            learner=learner,
+            learner=learner_of(learner, config),
         )
         if learner:
             if learner_state is not None:
@@ -144,6 +145,17 @@ def start_system(
         else:
             fleet.serve_loaded_weights()
         yield system
+
+
+def learner_of(ranks: Sequence[RemoteActor], config: RunConfig) -> Learner | None:
+    """The ranks as one learner; None where there are none."""
+    if not ranks:
+        return None
+    return LearnerRanks(
+        ranks,
+        update_s=config.cluster.deadlines.update_s,
+        shared_folder=config.checkpoints.shared_folder,
+    )
 
 
 def load_heldout(config: RunConfig, builder: PromptBuilder) -> list[Problem]:

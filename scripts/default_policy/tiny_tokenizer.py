@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mgrpo.config.layers import GUIDANCE_PHRASES, REVIEW_SYSTEM_PROMPT, SOLVE_SYSTEM_PROMPT
+from mgrpo.config.guidance import GUIDANCE_PHRASES
+from mgrpo.config.layers import REVIEW_SYSTEM_PROMPT, SOLVE_SYSTEM_PROMPT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

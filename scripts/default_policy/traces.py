@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from mgrpo.config.layers import GUIDANCE_PHRASES
+from mgrpo.config.guidance import GUIDANCE_PHRASES
 from scripts.default_policy import chain_sum_traces, leg_counting_traces
 
 Habit = Literal["quick", "careful", "confirm", "doubt", "recheck"]

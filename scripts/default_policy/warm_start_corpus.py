@@ -18,7 +18,8 @@ from typing import TypeVar
 
 from actors.chat_format import Tokenizer
 from actors.templates import PromptBuilder
-from mgrpo.config.layers import GUIDANCE_PHRASES, LayerConfig
+from mgrpo.config.guidance import GUIDANCE_PHRASES
+from mgrpo.config.layers import CorrectLayer, SolveLayer
 from scripts.default_policy import traces
 from scripts.default_policy.tiny_tokenizer import FIXED_SENTENCES, SHORT_REVIEW_SYSTEM_PROMPT
 
@@ -57,12 +58,15 @@ class Corpus:
         self.draw_question = draw_question
         self.end_of_turn_id = end_of_turn_id
         self.solve_layers = {
-            system: LayerConfig(name="solve", group_size=2, system_prompt=system)
+            system: SolveLayer(name="solve", group_size=2, system_prompt=system)
             for system, _ in SOLVE_SYSTEM_SHARES
         }
         self.correct_layers = {
-            (system, layout): LayerConfig(
-                name="correct", group_size=2, system_prompt=system, layout=layout
+            (system, layout): CorrectLayer(
+                name="correct",
+                group_size=2,
+                system_prompt=None if layout == "self_continue" else system,
+                layout={"type": layout},
             )
             for system, _ in REVIEW_SYSTEM_SHARES
             for layout, _ in LAYOUT_SHARES

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from actors.engine import EngineSettings, VllmEngine
-from mgrpo.config import LayerConfig
+from mgrpo.config import SolveLayer
 from mgrpo.config.run import ModelConfig
 from mgrpo.models.policy_tokenizer import load_builder
 
@@ -34,7 +34,7 @@ async def main(model_dir: str, output: Path) -> None:
         )
     )
     await engine.start()
-    layer = LayerConfig(name="solve", group_size=2)
+    layer = SolveLayer(name="solve", group_size=2)
     samples = await engine.generate(
         builder.solve_prompt(layer, "What is 3 + 4?"),
         num_samples=4,

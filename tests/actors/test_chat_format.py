@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from actors.chat_format import read_chat_format
 from actors.templates import PromptBuilder
-from mgrpo.config import LayerConfig
+from mgrpo.config import CorrectLayer, SolveLayer
 from mgrpo.errors import ModelError
 from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
 
@@ -58,13 +58,26 @@ def builder(template: str, **template_kwargs: Any) -> PromptBuilder:
     return PromptBuilder(tokenizer, template_kwargs)
 
 
+def review_layer(layout: str, system: str | None = "", **keys: Any) -> CorrectLayer:
+    """self_continue opens no turn, so it has no system prompt."""
+    return CorrectLayer.model_validate(
+        {
+            "name": "correct",
+            "group_size": 2,
+            "system_prompt": None if layout == "self_continue" else system,
+            "layout": {"type": layout, **keys},
+        }
+    )
+
+
 def correction(of: PromptBuilder, layout: str, attempt: list[int], **keys: Any) -> str:
     system = keys.pop("system", "")
-    layer = LayerConfig(name="correct", group_size=2, layout=layout, system_prompt=system, **keys)
+    layer = review_layer(layout, system, **keys)
+    asked = SolveLayer(name="solve", group_size=2, system_prompt=system)
     ids = of.correction_prompt(
         layer,
         "3 + 4?",
-        parent_prompt_ids=of.solve_prompt(layer, "3 + 4?"),
+        parent_prompt_ids=of.solve_prompt(asked, "3 + 4?"),
         parent_ids=[*attempt, IM_END],
         guidance="Wait.",
         parent_answer="7",
@@ -107,7 +120,7 @@ def test_a_template_that_needs_a_system_turn_is_read_with_one() -> None:
     refusal = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('no') }}{% endif %}"
     of = builder(refusal + TEMPLATES["opens"])
     assert (of.chat.opening, of.chat.end_of_turn_id) == ("<think>\n", IM_END)
-    assert of.solve_prompt(LayerConfig(name="solve", group_size=2), "3 + 4?")
+    assert of.solve_prompt(SolveLayer(name="solve", group_size=2), "3 + 4?")
     assert "<think>\n7\nWait." in correction(of, "review_chat", of.encode("7"), system="Look.")
 
 
@@ -165,8 +178,8 @@ def test_a_quoted_attempt_follows_the_very_tokens_that_its_policy_read(
 ) -> None:
     of = builder(TEMPLATES[name])
     attempt = data.draw(st.lists(st.integers(3, 500), min_size=1, max_size=30))
-    layer = LayerConfig(name="correct", group_size=2, layout=layout, system_prompt="")
-    asked = of.solve_prompt(layer, "3 + 4?")
+    layer = review_layer(layout)
+    asked = of.solve_prompt(SolveLayer(name="solve", group_size=2, system_prompt=""), "3 + 4?")
     ids = of.correction_prompt(
         layer,
         "3 + 4?",
@@ -191,7 +204,7 @@ def test_corrections_are_refused_where_no_second_turn_can_be_opened() -> None:
 @given(st.text(max_size=60))
 def test_every_question_is_in_its_prompt(question: str) -> None:
     for name, template in TEMPLATES.items():
-        layer = LayerConfig(name="solve", group_size=2, system_prompt="")
+        layer = SolveLayer(name="solve", group_size=2, system_prompt="")
         ids = builder(template).solve_prompt(layer, question)
         text = builder(template).tokenizer.decode(ids, skip_special_tokens=False)
         assert question.strip() in text, name
@@ -230,7 +243,7 @@ def test_a_lost_system_turn_is_refused_with_what_to_set() -> None:
         "{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}"
     )
     of = builder(template)
-    solve = LayerConfig(name="solve", group_size=2, system_prompt="Be brief.")
+    solve = SolveLayer(name="solve", group_size=2, system_prompt="Be brief.")
     with pytest.raises(ModelError, match=r"loses or changes the system turn.*system_prompt"):
         of.solve_prompt(solve, "3 + 4?")
     assert of.solve_prompt(solve.model_copy(update={"system_prompt": ""}), "3 + 4?")

@@ -15,7 +15,7 @@ from actors.layers import (
 )
 from actors.rollout import place_key
 from actors.templates import PromptBuilder
-from mgrpo.config import LayerConfig
+from mgrpo.config import CorrectLayer
 from mgrpo.types import Completion, FinishReason, Problem, Reward
 from tests.actors.byte_tokenizer import ByteTokenizer
 from tests.actors.plugins.scripted_rollout import TOKENIZER, rollout, sampled
@@ -23,8 +23,8 @@ from tests.actors.plugins.scripted_rollout import TOKENIZER, rollout, sampled
 PROBLEM = Problem(problem_id="p", question="1+1?", answer="2")
 
 
-def layer(**keys: object) -> LayerConfig:
-    return LayerConfig.model_validate({"name": "correct", "group_size": 4, **keys})
+def layer(**keys: object) -> CorrectLayer:
+    return CorrectLayer.model_validate({"name": "correct", "group_size": 4, **keys})
 
 
 def attempt(index: int, reward: Reward | None, finish: FinishReason = "stop") -> Completion:
@@ -68,7 +68,7 @@ def test_wrong_only_leaves_right_attempts_out() -> None:
 
 def test_wrong_first_prefers_wrong_attempts() -> None:
     attempts = [attempt(i, r) for i, r in enumerate([RIGHT, RIGHT, WRONG])]
-    config = layer(parents="wrong_first", parents_k=2)
+    config = layer(parents={"type": "wrong_first", "k": 2})
     chosen = [ids(choose_parents(config, attempts, random.Random(seed))) for seed in range(20)]
     assert all(2 in parents and len(parents) == 2 for parents in chosen)
 
@@ -80,7 +80,7 @@ def test_best_takes_the_highest_reward() -> None:
 
 def test_uniform_k_reaches_every_attempt() -> None:
     attempts = [attempt(i, WRONG) for i in range(3)]
-    config = layer(parents="uniform_k", parents_k=1)
+    config = layer(parents="uniform_k")
     chosen = {ids(choose_parents(config, attempts, random.Random(seed)))[0] for seed in range(40)}
     assert chosen == {0, 1, 2}
 
@@ -106,11 +106,13 @@ def test_per_correction_draws_each_phrase_anew() -> None:
 
 def test_fixed_schedule_and_weighted_draws() -> None:
     assert (
-        draw_guidance(layer(guidance={"draw": "fixed", "fixed_index": 3}), random.Random(0), step=9)
+        draw_guidance(
+            layer(guidance={"draw": {"type": "fixed", "index": 3}}), random.Random(0), step=9
+        )
         == [3] * 4
     )
     assert draw_guidance(layer(guidance={"draw": "schedule"}), random.Random(0), step=9) == [2] * 4
-    weighted = layer(guidance={"draw": "weighted", "weights": [0, 0, 0, 0, 0, 1, 0]})
+    weighted = layer(guidance={"draw": {"type": "weighted", "weights": [0, 0, 0, 0, 0, 1, 0]}})
     assert draw_guidance(weighted, random.Random(0), step=0) == [5] * 4
 
 
@@ -142,7 +144,7 @@ def drafts(*rewards: float, lengths: tuple[int, ...] = (2, 2, 2, 2)) -> list[Com
 
 
 def best(attempts: list[Completion], seed: int = 0, **keys: object) -> list[int]:
-    config = layer(parents="best", **keys)
+    config = layer(parents={"type": "best", **keys})
     return ids(choose_parents(config, attempts, random.Random(seed)))
 
 
@@ -167,7 +169,7 @@ def test_of_equal_drafts_the_shortest_or_the_likeliest_is_best() -> None:
 def test_the_highest_reward_comes_before_any_tie_break() -> None:
     attempts = drafts(0.5, 1, lengths=(1, 9))
     assert best(attempts, tie_break="shortest") == [1]
-    assert best(attempts, tie_break="shortest", parents_k=2) == [0, 1]
+    assert best(attempts, tie_break="shortest", k=2) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_the_highest_reward_comes_before_any_tie_break() -> None:
 )
 def test_where_every_draft_failed(all_fail: str, parents: list[int], falls_back: bool) -> None:
     attempts = drafts(0, 0, 0)
-    config = layer(parents="best", tie_break="first", all_fail=all_fail)
+    config = layer(parents={"type": "best", "tie_break": "first", "all_fail": all_fail})
     assert ids(choose_parents(config, attempts, random.Random(0))) == parents
     assert falls_back_to_problem(config, attempts) is falls_back
     # One that is not quite nothing is refined whatever the setting.
@@ -186,9 +188,9 @@ def test_where_every_draft_failed(all_fail: str, parents: list[int], falls_back:
 
 
 def test_where_every_check_failed_nothing_is_known_of_the_drafts() -> None:
-    config = layer(parents="best", all_fail="plain_grpo_on_q")
+    config = layer(parents={"type": "best", "all_fail": "plain_grpo_on_q"})
     assert not falls_back_to_problem(config, [attempt(0, TIMEOUT), attempt(1, None)])
-    assert not falls_back_to_problem(layer(all_fail="plain_grpo_on_q"), drafts(0, 0))
+    assert not falls_back_to_problem(layer(parents="all"), drafts(0, 0))
 
 
 def igrpo_rollout(all_fail: str, right: tuple[int, ...]) -> list[Completion]:
@@ -198,7 +200,9 @@ def igrpo_rollout(all_fail: str, right: tuple[int, ...]) -> list[Completion]:
         [],
         group_sizes=(4, 4),
     )
-    refine = layer(name="refine", parents="best", tie_break="first", all_fail=all_fail)
+    refine = layer(
+        name="refine", parents={"type": "best", "tie_break": "first", "all_fail": all_fail}
+    )
     parts.layers = [parts.layers[0], refine]
     return sampled(parts)
 

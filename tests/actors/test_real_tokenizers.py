@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.templates import PromptBuilder
-from mgrpo.config import GUIDANCE_PHRASES, LayerConfig
+from mgrpo.config import GUIDANCE_PHRASES, CorrectLayer, SolveLayer
 
 NAMES = ["default", "smollm2"]
 LAYOUTS = ["review_chat", "user_quote", "self_continue"]
@@ -43,9 +43,9 @@ def test_the_attempts_ids_stand_in_the_correction_unchanged(
     attempt = data.draw(st.lists(plain_ids, min_size=1, max_size=60))
     question = data.draw(st.text(max_size=80))
     guidance = data.draw(st.sampled_from(GUIDANCE_PHRASES))
-    layer = LayerConfig(name="correct", group_size=2, layout=layout)
+    layer = CorrectLayer(name="correct", group_size=2, layout=layout)
     builder = PromptBuilder(policy)
-    solve = builder.solve_prompt(LayerConfig(name="solve", group_size=2), question)
+    solve = builder.solve_prompt(SolveLayer(name="solve", group_size=2), question)
     prompt = builder.correction_prompt(
         layer,
         question,

@@ -10,7 +10,7 @@ from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import FixedEngines
-from mgrpo.config import LayerConfig
+from mgrpo.config import CorrectLayer, LayerConfig, SolveLayer
 from mgrpo.errors import RewardError
 from mgrpo.types import Completion, Problem, Reward
 from tests.actors.byte_tokenizer import END, ByteTokenizer
@@ -30,7 +30,10 @@ class ExactScorer:
 
 
 def chain(*sizes: int) -> list[LayerConfig]:
-    return [LayerConfig(name=f"layer{i}", group_size=size) for i, size in enumerate(sizes)]
+    return [
+        (CorrectLayer if depth else SolveLayer)(name=f"layer{depth}", group_size=size)
+        for depth, size in enumerate(sizes)
+    ]
 
 
 def rollout(engine: ScriptedEngine, layers: list[LayerConfig]) -> Rollout:
@@ -116,8 +119,8 @@ def test_the_same_step_repeats_its_seeds_and_another_step_does_not() -> None:
 def test_every_layer_asks_for_its_own_numbers_at_the_rollouts_temperature() -> None:
     engine = scripted()
     layers = [
-        LayerConfig(name="solve", group_size=3, max_completion_tokens=11),
-        LayerConfig(name="correct", group_size=2, max_completion_tokens=7),
+        SolveLayer(name="solve", group_size=3, max_completion_tokens=11),
+        CorrectLayer(name="correct", group_size=2, max_completion_tokens=7),
     ]
     parts = rollout(engine, layers)
     parts.temperature = 0.6
@@ -133,8 +136,8 @@ def test_each_request_has_the_seed_of_the_first_completion_that_it_makes() -> No
     engine = scripted()
     guidance = {"phrases": ["a", "b", "c"], "draw": "per_correction"}
     layers = [
-        LayerConfig(name="solve", group_size=2),
-        LayerConfig.model_validate({"name": "correct", "group_size": 8, "guidance": guidance}),
+        SolveLayer(name="solve", group_size=2),
+        CorrectLayer.model_validate({"name": "correct", "group_size": 8, "guidance": guidance}),
     ]
     parts = rollout(engine, layers)
     parts.seed = 5
@@ -209,7 +212,7 @@ def test_checks_are_told_what_the_prompt_has_written_of_the_answer(
             return await super().score(problem, texts)
 
     layers = chain(2, 2)
-    layers[1] = layers[1].model_copy(update={"layout": layout})
+    layers[1] = CorrectLayer(name="layer1", group_size=2, layout={"type": layout})
     parts = rollout(scripted(), layers)
     parts.builder, parts.scorer = PromptBuilder(Opening()), Listening()
     Listening.told.clear()

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.templates import CUT_MARK, PromptBuilder, fill
-from mgrpo.config import LayerConfig
+from mgrpo.config import CorrectLayer
+from mgrpo.config.layers import ReviewChat
 from mgrpo.errors import ModelError
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 
@@ -13,15 +14,15 @@ BUILDER = PromptBuilder(ByteTokenizer())
 GUIDANCE = "Hold on."
 
 
-def layer(**keys: object) -> LayerConfig:
-    return LayerConfig.model_validate({"name": "correct", "group_size": 2, **keys})
+def layer(**keys: object) -> CorrectLayer:
+    return CorrectLayer.model_validate({"name": "correct", "group_size": 2, **keys})
 
 
 def contains(whole: list[int], part: list[int]) -> bool:
     return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
 
 
-def correction(config: LayerConfig, attempt: list[int], question: str = "1+1?") -> list[int]:
+def correction(config: CorrectLayer, attempt: list[int], question: str = "1+1?") -> list[int]:
     prompt = BUILDER.solve_prompt(config, question)
     return BUILDER.correction_prompt(
         config, question, parent_prompt_ids=prompt, parent_ids=attempt, guidance=GUIDANCE
@@ -61,12 +62,12 @@ def test_end_of_turn_tokens_are_dropped_only_at_the_end() -> None:
 
 
 def test_long_attempts_keep_their_head_and_tail() -> None:
-    quoted = BUILDER.quoted(layer(max_quote_tokens=5), list(b"abcdefghij"), None)
+    quoted = BUILDER.quoted(ReviewChat(max_quote_tokens=5), list(b"abcdefghij"), None)
     assert bytes(quoted) == b"ab" + CUT_MARK.encode() + b"hij"
 
 
 def test_answer_only_quotes_the_answer() -> None:
-    assert bytes(BUILDER.quoted(layer(quote="answer_only"), list(b"so it is 7"), "7")) == (
+    assert bytes(BUILDER.quoted(ReviewChat(quote="answer_only"), list(b"so it is 7"), "7")) == (
         b"\\boxed{7}"
     )
 

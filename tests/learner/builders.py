@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mgrpo.config import LayerConfig, RunConfig
+from mgrpo.config import CorrectLayer, LayerConfig, RunConfig, SolveLayer
 from mgrpo.plugin import find_plugin
 from mgrpo.types import Completion, Reward
 
@@ -65,13 +65,14 @@ def long(name: str, reward: float | None, num_tokens: int, **changes: Any) -> Co
     return completion(name, reward, **{**tokens, **changes})
 
 
-def layer(**settings: Any) -> LayerConfig:
+def layer(**settings: Any) -> CorrectLayer:
     defaults = {"name": "correct", "group_size": 3, "max_completion_tokens": 8}
-    return LayerConfig(**{**defaults, **settings})
+    return CorrectLayer(**{**defaults, **settings})
 
 
-def solve_layer(**settings: Any) -> LayerConfig:
-    return layer(**{"name": "solve", "group_size": 4, **settings})
+def solve_layer(**settings: Any) -> SolveLayer:
+    defaults = {"name": "solve", "group_size": 4, "max_completion_tokens": 8}
+    return SolveLayer(**{**defaults, **settings})
 
 
 def plugin(use: str, *layers: int, **settings: Any) -> Any:

@@ -30,7 +30,7 @@ import torch
 from mgrpo.check.plugin_warnings import plugin_warnings
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.config.relations import warnings_of
+from mgrpo.config.warnings import warnings_of
 from mgrpo.errors import ConfigError
 from mgrpo.methods.catalog import method_files
 from mgrpo.types import EXPERT, Completion, Reward

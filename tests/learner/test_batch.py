@@ -266,8 +266,3 @@ def test_verdicts_keep_the_order_of_the_completions():
 def test_inconsistent_completions_are_refused_by_name(broken, message):
     with pytest.raises(LearnerError, match=message):
         batch_of(broken)
-
-
-def test_the_first_layer_has_nothing_to_improve_on():
-    with pytest.raises(LearnerError, match=r"layers\.0\.advantage is improvement"):
-        batch_of(attempts(), first=solve_layer(advantage="improvement"))

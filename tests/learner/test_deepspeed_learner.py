@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from learner.losses import kl_penalty
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.gcpo.causal_projection import causal_weights, projected_reference
-from mgrpo.types import AnswerContexts
 from tests.learner.builders import random_completions, save_tiny_llama
 from tests.learner.rank_worker import (
     EMA_DECAY,

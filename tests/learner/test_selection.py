@@ -25,9 +25,8 @@ def kept(children, **settings):
     return [name for name, reason in reasons(children, **settings).items() if not reason]
 
 
-def test_every_usable_first_attempt_trains_whatever_select_says():
-    settings = solve_layer(select="success_only_post_norm", success="strict_fix")
-    judged = select_layer(attempts(), {}, settings)
+def test_every_usable_first_attempt_trains():
+    judged = select_layer(attempts(), {}, solve_layer())
     assert all(one.is_selected for one in judged)
     assert [one.is_success for one in judged] == [True, False, False, True]
 

@@ -36,7 +36,7 @@ def recipe(tree: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch) 
 
 @pytest.fixture
 def loop(monkeypatch) -> list[tuple[Any, Path]]:
-    """Stands in for mgrpo.training.loop and records what it is asked to run."""
+    """Stands in for mgrpo.training.run and records what it is asked to run."""
     calls: list[tuple[Any, Path]] = []
 
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
@@ -44,9 +44,9 @@ def loop(monkeypatch) -> list[tuple[Any, Path]]:
         (run_dir / "metrics.jsonl").write_text("{}\n")
         return 0
 
-    module = ModuleType("mgrpo.training.loop")
+    module = ModuleType("mgrpo.training.run")
     module.run_training = run_training  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mgrpo.training.loop", module)
+    monkeypatch.setitem(sys.modules, "mgrpo.training.run", module)
     return calls
 
 
@@ -197,7 +197,7 @@ def test_a_second_run_of_the_name_is_refused_while_the_first_lives(
         assert (run_dir / "metrics.jsonl").read_text() == '{"step": 0}\n'
         return 0
 
-    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == 0
     assert codes == [2]
     text = said(capsys)
@@ -223,7 +223,7 @@ def test_errors_become_exit_codes(recipe: Path, loop, monkeypatch, error, code: 
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise error
 
-    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == code
 
 
@@ -231,7 +231,7 @@ def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     with pytest.raises(ZeroDivisionError):
         main(["train", "small.yaml"])
 
@@ -240,7 +240,7 @@ def test_a_full_disk_is_an_error_without_a_traceback(recipe: Path, loop, monkeyp
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "checkpoints"))
 
-    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == 1
     assert "No space left on device: 'runs/small/checkpoints'" in said(capsys)
 

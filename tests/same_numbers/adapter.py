@@ -17,12 +17,13 @@ from torch import distributed as dist
 
 from learner.deepspeed_learner import DeepSpeedLearner
 from mgrpo.config import RunConfig
-from mgrpo.config.load import load_recipe
+from mgrpo.config.load import load_recipe, shipped_recipes
+from mgrpo.methods.veripo.preference_cycle import pair_rows
+from mgrpo.methods.veripo.preference_pairs import PreferencePair
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
-from mgrpo.training.sources.preference_cycle import pair_rows
-from mgrpo.training.sources.preference_pairs import PreferencePair
 from mgrpo.types import Completion, Replayed, Reward, UpdateResult
 from tests.learner.builders import save_tiny_llama
+from tests.repository import REPOSITORY
 from tests.same_numbers.cases import Case, Update
 
 Row = Mapping[str, Any]
@@ -57,6 +58,9 @@ OWN = {
 """What a case changes in its recipe: so that its special parts take effect on short completions
 within two or three steps."""
 
+STUDY = "study/"
+"""What the names of the study's recipes begin with, which are not shipped."""
+
 EARLIER = 1000
 """Step in the names of completions that an update did not sample."""
 ADAM_EPSILON = 1e-2
@@ -70,13 +74,26 @@ def save_models(folder: Path) -> None:
     PrefixScorer.create(str(folder / "policy"), hidden_units=8).save(str(folder / "scorer"))
 
 
+def recipe_of(name: str) -> str:
+    """A case's recipe as `load_recipe` takes it."""
+    if name.startswith(STUDY):
+        return f"{REPOSITORY}/benchmarks/study/recipes/{name.removeprefix(STUDY)}.yaml"
+    return name
+
+
+def shipped() -> set[str]:
+    """Every recipe that there is, as cases name them."""
+    study = (REPOSITORY / "benchmarks" / "study" / "recipes").glob("*.yaml")
+    return {*shipped_recipes(), *(f"{STUDY}{file.stem}" for file in study)}
+
+
 def config_of(case: Case, folder: Path) -> RunConfig:
     """The recipe of a case as it is trained here."""
     own = list(OWN.get(case.recipe, ()))
     if case.recipe == "methods/ws_grpo":
         own.append(f"plugins.1.settings.scorer={folder / 'scorer'}")
     short = [f"layers.{place}.max_completion_tokens=16" for place in range(case.num_layers)]
-    return load_recipe(case.recipe, [*COMMON, *short, *own])
+    return load_recipe(recipe_of(case.recipe), [*COMMON, *short, *own])
 
 
 # --- records ------------------------------------------------------------------------------------

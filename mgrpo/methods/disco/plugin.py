@@ -15,7 +15,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin, Signal
 from learner.plugin_pairs import is_on_policy, unused
 from learner.row_groups import usable_groups
-from mgrpo.config import LayerConfig, RunConfig
+from mgrpo.config import CorrectLayer, LayerConfig, RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.disco.set_objectives import (
@@ -227,12 +227,13 @@ def layer_obstacle(number: int, layer: LayerConfig, layers: frozenset[int]) -> s
         return ""
     if number not in layers:
         return f"must work on every layer that trains, and leaves out {layer.name}."
-    if layer.aggregation != "seq_mean" or layer.denominator != "sampled":
+    is_correction = isinstance(layer, CorrectLayer)
+    if layer.aggregation != "seq_mean" or (is_correction and layer.denominator != "sampled"):
         return (
             f"averages scores per completion: layer {layer.name} needs aggregation: seq_mean and "
             "denominator: sampled."
         )
-    if number > 1 and layer.select != "none":
+    if is_correction and layer.select != "none":
         return f"compares right with wrong answers: layer {layer.name} needs select: none."
     return ""
 

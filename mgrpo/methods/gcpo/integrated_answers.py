@@ -15,7 +15,8 @@ from actors.templates import PromptBuilder, fill, system_turn
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem, DataError
-from mgrpo.types import AnswerContexts, Completion, Problem
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
+from mgrpo.types import Completion, Problem
 
 ANSWERS, INTEGRATED = "\ue000answers\ue001", "\ue000integrated\ue001"
 SEPARATOR = "\n---\n"

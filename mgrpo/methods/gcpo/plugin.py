@@ -19,8 +19,8 @@ from learner.policy_reader import PolicyReader, text
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem, LearnerError
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.gcpo.causal_projection import causal_weights, group_mean, projected_reference
-from mgrpo.types import AnswerContexts
 
 SOURCE, METADATA = "integrated_answers", "answer_contexts"
 WEIGHTS, TARGETS = "gcpo/weights", "gcpo/targets"  # signals

@@ -15,7 +15,7 @@ from learner.plugin_pairs import row_weight_warnings, unused
 from learner.robust_weights import exponentiated_weights, row_weights, worst_share_weights
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
-from mgrpo.config.objective_warnings import has_one_domain
+from mgrpo.config.data import has_one_domain
 from mgrpo.errors import ConfigProblem
 
 

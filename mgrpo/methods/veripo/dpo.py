@@ -17,6 +17,7 @@ from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem, LearnerError
 from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, pair_margins
+from mgrpo.methods.veripo.pair_side import pair_ref_logprobs, pair_roles
 from mgrpo.plugin import find_plugin
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Dpo(LearnerPlugin):
         log_ratios = torch.zeros(len(batch.completions), dtype=torch.float64)
         if places:
             members = [batch.completions[place] for place in places]
-            known = batch.rows([one.metadata["pair"]["ref_logprob"] for one in members])
+            known = batch.rows(pair_ref_logprobs(members))
             log_ratios[places] = sequence_logprobs(members, policy) - known
         return {LOG_RATIOS: log_ratios}
 
@@ -142,17 +143,13 @@ class Dpo(LearnerPlugin):
             "dpo/accuracy": (float((margins[chosen] > 0).sum()), count),
             "dpo/margin": (float(margins[chosen].sum()), count),
         }
-        reference = [
-            one.metadata["pair"]["ref_logprob"] if role else 0.0
-            for one, role in zip(batch.completions, roles.tolist(), strict=True)
-        ]
         is_trained = batch.is_trained.double()
         return {
             COEFFICIENT: batch.spread(roles * self.coefficients(batch) / count) * is_trained,
             SHARE: batch.spread(loss_share(losses, roles, batch.lengths, count)),
             ROLE: batch.spread(roles),
             PAIR: batch.spread(batch.group_ids.double()),
-            REFERENCE: batch.spread(batch.rows(reference)),
+            REFERENCE: batch.spread(batch.rows(pair_ref_logprobs(batch.completions))),
             NUM_PAIRS: torch.full_like(is_trained, count),
         }
 
@@ -209,9 +206,7 @@ class Dpo(LearnerPlugin):
 
 def roles_of(batch: StepBatch) -> Tensor:
     """[N] +1 for chosen, -1 for rejected, 0 for completions of no pair."""
-    return batch.rows(
-        [float(one.metadata.get("pair", {}).get("role", 0)) for one in batch.completions]
-    )
+    return batch.rows([float(role) for role in pair_roles(batch.completions)])
 
 
 def loss_share(losses: Tensor, roles: Tensor, lengths: Tensor, num_pairs: Tensor | float) -> Tensor:

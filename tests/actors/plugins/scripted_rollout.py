@@ -11,7 +11,7 @@ from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import FixedEngines
-from mgrpo.config import LayerConfig
+from mgrpo.config import CorrectLayer, SolveLayer
 from mgrpo.plugin import find_plugin
 from mgrpo.types import Completion, Problem, Reward
 from tests.actors.byte_tokenizer import END, ByteTokenizer
@@ -53,7 +53,9 @@ def rollout(
         end_id=END,
     )
     layers = [
-        LayerConfig.model_validate({"name": f"layer{n}", "group_size": size, **layer})
+        (SolveLayer if n == 1 else CorrectLayer).model_validate(
+            {"name": f"layer{n}", "group_size": size, **layer}
+        )
         for n, size in enumerate(group_sizes, start=1)
     ]
     return Rollout(

@@ -253,7 +253,7 @@ def test_the_models_own_context_bounds_it_too(sound):
 
 def test_measured_lengths_bound_every_prompt_that_is_built(sound, tiny_model: Path):
     builder = PromptBuilder(AutoTokenizer.from_pretrained(tiny_model))
-    sound["layers"][1]["max_quote_tokens"] = 20
+    sound["layers"][1]["layout"] = {"max_quote_tokens": 20}
     config = RunConfig.model_validate(sound)
     problems = [
         Problem(problem_id=str(n), question="How much is it? " * n, answer="1") for n in (1, 3, 9)

@@ -9,7 +9,7 @@ import pytest
 from mgrpo.check.plugin_warnings import plugin_warnings
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.config.relations import warnings_of
+from mgrpo.config.warnings import warnings_of
 from mgrpo.methods.catalog import method_files
 
 NO_STD = {"objective": {"advantage": {"scale_by_std": False}}}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mgrpo.config import EvaluationConfig, LayerConfig
+from mgrpo.config import CorrectLayer, EvaluationConfig, LayerConfig, SolveLayer
 from mgrpo.config.evaluation import guidance_problems
 from mgrpo.config.explain import explain
 from mgrpo.errors import ConfigProblem
@@ -24,8 +24,8 @@ def chain(*phrases_per_layer: int) -> list[LayerConfig]:
         {"name": f"c{n}", "group_size": 2, "guidance": {"phrases": ["Hm."] * count}}
         for n, count in enumerate(phrases_per_layer)
     ]
-    first = LayerConfig(name="solve", group_size=2)
-    return [first, *(LayerConfig.model_validate(layer) for layer in later)]
+    first = SolveLayer(name="solve", group_size=2)
+    return [first, *(CorrectLayer.model_validate(layer) for layer in later)]
 
 
 def test_the_k_of_pass_at_k_are_powers_of_two_up_to_the_samples():

@@ -37,7 +37,7 @@ def test_a_saved_recipe_is_read_back_equal(recipe: Path, tmp_path: Path):
             "learner.learning_rate=5e-7",
             "objective.importance.mode=off",
             "layers.correct.guidance.draw=weighted",
-            "layers.correct.guidance.weights=[1, 0, 0, 0, 0, 0, 2.5]",
+            "layers.correct.guidance.draw.weights=[1, 0, 0, 0, 0, 0, 2.5]",
             'layers.solve.system_prompt=""',
             "description='yes: a #strange one'",
         ],
@@ -78,7 +78,7 @@ def test_all_problems_are_reported_at_once(recipe: Path):
         "layers.correct.parents=wrongonly",
         "layers.nobody.name=x",
         "data.train.pth=x",
-        "layers.correct.guidance.fixed_index=9",
+        "layers.correct.guidance.draw={type: fixed, index: 9}",
         "learner.learning_rate=fast",
     )
     assert set(found) == {
@@ -87,7 +87,7 @@ def test_all_problems_are_reported_at_once(recipe: Path):
         "layers.1.parents",
         "layers.nobody",
         "data.train.pth",
-        "layers.1.guidance.fixed_index",
+        "layers.1.guidance.draw.index",
         "learner.learning_rate",
     }
 

@@ -51,11 +51,11 @@ def test_where_errors_are_corrected_only_a_repaired_error_counts_as_a_success():
 def test_where_successes_alone_train_the_recipe_differs_from_the_defaults():
     config = load_recipe("success_only")
     correct = config.layers[1]
-    assert (correct.parents, correct.group_size, correct.group_by) == ("all", 4, "parent")
+    assert (correct.parents.type, correct.group_size, correct.group_by) == ("all", 4, "parent")
     assert (correct.select, correct.denominator) == ("success_only_post_norm", "retained")
     assert (correct.success, correct.advantage) == ("final_correct", "group_z")
-    assert (correct.layout, correct.quote) == ("review_chat", "full")
-    assert correct.guidance.draw == "per_correction"
+    assert (correct.layout.type, correct.layout.quote) == ("review_chat", "full")
+    assert correct.guidance.draw.type == "per_correction"
     assert not correct.skip_truncated_parents
     assert config.objective.update_order == "sequential"
     assert {layer.aggregation for layer in config.layers} == {"seq_mean"}
@@ -75,7 +75,7 @@ def test_rejection_samplers_have_the_authors_kl_and_entropy_terms(name: str):
 )
 def test_igrpo_shows_its_best_draft_without_a_doubt(name: str):
     correct = load_recipe(name).layers[1]
-    assert correct.parents == "best"
+    assert correct.parents.type == "best"
     assert correct.system_prompt == "Below is the best attempt so far. Improve on it."
     assert len(correct.guidance.phrases) == 1
     assert not re.search("wrong|slip|verify|overlook|[Cc]heck", correct.guidance.phrases[0])
@@ -89,6 +89,6 @@ def test_the_recipe_for_eight_gpus_fits_one_node_and_the_models_context():
     assert [layer.group_size for layer in config.layers] == [8, 4]
     assert (config.prompts_per_step, config.objective.kl.weight) == (32, 0.001)
     longest = context_needed(
-        config, config.data.max_prompt_tokens, guidance_tokens=25, overhead_tokens=100
+        config.layers, config.data.max_prompt_tokens, guidance_tokens=25, overhead_tokens=100
     )
     assert longest <= 4096

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from mgrpo.config import RunConfig
 from mgrpo.config.explain import explain
-from mgrpo.config.relations import warnings_of
+from mgrpo.config.warnings import warnings_of
 from mgrpo.errors import ConfigProblem
 
 
@@ -25,38 +25,43 @@ def warned(tree: dict[str, Any]) -> str:
 @pytest.mark.parametrize("key", ["quote", "max_quote_tokens", "system_prompt"])
 def test_self_continue_leaves_nothing_of_the_attempt_out(tree, key: str):
     values = {"quote": "answer_only", "max_quote_tokens": 20, "system_prompt": "Check."}
-    tree["layers"][1].update({"layout": "self_continue", key: values[key]})
-    problem = problem_of(tree)
-    assert problem.path == f"layers.1.{key}"
-    assert "self_continue" in problem.reason
+    layer = tree["layers"][1]
+    layer["layout"] = {"type": "self_continue"}
+    if key == "system_prompt":
+        layer[key] = values[key]
+        assert "self_continue" in problem_of(tree).reason
+        return
+    layer["layout"][key] = values[key]
+    assert problem_of(tree).path == f"layers.1.layout.{key}"
+    assert problem_of(tree).suggestion == "It belongs to type: review_chat or user_quote."
 
 
 @pytest.mark.parametrize("parents", ["all", "wrong_only"])
-def test_parents_k_has_no_effect_where_every_parent_is_taken(tree, parents: str):
-    tree["layers"][1].update(parents=parents, parents_k=2)
+def test_how_many_parents_cannot_be_said_where_every_one_is_taken(tree, parents: str):
+    tree["layers"][1]["parents"] = {"type": parents, "k": 2}
     problem = problem_of(tree)
-    assert problem.path == "layers.1.parents_k"
-    assert f"has no effect with parents: {parents}" in problem.reason
+    assert problem.path == "layers.1.parents.k"
+    assert problem.suggestion == "It belongs to type: wrong_first or uniform_k or best."
 
 
 def test_no_more_parents_than_the_layer_before_has_completions(tree):
-    tree["layers"][1].update(parents="uniform_k", parents_k=5)
+    tree["layers"][1]["parents"] = {"type": "uniform_k", "k": 5}
     assert problem_of(tree).suggestion == "Nearest valid value: 4."
-    tree["layers"][1]["parents_k"] = 4
+    tree["layers"][1]["parents"]["k"] = 4
     RunConfig.model_validate(tree)
 
 
 def test_a_third_layer_may_take_parents_from_the_whole_tree_of_a_problem(tree):
-    third = {"name": "again", "group_size": 2, "parents": "uniform_k", "parents_k": 8}
+    third = {"name": "again", "group_size": 2, "parents": {"type": "uniform_k", "k": 8}}
     tree["layers"].append({**third, "max_completion_tokens": 50})
     RunConfig.model_validate(tree)  # 4 attempts x 2 corrections
-    tree["layers"][2]["parents_k"] = 9
+    tree["layers"][2]["parents"] = {"type": "uniform_k", "k": 9}
     assert problem_of(tree).suggestion == "Nearest valid value: 8."
 
 
 def test_what_a_layer_passes_on_is_counted_from_the_parents_it_takes(tree):
-    tree["layers"][1].update(parents="best", parents_k=3)  # 3 parents x 2 corrections
-    third = {"name": "again", "group_size": 2, "parents": "best", "parents_k": 7}
+    tree["layers"][1]["parents"] = {"type": "best", "k": 3}  # 3 parents x 2 corrections
+    third = {"name": "again", "group_size": 2, "parents": {"type": "best", "k": 7}}
     tree["layers"].append({**third, "max_completion_tokens": 50})
     assert problem_of(tree).suggestion == "Nearest valid value: 6."
 
@@ -77,7 +82,7 @@ def test_keys_of_corrections_have_no_place_in_the_first_layer(tree, key: str, va
     tree["layers"][0][key] = value
     problem = problem_of(tree)
     assert problem.path == f"layers.0.{key}"
-    assert "first layer" in problem.reason
+    assert problem.suggestion == "It belongs to kind: correct."
 
 
 def test_layers_have_different_names(tree):
@@ -112,13 +117,11 @@ def test_keys_without_effect_are_warned_of(tree):
     tree["evaluation"] = {"temperature": 0.7}
     tree["engines"] = {"num_shared_engines": 2}
     tree["learner"] = {"warmup_steps": 2}
-    tree["layers"][1]["guidance"] = {"fixed_index": 3}
     text = warned(tree)
     for key in (
         "evaluation.temperature",
         "engines.num_shared_engines",
         "learner.warmup_steps",
-        "layers.1.guidance.fixed_index",
         "data.heldout",
     ):
         assert key in text
@@ -143,7 +146,8 @@ def test_a_group_of_one_has_nothing_to_be_compared_with(tree, depth: int):
 def test_the_first_layer_has_nothing_to_improve_on(tree):
     tree["layers"][0]["advantage"] = "improvement"
     problem = problem_of(tree)
-    assert problem.path == "layers.0.advantage" and problem.suggestion == "Use group_z."
+    assert problem.path == "layers.0.advantage"
+    assert problem.suggestion.startswith("Allowed: group_z,")
     tree["layers"][0]["advantage"] = "group_z"
     tree["layers"][1]["advantage"] = "improvement"
     RunConfig.model_validate(tree)
@@ -153,11 +157,11 @@ def test_the_first_layer_has_nothing_to_improve_on(tree):
 def test_ties_and_failures_of_the_best_matter_only_where_the_best_is_taken(
     tree, key: str, value: str
 ):
-    tree["layers"][1][key] = value
+    tree["layers"][1]["parents"] = {"type": "all", key: value}
     problem = problem_of(tree)
-    assert problem.path == f"layers.1.{key}"
-    assert "has no effect with parents: all" in problem.reason
-    tree["layers"][1]["parents"] = "best"
+    assert problem.path == f"layers.1.parents.{key}"
+    assert problem.suggestion == "It belongs to type: best."
+    tree["layers"][1]["parents"]["type"] = "best"
     RunConfig.model_validate(tree)
 
 

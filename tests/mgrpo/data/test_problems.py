@@ -10,8 +10,8 @@ from mgrpo.config import (
     DataConfig,
     HuggingFaceSource,
     JsonlSource,
-    LayerConfig,
     ReasoningGymSource,
+    SolveLayer,
 )
 from mgrpo.data.formats import huggingface
 from mgrpo.data.formats.generated import shares
@@ -256,7 +256,7 @@ class Letters:
 
 def test_prompts_that_are_too_long_are_left_out_and_counted(tmp_path: Path):
     source = jsonl(tmp_path, row(1), {"question": "x" * 30, "answer": "1"}, "{broken")
-    layer = LayerConfig(name="solve", group_size=2, system_prompt="")
+    layer = SolveLayer(name="solve", group_size=2, system_prompt="")
     data = drop_long_prompts(load_problems(source), PromptBuilder(Letters()), layer, 15)
     assert [p.problem_id for p in data.problems] == ["rows/1"]  # 14 characters and the mark
     assert dict(data.num_dropped) == {"not JSON": 1, "longer than data.max_prompt_tokens": 1}
@@ -266,7 +266,7 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(tmp_path: Path):
 def test_one_overlong_row_does_not_stop_a_run(tmp_path: Path):
     rows = [row(n) for n in range(60)]
     source = jsonl(tmp_path, *rows, {"question": "x" * 2_000_000, "answer": "1"})
-    layer = LayerConfig(name="solve", group_size=2, system_prompt="")
+    layer = SolveLayer(name="solve", group_size=2, system_prompt="")
     config = DataConfig(train=source, max_prompt_tokens=192)
     data = usable_data(source, config, PromptBuilder(Letters()), layer)
     assert len(data.problems) == 60
@@ -280,7 +280,7 @@ def test_measuring_from_the_longest_down_finds_what_measuring_all_finds(tmp_path
     lengths = [3, 90, 5, 40, 7, 91, 30, 2]
     questions = [{"question": "x" * length, "answer": "1"} for length in lengths]
     loaded = load_problems(jsonl(tmp_path, *questions))
-    layer = LayerConfig(name="solve", group_size=2, system_prompt="")
+    layer = SolveLayer(name="solve", group_size=2, system_prompt="")
     builder = PromptBuilder(Letters())
     whole = drop_long_prompts(loaded, builder, layer, 50)
     assert len(whole.problems) == 6

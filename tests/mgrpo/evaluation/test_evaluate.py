@@ -12,7 +12,7 @@ from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import FixedEngines
-from mgrpo.config import EvaluationConfig, LayerConfig
+from mgrpo.config import CorrectLayer, EvaluationConfig, SolveLayer
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
@@ -51,8 +51,8 @@ def script(prompt: list[int], index: int) -> str:
 
 def rollout(num_layers: int = 2, phrases: list[str] = PHRASES, *, seed: int = 0) -> Rollout:
     engine = ScriptedEngine(script, encode=TOKENIZER.encode, end_id=END)
-    layers = [LayerConfig(name="solve", group_size=8)] + [
-        LayerConfig.model_validate(
+    layers = [SolveLayer(name="solve", group_size=8)] + [
+        CorrectLayer.model_validate(
             {"name": f"correct{n}", "group_size": 4, "guidance": {"phrases": phrases}}
         )
         for n in range(2, num_layers + 1)

@@ -13,7 +13,7 @@ from cluster.seats import plan_seats, total
 from mgrpo.cli import main
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, save_recipe
-from mgrpo.config.relations import warnings_of
+from mgrpo.config.warnings import warnings_of
 from mgrpo.errors import ConfigError
 from mgrpo.plan import layout
 from mgrpo.plan.arithmetic import gpus_wanted
@@ -167,7 +167,7 @@ def test_check_and_train_say_what_was_decided_and_the_run_records_it(
         trained.append(config)
         return 0
 
-    monkeypatch.setattr("mgrpo.training.loop.run_training", record)
+    monkeypatch.setattr("mgrpo.training.run.run_training", record)
     arguments = ["quickstart", f"output.runs_dir={tmp_path}", "data.train.size=40"]
     assert main(["check", *arguments]) == 0
     assert "1 GPU where the recipe asks for 3" in " ".join(capsys.readouterr().out.split())

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from actors.templates import PromptBuilder
-from mgrpo.config.layers import GUIDANCE_PHRASES, LayerConfig
+from mgrpo.config import CorrectLayer, SolveLayer
+from mgrpo.config.guidance import GUIDANCE_PHRASES
 from scripts.default_policy.tiny_tokenizer import (
     FIXED_SENTENCES,
     TURN_END,
@@ -69,7 +70,7 @@ def test_turns_are_rendered_verbatim_with_two_assistant_turns_in_a_row():
 
 def test_a_system_turn_comes_first_where_there_is_one():
     builder = PromptBuilder(TOKENIZER)
-    layer = LayerConfig(name="solve", group_size=2, system_prompt="Be brief.")
+    layer = SolveLayer(name="solve", group_size=2, system_prompt="Be brief.")
     text = TOKENIZER.decode(builder.solve_prompt(layer, "1+1?"))
     assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1?")
 
@@ -85,8 +86,8 @@ def test_an_attempts_own_tokens_stand_inside_the_correction_prompt(
     question, attempt_ids, guidance, layout
 ):
     builder = PromptBuilder(TOKENIZER)
-    solve = LayerConfig(name="solve", group_size=2, system_prompt="")
-    correct = LayerConfig(name="correct", group_size=2, layout=layout)
+    solve = SolveLayer(name="solve", group_size=2, system_prompt="")
+    correct = CorrectLayer(name="correct", group_size=2, layout=layout)
     solve_ids = builder.solve_prompt(solve, question)
     prompt_ids = builder.correction_prompt(
         correct,

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from mgrpo.config.layers import GUIDANCE_PHRASES
+from mgrpo.config.guidance import GUIDANCE_PHRASES
 from scripts.default_policy import chain_sum_traces, leg_counting_traces, traces
 from scripts.default_policy.default_tasks import TASKS, draw, question_source, reserved_questions
 

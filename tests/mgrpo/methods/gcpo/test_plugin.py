@@ -12,9 +12,9 @@ from learner.losses import kl_penalty
 from learner.plugin import LearnerPlugin
 from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import ConfigError, LearnerError
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.gcpo.plugin import SHARE, TARGET
 from mgrpo.plugin import load_plugins
-from mgrpo.types import AnswerContexts
 from tests.learner.builders import completion, plugin, run_config, solve_layer
 from tests.learner.exact import exact_loss, floats
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mgrpo.training.sources.robust_sampler import (
+from mgrpo.methods.robust_sampler.mixture import (
     RobustMixture,
     capped,
     floored,

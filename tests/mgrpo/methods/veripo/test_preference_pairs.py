@@ -9,7 +9,7 @@ import pytest
 
 from mgrpo.config.preferences import PreferenceConfig, VerifierConfig
 from mgrpo.errors import ConfigError
-from mgrpo.training.sources.preference_pairs import (
+from mgrpo.methods.veripo.preference_pairs import (
     flags_of,
     make_judge,
     most_repeats,

@@ -17,7 +17,6 @@ class CorrectionBuffer:
     def __init__(self, config: CorrectionBufferConfig, seed: int) -> None:
         self.config, self.seed = config, seed
         self.kept: deque[Replayed] = deque(maxlen=config.capacity)
-        self.last_step: int | None = None  # that corrections were drawn for
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -30,13 +29,7 @@ class CorrectionBuffer:
                 self.kept.append(Replayed(completion=one, advantage=one.advantage))
 
     def draw(self, step: int, policy_version: int) -> list[Replayed]:
-        """Some of the kept ones, seeded by the step; those too old are forgotten.
-
-        A step's second update (update_order: sequential) gets none, so each trains once a step.
-        """
-        if step == self.last_step:
-            return []
-        self.last_step = step
+        """Some of the kept ones, seeded by the step; those too old are forgotten."""
         if self.config.max_age is not None:
             oldest = policy_version - self.config.max_age
             fresh = [one for one in self.kept if one.completion.policy_version >= oldest]

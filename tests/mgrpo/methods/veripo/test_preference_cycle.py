@@ -8,12 +8,9 @@ from typing import Any
 import pytest
 
 from mgrpo.config import RunConfig
-from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.preference_cycle import PreferenceCycle
-from mgrpo.training.step_orders import STEP_ORDERS
-from mgrpo.types import STORED_PAIR, Completion, Problem
+from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
+from mgrpo.types import STORED_PAIR, Completion
 from tests.learner.builders import completion
-from tests.mgrpo.training.test_step_orders import PROBLEMS, WritesDown
 
 PAIRS = {"objective": {"train_on": "pairs"}}
 
@@ -146,24 +143,6 @@ def test_a_steps_worth_of_problems_is_never_dropped(tree):
     assert len(begun(cycle, num_problems=12).dropped) == 7
 
 
-def test_dropped_problems_are_not_asked_again(tree):
-    cycle = cycle_of(tree)
-    cycle.dropped = {"p1", "p2"}
-    asked = iter(range(100))
-
-    def draw(number: int) -> list[Problem]:
-        return [PROBLEMS[next(asked) % 4] for _ in range(number)]
-
-    assert [one.problem_id for one in cycle.take_problems(draw, 3)] == ["p0", "p3", "p0"]
-    assert next(asked) == 5
-
-
-def test_where_everything_is_dropped_it_is_asked_again(tree):
-    cycle = cycle_of(tree)
-    cycle.dropped = {one.problem_id for one in PROBLEMS}
-    assert len(cycle.take_problems(lambda number: PROBLEMS[:number], 2)) == 2
-
-
 # --- resuming ---
 
 
@@ -180,52 +159,3 @@ def test_a_restored_cycle_goes_on_with_the_same_pairs(tree):
     more = group("q7", 1, 0)
     assert again.add(more) == cycle.add(more)
     assert begun(again).take(9) == begun(cycle).take(9)
-
-
-# --- as a step order ---
-
-
-class PairsToo(WritesDown):
-    """Also measures log-probabilities, and notes it."""
-
-    def __init__(self, config: RunConfig, script: Any) -> None:
-        super().__init__(config, script)
-        self.preferences = PreferenceCycle(config)
-        self.system = self
-        self.problems = PROBLEMS
-        self.trained: list[list[str]] = []
-
-    def sequence_logprobs(self, step: int, completions: list[Completion]) -> list[float]:
-        self.calls.append(f"measure {len(completions)}")
-        return [-float(step)] * len(completions)
-
-    def update(self, step: int, completions: list[Completion], sums: MetricSums, **_: Any) -> Any:
-        self.trained.append([one.completion_id for one in completions])
-        return super().update(step, completions, sums)
-
-
-def test_steps_on_rollouts_and_on_pairs_take_turns(tree):
-    config = config_of(tree, pairs_per_step=3)
-    run = PairsToo(config, lambda prompt, index: str(index))  # one of 4 is right, of 2 problems
-    means = []
-    for step in range(8):
-        sums = MetricSums()
-        STEP_ORDERS["preference_phases"](run, step, sums)
-        means.append(sums.means())
-    on_rollouts, on_pairs = ["sample 1", "train 1", "broadcast"], ["train 1", "broadcast"]
-    turn = [*on_rollouts, *on_rollouts, "measure 8", *on_pairs, *on_pairs]
-    assert run.calls == turn * 2
-    assert [one.get("pairs/trained") for one in means] == [None, None, 3, 1] * 2
-    assert [one.get("pairs/waiting") for one in means] == [2, 4, None, None] * 2
-    assert means[0]["pairs/made_penalty"] == 2
-    assert run.trained[2] == [
-        f"s2p{slot}#{side}" for slot in range(3) for side in ("chosen", "rejected")
-    ]
-
-
-def test_a_phase_whose_pairs_are_used_up_leaves_the_policy_alone(tree):
-    run = PairsToo(config_of(tree), lambda prompt, index: "wrong")
-    for step in range(4):
-        STEP_ORDERS["preference_phases"](run, step, MetricSums())
-    assert run.calls == ["sample 1", "train 1", "broadcast"] * 2
-    assert run.policy_version == 2

@@ -7,7 +7,7 @@ import pytest
 
 from mgrpo.config import RobustSamplingConfig
 from mgrpo.errors import DataError
-from mgrpo.training.sources.domain_sampler import DomainSampler
+from mgrpo.methods.robust_sampler.domain_sampler import DomainSampler
 from tests.learner.builders import completion
 
 DOMAINS = ["easy"] * 6 + ["hard"] * 4

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mgrpo.config import ErrorPoolConfig
-from mgrpo.training.sources.error_pool import ErrorPool, right_variance
+from mgrpo.methods.scrpo.error_pool import ErrorPool, right_variance
 from mgrpo.types import Completion, FinishReason, Problem, Reward
 
 RIGHT, WRONG = Reward(value=1.0, correct=True), Reward(value=0.0)

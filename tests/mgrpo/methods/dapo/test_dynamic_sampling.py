@@ -1,27 +1,30 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from actors.rollout import slot_key
 from mgrpo.config import DynamicSamplingConfig
 from mgrpo.errors import LearnerError
+from mgrpo.methods.dapo.dynamic_sampling import DynamicSampling, is_mixed
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.dynamic_sampling import is_mixed, roll_out_mixed
-from mgrpo.types import Problem
+from mgrpo.types import Completion, Problem
 from tests.learner.builders import completion, with_status
 
 
 class FakeRun:
     """Groups are mixed where the problem's number is even; every call is recorded."""
 
+    policy_version = 0
+
     def __init__(self, *, num_layers: int = 1, prompts_per_step: int = 3) -> None:
-        self.config = SimpleNamespace(prompts_per_step=prompts_per_step, layers=[None] * num_layers)
+        self.prompts_per_step, self.num_layers = prompts_per_step, num_layers
         self.next_problem = 0
         self.calls: list[dict] = []
 
-    def take_problems(self, count):
+    def take(self, count):
         first = self.next_problem
         self.next_problem += count
         return [
@@ -29,7 +32,7 @@ class FakeRun:
             for number in range(first, self.next_problem)
         ]
 
-    def roll_out(self, step, problems, sums, *, layers, slots, attempts=()):
+    def sample(self, step, problems, sums, *, layers, slots, attempts=()):
         self.calls.append({"layers": layers, "slots": list(slots), "attempts": list(attempts)})
         made = []
         for slot, problem in zip(slots, problems, strict=True):
@@ -50,9 +53,21 @@ class FakeRun:
         return made
 
 
-def roll(run, **settings):
+def roll(run: Any, **settings: Any) -> tuple[list[Completion], dict[str, float]]:
+    """A step's completions: what the source sampled and the layers that are left to sample."""
+    config: Any = SimpleNamespace(
+        prompts_per_step=run.prompts_per_step,
+        layers=[None] * run.num_layers,
+        sampling=SimpleNamespace(dynamic=DynamicSamplingConfig(**settings)),
+    )
     sums = MetricSums()
-    return roll_out_mixed(run, 5, sums, DynamicSamplingConfig(**settings)), sums.means()
+    work = DynamicSampling(config, run, run).next(5, run, sums)
+    completions = list(work.ready)
+    if work.problems:
+        completions += run.sample(
+            5, work.problems, sums, layers=work.layers, slots=work.slots, attempts=work.ready
+        )
+    return completions, sums.means()
 
 
 def test_sampling_goes_on_until_every_group_is_mixed():

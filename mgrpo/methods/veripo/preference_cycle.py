@@ -16,11 +16,9 @@ from typing import Any, get_args
 
 from mgrpo.config import RunConfig
 from mgrpo.config.preferences import PairKind
-from mgrpo.training.sources.preference_pairs import PreferencePair, make_judge, pairs_of_group
-from mgrpo.types import STORED_PAIR, Completion, Problem
-
-MOST_DRAWS = 1000
-"""Attempts at finding problems that are not dropped, before dropped ones are asked again."""
+from mgrpo.methods.veripo.pair_side import PairSide
+from mgrpo.methods.veripo.preference_pairs import PreferencePair, make_judge, pairs_of_group
+from mgrpo.types import STORED_PAIR, Completion
 
 
 class PreferenceCycle:
@@ -66,20 +64,6 @@ class PreferenceCycle:
         if group[0].layer == 1 and verdicts:
             change = self.solved.add if all(verdicts) else self.solved.discard
             change(group[0].problem_id)
-
-    def take_problems(self, draw: Callable[[int], list[Problem]], count: int) -> list[Problem]:
-        """The next `count` problems that are not dropped.
-
-        Args:
-            draw: gives the next so many of all problems.
-        """
-        kept: list[Problem] = []
-        for _ in range(MOST_DRAWS):
-            drawn = draw(count - len(kept))
-            kept += [one for one in drawn if one.problem_id not in self.dropped]
-            if len(kept) == count:
-                return kept
-        return kept + draw(count - len(kept))
 
     # --- steps on pairs ---
 
@@ -156,23 +140,23 @@ def pair_rows(pair: PreferencePair, place: str, ref_logprobs: Sequence[float]) -
     They have no parents: pairs are compared with each other alone. An older policy sampled their
     tokens, so what was recorded then says nothing of this one.
     """
+    of_chosen, of_rejected = ref_logprobs
     return [
-        replace(
-            one,
-            completion_id=f"{place}#{side}",
-            group_key=place,
-            parent_id=None,
-            augmented_by=STORED_PAIR,
-            sampled_mask=[False] * len(one.token_ids),
-            metadata={
-                **one.metadata,
-                "pair": {"kind": pair.kind, "role": role, "ref_logprob": logprob},
-            },
-        )
-        for one, side, role, logprob in zip(
-            (pair.chosen, pair.rejected), ("chosen", "rejected"), (1, -1), ref_logprobs, strict=True
-        )
+        stored_side(pair.chosen, place, "chosen", PairSide(pair.kind, 1, of_chosen)),
+        stored_side(pair.rejected, place, "rejected", PairSide(pair.kind, -1, of_rejected)),
     ]
+
+
+def stored_side(one: Completion, place: str, name: str, side: PairSide) -> Completion:
+    stored = replace(
+        one,
+        completion_id=f"{place}#{name}",
+        group_key=place,
+        parent_id=None,
+        augmented_by=STORED_PAIR,
+        sampled_mask=[False] * len(one.token_ids),
+    )
+    return side.on(stored)
 
 
 def pair_json(pair: PreferencePair) -> dict[str, Any]:

@@ -98,7 +98,13 @@ class ErrorPool:
             key = slot_key(step, slot)
             attempts.append(
                 replace(
-                    one.attempt, completion_id=f"{key}#0", group_key=key, augmented_by=EARLIER_STEP
+                    one.attempt,
+                    completion_id=f"{key}#0",
+                    group_key=key,
+                    augmented_by=EARLIER_STEP,
+                    advantage=None,  # what was decided of it is of the step that sampled it
+                    selected=None,
+                    not_selected_because="",
                 )
             )
         return [one.problem for one in taken], attempts

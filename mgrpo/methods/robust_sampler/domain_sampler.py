@@ -1,4 +1,4 @@
-"""Draws problems by domain, more from where the policy fails (see robust_sampler.py)."""
+"""Draws problems by domain, more from where the policy fails (see mixture.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mgrpo.config.data import RobustSamplingConfig
 from mgrpo.data.sampler import ShufflingSampler
 from mgrpo.errors import DataError
-from mgrpo.training.sources.robust_sampler import RobustMixture
+from mgrpo.methods.robust_sampler.mixture import RobustMixture
 from mgrpo.types import Completion
 
 

@@ -1,16 +1,63 @@
-"""Keys of the objective and of the data that do nothing as the recipe is."""
+"""Keys of a recipe that are legal and probably not meant: one sentence each, the key first."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from mgrpo.config.data import DataSource, ReasoningGymSource
+from mgrpo.config.data import has_one_domain
+from mgrpo.config.layers import CorrectLayer, corrections_of
 from mgrpo.config.learner import AdvantageConfig, ErrorPoolConfig, ObjectiveConfig
-
-if TYPE_CHECKING:
-    from mgrpo.config.run import RunConfig
+from mgrpo.config.run import RunConfig
 
 CLIP_KEYS = ("clip_low", "clip_high", "dual_clip")
+
+
+def warnings_of(config: RunConfig) -> list[str]:
+    """What is legal and probably not meant, one sentence each, with the key's path."""
+    warnings = []
+    for depth, layer in enumerate(corrections_of(config.layers), start=1):
+        warnings += layer_warnings(layer, f"layers.{depth}")
+    if config.objective.update_order == "sequential" and len(config.layers) == 1:
+        warnings.append("objective.update_order: sequential is joint when there is one layer.")
+    if config.learner.warmup_steps >= config.steps:
+        warnings.append(
+            f"learner.warmup_steps ({config.learner.warmup_steps}) is not below steps "
+            f"({config.steps}): the learning rate never reaches {config.learner.learning_rate:g}."
+        )
+    if config.data.heldout is None:
+        warnings.append(
+            "data.heldout is not set: there will be no accuracy before and after training."
+        )
+    if config.evaluation.decoding == "greedy" and config.evaluation.temperature != 1.0:
+        warnings.append("evaluation.temperature has no effect with evaluation.decoding: greedy.")
+    return [*warnings, *objective_warnings(config), *engine_warnings(config)]
+
+
+def layer_warnings(layer: CorrectLayer, path: str) -> list[str]:
+    warnings = []
+    if layer.select == "success_only_pre_norm" and layer.advantage == "group_z":
+        warnings.append(
+            f"{path}.select: success_only_pre_norm with advantage: group_z trains nothing where "
+            "rewards are right or wrong: only successes are left, all equal, so every advantage "
+            "is 0. Use success_only_post_norm or groups_with_success, or advantage: "
+            "const_positive."
+        )
+    if layer.guidance.draw.type == "per_correction" and layer.group_by == "parent":
+        warnings.append(
+            f"{path}.guidance.draw: per_correction gives the corrections of one parent different "
+            "phrases, so a group's prompts are not quite equal."
+        )
+    return warnings
+
+
+def engine_warnings(config: RunConfig) -> list[str]:
+    if not config.engines.shared:
+        if config.engines.num_shared_engines.max > 1:
+            return ["engines.num_shared_engines has no effect with engines.shared: false."]
+        return []
+    return [
+        f"layers.{depth}.num_engines has no effect with engines.shared: true."
+        for depth, layer in enumerate(config.layers)
+        if layer.num_engines.max > 1
+    ]
 
 
 def objective_warnings(config: RunConfig) -> list[str]:
@@ -81,10 +128,3 @@ def unused_section_warnings(config: RunConfig) -> list[str]:
     if config.data.robust is not None and has_one_domain(config.data.train):
         warnings.append("data.robust has no effect: all problems of data.train are of one domain.")
     return warnings
-
-
-def has_one_domain(source: DataSource) -> bool:
-    """True where no two problems can be of different domains."""
-    if isinstance(source, ReasoningGymSource):
-        return len({task.name for task in source.tasks}) == 1
-    return source.domain_field is None

@@ -1,0 +1,88 @@
+"""The phrase that opens a correction, and how it is drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from mgrpo.config.base import RelationError, StrictConfig
+from mgrpo.config.slots import by_name
+from mgrpo.errors import ConfigProblem
+
+GUIDANCE_PHRASES = (
+    "Which step could be wrong here? I will go through it again slowly.",
+    "Hold on, I should verify that.",
+    "One moment, I want to be certain there is no slip.",
+    "Perhaps a different route to the answer exists.",
+    "Maybe I can look at it from this side:",
+    "A further idea: I could",
+    "Before I finish, did I overlook something the problem states?",
+)
+"""Seven first-person hesitations that open a correction (MGRPO; wording is ours)."""
+
+
+class DrawPerParent(StrictConfig):
+    """One phrase for all corrections of a parent, which keeps a group's prompts equal."""
+
+    type: Literal["per_parent"] = "per_parent"
+
+
+class DrawPerCorrection(StrictConfig):
+    """One phrase for each correction."""
+
+    type: Literal["per_correction"] = "per_correction"
+
+
+class DrawFixed(StrictConfig):
+    """Always the same phrase."""
+
+    type: Literal["fixed"] = "fixed"
+    index: NonNegativeInt = 0
+    """Which phrase, counted from 0."""
+
+
+class DrawWeighted(StrictConfig):
+    """One phrase for all corrections of a parent, some phrases more often than others."""
+
+    type: Literal["weighted"] = "weighted"
+    weights: list[float]
+    """One number for each phrase, 0 or more, not all 0."""
+
+
+class DrawSchedule(StrictConfig):
+    """The phrases in turn, one for each step."""
+
+    type: Literal["schedule"] = "schedule"
+
+
+Draw = Annotated[
+    DrawPerParent | DrawPerCorrection | DrawFixed | DrawWeighted | DrawSchedule,
+    Field(discriminator="type"),
+    by_name("per_parent"),
+]
+
+
+class GuidanceConfig(StrictConfig):
+    """The phrase that opens a correction."""
+
+    phrases: list[str] = Field(default=list(GUIDANCE_PHRASES), min_length=1)
+    draw: Draw = DrawPerParent()
+    """Once per parent keeps a group's prompts equal; per_correction does not."""
+
+    @model_validator(mode="after")
+    def check_draw(self) -> GuidanceConfig:
+        count, draw = len(self.phrases), self.draw
+        problem = None
+        if isinstance(draw, DrawFixed) and draw.index >= count:
+            reason, valid = f"there are only {count} phrases.", f"Valid: 0 to {count - 1}."
+            problem = ConfigProblem("draw.index", str(draw.index), reason, valid)
+        elif isinstance(draw, DrawWeighted) and (
+            len(draw.weights) != count or min(draw.weights) < 0 or sum(draw.weights) <= 0
+        ):
+            reason = "must be one number per phrase, 0 or more, not all 0."
+            shown, hint = str(draw.weights), f"There are {count} phrases."
+            problem = ConfigProblem("draw.weights", shown, reason, hint)
+        if problem is not None:
+            raise RelationError([problem])
+        return self

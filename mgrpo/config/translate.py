@@ -1,0 +1,100 @@
+"""Recipes of the form before slots, in today's form. Kept for one release.
+
+    python -m mgrpo.config.translate my_recipe.yaml > new.yaml
+
+`translate` works on a recipe's tree of values, as YAML gives it, with or without `extends`.
+Comments and anchors are lost; `mgrpo check` says for each old key what it is called now.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mgrpo.config.slots import as_section
+from mgrpo.config.yaml_core import dump_yaml, parse_yaml
+
+Tree = dict[str, Any]
+
+LAYER_KEYS = {
+    "parents_k": "parents.k",
+    "tie_break": "parents.tie_break",
+    "all_fail": "parents.all_fail",
+    "quote": "layout.quote",
+    "max_quote_tokens": "layout.max_quote_tokens",
+    "guidance.fixed_index": "guidance.draw.index",
+    "guidance.weights": "guidance.draw.weights",
+}
+"""Keys of a layer that have moved, and where to."""
+
+
+def translate(tree: Tree) -> Tree:
+    """The tree in today's form; what is in today's form already stays as it is."""
+    new = copy.deepcopy(tree)
+    translate_sections(new)
+    for phase in new.get("phases") or ():
+        if isinstance(phase, dict) and isinstance(phase.get("changes"), dict):
+            translate_sections(phase["changes"])
+    return new
+
+
+def translate_sections(tree: Tree) -> None:
+    for layer in layers_in(tree):
+        for old, now in LAYER_KEYS.items():
+            move(layer, old, now)
+
+
+def layers_in(tree: Tree) -> list[Tree]:
+    """The layers that a tree writes out or changes by name."""
+    layers = tree.get("layers")
+    entries = list(layers.values()) if isinstance(layers, dict) else layers or []
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def move(tree: Tree, old: str, now: str) -> None:
+    """Take the value at one dotted path to another; null and nothing are left out."""
+    value = take(tree, old.split("."))
+    if value is None:
+        return
+    *sections, last = now.split(".")
+    for section in sections:
+        tree[section] = as_section(section, tree.get(section))
+        tree = tree[section]
+    tree[last] = value
+
+
+def take(tree: Any, path: list[str]) -> Any:
+    """Remove and return what stands at a path; None where nothing does."""
+    for section in path[:-1]:
+        tree = tree.get(section) if isinstance(tree, dict) else None
+    return tree.pop(path[-1], None) if isinstance(tree, dict) else None
+
+
+def new_name(path: str) -> str:
+    """What a key of before is called now: "layers.1.parents_k" -> "layers.1.parents.k"; "" for a
+    key that was never there, or is still called so."""
+    if path.startswith("phases."):
+        before, changes, path = path.partition(".changes.")
+        now = new_name(path)
+        return f"{before}{changes}{now}" if now else ""
+    section, _, rest = path.partition(".")
+    index, _, key = rest.partition(".")
+    if section == "layers" and key in LAYER_KEYS:
+        return f"layers.{index}.{LAYER_KEYS[key]}"
+    return ""
+
+
+def main(argv: list[str], write: Callable[[str], Any] = sys.stdout.write) -> int:
+    if len(argv) != 1:
+        sys.stderr.write("usage: python -m mgrpo.config.translate RECIPE.yaml\n")
+        return 2
+    tree = parse_yaml(Path(argv[0]).read_text(encoding="utf-8"))
+    write(dump_yaml(translate(tree)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,69 @@
+"""Recipes of before slots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgrpo.config import RunConfig
+from mgrpo.config.load import load_recipe
+from mgrpo.config.translate import LAYER_KEYS, main, translate
+from mgrpo.config.yaml_core import dump_yaml, parse_yaml
+from mgrpo.errors import ConfigError
+
+OLD_LAYER = {
+    "parents": "best",
+    "parents_k": 2,
+    "tie_break": "first",
+    "quote": "answer_only",
+    "guidance": {"draw": "fixed", "fixed_index": 3},
+}
+NEW_LAYER = {
+    "parents": {"type": "best", "k": 2, "tie_break": "first"},
+    "layout": {"quote": "answer_only"},
+    "guidance": {"draw": {"type": "fixed", "index": 3}},
+}
+
+
+def test_keys_of_before_come_into_the_slots_that_have_them_now(tree: dict[str, Any]):
+    name = tree["layers"][1]
+    old = {**tree, "layers": [tree["layers"][0], {**name, **OLD_LAYER}]}
+    new = translate(old)
+    assert new["layers"][1] == {**name, **NEW_LAYER}
+    assert old["layers"][1]["parents_k"] == 2, "the given tree stays as it is"
+    RunConfig.model_validate(new)
+    assert translate(new) == new
+
+
+def test_changes_by_name_and_in_phases_are_translated_too():
+    changes = {"layers": {"correct": {"parents_k": 3, "max_quote_tokens": None}}}
+    expected = {"layers": {"correct": {"parents": {"k": 3}}}}
+    assert translate(changes) == expected
+    phases = {"phases": [{"name": "later", "from_step": 1, "changes": changes}]}
+    assert translate(phases)["phases"][0]["changes"] == expected
+
+
+@pytest.mark.parametrize(("old", "now"), LAYER_KEYS.items())
+def test_an_old_key_is_told_what_it_is_now(
+    tree: dict[str, Any], tmp_path: Path, old: str, now: str
+):
+    file = tmp_path / "old.yaml"
+    file.write_text(dump_yaml(tree))
+    with pytest.raises(ConfigError) as error:
+        load_recipe(file, [f"layers.correct.{old}=1"])
+    (problem,) = error.value.problems
+    assert problem.path == f"layers.1.{old}"
+    assert f"It is layers.1.{now} now" in problem.suggestion
+
+
+def test_the_command_writes_a_recipe_that_loads(tree: dict[str, Any], tmp_path: Path):
+    tree["layers"][1] |= OLD_LAYER
+    file = tmp_path / "old.yaml"
+    file.write_text(dump_yaml(tree))
+    written: list[str] = []
+    assert main([str(file)], written.append) == 0
+    new = parse_yaml("".join(written))
+    assert new["layers"][1]["parents"] == NEW_LAYER["parents"]
+    assert main([]) == 2
