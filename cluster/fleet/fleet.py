@@ -101,8 +101,8 @@ class Fleet:
 
     @property
     def broadcaster(self) -> WeightBroadcaster:
-        """Of a fleet that follows a learner."""
-        assert self.delivery is not None, "follow() comes first"
+        """The weight delivery; only with a learner."""
+        assert self.delivery is not None, "connect() comes first"
         return self.delivery.broadcaster
 
     def pool_of(self, layer: int) -> Pool:
@@ -179,7 +179,7 @@ class Fleet:
             WeightSyncError: all attempts failed.
             ActorDiedError, DeadlineError: of the learner.
         """
-        assert self.delivery is not None, "follow() comes first"
+        assert self.delivery is not None, "connect() comes first"
         for _ in range(self.health.max_broadcasts):
             # Also those that are silent: a GPU that an engine keeps is not the learner's.
             holders = [engine for engine in self.engines if engine.health.is_alive]
@@ -203,7 +203,7 @@ class Fleet:
         self.tend()
         self.is_up = True
 
-    def follow(self, broadcaster: WeightBroadcaster, policy_version: int) -> None:
+    def connect(self, broadcaster: WeightBroadcaster, policy_version: int) -> None:
         """From now on engines hold the learner's weights; the first broadcast is made here."""
         self.delivery = WeightDelivery(broadcaster, self.health)
         self.broadcast(policy_version)
@@ -357,7 +357,7 @@ class Fleet:
         self, policy_version: int, members: Sequence[EngineProcess], why: str
     ) -> SyncReport | None:
         """One broadcast to some engines. None if it failed; lost engines are then marked dead."""
-        assert self.delivery is not None, "follow() comes first"
+        assert self.delivery is not None, "connect() comes first"
         outcome = self.delivery.deliver(policy_version, members, why)
         if isinstance(outcome, SyncReport):
             return outcome
@@ -394,10 +394,10 @@ class Fleet:
                 streak=self.streaks[pool.name],
                 config=self.config.cluster.elastic,
             )
-            self.follow_decision(pool, decision, loads[pool.name].busy_fraction)
+            self.apply_decision(pool, decision, loads[pool.name].busy_fraction)
         self.tend()
 
-    def follow_decision(self, pool: Pool, decision: Decision, busy_fraction: float) -> None:
+    def apply_decision(self, pool: Pool, decision: Decision, busy_fraction: float) -> None:
         if decision is Decision.GROW:
             engine = self.add_engine(pool)
             self.placement.ask(engine.seat, engine.name)

@@ -13,7 +13,7 @@ from mgrpo.plan.batch import LayerBatch, layer_batches, learner_tokens
 from mgrpo.plan.engine_memory import EngineMemory, engine_memory
 from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.hardware import Hardware
-from mgrpo.plan.judgement import Found, judge
+from mgrpo.plan.assessment import Found, assess
 from mgrpo.plan.learner_memory import learner_memory
 from mgrpo.plan.memory import MemoryUse
 from mgrpo.plan.rows import GpuRow, gpu_rows, gpu_use
@@ -70,7 +70,7 @@ def make_plan(
     turns = turn_memory(config, shape, learner, engine)
     rows = gpu_rows(config, found, nodes, hardware, gpu_use(learner, engine, turns))
     decided = [CheckLine("ok", "layout", layout)] if layout else []
-    lines = decided + judge(
+    lines = decided + assess(
         Found(
             config=config,
             shape=shape,

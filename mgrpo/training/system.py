@@ -141,7 +141,7 @@ def start_system(
                 system.policy_version = launcher.load_state(learner, learner_state)
             note("joining the weight group and verifying the first broadcast")
             broadcaster = launcher.broadcaster(learner, builder, problems)
-            fleet.follow(broadcaster, system.policy_version)
+            fleet.connect(broadcaster, system.policy_version)
         else:
             fleet.serve_loaded_weights()
         yield system

@@ -200,7 +200,7 @@ def expect_same_run(one: Path, other: Path) -> None:
 
 
 def git_revision() -> str | None:
-    from mgrpo.storage.environment import git_revision as revision
+    from mgrpo.storage.provenance import git_revision as revision
 
     return revision()
 

@@ -148,7 +148,7 @@ def light_run(
             dtype="float32",
             probe_token_ids=[1, 2],
         )
-        fleet.follow(broadcaster, 0)
+        fleet.connect(broadcaster, 0)
         yield Parts(fleet, learner, launcher, notes)
     finally:
         placement.release()

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.jobs import job_log
 from cluster.jobs.client import DEFAULT_ADDRESS, JobServer, resolve_address
-from cluster.jobs.job_log import follow
+from cluster.jobs.job_log import stream_log
 from mgrpo.cli import main
 from mgrpo.errors import JobError
 from tests.cluster.job_server import ScriptedJobServer, serving
@@ -168,7 +168,7 @@ def test_a_log_is_written_once_although_its_stream_broke_twice(
     server.logs["mgrpo-wide-1"] = "step 0\nstep 1\npolicy saved\n"
     written: list[str] = []
     jobs = JobServer(server.url)
-    job = follow(jobs, jobs.latest("wide"), written.append)
+    job = stream_log(jobs, jobs.latest("wide"), written.append)
     assert "".join(written) == "step 0\nstep 1\npolicy saved\n"
     assert job.status == "SUCCEEDED"
 
@@ -184,7 +184,7 @@ def test_a_stream_that_stays_silent_does_not_hide_that_the_job_is_over(
     server.logs["mgrpo-wide-1"] = "step 0\n"
     written: list[str] = []
     jobs = JobServer(server.url)
-    job = follow(jobs, jobs.latest("wide"), written.append)
+    job = stream_log(jobs, jobs.latest("wide"), written.append)
     assert (job.status, written) == ("FAILED", ["step 0\n"])
 
 
@@ -195,4 +195,4 @@ def test_following_ends_when_the_server_stays_away(monkeypatch: pytest.MonkeyPat
         jobs = JobServer(server.url)
         job = jobs.latest("wide")
     with pytest.raises(JobError, match=r"No connection to the job mgrpo-wide-1 for 0.3 s; it may"):
-        follow(jobs, job, lambda text: None, lost_deadline_s=0.3)
+        stream_log(jobs, job, lambda text: None, lost_deadline_s=0.3)

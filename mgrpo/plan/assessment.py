@@ -51,7 +51,7 @@ class Found:
     times: list[PartTime]
 
 
-def judge(found: Found) -> list[CheckLine]:
+def assess(found: Found) -> list[CheckLine]:
     """All findings; those about the whole plan come first."""
     parts = (
         seat_lines,
