@@ -187,7 +187,7 @@ def show_end(job: Job) -> None:
 def next_steps(run: str, address: str | None) -> str:
     at = f" --address {address}" if address else ""
     return (
-        f"follow: mgrpo logs {run} --follow{at}\n"
+        f"log:    mgrpo logs {run} --follow{at}\n"
         f"state:  mgrpo status {run}{at}\n"
         f"stop:   mgrpo stop {run}{at}"
     )

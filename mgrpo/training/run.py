@@ -18,8 +18,8 @@ from mgrpo.metrics.alarms import AlarmWatch
 from mgrpo.metrics.log import MetricsLog, read_evaluations, read_metrics
 from mgrpo.report import write_report
 from mgrpo.storage.checkpoints import LEARNER_DIR, read_state
-from mgrpo.storage.provenance import write_provenance
 from mgrpo.storage.mirror import Mirror, mirror_of
+from mgrpo.storage.provenance import write_provenance
 from mgrpo.trackers import RunFacts, open_trackers
 from mgrpo.training.checkpoints import Checkpoints, RunState
 from mgrpo.training.hooks import (

@@ -1,4 +1,5 @@
-"""Seats on a real Ray cluster of four nodes with logical GPUs, and `mgrpo check --address` on it.
+"""Allocations on a real Ray cluster of four nodes with logical GPUs, and `mgrpo check --address` on
+it.
 
 head        4 CPUs, no GPU
 learner    16 CPUs, 8 GPUs, role: learner
@@ -75,8 +76,8 @@ def owned(outcome: dict[str, Any]) -> list[tuple[str, int]]:
     return [(node, gpu) for _, _, node, gpus in outcome["places"] for gpu in gpus]
 
 
-def nodes_of(outcome: dict[str, Any], seat: str) -> list[str]:
-    return [node for name, _, node, _ in outcome["places"] if name.startswith(seat)]
+def nodes_of(outcome: dict[str, Any], allocation: str) -> list[str]:
+    return [node for name, _, node, _ in outcome["places"] if name.startswith(allocation)]
 
 
 OWN_GPUS = [name for name in RECIPES if RECIPES[name][-1] != SOON and name != "taking turns"]
@@ -162,7 +163,7 @@ def test_check_says_what_the_autoscaler_may_bring(cluster) -> None:
     file = str(ROOT / "cluster" / "aws.yaml")
     many = ["layers.1.num_engines=9", "engines.tensor_parallel_size=2"]
     code, said = check(cluster, "learner.num_ranks=8", *many, "--cluster", file)
-    assert "has no place" in said and code == 2  # 11 engines of 2 GPUs on 4 nodes of 4
+    assert "cannot be placed" in said and code == 2  # 11 engines of 2 GPUs on 4 nodes of 4
     fewer = ["layers.1.num_engines=6", "engines.tensor_parallel_size=2"]
     code, said = check(cluster, "learner.num_ranks=8", *fewer, "--cluster", file)
     assert code == 0 and "every process can be placed" in said  # 8 x 2 GPUs are here already

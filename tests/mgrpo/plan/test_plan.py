@@ -39,8 +39,8 @@ def said(plan: Plan, status: str) -> str:
 def test_the_papers_setting_fits_on_eight_h100() -> None:
     plan = plan_of("8xH100-80GB")
     assert not plan.fails, said(plan, "fail")
-    assert [row.seat for row in plan.rows].count("learner") == 4
-    assert all(row.seat and 0 < row.used_bytes < row.memory_bytes for row in plan.rows)
+    assert [row.allocation for row in plan.rows].count("learner") == 4
+    assert all(row.allocation and 0 < row.used_bytes < row.memory_bytes for row in plan.rows)
     assert sorted(row.gpu for row in plan.rows) == list(range(8))
 
 
@@ -71,7 +71,10 @@ def test_a_gpu_that_two_have_in_turn_is_as_full_as_its_fullest_turn() -> None:
     plan = turns_of("1xH100-80GB")
     assert not plan.fails, said(plan, "fail")
     (row,) = plan.rows
-    assert (row.seat, row.role) == ("engine-0, learner", "samples solve and correct, rank 0 of 1")
+    assert (row.allocation, row.role) == (
+        "engine-0, learner",
+        "samples solve and correct, rank 0 of 1",
+    )
     assert plan.turns is not None
     samples, updates, travels = plan.turns.items
     assert samples.num_bytes == plan.engine.use.total + GIB  # the learner's context stays
@@ -95,17 +98,17 @@ def test_turns_that_do_not_fit_say_which_one() -> None:
 
 def test_two_gpus_in_turn_hold_a_rank_and_an_engine_each() -> None:
     plan = turns_of("2xH100-80GB", "engines.num_shared_engines=2", "learner.num_ranks=2")
-    assert [row.seat for row in plan.rows] == ["engine-0, learner", "engine-1, learner"]
+    assert [row.allocation for row in plan.rows] == ["engine-0, learner", "engine-1, learner"]
     assert [row.role.split(", ")[1] for row in plan.rows] == ["rank 0 of 2", "rank 1 of 2"]
     size = plan.shape.num_parameters
     assert size == 1_543_714_304
     # Weights of 2.9 GiB take 4 of pinned memory; master copy and two moments, shared out, 2.9 each.
     assert f"{2 * (4 + 3 * 4):.1f} GiB of host memory per machine" in said(plan, "ok")
     short = turns_of("1xH100-80GB", "engines.num_shared_engines=2", "learner.num_ranks=2")
-    assert "colocated (2 x (2 CPU, 1 GPU)) has no place" in said(short, "fail")
+    assert "colocated (2 x (2 CPU, 1 GPU)) cannot be placed" in said(short, "fail")
 
 
-def test_too_few_gpus_name_the_seat_and_what_to_change() -> None:
+def test_too_few_gpus_name_the_allocation_and_what_to_change() -> None:
     plan = plan_of("4xH100-80GB", "learner.num_ranks=6")
     assert "learner (6 x (1 CPU, 1 GPU)) cannot be placed" in said(plan, "fail")
     assert "Lower learner.num_ranks" in said(plan, "fail")
@@ -219,8 +222,8 @@ def test_a_cluster_file_is_planned_with_its_labels(file: str) -> None:
         config, qwen25_shape("7B"), file_hardware(str(REPOSITORY / "cluster" / file), None)
     )
     assert not plan.fails, said(plan, "fail")
-    assert {row.node for row in plan.rows if row.seat == "learner"} == {"learner-0"}
-    assert {row.node for row in plan.rows if "engine" in row.seat} == {"rollout-0"}
+    assert {row.node for row in plan.rows if row.allocation == "learner"} == {"learner-0"}
+    assert {row.node for row in plan.rows if "engine" in row.allocation} == {"rollout-0"}
 
 
 def test_nodes_that_have_to_be_brought_are_named() -> None:
