@@ -80,4 +80,4 @@ def test_a_allocation_that_finds_no_place_takes_nothing_from_the_others() -> Non
     found = fit([learner(9), engine("e", 1)], [node("a", 8)])
     assert [group.name for group in found.left_out] == ["learner"]
     assert [place.allocation.name for place in found.places] == ["e"]
-    assert "it wants 9 GPU" in reasons(found.left_out[0], [node("a", 8)])
+    assert "it needs 9 GPU" in reasons(found.left_out[0], [node("a", 8)])

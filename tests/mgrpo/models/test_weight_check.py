@@ -248,7 +248,7 @@ def test_a_missing_shard_is_named(model, failure):
 def test_an_empty_shard_is_named(model, failure, content: bytes):
     files = split(model)
     files[1].write_bytes(content)
-    assert "model-00002-of-00002.safetensors is not a whole" in failure(model)
+    assert "model-00002-of-00002.safetensors is not a complete" in failure(model)
 
 
 def test_a_shard_without_the_tensors_that_the_index_puts_there_is_refused(model, failure):
