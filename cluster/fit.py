@@ -1,4 +1,4 @@
-"""Predicts whether seats fit on nodes, and on which. Pure: no Ray.
+"""Predicts whether allocations fit on nodes, and on which. Pure: no Ray.
 
 A prediction by Ray's own rules: a bundle is never split, labels must match, an engine stays on
 one node, the learner takes as few nodes as hold it. Where several nodes would do, Ray may choose
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.seats import (
+from cluster.allocations import (
+    Allocation,
     Group,
-    Seat,
     groups_of,
     has_labels,
     labels_text,
@@ -33,9 +33,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One bundle of a seat on its node."""
+    """One bundle of an allocation on its node."""
 
-    seat: Seat
+    allocation: Allocation
     bundle: int
     node: str
     gpus: tuple[int, ...]  # numbers of its GPUs on that node; () without one
@@ -72,13 +72,13 @@ class Room:
         first, self.next_gpu = self.next_gpu, self.next_gpu + int(bundle.get("GPU", 0))
         gpus = tuple(range(first, self.next_gpu))
         return [
-            Place(seat, index - seat.first_bundle, self.node.name, gpus)
-            for seat in group.seats
-            if 0 <= index - seat.first_bundle < len(seat.bundles)
+            Place(allocation, index - allocation.first_bundle, self.node.name, gpus)
+            for allocation in group.allocations
+            if 0 <= index - allocation.first_bundle < len(allocation.bundles)
         ]
 
 
-def fit(seats: Sequence[Seat], nodes: Sequence[Node]) -> Fit:
+def fit(allocations: Sequence[Allocation], nodes: Sequence[Node]) -> Fit:
     """Place what fits, in the order in which a run requests it.
 
     A group goes to the fullest node that still holds all of it. Only if there is none,
@@ -87,7 +87,7 @@ def fit(seats: Sequence[Seat], nodes: Sequence[Node]) -> Fit:
     rooms = [Room(node) for node in nodes]
     places: list[Place] = []
     left_out: list[Group] = []
-    for group in packing_order(groups_of(seats)):
+    for group in packing_order(groups_of(allocations)):
         chosen = rooms_for(group, rooms)
         if chosen is None:
             left_out.append(group)
@@ -95,7 +95,9 @@ def fit(seats: Sequence[Seat], nodes: Sequence[Node]) -> Fit:
         for index, room in enumerate(chosen):
             places += room.take(group, index)
     order = {node.name: number for number, node in enumerate(nodes)}
-    places.sort(key=lambda place: (order[place.node], place.gpus, place.seat.name, place.bundle))
+    places.sort(
+        key=lambda place: (order[place.node], place.gpus, place.allocation.name, place.bundle)
+    )
     return Fit(places, left_out)
 
 

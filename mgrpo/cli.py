@@ -68,8 +68,7 @@ OVERRIDES_HELP = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    Errors with a message for the user are printed without a traceback; all others are ours and
-    keep theirs.
+    Errors with a message for the user are printed without a traceback; others are bugs and keep it.
     """
     args = parse(argv)
     for stream in (sys.stdout, sys.stderr):

@@ -53,7 +53,7 @@ class GroupJob:
         for start in range(0, len(self.texts), size):
             self.submit(self, list(indices[start : start + size]))
 
-    def follow(self, future: ChunkFuture) -> None:
+    def watch(self, future: ChunkFuture) -> None:
         with self.lock:
             self.futures.add(future)
         if self.result.cancelled():

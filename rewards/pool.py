@@ -214,7 +214,7 @@ class RewardPool:
         with self._lock:  # so that a pool that is replaced now includes this task
             future = self._schedule(chunk)
             self._jobs[future] = job
-        job.follow(future)
+        job.watch(future)
 
         def failure_of(status: RewardStatus, what: str) -> tuple[int, Reward]:
             position, term = divmod(self._positions[slot], len(self.terms))

@@ -111,7 +111,7 @@ MUTANTS = (
     Mutant(
         "the learner starts while engines hold its GPU",
         "mgrpo/training/workers.py",
-        "            self.engines.lend_gpus()\n            result",
+        "            self.engines.offload_engines()\n            result",
         "            result",
         (LOOP,),
     ),

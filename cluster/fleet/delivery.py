@@ -45,10 +45,10 @@ class WeightDelivery:
             self.recover(members, error)
             return error
         for engine in members:
-            engine.notice(EngineEvent.REFIT, f"{why} of version {policy_version}")
+            engine.notice(EngineEvent.SYNCED, f"{why} of version {policy_version}")
         return report
 
-    def lend(self, members: Sequence[EngineProcess]) -> MgrpoError | None:
+    def to_learner(self, members: Sequence[EngineProcess]) -> MgrpoError | None:
         """Let the learner compute; engines that share its GPUs are offloaded.
 
         Returns:

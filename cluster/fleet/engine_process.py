@@ -1,6 +1,6 @@
 """The life cycle of one engine's process: start, health checks, restart and end, never blocking.
 
-`tend` advances the life cycle: granted resources get an actor, a new actor loads its model, an
+`poll` advances the life cycle: granted resources get an actor, a new actor loads its model, an
 unresponsive one is suspected and then ended, a dead one is requested again. The states and their
 transitions are in `cluster.fleet.health`.
 """
@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cluster.allocations import Allocation
 from cluster.fleet.health import EngineEvent, EngineHealth, EngineState, Patience, after
 from cluster.placement import Placement
 from cluster.remote import Call, RemoteActor
-from cluster.seats import Seat
 from mgrpo.errors import MgrpoError
 
-StartActor = Callable[[Seat, str], RemoteActor]  # (seat with a granted place, unique name)
+# (granted allocation, unique name)
+StartActor = Callable[[Allocation, str], RemoteActor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +46,22 @@ class EngineProcess:
     """An engine of a run, over all of its processes.
 
     Args:
-        seat: its resources.
-        placement: grants seats.
-        start_actor: makes the engine's actor in a granted seat, without waiting.
+        allocation: its resources.
+        placement: grants allocations.
+        start_actor: makes the engine's actor in a granted allocation, without waiting.
         timing: its deadlines.
         on_change: called with each change of state.
     """
 
     def __init__(
         self,
-        seat: Seat,
+        allocation: Allocation,
         placement: Placement,
         start_actor: StartActor,
         timing: Timing,
         on_change: Callable[[StateChange], None],
     ) -> None:
-        self.seat, self.placement = seat, placement
+        self.allocation, self.placement = allocation, placement
         self.start_actor, self.timing, self.on_change = start_actor, timing, on_change
         self.health = EngineHealth.starting(time.monotonic())
         self.actor: RemoteActor | None = None
@@ -76,7 +77,7 @@ class EngineProcess:
 
     @property
     def name(self) -> str:
-        return self.seat.name
+        return self.allocation.name
 
     @property
     def state(self) -> EngineState:
@@ -91,7 +92,7 @@ class EngineProcess:
 
     # --- the life of one process ---
 
-    def tend(self) -> None:
+    def poll(self) -> None:
         """Advance the life cycle. Never blocks, never raises for the engine's failures."""
         if self.health.is_coming:
             self.bring_up()
@@ -105,7 +106,7 @@ class EngineProcess:
     def bring_up(self) -> None:
         """Get resources, then an actor, then load the model."""
         if self.actor is None:
-            if self.placement.is_granted(self.seat):
+            if self.placement.is_granted(self.allocation):
                 self.make_actor()
             return
         assert self.loading is not None, "an actor is made and told to load at once"
@@ -121,8 +122,8 @@ class EngineProcess:
         """Start the process and the loading; its resources must have been granted."""
         suffix = f".restart{self.num_actors}" if self.num_actors else ""
         self.num_actors += 1
-        self.node = self.placement.node_of(self.seat)
-        self.actor = self.start_actor(self.seat, self.name + suffix)
+        self.node = self.placement.node_of(self.allocation)
+        self.actor = self.start_actor(self.allocation, self.name + suffix)
         self.loading = Call(self.actor, "start")
         return self.actor
 
@@ -166,7 +167,7 @@ class EngineProcess:
     def restart(self) -> None:
         """End what is left of a dead engine, release its resources and request new ones."""
         self.end_actor()
-        self.placement.give_back(self.seat)
+        self.placement.give_back(self.allocation)
         self.node = ""
         patience = self.timing.patience
         again = self.health.may_restart(time.monotonic(), patience)
@@ -175,12 +176,12 @@ class EngineProcess:
             used_up = "is not restarted"
         self.notice(EngineEvent.RESTART, "asked for again" if again else used_up)
         if self.health.is_coming:
-            self.placement.ask(self.seat, f"{self.name}.restart{self.num_actors}")
+            self.placement.ask(self.allocation, f"{self.name}.restart{self.num_actors}")
 
     # --- the end ---
 
     def release(self, why: str) -> None:
-        """Shut it down; `tend` removes what is left."""
+        """Shut it down; `poll` removes what is left."""
         self.was_released = True
         self.notice(EngineEvent.RELEASE, why)
         if self.actor is not None and self.stopping is None:
@@ -193,7 +194,7 @@ class EngineProcess:
             return
         self.stopping = None
         self.end_actor()
-        self.placement.give_back(self.seat)
+        self.placement.give_back(self.allocation)
 
     @property
     def has_left(self) -> bool:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
+from cluster.allocations import Pool, engine_allocation, pools_of
 from cluster.fleet.delivery import WeightDelivery
 from cluster.fleet.elastic import Decision, Streak, decide
 from cluster.fleet.engine_log import EngineLog, sentence
@@ -23,7 +24,6 @@ from cluster.fleet.leases import Engine, least_busy
 from cluster.fleet.remote_engine import RemoteEngine
 from cluster.placement import Placement, describe_shortage
 from cluster.remote import RemoteActor, wait_for
-from cluster.seats import Pool, engine_seat, pools_of
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
 from mgrpo.config import RunConfig
 from mgrpo.errors import (
@@ -78,7 +78,8 @@ class Fleet:
         )
         self.pools = pools_of(config)
         self.members: dict[str, list[EngineProcess]] = {pool.name: [] for pool in self.pools}
-        self.num_seats = Counter[str]()  # by pool, ever taken: a seat's name is used once
+        # Ever made, by pool: an allocation's name is used once.
+        self.num_allocations = Counter[str]()
         self.streaks = {pool.name: Streak() for pool in self.pools}
         self.workers: dict[str, RemoteEngine] = {}
         self.waiting = Counter[str]()  # requests that wait for an engine, by pool
@@ -101,8 +102,8 @@ class Fleet:
 
     @property
     def broadcaster(self) -> WeightBroadcaster:
-        """Of a fleet that follows a learner."""
-        assert self.delivery is not None, "follow() comes first"
+        """The weight delivery; only with a learner."""
+        assert self.delivery is not None, "connect() comes first"
         return self.delivery.broadcaster
 
     def pool_of(self, layer: int) -> Pool:
@@ -122,10 +123,10 @@ class Fleet:
 
     def add_engine(self, pool: Pool) -> EngineProcess:
         """One more engine of a pool, not placed yet."""
-        index = self.num_seats[pool.name]
-        self.num_seats[pool.name] += 1
+        index = self.num_allocations[pool.name]
+        self.num_allocations[pool.name] += 1
         engine = EngineProcess(
-            engine_seat(self.config, self.device, pool, index),
+            engine_allocation(self.config, self.device, pool, index),
             self.placement,
             self.start_actor,
             self.timing,
@@ -161,7 +162,7 @@ class Fleet:
             deadline_s=self.config.cluster.deadlines.engine_start_s,
             setting="cluster.deadlines.engine_start_s",
         )
-        self.tend()
+        self.poll()
 
     def sleep(self) -> None:
         """Offload the engines for a learner on the same GPUs; the first broadcast wakes them."""
@@ -172,21 +173,21 @@ class Fleet:
             setting="cluster.deadlines.weight_sync_s",
         )
 
-    def lend_gpus(self) -> None:
+    def offload_engines(self) -> None:
         """Let the learner work; engines that share its GPUs sleep until the next broadcast.
 
         Raises:
             WeightSyncError: all attempts failed.
             ActorDiedError, DeadlineError: of the learner.
         """
-        assert self.delivery is not None, "follow() comes first"
+        assert self.delivery is not None, "connect() comes first"
         for _ in range(self.health.max_broadcasts):
             # Also those that are silent: a GPU that an engine keeps is not the learner's.
             holders = [engine for engine in self.engines if engine.health.is_alive]
-            error = self.delivery.lend(holders)
+            error = self.delivery.to_learner(holders)
             if error is None:
                 return
-            self.tend()
+            self.poll()
         raise WeightSyncError(
             f"{self.health.max_broadcasts} times in a row (cluster.health.max_broadcasts) engines "
             f"did not release GPU memory for the learner. The last error: {error}"
@@ -200,10 +201,10 @@ class Fleet:
     def serve_loaded_weights(self) -> None:
         """Without a learner, engines sample with the weights that they loaded from disk."""
         self.serves_loaded_weights = True
-        self.tend()
+        self.poll()
         self.is_up = True
 
-    def follow(self, broadcaster: WeightBroadcaster, policy_version: int) -> None:
+    def connect(self, broadcaster: WeightBroadcaster, policy_version: int) -> None:
         """From now on engines hold the learner's weights; the first broadcast is made here."""
         self.delivery = WeightDelivery(broadcaster, self.health)
         self.broadcast(policy_version)
@@ -239,7 +240,7 @@ class Fleet:
 
     async def keep_tending(self) -> None:
         while True:
-            self.tend()
+            self.poll()
             self.refit_for_those_who_wait()
             await asyncio.sleep(LOOK_S)
 
@@ -293,22 +294,24 @@ class Fleet:
         deadline_s = self.config.cluster.deadlines.engine_return_s
         if waited_s > deadline_s:
             states = ", ".join(f"{engine.name} is {engine.state}" for engine in members)
-            seats = [engine.seat for engine in members if engine.actor is None]
+            allocations = [engine.allocation for engine in members if engine.actor is None]
             raise DeadlineError(
                 f"an engine of {pool.name} ({states})",
                 deadline_s=deadline_s,
                 setting="cluster.deadlines.engine_return_s",
-                detail=describe_shortage(seats, "an engine has no place") if seats else "",
+                detail=describe_shortage(allocations, "an engine cannot be placed")
+                if allocations
+                else "",
             )
 
     # --- keeping them alive ---
 
-    def tend(self) -> None:
+    def poll(self) -> None:
         """Advance the life cycle of every engine. Never blocks."""
         for engine in self.engines:
-            engine.tend()
+            engine.poll()
             if self.serves_loaded_weights and engine.state is EngineState.STALE:
-                engine.notice(EngineEvent.REFIT, "holds the weights that it loaded")
+                engine.notice(EngineEvent.SYNCED, "holds the weights that it loaded")
         for members in self.members.values():
             members[:] = [engine for engine in members if not engine.has_left]
 
@@ -337,7 +340,7 @@ class Fleet:
             ActorDiedError, DeadlineError: of the learner.
         """
         self.policy_version = policy_version
-        self.tend()
+        self.poll()
         for engine in self.engines:
             if not engine.health.can_join_broadcast:
                 engine.notice(EngineEvent.PASSED_OVER, "left out of a broadcast")
@@ -357,13 +360,13 @@ class Fleet:
         self, policy_version: int, members: Sequence[EngineProcess], why: str
     ) -> SyncReport | None:
         """One broadcast to some engines. None if it failed; lost engines are then marked dead."""
-        assert self.delivery is not None, "follow() comes first"
+        assert self.delivery is not None, "connect() comes first"
         outcome = self.delivery.deliver(policy_version, members, why)
         if isinstance(outcome, SyncReport):
             return outcome
         self.counts.last_failure = str(outcome)
         self.counts.num_failed_broadcasts += 1
-        self.tend()
+        self.poll()
         return None
 
     # --- autoscaling ---
@@ -394,13 +397,13 @@ class Fleet:
                 streak=self.streaks[pool.name],
                 config=self.config.cluster.elastic,
             )
-            self.follow_decision(pool, decision, loads[pool.name].busy_fraction)
-        self.tend()
+            self.apply_decision(pool, decision, loads[pool.name].busy_fraction)
+        self.poll()
 
-    def follow_decision(self, pool: Pool, decision: Decision, busy_fraction: float) -> None:
+    def apply_decision(self, pool: Pool, decision: Decision, busy_fraction: float) -> None:
         if decision is Decision.GROW:
             engine = self.add_engine(pool)
-            self.placement.ask(engine.seat, engine.name)
+            self.placement.ask(engine.allocation, engine.name)
         elif decision is Decision.SHRINK:
             engine = costs_least(self.members[pool.name])
             engine.release(

@@ -37,7 +37,7 @@ class EngineEvent(StrEnum):
     DIED = "died"
     RESTART = "restart"
     LOADED = "loaded"
-    REFIT = "refit"  # took part in a complete, verified broadcast
+    SYNCED = "synced"  # took part in a complete, verified broadcast
     PASSED_OVER = "passed over"  # weights changed, or may have, without a verified arrival
     RELEASE = "release"
 
@@ -117,7 +117,7 @@ def after(health: EngineHealth, event: EngineEvent, now: float, patience: Patien
             return restarted(health, now, patience)
         case EngineEvent.LOADED if health.is_coming:
             return replace(moved(health, EngineState.STALE, now), quiet_since=now)
-        case EngineEvent.REFIT if health.is_alive:
+        case EngineEvent.SYNCED if health.is_alive:
             fit = moved(health, EngineState.HEALTHY, now, has_weights=True)
             return replace(fit, quiet_since=now)
         case EngineEvent.PASSED_OVER if health.state is EngineState.HEALTHY:

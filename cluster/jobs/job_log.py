@@ -18,7 +18,7 @@ LOST_DEADLINE_S = 300.0  # longest absence of the server before streaming ends
 Write = Callable[[str], None]
 
 
-def follow(
+def stream_log(
     server: JobServer, job: Job, write: Write, *, lost_deadline_s: float = LOST_DEADLINE_S
 ) -> Job:
     """Stream the job's log from its beginning until the job ends.

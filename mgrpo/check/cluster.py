@@ -10,11 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from cluster.allocations import Allocation, labels_text, plan_allocations, resource_text, total
 from cluster.fit import Fit, Node, fit, reasons
 from cluster.jobs.client import JobServer
 from cluster.live_nodes import live_nodes, node_groups
 from cluster.node_types import NodeType, all_nodes, read_cluster_file
-from cluster.seats import Seat, labels_text, plan_seats, resource_text, total
 from mgrpo.config import RunConfig
 from mgrpo.errors import NoServerError
 from mgrpo.findings import CheckLine, Status, counted
@@ -41,15 +41,17 @@ def check_cluster(
     server = reach(address, end=end)
     while True:
         nodes = live_nodes(server)
-        seats = plan_seats(config, device_of(config, [*nodes, *all_nodes(types, grown=True)]))
-        found = fit(seats, nodes)
+        allocations = plan_allocations(
+            config, device_of(config, [*nodes, *all_nodes(types, grown=True)])
+        )
+        found = fit(allocations, nodes)
         if not found.left_out or time.monotonic() >= end:
             break
         time.sleep(min(POLL_S, max(0.0, end - time.monotonic())))
     others = [job.run for job in server.jobs() if not job.is_over and job.run != config.name]
     return [
         node_line(server.address, nodes),
-        demand_line(seats),
+        demand_line(allocations),
         *placement_lines(found, nodes, types, cluster_file),
         *busy_lines(others),
     ]
@@ -87,12 +89,12 @@ def node_line(address: str, nodes: Sequence[Node]) -> CheckLine:
     return CheckLine("ok", "cluster", f"{address} has {counted(len(nodes), 'node')}: {shown}")
 
 
-def demand_line(seats: list[Seat]) -> CheckLine:
-    engines = sum(not seat.is_learner for seat in seats)
+def demand_line(allocations: list[Allocation]) -> CheckLine:
+    engines = sum(not allocation.is_learner for allocation in allocations)
     return CheckLine(
         "ok",
         "demand",
-        f"{counted(engines, 'engine')} and the learner: {resource_text(total(seats))}",
+        f"{counted(engines, 'engine')} and the learner: {resource_text(total(allocations))}",
     )
 
 
@@ -105,21 +107,26 @@ def placement_lines(
         shown = ", ".join(f"{count} on {node}" for node, count in where.items())
         return [CheckLine("ok", "placement", f"every process can be placed: {shown}")]
     missing = [f"{group.name} ({group}): {reasons(group, nodes)}" for group in found.left_out]
-    seats = [p.seat for p in found.places] + [s for group in found.left_out for s in group.seats]
-    seats = list({seat.name: seat for seat in seats}.values())
-    status, hope = prospect(seats, nodes, types, cluster_file)
+    allocations = [p.allocation for p in found.places] + [
+        s for group in found.left_out for s in group.allocations
+    ]
+    allocations = list({allocation.name: allocation for allocation in allocations}.values())
+    status, hope = prospect(allocations, nodes, types, cluster_file)
     lines = [CheckLine(status, "missing", text) for text in missing]
     return [*lines, CheckLine(status, "autoscaler", hope)]
 
 
 def prospect(
-    seats: list[Seat], nodes: list[Node], types: list[NodeType], cluster_file: str | None
+    allocations: list[Allocation],
+    nodes: list[Node],
+    types: list[NodeType],
+    cluster_file: str | None,
 ) -> tuple[Status, str]:
     """Whether the autoscaler can add the missing resources: a status and a sentence."""
     groups = node_groups(nodes)
     if cluster_file:
         grown = all_nodes(types, grown=True)
-        then = fit(seats, grown)
+        then = fit(allocations, grown)
         if then.left_out:
             names = ", ".join(group.name for group in then.left_out)
             why = reasons(then.left_out[0], grown)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mgrpo.commands.submit import ADDRESS_HELP, follow_to_end, write_through
+from mgrpo.commands.submit import ADDRESS_HELP, stream_to_end, write_through
 from mgrpo.errors import DeadlineError, JobError
 
 if TYPE_CHECKING:
@@ -192,6 +192,6 @@ def run_logs(args: argparse.Namespace) -> int:
     server = JobServer(args.address)
     job = server.latest(args.run)
     if args.follow:
-        return follow_to_end(server, job, args.address)
+        return stream_to_end(server, job, args.address)
     write_through(server.logs(job))
     return 0

@@ -108,7 +108,7 @@ def run_submit(args: argparse.Namespace) -> int:
     if args.detach:
         print(next_steps(config.name, args.address))
         return 0
-    return follow_to_end(server, job, args.address)
+    return stream_to_end(server, job, args.address)
 
 
 def check_here(config: RunConfig) -> int:
@@ -131,7 +131,7 @@ def hand_in(
 ) -> Job:
     """Pack the program and the recipe, and submit them."""
     from mgrpo.commands.job_package import RECIPE_FILE, pack
-    from mgrpo.storage.environment import git_revision
+    from mgrpo.storage.provenance import git_revision
 
     runtime_env = read_runtime_env(args.runtime_env)
     revision = git_revision()
@@ -157,12 +157,12 @@ def hand_in(
         )
 
 
-def follow_to_end(server: JobServer, job: Job, address: str | None) -> int:
+def stream_to_end(server: JobServer, job: Job, address: str | None) -> int:
     """Show the driver's lines until the job is over; the exit code tells how it ended."""
-    from cluster.jobs.job_log import follow
+    from cluster.jobs.job_log import stream_log
 
     try:
-        job = follow(server, job, write_through)
+        job = stream_log(server, job, write_through)
     except KeyboardInterrupt:
         print(f"\nno longer streaming the log; the job continues.\n{next_steps(job.run, address)}")
         return INTERRUPTED_EXIT_CODE
@@ -187,7 +187,7 @@ def show_end(job: Job) -> None:
 def next_steps(run: str, address: str | None) -> str:
     at = f" --address {address}" if address else ""
     return (
-        f"follow: mgrpo logs {run} --follow{at}\n"
+        f"log:    mgrpo logs {run} --follow{at}\n"
         f"state:  mgrpo status {run}{at}\n"
         f"stop:   mgrpo stop {run}{at}"
     )

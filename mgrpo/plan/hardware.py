@@ -21,7 +21,7 @@ class Hardware:
     nodes: list[Node]  # that are there from the start
     grown: list[Node]  # and those that an autoscaler may add
     gpus: dict[str, GpuType]  # by node name; nodes without GPUs are not in it
-    has_labels: bool  # False: labels and custom resources of seats are ignored
+    has_labels: bool  # False: labels and custom resources of allocations are ignored
 
     def gpu_count(self, nodes: list[Node]) -> int:
         return sum(int(node.resources.get("GPU", 0)) for node in nodes)

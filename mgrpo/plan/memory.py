@@ -21,7 +21,7 @@ class MemoryItem:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """All uses of one GPU by one seat."""
+    """All uses of one GPU by one allocation."""
 
     items: tuple[MemoryItem, ...]
 

@@ -26,7 +26,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         f"and values), vocabulary {shape.vocabulary:,}"
     )
     yield ""
-    yield from table([["node", "GPU", "seat", "does", "memory"], *gpu_cells(plan)])
+    yield from table([["node", "GPU", "allocation", "does", "memory"], *gpu_cells(plan)])
     yield from memory_lines("each learner rank, at its peak", plan.learner)
     yield from memory_lines("each engine's GPU", plan.engine.use)
     if plan.turns is not None:
@@ -51,7 +51,7 @@ def gpu_cells(plan: Plan) -> Iterator[list[str]]:
         yield [
             row.node + (" (to be added)" if row.is_brought else ""),
             str(row.gpu),
-            row.seat or "-",
+            row.allocation or "-",
             row.role or "nothing",
             f"{row.used_bytes / GIB:.1f} of {row.memory_bytes / GIB:.1f} GiB",
         ]

@@ -18,7 +18,7 @@ Row = tuple[int, Mapping[str, float]]
 
 
 @dataclass
-class Trouble:
+class Failures:
     """Failures so far; shared between the two threads, each field written by one."""
 
     num_failed: int = 0  # by the tracker's thread: writes that raised
@@ -38,7 +38,7 @@ class BackgroundTracker:
             deadline_s: of its start and its end each.
         """
         self.name, self.deadline_s = name, deadline_s
-        self.trouble = Trouble()
+        self.failures = Failures()
         self.rows: queue.Queue[Row | None] = queue.Queue(MAX_WAITING)
         self.opened = threading.Event()
         self.open_error: BaseException | None = None
@@ -75,20 +75,20 @@ class BackgroundTracker:
         try:
             self.rows.put_nowait((step, values))
         except queue.Full:
-            self.trouble.num_dropped += 1
+            self.failures.num_dropped += 1
 
     @property
     def num_missed(self) -> int:
         """Number of rows that this tracker missed so far."""
-        return self.trouble.num_failed + self.trouble.num_dropped
+        return self.failures.num_failed + self.failures.num_dropped
 
     def new_warning(self) -> str:
         """A message about this tracker's failure, the first time; "" otherwise."""
         if self.has_warned:
             return ""
         reason = ""
-        if self.trouble.reasons:
-            reason = f"failed to record a step: {self.trouble.reasons[0]}"
+        if self.failures.reasons:
+            reason = f"failed to record a step: {self.failures.reasons[0]}"
         elif self.busy_since and time.monotonic() - self.busy_since > self.deadline_s:
             reason = f"has been busy with one step for more than {self.deadline_s:g} s"
         if not reason:
@@ -110,10 +110,10 @@ class BackgroundTracker:
                 f"The tracker {self.name} did not finish within {self.deadline_s:g} s; about "
                 f"{self.rows.qsize()} steps may be missing from it. metrics.jsonl has all of them."
             )
-        if self.trouble.reasons:
+        if self.failures.reasons:
             return (
                 f"The tracker {self.name} missed {self.num_missed} writes; the last error: "
-                f"{self.trouble.reasons[-1]}. metrics.jsonl has every step."
+                f"{self.failures.reasons[-1]}. metrics.jsonl has every step."
             )
         return ""
 
@@ -135,8 +135,8 @@ class BackgroundTracker:
         try:
             call(*args)
         except BaseException as error:
-            self.trouble.num_failed += 1
-            self.trouble.reasons[1:] = [described(error)]  # the first and the latest are kept
+            self.failures.num_failed += 1
+            self.failures.reasons[1:] = [described(error)]  # the first and the latest are kept
         finally:
             self.busy_since = None
 

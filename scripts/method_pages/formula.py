@@ -1,6 +1,7 @@
-"""A recipe's loss in formulas, put together from its keys; plug-ins bring theirs.
+"""A recipe's loss in formulas, composed from its keys; plug-ins add their own.
 
-p: the policy's probability of a token, p_old: under the weights that began the step, p_ref: under
+p: the policy's probability of a token, p_old: under the weights at the start of the step, p_ref:
+under
 the frozen starting policy, p_rollout: as the engine reported it. ρ = p / p_old. r: a completion's
 reward, A: its advantage, |y| its length. Objectives J are maximised, losses L minimised. k3 of a
 token is not bounded, as in TRL; verl bounds it at 10.

@@ -32,7 +32,7 @@ class Recorder:
     def __init__(self, run: LightRun) -> None:
         self.calls: list[str] = []
         self.wrap(run.engines, "run", "sample")
-        self.wrap(run.engines, "lend_gpus", "lend")
+        self.wrap(run.engines, "offload_engines", "offload")
         self.wrap(run.engines, "broadcast", "broadcast")
         self.wrap(run.learner, "update", "update")
         self.wrap(run.learner, "save_states", "save")
@@ -54,7 +54,7 @@ def test_a_step_samples_updates_and_broadcasts_in_this_order(tree, tmp_path):
     run = light(tree, tmp_path, steps=2)
     recorder = Recorder(run)
     run.train()
-    assert recorder.calls == ["broadcast", *["sample", "lend", "update", "broadcast"] * 2]
+    assert recorder.calls == ["broadcast", *["sample", "offload", "update", "broadcast"] * 2]
     assert run.engines.versions == [0, 1, 2]
 
 

