@@ -1,11 +1,11 @@
-"""How well `math_answer` judges answers, beside plain math-verify, on labelled pairs.
+"""Error rates of `math_answer` and of plain math-verify on labelled pairs.
 
     make answers                  # prints the table
     make answers ARGS=--write     # also writes docs/results/answers.md
 
 The pairs are in tests/rewards/answer_pairs, one file a kind. math-verify is called as its authors
 show it, `verify(parse(gold), parse(completion))`, in a process that is killed after
-`DEADLINE_S`: some answers keep it busy for ever. A pair without a verdict counts as refused.
+`DEADLINE_S`: some answers never terminate. A pair without a verdict counts as refused.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ MUTANTS = (
     Mutant(
         "the learner starts while engines hold its GPU",
         "mgrpo/training/workers.py",
-        "            self.engines.lend_gpus()\n            result",
+        "            self.engines.offload_engines()\n            result",
         "            result",
         (LOOP,),
     ),
@@ -224,7 +224,7 @@ MUTANTS = (
     Mutant(
         "solved problems come back after a resume",
         "mgrpo/methods/veripo/source.py",
-        "        self.cycle.load_state_dict(state)\n        self.problems.excluded",
+        "        self.cycle.load_state_dict(state)\n        self.fresh.excluded",
         "        self.cycle.load_state_dict(state)\n        _",
         ("tests/mgrpo/methods/veripo/test_source.py",),
     ),
@@ -276,7 +276,7 @@ MUTANTS = (
     Mutant(
         "parents beyond k are given back",
         "actors/layers.py",
-        "return shuffled[: layer.num_parents]",
+        "return shuffled[: parents.k]",
         "return shuffled",
         (LAYERS,),
     ),

@@ -140,13 +140,13 @@ def try_mutant(mutant: Mutant, folder: Path) -> Result:
     count = original.count(mutant.old)
     if count != 1:
         return Result(mutant, Outcome.BROKEN, 0.0, f"its text is in {mutant.file} {count} times")
-    path.write_text(original.replace(mutant.old, mutant.new), encoding="utf-8")
+    write_source(path, original.replace(mutant.old, mutant.new))
     try:
         done = run_tests(mutant.tests, folder, deadline_s=DEADLINE_S)
     except subprocess.TimeoutExpired:
         return Result(mutant, Outcome.KILLED, time.monotonic() - began, "the tests did not end")
     finally:
-        path.write_text(original, encoding="utf-8")
+        write_source(path, original)
     seconds = time.monotonic() - began
     if done.returncode == NO_TEST_FAILED:
         return Result(mutant, Outcome.SURVIVED, seconds, mutant.file)
@@ -155,19 +155,23 @@ def try_mutant(mutant: Mutant, folder: Path) -> Result:
     return Result(mutant, Outcome.BROKEN, seconds, done.stdout[-500:])
 
 
+def write_source(path: Path, text: str) -> None:
+    """Write a module and forget its bytecode, which Python takes for current where size and time
+    of the source, in seconds, are as before."""
+    path.write_text(text, encoding="utf-8")
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        compiled.unlink()
+
+
 def run_tests(
     tests: Sequence[str], folder: Path, *, deadline_s: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run some test files of a copy, up to the first failure.
-
-    Python's files of bytecode are switched off: a changed file with the same size and time as the
-    one before would not be compiled again.
-    """
+    """Run some test files of a copy, up to the first failure."""
     options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not gpu and not cluster"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -17,7 +17,7 @@ class VersionedEngine(Engine, Protocol):
 
 
 class InProcessEngines(FixedEngines):
-    """Lends fixed engines, and gives each the learner's version in a broadcast.
+    """Schedules fixed engines, and gives each the learner's version in a broadcast.
 
     Args:
         by_layer: the engines of each layer, 1 for the first; an engine may serve several.
@@ -30,10 +30,10 @@ class InProcessEngines(FixedEngines):
         self.members = list({id(one): one for own in by_layer.values() for one in own}.values())
         self.versions: list[int] = []  # of the broadcasts, in order
 
-    def lend_gpus(self) -> None:
+    def offload_engines(self) -> None:
         """No-op: nothing is shared with a learner."""
 
-    def tend(self) -> None:
+    def poll(self) -> None:
         """No-op: these engines do not fail."""
 
     def broadcast(self, policy_version: int) -> SyncReport:

@@ -1,4 +1,4 @@
-"""Can every plug-in of the recipe be loaded, and does it suit the recipe?"""
+"""Checks that every plug-in of the recipe can be loaded and suits the recipe."""
 
 from __future__ import annotations
 

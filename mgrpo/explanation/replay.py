@@ -1,6 +1,6 @@
-"""What a recipe's learner makes of recorded completions, without training on them.
+"""Replays a recipe's learner on recorded completions, without training on them.
 
-The very functions that training uses are called, so nothing here can differ from it: the
+The same functions as in training are called, so the results are the same: the
 learner's plug-ins, selection, advantages and denominators. Layers that train in updates of
 their own (`objective.update_order`) get updates of their own here too.
 """
@@ -33,7 +33,7 @@ from mgrpo.types import Completion
 
 @dataclass(frozen=True, slots=True)
 class TokenRange:
-    """Neighbouring tokens that are treated alike: [start, end)."""
+    """Neighbouring tokens with equal treatment: [start, end)."""
 
     start: int
     end: int
@@ -44,7 +44,7 @@ class TokenRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explained:
-    """One completion and what becomes of it."""
+    """One completion and its treatment by the learner."""
 
     completion: Completion
     group: str  # completions of the same layer with the same one are compared
@@ -53,7 +53,7 @@ class Explained:
     selected: bool
     reason: str  # why it is not selected
     has_signal: bool  # false: its loss and gradient are exactly 0
-    loss: float  # its share of the step's policy loss where every ratio is 1
+    loss: float  # its share of the step's policy loss if every ratio is 1
     tokens: list[TokenRange]
 
 
@@ -73,7 +73,7 @@ def explain_completions(
     signals: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     model_dir: str | None = None,
 ) -> Explanation:
-    """What one step on these completions would do.
+    """The treatment of these completions in one step.
 
     Args:
         completions: scored; whole groups, and the parents that the recipe compares with.
@@ -81,7 +81,7 @@ def explain_completions(
         layers: numbers of the layers that train, 1 for the first; None: all. Completions of
             other layers are parents to compare with.
         step: of the run, for phases.
-        signals: by completion_id and name, [T] each: what plug-ins require, where it is known.
+        signals: by completion_id and name, [T] each: measurements that plug-ins require, if known.
         model_dir: a policy to measure the other signals with.
 
     Raises:
@@ -97,7 +97,7 @@ def explain_completions(
     metrics: dict[str, float] = {}
     notes: list[str] = []
     read_with: Callable[[], PolicyReader] | None = None
-    if model_dir is not None:  # loaded once something is read
+    if model_dir is not None:  # loaded at the first use
         read_with = functools.cache(lambda: reader_of(model_dir, config, completions))
     reads = any(plugin.overrides("read_policy", LearnerPlugin) for plugin in plugins)
     for trained, context in updates_of(completions, config, layers):
@@ -120,7 +120,7 @@ def explain_completions(
 def updates_of(
     completions: Sequence[Completion], config: RunConfig, layers: Sequence[int] | None = None
 ) -> list[tuple[list[Completion], list[Completion]]]:
-    """(what trains, other completions that it may be compared with) of every update."""
+    """(trained completions, other completions for comparison) of every update."""
     numbers = sorted({one.layer for one in completions if layers is None or one.layer in layers})
     is_joint = config.objective.update_order == "joint"
     return [
@@ -154,7 +154,7 @@ def explain_batch(
 
 
 def token_ranges(row: TrainingRow) -> list[TokenRange]:
-    """The row's tokens, neighbours that are alike in one."""
+    """The row's tokens, equally treated neighbours merged."""
     of_entropy = (
         np.zeros(len(row.token_ids)) if row.entropy_weights is None else row.entropy_weights
     )
@@ -180,7 +180,8 @@ def known_signals(
     recorded: Mapping[str, Mapping[str, Sequence[float]]],
     read_with: Callable[[], PolicyReader] | None,
 ) -> dict[str, Tensor]:
-    """What the plug-ins require, [M] each: as recorded, else measured with the model."""
+    """The measurements that plug-ins require, [M] each: as recorded, else measured with the
+    model."""
     wanted: dict[str, str] = {}  # signal -> the first plug-in that wants it
     for plugin in plugins:
         for signal in sorted(plugin.wanted_signals()):
@@ -251,7 +252,7 @@ def reader_of(model_dir: str, config: RunConfig, completions: Sequence[Completio
 
 @dataclass
 class AnnotationTools:
-    """What `annotate` may use of a rollout; there are no engines and no checks here."""
+    """A rollout context for `annotate`, without engines and checks."""
 
     builder: PromptBuilder
     seed: int

@@ -241,10 +241,11 @@ def hooks_of(kind: type[Plugin]) -> list[str]:
     """The hooks that a class has of its own, in the order in which they are called."""
     from actors.plugin import RolloutPlugin
     from learner.plugin import LearnerPlugin  # it imports torch
+    from mgrpo.training.sources.source import Source
 
     return [
         name
-        for base in (RolloutPlugin, LearnerPlugin)
+        for base in (RolloutPlugin, LearnerPlugin, Source)
         if issubclass(kind, base)
         for name, value in vars(base).items()
         if inspect.isfunction(value) and not name.startswith("_") and kind.overrides(name, base)

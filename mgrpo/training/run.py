@@ -18,8 +18,8 @@ from mgrpo.metrics.alarms import AlarmWatch
 from mgrpo.metrics.log import MetricsLog, read_evaluations, read_metrics
 from mgrpo.report import write_report
 from mgrpo.storage.checkpoints import LEARNER_DIR, read_state
-from mgrpo.storage.environment import write_environment
 from mgrpo.storage.mirror import Mirror, mirror_of
+from mgrpo.storage.provenance import write_provenance
 from mgrpo.trackers import RunFacts, open_trackers
 from mgrpo.training.checkpoints import Checkpoints, RunState
 from mgrpo.training.hooks import (
@@ -50,7 +50,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     save_recipe(config, run_dir / "config.yaml")
-    write_environment(run_dir / "environment.json")
+    write_provenance(run_dir / "environment.json")
     state = None if resume_from is None else read_state(resume_from)
     first_step = 0 if state is None else state["num_steps"]
     facts = RunFacts(config.name, run_dir, config.model_dump(mode="json"), first_step)

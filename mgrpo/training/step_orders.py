@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mgrpo.config import RunConfig
+from mgrpo.errors import LearnerError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.sources.source import Work, Workers
 from mgrpo.types import Completion, Replayed
@@ -72,7 +73,7 @@ def sequential_step(
     Refreshed: each layer is sampled from the policy that the layer before left. Snapshot: all
     are sampled first, and importance weights account for the updates in between.
     """
-    assert not work.ready and not work.parents, "configuration allows joint orders only"
+    check_problems_only(work, "sequential")
     is_snapshot = workers.config.objective.rollout_policy == "snapshot"
     sampled = workers.sample(step, work.problems, sums) if is_snapshot else []
     done: list[Completion] = []
@@ -98,7 +99,7 @@ def alternate_step(
     workers: StepWorkers, step: int, work: Work, sums: MetricSums
 ) -> list[Completion]:
     """Each step trains one layer, in turn; the layers before it are sampled for its prompts."""
-    assert not work.ready and not work.parents, "configuration allows joint orders only"
+    check_problems_only(work, "alternate_steps")
     number = step % len(workers.config.layers) + 1
     completions = workers.sample(step, work.problems, sums, layers=range(1, number + 1))
     parents = [one for one in completions if one.layer < number]
@@ -106,6 +107,19 @@ def alternate_step(
     trained = workers.update(step, trained, sums, parents=parents, replayed=work.replayed)
     workers.broadcast(sums)
     return parents + trained
+
+
+def check_problems_only(work: Work, order: str) -> None:
+    """
+    Raises:
+        LearnerError: a source gave completions, and the order samples all of its own.
+    """
+    given = len(work.ready) + len(work.parents)
+    if given:
+        raise LearnerError(
+            f"A source gave {given} completions that were sampled before, and objective."
+            f"update_order: {order} samples every layer by itself. Use update_order: joint."
+        )
 
 
 STEP_ORDERS: dict[str, StepOrder] = {

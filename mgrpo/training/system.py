@@ -15,12 +15,12 @@ from pathlib import Path
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout
 from actors.templates import PromptBuilder
+from cluster.allocations import most_allocations, plan_allocations, total
 from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
 from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import ray_runtime
-from cluster.seats import most_seats, plan_seats, total
 from mgrpo.config import RunConfig
 from mgrpo.data.lengths import measure_prompts
 from mgrpo.data.problems import source_name, usable_data
@@ -92,7 +92,7 @@ def start_system(
         + sum(plugin.extra_tokens() for plugin in plugins)
     )
 
-    num_cpus = total(most_seats(config, "cpu"))["CPU"]  # the size of a local Ray
+    num_cpus = total(most_allocations(config, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:
         note("starting the reward processes")
         scorer = stack.enter_context(RewardPool(config.rewards, problems=[*problems, *heldout]))
@@ -103,22 +103,29 @@ def start_system(
         if runtime.dashboard_url:
             note(f"Ray's dashboard: {runtime.dashboard_url}; curves: mgrpo dashboard --address URL")
         device = detect_device(config.cluster)
-        seats = [seat for seat in plan_seats(config, device) if with_learner or seat.layers]
+        allocations = [
+            allocation
+            for allocation in plan_allocations(config, device)
+            if with_learner or allocation.layers
+        ]
         placement = Placement.reserve(
-            seats,
+            allocations,
             deadline_s=config.cluster.deadlines.placement_s,
             can_grow=not runtime.is_local,
         )
         stack.callback(placement.release)
         note(
-            f"starting {len(seats) - with_learner} vLLM engines" + with_learner * " and the learner"
+            f"starting {len(allocations) - with_learner} vLLM engines"
+            + with_learner * " and the learner"
         )
         launcher = Launcher(config, placement, device, model, max_model_len, builder.stop_ids)
         log = EngineLog(engine_log)
         fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
         stack.callback(stop_all, fleet, config)
         fleet.start()
-        learner = launcher.learner([seat for seat in seats if seat.is_learner])
+        learner = launcher.learner(
+            [allocation for allocation in allocations if allocation.is_learner]
+        )
         if config.cluster.takes_turns:  # one after the other: each measures how much memory is free
             fleet.wait_until_loaded()
             fleet.sleep()
@@ -141,7 +148,7 @@ def start_system(
                 system.policy_version = launcher.load_state(learner, learner_state)
             note("joining the weight group and verifying the first broadcast")
             broadcaster = launcher.broadcaster(learner, builder, problems)
-            fleet.follow(broadcaster, system.policy_version)
+            fleet.connect(broadcaster, system.policy_version)
         else:
             fleet.serve_loaded_weights()
         yield system

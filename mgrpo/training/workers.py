@@ -26,11 +26,11 @@ class Engines(Protocol):
         """Run work that samples, and look after the engines meanwhile."""
         ...
 
-    def lend_gpus(self) -> None:
+    def offload_engines(self) -> None:
         """Let the learner work on GPUs that engines share with it."""
         ...
 
-    def tend(self) -> None:
+    def poll(self) -> None:
         """Look after the engines; never waits."""
         ...
 
@@ -122,9 +122,9 @@ class RunWorkers:
         self.signals.hold(self.config.checkpoints.on_signal_s)
         self.progress.phase("learner · update")
         with timed(sums, "seconds/update"):
-            self.engines.lend_gpus()
+            self.engines.offload_engines()
             result = self.learner.update(
-                completions, parents, step, replayed, meanwhile=self.engines.tend
+                completions, parents, step, replayed, meanwhile=self.engines.poll
             )
         self.policy_version = result.policy_version
         sums.merge(result.metrics)
@@ -134,7 +134,7 @@ class RunWorkers:
     def sequence_logprobs(self, step: int, completions: Sequence[Completion]) -> list[float]:
         """[completions] log-probabilities under the policy now, in nats."""
         self.progress.phase(f"learner · log-probabilities of {len(completions)} completions")
-        self.engines.lend_gpus()
+        self.engines.offload_engines()
         return self.learner.sequence_logprobs(completions, step)
 
     def broadcast(self, sums: MetricSums) -> None:

@@ -106,7 +106,7 @@ def test_check_of_a_sound_recipe_exits_0(recipe: Path, capsys):
         (["layers.solve.group_size=1"], 2, ["one is not enough", "Nearest valid value: 2"]),
         (["engines.max_model_len=100"], 2, ["too few", "max_completion_tokens"]),
         (["model.path=no/such/model"], 2, ["no/such/model"]),
-        (["rewards.terms=[{check: 'odd:raises'}]"], 2, ["KeyError", "mend the check"]),
+        (["rewards.terms=[{check: 'odd:raises'}]"], 2, ["KeyError", "fix the check"]),
         (["layers.9.group_size=4"], 2, ["Valid: 0 to 1 or solve, correct"]),
         (["seed=[1"], 2, ["not YAML"]),
     ],
@@ -182,7 +182,7 @@ def test_overwrite_never_deletes_what_is_no_run(recipe: Path, loop, capsys):
     Path("runs/small/thesis.txt").touch()
     assert main(["train", "small.yaml", "--overwrite"]) == 2
     assert Path("runs/small/thesis.txt").exists()
-    assert "it is no run" in said(capsys)
+    assert "it is not a run" in said(capsys)
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"], ["steps=1"]])
@@ -201,7 +201,7 @@ def test_a_second_run_of_the_name_is_refused_while_the_first_lives(
     assert main(["train", "small.yaml"]) == 0
     assert codes == [2]
     text = said(capsys)
-    assert "A run is going on in runs/small" in text
+    assert "A run is active in runs/small" in text
     assert f"process {os.getpid()} on {os.uname().nodename}" in text
     assert main(["train", "small.yaml", "--run", "other"]) == 0  # another name is free
 

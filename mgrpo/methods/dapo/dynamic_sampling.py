@@ -24,8 +24,8 @@ def is_mixed(attempts: Sequence[Completion]) -> bool:
 class DynamicSampling(StackedSource):
     """Samples first attempts until enough groups are mixed; the other layers go on from those."""
 
-    def __init__(self, config: RunConfig, problems: ProblemSource, inner: Source) -> None:
-        super().__init__(config, problems, inner)
+    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+        super().__init__(config, fresh, inner)
         settings = config.sampling.dynamic
         assert settings is not None, "stacked where the recipe has sampling.dynamic"
         self.settings = settings
@@ -43,7 +43,7 @@ class DynamicSampling(StackedSource):
         groups: dict[int, list[Completion]] = {}
         num_sampled = num_rounds = 0
         while len(kept) < needed and num_rounds < settings.max_rounds:
-            problems = self.problems.take(wanted - len(kept))
+            problems = self.fresh.take(wanted - len(kept))
             slots = range(num_sampled, num_sampled + len(problems))
             sampled = workers.sample(step, problems, sums, layers=range(1, 2), slots=slots)
             num_sampled, num_rounds = num_sampled + len(problems), num_rounds + 1

@@ -18,8 +18,8 @@ class ReplayedCorrections(StackedSource):
 
     state_name = "corrections"
 
-    def __init__(self, config: RunConfig, problems: ProblemSource, inner: Source) -> None:
-        super().__init__(config, problems, inner)
+    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+        super().__init__(config, fresh, inner)
         settings = config.objective.correction_buffer
         assert settings is not None, "stacked where the recipe has a correction buffer"
         self.buffer = CorrectionBuffer(settings, config.seed)

@@ -18,8 +18,8 @@ class PooledErrors(StackedSource):
 
     state_name = "error_pool"
 
-    def __init__(self, config: RunConfig, problems: ProblemSource, inner: Source) -> None:
-        super().__init__(config, problems, inner)
+    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+        super().__init__(config, fresh, inner)
         self.pool = ErrorPool(config.objective.error_pool)
         self.attempted: Sequence[Problem] = ()  # by the step that is under way; () in a correction
 
@@ -32,16 +32,14 @@ class PooledErrors(StackedSource):
             self.attempted = ()
             problems, parents = self.pool.take(step, count)
             return Work(problems=problems, layers=range(2, 3), parents=parents)
-        self.attempted = self.problems.take(count)
+        self.attempted = self.fresh.take(count)
         return Work(problems=self.attempted, layers=range(1, 2))
 
     def observe(self, step: int, completions: Sequence[Completion], sums: MetricSums) -> None:
         self.inner.observe(step, completions, sums)
         if self.attempted:
             layers = self.config.at_step(step).layers
-            skip_truncated = corrections_of(self.config.at_step(step).layers)[
-                0
-            ].skip_truncated_parents
+            skip_truncated = corrections_of(layers)[0].skip_truncated_parents
             added = self.pool.add(self.attempted, completions, skip_truncated=skip_truncated)
             sums.add("error_pool/added", added)
         sums.add("error_pool/size", len(self.pool))

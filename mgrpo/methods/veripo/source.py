@@ -17,8 +17,8 @@ class PreferencePhases(StackedSource):
 
     state_name = "preferences"
 
-    def __init__(self, config: RunConfig, problems: ProblemSource, inner: Source) -> None:
-        super().__init__(config, problems, inner)
+    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+        super().__init__(config, fresh, inner)
         self.cycle = PreferenceCycle(config)
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
@@ -27,9 +27,9 @@ class PreferencePhases(StackedSource):
         cycle = self.cycle
         if not cycle.is_training_pairs:
             cycle.begin(
-                lambda sides: workers.sequence_logprobs(step, sides), self.problems.num_problems
+                lambda sides: workers.sequence_logprobs(step, sides), self.fresh.num_problems
             )
-            self.problems.excluded = cycle.dropped
+            self.fresh.excluded = cycle.dropped
         rows = cycle.take(step)
         sums.add("pairs/trained", len(rows) // 2)
         sums.add("pairs/of_phase", len(cycle.phase_pairs))
@@ -53,4 +53,4 @@ class PreferencePhases(StackedSource):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.cycle.load_state_dict(state)
-        self.problems.excluded = self.cycle.dropped
+        self.fresh.excluded = self.cycle.dropped

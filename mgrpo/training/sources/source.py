@@ -1,19 +1,21 @@
 """Sources: what the next step samples and trains on, and what must be remembered for that.
 
 Sources are stacked. The lowest draws problems; each above it may replace or add to what the one
-below gives. A method's own source lies in its folder and is declared there (`mgrpo/registry.py`):
+below gives. Those that keys of the recipe ask for lie in the folders of their methods and are
+declared there (`mgrpo/registry.py`). A user's own is a plug-in, and stands above all others:
 
-    class EverySecond(Source):                  # declared as SOURCES = {"every_second": ...}
-        '''Every second step trains on what the step before sampled.'''
+    class Twice(SourcePlugin):              # plugins: [{use: ./mine.py:Twice}]
+        '''Every second step asks the problems of the step before again.'''
 
-        state_name = "every_second"
+        work = Work()
 
         def next(self, step, workers, sums):
-            return Work(ready=self.kept) if step % 2 else self.inner.next(step, workers, sums)
+            if step % 2 == 0:
+                self.work = self.inner.next(step, workers, sums)
+            return self.work
 
-        def observe(self, step, completions, sums):
-            self.kept = list(completions)
-            self.inner.observe(step, completions, sums)
+        def state_dict(self):
+            return [one.problem_id for one in self.work.problems]
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from mgrpo.config import RunConfig
 from mgrpo.metric_sums import MetricSums
+from mgrpo.plugin import Plugin
 from mgrpo.types import Completion, Problem, Replayed
 
 
@@ -71,7 +74,7 @@ class Workers(Protocol):
 class Source(ABC):
     """Says what a step trains on."""
 
-    state_name: ClassVar[str] = ""
+    state_name: str = ""
     """Under which name a checkpoint keeps its state; "" has none."""
 
     @abstractmethod
@@ -115,17 +118,30 @@ class ProblemSource(Source):
 class StackedSource(Source):
     """A source above another: by default it hands through what the one below gives."""
 
-    def __init__(self, config: RunConfig, problems: ProblemSource, inner: Source) -> None:
+    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
         """
         Args:
             config: the recipe.
-            problems: the lowest source, for those that draw by themselves.
+            fresh: the lowest source, for those that draw by themselves.
             inner: the source below.
         """
-        self.config, self.problems, self.inner = config, problems, inner
+        self.config, self.fresh, self.inner = config, fresh, inner
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
         return self.inner.next(step, workers, sums)
 
     def observe(self, step: int, completions: Sequence[Completion], sums: MetricSums) -> None:
         self.inner.observe(step, completions, sums)
+
+
+class SourcePlugin(Plugin, StackedSource):
+    """Base class of a source that a recipe names in `plugins`; `self.settings` has its keys.
+
+    Give it a `state_dict` and a `load_state_dict` where it remembers anything: a run that is
+    resumed would go on otherwise without it.
+    """
+
+    def stand_on(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+        """Take its place in the stack (see `StackedSource`)."""
+        StackedSource.__init__(self, config, fresh, inner)
+        self.state_name = f"plugin/{type(self).__name__}"

@@ -8,9 +8,10 @@ from typing import Any
 from mgrpo.config import RunConfig
 from mgrpo.data.sampler import Sampler, ShufflingSampler
 from mgrpo.metric_sums import MetricSums
+from mgrpo.plugin import load_plugins
 from mgrpo.registry import load
 from mgrpo.training.sources.fresh import FreshProblems
-from mgrpo.training.sources.source import Source, Work, Workers
+from mgrpo.training.sources.source import Source, SourcePlugin, Work, Workers
 from mgrpo.types import Completion, Problem
 
 
@@ -44,13 +45,16 @@ class SourceStack:
 
 
 def make_sources(config: RunConfig, problems: Sequence[Problem]) -> SourceStack:
-    """The sources that a recipe asks for."""
+    """The sources that a recipe's keys ask for, and above them its plug-ins' own."""
     lowest = FreshProblems(
         problems, make_sampler(config, problems), problems_per_step=config.prompts_per_step
     )
     sources: list[Source] = [lowest]
     for name in source_names(config):
         sources.append(load("SOURCES", name)(config, lowest, sources[-1]))
+    for plugin in load_plugins(config, SourcePlugin):
+        plugin.stand_on(config, lowest, sources[-1])
+        sources.append(plugin)
     return SourceStack(sources)
 
 

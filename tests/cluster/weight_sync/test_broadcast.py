@@ -117,7 +117,9 @@ def test_a_tensor_that_is_not_as_sent_stops_the_run_in_any_worker(
     ],
 )
 def test_a_probe_that_differs_stops_the_run(found: list[float]) -> None:
-    assert "layer2-engine-0 gives the probe" in refusal({"engines probe_logprobs": [PROBE, found]})
+    assert "layer2-engine-0's probe log-probabilities differ" in refusal(
+        {"engines probe_logprobs": [PROBE, found]}
+    )
 
 
 def test_the_report_has_the_largest_gap_of_all_engines() -> None:

@@ -441,7 +441,7 @@ def test_a_reward_that_tells_nothing_apart_is_a_warning(sound):
     sound["rewards"] = {"terms": [{"check": "odd_checks:constant"}]}
     report = checked(sound)
     assert report.failures == []
-    assert "is worth no more than none" in details(report, "rewards")
+    assert "scores no higher than no answer" in details(report, "rewards")
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

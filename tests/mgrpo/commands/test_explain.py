@@ -300,7 +300,10 @@ def test_annotate_marks_spans_that_the_file_lacks(folder, tiny_model: Path, caps
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ('{"completion_id": 1}\n', ["completion 1 is no completion", "rollouts/step-NNNNNN.jsonl"]),
+        (
+            '{"completion_id": 1}\n',
+            ["completion 1 is not a completion", "rollouts/step-NNNNNN.jsonl"],
+        ),
         ("[1, 2]", ["completion 1 is '1', not an object"]),
         ("not json\n", ["line 1 is not JSON"]),
         ("\n", ["holds no completions"]),

@@ -32,7 +32,7 @@ class Recorder:
     def __init__(self, run: LightRun) -> None:
         self.calls: list[str] = []
         self.wrap(run.engines, "run", "sample")
-        self.wrap(run.engines, "lend_gpus", "lend")
+        self.wrap(run.engines, "offload_engines", "offload")
         self.wrap(run.engines, "broadcast", "broadcast")
         self.wrap(run.learner, "update", "update")
         self.wrap(run.learner, "save_states", "save")
@@ -54,7 +54,7 @@ def test_a_step_samples_updates_and_broadcasts_in_this_order(tree, tmp_path):
     run = light(tree, tmp_path, steps=2)
     recorder = Recorder(run)
     run.train()
-    assert recorder.calls == ["broadcast", *["sample", "lend", "update", "broadcast"] * 2]
+    assert recorder.calls == ["broadcast", *["sample", "offload", "update", "broadcast"] * 2]
     assert run.engines.versions == [0, 1, 2]
 
 
@@ -185,6 +185,18 @@ def test_a_resumed_run_asks_for_what_the_whole_one_asked_for(tree, tmp_path):
     assert cut.engine.seeds == whole.engine.seeds[2 * per_step :]
     assert [one.step for one in cut.learner.updates] == [2, 3, 4]
     assert cut.learner.policy_version == 5
+
+
+def test_a_resumed_run_has_been_evaluated_before_it_began(tree, tmp_path):
+    settings = {"steps": 2, "checkpoints": {"every_steps": 1}}
+    whole = light(one_layer(tree), tmp_path, **settings)
+    whole.heldout = PROBLEMS[:1]
+    whole.train()
+    cut = light(one_layer(tree), tmp_path, **settings)
+    cut.heldout = PROBLEMS[:1]
+    cut.train(resume_from=whole.run_dir / "checkpoints" / "step-000001")
+    # An evaluation before, two steps of two problems, one after; then one step and one after.
+    assert (len(whole.engine.asked), len(cut.engine.asked)) == (1 + 2 * 2 + 1, 2 + 1)
 
 
 def test_a_checkpoint_whose_learner_is_of_another_step_is_refused(tree, tmp_path):

@@ -63,9 +63,9 @@ def test_problems_that_are_always_solved_are_excluded_when_pairs_begin(tree):
     source: Any = run.source.sources[-1]
     take_step(run, 0)
     source.cycle.solved = {"p0", "p1", "p2"}
-    assert source.problems.excluded == set()
+    assert source.fresh.excluded == set()
     take_step(run, 2)
-    assert len(source.problems.excluded) == 2  # of 4 problems; a step's worth always stays
+    assert len(source.fresh.excluded) == 2  # of 4 problems; a step's worth always stays
     again: Any = PairsToo(config, run.script).source
     again.load_state_dict(run.source.state_dict())
-    assert again.sources[0].excluded == source.problems.excluded
+    assert again.sources[0].excluded == source.fresh.excluded

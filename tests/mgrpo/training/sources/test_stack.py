@@ -43,7 +43,7 @@ def test_each_source_holds_the_one_below_it_and_the_lowest_draws(tree):
     objective = {"update_order": "pooled_errors", "correction_buffer": {}}
     lowest, pool, replay = stack(tree, objective=objective).sources
     assert isinstance(lowest, FreshProblems)
-    assert isinstance(pool, PooledErrors) and pool.inner is lowest and pool.problems is lowest
+    assert isinstance(pool, PooledErrors) and pool.inner is lowest and pool.fresh is lowest
     assert isinstance(replay, ReplayedCorrections) and replay.inner is pool
 
 

@@ -1,7 +1,7 @@
-"""Who sits where, before anything is taken: one seat per engine and one for the learner.
+"""The resource requests of a run: one allocation per engine and one for the learner.
 
-A seat has a placement group of its own; with `cluster.colocate` all seats share one, whose
-bundles are GPUs. Pure: no Ray, so that `mgrpo check` and the plan can use it anywhere.
+An allocation has a placement group of its own; with `cluster.colocate` all allocations share one,
+whose bundles are GPUs. Pure: no Ray, so that `mgrpo check` and the plan can use it anywhere.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from mgrpo.config.cluster import NodesConfig
 from mgrpo.config.engines import EngineRange
 
 OWN_LABELS = ("ray.io/node-id",)
-"""Labels that Ray gives every node itself and that tell people nothing."""
+"""Labels that Ray sets on every node itself and that are not shown."""
 NODE_RESOURCE_PREFIXES = ("node:", "bundle_", "accelerator_type:")
 COLOCATED = "colocated"
-"""Name of the group of all seats where engines and learner share their GPUs."""
+"""Name of the group of all allocations where engines and learner share their GPUs."""
 GPU_SHARE = 0.5
-"""What an engine and a learner rank that share a GPU each count for: Ray's bookkeeping alone."""
+"""The nominal GPU share of an engine and a learner rank on one GPU, for Ray's accounting."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Allocation:
     """The resources of one engine, or of the learner.
 
     An engine is one bundle with all its GPUs, so the ranks of its tensor parallelism share a
@@ -32,11 +32,11 @@ class Seat:
     """
 
     name: str  # "layer1-engine-0", "learner"
-    bundles: tuple[dict[str, float], ...]  # what each of its processes takes
+    bundles: tuple[dict[str, float], ...]  # the resources of each process
     layers: tuple[int, ...] = ()  # which layers an engine serves; () for the learner
     labels: dict[str, str] = field(default_factory=dict)  # of the nodes that every bundle needs
     shares: str = ""  # name of the group that it shares with others; "" has one of its own
-    first_bundle: int = 0  # of that group; the next ones follow
+    first_bundle: int = 0  # index in that group; the others follow
 
     @property
     def group(self) -> str:
@@ -52,23 +52,23 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What is asked of the cluster in one piece, a placement group: the bundles of its seats."""
+    """One placement group: the bundles of its allocations."""
 
     name: str
-    seats: tuple[Seat, ...]
+    allocations: tuple[Allocation, ...]
 
     @property
     def bundles(self) -> tuple[dict[str, float], ...]:
         """Each holds the processes that share it."""
         summed: dict[int, Counter[str]] = {}
-        for seat in self.seats:
-            for number, bundle in enumerate(seat.bundles, start=seat.first_bundle):
+        for allocation in self.allocations:
+            for number, bundle in enumerate(allocation.bundles, start=allocation.first_bundle):
                 summed.setdefault(number, Counter()).update(bundle)
         return tuple(dict(summed[number]) for number in sorted(summed))
 
     @property
     def labels(self) -> dict[str, str]:
-        return self.seats[0].labels
+        return self.allocations[0].labels
 
     @property
     def strategy(self) -> str:
@@ -81,7 +81,7 @@ class Group:
 
     @property
     def has_learner(self) -> bool:
-        return any(seat.is_learner for seat in self.seats)
+        return any(allocation.is_learner for allocation in self.allocations)
 
     def __str__(self) -> str:
         return asked_text(self.bundles, self.labels)
@@ -95,7 +95,7 @@ class Pool:
     layers: tuple[int, ...]
     count: EngineRange
 
-    def seat_name(self, index: int) -> str:
+    def engine_name(self, index: int) -> str:
         return f"engine-{index}" if self.name == "shared" else f"{self.name}-engine-{index}"
 
 
@@ -110,99 +110,99 @@ def pools_of(config: RunConfig) -> list[Pool]:
     ]
 
 
-def engine_seat(config: RunConfig, device: str, pool: Pool, index: int) -> Seat:
-    """The seat of a pool's engine; `index` may go beyond those that a run begins with."""
-    name, cpus = pool.seat_name(index), config.engines.num_cpus
+def engine_allocation(config: RunConfig, device: str, pool: Pool, index: int) -> Allocation:
+    """The allocation of a pool's engine; `index` may go beyond those that a run begins with."""
+    name, cpus = pool.engine_name(index), config.engines.num_cpus
     if config.cluster.takes_turns:
         nodes = config.cluster.learner_nodes
-        bundle = bundle_of(cpus, GPU_SHARE * (device == "cuda"), NodesConfig())
-        return Seat(name, (bundle,), pool.layers, nodes.labels, COLOCATED, first_bundle=index)
+        bundle = bundle_of(cpus, GPU_SHARE if device == "cuda" else 0, NodesConfig())
+        return Allocation(name, (bundle,), pool.layers, nodes.labels, COLOCATED, first_bundle=index)
     nodes = config.cluster.engine_nodes
     gpus = config.engines.tensor_parallel_size if device == "cuda" else 0
-    return Seat(name, (bundle_of(cpus, gpus, nodes),), pool.layers, nodes.labels)
+    return Allocation(name, (bundle_of(cpus, gpus, nodes),), pool.layers, nodes.labels)
 
 
-def learner_seat(config: RunConfig, device: str) -> Seat:
-    """The seat of all the learner's ranks, one bundle each."""
+def learner_allocation(config: RunConfig, device: str) -> Allocation:
+    """The allocation of all the learner's ranks, one bundle each."""
     nodes, is_shared = config.cluster.learner_nodes, config.cluster.takes_turns
-    gpus = (GPU_SHARE if is_shared else 1) * (device == "cuda")
-    rank = bundle_of(config.learner.num_cpus, gpus, nodes)
+    gpu_share = GPU_SHARE if is_shared else 1
+    rank = bundle_of(config.learner.num_cpus, gpu_share if device == "cuda" else 0, nodes)
     ranks = tuple(dict(rank) for _ in range(config.learner.num_ranks))
-    return Seat("learner", ranks, (), nodes.labels, COLOCATED if is_shared else "")
+    return Allocation("learner", ranks, (), nodes.labels, COLOCATED if is_shared else "")
 
 
-def plan_seats(config: RunConfig, device: str) -> list[Seat]:
-    """Every engine that a recipe begins with and the learner, before anything is taken.
+def plan_allocations(config: RunConfig, device: str) -> list[Allocation]:
+    """The allocations of the learner and of every engine that a recipe starts with.
 
-    Engines of one layer never share a seat with another layer's, unless engines.shared.
+    Engines of one layer never share an allocation with another layer's, unless engines.shared.
     """
-    return seats_with(config, device, lambda count: count.min)
+    return allocations_with(config, device, lambda count: count.min)
 
 
-def most_seats(config: RunConfig, device: str) -> list[Seat]:
+def most_allocations(config: RunConfig, device: str) -> list[Allocation]:
     """The same with as many engines as elastic pools may grow to."""
-    return seats_with(config, device, lambda count: count.max)
+    return allocations_with(config, device, lambda count: count.max)
 
 
-def seats_with(
+def allocations_with(
     config: RunConfig, device: str, num_engines: Callable[[EngineRange], int]
-) -> list[Seat]:
+) -> list[Allocation]:
     engines = [
-        engine_seat(config, device, pool, index)
+        engine_allocation(config, device, pool, index)
         for pool in pools_of(config)
         for index in range(num_engines(pool.count))
     ]
-    return [*engines, learner_seat(config, device)]
+    return [*engines, learner_allocation(config, device)]
 
 
-def groups_of(seats: Sequence[Seat]) -> list[Group]:
-    """The placement groups that seats sit in, in the order of their first seats."""
-    members: dict[str, list[Seat]] = {}
-    for seat in seats:
-        members.setdefault(seat.group, []).append(seat)
+def groups_of(allocations: Sequence[Allocation]) -> list[Group]:
+    """The placement groups of allocations, in the order of their first allocations."""
+    members: dict[str, list[Allocation]] = {}
+    for allocation in allocations:
+        members.setdefault(allocation.group, []).append(allocation)
     return [Group(name, tuple(group)) for name, group in members.items()]
 
 
 def packing_order(groups: Sequence[Group]) -> list[Group]:
-    """The order in which to take places: what needs most of one node first.
+    """The order of reservation: groups that need most of one node first.
 
-    Ray puts each group where most is free, so small engines taken first would leave every node
-    with too little for a wide one, although there is enough in all.
+    Ray places each group on the emptiest node, so small engines reserved first could leave no node
+    with room for a wide one, although the total suffices.
     """
     return sorted(groups, key=lambda group: (-widest(group), group.name))
 
 
 def widest(group: Group) -> float:
-    """GPUs (CPUs, where there are none) that a group would like to have on one node."""
+    """GPUs (CPUs, if it needs none) that a group prefers to have on one node."""
     resource = "GPU" if "GPU" in group.bundles[0] else "CPU"
     return sum(bundle[resource] for bundle in group.bundles)
 
 
 def bundle_of(cpus: float, gpus: float, nodes: NodesConfig) -> dict[str, float]:
-    """What one process takes of its node."""
+    """The resources of one process."""
     gpu = {"GPU": float(gpus)} if gpus else {}
     return {"CPU": cpus, **gpu, **nodes.resources}
 
 
-def total(seats: Sequence[Seat]) -> dict[str, float]:
-    """What all seats ask for together."""
+def total(allocations: Sequence[Allocation]) -> dict[str, float]:
+    """The total resources of all allocations."""
     demand: dict[str, float] = {}
-    for seat in seats:
-        for bundle in seat.bundles:
+    for allocation in allocations:
+        for bundle in allocation.bundles:
             for resource, amount in bundle.items():
                 demand[resource] = demand.get(resource, 0) + amount
     return demand
 
 
 def asked_text(bundles: Sequence[Mapping[str, float]], labels: Mapping[str, str]) -> str:
-    """What is asked for, in words: "4 x (1 CPU, 1 GPU) on nodes with role=learner"."""
+    """A request in words: "4 x (1 CPU, 1 GPU) on nodes with role=learner"."""
     counts = Counter(resource_text(bundle) for bundle in bundles)
     shown = [text if n == 1 else f"{n} x ({text})" for text, n in counts.items()]
     return " + ".join(shown) + labels_text(labels, " on nodes with ")
 
 
 def has_labels(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Does a node with these labels satisfy a selector, by Ray's rules?
+    """Whether a node with these labels satisfies a selector, by Ray's rules.
 
     A value is a word, "!word", "in(a,b)" or "!in(a,b)"; a negated one is also satisfied by a
     node without the label.
@@ -220,7 +220,7 @@ def is_wanted(value: str, found: str | None) -> bool:
 
 
 def resource_text(resources: Mapping[str, float]) -> str:
-    """ "4 CPU, 1 GPU": what is asked for or there, without Ray's bookkeeping."""
+    """ "4 CPU, 1 GPU": resources in words, without Ray's internal ones."""
     others = sorted(
         key
         for key in resources
@@ -232,6 +232,6 @@ def resource_text(resources: Mapping[str, float]) -> str:
 
 
 def labels_text(labels: Mapping[str, str], before: str = " with ") -> str:
-    """Labels as key=value, with words before; nothing where there are none."""
+    """Labels as key=value, after `words`; "" if there are none."""
     shown = [f"{key}={value}" for key, value in labels.items() if key not in OWN_LABELS]
     return before + ", ".join(shown) if shown else ""

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cluster.seats import groups_of, has_labels, packing_order, plan_seats, resource_text
+from cluster.allocations import (
+    groups_of,
+    has_labels,
+    packing_order,
+    plan_allocations,
+    resource_text,
+)
 from mgrpo.config import RunConfig
 from mgrpo.config.cluster import NodesConfig
 from mgrpo.config.load import load_recipe
@@ -23,34 +29,36 @@ def qwen(*overrides: str) -> RunConfig:
 
 
 def test_an_engine_is_one_bundle_with_all_its_gpus() -> None:
-    engine = groups_of(plan_seats(qwen("engines.tensor_parallel_size=4"), "cuda"))[0]
+    engine = groups_of(plan_allocations(qwen("engines.tensor_parallel_size=4"), "cuda"))[0]
     assert engine.bundles == ({"CPU": 1.0, "GPU": 4.0},)
     assert engine.strategy == "STRICT_PACK"
 
 
 def test_the_learner_is_one_bundle_per_rank_packed_together() -> None:
-    learner = groups_of(plan_seats(qwen(), "cuda"))[-1]
+    learner = groups_of(plan_allocations(qwen(), "cuda"))[-1]
     assert learner.has_learner
     assert learner.bundles == ({"CPU": 1.0, "GPU": 1.0},) * 4
     assert learner.strategy == "PACK"
 
 
-def test_labels_and_custom_resources_go_to_their_own_kind_of_seat() -> None:
-    seats = plan_seats(qwen(*ROLES, "cluster.engine_nodes.resources.slot=2"), "cuda")
-    assert {seat.labels["role"] for seat in seats[:-1]} == {"rollout"}
-    assert seats[0].bundles == ({"CPU": 1.0, "GPU": 1.0, "slot": 2.0},)
-    assert groups_of(seats)[-1].label_selectors == [{"role": "learner"}] * 4
-    assert "slot" not in seats[-1].bundles[0]
+def test_labels_and_custom_resources_go_to_their_own_kind_of_allocation() -> None:
+    allocations = plan_allocations(qwen(*ROLES, "cluster.engine_nodes.resources.slot=2"), "cuda")
+    assert {allocation.labels["role"] for allocation in allocations[:-1]} == {"rollout"}
+    assert allocations[0].bundles == ({"CPU": 1.0, "GPU": 1.0, "slot": 2.0},)
+    assert groups_of(allocations)[-1].label_selectors == [{"role": "learner"}] * 4
+    assert "slot" not in allocations[-1].bundles[0]
 
 
 def test_without_labels_any_node_will_do() -> None:
-    groups = groups_of(plan_seats(qwen(), "cuda"))
+    groups = groups_of(plan_allocations(qwen(), "cuda"))
     assert all(group.label_selectors is None for group in groups)
 
 
 def test_what_needs_most_of_one_node_is_taken_first() -> None:
-    seats = plan_seats(qwen("engines.tensor_parallel_size=2", "learner.num_ranks=3"), "cuda")
-    assert [group.name for group in packing_order(groups_of(seats))] == [
+    allocations = plan_allocations(
+        qwen("engines.tensor_parallel_size=2", "learner.num_ranks=3"), "cuda"
+    )
+    assert [group.name for group in packing_order(groups_of(allocations))] == [
         "learner",  # 3 GPUs, then the engines with 2 each
         "layer1-engine-0",
         "layer1-engine-1",
@@ -90,6 +98,6 @@ def test_resources_are_said_without_rays_bookkeeping() -> None:
     assert resource_text({"memory": 1e11}) == "nothing"
 
 
-def test_a_seat_says_what_it_asks_for() -> None:
-    learner = plan_seats(qwen(*ROLES), "cuda")[-1]
+def test_a_allocation_says_what_it_asks_for() -> None:
+    learner = plan_allocations(qwen(*ROLES), "cuda")[-1]
     assert str(learner) == "4 x (1 CPU, 1 GPU) on nodes with role=learner"

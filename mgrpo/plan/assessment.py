@@ -1,4 +1,4 @@
-"""What is wrong with a plan, or doubtful: each with its numbers and with what to change."""
+"""Errors and warnings of a plan, each with its numbers and a remedy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cluster.seats import Group
+from cluster.allocations import Group
 from mgrpo.config import RunConfig
 from mgrpo.findings import CheckLine, counted
 from mgrpo.plan.batch import LayerBatch
@@ -20,22 +20,22 @@ from mgrpo.plan.timing import PartTime
 from mgrpo.plan.turns import host_bytes
 
 TIGHT_SHARE = 0.9
-"""A learner's estimate above this share of the memory is a warning: estimates err."""
+"""A learner's estimate above this share of the memory is a warning: estimates are inexact."""
 IDLE_SHARE = 0.15
-"""A part that works for less than this share of a step, if nothing overlapped, mostly waits."""
+"""A part that is busy for less than this share of a step without overlap is mostly idle."""
 
 
 TURN_ADVICE = {
     "the engine samples": "Lower engines.gpu_memory_utilization.",
     "the learner updates": "Give engines and learner GPUs of their own, or raise learner.num_ranks "
     "and engines.num_shared_engines together.",
-    "weights travel": "Give engines and learner GPUs of their own.",
+    "weights are broadcast": "Give engines and learner GPUs of their own.",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Everything that is judged."""
+    """The parts of a plan that are assessed."""
 
     config: RunConfig
     shape: ModelShape
@@ -51,10 +51,10 @@ class Found:
     times: list[PartTime]
 
 
-def judge(found: Found) -> list[CheckLine]:
-    """All judgements; the first kind that speaks of everything comes first."""
+def assess(found: Found) -> list[CheckLine]:
+    """All findings; those about the whole plan come first."""
     parts = (
-        seat_lines,
+        allocation_lines,
         gpu_lines,
         learner_lines,
         engine_lines,
@@ -65,19 +65,19 @@ def judge(found: Found) -> list[CheckLine]:
     return [line for part in parts for line in part(found)]
 
 
-def seat_lines(found: Found) -> Iterator[CheckLine]:
-    """Everybody sits somewhere; nodes that the autoscaler has to bring; room to grow."""
+def allocation_lines(found: Found) -> Iterator[CheckLine]:
+    """Placement of every process, nodes to be added by the autoscaler, and room to grow."""
     config = found.config
     for group, why in found.left_out:
         yield CheckLine(
             "fail",
             "placement",
-            f"{group.name} ({group}) has no place: {why}. {advice_for(group)}",
+            f"{group.name} ({group}) cannot be placed: {why}. {advice_for(group)}",
         )
     brought = {row.node for row in found.rows if row.is_brought}
     if brought:
         yield CheckLine(
-            "ok", "placement", f"the autoscaler has to bring {', '.join(sorted(brought))}"
+            "ok", "placement", f"the autoscaler has to add {', '.join(sorted(brought))}"
         )
     more = sum(batch.max_engines - batch.num_engines for batch in growing(found.batches, config))
     if more:
@@ -85,7 +85,7 @@ def seat_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine(
             "ok",
             "placement",
-            f"may grow by {counted(more, 'engine')}, which take {counted(gpus, 'GPU')} more",
+            f"may grow by {counted(more, 'engine')}, which need {counted(gpus, 'GPU')} more",
         )
 
 
@@ -104,14 +104,14 @@ def advice_for(group: Group) -> str:
 
 
 def gpu_lines(found: Found) -> Iterator[CheckLine]:
-    """No GPU without work; the learner close together; a type that the GPU has."""
-    empty = sum(1 for row in found.rows if not row.seat)
+    """Idle GPUs, the learner's spread over nodes, and number types that the GPU lacks."""
+    empty = sum(1 for row in found.rows if not row.allocation)
     if empty and not found.left_out:
         yield CheckLine(
             "warn",
             "GPUs",
-            f"{empty} of {counted(len(found.rows), 'GPU')} stay without work. Raise "
-            "layers.*.num_engines or learner.num_ranks, or take fewer.",
+            f"{empty} of {counted(len(found.rows), 'GPU')} stay idle. Raise layers.*.num_engines "
+            "or learner.num_ranks, or use fewer GPUs.",
         )
     learner_nodes = {row.node for row in found.rows if row.has_learner}
     per_node = sorted(
@@ -122,7 +122,7 @@ def gpu_lines(found: Found) -> Iterator[CheckLine]:
             "warn",
             "learner",
             f"its {found.config.learner.num_ranks} ranks are spread unevenly over nodes "
-            f"({' + '.join(map(str, per_node))}): the slowest link is in every step. Choose "
+            f"({' + '.join(map(str, per_node))}): the slowest link delays every step. Choose "
             "learner.num_ranks as a multiple or a divisor of a node's GPUs.",
         )
     for gpu, what in ((found.learner_gpu, "learner"), (found.engine_gpu, "engines")):
@@ -134,7 +134,7 @@ def gpu_lines(found: Found) -> Iterator[CheckLine]:
 
 
 def learner_lines(found: Found) -> Iterator[CheckLine]:
-    """The learner's memory against its GPU, and its ranks against the step."""
+    """The learner's memory compared with its GPU, and its ranks with the step."""
     used, here = found.learner.total, found.learner_gpu.memory_bytes
     text = f"about {used / GIB:.1f} of {here / GIB:.1f} GiB on each rank's {found.learner_gpu.name}"
     if used > here:
@@ -148,25 +148,30 @@ def learner_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine(
             "warn",
             "learner",
-            f"{counted(completions, 'completion')} do not divide among {ranks} ranks, and there "
-            f"are few: some ranks wait. Multiples of {ranks} do.",
+            f"{counted(completions, 'completion')} do not divide evenly among {ranks} ranks: some "
+            f"ranks wait. Use a multiple of {ranks}.",
         )
 
 
 def learner_advice(found: Found) -> str:
-    """What would help most, biggest item first."""
+    """Advice for the largest memory item."""
     config = found.config.learner
     biggest = max(found.learner.items, key=lambda item: item.num_bytes).name
     if biggest == "activations":
         checkpointing = "" if config.gradient_checkpointing else "gradient_checkpointing or "
-        return f"Its activations are the most: use {checkpointing}a smaller microbatch_tokens."
+        return (
+            f"Its activations are the largest item: use {checkpointing}a smaller microbatch_tokens."
+        )
     if config.zero_stage < 3:
-        return f"Its {biggest} are the most: raise learner.zero_stage or learner.num_ranks."
-    return f"Its {biggest} are the most: raise learner.num_ranks, or offload (learner.deepspeed)."
+        return f"Its {biggest} are the largest item: raise learner.zero_stage or learner.num_ranks."
+    return (
+        f"Its {biggest} are the largest item: raise learner.num_ranks, or offload "
+        "(learner.deepspeed)."
+    )
 
 
 def engine_lines(found: Found) -> Iterator[CheckLine]:
-    """Tensor parallelism against the model's heads; the engine's memory against its GPU."""
+    """Tensor parallelism compared with the model's heads, and the engine's memory with its GPU."""
     ways, shape = found.config.engines.tensor_parallel_size, found.shape
     if shape.num_heads % ways:
         valid = max(n for n in range(1, ways + 1) if shape.num_heads % n == 0)
@@ -194,7 +199,7 @@ def engine_lines(found: Found) -> Iterator[CheckLine]:
 
 
 def turn_lines(found: Found) -> Iterator[CheckLine]:
-    """A GPU that an engine and a learner rank share, in its fullest turn."""
+    """A GPU shared by an engine and a learner rank, in the turn with the most memory."""
     if found.turns is None:
         return
     turn, gpu = found.turns.largest, found.learner_gpu
@@ -214,12 +219,12 @@ def turn_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine(
             "ok",
             "turns",
-            f"{needed / GIB:.1f} GiB of a machine's own memory hold its ranks' states meanwhile",
+            f"{needed / GIB:.1f} GiB of host memory per machine hold its ranks' offloaded states",
         )
 
 
 def cache_lines(found: Found) -> Iterator[CheckLine]:
-    """How many sequences an engine's cache holds, against how many it is given."""
+    """The capacity of an engine's cache compared with its number of sequences."""
     engine, config = found.engine, found.config
     context = engine.context_tokens
     if engine.cache_tokens < context:
@@ -243,8 +248,8 @@ def cache_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine(
             "warn",
             "KV cache",
-            f"{text}: only {holds:,} of {asked:,} fit when all are long, and the others wait or "
-            "are computed again. More engines, a larger engines.tensor_parallel_size, or "
+            f"{text}: only {holds:,} of {asked:,} fit if all are long; the others wait or are "
+            f"recomputed. Use more engines, a larger engines.tensor_parallel_size, or "
             f"engines.max_num_seqs={max(1, holds)}.",
         )
     else:
@@ -252,7 +257,7 @@ def cache_lines(found: Found) -> Iterator[CheckLine]:
 
 
 def cache_needed(batch: LayerBatch, config: RunConfig) -> int:
-    """Tokens of keys and values that one engine needs when everything is as long as allowed."""
+    """Cache tokens that one engine needs if every sequence has its maximum length."""
     at_once = min(batch.sequences_per_engine, config.engines.max_num_seqs)
     prompt = batch.max_sequence_tokens - batch.max_completion_tokens
     groups = -(-at_once // batch.group_size)
@@ -260,7 +265,7 @@ def cache_needed(batch: LayerBatch, config: RunConfig) -> int:
 
 
 def time_lines(found: Found) -> Iterator[CheckLine]:
-    """Who would mostly wait, by the rough times; on GPUs that are shared, nothing waits for it."""
+    """Mostly idle parts, by the rough times; shared GPUs are not idle."""
     if found.turns is not None:
         return
     whole = sum(part.seconds for part in found.times)
@@ -277,13 +282,13 @@ def time_lines(found: Found) -> Iterator[CheckLine]:
             yield CheckLine(
                 "warn",
                 "balance",
-                f"{part.name} would work for about {100 * part.seconds / whole:.0f} % of a step "
-                f"and mostly wait (a rough estimate). {give}",
+                f"{part.name} would be busy for about {100 * part.seconds / whole:.0f} % of a step "
+                f"(a rough estimate). {give}",
             )
 
 
 def with_one_pool(times: list[PartTime]) -> list[PartTime]:
-    """Parts of a step where the same engines serve every layer; the learner comes last."""
+    """Parts of a step if the same engines serve every layer; the learner is last."""
     if not times:
         return []
     return [PartTime("the engines' pool", sum(part.seconds for part in times[:-1])), times[-1]]

