@@ -42,7 +42,8 @@ def test_the_command_line_s_help_imports_nothing_heavy(arguments: list[str]) -> 
 
 @pytest.mark.parametrize("module", ["mgrpo", "mgrpo.errors", "mgrpo.config", "mgrpo.config.load"])
 def test_the_ground_floor_imports_nothing_heavy(module: str) -> None:
-    assert heavy_imports_of(f"import {module}") == []
+    # Records hold token columns, which are arrays.
+    assert heavy_imports_of(f"import {module}") == (["numpy"] if module == "mgrpo.types" else [])
 
 
 def test_the_records_import_numpy_for_their_columns_and_nothing_else() -> None:
