@@ -409,6 +409,56 @@ MUTANTS = (
         "return [n for n in names if n in received and sent.get(n) != received[n]]",
         (TRANSFER,),
     ),
+    # --- learner: batch and packing ---
+    Mutant(
+        "tokens without loss have a weight",
+        "learner/batch.py",
+        "    weights = weights * batch.is_trained\n",
+        "",
+        (BATCH, COLUMNS),
+    ),
+    Mutant(
+        "a plug-in's rewards reach layers that it does not work on",
+        "learner/batch.py",
+        "rewards = torch.where(batch.in_layers(plugin.layers), changed, rewards)",
+        "rewards = changed",
+        (BATCH, COLUMNS),
+    ),
+    Mutant(
+        "a layer's own weight of the KL term is ignored",
+        "learner/batch.py",
+        "return objective.kl.weight if layer.kl_weight is None else layer.kl_weight",
+        "return objective.kl.weight",
+        (BATCH, COLUMNS),
+    ),
+    Mutant(
+        "rows that only the KL term moves are dropped",
+        "learner/rows.py",
+        "return self.kl_weight > 0 or has_more or",
+        "return has_more or",
+        (BATCH,),
+    ),
+    Mutant(
+        "tokens are predicted one place late",
+        "learner/packing.py",
+        "first = len(row.prompt_token_ids) - 1",
+        "first = len(row.prompt_token_ids)",
+        (PACKING,),
+    ),
+    Mutant(
+        "ranks have different numbers of micro-batches",
+        "learner/packing.py",
+        "return [plan + [[] for _ in range(most - len(plan))] for plan in plans]",
+        "return plans if most else []",
+        (PACKING,),
+    ),
+    Mutant(
+        "a micro-batch is one row above its budget",
+        "learner/packing.py",
+        "(len(microbatches[-1]) + 1) * longest <= budget_tokens",
+        "len(microbatches[-1]) * longest <= budget_tokens",
+        (PACKING,),
+    ),
     # --- metrics ---
     Mutant(
         "a maximum keeps the newest value",
