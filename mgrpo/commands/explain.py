@@ -150,7 +150,7 @@ def last_rollouts(run_dir: Path) -> Path:
     """The newest step that a run has recorded.
 
     Raises:
-        DataError: it is no run's folder, or nothing was recorded.
+        DataError: it is not a run's folder, or nothing was recorded.
     """
     files = sorted((run_dir / "rollouts").glob("step-*.jsonl"))
     if not files:
@@ -162,16 +162,16 @@ def last_rollouts(run_dir: Path) -> Path:
 
 
 def recipe_of_run(batch: Path) -> str:
-    """The recipe that the run of a recorded step was trained by.
+    """The recipe of the run of a recorded step.
 
     Raises:
-        DataError: the file lies in no run's folder.
+        DataError: the file is not in a run's folder.
     """
     from mgrpo.storage.run_directory import CONFIG_FILE
 
     config = batch.resolve().parent.parent / CONFIG_FILE
     if not config.is_file():
-        raise DataError(f"{batch} lies in no run's folder: say by which recipe with --recipe.")
+        raise DataError(f"{batch} is not in a run's folder: name the recipe with --recipe.")
     return str(config)
 
 
@@ -208,7 +208,7 @@ def annotate(
 
 
 def chosen(explained: Sequence[Explained], names: Sequence[str] | None) -> list[Explained]:
-    """Those that were asked for by --completion; all without it."""
+    """The completions selected by --completion; all without it."""
     if not names:
         return list(explained)
     by_id = {one.completion.completion_id: one for one in explained}
@@ -333,7 +333,7 @@ def fate(one: Explained) -> str:
     if not one.has_signal:
         return "no: its loss and gradient are 0"
     is_policy_term = any(tokens.advantage * tokens.weight for tokens in one.tokens)
-    return "yes" if is_policy_term else "yes: by its KL or entropy term alone"
+    return "yes" if is_policy_term else "yes: only by its KL or entropy term"
 
 
 def token_lines(one: Explained) -> Iterator[str]:

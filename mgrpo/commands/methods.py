@@ -86,7 +86,7 @@ def find(name: str) -> MethodFacts | PluginFacts:
     except ConfigError as error:
         near = difflib.get_close_matches(name, [*files, *declared("PLUGINS")], n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Methods: {', '.join(files)}."
-        problem = ConfigProblem("method", name, "is no method, recipe or plug-in.", hint)
+        problem = ConfigProblem("method", name, "is not a method, recipe or plug-in.", hint)
         raise ConfigError([problem], source="mgrpo methods") from error
 
 

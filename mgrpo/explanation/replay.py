@@ -216,15 +216,15 @@ def known_signals(
     ):
         if name in missing:
             raise DataError(
-                f"{wanted[name]} needs {name} of every token, which the file does not hold: "
-                f"log-probabilities under {whose}. Add them to the file's signals, or take the "
-                "plug-in out of the recipe."
+                f"{wanted[name]} needs {name} of every token, which the file does not contain: "
+                f"log-probabilities under {whose}. Add them to the file's signals, or remove the "
+                "plug-in from the recipe."
             )
     if read_with is None:
         raise DataError(
-            f"{wanted[missing[0]]} needs {' and '.join(missing)}, which the file does not hold. "
-            "Give the policy that sampled these completions, to measure them on "
-            "the CPU: --model runs/NAME/policy (or what the run's model.path was, for early steps)."
+            f"{wanted[missing[0]]} needs {' and '.join(missing)}, which the file does not contain. "
+            "Pass the policy that sampled these completions, to compute them on the CPU: --model "
+            "runs/NAME/policy (or what the run's model.path was, for early steps)."
         )
     rows = build_batch(completions, config.layers, config.objective, context=context).all_rows
     return found | read_with().measure(rows, missing)

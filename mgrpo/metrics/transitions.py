@@ -184,7 +184,7 @@ def moves(completions: Sequence[Completion], num_layers: int, domain: str | None
     Args:
         completions: of a whole step, or of one domain of it.
         num_layers: layers of the chain.
-        domain: goes into the names; None for the whole step.
+        domain: part of the names; None for the whole step.
     """
     suffix = "" if domain is None else f"/domain/{domain}"
     sums: Sums = {}
