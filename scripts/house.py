@@ -1,4 +1,4 @@
-"""The house in numbers: size, circles of imports, types, and what each rule of style is at.
+"""Figures of the code base: size, circular imports, types, and the style rules.
 
 make house
 """

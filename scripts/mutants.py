@@ -1,12 +1,12 @@
-"""Changes one thing at a time in the plumbing between rooms, and sees whether a fast test notices.
+"""Mutation tests of the code between packages: one change at a time, to be detected by fast tests.
 
     python -m scripts.mutants                     # all of them; minutes
     python -m scripts.mutants --only W1 seeds     # those whose name holds one of these words
     python -m scripts.mutants --list
 
 Each mutant is applied to a copy of the working tree, and the tests that it names run there. It is
-killed where one of them fails, or where they do not end in time. The exit code is 0 where every
-required mutant is killed and at most a tenth of the others survives. The mutants are in
+killed if one of them fails, or if they do not end in time. The exit code is 0 if every required
+mutant is killed and at most a tenth of the others survives. The mutants are in
 `scripts/mutant_list.py`.
 """
 
@@ -37,7 +37,7 @@ TESTS_FAILED, NO_TEST_FAILED = 1, 0  # pytest's exit codes
 
 
 class Outcome(StrEnum):
-    """What became of a mutant."""
+    """The outcome of a mutant."""
 
     KILLED = "killed"
     SURVIVED = "SURVIVED"
@@ -46,7 +46,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """One mutant and what became of it."""
+    """One mutant and its outcome."""
 
     mutant: Mutant
     outcome: Outcome
