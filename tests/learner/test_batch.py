@@ -130,12 +130,6 @@ def test_the_loss_of_one_parents_corrections(select, denominator, expected):
     assert total_loss(batch, losses) == pytest.approx(expected, abs=1e-6)
 
 
-def long(name, reward, num_tokens):
-    return completion(
-        name, reward, token_ids=[3] * num_tokens, rollout_logprobs=[-1.0] * num_tokens
-    )
-
-
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
