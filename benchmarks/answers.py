@@ -159,7 +159,7 @@ def main() -> None:
         found = measured(rows_of(read_pairs(), partial(judge_by_pool, pool)))
     print(found)
     if arguments.write:
-        write_measured(PAGE, found, title="How answers are judged")
+        write_measured(PAGE, found, title="Error rates of the answer check")
 
 
 if __name__ == "__main__":

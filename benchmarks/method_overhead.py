@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     page = describe(rows, skipped, completions, rounds=args.rounds)
     print(page)
     if args.write:
-        write_measured(PAGE, page, title="What a method's update costs")
+        write_measured(PAGE, page, title="Cost of a method's update")
     return 0
 
 

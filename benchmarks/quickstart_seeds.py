@@ -71,7 +71,7 @@ def main() -> int:
         return 1
     print(tables)
     if arguments.write:
-        write_measured(PAGE, tables, title="The quickstart, measured")
+        write_measured(PAGE, tables, title="Quickstart results")
     return 0
 
 

@@ -120,7 +120,7 @@ def run_all(mutants: Sequence[Mutant], folders: Sequence[Path]) -> Iterator[Resu
         free.put(folder)
 
     def in_a_copy(mutant: Mutant) -> Result:
-        folder = free.get()
+        folder = free.get_nowait()  # there are as many as threads
         try:
             return try_mutant(mutant, folder)
         finally:

@@ -32,6 +32,7 @@ class SupervisedInjections(LearnerPlugin):
         A_t = weight for tokens that the policy did not sample
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = SupervisedSettings
 
     @classmethod

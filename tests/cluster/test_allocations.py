@@ -98,6 +98,6 @@ def test_resources_are_said_without_rays_bookkeeping() -> None:
     assert resource_text({"memory": 1e11}) == "nothing"
 
 
-def test_a_allocation_says_what_it_asks_for() -> None:
+def test_an_allocation_says_what_it_asks_for() -> None:
     learner = plan_allocations(qwen(*ROLES), "cuda")[-1]
     assert str(learner) == "4 x (1 CPU, 1 GPU) on nodes with role=learner"

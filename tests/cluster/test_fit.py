@@ -76,7 +76,7 @@ def test_cpus_count_too() -> None:
     assert reasons(left_out[0], nodes) == "one process needs 1 CPU, and no node has more than 0"
 
 
-def test_a_allocation_that_finds_no_place_takes_nothing_from_the_others() -> None:
+def test_an_allocation_that_finds_no_place_takes_nothing_from_the_others() -> None:
     found = fit([learner(9), engine("e", 1)], [node("a", 8)])
     assert [group.name for group in found.left_out] == ["learner"]
     assert [place.allocation.name for place in found.places] == ["e"]

@@ -77,7 +77,9 @@ def measurements(request: pytest.FixtureRequest, folder: Path) -> Measurements:
 def test_the_numbers_are_those_recorded(
     recipe: str, ranks: int, measurements: Measurements
 ) -> None:
-    found = differences(recipe, kept(recipe)[str(ranks)], measurements.of(recipe, ranks))
+    now = measurements.of(recipe, ranks)
+    # How many tokens ranks read is a matter of which trees are where, not of numbers.
+    found = differences(recipe, kept(recipe)[str(ranks)], now, same_ranks=ranks == 1)
     assert not found, "\n".join(found)
 
 

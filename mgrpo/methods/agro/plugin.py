@@ -82,6 +82,7 @@ class Agro(LearnerPlugin):
         encoder.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = AgroSettings
 
     def __init__(self, settings: StrictConfig, layers: frozenset[int]) -> None:

@@ -65,6 +65,7 @@ class Dagrpo(LearnerPlugin):
         probability is LUFFY's (https://arxiv.org/abs/2504.14945).
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = DagrpoSettings
 
     @classmethod

@@ -39,6 +39,7 @@ class Gpg(LearnerPlugin):
         gpg/alpha: α of this step, 1 where no group is uniform.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = GpgSettings
 
     @classmethod

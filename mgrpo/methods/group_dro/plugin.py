@@ -64,6 +64,7 @@ class GroupDro(LearnerPlugin):
         a domain seen for the first time gets an equal share.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = GroupDroSettings
 
     def __init__(self, settings: StrictConfig, layers: frozenset[int]) -> None:

@@ -46,6 +46,7 @@ class Raft(LearnerPlugin):
         too, which has an advantage of 0 there.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = RaftSettings
 
     @classmethod
