@@ -208,8 +208,8 @@ class EntropyCollapse:
             seen=f"the policy's entropy is {entropy:.3g} nats a token, below {bound:.3g} ({name})",
             meaning="Completions of one prompt hardly differ any more, so groups lose their signal "
             "and nothing new is tried.",
-            advice="Lower learner.learning_rate, raise objective.clip_high, objective.kl.weight or "
-            "sampling.temperature, or go back to an earlier policy.",
+            advice="Lower learner.learning_rate, raise objective.loss.clip_high, "
+            "objective.kl.weight or sampling.temperature, or go back to an earlier policy.",
         )
         return {None: sign}
 
@@ -231,7 +231,7 @@ class Mismatch:
             meaning="The tokens were drawn from another distribution than the one that is "
             "trained, so the update's direction cannot be trusted.",
             advice="Give model.dtype, engines.dtype and learner.dtype the same type, float32 to "
-            "find out; keep objective.importance.mode: truncate and weights.verify_probe: true.",
+            "find out; keep objective.importance: truncate and weights.verify_probe: true.",
         )
         return {None: sign}
 

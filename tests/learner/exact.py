@@ -14,7 +14,7 @@ from learner.packing import Microbatch, collate
 from learner.plugin import LearnerPlugin
 from mgrpo.config import ObjectiveConfig
 
-UNCORRECTED = {"importance": {"mode": "off"}}
+UNCORRECTED = {"importance": "none"}
 
 
 def floats(*values: float) -> Tensor:

@@ -1,1 +1,1 @@
-PLUGINS = {"cispo": "plugin:Cispo"}
+LOSSES = {"cispo": "plugin:Cispo"}

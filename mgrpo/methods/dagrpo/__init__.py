@@ -1,4 +1,3 @@
-PLUGINS = {
-    "dagrpo": "plugin:Dagrpo",
-    "expert_anchor": "expert_anchor:ExpertAnchor",
-}
+PLUGINS = {"expert_anchor": "expert_anchor:ExpertAnchor"}
+ADVANTAGES = {"dagrpo": "plugin:Dagrpo"}
+LOSSES = {"shaped_probability": "shaped_probability:ShapedProbability"}

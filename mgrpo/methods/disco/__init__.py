@@ -1,1 +1,1 @@
-PLUGINS = {"disco": "plugin:Disco"}
+LOSSES = {"disco": "plugin:Disco"}

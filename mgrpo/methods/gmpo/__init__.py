@@ -1,1 +1,1 @@
-PLUGINS = {"gmpo": "plugin:Gmpo"}
+LOSSES = {"gmpo": "plugin:Gmpo"}

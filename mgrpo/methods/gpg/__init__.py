@@ -1,1 +1,1 @@
-PLUGINS = {"gpg": "plugin:Gpg"}
+ADVANTAGES = {"gpg": "plugin:Gpg"}

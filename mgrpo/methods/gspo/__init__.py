@@ -1,1 +1,1 @@
-PLUGINS = {"gspo": "plugin:Gspo"}
+LOSSES = {"gspo": "plugin:Gspo"}

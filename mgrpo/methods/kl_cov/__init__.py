@@ -1,1 +1,1 @@
-PLUGINS = {"kl_cov": "plugin:KlCov"}
+LOSSES = {"kl_cov": "plugin:KlCov"}

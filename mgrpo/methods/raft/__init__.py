@@ -1,1 +1,1 @@
-PLUGINS = {"raft": "plugin:Raft"}
+ADVANTAGES = {"raft": "plugin:Raft"}

@@ -1,1 +1,1 @@
-PLUGINS = {"reinforce_plus_plus": "plugin:ReinforcePlusPlus"}
+ADVANTAGES = {"reinforce_plus_plus": "plugin:ReinforcePlusPlus"}

@@ -1,1 +1,1 @@
-PLUGINS = {"rloo": "plugin:Rloo"}
+ADVANTAGES = {"rloo": "plugin:Rloo"}

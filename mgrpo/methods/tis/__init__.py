@@ -1,1 +1,1 @@
-PLUGINS = {"mismatch_correction": "mismatch_correction:MismatchCorrection"}
+IMPORTANCE = {"mismatch_correction": "mismatch_correction:MismatchCorrection"}
