@@ -100,6 +100,10 @@ wheel: ## build the source archive and the wheel into dist/
 test-wheel: wheel ## ... and try the wheel without the repository
 	@scripts/try_wheel.sh dist/*.whl
 
+mutants: ## change one thing at a time and see whether a fast test notices (ARGS="--only W1")
+	@$(SETUP)
+	@$(BIN)/python -m scripts.mutants $(ARGS)
+
 bench: ## measure a training step against TRL on this machine
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.step_time $(ARGS)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 import pkgutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from actors.chat_format import without_last
 from cluster.vllm_build import installed_build, mismatch
@@ -126,10 +127,9 @@ def check_extra_args(settings: EngineSettings) -> None:
 def nonfinite_text(samples: Sequence[Sample]) -> str:
     """Which log-probabilities cannot be trained on, in words; "" where all are finite."""
     places = [
-        (number, place, value)
+        (number, int(place), float(sample.logprobs[place]))
         for number, sample in enumerate(samples)
-        for place, value in enumerate(sample.logprobs)
-        if not math.isfinite(value)
+        for place in np.flatnonzero(~np.isfinite(sample.logprobs))
     ]
     num_tokens = sum(len(sample.token_ids) for sample in samples)
     num_values = sum(len(sample.logprobs) for sample in samples)
@@ -251,8 +251,8 @@ class VllmEngine:
             output.finish_reason if output.finish_reason in ("stop", "length") else "aborted"
         )
         return Sample(
-            token_ids=token_ids,
-            logprobs=list(output.logprobs.logprobs),
+            token_ids=np.array(token_ids, dtype=np.int32),
+            logprobs=np.array(output.logprobs.logprobs, dtype=np.float32),
             finish_reason=reason,
             policy_version=min(versions, default=0),
             text=self.tokenizer.decode(

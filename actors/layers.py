@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from actors.templates import PromptBuilder
 from mgrpo.config.guidance import DrawFixed, DrawPerCorrection, DrawSchedule, DrawWeighted
 from mgrpo.config.layers import (
@@ -24,14 +26,14 @@ from mgrpo.config.layers import (
     WrongFirstParents,
     WrongParents,
 )
-from mgrpo.types import Completion, Problem
+from mgrpo.types import Completion, Problem, TokenIds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PromptRequest:
     """One prompt-token sequence and how many completions of it are wanted."""
 
-    prompt_token_ids: list[int]
+    prompt_token_ids: TokenIds
     num_samples: int
     group_key: str
     parent_id: str | None
@@ -52,7 +54,7 @@ def solve_request(
 ) -> PromptRequest:
     """Layer 1's request for one problem. `key` names the problem's place in the step."""
     return PromptRequest(
-        prompt_token_ids=builder.solve_prompt(layer, problem.question),
+        prompt_token_ids=np.array(builder.solve_prompt(layer, problem.question), dtype=np.int32),
         num_samples=layer.group_size,
         group_key=key,
         parent_id=None,
@@ -111,8 +113,8 @@ def tie_rank(tie_break: TieBreak, attempt: Completion) -> tuple[float, ...]:
     if tie_break == "shortest":
         return (len(attempt.token_ids), sample_number(attempt))
     if tie_break == "highest_logprob":
-        mean = sum(attempt.rollout_logprobs) / max(1, len(attempt.rollout_logprobs))
-        return (-mean, sample_number(attempt))
+        total = float(attempt.rollout_logprobs.sum(dtype=np.float64))
+        return (-total / max(1, len(attempt.rollout_logprobs)), sample_number(attempt))
     return ()
 
 
@@ -171,7 +173,7 @@ def correction_requests(
         )
         requests.append(
             PromptRequest(
-                prompt_token_ids=prompt_token_ids,
+                prompt_token_ids=np.array(prompt_token_ids, dtype=np.int32),
                 num_samples=count,
                 group_key=parent.completion_id,
                 parent_id=parent.completion_id,

@@ -7,25 +7,17 @@ corrections are asked for, while other problems are still at layer 1.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from actors.layers import (
-    PromptRequest,
-    choose_parents,
-    correction_requests,
-    draw_guidance,
-    falls_back_to_problem,
-    solve_request,
-    stable_seed,
-)
+from actors.layers import PromptRequest, stable_seed
 from actors.plugin import RolloutPlugin
+from actors.programs import Program, Task, correction_chain
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import EngineSource, sample_leased
-from mgrpo.config.layers import CorrectLayer, LayerConfig
+from mgrpo.config.layers import LayerConfig
 from mgrpo.types import Completion, Problem, Reward, Sample
 
 ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
@@ -63,6 +55,7 @@ class Rollout:
         temperature: of sampling; 0 is greedy.
         seed: of the run.
         plugins: change or annotate what was sampled.
+        program: what is sampled for one problem.
     """
 
     engines: EngineSource
@@ -72,6 +65,7 @@ class Rollout:
     temperature: float
     seed: int
     plugins: Sequence[RolloutPlugin] = ()
+    program: Program = correction_chain
     on_progress: ProgressCallback | None = None
     clocks: dict[int, LayerClock] = field(default_factory=dict)
     num_plugin_tokens: int = 0  # sampled because plug-ins asked for it
@@ -103,56 +97,19 @@ class Rollout:
         by_key: dict[str, list[Completion]] = {}
         for attempt in attempts:
             by_key.setdefault(place_key(attempt), []).append(attempt)
-        return await run_together(
-            self.run_problem(
-                step, slot, problem, first_layer, last, by_key.get(slot_key(step, slot), [])
+        keys = [slot_key(step, slot) for slot in slots or range(len(problems))]
+        tasks = [
+            Task(
+                problem=problem,
+                step=step,
+                key=key,
+                first_layer=first_layer,
+                last_layer=last,
+                attempts=by_key.get(key, ()),
             )
-            for slot, problem in zip(slots or range(len(problems)), problems, strict=True)
-        )
-
-    async def run_problem(
-        self,
-        step: int,
-        slot: int,
-        problem: Problem,
-        first_layer: int,
-        last_layer: int,
-        attempts: Sequence[Completion],
-    ) -> list[Completion]:
-        """One problem through the chain."""
-        done: list[Completion] = []
-        parents = list(attempts)
-        for number in range(first_layer, last_layer + 1):
-            layer = self.layers[number - 1]
-            if isinstance(layer, CorrectLayer):
-                requests = self.requests_for(step, number, layer, problem, parents)
-            else:
-                requests = [solve_request(self.builder, layer, problem, key=slot_key(step, slot))]
-            parents = await self.sample_all(number, problem, requests)
-            done += parents
-        return done
-
-    def requests_for(
-        self,
-        step: int,
-        number: int,
-        layer: CorrectLayer,
-        problem: Problem,
-        attempts: Sequence[Completion],
-    ) -> list[PromptRequest]:
-        """The corrections that one problem's attempts call for."""
-        if not attempts:
-            return []
-        rng = random.Random(stable_seed(self.seed, place_key(attempts[0]), number))
-        requests: list[PromptRequest] = []
-        if falls_back_to_problem(layer, attempts):
-            key = f"{place_key(attempts[0])}#layer{number}"
-            first = solve_request(self.builder, self.layers[0], problem, key=key)
-            return [replace(first, num_samples=layer.group_size)]
-        for parent in choose_parents(layer, attempts, rng):
-            guidance_ids = draw_guidance(layer, rng, step=step)
-            requests += correction_requests(self.builder, layer, problem, parent, guidance_ids)
-        return requests
+            for key, problem in zip(keys, problems, strict=True)
+        ]
+        return await run_together(self.program(task, self) for task in tasks)
 
     async def sample_all(
         self, number: int, problem: Problem, requests: Sequence[PromptRequest]
@@ -170,7 +127,7 @@ class Rollout:
         samples = await sample_leased(
             self.engines,
             number,
-            request.prompt_token_ids,
+            request.prompt_token_ids.tolist(),
             num_samples=request.num_samples,
             max_tokens=self.layers[number - 1].max_completion_tokens,
             temperature=self.temperature,

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from mgrpo.types import Sample
 
 Script = Callable[[list[int], int], str]  # (prompt token ids, sample's index) -> completion text
@@ -36,6 +38,7 @@ class ScriptedEngine:
         self.script, self.encode, self.end_id = script, encode, end_id
         self.name, self.pause_s = name, pause_s
         self.num_inflight = 0
+        self.policy_version = 0
         self.prompts: list[list[int]] = []
         self.seeds: list[int] = []
         self.asked: list[dict[str, Any]] = []  # what else came with each prompt
@@ -63,9 +66,9 @@ class ScriptedEngine:
         is_cut = len(ids) > max_tokens
         kept = ids[:max_tokens]
         return Sample(
-            token_ids=kept,
-            logprobs=[-0.5] * len(kept),
+            token_ids=np.array(kept, dtype=np.int32),
+            logprobs=np.full(len(kept), -0.5, dtype=np.float32),
             finish_reason="length" if is_cut else "stop",
-            policy_version=0,
+            policy_version=self.policy_version,
             text=text,
         )

@@ -13,6 +13,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from mgrpo.types import TokenIds, as_list
+
 Decode = Callable[[list[int]], str]
 Span = tuple[int, int]  # half-open: [start, end)
 StepSplit = Literal["newline", "sentence", "numbered"]
@@ -32,7 +34,7 @@ NUMBERED_LINE = re.compile(
 
 
 def token_ranges(
-    decode: Decode, token_ids: Sequence[int], char_ranges: Sequence[Span]
+    decode: Decode, token_ids: Sequence[int] | TokenIds, char_ranges: Sequence[Span]
 ) -> list[Span]:
     """The tokens of each character range of the decoded text.
 
@@ -55,7 +57,7 @@ def token_ranges(
     Raises:
         ValueError: a range does not lie in the text.
     """
-    ids = list(token_ids)
+    ids = as_list(token_ids)
     text = decode(ids)
 
     @functools.cache

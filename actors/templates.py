@@ -41,6 +41,7 @@ from mgrpo.config.layers import (
     UserQuote,
 )
 from mgrpo.errors import DataError, ModelError
+from mgrpo.types import TokenIds, as_list
 
 ATTEMPT_PLACEHOLDER = "\ue000attempt\ue001"
 CUT_MARK = "\n[...]\n"
@@ -126,9 +127,9 @@ class PromptBuilder:
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def decode(self, token_ids: Sequence[int]) -> str:
+    def decode(self, token_ids: Sequence[int] | TokenIds) -> str:
         """Text without special tokens and the end of the turn, as checks read it."""
-        kept = without_last(token_ids, self.stop_ids)
+        kept = without_last(as_list(token_ids), self.stop_ids)
         return self.tokenizer.decode(kept, skip_special_tokens=True)
 
     def end_of_turn_ids(self) -> list[int]:
@@ -152,8 +153,8 @@ class PromptBuilder:
         layer: CorrectLayer,
         question: str,
         *,
-        parent_prompt_ids: Sequence[int],
-        parent_ids: Sequence[int],
+        parent_prompt_ids: Sequence[int] | TokenIds,
+        parent_ids: Sequence[int] | TokenIds,
         guidance: str,
         parent_answer: str | None = None,
     ) -> list[int]:
@@ -170,7 +171,7 @@ class PromptBuilder:
         layout = layer.layout
         if isinstance(layout, SelfContinue):
             attempt_ids = self.without_end_of_turn(parent_ids)
-            return [*parent_prompt_ids, *attempt_ids, *self.encode(f"\n{guidance}")]
+            return [*as_list(parent_prompt_ids), *attempt_ids, *self.encode(f"\n{guidance}")]
         is_answer_only = layout.quote == "answer_only" and parent_answer is not None
         attempt_ids = self.quoted(layout, parent_ids, parent_answer)
         before, after = self.around_attempt(layer, question, guidance)
@@ -203,7 +204,7 @@ class PromptBuilder:
         return before, after
 
     def quoted(
-        self, layout: QuotedAttempt, parent_ids: Sequence[int], parent_answer: str | None
+        self, layout: QuotedAttempt, parent_ids: Sequence[int] | TokenIds, parent_answer: str | None
     ) -> list[int]:
         """The ids of the attempt as the layout quotes it."""
         if layout.quote == "answer_only" and parent_answer is not None:
@@ -216,14 +217,14 @@ class PromptBuilder:
         tail = limit - head
         return [*ids[:head], *self.cut_mark_ids, *ids[len(ids) - tail :]]
 
-    def whole_answer(self, ids: Sequence[int]) -> list[int]:
+    def whole_answer(self, ids: Sequence[int] | TokenIds) -> list[int]:
         """A completion as it is quoted outside of a turn of its own: with what the prompt had
         written of it, without what ends it."""
         return [*self.encode(self.chat.opening), *self.without_end_of_turn(ids)]
 
-    def without_end_of_turn(self, ids: Sequence[int]) -> list[int]:
+    def without_end_of_turn(self, ids: Sequence[int] | TokenIds) -> list[int]:
         """Drop the special tokens that end a completion."""
-        end = len(ids)
-        while end > 0 and (ids[end - 1] in self.special_ids or ids[end - 1] in self.stop_ids):
-            end -= 1
-        return list(ids[:end])
+        kept = as_list(ids)
+        while kept and (kept[-1] in self.special_ids or kept[-1] in self.stop_ids):
+            kept.pop()
+        return kept

@@ -1,11 +1,11 @@
-"""How well `math_answer` judges answers, beside plain math-verify, on labelled pairs.
+"""Error rates of `math_answer` and of plain math-verify on labelled pairs.
 
     make answers                  # prints the table
     make answers ARGS=--write     # also writes docs/results/answers.md
 
 The pairs are in tests/rewards/answer_pairs, one file a kind. math-verify is called as its authors
 show it, `verify(parse(gold), parse(completion))`, in a process that is killed after
-`DEADLINE_S`: some answers keep it busy for ever. A pair without a verdict counts as refused.
+`DEADLINE_S`: some answers never terminate. A pair without a verdict counts as refused.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def main() -> None:
         found = measured(rows_of(read_pairs(), partial(judge_by_pool, pool)))
     print(found)
     if arguments.write:
-        write_measured(PAGE, found, title="How answers are judged")
+        write_measured(PAGE, found, title="Error rates of the answer check")
 
 
 if __name__ == "__main__":

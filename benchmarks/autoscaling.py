@@ -2,11 +2,11 @@
 
     python -m benchmarks.autoscaling --write
 
-A head without engines, whose autoscaler adds nodes of one CPU each. The learner sits on the head;
-each engine takes a node of its own. In the first phase layer 1 is the bottleneck and its pool
-grows; then a node is ended as a cloud ends a spot machine; in the last phase layer 1 samples
-little, and its second engine and node go. The training is real: vLLM engines, a DeepSpeed
-learner, verified broadcasts.
+A head without engines, whose autoscaler adds nodes of one CPU each. The learner runs on the head;
+each engine needs its own node. In the first phase layer 1 is the bottleneck and its pool grows;
+then a node is killed like a preempted spot machine; in the last phase layer 1 samples little, and
+its second engine and node are released. The training is real: vLLM engines, a DeepSpeed learner,
+verified broadcasts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One command at a time, with a deadline, and none left behind."""
+"""Runs one command at a time, with a deadline, and ends its processes."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class ElasticCluster:
             return False
 
     def lose_node(self, address: str) -> None:
-        """End a node as a cloud ends a spot machine: all of its processes, without a word."""
+        """Kill a node like a preempted spot machine: all of its processes, without notice."""
         raylets = [
             process
             for process in self.processes()
@@ -97,7 +97,7 @@ def elastic_cluster(
         head: the head's resources, e.g. {"CPU": 2}.
         node: each further node's.
         max_nodes: beside the head.
-        idle_s: a node that nobody uses for so long is removed.
+        idle_s: an unused node is removed after this time.
     """
     folder = Path(tempfile.mkdtemp(prefix="mgrpo-a-"))  # short: Unix sockets allow 107 bytes
     port = free_port()

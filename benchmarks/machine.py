@@ -6,14 +6,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from mgrpo.storage.environment import environment
+from mgrpo.storage.provenance import provenance
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def machine() -> dict[str, Any]:
     """CPU, cores, memory, versions and the source's commit."""
-    found = environment()
+    found = provenance()
     packages: Any = found["packages"]
     return {
         "commit": commit(found["git_revision"]),

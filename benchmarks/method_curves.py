@@ -4,10 +4,10 @@
     python -m benchmarks.method_curves disco gspo   # these
     mgrpo methods --pages docs/methods              # then write the pages again
 
-Each recipe trains the embedded policy with SETTINGS, which leave the method alone. What comes of it
-goes into docs/methods/curves.json, from which the methods' pages are made. A recipe whose method
-keys have changed since counts as left. The curves show that a recipe trains and roughly how; they
-are too short, and one seed too few, to say which method is better: that is `make study`.
+Each recipe trains the embedded policy with SETTINGS, which leave the method alone. The results are
+written to docs/methods/curves.json, from which the methods' pages are made. A recipe whose method
+keys have changed since counts as left. The curves show that a recipe trains and roughly how; with
+few steps and one seed they do not rank methods: `make study` does.
 """
 
 from __future__ import annotations

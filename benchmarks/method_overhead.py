@@ -1,10 +1,10 @@
-"""What a method's update costs, against plain GRPO's on the same recorded completions.
+"""The cost of a method's update, compared with plain GRPO's on the same recorded completions.
 
     python -m benchmarks.method_overhead           # print the table
     python -m benchmarks.method_overhead --write   # also into docs/benchmarks/method_overhead.md
 
 One process holds a learner for each recipe, all of the embedded policy, on one thread. In each
-round every learner makes one update of the same step, in an order drawn anew; a method's cost in
+round every learner makes one update of the same step, in random order; a method's cost in
 that round is its CPU seconds over GRPO's. CPU seconds, not wall-clock ones: other processes of the
 machine then do not count. The learning rate is so small that the policy stays what it was.
 """
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     page = describe(rows, skipped, completions, rounds=args.rounds)
     print(page)
     if args.write:
-        write_measured(PAGE, page, title="What a method's update costs")
+        write_measured(PAGE, page, title="Cost of a method's update")
     return 0
 
 

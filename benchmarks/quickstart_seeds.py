@@ -1,10 +1,10 @@
-"""The quickstart over several seeds: how much it learns, and how long it takes.
+"""The quickstart over several seeds: accuracies and times.
 
     python -m benchmarks.quickstart_seeds --seeds 0 1 2 --write
 
 Trains `mgrpo/recipes/quickstart.yaml` once per seed, one after the other, and reports held-out
 accuracies before and after, wall time and phase times. A finished run is not repeated, so the
-command picks up where it stopped. `--write` puts the tables into docs/results/quickstart.md.
+command is resumable. `--write` puts the tables into docs/results/quickstart.md.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> int:
         return 1
     print(tables)
     if arguments.write:
-        write_measured(PAGE, tables, title="The quickstart, measured")
+        write_measured(PAGE, tables, title="Quickstart results")
     return 0
 
 

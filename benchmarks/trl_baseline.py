@@ -7,8 +7,8 @@ Runs in .venv-trl, which benchmarks/step_time.py makes, apart from our own packa
 Writes one JSON line with versions, then one per step: {"step": 2, "seconds": 7.1,
 "sampling_seconds": 3.1, "completion_tokens": 12288}. A step's seconds run from the end of the
 step before to its own end, so they hold sampling, rewards, the update and whatever the trainer
-does between steps. Step 0 has no step before it and is left out. Sampling ends where the
-rewards are asked for.
+does between steps. Step 0 has no step before it and is left out. Sampling ends when the rewards are
+requested.
 
 Every choice that the workload leaves open is made for speed: no gradient checkpointing (on by
 default in TRL), no saving, no progress bar, no logging, and a number of completions per forward

@@ -1,4 +1,4 @@
-"""Where this process can be reached by the others."""
+"""Network addresses of this process and its node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def own_node() -> str:
 
 
 def free_port() -> int:
-    """A port of this node that nothing listens on right now."""
+    """A free port of this node."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
         server.bind((own_address(), 0))
         return int(server.getsockname()[1])

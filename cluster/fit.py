@@ -1,4 +1,4 @@
-"""Do these seats fit on those nodes, and where would they sit? Pure: no Ray.
+"""Predicts whether allocations fit on nodes, and on which. Pure: no Ray.
 
 A prediction by Ray's own rules: a bundle is never split, labels must match, an engine stays on
 one node, the learner takes as few nodes as hold it. Where several nodes would do, Ray may choose
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster.seats import (
+from cluster.allocations import (
+    Allocation,
     Group,
-    Seat,
     groups_of,
     has_labels,
     labels_text,
@@ -24,7 +24,7 @@ from cluster.seats import (
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One machine, as Ray counts it."""
+    """One node with its resources, as Ray counts them."""
 
     name: str
     resources: Mapping[str, float]  # all of it, or what is free
@@ -33,9 +33,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One bundle of a seat on its node."""
+    """One bundle of an allocation on its node."""
 
-    seat: Seat
+    allocation: Allocation
     bundle: int
     node: str
     gpus: tuple[int, ...]  # numbers of its GPUs on that node; () without one
@@ -43,14 +43,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Where everything goes, and what goes nowhere."""
+    """The predicted placement, and the groups that cannot be placed."""
 
     places: list[Place]
     left_out: list[Group]
 
 
 class Room:
-    """What is still free on one node."""
+    """The free resources of one node."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -61,7 +61,7 @@ class Room:
         return all(self.free.get(key, 0) >= amount for key, amount in bundle.items())
 
     def copies(self, bundle: Mapping[str, float]) -> int:
-        """How many such bundles still go in."""
+        """Number of such bundles that still fit."""
         return min(int(self.free.get(key, 0) // amount) for key, amount in bundle.items() if amount)
 
     def take(self, group: Group, index: int) -> list[Place]:
@@ -72,22 +72,22 @@ class Room:
         first, self.next_gpu = self.next_gpu, self.next_gpu + int(bundle.get("GPU", 0))
         gpus = tuple(range(first, self.next_gpu))
         return [
-            Place(seat, index - seat.first_bundle, self.node.name, gpus)
-            for seat in group.seats
-            if 0 <= index - seat.first_bundle < len(seat.bundles)
+            Place(allocation, index - allocation.first_bundle, self.node.name, gpus)
+            for allocation in group.allocations
+            if 0 <= index - allocation.first_bundle < len(allocation.bundles)
         ]
 
 
-def fit(seats: Sequence[Seat], nodes: Sequence[Node]) -> Fit:
-    """Place what fits, in the order in which it is really taken.
+def fit(allocations: Sequence[Allocation], nodes: Sequence[Node]) -> Fit:
+    """Place what fits, in the order in which a run requests it.
 
-    A group goes to the fullest node that still holds it whole, and only where there is none are
-    its bundles spread, over the emptiest nodes first.
+    A group goes to the fullest node that still holds all of it. Only if there is none,
+    its bundles are spread over several nodes, the emptiest first.
     """
     rooms = [Room(node) for node in nodes]
     places: list[Place] = []
     left_out: list[Group] = []
-    for group in packing_order(groups_of(seats)):
+    for group in packing_order(groups_of(allocations)):
         chosen = rooms_for(group, rooms)
         if chosen is None:
             left_out.append(group)
@@ -95,12 +95,14 @@ def fit(seats: Sequence[Seat], nodes: Sequence[Node]) -> Fit:
         for index, room in enumerate(chosen):
             places += room.take(group, index)
     order = {node.name: number for number, node in enumerate(nodes)}
-    places.sort(key=lambda place: (order[place.node], place.gpus, place.seat.name, place.bundle))
+    places.sort(
+        key=lambda place: (order[place.node], place.gpus, place.allocation.name, place.bundle)
+    )
     return Fit(places, left_out)
 
 
 def rooms_for(group: Group, rooms: Sequence[Room]) -> list[Room] | None:
-    """A room for every bundle of a group, in order; None where they do not all find one.
+    """A node for every bundle of a group, in order; None if not all of them fit.
 
     The bundles of one group are all alike.
     """
@@ -117,7 +119,7 @@ def rooms_for(group: Group, rooms: Sequence[Room]) -> list[Room] | None:
 
 
 def reasons(group: Group, nodes: Sequence[Node]) -> str:
-    """Why a group that was left out finds no place: its labels, one bundle, or the sum."""
+    """Why a group cannot be placed: its labels, one bundle, or the sum."""
     allowed = [node for node in nodes if has_labels(group.labels, node.labels)]
     if not allowed:
         labels = labels_text(group.labels, "no node has the labels ")
@@ -126,10 +128,10 @@ def reasons(group: Group, nodes: Sequence[Node]) -> str:
     for key, amount in bundle.items():
         most = max(node.resources.get(key, 0) for node in allowed)
         if most < amount:
-            return f"one process of it wants {amount:g} {key}, and no node has more than {most:g}"
+            return f"one process needs {amount:g} {key}, and no node has more than {most:g}"
     if not any(Room(node).holds(bundle) for node in allowed):
         return f"no node has {resource_text(bundle)} together"
     resource = "GPU" if "GPU" in bundle else "CPU"
     here = sum(node.resources.get(resource, 0) for node in allowed)
-    wants = f"it wants {widest(group):g} {resource}"
-    return f"{wants}, and the others leave too few of the {here:g} there are"
+    wants = f"it needs {widest(group):g} {resource}"
+    return f"{wants}, and the other groups leave too few of the {here:g}"

@@ -1,7 +1,7 @@
-"""Folders that libraries look for: HOME, TMPDIR, and one whose sockets have short paths.
+"""Folders that libraries need: HOME, TMPDIR, and a folder with a short path for sockets.
 
 Ray, vLLM, the Hugging Face libraries and our own cache keep files below HOME, Ray's sockets lie
-in its temporary folder. On clusters and in containers HOME may not be there, and TMPDIR may be too
+in its temporary folder. On clusters and in containers HOME may not exist, and TMPDIR may be too
 long for a socket. No Ray here: the command line reads this first.
 """
 
@@ -17,21 +17,21 @@ from pathlib import Path
 from mgrpo.errors import ClusterError
 
 SOCKET_BYTES = 107
-"""Longest path of a Unix socket, in bytes: Linux has room for 108, the last one is 0."""
+"""Longest path of a Unix socket, in bytes: Linux reserves 108, including the final 0."""
 RAY_SOCKET = "/session_2026-11-28_10-15-02_123456_4194304/sockets/dash_TaskEventsHead"
-"""What Ray adds to its temporary folder at most, as in Ray 2.60 with its dashboard."""
+"""The longest path that Ray 2.60 with its dashboard appends to its temporary folder."""
 RAY_PREFIX, RAY_SUBFOLDER = "mgrpo-ray-", "r"
-"""Ray opens its temporary folder to everybody: it gets one inside a folder of this user alone."""
+"""Ray makes its temporary folder accessible to all users: it gets one inside a private folder."""
 FOLDER_BYTES = SOCKET_BYTES - len(f"/{RAY_PREFIX}12345678/{RAY_SUBFOLDER}{RAY_SOCKET}")
 """Longest folder that Ray's own folder may be made in, in bytes."""
 SHORT_PLACES = ("/tmp", "/var/tmp", "/run/shm", "/dev/shm")
 
 
 def settle_home(environment: MutableMapping[str, str] = os.environ) -> str:
-    """Give this process and its children a HOME that can be written to, and a user's name.
+    """Give this process and its children a writable HOME and a user name.
 
     Returns:
-        What to tell the user; "" where everything is as it should be.
+        A message for the user; "" if nothing was changed.
 
     Raises:
         ClusterError: there is no place for it.
@@ -45,8 +45,8 @@ def settle_home(environment: MutableMapping[str, str] = os.environ) -> str:
             f"HOME={environment['HOME']}" if "HOME" in environment else "HOME, which is not set,"
         )
         said = (
-            f"{shown} {fault}: what libraries keep there (caches, prepared models, Ray's token) "
-            f"goes to {given}. Set HOME to a folder that can be written to, to keep it."
+            f"{shown} {fault}: caches, prepared models and Ray's token are kept in {given} "
+            "instead. Set HOME to a writable folder to keep them."
         )
     environment["HOME"] = given  # where it is not set, Ray's C++ would not find it
     try:
@@ -57,18 +57,18 @@ def settle_home(environment: MutableMapping[str, str] = os.environ) -> str:
 
 
 def check_current_folder() -> None:
-    """Raise ClusterError where the folder that the command was started in is gone."""
+    """Raise ClusterError if the current folder no longer exists."""
     try:
         Path.cwd()
     except OSError as error:
         raise ClusterError(
             f"The current folder cannot be used ({error.strerror}): it may have been deleted since "
-            "this shell went there. Go to another one, or to the same path once more."
+            "this shell entered it. Change to another folder, or `cd` to the same path again."
         ) from error
 
 
 def listed_home() -> str:
-    """This user's home folder by the system's list of users; "" for a user who is not in it."""
+    """This user's home folder from the system's user list; "" for a user that is not listed."""
     try:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
@@ -76,7 +76,7 @@ def listed_home() -> str:
 
 
 def fault_of_folder(path: str) -> str:
-    """Why nothing can be written to a folder, as the end of a sentence; "" where it can."""
+    """Why a folder cannot be written to, as the end of a sentence; "" if it can."""
     if not path:
         return "is empty"
     if not Path(path).is_absolute():
@@ -91,10 +91,10 @@ def fault_of_folder(path: str) -> str:
 
 
 def own_folder(name: str) -> Path:
-    """A folder of this user alone in the temporary one, the same each time.
+    """A private folder inside the temporary one, the same each time.
 
     Raises:
-        ClusterError: it cannot be made, or somebody else's lies there.
+        ClusterError: it cannot be made, or belongs to another user.
     """
     try:
         folder = Path(tempfile.gettempdir()) / name
@@ -102,15 +102,17 @@ def own_folder(name: str) -> Path:
         facts = folder.lstat()
     except OSError as error:
         raise ClusterError(
-            f"There is no place for temporary files: {error}. Set TMPDIR."
+            f"No folder for temporary files can be made: {error}. Set TMPDIR."
         ) from error
     if folder.is_symlink() or facts.st_uid != os.getuid():
-        raise ClusterError(f"{folder} is not a folder of this user. Set HOME, or remove it.")
+        raise ClusterError(
+            f"{folder} is not a folder of this user. Set HOME, or remove that folder."
+        )
     return folder
 
 
 def check_tmpdir(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Raise ClusterError where TMPDIR names no folder that can be written to.
+    """Raise ClusterError if TMPDIR names no writable folder.
 
     Python would silently take another one, other programs would fail one by one.
     """
@@ -118,18 +120,18 @@ def check_tmpdir(environment: MutableMapping[str, str] = os.environ) -> None:
     if given and (fault := fault_of_folder(given)):
         raise ClusterError(
             f"TMPDIR={given} {fault}. Make that folder (mkdir -p), name another one, or unset "
-            "TMPDIR; it should be on a disk with room."
+            "TMPDIR; it needs a disk with free space."
         )
 
 
 def ray_place() -> tuple[Path, str]:
-    """Where Ray's folder can be made, and what to say of it.
+    """The parent of Ray's temporary folder, and a note about it.
 
     Returns:
         The temporary folder and "", or a shorter one with a line that says why.
 
     Raises:
-        ClusterError: TMPDIR cannot be used, or is too long and there is no other place.
+        ClusterError: TMPDIR cannot be used, or is too long and no other folder is available.
     """
     check_tmpdir()
     usual = tempfile.gettempdir()
@@ -143,14 +145,14 @@ def ray_place() -> tuple[Path, str]:
     if not places:
         tried = ", ".join(SHORT_PLACES)
         raise ClusterError(
-            f"{why}. None of {tried} can be written to instead. Set TMPDIR to a shorter path, such "
-            "as a short link to that folder."
+            f"{why}. None of {tried} is writable either. Set TMPDIR to a shorter path, such as a "
+            "symbolic link to that folder."
         )
     return Path(places[0]), f"{why}: its sockets and logs are in {places[0]} while the run lasts"
 
 
 def short_places() -> Sequence[str]:
-    """The usual folders for temporary files that are short enough and can be written to."""
+    """The usual folders for temporary files that are short enough and writable."""
     candidates = [*SHORT_PLACES, os.environ.get("XDG_RUNTIME_DIR", "")]
     return [place for place in candidates if is_short(place) and not fault_of_folder(place)]
 

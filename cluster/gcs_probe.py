@@ -1,8 +1,8 @@
-"""Asks a Ray cluster for a sign of life: `python -P gcs_probe.py ADDRESS DEADLINE_S`.
+"""Checks that a Ray cluster answers: `python -P gcs_probe.py ADDRESS DEADLINE_S`.
 
-The exit code is 0 if it answers. A process of its own, because Ray's clients try again for minutes
-and cannot be told to stop: whoever runs it ends it at its deadline, and finds in the last line that
-it has printed what is wrong.
+The exit code is 0 if it answers. It runs in its own process, because Ray's clients retry for
+minutes and cannot be interrupted: the caller ends it at its deadline, and reads the reason from its
+last printed line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(address: str, deadline_s: float) -> int:
     if where != "auto":
         parts = HOST_AND_PORT.fullmatch(where)
         if parts is None:
-            say("that is no address of the form HOST:PORT")
+            say("that is not an address of the form HOST:PORT")
             return 1
         look(parts["host"], int(parts["port"]))
     ask = ask_client_server if address.startswith(CLIENT) else ask_gcs
@@ -30,10 +30,10 @@ def main(address: str, deadline_s: float) -> int:
 
 
 def look(host: str, port: int) -> None:
-    """Say what is at the port, before Ray's clients hide it."""
+    """Find out what listens at the port, before Ray's clients hide it."""
     try:
         with socket.create_connection((host, port), timeout=TCP_S):
-            say(f"something at {host}:{port} takes connections and does not answer as Ray does")
+            say(f"something at {host}:{port} accepts connections, but does not answer as Ray does")
     except socket.gaierror:
         say(f"the name {host} cannot be resolved")
     except (OSError, OverflowError) as error:
@@ -47,7 +47,7 @@ def answers(ask: Callable[[], None]) -> bool:
         try:
             ask()
         except AuthenticationError:
-            return True  # connecting to it says what it wants
+            return True  # connecting shows its authentication error
         except RpcError:
             continue
         except (ConnectionError, ValueError) as error:  # such as "auto" where nothing runs

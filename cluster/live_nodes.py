@@ -1,4 +1,4 @@
-"""The nodes of a running cluster, asked for over its dashboard's HTTP: nothing joins it."""
+"""The nodes of a running cluster, read over its dashboard's HTTP API without joining it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The node types of a cluster file: Ray's launcher YAML, or KubeRay's RayCluster and RayJob.
 
-What the autoscaler may bring is written there and nowhere else: a running Ray does not say. So
+Only that file states the autoscaler's limits: a running Ray does not report them. So
 `mgrpo plan --cluster FILE` and `mgrpo check --address A --cluster FILE` read it.
 """
 
@@ -55,7 +55,8 @@ def read_cluster_file(path: str | Path) -> list[NodeType]:
         if document.get("kind") == "RayJob":
             return kuberay_types(document["spec"]["rayClusterSpec"])
     raise ClusterError(
-        f"{path} is no cluster file: it has neither available_node_types (Ray's cluster launcher) "
+        f"{path} is not a cluster file: it has neither available_node_types (Ray's cluster "
+        "launcher) "
         "nor a RayCluster or RayJob (KubeRay)."
     )
 
@@ -98,7 +99,8 @@ def kuberay_types(spec: Mapping[str, Any]) -> list[NodeType]:
 
 
 def group_resources(group: Mapping[str, Any]) -> dict[str, float]:
-    """What Ray will count on a pod: its container's limits, then rayStartParams, then resources."""
+    """A pod's resources as Ray counts them: container limits, then rayStartParams, then
+    resources."""
     limits = group["template"]["spec"]["containers"][0].get("resources", {}).get("limits", {})
     found = {}
     if "cpu" in limits:

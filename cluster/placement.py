@@ -1,8 +1,8 @@
-"""Takes the seats of a run: one placement group per engine and one for the learner.
+"""Reserves the allocations of a run: one placement group per engine and one for the learner.
 
 Engines come and go one by one, so each has a group of its own, unless the recipe puts engines
 and learner on the same GPUs (`cluster.colocate`): then there is one group for all. A group that
-cannot be had is an error with demand and supply side by side, never a silent wait (verl#6663).
+cannot be reserved is an error that compares demand and supply, never a silent wait (verl#6663).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.remote import RemoteActor
-from cluster.seats import (
+from cluster.allocations import (
+    Allocation,
     Group,
-    Seat,
     groups_of,
     labels_text,
     packing_order,
     resource_text,
     total,
 )
+from cluster.remote import RemoteActor
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.errors import PlacementError
@@ -39,68 +39,75 @@ class Placement:
 
     def __init__(self, groups: dict[str, PlacementGroup]) -> None:
         self.groups = groups
-        self.grants: dict[str, Any] = {}  # by seat: a reference that is there with the place
+        # By allocation: a reference that is ready once the group is granted.
+        self.grants: dict[str, Any] = {}
 
     @classmethod
-    def reserve(cls, seats: list[Seat], *, deadline_s: float, can_grow: bool) -> Placement:
-        """Take every seat or none.
+    def reserve(
+        cls, allocations: list[Allocation], *, deadline_s: float, can_grow: bool
+    ) -> Placement:
+        """Reserve all allocations or none.
 
         Args:
-            seats: from `cluster.seats.plan_seats`.
+            allocations: from `cluster.allocations.plan_allocations`.
             deadline_s: longest wait for all of them together.
             can_grow: whether new nodes may appear; a local Ray cannot, so it fails at once.
 
         Raises:
             PlacementError: with what was asked and what each node has.
         """
-        demand = total(seats)
+        demand = total(allocations)
         supply = ray.cluster_resources()
         if not can_grow and any(demand[key] > supply.get(key, 0) for key in demand):
-            raise PlacementError(describe_shortage(seats, "there is not enough in all"))
+            raise PlacementError(
+                describe_shortage(allocations, "the cluster's total resources are too few")
+            )
         groups: dict[str, PlacementGroup] = {}
         end = time.monotonic() + deadline_s
-        for asked in packing_order(groups_of(seats)):  # all before the first wait, to be seen
+        for asked in packing_order(groups_of(allocations)):  # all before the first wait, to be seen
             groups[asked.name] = ask_for(asked, asked.name)
         for name, group in groups.items():
             if not group.wait(timeout_seconds=max(0.1, end - time.monotonic())):
-                message = describe_shortage(seats, f"{name} got no place within {deadline_s:g} s")
+                message = describe_shortage(
+                    allocations, f"{name} was not placed within {deadline_s:g} s"
+                )
                 for taken in groups.values():
                     remove_placement_group(taken)
                 raise PlacementError(message)
         return cls(groups)
 
-    def ask(self, seat: Seat, name: str) -> None:
-        """Ask for a seat without waiting; where nothing is free, an autoscaler sees it waiting.
+    def ask(self, allocation: Allocation, name: str) -> None:
+        """Request an allocation without waiting; a pending request is visible to an autoscaler.
 
         Args:
-            seat: whose group is its own, and was given back or never asked for.
+            allocation: with a group of its own, which was released or never requested.
             name: of the group, unlike those that came before: Ray forgets names late.
         """
-        (asked,) = groups_of([seat])
-        group = self.groups[seat.group] = ask_for(asked, name)
-        self.grants[seat.name] = group.ready()
+        (asked,) = groups_of([allocation])
+        group = self.groups[allocation.group] = ask_for(asked, name)
+        self.grants[allocation.name] = group.ready()
 
-    def is_granted(self, seat: Seat) -> bool:
-        """Has the cluster made room? Looks, and does not wait."""
-        grant = self.grants.get(seat.name)  # none: taken by `reserve`, which waited
+    def is_granted(self, allocation: Allocation) -> bool:
+        """Whether the allocation has been granted. Does not wait."""
+        grant = self.grants.get(allocation.name)  # none: taken by `reserve`, which waited
         return grant is None or bool(ray.wait([grant], timeout=0)[0])
 
-    def node_of(self, seat: Seat) -> str:
-        """The address of the node that a granted seat's first bundle is on; "" if unknown."""
-        table = placement_group_table(self.groups[seat.group])
-        node_id = table.get("bundles_to_node_id", {}).get(seat.first_bundle)
+    def node_of(self, allocation: Allocation) -> str:
+        """The address of the node that a granted allocation's first bundle is on; "" if unknown."""
+        table = placement_group_table(self.groups[allocation.group])
+        node_id = table.get("bundles_to_node_id", {}).get(allocation.first_bundle)
         nodes = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
         return nodes.get(node_id, "")
 
-    def give_back(self, seat: Seat) -> None:
-        """End a seat's group and everything in it, so that its node may go.
+    def give_back(self, allocation: Allocation) -> None:
+        """Remove an allocation's group and everything in it, so that its node can be released.
 
-        One that is shared stays for the others.
+        A shared group stays for the others.
         """
-        if seat.shares:
+        if allocation.shares:
             return
-        self.grants.pop(seat.name, None)
-        group = self.groups.pop(seat.group, None)
+        self.grants.pop(allocation.name, None)
+        group = self.groups.pop(allocation.group, None)
         if group is not None:
             remove_placement_group(group)
 
@@ -108,23 +115,23 @@ class Placement:
         self,
         cls: type,
         *,
-        seat: Seat,
+        allocation: Allocation,
         bundle: int,
         name: str,
         environment: dict[str, str],
         kwargs: dict[str, Any],
         max_concurrency: int | None = None,
     ) -> RemoteActor:
-        """Make a plain class an actor in one bundle of a seat. Does not wait for it."""
-        resources = seat.bundles[bundle]
+        """Make a plain class an actor in one bundle of an allocation. Does not wait for it."""
+        resources = allocation.bundles[bundle]
         options: dict[str, Any] = {
             "name": name,
             "num_cpus": resources.get("CPU", 0),
             "num_gpus": resources.get("GPU", 0),
             "runtime_env": {"env_vars": environment},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                placement_group=self.groups[seat.group],
-                placement_group_bundle_index=seat.first_bundle + bundle,
+                placement_group=self.groups[allocation.group],
+                placement_group_bundle_index=allocation.first_bundle + bundle,
             ),
         }
         if max_concurrency is not None:
@@ -146,11 +153,11 @@ def ask_for(group: Group, name: str) -> PlacementGroup:
     )
 
 
-def describe_shortage(seats: list[Seat], why: str) -> str:
+def describe_shortage(allocations: list[Allocation], why: str) -> str:
     """Demand against supply, per group and per node."""
     lines = [f"The cluster cannot place this run: {why}.", "Asked for:"]
-    lines += [f"  {group.name}: {group}" for group in groups_of(seats)]
-    lines.append(f"  in all: {resource_text(total(seats))}")
+    lines += [f"  {group.name}: {group}" for group in groups_of(allocations)]
+    lines.append(f"  in all: {resource_text(total(allocations))}")
     lines.append("The cluster has:")
     for node in ray.nodes():
         if node["Alive"]:
@@ -160,9 +167,9 @@ def describe_shortage(seats: list[Seat], why: str) -> str:
     lines.append(f"  free in all: {resource_text(ray.available_resources())}")
     lines.append(
         "Lower layers.*.num_engines, engines.tensor_parallel_size or learner.num_ranks, set "
-        "engines.shared: true, or add nodes; cluster.deadlines.placement_s is how long to wait. "
-        "With cluster.colocate engines and learner have the same GPUs in turn: true on a cluster, "
-        "auto where the run has a Ray of its own."
+        "engines.shared: true, or add nodes; cluster.deadlines.placement_s is the longest wait. "
+        "With cluster.colocate engines and learner take turns on the same GPUs: true on a cluster, "
+        "auto with a local Ray."
     )
     return "\n".join(lines)
 
@@ -170,8 +177,8 @@ def describe_shortage(seats: list[Seat], why: str) -> str:
 def detect_device(config: ClusterConfig) -> str:
     """cpu or cuda: as configured, or what the cluster's nodes have.
 
-    The build that is installed here says nothing of other machines: an autoscaled cluster's head
-    has the CPU's, its workers have CUDA's.
+    The installed build says nothing about other nodes: an autoscaled cluster's head may have the
+    CPU build, its workers the CUDA build.
     """
     num_gpus = ray.cluster_resources().get("GPU", 0)
     build = installed_build() if config.starts_ray else None

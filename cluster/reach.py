@@ -1,4 +1,4 @@
-"""Does the cluster that a run is to join answer? Known within a deadline, before Ray is asked.
+"""Checks within a deadline that the cluster answers, before a run joins it.
 
 `ray.init` waits for a cluster that is gone for a quarter of an hour. No Ray is imported here.
 """
@@ -17,7 +17,7 @@ JOB_SERVER = ("http://", "https://")
 
 
 def await_cluster(config: ClusterConfig) -> str:
-    """The address of the cluster that the run is to join, once it answers.
+    """The address of the cluster that the run joins, once it answers.
 
     Raises:
         ClusterError: it does not within `cluster.deadlines.connect_s`, or the address is none.
@@ -26,9 +26,9 @@ def await_cluster(config: ClusterConfig) -> str:
     assert address is not None, "the run starts a Ray of its own"
     if address.startswith(JOB_SERVER):
         raise ClusterError(
-            f"{origin(config)} is {address}, a job server's address, which `mgrpo submit` takes. A "
-            "run joins a cluster at HOST:6379, the address of its head. For a Ray of the run's "
-            "own on this machine: cluster.address=local."
+            f"{origin(config)} is {address}, a job server's address, which is for `mgrpo submit`. "
+            "A run joins a cluster at HOST:6379, the address of its head. To start a local Ray for "
+            "this run only: cluster.address=local."
         )
     try:
         done = subprocess.run(
@@ -49,13 +49,13 @@ def await_cluster(config: ClusterConfig) -> str:
 
 
 def cannot_connect(config: ClusterConfig, reason: str) -> str:
-    """What to say, and what to do, of a cluster that cannot be joined."""
+    """The error message for a cluster that cannot be joined."""
+    first_unset = "unset RAY_ADDRESS, or " if config.takes_environment else ""
     return (
         f"Cannot connect to the Ray cluster at {config.joins!r} (from {origin(config)}): {reason} "
-        "Check that it runs (`ray status`), and, where it wants a token, that RAY_AUTH_MODE=token "
-        "is set here and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH has that token. For a Ray of the "
-        f"run's own on this machine: {'unset RAY_ADDRESS, or ' * config.takes_environment}"
-        "cluster.address=local."
+        "Check that it runs (`ray status`). If it requires a token, check that RAY_AUTH_MODE=token "
+        "is set here and that RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH holds that token. To start a "
+        f"local Ray for this run only: {first_unset}cluster.address=local."
     )
 
 

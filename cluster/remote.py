@@ -1,4 +1,4 @@
-"""Calls to Ray actors that always have a deadline and always say whom they waited for."""
+"""Calls to Ray actors, always with a deadline and with errors that name the actor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ray.exceptions import (
 
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
 
-MEANWHILE_S = 1.0  # between two looks at what else there is to do
+MEANWHILE_S = 1.0  # between two calls of `meanwhile`
 PROCESS_LOST = (
     ActorPlacementGroupRemoved,
     ActorUnschedulableError,
@@ -36,7 +36,7 @@ FETCH_S = 300.0  # a result that is there still has to travel here
 
 
 class RemoteActor:
-    """One actor and the name that people know it by. Can be sent to other actors."""
+    """One actor and its name in messages. Can be sent to other actors."""
 
     def __init__(self, handle: Any, name: str) -> None:
         self.handle, self.name = handle, name
@@ -65,7 +65,7 @@ class RemoteActor:
         """`call` for an event loop. Cancelling it cancels the actor's work, too.
 
         Args:
-            deadline_s: None where whoever awaits it sees to that.
+            deadline_s: None if the caller limits the wait.
         """
         reference = self.submit(method, *args, **kwargs)
         answer = asyncio.wrap_future(reference.future())
@@ -79,12 +79,20 @@ class RemoteActor:
             raise translated(error, self, method) from error
         finally:
             if not answer.done():
-                answer.cancel()  # nobody will ask what came of it
+                answer.cancel()  # its result is not needed
                 ray.cancel(reference)
 
     def kill(self) -> None:
         """End the actor's process now. Safe when it is already gone."""
         ray.kill(self.handle)
+
+
+def share(value: Any) -> Any:
+    """Put a value where every actor can read it; the reference goes into calls in its place.
+
+    It is written once. Actors of one node read its arrays in the same memory, without copying them.
+    """
+    return ray.put(value)
 
 
 class Call:
@@ -122,11 +130,10 @@ def wait_for(
 ) -> list[Any]:
     """Wait for several calls under one deadline; results in the order of `calls`.
 
-    The first failure is raised at once: an actor that is gone must not be found out only after
-    those before it in the list have been waited for.
+    The first failure is raised at once, also while earlier calls of the list are still running.
 
     Args:
-        meanwhile: done about once a second while waiting; must not wait itself.
+        meanwhile: called about once a second while waiting; must not block.
     """
     end = time.monotonic() + deadline_s
     pending = {reference: actor for actor, reference in calls}
@@ -145,7 +152,7 @@ def wait_for(
 
 
 def result_of(actor: RemoteActor, reference: Any, doing: str) -> Any:
-    """What a finished call returned, or raised in words that people understand."""
+    """The result of a finished call; its error is converted to one of ours."""
     try:
         return ray.get(reference, timeout=FETCH_S)
     except GetTimeoutError:
@@ -161,14 +168,14 @@ def deadline_error(
 
 
 def translated(error: Exception, actor: RemoteActor, doing: str) -> Exception:
-    """Our own errors come out as they went in; a lost process gets a name."""
+    """Our own errors stay as they are; a lost process becomes an ActorDiedError with its name."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, MgrpoError):
         return cause
     if isinstance(error, PROCESS_LOST):
         return ActorDiedError(
-            f"{actor.name} died while it was asked to {doing}: {error}. Its log is in the run's "
-            "logs folder; when memory ran out, lower engines.cpu_kv_cache_gib, "
+            f"{actor.name} died during the call to {doing}: {error}. Its log is in the run's "
+            "logs folder; if memory ran out, lower engines.cpu_kv_cache_gib, "
             "engines.gpu_memory_utilization or learner.microbatch_tokens."
         )
     return MgrpoError(f"{actor.name} failed to {doing}: {error}")

@@ -1,4 +1,4 @@
-"""Connecting to Ray, or starting one for this run alone and ending it again."""
+"""Connects to Ray, or starts a local Ray for one run and stops it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from mgrpo.errors import ClusterError
 
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
 WORKER_SETUP = {"worker_process_setup_hook": "mgrpo.rooms.prepare_ray_worker"}
-"""Ray puts the current folder first, where a user's rewards.py would be taken for our package."""
+"""Ray puts the current folder first in sys.path, where a user's rewards.py would shadow our
+package."""
 RUNTIME_ENV_FILE = Path(__file__).with_name("runtime_env.yaml")
 
 LOOPBACK = "127.0.0.2"
 """Address of a local Ray's node: Ray replaces 127.0.0.1 and localhost by an address that other
-machines can reach, which a run of this machine alone has no use for."""
+machines can reach, which a local run does not need."""
 
 QUIET_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -43,18 +44,22 @@ QUIET_ENVIRONMENT = {
 }
 
 
+SMALLEST_STORE_BYTES, LARGEST_STORE_BYTES = 256 << 20, 4 << 30
+"""Of a local Ray's object store."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A live connection to Ray."""
 
-    is_local: bool  # started by this run, so the machine is all there will ever be
+    is_local: bool  # started by this run, so no nodes can be added
     node_address: str
     session_logs: Path | None  # of a local Ray
     dashboard_url: str | None = None  # where Ray has one
 
 
 def allowed_environment(prefixes: list[str]) -> dict[str, str]:
-    """The variables that travel to actors: an allow-list, because a whole environment can
+    """The environment variables passed to actors: an allow-list, because a whole environment can
     exceed the limits of exec (SkyRL#224) and leaks secrets into logs."""
     return {name: value for name, value in os.environ.items() if name.startswith(tuple(prefixes))}
 
@@ -62,18 +67,18 @@ def allowed_environment(prefixes: list[str]) -> dict[str, str]:
 def actor_environment(prefixes: list[str]) -> dict[str, str]:
     """The variables that this run adds to its actors' environment.
 
-    What a job's runtime environment sets reaches every actor by itself, as it was submitted.
-    Ray refuses to be given such a variable a second time, even with the same value.
+    Variables of a job's runtime environment reach every actor without this. Ray refuses to set such
+    a variable a second time, even to the same value.
     """
     wanted = {**QUIET_ENVIRONMENT, **allowed_environment(prefixes)}
     return {name: value for name, value in wanted.items() if name not in job_variables()}
 
 
 def code_for_actors() -> dict[str, Any]:
-    """How the actors of another machine get this program, as parts of a runtime environment.
+    """The runtime environment's entries that bring this program to other machines.
 
-    A job has brought its own code, and an installed package is on every node's image; a clone
-    is sent along, without what only its developers need.
+    A job brought its own code, and an installed package is in every node's image; a clone is
+    uploaded, without its development files.
     """
     if is_in_job() or not (REPOSITORY_ROOT / "pyproject.toml").is_file():
         return {}
@@ -90,12 +95,12 @@ def ray_runtime(
     Args:
         config: where to, and which variables to pass on.
         num_cpus: logical CPUs for a local Ray: what the plan asks for. On a small machine that
-            is more than its cores, on purpose: engines and learner take turns.
+            this exceeds its cores on purpose: engines and learner take turns.
         logs_to: actor logs of a local Ray are copied here when it ends.
 
     Raises:
-        ClusterError: the cluster does not answer, or does not take the token; or there is no place
-            for the files of a local Ray.
+        ClusterError: the cluster does not answer, or refuses the token; or no folder for the files
+        of a local Ray is available.
     """
     environment = actor_environment(config.env_prefixes)
     options: dict[str, Any] = {
@@ -116,7 +121,7 @@ def ray_runtime(
     try:
         url = init_ray(address=address, runtime_env=runtime_env, **options)
     except (AuthenticationError, ConnectionError, ValueError) as error:
-        # Ray tells a wrong token as a failed connection.
+        # Ray reports a wrong token as a failed connection.
         raise ClusterError(cannot_connect(config, str(error))) from error
     try:
         yield Runtime(False, ray.util.get_node_ip_address(), None, url)
@@ -127,8 +132,8 @@ def ray_runtime(
 def refuse_local_in_job(address: str) -> None:
     if is_in_job():
         raise ClusterError(
-            f"cluster.address is {address!r}, so this job would start a Ray of its own on the "
-            "node of its driver and leave the cluster alone. Set cluster.address: auto."
+            f"cluster.address is {address!r}, so this job would start a local Ray on its driver's "
+            "node and not use the cluster. Set cluster.address: auto."
         )
 
 
@@ -139,12 +144,12 @@ def local_ray(
     num_cpus: float,
     logs_to: Path | None,
 ) -> Iterator[Runtime]:
-    """A Ray of this machine for one run, and its end."""
+    """A local Ray for one run; stops it at the end."""
     place, said = ray_place()
     if said:
         print(f"note: {said}", file=sys.stderr, flush=True)
     folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
-    # vLLM leaves its sockets where they are: here they go with the folder.
+    # vLLM does not delete its sockets: they are deleted with this folder.
     environment = {"VLLM_RPC_BASE_PATH": str(folder), **environment}
     if said:  # a short name of TMPDIR for others who make sockets there, such as multiprocessing
         (folder / "tmp").symlink_to(tempfile.gettempdir())
@@ -156,7 +161,7 @@ def local_ray(
             num_cpus=max(1, int(num_cpus + 0.999)),
             _temp_dir=str(folder / RAY_SUBFOLDER),
             _node_ip_address=LOOPBACK,
-            object_store_memory=256 * 1024 * 1024,
+            object_store_memory=object_store_bytes(),
             runtime_env={
                 "env_vars": {**environment, "PYTHONPATH": str(REPOSITORY_ROOT)},
                 **WORKER_SETUP,
@@ -170,20 +175,30 @@ def local_ray(
             ray.shutdown()
             if logs_to is not None:
                 copy_actor_logs(folder / RAY_SUBFOLDER, logs_to)
-        except OSError as error:  # a full disk, say: it must not hide what ended the run
+        except OSError as error:  # such as a full disk: it must not hide the run's own error
             print(f"warning: the actors' logs were not kept: {error}", file=sys.stderr)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def object_store_bytes() -> int:
+    """Room for the columns of a step and of the next, as far as the machine's shared memory goes.
+
+    Ray takes memory as objects come; what does not fit goes to disk.
+    """
+    shared = Path("/dev/shm")
+    free = shutil.disk_usage(shared).free if shared.is_dir() else 0
+    return max(SMALLEST_STORE_BYTES, min(LARGEST_STORE_BYTES, free // 4))
+
+
 def init_ray(**options: Any) -> str | None:
-    """`ray.init` that leaves our SIGTERM handler in place; Ray puts its own there.
+    """`ray.init` that keeps our SIGTERM handler; Ray installs its own.
 
     Returns:
         The dashboard's address, where there is one.
     """
     handler = signal.getsignal(signal.SIGTERM)
-    logging.getLogger("ray").setLevel(logging.ERROR)  # its greetings are not our user's concern
+    logging.getLogger("ray").setLevel(logging.ERROR)  # no start-up messages
     address = ray.init(**options).dashboard_url
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
@@ -191,7 +206,7 @@ def init_ray(**options: Any) -> str | None:
 
 
 def copy_actor_logs(ray_folder: Path, destination: Path) -> None:
-    """Keep what the actors printed; Ray's own bookkeeping logs are dropped."""
+    """Keep the actors' logs, without Ray's internal ones."""
     for log in (ray_folder / "session_latest" / "logs").glob("worker-*"):
         if log.is_file() and log.stat().st_size > 0:
             destination.mkdir(parents=True, exist_ok=True)

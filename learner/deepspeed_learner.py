@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from learner.batch import build_batch
+from learner.batch import build_batch, looks_at_all_tokens
 from learner.deepspeed_config import (
     effective_zero_stage,
     engine_config,
@@ -35,10 +35,12 @@ from learner.export import write_policy
 from learner.hub_weights import HubWeights, whole_bytes
 from learner.logprobs import PolicyModel
 from learner.offload import StateOffload
+from learner.packing import split_rows
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import load_policy
 from learner.policy_proofs import prove_policy
 from learner.replay import replayed_rows
+from learner.rows import text
 from learner.sequence_logprobs import sequence_logprobs
 from learner.trainer import Trainer
 from mgrpo.config import RunConfig
@@ -158,17 +160,22 @@ class DeepSpeedLearner:
             config.objective,
             context=context,
             plugins=self.plugins,
-            signals=self._measure(completions, context, config),
+            signals=self._measure(completions, config),
             step=step,
             policy=self._trainer.reader,
+            rank=self.rank,
+            num_ranks=self.num_ranks,
+            add_over_ranks=self._trainer.reader.sum,
         )
         if self.rank == 0:
             for note in batch.notes:
                 logger.warning(note)
-        rows = batch.rows + replayed_rows(replayed, config.objective)
+        again = replayed_rows(replayed, config.objective)
+        share = split_rows([row.num_input_tokens for row in again], self.num_ranks)[self.rank]
+        own = [*batch.own, *(len(batch.rows) + place for place in share)]
         metrics = {
             **batch.metrics,
-            **self._trainer.train(rows, self.policy_version, config),
+            **self._trainer.train(batch.rows + again, self.policy_version, config, own=own),
             **self._trainer.reader.costs(),
         }
         self.policy_version += 1
@@ -180,15 +187,18 @@ class DeepSpeedLearner:
             policy_version=self.policy_version, metrics=metrics, verdicts=batch.verdicts
         )
 
-    def _measure(
-        self, completions: list[Completion], context: Sequence[Completion], config: RunConfig
-    ) -> dict[str, Tensor]:
+    @property
+    def needs_texts(self) -> bool:
+        """Does a plug-in look at what completions say?"""
+        return any(looks_at_all_tokens(plugin) for plugin in self.plugins)
+
+    def _measure(self, completions: list[Completion], config: RunConfig) -> dict[str, Tensor]:
         """The signals that plug-ins require, with one more forward pass if there are any."""
         wanted = sorted(set().union(*(plugin.wanted_signals() for plugin in self.plugins)))
         if not wanted or not completions:
             return {}
-        batch = build_batch(completions, config.layers, config.objective, context=context)
-        return self._trainer.measure(batch.all_rows, wanted, config)
+        texts = [text(one.prompt_token_ids, one.token_ids) for one in completions]
+        return self._trainer.measure(texts, wanted, config)
 
     def sequence_logprobs(self, completions: Sequence[Completion], *, step: int) -> list[float]:
         """[n] log-probability of each completion under the weights now, in nats, the same on all

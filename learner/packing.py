@@ -8,14 +8,18 @@ no attention mask is needed and the fast kernels apply.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.batch import TrainingRow
-from learner.prefix_tree import PrefixTree, build_tree, plan_merged
+from learner.prefix_tree import PrefixTree, build_tree, padded, plan_merged
+from learner.rows import TrainingRow, text
 
 PAD_TOKEN_ID = 0
 """Any valid id will do: padding is read by no position that counts."""
@@ -36,6 +40,50 @@ def split_rows(lengths: Sequence[int], num_ranks: int) -> list[list[int]]:
         shares[rank].append(index)
         loads[rank] += lengths[index]
     return shares
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCost:
+    """What one completion costs the rank that has it."""
+
+    tree: Hashable  # completions of one problem have the same one
+    num_trained: int  # tokens that pass through the model, 0 where it does not train
+    num_tokens: int
+
+
+def share_trees(costs: Sequence[RowCost], num_ranks: int) -> list[list[int]]:
+    """Share completions out so that a tree stays on one rank and ranks train as many tokens.
+
+    Costliest tree first, each to the rank with the least to train so far, of equal ones to that
+    with the fewest tokens. A tree that is more than one rank's share of the work is cut, in the
+    order of its completions, into pieces of at most that.
+
+    Returns:
+        Per rank, the places of its completions, rising; every place once.
+    """
+    trees: dict[Hashable, list[int]] = {}
+    for place, cost in enumerate(costs):
+        trees.setdefault(cost.tree, []).append(place)
+    most = max(1, math.ceil(sum(one.num_trained for one in costs) / num_ranks))
+    pieces: list[tuple[int, int, list[int]]] = []  # trained tokens, all tokens, places
+    for members in trees.values():
+        piece: list[int] = []
+        trained = tokens = 0
+        for place in members:
+            cost = costs[place]
+            if piece and trained + cost.num_trained > most:
+                pieces.append((trained, tokens, piece))
+                piece, trained, tokens = [], 0, 0
+            piece.append(place)
+            trained, tokens = trained + cost.num_trained, tokens + cost.num_tokens
+        pieces.append((trained, tokens, piece))
+    shares: list[list[int]] = [[] for _ in range(num_ranks)]
+    loads = [(0, 0)] * num_ranks
+    for trained, tokens, piece in sorted(pieces, key=lambda one: (-one[0], -one[1])):
+        rank = loads.index(min(loads))
+        shares[rank] += piece
+        loads[rank] = (loads[rank][0] + trained, loads[rank][1] + tokens)
+    return [sorted(share) for share in shares]
 
 
 def plan_microbatches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
@@ -122,15 +170,7 @@ class Microbatch:
         return 0 if self.is_empty else len(self.target_ids)
 
 
-DUMMY_ROW = TrainingRow(
-    completion_id="",
-    layer=0,
-    prompt_token_ids=[PAD_TOKEN_ID],
-    token_ids=[PAD_TOKEN_ID],
-    rollout_logprobs=[0.0],
-    advantages=[0.0],
-    token_weights=[0.0],
-)
+DUMMY_ROW = text([PAD_TOKEN_ID], [PAD_TOKEN_ID])
 
 
 def collate(
@@ -146,21 +186,19 @@ def collate(
         input_ids = tree.token_ids[None, :]
     else:
         tree = None
-        num_columns = max(len(one) for one in inputs)
-        padded = [one + [PAD_TOKEN_ID] * (num_columns - len(one)) for one in inputs]
-        input_ids = torch.tensor(padded).to(device)
-        paths = [
-            list(range(number * num_columns, (number + 1) * num_columns))
-            for number in range(len(rows))
-        ]
-    positions: list[int] = []
+        input_ids = padded(inputs, PAD_TOKEN_ID).to(device)
+        width = input_ids.shape[1]
+        paths = [np.arange(number * width, (number + 1) * width) for number in range(len(rows))]
+    positions = []
     for row, path in zip(rows, paths, strict=True):
         first = len(row.prompt_token_ids) - 1
-        positions += path[first : first + len(row.token_ids)]
+        positions.append(path[first : first + len(row.token_ids)])
     counts = torch.tensor([len(row.token_ids) for row in rows])
 
-    def flat(columns: Iterable[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.tensor([value for part in columns for value in part], dtype=dtype).to(device)
+    def flat(columns: Iterable[NDArray[Any]], kind: type[np.generic] = np.float32) -> Tensor:
+        return torch.from_numpy(np.concatenate(list(columns), dtype=kind, casting="unsafe")).to(
+            device
+        )
 
     def spread(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(values, dtype=dtype).repeat_interleave(counts).to(device)
@@ -170,23 +208,30 @@ def collate(
         completion_ids=completion_ids,
         input_ids=input_ids,
         prefix_tree=tree,
-        positions=torch.tensor(positions).to(device),
-        target_ids=flat((row.token_ids for row in rows), torch.int64),
+        positions=flat(positions, np.int64),
+        target_ids=flat((row.token_ids for row in rows), np.int64),
         rollout_logprobs=flat(row.rollout_logprobs for row in rows),
         advantages=flat(row.advantages for row in rows),
         token_weights=flat(row.token_weights for row in rows),
         kl_weights=spread([row.kl_weight for row in rows]),
-        entropy_weights=flat(row.entropy_weights or [0.0] * len(row.token_ids) for row in rows)
+        entropy_weights=flat(
+            known(row.entropy_weights, np.zeros(len(row.token_ids))) for row in rows
+        )
         if has_entropy_term
         else None,
         is_sampled=flat(
-            (row.is_sampled or [True] * len(row.token_ids) for row in rows), torch.bool
+            (known(row.is_sampled, np.ones(len(row.token_ids), dtype=np.bool_)) for row in rows),
+            np.bool_,
         ),
         is_replayed=spread([row.is_replayed for row in rows], torch.bool),
         row_ids=spread(range(len(rows)), torch.int64),
         columns={
-            name: flat(row.columns.get(name, [0.0] * len(row.token_ids)) for row in rows)
+            name: flat(known(row.columns.get(name), np.zeros(len(row.token_ids))) for row in rows)
             for name in sorted({name for row in rows for name in row.columns})
         },
         num_row_tokens=sum(len(one) for one in inputs),
     )
+
+
+def known(column: NDArray[Any] | None, otherwise: NDArray[Any]) -> NDArray[Any]:
+    return otherwise if column is None else column

@@ -19,11 +19,12 @@
     added_loss              [n] what is added to the loss
 
 Within a hook, plug-ins work in the order of the recipe. Each hook is called for the whole step
-(see `StepBatch` for [N] and [M]) and its result is used on the plug-in's own layers alone; the
-last two get one micro-batch (`ObjectiveTokens`) of all layers. What has `estimate_advantages` or
-`policy_objective` fills a slot, of which a layer or a recipe has one. Every rank calls the hooks
-and must get the same numbers, so they are pure; only `measure`, which is called once per update,
-may change what a plug-in remembers, and that goes into checkpoints by `state_dict`.
+(see `StepBatch` for [N] and [M], and for whose tokens [M] are) and its result is used on the
+plug-in's own layers alone; the last two get one micro-batch (`ObjectiveTokens`) of all layers. What
+has `estimate_advantages` or `policy_objective` fills a slot, of which a layer or a recipe has one.
+Every rank calls the hooks and must get the same numbers, so they are pure; only `measure`, which is
+called once per update, may change what a plug-in remembers, and that goes into checkpoints by
+`state_dict`.
 
 Set-level losses fit by row coefficients: compute them in `transform_advantages` or
 `token_columns`, where the whole step is visible, and make the objective linear in its rows. Groups
@@ -43,21 +44,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
+from learner.policy_reader import PolicyReader
+from learner.rows import TrainingRow
 from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.plugin import Plugin
 from mgrpo.registry import Kind
-
-if TYPE_CHECKING:
-    from learner.batch import TrainingRow
-    from learner.policy_reader import PolicyReader
 
 Signal = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs", "hidden_last"]
 """What the learner can measure with forward passes of its own, under the weights before an update.
@@ -99,6 +98,11 @@ class LearnerPlugin(Plugin):
 
     requires: ClassVar[frozenset[Signal]] = frozenset()
     """Signals that must stand in `batch.signals`. They cost a forward pass over the step."""
+    needs_all_tokens: ClassVar[bool] = True
+    """Every rank is given the token columns of all completions, and their texts. False for a
+    plug-in that reads no text and whose hooks treat a completion's tokens by themselves, or ask for
+    other ranks' with `StepBatch.row_sums`, `row_means` and `total`: a rank then holds the tokens of
+    its own completions alone, and only once the rows that train are known."""
     needs_reference: ClassVar[bool] = False
     """Load the reference policy, so that `ObjectiveTokens.ref_logprobs` is there without a KL
     weight in the recipe."""

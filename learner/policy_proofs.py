@@ -24,12 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learner.batch import TrainingRow
 from learner.logit_transform import LogitTransform, planted_logits
 from learner.logprobs import PolicyModel
 from learner.packing import collate
 from learner.policy_loading import in_training, merge_where_possible
-from learner.policy_reader import text
+from learner.rows import TrainingRow, text
 from learner.tree_attention import longest_row, windows_of
 from mgrpo.errors import MgrpoError, ModelError
 
@@ -222,9 +221,9 @@ def untouched_logprobs(
     policy: PolicyModel, row: TrainingRow, device: torch.device | str, chunk_tokens: int
 ) -> Tensor:
     """[n] log-probabilities of a row's tokens, of the model's own states."""
-    tokens = torch.tensor(row.input_token_ids, device=device)
+    tokens = torch.tensor(row.input_token_ids, dtype=torch.int64, device=device)
     states, _ = whole_forward(policy, tokens, last_logits_only=True)
-    targets = torch.tensor(row.token_ids, device=device)
+    targets = torch.tensor(row.token_ids, dtype=torch.int64, device=device)
     head = policy.causal_lm.get_output_embeddings()
     logprobs, _ = head(states[-len(targets) :], targets, 1.0, chunk_tokens)
     return logprobs
@@ -237,7 +236,7 @@ def check_logits(policy: PolicyModel, token_ids: Sequence[int], device: torch.de
         ModelError: what the configuration says of its logits, and that the model does otherwise.
     """
     head = policy.causal_lm.get_output_embeddings()
-    tokens = torch.tensor(token_ids, device=device)
+    tokens = torch.tensor(token_ids, dtype=torch.int64, device=device)
     states, logits = whole_forward(policy, tokens, last_logits_only=False)
     ours = head(states)
     ours = head.transform.apply_(ours.to(torch.promote_types(ours.dtype, torch.float32)))

@@ -15,33 +15,20 @@ from itertools import accumulate
 from time import perf_counter
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from learner.batch import TrainingRow
 from learner.columns import Metrics, StepBatch
 from learner.packing import PAD_TOKEN_ID, Microbatch, collate, plan_ranks
+from learner.rows import TrainingRow, text
 from learner.token_states import TokenStates, Visit
 from mgrpo.config import LearnerConfig
 from mgrpo.errors import LearnerError
 
 Weights = Literal["policy", "reference", "ema"]
 """Whose weights read: the policy's as they are, those it began with, or their running average."""
-
-
-def text(prompt_token_ids: Sequence[int], token_ids: Sequence[int]) -> TrainingRow:
-    """A text to read: neither may be empty. The prompt is what the tokens are predicted from."""
-    count = len(token_ids)
-    return TrainingRow(
-        completion_id="text",
-        layer=0,
-        prompt_token_ids=list(prompt_token_ids),
-        token_ids=list(token_ids),
-        rollout_logprobs=[0.0] * count,
-        advantages=[0.0] * count,
-        token_weights=[0.0] * count,
-    )
 
 
 class PolicyReader:
@@ -103,7 +90,10 @@ class PolicyReader:
         That is the state of its last token, normalised as the output layer gets it.
         """
         # The last token must be read too, so one more is "predicted" after it.
-        whole = [text(one.prompt_token_ids + one.token_ids, [PAD_TOKEN_ID]) for one in texts]
+        whole = [
+            text(np.concatenate([one.prompt_token_ids, one.token_ids]), [PAD_TOKEN_ID])
+            for one in texts
+        ]
         found = torch.zeros((len(texts), self.hidden_size), dtype=torch.float32, device=self.device)
 
         def keep(states: TokenStates) -> None:
@@ -161,7 +151,7 @@ class PolicyReader:
         texts = [
             text(one.prompt_token_ids, one.token_ids)
             for one, is_one in zip(batch.completions, is_read.tolist(), strict=True)
-            if is_one and one.token_ids
+            if is_one and len(one.token_ids)
         ]
 
         def show(states: TokenStates) -> None:
@@ -234,22 +224,25 @@ class PolicyReader:
 
     # --- passes ---------------------------------------------------------------------------------
 
-    def plan(self, rows: Sequence[TrainingRow]) -> list[list[list[int]]]:
+    def plan(
+        self, rows: Sequence[TrainingRow], *, num_ranks: int | None = None
+    ) -> list[list[list[int]]]:
         """Per rank, per micro-batch, which rows it holds."""
         return plan_ranks(
             rows,
-            num_ranks=self.num_ranks,
+            num_ranks=num_ranks or self.num_ranks,
             budget_tokens=self.settings.microbatch_tokens,
             merge_prefixes=self.merges_prefixes,
         )
 
-    def microbatches(
-        self, rows: Sequence[TrainingRow], plans: list[list[list[int]]] | None = None
-    ) -> Iterator[tuple[list[int], Microbatch]]:
+    def microbatches(self, rows: Sequence[TrainingRow]) -> Iterator[tuple[list[int], Microbatch]]:
         """This rank's micro-batches one by one, with the indices of their rows."""
-        for indices in (plans or self.plan(rows))[self.rank]:
-            part = [rows[index] for index in indices]
-            yield indices, collate(part, self.device, merge_prefixes=self.merges_prefixes)
+        for indices in self.plan(rows)[self.rank]:
+            yield indices, self.collated([rows[index] for index in indices])
+
+    def collated(self, rows: Sequence[TrainingRow]) -> Microbatch:
+        """The tensors of one micro-batch, as the models read it."""
+        return collate(rows, self.device, merge_prefixes=self.merges_prefixes)
 
     def call(
         self, weights: Weights, microbatch: Microbatch, visit: Visit | None = None

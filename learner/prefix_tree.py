@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from mgrpo.types import TokenIds
+
+Nodes = NDArray[np.int64]
 
 SIMILAR_LENGTH = 0.75
 """Rows of one attention call are at least this fraction of its longest row."""
@@ -46,15 +52,16 @@ class PrefixTree:
         )
 
 
-def sorted_with_prefixes(sequences: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+def sorted_with_prefixes(sequences: Sequence[TokenIds]) -> tuple[list[int], list[int]]:
     """Order sequences so that those with a common prefix are neighbours.
 
     Returns:
         Indices in that order, and how many leading tokens each shares with the one before it
         (0 for the first). Sharing with any earlier sequence is never longer than that.
     """
-    arrays = [np.asarray(sequence, dtype=">u4") for sequence in sequences]
-    keys = [array.tobytes() for array in arrays]  # big-endian: bytes sort as numbers do
+    # Big-endian: bytes sort as numbers do.
+    keys = [np.asarray(sequence).astype(">u4").tobytes() for sequence in sequences]
+    arrays = [np.frombuffer(key, dtype=">u4") for key in keys]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     shared = [0] * len(order)
     for place in range(1, len(order)):
@@ -66,7 +73,7 @@ def sorted_with_prefixes(sequences: Sequence[Sequence[int]]) -> tuple[list[int],
 
 
 def plan_merged(
-    sequences: Sequence[Sequence[int]], *, num_ranks: int, budget_tokens: int
+    sequences: Sequence[TokenIds], *, num_ranks: int, budget_tokens: int
 ) -> list[list[list[int]]]:
     """Cut the sorted rows into ranks of about equal work, and each rank's into micro-batches.
 
@@ -99,44 +106,50 @@ def plan_merged(
     return plans
 
 
-def build_tree(sequences: Sequence[Sequence[int]]) -> tuple[PrefixTree, list[list[int]]]:
+def build_tree(sequences: Sequence[TokenIds]) -> tuple[PrefixTree, list[Nodes]]:
     """Merge sequences (none empty) into a tree.
 
     Returns:
         The tree, and per sequence the node of each of its tokens.
     """
     order, shared = sorted_with_prefixes(sequences)
-    token_ids: list[int] = []
-    depths: list[int] = []
-    paths: list[list[int]] = [[] for _ in sequences]
-    before: list[int] = []
+    token_ids: list[TokenIds] = []
+    depths: list[Nodes] = []
+    paths = [np.zeros(0, dtype=np.int64) for _ in sequences]
+    before, num_nodes = paths[0], 0
     for index, num_shared in zip(order, shared, strict=True):
-        new_tokens = sequences[index][num_shared:]
-        first_node = len(token_ids)
-        token_ids += new_tokens
-        depths += range(num_shared, num_shared + len(new_tokens))
-        before = before[:num_shared] + list(range(first_node, len(token_ids)))
-        paths[index] = before
-    buckets = [
-        torch.tensor([path + [PADDING] * (len(bucket[0]) - len(path)) for path in bucket])
-        for bucket in similar_lengths(paths)
-    ]
+        sequence = np.asarray(sequences[index])
+        num_new = len(sequence) - num_shared
+        token_ids.append(sequence[num_shared:])
+        depths.append(np.arange(num_shared, len(sequence)))
+        new_nodes = np.arange(num_nodes, num_nodes + num_new)
+        before = paths[index] = np.concatenate([before[:num_shared], new_nodes])
+        num_nodes += num_new
+    buckets = [padded(bucket, PADDING) for bucket in similar_lengths(paths)]
     flat = torch.cat([bucket.flatten() for bucket in buckets])
     places = (flat != PADDING).nonzero()[:, 0]
-    found_at = torch.empty(len(token_ids), dtype=torch.int64)
+    found_at = torch.empty(num_nodes, dtype=torch.int64)
     found_at[flat[places]] = places
     tree = PrefixTree(
-        token_ids=torch.tensor(token_ids),
-        depths=torch.tensor(depths),
+        token_ids=torch.from_numpy(np.concatenate(token_ids).astype(np.int64)),
+        depths=torch.from_numpy(np.concatenate(depths)),
         buckets=[bucket.clamp(min=0) for bucket in buckets],
         found_at=found_at,
     )
     return tree, paths
 
 
-def similar_lengths(paths: Sequence[list[int]]) -> list[list[list[int]]]:
+def padded(sequences: Sequence[NDArray[Any]], padding: int) -> Tensor:
+    """[b, T] int64 of sequences, filled up on the right to the longest."""
+    found = np.full((len(sequences), max(map(len, sequences))), padding, dtype=np.int64)
+    for row, sequence in zip(found, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return torch.from_numpy(found)
+
+
+def similar_lengths(paths: Sequence[Nodes]) -> list[list[Nodes]]:
     """Group paths by length, longest first, so that little is padded."""
-    groups: list[list[list[int]]] = []
+    groups: list[list[Nodes]] = []
     for path in sorted(paths, key=len, reverse=True):
         if groups and len(path) >= SIMILAR_LENGTH * len(groups[-1][0]):
             groups[-1].append(path)

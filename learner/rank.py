@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.address import free_port, own_address
 from learner.node_files import NodeFiles
+from learner.step_data import StepData
 from mgrpo.actor_log import ActorLog
 from mgrpo.config import RunConfig
-from mgrpo.types import Completion, Replayed, UpdateResult
+from mgrpo.types import UpdateResult
 
 if TYPE_CHECKING:
     from cluster.weight_sync.broadcast import EngineClient
@@ -101,21 +102,17 @@ class LearnerRank(NodeFiles):
         if transfer is not None:
             transfer.shutdown()
 
-    def update(
-        self,
-        completions: list[Completion],
-        context: list[Completion],
-        step: int,
-        replayed: list[Replayed],
-    ) -> UpdateResult | None:
+    def update(self, given: StepData) -> UpdateResult | None:
         """One update of the policy; rank 0 reports (see DeepSpeedLearner.update)."""
-        self.log.step = step
+        completions, parents, replayed = given.unpacked(with_texts=self.learner.needs_texts)
+        self.log.step = given.step
         self.log.info("update · %d completions", len(completions))
-        return self.learner.update(completions, context, step=step, replayed=replayed)
+        return self.learner.update(completions, parents, step=given.step, replayed=replayed)
 
-    def sequence_logprobs(self, completions: list[Completion], step: int) -> list[float]:
+    def sequence_logprobs(self, given: StepData) -> list[float]:
         """Of each completion, under the weights now (see DeepSpeedLearner.sequence_logprobs)."""
-        return self.learner.sequence_logprobs(completions, step=step)
+        completions, _, _ = given.unpacked(with_texts=False)
+        return self.learner.sequence_logprobs(completions, step=given.step)
 
     def leave_gpu(self, part: Part) -> None:
         """Make room for an engine on the same GPU: the "optimizer" first, then the "weights"."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from learner.batch import TrainingRow
+import numpy as np
+
+from learner.rows import TrainingRow
 from mgrpo.config import ObjectiveConfig
 from mgrpo.types import Replayed
 
@@ -22,7 +24,6 @@ def replayed_rows(replayed: Sequence[Replayed], objective: ObjectiveConfig) -> l
     for one in replayed:
         completion = one.completion
         weight = settings.weight / len(replayed) / max(1, completion.num_trained_tokens)
-        mask = completion.train_mask or [True] * len(completion.token_ids)
         rows.append(
             TrainingRow(
                 completion_id=f"{completion.completion_id} (replayed)",
@@ -30,8 +31,8 @@ def replayed_rows(replayed: Sequence[Replayed], objective: ObjectiveConfig) -> l
                 prompt_token_ids=completion.prompt_token_ids,
                 token_ids=completion.token_ids,
                 rollout_logprobs=completion.rollout_logprobs,
-                advantages=[one.advantage] * len(completion.token_ids),
-                token_weights=[weight * is_trained for is_trained in mask],
+                advantages=np.full(len(completion.token_ids), one.advantage),
+                token_weights=weight * completion.is_trained,
                 is_sampled=completion.sampled_mask,
                 is_replayed=True,
             )

@@ -137,7 +137,7 @@ def reason_not_to_train(one: Judged, group: Sequence[Judged], layer: LayerConfig
     """Why this completion is left out of the loss, or "". `group`: its usable members."""
     if not one.reward.is_usable:
         return failed_check("the check", one.reward)
-    if not one.completion.token_ids:
+    if len(one.completion.token_ids) == 0:
         return "it has no tokens"
     if isinstance(layer, CorrectLayer) and one.parent is not None and needs_parents(layer):
         parent_reward = one.parent.reward

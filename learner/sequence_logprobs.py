@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from learner.policy_reader import PolicyReader, text
+from learner.policy_reader import PolicyReader
+from learner.rows import text
 from mgrpo.types import Completion
 
 
@@ -23,8 +25,7 @@ def sequence_logprobs(
     rows = [text(one.prompt_token_ids, one.token_ids) for one in completions]
     values = policy.logprobs(rows, signal=signal)  # [m]
     lengths = torch.tensor([len(one.token_ids) for one in completions])
-    masks = [one.train_mask or [True] * len(one.token_ids) for one in completions]
-    is_trained = torch.tensor([value for mask in masks for value in mask])
+    is_trained = torch.from_numpy(np.concatenate([one.is_trained for one in completions]))
     row_of_token = torch.arange(len(completions)).repeat_interleave(lengths)
     sums = torch.zeros(len(completions), dtype=torch.float64)
     return sums.index_add(0, row_of_token, torch.where(is_trained, values, 0.0))

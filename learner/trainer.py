@@ -7,21 +7,24 @@ here depends on how weights and optimizer are sharded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
-from learner.batch import TrainingRow
 from learner.columns import Metrics
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
 from learner.packing import Microbatch
 from learner.plugin import LearnerPlugin
 from learner.policy_reader import PolicyReader, Weights
+from learner.rows import TrainingRow
 from learner.schedule import learning_rate_at
-from learner.update_metrics import UpdateSums, gap_metrics, gather_values, merge
+from learner.update_metrics import UpdateSums, gap_metrics, merge
 from mgrpo.config import ObjectiveConfig, RunConfig
 from mgrpo.errors import LearnerError
 
@@ -33,8 +36,32 @@ SIGNAL_OF: dict[Weights, str] = {
 """Under what name the time of a pass without gradient is counted."""
 
 
+class LaidOut:
+    """A rank's micro-batches: each is laid out while the one before it computes.
+
+    They are laid out anew for every pass, so that one or two of them are held, never all.
+    """
+
+    def __init__(
+        self, reader: PolicyReader, rows: Sequence[TrainingRow], plan: list[list[int]]
+    ) -> None:
+        self.reader, self.rows, self.plan = reader, rows, plan
+
+    def __iter__(self) -> Iterator[Microbatch]:
+        with ThreadPoolExecutor(1, thread_name_prefix="lay-out") as thread:
+            following = thread.submit(self.lay_out, 0)
+            for number in range(len(self.plan)):
+                here = following.result()
+                if number + 1 < len(self.plan):
+                    following = thread.submit(self.lay_out, number + 1)
+                yield here
+
+    def lay_out(self, number: int) -> Microbatch:
+        return self.reader.collated([self.rows[place] for place in self.plan[number]])
+
+
 class Trainer:
-    """Runs the passes of an update; every rank holds one and calls it with the same rows."""
+    """Runs the passes of an update; every rank holds one and calls it for its rows."""
 
     def __init__(
         self,
@@ -85,21 +112,28 @@ class Trainer:
         rows: Sequence[TrainingRow],
         policy_version: int,
         config: RunConfig | None = None,
+        *,
+        own: Sequence[int] | None = None,
     ) -> Metrics:
-        """All passes over one step's rows. Without rows the optimizer is left alone.
+        """All passes over one step's rows. Without rows on any rank the optimizer is left alone.
 
         Args:
+            rows: at least those that this rank trains; where plug-ins refresh columns, those of all
+                ranks.
             config: the recipe as it is at this step, where a phase changes it.
+            own: places of the rows that this rank trains; None: all of them.
 
         Raises:
             LearnerError: the loss or the gradient is not finite.
         """
-        if not rows:
+        own = range(len(rows)) if own is None else own
+        mine = [rows[place] for place in own]
+        plan = self._plan(mine)
+        if not plan:
             return {"learner/skipped_updates": (1.0, 1.0)}
         self.follow(config or self.config)
         metrics: Metrics = {}
-        plans = self.reader.plan(rows)
-        microbatches = self._collate(rows, plans)
+        microbatches = LaidOut(self.reader, mine, plan)
         learning_rate = self._set_learning_rate(policy_version)
         old_logprobs = None
         if self.objective.updates_per_rollout > 1:
@@ -110,18 +144,15 @@ class Trainer:
         before = self._logprobs_to_refresh_with(rows)
         for number in range(self.objective.updates_per_rollout):
             if number > 0 and before is not None:
-                microbatches = self._collate(self._refreshed(rows, before), plans)
+                refreshed = self._refreshed(rows, before)
+                microbatches = LaidOut(self.reader, [refreshed[place] for place in own], plan)
             sums, gaps = self._accumulate(microbatches, old_logprobs, ref_logprobs)
-            self._refuse_non_finite(sums, rows, policy_version)
+            self._refuse_non_finite(sums, mine, policy_version)
             self.engine.step()
             merge(metrics, sums.means())
             merge(metrics, self._step_metrics(sums, learning_rate, policy_version))
             if number == 0:
-                counts = [
-                    sum(len(rows[index].token_ids) for indices in plan for index in indices)
-                    for plan in plans
-                ]
-                metrics |= gap_metrics(gather_values(gaps, counts))
+                metrics |= gap_metrics(gaps, self.num_ranks)
         return metrics
 
     def measure(
@@ -149,10 +180,17 @@ class Trainer:
         self.objective: ObjectiveConfig = config.objective
         self.reader.temperature = config.sampling.temperature
 
-    def _collate(
-        self, rows: Sequence[TrainingRow], plans: list[list[list[int]]]
-    ) -> list[Microbatch]:
-        return [microbatch for _, microbatch in self.reader.microbatches(rows, plans)]
+    def _plan(self, rows: Sequence[TrainingRow]) -> list[list[int]]:
+        """This rank's micro-batches, as places among its rows.
+
+        Every rank gets the same number of micro-batches, some of them empty where its rows run
+        out, because sharded weights (ZeRO-3) and collectives need all ranks in each pass.
+        """
+        plan = self.reader.plan(rows, num_ranks=1)[0] if rows else []
+        most = torch.tensor(len(plan), device=self.device)
+        if self.num_ranks > 1:
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+        return plan + [[] for _ in range(int(most) - len(plan))]
 
     def _logprobs_to_refresh_with(self, rows: Sequence[TrainingRow]) -> Tensor | None:
         """[m] log-probabilities before the first update; None where no plug-in asks for them."""
@@ -168,14 +206,14 @@ class Trainer:
         for plugin in self.plugins:
             for name, column in plugin.refresh_columns(rows, now, before).items():
                 rows = [
-                    replace(row, columns={**row.columns, name: part.tolist()})
+                    replace(row, columns={**row.columns, name: part.numpy()})
                     for row, part in zip(rows, column.split(lengths), strict=True)
                 ]
         return list(rows)
 
     def _accumulate(
         self,
-        microbatches: Sequence[Microbatch],
+        microbatches: LaidOut,
         old_logprobs: Sequence[Tensor] | None,
         ref_logprobs: Sequence[Tensor] | None,
     ) -> tuple[UpdateSums, Tensor]:
@@ -228,11 +266,9 @@ class Trainer:
         for name, what in (("loss", "loss"), ("gradient_probe", "gradient")):
             if math.isfinite(sums.total(name)):
                 continue
-            suspects = [
-                row.completion_id
-                for row in rows
-                if not all(math.isfinite(value) for value in row.rollout_logprobs)
-            ]
+            suspects = self._gathered(
+                [row.completion_id for row in rows if not np.isfinite(row.rollout_logprobs).all()]
+            )
             hint = (
                 f" The rollout log-probabilities of {', '.join(suspects[:8])} are not finite, "
                 "which is the engine's fault."
@@ -245,6 +281,13 @@ class Trainer:
                 "learner.warmup_steps, and look at mismatch/logprob_gap_max and "
                 "learner/grad_norm of the steps before."
             )
+
+    def _gathered(self, names: list[str]) -> list[str]:
+        """The names of all ranks."""
+        found: list[list[str]] = [names] * self.num_ranks
+        if self.num_ranks > 1:
+            dist.all_gather_object(found, names)
+        return [name for own in found for name in own]
 
     def _step_metrics(self, sums: UpdateSums, learning_rate: float, policy_version: int) -> Metrics:
         grad_norm = self.grad_norm()
@@ -281,7 +324,7 @@ class Trainer:
         return rate
 
     @torch.no_grad()
-    def _logprobs(self, weights: Weights, microbatches: Sequence[Microbatch]) -> list[Tensor]:
+    def _logprobs(self, weights: Weights, microbatches: LaidOut) -> list[Tensor]:
         """[N] of each micro-batch's tokens, without gradient."""
         with self.reader.timed(SIGNAL_OF[weights]):
             return [self.reader.call(weights, one)[0] for one in microbatches]

@@ -6,8 +6,6 @@ vector is enough, and a rank without rows takes part in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -68,26 +66,30 @@ def merge(first: dict[str, tuple[float, float]], second: dict[str, tuple[float, 
         first[name] = (old_total + total, old_count + count)
 
 
-def gather_values(values: Tensor, counts_per_rank: Sequence[int]) -> Tensor:
-    """All ranks' values as one tensor, the same on every rank.
+def gap_metrics(gaps: Tensor, num_ranks: int = 1) -> dict[str, tuple[float, float]]:
+    """The tail of |learner - rollout| log-probability gaps: p99 and maximum, in nats.
+
+    Only what may lie above the 99th percentile of all ranks' gaps travels: a hundredth of each.
 
     Args:
-        values: [n] this rank's values, n = counts_per_rank[rank].
-        counts_per_rank: known to all ranks from the plan, so no size is exchanged.
+        gaps: [n] of this rank's tokens; no rank may have none and all the others none either.
     """
-    padded = values.new_zeros(max(counts_per_rank))
-    padded[: len(values)] = values
-    gathered = [torch.empty_like(padded) for _ in counts_per_rank]
-    dist.all_gather(gathered, padded)
-    return torch.cat([part[:count] for part, count in zip(gathered, counts_per_rank, strict=True)])
-
-
-def gap_metrics(gaps: Tensor) -> dict[str, tuple[float, float]]:
-    """The tail of |learner - rollout| log-probability gaps: [n] -> p99 and maximum, in nats."""
+    total = torch.tensor(len(gaps), device=gaps.device)
+    if num_ranks > 1:
+        dist.all_reduce(total)
+    count = int(total)
     # The "higher" order statistic: torch.quantile refuses inputs above 16 million.
-    rank_from_zero = min(int(0.99 * len(gaps)), len(gaps) - 1)
-    ordered = gaps.sort().values
+    num_above = count - min(int(0.99 * count), count - 1)
+    largest = gaps.new_full((num_above,), -1.0)  # below any gap: this rank has fewer
+    own = gaps.topk(min(num_above, len(gaps))).values
+    largest[: len(own)] = own
+    gathered = [torch.empty_like(largest) for _ in range(num_ranks)]
+    if num_ranks > 1:
+        dist.all_gather(gathered, largest)
+    else:
+        gathered = [largest]
+    ordered = torch.cat(gathered).sort(descending=True).values
     return {
-        "mismatch/logprob_gap_p99": (float(ordered[rank_from_zero]), 1.0),
-        "mismatch/logprob_gap_max": (float(ordered[-1]), 1.0),
+        "mismatch/logprob_gap_p99": (float(ordered[num_above - 1]), 1.0),
+        "mismatch/logprob_gap_max": (float(ordered[0]), 1.0),
     }

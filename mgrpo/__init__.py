@@ -1,7 +1,6 @@
 """mgrpo: train language models to reason and to correct themselves.
 
-The front door. Kept light on purpose: importing it costs nothing, so that
-`mgrpo --help` answers at once.
+Light on purpose: importing it is fast, so that `mgrpo --help` answers at once.
 """
 
 from mgrpo.rooms import keep_rooms

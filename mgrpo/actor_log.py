@@ -1,4 +1,4 @@
-"""How an actor logs: one line on its standard output, which Ray keeps and its dashboard shows.
+"""An actor's log: lines on its standard output, which Ray keeps and its dashboard shows.
 
     2026-11-28 14:02:11 INFO step=3 engine-0 · weights of policy version 3
 
@@ -18,7 +18,7 @@ FORM = "%(asctime)s %(levelname)s step=%(step)s %(actor)s · %(message)s"
 
 
 class ActorLog(logging.LoggerAdapter[logging.Logger]):
-    """The log of one actor; `step` is the newest step, or policy version, that it knows of."""
+    """The log of one actor; `step` is its newest step or policy version."""
 
     def __init__(self, actor: str) -> None:
         super().__init__(actor_logger())

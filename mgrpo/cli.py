@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from mgrpo.config import RunConfig
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
-BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE: who read our output, such as head, has enough
+BROKEN_PIPE_EXIT_CODE = (
+    141  # 128 + SIGPIPE: the reader of our output, such as head, closed the pipe
+)
 MACHINE_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
     *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG),
@@ -42,16 +44,16 @@ MACHINE_ERRORS = (
 
 EXAMPLES = """\
 examples:
-  mgrpo check quickstart                        is the recipe sound? seconds, no GPU
+  mgrpo check quickstart                        find errors in a recipe: seconds, no GPU
   mgrpo plan qwen2.5_math_7b --gpus 8xH100-80GB
-                                                does it fit? seats, memory, arithmetic
+                                                placement, memory and step sizes
   mgrpo train quickstart                        train a small policy on this machine
   mgrpo train quickstart steps=20 layers.correct.group_size=8 --run wide
   mgrpo eval runs/wide                          accuracy of the trained policy
-  mgrpo eval runs/wide --against default        ... and is that more than before?
+  mgrpo eval runs/wide --against default        ... and is the gain significant?
   mgrpo eval default --decoding sampled --samples 8 --pass-k 1,8
   mgrpo report runs/wide                        write runs/wide/report.html again
-  mgrpo methods                                 the methods that there are; methods NAME: one
+  mgrpo methods                                 list methods; methods NAME: explain one
   mgrpo explain runs/wide/rollouts/step-000039.jsonl --recipe methods/igrpo
 
 Set MGRPO_DEBUG=1 to see where an error was raised.
@@ -66,8 +68,7 @@ OVERRIDES_HELP = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    Errors with a message for the user are printed without a traceback; all others are ours and
-    keep theirs.
+    Errors with a message for the user are printed without a traceback; others are bugs and keep it.
     """
     args = parse(argv)
     for stream in (sys.stdout, sys.stderr):
@@ -94,7 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in MACHINE_ERRORS or is_debugging():
             raise
-        print(f"error: the machine refused: {error}. MGRPO_DEBUG=1 shows where.", file=sys.stderr)
+        print(
+            f"error: the operating system refused: {error}. MGRPO_DEBUG=1 shows where.",
+            file=sys.stderr,
+        )
         return MgrpoError.exit_code
     return code
 
@@ -124,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    train = commands.add_parser("train", help="check a recipe, then train by it, or resume")
+    train = commands.add_parser("train", help="check a recipe, then train it or resume its run")
     add_recipe(train)
     train.add_argument("--run", metavar="NAME", help="the run's name, instead of the recipe's")
     train.add_argument(
@@ -132,27 +136,31 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run_command=run_train)
 
-    check = commands.add_parser("check", help="find what is wrong with a recipe, in seconds")
+    check = commands.add_parser("check", help="find errors in a recipe, in seconds")
     add_recipe(check)
     add_live_cluster(check)
     check.set_defaults(run_command=run_check)
 
-    add_plan(commands.add_parser("plan", help="who sits where on which GPUs, and what it takes"))
+    add_plan(commands.add_parser("plan", help="placement on GPUs, memory and step sizes"))
 
     add_eval(commands.add_parser("eval", help="accuracy of a model or a run, turn by turn"))
-    add_models(commands.add_parser("models", help="list or prepare the models known by name"))
+    add_models(commands.add_parser("models", help="list or prepare the named models"))
 
     add_methods(commands.add_parser("methods", help="list the methods, or explain one"))
     add_explain(
-        commands.add_parser("explain", help="what a recipe would make of recorded completions")
+        commands.add_parser(
+            "explain", help="replay a recipe on recorded completions, without training"
+        )
     )
-    add_scorer(commands.add_parser("scorer", help="train what scores the steps of WS-GRPO"))
+    add_scorer(commands.add_parser("scorer", help="train the prefix scorer of WS-GRPO"))
 
     add_submit(commands.add_parser("submit", help="train on a cluster, as a Ray job, or resume"))
-    add_status(commands.add_parser("status", help="the jobs of a cluster, or one run's"))
-    add_logs(commands.add_parser("logs", help="what a submitted run prints"))
+    add_status(commands.add_parser("status", help="list the jobs of a cluster, or of one run"))
+    add_logs(commands.add_parser("logs", help="print the log of a submitted run"))
     add_stop(commands.add_parser("stop", help="stop a submitted run; it leaves a checkpoint"))
-    add_dashboard(commands.add_parser("dashboard", help="curves and alerts of a cluster's runs"))
+    add_dashboard(
+        commands.add_parser("dashboard", help="serve curves and alerts of a cluster's runs")
+    )
 
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")
@@ -173,7 +181,7 @@ def add_live_cluster(parser: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--address",
         metavar="URL",
-        help="also compare with this cluster, by its job server: http://HOST:8265",
+        help="also compare with this cluster; its job server: http://HOST:8265",
     )
     cluster.add_argument(
         "--cluster", metavar="FILE", help="... and with what its cluster file lets it grow to"
@@ -183,19 +191,19 @@ def add_live_cluster(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=float,
         default=0.0,
-        help="how long to wait for nodes that are still coming; default: 0",
+        help="seconds to wait for nodes that are still starting; default: 0",
     )
 
 
 def add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "target", metavar="MODEL_OR_RUN", help="a run's folder, or what model.path may be"
+        "target", metavar="MODEL_OR_RUN", help="a run's folder, or any value of model.path"
     )
     parser.add_argument("--recipe", metavar="R", help=f"{RECIPE_HELP}; default: the run's own")
     parser.add_argument(
         "--against",
         metavar="MODEL_OR_RUN",
-        help="score this one too, by the same recipe, problems and seeds, and test the difference",
+        help="also evaluate this one by the same recipe, problems, seeds; test the difference",
     )
     parser.add_argument("--problems", metavar="N", type=positive, help="at most N problems")
     sampling = parser.add_argument_group("sampling", "each defaults to the recipe's evaluation")
@@ -235,18 +243,18 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         "--save-completions",
         metavar="FILE",
         type=Path,
-        help="also write every completion, one JSON object a line",
+        help="also write every completion, one JSON object per line",
     )
     parser.set_defaults(run_command=run_eval)
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the models known by name, and which are ready")
+    listing = actions.add_parser("list", help="list the named models, and which are ready")
     listing.set_defaults(run_command=run_models_list)
     prepare = actions.add_parser("prepare", help="make a model ready to train")
     prepare.add_argument("name", metavar="NAME", help="default, smollm2, ...")
-    prepare.add_argument("--rebuild", action="store_true", help="make it again if it is there")
+    prepare.add_argument("--rebuild", action="store_true", help="make it again if it exists")
     prepare.add_argument("--output", metavar="DIR", help="where to write it")
     prepare.set_defaults(run_command=run_models_prepare)
 
@@ -287,7 +295,7 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) -> int:
-    """Check, then train or resume in a folder that is ours alone."""
+    """Check, then train or resume in a folder that only this run writes to."""
     from mgrpo.check import check_recipe
     from mgrpo.storage.mirror import mirror_of
     from mgrpo.storage.run_directory import (
@@ -317,7 +325,7 @@ def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) 
         reopen_run(run_dir)
         mirror.reopen()
 
-    from mgrpo.training.loop import run_training
+    from mgrpo.training.run import run_training
 
     return run_training(config, run_dir, resume_from=checkpoint)
 

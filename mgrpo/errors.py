@@ -10,19 +10,19 @@ MgrpoError
 ├── TrackerError           a tracker of metrics cannot be started
 ├── StorageError           files cannot be moved to or from shared storage
 ├── ClusterError
-│   ├── PlacementError     the resources asked for are not there
+│   ├── PlacementError     the requested resources are not available
 │   ├── ActorDiedError     a process that the run needs is gone
-│   ├── RequestError       an engine that is well cannot sample one request
-│   ├── JobError           a job cannot be submitted, found, followed or stopped
+│   ├── RequestError       a healthy engine cannot sample one request
+│   ├── JobError           a job cannot be submitted, found, streamed or stopped
 │   │   └── NoServerError  no job server answers, or not yet
-│   └── DeadlineError      something did not happen in its time
-├── SamplingError          an engine samples what cannot be trained on
+│   └── DeadlineError      a call did not finish within its deadline
+├── SamplingError          an engine's samples cannot be trained on
 ├── WeightSyncError        weights did not arrive, or not as they were sent
 ├── LearnerError           the update cannot be computed (a loss that is not finite, …)
-├── AlarmError             an alarm with `action: stop` sounded: the run goes wrong
+├── AlarmError             an alert with `action: stop` fired
 └── RunInterrupted         Ctrl-C or SIGTERM
 
-Each carries `exit_code`, which is what the process exits with.
+Each has an `exit_code` for the process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 
 
 class MgrpoError(Exception):
-    """Base of all errors with a message meant for the person who started the run."""
+    """Base of all errors with a message for the user who started the run."""
 
     exit_code = 1
 
@@ -52,7 +52,7 @@ def rebuild_error(cls: type[MgrpoError], message: str, state: dict[str, Any]) ->
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """One thing wrong with a recipe: where, what was found, why not, and what would do."""
+    """One error in a recipe: key, value, reason and a valid alternative."""
 
     path: str  # "layers.1.group_size"
     value: str  # as written, shortened
@@ -65,7 +65,7 @@ class ConfigProblem:
 
 
 class ConfigError(MgrpoError):
-    """The recipe is wrong. Lists every problem at once, so one round of mending is enough."""
+    """The recipe is wrong. Lists all errors at once."""
 
     exit_code = 2
 
@@ -90,14 +90,14 @@ class ModelError(MgrpoError):
 
 
 class HubUnreachable(MgrpoError):
-    """Something is wanted from the Hugging Face hub, which does not answer from here."""
+    """A file of the Hugging Face hub is needed, and the hub does not answer."""
 
     exit_code = 2
 
     def __init__(self, what: str, setting: str) -> None:
         super().__init__(
             f"{what} is not in the local cache and the Hugging Face hub cannot be reached from "
-            f"here. Fetch it where there is a network and set {setting} to its folder."
+            f"here. Download it on a machine with a network and set {setting} to its folder."
         )
 
 
@@ -126,7 +126,7 @@ class StorageError(MgrpoError):
 
 
 class ClusterError(MgrpoError):
-    """Something about where things run."""
+    """Base of the errors of placement, processes, jobs and deadlines."""
 
     exit_code = 4
 
@@ -140,11 +140,11 @@ class ActorDiedError(ClusterError):
 
 
 class RequestError(ClusterError):
-    """An engine that is well cannot sample one request; another engine may."""
+    """A healthy engine cannot sample one request; another engine may."""
 
 
 class JobError(ClusterError):
-    """A job cannot be submitted, found, followed or stopped."""
+    """A job cannot be submitted, found, streamed or stopped."""
 
 
 class NoServerError(JobError):
@@ -152,7 +152,7 @@ class NoServerError(JobError):
 
 
 class DeadlineError(ClusterError):
-    """Something did not happen within its deadline; the message names what was waited for."""
+    """A call did not finish within its deadline; the message names the call and the setting."""
 
     def __init__(
         self, waited_for: str, *, deadline_s: float, setting: str, detail: str = ""
@@ -184,20 +184,20 @@ class LearnerError(MgrpoError):
 
 
 class AlarmError(MgrpoError):
-    """The run's own numbers say that it goes wrong, and the recipe asks to stop then."""
+    """A training alert fired whose action is stop."""
 
     exit_code = 7
 
     def __init__(self, alarm: str, message: str) -> None:
         super().__init__(
             f"{message} The run stopped because alarms.{alarm}.action is stop; set it to warn to "
-            f"train on all the same, or alarms.{alarm}.threshold to another value."
+            f"continue training, or change alarms.{alarm}.threshold."
         )
         self.alarm = alarm
 
 
 class RunInterrupted(MgrpoError):
-    """The run was asked to stop by a signal and did so cleanly."""
+    """The run was stopped by a signal and ended cleanly."""
 
     def __init__(self, signal_name: str, exit_code: int) -> None:
         super().__init__(f"Stopped by {signal_name}.")

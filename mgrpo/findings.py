@@ -1,4 +1,4 @@
-"""What a check found: lines that are fine, doubtful, or stop the run."""
+"""The findings of a check: ok, warning, or failure."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ FAILED_EXIT_CODE = 2
 
 @dataclass(frozen=True, slots=True)
 class CheckLine:
-    """One thing that was looked at."""
+    """One finding."""
 
     status: Status
     name: str  # "data.train", "context"
-    detail: str  # what was found, with its numbers; on failure what to do
+    detail: str  # the finding, with its numbers; on failure a remedy
 
 
 @dataclass(slots=True)
 class CheckReport:
-    """All lines of a check, in the order in which they were found."""
+    """All findings of a check, in their order."""
 
     lines: list[CheckLine] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ class CheckReport:
         return "No problem found."
 
     def show(self, console: Console) -> None:
-        """Print the lines as a table, unwrapped where nobody's screen bounds them."""
+        """Print the lines as a table, unwrapped if no terminal limits their width."""
         from rich.table import Table
         from rich.text import Text
 

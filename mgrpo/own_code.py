@@ -1,8 +1,8 @@
-"""A user's own parts, which a recipe names: `module:name`, or `folder/file.py:name`.
+"""Loads a user's code named in a recipe: `module:name`, or `folder/file.py:name`.
 
-A module's file in the current folder is taken before an installed package of that name, since it is
-what the recipe means. Where another module has the name already (ours are called rewards, learner
-and so on), the file is loaded under a name of its own.
+A module's file in the current folder takes precedence over an installed package of that name. If
+the name is in use (our packages are called rewards, learner and so on), the file is loaded under
+another module name.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from types import ModuleType
 
 
 def import_own(module: str) -> ModuleType:
-    """The module that stands before the colon.
+    """The module named before the colon.
 
     Raises:
-        Exception: whatever its code raises; ModuleNotFoundError where there is none.
+        Exception: any error of its code; ModuleNotFoundError if there is none.
     """
     if module.endswith(".py"):
         return load_file(Path(module).expanduser())
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # last: what the user's modules import is what is installed
+        sys.path.append(here)  # last: imports of the user's modules prefer installed packages
     for file in files_of(module, Path.cwd()):
         if file.is_file() and is_hidden(module, file):
             return load_file(file)
@@ -33,13 +33,13 @@ def import_own(module: str) -> ModuleType:
 
 
 def files_of(module: str, folder: Path) -> list[Path]:
-    """Where a module lies below a folder, as a file or as a package."""
+    """The file of a module or package below a folder."""
     place = folder.joinpath(*module.split("."))
     return [place.with_name(f"{place.name}.py"), place / "__init__.py"]
 
 
 def is_hidden(module: str, file: Path) -> bool:
-    """True where importing by name finds something else than this file."""
+    """Whether an import by name finds another module than this file."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, AttributeError, ValueError):
@@ -48,7 +48,7 @@ def is_hidden(module: str, file: Path) -> bool:
 
 
 def load_file(file: Path) -> ModuleType:
-    """The module of a file, under a name that nothing else has. Modules beside it are found."""
+    """The module of a file, under a unique name. It can import modules beside it."""
     file = file.resolve()
     if not file.is_file():
         raise ModuleNotFoundError(f"there is no file {file}", name=str(file))
@@ -61,7 +61,7 @@ def load_file(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
-    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    sys.modules[name] = module  # before it runs: dataclasses look up their module
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -71,8 +71,8 @@ def load_file(file: Path) -> ModuleType:
 
 
 def found_beside(target: str, folder: Path) -> str:
-    """A recipe's `module:name` or `file.py:name` as a path, where its file is not in the current
-    folder but in `folder`, which is the recipe's."""
+    """A recipe's `module:name` or `file.py:name` as a path, if its file is not in the current
+    folder but in the recipe's `folder`."""
     module, colon, name = target.partition(":")
     if not colon or not module:
         return target

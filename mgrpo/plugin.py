@@ -7,9 +7,10 @@
         settings: {strength: 0.5}
 
 A plug-in derives from `actors.plugin.RolloutPlugin` (changes what is sampled), from
-`learner.plugin.LearnerPlugin` (changes what is learned from it), or from both; its hooks are the
-methods that it overrides. It is instantiated in the process where it works, so an instance that
-overrides hooks of both kinds exists twice and shares nothing but its settings.
+`learner.plugin.LearnerPlugin` (changes what is learned from it), from
+`mgrpo.training.sources.source.SourcePlugin` (says what a step trains on), or from several; its
+hooks are the methods that it overrides. It is instantiated in the process where it works, so an
+instance that overrides hooks of both kinds exists twice and shares nothing but its settings.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Plugin:
         return []
 
     @classmethod
-    def overrides(cls, hook: str, base: type[Plugin]) -> bool:
+    def overrides(cls, hook: str, base: type[object]) -> bool:
         """True where this class has a hook of its own."""
         return getattr(cls, hook, None) is not getattr(base, hook, None)
 
@@ -180,7 +181,9 @@ def find_plugin(name: str, kind: Kind | None = None) -> type[Plugin]:
     except Exception as error:  # a user's module raises what it likes when it is imported
         raise ValueError(f"cannot be imported: {type(error).__name__}: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, Plugin)):
-        raise ValueError("is not a class that derives from LearnerPlugin or RolloutPlugin.")
+        raise ValueError(
+            "is not a class that derives from LearnerPlugin, RolloutPlugin or SourcePlugin."
+        )
     if found.kind not in kinds:
         raise ValueError(f"belongs to {HOMES[found.kind]}, as its class says.")
     return found

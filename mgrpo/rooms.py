@@ -1,7 +1,7 @@
-"""The rooms' names stay ours, whatever lies in the current folder.
+"""Protects our packages' names from files in the current folder.
 
 `python -m` and Ray put the current folder first on the path of modules, and a file rewards.py there
-would be imported in place of our package. Users do call their files so.
+would be imported in place of our package. Users do have files of such names.
 """
 
 import sys
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Rooms:
-    """A finder of modules that knows our packages, and nothing else."""
+    """A finder of modules for our packages only."""
 
     @staticmethod
     def find_spec(
@@ -26,7 +26,7 @@ class Rooms:
 
 
 def keep_rooms() -> None:
-    """Have this process find our packages where this one lies."""
+    """Make this process find our packages beside this one."""
     if Rooms not in sys.meta_path:
         sys.meta_path.insert(0, Rooms)
 
@@ -37,7 +37,7 @@ def call_in_rooms(function: Callable[..., None], *arguments: Any) -> None:
 
 
 def current_folder_last() -> None:
-    """Have what is installed come before files of the current folder, whatever they are called."""
+    """Give installed packages precedence over files in the current folder."""
     here = str(Path.cwd())
     if here in sys.path and Path(here) != ROOT:
         sys.path.remove(here)
@@ -45,7 +45,7 @@ def current_folder_last() -> None:
 
 
 class CurrentFolderLast:
-    """Finds nothing; puts the current folder last when one of our packages is asked for."""
+    """Finds nothing; puts the current folder last when one of our packages is imported."""
 
     @staticmethod
     def find_spec(
@@ -56,9 +56,9 @@ class CurrentFolderLast:
 
 
 def prepare_ray_worker() -> None:
-    """What a new worker of Ray calls, for the processes that it starts in turn, such as vLLM's.
+    """The set-up hook of Ray's workers, for their child processes, such as vLLM's.
 
-    They take over the path of modules. Ray puts the current folder first, and does so only after
-    this call, with the first task.
+    They inherit sys.path. Ray puts the current folder first, but only after this call, with the
+    first task.
     """
     sys.meta_path.insert(0, CurrentFolderLast)

@@ -5,14 +5,24 @@ completion of layer k-1 that it was asked to improve. A *group* is what is compa
 attempts at one problem, or the corrections of one attempt, whose prompts are equal to the token
 unless each correction draws a phrase of its own. Records are frozen: a later stage makes a new
 one with `dataclasses.replace`, so nothing changes behind anyone's back. No torch here.
+
+Token columns are NumPy arrays, from the engine's actor to the learner: ids int32, log-probabilities
+float32, masks bool. A record that is given lists makes arrays of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds = NDArray[np.int32]
+Logprobs = NDArray[np.float32]
+TokenMask = NDArray[np.bool_]
 RewardStatus = Literal["scored", "unparsable", "timeout", "error", "removed"]
 FinishReason = Literal["stop", "length", "aborted"]
 EXPERT = "expert"
@@ -66,20 +76,58 @@ class Reward:
         return self.status in ("scored", "unparsable")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+def as_list(token_ids: Sequence[int] | TokenIds) -> list[int]:
+    """Token ids as Python's integers, which tokenizers and vLLM's prompts take."""
+    return token_ids.tolist() if isinstance(token_ids, np.ndarray) else list(token_ids)
+
+
+class ColumnRecord:
+    """Base of frozen records with token columns: makes arrays of lists, and compares arrays."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]  # arrays have no hash
+    ARRAYS: ClassVar[dict[str, type[np.generic]]]  # by field, what its array holds
+
+    def __post_init__(self) -> None:
+        for name, kind in self.ARRAYS.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, np.asarray(value, dtype=kind))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        for one in dataclasses.fields(self):  # type: ignore[arg-type]
+            if not is_same(getattr(self, one.name), getattr(other, one.name)):
+                return False
+        return True
+
+
+def is_same(one: object, other: object) -> bool:
+    """Equal, where arrays and dictionaries of arrays are compared by what they hold."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)  # type: ignore[arg-type]  # None is no array, and unequal
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
+    return one == other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample(ColumnRecord):
     """One completion as an engine returns it, before anybody has judged it."""
 
-    token_ids: list[int]  # [num_completion_tokens], the end-of-sequence token included
-    logprobs: list[float]  # [num_completion_tokens], nats, at the sampling temperature
+    ARRAYS: ClassVar = {"token_ids": np.int32, "logprobs": np.float32}
+
+    token_ids: TokenIds  # [num_completion_tokens], the end-of-sequence token included
+    logprobs: Logprobs  # [num_completion_tokens], nats, at the sampling temperature
     finish_reason: FinishReason
     policy_version: int  # oldest version that produced any of its tokens
     text: str  # decoded without special tokens; for checks and people, never re-tokenised
     engine: str = ""  # name of the engine that sampled it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Completion(ColumnRecord):
     """One sampled answer to one prompt, with all that is known of it.
 
     Example: the second correction of the first attempt at the problem in place 0 of step 0:
@@ -87,23 +135,31 @@ class Completion:
                    parent_id="s0p0#0", group_key="s0p0#0", ...)
     """
 
+    ARRAYS: ClassVar = {
+        "prompt_token_ids": np.int32,
+        "token_ids": np.int32,
+        "rollout_logprobs": np.float32,
+        "sampled_mask": np.bool_,
+        "train_mask": np.bool_,
+    }
+
     completion_id: str  # s<step>p<place>#<attempt>, .<correction> added by each further layer
     problem_id: str
     domain: str
     layer: int  # 1 for first attempts, 2 for corrections, ...
     parent_id: str | None  # completion_id in layer - 1; None in layer 1
     group_key: str  # the parent's id; without a parent the problem's place, "s0p0"
-    prompt_token_ids: list[int]
-    token_ids: list[int]  # [num_completion_tokens]
-    rollout_logprobs: list[float]  # [num_completion_tokens], nats, at the sampling temperature
+    prompt_token_ids: TokenIds  # [num_prompt_tokens]; one array for all completions of a prompt
+    token_ids: TokenIds  # [num_completion_tokens]
+    rollout_logprobs: Logprobs  # [num_completion_tokens], nats, at the sampling temperature
     finish_reason: FinishReason
     policy_version: int
     text: str
     prompt_text: str  # layer 1: the question, without template or system prompt; later layers: ""
     guidance_id: int | None = None  # which guidance phrase opened this correction
     engine: str = ""  # name of the engine that sampled it
-    sampled_mask: list[bool] | None = None  # false: put in, not sampled; None: all were sampled
-    train_mask: list[bool] | None = None  # false: no loss on this token; None: all train
+    sampled_mask: TokenMask | None = None  # false: put in, not sampled; None: all were sampled
+    train_mask: TokenMask | None = None  # false: no loss on this token; None: all train
     spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """Named parts of the completion, as [start, end) token places: steps, analysis, ..."""
     augmented_by: str = ""  # what a plug-in did to it after it was sampled
@@ -120,7 +176,20 @@ class Completion:
 
     @property
     def num_trained_tokens(self) -> int:
-        return len(self.token_ids) if self.train_mask is None else sum(self.train_mask)
+        return len(self.token_ids) if self.train_mask is None else int(self.train_mask.sum())
+
+    @property
+    def is_sampled(self) -> TokenMask:
+        """[num_completion_tokens] the policy sampled this token."""
+        return self._mask(self.sampled_mask)
+
+    @property
+    def is_trained(self) -> TokenMask:
+        """[num_completion_tokens] this token may carry loss."""
+        return self._mask(self.train_mask)
+
+    def _mask(self, mask: TokenMask | None) -> TokenMask:
+        return np.ones(len(self.token_ids), dtype=np.bool_) if mask is None else mask
 
     @property
     def is_correct(self) -> bool:
@@ -128,44 +197,13 @@ class Completion:
 
     def to_json(self) -> dict[str, Any]:
         """The form of `rollouts/*.jsonl`; `from_json` reads it back."""
-        return dataclasses.asdict(self)
+        row = dataclasses.asdict(self)
+        return row | {name: row[name].tolist() for name in self.ARRAYS if row[name] is not None}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Completion:
         reward = row.get("reward")
         return cls(**{**row, "reward": None if reward is None else Reward(**reward)})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerContexts:
-    """How one answer's prompt looks when it shows the other answers to the same problem, and one
-    that was made of all of them (GCPO). Token ids throughout; answers are without end-of-turn
-    tokens.
-
-    A prompt is  opening, (separator, answer) for every other answer, bridge, integrated, closing.
-    """
-
-    opening: list[int]
-    separator: list[int]
-    bridge: list[int]
-    closing: list[int]
-    max_answer_tokens: int  # of each answer the last so many are shown
-    answers: dict[str, list[int]]  # by completion_id, in the order in which they are shown
-    integrated: list[list[int]]  # answers made of all answers; the first is the one of the prompt
-
-    def prompt(self, completion_id: str, number: int) -> list[int]:
-        """Shows every answer but this completion's, and integrated answer `number`."""
-        ids = list(self.opening)
-        for name, answer in self.answers.items():
-            if name != completion_id:
-                ids += self.separator + answer[-self.max_answer_tokens :]
-        return ids + self.bridge + self.integrated[number][-self.max_answer_tokens :] + self.closing
-
-    @property
-    def num_cut(self) -> int:
-        """Answers that are not shown whole."""
-        answers = [*self.answers.values(), *self.integrated]
-        return sum(len(answer) > self.max_answer_tokens for answer in answers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

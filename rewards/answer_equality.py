@@ -1,7 +1,7 @@
-"""Are two forms the same answer? The reference decides what counts.
+"""Equality of two answer forms, by rules that depend on the reference.
 
-Every rule here is on `docs/guides/answers.md`. False positives come first: a policy is trained
-against these rules and finds whatever they let through.
+Every rule is described in `docs/guides/answers.md`. Avoiding false positives has priority: a policy
+is trained against these rules and exploits every gap.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def is_same(reference: Form, answer: Form, rules: Rules, *, nested: bool = False
 
     Args:
         reference: what decides.
-        answer: what the policy wrote.
+        answer: the policy's answer.
         rules: where graders disagree.
         nested: they are members of a list, where arithmetic may be left to be done.
     """

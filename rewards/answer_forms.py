@@ -1,7 +1,7 @@
-"""What an answer is: a number with its unit, a list, a relation, a choice, words, ...
+"""The forms of an answer: a number with its unit, a list, a relation, a choice, words, ...
 
-`read` gives every cleaned answer exactly one form. What it cannot read is `Words`, and words are
-only ever equal to the same words.
+`read` gives every cleaned answer exactly one form. Unreadable answers are `Words`, which are equal
+only to the same words.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def as_words(text: str) -> str:
 def spelt_argument(match: re.Match[str]) -> str:
     """x^{2} as x^2, \\pmod{5} as \\pmod 5."""
     is_letter = match[1].startswith("\\") and match[2].isalpha()
-    return f"{match[1]}{' ' * is_letter}{match[2]}"
+    return f"{match[1]} {match[2]}" if is_letter else f"{match[1]}{match[2]}"
 
 
 def folded(match: re.Match[str]) -> str:

@@ -236,7 +236,8 @@ def unwrap(text: str, *, keep_text: bool = True) -> str:
         before = text[: match.start()]
         if name in TEXT_FONTS and keep_text and not is_mathematics(name, content):
             inside = unwrap(content.replace("$", ""), keep_text=False).strip()
-            middle = f"\\text{{{content[:1].isspace() * ' '}{inside}}}"
+            leading_space = " " if content[:1].isspace() else ""
+            middle = f"\\text{{{leading_space}{inside}}}"
             position = len(before) + len(middle)
         else:
             middle = inner_mathematics(name, content, before)

@@ -1,4 +1,4 @@
-"""Are two formulas equal? Exact fractions where possible, else 120 digits; never an absolute
+"""Equality of two formulas: exact fractions where possible, else 120 digits; never an absolute
 tolerance, so that 10^{-30} and 10^{-31} stay different.
 
 Formulas with symbols are compared at fixed points that are no special ones. Every step is
@@ -22,7 +22,7 @@ from rewards.expression import Node
 
 DIGITS = 120
 MP = MPContext()
-"""A context of our own: mpmath's shared one has 15 digits, and everybody may change it."""
+"""A private context: mpmath's shared one has 15 digits and is mutable."""
 MP.dps = DIGITS
 mpf, mpc = MP.mpf, MP.mpc
 

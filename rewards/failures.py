@@ -1,4 +1,4 @@
-"""When do checks fail so often that a run must stop?"""
+"""Stops a run with too many failed checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mgrpo.types import Reward
 
 
 def failed_fraction(rewards: Sequence[Reward]) -> float:
-    """Share of rewards whose check timed out or crashed; 0 of none is 0."""
+    """Share of rewards whose check timed out or crashed; 0 without rewards."""
     return sum(not reward.is_usable for reward in rewards) / len(rewards) if rewards else 0.0
 
 
@@ -33,11 +33,11 @@ def check_failed_fraction(rewards: Sequence[Reward], limit: float) -> None:
     if counts["timeout"]:
         advice.append("raise rewards.deadline_s or rewards.num_processes if checks are slow")
     if counts["error"]:
-        advice.append("run the check on one completion by hand and mend it")
+        advice.append("run the check on one completion manually and fix it")
     raise RewardError(
         f"{counts['timeout']} checks timed out and {counts['error']} crashed, of {len(rewards)} "
         f"({fraction:.0%}); rewards.max_failed_fraction allows {limit:.0%}. "
         f"The first one, a {first.status}: {first.detail or 'no detail'}. "
-        f"To go on: {', and '.join(advice)}; or raise rewards.max_failed_fraction if losing "
+        f"To continue: {', and '.join(advice)}; or raise rewards.max_failed_fraction if losing "
         "so many completions is acceptable."
     )

@@ -1,4 +1,4 @@
-"""The check `format`: does a completion end with one \\boxed{}, as it was asked to?"""
+"""The check `format`: a completion must end with one \\boxed{}, as the prompt requests."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def format_answer(
     allow_several_boxes: bool = False,
     allow_text_after_box: bool = False,
 ) -> Reward:
-    """1 for a completion in the form asked for, else 0 with the reason in `detail`.
+    """1 for a completion in the requested format, else 0 with the reason in `detail`.
 
     Args:
-        completion: what the policy wrote.
-        problem: says what the prompt has already written of the answer (`prompt_opening`).
-        think_tags: it must open with one <think>...</think>, the box coming after it. Where the
-            prompt has opened the tag, the completion goes on inside it; where what the prompt has
-            written is not known, the tag may stand in either.
-        allow_several_boxes: earlier boxes are no fault.
-        allow_text_after_box: neither is text behind the last box. Otherwise only space may
+        completion: the policy's text.
+        problem: has the beginning of the answer in the prompt (`prompt_opening`).
+        think_tags: it must open with one <think>...</think>, and the box must follow it. If the
+        prompt opened the tag, the completion continues inside it; if the prompt's opening is
+        unknown, the tag may be in either.
+        allow_several_boxes: earlier boxes are allowed.
+        allow_text_after_box: text after the last box is allowed. Otherwise only space may
             follow it, and up to 12 marks that close a sentence, a bracket, a quotation, a formula
             (`$`, `\\]`, `\\end{align*}`) or Markdown (`**`, a code fence), of any script.
     """
@@ -45,14 +45,14 @@ def format_answer(
 
 
 def with_opening(completion: str, opening: str | None) -> str:
-    """The whole answer, of which the prompt may have written the beginning."""
+    """The whole answer, including its beginning in the prompt."""
     if opening is not None:
         return opening + completion
     return completion if "<think>" in completion else f"<think>{completion}"
 
 
 def fault(text: str, think_tags: bool, several: bool, text_after: bool) -> str | None:
-    """What is wrong with the form; None if nothing is."""
+    """The format error; None if there is none."""
     if think_tags:
         match = THINK_FIRST.fullmatch(text)
         if match is None or text.count("<think>") != 1 or text.count("</think>") != 1:

@@ -1,9 +1,9 @@
-"""One group of completions on its way through the reward processes.
+"""Scores one group of completions in the reward processes.
 
 A group is cut into chunks, because a task per completion costs more than most checks. The
-deadline is still each completion's own. A chunk whose process hangs or dies tells at which
-completion that was: that one is the timeout or the error, the others go round again. A
-chunk of slow checks gives back what it has not begun.
+deadline still applies to each completion. If a chunk's process hangs or dies, its current
+completion becomes the timeout or the error, and the others are submitted again. A chunk of slow
+checks returns the completions that it has not begun.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_CHUNK = 32
 
 
 def chunk_size(num_texts: int, num_processes: int) -> int:
-    """Completions per task: enough tasks to keep every process busy, none of them tiny."""
+    """Completions per task: enough tasks to keep every process busy, none too small."""
     return max(1, min(MAX_CHUNK, num_texts // (2 * num_processes)))
 
 
@@ -46,24 +46,24 @@ class GroupJob:
         self.result.add_done_callback(self.forget_if_cancelled)
 
     def start(self, size: int) -> None:
-        """Hand in the whole group, `size` completions per task."""
+        """Submit the whole group, `size` completions per task."""
         if not self.texts:
             self.result.set_result([])
         indices = range(len(self.texts))
         for start in range(0, len(self.texts), size):
             self.submit(self, list(indices[start : start + size]))
 
-    def follow(self, future: ChunkFuture) -> None:
+    def watch(self, future: ChunkFuture) -> None:
         with self.lock:
             self.futures.add(future)
         if self.result.cancelled():
             future.cancel()
 
     def absorb(self, indices: list[int], future: ChunkFuture, failure_of: FailureOf) -> None:
-        """Take in a finished chunk and hand in again what it left undone.
+        """Store a finished chunk's rewards and submit its unfinished completions again.
 
-        Runs as a callback, where an exception would be lost and everybody would wait for
-        ever; so any exception becomes the job's result.
+        Runs as a callback, where an exception would be lost and callers would wait for ever; so any
+        exception becomes the job's result.
         """
         with self.lock:
             self.futures.discard(future)
@@ -77,11 +77,11 @@ class GroupJob:
             self.fail(error)
 
     def take(self, indices: list[int], future: ChunkFuture, failure_of: FailureOf) -> list[int]:
-        """Store what the chunk says; returns the indices of which it says nothing."""
+        """Store the chunk's rewards; returns the indices without one."""
         try:
             rewards = future.result(timeout=0)
         except (CancelledError, BrokenProcessPool):
-            return indices  # lost through no fault of its own: the pool was replaced
+            return indices  # lost because the pool was replaced
         except TimeoutError:
             position, reward = failure_of("timeout", "")
         except ProcessExpired as death:
@@ -95,7 +95,7 @@ class GroupJob:
     def store(self, indices: Sequence[int], rewards: Sequence[Reward]) -> None:
         with self.lock:
             for index, reward in zip(indices, rewards, strict=True):
-                assert self.rewards[index] is None, f"completion {index} was judged twice"
+                assert self.rewards[index] is None, f"completion {index} was scored twice"
                 self.rewards[index] = reward
             self.num_missing -= len(indices)
             is_complete = self.num_missing == 0
@@ -103,7 +103,7 @@ class GroupJob:
             self.finish()
 
     def finish(self) -> None:
-        with contextlib.suppress(InvalidStateError):  # cancelled just now: nobody is waiting
+        with contextlib.suppress(InvalidStateError):  # cancelled just now: no caller is waiting
             self.result.set_result([reward for reward in self.rewards if reward is not None])
 
     def fail(self, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""The processes that checks run in.
+"""The processes that run checks.
 
 A check may hang, crash or take the process down; each of these costs one completion and
 one process, which is killed and replaced. Processes, never threads: many users'
@@ -35,7 +35,7 @@ from rewards.worker import (
 )
 
 NUM_SLOTS = 1 << 16  # tasks that may wait at one time before two share a position
-MAX_REPLACED_POOLS = 5  # within REPLACED_POOLS_WINDOW_S; more are no accident
+MAX_REPLACED_POOLS = 5  # within REPLACED_POOLS_WINDOW_S; more have a systematic cause
 REPLACED_POOLS_WINDOW_S = 600.0
 PROBE_PAUSE_S = 0.02
 DISCARD_DEADLINE_S = 60.0  # killed processes end at once, unless the kernel holds them
@@ -114,7 +114,7 @@ class RewardPool:
             raise
 
     def submit(self, problem: Problem, texts: Sequence[str]) -> Future[list[Reward]]:
-        """Hand in a group; the future's rewards are in the order of the texts."""
+        """Submit a group; the future's rewards are in the order of the texts."""
         if self._pool is None:
             raise RewardError("The reward pool is not running; call start() first.")
         if not self._jobs:
@@ -130,7 +130,7 @@ class RewardPool:
     async def score(self, problem: Problem, texts: Sequence[str]) -> list[Reward]:
         """The rewards of one problem's completions, in the order of the texts.
 
-        Cancelling it takes the group out of the pool.
+        Cancelling it removes the group from the pool.
         """
         future = asyncio.wrap_future(self.submit(problem, texts))
         try:
@@ -138,7 +138,7 @@ class RewardPool:
                 self._refuse_stall()
             return future.result()
         finally:
-            future.cancel()  # does nothing to one that is done
+            future.cancel()  # no effect if it is done
 
     def score_blocking(self, problem: Problem, texts: Sequence[str]) -> list[Reward]:
         """Like `score`, for threads without an event loop."""
@@ -165,13 +165,13 @@ class RewardPool:
 
     @property
     def patience_s(self) -> float:
-        """Longest time in which a working pool finishes nothing at all, in seconds."""
+        """Longest time without a finished completion in a working pool, in seconds."""
         return self.config.deadline_s + CHUNK_BUDGET_S + self.start_deadline_s
 
     def _new_pool(self) -> ProcessPool:
         return ProcessPool(
             max_workers=self.config.num_processes,
-            initializer=call_in_rooms,  # else a user's rewards.py is taken for this package
+            initializer=call_in_rooms,  # otherwise a user's rewards.py would shadow this package
             initargs=(initialise, self.terms, self.tasks, self._positions),
             context=self._context,
         )
@@ -190,15 +190,14 @@ class RewardPool:
                     pid, reason = future.result(timeout=max(0.0, deadline - time.monotonic()))
                 except TimeoutError as error:
                     raise RewardError(
-                        f"Only {len(ready)} of {self.config.num_processes} reward processes came "
-                        f"up within {self.start_deadline_s:g} s. They import "
-                        f"{self._names()}; if that is merely slow, raise rewards.start_deadline_s "
-                        "in the recipe."
+                        f"Only {len(ready)} of {self.config.num_processes} reward processes "
+                        f"started within {self.start_deadline_s:g} s. They import {self._names()}; "
+                        "if that is slow, raise rewards.start_deadline_s in the recipe."
                     ) from error
                 except (BrokenProcessPool, ProcessExpired) as error:
                     raise RewardError(
                         f"A reward process died while it imported {self._names()}: {error}. "
-                        "Import these by hand to see why."
+                        "Import them manually to see the error."
                     ) from error
                 if reason:
                     raise RewardError(reason)
@@ -212,10 +211,10 @@ class RewardPool:
         slot = next(self._slots) % NUM_SLOTS
         self._positions[slot] = 0
         chunk = Chunk(problem=job.problem, texts=[job.texts[i] for i in indices], slot=slot)
-        with self._lock:  # so that a pool that is replaced now knows of this task
+        with self._lock:  # so that a pool that is replaced now includes this task
             future = self._schedule(chunk)
             self._jobs[future] = job
-        job.follow(future)
+        job.watch(future)
 
         def failure_of(status: RewardStatus, what: str) -> tuple[int, Reward]:
             position, term = divmod(self._positions[slot], len(self.terms))
@@ -232,7 +231,7 @@ class RewardPool:
         future.add_done_callback(when_done)
 
     def _schedule(self, chunk: Chunk) -> ChunkFuture:
-        """Queue a task. Its deadline counts from when a process takes it up."""
+        """Queue a task. Its deadline starts when a process begins it."""
         budget_s = CHUNK_BUDGET_S if len(chunk.texts) > 1 else 0.0
         timeout = self.config.deadline_s + budget_s
         with self._lock:
@@ -247,8 +246,8 @@ class RewardPool:
     def _replace_pool(self) -> None:
         """Start over with new processes.
 
-        pebble gives a whole pool up when a process dies that had no task, for instance by
-        the hand of the kernel when memory runs out. What was in it is handed in again.
+        pebble abandons a whole pool when a process without a task dies, for instance killed by the
+        kernel when memory runs out. Its tasks are submitted again.
         """
         assert self._pool is not None
         now = time.monotonic()
@@ -265,16 +264,17 @@ class RewardPool:
         # A thread of its own: this may run on a thread of the pool that is discarded.
         threading.Thread(target=discard, args=(broken,), daemon=True).start()
         for future in lost:
-            future.cancel()  # its callback hands it in again, to the new pool
+            future.cancel()  # its callback submits it again, to the new pool
 
     def _refuse_stall(self) -> None:
-        """Called when somebody has waited long: is anything moving?"""
+        """Raise if no task has progressed: called after a long wait."""
         silence_s = time.monotonic() - self._last_progress
         if silence_s > self.patience_s:
             raise RewardError(
                 f"No completion has been scored for {silence_s:.0f} s, while {len(self._jobs)} "
-                f"tasks wait. A check is given rewards.deadline_s = {self.config.deadline_s:g} s, "
-                "so the reward processes do not work; is the machine out of memory?"
+                f"tasks wait. A check's deadline is rewards.deadline_s = "
+                f"{self.config.deadline_s:g} s, so the reward processes are stuck; check whether "
+                "the machine is out of memory."
             )
 
 

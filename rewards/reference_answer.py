@@ -1,4 +1,4 @@
-"""Is the last \\boxed{} of a completion the reference answer of its problem, by value?"""
+"""Compares the last \\boxed{} of a completion with its problem's reference answer, by value."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def reference_answer(
     """1 for the reference answer in the last \\boxed{}, else 0; without a box, unparsable.
 
     Args:
-        rules: when two answers are the same.
+        rules: the equality rules.
         compare: see `rewards.math_answer.math_answer`.
     """
     box = last_box(completion)
     if box is None:
         return Reward(value=0.0, status="unparsable", detail="no closed \\boxed{} with an answer")
     if len(box.content.strip()) > MAX_ANSWER_CHARS:
-        detail = f"the boxed answer has {len(box.content)} characters, read are {MAX_ANSWER_CHARS}"
+        detail = (
+            f"the boxed answer has {len(box.content)} characters, the limit is {MAX_ANSWER_CHARS}"
+        )
         return Reward(value=0.0, status="unparsable", detail=detail)
     reference = reference_of(problem)
     correct = is_right(reference, box.content, rules, compare)
@@ -47,13 +49,13 @@ def reference_answer(
 
 
 def reference_of(problem: Problem) -> str:
-    """The reference answer; the inside of its last box where it has one."""
+    """The reference answer; the content of its last box if it has one."""
     box = last_box(problem.answer)
     return problem.answer if box is None else box.content
 
 
 def is_right(reference: str, answer: str, rules: Rules, compare: Compare) -> bool:
-    """Is this the reference answer? A reference without content is never right."""
+    """Whether this is the reference answer. An empty reference matches nothing."""
     wanted, found = clean(reference), clean(answer)
     if is_blank(wanted) or NO_NUMBER.fullmatch(tidy(wanted)):
         return False
@@ -64,9 +66,9 @@ def is_right(reference: str, answer: str, rules: Rules, compare: Compare) -> boo
 
 
 def readings(answer: str, target: Form, rules: Rules) -> list[Form]:
-    """How an answer may be read: 100,200 is one number, or two where two are wanted.
+    """The readings of an answer: 100,200 is one number, or two if the reference has two.
 
-    3 and 1/2 are two numbers, or one where one is wanted.
+    3 and 1/2 are two numbers, or one if the reference has one.
     """
     form = read(answer, words=rules.words)
     if isinstance(target, Scalar) and (mixed := SPOKEN_MIXED.fullmatch(answer)) is not None:

@@ -4,9 +4,9 @@ A check is any callable
 
     check(completion: str, problem: Problem, **settings) -> float | bool | Reward
 
-A bool says right or wrong. A float is the value; 1 or more counts as right. A `Reward` says
-everything itself. The `settings` of its reward term are passed as keyword arguments. Where the
-chat template begins the answer ("<think>"), `completion` goes on from `problem.prompt_opening`.
+A bool means right or wrong. A float is the value; 1 or more counts as right. A `Reward` states both
+itself. The `settings` of its reward term are passed as keyword arguments. If the chat template
+begins the answer ("<think>"), `completion` continues `problem.prompt_opening`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXAMPLE_PROBLEM = Problem(problem_id="example", question="", answer="")
 
 
 def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
-    """The check of that name; imports the module that it lives in.
+    """The check of that name; imports its module.
 
     Args:
         name: a key of BUILT_IN, `module:function` or `file.py:function`. Modules are also looked
@@ -43,8 +43,8 @@ def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
             signature.
 
     Raises:
-        RewardError: no such check, its module cannot be imported, or it does not take the
-            settings.
+        RewardError: no such check, its module cannot be imported, or it does not accept the
+        settings.
     """
     module_name, colon, function_name = BUILT_IN.get(name, name).partition(":")
     if not (colon and module_name and function_name):
@@ -70,11 +70,11 @@ def import_check_module(module_name: str, name: str) -> Any:
         if name in BUILT_IN:
             return importlib.import_module(module_name)
         return import_own(module_name)
-    except Exception as error:  # a user's module raises what it likes when it is imported
+    except Exception as error:  # a user's module may raise anything on import
         hint = ""
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.split(".")[0]:
             places = f"{Path.cwd()}, beside the recipe and in the installed packages"
-            hint = f" It was looked for in {places}."
+            hint = f" Searched: {places}."
         raise RewardError(
             f"The check {name!r} cannot be loaded: importing {module_name!r} raised "
             f"{type(error).__name__}: {error}.{hint}"
@@ -82,25 +82,27 @@ def import_check_module(module_name: str, name: str) -> Any:
 
 
 def refuse_wrong_signature(check: Check, name: str, settings: dict[str, Any]) -> None:
-    """Find a misspelt setting before a run starts rather than in every single check."""
+    """Find a misspelt setting before a run starts instead of in every check."""
     if inspect.iscoroutinefunction(check):
-        raise RewardError(f"The check {name!r} is an async function; write it as a plain one.")
+        raise RewardError(
+            f"The check {name!r} is an async function; write it as a synchronous one."
+        )
     try:
         signature = inspect.signature(check)
     except (TypeError, ValueError):
-        return  # some callables written in C do not tell
+        return  # some callables written in C have no signature
     try:
         signature.bind("completion", EXAMPLE_PROBLEM, **settings)
     except TypeError as error:
         raise RewardError(
             f"The check {name!r} cannot be called with (completion, problem"
             f"{''.join(f', {key}=...' for key in settings)}): {error}. "
-            f"Its signature is {signature}; mend `settings` of its reward term, or the check."
+            f"Its signature is {signature}; fix `settings` of its reward term, or the check."
         ) from error
 
 
 def taken_for_ours(module_name: str, found: Any) -> str:
-    """A word for somebody whose file is called like one of our packages, and was not found."""
+    """A hint if a user's missing file has the name of one of our packages."""
     if getattr(found, "__name__", "").partition(".")[0] not in ROOMS:
         return ""
     file = f"{module_name.replace('.', '/')}.py"

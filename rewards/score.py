@@ -1,4 +1,4 @@
-"""From what the checks return to one Reward per completion. Pure."""
+"""Combines the results of checks to one Reward per completion. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORST_FIRST: tuple[RewardStatus, ...] = ("error", "timeout", "unparsable", "scor
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TermReward:
-    """What one check of a recipe's reward said, and how much it weighs."""
+    """The result of one check of a recipe's reward, with its weight."""
 
     name: str
     weight: float
@@ -25,15 +25,15 @@ class TermReward:
 
 
 def failed(status: RewardStatus, detail: str) -> Reward:
-    """The reward of a completion whose check did not work."""
+    """The reward of a completion with a failed check."""
     return Reward(value=0.0, status=status, detail=detail)
 
 
 def as_reward(returned: Any) -> Reward:
-    """Read what a check returned; anything but a finite number, a bool or a Reward is an error.
+    """Convert a check's result; anything but a finite number, a bool or a Reward is an error.
 
     Numbers and bools may be NumPy's or torch's. A bare number of 1 or more counts as correct. A
-    check whose scale is another one returns a Reward and says for itself what is correct.
+    check with another scale returns a Reward with its own `correct`.
     """
     if isinstance(returned, Reward):
         return checked(returned)
@@ -43,7 +43,7 @@ def as_reward(returned: Any) -> Reward:
     if isinstance(value, Real | Decimal):
         return checked(Reward(value=float(value), correct=float(value) >= 1.0))
     if inspect.iscoroutine(returned):
-        returned.close()  # it would otherwise warn that nobody awaited it
+        returned.close()  # prevents the warning about a coroutine that was never awaited
     return failed(
         "error",
         f"the check returned {described(returned)}, expected a single number, a bool or a Reward",
@@ -53,7 +53,7 @@ def as_reward(returned: Any) -> Reward:
 def plain_scalar(value: Any) -> Any:
     """A NumPy or torch scalar as a plain value; everything else as it is.
 
-    Told by its attributes: reward processes import neither library.
+    Recognised by its attributes: reward processes import neither library.
     """
     is_scalar = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
     return value.item() if is_scalar else value
@@ -71,13 +71,13 @@ def described(value: Any) -> str:
 
 
 def checked(reward: Reward) -> Reward:
-    """The same reward in plain Python types; an error where its fields are not what they say.
+    """The same reward in plain Python types; an error if its fields have wrong types.
 
-    Plain types, because it has to travel from the reward process to the driver.
+    Plain types, because it is sent from the reward process to the driver.
     """
     if reward.status not in get_args(RewardStatus):
         return failed("error", f"the check returned the unknown status {reward.status!r:.40}")
-    value = plain_scalar(reward.value)  # a user's check may have put anything there
+    value = plain_scalar(reward.value)  # a user's check may return anything here
     if not isinstance(value, Real | Decimal):
         return failed(
             "error", f"the check returned the value {described(value)}, expected a number"
@@ -99,8 +99,8 @@ def combine(terms: Sequence[TermReward]) -> Reward:
     """One completion's reward from all of its checks.
 
     The value is the weighted sum. The first term decides what is correct and which answer
-    was read. The worst status counts (error, timeout, unparsable, scored): a completion of
-    which one check failed is not usable, however well the others went, and is worth 0.
+    was read. The worst status counts (error, timeout, unparsable, scored): a completion with one
+    failed check is not usable, whatever the others returned, and its value is 0.
 
     Args:
         terms: one entry per check, in the recipe's order; at least one.
@@ -126,7 +126,7 @@ def combine(terms: Sequence[TermReward]) -> Reward:
 
 
 def combined_detail(names: Sequence[str], terms: Sequence[TermReward]) -> str:
-    """Every check's own words; with one check, those alone."""
+    """Every check's detail; with one check, only that."""
     if len(terms) == 1:
         return terms[0].reward.detail
     pairs = zip(names, terms, strict=True)

@@ -18,7 +18,7 @@ def table(lines: str) -> dict[str, str]:
         names, _, value = line.partition("->")
         value = value.strip()
         is_command = value.startswith("\\") and value[-1:].isalpha()
-        entries.update(dict.fromkeys(names.split(), value + " " * is_command))
+        entries.update(dict.fromkeys(names.split(), f"{value} " if is_command else value))
     return entries
 
 

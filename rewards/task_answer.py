@@ -1,9 +1,9 @@
-"""The check `reasoning_gym`: a task's own verifier judges what the last \\boxed{} holds.
+"""The check `reasoning_gym`: a task's own verifier scores the content of the last \\boxed{}.
 
-Many of reasoning-gym's tasks have more right answers than the one in the data, and bring a
-verifier, `score_answer`. `math_answer` hands their problems on to here, so that a recipe need not
-name this check; naming it allows `partial`. Right is what the verifier scores with exactly 1. There
-are exceptions, each for a hole in reasoning-gym 0.1.25 that a policy would find:
+Many of reasoning-gym's tasks have more right answers than the one in the data, and have a verifier,
+`score_answer`. `math_answer` delegates their problems to it, so that a recipe need not name this
+check; naming it allows `partial`. An answer is right if the verifier's score is exactly 1. There
+are exceptions, each for a weakness of reasoning-gym 0.1.25 that a policy would exploit:
 
 - A reference that is a number is compared by `math_answer`: `coin_flip` gives 1 for "0",
   `gsm_symbolic` reads the first number of any text and loses its sign. Two tasks that ask for a
@@ -114,21 +114,21 @@ def is_number(text: str) -> bool:
 
 
 def task_answer(completion: str, problem: Problem, *, partial: bool = False) -> Reward:
-    """1 for an answer that the task's own verifier takes for right, else 0.
+    """1 for an answer that the task's own verifier accepts, else 0.
 
     Args:
-        completion: what the policy wrote.
+        completion: the policy's text.
         problem: one that `data.*.source: reasoning_gym` made.
         partial: give a wrong answer the score that the verifier has for it, below 1. Some score any
             well-formed answer.
 
     Raises:
-        ValueError: the problem is none of reasoning-gym's.
+        ValueError: the problem is not one of reasoning-gym.
     """
     if TASK_KEY not in problem.metadata:
         raise ValueError(
-            f"{problem.problem_id} is no problem of reasoning-gym, which the check reasoning_gym "
-            "is for; take math_answer, which judges problems of both kinds"
+            f"{problem.problem_id} is not a problem of reasoning-gym, which the check "
+            "reasoning_gym requires; use math_answer, which handles both kinds of problems"
         )
     box = last_box(completion)
     if box is None or not box.content.strip():
@@ -160,7 +160,7 @@ def readings(answer: str) -> list[str]:
 
 
 def score_of(task: Task, answer: str, problem: Problem) -> float:
-    """What the verifier says; 0 where it can make nothing of the answer."""
+    """The verifier's score; 0 if it cannot parse the answer."""
     if task.name in WORD_BY_WORD:
         return float(words_of(answer) == words_of(problem.answer))
     if task.name in EXPRESSION_TASKS:

@@ -1,4 +1,4 @@
-"""What runs inside a reward process: load the checks once, then judge chunks of completions.
+"""The code of a reward process: load the checks once, then score chunks of completions.
 
 Started by spawning, so nothing of the driver is inherited. Must not import torch, vLLM or
 Ray: a process that is killed has to be replaced in well under a second.
@@ -26,7 +26,7 @@ from rewards.score import TermReward, as_reward, combine, failed
 from rewards.task_answer import Task, verifier
 
 CHUNK_BUDGET_S = 0.25
-"""A chunk starts no further completion after this long, and gives the rest back."""
+"""A chunk starts no further completion after this time, and returns the rest."""
 EXIT_CODE_OF_ZERO = 70
 
 
@@ -41,11 +41,11 @@ class Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Completions of one problem that travel to a reward process together."""
+    """Completions of one problem that are sent to a reward process together."""
 
     problem: Problem
     texts: Sequence[str]
-    slot: int  # where in the shared positions this chunk says how far it has come
+    slot: int  # index of this chunk's progress in the shared positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +58,13 @@ class Worker:
     failure: str = ""
 
 
-current: Worker | None = None  # a process pool's initialiser has no other place to leave it
+current: Worker | None = None  # a process pool's initialiser has no other way to keep it
 
 
 def initialise(
     terms: Sequence[Term], tasks: Sequence[Task], positions: MutableSequence[int]
 ) -> None:
-    """Prepare this process. A check that cannot be loaded is kept for `probe` to tell."""
+    """Prepare this process. The error of a check that cannot be loaded is kept for `probe`."""
     global current
     # Whoever stops a job signals all of its processes at once, but the driver may first have to
     # finish a step, for which checks are still needed. The pool ends its processes by SIGKILL.
@@ -83,7 +83,8 @@ def initialise(
 
 
 def probe(pause_s: float) -> tuple[int, str]:
-    """(process id, why its checks are not there). The pause lets other processes answer too."""
+    """(process id, why its checks could not be loaded). The pause lets other processes answer
+    too."""
     assert current is not None
     time.sleep(pause_s)
     return os.getpid(), current.failure
@@ -97,8 +98,8 @@ def loaded_modules() -> list[str]:
 def judge_chunk(chunk: Chunk) -> list[Reward]:
     """The rewards of the chunk's first completions: all of them if that is quick.
 
-    Before each check it notes where it is, so that a process which has to be killed, or
-    dies, is known to have done so at one completion of the chunk and not at the others.
+    Before each check it records its position, so that the completion at which a process was killed
+    or died is known.
     """
     assert current is not None
     started = time.monotonic()
@@ -123,7 +124,7 @@ def judge(worker: Worker, chunk: Chunk, index: int, text: str) -> Reward:
 
 
 def run_check(check: Check, text: str, problem: Problem, settings: dict[str, Any]) -> Reward:
-    """Call a check; whatever it raises becomes the status `error`."""
+    """Call a check; any exception becomes the status `error`."""
     try:
         return as_reward(check(text, problem, **settings))
     except BaseException as error:  # sys.exit() in a check is a crash too
@@ -133,7 +134,7 @@ def run_check(check: Check, text: str, problem: Problem, settings: dict[str, Any
 
 
 def tell_exits_apart() -> None:
-    """Make os._exit(0) visible: the pool takes exit code 0 for a process that ended well."""
+    """Make os._exit(0) visible: the pool treats exit code 0 as a normal end."""
     really_exit = os._exit
 
     def exit_with_code(status: int) -> NoReturn:
@@ -143,7 +144,7 @@ def tell_exits_apart() -> None:
 
 
 def die_with_parent() -> None:
-    """Leave no orphan when the driver is killed, whatever this process is doing then.
+    """End this process when the driver is killed, whatever it is doing.
 
     On Linux the kernel does it: it sends SIGKILL when the pipe to the parent closes, even
     while C code holds the interpreter's lock. (PR_SET_PDEATHSIG would act when the *thread*

@@ -1,7 +1,7 @@
 """Make .venv and install exact versions into it; `make setup` runs this through scripts/setup.sh.
 
-A complete .venv is left alone: a file inside it says what it was made from. An interrupted
-installation is thrown away and begun anew; pip keeps what was downloaded.
+A complete .venv is left alone: a file inside it says what it was made from. An installation goes on
+where a step failed; one that was interrupted is begun anew, and pip keeps what was downloaded.
 """
 
 from __future__ import annotations
@@ -73,17 +73,21 @@ def install(found: dict[str, str], wanted: dict[str, str]) -> None:
     """Bring .venv from the state `found` to `wanted`: from nothing if a mixture could be left."""
     start = time.monotonic()
     incomplete = {**wanted, "inputs": ""}
+    shutil.rmtree(REMOVED, ignore_errors=True)  # of an interrupted removal
     if found and (found == incomplete or {**found, "inputs": ""} != incomplete):
         print("removing .venv: it is half done, or was made for another Python or extra")
-        shutil.rmtree(REMOVED, ignore_errors=True)
         VENV.rename(REMOVED)  # half removed, it could be taken for a good one
         shutil.rmtree(REMOVED)
     VENV.mkdir(exist_ok=True)
     STATE.write_text(json.dumps(incomplete), encoding="utf-8")
     os.environ.update(QUIET)
-    run("making .venv", [sys.executable, "-m", "venv", str(VENV)])
-    install_packages(wanted["extra"])
-    run("importing everything once", [PYTHON, "-c", f"import {HEAVY}"])
+    try:
+        run("making .venv", [sys.executable, "-m", "venv", str(VENV)])
+        install_packages(wanted["extra"])
+        run("importing everything once", [PYTHON, "-c", f"import {HEAVY}"])
+    except SystemExit:  # a failed pip leaves no half installed package: the next call goes on
+        STATE.write_text(json.dumps({**wanted, "inputs": "failed"}), encoding="utf-8")
+        raise
     STATE.write_text(json.dumps(wanted), encoding="utf-8")
     print(f"installed in {(time.monotonic() - start) / 60:.1f} minutes")
 

@@ -18,6 +18,6 @@ export PATH="$folder/site/bin:$PATH"
 set -x
 mgrpo version
 mgrpo methods >/dev/null
-mgrpo plan qwen2.5_math_7b --gpus 8xH100-80GB >/dev/null
+mgrpo plan quickstart --gpus 8xH100-80GB >/dev/null
 mgrpo check own_reward.yaml
 mgrpo train quickstart steps=1 prompts_per_step=4 data.heldout=null

@@ -1,1 +1,1 @@
-"""Which model architectures train here: tiny random models of each, measured one by one."""
+"""Training of model architectures: tiny random models of each, measured one by one."""

@@ -1,8 +1,8 @@
-"""Which architectures train, and whether engines then have their weights: one row per process.
+"""Measures which architectures train, and their weight sync to engines: one process per row.
 
     python -m benchmarks.architectures --write
 
-Goes on where it stopped: a row that is in the file is not measured again without `--again`.
+Resumable: a row in the file is not measured again without `--again`.
 """
 
 from __future__ import annotations

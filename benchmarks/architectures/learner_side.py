@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.batch import TrainingRow
 from learner.hub_weights import HubWeights
 from learner.logprobs import PolicyModel
 from learner.packing import collate
 from learner.policy_loading import load_causal_lm, load_policy
 from learner.policy_proofs import prove_policy
-from learner.policy_reader import text
+from learner.rows import TrainingRow, text
 from mgrpo.errors import ModelError
 
 NUM_PROMPT_TOKENS, NUM_TOKENS = 12, 20

@@ -1,8 +1,8 @@
 """The command: plan, do what is left, write the page.
 
-Stopped by Ctrl-C, SIGTERM or --minutes, it goes on where it was when it is started again: a run
-counts as done when it has come to its end with the settings that it would have now. An
-unfinished one starts over. A run that fails is named, and the others go on.
+Stopped by Ctrl-C, SIGTERM or --minutes, it resumes when it is started again: a run counts as done
+if it is finished with its current settings. An unfinished one starts over. A failed run is named,
+and the others continue.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def check_done(job: Job, jobs: Sequence[Job]) -> None:
     """A recipe or the program may change while a run goes on; do not repeat that run for ever."""
     if any(name(one) == name(job) and one.state == "to do" for one in jobs):
         raise CommandFailed(
-            f"{name(job)} came to its end, but not with the settings that were asked for. Was a "
-            "recipe or the program changed meanwhile? The same command does it again."
+            f"{name(job)} finished with other settings than requested. A recipe or the program may "
+            "have changed meanwhile; the same command repeats it."
         )
 
 
@@ -171,7 +171,7 @@ if __name__ == "__main__":
     try:
         code = main()
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         code = 130
     sys.stdout.flush()
     sys.exit(code)

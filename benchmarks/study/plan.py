@@ -1,4 +1,4 @@
-"""What a study consists of, what of it is done, and what comes next.
+"""The jobs of a study, and their states.
 
 Each recipe is first trained at every learning rate with the first seed. The rate with the best
 training accuracy is then used for the other seeds: the held-out problems have no part in the
@@ -119,7 +119,7 @@ def late_accuracy(rows: list[dict[str, Any]]) -> float:
 
 
 def check_study(study: Study) -> None:
-    """Refuse what would not be a comparison. Raises ConfigError with every reason."""
+    """Refuse recipes that are not comparable. Raises ConfigError with every reason."""
     configs = {recipe: study.tuning_trials(recipe)[0].config() for recipe in study.recipes}
     problems = [*budget_problems(study, configs), *same_problems(configs)]
     evaluation = load_recipe(study.evaluation)
@@ -138,7 +138,7 @@ def check_study(study: Study) -> None:
             ConfigProblem(
                 f"{study.evaluation}: layers",
                 f"{len(evaluation.layers)} layers",
-                "the tables show a first and a second turn.",
+                "the tables have a first and a second turn.",
                 "Give two layers.",
             )
         )

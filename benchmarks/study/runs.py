@@ -79,7 +79,7 @@ class Runs:
     # --- training ---
 
     def is_trained(self, trial: Trial) -> bool:
-        """Has it come to its end, with the settings that it would have now?"""
+        """Whether it is finished, with its current settings."""
         folder = self.of(trial)
         return (folder / FINISHED).is_file() and made_with(folder / "config.yaml", trial.config())
 

@@ -1,4 +1,4 @@
-"""Broadcasts and handovers with some engines, and after a failed one: who is lost, who not."""
+"""Broadcasts and handovers to a set of engines, and the state of each engine after a failed one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgrpo.errors import LearnerError, MgrpoError, WeightSyncError
 
 
 class WeightDelivery:
-    """Makes broadcasts and draws conclusions from those that fail."""
+    """Sends broadcasts and updates the engines' states after failures."""
 
     def __init__(self, broadcaster: WeightBroadcaster, patience: HealthConfig) -> None:
         self.broadcaster, self.patience = broadcaster, patience
@@ -27,11 +27,11 @@ class WeightDelivery:
         Args:
             policy_version: the learner's.
             members: engines that can take part.
-            why: what the log says of those that got the weights.
+            why: reason in the engine log for the engines that received the weights.
 
         Returns:
-            The report, and the members are healthy; or what went wrong: then those that are
-            lost are dead, and the others stale.
+            The report if it succeeded: the members are then healthy. Otherwise the error: lost
+            engines are then dead, and the others stale.
 
         Raises:
             WeightSyncError: an engine holds other weights than were sent.
@@ -45,14 +45,14 @@ class WeightDelivery:
             self.recover(members, error)
             return error
         for engine in members:
-            engine.notice(EngineEvent.REFIT, f"{why} of version {policy_version}")
+            engine.notice(EngineEvent.SYNCED, f"{why} of version {policy_version}")
         return report
 
-    def lend(self, members: Sequence[EngineProcess]) -> MgrpoError | None:
-        """Let the learner work; where engines share its GPUs they sleep.
+    def to_learner(self, members: Sequence[EngineProcess]) -> MgrpoError | None:
+        """Let the learner compute; engines that share its GPUs are offloaded.
 
         Returns:
-            What went wrong; then those that are lost are dead, and the others stale.
+            The error, if any: lost engines are then dead, and the others stale.
 
         Raises:
             ActorDiedError, DeadlineError: of the learner.
@@ -84,7 +84,7 @@ class WeightDelivery:
             raise lost from error
 
     def find_lost(self, members: Sequence[EngineProcess], error: MgrpoError) -> None:
-        """Who does not come out of a failed broadcast is dead; nobody's weights are sure."""
+        """Mark unresponsive engines dead and all others stale."""
         end = time.monotonic() + self.patience.suspect_after_s
         leaving = []
         for engine in members:

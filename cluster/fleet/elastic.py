@@ -1,10 +1,10 @@
-"""When a pool of engines grows and when it shrinks: a pure decision after each step.
+"""Autoscaling of an engine pool: a pure decision after each step.
 
 A step samples, then trains, and nothing samples while the learner works; so the step's time is
-shared out between the pools and the learner. One more engine helps where a pool's share is the
-largest and its engines have enough to do at a time to hand some of it over. One fewer does no
-harm where the pool hardly works, or where the others could take its work and would still not have
-enough to call for one more: the two rules never answer each other.
+divided among the pools and the learner. A pool grows if its share is the largest and its engines
+have enough concurrent completions to share with one more. It shrinks if it is hardly busy, or if
+the remaining engines could take the work of one without reaching the threshold for growing: the
+two rules never trigger each other.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from mgrpo.config.engines import EngineRange
 
 
 class Decision(Enum):
-    """One step's verdict on a pool."""
+    """The scaling decision for a pool after one step."""
 
     KEEP = "keep"
     GROW = "grow"  # ask for one more engine
-    SHRINK = "shrink"  # give one engine and its place back
+    SHRINK = "shrink"  # release one engine and its resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLoad:
-    """What a step showed of one pool."""
+    """Load of one pool in a step."""
 
     num_engines: int  # that could work
     num_coming: int  # asked for, or loading their model
@@ -36,7 +36,7 @@ class PoolLoad:
 
 @dataclass(frozen=True, slots=True)
 class Streak:
-    """Steps in a row that spoke for growing, and for shrinking."""
+    """Consecutive steps in favour of growing, and of shrinking."""
 
     grow_steps: int = 0
     shrink_steps: int = 0
@@ -50,7 +50,7 @@ def decide(
     streak: Streak,
     config: ElasticConfig,
 ) -> tuple[Decision, Streak]:
-    """What to do with a pool after a step.
+    """The scaling decision for a pool after a step.
 
     Args:
         load: the step's.
@@ -60,7 +60,7 @@ def decide(
         config: the bounds.
 
     Returns:
-        The decision, and the streak for the next step; after a decision it begins anew.
+        The decision, and the streak for the next step; a decision resets it.
     """
     num_asked = load.num_engines + load.num_coming
     wants_more = (
@@ -86,7 +86,7 @@ def decide(
 
 
 def inflight_with_one_fewer(load: PoolLoad) -> float:
-    """Completions at a time that each engine would have if one of them handed over its share.
+    """Concurrent completions per engine if one engine were removed.
 
     Example: three engines with 4 each would be two with 6 each.
     """

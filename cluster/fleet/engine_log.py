@@ -1,4 +1,4 @@
-"""What became of each engine, written down as it happens: a run's engines.jsonl."""
+"""The log of engine state changes: a run's engines.jsonl."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ENGINES_FILE = "engines.jsonl"
 
 
 class EngineLog:
-    """Appends every change of an engine's state, with the time, and tells people of some.
+    """Appends every change of an engine's state, with the time, and reports important ones.
 
     A line: {"time": 1763715600.12, "engine": "layer1-engine-0", "from": "healthy",
     "to": "dead", "why": "...", "node": "10.0.0.7"}; time in seconds since 1970, from null for an
-    engine that was just asked for, node "" where it has no place.
+    engine that was just requested, node "" if it is not placed.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -55,7 +55,7 @@ def read_engine_log(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def sentence(change: StateChange) -> str | None:
-    """The change in words, where a person would want to know of it; None where not."""
+    """The change in words, if a user should see it; else None."""
     match change.now:
         case EngineState.SUSPECT:
             return f"{change.engine} gets no work for now: {change.why}"
@@ -64,11 +64,11 @@ def sentence(change: StateChange) -> str | None:
         case EngineState.RESTARTING:
             return f"{change.engine} is {change.why}"
         case EngineState.GONE if change.before is EngineState.DEAD:
-            return f"{change.engine} is given up: {change.why}"
+            return f"{change.engine} is abandoned: {change.why}"
         case EngineState.GONE:
-            return f"{change.engine} is given back: {change.why}"
+            return f"{change.engine} is released: {change.why}"
         case EngineState.HEALTHY:
-            return f"{change.engine} is at work: {change.why}"
+            return f"{change.engine} is ready: {change.why}"
         case EngineState.STARTING:
             return f"{change.engine} is {change.why}"
         case _:

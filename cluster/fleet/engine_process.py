@@ -1,9 +1,8 @@
-"""One engine's seat and process: brought up, watched and ended, without ever waiting.
+"""The life cycle of one engine's process: start, health checks, restart and end, never blocking.
 
-`tend` looks at what has happened since the last time and does the next thing: a place that was
-granted gets an actor, an actor that was made loads its model, a silent one is suspected and then
-ended, a dead one is asked for again. What state the engine is in, and what may follow, is the
-business of `cluster.fleet.health`.
+`poll` advances the life cycle: granted resources get an actor, a new actor loads its model, an
+unresponsive one is suspected and then ended, a dead one is requested again. The states and their
+transitions are in `cluster.fleet.health`.
 """
 
 from __future__ import annotations
@@ -12,18 +11,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cluster.allocations import Allocation
 from cluster.fleet.health import EngineEvent, EngineHealth, EngineState, Patience, after
 from cluster.placement import Placement
 from cluster.remote import Call, RemoteActor
-from cluster.seats import Seat
 from mgrpo.errors import MgrpoError
 
-StartActor = Callable[[Seat, str], RemoteActor]  # (seat with a granted place, unique name)
+# (granted allocation, unique name)
+StartActor = Callable[[Allocation, str], RemoteActor]
 
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """An engine's way from one state to another, for the log and for people."""
+    """A change of an engine's state, for the log and the user."""
 
     engine: str
     before: EngineState | None  # None: the engine was just asked for
@@ -34,34 +34,34 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How an engine is watched, in seconds."""
+    """Deadlines of an engine, in seconds."""
 
     patience: Patience
     heartbeat_s: float
     start_s: float  # longest loading of the model
-    shutdown_s: float  # longest orderly end
+    shutdown_s: float  # longest shutdown
 
 
 class EngineProcess:
-    """An engine of a run, from its first place to its last.
+    """An engine of a run, over all of its processes.
 
     Args:
-        seat: where it sits.
-        placement: grants seats.
-        start_actor: makes the engine's actor in a granted seat, without waiting.
-        timing: how it is watched.
-        on_change: told of each change of state.
+        allocation: its resources.
+        placement: grants allocations.
+        start_actor: makes the engine's actor in a granted allocation, without waiting.
+        timing: its deadlines.
+        on_change: called with each change of state.
     """
 
     def __init__(
         self,
-        seat: Seat,
+        allocation: Allocation,
         placement: Placement,
         start_actor: StartActor,
         timing: Timing,
         on_change: Callable[[StateChange], None],
     ) -> None:
-        self.seat, self.placement = seat, placement
+        self.allocation, self.placement = allocation, placement
         self.start_actor, self.timing, self.on_change = start_actor, timing, on_change
         self.health = EngineHealth.starting(time.monotonic())
         self.actor: RemoteActor | None = None
@@ -77,14 +77,14 @@ class EngineProcess:
 
     @property
     def name(self) -> str:
-        return self.seat.name
+        return self.allocation.name
 
     @property
     def state(self) -> EngineState:
         return self.health.state
 
     def notice(self, event: EngineEvent, why: str) -> None:
-        """Take in what happened; whoever listens hears of a new state."""
+        """Apply an event; report a change of state."""
         before = self.health.state
         self.health = after(self.health, event, time.monotonic(), self.timing.patience)
         if self.health.state is not before:
@@ -92,8 +92,8 @@ class EngineProcess:
 
     # --- the life of one process ---
 
-    def tend(self) -> None:
-        """Do what can be done now. Never waits, never raises for what the engine did."""
+    def poll(self) -> None:
+        """Advance the life cycle. Never blocks, never raises for the engine's failures."""
         if self.health.is_coming:
             self.bring_up()
         elif self.health.is_alive:
@@ -104,9 +104,9 @@ class EngineProcess:
             self.clear_away()
 
     def bring_up(self) -> None:
-        """A place, then an actor, then a model."""
+        """Get resources, then an actor, then load the model."""
         if self.actor is None:
-            if self.placement.is_granted(self.seat):
+            if self.placement.is_granted(self.allocation):
                 self.make_actor()
             return
         assert self.loading is not None, "an actor is made and told to load at once"
@@ -119,11 +119,11 @@ class EngineProcess:
             )
 
     def make_actor(self) -> RemoteActor:
-        """Start the process and its loading; its place must have been granted."""
+        """Start the process and the loading; its resources must have been granted."""
         suffix = f".restart{self.num_actors}" if self.num_actors else ""
         self.num_actors += 1
-        self.node = self.placement.node_of(self.seat)
-        self.actor = self.start_actor(self.seat, self.name + suffix)
+        self.node = self.placement.node_of(self.allocation)
+        self.actor = self.start_actor(self.allocation, self.name + suffix)
         self.loading = Call(self.actor, "start")
         return self.actor
 
@@ -138,7 +138,7 @@ class EngineProcess:
             self.notice(EngineEvent.LOADED, "model loaded")
 
     def listen(self) -> None:
-        """Ask for a sign of life now and then, and draw conclusions from the answer."""
+        """Run the periodic health check."""
         assert self.actor is not None, "an engine that is alive has an actor"
         now = time.monotonic()
         if self.heartbeat is None:
@@ -160,45 +160,45 @@ class EngineProcess:
             self.notice(EngineEvent.ANSWERED, "answers again")
 
     def lose(self, why: str) -> None:
-        """Its process is gone, or must go."""
+        """The process is gone, or must be ended."""
         self.last_words = why
         self.notice(EngineEvent.DIED, why)
 
     def restart(self) -> None:
-        """End what is left of a dead engine, give its place back and ask for one again."""
+        """End what is left of a dead engine, release its resources and request new ones."""
         self.end_actor()
-        self.placement.give_back(self.seat)
+        self.placement.give_back(self.allocation)
         self.node = ""
         patience = self.timing.patience
         again = self.health.may_restart(time.monotonic(), patience)
         used_up = f"its {patience.max_restarts} restarts (cluster.fleet.health) are used up"
         if patience.max_restarts == 0:
-            used_up = "is not started again"
+            used_up = "is not restarted"
         self.notice(EngineEvent.RESTART, "asked for again" if again else used_up)
         if self.health.is_coming:
-            self.placement.ask(self.seat, f"{self.name}.restart{self.num_actors}")
+            self.placement.ask(self.allocation, f"{self.name}.restart{self.num_actors}")
 
     # --- the end ---
 
     def release(self, why: str) -> None:
-        """Let it end in an orderly way; `tend` clears away what is left."""
+        """Shut it down; `poll` removes what is left."""
         self.was_released = True
         self.notice(EngineEvent.RELEASE, why)
         if self.actor is not None and self.stopping is None:
             self.stopping = Call(self.actor, "stop")
 
     def clear_away(self) -> None:
-        """Give the place back once the engine has stopped, or has had its time to."""
+        """Release the resources once the engine has stopped, or after its shutdown deadline."""
         stopping = self.stopping
         if stopping and not stopping.is_done() and stopping.seconds < self.timing.shutdown_s:
             return
         self.stopping = None
         self.end_actor()
-        self.placement.give_back(self.seat)
+        self.placement.give_back(self.allocation)
 
     @property
     def has_left(self) -> bool:
-        """Was given back, and nothing of it is left."""
+        """It was released, and nothing of it is left."""
         return self.was_released and self.actor is None
 
     def end_actor(self) -> None:

@@ -1,4 +1,4 @@
-"""The engines of a run: lent to rollouts, watched, replaced, refitted, more and fewer of them.
+"""The engine pools of a run: scheduling, health checks, restarts, weight sync, autoscaling.
 
 One thread does it all: while a rollout runs, beside it in the same event loop; while the learner
 works, between two looks at it; and in full before each broadcast. So no lock is needed, and a
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
+from cluster.allocations import Pool, engine_allocation, pools_of
 from cluster.fleet.delivery import WeightDelivery
 from cluster.fleet.elastic import Decision, Streak, decide
 from cluster.fleet.engine_log import EngineLog, sentence
@@ -23,7 +24,6 @@ from cluster.fleet.leases import Engine, least_busy
 from cluster.fleet.remote_engine import RemoteEngine
 from cluster.placement import Placement, describe_shortage
 from cluster.remote import RemoteActor, wait_for
-from cluster.seats import Pool, engine_seat, pools_of
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
 from mgrpo.config import RunConfig
 from mgrpo.errors import (
@@ -35,7 +35,7 @@ from mgrpo.errors import (
 from mgrpo.metric_sums import MetricSums
 
 LOOK_S = 0.25  # between two looks at the engines while a rollout runs
-TAKE_AGAIN_S = 0.05  # between two tries to get an engine where there is none
+TAKE_AGAIN_S = 0.05  # between two attempts to get an engine if there is none
 
 
 class Fleet:
@@ -46,8 +46,8 @@ class Fleet:
         device: cpu or cuda.
         placement: holds the places of the engines that the run begins with.
         start_actor: makes an engine's actor in a granted place.
-        log: is told of each change of an engine's state.
-        note: tells people of those that matter.
+        log: receives each change of an engine's state.
+        note: reports important changes to the user.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ class Fleet:
         )
         self.pools = pools_of(config)
         self.members: dict[str, list[EngineProcess]] = {pool.name: [] for pool in self.pools}
-        self.num_seats = Counter[str]()  # by pool, ever taken: a seat's name is used once
+        # Ever made, by pool: an allocation's name is used once.
+        self.num_allocations = Counter[str]()
         self.streaks = {pool.name: Streak() for pool in self.pools}
         self.workers: dict[str, RemoteEngine] = {}
         self.waiting = Counter[str]()  # requests that wait for an engine, by pool
@@ -88,7 +89,7 @@ class Fleet:
         self.policy_version = 0
         self.is_up = False
 
-    # --- who there is ---
+    # --- members ---
 
     @property
     def engines(self) -> list[EngineProcess]:
@@ -101,8 +102,8 @@ class Fleet:
 
     @property
     def broadcaster(self) -> WeightBroadcaster:
-        """Of a fleet that follows a learner."""
-        assert self.delivery is not None, "follow() comes first"
+        """The weight delivery; only with a learner."""
+        assert self.delivery is not None, "connect() comes first"
         return self.delivery.broadcaster
 
     def pool_of(self, layer: int) -> Pool:
@@ -121,11 +122,11 @@ class Fleet:
         return worker
 
     def add_engine(self, pool: Pool) -> EngineProcess:
-        """One more engine of a pool, without a place as yet."""
-        index = self.num_seats[pool.name]
-        self.num_seats[pool.name] += 1
+        """One more engine of a pool, not placed yet."""
+        index = self.num_allocations[pool.name]
+        self.num_allocations[pool.name] += 1
         engine = EngineProcess(
-            engine_seat(self.config, self.device, pool, index),
+            engine_allocation(self.config, self.device, pool, index),
             self.placement,
             self.start_actor,
             self.timing,
@@ -141,7 +142,7 @@ class Fleet:
         if said is not None and self.is_up:
             self.note(said)
 
-    # --- the beginning and the end ---
+    # --- start and end ---
 
     def start(self) -> None:
         """Make the actors of the engines that the run begins with; they load their models."""
@@ -150,7 +151,7 @@ class Fleet:
                 self.add_engine(pool).make_actor()
 
     def wait_until_loaded(self) -> None:
-        """Here a failure ends the run: what fails at once would fail again.
+        """A failure here ends the run: a start that fails at once would fail again.
 
         Raises:
             ModelError, ActorDiedError, DeadlineError: naming the engine.
@@ -161,58 +162,58 @@ class Fleet:
             deadline_s=self.config.cluster.deadlines.engine_start_s,
             setting="cluster.deadlines.engine_start_s",
         )
-        self.tend()
+        self.poll()
 
     def sleep(self) -> None:
-        """Make room for a learner on the same GPUs; the first broadcast wakes the engines."""
+        """Offload the engines for a learner on the same GPUs; the first broadcast wakes them."""
         wait_for(
             [(actor, actor.submit("sleep")) for actor in self.actors],
-            doing="give their GPUs' memory back",
+            doing="release their GPUs' memory",
             deadline_s=self.config.cluster.deadlines.weight_sync_s,
             setting="cluster.deadlines.weight_sync_s",
         )
 
-    def lend_gpus(self) -> None:
+    def offload_engines(self) -> None:
         """Let the learner work; engines that share its GPUs sleep until the next broadcast.
 
         Raises:
-            WeightSyncError: try after try failed.
+            WeightSyncError: all attempts failed.
             ActorDiedError, DeadlineError: of the learner.
         """
-        assert self.delivery is not None, "follow() comes first"
+        assert self.delivery is not None, "connect() comes first"
         for _ in range(self.health.max_broadcasts):
             # Also those that are silent: a GPU that an engine keeps is not the learner's.
             holders = [engine for engine in self.engines if engine.health.is_alive]
-            error = self.delivery.lend(holders)
+            error = self.delivery.to_learner(holders)
             if error is None:
                 return
-            self.tend()
+            self.poll()
         raise WeightSyncError(
             f"{self.health.max_broadcasts} times in a row (cluster.health.max_broadcasts) engines "
-            f"did not make room for the learner on their GPUs. The last: {error}"
+            f"did not release GPU memory for the learner. The last error: {error}"
         )
 
     def take_gpus_back(self) -> None:
-        """Weights for engines that sleep because the learner worked, and will not send any."""
+        """Reload engines that were offloaded for the learner, when it will not send new weights."""
         if self.delivery is not None and not self.broadcaster.handover.engines_can_work:
             self.broadcast(self.policy_version)
 
     def serve_loaded_weights(self) -> None:
-        """Without a learner: the weights that an engine loads are the ones to work with."""
+        """Without a learner, engines sample with the weights that they loaded from disk."""
         self.serves_loaded_weights = True
-        self.tend()
+        self.poll()
         self.is_up = True
 
-    def follow(self, broadcaster: WeightBroadcaster, policy_version: int) -> None:
+    def connect(self, broadcaster: WeightBroadcaster, policy_version: int) -> None:
         """From now on engines hold the learner's weights; the first broadcast is made here."""
         self.delivery = WeightDelivery(broadcaster, self.health)
         self.broadcast(policy_version)
         self.is_up = True
 
-    # --- lending engines to a rollout ---
+    # --- scheduling requests ---
 
     def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
-        """Run something that samples, looking after the engines meanwhile.
+        """Run work that samples, with health checks of the engines meanwhile.
 
         Args:
             work: uses `take`.
@@ -239,15 +240,15 @@ class Fleet:
 
     async def keep_tending(self) -> None:
         while True:
-            self.tend()
+            self.poll()
             self.refit_for_those_who_wait()
             await asyncio.sleep(LOOK_S)
 
     async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
-        """The least busy healthy engine of a layer; waits while there is none.
+        """The least busy healthy engine of a layer; waits until there is one.
 
         Args:
-            rather_not: names of engines to take only where there is no other.
+            rather_not: names of engines to use only if there is no other.
 
         Raises:
             ActorDiedError: all of the layer's engines have been given up.
@@ -267,53 +268,55 @@ class Fleet:
             self.waiting[pool.name] -= 1
 
     def report_lost(self, engine: Engine, error: MgrpoError) -> None:
-        """A request was lost with its engine; it is sent again by whoever reports it."""
+        """Record that a request was lost with its engine; the caller retries it."""
         self.counts.num_resent += 1
         for member in self.engines:
             if isinstance(engine, RemoteEngine) and member.actor is engine.actor:
                 member.lose(str(error))
 
     def report_failed(self, engine: Engine, error: MgrpoError) -> None:
-        """A request failed on an engine that is well; it is sent again by whoever reports it."""
+        """Record that a request failed on a healthy engine; the caller retries it."""
         self.counts.num_resent += 1
         if str(error) != self.counts.last_failed_request:  # many fail together, in the same words
-            self.note(f"a request is sent again: {error}")
+            self.note(f"a request is retried: {error}")
         self.counts.last_failed_request = str(error)
 
     def check_hope(self, pool: Pool, *, waited_s: float) -> None:
-        """Raises where a pool without a healthy engine will not get one, or not in time."""
+        """Raise if a pool without a healthy engine will not get one, or not in time."""
         members = self.members[pool.name]
         if all(engine.state is EngineState.GONE for engine in members):
             deaths = "; ".join(f"{engine.name}: {engine.last_words}" for engine in members)
             raise ActorDiedError(
-                f"No engine of {pool.name} is left, and none is started again ({deaths}). Their "
-                "logs are in the run's logs folder. When machines are merely taken away often, "
-                "raise cluster.health.max_restarts; the same command resumes the run."
+                f"No engine of {pool.name} is left, and none is restarted ({deaths}). Their "
+                "logs are in the run's logs folder. If nodes are preempted often, raise "
+                "cluster.health.max_restarts; the same command resumes the run."
             )
         deadline_s = self.config.cluster.deadlines.engine_return_s
         if waited_s > deadline_s:
             states = ", ".join(f"{engine.name} is {engine.state}" for engine in members)
-            seats = [engine.seat for engine in members if engine.actor is None]
+            allocations = [engine.allocation for engine in members if engine.actor is None]
             raise DeadlineError(
                 f"an engine of {pool.name} ({states})",
                 deadline_s=deadline_s,
                 setting="cluster.deadlines.engine_return_s",
-                detail=describe_shortage(seats, "an engine has no place") if seats else "",
+                detail=describe_shortage(allocations, "an engine cannot be placed")
+                if allocations
+                else "",
             )
 
     # --- keeping them alive ---
 
-    def tend(self) -> None:
-        """Look at every engine and do what can be done at once. Never waits."""
+    def poll(self) -> None:
+        """Advance the life cycle of every engine. Never blocks."""
         for engine in self.engines:
-            engine.tend()
+            engine.poll()
             if self.serves_loaded_weights and engine.state is EngineState.STALE:
-                engine.notice(EngineEvent.REFIT, "holds the weights that it loaded")
+                engine.notice(EngineEvent.SYNCED, "holds the weights that it loaded")
         for members in self.members.values():
             members[:] = [engine for engine in members if not engine.has_left]
 
     def refit_for_those_who_wait(self) -> None:
-        """Weights for a stale engine whose pool has no other, in the middle of a rollout.
+        """Send weights to stale engines of a pool without healthy ones, during a rollout.
 
         The others are left alone: only the stale ones are in this broadcast's group.
         """
@@ -322,23 +325,22 @@ class Fleet:
             healthy = self.in_state(pool, EngineState.HEALTHY)
             if self.waiting[pool.name] and stale and not healthy:
                 self.counts.num_refits += 1
-                self.deliver(self.policy_version, stale, "got the weights in the middle of a step")
+                self.deliver(self.policy_version, stale, "received the weights during a step")
 
     # --- weights ---
 
     def broadcast(self, policy_version: int) -> SyncReport:
         """The learner's weights to every engine that can take them, verified.
 
-        An engine that is lost on the way is left out of the next try. One that is not there
-        gets the weights when it comes.
+        An engine that is lost during a broadcast is left out of the next attempt. One that is
+        not running yet gets the weights once it runs.
 
         Raises:
-            WeightSyncError: an engine holds other weights than were sent, or try after try
-                failed.
+            WeightSyncError: an engine holds other weights than were sent, or all attempts failed.
             ActorDiedError, DeadlineError: of the learner.
         """
         self.policy_version = policy_version
-        self.tend()
+        self.poll()
         for engine in self.engines:
             if not engine.health.can_join_broadcast:
                 engine.notice(EngineEvent.PASSED_OVER, "left out of a broadcast")
@@ -357,20 +359,20 @@ class Fleet:
     def deliver(
         self, policy_version: int, members: Sequence[EngineProcess], why: str
     ) -> SyncReport | None:
-        """One broadcast to some engines. None where it failed; who is lost is then known."""
-        assert self.delivery is not None, "follow() comes first"
+        """One broadcast to some engines. None if it failed; lost engines are then marked dead."""
+        assert self.delivery is not None, "connect() comes first"
         outcome = self.delivery.deliver(policy_version, members, why)
         if isinstance(outcome, SyncReport):
             return outcome
         self.counts.last_failure = str(outcome)
         self.counts.num_failed_broadcasts += 1
-        self.tend()
+        self.poll()
         return None
 
-    # --- more and fewer ---
+    # --- autoscaling ---
 
     def close_step(self, sums: MetricSums) -> None:
-        """Add what the step showed of the engines to its metrics, and let pools grow or shrink."""
+        """Add the engines' metrics of the step, and let pools grow or shrink."""
         values = sums.means()
         step_s = max(values.get("seconds/step", 0.0), 1e-9)
         loads = {
@@ -395,13 +397,13 @@ class Fleet:
                 streak=self.streaks[pool.name],
                 config=self.config.cluster.elastic,
             )
-            self.follow_decision(pool, decision, loads[pool.name].busy_fraction)
-        self.tend()
+            self.apply_decision(pool, decision, loads[pool.name].busy_fraction)
+        self.poll()
 
-    def follow_decision(self, pool: Pool, decision: Decision, busy_fraction: float) -> None:
+    def apply_decision(self, pool: Pool, decision: Decision, busy_fraction: float) -> None:
         if decision is Decision.GROW:
             engine = self.add_engine(pool)
-            self.placement.ask(engine.seat, engine.name)
+            self.placement.ask(engine.allocation, engine.name)
         elif decision is Decision.SHRINK:
             engine = costs_least(self.members[pool.name])
             engine.release(
@@ -410,8 +412,8 @@ class Fleet:
 
 
 def costs_least(engines: Sequence[EngineProcess]) -> EngineProcess:
-    """Which engine of a pool to give back: one that is still to come, else one that is not fit
-    for work, else any; the newest of those."""
+    """The engine of a pool to release: one that is still starting, else one that is not
+    healthy, else any; the newest of those."""
     here = [engine for engine in engines if engine.health.is_coming or engine.health.is_alive]
     newest_first = here[::-1]
     return min(

@@ -1,4 +1,4 @@
-"""What a step shows of the engines, as numbers."""
+"""Engine metrics of a step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FleetCounts:
         self.num_restarts += change.now is EngineState.RESTARTING
 
     def take(self) -> MetricSums:
-        """The counts as metrics; counting begins anew."""
+        """The counts as metrics; resets them."""
         sums = MetricSums()
         sums.add_total("engines/deaths", self.num_deaths)
         sums.add_total("engines/restarts", self.num_restarts)
@@ -52,7 +52,7 @@ def state_counts(engines: Sequence[EngineProcess]) -> MetricSums:
 def pool_load(
     engines: Sequence[EngineProcess], workers: Mapping[str, RemoteEngine], step_s: float
 ) -> PoolLoad:
-    """What a step of `step_s` seconds showed of one pool; the next one is counted from here."""
+    """Load of one pool over a step of `step_s` seconds; resets its record."""
     busy_s = completion_s = 0.0
     for engine in engines:
         if engine.name in workers:

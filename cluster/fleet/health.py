@@ -1,13 +1,13 @@
-"""The states of an engine, as a pure machine: no Ray, no clock of its own, no side effects.
+"""The state machine of an engine: pure, without Ray, clock or side effects.
 
-    HEALTHY ──silent─▶ SUSPECT ──silent─▶ DEAD ──▶ RESTARTING ──loaded─▶ STALE ──refit─▶ HEALTHY
+    HEALTHY ──silent─▶ SUSPECT ──silent─▶ DEAD ──▶ RESTARTING ──loaded─▶ STALE ──synced─▶ HEALTHY
        ▲                  │                 │ restarts used up             ▲
        └────answered──────┘                 ▼                   STARTING ──┘ (a new engine)
                                           GONE
 
-Only a HEALTHY engine gets work. A SUSPECT one is left alone until it answers or is given up. A
-STALE one runs and holds the wrong weights: it just loaded the model from disk, or a broadcast
-went by without it. A complete, verified broadcast is the only way out of STALE.
+Only a HEALTHY engine gets requests. A SUSPECT one gets none until it answers or is declared dead.
+A STALE one runs with outdated weights: it just loaded the model from disk, or was not part of a
+broadcast. Only a complete, verified broadcast leads out of STALE.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from enum import StrEnum
 
 
 class EngineState(StrEnum):
-    """What an engine is good for at this moment."""
+    """The state of an engine."""
 
     HEALTHY = "healthy"  # answers, and holds the learner's weights
     SUSPECT = "suspect"  # has not answered for a while
     DEAD = "dead"  # its process is gone, or was ended because it did not answer
-    STARTING = "starting"  # new: waits for a place, or loads its model
+    STARTING = "starting"  # new: waits for resources, or loads its model
     RESTARTING = "restarting"  # the same, after it died
     STALE = "stale"  # runs, but with other weights than the learner's
-    GONE = "gone"  # given back, or died too often: it does not come again
+    GONE = "gone"  # released, or died too often: it is not restarted
 
 
 class EngineEvent(StrEnum):
-    """What can be noticed about an engine."""
+    """An observed event of an engine."""
 
-    ASKED = "asked"  # for a sign of life; the question before this one was answered
+    ASKED = "asked"  # a health check was sent; the one before was answered
     ANSWERED = "answered"
-    SILENT = "silent"  # still no answer at the time given
+    SILENT = "silent"  # still no answer at this time
     DIED = "died"
     RESTART = "restart"
     LOADED = "loaded"
-    REFIT = "refit"  # took part in a complete, verified broadcast
+    SYNCED = "synced"  # took part in a complete, verified broadcast
     PASSED_OVER = "passed over"  # weights changed, or may have, without a verified arrival
     RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How much silence and how many restarts are put up with.
+    """Health-check timeouts and restart budget.
 
     Example: an engine that died at 0 s, 100 s and 200 s has used up max_restarts = 3 of a window
     of 3600 s; a fourth death before 3600 s is its last.
@@ -58,7 +58,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """One engine's state and what its next state depends on. All times in seconds of one clock."""
+    """One engine's state and the data of its transitions. All times in seconds of one clock."""
 
     state: EngineState
     since: float  # when the state began
@@ -68,7 +68,7 @@ class EngineHealth:
 
     @classmethod
     def starting(cls, now: float) -> EngineHealth:
-        """An engine that was just asked for."""
+        """The state of an engine that was just requested."""
         return cls(EngineState.STARTING, now, now)
 
     @property
@@ -78,12 +78,12 @@ class EngineHealth:
 
     @property
     def is_coming(self) -> bool:
-        """Waits for a place, or loads its model."""
+        """Waits for resources, or loads its model."""
         return self.state in (EngineState.STARTING, EngineState.RESTARTING)
 
     @property
     def can_join_broadcast(self) -> bool:
-        """A suspect is left out: waiting for it would hold up all the others."""
+        """A suspect is excluded: waiting for it would delay all the others."""
         return self.state in (EngineState.HEALTHY, EngineState.STALE)
 
     def may_restart(self, now: float, patience: Patience) -> bool:
@@ -92,11 +92,11 @@ class EngineHealth:
 
 
 def after(health: EngineHealth, event: EngineEvent, now: float, patience: Patience) -> EngineHealth:
-    """The engine's health after an event. Events that say nothing new change nothing.
+    """The engine's health after an event. Repeated events change nothing.
 
     Args:
         health: before.
-        event: what was noticed.
+        event: the observation.
         now: when.
         patience: the bounds.
     """
@@ -117,7 +117,7 @@ def after(health: EngineHealth, event: EngineEvent, now: float, patience: Patien
             return restarted(health, now, patience)
         case EngineEvent.LOADED if health.is_coming:
             return replace(moved(health, EngineState.STALE, now), quiet_since=now)
-        case EngineEvent.REFIT if health.is_alive:
+        case EngineEvent.SYNCED if health.is_alive:
             fit = moved(health, EngineState.HEALTHY, now, has_weights=True)
             return replace(fit, quiet_since=now)
         case EngineEvent.PASSED_OVER if health.state is EngineState.HEALTHY:
@@ -131,7 +131,7 @@ def after(health: EngineHealth, event: EngineEvent, now: float, patience: Patien
 def moved(
     health: EngineHealth, state: EngineState, now: float, *, has_weights: bool | None = None
 ) -> EngineHealth:
-    """In another state from now on; staying in the same one keeps its beginning."""
+    """Change the state; the same state keeps its start time."""
     weights = health.has_weights if has_weights is None else has_weights
     since = health.since if state is health.state else now
     return replace(health, state=state, since=since, has_weights=weights)
@@ -142,7 +142,7 @@ def died(health: EngineHealth, now: float) -> EngineHealth:
 
 
 def answered(health: EngineHealth, now: float) -> EngineHealth:
-    """A suspect that answers is what it was; an answer from the dead came too late."""
+    """A suspect that answers returns to its former state; an answer after death is ignored."""
     if not health.is_alive:
         return health
     heard = replace(health, quiet_since=now)
@@ -152,7 +152,7 @@ def answered(health: EngineHealth, now: float) -> EngineHealth:
 
 
 def silent(health: EngineHealth, now: float, patience: Patience) -> EngineHealth:
-    """Suspect first, dead later, counted from the last answer or the first question since."""
+    """Suspect first, dead later, timed from the last answer or the first check since."""
     if not health.is_alive:
         return health
     silence_s = now - health.quiet_since

@@ -1,9 +1,9 @@
-"""Requests as leases: work that an engine takes with it when it is lost is sent to another one.
+"""Requests with retries: a request that is lost with an engine is sent to another one.
 
-A lease carries its seed, so the second engine samples what the first would have: the same
-weights, prompt and seed give the same token ids, and nothing tells such a group from another.
-A request has one result, so a group is never counted twice. One that fails while its engine is
-well is sent to another engine as well; its engine stays.
+A request carries its seed, so the second engine samples what the first would have: the same
+weights, prompt and seed give the same token ids. A request has one result, so a group is never
+counted twice. One that fails on a healthy engine is also retried on another engine; the first
+one stays in use.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mgrpo.errors import (
 from mgrpo.types import Sample
 
 ENGINE_LOSSES = (ActorDiedError, DeadlineError)
-"""What tells of a lost engine: its process is gone, or it samples nothing any more."""
+"""Errors that mean a lost engine: its process is gone, or it stopped generating."""
 
 
 class Engine(Protocol):
-    """What a rollout asks of an engine. `RemoteEngine` and `ScriptedEngine` are two."""
+    """An engine as a rollout uses it; implemented by `RemoteEngine` and `ScriptedEngine`."""
 
     name: str
-    num_inflight: int  # completions asked for and not yet back
+    num_inflight: int  # requested completions without a result yet
 
     async def generate(
         self,
@@ -44,15 +44,15 @@ class Engine(Protocol):
 
 
 class EngineSource(Protocol):
-    """Where a rollout gets its engines from. The fleet and `FixedEngines` are two."""
+    """The scheduler of a rollout's requests; implemented by `Fleet` and `FixedEngines`."""
 
     max_resends: int  # of one request
 
     async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
-        """The least busy engine of a layer that is fit for work; waits where there is none.
+        """The least busy healthy engine of a layer; waits until there is one.
 
         Args:
-            rather_not: names of engines to take only where there is no other.
+            rather_not: names of engines to use only if there is no other.
 
         Raises:
             ClusterError: there is none, and none comes in time.
@@ -60,15 +60,15 @@ class EngineSource(Protocol):
         ...
 
     def report_lost(self, engine: Engine, error: MgrpoError) -> None:
-        """A request was lost with its engine; it will be sent again."""
+        """Record that a request was lost with its engine; it will be retried."""
         ...
 
     def report_failed(self, engine: Engine, error: MgrpoError) -> None:
-        """A request failed on an engine that is well; it will be sent again."""
+        """Record that a request failed on a healthy engine; it will be retried."""
         ...
 
     def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
-        """Run work that samples, with whatever the engines need meanwhile; returns its result.
+        """Run work that samples, with health checks of the engines meanwhile; returns its result.
 
         Args:
             counted: does it count for how busy the engines were in a step?
@@ -77,7 +77,7 @@ class EngineSource(Protocol):
 
 
 class FixedEngines:
-    """Engines that are there from the start and do not come back: the light twin of the fleet."""
+    """A fixed set of engines without restarts: the light twin of the fleet."""
 
     def __init__(self, by_layer: Mapping[int, Sequence[Engine]], *, max_resends: int = 3) -> None:
         self.by_layer = {layer: list(engines) for layer, engines in by_layer.items()}
@@ -103,7 +103,7 @@ class FixedEngines:
 
 
 def least_busy(engines: Sequence[Engine], rather_not: Collection[str] = ()) -> Engine:
-    """The engine with the fewest completions in hand, of the others where there are any."""
+    """The engine with the fewest open completions, if possible not one of `rather_not`."""
     others = [engine for engine in engines if engine.name not in rather_not]
     return min(others or engines, key=lambda engine: engine.num_inflight)
 
@@ -119,17 +119,17 @@ async def sample_leased(
     seed: int,
     what: str,
 ) -> list[Sample]:
-    """Sample one prompt's completions on whichever engine lives to finish them.
+    """Sample one prompt's completions, with retries on other engines.
 
     Args:
-        what: is asked for, in words, for messages: "completions of problem sum/3".
+        what: name of the request in messages: "completions of problem sum/3".
 
     Returns:
         The samples, stamped with the name of the engine that made them.
 
     Raises:
-        ActorDiedError: it was lost with an engine more often than `max_resends` allow.
-        RequestError: likewise, it failed on engines that are well.
+        ActorDiedError: it was lost with an engine more than `max_resends` times.
+        RequestError: likewise, it failed on healthy engines.
         SamplingError: the samples cannot be trained on; names engine, layer and request.
     """
     num_resent = 0
@@ -149,8 +149,8 @@ async def sample_leased(
             source.report_lost(engine, error)
             if num_resent == source.max_resends:
                 raise ActorDiedError(
-                    f"Layer {layer}: {what} went down with {num_resent + 1} engines and were not "
-                    f"sent again (cluster.health.max_resends). The last: {error}"
+                    f"Layer {layer}: {what} were lost with {num_resent + 1} engines and are not "
+                    f"retried (cluster.health.max_resends). The last error: {error}"
                 ) from error
         except RequestError as error:
             source.report_failed(engine, error)
@@ -159,7 +159,7 @@ async def sample_leased(
                 raise RequestError(
                     f"Layer {layer}: {what} ({len(prompt_token_ids)} prompt tokens, at most "
                     f"{max_tokens} new ones) failed on {', '.join(dict.fromkeys(failed_on))} and "
-                    f"were not sent again (cluster.health.max_resends). The last time: {error}"
+                    f"are not retried (cluster.health.max_resends). The last error: {error}"
                 ) from error
         except SamplingError as error:
             raise SamplingError(f"Layer {layer}, {what}: {error}") from error

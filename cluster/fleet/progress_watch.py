@@ -1,4 +1,4 @@
-"""Tells an engine that samples from one that hangs, and that one from a request that does."""
+"""Detects a hanging engine, and distinguishes it from a hanging request."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mgrpo.types import Sample
 
 GENERATE_S = "cluster.deadlines.generate_s"
 LOOK_S = 5.0  # between two looks at an engine's progress, at most
-ANSWER_S = 30.0  # for the one token that an engine is asked for in the end, at most
+ANSWER_S = 30.0  # longest wait for the single test token
 ONE_TOKEN = {"num_samples": 1, "max_tokens": 1, "temperature": 0.0, "seed": 0}
 
 
 class ProgressWatch:
-    """Ends the wait for requests of an engine that gives no token any more.
+    """Ends the wait for requests of an engine that generates no tokens.
 
-    A request may wait for its turn as long as others of its engine get tokens: what counts is
-    that something moves. Where nothing does, every request in hand is taken back, and one token
-    of another prompt decides whether the engine is lost or only those requests.
+    A request may be queued as long as other requests of its engine get tokens: what counts is the
+    engine's progress. Without progress every open request is cancelled, and one token of another
+    prompt decides whether the engine is lost or only those requests.
 
     Args:
         actor: the engine's.
-        deadline_s: longest time without a token, the question in the end included.
+        deadline_s: longest time without a token, the test token included.
     """
 
     def __init__(self, actor: RemoteActor, *, deadline_s: float) -> None:
@@ -32,17 +32,17 @@ class ProgressWatch:
         self.look_s = min(LOOK_S, deadline_s / 8)
         self.answer_s = min(ANSWER_S, deadline_s / 4)
         self.requests: dict[asyncio.Task[list[Sample]], list[int]] = {}  # and their prompts
-        self.is_over = False  # nothing moves: new requests are not of this watch
+        self.is_over = False  # no progress: new requests belong to the next watch
         self.verdict = asyncio.create_task(self.watch())
 
     async def outcome(
         self, request: asyncio.Task[list[Sample]], prompt_token_ids: list[int]
     ) -> list[Sample]:
-        """What a request returns, or raises.
+        """The result of a request, or its error.
 
         Raises:
             DeadlineError, ActorDiedError: the engine is lost.
-            RequestError: the engine is well, and does not get on with this request.
+            RequestError: the engine is healthy, and this request makes no progress.
         """
         self.requests[request] = prompt_token_ids
         try:
@@ -60,11 +60,11 @@ class ProgressWatch:
             del self.requests[request]
 
     def end(self) -> None:
-        """Nobody waits any more."""
+        """Stop watching: no request is open."""
         self.verdict.cancel()
 
     async def watch(self) -> MgrpoError:
-        """Look until nothing moves; what that means for those who wait."""
+        """Watch until there is no progress, then fail the open requests."""
         num_requests = 0
         try:
             await self.until_nothing_moves()
@@ -87,8 +87,8 @@ class ProgressWatch:
             self.is_over = True
             return error
         return RequestError(
-            f"{self.actor.name} gave no token for {num_requests} requests in {self.deadline_s:g} s "
-            f"({GENERATE_S}), and answers another one."
+            f"{self.actor.name} generated no token for {num_requests} requests in "
+            f"{self.deadline_s:g} s ({GENERATE_S}), but answers another request."
         )
 
     async def until_nothing_moves(self) -> None:

@@ -1,4 +1,4 @@
-"""A vLLM engine in an actor, as a rollout sees it, with a record of how busy it was."""
+"""The client of a vLLM engine in an actor, with a record of its load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mgrpo.types import Sample
 
 
 class Workload:
-    """How long an engine had work, and how much of it at a time.
+    """An engine's busy time and its concurrent completions.
 
     Example: 8 completions for 2 s, then 4 for 1 s: busy_s = 3, completion_s = 20, so 6.7 at a
     time while it was busy.
@@ -46,7 +46,7 @@ class Workload:
 
 
 class RemoteEngine:
-    """Calls an engine's actor, and gives it up where it makes no progress.
+    """Calls an engine's actor, and fails its requests if it makes no progress.
 
     Args:
         actor: the engine's.
@@ -61,7 +61,7 @@ class RemoteEngine:
 
     @property
     def num_inflight(self) -> int:
-        """Completions asked for and not yet back."""
+        """Requested completions without a result yet."""
         return self.workload.num_inflight
 
     @num_inflight.setter
@@ -81,8 +81,8 @@ class RemoteEngine:
 
         Raises:
             DeadlineError, ActorDiedError: the engine is lost.
-            RequestError: this request failed, and the engine is well.
-            SamplingError: what it samples cannot be trained on.
+            RequestError: this request failed, and the engine is healthy.
+            SamplingError: its samples cannot be trained on.
         """
         if self.watch is None or self.watch.is_over:
             self.watch = ProgressWatch(self.actor, deadline_s=self.deadline_s)

@@ -1,4 +1,4 @@
-"""Jobs at a Ray cluster's job server: submitted, listed, followed and stopped over HTTP.
+"""Jobs at a Ray cluster's job server: submitted, listed, streamed and stopped over HTTP.
 
 Ray's client waits for an answer for ever and lets every library's errors through; here each
 call has a deadline and ends in a JobError that says what to do.
@@ -65,16 +65,16 @@ class Job:
 
     @property
     def process_exit_code(self) -> int:
-        """What a command that followed this job to its end exits with; 0 only for success."""
+        """The exit code for a command that streamed this job to its end; 0 only for success."""
         if self.status in ("SUCCEEDED", "STOPPED"):
             return 0 if self.status == "SUCCEEDED" else STOPPED_EXIT_CODE
         if not self.exit_code:
-            return JobError.exit_code  # it failed before its driver could say anything
+            return JobError.exit_code  # it failed before its driver printed anything
         return 128 - self.exit_code if self.exit_code < 0 else self.exit_code
 
 
 class DeadlineClient(JobSubmissionClient):
-    """Ray's client, whose calls end."""
+    """Ray's client with a deadline for each call."""
 
     def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
         return super()._do_request(method, endpoint, timeout=CALL_DEADLINE_S, **kwargs)
@@ -88,7 +88,7 @@ class JobServer:
             RAY_ADDRESS where it is such an address, then http://127.0.0.1:8265.
 
     Raises:
-        JobError: it does not answer, is no job server, or refuses the token.
+        JobError: it does not answer, is not a job server, or refuses the token.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -102,7 +102,7 @@ class JobServer:
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
-        """Turn whatever goes wrong on the way to the server into a JobError."""
+        """Convert connection errors to a JobError."""
         try:
             yield
         except AuthenticationError as error:
@@ -134,14 +134,14 @@ class JobServer:
         """The newest attempt of a run.
 
         Raises:
-            JobError: there is none; the message names the runs that there are.
+            JobError: there is none; the message lists the existing runs.
         """
         jobs = self.jobs()
         found = [job for job in jobs if run in (job.run, job.submission_id)]
         if not found:
             names = list(dict.fromkeys(job.run for job in reversed(jobs)))[:10]
             raise JobError(
-                f"The cluster at {self.address} knows no run {run!r}. Runs there, newest first: "
+                f"The cluster at {self.address} has no run {run!r}. Its runs, newest first: "
                 f"{', '.join(names) or 'none'}. A cluster forgets its jobs when it is restarted."
             )
         return found[-1]
@@ -161,7 +161,8 @@ class JobServer:
             if not job.is_over:
                 raise JobError(
                     f"The run {job.run} is {job.status.lower()} already, as job "
-                    f"{job.submission_id}. Follow it with `mgrpo logs {job.run} --follow`, stop it "
+                    f"{job.submission_id}. Stream its log with `mgrpo logs {job.run} --follow`, "
+                    "stop it "
                     f"with `mgrpo stop {job.run}`, or give this one another name: --run NAME."
                 )
         return 1 + max((job.attempt for job in earlier), default=0)
@@ -181,7 +182,7 @@ class JobServer:
             JobError: the run is running already, or the server refuses it.
         """
         attempt = self.next_attempt(run)
-        with self.errors("take the job"):
+        with self.errors("accept the job"):
             submission_id = self.client.submit_job(
                 entrypoint=command,
                 submission_id=f"mgrpo-{run}-{attempt}",
@@ -196,14 +197,14 @@ class JobServer:
             self.client.stop_job(job.submission_id)
 
     def logs(self, job: Job) -> str:
-        """All that the job's driver has printed so far."""
+        """The log of the job's driver so far."""
         with self.errors("return the job's log"):
             return str(self.client.get_job_logs(job.submission_id))
 
 
 @contextmanager
 def address_for_ray(address: str) -> Iterator[None]:
-    """Ray's client prefers RAY_ADDRESS to the address that it is given; here ours is preferred."""
+    """Ray's client prefers RAY_ADDRESS to the given address; here the given one is used."""
     before = os.environ.get(ADDRESS_VARIABLE)
     os.environ[ADDRESS_VARIABLE] = address
     try:
@@ -215,7 +216,7 @@ def address_for_ray(address: str) -> Iterator[None]:
 
 
 def resolve_address(address: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The job server's address with its scheme and without a slash at its end."""
+    """The job server's address with its scheme and without a trailing slash."""
     of_ray = environment.get("RAY_ADDRESS", "")
     if not of_ray.startswith(("http://", "https://")):  # a cluster's address, not a job server's
         of_ray = ""
@@ -223,29 +224,30 @@ def resolve_address(address: str | None, environment: Mapping[str, str] = os.env
     address = address.rstrip("/") if "://" in address else f"http://{address}"
     if not address.startswith(("http://", "https://")):
         raise JobError(
-            f"{address} is no address of a job server, which is the dashboard's: "
+            f"{address} is not the address of a job server. Give the dashboard's address: "
             "http://HOST:8265, or https:// behind a proxy."
         )
     return address
 
 
 def authentication_message(address: str, token: Token | None, said: str) -> str:
-    """A missing token, one that did not arrive and a wrong one need different remedies."""
+    """The error for a token that is missing, was removed on the way, or is refused."""
     if token is None:
-        return f"The cluster at {address} wants a token and none was found. {WHERE_TO_PUT_IT}"
+        return f"The cluster at {address} requires a token, and none was found. {WHERE_TO_PUT_IT}"
     if "Authentication required" in said:
         return (
-            f"The cluster at {address} got no token, although there is one in {token.source}. "
-            "Does a proxy between here and there remove the Authorization header?"
+            f"The cluster at {address} received no token, although {token.source} has one. Check "
+            "whether a proxy on the way removes the Authorization header."
         )
     return (
-        f"The cluster at {address} refuses {token!r}: it is another cluster's, or an old one. "
+        f"The cluster at {address} refuses {token!r}: it belongs to another cluster, or is "
+        "outdated. "
         f"{WHERE_TO_PUT_IT}"
     )
 
 
 def error_text(error: BaseException) -> str:
-    """What an error says; of a traceback that the server sent, the last line."""
+    """An error's message; of a traceback from the server, the last line."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     is_traceback = "Traceback" in "".join(lines[:2])
     return "\n".join(lines[-1:] if is_traceback else lines[:20]).strip(" .") + "."

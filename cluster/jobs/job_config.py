@@ -1,4 +1,4 @@
-"""What a process can know of the job whose driver it is. Imports no Ray: it is read early."""
+"""Facts about the Ray job whose driver this process is. Imports no Ray: it is read early."""
 
 from __future__ import annotations
 

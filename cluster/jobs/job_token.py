@@ -1,4 +1,4 @@
-"""The token that a cluster asks for: where Ray looks for it, and so do we."""
+"""The cluster's token, from the places where Ray looks for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WHERE_TO_PUT_IT = (
 
 @dataclass(frozen=True)
 class Token:
-    """A token and where it was found. Printing it shows the latter alone."""
+    """A token and its source. Printing it shows only the source."""
 
     value: str
     source: str
@@ -29,9 +29,8 @@ class Token:
 def find_token(environment: Mapping[str, str] = os.environ) -> Token | None:
     """The token of this user, if there is one.
 
-    Ray's own command line wants RAY_AUTH_MODE=token beside it; here a token that is there is
-    used, and a cluster without authentication does not look at it. RAY_AUTH_MODE=disabled
-    holds it back.
+    Ray's own command line also requires RAY_AUTH_MODE=token; here an existing token is always sent,
+    and a cluster without authentication ignores it. RAY_AUTH_MODE=disabled prevents that.
 
     Raises:
         JobError: RAY_AUTH_TOKEN_PATH names a file that cannot be read, or is empty.

@@ -1,1 +1,1 @@
-"""How a run is watched: its metrics in Prometheus, its dashboards in Grafana, its alerts."""
+"""Monitoring of a run: metrics in Prometheus, dashboards in Grafana, alerts."""

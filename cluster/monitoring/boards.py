@@ -1,4 +1,4 @@
-"""The dashboards, in the order of their list: from how well it goes to what went wrong."""
+"""The dashboards, in the order of their list: training, rollouts, rewards, weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HELD_OUT = "the recipe has held-out problems (data.heldout)"
 TRAINING = Board(
     "mgrpo-training",
     "MGRPO training",
-    "Is the policy getting better, and does it stay healthy?",
+    "Progress and health of the policy.",
     (
         share(
             "Accuracy by layer",
@@ -25,7 +25,7 @@ TRAINING = Board(
             ("heldout/layer{layer}/accuracy", LAYER),
             only_when=HELD_OUT,
         ),
-        chart("Step", "The newest step that was written down.", "short", ("step", "step")),
+        chart("Step", "The newest step that was recorded.", "short", ("step", "step")),
         chart(
             "Gradient norm",
             "Before clipping. A jump that stays is a reason to look at the learning rate.",
@@ -35,7 +35,8 @@ TRAINING = Board(
         ),
         chart(
             "Entropy",
-            "Nats per token. Near 0 the policy always writes the same and stops learning.",
+            "Nats per token. Near 0 the policy always samples the same completion and stops "
+            "learning.",
             "short",
             ("learner/entropy", "entropy"),
         ),
@@ -64,10 +65,10 @@ TRAINING = Board(
 ROLLOUTS = Board(
     "mgrpo-rollouts",
     "MGRPO rollouts by layer",
-    "What the layers write, and what corrections make of attempts.",
+    "Completions of each layer, and transitions from attempt to correction.",
     (
         share(
-            "Attempts put right, and spoilt",
+            "Corrected and broken attempts",
             "Of all pairs of attempt and correction.",
             ("transition/{layer_or_all}/wrong_to_right", "wrong → right, layer {{layer}}"),
             ("transition/{layer_or_all}/right_to_wrong", "right → wrong, layer {{layer}}"),
@@ -85,7 +86,7 @@ ROLLOUTS = Board(
         ),
         share(
             "Repaired and confirmed",
-            "Wrong attempts that were put right; right attempts that stayed right.",
+            "Wrong attempts that were corrected; right attempts that stayed right.",
             ("transition/{layer_or_all}/repaired_fraction", "repaired, layer {{layer}}"),
             ("transition/{layer_or_all}/confirmed_fraction", "confirmed, layer {{layer}}"),
         ),
@@ -118,7 +119,7 @@ ROLLOUTS = Board(
 REWARDS = Board(
     "mgrpo-rewards",
     "MGRPO rewards",
-    "Whether rewards can be trusted, and whether there is anything to learn from them.",
+    "Reliability of the rewards, and their training signal.",
     (
         chart(
             "Mean reward",
@@ -127,7 +128,7 @@ REWARDS = Board(
             ("layer{layer}/reward_mean", LAYER),
         ),
         share(
-            "What became of the checks",
+            "Outcomes of the checks",
             "Timeouts and errors leave the loss; the run stops where they are too many.",
             ("rewards/{status}", "{{status}}"),
         ),
@@ -146,7 +147,7 @@ REWARDS = Board(
         ),
         share(
             "Groups without a signal",
-            "Groups whose rewards are all equal, from which nothing can be learned.",
+            "Groups whose rewards are all equal: they have no training signal.",
             ("layer{layer}/zero_variance_fraction", LAYER),
         ),
         share(
@@ -166,7 +167,7 @@ REWARDS = Board(
 WEIGHTS = Board(
     "mgrpo-weights",
     "MGRPO weights and mismatch",
-    "Do the engines hold the learner's weights, and do both compute the same?",
+    "Agreement of engines and learner: weights and log-probabilities.",
     (
         Panel(
             "Log-probability gap, engines to learner",

@@ -1,8 +1,8 @@
-"""Every metric of a run: its name in metrics.jsonl, its unit, and what it means.
+"""Every metric of a run: its name in metrics.jsonl, its unit and its meaning.
 
 `docs/metrics.md` is written from this, Ray's gauges take names and descriptions from it, and a
-test finds a metric in the code that has no row here. Rows that come first win, so a special
-name stands before a pattern that would also fit it.
+test finds metrics in the code without a row here. The first matching row is used, so a special name
+comes before a pattern that also matches it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from cluster.monitoring.names import FRACTION, Family, Names
 from cluster.monitoring.plugin_metrics import PLUGINS
 
 RUN = (
-    Family("step", "steps", "The newest step that was written down; 0 is the first."),
-    Family("wall_s", "s", "Time that the run has been running, over all its resumptions."),
-    Family("policy_version", "optimizer steps", "Of the weights that the next step samples from."),
+    Family("step", "steps", "The newest step that was recorded; 0 is the first."),
+    Family("wall_s", "s", "Running time of the run, over all resumptions."),
+    Family(
+        "policy_version",
+        "optimizer steps",
+        "Version of the weights that the next step samples with.",
+    ),
     Family(
         "trackers/failed_writes",
         "writes",
-        "Writes that trackers have missed so far; metrics.jsonl has every step.",
+        "Writes that trackers missed so far; metrics.jsonl has every step.",
         only_when="a tracker missed one",
     ),
 )
@@ -34,7 +38,7 @@ LAYERS = (
     Family(
         "layer{layer}/zero_variance_fraction",
         FRACTION,
-        "Groups whose rewards are all equal, from which nothing can be learned.",
+        "Groups whose rewards are all equal: they have no training signal.",
     ),
     Family("layer{layer}/selected_fraction", FRACTION, "Completions that train, of those scored."),
     Family(
@@ -45,15 +49,15 @@ LAYERS = (
 )
 
 MOVES = (
-    ("wrong_to_right", FRACTION, "Pairs whose wrong attempt was put right."),
-    ("right_to_wrong", FRACTION, "Pairs whose right attempt was spoilt."),
-    ("right_to_right", FRACTION, "Pairs that were right and stayed so."),
-    ("wrong_to_wrong", FRACTION, "Pairs that were wrong and stayed so."),
+    ("wrong_to_right", FRACTION, "Pairs from incorrect to correct."),
+    ("right_to_wrong", FRACTION, "Pairs from correct to incorrect."),
+    ("right_to_right", FRACTION, "Pairs that stayed correct."),
+    ("wrong_to_wrong", FRACTION, "Pairs that stayed incorrect."),
     ("wrong_to_right_count", "pairs", "The same, as a number."),
     ("right_to_wrong_count", "pairs", "The same, as a number."),
     ("right_to_right_count", "pairs", "The same, as a number."),
     ("wrong_to_wrong_count", "pairs", "The same, as a number."),
-    ("pairs", "pairs", "Attempts with a correction of which both could be checked."),
+    ("pairs", "pairs", "Pairs of attempt and correction in which both could be checked."),
     ("accuracy_before", FRACTION, "Right attempts among the pairs."),
     ("accuracy_after", FRACTION, "Right corrections among the pairs."),
     ("delta", FRACTION, "Accuracy after minus accuracy before; below 0 corrections do harm."),
@@ -64,7 +68,7 @@ MOVES = (
         "Corrections of wrong attempts that repeat the wrong answer.",
     ),
     ("confirmed_fraction", FRACTION, "Right attempts that stayed right."),
-    ("repaired_fraction", FRACTION, "Wrong attempts that were put right."),
+    ("repaired_fraction", FRACTION, "Wrong attempts that were corrected."),
     ("truncated_parents_fraction", FRACTION, "Pairs whose attempt ran out of tokens."),
 )
 
@@ -86,7 +90,7 @@ REWARDS = (
     Family(
         "rewards/{status}",
         FRACTION,
-        "Completions by what became of their check: scored, unparsable (a legitimate 0), timeout "
+        "Completions by the outcome of their check: scored, unparsable (a legitimate 0), timeout "
         "or error (both left out of the loss and of their group).",
     ),
 )
@@ -105,7 +109,7 @@ LEARNER = (
     Family("learner/clip_fraction", FRACTION, "Trained tokens whose ratio was clipped."),
     Family("learner/tokens", "tokens", "Tokens that carry loss."),
     Family("learner/row_tokens", "tokens", "Tokens of all rows, before shared prefixes merge."),
-    Family("learner/input_tokens", "tokens", "Tokens that the model really computes."),
+    Family("learner/input_tokens", "tokens", "Tokens that the model computes."),
     Family(
         "learner/padded_tokens_fraction",
         FRACTION,
@@ -156,14 +160,14 @@ TIMES = (
     Family(
         "signals/{signal}_s",
         "s",
-        "Time that the learner took for a signal that plug-ins asked for.",
-        only_when="a plug-in asks for signals",
+        "Learner time for measurements that plug-ins require.",
+        only_when="a plug-in requires measurements",
     ),
     Family("tokens/generated", "tokens", "Tokens that the engines sampled.", is_counted=True),
     Family(
         "tokens/sampled_by_plugins",
         "tokens",
-        "Tokens that were sampled because a plug-in asked: greedy answers, answers in context, "
+        "Extra tokens that plug-ins sampled: greedy answers, answers in context, "
         "guided corrections. Those that train are among tokens/generated too.",
         only_when="the recipe has rollout plug-ins",
         is_counted=True,
@@ -200,5 +204,5 @@ SECTIONS = {
 
 
 def names() -> Names:
-    """The rule, with this catalogue."""
+    """The naming rule with this catalogue."""
     return Names(FAMILIES)

@@ -1,4 +1,4 @@
-"""The dashboards about machines: who waits for whom, and what was lost."""
+"""The dashboards about machines: pipeline, utilisation and failures."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def counted(title: str, description: str, *metrics: tuple[str, str]) -> Panel:
 PIPELINE = Board(
     "mgrpo-pipeline",
     "MGRPO pipeline and engines",
-    "Where a step's time goes, and who waits for whom.",
+    "Times of a step's parts, and utilisation of engines and learner.",
     (
         share(
-            "Who is busy",
-            "Share of the step in which a pool of engines, or the learner, had work. The largest "
-            "is what the others wait for.",
+            "Utilisation",
+            "Share of the step in which a pool of engines, or the learner, was busy. The others "
+            "wait for the largest.",
             ("pipeline/{part}_busy_fraction", "{{part}}"),
         ),
         Panel(
             "Engines",
-            "That run, and that start or wait for a node, by pool.",
+            "Running engines, and engines that start or wait for a node, by pool.",
             "short",
             lines(
                 ("engines/{pool}_working", "{{pool}} working"),
-                ("engines/{pool}_coming", "{{pool}} coming"),
+                ("engines/{pool}_coming", "{{pool}} starting"),
             ),
         ),
         chart(
@@ -61,7 +61,7 @@ PIPELINE = Board(
         ),
         chart(
             "Completions in flight",
-            "Sampled at the same time by a pool, on average while it had work.",
+            "Concurrent completions of a pool, on average while it was busy.",
             "short",
             ("pipeline/{pool}_inflight_mean", "{{pool}}"),
         ),
@@ -113,11 +113,11 @@ PIPELINE = Board(
 FAULTS = Board(
     "mgrpo-faults",
     "MGRPO faults",
-    "What was lost or failed, and what was done about it.",
+    "Losses, failures and retries.",
     (
         Panel(
             "Time since the last step",
-            "A run that is alive and reports nothing hangs, or takes long steps.",
+            "A run that is alive but reports nothing hangs, or takes long steps.",
             "s",
             (
                 Query(
@@ -134,24 +134,24 @@ FAULTS = Board(
         ),
         counted(
             "Engines lost",
-            "And started again, in the last hour. Losing a spot machine is a normal event.",
+            "And restarted, in the last hour. Losing a spot machine is a normal event.",
             ("engines/deaths", "lost"),
-            ("engines/restarts", "started again"),
+            ("engines/restarts", "restarted"),
         ),
         counted(
-            "Requests sent again",
-            "What a lost engine had in hand, in the last hour; nothing is sampled twice.",
+            "Retried requests",
+            "Requests that were lost with an engine, in the last hour; none is counted twice.",
             ("engines/requests_resent", "requests"),
         ),
         counted(
             "Broadcasts",
-            "Failed ones, and those in the middle of a step for engines that came back.",
+            "Failed ones, and those during a step to restarted engines.",
             ("engines/failed_broadcasts", "failed"),
-            ("engines/refits_in_step", "in the middle of a step"),
+            ("engines/refits_in_step", "during a step"),
         ),
         counted(
             "Updates without a row",
-            "Steps that had nothing to train on, in the last hour.",
+            "Steps without training data, in the last hour.",
             ("learner/skipped_updates", "skipped"),
         ),
         Panel(

@@ -1,4 +1,4 @@
-"""Metrics of the engines' fleet and of the pipeline: who waits for whom, and what was lost."""
+"""Metrics of the engines and of the pipeline: utilisation and failures."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ PIPELINE = (
     Family(
         "pipeline/{part}_busy_fraction",
         FRACTION,
-        "Share of the step in which a pool's engines, or the learner, had work. The largest is "
-        f"what the others wait for. {POOL}",
+        "Share of the step in which a pool's engines, or the learner, was busy. The others wait "
+        f"for the largest. {POOL}",
     ),
     Family(
         "pipeline/{pool}_inflight_mean",
         "completions",
-        "Completions that a pool samples at the same time, on average while it had work.",
+        "Concurrent completions of a pool, on average while it was busy.",
     ),
     Family("engines/{pool}_working", "engines", "Engines of a pool that run."),
     Family("engines/{pool}_coming", "engines", "Engines of a pool that start, or wait for a node."),
     Family("engines/deaths", "engines", "Engines that were lost in the step.", is_counted=True),
-    Family("engines/restarts", "engines", "Engines that were started again.", is_counted=True),
+    Family("engines/restarts", "engines", "Engines that were restarted.", is_counted=True),
     Family(
         "engines/requests_resent",
         "requests",
-        "Requests that were lost with an engine, or failed on it, and sent to another.",
+        "Requests that were lost with an engine, or failed on it, and retried on another.",
         is_counted=True,
     ),
     Family(
         "engines/refits_in_step",
         "broadcasts",
-        "Broadcasts in the middle of a step, to engines that had just come back.",
+        "Broadcasts during a step, to restarted engines.",
         is_counted=True,
     ),
     Family(
         "engines/failed_broadcasts",
         "broadcasts",
-        "Broadcasts that failed and were made again without whoever was lost.",
+        "Broadcasts that failed and were repeated without the lost engines.",
         is_counted=True,
     ),
     Family(

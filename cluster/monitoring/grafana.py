@@ -1,7 +1,7 @@
 """Grafana, where it is installed: our dashboards and Ray's, on the Prometheus beside it.
 
-Everything is in its environment and in a folder of ours: a Grafana that the machine runs for
-other ends is not touched.
+It is configured by its environment and a folder of its own: another Grafana of the machine is not
+touched.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ DASHBOARDS, PROVISIONING = HERE / "dashboards", HERE / "provisioning"
 PROGRAMS = ("grafana-server", "grafana")
 USUAL_HOME = Path("/usr/share/grafana")
 HINT = (
-    "Grafana is not installed; it is optional (https://grafana.com/grafana/download), and then "
-    "--grafana PATH names its program."
+    "Grafana is not installed; it is optional (https://grafana.com/grafana/download). Name its "
+    "program with --grafana PATH."
 )
 
 
@@ -38,7 +38,7 @@ def home_of(program: str) -> Path:
 def grafana_environment(
     folder: Path, *, prometheus_url: str, ray_dashboards: Path, port: int
 ) -> dict[str, str]:
-    """What Grafana is told: whom it listens to, where it keeps things, and no calls home."""
+    """Grafana's settings: address, folders, and no telemetry."""
     settings = {
         "SERVER_HTTP_ADDR": HOST,
         "SERVER_HTTP_PORT": str(port),
@@ -47,7 +47,7 @@ def grafana_environment(
         "PATHS_PLUGINS": str(folder / "grafana" / "plugins"),
         "PATHS_PROVISIONING": str(PROVISIONING),
         "DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH": str(DASHBOARDS / "mgrpo-training.json"),
-        "AUTH_ANONYMOUS_ENABLED": "true",  # it listens on this machine alone
+        "AUTH_ANONYMOUS_ENABLED": "true",  # it listens only on this machine
         "AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
         "SECURITY_ALLOW_EMBEDDING": "true",  # Ray's dashboard shows Grafana's panels
         "ANALYTICS_REPORTING_ENABLED": "false",
@@ -64,7 +64,7 @@ def grafana_environment(
 
 
 def start_grafana(program: str, folder: Path, *, prometheus_url: str, port: int) -> Service:
-    """Start it on this machine alone; its data and its log are in `folder`."""
+    """Start it on 127.0.0.1; its data and its log are in `folder`."""
     ray_dashboards = folder / "ray-dashboards"
     write_ray_dashboards(ray_dashboards)
     command = [program, f"--homepath={home_of(program)}"]

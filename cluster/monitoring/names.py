@@ -1,4 +1,4 @@
-"""How a metric of `metrics.jsonl` is called in Prometheus, by one rule.
+"""The rule for a metric's name in Prometheus.
 
 `layer2/accuracy` becomes `mgrpo_layer_accuracy{layer="2"}`: what differs between metrics of one
 meaning (a layer, a domain, an engine, a reason) is a tag, the other words are the name, joined
@@ -45,7 +45,7 @@ class Family:
     is_counted: bool = False
     """A number of events in one step: a second series, the counter, adds the steps up."""
     only_when: str = ""
-    """What a run must do for the metric to be there; empty: every run has it."""
+    """The condition for the metric to exist; empty: every run has it."""
 
     @cached_property
     def tags(self) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ def prometheus_name(text: str) -> str:
 
 
 class Names:
-    """Finds the family of a metric. Families that come first win."""
+    """Finds the family of a metric: the first that matches."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         self.families = list(families)
@@ -119,7 +119,7 @@ class Names:
         return None
 
     def derived(self, metric: str) -> tuple[Family, dict[str, str]]:
-        """A family for a metric that nobody described: always with the one tag `layer`."""
+        """A family for a metric without a row in the catalogue: always with the one tag `layer`."""
         words = metric.split("/")
         layers = [match[1] for word in words if (match := LAYER.match(word))]
         rest = "/".join("layer" if LAYER.match(word) else word for word in words)

@@ -1,4 +1,4 @@
-"""What a dashboard is made of: panels, and the queries that fill them.
+"""The parts of a dashboard: panels and their queries.
 
 Plain data: `cluster.monitoring.write` makes Grafana's JSON of it, the page of links and the
 tests read the same queries.
@@ -34,15 +34,15 @@ class Panel:
     """Grafana's name of it: percentunit, s, bytes, short."""
     queries: tuple[Query, ...]
     only_when: str = ""
-    """What has to happen for the panel to have data; empty: every training run fills it."""
+    """The condition for the panel to have data; empty: every training run has it."""
     is_logarithmic: bool = False
 
     @property
     def help(self) -> str:
-        """What the panel's info corner says."""
-        return f"{self.description} Empty unless {self.only_when}." * bool(self.only_when) or (
-            self.description
-        )
+        """Text of the panel's info corner."""
+        if not self.only_when:
+            return self.description
+        return f"{self.description} Empty unless {self.only_when}."
 
 
 @dataclass(frozen=True, slots=True)

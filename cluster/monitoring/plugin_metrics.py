@@ -1,4 +1,4 @@
-"""Metrics that exist only where a method's part is switched on."""
+"""Metrics of methods' parts, which exist only if a recipe uses them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAMPLING = (
     Family("dynamic_sampling/rounds", "rounds", "Times that problems were drawn for the step."),
     Family("dynamic_sampling/kept_fraction", FRACTION, "Problems with right and wrong attempts."),
     Family("error_pool/size", "attempts", "Wrong attempts that wait for a correction step."),
-    Family("error_pool/added", "attempts", "Wrong attempts that the step put into the pool."),
+    Family("error_pool/added", "attempts", "Wrong attempts that the step added to the pool."),
     Family("error_pool/dropped_stale", "attempts", "Attempts that became too old to be used."),
     Family("error_pool/is_correction_step", "0 or 1", "Whether the step trained corrections."),
     Family("pairs/made_{kind}", "pairs", "Pairs for DPO that the step made of its completions."),
@@ -32,7 +32,11 @@ ADVANTAGES = (
     Family("gpg/alpha", "factor", "By which gradients are scaled up for groups without signal."),
     Family("dagrpo/distinct_pairs_fraction", FRACTION, "Pairs of a group that are distinct."),
     Family("disco/objective", "objective", "Mean objective of a group's right and wrong sets."),
-    Family("nthr/spared_fraction", FRACTION, "Tokens of wrong answers that were spared."),
+    Family(
+        "nthr/spared_fraction",
+        FRACTION,
+        "Tokens of wrong answers that were exempted from the penalty.",
+    ),
     Family("gcpo/weight_mean", "weight", "Mean factor on the advantages."),
     Family("gcpo/turned_fraction", FRACTION, "Completions whose factor was below 0."),
     Family("gcpo/kl", "nats per token", "Divergence from the integrated answers."),
@@ -50,7 +54,7 @@ ADVANTAGES = (
 )
 
 REWARD_SHAPING = (
-    Family("overlong/penalised_fraction", FRACTION, "Completions that pay for their length."),
+    Family("overlong/penalised_fraction", FRACTION, "Completions with a length penalty."),
     Family("entities/match_rate", FRACTION, "Entities of the problem that a completion names."),
     Family("grpo_care/consistent_fraction", FRACTION, "Right answers that earned the bonus."),
     Family("grpo_care/answer_probability", "probability", "Mean, of the answer given its steps."),

@@ -1,4 +1,4 @@
-"""Prometheus, wired to a Ray cluster: its nodes by Ray's own list of them, our alert rules."""
+"""Prometheus for a Ray cluster: the nodes from Ray's service discovery, and our alert rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from cluster.monitoring.services import ANSWER_DEADLINE_S, HOST, Service
 from mgrpo.errors import ClusterError
 
-PORT = 9090  # where Ray's dashboard looks for it, unless RAY_PROMETHEUS_HOST says otherwise
+PORT = 9090  # Ray's dashboard looks for it here, unless RAY_PROMETHEUS_HOST is set
 RULES = Path(__file__).parent / "alerts.yml"
 SCRAPE_INTERVAL = "5s"
 RETENTION = "30d"
@@ -71,11 +71,11 @@ def prometheus_config(address: str, token_file: Path | None) -> str:
 def start_prometheus(
     program: str, folder: Path, *, address: str, token_file: Path | None, port: int, pages: Path
 ) -> Service:
-    """Start it on this machine alone; its data and its log are in `folder`.
+    """Start it on 127.0.0.1; its data and its log are in `folder`.
 
     Args:
         program: from `find_prometheus`.
-        folder: holds its data afterwards; one that it has used before brings back the past.
+        folder: holds its data afterwards; a used one keeps its earlier data.
         address: of Ray's dashboard.
         token_file: see `prometheus_config`.
         port: on 127.0.0.1.
@@ -101,7 +101,7 @@ def start_prometheus(
 
 
 def targets(url: str) -> list[Target]:
-    """The nodes that Prometheus asks for metrics; [] while it knows of none.
+    """The nodes that Prometheus scrapes; [] while it knows none.
 
     Args:
         url: of Prometheus.

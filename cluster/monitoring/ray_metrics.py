@@ -1,4 +1,4 @@
-"""A run's metrics as Ray gauges, which Ray's nodes offer to Prometheus.
+"""A run's metrics as Ray gauges, which Ray's nodes export to Prometheus.
 
 Ray forgets a gauge that was not set again for some 20 s, which is less than many a step takes.
 So a thread sets the newest values again every few seconds for as long as the run lives: what

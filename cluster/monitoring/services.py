@@ -1,4 +1,4 @@
-"""Programs that are started beside a run, waited for until they answer, and ended again."""
+"""Starts helper programs, waits until they answer, and ends them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Service:
         log: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start it; `wait_until_ready` says whether that went well.
+        """Start it; `wait_until_ready` waits for its answer.
 
         Args:
             name: for messages.
@@ -66,23 +66,23 @@ class Service:
         while not answers(self.ready_url):
             if not self.is_running:
                 raise ClusterError(
-                    f"{self.name} ended at its start with code {self.process.returncode}.\n"
+                    f"{self.name} failed at its start with exit code {self.process.returncode}.\n"
                     f"{self.last_lines()}"
                 )
             if time.monotonic() > end:
                 raise ClusterError(
-                    f"Waited {deadline_s:g} s for {self.name} to answer at {self.ready_url} and "
-                    f"gave up. --deadline is how long to wait.\n{self.last_lines()}"
+                    f"{self.name} did not answer at {self.ready_url} within {deadline_s:g} s. "
+                    f"Raise --deadline if it is merely slow.\n{self.last_lines()}"
                 )
             time.sleep(POLL_S)
 
     def last_lines(self) -> str:
-        """The end of what the program printed."""
+        """The last lines of the program's output."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-LOG_LINES:])
 
     def stop(self, deadline_s: float) -> None:
-        """End it: asked first, killed where it takes longer than `deadline_s`."""
+        """End it: first by SIGTERM, then by SIGKILL after `deadline_s`."""
         if not self.is_running:
             return
         self.process.terminate()
@@ -94,7 +94,7 @@ class Service:
 
 
 def answers(url: str) -> bool:
-    """Does something answer there, with success?"""
+    """Whether something answers there with success."""
     return answer_status(url) == 200
 
 
@@ -128,9 +128,7 @@ def choose_port(wanted: int | None, usual: int) -> int:
     """
     if wanted is not None:
         if not is_free(wanted):
-            raise ClusterError(
-                f"Port {wanted} of {HOST} is taken. Choose another, or leave --port out."
-            )
+            raise ClusterError(f"Port {wanted} of {HOST} is taken. Choose another, or omit --port.")
         return wanted
     if is_free(usual):
         return usual

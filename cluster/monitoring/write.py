@@ -1,4 +1,4 @@
-"""Writes what is kept in files and made from code: Grafana's dashboards, the table of metrics.
+"""Writes the files that are generated from code: Grafana's dashboards, the table of metrics.
 
     python -m cluster.monitoring.write
 

@@ -1,4 +1,4 @@
-"""The broadcast after each update, and the proof that it arrived.
+"""The weight broadcast after each update, and its verification.
 
 Three checks: the version that each engine reports, always; a checksum of every tensor as sent
 against the same tensor as received (the wire), and a fixed prompt's log-probabilities on learner
@@ -68,7 +68,7 @@ class EngineClient:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What one verified broadcast took and showed."""
+    """Measurements of one verified broadcast."""
 
     policy_version: int
     seconds: float
@@ -78,7 +78,7 @@ class SyncReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSettings:
-    """What a weight group is made of besides its members."""
+    """Settings of a weight group."""
 
     backend: str  # "gloo", "nccl" or "ipc"
     workers_per_engine: int
@@ -87,16 +87,16 @@ class GroupSettings:
 
 
 class WeightBroadcaster:
-    """Brings engines to the learner's weights, and proves it.
+    """Sends the learner's weights to engines, and verifies the arrival.
 
-    The weight group is the learner and the engines of the last broadcast. Where others are to
-    take part, a new group is made; that costs a meeting of all, once.
+    The weight group is the learner and the engines of the last broadcast. For other engines a new
+    group is made, which costs one rendezvous of all.
 
     Args:
         learner: rank actors; all take part, rank 0 sends.
         group: how learner and engines meet.
         config: which checks.
-        dtype: the coarsest that anybody computes in, for the probe's default tolerance.
+        dtype: the coarsest of learner and engines, for the probe's default tolerance.
         probe_token_ids: a fixed token sequence, at least two tokens.
     """
 
@@ -123,7 +123,7 @@ class WeightBroadcaster:
         """Make a weight group of the learner and these engines, in place of the one before.
 
         Raises:
-            DeadlineError, ActorDiedError, MgrpoError: somebody did not come; there is no group.
+            DeadlineError, ActorDiedError, MgrpoError: a process did not join; there is no group.
         """
         self.disband()
         group = self.group
@@ -149,11 +149,11 @@ class WeightBroadcaster:
         self.engines = []
 
     def broadcast(self, policy_version: int, engines: Sequence[RemoteActor]) -> SyncReport:
-        """Hand over to the broadcast, send, commit, verify, hand over to the engines.
+        """Hand GPUs over to the broadcast, send, commit, verify, hand them to the engines.
 
         Args:
             policy_version: the learner's.
-            engines: who receives; at least one.
+            engines: the receivers; at least one.
 
         Raises:
             WeightSyncError: an engine holds other weights than the learner.
@@ -179,8 +179,8 @@ class WeightBroadcaster:
             if version != str(policy_version):
                 raise WeightSyncError(
                     f"{engine.name} reports policy version {version!r} after the broadcast of "
-                    f"version {policy_version}. It holds other weights; the run stops rather "
-                    "than sample from them."
+                    f"version {policy_version}. It holds other weights, so the run stops instead "
+                    "of sampling from them."
                 )
 
     def check_checksums(self, sent: dict[str, int], policy_version: int) -> None:
@@ -216,9 +216,9 @@ class WeightBroadcaster:
             # Written so that NaN is refused, too.
             if not (mean <= self.tolerance and largest <= ONE_TOKEN * self.tolerance):
                 raise WeightSyncError(
-                    f"{engine.name} gives the probe prompt log-probabilities that differ from the "
-                    f"learner's by {mean:.4g} nats on average and {largest:.4g} at most after the "
-                    f"broadcast of version {policy_version} (allowed: {self.tolerance:g} and "
+                    f"{engine.name}'s probe log-probabilities differ from the learner's after the "
+                    f"broadcast of version {policy_version}: mean {mean:.4g} nats, max "
+                    f"{largest:.4g} (limits {self.tolerance:g} and "
                     f"{ONE_TOKEN * self.tolerance:g}). The weights arrived but were not loaded as "
                     "sent. If the two compute in different precision, raise "
                     "weights.probe_tolerance."
@@ -234,7 +234,7 @@ class WeightBroadcaster:
 
 
 def differing_tensors(sent: dict[str, int], received: dict[str, int]) -> list[str]:
-    """Names that are missing, extra or different on the receiving side."""
+    """Names of tensors that are missing, extra or different on the receiving side."""
     names = [*sent, *(name for name in received if name not in sent)]
     return [name for name in names if sent.get(name) != received.get(name)]
 

@@ -1,4 +1,4 @@
-"""What a weight receiver notes of the tensors that it hands to vLLM's model. No vLLM import."""
+"""Checksums of the tensors that a weight receiver loads into vLLM's model. No vLLM import."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.weight_sync.checksum import tensor_checksum
 
 
 class CheckingLoader:
-    """Stands before a model and notes a checksum of each tensor on its way in."""
+    """A wrapper of a model that records a checksum of each loaded tensor."""
 
     def __init__(self, model: Any, received: dict[str, int]) -> None:
         self.model, self.received = model, received
@@ -24,7 +24,7 @@ class CheckingLoader:
 
 
 class ChecksArrivals:
-    """Mixed into one of vLLM's receivers: remembers a checksum of every tensor it was given."""
+    """A mixin for vLLM's receivers: records a checksum of every received tensor."""
 
     model: Any
 

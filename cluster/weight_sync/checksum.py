@@ -1,4 +1,4 @@
-"""A checksum of a tensor that is the same wherever the bytes are the same.
+"""A checksum of a tensor that depends only on its bytes.
 
 Integer arithmetic with wrap-around, so the order of the sums does not matter: a CPU and a GPU
 agree, and a changed, moved or missing element shows. Not cryptographic: it finds accidents.

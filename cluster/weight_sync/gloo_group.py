@@ -1,4 +1,4 @@
-"""A gloo group of any processes, with a deadline, that leaves torch's default group alone."""
+"""A gloo group of any processes, with deadlines, independent of torch's default group."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def listening_socket(address: str) -> socket.socket:
 
 
 def address_towards(peer: str) -> str:
-    """The address of this machine that `peer` reaches it by. Nothing is sent."""
+    """The address of this machine as `peer` sees it. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((peer, 9))
         return str(probe.getsockname()[0])
@@ -93,7 +93,7 @@ class GlooGroup:
             del work
 
     def close(self) -> None:
-        """Leave. The others' broadcasts that wait for this process fail at once."""
+        """Leave the group. Pending broadcasts of the others fail at once."""
         self.group = None
 
 
@@ -105,10 +105,10 @@ def meet(
     timeout_s: float,
     check: Callable[[], None],
 ) -> None:
-    """Wait until every rank is here, before gloo's own meeting, which cannot be called off.
+    """Wait until every rank has arrived, before gloo's own rendezvous, which cannot be cancelled.
 
-    A process that died on its way would hold up all others for the whole timeout. Here each
-    looks again and again: rank 0 also at `check`, the others at whether rank 0 gave up.
+    A process that dies before arriving would block all others for the whole timeout. Here each rank
+    polls: rank 0 also calls `check`, the others test whether rank 0 gave up.
     """
     end = time.monotonic() + timeout_s
     store.set(f"here/{rank}", "1")
@@ -117,15 +117,17 @@ def meet(
         while not store.check(everybody):
             check()
             if store.check([GIVEN_UP]):
-                raise ConnectionError("the weight group's first rank gave up the meeting")
+                raise ConnectionError("rank 0 of the weight group gave up waiting for the others")
             if time.monotonic() > end:
                 missing = [i for i, key in enumerate(everybody) if not store.check([key])]
                 raise TimeoutError(
-                    f"ranks {missing} of the weight group did not come within {timeout_s:g} s"
+                    f"ranks {missing} of the weight group did not join within {timeout_s:g} s"
                 )
             time.sleep(MEETING_LOOK_S)
     except BaseException:
         if rank == 0:
             store.set(GIVEN_UP, "1")
-            time.sleep(5 * MEETING_LOOK_S)  # the store goes with us; let the others read it first
+            time.sleep(
+                5 * MEETING_LOOK_S
+            )  # the store ends with this process; let the others read it first
         raise

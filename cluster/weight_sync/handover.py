@@ -1,7 +1,7 @@
-"""How GPUs pass between engines and learner within a step.
+"""Offload and reload of engines and learner that share GPUs, within a step.
 
-On GPUs of their own both simply wait: engines are paused while weights arrive. On GPUs that they
-share (`cluster.colocate`) each has the memory in turn:
+On separate GPUs both only wait: engines are paused while weights arrive. On shared GPUs
+(`cluster.colocate`) they take turns with the memory:
 
     engines sample     their weights and caches        the learner's states in host memory
     learner updates    engines asleep, nothing         everything
@@ -43,7 +43,7 @@ class SeparateGpus:
         self.on_all = on_all
 
     def to_learner(self, engines: Sequence[RemoteActor]) -> None:
-        """Nobody is in anybody's way."""
+        """No-op: engines and learner have separate GPUs."""
 
     def to_broadcast(self, engines: Sequence[RemoteActor]) -> None:
         self.on_all(engines, "pause")
@@ -76,15 +76,15 @@ class SharedGpus:
         self.turn = "learner"
 
     def to_broadcast(self, engines: Sequence[RemoteActor]) -> None:
-        if self.turn == "broadcast":  # the one before failed, and everything is in its place
+        if self.turn == "broadcast":  # the handover before failed, and nothing has to move
             return
         self.to_learner(engines)
         self.on_all(self.learner, "leave_gpu", "optimizer")
-        self.turn = "broadcast"  # also where one does not wake: all others have been told to
+        self.turn = "broadcast"  # also if one does not wake: the others have been woken
         self.on_all(engines, "wake", "weights")
 
     def to_engines(self, engines: Sequence[RemoteActor]) -> None:
         self.on_all(self.learner, "leave_gpu", "weights")
-        self.turn = "engines"  # also where one of them does not wake: the next try begins anew
+        self.turn = "engines"  # also if one of them does not wake: the next attempt starts over
         self.on_all(engines, "wake", "kv_cache")
         self.on_all(engines, "resume")

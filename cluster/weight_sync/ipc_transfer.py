@@ -3,7 +3,7 @@
 For engines and learner ranks that share their GPUs (`cluster.colocate`), where NCCL cannot work:
 it wants one process per GPU. A rank packs its weights into one buffer, whose handle the engine on
 the same GPU opens; every rank does so with the whole weights, so nothing crosses between GPUs.
-No machine of ours has run this on a GPU yet.
+Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cluster.weight_sync.checked_loading import ChecksArrivals
 
 
 class CheckedIpcReceiver(ChecksArrivals, IPCWeightTransferEngine):
-    """vLLM's IPC receiver that remembers a checksum of every tensor it was given."""
+    """vLLM's IPC receiver that records a checksum of every received tensor."""
 
 
 @dataclass
@@ -35,8 +35,8 @@ class CheckedIpcTrainerInitInfo(IPCTrainerInitInfo):
 class CheckedIpcSender(IPCTrainerWeightTransferEngine):
     """vLLM's IPC sender; the source that it reads does the checksums.
 
-    Its ranks meet after every chunk. Where engines fail, rank 0 goes on meeting the others to the
-    end, and only then says so: else they would wait for it.
+    Its ranks synchronise after every chunk. If engines fail, rank 0 continues to synchronise to the
+    end and only then raises: otherwise the other ranks would block.
     """
 
     init_info_cls = CheckedIpcTrainerInitInfo
@@ -53,7 +53,7 @@ class CheckedIpcSender(IPCTrainerWeightTransferEngine):
 
 
 class ClientToTheEnd:
-    """Drives the engines until one fails, and then nobody; the failure is kept."""
+    """Drives the engines until one fails, then does nothing; the failure is kept."""
 
     def __init__(self, client: VLLMWeightSyncClient) -> None:
         self.client = client

@@ -61,7 +61,7 @@ BACKENDS = {"gloo": "mgrpo_gloo", "nccl": "mgrpo_nccl", "ipc": "mgrpo_ipc"}
 
 
 class NamedWeights(Protocol):
-    """What the learner offers: names and shapes without gathering, then the tensors in order."""
+    """The learner's weights: names and shapes without gathering, then the tensors in order."""
 
     def weight_metadata(self) -> list[tuple[str, str, tuple[int, ...]]]: ...
 
@@ -92,7 +92,7 @@ class LearnerSource(WeightSource):
         return self.iterating
 
     def finish_iteration(self) -> None:
-        """Iterate what a failed broadcast left over: the other ranks wait in their gathers."""
+        """Iterate the rest after a failed broadcast: the other ranks wait in their gathers."""
         left = self.iterating if self.iterating is not None else iter(self)
         for _ in left:
             pass
@@ -109,7 +109,7 @@ class LearnerSource(WeightSource):
 
 
 class CheckedNcclReceiver(ChecksArrivals, NCCLWeightTransferEngine):
-    """vLLM's NCCL receiver that remembers a checksum of every tensor it was given."""
+    """vLLM's NCCL receiver that records a checksum of every received tensor."""
 
     def init_transfer_engine(self, init_info: Any) -> None:
         self.shutdown()  # a new group, or a learner that came back: never reuse an old one
@@ -162,7 +162,7 @@ class GlooReceiver(CheckedNcclReceiver):
                 self.group.broadcast(weight)
                 loader.load_weights([(name, weight)])
         except BaseException:
-            # Gloo passes tensors on from rank to rank: whoever waits for this one must be told.
+            # Gloo forwards tensors from rank to rank: ranks that wait for this one must be told.
             self.shutdown()
             raise
 
@@ -205,8 +205,8 @@ def repack_experts(model: torch.nn.Module) -> None:
 def forget_partial_layers(model: torch.nn.Module) -> None:
     """Give layers that a reload has left half loaded the tensors that they had before it.
 
-    vLLM 0.32 keeps what has come of such a layer, and the next reload counts it again: the layer
-    would be taken for complete before the rest has come, and hold memory that nobody wrote.
+    vLLM 0.32 keeps the received tensors of such a layer, and the next reload counts them again: the
+    layer would count as complete too early, with uninitialised memory.
     """
     for layer in model.modules():
         info = get_layerwise_info(layer)
@@ -223,7 +223,7 @@ class WeightInspector:
     _weight_update_active: bool
 
     def abandon_weight_update(self) -> None:
-        """Leave the weight group, and an update that was begun and will not be finished.
+        """Leave the weight group, and abort an update that was begun.
 
         vLLM has no call for that: it refuses to let the group go during an update, and to begin
         another one. Layers that were loaded whole stay as they are until the next update.
@@ -327,9 +327,9 @@ class GlooSender(NCCLTrainerWeightTransferEngine):
 class CheckedNcclSender(NCCLTrainerWeightTransferEngine):
     """vLLM's NCCL sender, which here does not wait for an engine that is gone.
 
-    NCCL's broadcast knows no deadline: without one of its receivers it waits for ever, on the
-    device. So the engines' own answers are watched, and when one of them fails, the
-    communicator is aborted, which ends the broadcast.
+    NCCL's broadcast has no deadline: if a receiver is lost, it waits for ever, on the device. So
+    the engines' own answers are watched, and when one of them fails, the communicator is aborted,
+    which ends the broadcast.
     """
 
     init_info_cls = CheckedNcclTrainerInitInfo
@@ -339,7 +339,7 @@ class CheckedNcclSender(NCCLTrainerWeightTransferEngine):
 
 
 class AbortingClient:
-    """Drives the engines; where they fail during a broadcast, ends the learner's side of it."""
+    """Drives the engines; if they fail during a broadcast, ends the learner's side of it."""
 
     def __init__(self, client: VLLMWeightSyncClient, abort: Callable[[], None]) -> None:
         self.client, self.abort = client, abort
@@ -362,7 +362,7 @@ class AbortingClient:
 
 
 def raise_if_failed(joined: Future[None]) -> None:
-    """Let out what went wrong on the engines' side while the learner's waits for them."""
+    """Raise the engines' failure while the learner's side waits for them."""
     if joined.done():
         joined.result(timeout=0)
 
@@ -421,7 +421,7 @@ def largest_tensor_bytes(learner: NamedWeights) -> int:
 
 
 def transfer_config(backend: str) -> WeightTransferConfig:
-    """What an engine is told at start-up so that it builds our receiver."""
+    """The engine's start-up settings that select our receiver."""
     return WeightTransferConfig(backend=BACKENDS[backend])
 
 

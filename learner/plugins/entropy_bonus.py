@@ -51,6 +51,7 @@ class EntropyBonus(LearnerPlugin):
         that is resumed goes on with the same numbers.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = EntropyBonusSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
 

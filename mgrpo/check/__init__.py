@@ -1,7 +1,7 @@
-"""`mgrpo check`: everything that can be known before anything is started.
+"""`mgrpo check`: all checks that are possible before a run starts.
 
 Needs no GPU and no Ray, and takes seconds: the recipe's arithmetic, its plug-ins, the data, the
-model's folder, its tokenizer and context, the rewards on a sample, and the hardware that is wanted.
+model's folder, its tokenizer and context, the rewards on a sample, and the required hardware.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ from mgrpo.errors import HubUnreachable, MgrpoError
 from mgrpo.findings import CheckLine, CheckReport
 from mgrpo.plan.arithmetic import batch_lines, resource_lines
 
-SLACK_S = 30.0  # what starts and ends the look at a cluster, on a busy machine
+SLACK_S = 30.0  # start and end of the cluster check, on a busy machine
 
 __all__ = ["CheckLine", "CheckReport", "check_recipe"]
 
 
 def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = False) -> CheckReport:
-    """Look at everything that the recipe names. Never raises for what it finds.
+    """Check everything that the recipe names. Findings are returned, not raised.
 
     Args:
-        layout: what was decided for the recipe before (`mgrpo.plan.layout`), in words.
-        on_cluster: this machine's own GPUs, cores and memory do not matter.
+        layout: the layout chosen for the recipe (`mgrpo.plan.layout`), in words.
+        on_cluster: this machine's own GPUs, cores and memory are not checked.
 
     The parts that need torch's neighbours are imported as they are reached, so that a broken
     data file is reported without waiting for them.
     """
     report = CheckReport()
-    beside = ThreadPoolExecutor(1)  # a cluster that is gone is waited for, meanwhile
+    beside = ThreadPoolExecutor(
+        1
+    )  # runs beside the other checks: an unreachable cluster takes its whole deadline
     around = None if on_cluster else beside.submit(environment_lines, config)
     chain = " -> ".join(layer.name for layer in config.layers)
     report.lines.append(CheckLine("ok", "recipe", f"{config.name}: {config.method}, {chain}"))
@@ -90,14 +92,14 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
 
 @contextmanager
 def part_of(report: CheckReport, name: str) -> Iterator[None]:
-    """Whatever a part of the check raises becomes its line; the other parts are still looked at."""
+    """An error in one part of the check becomes its line; the other parts still run."""
     try:
         yield
     except HubUnreachable as error:
         report.lines.append(CheckLine("warn", name, f"not checked: {error}"))
     except MgrpoError as error:
         report.lines.append(CheckLine("fail", name, str(error)))
-    except Exception as error:  # a library's or our own mistake: all lines would be lost with it
+    except Exception as error:  # an error of a library or our own: it would hide all other lines
         if os.environ.get("MGRPO_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
         what = f"{type(error).__name__}: {error}"

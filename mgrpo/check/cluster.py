@@ -1,7 +1,7 @@
-"""Does a running cluster have what a recipe asks for, and if not, could its autoscaler bring it?
+"""Compares a recipe's resource demand with a running cluster and its autoscaler's limits.
 
-A running Ray does not tell what its autoscaler may still bring: that is in the cluster's file,
-which is compared too where it is given.
+A running Ray does not report its autoscaler's limits: those are in the cluster file, which is
+compared too if it is given.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from cluster.allocations import Allocation, labels_text, plan_allocations, resource_text, total
 from cluster.fit import Fit, Node, fit, reasons
 from cluster.jobs.client import JobServer
 from cluster.live_nodes import live_nodes, node_groups
 from cluster.node_types import NodeType, all_nodes, read_cluster_file
-from cluster.seats import Seat, labels_text, plan_seats, resource_text, total
 from mgrpo.config import RunConfig
 from mgrpo.errors import NoServerError
 from mgrpo.findings import CheckLine, Status, counted
@@ -29,7 +29,7 @@ def check_cluster(
 
     Args:
         address: of its job server, http://HOST:8265.
-        cluster_file: Ray's launcher YAML, a RayCluster or a RayJob: what it may grow to.
+        cluster_file: Ray's launcher YAML, a RayCluster or a RayJob: the limits of its growth.
         wait_s: how long to wait for the server, and for nodes that are still coming.
 
     Raises:
@@ -41,15 +41,17 @@ def check_cluster(
     server = reach(address, end=end)
     while True:
         nodes = live_nodes(server)
-        seats = plan_seats(config, device_of(config, [*nodes, *all_nodes(types, grown=True)]))
-        found = fit(seats, nodes)
+        allocations = plan_allocations(
+            config, device_of(config, [*nodes, *all_nodes(types, grown=True)])
+        )
+        found = fit(allocations, nodes)
         if not found.left_out or time.monotonic() >= end:
             break
         time.sleep(min(POLL_S, max(0.0, end - time.monotonic())))
     others = [job.run for job in server.jobs() if not job.is_over and job.run != config.name]
     return [
         node_line(server.address, nodes),
-        demand_line(seats),
+        demand_line(allocations),
         *placement_lines(found, nodes, types, cluster_file),
         *busy_lines(others),
     ]
@@ -87,45 +89,50 @@ def node_line(address: str, nodes: Sequence[Node]) -> CheckLine:
     return CheckLine("ok", "cluster", f"{address} has {counted(len(nodes), 'node')}: {shown}")
 
 
-def demand_line(seats: list[Seat]) -> CheckLine:
-    engines = sum(not seat.is_learner for seat in seats)
+def demand_line(allocations: list[Allocation]) -> CheckLine:
+    engines = sum(not allocation.is_learner for allocation in allocations)
     return CheckLine(
         "ok",
         "demand",
-        f"{counted(engines, 'engine')} and the learner: {resource_text(total(seats))}",
+        f"{counted(engines, 'engine')} and the learner: {resource_text(total(allocations))}",
     )
 
 
 def placement_lines(
     found: Fit, nodes: list[Node], types: list[NodeType], cluster_file: str | None
 ) -> list[CheckLine]:
-    """Where everything goes now, or what is missing and whether it could come."""
+    """The placement now, or the missing resources and whether the autoscaler can add them."""
     if not found.left_out:
         where = Counter(place.node for place in found.places)
         shown = ", ".join(f"{count} on {node}" for node, count in where.items())
-        return [CheckLine("ok", "placement", f"every process has a place: {shown}")]
+        return [CheckLine("ok", "placement", f"every process can be placed: {shown}")]
     missing = [f"{group.name} ({group}): {reasons(group, nodes)}" for group in found.left_out]
-    seats = [p.seat for p in found.places] + [s for group in found.left_out for s in group.seats]
-    seats = list({seat.name: seat for seat in seats}.values())
-    status, hope = prospect(seats, nodes, types, cluster_file)
+    allocations = [p.allocation for p in found.places] + [
+        s for group in found.left_out for s in group.allocations
+    ]
+    allocations = list({allocation.name: allocation for allocation in allocations}.values())
+    status, hope = prospect(allocations, nodes, types, cluster_file)
     lines = [CheckLine(status, "missing", text) for text in missing]
     return [*lines, CheckLine(status, "autoscaler", hope)]
 
 
 def prospect(
-    seats: list[Seat], nodes: list[Node], types: list[NodeType], cluster_file: str | None
+    allocations: list[Allocation],
+    nodes: list[Node],
+    types: list[NodeType],
+    cluster_file: str | None,
 ) -> tuple[Status, str]:
-    """Could the autoscaler bring what is missing? A status and the answer in words."""
+    """Whether the autoscaler can add the missing resources: a status and a sentence."""
     groups = node_groups(nodes)
     if cluster_file:
         grown = all_nodes(types, grown=True)
-        then = fit(seats, grown)
+        then = fit(allocations, grown)
         if then.left_out:
             names = ", ".join(group.name for group in then.left_out)
             why = reasons(then.left_out[0], grown)
             return (
                 "fail",
-                f"even grown to the limits of {cluster_file}, {names} has no place: {why}",
+                f"even grown to the limits of {cluster_file}, {names} cannot be placed: {why}",
             )
         used = {place.node for place in then.places}
         wanted = Counter(
@@ -133,16 +140,16 @@ def prospect(
         )
         shown = ", ".join(f"{count} x {name}" for name, count in wanted.items())
         return "warn", (
-            f"it may bring what is missing: {shown} of {cluster_file} are enough. "
+            f"it can add the missing resources: {shown} of {cluster_file} are enough. "
             "cluster.deadlines.placement_s is how long the run waits for them."
         )
     if groups:
         return "warn", (
             f"this cluster was started by one (node types {', '.join(groups)}), but Ray does not "
-            "tell its limits: give its file with --cluster."
+            "report its limits: give its file with --cluster."
         )
     return "fail", (
-        "none is seen here, so nothing more will come. Lower layers.*.num_engines, "
+        "none was found here, so no nodes will be added. Lower layers.*.num_engines, "
         "engines.tensor_parallel_size or learner.num_ranks, or add nodes with these labels; with "
         "an autoscaler, give its file with --cluster."
     )
@@ -151,5 +158,5 @@ def prospect(
 def busy_lines(others: list[str]) -> list[CheckLine]:
     if not others:
         return []
-    text = f"{', '.join(others)} runs on it too, and what it holds is not free"
+    text = f"{', '.join(others)} also runs on it, and its resources are not free"
     return [CheckLine("warn", "other runs", text)]

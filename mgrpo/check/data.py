@@ -1,4 +1,4 @@
-"""Are the problems readable, enough, and apart from the held-out ones?"""
+"""Checks that problems are readable, sufficient and disjoint from the held-out ones."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from mgrpo.errors import DataError
 from mgrpo.findings import CheckLine, counted
 from mgrpo.types import Problem
 
-MAX_SHARED_FRACTION = 0.01  # of the held-out questions; above this accuracy means little
+MAX_SHARED_FRACTION = (
+    0.01  # of the held-out questions; above this, held-out accuracy is not meaningful
+)
 SAMPLE_CHARACTERS = 100
-MAX_FITTING_PROMPTS = 4000  # a second of tokenising; the run itself measures all
+MAX_FITTING_PROMPTS = 4000  # a second of tokenising; the run measures all
 
 
 def source_lines(
     name: str, source: DataSource, config: RunConfig
 ) -> tuple[list[CheckLine], LoadedData]:
-    """What a source holds, with its first problem.
+    """The content of a source, with its first problem.
 
     Raises:
-        DataError: it holds nothing that can be used, or too little.
+        DataError: it has no usable problem, or too few.
     """
     data = load_problems(source)
     enforce_max_dropped(data, config.data.max_dropped_fraction, source)
@@ -53,7 +55,7 @@ def problems_in(loaded: Mapping[str, LoadedData]) -> list[Problem]:
 def fit_lines(
     config: RunConfig, builder: PromptBuilder, loaded: dict[str, LoadedData]
 ) -> list[CheckLine]:
-    """Leave out of `loaded` what makes no prompt, as the run will, and say so."""
+    """Remove problems without a valid prompt from `loaded`, as the run will, and report them."""
     lines: list[CheckLine] = []
     sources = {"data.train": config.data.train, "data.heldout": config.data.heldout}
     for name, data in list(loaded.items()):
@@ -78,7 +80,7 @@ def fit_lines(
 
 
 def size_lines(config: RunConfig, loaded: Mapping[str, LoadedData]) -> list[CheckLine]:
-    """A step wants different problems: two groups of one problem could not be told apart."""
+    """The problems of a step must differ: two groups of one problem have the same key."""
     train = loaded.get("data.train")
     if train is None or not train.problems:
         return []  # its own line says why
@@ -103,7 +105,7 @@ def size_lines(config: RunConfig, loaded: Mapping[str, LoadedData]) -> list[Chec
 
 
 def disjoint_lines(loaded: Mapping[str, LoadedData]) -> list[CheckLine]:
-    """Held-out questions that are trained on too."""
+    """Held-out questions that are also in the training data."""
     train, heldout = loaded.get("data.train"), loaded.get("data.heldout")
     if train is None or heldout is None:
         return []

@@ -1,4 +1,4 @@
-"""What a run depends on around it: the cluster that it joins, and folders that it writes to."""
+"""Checks of a run's environment: the cluster that it joins, and the folders that it writes to."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mgrpo.storage.mirror import local_run_dir
 
 
 def environment_lines(config: RunConfig) -> list[CheckLine]:
-    """Where Ray comes from; a line for what would not work or works otherwise than expected."""
+    """The run's Ray; a line for each error or unexpected setting."""
     return [*runs_dir_lines(config), *ray_lines(config.cluster)]
 
 
 def runs_dir_lines(config: RunConfig) -> list[CheckLine]:
-    """Can the run's folder be made, or written to where it is there?"""
+    """Whether the run's folder can be made, or written to if it exists."""
     try:
         run_dir = local_run_dir(config).absolute()
         nearest = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
@@ -25,12 +25,12 @@ def runs_dir_lines(config: RunConfig) -> list[CheckLine]:
     fault = fault_of_folder(str(nearest))
     if not fault:
         return []
-    text = f"{run_dir} cannot be made: {nearest} {fault}. Set output.runs_dir to another place."
+    text = f"{run_dir} cannot be made: {nearest} {fault}. Set output.runs_dir to another folder."
     return [CheckLine("fail", "output.runs_dir", text)]
 
 
 def ray_lines(cluster: ClusterConfig) -> list[CheckLine]:
-    """The cluster that the run joins, or the folder of a Ray of its own."""
+    """The cluster that the run joins, or the folder of its local Ray."""
     if cluster.joins is None:
         return own_ray_lines()
     try:

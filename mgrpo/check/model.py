@@ -1,4 +1,4 @@
-"""Is the model there and whole, and do its weights, tokenizer and prompts suit the recipe?"""
+"""Checks that the model is complete, and that weights, tokenizer and prompts suit the recipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODALITIES = ("image", "audio", "video", "vision")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundModel:
-    """What could be learnt of a model without loading it."""
+    """Facts about a model that are known without loading it."""
 
     source: str  # local folder or hub name
     settings: dict[str, Any]  # config.json
@@ -43,7 +43,7 @@ def find_model(path: str, storage: StorageConfig | None = None) -> FoundModel:
 
     Raises:
         ModelError: there is no such model, or it cannot be used.
-        HubUnreachable: it lives on a hub that does not answer, and is not in the cache.
+        HubUnreachable: its hub does not answer, and it is not in the cache.
     """
     from mgrpo.models.catalog import resolve_model
 
@@ -54,7 +54,7 @@ def find_model(path: str, storage: StorageConfig | None = None) -> FoundModel:
         source = driver_model(path, storage or StorageConfig()).driver_dir
     is_local = Path(source).is_dir()
     if not is_local and not is_hub_reachable():
-        use_cache_only()  # else each file is asked for during 20 s and more
+        use_cache_only()  # otherwise each file is retried for 20 s and more
     try:
         settings = settings_file(source, "config.json")
     except ModelError as error:
@@ -69,7 +69,7 @@ def find_model(path: str, storage: StorageConfig | None = None) -> FoundModel:
 
 
 def weights_folder(source: str) -> Path | None:
-    """Where a model's weights lie on this machine; None for a hub's that are not in its cache."""
+    """The folder of a model's weights on this machine; None for a hub model that is not cached."""
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import try_to_load_from_cache
@@ -95,8 +95,8 @@ def model_lines(
             CheckLine(
                 "fail",
                 "context",
-                f"engines.max_model_len is {asked:,}, and vLLM starts no engine with more than the "
-                f"model's own context, {limit:,}. Nearest valid value: {limit}.",
+                f"engines.max_model_len is {asked:,}, and vLLM refuses more than the model's own "
+                f"context, {limit:,}. Nearest valid value: {limit}.",
             )
         )
     heads = text_setting(model.settings, "num_attention_heads")
@@ -115,18 +115,18 @@ def model_lines(
 
 
 def is_stretched(model: FoundModel) -> bool:
-    """True where the context is scaled beyond the positions that config.json names."""
+    """Whether the context is scaled beyond the positions in config.json."""
     return any(f'"{kind}"' in json.dumps(model.settings) for kind in STRETCHED)
 
 
 def text_setting(settings: dict[str, Any], key: str) -> int | None:
-    """A number of config.json, also where the language model's part is nested."""
+    """A number from config.json, also from a nested language-model section."""
     value = settings.get(key, text_part(settings).get(key))
     return int(value) if value is not None else None
 
 
 def vocabulary_lines(tokenizer: Any, settings: dict[str, Any]) -> list[CheckLine]:
-    """Every token that can stand in a prompt has a row in the embedding."""
+    """Check that every token of a prompt has a row in the embedding."""
     rows = text_setting(settings, "vocab_size")
     if rows is None:
         return []
@@ -134,19 +134,21 @@ def vocabulary_lines(tokenizer: Any, settings: dict[str, Any]) -> list[CheckLine
     if not beyond:
         return []
     names = some([f"{token!r} ({i})" for i, token in beyond])
-    text = f"the model's embedding has {rows:,} rows, and the tokenizer goes beyond it: {names}"
+    text = (
+        f"the model's embedding has {rows:,} rows, and the tokenizer has larger token ids: {names}"
+    )
     if all(any(word in token.lower() for word in MODALITIES) for _, token in beyond):
-        return [CheckLine("warn", "vocabulary", f"{text}, which no prompt may hold")]
-    advice = "Take the tokenizer that belongs to the model, or resize the model's embedding."
+        return [CheckLine("warn", "vocabulary", f"{text}, which no prompt may contain")]
+    advice = "Use the model's own tokenizer, or resize the model's embedding."
     return [CheckLine("fail", "vocabulary", f"{text}. {advice}")]
 
 
 def look_at_model(
     config: RunConfig, loaded: dict[str, LoadedData]
 ) -> tuple[list[CheckLine], int | None]:
-    """All lines about the model; and its number of parameters, where that is known.
+    """All lines about the model, and its number of parameters if known.
 
-    Problems that make no prompt with its tokenizer are taken out of `loaded`.
+    Problems without a valid prompt for its tokenizer are removed from `loaded`.
     """
     num_parameters = None
     try:
@@ -158,7 +160,7 @@ def look_at_model(
         lines = model_lines(model, config, num_parameters)
         builder = load_builder(model.source, config.model)
     except HubUnreachable as error:
-        unseen = CheckLine("warn", "context, tokens", "not checked: the model was not seen")
+        unseen = CheckLine("warn", "context, tokens", "not checked: the model is not available")
         return [CheckLine("warn", "model", f"not checked: {error}"), unseen], None
     except MgrpoError as error:
         return [CheckLine("fail", "model", str(error))], num_parameters

@@ -1,4 +1,4 @@
-"""Can every plug-in of the recipe be loaded, and does it suit the recipe?"""
+"""Checks that every plug-in of the recipe can be loaded and suits the recipe."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from mgrpo.check.plugin_warnings import plugin_warnings
 from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError
 from mgrpo.findings import CheckLine
+from mgrpo.methods.veripo.preference_pairs import make_judge
 from mgrpo.plugin import Plugin, entries_of, load_plugins
-from mgrpo.training.sources.preference_pairs import make_judge
 
 
 def plugin_lines(config: RunConfig) -> list[CheckLine]:

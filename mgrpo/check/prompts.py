@@ -1,4 +1,4 @@
-"""Do the model's chat template, its tokens and its context suit the recipe's prompts?"""
+"""Checks the model's chat template, stop tokens and context for the recipe's prompts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mgrpo.errors import MgrpoError
 from mgrpo.findings import CheckLine
 from mgrpo.types import Problem
 
-MAX_MEASURED_PROMPTS = 4000  # a few seconds of tokenising; the run itself measures all
+MAX_MEASURED_PROMPTS = 4000  # a few seconds of tokenising; the run measures all
 SAMPLE_ATTEMPT = "Let me see. 12 + 7 = 19, so the result is \\boxed{19}."
-A_DAY = "sunday the 31st"  # stands for a date, to see whether prompts hold one
+A_DAY = "sunday the 31st"  # a substitute date, to detect prompts that contain one
 
 
 def prompt_lines(
     builder: PromptBuilder, config: RunConfig, loaded: dict[str, LoadedData], limit: int | None
 ) -> list[CheckLine]:
-    """All lines about what the policy reads and when it stops.
+    """All lines about the policy's prompts and stop tokens.
 
     Args:
-        loaded: the data; problems that make no prompt are taken out of it.
-        limit: the model's own context in tokens, None where it names none.
+        loaded: the data; problems without a valid prompt are removed from it.
+        limit: the model's own context in tokens; None if it names none.
     """
     try:
         lines = [*template_lines(builder, config), stop_line(builder)]
@@ -47,14 +47,15 @@ def prompt_lines(
 
 
 def stop_line(builder: PromptBuilder) -> CheckLine:
-    """Which tokens end a completion, and who says so."""
+    """The tokens that end a completion, and their source."""
     names = [named(builder, token) for token in builder.stop_ids]
     if not names:
         return CheckLine(
             "fail",
             "stop tokens",
-            "nothing ends a completion: neither the tokenizer nor generation_config.json names an "
-            "end, and the chat template writes no token behind a turn. Set model.stop_tokens.",
+            "no token ends a completion: neither the tokenizer nor generation_config.json names an "
+            "end-of-sequence token, and the chat template writes no token after a turn. Set "
+            "model.stop_tokens.",
         )
     also = f"; completions also end with {', '.join(names[1:])}" if names[1:] else ""
     if builder.chosen_stop_ids is not None:
@@ -66,8 +67,8 @@ def stop_line(builder: PromptBuilder) -> CheckLine:
         "warn",
         "stop tokens",
         f"completions end with {', '.join(names)}, and the chat template ends turns with "
-        f"{builder.chat.end_of_turn[:20]!r}, which is no token of its own. If the policy does not "
-        "end its turns with these, name what does in model.stop_tokens.",
+        f"{builder.chat.end_of_turn[:20]!r}, which is not a single token. If the policy does not "
+        "end its turns with these, set model.stop_tokens.",
     )
 
 
@@ -76,33 +77,37 @@ def named(builder: PromptBuilder, token: int) -> str:
 
 
 def template_lines(builder: PromptBuilder, config: RunConfig) -> list[CheckLine]:
-    """What of the chat template someone should know who reads the rewards or repeats the run."""
+    """Properties of the chat template that affect rewards or reproducibility."""
     tokenizer: Any = builder.tokenizer
     lines = []
     if builder.chat.opening:
         lines.append(opening_line(builder.chat.opening, config))
     if any(term.settings.get("think_tags") for term in config.rewards.terms):
         if END_OF_THINK in builder.chat.before_answer:
-            text = "prompts have already ended the thought: think_tags tells nothing of the policy"
+            text = (
+                "prompts already close the thinking block: think_tags does not measure the policy"
+            )
             lines.append(CheckLine("warn", "template", text))
         lost = {THINK, END_OF_THINK} & set(tokenizer.all_special_tokens)
         if lost:
-            text = f"{' and '.join(sorted(lost))} are special tokens, which no check gets to read"
-            lines.append(CheckLine("fail", "template", f"{text}: think_tags would never pay."))
+            text = f"{' and '.join(sorted(lost))} are special tokens, which no check can see"
+            lines.append(CheckLine("fail", "template", f"{text}: think_tags would always give 0."))
     if has_date(builder):
-        text = "the chat template writes today's date: prompts of another day differ. "
-        advice = "Where it takes the date as an argument, set it in model.chat_template_kwargs."
+        text = "the chat template writes today's date: prompts change daily. "
+        advice = "If it takes the date as an argument, set it in model.chat_template_kwargs."
         lines.append(CheckLine("warn", "template", text + advice))
     bos = tokenizer.bos_token_id
     prompt = builder.solve_prompt(config.layers[0], ASKED)
     if bos is not None and prompt[:2] == [bos, bos]:
         text = f"prompts begin with {tokenizer.bos_token} twice: the chat template writes one, and "
-        lines.append(CheckLine("fail", "template", f"{text}the tokenizer adds one. Leave one out."))
+        lines.append(
+            CheckLine("fail", "template", f"{text}the tokenizer adds one. Remove one of them.")
+        )
     return lines
 
 
 def has_date(builder: PromptBuilder) -> bool:
-    """Does a prompt hold what the template's clock says?"""
+    """Whether a prompt contains the template's current date."""
     clock = {"strftime_now": lambda form: A_DAY, **builder.template_kwargs}
     for messages in (turns(ASKED), [SYSTEM_TURN, *turns(ASKED)]):
         text = try_render(builder.tokenizer, messages, clock, opened=True)
@@ -112,25 +117,25 @@ def has_date(builder: PromptBuilder) -> bool:
 
 
 def opening_line(opening: str, config: RunConfig) -> CheckLine:
-    """The prompt begins the answer: who has to know?"""
+    """The line about a prompt that begins the answer."""
     text = f"prompts begin the answer with {opening!r}"
     own = [term.check for term in config.rewards.terms if ":" in term.check]
     if own:
         text += f"; {', '.join(own)} finds that in problem.prompt_opening, not in the completion"
         return CheckLine("warn", "template", text)
-    return CheckLine("ok", "template", f"{text}; checks know, and quoted attempts keep it")
+    return CheckLine("ok", "template", f"{text}; checks receive it, and quoted attempts keep it")
 
 
 def context_line(
     builder: PromptBuilder, config: RunConfig, problems: Sequence[Problem], limit: int | None
 ) -> CheckLine:
-    """The longest sequence of any layer against the context that there is.
+    """Compare the longest sequence of any layer with the available context.
 
     Args:
         builder: with the run's tokenizer.
         config: the recipe.
         problems: whose prompts are measured.
-        limit: the model's own context in tokens, None where it names none.
+        limit: the model's own context in tokens; None if it names none.
     """
     measured = heapq.nlargest(MAX_MEASURED_PROMPTS, problems, key=lambda one: len(one.question))
     lengths = measure_prompts(builder, config.layers, measured)
@@ -170,7 +175,8 @@ def context_line(
 
 
 def token_lines(builder: PromptBuilder, config: RunConfig, problem: Problem) -> list[CheckLine]:
-    """Each correction's prompt holds the attempt's token ids as they are, in one piece."""
+    """Check that each correction's prompt contains the attempt's token ids unchanged, in one
+    piece."""
     lines = []
     prompt = builder.solve_prompt(config.layers[0], problem.question)
     attempt = builder.encode(SAMPLE_ATTEMPT)

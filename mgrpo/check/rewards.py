@@ -1,4 +1,4 @@
-"""Do the checks load and run, and do they tell a right answer from none?"""
+"""Checks that the rewards' checks load, run and distinguish a correct answer from none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_ANSWER = "I do not know."
 
 
 def reward_lines(config: RunConfig, problems: Sequence[Problem]) -> list[CheckLine]:
-    """Score the reference answer and an empty one, in a process as the run does it."""
+    """Score the reference answer and an empty one, in a process as in a run."""
     samples = list({problem.domain: problem for problem in reversed(problems)}.values())
     if not samples:
         samples = [Problem(problem_id="sample", question="What is 3 + 4?", answer="7")]
@@ -33,7 +33,7 @@ def reward_lines(config: RunConfig, problems: Sequence[Problem]) -> list[CheckLi
                 scored = pool.score_blocking(problem, [right, NO_ANSWER])
                 lines.append(judged(judge, problem, right, *scored))
                 if lines[-1].status == "fail":
-                    break  # a check that hangs once does so again
+                    break  # a check that hung once would hang again
     except RewardError as error:
         return [CheckLine("fail", "rewards", str(error))]
     return lines
@@ -49,12 +49,14 @@ def judged(
                 "fail",
                 "rewards",
                 f"{names}: {reward.status} on '{text}' for {problem.problem_id}: {reward.detail}. "
-                "Such completions would not train; mend the check.",
+                "Such completions would not train; fix the check.",
             )
     values = f"{of_right.value:g} for '{right}', {of_none.value:g} for '{NO_ANSWER}'"
     if of_right.correct and of_right.value > of_none.value:
         return CheckLine("ok", "rewards", f"{names}: {values}")
-    what = "does not count as correct" if not of_right.correct else "is worth no more than none"
+    what = (
+        "does not count as correct" if not of_right.correct else "scores no higher than no answer"
+    )
     return CheckLine(
         "warn",
         "rewards",

@@ -1,4 +1,4 @@
-"""Can the storage of the recipe's runs be read from here?"""
+"""Checks that the storage of the recipe's runs can be read from here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEADLINE_S = 10.0  # a check answers in seconds
 
 
 def storage_lines(config: RunConfig) -> list[CheckLine]:
-    """One line where runs_dir is an URL; the run itself finds out at once whether it can write."""
+    """One line if runs_dir is a URL; the run tests at its start whether it can write."""
     output = config.output
     if not is_url(output.runs_dir):
         return []
@@ -23,7 +23,7 @@ def storage_lines(config: RunConfig) -> list[CheckLine]:
     except StorageError as error:
         return [CheckLine("fail", "output.runs_dir", str(error))]
     if scheme_of(output.runs_dir) == "memory":
-        text = f"{output.runs_dir} is this process's memory: it is gone when the run ends"
+        text = f"{output.runs_dir} is this process's memory: its content is lost when the run ends"
         return [CheckLine("warn", "output.runs_dir", text)]
     found = f"{len(names)} files of run {config.name} there" if names else "nothing there yet"
     return [CheckLine("ok", "output.runs_dir", f"{output.runs_dir} can be read, {found}")]

@@ -1,4 +1,4 @@
-"""Can the recipe's trackers be started, as far as that shows without starting them?"""
+"""Checks the requirements of the recipe's trackers, without starting them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WANDB_SERVER = "https://api.wandb.ai"
 
 
 def tracker_lines(config: RunConfig) -> list[CheckLine]:
-    """A line for each tracker that something is wrong with, or one that names them all."""
+    """A line for each tracker with an error, or one line that names them all."""
     lines = []
     for tracker in config.output.trackers:
         if missing := missing_package(tracker.use):
@@ -32,7 +32,7 @@ def described(tracker: TrackerConfig) -> str:
 
 
 def missing_access(tracker: TrackerConfig) -> str:
-    """What the tracker will miss when it starts; "" where nothing is known to be missing."""
+    """A missing requirement of the tracker; "" if none is known."""
     if isinstance(tracker, WandbConfig):
         return "" if tracker.offline else missing_wandb_key()
     if isinstance(tracker, MlflowConfig) and not tracker.offline:
@@ -57,6 +57,6 @@ def missing_wandb_key() -> str:
     if is_known:
         return ""
     return (
-        f"no key of Weights & Biases for {host} is known here. Run `wandb login`, set "
+        f"no API key of Weights & Biases for {host} was found. Run `wandb login`, set "
         "WANDB_API_KEY, or set its offline: true in output.trackers."
     )

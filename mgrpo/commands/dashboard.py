@@ -1,6 +1,6 @@
-"""`mgrpo dashboard`: the curves of a cluster's runs, in Prometheus and, where it is, Grafana.
+"""`mgrpo dashboard`: the curves of a cluster's runs, in Prometheus and, if installed, Grafana.
 
-Light to import: what is heavy is imported by the command when it runs.
+Light to import: the command imports heavy packages when it runs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ LISTED_S = 20.0  # after which Prometheus should know of the cluster's nodes
 EXAMPLES = """\
 examples:
   mgrpo dashboard                                   a cluster on this machine
-  mgrpo dashboard --address http://127.0.0.1:8266   the address that `mgrpo train` says
-  mgrpo dashboard --data ~/mgrpo-metrics            keep what was measured for the next time
+  mgrpo dashboard --address http://127.0.0.1:8266   the address that `mgrpo train` prints
+  mgrpo dashboard --data ~/mgrpo-metrics            keep the measurements
 
 Run it where the cluster's nodes can be reached, such as on its head node, and reach it from
 elsewhere through a tunnel: ssh -L 9090:127.0.0.1:9090 -L 3000:127.0.0.1:3000 HEAD.
@@ -37,7 +37,7 @@ elsewhere through a tunnel: ssh -L 9090:127.0.0.1:9090 -L 3000:127.0.0.1:3000 HE
 
 
 def add_dashboard(parser: argparse.ArgumentParser) -> None:
-    """Give the parser of `mgrpo dashboard` its options."""
+    """Add the options of `mgrpo dashboard` to its parser."""
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
@@ -54,14 +54,14 @@ def add_dashboard(parser: argparse.ArgumentParser) -> None:
         "free one",
     )
     parser.add_argument(
-        "--data", metavar="DIR", help="keep Prometheus' data here; default: gone at the end"
+        "--data", metavar="DIR", help="keep Prometheus' data here; default: deleted at the end"
     )
     parser.add_argument(
         "--prometheus", metavar="PATH", default="prometheus", help="its program, if not on PATH"
     )
     parser.add_argument("--grafana", metavar="PATH", help="its program, if not on PATH")
     parser.add_argument(
-        "--no-grafana", action="store_true", help="Prometheus alone, even where Grafana is there"
+        "--no-grafana", action="store_true", help="only Prometheus, even if Grafana is installed"
     )
     parser.add_argument(
         "--deadline",
@@ -74,7 +74,7 @@ def add_dashboard(parser: argparse.ArgumentParser) -> None:
 
 
 def run_dashboard(args: argparse.Namespace) -> int:
-    """Start what shows the curves, say where, and end it with Ctrl-C or SIGTERM."""
+    """Start Prometheus and Grafana, print their addresses, and stop them on Ctrl-C or SIGTERM."""
     from cluster.monitoring.prometheus import find_prometheus
 
     program = find_prometheus(args.prometheus)  # before the seconds that the cluster takes
@@ -117,7 +117,7 @@ def reach_cluster(address: str | None) -> tuple[str, Token | None]:
 
 
 def data_folder(kept: str | None, stack: ExitStack) -> Path:
-    """Where Prometheus and Grafana write; a temporary folder goes at the end."""
+    """The folder of Prometheus and Grafana; a temporary one is deleted at the end."""
     if kept is None:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mgrpo-dashboard-")))
     folder = Path(kept).expanduser().resolve()

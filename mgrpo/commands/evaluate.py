@@ -1,6 +1,6 @@
 """`mgrpo eval`: score a model, or a run's policy, on a recipe's held-out problems.
 
-With a second policy to compare with, both answer the same problems under the same recipe and
+With a second policy to compare with, both answer the same problems with the same recipe and
 the same seeds, one after the other.
 """
 
@@ -42,7 +42,7 @@ def evaluate_command(
 ) -> int:
     """Evaluate, compare if asked to, and show the numbers.
 
-    Everything that can be refused is refused before an engine starts.
+    All errors in the arguments are raised before an engine starts.
 
     Args:
         target: a run's directory, a prepared model's name, a local model or a hub name.
@@ -127,7 +127,7 @@ def with_evaluation(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """The recipe with its evaluation section changed.
 
     Raises:
-        ConfigError: lists everything that makes the evaluation impossible or a wish void.
+        ConfigError: lists every setting that makes the evaluation impossible or has no effect.
     """
     try:
         settings = EvaluationConfig.model_validate({**config.evaluation.model_dump(), **changes})

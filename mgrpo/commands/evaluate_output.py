@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Form = Literal["table", "json", "markdown"]
 
 FORM_OF_ENDING: dict[str, Form] = {".json": "json", ".md": "markdown"}
-WIDTH_OF_FILES = 160  # columns; nobody's screen bounds a file
+WIDTH_OF_FILES = 160  # columns; no terminal limits the width of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Scored:
 
 
 def form_of(as_json: bool, as_markdown: bool, output: Path | None) -> Form:
-    """What to write: as asked for, else by the file's ending, else a table."""
+    """The output format: as requested, else by the file's suffix, else a table."""
     if as_json:
         return "json"
     if as_markdown:

@@ -1,6 +1,6 @@
-"""`mgrpo explain`: what a recipe makes of recorded completions, without training on them.
+"""`mgrpo explain`: replay a recipe on recorded completions, without training on them.
 
-Light to import: what is heavy is imported by the command when it runs.
+Light to import: the command imports heavy packages when it runs.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ examples:
   mgrpo explain rollouts.jsonl --recipe methods/edge_grpo --layers 1 --model runs/NAME/policy
 
 The loss is each completion's share of the step's policy loss where every ratio is 1, that is
--sum(advantage x weight) over its tokens; terms of KL and entropy come on top. Denominators count
+-sum(advantage x weight) over its tokens; KL and entropy terms are added to it. Denominators count
 the completions of the file: where a run recorded only some problems of a step
-(output.rollouts_per_step), shares are larger by as much. Plug-ins see these completions alone, too.
+(output.rollouts_per_step), shares are larger by that factor. Plug-ins too see only these
+completions.
 """
 
 
@@ -50,7 +51,7 @@ HEADINGS = (
 
 
 def add_explain(parser: argparse.ArgumentParser) -> None:
-    """Give the parser of `mgrpo explain` its arguments."""
+    """Add the arguments of `mgrpo explain` to its parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument(
@@ -71,13 +72,13 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         "--layers",
         metavar="N,...",
         type=layer_numbers,
-        help="only completions of these layers, 1 for the first; others stand as their parents",
+        help="only completions of these layers, 1 for the first; others serve as their parents",
     )
     parser.add_argument(
         "--completion", metavar="ID", action="append", help="show this one; may be repeated"
     )
     parser.add_argument(
-        "--tokens", action="store_true", help="show tokens also where all are treated alike"
+        "--tokens", action="store_true", help="show tokens even if all of them are treated alike"
     )
     parser.add_argument(
         "--model",
@@ -178,7 +179,7 @@ def recipe_of_run(batch: Path) -> str:
 def refuse_other_chain(
     completions: Sequence[Completion], layers: Sequence[int], config: RunConfig, recipe: str
 ) -> None:
-    """A recipe cannot say anything of layers that it does not have."""
+    """Raise DataError where the completions have layers that the recipe lacks."""
     held = sorted({one.layer for one in completions})
     known = range(1, len(config.layers) + 1)
     names = ", ".join(layer.name for layer in config.layers)
@@ -266,7 +267,7 @@ def show(explanation: Explanation, config: RunConfig, *, step: int, with_tokens:
     from rich.console import Console
     from rich.text import Text
 
-    # Nobody's screen bounds a pipe.
+    # No terminal limits the width of a pipe.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     parts = ", ".join(one.name for one in entries_of(config)[0]) or "none"
     console.print(
@@ -337,7 +338,7 @@ def fate(one: Explained) -> str:
 
 
 def token_lines(one: Explained) -> Iterator[str]:
-    """What neighbouring tokens that are treated alike get; the last place is included."""
+    """One line per range of equally treated tokens; the last index is included."""
     from mgrpo.report.words import number
 
     yield f"  {one.completion.completion_id}, by token:"

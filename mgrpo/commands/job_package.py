@@ -1,4 +1,4 @@
-"""What a submitted run takes along: this program, its recipe, and the files that it names.
+"""The package of a submitted run: this program, its recipe, and the files that it names.
 
 Packed into a folder of its own instead of sending the current one, so that a clone with its
 environments and runs, an installed package and a folder of one's own all give the same job: a

@@ -1,6 +1,6 @@
 """`mgrpo status`, `mgrpo stop` and `mgrpo logs`: runs that were submitted to a cluster.
 
-Light to import: what is heavy is imported by the command when it runs.
+Light to import: the command imports heavy packages when it runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mgrpo.commands.submit import ADDRESS_HELP, follow_to_end, write_through
+from mgrpo.commands.submit import ADDRESS_HELP, stream_to_end, write_through
 from mgrpo.errors import DeadlineError, JobError
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cluster.jobs.client import Job, JobServer
 
 RUN_HELP = "the run's name, or a job's submission id"
-STOP_MARGIN_S = 30.0  # beyond the time after which Ray kills the job: to take notice of that
-DEFAULT_STOP_WAIT_S = 3.0  # Ray's, for a job that says nothing of it
+STOP_MARGIN_S = 30.0  # beyond the time after which Ray kills the job: for the state to be updated
+DEFAULT_STOP_WAIT_S = 3.0  # Ray's default, for a job that sets no other
 POLL_S = 1.0
 TAIL_LINES = 5
 TABLE_WIDTH = 200
@@ -37,14 +37,14 @@ def add_status(parser: argparse.ArgumentParser) -> None:
 
 def add_stop(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
-    wait = "seconds to wait for its end; 0: only ask. Default: as long as the job may take"
+    wait = "seconds to wait for its end; 0: do not wait. Default: the job's own stop deadline"
     parser.add_argument("--wait", metavar="S", type=float, help=wait)
     parser.set_defaults(run_command=run_stop)
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
-    follow = "go on until the job is over; Ctrl-C leaves it alone"
+    follow = "stream until the job ends; Ctrl-C does not stop the job"
     parser.add_argument("--follow", action="store_true", help=follow)
     parser.set_defaults(run_command=run_logs)
 
@@ -138,8 +138,8 @@ def run_stop(args: argparse.Namespace) -> int:
         print(f"asked {job.submission_id} to stop")
         return 0
     print(
-        f"stopping {job.submission_id}: it ends what it cannot leave half done and writes a "
-        f"checkpoint (waiting up to {wait_s:.0f} s)",
+        f"stopping {job.submission_id}: it finishes its current update and writes a checkpoint "
+        f"(waiting up to {wait_s:.0f} s)",
         flush=True,
     )
     return tell_stopped(server, wait_for_end(server, job, wait_s))
@@ -165,9 +165,9 @@ def wait_for_end(server: JobServer, job: Job, wait_s: float) -> Job:
 
 
 def tell_stopped(server: JobServer, job: Job) -> int:
-    """What became of a job that was asked to stop. 0 where it ended in good order."""
+    """Print the outcome of a job that was asked to stop. 0: stopped with a checkpoint."""
     log = server.logs(job)
-    if job.status != "STOPPED":  # it came to its end by itself in the same moment
+    if job.status != "STOPPED":  # it finished by itself in the meantime
         print(f"{job.submission_id} has ended by itself: {job.status.lower()}")
     elif GOODBYE in log:
         write_through("".join(f"  {line}\n" for line in last_lines(log, TAIL_LINES)))
@@ -175,7 +175,7 @@ def tell_stopped(server: JobServer, job: Job) -> int:
     else:
         print(
             f"{job.submission_id} was killed before it could write a checkpoint. Submitted again, "
-            "it goes on from the newest one that it had written before, if there is one.",
+            "it resumes from its newest earlier checkpoint, if there is one.",
             file=sys.stderr,
         )
         return JobError.exit_code
@@ -192,6 +192,6 @@ def run_logs(args: argparse.Namespace) -> int:
     server = JobServer(args.address)
     job = server.latest(args.run)
     if args.follow:
-        return follow_to_end(server, job, args.address)
+        return stream_to_end(server, job, args.address)
     write_through(server.logs(job))
     return 0

@@ -1,6 +1,6 @@
 """`mgrpo methods`: every method in a line, or one of them in full.
 
-Light to import: what is heavy is imported by the command when it runs.
+Light to import: the command imports heavy packages when it runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INDENT = "  "
 
 
 def add_methods(parser: argparse.ArgumentParser) -> None:
-    """Give the parser of `mgrpo methods` its arguments."""
+    """Add the arguments of `mgrpo methods` to its parser."""
     parser.add_argument(
         "name",
         metavar="NAME",
@@ -65,7 +65,7 @@ def find(name: str) -> MethodFacts | PluginFacts:
     """The method, recipe or plug-in of this name.
 
     Raises:
-        ConfigError: there is none; names what comes near.
+        ConfigError: there is none; the message names similar ones.
     """
     from mgrpo.config.load import find_recipe
     from mgrpo.config.parts import HOMES
@@ -167,7 +167,7 @@ def method_lines(one: MethodFacts) -> Iterator[str]:
 
 
 def plugin_lines(plugin: PluginFacts) -> Iterator[str]:
-    """A plug-in's account of itself."""
+    """A plug-in's own description: docstring, hooks and keys."""
     from mgrpo.config.parts import HOMES
 
     where = "" if plugin.layers is None else f", on {', '.join(plugin.layers)}"

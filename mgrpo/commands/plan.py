@@ -1,6 +1,6 @@
-"""`mgrpo plan`: who sits where and what it takes, before any GPU is taken.
+"""`mgrpo plan`: placement, memory and step sizes, before any GPU is used.
 
-Light to import: what is heavier is imported by the command when it runs.
+Light to import: the command imports heavier packages when it runs.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ examples:
   mgrpo plan qwen2.5_math_7b --cluster cluster/aws.yaml
   mgrpo plan qwen2.5_math_7b --gpus 8xA100-40GB --parameters 7.6B --json
 
-Exit code 0: everything has a place and fits by these estimates; 2: something does not.
+Exit code 0: everything is placed and fits by these estimates; 2: something does not.
 """
 DOES_NOT_FIT_EXIT_CODE = 2
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
-    """Give the parser of `mgrpo plan` its arguments."""
+    """Add the arguments of `mgrpo plan` to its parser."""
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's file, or its name")
@@ -39,7 +39,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus", metavar="8xH100-80GB", help="the GPUs of each node: how many, which, memory"
     )
-    parser.add_argument("--nodes", metavar="N", type=int, default=1, help="how many such nodes")
+    parser.add_argument("--nodes", metavar="N", type=int, default=1, help="number of such nodes")
     parser.add_argument(
         "--cluster",
         metavar="FILE",
@@ -48,7 +48,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parameters",
         metavar="7B",
-        help="the model's size, where its config.json cannot be had",
+        help="the model's size, if its config.json is not available",
     )
     parser.add_argument("--json", action="store_true", help="write the numbers as JSON")
     parser.set_defaults(run_command=run_plan)

@@ -1,6 +1,6 @@
 """`mgrpo scorer train`: a prefix scorer from recorded completions, for WS-GRPO.
 
-Light to import: what is heavy is imported by the command when it runs.
+Light to import: the command imports heavy packages when it runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ examples:
 
 
 def add_scorer(parser: argparse.ArgumentParser) -> None:
-    """Give the parser of `mgrpo scorer` its actions."""
+    """Add the actions of `mgrpo scorer` to its parser."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     train = actions.add_parser(
         "train",
@@ -47,7 +47,7 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
         help="runs, their rollouts/ folders, or files of completions (.jsonl)",
     )
     train.add_argument(
-        "--model", metavar="M", required=True, help="the base model: what model.path may be"
+        "--model", metavar="M", required=True, help="the base model: any value of model.path"
     )
     train.add_argument("--output", metavar="DIR", required=True, help="where to write the scorer")
     train.add_argument(
@@ -81,7 +81,7 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=number_type(int, above=0),
         default=64,
-        help="at most so many pairs of one problem; default: 64",
+        help="maximum number of pairs per problem; default: 64",
     )
     train.add_argument(
         "--prefixes",
@@ -96,7 +96,7 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         type=number_type(float, at_least=0, below=1),
         default=0.1,
-        help="share of the problems that are not trained on but measured; default: 0.1",
+        help="share of the problems that are held out and only evaluated; default: 0.1",
     )
     train.add_argument("--seed", metavar="N", type=number_type(int, at_least=0), default=0)
     train.set_defaults(run_command=run_scorer_train)
@@ -136,7 +136,7 @@ def number_type(
 
 
 def run_scorer_train(args: argparse.Namespace) -> int:
-    """Read, pair, split, train, save; prints what came of it."""
+    """Read, pair, split, train, save; print the results."""
     from rich.console import Console
 
     from mgrpo.config import StorageConfig

@@ -1,6 +1,6 @@
-"""`mgrpo submit`: check a recipe here, train it on a cluster, and watch it do so.
+"""`mgrpo submit`: check a recipe here, train it on a cluster, and stream the job's log.
 
-Light to import: what is heavy is imported by the command when it runs.
+Light to import: the command imports heavy packages when it runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ examples:
   mgrpo submit qwen2.5_math_7b steps=200 --run wide --env HF_TOKEN --detach
   mgrpo logs wide --follow
   mgrpo stop wide                               a checkpoint is written first
-  mgrpo submit qwen2.5_math_7b steps=200 --run wide      ... and it goes on
+  mgrpo submit qwen2.5_math_7b steps=200 --run wide      ... and it resumes
 
 The cluster's token is read from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 """
@@ -40,7 +40,7 @@ INTERRUPTED_EXIT_CODE = 130
 
 
 def add_submit(parser: argparse.ArgumentParser) -> None:
-    """Give the parser of `mgrpo submit` its arguments."""
+    """Add the arguments of `mgrpo submit` to its parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("recipe", metavar="RECIPE", help="as for `mgrpo train`")
@@ -53,14 +53,14 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="delete an earlier run of the same name first"
     )
     parser.add_argument(
-        "--detach", action="store_true", help="return once it is submitted; do not follow its log"
+        "--detach", action="store_true", help="return once it is submitted; do not stream its log"
     )
     parser.add_argument(
         "--env",
         metavar="NAME[=VALUE]",
         action="append",
         default=[],
-        help="give the job this environment variable, with its value here; no other travels",
+        help="pass this environment variable to the job, with its value here; no other is passed",
     )
     parser.add_argument(
         "--include",
@@ -68,7 +68,7 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="pack this file or folder too. Data and modules that the recipe names are packed "
-        "by themselves",
+        "automatically",
     )
     parser.add_argument(
         "--runtime-env",
@@ -79,8 +79,8 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-check",
         action="store_true",
-        help="do not run `mgrpo check` here: data or model are on the cluster alone, where the "
-        "job checks in any case",
+        help="do not run `mgrpo check` here: data or model exist only on the cluster; the job "
+        "checks there anyway",
     )
     parser.set_defaults(run_command=run_submit)
 
@@ -108,7 +108,7 @@ def run_submit(args: argparse.Namespace) -> int:
     if args.detach:
         print(next_steps(config.name, args.address))
         return 0
-    return follow_to_end(server, job, args.address)
+    return stream_to_end(server, job, args.address)
 
 
 def check_here(config: RunConfig) -> int:
@@ -120,7 +120,7 @@ def check_here(config: RunConfig) -> int:
     report.show(Console(stderr=True, highlight=False))
     if report.exit_code:
         print(
-            "Nothing was submitted. If what is missing here is there on the cluster: --skip-check.",
+            "Nothing was submitted. If the missing files exist on the cluster: --skip-check.",
             file=sys.stderr,
         )
     return report.exit_code
@@ -131,7 +131,7 @@ def hand_in(
 ) -> Job:
     """Pack the program and the recipe, and submit them."""
     from mgrpo.commands.job_package import RECIPE_FILE, pack
-    from mgrpo.storage.environment import git_revision
+    from mgrpo.storage.provenance import git_revision
 
     runtime_env = read_runtime_env(args.runtime_env)
     revision = git_revision()
@@ -139,7 +139,9 @@ def hand_in(
         variables = {"MGRPO_REVISION": revision, **variables}
     stop_deadline = {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_deadline_s(config))}
     runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **stop_deadline, **variables}
-    command = ["python", "-m", "mgrpo", "train", RECIPE_FILE, *["--overwrite"] * args.overwrite]
+    command = ["python", "-m", "mgrpo", "train", RECIPE_FILE]
+    if args.overwrite:
+        command.append("--overwrite")
     metadata = {
         "recipe": str(args.recipe),
         "overrides": " ".join(args.overrides),
@@ -155,26 +157,26 @@ def hand_in(
         )
 
 
-def follow_to_end(server: JobServer, job: Job, address: str | None) -> int:
+def stream_to_end(server: JobServer, job: Job, address: str | None) -> int:
     """Show the driver's lines until the job is over; the exit code tells how it ended."""
-    from cluster.jobs.job_log import follow
+    from cluster.jobs.job_log import stream_log
 
     try:
-        job = follow(server, job, write_through)
+        job = stream_log(server, job, write_through)
     except KeyboardInterrupt:
-        print(f"\nno longer following; the job goes on.\n{next_steps(job.run, address)}")
+        print(f"\nno longer streaming the log; the job continues.\n{next_steps(job.run, address)}")
         return INTERRUPTED_EXIT_CODE
     show_end(job)
     return job.process_exit_code
 
 
 def show_end(job: Job) -> None:
-    """How a job ended, in a line, and what to do where that was no success."""
+    """A job's outcome, in a line, and what to do if it was not a success."""
     if job.status == "SUCCEEDED":
         print(f"{job.submission_id} has succeeded")
         return
     if job.status == "STOPPED":
-        end = f"was stopped; submit {job.run} again to go on from its newest checkpoint"
+        end = f"was stopped; submit {job.run} again to resume from its newest checkpoint"
     elif job.exit_code is None:  # the driver never ran, or was lost: its log does not say why
         end = f"has failed: {job.message.strip()}"
     else:
@@ -185,7 +187,7 @@ def show_end(job: Job) -> None:
 def next_steps(run: str, address: str | None) -> str:
     at = f" --address {address}" if address else ""
     return (
-        f"follow: mgrpo logs {run} --follow{at}\n"
+        f"log:    mgrpo logs {run} --follow{at}\n"
         f"state:  mgrpo status {run}{at}\n"
         f"stop:   mgrpo stop {run}{at}"
     )
@@ -222,7 +224,7 @@ def named_variables(entries: Sequence[str]) -> dict[str, str]:
 
 
 def read_runtime_env(file: Path | None) -> dict[str, Any]:
-    """A runtime environment without what is about the folder to send.
+    """A runtime environment without the keys about the folder to upload.
 
     Raises:
         JobError: the file cannot be read or holds no map.

@@ -1,6 +1,6 @@
-"""How long a run's prompts really are, measured with its tokenizer.
+"""Prompt lengths of a run, measured with its tokenizer.
 
-`context_needed` turns these numbers into the context that the engines must hold.
+`context_needed` computes the engines' context from these numbers.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class PromptLengths:
 
 
 def characters_of(tokenizer: Tokenizer, num_tokens: int) -> float:
-    """Most characters of a text of so many tokens: each as long as the vocabulary's longest.
+    """Maximum characters of a text with that many tokens: each as long as the vocabulary's longest.
 
-    Infinite where the tokenizer has no vocabulary to look at.
+    Infinite if the tokenizer has no vocabulary.
     """
     get_vocabulary = getattr(tokenizer, "get_vocab", None)
     if get_vocabulary is None:

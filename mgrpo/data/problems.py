@@ -1,7 +1,7 @@
 """Problems to train on and to evaluate on: loaded, measured, and sampled in order.
 
-What cannot be used is counted by reason and never silently dropped: the run does not start
-when it is more than `data.max_dropped_fraction` of the rows.
+Unusable rows are counted by reason and never silently dropped: the run does not start if they
+exceed `data.max_dropped_fraction` of the rows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def load_problems(source: DataSource) -> LoadedData:
     An answer with "####" in it, as GSM8K has, is the text after the last one.
 
     Raises:
-        DataError: there is nothing to use; says what to do.
+        DataError: there is no usable problem; the message has advice.
     """
     match source:
         case JsonlSource():
@@ -58,7 +58,7 @@ def load_problems(source: DataSource) -> LoadedData:
 def usable_data(
     source: DataSource, config: DataConfig, builder: PromptBuilder, layer: LayerConfig
 ) -> LoadedData:
-    """A source's problems whose layer-1 prompts fit, or DataError when too many do not."""
+    """A source's problems whose layer-1 prompts fit, or DataError if too many do not."""
     data = drop_long_prompts(load_problems(source), builder, layer, config.max_prompt_tokens)
     enforce_max_dropped(data, config.max_dropped_fraction, source)
     return data
@@ -72,11 +72,11 @@ def drop_long_prompts(
     *,
     max_fitting: int | None = None,
 ) -> LoadedData:
-    """The data without the problems whose layer-1 prompt is too long, which are counted.
+    """The data without problems with too long layer-1 prompts, which are counted.
 
     Args:
-        max_fitting: measure from the longest text down, and take the rest for short enough once
-            so many in a row were; None measures all.
+        max_fitting: measure from the longest text down, and stop after that many consecutive
+        fitting prompts; None measures all.
     """
     kept = LoadedData(
         num_dropped=Counter(data.num_dropped),
@@ -111,7 +111,7 @@ def prompt_fault(
     max_tokens: int,
     max_characters: float,
 ) -> tuple[str, str] | None:
-    """(reason, what was found) where a question makes no layer-1 prompt; None where it does."""
+    """(reason, measurement) if a question has no valid layer-1 prompt; else None."""
     if len(question) > max_characters:  # tokenising millions of characters takes a minute
         return TOO_LONG, f"{len(question):,} characters"
     try:
@@ -122,19 +122,19 @@ def prompt_fault(
 
 
 def enforce_max_dropped(data: LoadedData, max_fraction: float, source: DataSource) -> None:
-    """Raise DataError where more than `max_fraction` of the rows, or all, cannot be used."""
+    """Raise DataError if more than `max_fraction` of the rows, or all, are unusable."""
     if data.problems and data.dropped_fraction <= max_fraction:
         return
     raise DataError(
         f"{source_name(source)}: {data.num_dropped.total()} of {data.num_rows} rows cannot be "
         f"used, and data.max_dropped_fraction allows a share of {max_fraction:g}: "
-        f"{data.describe_dropped()}. Mend the data, or raise data.max_prompt_tokens or "
+        f"{data.describe_dropped()}. Fix the data, or raise data.max_prompt_tokens or "
         "data.max_dropped_fraction."
     )
 
 
 def source_name(source: DataSource) -> str:
-    """What to call a source in messages."""
+    """The name of a source in messages."""
     if isinstance(source, ReasoningGymSource):
         return f"reasoning-gym ({', '.join(task.name for task in source.tasks)})"
     return source.path

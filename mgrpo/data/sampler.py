@@ -1,21 +1,37 @@
-"""Which problems come next: reshuffled each epoch, and continued exactly after a resume."""
+"""The order of problems: reshuffled each epoch, and resumed exactly."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from mgrpo.errors import DataError
 from mgrpo.types import Completion
 
 
-class ShufflingSampler:
-    """Endless indices into `num_problems` problems, each epoch in an order of its own.
+class Sampler(Protocol):
+    """Endless indices into the problems."""
 
-    An epoch's order follows from (seed, epoch) alone, so the state is a few numbers. One call
-    of `take` never gives an index twice unless it asks for more than there are: where it
-    crosses into a new epoch, what it has already given comes last in that epoch.
+    def take(self, n: int) -> list[int]:
+        """The next `n` indices."""
+        ...
+
+    def observe(self, completions: Sequence[Completion]) -> dict[str, float]:
+        """Take in how a step's problems went; returns chances of the next draw, by domain."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class ShufflingSampler:
+    """Endless indices into `num_problems` problems, reshuffled each epoch.
+
+    An epoch's order depends only on (seed, epoch), so the state is a few numbers. One call of
+    `take` never returns an index twice unless `n` exceeds the number of problems: if it crosses
+    into a new epoch, the indices already taken come last in that epoch.
     """
 
     def __init__(self, num_problems: int, seed: int) -> None:
@@ -44,11 +60,11 @@ class ShufflingSampler:
         return taken
 
     def observe(self, completions: Sequence[Completion]) -> dict[str, float]:
-        """Nothing is learned from how problems went; every one stays as likely."""
+        """Results do not change this order."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
+        """Plain values for JSON."""
         return {
             "num_problems": self.num_problems,
             "seed": self.seed,
@@ -58,10 +74,10 @@ class ShufflingSampler:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken.
+        """Continue from a `state_dict`.
 
         Raises:
-            DataError: the state is of other data or another seed, so it cannot be continued.
+            DataError: the state is of other data or another seed.
         """
         for key, now in (("num_problems", self.num_problems), ("seed", self.seed)):
             if state[key] != now:

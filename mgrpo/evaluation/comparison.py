@@ -1,9 +1,8 @@
-"""Two policies on the same problems: what differs, and whether chance alone explains it.
+"""Comparison of two policies on the same problems: differences and significance tests.
 
-A problem is paired with itself, which takes out how hard the problems happen to be. Where each
-policy gives one greedy answer to a problem, the exact McNemar test looks at the problems that
-just one of them solves; where there are several answers, their mean per problem is compared by
-a paired bootstrap.
+Pairing by problem removes the variance of the problems' difficulty. With one greedy answer per
+problem, the exact McNemar test uses the problems that only one policy solves; with several answers,
+the means per problem are compared by a paired bootstrap.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from mgrpo.errors import DataError
 from mgrpo.evaluation.statistics import CONFIDENCE, Floats, exact_mcnemar, paired_bootstrap
 from mgrpo.evaluation.summary import Evaluation, problem_table
 
-ProblemKey = tuple[str, int]  # problem id, and how often it was asked before
+ProblemKey = tuple[str, int]  # problem id, and its number of earlier occurrences
 MCNEMAR = "exact McNemar"
 BOOTSTRAP = "paired bootstrap"
 
 
 @dataclass(frozen=True, slots=True)
 class PairedMeans:
-    """Both policies' mean per problem and turn, over the problems that both answered."""
+    """Both policies' mean per problem and turn, over the problems answered by both."""
 
     a_PT: Floats
     b_PT: Floats
-    num_unpaired: int  # problems of one of them alone
+    num_unpaired: int  # problems answered by only one of them
 
 
 def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
-    """A minus B, per turn and for the gain of the second look.
+    """A minus B, per turn and for the gain of correction.
 
     Raises:
-        DataError: they have no problem in common.
+        DataError: they have no common problem.
     """
     pairs = paired_means(a, b)
     settings = a.settings
@@ -75,13 +74,13 @@ def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
 
 
 def gives_one_answer(evaluation: Evaluation, turn: int) -> bool:
-    """Does each problem have one greedy answer at this turn, which counts from 0?"""
+    """Whether each problem has one greedy answer at this turn, counted from 0."""
     settings = evaluation.settings
     return settings.decoding == "greedy" and (turn == 0 or len(evaluation.phrases) <= 1)
 
 
 def discordant(differences_P: Floats) -> dict[str, Any]:
-    """The counts of problems that just one policy solves, and their exact test."""
+    """The numbers of problems that only one policy solves, and their exact test."""
     only_a, only_b = int((differences_P > 0).sum()), int((differences_P < 0).sum())
     return {
         "only_a": only_a,
@@ -94,14 +93,15 @@ def discordant(differences_P: Floats) -> dict[str, Any]:
 def paired_means(a: Evaluation, b: Evaluation) -> PairedMeans:
     """Match the problems by their ids.
 
-    A tokenizer may make a problem too long for one policy alone, so the sets can differ.
+    A problem may be too long for only one policy's tokenizer, so the sets can differ.
     """
     means_a, means_b = problem_means(a), problem_means(b)
     common = [name for name in means_a if name in means_b]
     if not common:
         raise DataError(
-            f"The two evaluations have no problem in common: {len(means_a)} of the first and "
-            f"{len(means_b)} of the second have a usable answer. See whether the checks fail."
+            f"The two evaluations have no common problem: {len(means_a)} of the first and "
+            f"{len(means_b)} of the second have a usable answer. Check whether the reward checks "
+            "fail."
         )
     return PairedMeans(
         np.array([means_a[name] for name in common]),

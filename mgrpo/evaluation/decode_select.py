@@ -1,9 +1,9 @@
-"""DeSel at evaluation: a vote among the samples that are likely enough.
+"""DeSel at evaluation: a vote among the sufficiently likely samples.
 
-The paper (https://arxiv.org/abs/2310.06374) keeps the greedy answer and adds those samples whose
-likelihood is high enough; it selects keyphrases and does not print the rule. The likelihood (the
-exponential of a completion's mean token log-probability), the share of the greedy answer's that is
-enough, and the vote over what is kept are our reconstruction.
+The paper (https://arxiv.org/abs/2310.06374) keeps the greedy answer and adds samples with a
+sufficient likelihood; it selects keyphrases and does not state the rule. The likelihood (the
+exponential of a completion's mean token log-probability), the threshold relative to the greedy
+answer, and the vote over the kept samples are our reconstruction.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from mgrpo.config.evaluation import DecodeSelectConfig
 from mgrpo.evaluation.statistics import majority
@@ -21,7 +23,7 @@ Vote = Callable[[Completion], str | None]
 
 @dataclass(frozen=True, slots=True)
 class SelectedVote:
-    """What became of one problem's samples."""
+    """The selection and the vote for one problem."""
 
     is_right: bool
     num_kept: int  # of the samples
@@ -29,15 +31,15 @@ class SelectedVote:
 
 
 def likelihood(completion: Completion) -> float:
-    """exp of the mean log-probability per token; 0 where there are none."""
+    """exp of the mean log-probability per token; 0 if there are none."""
     logprobs = completion.rollout_logprobs
-    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else 0.0
+    return math.exp(logprobs.mean(dtype=np.float64)) if len(logprobs) else 0.0
 
 
 def likely_enough(
     likelihoods: Sequence[float], anchor: float, *, ratio: float, top_k: int | None = None
 ) -> list[bool]:
-    """Which samples have at least `ratio` times the anchor's likelihood, and of these the `top_k`
+    """The samples with at least `ratio` times the anchor's likelihood, and of these the `top_k`
     likeliest (of equal ones the earlier)."""
     is_kept = [value >= ratio * anchor for value in likelihoods]
     places = [place for place, keep in enumerate(is_kept) if keep]
@@ -52,12 +54,13 @@ def selected_vote(
     config: DecodeSelectConfig,
     vote: Vote,
 ) -> SelectedVote:
-    """The most frequent answer of the anchor and of the samples that are kept.
+    """The most frequent answer of the anchor and the kept samples.
 
     Args:
         samples: of one problem, at least one.
-        anchor: the greedy answer, which also votes; None: the likeliest sample stands for it.
-        vote: an answer in one spelling; None does not vote. Nobody's vote is wrong.
+        anchor: the greedy answer, which also votes; None: the likeliest sample replaces it.
+        vote: an answer in its canonical spelling; None does not vote. Without any vote the answer
+        is wrong.
     """
     likelihoods = [likelihood(one) for one in samples]
     bar = max(likelihoods) if anchor is None else likelihood(anchor)

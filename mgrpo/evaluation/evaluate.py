@@ -1,7 +1,7 @@
-"""Held-out accuracy of every turn: Acc@t1', Acc@t2, and the moves between them.
+"""Held-out accuracy of every turn: Acc@t1', Acc@t2, and the transitions between them.
 
-Sampling only; `evaluation_summary` makes the numbers. Every attempt is given back, right or
-wrong, truncated or not, so the turns are compared on the same problems.
+Sampling only; `summary` computes the numbers. Every attempt gets a correction, right or wrong,
+truncated or not, so the turns are compared on the same problems.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mgrpo.evaluation.summary import Evaluation
 from mgrpo.types import Completion, Problem
 
 GREEDY = "greedy"
-"""In the ids of answers without chance, beside sampled ones."""
+"""Marks greedy answers in ids, beside sampled ones."""
 
 
 def evaluate(
@@ -29,14 +29,14 @@ def evaluate(
     """Score problems with the engines' current weights.
 
     Args:
-        rollout: whose engines, layers and scorer are used; sampling settings come from `config`.
+        rollout: its engines, layers and scorer are used; sampling settings come from `config`.
         problems: the held-out problems.
         config: decoding and guidance.
         key: with the rollout's seed, seeds the sampling and the draws of guidance; the same key
             repeats them.
 
     Returns:
-        The evaluation, and the seconds that it took.
+        The evaluation and its duration in seconds.
     """
     began = time.monotonic()
     greedy = config.decoding == "greedy"
@@ -73,10 +73,10 @@ async def examine_all(
 async def examine(
     examiner: Rollout, problem: Problem, config: EvaluationConfig, key: str, name: str = ""
 ) -> list[Completion]:
-    """One problem through all turns: each attempt once under each of its phrases.
+    """One problem through all turns: one correction of each attempt per guidance phrase.
 
     Args:
-        name: stands in the ids of completions beside others of the same problem.
+        name: part of the completions' ids, to distinguish repetitions of the same problem.
     """
     first = solve_request(examiner.builder, examiner.layers[0], problem, key=key)
     request = dataclasses.replace(
@@ -97,10 +97,10 @@ async def examine(
 def phrases_for(
     layer: CorrectLayer, attempt: Completion, config: EvaluationConfig, seed: int
 ) -> list[int]:
-    """Which phrases an attempt is given back under.
+    """The guidance phrases of an attempt's corrections.
 
-    `random` draws one anew for every attempt. Otherwise a first attempt gets all that were
-    chosen, and from then on a chain keeps its own (the layer's last one, where it has fewer).
+    `random` draws one for every attempt. Otherwise a first attempt gets all chosen phrases, and
+    then each chain keeps its own (or the layer's last one, if it has fewer).
     """
     count = len(layer.guidance.phrases)
     if config.guidance == "random":

@@ -1,8 +1,7 @@
 """The statistics of an evaluation: pass@k, majority votes, bootstrap intervals, paired tests.
 
-Pure functions of numbers. What varies from run to run is which problems were asked, so
-problems are what the bootstrap draws anew (Efron's percentile method). Axes: P problems,
-R resamples, S columns, T turns.
+Pure functions of numbers. The bootstrap resamples problems, the source of variance between
+evaluations (Efron's percentile method). Axes: P problems, R resamples, S columns, T turns.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ ROUNDING = 1e-12  # differences of means closer than this are equal
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Chance that k of the samples, drawn without putting back, hold a right one.
+    """Probability that k samples, drawn without replacement, include a right one.
 
-    The unbiased estimate of arXiv 2107.03374: 1 - C(n - c, k) / C(n, k), here in whole numbers
-    up to the one division.
+    The unbiased estimate of arXiv 2107.03374: 1 - C(n - c, k) / C(n, k), here in integers up to one
+    division.
 
     Raises:
         ValueError: k is not between 1 and the number of samples.
@@ -47,8 +46,8 @@ def majority(votes: Sequence[str | None]) -> str | None:
 def maj_at_k(votes: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
     """Share of right majority answers among blocks of k consecutive samples.
 
-    Blocks do not overlap, so each is one honest vote of k; samples that fill no block are left
-    over. A block where nobody votes is wrong.
+    Blocks do not overlap, so their votes are independent; samples of an incomplete block are
+    ignored. A block without votes is wrong.
 
     Args:
         votes: [n] each sample's answer, spelled so that equal answers are equal text.
@@ -72,9 +71,9 @@ def maj_at_k(votes: Sequence[str | None], correct: Sequence[bool], k: int) -> fl
 def resampled(
     values_PS: Floats, statistic: Callable[..., Floats], *, num_resamples: int, seed: int
 ) -> tuple[Floats, list[Interval]]:
-    """A statistic of P problems drawn with putting back, R times: [S, R], and 95 % intervals.
+    """A statistic of P problems drawn with replacement, R times: [S, R], and 95 % intervals.
 
-    One draw serves all columns, so that differences between columns are paired. `statistic`
+    All columns share each draw, so that differences between columns are paired. `statistic`
     takes [S, R, P] and the axis of the problems; P is at least 2.
     """
     found = stats.bootstrap(
@@ -119,9 +118,9 @@ def paired_bootstrap(
 ) -> list[tuple[Interval, float]]:
     """For each column of per-problem differences: the mean's 95 % interval, and a p-value.
 
-    The two-sided p-value is the share of resamples in which the mean, moved to where there is
-    no difference, comes out at least as far from 0 as the observed one; the observed one counts
-    among them, so p is never 0.
+    The two-sided p-value is the share of resamples in which the mean, shifted to the null
+    hypothesis, is at least as far from 0 as the observed one; the observed one counts among them,
+    so p is never 0.
     """
     means_SR, intervals = resampled(differences_PS, np.mean, num_resamples=num_resamples, seed=seed)
     observed_S = differences_PS.mean(axis=0)[:, None]
@@ -131,7 +130,7 @@ def paired_bootstrap(
 
 
 def exact_mcnemar(num_only_a: int, num_only_b: int) -> float:
-    """Two-sided p-value that A and B are equally often right, from where just one of them is.
+    """Two-sided p-value of equal accuracy of A and B, from the problems that only one solves.
 
     Without a difference each of the discordant problems falls to A or B like a fair coin
     (McNemar 1947, in the exact binomial form).

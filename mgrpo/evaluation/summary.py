@@ -2,7 +2,7 @@
 
 Everything is counted over *chains*: a first attempt, one correction of it, one correction of
 that, and so on. A chain with a check that failed (timeout, error) is left out of every turn, so
-that all turns speak of the same attempts and, for any two consecutive turns, to the last digit
+that all turns cover the same attempts and, for any two consecutive turns, exactly
 
     accuracy after - accuracy before = wrong_to_right - right_to_wrong
 
@@ -44,13 +44,13 @@ from rewards.answer_text import key, tidy
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One way through the turns."""
+    """One attempt with its successive corrections."""
 
     turns: tuple[Completion, ...]  # the attempt, its correction, the correction of that, ...
 
     @property
     def place(self) -> str:
-        """Names the problem, even where the same one is asked twice."""
+        """A key of the problem, unique also for repeated problems."""
         return place_key(self.turns[0])
 
     @property
@@ -59,7 +59,7 @@ class Chain:
 
     @property
     def phrase(self) -> int | None:
-        """The guidance that opened the first correction; deeper turns keep it."""
+        """The guidance phrase of the first correction; later turns keep it."""
         return self.turns[1].guidance_id if len(self.turns) > 1 else None
 
     @property
@@ -68,7 +68,7 @@ class Chain:
 
 
 def chains_of(completions: Sequence[Completion], num_turns: int) -> list[Chain]:
-    """Every chain that reaches the last turn, in the order of the first attempts."""
+    """Every complete chain, in the order of the first attempts."""
     by_id = {completion.completion_id: completion for completion in completions}
     chains = []
     for completion in completions:
@@ -88,9 +88,9 @@ class Evaluation:
     Args:
         completions: of all turns.
         num_layers: turns of the chain.
-        settings: how they were sampled, and what is computed.
+        settings: sampling settings, and the statistics to compute.
         seed: of the sampling and of the bootstrap.
-        anchors: the greedy answers of all turns, where samples are compared with them.
+        anchors: the greedy answers of all turns, if samples are compared with them.
     """
 
     completions: list[Completion]
@@ -101,17 +101,17 @@ class Evaluation:
 
     @property
     def bootstrap_seed(self) -> int:
-        """Never negative, which numpy's generators refuse."""
+        """Never negative: numpy's generators refuse negative seeds."""
         return stable_seed(self.seed, "bootstrap")
 
     @cached_property
     def chains(self) -> list[Chain]:
-        """The chains that count."""
+        """The chains without failed checks."""
         return [c for c in chains_of(self.completions, self.num_layers) if c.is_usable]
 
     @property
     def phrases(self) -> list[int]:
-        """Phrases that every attempt was given back under; none where each has its own draw."""
+        """Phrases used for every attempt; none if each attempt has its own draw."""
         if self.settings.guidance == "random":
             return []
         return sorted({chain.phrase for chain in self.chains if chain.phrase is not None})
@@ -122,11 +122,11 @@ class Evaluation:
         return accuracies(chains, self.num_layers)[turn - 1]
 
     def by_problem(self) -> dict[str, list[Chain]]:
-        """Place -> its chains, in the order of the problems."""
+        """Problem key -> its chains, in the order of the problems."""
         return grouped(self.chains, lambda chain: chain.place)
 
     def summary(self) -> dict[str, Any]:
-        """The form of a line of evaluation.jsonl, less the step, label and settings."""
+        """A line of evaluation.jsonl, without step, label and settings."""
         num_turns = self.num_layers
         domains = sorted({c.domain for c in self.completions})
         by_phrase = [
@@ -153,7 +153,7 @@ class Evaluation:
         return numbers | self.intervals() | self.several_samples()
 
     def intervals(self) -> dict[str, Any]:
-        """`ci`, where there is more than one problem to draw from."""
+        """`ci`, if there is more than one problem."""
         problems = list(self.by_problem().values())
         if self.settings.bootstrap_resamples == 0 or len(problems) < 2:
             return {}
@@ -174,19 +174,20 @@ class Evaluation:
         }
 
     def several_samples(self) -> dict[str, Any]:
-        """`pass_at` and `maj_at`: k -> one value per turn, where there are several samples."""
+        """`pass_at` and `maj_at`: k -> one value per turn, if there are several samples."""
         if self.settings.samples_per_problem == 1:
             return {}
         turns = range(self.num_layers)
         ks = self.settings.ks
         pass_at = {str(k): [self.mean_over_problems(turn, k, passes) for turn in turns] for k in ks}
         if not any(is_answer_known(completion) for completion in self.completions):
-            return {"pass_at": pass_at}  # these checks read no answer that could be voted on
+            return {"pass_at": pass_at}  # these checks read no answer to vote on
         maj_at = {str(k): [self.mean_over_problems(turn, k, votes) for turn in turns] for k in ks}
         return {"pass_at": pass_at, "maj_at": maj_at, **self.selected()}
 
     def selected(self) -> dict[str, Any]:
-        """`selected`: accuracy of the likely samples' vote, and how many samples voted, by turn."""
+        """`selected`: accuracy of the selected samples' vote, and the number of voting samples, by
+        turn."""
         config = self.settings.decode_select
         if config is None:
             return {}
@@ -202,7 +203,7 @@ class Evaluation:
     def selected_turn(
         self, turn: int, config: DecodeSelectConfig
     ) -> tuple[float | None, float | None]:
-        """Means over a problem's phrases, then over problems; None where there is nothing.
+        """Means over a problem's phrases, then over problems; None if there is nothing.
 
         With the greedy answer as anchor, a problem whose greedy chain has a failed check is left
         out.
@@ -227,7 +228,7 @@ class Evaluation:
         return share(sum(rights), len(rights)), share(sum(kepts), len(kepts))
 
     def phrase_of(self, chain: Chain) -> int | None:
-        """What samples that vote together have in common; nothing where each had its own draw."""
+        """The group key of samples that vote together; None if each had its own draw."""
         return None if self.settings.guidance == "random" else chain.phrase
 
     def mean_over_problems(
@@ -235,8 +236,8 @@ class Evaluation:
     ) -> float | None:
         """A statistic of a problem's samples, averaged over its phrases, then over problems.
 
-        Samples of different phrases are never mixed. A problem left with fewer than k samples by
-        failed checks does not count; None where none is left.
+        Samples of different phrases are never mixed. A problem with fewer than k samples without
+        failed checks does not count; None if no problem is left.
         """
         values = []
         for chains in self.by_problem().values():
@@ -260,7 +261,7 @@ def votes(samples: Sequence[Completion], k: int) -> float:
 
 
 def vote(completion: Completion) -> str | None:
-    """The final answer in one spelling; None where there is none to read."""
+    """The final answer in its canonical spelling; None if there is none."""
     answer = final_answer(completion)
     return None if answer is None else key(tidy(answer))
 
@@ -268,7 +269,7 @@ def vote(completion: Completion) -> str | None:
 def outcome(
     completions: Sequence[Completion], chains: Sequence[Chain], num_turns: int
 ) -> dict[str, Any]:
-    """Accuracies and moves of some problems; chains of three or more also as a whole."""
+    """Accuracies and transitions of some problems; for three or more turns also first to last."""
     whole_chain = count_moves(chains, 1, num_turns)
     numbers: dict[str, Any] = {
         "num_problems": len({place_key(completion) for completion in completions}),
@@ -319,7 +320,7 @@ def transition_summary(layer: int, transitions: Transitions) -> dict[str, Any]:
 
 
 def share(count: float, total: int) -> float | None:
-    """None where there is nothing to take a share of."""
+    """None if the denominator is 0."""
     return count / total if total else None
 
 

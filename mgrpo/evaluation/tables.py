@@ -1,7 +1,7 @@
 """An evaluation, or a comparison of two, as tables of text: for the terminal and for Markdown.
 
-The numbers are those of `evaluation_summary` and `evaluation_comparison`; here they are only
-put into words, so that both forms say the same.
+The numbers are those of `summary` and `comparison`; here they are only formatted, so that both
+formats agree.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class TextTable:
 
 
 def evaluation_tables(row: dict[str, Any], title: str) -> list[TextTable]:
-    """Everything about one evaluation.
+    """All tables of one evaluation.
 
     Args:
-        row: as `evaluation_row` makes it.
+        row: from `evaluation_row`.
         title: of the first table: the model.
     """
     tables = [turn_table(row, title)]
@@ -57,7 +57,7 @@ def turn_table(row: dict[str, Any], title: str) -> TextTable:
         (f"{name}@{k}", values)
         for name in ("pass", "maj")
         for k, values in row.get(f"{name}_at", {}).items()
-        if k != "1"  # both are the accuracy then
+        if k != "1"  # both equal the accuracy then
     ]
     if "selected" in row:
         extras.append((f"sel@{num_samples}", row["selected"]["acc"]))
@@ -84,11 +84,11 @@ def move_table(moves: dict[str, Any], before: int) -> TextTable:
     def cell(kind: str) -> str:
         return f"{counts[kind]:,} ({percent(moves[kind])})"
 
-    mended, spoilt = (
+    gained, lost = (
         points(moves[kind]).lstrip("+") for kind in ("wrong_to_right", "right_to_wrong")
     )
     title = f"From turn {before} to turn {after}: "
-    title += f"{mended} {MINUS} {spoilt} = {points(moves['delta'])} points"
+    title += f"{gained} {MINUS} {lost} = {points(moves['delta'])} points"
     if moves["copy_fraction"] is not None:
         title += f"; {percent(moves['copy_fraction'])} keep the answer"
     if moves["copy_fraction_of_wrong"] is not None:
@@ -120,7 +120,7 @@ def phrase_table(row: dict[str, Any]) -> TextTable:
 
 
 def domain_table(row: dict[str, Any]) -> TextTable:
-    """One line per domain: accuracies, gain, and the moves of the last turn."""
+    """One line per domain: accuracies, gain, and the transitions of the last turn."""
     num_turns = len(row["acc"])
     columns = ["Domain", "Problems", *(turn_name(turn) for turn in range(num_turns))]
     if num_turns > 1:
@@ -135,12 +135,12 @@ def domain_table(row: dict[str, Any]) -> TextTable:
         lines.append(cells)
     title = "By domain"
     if num_turns > 2:
-        title += f"; moves from turn {num_turns - 1} to turn {num_turns}"
+        title += f"; transitions from turn {num_turns - 1} to turn {num_turns}"
     return TextTable(title, columns, lines)
 
 
 def evaluation_note(row: dict[str, Any]) -> str:
-    """How the numbers were measured."""
+    """The conditions of the measurement."""
     decoding = f"{row['decoding']} decoding"
     if row["decoding"] == "sampled":
         decoding = (
@@ -159,8 +159,8 @@ def evaluation_note(row: dict[str, Any]) -> str:
         parts.append("Δ is in percentage points.")
     if row["num_failed_checks"]:
         parts.append(
-            f"{plural(row['num_failed_checks'], 'check')} failed (timeout or error); the chains "
-            "that they belong to are left out."
+            f"{plural(row['num_failed_checks'], 'check')} failed (timeout or error); their chains "
+            "are left out."
         )
     return " ".join(parts)
 
@@ -213,7 +213,7 @@ def comparison_table(comparison: dict[str, Any], names: Sequence[str]) -> TextTa
 
 
 def test_cells(row: dict[str, Any]) -> list[str]:
-    """Interval, p-value, the test's name, and the counts of problems that one alone solves."""
+    """Interval, p-value, the test's name, and the numbers of problems that only one solves."""
     interval = point_interval(row["ci"]) if "ci" in row else MISSING
     if "p_value" not in row:
         return [interval, MISSING, MISSING, ""]
@@ -230,10 +230,10 @@ def comparison_note(comparison: dict[str, Any]) -> str:
         f"{comparison['resamples']:,} resamples."
     ]
     if any("only_a" in turn for turn in comparison["turns"]):
-        parts.append("The exact McNemar test looks at the problems that just one of them solves.")
+        parts.append("The exact McNemar test uses the problems that only one of them solves.")
     if comparison["num_unpaired"]:
         parts.append(
-            f"{plural(comparison['num_unpaired'], 'problem')} of one of them alone left out."
+            f"{plural(comparison['num_unpaired'], 'problem')} of only one of them left out."
         )
     return " ".join(parts)
 
@@ -254,7 +254,7 @@ def markdown_line(cells: Sequence[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """A cell's text cannot end its cell or its line."""
+    """A cell's text with escaped separators and line breaks."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 

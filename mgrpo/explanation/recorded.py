@@ -23,7 +23,7 @@ Signals = dict[str, dict[str, list[float]]]  # by completion_id, then by the sig
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A file's completions, with the signals of their tokens where rows have `signals`."""
+    """A file's completions, with token measurements from rows with `signals`."""
 
     completions: list[Completion]
     signals: Signals
@@ -35,7 +35,7 @@ def read_recorded(path: Path) -> Recorded:
     A row may hold, beside the fields of `Completion`, `signals`: {"entropies": [T], ...}.
 
     Raises:
-        DataError: there is no such file, or it does not hold completions.
+        DataError: there is no such file, or it does not contain completions.
     """
     completions: list[Completion] = []
     signals: Signals = {}
@@ -47,7 +47,7 @@ def read_recorded(path: Path) -> Recorded:
         try:
             one = Completion.from_json(fields)
         except (TypeError, AttributeError) as error:  # Completion's fields are not all there
-            raise DataError(f"{where} is no completion: {error}. {FORM}") from error
+            raise DataError(f"{where} is not a completion: {error}. {FORM}") from error
         completions.append(one)
         if row.get("signals"):
             signals[one.completion_id] = row["signals"]
@@ -57,7 +57,7 @@ def read_recorded(path: Path) -> Recorded:
 
 
 def read_rows(path: Path) -> list[Any]:
-    """The rows of either form; which one shows in the first sign."""
+    """The rows of either format, which the first character shows."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -82,6 +82,6 @@ def parsed(text: str, where: str) -> Any:
 
 
 def step_of(path: Path) -> int:
-    """The step that a run's file is of, by its name; 0 for another file."""
+    """The step of a run's file, from its name; 0 for another file."""
     found = STEP_FILE.fullmatch(path.name)
     return int(found.group(1)) if found else 0

@@ -1,6 +1,6 @@
-"""What a recipe's learner makes of recorded completions, without training on them.
+"""Replays a recipe's learner on recorded completions, without training on them.
 
-The very functions that training uses are called, so nothing here can differ from it: the
+The same functions as in training are called, so the results are the same: the
 learner's plug-ins, selection, advantages and denominators. Layers that train in updates of
 their own (`objective.update_order`) get updates of their own here too.
 """
@@ -12,16 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from actors.plugin import RolloutPlugin
 from actors.templates import PromptBuilder
-from learner.batch import TrainingBatch, TrainingRow, build_batch
+from learner.batch import TrainingBatch, build_batch
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import load_policy
 from learner.policy_proofs import prove_policy
 from learner.policy_reader import PolicyReader
+from learner.rows import TrainingRow
 from learner.selection import group_of
 from mgrpo.config import RunConfig
 from mgrpo.errors import DataError, ModelError
@@ -31,7 +33,7 @@ from mgrpo.types import Completion
 
 @dataclass(frozen=True, slots=True)
 class TokenRange:
-    """Neighbouring tokens that are treated alike: [start, end)."""
+    """Neighbouring tokens with equal treatment: [start, end)."""
 
     start: int
     end: int
@@ -42,7 +44,7 @@ class TokenRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explained:
-    """One completion and what becomes of it."""
+    """One completion and its treatment by the learner."""
 
     completion: Completion
     group: str  # completions of the same layer with the same one are compared
@@ -51,7 +53,7 @@ class Explained:
     selected: bool
     reason: str  # why it is not selected
     has_signal: bool  # false: its loss and gradient are exactly 0
-    loss: float  # its share of the step's policy loss where every ratio is 1
+    loss: float  # its share of the step's policy loss if every ratio is 1
     tokens: list[TokenRange]
 
 
@@ -71,7 +73,7 @@ def explain_completions(
     signals: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     model_dir: str | None = None,
 ) -> Explanation:
-    """What one step on these completions would do.
+    """The treatment of these completions in one step.
 
     Args:
         completions: scored; whole groups, and the parents that the recipe compares with.
@@ -79,7 +81,7 @@ def explain_completions(
         layers: numbers of the layers that train, 1 for the first; None: all. Completions of
             other layers are parents to compare with.
         step: of the run, for phases.
-        signals: by completion_id and name, [T] each: what plug-ins require, where it is known.
+        signals: by completion_id and name, [T] each: measurements that plug-ins require, if known.
         model_dir: a policy to measure the other signals with.
 
     Raises:
@@ -95,7 +97,7 @@ def explain_completions(
     metrics: dict[str, float] = {}
     notes: list[str] = []
     read_with: Callable[[], PolicyReader] | None = None
-    if model_dir is not None:  # loaded once something is read
+    if model_dir is not None:  # loaded at the first use
         read_with = functools.cache(lambda: reader_of(model_dir, config, completions))
     reads = any(plugin.overrides("read_policy", LearnerPlugin) for plugin in plugins)
     for trained, context in updates_of(completions, config, layers):
@@ -118,7 +120,7 @@ def explain_completions(
 def updates_of(
     completions: Sequence[Completion], config: RunConfig, layers: Sequence[int] | None = None
 ) -> list[tuple[list[Completion], list[Completion]]]:
-    """(what trains, other completions that it may be compared with) of every update."""
+    """(trained completions, other completions for comparison) of every update."""
     numbers = sorted({one.layer for one in completions if layers is None or one.layer in layers})
     is_joint = config.objective.update_order == "joint"
     return [
@@ -142,7 +144,7 @@ def explain_batch(
             selected=verdict.selected,
             reason=verdict.reason,
             has_signal=row.has_signal,
-            loss=-sum(a * w for a, w in zip(row.advantages, row.token_weights, strict=True)),
+            loss=-float(row.advantages @ row.token_weights),
             tokens=token_ranges(row),
         )
         for one, row, verdict, shaped_reward in zip(
@@ -152,10 +154,12 @@ def explain_batch(
 
 
 def token_ranges(row: TrainingRow) -> list[TokenRange]:
-    """The row's tokens, neighbours that are alike in one."""
-    entropy_weights = row.entropy_weights or [0.0] * len(row.token_ids)
+    """The row's tokens, equally treated neighbours merged."""
+    of_entropy = (
+        np.zeros(len(row.token_ids)) if row.entropy_weights is None else row.entropy_weights
+    )
     ranges: list[TokenRange] = []
-    columns = zip(row.advantages, row.token_weights, entropy_weights, strict=True)
+    columns = np.stack([row.advantages, row.token_weights, of_entropy], axis=1).tolist()
     for place, (advantage, weight, entropy_weight) in enumerate(columns):
         one = TokenRange(place, place + 1, advantage, weight, entropy_weight)
         if ranges and replace(ranges[-1], start=place, end=place + 1) == one:
@@ -176,7 +180,8 @@ def known_signals(
     recorded: Mapping[str, Mapping[str, Sequence[float]]],
     read_with: Callable[[], PolicyReader] | None,
 ) -> dict[str, Tensor]:
-    """What the plug-ins require, [M] each: as recorded, else measured with the model."""
+    """The measurements that plug-ins require, [M] each: as recorded, else measured with the
+    model."""
     wanted: dict[str, str] = {}  # signal -> the first plug-in that wants it
     for plugin in plugins:
         for signal in sorted(plugin.wanted_signals()):
@@ -227,7 +232,7 @@ def reader_of(model_dir: str, config: RunConfig, completions: Sequence[Completio
     prove_policy(policy, policy, merge_prefixes=False, device="cpu")
     vocab_size = policy.causal_lm.get_input_embeddings().num_embeddings
     for one in completions:
-        largest = max([*one.prompt_token_ids, *one.token_ids])
+        largest = int(np.concatenate([one.prompt_token_ids, one.token_ids]).max())
         if largest >= vocab_size:
             raise ModelError(
                 f"The model in {model_dir} has {vocab_size} tokens, and completion "
@@ -247,7 +252,7 @@ def reader_of(model_dir: str, config: RunConfig, completions: Sequence[Completio
 
 @dataclass
 class AnnotationTools:
-    """What `annotate` may use of a rollout; there are no engines and no checks here."""
+    """A rollout context for `annotate`, without engines and checks."""
 
     builder: PromptBuilder
     seed: int

@@ -259,11 +259,12 @@ def hooks_of(kind: type[Plugin]) -> list[str]:
     """The hooks that a class has of its own, in the order in which they are called."""
     from actors.plugin import RolloutPlugin
     from learner.plugin import AdvantageEstimator, LearnerPlugin, PolicyLoss  # it imports torch
+    from mgrpo.training.sources.source import Source
 
     bases = (RolloutPlugin, LearnerPlugin, AdvantageEstimator, PolicyLoss)
     return [
         name
-        for base in bases
+        for base in (*bases, Source)
         if issubclass(kind, base)
         for name, value in vars(base).items()
         if inspect.isfunction(value) and not name.startswith("_") and kind.overrides(name, base)

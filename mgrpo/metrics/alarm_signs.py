@@ -1,8 +1,9 @@
-"""What each alarm looks for in one step's numbers.
+"""The detector of each alert: its condition on one step's metrics.
 
-A detector is called once a step with the step's mean metrics and answers, for each layer that
-it watches (None: the whole run), whether the step looks bad. A layer whose numbers are missing
-is left out of the answer. How many bad steps make an alarm is `mgrpo.metrics.alarms`' business.
+A detector is called once a step with the step's mean metrics and returns, for each layer that it
+watches (None: the whole run), whether the step meets its condition. A layer whose numbers are
+missing is left out of the result. The number of such steps for an alert is in
+`mgrpo.metrics.alarms`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ rewards are all equal, and such a layer does learn."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """How one step looks to one alarm."""
+    """One detector's result for one step."""
 
     is_bad: bool
     seen: str  # the numbers, without a capital and a full stop
@@ -40,19 +41,19 @@ Detector = Callable[[Values], dict[Place, Sign]]
 
 
 def known(values: Values, name: str) -> float | None:
-    """A metric's value; None where it is missing or not a finite number."""
+    """A metric's value; None if it is missing or not a finite number."""
     value = values.get(name)
     return value if value is not None and math.isfinite(value) else None
 
 
 def layers_in(values: Values) -> list[int]:
-    """The layers that the step has any numbers of, ascending."""
+    """The layers with metrics in the step, ascending."""
     return sorted({int(match[1]) for name in values if (match := LAYER.match(name))})
 
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """Corrections of wrong attempts that repeat the wrong answer, by layer."""
+    """Share of corrections of wrong attempts that repeat the wrong answer, by layer."""
 
     threshold: float
     min_pairs: int
@@ -75,16 +76,17 @@ class Copying:
             is_bad=share > self.threshold,
             seen=f"{share:.1%} of layer {layer}'s {num_pairs:.0f} corrections of wrong attempts "
             f"repeat the wrong answer (threshold {self.threshold:.1%})",
-            meaning="The layer copies the attempts that it is shown instead of checking them.",
+            meaning="The layer copies the attempts in its prompts instead of checking them.",
             advice=f"Try {key}.success: strict_fix, {key}.advantage: improvement or "
-            f"{key}.parents: wrong_only, so that copying a right attempt earns nothing, and other "
-            f"{key}.guidance.phrases.",
+            f"{key}.parents: wrong_only, so that copying a right attempt is not rewarded, and "
+            f"other {key}.guidance.phrases.",
         )
 
 
 @dataclass(slots=True)
 class FirstTurnFalls:
-    """Layer 1's moving average far below its best, while a later layer's is above its own then."""
+    """Layer 1's moving average is far below its best, while a later layer's has risen since
+    then."""
 
     threshold: float
     window_steps: int
@@ -129,8 +131,8 @@ class FirstTurnFalls:
             f"{averages[1]:.1%} (means over {self.window_steps} steps, threshold "
             f"{100 * self.threshold:.1f} points), layer {riser}'s went from "
             f"{self.best[riser]:.1%} to {averages[riser]:.1%}",
-            meaning="Corrections gain where first attempts are left worse, which is no gain to "
-            "somebody who asks once.",
+            meaning="The gain of corrections comes from worse first attempts, which does not help "
+            "single-turn use.",
             advice=f"Raise layers.0.loss_weight or objective.kl.weight, or lower "
             f"{key}.loss_weight or learner.learning_rate.",
         )
@@ -138,7 +140,8 @@ class FirstTurnFalls:
 
 @dataclass(frozen=True, slots=True)
 class NoSignal:
-    """Layers whose groups are (nearly) all equal, or of which (nearly) nothing is selected."""
+    """Layers with (nearly) all groups of equal rewards, or with (nearly) no selected
+    completions."""
 
     threshold: float
     trained_layers: Collection[int] | None = None  # None: every layer that reports
@@ -173,8 +176,8 @@ class NoSignal:
         return Sign(
             is_bad=is_bad,
             seen=f"{seen} (threshold {self.threshold:.1%}){found}",
-            meaning="Advantages compare rewards within a group, so the layer has nothing to learn "
-            "from.",
+            meaning="Advantages compare rewards within a group, so the layer has no training "
+            "signal.",
             advice=f"Use {easier} problems (data.train), a larger {key}.group_size, a higher "
             f"sampling.temperature, or another {key}.select.",
         )
@@ -182,7 +185,7 @@ class NoSignal:
 
 @dataclass(slots=True)
 class EntropyCollapse:
-    """Entropy below an absolute bound, or below a share of what the run began with."""
+    """Entropy below an absolute bound, or below a share of its initial value."""
 
     config: EntropyCollapseAlarm
     first: list[float] = field(default_factory=list)  # of the run's first steps
@@ -198,7 +201,7 @@ class EntropyCollapse:
             self.first.append(entropy)
         elif self.config.fraction_of_start is not None:
             start = fmean(self.first)
-            share = f"{self.config.fraction_of_start:.1%} of the {start:.3g} it began with"
+            share = f"{self.config.fraction_of_start:.1%} of the initial {start:.3g}"
             bounds.append((self.config.fraction_of_start * start, share))
         if not bounds:
             return {}
@@ -206,17 +209,17 @@ class EntropyCollapse:
         sign = Sign(
             is_bad=entropy < bound,
             seen=f"the policy's entropy is {entropy:.3g} nats a token, below {bound:.3g} ({name})",
-            meaning="Completions of one prompt hardly differ any more, so groups lose their signal "
-            "and nothing new is tried.",
+            meaning="Completions of one prompt hardly differ any more, so groups lose their "
+            "training signal and exploration stops.",
             advice="Lower learner.learning_rate, raise objective.loss.clip_high, "
-            "objective.kl.weight or sampling.temperature, or go back to an earlier policy.",
+            "objective.kl.weight or sampling.temperature, or restart from an earlier checkpoint.",
         )
         return {None: sign}
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """Log-probabilities of the same tokens, engine against learner."""
+    """Log-probabilities of the same tokens, engine compared with learner."""
 
     threshold: float
 
@@ -228,17 +231,17 @@ class Mismatch:
             is_bad=gap > self.threshold,
             seen=f"engine and learner differ by {gap:.3g} nats a token on average (threshold "
             f"{self.threshold:.3g})",
-            meaning="The tokens were drawn from another distribution than the one that is "
-            "trained, so the update's direction cannot be trusted.",
-            advice="Give model.dtype, engines.dtype and learner.dtype the same type, float32 to "
-            "find out; keep objective.importance: truncate and weights.verify_probe: true.",
+            meaning="The tokens were sampled from another distribution than the trained one, so "
+            "the gradient is biased.",
+            advice="Set model.dtype, engines.dtype and learner.dtype to the same type (float32 for "
+            "diagnosis); keep objective.importance: truncate and weights.verify_probe: true.",
         )
         return {None: sign}
 
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """Completions that end at the limit, by layer."""
+    """Completions truncated at the token limit, by layer."""
 
     threshold: float
 
@@ -255,7 +258,7 @@ class Truncation:
             is_bad=share > self.threshold,
             seen=f"{share:.1%} of layer {layer}'s completions ran out of tokens (threshold "
             f"{self.threshold:.1%})",
-            meaning="They have no final answer, so what they earn says little about the reasoning.",
+            meaning="They have no final answer, so their rewards say little about the reasoning.",
             advice=f"Raise layers.{layer - 1}.max_completion_tokens, and read some in rollouts/: "
-            "text that only repeats itself asks for a lower learner.learning_rate instead.",
+            "if the text only repeats itself, lower learner.learning_rate instead.",
         )

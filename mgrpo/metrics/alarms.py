@@ -1,8 +1,9 @@
-"""Watches a run's metrics for the ways in which training goes wrong.
+"""Training alerts: threshold rules on a run's metrics.
 
-A state machine without clocks, randomness or files: the same metrics give the same alarms. An
-alarm sounds when its sign (see `mgrpo.metrics.alarm_signs`) was bad for `patience_steps` steps in a
-row, once for each layer that shows it, and is repeated at most every `repeat_every_steps`.
+A state machine without clocks, randomness or files: the same metrics give the same alerts (the
+section `alarms` of a recipe). An alert fires when its condition (see `mgrpo.metrics.alarm_signs`)
+was met for `patience_steps` steps in a row, once per affected layer, and is repeated at most every
+`repeat_every_steps`.
 """
 
 from __future__ import annotations
@@ -29,42 +30,42 @@ from mgrpo.metrics.alarm_signs import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """Something in a run's numbers that a person should look at."""
+    """One alert: a condition on a run's metrics that needs attention."""
 
     step: int
     name: str  # its section of `alarms` in the recipe, e.g. "no_signal"
     layer: int | None  # None: the whole run
     action: Action
     first_step: int  # of the bad steps in a row that end with `step`
-    num_steps: int  # how many of them were looked at
+    num_steps: int  # number of these steps
     seen: str
     meaning: str
     advice: str
 
     @property
     def message(self) -> str:
-        """What was seen, what it means, and what to do, on one line."""
+        """Finding, meaning and advice, on one line."""
         when = f"Step {self.step}"
         if self.num_steps > 1:
             when = f"Steps {self.first_step} to {self.step}, at the last"
         return f"{self.name}: {when}: {self.seen}. {self.meaning} {self.advice}"
 
     def to_json(self) -> dict[str, Any]:
-        """The form of a line of alarms.jsonl."""
+        """A line of alarms.jsonl."""
         return {**dataclasses.asdict(self), "message": self.message}
 
 
 @dataclass(slots=True)
 class Row:
-    """The bad steps in a row of one alarm in one place."""
+    """The consecutive steps of one alert for one layer."""
 
     num_steps: int = 0
     first_step: int = 0
-    last_alarm_step: int | None = None  # survives the row: alarms that come and go stay rare
+    last_alarm_step: int | None = None  # kept after the row ends, to limit repeated alerts
 
 
 class AlarmWatch:
-    """A run's alarms. Call `check` once a step, in order.
+    """A run's alerts. Call `check` once a step, in order.
 
     Example:
         watch = AlarmWatch(config.alarms)
@@ -77,16 +78,16 @@ class AlarmWatch:
     ) -> None:
         """
         Args:
-            config: which alarms there are.
+            config: the alerts and their thresholds.
             trained_layers: numbers of the layers with a loss, 1 for the first; the others may
-                be without a signal. None: all.
+                be without a training signal. None: all.
         """
         self.repeat_every_steps = config.repeat_every_steps
         self.detectors = detectors_for(config, trained_layers)
         self.rows: dict[tuple[str, Place], Row] = {}
 
     def check(self, step: int, values: Mapping[str, float | None]) -> list[Alarm]:
-        """The alarms that sound at this step.
+        """The alerts that fire at this step.
 
         Args:
             step: larger than at the last call.
@@ -101,14 +102,15 @@ class AlarmWatch:
         ]
 
     def replay(self, metrics: Iterable[Mapping[str, Any]]) -> None:
-        """Take in the steps of an interrupted run, as `read_metrics` gives them, in silence."""
+        """Replay the steps of an interrupted run, as `read_metrics` returns them, without
+        alerts."""
         for row in metrics:
             self.check(row["step"], {name: row[name] for name in row if name != "step"})
 
     def count(
         self, step: int, name: str, place: Place, sign: Sign, config: AlarmConfig
     ) -> Alarm | None:
-        """Lengthen or end the row of bad steps; an alarm where it is long enough and due."""
+        """Extend or reset the row of steps; return an alert if it is long enough and due."""
         row = self.rows.setdefault((name, place), Row())
         if not sign.is_bad:
             row.num_steps = 0
@@ -138,7 +140,7 @@ class AlarmWatch:
 def detectors_for(
     config: AlarmsConfig, trained_layers: Collection[int] | None
 ) -> dict[str, tuple[AlarmConfig, Detector]]:
-    """The detectors that are switched on, by their section's name."""
+    """The enabled detectors, by their section's name."""
     found: dict[str, tuple[AlarmConfig, Detector]] = {}
     copying, falls, silent = config.copying, config.first_turn_falls, config.no_signal
     entropy, mismatch, truncation = config.entropy_collapse, config.mismatch, config.truncation
@@ -159,10 +161,10 @@ def detectors_for(
 
 
 def stop_if_asked(alarms: Iterable[Alarm]) -> None:
-    """End the run where an alarm's action is stop. Call it once the step is written down.
+    """End the run if an alert's action is stop. Call it after the step is recorded.
 
     Raises:
-        AlarmError: for the first such alarm.
+        AlarmError: for the first such alert.
     """
     for alarm in alarms:
         if alarm.action == "stop":

@@ -1,10 +1,10 @@
-"""What a run measures: sums that are divided once, and the files that keep the results.
+"""The metric files of a run, and their readers.
 
 A run's directory holds `metrics.jsonl` (one object per step), `evaluation.jsonl` (one per
-evaluation), `alarms.jsonl` (one per alarm, if there was any) and `rollouts/step-000012.jsonl`
-(some completions of the step); the recipe's trackers are told the same numbers. Lines are written
-whole and flushed, so a crash can tear only the last one; readers skip a torn last line, and a
-resumed run removes it before it appends.
+evaluation), `alarms.jsonl` (one per alert, if any) and `rollouts/step-000012.jsonl`
+(some completions of the step); the recipe's trackers receive the same numbers. Lines are written at
+once and flushed, so a crash can truncate only the last one; readers skip a truncated last line, and
+a resumed run removes it before it appends.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ROLLOUTS_DIR = "rollouts"
 
 
 class MetricsLog:
-    """Appends a run's metrics to its JSON Lines files, and tells its trackers."""
+    """Appends a run's metrics to its JSON Lines files, and passes them to its trackers."""
 
     def __init__(self, run_dir: Path | str, trackers: Trackers | None = None) -> None:
-        """Open the files, creating the directory. The log closes the trackers it is given."""
+        """Open the files, creating the directory. The log closes its trackers."""
         self.run_dir = Path(run_dir)
         (self.run_dir / ROLLOUTS_DIR).mkdir(parents=True, exist_ok=True)
         for name in (METRICS_FILE, EVALUATION_FILE):
@@ -44,7 +44,7 @@ class MetricsLog:
         self.trackers = trackers or Trackers()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one step. `wall_s`, seconds of running so far, is added where it is missing.
+        """Append one step. `wall_s`, seconds of running so far, is added if it is missing.
 
         Values that are not finite become null in the file and are not sent to the trackers.
         """
@@ -73,14 +73,14 @@ class MetricsLog:
         self.trackers.write(evaluation["step"], scalars)
 
     def write_alarm(self, alarm: Mapping[str, Any]) -> None:
-        """Append one alarm: step, name, message, ... The file is made by the first one."""
+        """Append one alert: step, name, message, ... The first one creates the file."""
         path = self.run_dir / ALARMS_FILE
         remove_torn_line(path)
         with open_lines(path) as file:
             append(file, alarm)
 
     def write_rollouts(self, step: int, completions: Iterable[Completion]) -> Path:
-        """Write the step's recorded completions; the file appears only once it is whole."""
+        """Write the step's recorded completions; the file appears only once it is complete."""
         path = self.run_dir / ROLLOUTS_DIR / f"step-{step:06d}.jsonl"
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("w", encoding="utf-8") as file:
@@ -108,8 +108,8 @@ class MetricsLog:
 def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:
     """The steps of a run, oldest first; [] if there are none yet.
 
-    A resumed run writes some steps a second time. What it writes replaces that step and all
-    later ones of the interrupted run, because those never happened to the resumed policy.
+    A resumed run writes some steps a second time. Its step replaces that step and all later ones of
+    the interrupted run, which are not part of the resumed policy's history.
     """
     kept: list[dict[str, Any]] = []
     for row in read_lines(Path(run_dir) / METRICS_FILE):
@@ -131,7 +131,7 @@ def read_evaluations(run_dir: Path | str) -> list[dict[str, Any]]:
 
 
 def read_alarms(run_dir: Path | str) -> list[dict[str, Any]]:
-    """The alarms of a run, oldest first; those of steps that a resume took again count once."""
+    """The alerts of a run, oldest first; those of repeated steps after a resume count once."""
     kept: list[dict[str, Any]] = []
     for row in read_lines(Path(run_dir) / ALARMS_FILE):
         key = (row["step"], row["name"], row["layer"])
@@ -153,7 +153,7 @@ def rollout_paths(run_dir: Path | str) -> dict[int, Path]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every object of a JSON Lines file, without a torn last line; [] if there is no file.
+    """Every object of a JSON Lines file, without a truncated last line; [] if there is no file.
 
     Raises:
         RunDirectoryError: a line before the last one is not JSON.
@@ -171,14 +171,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             if number == len(lines):  # no newline after it: the writer was cut off
                 break
             raise RunDirectoryError(
-                f"{path}, line {number} is not JSON ({error.msg}): {line[:80]!r}. Something other "
-                "than a run wrote to this file; remove the line to go on."
+                f"{path}, line {number} is not JSON ({error.msg}): {line[:80]!r}. Another program "
+                "wrote to this file; remove the line to continue."
             ) from error
     return rows
 
 
 def remove_torn_line(path: Path) -> None:
-    """End the file with a whole line, so that appending starts on a line of its own."""
+    """Remove a truncated last line, so that appending starts on a new line."""
     if not path.exists():
         return
     content = path.read_bytes()
@@ -187,9 +187,9 @@ def remove_torn_line(path: Path) -> None:
         return
     try:
         json.loads(tail)
-    except ValueError:  # torn: json.JSONDecodeError or UnicodeDecodeError
+    except ValueError:  # truncated: json.JSONDecodeError or UnicodeDecodeError
         path.write_bytes(whole + newline)
-    else:  # whole, and only its newline was lost
+    else:  # complete, only its newline is missing
         path.write_bytes(content + b"\n")
 
 

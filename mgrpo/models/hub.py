@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers, asked once and quickly.
+"""Whether the Hugging Face hub answers, tested once with a short timeout.
 
 Without a network the hub's client retries each file for 20 s and more; a check that should
 answer in seconds asks first and then has the libraries look into their caches only.
@@ -18,7 +18,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 
 @functools.cache
 def is_hub_reachable() -> bool:
-    """Does the hub (HF_ENDPOINT) answer within a few seconds? False in offline mode."""
+    """Whether the hub (HF_ENDPOINT) answers within a few seconds. False in offline mode."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     request = urllib.request.Request(os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT), method="HEAD")
@@ -26,7 +26,7 @@ def is_hub_reachable() -> bool:
         with urllib.request.urlopen(request, timeout=DEADLINE_S):
             return True
     except urllib.error.HTTPError:
-        return True  # it answered, if only to refuse HEAD
+        return True  # an answer, even if it refuses HEAD
     except (OSError, ValueError):
         return False
 

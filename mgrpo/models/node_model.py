@@ -1,8 +1,8 @@
-"""A model in a folder of the node that needs it: fetched there once, shared by all processes.
+"""The model's folder on each node: fetched once per node, shared by its processes.
 
 The driver names the model; engines and learner ranks, wherever they run, call `NodeModel` in
-their own process and get a folder that exists there. The first process of a node to ask fetches
-what is missing, the others wait at a file lock.
+their own process and get a local folder. The first process of a node fetches missing files, the
+others wait for a file lock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mgrpo.storage.files import Storage, is_url, local_folder_of
 
 WEIGHTS = ".safetensors"
 SMALL_SUFFIXES = (".json", ".txt", ".model", ".jinja")
-"""Configuration and tokenizer: all that the driver needs, which may be a machine without room."""
+"""Configuration and tokenizer: all that the driver needs, which may have little disk space."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class NodeModel:
     """The recipe's model; calling it gives the folder of the node that it is called on."""
 
     path: str  # model.path
-    driver_dir: str  # where the driver has it: the same on nodes that share the folder
+    driver_dir: str  # the driver's folder: the same on nodes that share it
     storage: StorageConfig
 
     @property
     def is_here(self) -> bool:
-        """True where the driver has the weights as well."""
+        """Whether the driver also has the weights."""
         return is_local(self.path) or self.path in DESCRIPTIONS
 
     def __call__(self) -> str:
@@ -47,7 +47,7 @@ class NodeModel:
         Raises:
             ModelError: the model is not here and cannot be fetched.
             StorageError: its URL cannot be read.
-            HubUnreachable: it is on the hub, which does not answer, and not in this node's cache.
+            HubUnreachable: the hub does not answer, and the model is not in this node's cache.
         """
         if is_url(self.path):
             return stored_model(self.path, self.storage, with_weights=True)
@@ -58,8 +58,9 @@ class NodeModel:
         if is_local(self.path):
             raise ModelError(
                 f"The model's folder {self.path} is on the driver's machine and not on node "
-                f"{os.uname().nodename}. Put it where all nodes see it, or set model.path to an "
-                "URL of shared storage or to a hub name: each node then fetches it for itself."
+                f"{os.uname().nodename}. Move it to a folder that all nodes share, or set "
+                "model.path to a URL of shared storage or to a hub name: each node then fetches "
+                "its own copy."
             )
         return hub_model(
             self.path,
@@ -73,33 +74,33 @@ def driver_model(path: str, storage: StorageConfig) -> NodeModel:
     """Find the recipe's model from the driver, with the small files that the driver needs.
 
     Raises:
-        As NodeModel, and ModelError at once where nothing could be loaded from `path`.
+        As NodeModel, and ModelError at once if nothing could be loaded from `path`.
     """
     if is_url(path):
         return NodeModel(path, stored_model(path, storage, with_weights=False), storage)
     source = resolve_model(path)
     if is_local(path) or path in DESCRIPTIONS:
         return NodeModel(path, source, storage)
-    # The folder is named after the commit, which all nodes then fetch, whatever is pushed later.
+    # The folder is named after the commit: all nodes fetch that one, also after later pushes.
     folder = hub_model(path, revision=None, with_weights=False, deadline_s=storage.upload_s)
     return NodeModel(path, folder, storage)
 
 
 def is_local(path: str) -> bool:
-    """True for a folder's path; prepared models and hub names are none."""
+    """Whether it is a folder's path, and not a prepared model or hub name."""
     return path not in DESCRIPTIONS and (looks_local(path) or Path(path).expanduser().is_dir())
 
 
 def stored_model(url: str, config: StorageConfig, *, with_weights: bool) -> str:
-    """A folder of this node with the model from shared storage."""
+    """A local folder with the model from shared storage."""
     storage = Storage(url, config)
     names = storage.find()
     if "config.json" not in names:
         raise ModelError(
-            f"{url} holds no config.json, so it is not a model in Hugging Face form. Name the "
-            "folder that `save_pretrained` wrote, or a run's policy/ folder."
+            f"{url} holds no config.json, so it is not a model in Hugging Face format. Name a "
+            "folder written by `save_pretrained`, or a run's policy/ folder."
         )
-    # What is there names the folder, so that a model that was replaced is fetched anew.
+    # Names and sizes are part of the folder's name, so that a replaced model is fetched again.
     content = json.dumps([storage.url, names]).encode()
     name = f"{local_folder_of(url)[-60:]}-{hashlib.sha256(content).hexdigest()[:12]}"
     folder = cache_dir() / "storage" / name
@@ -113,10 +114,10 @@ def stored_model(url: str, config: StorageConfig, *, with_weights: bool) -> str:
 
 
 def hub_model(name: str, *, revision: str | None, with_weights: bool, deadline_s: float) -> str:
-    """A folder of this node with the model from the Hugging Face hub, in the hub's own cache.
+    """A local folder with the model from the Hugging Face hub, in the hub's own cache.
 
     Args:
-        revision: the commit; None takes the newest, or without a network the one that is here.
+        revision: the commit; None takes the newest, or without a network the cached one.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -138,12 +139,12 @@ def hub_model(name: str, *, revision: str | None, with_weights: bool, deadline_s
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"The model {name} (model.path) cannot be fetched from the hub: {reason}. Check the "
-            "name, and HF_TOKEN for a model that asks for one."
+            "name, and HF_TOKEN for a gated model."
         ) from error
 
 
 def prepared_model(name: str, deadline_s: float) -> str:
-    """A prepared model's folder, made on this node first where it is not there yet."""
+    """A prepared model's folder; prepared on this node if it is missing."""
     with node_lock(cache_dir() / name, deadline_s):
         try:
             return resolve_model(name)
@@ -153,7 +154,7 @@ def prepared_model(name: str, deadline_s: float) -> str:
 
 @contextlib.contextmanager
 def node_lock(folder: Path, deadline_s: float) -> Iterator[None]:
-    """One process of this node at a time; the lock of one that dies is free again."""
+    """One process of this node at a time; the lock of a dead process is released."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=deadline_s)
     try:
@@ -162,5 +163,5 @@ def node_lock(folder: Path, deadline_s: float) -> Iterator[None]:
     except Timeout as error:
         raise StorageError(
             f"Another process of this node has been fetching the model into {folder} for "
-            f"{deadline_s:g} s. If that is merely slow, raise output.storage.upload_s."
+            f"{deadline_s:g} s. If the transfer is slow, raise output.storage.upload_s."
         ) from error

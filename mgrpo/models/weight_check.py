@@ -1,8 +1,8 @@
-"""Do a model's weights suit its architecture? Found out from config.json and the files' headers.
+"""Checks a model's weights against its architecture, from config.json and the files' headers.
 
-transformers loads tensors that have a name, a shape and no memory into a model that has none
-either. So its own rules decide what belongs where: renamed and fused tensors, tied weights, and
-what an architecture may lack or ignore.
+transformers loads meta tensors (name and shape, no memory) into a meta model. So its own rules
+decide the mapping: renamed and fused tensors, tied weights, and what an architecture may lack or
+ignore.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mgrpo.errors import ModelError
 from mgrpo.models.policy_tokenizer import settings_file, text_part
 from mgrpo.models.weight_files import TensorHeader, read_weights, some
 
-NUM_COMPARED_ROWS = 64  # of weights that should be one: others differ in every row
+NUM_COMPARED_ROWS = 64  # of weights that should be tied: different ones differ in every row
 FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
 
 def refuse_broken_model(folder: Path) -> None:
-    """Refuse a folder that no policy can be loaded from as it was saved.
+    """Refuse a folder from which no policy can be loaded unchanged.
 
     Raises:
-        ModelError: says what is wrong with it.
+        ModelError: the message states the fault.
     """
     settings = settings_file(str(folder), "config.json")
     refuse_unusable(settings, str(folder))
@@ -33,7 +33,7 @@ def refuse_broken_model(folder: Path) -> None:
 
 
 def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
-    """Refuse what no language model can be made of, or none that trains.
+    """Refuse a configuration without a trainable causal language model.
 
     Args:
         settings: config.json.
@@ -49,12 +49,16 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
         if not name:
             what = "has no model_type in its config.json"
         elif "auto_map" in settings:
-            what = f"is a {name}, which comes with code of its own, and that is never run"
+            what = f"is a {name}, which needs its own code, and remote code is never run"
         else:
-            what = f"is of the model type {name!r}, which the installed transformers does not know"
+            what = (
+                f"is of the model type {name!r}, which the installed transformers does not support"
+            )
         near = difflib.get_close_matches(name, CONFIG_MAPPING, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ModelError(f"The model {source!r} {what}.{hint} Use a model that transformers has.")
+        raise ModelError(
+            f"The model {source!r} {what}.{hint} Use a model that transformers supports."
+        )
     if settings.get("is_encoder_decoder") or not classes_of(CONFIG_MAPPING[name]):
         raise ModelError(
             f"The model {source!r} is of the type {name!r}, which has no causal language model: it "
@@ -63,13 +67,13 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
     how = quantisation(settings, Path(source))
     if how:
         raise ModelError(
-            f"The weights of {source!r} are quantised ({how}), and training needs whole ones, of "
-            "16 or 32 bits. Use the model that they were made from."
+            f"The weights of {source!r} are quantised ({how}), and training needs weights of 16 or "
+            "32 bits. Use the original model."
         )
 
 
 def quantisation(settings: Mapping[str, Any], folder: Path) -> str:
-    """How a model's weights are quantised; "" where they are not."""
+    """The quantisation of a model's weights; "" if there is none."""
     for part in (settings, text_part(settings)):
         for key in ("quantization_config", "compression_config"):
             given = part.get(key)
@@ -81,10 +85,10 @@ def quantisation(settings: Mapping[str, Any], folder: Path) -> str:
 def refuse_unfit(
     tensors: Mapping[str, TensorHeader], settings: Mapping[str, Any], source: str
 ) -> None:
-    """Refuse weights that are not those which the architecture needs.
+    """Refuse weights that do not match the architecture.
 
     Raises:
-        ModelError: quantised, missing, of another shape, or without a place.
+        ModelError: quantised, missing, of another shape, or unexpected.
     """
     odd = {
         name: tensor.dtype
@@ -95,7 +99,7 @@ def refuse_unfit(
         kinds = ", ".join(sorted(set(odd.values())))
         raise ModelError(
             f"{len(odd)} weights of {source!r} are of the type {kinds} ({some(list(odd))}): they "
-            "are quantised, and training needs whole ones, of 16 or 32 bits."
+            "are quantised, and training needs weights of 16 or 32 bits."
         )
     report, tied = loading_report(tensors, source)
     wrong = [
@@ -104,8 +108,8 @@ def refuse_unfit(
     ]
     problems = [
         listed("missing", "would be random", report["missing_keys"]),
-        listed("of another shape", "than config.json says", wrong),
-        listed("not the architecture's", "would be dropped", report["unexpected_keys"]),
+        listed("of another shape", "than in config.json", wrong),
+        listed("not in the architecture", "would be dropped", report["unexpected_keys"]),
     ]
     if any(problems):
         raise ModelError(
@@ -118,7 +122,7 @@ def refuse_unfit(
 def refuse_two_for_one(
     tensors: Mapping[str, TensorHeader], tied: Mapping[str, str], source: str
 ) -> None:
-    """Refuse two different tensors where config.json says that they are one.
+    """Refuse two different tensors that are tied by config.json.
 
     transformers would then keep both, and vLLM one.
     """
@@ -129,8 +133,8 @@ def refuse_two_for_one(
             )
             if not first.float().equal(second.float()):
                 raise ModelError(
-                    f"The weights {name} and {other} of {source!r} differ, and its config.json "
-                    "says that they are one. Set tie_word_embeddings to false in it."
+                    f"The weights {name} and {other} of {source!r} differ, but its config.json "
+                    "ties them. Set tie_word_embeddings to false in it."
                 )
 
 
@@ -145,8 +149,8 @@ def first_rows(file: Path, name: str) -> Any:
 def loading_report(
     tensors: Mapping[str, TensorHeader], source: str
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What transformers says of loading these tensors: missing_keys, unexpected_keys and
-    mismatched_keys (name, shape found, shape wanted). And which weights are tied to which."""
+    """The loading report of transformers: missing_keys, unexpected_keys and mismatched_keys (name,
+    shape found, shape expected); and the tied weights."""
     import torch
     from transformers import AutoConfig
     from transformers.utils import logging
@@ -167,7 +171,7 @@ def loading_report(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except Exception as error:  # each architecture's own code, with settings that may be anything
+    except Exception as error:  # each architecture's own code, with arbitrary settings
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"No model can be made of config.json and the weights of {source!r}: {reason}"
@@ -180,8 +184,8 @@ def loading_report(
 
 
 def classes_of(kind: type) -> list[Any]:
-    """The classes that load a configuration's model, the whole of one that also sees pictures
-    first; empty where it cannot write."""
+    """The classes that load a configuration's model, a vision-language one first; empty if it
+    cannot generate text."""
     from transformers import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -207,17 +211,17 @@ def shape_text(shape: Iterable[int]) -> str:
 
 
 def architecture(settings: Mapping[str, Any]) -> str:
-    """The class that config.json names."""
+    """The class named in config.json."""
     names = settings.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else "unknown architecture"
 
 
 def advice(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """What to do about it, where the names tell."""
+    """Advice, as far as the tensor names show the cause."""
     missing = report["missing_keys"]
     if missing and all("head" in name or "embed_out" in name for name in missing):
         return (
-            "Where the output layer is the embedding, set tie_word_embeddings to true in "
-            "config.json; otherwise save the model again with it."
+            "If the output layer is tied to the embedding, set tie_word_embeddings to true in "
+            "config.json; otherwise save the model again with its output layer."
         )
-    return "Take config.json and weights from one and the same model, saved whole."
+    return "Use config.json and weights of the same, completely saved model."

@@ -1,4 +1,4 @@
-"""The weights of a model's folder as the headers of its safetensors files describe them.
+"""The weights of a model's folder, from the headers of its safetensors files.
 
 Headers only: nothing is loaded, so a folder of any size is read in well under a second.
 """
@@ -31,11 +31,11 @@ class TensorHeader:
 
 
 def read_weights(folder: Path) -> dict[str, TensorHeader]:
-    """Every tensor that loading the folder would read, by its name in the checkpoint.
+    """Every tensor of the folder, by its name in the checkpoint.
 
     Raises:
-        ModelError: there are no weights in this format, a file is missing or not whole, or the
-            index names tensors that are not where it says.
+        ModelError: there are no weights in this format, a file is missing or incomplete, or the
+        index names tensors that its files lack.
     """
     refuse_adapter(folder)
     if (folder / SINGLE).is_file():
@@ -57,8 +57,8 @@ def read_weights(folder: Path) -> dict[str, TensorHeader]:
     if lost:
         raise ModelError(
             f"{folder / INDEX} names {len(lost)} tensors that its files do not hold: {some(lost)} "
-            f"should be in {index[lost[0]]}. The files are of different versions, or were not "
-            "written to their end: fetch or copy the model again."
+            f"should be in {index[lost[0]]}. The files are of different versions or incomplete: "
+            "fetch or copy the model again."
         )
     return tensors
 
@@ -68,12 +68,12 @@ def count_parameters(tensors: Mapping[str, TensorHeader]) -> int:
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Refuse a folder with an adapter: transformers would load what it was trained on, wherever
-    that is, in place of this folder's weights."""
+    """Refuse a folder with an adapter: transformers would load its base model in place of this
+    folder's weights."""
     if (folder / ADAPTER).is_file():
         raise ModelError(
-            f"{folder} holds an adapter ({ADAPTER}), and a policy is trained whole. Merge it into "
-            "its model first: AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload()"
+            f"{folder} holds an adapter ({ADAPTER}), and training needs all weights. Merge it into "
+            "its base model first: AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload()"
             ".save_pretrained(...), with the tokenizer beside it."
         )
 
@@ -84,8 +84,8 @@ def no_weights(folder: Path) -> str:
     others = sorted(file.name for file in files)
     there = f", only {some(others)}" if others else ""
     return (
-        f"{folder} has neither {SINGLE} nor {INDEX}{there}, and weights are loaded from these "
-        "alone. There is no .safetensors file to train from; convert the model: "
+        f"{folder} has neither {SINGLE} nor {INDEX}{there}, and weights are loaded only from "
+        "these. There is no .safetensors file to train from; convert the model: "
         "AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)."
     )
 
@@ -99,11 +99,13 @@ def read_index(file: Path) -> dict[str, str]:
         reason = "its weight_map names no files"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-    raise ModelError(f"{file} is no index of safetensors files: {reason}. Fetch the model again.")
+    raise ModelError(
+        f"{file} is not an index of safetensors files: {reason}. Fetch the model again."
+    )
 
 
 def read_headers(file: Path) -> dict[str, TensorHeader]:
-    """The tensors of one file, whose lengths and offsets fit the file.
+    """The tensors of one file, with verified lengths and offsets.
 
     Raises:
         ModelError: they do not, or the file cannot be read.
@@ -119,13 +121,14 @@ def read_headers(file: Path) -> dict[str, TensorHeader]:
             }
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{file} is not a whole safetensors file: {why_broken(file) or error}. Fetch or copy "
+            f"{file} is not a complete safetensors file: {why_broken(file) or error}. Fetch or "
+            "copy "
             "it again."
         ) from error
 
 
 def why_broken(file: Path) -> str:
-    """In numbers, where the file's bytes tell: what is missing of it."""
+    """The fault of an incomplete file, if its bytes show it."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -139,7 +142,7 @@ def why_broken(file: Path) -> str:
         whole = 8 + length + max(ends, default=0)
     except (OSError, struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return ""
-    return f"its header speaks of {whole:,} bytes, and it has {size:,}" if whole != size else ""
+    return f"its header describes {whole:,} bytes, and it has {size:,}" if whole != size else ""
 
 
 def some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a step amounts to and what it runs on, from the recipe alone."""
+"""Sizes of a step and its hardware demand, computed from the recipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def batch_lines(config: RunConfig) -> list[CheckLine]:
 
 
 def num_engines(config: RunConfig) -> int:
-    """That the run begins with; elastic pools may grow beyond."""
+    """Number at the start of the run; elastic pools may grow further."""
     if config.engines.shared:
         return config.engines.num_shared_engines.min
     return sum(layer.num_engines.min for layer in config.layers)
@@ -54,7 +54,7 @@ def local_gpus() -> int:
 
 
 def resource_lines(config: RunConfig, num_parameters: int | None) -> list[CheckLine]:
-    """GPUs or CPUs and memory that the run takes, against what is here."""
+    """The run's GPUs or CPUs and memory, compared with this machine's."""
     gpus = local_gpus()
     build = installed_build() if config.cluster.starts_ray else None
     device = choose_device(config.cluster.device, num_gpus=gpus, build=build)
@@ -67,9 +67,9 @@ def resource_lines(config: RunConfig, num_parameters: int | None) -> list[CheckL
 def build_lines(
     config: RunConfig, device: str, *, build: Device | None, gpus: int
 ) -> list[CheckLine]:
-    """Whether engines of the installed vLLM run on the device; nothing where all is as expected.
+    """Whether engines of the installed vLLM run on the device; no line if they do.
 
-    A recipe for GPUs, looked at on a machine without any, will run elsewhere.
+    A recipe for GPUs that is checked on a machine without any will run elsewhere.
     """
     if device == "cuda" and not gpus:
         return []
@@ -81,8 +81,8 @@ def build_lines(
             CheckLine(
                 "warn",
                 "vLLM",
-                "vLLM's CPU build is installed: the run takes the CPU and leaves this machine's "
-                f"{counted(gpus, 'GPU')} alone. For them: make setup EXTRA=gpu",
+                "vLLM's CPU build is installed: the run uses the CPU and not this machine's "
+                f"{counted(gpus, 'GPU')}. To use them: make setup EXTRA=gpu",
             )
         ]
     return []
@@ -105,7 +105,8 @@ def gpu_line(config: RunConfig, gpus: int) -> CheckLine:
     return CheckLine(
         "warn",
         "GPUs",
-        f"{sum_text}. This machine has {gpus}: run where {wanted} are, or lower {advice}{fewer}.",
+        f"{sum_text}. This machine has {gpus}: run on a machine with {wanted}, or lower "
+        f"{advice}{fewer}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What one step amounts to: prompts, completions and tokens, layer by layer."""
+"""Sizes of one step: prompts, completions and tokens of each layer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ CORRECTION_TOKENS = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerBatch:
-    """One layer's share of a step, at most."""
+    """One layer's part of a step, at most."""
 
     name: str
     num_prompts: int
     group_size: int
-    num_engines: int  # that the run begins with
+    num_engines: int  # at the start of the run
     max_engines: int
     max_completion_tokens: int
     max_sequence_tokens: int  # prompt and completion
@@ -39,7 +39,7 @@ class LayerBatch:
 
 
 def layer_batches(config: RunConfig) -> list[LayerBatch]:
-    """Every layer's share of a step, first to last, when no parent is left out."""
+    """Every layer's part of a step, first to last, if no parent is left out."""
     batches = []
     num_prompts = config.prompts_per_step
     lengths = layer_lengths(config.layers, config.data.max_prompt_tokens, CORRECTION_TOKENS)
@@ -64,13 +64,13 @@ def layer_batches(config: RunConfig) -> list[LayerBatch]:
 
 
 def context_tokens(config: RunConfig) -> int:
-    """The engines' context: as the recipe says, or what its longest layer can need."""
+    """The engines' context: as set in the recipe, or the most that its longest layer can need."""
     lengths = [batch.max_sequence_tokens for batch in layer_batches(config)]
     return config.engines.max_model_len or max(lengths)
 
 
 def learner_tokens(config: RunConfig) -> int:
-    """Most tokens of a step that the learner computes, before prefixes are merged."""
+    """Maximum tokens of a step for the learner, before prefixes are merged."""
     return sum(
         batch.num_completions * min(batch.max_sequence_tokens, context_tokens(config))
         for batch in layer_batches(config)

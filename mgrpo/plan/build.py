@@ -1,19 +1,19 @@
-"""Puts a plan together: every seat placed, its memory worked out, and what is doubtful said."""
+"""Builds a plan: places every allocation, estimates its memory, and collects warnings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from cluster.allocations import Allocation, plan_allocations
 from cluster.fit import Fit, fit, reasons
-from cluster.seats import Seat, plan_seats
 from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.findings import CheckLine
+from mgrpo.plan.assessment import Found, assess
 from mgrpo.plan.batch import LayerBatch, layer_batches, learner_tokens
 from mgrpo.plan.engine_memory import EngineMemory, engine_memory
 from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.hardware import Hardware
-from mgrpo.plan.judgement import Found, judge
 from mgrpo.plan.learner_memory import learner_memory
 from mgrpo.plan.memory import MemoryUse
 from mgrpo.plan.rows import GpuRow, gpu_rows, gpu_use
@@ -24,7 +24,7 @@ from mgrpo.plan.turns import turn_memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a plan says."""
+    """A plan's content."""
 
     recipe: str
     hardware: str
@@ -32,11 +32,11 @@ class Plan:
     rows: list[GpuRow]
     learner: MemoryUse
     engine: EngineMemory
-    turns: MemoryUse | None  # what is used in each turn, where engines and learner share GPUs
+    turns: MemoryUse | None  # memory in each turn, if engines and learner share GPUs
     batches: list[LayerBatch]
     learner_tokens: int  # at most, per step
     times: list[PartTime]
-    lines: list[CheckLine]  # what is wrong or doubtful
+    lines: list[CheckLine]  # errors and warnings
 
     @property
     def fails(self) -> bool:
@@ -46,23 +46,23 @@ class Plan:
 def make_plan(
     config: RunConfig, shape: ModelShape, hardware: Hardware, *, layout: str = ""
 ) -> Plan:
-    """Place every seat and judge what comes of it.
+    """Place every allocation and collect errors and warnings.
 
     Args:
-        layout: what was decided for the recipe before (`mgrpo.plan.layout`), in words.
+        layout: the layout chosen for the recipe (`mgrpo.plan.layout`), in words.
 
     Raises:
         ConfigError: the recipe is for CPUs, or the hardware has no GPU.
     """
     refuse_cpus(config, hardware)
-    seats = plan_seats(config, "cuda")
+    allocations = plan_allocations(config, "cuda")
     if not hardware.has_labels:
-        seats = [without_labels(seat) for seat in seats]
+        allocations = [without_labels(allocation) for allocation in allocations]
     nodes = hardware.nodes
-    found = fit(seats, nodes)
+    found = fit(allocations, nodes)
     if found.left_out:
         nodes = hardware.grown
-        found = fit(seats, nodes)
+        found = fit(allocations, nodes)
     learner_gpu, engine_gpu = smallest_gpus(found, hardware)
     engine = engine_memory(config, shape, engine_gpu)
     learner = learner_memory(config, shape)
@@ -70,7 +70,7 @@ def make_plan(
     turns = turn_memory(config, shape, learner, engine)
     rows = gpu_rows(config, found, nodes, hardware, gpu_use(learner, engine, turns))
     decided = [CheckLine("ok", "layout", layout)] if layout else []
-    lines = decided + judge(
+    lines = decided + assess(
         Found(
             config=config,
             shape=shape,
@@ -118,20 +118,20 @@ def refuse_cpus(config: RunConfig, hardware: Hardware) -> None:
         raise ConfigError(problems)
 
 
-def without_labels(seat: Seat) -> Seat:
-    """For hardware of which only the GPUs are known."""
-    bundles = tuple({k: v for k, v in b.items() if k in ("CPU", "GPU")} for b in seat.bundles)
-    return replace(seat, bundles=bundles, labels={})
+def without_labels(allocation: Allocation) -> Allocation:
+    """CPUs of hardware of which only the GPUs are known."""
+    bundles = tuple({k: v for k, v in b.items() if k in ("CPU", "GPU")} for b in allocation.bundles)
+    return replace(allocation, bundles=bundles, labels={})
 
 
 def smallest_gpus(found: Fit, hardware: Hardware) -> tuple[GpuType, GpuType]:
-    """The learner's and the engines' GPU; where they have several kinds, the smallest."""
+    """The learner's and the engines' GPU; of several kinds, the smallest."""
     chosen = []
     for is_learner in (True, False):
         kinds = [
             hardware.gpus[place.node]
             for place in found.places
-            if place.seat.is_learner == is_learner and place.gpus
+            if place.allocation.is_learner == is_learner and place.gpus
         ]
         chosen.append(min(kinds or hardware.gpus.values(), key=lambda gpu: gpu.memory_bytes))
     return chosen[0], chosen[1]

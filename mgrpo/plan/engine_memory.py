@@ -1,9 +1,9 @@
-"""The memory of one engine's GPU, and how many sequences its cache holds.
+"""The memory of one engine's GPU, and the capacity of its key-value cache.
 
 vLLM takes `gpu_memory_utilization` of the GPU for itself: weights, working memory, and all the
 rest for keys and values. A token's keys and values take 2 x layers x kv heads x head size x 2
 bytes (https://arxiv.org/abs/2309.06180, section 1), shared out over the tensor-parallel ranks
-as far as there are kv heads. The buffers that new weights arrive in are outside that share.
+as far as there are kv heads. The receive buffers of weight broadcasts are outside that share.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EngineMemory:
 
 
 def engine_memory(config: RunConfig, shape: ModelShape, gpu: GpuType) -> EngineMemory:
-    """What an engine does with each of its GPUs."""
+    """The memory use of each of an engine's GPUs."""
     ways = config.engines.tensor_parallel_size
     dtype = config.model.dtype if config.engines.dtype == "auto" else config.engines.dtype
     width = 4 if dtype == "float32" else 2

@@ -22,7 +22,7 @@ class GpuType:
 
     name: str  # "H100-80GB"
     memory_bytes: int
-    tflops: float | None = None  # dense, 16 bit; None: not known
+    tflops: float | None = None  # dense, 16 bit; None: unknown
     bandwidth_gbps: float | None = None  # of its memory, in 1e9 bytes per second
     has_bfloat16: bool = True
 
@@ -60,7 +60,7 @@ RAY_NAMES = {  # values of Ray's own node label, ray.io/accelerator-type
 
 
 def parse_gpus(text: str) -> tuple[int, GpuType]:
-    """ "8xH100-80GB" as a count and a kind; a GPU that is not known needs its memory said.
+    """ "8xH100-80GB" as a count and a kind; an unknown GPU needs its memory in the text.
 
     Raises:
         ConfigError: it is not of that form, or not a known GPU.

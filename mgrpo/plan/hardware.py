@@ -1,4 +1,4 @@
-"""The nodes that a plan is made for: so many GPUs of a kind, or those of a cluster file."""
+"""The nodes of a plan: a number of equal GPUs, or those of a cluster file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Hardware:
 
     description: str
     nodes: list[Node]  # that are there from the start
-    grown: list[Node]  # and those that an autoscaler may bring besides
+    grown: list[Node]  # and those that an autoscaler may add
     gpus: dict[str, GpuType]  # by node name; nodes without GPUs are not in it
-    has_labels: bool  # False: labels and custom resources of seats are not looked at
+    has_labels: bool  # False: labels and custom resources of allocations are ignored
 
     def gpu_count(self, nodes: list[Node]) -> int:
         return sum(int(node.resources.get("GPU", 0)) for node in nodes)
 
 
 def named_hardware(text: str, num_nodes: int) -> Hardware:
-    """`--gpus 8xH100-80GB --nodes 2`: as many equal nodes, with CPUs enough."""
+    """`--gpus 8xH100-80GB --nodes 2`: as many equal nodes, with enough CPUs."""
     count, gpu = parse_gpus(text)
     nodes = [Node(f"node-{n}", {"CPU": ENOUGH_CPUS, "GPU": count}) for n in range(num_nodes)]
     plural = "" if num_nodes == 1 else "s"
@@ -71,7 +71,7 @@ def gpu_of(node_type: NodeType, gpus: str | None, path: str) -> GpuType:
     problem = ConfigProblem(
         path,
         node_type.name,
-        f"this node type does not say which GPU it has (label {ACCELERATOR_LABEL}).",
-        "Add the label, or say it with --gpus H100-80GB.",
+        f"this node type does not name its GPU (label {ACCELERATOR_LABEL}).",
+        "Add the label, or give --gpus H100-80GB.",
     )
     raise ConfigError([problem], source="the cluster file")

@@ -1,10 +1,10 @@
-"""Who shares GPUs with whom where a recipe leaves it open (`cluster.colocate: auto`).
+"""The layout on GPUs if a recipe leaves it open (`cluster.colocate: auto`).
 
     as many GPUs as it asks for    every layer's engines and the learner have their own
     fewer                          one pool of engines serves every layer
     too few for that               engines and learner take turns
 
-What was chosen is said in a line, and recorded in the run's config.yaml.
+The choice is printed, and recorded in the run's config.yaml.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from mgrpo.plan.arithmetic import local_gpus, num_engines
 def laid_out(
     config: RunConfig, num_gpus: int, *, with_learner: bool = True
 ) -> tuple[RunConfig, str]:
-    """A recipe with its layout decided, and what was decided in words.
+    """A recipe with its layout chosen, and the choice in words.
 
     Args:
-        num_gpus: of the one machine that the run is for; 0, and for a cluster: everybody keeps a
-            place of its own.
+        num_gpus: of the run's one machine. 0, also for a cluster: no GPU is shared.
         with_learner: False for an evaluation, which has engines only.
 
     Returns:
-        The recipe, as it is and with "" where nothing was open.
+        The recipe; unchanged and with "" if nothing was open.
 
     Raises:
         ConfigError: engines and learner would have to take turns, and another key forbids it.
@@ -45,7 +44,7 @@ def laid_out(
     num_shared = (num_gpus - ranks) // ways
     found = f"{counted(num_gpus, 'GPU')} where the recipe asks for {wanted}"
     if num_gpus == 0 or num_gpus >= wanted:
-        said = f"everybody on GPUs of their own, {wanted} in all" if num_gpus else ""
+        said = f"engines and learner on separate GPUs, {wanted} in all" if num_gpus else ""
         return changed(config, colocate=False), said
     if num_shared >= 1:
         shared = {"shared": True, "num_shared_engines": num_shared}
@@ -67,7 +66,7 @@ def laid_out(
 def laid_out_here(config: RunConfig, *, with_learner: bool = True) -> tuple[RunConfig, str]:
     """The same for the GPUs of this machine, where the run has a Ray of its own.
 
-    How many GPUs a cluster will have is not known from here: there everybody has its own.
+    A cluster's number of GPUs is not known here: on a cluster no GPU is shared.
     """
     gpus = local_gpus() if config.cluster.starts_ray else 0
     device = choose_device(config.cluster.device, num_gpus=gpus, build=installed_build())
@@ -88,7 +87,7 @@ def changed(
     tree["learner"] |= learner or {}
     if engines:
         for layer in tree["layers"]:
-            layer["num_engines"] = 1  # has no effect any more, and should not seem to
+            layer["num_engines"] = 1  # no longer has an effect
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:

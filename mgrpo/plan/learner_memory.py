@@ -54,7 +54,7 @@ def zero_stage(config: RunConfig) -> int:
 
 
 def state_items(config: RunConfig, shape: ModelShape) -> list[MemoryItem]:
-    """What stays from step to step: weights, gradients, optimizer, the reference."""
+    """Memory that stays from step to step: weights, gradients, optimizer, the reference."""
     size, ranks, stage = shape.num_parameters, config.learner.num_ranks, zero_stage(config)
     width = 2 if is_bf16(config) else 4
     master = 4 if is_bf16(config) or stage > 0 else 0
@@ -64,7 +64,7 @@ def state_items(config: RunConfig, shape: ModelShape) -> list[MemoryItem]:
         item("gradients", size, 4, share[1]),
         item("optimizer", size, master + 8, share[2]),
     ]
-    elsewhere = set()  # kept in the machine's memory; with the optimizer go sharded gradients
+    elsewhere = set()  # kept in host memory, the optimizer together with sharded gradients
     if offloads(config, "offload_optimizer"):
         elsewhere |= {"optimizer", "gradients"} if stage >= 2 else {"optimizer"}
     if offloads(config, "offload_param") and stage == 3:
@@ -81,7 +81,7 @@ def item(name: str, size: int, width: int, ranks: int) -> MemoryItem:
 
 
 def work_items(config: RunConfig, shape: ModelShape) -> list[MemoryItem]:
-    """What an update takes for a while."""
+    """Temporary memory of an update."""
     width = 2 if is_bf16(config) else 4
     tokens, chunk = config.learner.microbatch_tokens, config.learner.logprob_chunk_tokens
     stage, bucket = (
@@ -149,6 +149,6 @@ def zero_setting(config: RunConfig, key: str, default: Any) -> Any:
 
 
 def offloads(config: RunConfig, key: str) -> bool:
-    """Does the recipe's DeepSpeed section keep something in the machine's memory?"""
+    """Whether the recipe's DeepSpeed section offloads something to host memory."""
     device = (zero_setting(config, key, None) or {}).get("device", "none")
     return device in ("cpu", "nvme")

@@ -1,4 +1,4 @@
-"""One GPU's memory, item by item, each with the formula that it comes from."""
+"""One GPU's memory, item by item, each with its formula."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MemoryItem:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """All uses of one GPU by one seat."""
+    """All uses of one GPU by one allocation."""
 
     items: tuple[MemoryItem, ...]
 
@@ -34,5 +34,5 @@ class MemoryUse:
         return max(self.items, key=lambda item: item.num_bytes)
 
     def of(self, name: str) -> int:
-        """One use's bytes; 0 where there is none of that name."""
+        """The bytes of one item; 0 if there is none of that name."""
         return sum(item.num_bytes for item in self.items if item.name == name)

@@ -1,4 +1,4 @@
-"""The plan's table: every GPU, who has it, and how full it is."""
+"""The plan's table: every GPU with its processes and memory use."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mgrpo.plan.memory import MemoryUse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuRow:
-    """One GPU, and who has it."""
+    """One GPU and its processes."""
 
     node: str
     gpu: int
-    seat: str  # "" for one that stays empty; "engine-0, learner" for one that two have in turn
+    allocation: str  # "" for an idle one; "engine-0, learner" for one that two share in turn
     role: str
     has_learner: bool
     used_bytes: int
     memory_bytes: int
-    is_brought: bool  # its node has to be brought by the autoscaler first
+    is_brought: bool  # its node must first be added by the autoscaler
 
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """Bytes of one GPU at the most, by who has it."""
+    """Peak bytes of one GPU, by its process."""
 
     learner: int
     engine: int
@@ -37,7 +37,7 @@ class GpuUse:
     def of(self, owners: Sequence[Place]) -> int:
         if len(owners) > 1:
             return self.both
-        return sum(self.learner if one.seat.is_learner else self.engine for one in owners)
+        return sum(self.learner if one.allocation.is_learner else self.engine for one in owners)
 
 
 def gpu_use(learner: MemoryUse, engine: EngineMemory, turns: MemoryUse | None) -> GpuUse:
@@ -63,9 +63,9 @@ def gpu_rows(
                 GpuRow(
                     node=node.name,
                     gpu=gpu,
-                    seat=", ".join(place.seat.name for place in here),
+                    allocation=", ".join(place.allocation.name for place in here),
                     role=", ".join(role_of(config, place, gpu) for place in here),
-                    has_learner=any(place.seat.is_learner for place in here),
+                    has_learner=any(place.allocation.is_learner for place in here),
                     used_bytes=use.of(here),
                     memory_bytes=hardware.gpus[node.name].memory_bytes,
                     is_brought=node.name not in present,
@@ -75,10 +75,10 @@ def gpu_rows(
 
 
 def role_of(config: RunConfig, place: Place, gpu: int) -> str:
-    """What a GPU does, in words."""
-    if place.seat.is_learner:
-        return f"rank {place.bundle} of {len(place.seat.bundles)}"
-    layers = " and ".join(config.layers[number - 1].name for number in place.seat.layers)
+    """A GPU's task in words."""
+    if place.allocation.is_learner:
+        return f"rank {place.bundle} of {len(place.allocation.bundles)}"
+    layers = " and ".join(config.layers[number - 1].name for number in place.allocation.layers)
     if len(place.gpus) == 1:
         return f"samples {layers}"
     return f"samples {layers}, part {place.gpus.index(gpu) + 1} of {len(place.gpus)}"

@@ -1,4 +1,4 @@
-"""A model's shape, from its config.json: what memory and time are worked out from.
+"""A model's shape, from its config.json: the basis of memory and time estimates.
 
 For decoders with gated MLPs and grouped-query attention (Llama, Qwen, Mistral and their like);
 others are close. Needs neither torch nor transformers.
@@ -17,7 +17,7 @@ from mgrpo.models.hub import is_hub_reachable, use_cache_only
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """What of a model's config.json counts here."""
+    """The entries of a model's config.json that are used here."""
 
     source: str  # where it is from, for people
     num_parameters: int
@@ -62,10 +62,10 @@ def shape_of(settings: dict[str, Any], source: str, num_parameters: int | None) 
     """Read a config.json.
 
     Args:
-        num_parameters: as counted in the weights; None: worked out from the shape.
+        num_parameters: as counted in the weights; None: computed from the shape.
 
     Raises:
-        ModelError: a number that is needed is not there.
+        ModelError: a required number is missing.
     """
     text = {**settings, **(settings.get("text_config") or {})}
     try:
@@ -74,8 +74,8 @@ def shape_of(settings: dict[str, Any], source: str, num_parameters: int | None) 
         dense = int(text["intermediate_size"])
     except (KeyError, TypeError) as error:
         raise ModelError(
-            f"The config.json of {source} has no {error}, so its memory cannot be worked out. "
-            "Say its size: --parameters 7B."
+            f"The config.json of {source} has no {error}, so its memory cannot be estimated. Give "
+            "its size: --parameters 7B."
         ) from error
     kv_heads = int(text.get("num_key_value_heads") or heads)
     head_dim = int(text.get("head_dim") or hidden // heads)
@@ -157,8 +157,8 @@ def find_shape(path: str) -> ModelShape:
     """The shape of a recipe's model.path: a prepared model, a folder, or a hub name.
 
     Raises:
-        ModelError: there is no such model, or its config.json does not do.
-        HubUnreachable: it lives on a hub that does not answer, and is not in the cache.
+        ModelError: there is no such model, or its config.json is not usable.
+        HubUnreachable: its hub does not answer, and it is not in the cache.
     """
     from mgrpo.models.catalog import resolve_model
     from mgrpo.models.weight_files import count_parameters, read_weights
@@ -178,7 +178,7 @@ def find_shape(path: str) -> ModelShape:
 def hub_config(name: str) -> Path:
     """A hub model's config.json, from the cache or the hub."""
     if not is_hub_reachable():
-        use_cache_only()  # else it is asked for during 20 s and more
+        use_cache_only()  # otherwise it is retried for 20 s and more
     from huggingface_hub import hf_hub_download
 
     try:

@@ -13,7 +13,7 @@ from mgrpo.report.words import duration
 
 
 def plan_text(plan: Plan) -> str:
-    """Everything, table by table; columns are as wide as what is in them."""
+    """The whole plan, table by table; columns are as wide as their content."""
     return "\n".join(plan_lines(plan))
 
 
@@ -26,7 +26,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         f"and values), vocabulary {shape.vocabulary:,}"
     )
     yield ""
-    yield from table([["node", "GPU", "seat", "does", "memory"], *gpu_cells(plan)])
+    yield from table([["node", "GPU", "allocation", "does", "memory"], *gpu_cells(plan)])
     yield from memory_lines("each learner rank, at its peak", plan.learner)
     yield from memory_lines("each engine's GPU", plan.engine.use)
     if plan.turns is not None:
@@ -38,7 +38,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from table(batch_cells(plan), indent=2)
     if plan.times:
         yield ""
-        yield "rough seconds, if nothing ran beside it and completions were half as long as allowed"
+        yield "rough seconds, without overlap and with completions of half the maximum length"
         yield from table(
             [[part.name, plain(duration(part.seconds))] for part in plan.times], indent=2
         )
@@ -49,9 +49,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 def gpu_cells(plan: Plan) -> Iterator[list[str]]:
     for row in plan.rows:
         yield [
-            row.node + (" (to be brought)" if row.is_brought else ""),
+            row.node + (" (to be added)" if row.is_brought else ""),
             str(row.gpu),
-            row.seat or "-",
+            row.allocation or "-",
             row.role or "nothing",
             f"{row.used_bytes / GIB:.1f} of {row.memory_bytes / GIB:.1f} GiB",
         ]

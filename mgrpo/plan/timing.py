@@ -1,10 +1,10 @@
-"""Rough times of a step's parts, good for one question: who would wait for whom.
+"""Rough times of a step's parts, to detect parts that would mostly be idle.
 
 Sampling is bound by memory bandwidth (each decoded token of a batch reads the weights once and
 its own sequence's keys and values), prefill and training by arithmetic: 2 operations per
 parameter and token forward, 6 with the backward pass (https://arxiv.org/abs/2001.08361, section
-2.1), 8 where activations are computed again. The shares of the data sheet's peaks that are
-reached are assumptions, and completions are taken to be half as long as allowed.
+2.1), 8 with recomputed activations. The reached shares of the data sheet's peaks are assumptions,
+and completions are assumed to have half the maximum length.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LENGTH_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PartTime:
-    """One part of a step, if nothing else ran beside it."""
+    """One part of a step, without overlap."""
 
     name: str  # "layer solve", "learner"
     seconds: float

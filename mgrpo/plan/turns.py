@@ -1,7 +1,7 @@
-"""The memory of a GPU that an engine and a learner rank have in turn (`cluster.colocate`).
+"""The memory of a GPU that an engine and a learner rank share in turn (`cluster.colocate`).
 
-Who does not have the turn keeps its CUDA context, and an engine its captured graphs too: vLLM's
-sleep frees the weights and the cache.
+The waiting process keeps its CUDA context, and an engine also its captured graphs: vLLM's sleep
+frees the weights and the cache.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mgrpo.plan.shape import ModelShape
 def turn_memory(
     config: RunConfig, shape: ModelShape, learner: MemoryUse, engine: EngineMemory
 ) -> MemoryUse | None:
-    """Each turn's sum as an item, in the order of a step; None on GPUs that nobody shares."""
+    """Each turn's sum as an item, in the order of a step; None on GPUs that are not shared."""
     if not config.cluster.takes_turns:
         return None
     asleep = CONTEXT_BYTES + engine.use.of("CUDA graphs")
@@ -26,14 +26,14 @@ def turn_memory(
             MemoryItem(
                 "the engine samples",
                 engine.use.total + CONTEXT_BYTES,
-                "all of the engine's, and the context of a learner whose states have left",
+                "all of the engine's, and the context of the offloaded learner",
             ),
             MemoryItem(
                 "the learner updates",
                 learner.total + asleep,
-                "all of the learner's, and the context and graphs of an engine that sleeps",
+                "all of the learner's, and the context and graphs of the sleeping engine",
             ),
-            MemoryItem("weights travel", travelling, "both sides' weights and buffers"),
+            MemoryItem("weights are broadcast", travelling, "both sides' weights and buffers"),
         )
     )
 
@@ -48,7 +48,7 @@ def buffer_bytes(config: RunConfig, shape: ModelShape) -> int:
 
 
 def host_bytes(learner: MemoryUse) -> int:
-    """Of the machine's memory, for one rank's states while an engine has the GPU.
+    """Host memory for one rank's states during the engine's turn.
 
     The policy's weights and the optimizer's three states go to pinned memory, one block each, and
     torch rounds such blocks up to powers of two.

@@ -1,13 +1,13 @@
-"""Checkpoints: everything that an exact resume needs, written whole or not at all.
+"""Checkpoints: everything that an exact resume needs, written atomically.
 
     checkpoints/step-000020/
         learner/       DeepSpeed's shards: weights as trained, optimizer, policy version
-        state.json     steps done, the problems' fingerprint, where the sampler stands, pooled
+        state.json     steps done, the problems' fingerprint, the sampler's state, pooled
                        errors, kept corrections
         manifest.json  every file's size and SHA-256, written last
 
-Sampling, guidance and parents are drawn from seeds that hold the step's number, so these few
-things continue a run to the same numbers. The folder is built under another name and renamed.
+Sampling, guidance and parents are drawn from seeds that contain the step's number, so this state
+continues a run to the same numbers. The folder is built under another name and renamed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def begin_checkpoint(run_dir: Path, num_steps: int) -> Path:
 
 
 def finish_checkpoint(unfinished: Path, state: Mapping[str, Any]) -> Path:
-    """Add the state and the manifest, and give the folder its name."""
+    """Add the state and the manifest, and rename the folder."""
     (unfinished / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
     manifest = {
         file.relative_to(unfinished).as_posix(): {
@@ -76,10 +76,10 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files are all as they were written.
+    """The newest checkpoint whose files are all intact.
 
     Returns:
-        Its folder, or None, and what is wrong with each newer one.
+        Its folder, or None, and the fault of each newer one.
     """
     faults: list[str] = []
     for folder in reversed(checkpoints(run_dir)):
@@ -91,7 +91,7 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def fault_of(folder: Path) -> str:
-    """What is wrong with a checkpoint's files; "" where nothing is."""
+    """The fault of a checkpoint's files; "" if there is none."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -108,7 +108,7 @@ def fault_of(folder: Path) -> str:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What `finish_checkpoint` was given."""
+    """The state that `finish_checkpoint` wrote."""
     try:
         state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -126,7 +126,7 @@ def fingerprint(problems: Sequence[Problem]) -> str:
 
 
 def refuse_other_problems(problems: Sequence[Problem], expected: str, source: str) -> None:
-    """Raise RunDirectoryError where these are not the problems of a checkpoint.
+    """Raise RunDirectoryError if these are not the problems of a checkpoint.
 
     Args:
         expected: their fingerprint, as the checkpoint has it.
@@ -134,8 +134,8 @@ def refuse_other_problems(problems: Sequence[Problem], expected: str, source: st
     """
     if fingerprint(problems) != expected:
         raise RunDirectoryError(
-            f"data.train ({source}) is not what it was when the checkpoint was written: questions, "
-            "answers or their order are others. Put the earlier data back to resume, give this "
+            f"data.train ({source}) has changed since the checkpoint was written: questions, "
+            "answers or their order differ. Restore the earlier data to resume, give this "
             "run another name (--run NAME), or delete the earlier one first (--overwrite)."
         )
 

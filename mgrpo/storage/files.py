@@ -1,10 +1,9 @@
-"""Shared storage behind an URL: s3://, gs://, file://, memory://, whatever fsspec knows.
+"""Shared storage at a URL: s3://, gs://, file://, memory:// and other schemes of fsspec.
 
     storage = Storage("s3://bucket/runs/sums", StorageConfig())
     storage.put(Path("runs/sums/metrics.jsonl"), "metrics.jsonl")
 
-Every transfer has a deadline, is tried several times with growing pauses, and says which URL it
-was about when it fails for good.
+Every transfer has a deadline and retries with growing pauses; its final error names the URL.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from mgrpo.errors import StorageError
 T = TypeVar("T")
 PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> our extra
 FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""What another try would not mend."""
+"""Errors that a retry would not fix."""
 
 
 def is_url(path: str) -> bool:
@@ -41,7 +40,7 @@ class Storage:
     """The files under one URL, named by their paths relative to it."""
 
     def __init__(self, url: str, config: StorageConfig) -> None:
-        """Nothing is asked of the server yet.
+        """No request is sent yet.
 
         Raises:
             StorageError: no such scheme, or the package for it is not installed.
@@ -51,7 +50,7 @@ class Storage:
         if scheme_of(url) in ("file", "local"):
             options.setdefault("auto_mkdir", True)
         else:
-            # A listing that another process has made old would hide its checkpoints.
+            # A cached listing would hide another process's checkpoints.
             options.setdefault("use_listings_cache", False)
         try:
             self.files, self.root = url_to_fs(self.url, **options)
@@ -60,8 +59,8 @@ class Storage:
         except (ValueError, TypeError) as error:
             known = ", ".join(f"{scheme}://" for scheme in ("s3", "gs", "file", "memory"))
             raise StorageError(
-                f"{url} cannot be used as storage: {error}. Known forms are {known} and the others "
-                "of fsspec; output.storage.options must suit the form."
+                f"{url} cannot be used as storage: {error}. Known schemes are {known} and the "
+                "others of fsspec; output.storage.options must suit the scheme."
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,14 +78,14 @@ class Storage:
         size = local.stat().st_size
         self._try("write", name, lambda: self.files.put_file(str(local), self._path(name)))
         stored = self._try("look at", name, lambda: self.files.size(self._path(name)))
-        if stored < size:  # more is right: a file of metrics may have grown meanwhile
+        if stored < size:  # more is correct: a metrics file may have grown meanwhile
             raise StorageError(
-                f"{self.url_of(name)} has {stored} bytes after {size} were written to it. Is "
-                "somebody else writing there? Give this run a runs_dir or a name of its own."
+                f"{self.url_of(name)} has {stored} bytes after {size} were written to it. Another "
+                "process may be writing there: give this run another runs_dir or name."
             )
 
     def get(self, name: str, local: Path) -> None:
-        """Download one file; it appears under its name only once it is whole."""
+        """Download one file; it appears under its name only once it is complete."""
         local.parent.mkdir(parents=True, exist_ok=True)
         unfinished = local.with_name(f"{local.name}.unfinished")
         self._try("read", name, lambda: self.files.get_file(self._path(name), str(unfinished)))
@@ -97,7 +96,7 @@ class Storage:
         return bytes(self._try("read", name, lambda: self.files.cat_file(self._path(name))))
 
     def find(self, folder: str = "") -> dict[str, int]:
-        """Name -> bytes of every file in a folder and below it; {} where there is none."""
+        """Name -> bytes of every file below a folder; {} if there is none."""
 
         def look() -> dict[str, Any]:
             self.files.invalidate_cache()
@@ -114,7 +113,7 @@ class Storage:
         return {path[start:]: int(entry["size"] or 0) for path, entry in sorted(found.items())}
 
     def remove(self, name: str) -> None:
-        """Delete one file; nothing happens where there is none."""
+        """Delete one file; a missing one is no error."""
 
         def delete() -> None:
             with contextlib.suppress(FileNotFoundError):
@@ -126,12 +125,12 @@ class Storage:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
     def _try(self, doing: str, name: str, call: Callable[[], T]) -> T:
-        """Call, with a deadline each time, until it works or the attempts are used up."""
+        """Call with a deadline, and retry until it works or the attempts are used up."""
         config, url = self.config, self.url_of(name)
         for attempt in range(1, config.attempts + 1):
             try:
                 return within(call, config.deadline_s)
-            # The libraries below raise errors of many kinds of their own for a lost connection.
+            # The storage libraries raise many kinds of errors for a lost connection.
             except Exception as error:
                 if isinstance(error, FOR_GOOD) or attempt == config.attempts:
                     raise StorageError(described(doing, url, error, attempt)) from error
@@ -140,7 +139,8 @@ class Storage:
 
 
 def within(call: Callable[[], T], deadline_s: float) -> T:
-    """The call's result, or TimeoutError; one that hangs is left to a thread that ends with us."""
+    """The call's result, or TimeoutError; a hanging call stays in a thread that ends with this
+    process."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -161,11 +161,11 @@ def within(call: Callable[[], T], deadline_s: float) -> T:
 
 
 def described(doing: str, url: str, error: Exception, attempts: int) -> str:
-    """What failed, and what to do about it."""
+    """The error message, with advice."""
     reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
     tries = f" after {attempts} tries" if attempts > 1 else ""
     if isinstance(error, PermissionError):
-        advice = "Check the credentials in this machine's environment, and what they may do there."
+        advice = "Check the credentials in this machine's environment, and their permissions."
     elif isinstance(error, FileNotFoundError):
         advice = "Check the address; a bucket must be there before the run."
     elif isinstance(error, TimeoutError):
@@ -176,18 +176,18 @@ def described(doing: str, url: str, error: Exception, attempts: int) -> str:
 
 
 def missing_package(url: str) -> str:
-    """What to install for a scheme."""
+    """The package to install for a scheme."""
     scheme = scheme_of(url)
     extra = PACKAGES.get(scheme)
     needed = (
         f"pip install 'mgrpo[{extra}]'"
         if extra
-        else known_implementations.get(scheme, {}).get("err", "see fsspec's pages")
+        else known_implementations.get(scheme, {}).get("err", "see fsspec's documentation")
     )
     return f"{url} needs a package that is not installed here: {needed}."
 
 
 def local_folder_of(url: str) -> str:
-    """An URL as a folder's name: s3://bucket/team/runs becomes s3-bucket-team-runs."""
+    """A URL as a folder's name: s3://bucket/team/runs becomes s3-bucket-team-runs."""
     kept = (letter if letter.isalnum() or letter in "._" else "-" for letter in url)
     return "-".join(part for part in "".join(kept).split("-") if part)

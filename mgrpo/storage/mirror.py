@@ -1,8 +1,8 @@
-"""A run's folder, kept in shared storage too.
+"""A copy of a run's folder in shared storage.
 
-The run works in a folder of this machine. After each checkpoint what is new goes to the URL in
-the background: the checkpoint's data first and its manifest last, so that one whose upload was cut
-off does not count. A run that begins on another machine fetches the newest whole checkpoint.
+The run works in a folder of this machine. After each checkpoint new files are uploaded to the URL
+in the background: the checkpoint's data first and its manifest last, so that an interrupted upload
+does not count. A run that starts on another machine fetches the newest complete checkpoint.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mgrpo.storage.files import Storage, is_url, local_folder_of
 from mgrpo.storage.runs_dir import resolve_runs_dir
 
 POLICY_DIR = "policy"
-POLICY_LAST = f"{POLICY_DIR}/config.json"  # its last file: a policy without it is not whole
+POLICY_LAST = f"{POLICY_DIR}/config.json"  # its last file: a policy without it is incomplete
 PARTIAL = (".unfinished", ".partial", ".old")
 
 
@@ -41,7 +41,7 @@ def local_run_dir(config: RunConfig) -> Path:
 
 
 def mirror_of(config: RunConfig, run_dir: Path) -> Mirror:
-    """The run's mirror; one that does nothing where runs_dir is a plain folder."""
+    """The run's mirror; one that does nothing if runs_dir is a local folder."""
     if not is_url(config.output.runs_dir):
         return Mirror(None, run_dir)
     url = f"{config.output.runs_dir.rstrip('/')}/{config.name}"
@@ -56,7 +56,7 @@ class Mirror:
         self, storage: Storage | None, run_dir: Path, *, keep: int = 2, num_steps: int = 0
     ) -> None:
         self.storage, self.run_dir, self.keep = storage, run_dir, keep
-        self.num_steps = num_steps  # that the run is to have
+        self.num_steps = num_steps  # planned for the run
         self.sent: dict[str, tuple[int, int]] = {}  # name -> size and time of change
         self.thread: threading.Thread | None = None
         self.failure: Exception | None = None
@@ -66,18 +66,18 @@ class Mirror:
     # --- at the start ---
 
     def fetch(self) -> None:
-        """Bring the run's newest whole checkpoint here, unless this machine has as new a one.
+        """Fetch the run's newest complete checkpoint, unless this machine has it or a newer one.
 
         Raises:
             StorageError: the storage cannot be read.
-            RunDirectoryError: the run there has ended, or none of its checkpoints is whole.
+            RunDirectoryError: the run there is finished, or none of its checkpoints is complete.
         """
         if self.storage is None:
             return None
         names = self.storage.find()
         if POLICY_LAST in names and self.num_steps <= self._stored_steps():
             raise RunDirectoryError(
-                f"The run at {self.storage.url} has come to its end. Make it longer (steps=N), "
+                f"The run at {self.storage.url} is already finished. Make it longer (steps=N), "
                 "give this one another name (--run NAME), or delete the earlier one first "
                 "(--overwrite)."
             )
@@ -97,30 +97,32 @@ class Mirror:
             faults.append(f"{url}: {fault}")
         if here is None:
             raise RunDirectoryError(
-                f"No checkpoint at {self.storage.url} is whole: {'; '.join(faults)}. Start again "
+                f"No checkpoint at {self.storage.url} is complete: {'; '.join(faults)}. Start "
+                "again "
                 "with --overwrite."
             )
         return None
 
     def refuse_existing(self) -> None:
-        """Raise RunDirectoryError where a run has left something that cannot be gone on with."""
+        """Raise RunDirectoryError if an earlier run cannot be resumed."""
         if self.storage is None:
             return
         names = self.storage.find()
         if "metrics.jsonl" in names and not stored_checkpoints(names):
             raise RunDirectoryError(
-                f"{self.storage.url} already holds a run, without a checkpoint to go on from. Give "
+                f"{self.storage.url} already holds a run, without a checkpoint to resume from. "
+                "Give "
                 "this one another name (--run NAME), or delete the earlier one first (--overwrite)."
             )
 
     def _stored_steps(self) -> int:
-        """How many steps the run in the storage was to have."""
+        """The planned number of steps of the run in the storage."""
         assert self.storage is not None
         recipe = parse_yaml(self.storage.read("config.yaml").decode())
         return int(recipe["steps"])
 
     def reopen(self) -> None:
-        """Let the storage's run go on: its policy no longer counts as whole."""
+        """Continue the run in the storage: its policy no longer counts as complete."""
         if self.storage is not None:
             self.storage.remove(POLICY_LAST)
 
@@ -129,12 +131,12 @@ class Mirror:
         if self.storage is None:
             return
         names = self.storage.find()
-        # The manifests first: were this cut off, no checkpoint without its data would count.
+        # The manifests first: if this is interrupted, no incomplete checkpoint counts.
         for name in sorted(names, key=lambda one: not one.endswith(f"/{MANIFEST_FILE}")):
             self.storage.remove(name)
 
     def fetch_policy(self) -> None:
-        """Bring the finished run's policy and records here.
+        """Fetch the finished run's policy and records.
 
         Raises:
             RunDirectoryError: there is no such run.
@@ -154,7 +156,7 @@ class Mirror:
             partial.rename(policy)
 
     def _fetch_checkpoint(self, name: str, names: dict[str, int]) -> str:
-        """Download one checkpoint; what is wrong with it, "" where nothing is."""
+        """Download one checkpoint; returns its fault, "" if there is none."""
         assert self.storage is not None
         prefix = f"{CHECKPOINTS_DIR}/{name}/"
         folder = self.run_dir / CHECKPOINTS_DIR / name
@@ -171,7 +173,7 @@ class Mirror:
         return ""
 
     def _fetch_files(self, names: dict[str, int]) -> None:
-        """Everything but checkpoints and policy; what this machine has of it is replaced."""
+        """Fetch everything but checkpoints and policy; local files are replaced."""
         assert self.storage is not None
         for name in names:
             if not name.startswith((f"{CHECKPOINTS_DIR}/", f"{POLICY_DIR}/")):
@@ -180,7 +182,7 @@ class Mirror:
     # --- while it runs ---
 
     def begin(self) -> None:
-        """Send the run's first files, so that a storage that cannot be written to shows now.
+        """Upload the run's first files, so that an unwritable storage is detected now.
 
         Raises:
             StorageError: it cannot.
@@ -190,22 +192,24 @@ class Mirror:
         try:
             self._send_files()
         except StorageError:
-            self.storage = None  # it was tried often enough: not again when the run ends
+            self.storage = None  # it has been retried: not again when the run ends
             raise
         if self.storage.url.startswith("memory:"):
-            self.warn(f"{self.storage.url} is this process's memory: it is gone when it ends.")
+            self.warn(
+                f"{self.storage.url} is this process's memory: it is lost when the process ends."
+            )
 
     def checkpoint(self, folder: Path, within_s: float | None = None) -> None:
-        """Begin to send a finished checkpoint and what else is new, after the one before."""
+        """Start the upload of a finished checkpoint and other new files, after the one before."""
         if self.storage is None:
             return
         self.settle(within_s)
         self._begin(lambda: self._send_checkpoint(folder))
 
     def settle(self, within_s: float | None = None) -> str:
-        """Wait for what is being sent; what went wrong with it, "" where nothing did.
+        """Wait for the upload; returns its error, "" if it succeeded.
 
-        A failure is also told to the user, once. The next checkpoint is sent in any case.
+        A failure is also reported to the user, once. The next checkpoint is uploaded in any case.
         """
         if self.storage is None or self.thread is None:
             return ""
@@ -215,19 +219,19 @@ class Mirror:
         failure = str(self.failure) if self.failure is not None else ""
         if is_late:
             failure = (
-                f"The upload to {self.storage.url} was not done within {deadline_s:g} s "
-                "(output.storage.upload_s, or checkpoints.on_signal_s of a run that is stopped)."
+                f"The upload to {self.storage.url} did not finish within {deadline_s:g} s "
+                "(output.storage.upload_s, or checkpoints.on_signal_s for a stopped run)."
             )
         if failure:
             self.num_failed += 1
-            self.warn(f"{failure} The run's folder here has everything: {self.run_dir}.")
+            self.warn(f"{failure} The local folder has all files: {self.run_dir}.")
         return failure
 
     def finish(self, within_s: float | None = None) -> str:
-        """Send everything that is not there yet, the policy last, and wait for it.
+        """Upload everything that is missing, the policy last, and wait for it.
 
         Returns:
-            What went wrong, "" where all is there.
+            The error, "" if everything was uploaded.
         """
         if self.storage is None:
             return ""
@@ -284,7 +288,7 @@ class Mirror:
                 self.storage.put(file, file.relative_to(self.run_dir).as_posix())
 
     def _send_files(self) -> None:
-        """What has changed since it was last sent, without checkpoints and policy."""
+        """Files that changed since their last upload, without checkpoints and policy."""
         assert self.storage is not None
         for file in sorted(self.run_dir.rglob("*")):
             name = file.relative_to(self.run_dir)

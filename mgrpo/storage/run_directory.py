@@ -1,4 +1,4 @@
-"""A run's folder: taken by one run, found again by name."""
+"""A run's folder: reserved by one run, found by name."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ POLICY_DIR = "policy"
 
 
 def refuse_existing_run(run_dir: Path) -> None:
-    """Raise RunDirectoryError where an earlier run has left its metrics.
+    """Raise RunDirectoryError if an earlier run has left its metrics.
 
-    One that ended before its first step, for want of a place or of a model, has left nothing to
-    keep: the same command may simply be given again.
+    A run that ended before its first step, such as without resources or a model, left nothing to
+    keep: the same command can be repeated.
     """
     if run_dir.exists() and not run_dir.is_dir():
-        raise RunDirectoryError(f"{run_dir} is a file. Name the run otherwise: --run NAME.")
+        raise RunDirectoryError(
+            f"{run_dir} exists and is a file. Choose another name with --run NAME."
+        )
     metrics = run_dir / METRICS_FILE
     if metrics.exists() and metrics.stat().st_size > 0:
         raise RunDirectoryError(
@@ -41,14 +43,14 @@ def refuse_existing_run(run_dir: Path) -> None:
 def resume_point(
     run_dir: Path, config: RunConfig, *, note: Callable[[str], None] = print
 ) -> Path | None:
-    """The checkpoint from which this recipe goes on in this folder, if there is one.
+    """The checkpoint from which this recipe resumes in this folder, if there is one.
 
     Args:
-        note: told what the recipe has otherwise than before, where that is harmless.
+        note: reports harmless changes of the recipe.
 
     Raises:
-        RunDirectoryError: the run there has ended and is not made longer, the finished steps
-            would not have come out so with this recipe, or every checkpoint is damaged.
+        RunDirectoryError: the run there is finished and not made longer, the recipe differs in a
+        way that changes finished steps, or every checkpoint is damaged.
     """
     has_ended = (run_dir / POLICY_DIR).is_dir()
     if not (run_dir / CONFIG_FILE).is_file() or not (has_ended or checkpoints(run_dir)):
@@ -56,7 +58,7 @@ def resume_point(
     before = load_recipe(run_dir / CONFIG_FILE)
     if has_ended and config.steps <= before.steps:
         raise RunDirectoryError(
-            f"The run in {run_dir} has come to its end, after {before.steps} steps. Make it longer "
+            f"The run in {run_dir} is already finished, after {before.steps} steps. Make it longer "
             f"(steps={before.steps + 1} or more), give this one another name (--run NAME), or "
             "delete the earlier one first (--overwrite)."
         )
@@ -69,14 +71,14 @@ def resume_point(
 
 
 def no_way_on(run_dir: Path, faults: list[str]) -> str:
-    """Why a run cannot go on from any checkpoint, and what can be done instead."""
+    """Why a run cannot resume from any checkpoint, with advice."""
     if faults:
         return (
-            f"No checkpoint in {run_dir} is whole: {'; '.join(faults)}. Start again with "
+            f"No checkpoint in {run_dir} is complete: {'; '.join(faults)}. Start again with "
             "--overwrite."
         )
     return (
-        f"The run in {run_dir} has come to its end and has no checkpoint to go on from. To train "
+        f"The run in {run_dir} is already finished and has no checkpoint to resume from. To train "
         f"its policy further: --run NAME model.path={run_dir / POLICY_DIR}."
     )
 
@@ -84,10 +86,10 @@ def no_way_on(run_dir: Path, faults: list[str]) -> str:
 def accepted_changes(
     run_dir: Path, before: RunConfig, config: RunConfig, num_done: int
 ) -> list[str]:
-    """What to say of a recipe's changes, where a run may go on with them.
+    """A note for each change of the recipe that allows a resume.
 
     Raises:
-        RunDirectoryError: it may not; names each key with its old and new value.
+        RunDirectoryError: a change does not; names each key with its old and new value.
     """
     changes = changes_between(before, config)
     kinds = {"fixed", "phases"} if phases_rewrite(before, config, num_done) else {"fixed"}
@@ -96,14 +98,14 @@ def accepted_changes(
         refused.append(f"steps is {config.steps}, and {num_done} are done")
     if refused:
         raise RunDirectoryError(
-            f"{run_dir} holds a checkpoint of another recipe, by which the steps that are done "
-            "would have come out otherwise:\n"
+            f"{run_dir} holds a checkpoint of another recipe, with which the finished steps would "
+            "have been different:\n"
             + "".join(f"  - {line}\n" for line in refused)
-            + "Set this back to resume. Layers, objective and sampling can change from here on, by "
-            f"a phase (phases, from_step: {num_done}). Or give this run another name (--run NAME), "
-            "or delete the earlier one first (--overwrite)."
+            + "Restore these values to resume. Layers, objective and sampling can change from here "
+            f"on by a phase (phases, from_step: {num_done}). Or give this run another name "
+            "(--run NAME), or delete the earlier one first (--overwrite)."
         )
-    lines = [f"otherwise than before: {change}" for change in changes]
+    lines = [f"changed since the checkpoint: {change}" for change in changes]
     lines += [w for w in (schedule_warning(change, config) for change in changes) if w]
     if any(change.kind == "evaluation" for change in changes):
         lines.append("evaluations from here on are not comparable with those before")
@@ -111,7 +113,7 @@ def accepted_changes(
 
 
 def reopen_run(run_dir: Path) -> None:
-    """Let a run that has ended go on: its policy is kept under its number of steps."""
+    """Continue a finished run: its policy is kept under its number of steps."""
     policy = run_dir / POLICY_DIR
     if not policy.is_dir():
         return
@@ -126,8 +128,8 @@ def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:
     """Make the folder, empty of any earlier run.
 
     Raises:
-        RunDirectoryError: it holds a run and `overwrite` is false, it holds something that no
-            run has written, or it cannot be made.
+        RunDirectoryError: it holds a run and `overwrite` is false, it holds files of no run, or it
+        cannot be made.
     """
     if not overwrite:
         refuse_existing_run(run_dir)
@@ -136,7 +138,7 @@ def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:
         if not any((run_dir / file).exists() for file in (METRICS_FILE, CONFIG_FILE)):
             raise RunDirectoryError(
                 f"--overwrite would delete {run_dir}, which is not empty and has neither "
-                f"{METRICS_FILE} nor {CONFIG_FILE}, so it is no run. Move it away, or give "
+                f"{METRICS_FILE} nor {CONFIG_FILE}, so it is not a run. Move it away, or give "
                 "--run NAME."
             )
         shutil.rmtree(run_dir)
@@ -145,12 +147,12 @@ def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:
     except OSError as error:
         raise RunDirectoryError(
             f"Cannot make the run's folder {run_dir}: {error.strerror}. Set output.runs_dir to a "
-            "place that can be written to."
+            "writable folder."
         ) from error
 
 
 def fetched_run(url: str) -> Path:
-    """The folder of this machine that holds a run from shared storage."""
+    """The local folder of a run in shared storage."""
     parent, _, name = url.rstrip("/").rpartition("/")
     run_dir = Path(OutputConfig().local_runs_dir) / local_folder_of(parent) / name
     Mirror(Storage(url, StorageConfig()), run_dir).fetch_policy()
@@ -160,7 +162,7 @@ def fetched_run(url: str) -> Path:
 def find_run(name: str, runs_dir: str = "runs") -> Path:
     """The folder of an earlier run, by path, by its name under `runs_dir`, or by its URL.
 
-    What lies at an URL is fetched first: records, and the policy where the run has ended.
+    A run at a URL is fetched first: records, and the policy if the run is finished.
     """
     if is_url(name):
         return fetched_run(name)

@@ -1,12 +1,13 @@
-"""One run at a time in a folder: a lock that says who holds it and ends with its process.
+"""One run at a time in a folder: a lock that names its holder and ends with its process.
 
 The lock is a file beside the run's folder, `.NAME.lock`, so that deleting the folder does not
-open it. It rests on two things:
+release it. It has two parts:
 
-    flock       the kernel gives it back when the process ends, however it ends. Network file
+    flock       the kernel releases it when the process ends, in any way. Network file
                 systems mostly pass it on to all of their machines.
-    heartbeat   for those that do not: the holder rewrites the file every 10 s. Who finds a record
-                of another machine watches it for 30 s, and takes the lock if it stands still.
+    heartbeat   for those that do not: the holder rewrites the file every 10 s. A process that
+                finds a record of another machine watches it for 30 s, and takes the lock if it
+                does not change.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock, as its file says.
+    """The holder of a lock, as recorded in its file.
 
     Example:
         Holder(host="node17", machine="5c0e...", pid=4711, since="2026-11-28 10:15:02 +0000")
@@ -61,16 +62,16 @@ def own_machine() -> str:
 
 @contextmanager
 def run_lock(run_dir: Path, *, note: Callable[[str], None] = print) -> Iterator[None]:
-    """Hold a run's folder for as long as the context lasts.
+    """Lock a run's folder for the duration of the context.
 
-    The folder need not exist. Folders above it that are made for the lock's file go with it again
-    if they stay empty.
+    The folder need not exist. Parent folders that are made for the lock's file are deleted with it
+    if they are empty.
 
     Args:
-        note: told where a holder on another machine has to be watched first.
+        note: reports that a holder on another machine is being watched.
 
     Raises:
-        RunDirectoryError: a run of this name is going on, or the file cannot be written.
+        RunDirectoryError: a run of this name is active, or the file cannot be written.
     """
     place, holder = run_dir.resolve(), Holder.this_process()
     file = place.parent / f".{place.name}.lock"
@@ -88,7 +89,7 @@ def run_lock(run_dir: Path, *, note: Callable[[str], None] = print) -> Iterator[
         yield
     finally:
         beating.stop()
-        file.unlink(missing_ok=True)  # before the lock is open: afterwards it may be another's
+        file.unlink(missing_ok=True)  # before the lock is released: afterwards it may be another's
         os.close(descriptor)
         for folder in made:
             with suppress(OSError):
@@ -107,13 +108,13 @@ def take(file: Path, run_dir: Path, own: Holder, note: Callable[[str], None]) ->
                 os.close(descriptor)
                 continue
             holder = holder_in(file)
-            # A record that outlived its process, on this machine: flock has told so.
+            # The record of an ended process on this machine: flock was free.
             is_over = holder is None or (is_locked and holder.machine == own_machine())
             if holder is not None and not is_over:
                 watch(file, run_dir, holder, note)
             write_record(descriptor, own, 0)
             if is_locked is None:
-                time.sleep(POLL_S)  # of several that write at the same time the last one has it
+                time.sleep(POLL_S)  # of several simultaneous writers the last one holds the lock
                 if holder_in(file) != own:
                     raise RunDirectoryError(refusal(run_dir, holder_in(file)))
         except BaseException:
@@ -137,7 +138,7 @@ def try_flock(descriptor: int) -> bool | None:
 
 
 def is_still(file: Path, descriptor: int) -> bool:
-    """Is the open file the one under this name?"""
+    """Whether the open file is the one with this name."""
     try:
         return os.path.samestat(os.fstat(descriptor), file.stat())
     except FileNotFoundError:
@@ -145,12 +146,12 @@ def is_still(file: Path, descriptor: int) -> bool:
 
 
 def watch(file: Path, run_dir: Path, holder: Holder, note: Callable[[str], None]) -> None:
-    """Return once the holder's heartbeat has stood still for long enough.
+    """Return once the holder's heartbeat has been missing for long enough.
 
     Raises:
-        RunDirectoryError: it has not.
+        RunDirectoryError: the holder is alive.
     """
-    note(f"{run_dir} was taken by {holder}; watching for {WATCH_S:g} s whether that still lives")
+    note(f"{run_dir} is locked by {holder}; watching its heartbeat for {WATCH_S:g} s")
     before = content(file)
     end = time.monotonic() + WATCH_S
     while time.monotonic() < end:
@@ -160,22 +161,22 @@ def watch(file: Path, run_dir: Path, holder: Holder, note: Callable[[str], None]
 
 
 def refusal(run_dir: Path, holder: Holder | None) -> str:
-    who = holder or "another process, which has just taken it"
+    who = holder or "another process, which has just locked it"
     return (
-        f"A run is going on in {run_dir}: {who}. Wait for its end, stop it (Ctrl-C or SIGTERM; it "
+        f"A run is active in {run_dir}: {who}. Wait for its end, stop it (Ctrl-C or SIGTERM; it "
         "leaves a checkpoint), or give this run another name (--run NAME)."
     )
 
 
 def content(file: Path) -> str:
-    # Opened anew each time: a network file system looks at its server for that.
+    # Opened again each time, which makes a network file system ask its server.
     with suppress(OSError):
         return file.read_text(encoding="utf-8", errors="replace")
     return ""
 
 
 def holder_in(file: Path) -> Holder | None:
-    """Who the file says holds it; None where it says nothing that can be read."""
+    """The holder that the file names; None if the file is unreadable."""
     try:
         record = json.loads(content(file))
         return Holder(**{name: record[name] for name in Holder.__dataclass_fields__})

@@ -1,4 +1,4 @@
-"""Where runs are kept, as this process sees it: here, in a job, or below a root of one's own."""
+"""The folder of runs for this process: local, in a job, or below MGRPO_RUNS_ROOT."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ RUNS_ROOT_VARIABLE = "MGRPO_RUNS_ROOT"
 
 
 def resolve_runs_dir(runs_dir: str, environment: Mapping[str, str] = os.environ) -> str:
-    """A recipe's `output.runs_dir` as a place that outlasts this process.
+    """A recipe's `output.runs_dir` as a folder that persists after this process.
 
-    Absolute paths and addresses (s3://...) are taken as they are. A relative path is taken from
-    $MGRPO_RUNS_ROOT where that is set, and else from the current folder.
+    Absolute paths and URLs (s3://...) are unchanged. A relative path is relative to
+    $MGRPO_RUNS_ROOT if that is set, otherwise to the current folder.
 
     Raises:
         RunDirectoryError: in a job, for a relative path without that variable: the job's
@@ -31,7 +31,7 @@ def resolve_runs_dir(runs_dir: str, environment: Mapping[str, str] = os.environ)
     if is_in_job(environment):
         raise RunDirectoryError(
             f"output.runs_dir = {runs_dir} is relative, and this is a job: its current folder "
-            f"({Path.cwd()}) is a temporary one, so that the run would be lost with it. Set "
+            f"({Path.cwd()}) is temporary, so the run would be deleted with it. Set "
             "output.runs_dir to an absolute path that all nodes share, or have the job's runtime "
             f"environment set {RUNS_ROOT_VARIABLE} (as cluster/runtime_env.yaml does)."
         )

@@ -1,11 +1,11 @@
-"""Where a run's metrics go besides its own files: TensorBoard, W&B, MLflow, trackio.
+"""Trackers of a run's metrics: TensorBoard, W&B, MLflow, trackio.
 
     with open_trackers(config.output.trackers, facts) as trackers:
         trackers.write(0, {"layer1/accuracy": 0.42})
 
 A tracker is anything with `write(step, values)` and `close()`. Each works in a thread of its own,
-so one that fails, or hangs on a network, neither ends nor delays the training: what it missed is
-counted, and said once with the reason.
+so one that fails, or hangs on a network, neither ends nor delays the training: missed steps are
+counted, and reported once with the reason.
 """
 
 from mgrpo.trackers.group import Trackers, open_trackers

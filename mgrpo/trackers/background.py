@@ -1,4 +1,4 @@
-"""One tracker in a thread of its own: it may fail or hang, and the training goes on."""
+"""One tracker in its own thread: if it fails or hangs, training continues."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from mgrpo.errors import MgrpoError, TrackerError
 from mgrpo.trackers.interface import Tracker
 
-MAX_WAITING = 1000  # steps that a hanging tracker may fall behind before it misses some
+MAX_WAITING = 1000  # steps queued for a slow tracker before some are dropped
 
 Row = tuple[int, Mapping[str, float]]
 
 
 @dataclass
-class Trouble:
-    """What went wrong so far; shared between the two threads, each field written by one."""
+class Failures:
+    """Failures so far; shared between the two threads, each field written by one."""
 
     num_failed: int = 0  # by the tracker's thread: writes that raised
-    num_dropped: int = 0  # by the loop's: writes that found no room
+    num_dropped: int = 0  # by the loop's: writes dropped from a full queue
     reasons: list[str] = field(default_factory=list)  # by the tracker's
 
 
@@ -38,7 +38,7 @@ class BackgroundTracker:
             deadline_s: of its start and its end each.
         """
         self.name, self.deadline_s = name, deadline_s
-        self.trouble = Trouble()
+        self.failures = Failures()
         self.rows: queue.Queue[Row | None] = queue.Queue(MAX_WAITING)
         self.opened = threading.Event()
         self.open_error: BaseException | None = None
@@ -57,50 +57,50 @@ class BackgroundTracker:
         """
         if not self.opened.wait(self.deadline_s):
             raise TrackerError(
-                f"The tracker {self.name} did not start within {self.deadline_s:g} s. Is its "
-                f"server reachable from here? Raise deadline_s of {self.name} in output.trackers, "
-                "set its offline: true, or leave it out."
+                f"The tracker {self.name} did not start within {self.deadline_s:g} s. Check that "
+                f"its server is reachable. Raise deadline_s of {self.name} in output.trackers, set "
+                "offline: true for it, or remove it."
             )
         error = self.open_error
         if isinstance(error, MgrpoError):
             raise error
         if error is not None:
             raise TrackerError(
-                f"The tracker {self.name} cannot be started: {described(error)}. Mend that, set "
-                f"its offline: true in output.trackers, or leave it out."
+                f"The tracker {self.name} cannot be started: {described(error)}. Fix the error "
+                "above, set offline: true in output.trackers, or remove the tracker."
             ) from error
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Hand a row over. Never waits."""
+        """Queue a row. Never blocks."""
         try:
             self.rows.put_nowait((step, values))
         except queue.Full:
-            self.trouble.num_dropped += 1
+            self.failures.num_dropped += 1
 
     @property
     def num_missed(self) -> int:
-        """Rows that are lost to this tracker so far."""
-        return self.trouble.num_failed + self.trouble.num_dropped
+        """Number of rows that this tracker missed so far."""
+        return self.failures.num_failed + self.failures.num_dropped
 
     def new_warning(self) -> str:
-        """What the user should be told of this tracker, the first time; "" otherwise."""
+        """A message about this tracker's failure, the first time; "" otherwise."""
         if self.has_warned:
             return ""
         reason = ""
-        if self.trouble.reasons:
-            reason = f"failed to record a step: {self.trouble.reasons[0]}"
+        if self.failures.reasons:
+            reason = f"failed to record a step: {self.failures.reasons[0]}"
         elif self.busy_since and time.monotonic() - self.busy_since > self.deadline_s:
             reason = f"has been busy with one step for more than {self.deadline_s:g} s"
         if not reason:
             return ""
         self.has_warned = True
         return (
-            f"The tracker {self.name} {reason}. Training goes on, metrics.jsonl has every step, "
-            "and what the tracker misses is counted as trackers/failed_writes."
+            f"The tracker {self.name} {reason}. Training continues, metrics.jsonl has every step, "
+            "and missed writes are counted as trackers/failed_writes."
         )
 
     def close(self) -> str:
-        """End it; returns what the user should know about it, "" where all went well."""
+        """End it; returns a message about its failures, "" if there were none."""
         end = time.monotonic() + self.deadline_s
         with contextlib.suppress(queue.Full):  # the join below says so
             self.rows.put(None, timeout=self.deadline_s)
@@ -110,17 +110,17 @@ class BackgroundTracker:
                 f"The tracker {self.name} did not finish within {self.deadline_s:g} s; about "
                 f"{self.rows.qsize()} steps may be missing from it. metrics.jsonl has all of them."
             )
-        if self.trouble.reasons:
+        if self.failures.reasons:
             return (
-                f"The tracker {self.name} missed {self.num_missed} writes; the last reason: "
-                f"{self.trouble.reasons[-1]}. metrics.jsonl has every step."
+                f"The tracker {self.name} missed {self.num_missed} writes; the last error: "
+                f"{self.failures.reasons[-1]}. metrics.jsonl has every step."
             )
         return ""
 
     def _work(self, opener: Callable[[], Tracker]) -> None:
         try:
             tracker = opener()
-        # A tracker's library may raise anything, SystemExit included, and none of it may pass.
+        # A tracker's library may raise anything, also SystemExit, and nothing may escape.
         except BaseException as error:
             self.open_error = error
             return
@@ -135,13 +135,13 @@ class BackgroundTracker:
         try:
             call(*args)
         except BaseException as error:
-            self.trouble.num_failed += 1
-            self.trouble.reasons[1:] = [described(error)]  # the first and the latest are kept
+            self.failures.num_failed += 1
+            self.failures.reasons[1:] = [described(error)]  # the first and the latest are kept
         finally:
             self.busy_since = None
 
 
 def described(error: BaseException) -> str:
-    """Kind and message of an error, on one line of bearable length."""
+    """Kind and message of an error, on one line of limited length."""
     text = " ".join(str(error).split())[:300].rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""All trackers of a run, opened together and told the same."""
+"""All trackers of a run, opened together and given the same metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = {
     "mlflow": "mlflow",
     "trackio": "trackio",
 }
-"""Tracker -> the package that it needs. Ours of the same name in this folder opens it."""
+"""Tracker -> its package. The module of the same name in this folder opens it."""
 DEADLINE_S = 60.0  # of a tracker that the recipe does not name
 
 
@@ -31,7 +31,7 @@ class Trackers:
     def __init__(self) -> None:
         self.members: list[BackgroundTracker] = []
         self.warn: Callable[[str], None] = print
-        """Told what a person should know; the loop puts its progress view here."""
+        """Receives messages for the user; the loop sets its progress view here."""
 
     def add(
         self, name: str, opener: Callable[[], Tracker], deadline_s: float = DEADLINE_S
@@ -42,7 +42,7 @@ class Trackers:
         return member
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Tell every tracker; values that are missing or not finite are left out."""
+        """Write to every tracker; values that are missing or not finite are left out."""
         finite = {
             name: value
             for name, value in values.items()
@@ -55,11 +55,11 @@ class Trackers:
 
     @property
     def num_missed(self) -> int:
-        """Writes that some tracker has missed since this process began."""
+        """Writes missed by any tracker since this process started."""
         return sum(member.num_missed for member in self.members)
 
     def close(self) -> None:
-        """End all; says which of them missed something."""
+        """End all; reports those that missed writes."""
         members, self.members = self.members, []
         for member in members:
             if message := member.close():
@@ -93,7 +93,7 @@ def open_trackers(configs: Sequence[TrackerConfig], facts: RunFacts) -> Trackers
         for member in trackers.members:
             member.wait_until_open()
     except BaseException:
-        trackers.warn = lambda message: None  # the error that is under way says enough
+        trackers.warn = lambda message: None  # the error being raised is more important
         trackers.close()
         raise
     return trackers
@@ -107,11 +107,11 @@ def opened(config: TrackerConfig, facts: RunFacts) -> Tracker:
 
 
 def missing_package(tracker: str) -> str:
-    """What to do where a tracker's package is not installed; "" where it is."""
+    """Advice if a tracker's package is not installed; "" if it is."""
     package = PACKAGES[tracker]
     if importlib.util.find_spec(package) is not None:
         return ""
     return (
         f"output.trackers names {tracker}, and the package {package} is not installed here. "
-        f"Install it: `make trackers`, or `pip install 'mgrpo[{tracker}]'`; or leave it out."
+        f"Install it: `make trackers`, or `pip install 'mgrpo[{tracker}]'`; or remove it."
     )

@@ -1,4 +1,4 @@
-"""What a tracker is, and what it is told of the run."""
+"""The interface of a tracker, and the facts about a run that it receives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECORDING = threading.Lock()  # the trackers open side by side, and share the fi
 
 
 class Tracker(Protocol):
-    """Receives a run's numbers. Whatever it raises is caught, counted and told to the user."""
+    """Receives a run's metrics. Its exceptions are caught, counted and reported to the user."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Record a step's metrics. `values` are finite. A resumed run repeats some steps."""
@@ -27,7 +27,7 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a tracker may want to know of the run that it opens.
+    """Facts about a run for its trackers.
 
     Example:
         RunFacts(name="sums", run_dir=Path("runs/sums"), recipe={"steps": 60}, first_step=20)
@@ -39,12 +39,12 @@ class RunFacts:
     first_step: int = 0  # above 0 in a resumed run
 
     def recorded_id(self, tracker: str) -> str | None:
-        """By what this tracker knows the run since it first began; None where it does not."""
+        """This tracker's own id of the run from its first start; None if there is none."""
         found = self._records().get(tracker)
         return None if found is None else str(found)
 
     def record_id(self, tracker: str, run_id: str) -> None:
-        """Remember the tracker's name of the run, so that a resumed run goes on in it."""
+        """Save the tracker's id of the run, so that a resumed run continues its record."""
         path = self.run_dir / RECORD_FILE
         unfinished = path.with_suffix(".unfinished")
         with RECORDING:

@@ -47,10 +47,10 @@ class MlflowTracker:
 
 
 def open_tracker(config: MlflowConfig, facts: RunFacts) -> MlflowTracker:
-    """A new run in the experiment, or the one that this run's directory was begun with."""
+    """A new run in the experiment, or the one that this run's directory started with."""
     uri = config.tracking_uri
     if config.offline:
-        # MLflow would rather have a database, whose drivers come with its whole package only;
+        # MLflow prefers a database, whose drivers come only with its full package;
         # `mlflow migrate-filestore` makes one of these files.
         os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
         uri = (facts.run_dir / OFFLINE_DIR).resolve().as_uri()
@@ -80,8 +80,7 @@ def open_tracker(config: MlflowConfig, facts: RunFacts) -> MlflowTracker:
 
 
 def make_empty_folders(root: Path, run_id: str) -> None:
-    """What shared storage, which has no empty folders, has lost of a run's: MLflow knows a run by
-    them."""
+    """Recreate a run's empty folders, which shared storage does not keep: MLflow needs them."""
     for run in root.glob(f"*/{run_id}"):
         for name in ("artifacts", "metrics", "params", "tags"):
             (run / name).mkdir(exist_ok=True)

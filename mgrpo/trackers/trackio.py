@@ -14,7 +14,7 @@ OFFLINE_DIR = "trackio"
 
 
 class TrackioTracker:
-    """One trackio run. trackio keeps most of its own errors to itself and warns of them."""
+    """One trackio run. trackio catches most of its own errors and only warns."""
 
     def __init__(self, run: Any) -> None:
         self.run = run
@@ -27,7 +27,7 @@ class TrackioTracker:
 
 
 def open_tracker(config: TrackioConfig, facts: RunFacts) -> TrackioTracker:
-    """A new run, or the one that this run's directory was begun with.
+    """A new run, or the one that this run's directory started with.
 
     trackio finds a run by its name alone, so the name gets a part that no other run has.
     """

@@ -9,7 +9,7 @@ from typing import Any
 from mgrpo.config import WandbConfig
 from mgrpo.trackers.interface import RunFacts
 
-SHARE_FOR_UPLOAD = 0.8  # of the deadline: W&B gives up first, and says what is left to send
+SHARE_FOR_UPLOAD = 0.8  # of the deadline: W&B stops first, and reports unsent data
 
 
 class WandbTracker:
@@ -32,7 +32,7 @@ class WandbTracker:
 
 
 def open_tracker(config: WandbConfig, facts: RunFacts) -> WandbTracker:
-    """A new run, or the one that this run's directory was begun with."""
+    """A new run, or the one that this run's directory started with."""
     import wandb
 
     run_id = facts.recorded_id("wandb")
@@ -43,7 +43,7 @@ def open_tracker(config: WandbConfig, facts: RunFacts) -> WandbTracker:
         init_timeout=config.deadline_s,
         finish_timeout=config.deadline_s * SHARE_FOR_UPLOAD,
         finish_timeout_raises=True,
-        console="off",  # the progress view and the actors' logs are no business of W&B
+        console="off",  # do not send the progress view and the actors' logs to W&B
         silent=True,
     )
     run = wandb.init(

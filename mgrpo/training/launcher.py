@@ -9,9 +9,9 @@ from pathlib import Path
 
 from actors.engine import EngineSettings, VllmEngine
 from actors.templates import PromptBuilder
+from cluster.allocations import Allocation, pools_of
 from cluster.placement import Placement
 from cluster.remote import RemoteActor, wait_for
-from cluster.seats import Seat, pools_of
 from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from learner.deepspeed_config import is_bfloat16
 from learner.rank import LearnerRank
@@ -40,7 +40,7 @@ class Launcher:
         self.stop_token_ids = stop_token_ids
         self.backend = weight_backend(config, device)
 
-    def start_engine(self, seat: Seat, name: str) -> RemoteActor:
+    def start_engine(self, allocation: Allocation, name: str) -> RemoteActor:
         """Make an engine's actor in its granted place, without waiting.
 
         Args:
@@ -48,14 +48,14 @@ class Launcher:
         """
         actor = self.placement.start(
             VllmEngine,
-            seat=seat,
+            allocation=allocation,
             bundle=0,
             name=name,
             environment=self.engine_environment(),
-            kwargs={"settings": self.engine_settings(seat)},
+            kwargs={"settings": self.engine_settings(allocation)},
             max_concurrency=10_000,  # async: one coroutine per prompt, vLLM does the batching
         )
-        return RemoteActor(actor.handle, seat.name)
+        return RemoteActor(actor.handle, allocation.name)
 
     def engine_environment(self) -> dict[str, str]:
         if self.device == "cuda":
@@ -83,10 +83,10 @@ class Launcher:
         eager = self.config.engines.enforce_eager
         return self.device == "cpu" if eager is None else eager
 
-    def engine_settings(self, seat: Seat) -> EngineSettings:
+    def engine_settings(self, allocation: Allocation) -> EngineSettings:
         config = self.config.engines
         return EngineSettings(
-            name=seat.name,
+            name=allocation.name,
             model_dir=self.model.driver_dir,
             find_model=self.model,
             dtype=self.config.model.dtype if config.dtype == "auto" else config.dtype,
@@ -103,15 +103,15 @@ class Launcher:
             stop_token_ids=self.stop_token_ids,
         )
 
-    def learner(self, seats: Sequence[Seat]) -> list[RemoteActor]:
-        """The rank actors, made but not started; empty without a learner's seat."""
-        if not seats:
+    def learner(self, allocations: Sequence[Allocation]) -> list[RemoteActor]:
+        """The rank actors, made but not started; empty without a learner's allocation."""
+        if not allocations:
             return []
-        num_ranks = len(seats[0].bundles)
+        num_ranks = len(allocations[0].bundles)
         return [
             self.placement.start(
                 LearnerRank,
-                seat=seats[0],
+                allocation=allocations[0],
                 bundle=rank,
                 name=f"learner-rank-{rank}",
                 environment=self.learner_environment(num_ranks),

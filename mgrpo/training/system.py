@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout
 from actors.templates import PromptBuilder
+from cluster.allocations import most_allocations, plan_allocations, total
 from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
 from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import ray_runtime
-from cluster.seats import most_seats, plan_seats, total
 from mgrpo.config import RunConfig
 from mgrpo.data.lengths import measure_prompts
 from mgrpo.data.problems import source_name, usable_data
@@ -31,6 +31,7 @@ from mgrpo.models.weight_check import refuse_broken_model
 from mgrpo.plugin import load_plugins
 from mgrpo.storage.checkpoints import refuse_other_problems
 from mgrpo.training.launcher import Launcher
+from mgrpo.training.learner_ranks import Learner, LearnerRanks
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
 
@@ -48,7 +49,7 @@ class System:
     rollout: Rollout
     fleet: Fleet
     scorer: RewardPool
-    learner: list[RemoteActor] = field(default_factory=list)
+    learner: Learner | None = None  # None: engines only, for an evaluation
     policy_version: int = 0  # that the run begins with
 
 
@@ -91,7 +92,7 @@ def start_system(
         + sum(plugin.extra_tokens() for plugin in plugins)
     )
 
-    num_cpus = total(most_seats(config, "cpu"))["CPU"]  # the size of a local Ray
+    num_cpus = total(most_allocations(config, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:
         note("starting the reward processes")
         scorer = stack.enter_context(RewardPool(config.rewards, problems=[*problems, *heldout]))
@@ -102,22 +103,29 @@ def start_system(
         if runtime.dashboard_url:
             note(f"Ray's dashboard: {runtime.dashboard_url}; curves: mgrpo dashboard --address URL")
         device = detect_device(config.cluster)
-        seats = [seat for seat in plan_seats(config, device) if with_learner or seat.layers]
+        allocations = [
+            allocation
+            for allocation in plan_allocations(config, device)
+            if with_learner or allocation.layers
+        ]
         placement = Placement.reserve(
-            seats,
+            allocations,
             deadline_s=config.cluster.deadlines.placement_s,
             can_grow=not runtime.is_local,
         )
         stack.callback(placement.release)
         note(
-            f"starting {len(seats) - with_learner} vLLM engines" + with_learner * " and the learner"
+            f"starting {len(allocations) - with_learner} vLLM engines"
+            + with_learner * " and the learner"
         )
         launcher = Launcher(config, placement, device, model, max_model_len, builder.stop_ids)
         log = EngineLog(engine_log)
         fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
         stack.callback(stop_all, fleet, config)
         fleet.start()
-        learner = launcher.learner([seat for seat in seats if seat.is_learner])
+        learner = launcher.learner(
+            [allocation for allocation in allocations if allocation.is_learner]
+        )
         if config.cluster.takes_turns:  # one after the other: each measures how much memory is free
             fleet.wait_until_loaded()
             fleet.sleep()
@@ -133,17 +141,28 @@ def start_system(
             rollout=make_rollout(config, fleet, builder, scorer, plugins),
             fleet=fleet,
             scorer=scorer,
-            learner=learner,
+            learner=learner_of(learner, config),
         )
         if learner:
             if learner_state is not None:
                 system.policy_version = launcher.load_state(learner, learner_state)
             note("joining the weight group and verifying the first broadcast")
             broadcaster = launcher.broadcaster(learner, builder, problems)
-            fleet.follow(broadcaster, system.policy_version)
+            fleet.connect(broadcaster, system.policy_version)
         else:
             fleet.serve_loaded_weights()
         yield system
+
+
+def learner_of(ranks: Sequence[RemoteActor], config: RunConfig) -> Learner | None:
+    """The ranks as one learner; None where there are none."""
+    if not ranks:
+        return None
+    return LearnerRanks(
+        ranks,
+        update_s=config.cluster.deadlines.update_s,
+        shared_folder=config.checkpoints.shared_folder,
+    )
 
 
 def load_heldout(config: RunConfig, builder: PromptBuilder) -> list[Problem]:

@@ -1,8 +1,8 @@
 """Worked solutions that the small default policy is warm-started on.
 
-They hold mistakes on purpose. Pretrained models bring a mixture of good and bad habits to a
-problem, and reinforcement learning brings the good ones out; the default policy is given such
-a mixture in the small:
+They contain mistakes on purpose. Pretrained models have a mixture of good and bad habits, and
+reinforcement learning strengthens the good ones; the default policy learns a small version of such
+a mixture:
 
     quick     an answer at a glance, wrong in a systematic way on about 6 problems of 10
     careful   step by step; right except for one bug in a particular situation and a few slips
@@ -37,7 +37,7 @@ OPENINGS: dict[Habit, tuple[tuple[str, float], ...]] = {
 QUICK_SHARE = 0.63
 """Share of first attempts in the quick habit."""
 DOUBT_SHARE = 0.06
-"""Share of corrections that spoil the answer."""
+"""Share of corrections that make the answer wrong."""
 CONFIRM_SHARES = (0.10, 0.62, 0.60, 0.15, 0.60, 0.66, 0.60)
 """Share of blind confirmations after each of the seven guidance phrases, in their order."""
 BUG_SHARE = 0.8

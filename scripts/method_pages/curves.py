@@ -1,4 +1,4 @@
-"""Recorded curves of methods: what `benchmarks.method_curves` measured, for the methods' pages."""
+"""Recorded curves of methods, measured by `benchmarks.method_curves`, for the methods' pages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""A recipe's loss in formulas, put together from its keys; plug-ins bring theirs.
+"""A recipe's loss in formulas, composed from its keys; plug-ins add their own.
 
-p: the policy's probability of a token, p_old: under the weights that began the step, p_ref: under
+p: the policy's probability of a token, p_old: under the weights at the start of the step, p_ref:
+under
 the frozen starting policy, p_rollout: as the engine reported it. ρ = p / p_old. r: a completion's
 reward, A: its advantage, |y| its length. Objectives J are maximised, losses L minimised. k3 of a
 token is not bounded, as in TRL; verl bounds it at 10.
@@ -52,11 +53,9 @@ def advantage_line(layer: LayerConfig) -> str:
     group = COMPARED[layer.group_by] if isinstance(layer, CorrectLayer) else "the group"
     if isinstance(own, GroupZ):
         centred = f"r_i - mean r over {group}"
-        return (
-            f"A_i = ({centred}) / (std r + {own.epsilon:g})"
-            if own.scale_by_std
-            else (f"A_i = {centred}")
-        )
+        if own.scale_by_std:
+            return f"A_i = ({centred}) / (std r + {own.epsilon:g})"
+        return f"A_i = {centred}"
     return {
         "improvement": "A_i = r_i - r of its attempt",
         "const_positive": "A_i = 1 for each success, else 0",

@@ -1,4 +1,4 @@
-"""Which metrics a recipe has that plain GRPO has not, and what they say."""
+"""The metrics of a recipe beyond those of plain GRPO, with their meaning."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mgrpo.methods.docstrings import entries, parts_of
 
 
 def method_metrics(config: RunConfig, plugins: list[PluginFacts]) -> dict[str, str]:
-    """Meaning by name; names in capitals stand for something of the run's own."""
+    """Meaning by name; names in capitals are placeholders."""
     found = dict(loop_metrics(config))
     has_clip = isinstance(config.objective.loss, PpoClip)
     if config.objective.updates_per_rollout > 1 and has_clip:
-        found["learner/clip_fraction"] = "share of trained tokens that the clip range holds back"
+        found["learner/clip_fraction"] = "share of trained tokens outside the clip range"
     for plugin in plugins:
         found |= entries(parts_of(plugin.doc).get("Metrics", []))
     return found
@@ -28,7 +28,7 @@ def loop_metrics(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"layer{number}/...",
             f"accuracy, rewards and lengths of layer {config.layers[number - 1].name}",
         )
-        yield f"transition/layer{number}/...", "what became of the answers from turn to turn"
+        yield f"transition/layer{number}/...", "transitions of correctness from turn to turn"
     if config.max_kl_weight > 0:
         yield "learner/kl", "mean KL estimate of the trained tokens to the reference, nats"
     if config.sampling.dynamic is not None:
@@ -42,7 +42,7 @@ def loop_metrics(config: RunConfig) -> Iterator[tuple[str, str]]:
     if objective.update_order == "pooled_errors":
         yield "error_pool/added", "wrong attempts that entered the pool"
         yield "error_pool/size", "attempts held"
-        yield "error_pool/dropped_stale", "attempts that left since they were too old"
+        yield "error_pool/dropped_stale", "attempts removed because of their age"
         yield "error_pool/is_correction_step", "1 where the step trains corrections, else 0"
     if objective.update_order == "preference_phases":
-        yield "pairs/...", "preference pairs that were made, that wait, and that trained"
+        yield "pairs/...", "preference pairs that were made, are waiting, and trained"

@@ -1,4 +1,4 @@
-"""The page of each method's folder, and their index, from what the code itself says.
+"""The page of each method's folder, and their index, generated from the code.
 
 `python -m scripts.method_pages` writes them; nothing on them is written by hand. The figures and
 the accuracies come from docs/methods/curves.json (`python -m benchmarks.method_curves`).
@@ -77,7 +77,7 @@ def method_page(one: MethodFacts, config: RunConfig, curve: Curve | None) -> str
         *metrics(config, one.plugins),
         "## What is reconstructed",
         *reconstructed(one),
-        "## What of the paper is not here",
+        "## Differences from the paper",
         absent(one),
         "## Measured",
         *measured(one.id, config, curve),

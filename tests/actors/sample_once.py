@@ -42,7 +42,8 @@ async def main(model_dir: str, output: Path) -> None:
         temperature=1.0,
         seed=1,
     )
-    output.write_text(json.dumps([dataclasses.asdict(sample) for sample in samples]))
+    rows = [dataclasses.asdict(sample) for sample in samples]
+    output.write_text(json.dumps(rows, default=lambda column: column.tolist()))
     await engine.stop()
 
 

@@ -124,8 +124,8 @@ def test_greedy_sampling_has_no_seed_and_other_sampling_its_own() -> None:
 
 def test_samples_come_in_their_order_with_their_own_values() -> None:
     samples = sample(RecordingLLM())
-    assert [one.token_ids for one in samples] == [[65, 66], [66, 66], [67, 66]]
-    assert samples[0].logprobs == [-0.5, -1.5]
+    assert [one.token_ids.tolist() for one in samples] == [[65, 66], [66, 66], [67, 66]]
+    assert samples[0].logprobs.tolist() == [-0.5, -1.5]
     assert {one.policy_version for one in samples} == {7}
 
 

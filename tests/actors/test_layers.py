@@ -4,6 +4,7 @@ import dataclasses
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from actors.layers import (
@@ -126,6 +127,17 @@ def test_equal_phrases_share_one_request_and_ids_run_on() -> None:
     assert {r.group_key for r in requests} == {"s0p0#2"}
 
 
+def test_a_correction_opens_with_its_own_phrase() -> None:
+    builder, config = PromptBuilder(ByteTokenizer()), layer()
+    requests = correction_requests(builder, config, PROBLEM, attempt(2, WRONG), [1, 0])
+    for request in requests:
+        assert request.guidance_id is not None
+        phrase = config.guidance.phrases[request.guidance_id]
+        text = TOKENIZER.decode(request.prompt_token_ids.tolist())
+        assert phrase in text
+        assert not any(other in text for other in config.guidance.phrases if other != phrase)
+
+
 def test_seeds_are_stable_across_processes() -> None:
     assert stable_seed(0, "s1p2", 2) == 487551183  # sha256("0/s1p2/2"), first 4 bytes, halved
     assert 0 <= stable_seed("x") < 2**31
@@ -229,7 +241,7 @@ def test_or_the_bare_problem_be_answered_again_as_a_group_of_its_own() -> None:
     completions = igrpo_rollout("plain_grpo_on_q", right=())
     first, again = completions[:4], completions[4:]
     assert {one.layer for one in again} == {2} and len(again) == 4
-    assert all(one.prompt_token_ids == first[0].prompt_token_ids for one in again)
+    assert all(np.array_equal(one.prompt_token_ids, first[0].prompt_token_ids) for one in again)
     assert {(one.parent_id, one.guidance_id) for one in again} == {(None, None)}
     assert {one.group_key for one in again}.isdisjoint({one.group_key for one in first})
     assert {place_key(one) for one in again} == {"s0p0"}

@@ -1,9 +1,11 @@
-"""Takes the seats of some recipes on a running cluster, one after another, and says who got what.
+"""Takes the allocations of some recipes on a running cluster, one after another, and says who got
+what.
 
     python tests/cluster/placement_driver.py GCS_ADDRESS '[["learner.num_ranks=8"], ...]'
 
 A process of its own: the cluster's token and address touch nobody else's Ray. Prints one JSON
-object per recipe: {"places": [[seat, bundle, node's address, [GPUs]]]}, or {"error": message}.
+object per recipe: {"places": [[allocation, bundle, node's address, [GPUs]]]}, or {"error":
+message}.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from typing import Any
 
 import ray
 
+from cluster.allocations import plan_allocations
 from cluster.placement import Placement
-from cluster.seats import plan_seats
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import PlacementError
 
@@ -29,17 +31,17 @@ class Sitter:
 
 def try_recipe(overrides: list[str]) -> dict[str, Any]:
     config = load_recipe("qwen2.5_math_7b", overrides)
-    seats = plan_seats(config, "cuda")
+    allocations = plan_allocations(config, "cuda")
     deadline_s = config.cluster.deadlines.placement_s
     try:
-        placement = Placement.reserve(seats, deadline_s=deadline_s, can_grow=True)
+        placement = Placement.reserve(allocations, deadline_s=deadline_s, can_grow=True)
     except PlacementError as error:
         return {"error": str(error)}
     try:
         actors = [
-            (seat.name, bundle, sit(placement, seat, bundle))
-            for seat in seats
-            for bundle in range(len(seat.bundles))
+            (allocation.name, bundle, sit(placement, allocation, bundle))
+            for allocation in allocations
+            for bundle in range(len(allocation.bundles))
         ]
         places = [
             [name, bundle, *actor.call("where", deadline_s=120, setting="a test")]
@@ -50,9 +52,11 @@ def try_recipe(overrides: list[str]) -> dict[str, Any]:
     return {"places": places}
 
 
-def sit(placement: Placement, seat: Any, bundle: int) -> Any:
-    name = f"{seat.name}-{bundle}"
-    return placement.start(Sitter, seat=seat, bundle=bundle, name=name, environment={}, kwargs={})
+def sit(placement: Placement, allocation: Any, bundle: int) -> Any:
+    name = f"{allocation.name}-{bundle}"
+    return placement.start(
+        Sitter, allocation=allocation, bundle=bundle, name=name, environment={}, kwargs={}
+    )
 
 
 if __name__ == "__main__":

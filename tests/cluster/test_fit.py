@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from cluster.allocations import Allocation, groups_of, plan_allocations
 from cluster.fit import Node, fit, reasons
-from cluster.seats import Seat, groups_of, plan_seats
 from mgrpo.config.load import load_recipe
 
 
@@ -11,25 +11,25 @@ def node(name: str, gpus: int, cpus: int = 64, **labels: str) -> Node:
     return Node(name, {"CPU": cpus, "GPU": gpus}, labels)
 
 
-def engine(name: str, gpus: int, **labels: str) -> Seat:
-    return Seat(name, ({"CPU": 1.0, "GPU": float(gpus)},), (1,), labels)
+def engine(name: str, gpus: int, **labels: str) -> Allocation:
+    return Allocation(name, ({"CPU": 1.0, "GPU": float(gpus)},), (1,), labels)
 
 
-def learner(ranks: int, **labels: str) -> Seat:
-    return Seat("learner", ({"CPU": 1.0, "GPU": 1.0},) * ranks, (), labels)
+def learner(ranks: int, **labels: str) -> Allocation:
+    return Allocation("learner", ({"CPU": 1.0, "GPU": 1.0},) * ranks, (), labels)
 
 
 def test_every_gpu_of_a_full_node_has_exactly_one_owner() -> None:
-    found = fit(plan_seats(load_recipe("qwen2.5_math_7b"), "cuda"), [node("a", 8)])
+    found = fit(plan_allocations(load_recipe("qwen2.5_math_7b"), "cuda"), [node("a", 8)])
     assert found.left_out == []
     taken = [(place.node, gpu) for place in found.places for gpu in place.gpus]
     assert sorted(taken) == [("a", gpu) for gpu in range(8)]
 
 
 def test_small_engines_do_not_take_the_room_of_a_wide_one() -> None:
-    seats = [engine("small-0", 1), engine("small-1", 1), engine("wide", 4)]
-    found = fit(seats, [node("a", 4), node("b", 2)])
-    assert {place.seat.name: place.node for place in found.places} == {
+    allocations = [engine("small-0", 1), engine("small-1", 1), engine("wide", 4)]
+    found = fit(allocations, [node("a", 4), node("b", 2)])
+    assert {place.allocation.name: place.node for place in found.places} == {
         "wide": "a",
         "small-0": "b",
         "small-1": "b",
@@ -41,9 +41,7 @@ def test_an_engine_never_spans_two_nodes() -> None:
     nodes = [node("a", 2), node("b", 3)]
     left_out = fit([wide], nodes).left_out
     assert left_out == groups_of([wide])
-    assert (
-        reasons(left_out[0], nodes) == "one process of it wants 4 GPU, and no node has more than 3"
-    )
+    assert reasons(left_out[0], nodes) == "one process needs 4 GPU, and no node has more than 3"
 
 
 def test_a_learner_wider_than_a_node_fills_the_emptiest_first() -> None:
@@ -58,30 +56,28 @@ def test_the_learner_takes_the_fullest_node_that_holds_it_whole() -> None:
 
 
 def test_labels_decide_before_room_does() -> None:
-    seats = [engine("e", 1, role="rollout"), learner(2, role="learner")]
-    found = fit(seats, [node("a", 8, role="learner"), node("b", 1, role="rollout")])
-    assert {(place.seat.name, place.node) for place in found.places} == {
+    allocations = [engine("e", 1, role="rollout"), learner(2, role="learner")]
+    found = fit(allocations, [node("a", 8, role="learner"), node("b", 1, role="rollout")])
+    assert {(place.allocation.name, place.node) for place in found.places} == {
         ("e", "b"),
         ("learner", "a"),
     }
     alone = [node("a", 8, role="learner")]
-    left_out = fit(seats, alone).left_out
+    left_out = fit(allocations, alone).left_out
     assert [group.name for group in left_out] == ["e"]
     assert reasons(left_out[0], alone) == "no node has the labels role=rollout"
 
 
 def test_cpus_count_too() -> None:
-    seat = engine("e", 1)
+    allocation = engine("e", 1)
     nodes = [node("a", 8, cpus=0)]
-    left_out = fit([seat], nodes).left_out
-    assert left_out == groups_of([seat])
-    assert (
-        reasons(left_out[0], nodes) == "one process of it wants 1 CPU, and no node has more than 0"
-    )
+    left_out = fit([allocation], nodes).left_out
+    assert left_out == groups_of([allocation])
+    assert reasons(left_out[0], nodes) == "one process needs 1 CPU, and no node has more than 0"
 
 
-def test_a_seat_that_finds_no_place_takes_nothing_from_the_others() -> None:
+def test_an_allocation_that_finds_no_place_takes_nothing_from_the_others() -> None:
     found = fit([learner(9), engine("e", 1)], [node("a", 8)])
     assert [group.name for group in found.left_out] == ["learner"]
-    assert [place.seat.name for place in found.places] == ["e"]
-    assert "it wants 9 GPU" in reasons(found.left_out[0], [node("a", 8)])
+    assert [place.allocation.name for place in found.places] == ["e"]
+    assert "it needs 9 GPU" in reasons(found.left_out[0], [node("a", 8)])

@@ -1,4 +1,5 @@
-"""cluster/kuberay/*.yaml: against KubeRay's and Kubernetes' schemas, and against our seats."""
+"""cluster/kuberay/*.yaml: against KubeRay's and Kubernetes' schemas, and against our
+allocations."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ import jsonschema
 import pytest
 import yaml
 
+from cluster.allocations import plan_allocations
 from cluster.fit import fit
 from cluster.node_types import all_nodes, cpus, read_cluster_file
-from cluster.seats import plan_seats
 from mgrpo.cli import parse
 from mgrpo.config.load import load_recipe
 from tests.cluster.kuberay_schema import schema_of
@@ -89,8 +90,8 @@ def test_the_papers_recipe_has_a_place_on_its_pods_by_role(file: Path) -> None:
         "cluster.learner_nodes.labels.role=learner",
         "learner.num_ranks=8",
     )
-    seats = plan_seats(load_recipe("qwen2.5_math_7b", overrides), "cuda")
-    assert fit(seats, all_nodes(read_cluster_file(file), grown=False)).left_out == []
+    allocations = plan_allocations(load_recipe("qwen2.5_math_7b", overrides), "cuda")
+    assert fit(allocations, all_nodes(read_cluster_file(file), grown=False)).left_out == []
 
 
 @each_file
@@ -158,7 +159,7 @@ def test_the_jobs_entrypoint_is_a_command_that_we_have() -> None:
     args = parse(words[3:])
     config = load_recipe(args.recipe, args.overrides)
     nodes = all_nodes(read_cluster_file(FILES[1]), grown=False)
-    assert fit(plan_seats(config, "cuda"), nodes).left_out == []
+    assert fit(plan_allocations(config, "cuda"), nodes).left_out == []
     assert config.cluster.deadlines.placement_s < job["spec"]["preRunningDeadlineSeconds"]
 
 

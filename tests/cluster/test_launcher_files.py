@@ -1,4 +1,4 @@
-"""cluster/aws.yaml and cluster/gcp.yaml against Ray's own schema, its code, and our seats."""
+"""cluster/aws.yaml and cluster/gcp.yaml against Ray's own schema, its code, and our allocations."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
+from cluster.allocations import plan_allocations
 from cluster.fit import fit
 from cluster.node_types import all_nodes, read_cluster_file
-from cluster.seats import plan_seats
 from mgrpo.config.load import load_recipe
 from mgrpo.plan.gpus import RAY_NAMES
 
@@ -83,10 +83,10 @@ def test_the_learner_stays_and_rollout_nodes_are_spot_and_come_and_go(file: Path
 
 @each_file
 def test_the_papers_recipe_has_a_place_on_its_nodes_by_role(file: Path) -> None:
-    seats = plan_seats(load_recipe("qwen2.5_math_7b", ON_ROLES), "cuda")
-    found = fit(seats, all_nodes(read_cluster_file(file), grown=False))
+    allocations = plan_allocations(load_recipe("qwen2.5_math_7b", ON_ROLES), "cuda")
+    found = fit(allocations, all_nodes(read_cluster_file(file), grown=False))
     assert found.left_out == []
-    types = {place.seat.name: place.node.rsplit("-", 1)[0] for place in found.places}
+    types = {place.allocation.name: place.node.rsplit("-", 1)[0] for place in found.places}
     assert types.pop("learner") == "learner"
     assert set(types.values()) == {"rollout"}
 
@@ -98,7 +98,7 @@ def test_as_many_engines_as_the_nodes_may_hold_fit_when_grown_and_no_more(file: 
     nodes = all_nodes(read_cluster_file(file), grown=True)
     for count, is_left_out in ((most - 2, False), (most - 1, True)):
         config = load_recipe("qwen2.5_math_7b", (*ON_ROLES, f"layers.1.num_engines={count}"))
-        assert bool(fit(plan_seats(config, "cuda"), nodes).left_out) is is_left_out
+        assert bool(fit(plan_allocations(config, "cuda"), nodes).left_out) is is_left_out
 
 
 @each_file

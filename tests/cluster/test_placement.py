@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from cluster.allocations import plan_allocations, total
 from cluster.placement import Placement
 from cluster.runtime import LOOPBACK
-from cluster.seats import plan_seats, total
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import PlacementError
@@ -45,21 +45,21 @@ def qwen() -> RunConfig:
 
 
 def taken_gpus(config: RunConfig) -> dict[tuple[str, int], list[int]]:
-    """The GPUs that each process of a recipe is given, by seat and bundle."""
-    seats = plan_seats(config, "cuda")
-    placement = Placement.reserve(seats, deadline_s=30, can_grow=False)
+    """The GPUs that each process of a recipe is given, by allocation and bundle."""
+    allocations = plan_allocations(config, "cuda")
+    placement = Placement.reserve(allocations, deadline_s=30, can_grow=False)
     try:
         actors = {
-            (seat.name, bundle): placement.start(
+            (allocation.name, bundle): placement.start(
                 Sitter,
-                seat=seat,
+                allocation=allocation,
                 bundle=bundle,
-                name=f"{seat.name}-{bundle}",
+                name=f"{allocation.name}-{bundle}",
                 environment={},
                 kwargs={},
             )
-            for seat in seats
-            for bundle in range(len(seat.bundles))
+            for allocation in allocations
+            for bundle in range(len(allocation.bundles))
         }
         return {
             place: actor.call("gpus", deadline_s=60, setting="a test")
@@ -70,7 +70,7 @@ def taken_gpus(config: RunConfig) -> dict[tuple[str, int], list[int]]:
 
 
 def test_layer_one_layer_two_and_the_learner_sit_on_disjoint_gpus(eight_gpus: None) -> None:
-    assert total(plan_seats(qwen(), "cuda"))["GPU"] == 8
+    assert total(plan_allocations(qwen(), "cuda"))["GPU"] == 8
     taken = taken_gpus(qwen())
     everything = [gpu for gpus in taken.values() for gpu in gpus]
     assert sorted(everything) == list(range(8))  # each GPU once: nobody shares
@@ -86,13 +86,15 @@ def test_taking_turns_each_engine_is_on_the_gpu_of_its_rank(eight_gpus: None) ->
     assert len({gpus[0] for gpus in taken.values()}) == 3
 
 
-def test_an_engine_that_gives_its_seat_back_leaves_the_others_their_gpus(eight_gpus: None) -> None:
-    seats = plan_seats(load_recipe("one_gpu"), "cuda")
-    placement = Placement.reserve(seats, deadline_s=30, can_grow=False)
+def test_an_engine_that_gives_its_allocation_back_leaves_the_others_their_gpus(
+    eight_gpus: None,
+) -> None:
+    allocations = plan_allocations(load_recipe("one_gpu"), "cuda")
+    placement = Placement.reserve(allocations, deadline_s=30, can_grow=False)
     try:
-        placement.give_back(seats[0])
+        placement.give_back(allocations[0])
         learner = placement.start(
-            Sitter, seat=seats[1], bundle=0, name="learner", environment={}, kwargs={}
+            Sitter, allocation=allocations[1], bundle=0, name="learner", environment={}, kwargs={}
         )
         assert len(learner.call("gpus", deadline_s=60, setting="a test")) == 1
     finally:
@@ -102,9 +104,9 @@ def test_an_engine_that_gives_its_seat_back_leaves_the_others_their_gpus(eight_g
 def test_a_run_that_does_not_fit_says_demand_and_supply(eight_gpus: None) -> None:
     tree = qwen().model_dump()
     tree["learner"]["num_ranks"] = 16
-    seats = plan_seats(RunConfig.model_validate(tree), "cuda")
+    allocations = plan_allocations(RunConfig.model_validate(tree), "cuda")
     with pytest.raises(PlacementError) as caught:
-        Placement.reserve(seats, deadline_s=5, can_grow=False)
+        Placement.reserve(allocations, deadline_s=5, can_grow=False)
     message = str(caught.value)
     assert "20 GPU" in message and "8 GPU" in message and "num_ranks" in message
 
@@ -112,14 +114,14 @@ def test_a_run_that_does_not_fit_says_demand_and_supply(eight_gpus: None) -> Non
 def test_a_cluster_that_may_grow_is_waited_for_and_then_given_up(eight_gpus: None) -> None:
     tree = qwen().model_dump()
     tree["learner"]["num_ranks"] = 16
-    seats = plan_seats(RunConfig.model_validate(tree), "cuda")
-    with pytest.raises(PlacementError, match="got no place within 1 s"):
-        Placement.reserve(seats, deadline_s=1, can_grow=True)
+    allocations = plan_allocations(RunConfig.model_validate(tree), "cuda")
+    with pytest.raises(PlacementError, match="was not placed within 1 s"):
+        Placement.reserve(allocations, deadline_s=1, can_grow=True)
 
 
 def test_a_shared_pool_serves_every_layer() -> None:
     tree = qwen().model_dump()
     tree["engines"] |= {"shared": True, "num_shared_engines": 3}
-    seats = plan_seats(RunConfig.model_validate(tree), "cpu")
-    assert [seat.layers for seat in seats] == [(1, 2), (1, 2), (1, 2), ()]
-    assert "GPU" not in total(seats)
+    allocations = plan_allocations(RunConfig.model_validate(tree), "cpu")
+    assert [allocation.layers for allocation in allocations] == [(1, 2), (1, 2), (1, 2), ()]
+    assert "GPU" not in total(allocations)

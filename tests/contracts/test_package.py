@@ -34,7 +34,7 @@ def test_type_checkers_of_users_read_the_types_of_each_package(room: str) -> Non
 def test_the_image_holds_what_the_dockerfile_copies_and_can_install_before_our_code(
     tmp_path: Path,
 ) -> None:
-    """Its first layer imports the packages, as scripts/import_check.py does there."""
+    """Its first layer imports the packages, as scripts/install.py does there."""
     before, install, after = DOCKERFILE.partition("\nRUN mkdir ")
     assert install and "make setup" in after.splitlines()[1]
     for line in re.findall(r"^COPY (.+)$", before, re.MULTILINE):

@@ -145,5 +145,5 @@ def test_methods_shows_the_readers_docstrings(folder: Path, capsys):
     assert "hooks: shape_rewards, transform_advantages" in text
     assert "bonus: 0.5  Added to the reward of a right answer that nothing stands before." in text
     (marker, brief) = load_recipe("brief.yaml").plugins
-    assert plugin_facts(marker).hooks == ["annotate"]
-    assert plugin_facts(brief).settings[1].value == 20
+    assert plugin_facts(marker.use).hooks == ["annotate"]
+    assert plugin_facts(brief.use, given=brief.settings).settings[1].value == 20

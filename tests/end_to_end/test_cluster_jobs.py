@@ -200,7 +200,7 @@ def expect_same_run(one: Path, other: Path) -> None:
 
 
 def git_revision() -> str | None:
-    from mgrpo.storage.environment import git_revision as revision
+    from mgrpo.storage.provenance import git_revision as revision
 
     return revision()
 
@@ -292,7 +292,7 @@ def test_a_run_whose_folder_would_be_lost_with_its_job_does_not_start(
 @pytest.mark.parametrize(
     ("token", "said"),
     [
-        (None, "wants a token and none was found"),
+        (None, "requires a token, and none was found"),
         ("wrong", "refuses the token from RAY_AUTH_TOKEN"),
     ],
 )
@@ -309,4 +309,4 @@ def test_every_command_says_what_is_wrong_with_the_token(
 def test_an_unknown_run_is_an_error(cluster: LocalCluster, command: str) -> None:
     done = mgrpo(cluster, command, "no-such-run")
     assert done.returncode == 4
-    assert "knows no run 'no-such-run'" in done.stderr
+    assert "has no run 'no-such-run'" in done.stderr

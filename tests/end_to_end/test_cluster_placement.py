@@ -1,4 +1,5 @@
-"""Seats on a real Ray cluster of four nodes with logical GPUs, and `mgrpo check --address` on it.
+"""Allocations on a real Ray cluster of four nodes with logical GPUs, and `mgrpo check --address` on
+it.
 
 head        4 CPUs, no GPU
 learner    16 CPUs, 8 GPUs, role: learner
@@ -75,8 +76,8 @@ def owned(outcome: dict[str, Any]) -> list[tuple[str, int]]:
     return [(node, gpu) for _, _, node, gpus in outcome["places"] for gpu in gpus]
 
 
-def nodes_of(outcome: dict[str, Any], seat: str) -> list[str]:
-    return [node for name, _, node, _ in outcome["places"] if name.startswith(seat)]
+def nodes_of(outcome: dict[str, Any], allocation: str) -> list[str]:
+    return [node for name, _, node, _ in outcome["places"] if name.startswith(allocation)]
 
 
 OWN_GPUS = [name for name in RECIPES if RECIPES[name][-1] != SOON and name != "taking turns"]
@@ -121,7 +122,7 @@ def test_taking_turns_every_engine_is_on_the_gpu_of_its_rank(outcomes) -> None:
 
 def test_what_does_not_fit_says_demand_supply_and_labels(outcomes) -> None:
     message = outcomes["too wide"]["error"]
-    assert "got no place within 5 s" in message
+    assert "was not placed within 5 s" in message
     assert "layer1-engine-0: 1 CPU, 9 GPU" in message
     assert "127.0.0.4: 16 CPU, 8 GPU with role=rollout" in message
     assert "16 x" not in message and "tensor_parallel_size" in message
@@ -148,24 +149,24 @@ def test_check_finds_a_place_for_everything_on_the_live_cluster(cluster) -> None
     code, said = check(cluster, "learner.num_ranks=8")
     assert code == 0, said
     assert "has 4 nodes: 1 x (4 CPU); 1 x (16 CPU, 8 GPU with role=learner)" in said
-    assert "every process has a place: 8 on 127.0.0.3" in said
+    assert "every process can be placed: 8 on 127.0.0.3" in said
 
 
 def test_check_says_what_is_missing_and_that_nothing_will_come(cluster) -> None:
     code, said = check(cluster, "learner.num_ranks=9")
     assert code == 2
     assert "learner (9 x (1 CPU, 1 GPU) on nodes with role=learner): it wants 9 GPU" in said
-    assert "autoscaler: none is seen here" in said
+    assert "autoscaler: none was found here" in said
 
 
 def test_check_says_what_the_autoscaler_may_bring(cluster) -> None:
     file = str(ROOT / "cluster" / "aws.yaml")
     many = ["layers.1.num_engines=9", "engines.tensor_parallel_size=2"]
     code, said = check(cluster, "learner.num_ranks=8", *many, "--cluster", file)
-    assert "has no place" in said and code == 2  # 11 engines of 2 GPUs on 4 nodes of 4
+    assert "cannot be placed" in said and code == 2  # 11 engines of 2 GPUs on 4 nodes of 4
     fewer = ["layers.1.num_engines=6", "engines.tensor_parallel_size=2"]
     code, said = check(cluster, "learner.num_ranks=8", *fewer, "--cluster", file)
-    assert code == 0 and "every process has a place" in said  # 8 x 2 GPUs are here already
+    assert code == 0 and "every process can be placed" in said  # 8 x 2 GPUs are here already
     code, said = check(
         cluster,
         "learner.num_ranks=8",
@@ -174,7 +175,7 @@ def test_check_says_what_the_autoscaler_may_bring(cluster) -> None:
         file,
     )
     assert code == 0, said
-    assert "it may bring what is missing: 1 x learner, 1 x rollout" in said
+    assert "it can add the missing resources: 1 x learner, 1 x rollout" in said
 
 
 def test_check_waits_no_longer_than_it_is_told(cluster) -> None:

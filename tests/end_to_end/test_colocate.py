@@ -15,7 +15,7 @@ import pytest
 
 from mgrpo.commands.evaluate import evaluate_command
 from mgrpo.metrics.log import read_evaluations, read_metrics
-from mgrpo.training.loop import run_training
+from mgrpo.training.run import run_training
 from tests.end_to_end.conftest import recipe
 
 MOVED = re.compile(r"engine-0 · (asleep|awake: .*)")

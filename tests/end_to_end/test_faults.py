@@ -53,7 +53,7 @@ def until(system: System, condition: Callable[[], bool], *, timeout_s: float = 4
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, [(e.name, e.state) for e in system.fleet.engines]
-        system.fleet.tend()
+        system.fleet.poll()
         time.sleep(0.2)
 
 

@@ -17,6 +17,7 @@ from cluster.runtime import QUIET_ENVIRONMENT, init_ray
 from learner import rank_files as learner_files
 from learner.rank import LearnerRank
 from learner.rank_files import LearnerFiles, load_states, save_policy, save_states
+from learner.step_data import StepData
 from tests.learner.builders import random_completions, run_config
 from tests.random_policy import save_random_policy
 
@@ -100,7 +101,7 @@ def test_ranks_go_on_from_a_checkpoint_that_none_of_their_nodes_has(ranks, tmp_p
     directory = tmp_path / "learner"
     before = everybody(ranks, "probe_logprobs", TOKENS)[0]
     assert save_states(ranks, directory, 0, is_shared=False, **IN_TIME)
-    everybody(ranks, "update", random_completions(seed=1), [], 0, [])
+    everybody(ranks, "update", StepData.of(0, random_completions(seed=1)))
     assert everybody(ranks, "probe_logprobs", TOKENS)[0] != before
     assert not save_states(ranks, tmp_path / "late", 0, is_shared=False, **IN_TIME)
     assert load_states(ranks, directory, is_shared=False, **IN_TIME) == 0

@@ -21,8 +21,9 @@ import pytest
 from mgrpo.check import check_recipe
 from mgrpo.config.load import load_recipe
 from mgrpo.methods.catalog import method_files
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.metrics.log import read_metrics, read_rollouts, rollout_paths
-from mgrpo.types import AnswerContexts, Completion
+from mgrpo.types import Completion
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPES = sorted(method_files())

@@ -17,7 +17,7 @@ from mgrpo.config.load import load_recipe
 from mgrpo.metrics.log import read_metrics
 from mgrpo.plan.arithmetic import local_gpus
 from mgrpo.plan.layout import laid_out_here
-from mgrpo.training.loop import run_training
+from mgrpo.training.run import run_training
 from tests.end_to_end.conftest import recipe
 from tests.end_to_end.test_colocate import engine_moves
 

@@ -151,6 +151,6 @@ def random_completions(num_problems: int = 3, *, seed: int = 0) -> list[Completi
         for number in range(1, 5):
             attempt = sample(f"p{problem}/{number}", question)
             made.append(attempt)
-            review = question + attempt.token_ids + draw(2)
+            review = question + attempt.token_ids.tolist() + draw(2)
             made += [sample(f"{attempt.completion_id}/{h}", review) for h in (1, 2, 3)]
     return made

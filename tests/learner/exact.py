@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learner.batch import TrainingRow
 from learner.objective import microbatch_loss
 from learner.packing import Microbatch, collate
 from learner.plugin import LearnerPlugin
+from learner.rows import TrainingRow
 from mgrpo.config import ObjectiveConfig
 
 UNCORRECTED = {"importance": "none"}
@@ -30,13 +30,18 @@ def exact_microbatch(rows: Sequence[TrainingRow]) -> Microbatch:
     plain = collate(rows, merge_prefixes=False)
     return dataclasses.replace(
         plain,
-        rollout_logprobs=flat([row.rollout_logprobs for row in rows]),
-        advantages=flat([row.advantages for row in rows]),
-        token_weights=flat([row.token_weights for row in rows]),
+        rollout_logprobs=flat([row.rollout_logprobs.tolist() for row in rows]),
+        advantages=flat([row.advantages.tolist() for row in rows]),
+        token_weights=flat([row.token_weights.tolist() for row in rows]),
         kl_weights=flat([[row.kl_weight] * len(row.token_ids) for row in rows]),
         entropy_weights=None
         if plain.entropy_weights is None
-        else flat([row.entropy_weights or [0.0] * len(row.token_ids) for row in rows]),
+        else flat(
+            [
+                [0.0] * len(row.token_ids) if row.entropy_weights is None else row.entropy_weights
+                for row in rows
+            ]
+        ),
         columns={
             name: flat([row.columns.get(name, [0.0] * len(row.token_ids)) for row in rows])
             for name in plain.columns

@@ -21,7 +21,7 @@ from torch import distributed as dist
 from learner.columns import StepBatch
 from learner.deepspeed_learner import DeepSpeedLearner
 from learner.plugin import EmaSchedule, LearnerPlugin, Signal
-from learner.policy_reader import text
+from learner.rows import text
 from learner.token_states import TokenStates
 from mgrpo.errors import LearnerError, ModelError, RunDirectoryError
 from mgrpo.types import Completion, Replayed, Reward

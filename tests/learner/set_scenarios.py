@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mgrpo.training.sources.preference_cycle import pair_rows
-from mgrpo.training.sources.preference_pairs import PreferencePair
-from mgrpo.types import AnswerContexts, Completion
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
+from mgrpo.methods.veripo.preference_cycle import pair_rows
+from mgrpo.methods.veripo.preference_pairs import PreferencePair
+from mgrpo.types import Completion
 from tests.learner.builders import random_completions, solve_layer
 
 BETA, KAPPA = 0.5, 0.3

@@ -223,7 +223,7 @@ def test_only_the_correction_trains_and_its_prompt_is_the_layer_two_prompt():
     child = dataclasses.replace(child, prompt_token_ids=[1, 2, 9, 9, 7])
     batch = batch_of([child, long("q/1/2", 0.0, 2)])
     row = batch.rows[0]
-    assert row.prompt_token_ids == [1, 2, 9, 9, 7]
+    assert row.prompt_token_ids.tolist() == [1, 2, 9, 9, 7]
     assert len(row.token_ids) == 5 and row.num_input_tokens == 9
 
 

@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from learner.losses import kl_penalty
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.gcpo.causal_projection import causal_weights, projected_reference
-from mgrpo.types import AnswerContexts
 from tests.learner.builders import random_completions, save_tiny_llama
 from tests.learner.rank_worker import (
     EMA_DECAY,
@@ -628,7 +628,7 @@ def contexts_by_definition(folder):
         group = [one for one in completions if one.problem_id == f"p{problem}"]
         rewards = torch.tensor([one.reward.value for one in group])
         advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
-        states = torch.stack([last_state(one.prompt_token_ids + one.token_ids) for one in group])
+        states = torch.stack([last_state([*one.prompt_token_ids, *one.token_ids]) for one in group])
         for one, state, advantage in zip(group, states, advantages, strict=True):
             contexts = AnswerContexts(**one.metadata["answer_contexts"])
             prompts = [contexts.prompt(one.completion_id, number) for number in (0, 1)]

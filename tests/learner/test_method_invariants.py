@@ -155,13 +155,16 @@ def test_the_ratio_is_one_on_fresh_completions_of_every_layer(configs):
 def test_corrections_are_conditioned_on_their_own_prompt(configs):
     for config in configs:
         completions = made_up_step(config)
-        questions = {one.problem_id: one.prompt_token_ids for one in completions if one.layer == 1}
+        questions = {
+            one.problem_id: one.prompt_token_ids.tolist() for one in completions if one.layer == 1
+        }
         rows = rows_by_id(batch_of(config, completions))
         for one in completions:
             row, question = rows[one.completion_id], questions[one.problem_id]
-            assert row.input_token_ids == one.prompt_token_ids + one.token_ids[:-1]
+            expected = [*one.prompt_token_ids, *one.token_ids[:-1]]
+            assert row.input_token_ids.tolist() == expected
             # A correction reads the question and more; here nothing reads the bare question.
-            assert (row.prompt_token_ids == question) == (one.layer == 1)
+            assert (row.prompt_token_ids.tolist() == question) == (one.layer == 1)
 
 
 def test_an_attempts_recorded_logprobs_do_not_reach_the_corrections(configs):
@@ -192,9 +195,7 @@ def test_injected_tokens_that_are_masked_contribute_nothing(scorer):
             one,
             rollout_logprobs=[
                 value if is_sampled else -9.0
-                for value, is_sampled in zip(
-                    one.rollout_logprobs, one.sampled_mask or [True] * 99, strict=False
-                )
+                for value, is_sampled in zip(one.rollout_logprobs, one.is_sampled, strict=True)
             ],
         )
         for one in completions

@@ -94,7 +94,7 @@ def test_the_layers_losses_add_up_with_the_second_ones_weight():
     halved = build_batch(both, half, objective()).all_rows
     for one, other in zip(whole, halved, strict=True):
         factor = 1.0 if one.layer == 1 else 0.5
-        assert other.token_weights == [factor * weight for weight in one.token_weights]
+        assert other.token_weights.tolist() == [factor * weight for weight in one.token_weights]
 
 
 def test_as_many_tokens_carry_weight_as_the_correction_has():
@@ -126,7 +126,7 @@ def test_refinements_are_compared_with_each_other():
 def test_drafts_have_no_loss_at_all():
     batch = igrpo()
     assert {row.layer for row in batch.rows} == {2}
-    assert all(row.token_weights == [0.0] for row in batch.all_rows[:4])
+    assert all(row.token_weights.tolist() == [0.0] for row in batch.all_rows[:4])
     assert batch.verdicts[0].reason == "layer 'solve' has loss_weight 0"
 
 
@@ -185,7 +185,7 @@ def test_the_returns_of_both_turns(first, second, expected, total):
     family = [completion("q/1", float(first)), completion("q/1/1", float(second))]
     parts = [plugin("correction_bonus", alpha=10)]
     rows = build_batch(family, score_chain(2), objective(), plugins=parts).all_rows
-    assert rows[1].advantages == [expected]
+    assert rows[1].advantages.tolist() == [expected]
     assert rows[0].advantages[0] + rows[1].advantages[0] == total
 
 
@@ -196,7 +196,7 @@ def test_in_stage_one_the_first_turn_is_moved_by_the_penalty_alone():
     batch = build_batch(family, score_chain(1), k2, plugins=parts)
     turn1 = [row for row in batch.rows if row.layer == 1]
     assert [row.completion_id for row in turn1] == ["q/1", "q/2"]
-    assert all(row.advantages == [0.0] for row in turn1)
+    assert all(row.advantages.tolist() == [0.0] for row in turn1)
     # k2's gradient is the difference itself: weight 1/2, factor 0.1, difference 0.7.
     _, gradient = loss_of(turn1, k2, ref_gap=0.7)
     assert gradient == pytest.approx([0.035, 0.035])

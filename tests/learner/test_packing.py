@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from learner.batch import TrainingRow, build_batch
+from learner.batch import build_batch
 from learner.packing import (
     collate,
     plan_microbatches,
@@ -11,6 +11,7 @@ from learner.packing import (
     plan_ranks,
     split_rows,
 )
+from learner.rows import TrainingRow
 from mgrpo.config import ObjectiveConfig
 from tests.learner.builders import layer, random_completions, solve_layer
 

@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from learner.batch import build_batch
 from learner.policy_loading import load_policy
-from learner.policy_reader import PolicyReader, text
+from learner.policy_reader import PolicyReader
+from learner.rows import text
 from mgrpo.config import LearnerConfig, ObjectiveConfig
 from tests.learner.builders import layer, random_completions, save_tiny_llama, solve_layer
 
@@ -46,7 +47,7 @@ def naive(model_dir, rows):
     found = []
     with torch.no_grad():
         for row in rows:
-            tokens = torch.tensor([row.prompt_token_ids + row.token_ids])
+            tokens = torch.tensor([[*row.prompt_token_ids.tolist(), *row.token_ids.tolist()]])
             hidden = causal_lm.get_decoder()(input_ids=tokens).last_hidden_state[0]
             logits = causal_lm(input_ids=tokens).logits[0] / TEMPERATURE
             found.append((hidden, logits.log_softmax(-1)))
@@ -101,7 +102,8 @@ def test_any_texts_can_be_read(reader, rows, naive):
     """A row's tokens after its second one, and their log-probabilities given all before."""
     long = [n for n, row in enumerate(rows) if len(row.token_ids) > 2]
     texts = [
-        text(rows[n].prompt_token_ids + rows[n].token_ids[:2], rows[n].token_ids[2:]) for n in long
+        text([*rows[n].prompt_token_ids, *rows[n].token_ids[:2]], rows[n].token_ids[2:])
+        for n in long
     ]
     expected = []
     for n in long:

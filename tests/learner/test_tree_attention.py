@@ -15,10 +15,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from learner.batch import TrainingRow
 from learner.logprobs import PolicyModel
 from learner.packing import collate
 from learner.policy_loading import checkpoint_in_evaluation, merge_where_possible
+from learner.rows import TrainingRow
 from learner.tree_attention import why_not_mergeable
 
 SMALL = {

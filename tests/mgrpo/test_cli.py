@@ -36,7 +36,7 @@ def recipe(tree: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch) 
 
 @pytest.fixture
 def loop(monkeypatch) -> list[tuple[Any, Path]]:
-    """Stands in for mgrpo.training.loop and records what it is asked to run."""
+    """Stands in for mgrpo.training.run and records what it is asked to run."""
     calls: list[tuple[Any, Path]] = []
 
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
@@ -44,9 +44,9 @@ def loop(monkeypatch) -> list[tuple[Any, Path]]:
         (run_dir / "metrics.jsonl").write_text("{}\n")
         return 0
 
-    module = ModuleType("mgrpo.training.loop")
+    module = ModuleType("mgrpo.training.run")
     module.run_training = run_training  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mgrpo.training.loop", module)
+    monkeypatch.setitem(sys.modules, "mgrpo.training.run", module)
     return calls
 
 
@@ -106,7 +106,7 @@ def test_check_of_a_sound_recipe_exits_0(recipe: Path, capsys):
         (["layers.solve.group_size=1"], 2, ["one is not enough", "Nearest valid value: 2"]),
         (["engines.max_model_len=100"], 2, ["too few", "max_completion_tokens"]),
         (["model.path=no/such/model"], 2, ["no/such/model"]),
-        (["rewards.terms=[{check: 'odd:raises'}]"], 2, ["KeyError", "mend the check"]),
+        (["rewards.terms=[{check: 'odd:raises'}]"], 2, ["KeyError", "fix the check"]),
         (["layers.9.group_size=4"], 2, ["Valid: 0 to 1 or solve, correct"]),
         (["seed=[1"], 2, ["not YAML"]),
     ],
@@ -182,7 +182,7 @@ def test_overwrite_never_deletes_what_is_no_run(recipe: Path, loop, capsys):
     Path("runs/small/thesis.txt").touch()
     assert main(["train", "small.yaml", "--overwrite"]) == 2
     assert Path("runs/small/thesis.txt").exists()
-    assert "it is no run" in said(capsys)
+    assert "it is not a run" in said(capsys)
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"], ["steps=1"]])
@@ -197,11 +197,11 @@ def test_a_second_run_of_the_name_is_refused_while_the_first_lives(
         assert (run_dir / "metrics.jsonl").read_text() == '{"step": 0}\n'
         return 0
 
-    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == 0
     assert codes == [2]
     text = said(capsys)
-    assert "A run is going on in runs/small" in text
+    assert "A run is active in runs/small" in text
     assert f"process {os.getpid()} on {os.uname().nodename}" in text
     assert main(["train", "small.yaml", "--run", "other"]) == 0  # another name is free
 
@@ -223,7 +223,7 @@ def test_errors_become_exit_codes(recipe: Path, loop, monkeypatch, error, code: 
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise error
 
-    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == code
 
 
@@ -231,7 +231,7 @@ def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     with pytest.raises(ZeroDivisionError):
         main(["train", "small.yaml"])
 
@@ -240,7 +240,7 @@ def test_a_full_disk_is_an_error_without_a_traceback(recipe: Path, loop, monkeyp
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "checkpoints"))
 
-    monkeypatch.setattr(sys.modules["mgrpo.training.loop"], "run_training", run_training)
+    monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == 1
     assert "No space left on device: 'runs/small/checkpoints'" in said(capsys)
 

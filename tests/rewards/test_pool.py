@@ -244,7 +244,7 @@ def test_a_module_that_never_finishes_importing_stops_the_start(tmp_path, monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     config = config_of(RewardTerm(check="sleepy_module:check"), num_processes=1)
     started = time.monotonic()
-    with pytest.raises(RewardError, match="0 of 1 reward processes came up within 1 s"):
+    with pytest.raises(RewardError, match="0 of 1 reward processes started within 1 s"):
         RewardPool(config, start_deadline_s=1.0).start()
     assert time.monotonic() - started < 4
 

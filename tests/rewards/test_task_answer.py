@@ -254,7 +254,7 @@ def test_partial_values_are_asked_for_by_name():
 
 
 def test_a_problem_of_other_data_is_an_error_that_names_the_other_check():
-    with pytest.raises(ValueError, match="take math_answer"):
+    with pytest.raises(ValueError, match="use math_answer"):
         task_answer("\\boxed{7}", Problem(problem_id="p", question="", answer="7"))
 
 

@@ -7,6 +7,7 @@ the learner change, this module changes with them, and nothing else in this fold
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from torch import distributed as dist
 
 from learner.deepspeed_learner import DeepSpeedLearner
 from mgrpo.config import RunConfig
-from mgrpo.config.load import load_recipe
+from mgrpo.config.load import load_recipe, shipped_recipes
+from mgrpo.methods.veripo.preference_cycle import pair_rows
+from mgrpo.methods.veripo.preference_pairs import PreferencePair
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
-from mgrpo.training.sources.preference_cycle import pair_rows
-from mgrpo.training.sources.preference_pairs import PreferencePair
+from mgrpo.metrics.log import read_metrics, read_rollouts, rollout_paths
+from mgrpo.models.catalog import resolve_model
 from mgrpo.types import Completion, Replayed, Reward, UpdateResult
 from tests.learner.builders import save_tiny_llama
+from tests.repository import REPOSITORY
 from tests.same_numbers.cases import Case, Update
 
 Row = Mapping[str, Any]
@@ -57,6 +61,9 @@ OWN = {
 """What a case changes in its recipe: so that its special parts take effect on short completions
 within two or three steps."""
 
+STUDY = "study/"
+"""What the names of the study's recipes begin with, which are not shipped."""
+
 EARLIER = 1000
 """Step in the names of completions that an update did not sample."""
 ADAM_EPSILON = 1e-2
@@ -70,13 +77,26 @@ def save_models(folder: Path) -> None:
     PrefixScorer.create(str(folder / "policy"), hidden_units=8).save(str(folder / "scorer"))
 
 
+def recipe_of(name: str) -> str:
+    """A case's recipe as `load_recipe` takes it."""
+    if name.startswith(STUDY):
+        return f"{REPOSITORY}/benchmarks/study/recipes/{name.removeprefix(STUDY)}.yaml"
+    return name
+
+
+def shipped() -> set[str]:
+    """Every recipe that there is, as cases name them."""
+    study = (REPOSITORY / "benchmarks" / "study" / "recipes").glob("*.yaml")
+    return {*shipped_recipes(), *(f"{STUDY}{file.stem}" for file in study)}
+
+
 def config_of(case: Case, folder: Path) -> RunConfig:
     """The recipe of a case as it is trained here."""
     own = list(OWN.get(case.recipe, ()))
     if case.recipe == "methods/ws_grpo":
         own.append(f"plugins.1.settings.scorer={folder / 'scorer'}")
     short = [f"layers.{place}.max_completion_tokens=16" for place in range(case.num_layers)]
-    return load_recipe(case.recipe, [*COMMON, *short, *own])
+    return load_recipe(recipe_of(case.recipe), [*COMMON, *short, *own])
 
 
 # --- records ------------------------------------------------------------------------------------
@@ -290,3 +310,84 @@ def set_up_process() -> None:
     """One thread, so that sums are in the same order each time."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+# --- runs by the command line --------------------------------------------------------------------
+
+RUN_SETTINGS = (
+    *("seed=0", "steps=5", "prompts_per_step=4"),
+    *("model.path=default", "model.dtype=float32", "data.train.size=60", "data.heldout=null"),
+    *("cluster.address=local", "cluster.device=cpu", "engines.shared=true"),
+    *("learner.num_threads=1", "learner.warmup_steps=1", "checkpoints.every_steps=0"),
+    *("output.report=false", "output.trackers=[]", "output.rollouts_per_step=1000"),
+)
+SUMS = (
+    "data.train={source: reasoning_gym, size: 60, seed: 1, tasks: [{name: chain_sum, settings: "
+    "{min_terms: 2, max_terms: 2, min_digits: 2, max_digits: 2}}]}"
+)
+FOR_GPUS = (SUMS, "cluster.colocate=false", "engines.max_model_len=null")
+"""Recipes for GPUs train the shipped policy on the CPU."""
+OWN_RUN_SETTINGS = {
+    # Both kinds of steps.
+    "methods/scrpo": ("objective.error_pool.capacity=4",),
+    "methods/score": ("phases.0.from_step=2",),
+    "methods/veripo": (
+        *("phases.0.from_step=2", "phases.0.num_steps=2", "phases.0.every_steps=4"),
+        "objective.preferences.pairs_per_step=4",
+    ),
+    "methods/dapo": ("plugins.0.settings.max_tokens=48",),
+    "one_gpu": FOR_GPUS,
+    "qwen2.5_math_7b": (
+        *(*FOR_GPUS, "learner.num_ranks=2"),
+        *("layers.0.num_engines=1", "layers.1.num_engines=1"),
+    ),
+}
+GROUP_SIZES = (4, 2, 2)
+KEPT = (
+    *("policy_version", "learner/loss", "learner/grad_norm", "learner/tokens"),
+    *("learner/skipped_updates", "tokens/generated", "mismatch/logprob_gap_mean"),
+)
+KEPT_OF_LAYER = ("accuracy", "reward_mean", "completion_tokens_mean", "completions")
+
+
+def run_arguments(case: Case, folder: Path) -> list[str]:
+    """What follows `mgrpo` on the command line, for a run in `folder`."""
+    layers = range(case.num_layers)
+    settings = [
+        *RUN_SETTINGS,
+        *(f"layers.{place}.group_size={GROUP_SIZES[place]}" for place in layers),
+        *(f"layers.{place}.max_completion_tokens=48" for place in layers),
+        *OWN_RUN_SETTINGS.get(case.recipe, ()),
+        f"output.runs_dir={folder}",
+    ]
+    if case.recipe == "methods/ws_grpo":
+        scorer = PrefixScorer.create(resolve_model("default"), hidden_units=8)
+        scorer.save(str(folder / "scorer"))
+        settings.append(f"plugins.1.settings.scorer={folder / 'scorer'}")
+    return ["train", case.recipe, *settings, "--run", "run"]
+
+
+def steps_of_run(folder: Path) -> list[dict[str, Any]]:
+    """Numbers of each step of the run in `folder`, and a checksum of the tokens sampled in it."""
+    run_dir = folder / "run"
+    paths = rollout_paths(run_dir)
+    return [
+        {
+            **{name: row[name] for name in kept_names(row)},
+            "tokens": tokens_checksum(read_rollouts(paths[row["step"]])),
+        }
+        for row in read_metrics(run_dir)
+    ]
+
+
+def kept_names(row: Mapping[str, Any]) -> list[str]:
+    return [
+        name
+        for name in sorted(row)
+        if name in KEPT or (name.startswith("layer") and name.partition("/")[2] in KEPT_OF_LAYER)
+    ]
+
+
+def tokens_checksum(completions: Sequence[Completion]) -> int:
+    """Of all completions' tokens, in whatever order they are."""
+    return zlib.crc32(repr(sorted(list(one.token_ids) for one in completions)).encode())

@@ -94,3 +94,23 @@ def unlike(what: str, kept: float, found: float, bound: float, scale: float = 0.
     allowed = bound * max(abs(kept), scale) + 1e-8
     if not abs(found - kept) <= allowed:
         yield f"{what} is {found:.10g}, recorded {kept:.10g}, off by {abs(found - kept):.2g}"
+
+
+RUN = 1e-3
+"""Of a run's losses and gradient norms, while the same tokens are sampled: log-probabilities from
+engines whose batches form as requests come in."""
+
+
+def step_differences(kept: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[str]:
+    """What is not the same in a run, up to the first step that sampled other tokens."""
+    if len(kept) != len(found):
+        return [f"{len(found)} steps, {len(kept)} were recorded"]
+    lines: list[str] = []
+    for number, (old, new) in enumerate(zip(kept, found, strict=True)):
+        if old["tokens"] != new["tokens"]:
+            return lines or (["the first step sampled other tokens"] if number == 0 else [])
+        if old.keys() != new.keys():
+            lines.append(f"step {number}: {sorted(old.keys() ^ new.keys())} is only in one of them")
+        for name in sorted(old.keys() & new.keys()):
+            lines += unlike(f"step {number}: {name}", old[name], new[name], RUN)
+    return lines

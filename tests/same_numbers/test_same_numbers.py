@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.same_numbers.adapter import save_models
+from tests.same_numbers.adapter import save_models, shipped
 from tests.same_numbers.cases import CASES
 from tests.same_numbers.compare import differences
-from tests.same_numbers.record import MODELS, RANKS, REPOSITORY, kept, measured, models_now
+from tests.same_numbers.record import MODELS, RANKS, kept, measured, models_now
 
 ON_TWO = (
     *("quickstart", "success_only", "qwen2.5_math_7b"),
@@ -77,14 +77,14 @@ def measurements(request: pytest.FixtureRequest, folder: Path) -> Measurements:
 def test_the_numbers_are_those_recorded(
     recipe: str, ranks: int, measurements: Measurements
 ) -> None:
-    found = differences(recipe, kept(recipe)[str(ranks)], measurements.of(recipe, ranks))
+    now = measurements.of(recipe, ranks)
+    # How many tokens ranks read is a matter of which trees are where, not of numbers.
+    found = differences(recipe, kept(recipe)[str(ranks)], now, same_ranks=ranks == 1)
     assert not found, "\n".join(found)
 
 
 def test_every_recipe_that_ships_has_a_case() -> None:
-    folder = REPOSITORY / "recipes"
-    shipped = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")}
-    assert shipped == set(CASES)
+    assert shipped() == set(CASES)
 
 
 def test_the_models_are_those_of_the_record(folder: Path) -> None:

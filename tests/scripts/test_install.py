@@ -77,7 +77,7 @@ def test_a_mixture_is_never_installed(
     wanted = wanted_state("cpu")
     install.install({**wanted, **change}, wanted)
     assert (project / ".venv/old").exists() is kept
-    assert (project / ".venv-removed").exists() is kept
+    assert not (project / ".venv-removed").exists()
 
 
 def test_a_venv_made_by_hand_is_kept(project: Path, commands: list[tuple[list[str], ...]]) -> None:
@@ -86,14 +86,28 @@ def test_a_venv_made_by_hand_is_kept(project: Path, commands: list[tuple[list[st
     assert (project / ".venv/old").exists()
 
 
-def test_a_failed_installation_is_marked_as_half_done(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "goes_on"), [(SystemExit("no network"), True), (KeyboardInterrupt(), False)]
+)
+def test_an_installation_goes_on_after_a_failed_step_and_begins_anew_after_an_interruption(
+    project: Path,
+    commands: list[tuple[list[str], ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    goes_on: bool,
 ) -> None:
-    monkeypatch.setattr(install, "install_packages", lambda extra: sys.exit("no network"))
-    monkeypatch.setattr(install, "run", lambda *_, **__: None)
-    with pytest.raises(SystemExit, match="no network"):
-        install.install({}, wanted_state("cpu"))
-    assert read_state() == {**wanted_state("cpu"), "inputs": ""}
+    def fail(extra: str) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(install, "install_packages", fail)
+        with pytest.raises(type(error)):
+            install.install({}, wanted_state("cpu"))
+    assert read_state() not in ({}, wanted_state("cpu"))
+    (project / ".venv/installed").touch()
+    install.install(read_state(), wanted_state("cpu"))
+    assert (project / ".venv/installed").exists() is goes_on
+    assert read_state() == wanted_state("cpu")
 
 
 def test_a_changed_lock_changes_the_state(project: Path) -> None:

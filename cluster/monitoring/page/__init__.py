@@ -1,4 +1,4 @@
-"""The dashboards as one page that Prometheus itself serves, for where there is no Grafana."""
+"""The dashboards as one page that Prometheus itself serves, without Grafana."""
 
 from __future__ import annotations
 

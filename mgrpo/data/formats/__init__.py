@@ -1,1 +1,1 @@
-"""Where problems are read from: one file per kind of source."""
+"""Readers of problems: one file per kind of source."""

@@ -1,7 +1,7 @@
-"""The reference answer in what a row calls its answer, and whether it is one.
+"""Extraction and validation of a row's reference answer.
 
-A reference that says nothing can be earned by a box that says nothing, and one that is no number
-(`nan`) or an endless one by writing just that; neither teaches anything.
+An empty reference would be matched by an empty box, and `nan` or an infinite number by writing just
+that; neither is a useful training signal.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import unicodedata
 from rewards.boxed import count_boxes, last_box
 
 FINAL_ANSWER_MARK = re.compile(r"(?<!#)####(?!#)[^\S\n]*(?P<answer>[^\n]*)\s*\Z")
-"""GSM8K writes the solution, this mark and the answer, as the last line. Elsewhere in a text the
-same signs are a heading."""
+"""GSM8K writes the solution, then this mark and the answer in the last line. Elsewhere in a text
+the same characters are a heading."""
 NO_ANSWER = "no answer"
 NOT_FINITE = "answer is not finite"
 LAYOUT = re.compile(
@@ -26,19 +26,20 @@ SAYS_NOTHING = frozenset("$`~^\\{}")  # beside them
 
 
 def final_answer(text: str) -> str:
-    """The answer itself: what the last line says behind "####", where it does."""
+    """The answer itself: the text after "####" in the last line, if present."""
     match = FINAL_ANSWER_MARK.search(text)
     return (text if match is None else match["answer"]).strip()
 
 
 def solution_before(text: str) -> str:
-    """What stands before the final answer's mark; nothing without one."""
+    """The text before the final answer's mark; "" without one."""
     match = FINAL_ANSWER_MARK.search(text)
     return "" if match is None else text[: match.start()].strip()
 
 
 def answer_fault(answer: str) -> str:
-    """Why this is no reference answer; "" if it is one. Of a text with a box, the box counts."""
+    """Why this is not a valid reference answer; "" if it is. In a text with a box, the box
+    counts."""
     box = last_box(answer)
     if box is None and count_boxes(answer):
         return NO_ANSWER  # its boxes are empty, or never closed
@@ -53,7 +54,7 @@ def answer_fault(answer: str) -> str:
 
 
 def says_something(character: str) -> bool:
-    """Is this more than punctuation, space and LaTeX's own signs?"""
+    """Whether this is more than punctuation, space and LaTeX syntax."""
     if character in SAYS_SOMETHING:
         return True
     return character not in SAYS_NOTHING and unicodedata.category(character)[0] not in "PZC"

@@ -8,8 +8,8 @@ from typing import Any
 def plain_rows(table: Any) -> list[dict[str, Any]]:
     """The rows of a `pyarrow.Table` or record batch.
 
-    A number of 32 bits is read as it prints: 0.1 is otherwise 0.10000000149011612, which is
-    another answer.
+    A 32-bit number is read as it prints: otherwise 0.1 would be 0.10000000149011612, a different
+    answer.
     """
     narrow = [field for field in table.schema if holds_narrow_floats(field.type)]
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -26,7 +26,7 @@ def holds_narrow_floats(kind: Any) -> bool:
 
 
 def widened(value: Any, kind: Any) -> Any:
-    """The value with its 16- and 32-bit numbers as the shortest decimals that mean them."""
+    """The value with its 16- and 32-bit numbers as their shortest decimals."""
     import pyarrow
 
     if value is None:

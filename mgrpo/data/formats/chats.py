@@ -16,11 +16,11 @@ Turn = dict[str, Any]
 
 
 class UnfitChat(Exception):
-    """Why a chat is no question."""
+    """Why a chat cannot be used as a question."""
 
 
 def chat_in(value: Any) -> Sequence[Turn] | None:
-    """The turns, where the value is a chat, or one written out as text; else None.
+    """The turns, if the value is a chat or its text form; else None.
 
     CSV files hold chats as JSON, or as Python prints them.
     """
@@ -38,10 +38,10 @@ def chat_in(value: Any) -> Sequence[Turn] | None:
 
 
 def question_of(chat: Sequence[Turn], *, ignore_earlier_turns: bool) -> str:
-    """The last turn's text, which has to be the user's.
+    """The last turn's text, which must be the user's.
 
     Raises:
-        UnfitChat: it is another's, has no text, or follows turns that may not be ignored.
+        UnfitChat: it has another role, has no text, or follows turns that may not be ignored.
     """
     *earlier, last = chat
     if role_of(last) not in USER_ROLES:
@@ -49,14 +49,14 @@ def question_of(chat: Sequence[Turn], *, ignore_earlier_turns: bool) -> str:
     if earlier and not ignore_earlier_turns:
         roles = ", ".join(role_of(turn) for turn in earlier)
         raise UnfitChat(
-            f"question is a chat with turns before it ({roles}); ignore_earlier_turns: true takes "
-            "its last turn alone, and a system turn goes into layers.0.system_prompt"
+            f"question is a chat with earlier turns ({roles}); ignore_earlier_turns: true uses "
+            "only its last turn, and a system turn belongs in layers.0.system_prompt"
         )
     return text_of(last)
 
 
 def role_of(turn: Turn) -> str:
-    """ "user", "system", ...; "" where this is no turn."""
+    """ "user", "system", ...; "" if this is not a turn."""
     role = turn.get("role", turn.get("from"))
     return role if isinstance(role, str) else ""
 
@@ -68,7 +68,7 @@ def text_of(turn: Turn) -> str:
             part.get("text") if isinstance(part, dict) else part for part in content
         ]
         if not all(isinstance(part, str) for part in parts):
-            raise UnfitChat("question is a chat with parts that are no text")
+            raise UnfitChat("question is a chat with parts that are not text")
         return "".join(parts)
     if content is None or isinstance(content, str):
         return content or ""

@@ -1,8 +1,8 @@
 """Rows of local files: JSON Lines, a JSON list, CSV, Parquet and Arrow, compressed or not.
 
-Values come as they are written: no number is rounded, no leading zero lost, no "NA" taken for
-nothing, since an answer is compared with what stands in the file. A row that cannot be read is
-passed on with the reason, so that it is counted with its place.
+Values are read as they are written: no number is rounded, no leading zero lost, no "NA" read as
+missing, since an answer is compared with the file's text. An unreadable row is returned with the
+reason, so that it is counted with its position.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ MAX_CSV_FIELD = 2**31 - 1  # characters; the module's own bound of 131,072 is an
 class Row:
     """One row of a file."""
 
-    value: Any  # a dict of its columns, where it is sound
-    where: str  # "line 4": its place, for people
-    number: int  # its place within the file, from 1
+    value: Any  # a dict of its columns, if it is valid
+    where: str  # "line 4": its position, for messages
+    number: int  # its position in the file, from 1
     stem: str  # the file's name without suffixes
     fault: str = ""  # why it cannot be read
 
 
 def has_data_suffix(path: Path) -> bool:
-    """True where the name says that this is a file of rows, compressed or not."""
+    """Whether the name is that of a file of rows, compressed or not."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in PACKED_SUFFIXES:
         suffixes.pop()
@@ -70,7 +70,7 @@ def read_files(path: Path) -> Iterator[Row]:
     )
     if not files:
         raise DataError(
-            f"The folder {path} holds no data file; it cannot be read. Files of rows end in "
+            f"The folder {path} contains no data file. Supported suffixes: "
             f"{', '.join(DATA_SUFFIXES)}."
         )
     for file in files:
@@ -79,7 +79,7 @@ def read_files(path: Path) -> Iterator[Row]:
 
 
 def read_file(file: Path) -> Iterator[Row]:
-    """The rows of one file, in the form that its first bytes and its name say."""
+    """The rows of one file, in the format given by its first bytes and its name."""
     name = file.with_suffix("") if file.suffix.lower() in PACKED_SUFFIXES else file
     for value, where, number, fault in parsed(file):
         stem = printable(name.stem)
@@ -124,7 +124,7 @@ def parsed(file: Path) -> Iterator[Parsed]:
 
 def read_table(file: Path, batches_of: Callable[[Path], Iterable[Any]]) -> Iterator[Parsed]:
     """The rows of a file of Arrow tables."""
-    import pyarrow  # a fifth of a second, and only wanted here
+    import pyarrow  # takes 0.2 s, and is only needed here
 
     number = 0
     try:
@@ -162,18 +162,18 @@ TABLES = {
     b"ARROW1": arrow_file_batches,
     b"\xff\xff\xff\xff": arrow_stream_batches,  # what the `datasets` library saves
 }
-"""How tables are read, by what their files begin with."""
+"""Readers of tables, by their files' first bytes."""
 
 
 def read_json(stream: IO[bytes]) -> Iterator[Parsed]:
-    """One object a line; or one JSON value over several lines, a list of objects as a rule."""
+    """One object per line; or one JSON value over several lines, usually a list of objects."""
     lines = [(number, line) for number, line in enumerate(stream, start=1) if line.strip()]
     if lines and not is_object(lines[0][1]):
         whole = b"".join(line for _, line in lines)
         try:
             value = loads(whole)
         except ValueError:
-            pass  # lines after all, the first of them broken
+            pass  # JSON lines, with an invalid first line
         else:
             rows = value if isinstance(value, list) else [value]
             for number, row in enumerate(rows, start=1):
@@ -189,7 +189,7 @@ def read_json(stream: IO[bytes]) -> Iterator[Parsed]:
 
 
 def loads(text: bytes) -> Any:
-    """Parse, with broken numbers kept exactly: 18.0 stays 18.0, and no digit is lost."""
+    """Parse with exact decimal numbers: 18.0 stays 18.0, and no digit is lost."""
     return json.loads(text.decode("utf-8-sig"), parse_float=Decimal)
 
 
@@ -220,7 +220,7 @@ def read_csv(stream: IO[bytes], file: Path) -> Iterator[Parsed]:
             except csv.Error as error:
                 if "end of data" in str(error):
                     raise DataError(
-                        f"{file} is not whole: a quotation mark opens in line {first_line} and is "
+                        f"{file} is incomplete: a quotation mark opens in line {first_line} and is "
                         "never closed."
                     ) from error
                 yield None, where, number, f"not CSV, {error}"
@@ -228,7 +228,7 @@ def read_csv(stream: IO[bytes], file: Path) -> Iterator[Parsed]:
                 if not values:
                     continue
                 if len(values) != len(columns):
-                    fault = f"not of {len(columns)} columns (is a comma not in quotes?)"
+                    fault = f"not {len(columns)} columns (a comma may lack quotes)"
                     yield None, where, number, fault
                 else:
                     yield dict(zip(columns, values, strict=True)), where, number, ""

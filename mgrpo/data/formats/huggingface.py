@@ -26,7 +26,7 @@ def load_huggingface(source: HuggingFaceSource) -> LoadedData:
 
     Raises:
         DataError: the data set cannot be loaded, or lacks a column.
-        HubUnreachable: it is on a hub that does not answer, and not in the cache.
+        HubUnreachable: its hub does not answer, and it is not in the cache.
     """
     path = Path(source.path).expanduser()
     if path.is_file():
@@ -41,7 +41,7 @@ def load_huggingface(source: HuggingFaceSource) -> LoadedData:
 
 
 def is_local_path(path: str) -> bool:
-    """True for what can be no hub name: it says by its form that it is a file or folder."""
+    """Whether a text cannot be a hub name: its form is that of a file or folder."""
     return HUB_NAME.fullmatch(path) is None or has_data_suffix(Path(path))
 
 
@@ -59,7 +59,7 @@ def refuse_splits(source: HuggingFaceSource) -> None:
 
 
 def split_rows(source: HuggingFaceSource) -> Iterator[Row]:
-    """The rows of the split; whatever the library raises becomes a DataError."""
+    """The rows of the split; any error of the library becomes a DataError."""
     is_local = Path(source.path).expanduser().exists()
     name = source.path.rstrip("/").split("/")[-1].replace("#", "_")
     number = 0
@@ -69,7 +69,7 @@ def split_rows(source: HuggingFaceSource) -> Iterator[Row]:
                 where = f"row {number}"
                 yield Row(value=row, where=where, number=number, stem=f"{name}/{source.split}")
                 number += 1
-    except Exception as error:  # loaders raise what they like: RuntimeError, ArrowInvalid, ...
+    except Exception as error:  # loaders raise many types: RuntimeError, ArrowInvalid, ...
         if not is_local and not is_hub_reachable() and SCRIPT not in str(error):
             if len(Path(source.path).parts) > 1 and Path(source.path).parent.is_dir():
                 raise DataError(missing_path(Path(source.path))) from error
@@ -80,8 +80,8 @@ def split_rows(source: HuggingFaceSource) -> Iterator[Row]:
 def load_split(source: HuggingFaceSource, *, is_local: bool) -> Iterator[Any]:
     """The split as Arrow tables."""
     if not is_local and not is_hub_reachable():
-        use_cache_only()  # else the library retries for minutes
-    import datasets  # 1 s, and only wanted here
+        use_cache_only()  # otherwise the library retries for minutes
+    import datasets  # takes 1 s, and is only needed here
 
     datasets.disable_progress_bars()
     path = str(Path(source.path).expanduser()) if is_local else source.path
@@ -92,7 +92,7 @@ def load_split(source: HuggingFaceSource, *, is_local: bool) -> Iterator[Any]:
     else:
         options: dict[str, Any] = {}
         if is_local and datasets.load_dataset_builder(path, source.subset).name == "csv":
-            # As they are written: "007" is no 7, and "None" an answer.
+            # As written: "007" is not 7, and "None" may be an answer.
             columns = (source.question_field, source.answer_field)
             options = {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
         rows = datasets.load_dataset(path, source.subset, split=source.split, **options)
@@ -106,14 +106,14 @@ def loading_failed(source: HuggingFaceSource, error: Exception, is_local: bool) 
     message = f"Cannot load {what} of the data set {source.path!r}: {reason}. "
     if SCRIPT in reason:
         return message + (
-            "Data sets that are made by a program of their own are not read. Take a version of it "
-            "in Parquet (many hub data sets have one on the branch refs/convert/parquet), or run "
-            "its program with an older `datasets`, save the rows with to_json or to_parquet, and "
+            "Data sets with a loading script are not supported. Use a Parquet version of it (many "
+            "hub data sets have one on the branch refs/convert/parquet), or run its script with an "
+            "older `datasets`, save the rows with to_json or to_parquet, and "
             "give that file as path."
         )
     if is_local:
         return message + (
             "Check path, subset and split in the recipe. With source: jsonl the files of a folder "
-            "are read as they are written."
+            "are read directly."
         )
-    return message + "Check path, subset and split, and whether it needs a login (HF_TOKEN)."
+    return message + "Check path, subset and split, and whether it requires HF_TOKEN."

@@ -11,7 +11,7 @@ from mgrpo.data.formats.rows import LoadedData, problems_of
 
 
 def load_jsonl(source: JsonlSource) -> LoadedData:
-    """The file's problems; a row that is no problem is counted with its place.
+    """The file's problems; an unusable row is counted with its position.
 
     Raises:
         DataError: the file is missing, unreadable or empty, or lacks a column.

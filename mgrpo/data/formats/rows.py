@@ -24,11 +24,11 @@ NOT_TEXT = "not text or a number"
 
 @dataclass(slots=True, kw_only=True)
 class LoadedData:
-    """The problems of one source, and what had to be left out."""
+    """The problems of one source, and its unusable rows."""
 
     problems: list[Problem] = field(default_factory=list)
     num_dropped: Counter[str] = field(default_factory=Counter)  # reason -> rows
-    examples: dict[str, list[str]] = field(default_factory=dict)  # reason -> where, a few each
+    examples: dict[str, list[str]] = field(default_factory=dict)  # reason -> positions, a few each
 
     def drop(self, reason: str, where: str) -> None:
         self.num_dropped[reason] += 1
@@ -54,20 +54,20 @@ class LoadedData:
 
 
 class UnfitRow(Exception):
-    """Why a row is no problem, in words that fit behind a count."""
+    """Why a row is unusable, as a phrase after a count."""
 
 
 def problems_of(
     rows: Iterable[Row], source: RowsSource, *, where: str, kind: str = "file"
 ) -> LoadedData:
-    """The rows' problems; those that are none are counted by reason.
+    """The rows' problems; unusable rows are counted by reason.
 
     Args:
-        where: what the rows are from, for messages.
-        kind: what to call that when it is empty.
+        where: the source of the rows, for messages.
+        kind: the source's type, for the message about an empty one.
 
     Raises:
-        DataError: a column that the recipe names is in no row, or no row is a problem.
+        DataError: a column of the recipe is in no row, or no row is usable.
     """
     data = LoadedData()
     columns = NamedColumns(source)
@@ -83,7 +83,8 @@ def problems_of(
         what = data.describe_dropped() or f"the {kind} is empty"
         nested = "; a part of a column is named with dots, reward_model.ground_truth or answer.0"
         raise DataError(
-            f"{where} holds no problem: {what}. Each {'line' if kind == 'file' else 'row'} is like "
+            f"{where} contains no usable problem: {what}. Each "
+            f"{'line' if kind == 'file' else 'row'} is like "
             f'{{"{source.question_field}": "What is 3 + 4?", "{source.answer_field}": "7"}}'
             f"{nested if NOT_TEXT in what else ''}."
         )
@@ -94,7 +95,7 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
     """The problem of a row of named columns.
 
     Raises:
-        UnfitRow: it cannot be read, or has no question or answer that can be used.
+        UnfitRow: it cannot be read, or has no usable question or answer.
     """
     if row.fault:
         raise UnfitRow(row.fault)
@@ -131,7 +132,7 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
 
 
 def text_at(columns: dict[str, Any], path: str, what: str, source: RowsSource) -> str:
-    """A column's value as the text that stands in the data.
+    """A column's value as the text in the data.
 
     Raises:
         UnfitRow: there is none, or it is neither text, a number nor (for a question) a chat.
@@ -144,17 +145,18 @@ def text_at(columns: dict[str, Any], path: str, what: str, source: RowsSource) -
             raise UnfitRow(str(error)) from error
     if value in (None, MISSING) or (isinstance(value, str) and not value.strip()):
         raise UnfitRow(f"no {what}")
-    if what == "question" and value != value:  # NaN, a table's mark for a gap
+    if what == "question" and value != value:  # NaN, a table's mark of a missing value
         raise UnfitRow("no question")
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a table's column of whole numbers with a gap in it holds 7.0 for 7
+        value = int(value)  # an integer column with a missing value stores 7 as 7.0
     if isinstance(value, str | int | float | Decimal):
         return str(value)
     raise UnfitRow(f"{what} is a {type(value).__name__}, {NOT_TEXT}")
 
 
 def value_at(columns: dict[str, Any], path: str) -> Any:
-    """The value of a column; dots lead into nested ones, numbers into lists. MISSING: none."""
+    """The value of a column; dots select nested ones, numbers list items. MISSING: there is
+    none."""
     if path in columns:
         return columns[path]
     value: Any = columns
@@ -169,7 +171,7 @@ def value_at(columns: dict[str, Any], path: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The value with numbers of the usual type: metadata are computed with."""
+    """The value with plain Python numbers, for computations with metadata."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, dict):
@@ -180,7 +182,7 @@ def plain(value: Any) -> Any:
 
 
 def text_fault(text: str) -> str:
-    """Why no tokenizer takes this text; "" if it is sound."""
+    """Why tokenizers refuse this text; "" if they accept it."""
     if "\0" in text:
         return "with a NUL character"
     try:
@@ -191,7 +193,7 @@ def text_fault(text: str) -> str:
 
 
 class NamedColumns:
-    """Which of the columns that the recipe names have been seen in the rows."""
+    """The recipe's columns that were found in the rows."""
 
     def __init__(self, source: RowsSource) -> None:
         keys = ("question_field", "answer_field", "domain_field", "solution_field")
@@ -209,7 +211,7 @@ class NamedColumns:
             self.unseen = [one for one in self.unseen if value_at(columns, one[1]) is MISSING]
 
     def refuse_missing(self, where: str) -> None:
-        """Raise DataError where a column that the recipe names is in no row."""
+        """Raise DataError if a column of the recipe is in no row."""
         if not self.num_rows or not self.unseen:
             return
         key, column = self.unseen[0]
@@ -222,7 +224,7 @@ class NamedColumns:
 
 
 def column_names(columns: dict[str, Any], prefix: str = "") -> list[str]:
-    """All names that `value_at` takes, those of lists' items left out."""
+    """All names that `value_at` accepts, without list items."""
     names = []
     for key, value in columns.items():
         name = f"{prefix}{key}"

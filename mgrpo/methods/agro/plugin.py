@@ -82,6 +82,7 @@ class Agro(LearnerPlugin):
         encoder.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = AgroSettings
     overlaps: ClassVar[Mapping[str, str]] = dict.fromkeys(("group_dro", "lead"), WEIGHS_HARD)
 
@@ -127,7 +128,7 @@ class Agro(LearnerPlugin):
     def features_of(self, batch: StepBatch, place: int) -> Tensor:
         """[num_features] of a completion's prompt."""
         prompt = batch.completions[place].prompt_token_ids
-        return hashed_counts(prompt, self.settings.num_features)
+        return hashed_counts(prompt.tolist(), self.settings.num_features)
 
     def weigh_groups(self, memberships: Tensor, losses: Tensor) -> None:
         """Move the groups' weights by this step's [B, K] memberships and [B] failure rates."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, PositiveInt
 
 from actors.plugin import RolloutPlugin, RolloutTools
@@ -78,9 +79,9 @@ class ExpertAnchor(RolloutPlugin):
         expert = replace(
             given[0],
             completion_id=f"{given[0].completion_id}.expert",
-            token_ids=token_ids,
-            rollout_logprobs=[0.0] * len(token_ids),
-            sampled_mask=[False] * len(token_ids),
+            token_ids=np.array(token_ids, dtype=np.int32),
+            rollout_logprobs=np.zeros(len(token_ids), dtype=np.float32),
+            sampled_mask=np.zeros(len(token_ids), dtype=np.bool_),
             train_mask=None,
             spans={},
             finish_reason="stop",

@@ -52,6 +52,7 @@ class Dagrpo(AdvantageEstimator):
         The formula, from the paper's description, since none of its own is public.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = DagrpoSettings
 
     @classmethod
@@ -79,12 +80,12 @@ class Dagrpo(AdvantageEstimator):
         own, members = self.settings, [batch.completions[place] for place in places]
         if own.score_part is None:
             is_distinct = distinct_by_tokens(
-                [one.token_ids for one in members], threshold=own.threshold
+                [one.token_ids.tolist() for one in members], threshold=own.threshold
             )
         else:
             scores = [one.reward.parts[own.score_part] for one in members if one.reward is not None]
             is_distinct = distinct_by_score(batch.rows(scores), threshold=own.threshold)
         is_expert = torch.tensor(
-            [one.sampled_mask is not None and not any(one.sampled_mask) for one in members]
+            [one.sampled_mask is not None and not one.sampled_mask.any() for one in members]
         )
         return is_distinct | is_expert[:, None] | is_expert[None, :]

@@ -42,6 +42,7 @@ class ShapedProbability(PolicyLoss):
         is not public.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = ShapedProbabilitySettings
 
     def token_columns(

@@ -61,9 +61,7 @@ class Desel(LearnerPlugin):
         return cls.needs if settings.anchor == "greedy" else ()
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
-        logprobs = batch.rows(
-            [value for one in batch.completions for value in one.rollout_logprobs]
-        )
+        logprobs = batch.rollout_logprobs
         likelihoods = batch.row_means(logprobs, batch.is_sampled).exp()
         is_known = batch.row_sums(batch.is_sampled.double()) > 0
         is_kept = torch.ones(len(batch.completions), dtype=torch.bool)

@@ -1,1 +1,3 @@
+"""DisCO (arXiv 2505.12366)."""
+
 LOSSES = {"disco": "plugin:Disco"}

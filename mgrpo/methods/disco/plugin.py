@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
@@ -13,6 +14,7 @@ from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import AdvantageEstimator, PolicyLoss, Signal
 from learner.row_groups import usable_groups
+from learner.rows import TrainingRow
 from mgrpo.config import CorrectLayer, RunConfig
 from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -23,9 +25,6 @@ from mgrpo.methods.disco.set_objectives import (
     set_objective,
 )
 from mgrpo.registry import Kind
-
-if TYPE_CHECKING:
-    from learner.batch import TrainingRow
 
 COEFFICIENT, PENALTY = "disco/coefficient", "disco/penalty"
 GROUP, RIGHT, SCALE = "disco/group", "disco/right", "disco/scale"
@@ -149,7 +148,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
         self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
     ) -> dict[str, Tensor]:
         """Coefficients and penalty under the present weights, before every further update."""
-        is_trained = torch.tensor([w != 0 for row in rows for w in row.token_weights])
+        is_trained = torch.from_numpy(np.concatenate([row.token_weights != 0 for row in rows]))
         lengths = torch.tensor([len(row.token_ids) for row in rows])
         row_of_token = torch.arange(len(rows)).repeat_interleave(lengths)
         values = policy_logprobs

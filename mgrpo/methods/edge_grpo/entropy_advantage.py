@@ -83,8 +83,7 @@ class EntropyAdvantage(LearnerPlugin):
     def row_entropies(self, batch: StepBatch) -> Tensor:
         """[N] mean token entropies, nats."""
         if self.settings.entropy_source == "rollout":
-            logprobs = [value for one in batch.completions for value in one.rollout_logprobs]
-            tokens = torch.where(batch.is_sampled, -batch.rows(logprobs), 0.0)
+            tokens = torch.where(batch.is_sampled, -batch.rollout_logprobs, 0.0)
         else:
             tokens = batch.signals["entropies"]
         sums = batch.row_sums(tokens)

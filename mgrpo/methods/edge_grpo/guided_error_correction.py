@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from actors.layers import stable_seed
@@ -14,7 +15,7 @@ from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import RunConfig
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
-from mgrpo.types import Completion, FinishReason, Problem, Reward
+from mgrpo.types import Completion, FinishReason, Logprobs, Problem, Reward, TokenIds
 
 BRANCHES = ("continued", "answer_injected", "solution_replaced")
 SUPERVISED = "supervised_injections"
@@ -68,8 +69,8 @@ class Repair:
 
     kept: int  # tokens of the completion that stay
     injected: list[int]
-    sampled: list[int]
-    sampled_logprobs: list[float]
+    sampled: TokenIds
+    sampled_logprobs: Logprobs
     finish_reason: FinishReason
     policy_version: int
 
@@ -136,9 +137,10 @@ class GuidedErrorCorrection(RolloutPlugin):
         if not has_gained or self.settings.offpolicy not in ("mask_injected", "sft_loss"):
             return replace(repaired, reward=reward)
         assert repaired.sampled_mask is not None, "apply() gives one"
-        num_kept = repaired.sampled_mask.index(False)  # what was put in follows what was kept
-        mask = repaired.train_mask or [True] * len(repaired.token_ids)
-        return replace(repaired, reward=reward, train_mask=[*[False] * num_kept, *mask[num_kept:]])
+        num_kept = int(repaired.sampled_mask.argmin())  # what was put in follows what was kept
+        mask = repaired.is_trained.copy()
+        mask[:num_kept] = False
+        return replace(repaired, reward=reward, train_mask=mask)
 
     def is_repaired(self, one: Completion, group_size: int, rng: random.Random) -> bool:
         """May this completion be repaired, and does chance say so?"""
@@ -158,13 +160,13 @@ class GuidedErrorCorrection(RolloutPlugin):
     ) -> Repair:
         builder = tools.builder
         kept = builder.without_end_of_turn(one.token_ids)
-        end = one.token_ids[len(kept) :] or builder.end_of_turn_ids()
+        end = one.token_ids[len(kept) :].tolist() or builder.end_of_turn_ids()
         if branch == "continued":
             injected = builder.encode(f"\n{self.settings.interjection}\n")
             sample = (
                 await tools.generate(
                     layer,
-                    [*one.prompt_token_ids, *kept, *injected],
+                    [*one.prompt_token_ids.tolist(), *kept, *injected],
                     num_samples=1,
                     max_tokens=self.settings.max_new_tokens,
                     seed=stable_seed(tools.seed, one.completion_id, "continue"),
@@ -186,8 +188,8 @@ class GuidedErrorCorrection(RolloutPlugin):
         return Repair(
             kept=len(kept),
             injected=[*injected, *end],
-            sampled=[],
-            sampled_logprobs=[],
+            sampled=np.zeros(0, dtype=np.int32),
+            sampled_logprobs=np.zeros(0, dtype=np.float32),
             finish_reason="stop",
             policy_version=one.policy_version,
         )
@@ -196,20 +198,20 @@ class GuidedErrorCorrection(RolloutPlugin):
         self, tools: RolloutTools, one: Completion, repair: Repair, branch: str
     ) -> Completion:
         """The completion with its repair; not yet checked again."""
-        token_ids = one.token_ids[: repair.kept] + repair.injected + repair.sampled
-        mask = [
-            *[True] * repair.kept,
-            *[False] * len(repair.injected),
-            *[True] * len(repair.sampled),
-        ]
+        injected = np.array(repair.injected, dtype=np.int32)
+        token_ids = np.concatenate([one.token_ids[: repair.kept], injected, repair.sampled])
+        mask = np.ones(len(token_ids), dtype=np.bool_)
+        mask[repair.kept : repair.kept + len(injected)] = False
         return replace(
             one,
             token_ids=token_ids,
-            rollout_logprobs=[
-                *one.rollout_logprobs[: repair.kept],
-                *[0.0] * len(repair.injected),
-                *repair.sampled_logprobs,
-            ],
+            rollout_logprobs=np.concatenate(
+                [
+                    one.rollout_logprobs[: repair.kept],
+                    np.zeros(len(injected), dtype=np.float32),
+                    repair.sampled_logprobs,
+                ]
+            ),
             sampled_mask=mask,
             train_mask=mask if self.settings.offpolicy == "mask_injected" else None,
             finish_reason=repair.finish_reason,

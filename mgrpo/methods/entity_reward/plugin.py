@@ -97,7 +97,7 @@ class EntityReward(LearnerPlugin):
 def match_rate(one: Completion, *, match: Literal["verbatim", "whole_word"]) -> float:
     """Share of the problem's entities that the policy's own text names; 0 where there are none."""
     entities: Sequence[str] = one.metadata.get("entities", [])
-    if not entities or not all(one.sampled_mask or [True]):
+    if not entities or not one.is_sampled.all():
         return 0.0
     if match == "verbatim":
         named = [entity in one.text for entity in entities]

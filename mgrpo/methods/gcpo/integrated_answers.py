@@ -14,7 +14,8 @@ from actors.plugin import RolloutPlugin, RolloutTools
 from actors.templates import PromptBuilder, fill, system_turn
 from mgrpo.config.base import StrictConfig, refuse
 from mgrpo.errors import DataError
-from mgrpo.types import AnswerContexts, Completion, Problem
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
+from mgrpo.types import Completion, Problem
 
 ANSWERS, INTEGRATED = "\ue000answers\ue001", "\ue000integrated\ue001"
 SEPARATOR = "\n---\n"
@@ -188,6 +189,6 @@ class IntegratedAnswers(RolloutPlugin):
         ]
         found = iter(await asyncio.gather(*asked))
         return [
-            [[sample.token_ids for sample in next(found)] for _ in contexts.integrated]
+            [[sample.token_ids.tolist() for sample in next(found)] for _ in contexts.integrated]
             for _ in completions
         ]

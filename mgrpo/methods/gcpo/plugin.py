@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 
-from learner.batch import TrainingRow
 from learner.columns import StepBatch
 from learner.losses import kl_penalty
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin, Signal
-from learner.policy_reader import PolicyReader, text
+from learner.policy_reader import PolicyReader
+from learner.rows import TrainingRow, text
 from mgrpo.config.base import StrictConfig, refuse
 from mgrpo.errors import LearnerError
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.gcpo.causal_projection import causal_weights, group_mean, projected_reference
-from mgrpo.types import AnswerContexts
 
 SOURCE, METADATA = "integrated_answers", "answer_contexts"
 WEIGHTS, TARGETS = "gcpo/weights", "gcpo/targets"  # signals
@@ -220,18 +221,18 @@ class Gcpo(LearnerPlugin):
         }
         added = []
         for row in rows:
-            if row.completion_id not in targets or not any(row.token_weights):
+            if row.completion_id not in targets or not row.token_weights.any():
                 continue
             one, target = targets[row.completion_id]
             prompt = AnswerContexts(**one.metadata[METADATA]).prompt(one.completion_id, 0)
-            shares = [self.settings.kappa * weight for weight in row.token_weights]
+            shares = self.settings.kappa * row.token_weights
             added.append(
                 replace(
                     text(prompt, row.token_ids),
                     completion_id=f"{row.completion_id} (in context)",
                     layer=row.layer,
-                    is_sampled=[False] * len(row.token_ids),
-                    columns={TARGET: target.tolist(), SHARE: shares},
+                    is_sampled=np.zeros(len(row.token_ids), dtype=np.bool_),
+                    columns={TARGET: target.numpy(), SHARE: shares},
                 )
             )
         return added

@@ -1,1 +1,3 @@
+"""GMPO (arXiv 2507.20673)."""
+
 LOSSES = {"gmpo": "plugin:Gmpo"}

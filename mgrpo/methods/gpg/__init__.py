@@ -1,1 +1,3 @@
+"""GPG (arXiv 2504.02546)."""
+
 ADVANTAGES = {"gpg": "plugin:Gpg"}

@@ -36,6 +36,7 @@ class Gpg(AdvantageEstimator):
         gpg/alpha: α of this step, 1 where no group is uniform.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = GpgSettings
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:

@@ -35,11 +35,12 @@ class AnswerSpan(RolloutPlugin):
         if reward is None or not reward.extracted_answer:
             return completion
         decode = tools.builder.decode
-        text = decode(completion.token_ids)
+        token_ids = completion.token_ids.tolist()
+        text = decode(token_ids)
         found = answer_place(text, reward.extracted_answer, self.settings.marker)
         if found is None:
             return completion
-        ranges = [overlapping_tokens(decode, completion.token_ids, found)]
+        ranges = [overlapping_tokens(decode, token_ids, found)]
         return replace(completion, spans={**completion.spans, self.settings.span: ranges})
 
 

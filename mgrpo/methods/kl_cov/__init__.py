@@ -1,1 +1,3 @@
+"""KL-Cov (arXiv 2505.22617)."""
+
 LOSSES = {"kl_cov": "plugin:KlCov"}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
@@ -15,11 +16,9 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.objectives import ratio_objective
 from learner.plugin import PolicyLoss, Signal
 from learner.plugin_pairs import small_share_warnings
+from learner.rows import TrainingRow
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
-
-if TYPE_CHECKING:
-    from learner.batch import TrainingRow
 
 IS_HELD = "kl_cov"
 
@@ -74,9 +73,9 @@ class KlCov(PolicyLoss):
         self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
     ) -> dict[str, Tensor]:
         """The tokens of highest covariance under the present weights."""
-        advantages = torch.tensor([a for row in rows for a in row.advantages], dtype=torch.float64)
-        here = torch.tensor(
-            [w != 0 and not row.is_replayed for row in rows for w in row.token_weights]
+        advantages = torch.from_numpy(np.concatenate([row.advantages for row in rows]))
+        here = torch.from_numpy(
+            np.concatenate([(row.token_weights != 0) & (not row.is_replayed) for row in rows])
         )
         return {IS_HELD: self.held(advantages, policy_logprobs, here).double()}
 

@@ -30,19 +30,25 @@ class LambdaGrpo(LearnerPlugin):
         loss_it ← loss_it / n_it,   n_it = |{k in the group: y_k[0..t] = y_i[0..t]}|
     """
 
+    needs_all_tokens = False
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(("gspo", "gmpo"), ONE_RATIO)
 
     def weigh_tokens(self, batch: StepBatch, advantages: Tensor) -> Tensor:
-        groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        groups: dict[tuple[int, bytes], list[int]] = {}
         usable = batch.in_layers(self.layers) & batch.is_usable
         for place in usable.nonzero()[:, 0].tolist():
             # Groups may hold several prompts (group_by: query); beginnings of different prompts
             # are different states.
-            prompt = tuple(batch.completions[place].prompt_token_ids)
+            prompt = batch.completions[place].prompt_token_ids.tobytes()
             groups.setdefault((int(batch.group_ids[place]), prompt), []).append(place)
-        parts = list(torch.ones_like(advantages).split(batch.lengths.tolist()))
+        parts = dict(zip(batch.held, batch.split(torch.ones_like(advantages)), strict=True))
         for places in groups.values():
-            sizes = prefix_set_sizes([batch.completions[place].token_ids for place in places])
+            if not parts.keys() & set(places):
+                continue  # all of it trains on other ranks
+            sizes = prefix_set_sizes(
+                [batch.completions[place].token_ids.tolist() for place in places]
+            )
             for place, own in zip(places, sizes, strict=True):
-                parts[place] = 1 / batch.rows([float(size) for size in own])
-        return torch.cat(parts)
+                if place in parts:
+                    parts[place] = 1 / batch.rows([float(size) for size in own])
+        return torch.cat([*parts.values(), advantages[:0]])

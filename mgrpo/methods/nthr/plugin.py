@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
@@ -82,8 +83,9 @@ class Nthr(LearnerPlugin):
         found = []
         for places in usable_groups(batch, self.layers):
             if is_mixed[places[0]]:
-                ids = {token for place in places for token in batch.completions[place].token_ids}
-                found.append(TokenGroup(places, torch.tensor(sorted(ids))))
+                ids = np.concatenate([batch.completions[place].token_ids for place in places])
+                distinct = torch.from_numpy(np.unique(ids).astype(np.int64))
+                found.append(TokenGroup(places, distinct))
         return found
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:

@@ -1,1 +1,3 @@
+"""RAFT (arXiv 2504.11343)."""
+
 ADVANTAGES = {"raft": "plugin:Raft"}

@@ -43,6 +43,7 @@ class Raft(AdvantageEstimator):
         too, which has an advantage of 0 there.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = RaftSettings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter:

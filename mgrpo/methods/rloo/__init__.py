@@ -1,1 +1,3 @@
+"""RLOO (arXiv 2402.14740)."""
+
 ADVANTAGES = {"rloo": "plugin:Rloo"}

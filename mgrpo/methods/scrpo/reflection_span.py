@@ -37,14 +37,15 @@ class ReflectionSpan(RolloutPlugin):
 
     def annotate(self, tools: RolloutTools, completion: Completion) -> Completion:
         decode, settings = tools.builder.decode, self.settings
-        text = decode(completion.token_ids)
+        token_ids = completion.token_ids.tolist()
+        text = decode(token_ids)
         if settings.opening is None:
             end = text.find(settings.closing)
             found = (0, end) if end >= 0 else None
         else:
             found = section(text, settings.opening, settings.closing)
         if found is not None:
-            ranges = token_ranges(decode, completion.token_ids, [found])
+            ranges = token_ranges(decode, token_ids, [found])
             return replace(completion, spans={**completion.spans, settings.span: ranges})
         reward = completion.reward
         if reward is None or not reward.is_usable or settings.missing_marker == "keep":

@@ -41,6 +41,7 @@ class SpanCredit(LearnerPlugin):
         solution verifies.
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = SpanCreditSettings
     needs: ClassVar[tuple[str, ...]] = MARKS_SPANS
 
@@ -55,9 +56,8 @@ class SpanCredit(LearnerPlugin):
         if self.settings.attribution == "analysis_on_success":
             keeps &= batch.spread(batch.is_correct)
         here = batch.spread(batch.in_layers(self.layers))
-        total = int(here.sum())
         batch.metrics["span_credit/credited_fraction"] = (
-            float((keeps & here).sum()),
-            float(total),
+            batch.total(keeps & here),
+            batch.total(here),
         )
         return torch.where(keeps, advantages, 0.0)

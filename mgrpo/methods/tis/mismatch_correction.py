@@ -125,8 +125,7 @@ class MismatchCorrection(ImportanceCorrection):
 
     def log_weights(self, batch: StepBatch) -> Tensor:
         """[M] learner minus engine, nats; 0 where no engine sampled."""
-        recorded = [value for one in batch.completions for value in one.rollout_logprobs]
-        gaps = batch.signals["policy_logprobs"] - batch.rows(recorded)
+        gaps = batch.signals["policy_logprobs"] - batch.rollout_logprobs
         return torch.where(batch.is_sampled, gaps, 0.0)
 
     def report(

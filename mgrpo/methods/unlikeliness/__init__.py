@@ -1,1 +1,3 @@
+"""Unlikeliness reward (arXiv 2506.02355)."""
+
 PLUGINS = {"unlikeliness": "plugin:Unlikeliness"}

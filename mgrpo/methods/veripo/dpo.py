@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor
@@ -13,15 +14,14 @@ from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin
 from learner.plugin_pairs import parts_with
+from learner.policy_reader import PolicyReader
+from learner.rows import TrainingRow
 from learner.sequence_logprobs import sequence_logprobs
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem, LearnerError
 from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, pair_margins
-
-if TYPE_CHECKING:
-    from learner.batch import TrainingRow
-    from learner.policy_reader import PolicyReader
+from mgrpo.methods.veripo.pair_side import pair_ref_logprobs, pair_roles
 
 COEFFICIENT, SHARE = "dpo/coefficient", "dpo/share"
 ROLE, PAIR, REFERENCE, NUM_PAIRS = "dpo/role", "dpo/pair", "dpo/reference", "dpo/num_pairs"
@@ -90,7 +90,7 @@ class Dpo(LearnerPlugin):
         log_ratios = torch.zeros(len(batch.completions), dtype=torch.float64)
         if places:
             members = [batch.completions[place] for place in places]
-            known = batch.rows([one.metadata["pair"]["ref_logprob"] for one in members])
+            known = batch.rows(pair_ref_logprobs(members))
             log_ratios[places] = sequence_logprobs(members, policy) - known
         return {LOG_RATIOS: log_ratios}
 
@@ -121,17 +121,13 @@ class Dpo(LearnerPlugin):
             "dpo/accuracy": (float((margins[chosen] > 0).sum()), count),
             "dpo/margin": (float(margins[chosen].sum()), count),
         }
-        reference = [
-            one.metadata["pair"]["ref_logprob"] if role else 0.0
-            for one, role in zip(batch.completions, roles.tolist(), strict=True)
-        ]
         is_trained = batch.is_trained.double()
         return {
             COEFFICIENT: batch.spread(roles * self.coefficients(batch) / count) * is_trained,
             SHARE: batch.spread(loss_share(losses, roles, batch.lengths, count)),
             ROLE: batch.spread(roles),
             PAIR: batch.spread(batch.group_ids.double()),
-            REFERENCE: batch.spread(batch.rows(reference)),
+            REFERENCE: batch.spread(batch.rows(pair_ref_logprobs(batch.completions))),
             NUM_PAIRS: torch.full_like(is_trained, count),
         }
 
@@ -160,8 +156,8 @@ class Dpo(LearnerPlugin):
             return {}
         lengths = torch.tensor([len(row.token_ids) for row in rows])
         row_of_token = torch.arange(len(rows)).repeat_interleave(lengths)
-        is_trained = torch.tensor(
-            [value != 0 for row in rows for value in row.columns[COEFFICIENT]]
+        is_trained = torch.from_numpy(
+            np.concatenate([row.columns[COEFFICIENT] != 0 for row in rows])
         )
         sums = torch.zeros(len(rows), dtype=torch.float64).index_add(
             0, row_of_token, torch.where(is_trained, policy_logprobs, 0.0)
@@ -188,9 +184,7 @@ class Dpo(LearnerPlugin):
 
 def roles_of(batch: StepBatch) -> Tensor:
     """[N] +1 for chosen, -1 for rejected, 0 for completions of no pair."""
-    return batch.rows(
-        [float(one.metadata.get("pair", {}).get("role", 0)) for one in batch.completions]
-    )
+    return batch.rows([float(role) for role in pair_roles(batch.completions)])
 
 
 def loss_share(losses: Tensor, roles: Tensor, lengths: Tensor, num_pairs: Tensor | float) -> Tensor:

@@ -106,12 +106,12 @@ class PrefixPreference(LearnerPlugin):
         places = [
             place
             for place, is_here in enumerate(here.tolist())
-            if is_here and batch.completions[place].token_ids
+            if is_here and len(batch.completions[place].token_ids)
         ]
         rows = [
             (
-                tuple(batch.completions[place].prompt_token_ids),
-                tuple(batch.completions[place].token_ids),
+                tuple(batch.completions[place].prompt_token_ids.tolist()),
+                tuple(batch.completions[place].token_ids.tolist()),
                 tuple(step_ends(batch, place, self.settings.span)),
             )
             for place in places

@@ -57,11 +57,11 @@ def sort_by_outcome(completions: Sequence[Completion]) -> Found:
         if one.reward is None or not one.reward.is_usable:
             found.num_unusable += 1
             continue
-        prompt = tuple(one.prompt_token_ids)
+        prompt = tuple(one.prompt_token_ids.tolist())
         right, wrong = found.by_problem.setdefault((one.problem_id, prompt), ({}, {}))
         found.num_right += one.is_correct
         found.num_wrong += not one.is_correct
-        (right if one.is_correct else wrong)[(*prompt, *one.token_ids)] = None
+        (right if one.is_correct else wrong)[(*prompt, *one.token_ids.tolist())] = None
     return found
 
 

@@ -28,7 +28,8 @@ class StepSpans(RolloutPlugin):
 
     def annotate(self, tools: RolloutTools, completion: Completion) -> Completion:
         decode = tools.builder.decode
-        text = decode(completion.token_ids)
+        token_ids = completion.token_ids.tolist()
+        text = decode(token_ids)
         steps = split_steps(text, self.settings.split)
-        ranges = token_ranges(decode, completion.token_ids, steps)
+        ranges = token_ranges(decode, token_ids, steps)
         return replace(completion, spans={**completion.spans, self.settings.span: ranges})

@@ -11,9 +11,9 @@ import uuid
 from typing import Any
 
 from cluster.address import own_address
+from cluster.allocations import Allocation
 from cluster.placement import Placement
 from cluster.remote import RemoteActor
-from cluster.seats import Seat
 from mgrpo.errors import RequestError
 from mgrpo.types import Sample
 
@@ -167,29 +167,29 @@ class LightLearner:
 
 
 class LightLauncher:
-    """Makes light engines in a placement's seats."""
+    """Makes light engines in a placement's allocations."""
 
     def __init__(self, placement: Placement, *, pause_s: float = 0.05) -> None:
         self.placement, self.pause_s = placement, pause_s
         self.loads = True
         self.suffix = f".{uuid.uuid4().hex[:8]}"  # the test before may still hold its names
 
-    def start_engine(self, seat: Seat, name: str) -> RemoteActor:
+    def start_engine(self, allocation: Allocation, name: str) -> RemoteActor:
         actor = self.placement.start(
             LightEngine,
-            seat=seat,
+            allocation=allocation,
             bundle=0,
             name=name + self.suffix,
             environment={},
-            kwargs={"name": seat.name, "pause_s": self.pause_s, "loads": self.loads},
+            kwargs={"name": allocation.name, "pause_s": self.pause_s, "loads": self.loads},
             max_concurrency=1000,
         )
-        return RemoteActor(actor.handle, seat.name)
+        return RemoteActor(actor.handle, allocation.name)
 
-    def start_learner(self, seat: Seat) -> RemoteActor:
+    def start_learner(self, allocation: Allocation) -> RemoteActor:
         actor = self.placement.start(
             LightLearner,
-            seat=seat,
+            allocation=allocation,
             bundle=0,
             name="learner-rank-0" + self.suffix,
             environment={},

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import ray
 
+from cluster.allocations import plan_allocations
 from cluster.fleet.engine_log import EngineLog, read_engine_log
 from cluster.fleet.fleet import Fleet, costs_least
 from cluster.fleet.health import EngineHealth, EngineState
@@ -22,7 +23,6 @@ from cluster.fleet.leases import sample_leased
 from cluster.placement import Placement
 from cluster.remote import RemoteActor
 from cluster.runtime import LOOPBACK, REPOSITORY_ROOT
-from cluster.seats import plan_seats
 from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from mgrpo.config import RunConfig, WeightsConfig
 from mgrpo.config.load import load_recipe
@@ -70,7 +70,7 @@ class Parts:
         end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, [(e.name, e.state) for e in self.fleet.engines]
-            self.fleet.tend()
+            self.fleet.poll()
             time.sleep(0.05)
 
     def sample(self, layer: int, *, count: int, meanwhile: Any = None) -> list[list[Sample]]:
@@ -122,9 +122,9 @@ def light_run(
     tmp_path: Path, *, pause_s: float = 0.05, can_grow: bool = False, **changes: Any
 ) -> Iterator[Parts]:
     config = light_config(**changes)
-    seats = plan_seats(config, "cpu")
+    allocations = plan_allocations(config, "cpu")
     deadline_s = config.cluster.deadlines.placement_s
-    placement = Placement.reserve(seats, deadline_s=deadline_s, can_grow=can_grow)
+    placement = Placement.reserve(allocations, deadline_s=deadline_s, can_grow=can_grow)
     launcher = LightLauncher(placement, pause_s=pause_s)
     notes: list[str] = []
     log = EngineLog(tmp_path / "engines.jsonl")
@@ -134,7 +134,9 @@ def light_run(
         if config.cluster.colocate:
             fleet.wait_until_loaded()
             fleet.sleep()
-        learner = launcher.start_learner(next(seat for seat in seats if seat.is_learner))
+        learner = launcher.start_learner(
+            next(allocation for allocation in allocations if allocation.is_learner)
+        )
         fleet.wait_until_loaded()
         broadcaster = WeightBroadcaster(
             [learner],
@@ -148,7 +150,7 @@ def light_run(
             dtype="float32",
             probe_token_ids=[1, 2],
         )
-        fleet.follow(broadcaster, 0)
+        fleet.connect(broadcaster, 0)
         yield Parts(fleet, learner, launcher, notes)
     finally:
         placement.release()
@@ -288,12 +290,12 @@ def test_engines_that_sleep_get_weights_before_they_work(one_node: None, tmp_pat
     with light_run(tmp_path, colocate=True) as parts:
         assert away(parts) == ["optimizer", "weights"]
         assert len(parts.sample(1, count=4)) == 4
-        parts.fleet.lend_gpus()
+        parts.fleet.offload_engines()
         assert away(parts) == []
         groups = parts.sample(2, count=4)  # no update, so no broadcast: one is made first
         assert {s.policy_version for group in groups for s in group} == {0}
         assert away(parts) == ["optimizer", "weights"]
-        parts.fleet.lend_gpus()
+        parts.fleet.offload_engines()
         parts.fleet.broadcast(1)
         assert away(parts) == ["optimizer", "weights"]
         groups = parts.sample(1, count=4)
@@ -308,7 +310,7 @@ def test_an_engine_that_dies_in_a_handover_is_left_out_for_good(
 ) -> None:
     with light_run(tmp_path, colocate=True) as parts:
         parts.actor("engine-1").call("die_at", method, **CALL)
-        parts.fleet.lend_gpus()
+        parts.fleet.offload_engines()
         assert away(parts) == []
         parts.fleet.broadcast(1)
         assert parts.state("engine-1") is EngineState.GONE
@@ -316,7 +318,7 @@ def test_an_engine_that_dies_in_a_handover_is_left_out_for_good(
         assert {s.engine for group in groups for s in group} == {"engine-0"}
         assert {s.policy_version for group in groups for s in group} == {1}
         assert counts(parts)["engines/deaths"] == deaths
-        assert any("is not started again" in note for note in parts.notes), parts.notes
+        assert any("is not restarted" in note for note in parts.notes), parts.notes
 
 
 def test_an_engine_that_is_silent_leaves_the_learners_gpu_too(
@@ -326,7 +328,7 @@ def test_an_engine_that_is_silent_leaves_the_learners_gpu_too(
         parts.sample(1, count=4)
         (silent,) = [engine for engine in parts.fleet.engines if engine.name == "engine-1"]
         silent.health = replace(silent.health, state=EngineState.SUSPECT)
-        parts.fleet.lend_gpus()
+        parts.fleet.offload_engines()
         assert away(parts) == []
         parts.actor("engine-1").call("wake", "weights", **CALL)  # fails where it is not asleep
 

@@ -18,7 +18,7 @@ def walk(*events: tuple[float, EngineEvent], health: EngineHealth | None = None)
     return health
 
 
-HEALTHY = walk((40.0, EngineEvent.LOADED), (50.0, EngineEvent.REFIT))
+HEALTHY = walk((40.0, EngineEvent.LOADED), (50.0, EngineEvent.SYNCED))
 
 
 def test_a_new_engine_is_stale_when_loaded_and_healthy_only_after_a_verified_broadcast() -> None:
@@ -61,7 +61,7 @@ def test_an_unacknowledged_update_makes_a_healthy_engine_stale_until_the_next_wh
     unsure = walk((60.0, EngineEvent.PASSED_OVER), health=HEALTHY)
     assert (unsure.state, unsure.has_weights) == (EngineState.STALE, False)
     assert walk((61.0, EngineEvent.ANSWERED), health=unsure).state is EngineState.STALE
-    assert walk((65.0, EngineEvent.REFIT), health=unsure).state is EngineState.HEALTHY
+    assert walk((65.0, EngineEvent.SYNCED), health=unsure).state is EngineState.HEALTHY
 
 
 def test_a_dead_engine_starts_again_and_has_lost_its_weights() -> None:
@@ -74,7 +74,7 @@ def test_a_dead_engine_starts_again_and_has_lost_its_weights() -> None:
 
 def test_an_answer_from_the_dead_and_a_broadcast_it_missed_do_not_revive_it() -> None:
     died = walk((60.0, EngineEvent.DIED), health=HEALTHY)
-    for event in (EngineEvent.ANSWERED, EngineEvent.REFIT, EngineEvent.LOADED):
+    for event in (EngineEvent.ANSWERED, EngineEvent.SYNCED, EngineEvent.LOADED):
         assert walk((61.0, event), health=died).state is EngineState.DEAD
 
 
@@ -111,4 +111,4 @@ def test_an_engine_can_only_be_healthy_with_verified_weights() -> None:
             if health.state is EngineState.HEALTHY:
                 assert health.has_weights, events
             if health.has_weights and not before.has_weights:
-                assert event is EngineEvent.REFIT, events
+                assert event is EngineEvent.SYNCED, events

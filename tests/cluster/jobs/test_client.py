@@ -11,7 +11,7 @@ import pytest
 
 from cluster.jobs import job_log
 from cluster.jobs.client import DEFAULT_ADDRESS, JobServer, resolve_address
-from cluster.jobs.job_log import follow
+from cluster.jobs.job_log import stream_log
 from mgrpo.cli import main
 from mgrpo.errors import JobError
 from tests.cluster.job_server import ScriptedJobServer, serving
@@ -49,7 +49,7 @@ def test_the_address_is_the_one_given_else_ray_s_variables_else_this_machine(
 
 
 def test_the_address_of_a_ray_client_is_refused() -> None:
-    with pytest.raises(JobError, match="ray://head:10001 is no address of a job server"):
+    with pytest.raises(JobError, match="ray://head:10001 is not the address of a job server"):
         resolve_address("ray://head:10001", {})
 
 
@@ -70,7 +70,7 @@ def test_where_nothing_listens_the_message_says_how_to_get_there() -> None:
 
 def test_a_missing_and_a_wrong_token_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(ScriptedJobServer(token="right")) as server:
-        with pytest.raises(JobError, match=r"wants a token and none was found\. Set RAY_"):
+        with pytest.raises(JobError, match=r"requires a token, and none was found\. Set RAY_"):
             JobServer(server.url)
         monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
         with pytest.raises(JobError, match="refuses the token from RAY_AUTH_TOKEN") as refused:
@@ -95,7 +95,7 @@ def test_status_as_json_has_every_attempt_with_what_a_script_asks_for(
     assert main(["status", "--json", "--address", server.url]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
     assert main(["status", "narrow", "--json", "--address", server.url]) != 0
-    assert "knows no run 'narrow'" in capsys.readouterr().err
+    assert "has no run 'narrow'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_run_that_is_running_is_not_started_twice(
 def test_an_unknown_run_is_answered_with_those_that_are_known(server: ScriptedJobServer) -> None:
     server.add_run("wide", 1, "RUNNING")
     server.add_run("narrow", 1, "RUNNING")
-    with pytest.raises(JobError, match=r"knows no run 'wyde'. Runs there.*: narrow, wide\."):
+    with pytest.raises(JobError, match=r"has no run 'wyde'. Its runs.*: narrow, wide\."):
         JobServer(server.url).latest("wyde")
 
 
@@ -168,7 +168,7 @@ def test_a_log_is_written_once_although_its_stream_broke_twice(
     server.logs["mgrpo-wide-1"] = "step 0\nstep 1\npolicy saved\n"
     written: list[str] = []
     jobs = JobServer(server.url)
-    job = follow(jobs, jobs.latest("wide"), written.append)
+    job = stream_log(jobs, jobs.latest("wide"), written.append)
     assert "".join(written) == "step 0\nstep 1\npolicy saved\n"
     assert job.status == "SUCCEEDED"
 
@@ -184,7 +184,7 @@ def test_a_stream_that_stays_silent_does_not_hide_that_the_job_is_over(
     server.logs["mgrpo-wide-1"] = "step 0\n"
     written: list[str] = []
     jobs = JobServer(server.url)
-    job = follow(jobs, jobs.latest("wide"), written.append)
+    job = stream_log(jobs, jobs.latest("wide"), written.append)
     assert (job.status, written) == ("FAILED", ["step 0\n"])
 
 
@@ -194,5 +194,5 @@ def test_following_ends_when_the_server_stays_away(monkeypatch: pytest.MonkeyPat
         server.add_run("wide", 1, "RUNNING")
         jobs = JobServer(server.url)
         job = jobs.latest("wide")
-    with pytest.raises(JobError, match=r"Lost sight of the job mgrpo-wide-1 for 0.3 s; it may be"):
-        follow(jobs, job, lambda text: None, lost_deadline_s=0.3)
+    with pytest.raises(JobError, match=r"No connection to the job mgrpo-wide-1 for 0.3 s; it may"):
+        stream_log(jobs, job, lambda text: None, lost_deadline_s=0.3)

@@ -117,7 +117,9 @@ def test_a_tensor_that_is_not_as_sent_stops_the_run_in_any_worker(
     ],
 )
 def test_a_probe_that_differs_stops_the_run(found: list[float]) -> None:
-    assert "layer2-engine-0 gives the probe" in refusal({"engines probe_logprobs": [PROBE, found]})
+    assert "layer2-engine-0's probe log-probabilities differ" in refusal(
+        {"engines probe_logprobs": [PROBE, found]}
+    )
 
 
 def test_the_report_has_the_largest_gap_of_all_engines() -> None:
@@ -131,3 +133,34 @@ def test_checks_that_are_turned_off_are_not_asked_for() -> None:
     methods = [method for _, method, _ in told.asked]
     assert "received_checksums" not in methods and "probe_logprobs" not in methods
     assert "weight_version" in methods and report.probe_gap_max is None
+
+
+def test_a_group_has_a_place_for_every_worker_of_every_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    joined: list[tuple[str, dict[str, Any]]] = []
+
+    class Rank:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def submit(self, method: str, *_: Any, **keys: Any) -> Any:
+            if method == "connect":
+                joined.append((self.name, keys))
+            return ("10.0.0.1", 29500)
+
+    ranks: list[Any] = [Rank("rank-0"), Rank("rank-1")]
+    monkeypatch.setattr(
+        "cluster.weight_sync.broadcast.wait_for", lambda calls, **_: [got for _, got in calls]
+    )
+    broadcaster = WeightBroadcaster(
+        ranks,
+        group=GroupSettings(backend="gloo", workers_per_engine=2, shares_gpus=False, deadline_s=1),
+        config=WeightsConfig(),
+        dtype="float32",
+        probe_token_ids=[1, 2],
+    )
+    broadcaster.connect([*ENGINES, SimpleNamespace(name="layer2-engine-1")])
+    expected = {"backend": "gloo", "address": "10.0.0.1", "port": 29500, "num_receivers": 6}
+    assert joined == [("rank-0", expected), ("rank-1", expected)]
+    assert len(broadcaster.engines) == 3 and broadcaster.num_groups == 1

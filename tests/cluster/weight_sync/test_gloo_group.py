@@ -47,7 +47,7 @@ def test_every_rank_receives_what_rank_zero_sends(dtype: torch.dtype) -> None:
 def test_a_peer_that_never_comes_is_an_error_within_the_deadline() -> None:
     server = listening_socket("127.0.0.1")
     began = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"ranks \[1, 2, 3\] .* did not come within"):
+    with pytest.raises(TimeoutError, match=r"ranks \[1, 2, 3\] .* did not join within"):
         join(0, 4, server.getsockname()[1], server)
     assert time.monotonic() - began < 30
 

@@ -232,9 +232,9 @@ def test_the_probe_bounds_the_mean_and_one_token_ten_times_as_wide() -> None:
     assert everywhere.check_probe(3, expected) == pytest.approx(0.02)
     assert TwentyTokens({7: 0.25}).check_probe(3, expected) == pytest.approx(0.25)
     for gaps, message in (
-        (dict.fromkeys(range(20), 0.05), r"layer1-engine-0 .* 0\.05 nats on average"),
-        ({7: 0.4}, r"0\.02 nats on average and 0\.4 at most .* \(allowed: 0\.03 and 0\.3\)"),
-        ({7: math.nan}, "nan nats on average"),
+        (dict.fromkeys(range(20), 0.05), r"layer1-engine-0's .*: mean 0\.05 nats"),
+        ({7: 0.4}, r"mean 0\.02 nats, max 0\.4 \(limits 0\.03 and 0\.3\)"),
+        ({7: math.nan}, "mean nan nats"),
     ):
         with pytest.raises(WeightSyncError, match=message):
             TwentyTokens(gaps).check_probe(3, expected)
@@ -262,7 +262,7 @@ def test_what_a_failed_broadcast_left_over_is_iterated_so_that_no_rank_waits() -
 
 class FailingClient(RecordingClient):
     def update_weights(self, update_info: Any) -> None:
-        raise ActorDiedError("layer1-engine-1 died while it was asked to update_weights")
+        raise ActorDiedError("layer1-engine-1 died during the call to update_weights")
 
 
 def test_nccl_s_broadcast_is_aborted_when_an_engine_fails() -> None:

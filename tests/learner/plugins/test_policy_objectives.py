@@ -193,7 +193,10 @@ def test_kl_cov_holds_the_tokens_of_highest_covariance_and_clips_nothing():
     signals = {"policy_logprobs": floats(-0.1, -3, -0.1, -3)}
     solve = solve_layer(advantage="raw_reward")
     batch = build_batch(completions, [solve], SETTINGS, plugins=[part], signals=signals)
-    assert [row.columns["kl_cov"] for row in batch.rows] == [[1, 0], [0, 1]]  # 1.45 of ±1.45
+    assert [row.columns["kl_cov"].tolist() for row in batch.rows] == [
+        [1, 0],
+        [0, 1],
+    ]  # 1.45 of ±1.45
     assert batch.metrics["kl_cov/held_fraction"] == (2.0, 4.0)
     value, gradient = objective_and_gradient(batch.rows, [0.5, 0.5, -0.5, -0.5], part)
     up, down = math.exp(0.5), math.exp(-0.5)

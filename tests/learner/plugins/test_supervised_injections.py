@@ -23,7 +23,7 @@ def repaired_batch(weight):
 
 def test_injected_tokens_have_the_weight_and_sampled_ones_their_advantage():
     rows = repaired_batch(weight=0.5).rows
-    assert [row.advantages for row in rows] == [[-1, 0.5, 0.5], [1]]
+    assert [row.advantages.tolist() for row in rows] == [[-1, 0.5, 0.5], [1]]
 
 
 def test_their_gradient_is_that_of_the_log_likelihood():

@@ -81,9 +81,9 @@ def test_the_check_reports_it_and_training_does_not_start(
     def run_training(*_: Any) -> int:
         raise AssertionError("training started")
 
-    loop = ModuleType("mgrpo.training.loop")
+    loop = ModuleType("mgrpo.training.run")
     loop.run_training = run_training
-    monkeypatch.setitem(sys.modules, "mgrpo.training.loop", loop)
+    monkeypatch.setitem(sys.modules, "mgrpo.training.run", loop)
     monkeypatch.chdir(tmp_path)
     tree["model"]["path"] = str(tiny_model)
     tree["cluster"] = {"device": "cpu"}

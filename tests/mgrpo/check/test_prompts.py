@@ -99,7 +99,7 @@ def test_paying_for_tags_that_the_prompt_writes_is_a_warning(lines) -> None:
         lines(ended + HEAD.replace("\\n' }}", "\\n</think>' }}"), rewards=THINK), "template"
     )
     assert status == "warn"
-    assert "already ended the thought" in detail
+    assert "already close the thinking block" in detail
 
 
 def test_tags_that_no_check_gets_to_read_are_refused(lines, tmp_path) -> None:

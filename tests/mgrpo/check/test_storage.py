@@ -23,4 +23,4 @@ def test_storage_that_can_be_read_is_said_with_what_is_there(tree, tmp_path):
 def test_an_unknown_form_fails_and_memory_is_doubtful(tree):
     assert lines(tree, "quux://bucket/runs")[0][0] == "fail"
     ((status, detail),) = lines(tree, "memory://runs")
-    assert status == "warn" and "gone when the run ends" in detail
+    assert status == "warn" and "lost when the run ends" in detail

@@ -36,7 +36,7 @@ def test_a_package_that_is_not_installed_fails_with_the_command_that_installs_it
 
 def test_wandb_without_a_key_is_doubtful_until_there_is_one(tree, monkeypatch, tmp_path):
     ((status, detail),) = lines(tree, ["wandb"])
-    assert status == "warn" and "no key of Weights & Biases for api.wandb.ai" in detail
+    assert status == "warn" and "no API key of Weights & Biases for api.wandb.ai" in detail
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
     assert lines(tree, ["wandb"]) == [("ok", "wandb")]
     (tmp_path / "netrc").unlink()

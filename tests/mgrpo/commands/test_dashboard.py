@@ -143,7 +143,7 @@ def test_a_program_that_ends_at_its_start_is_told_with_its_last_words(tmp_path):
         ready_path="/",
         log=tmp_path / "log",
     )
-    with pytest.raises(ClusterError, match=r"at its start with code 1\.\n  no room for data"):
+    with pytest.raises(ClusterError, match=r"at its start with exit code 1\.\n  no room for data"):
         service.wait_until_ready(20)
 
 
@@ -156,7 +156,7 @@ def test_a_program_that_does_not_answer_is_given_up_and_can_be_killed(tmp_path):
     service = Service(
         "Deaf", [str(deaf)], url="http://127.0.0.1:9", ready_path="/", log=tmp_path / "log"
     )
-    with pytest.raises(ClusterError, match=r"Waited 1 s for Deaf to answer .* --deadline"):
+    with pytest.raises(ClusterError, match=r"Deaf did not answer at .* within 1 s\. Raise --dead"):
         service.wait_until_ready(1)
     service.stop(0.2)
     assert not service.is_running

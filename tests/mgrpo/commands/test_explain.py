@@ -244,7 +244,7 @@ def test_a_model_measures_what_the_file_lacks(entropy_args, policy: Path, capsys
     model = AutoModelForCausalLM.from_pretrained(policy)
     means = []
     for one in ATTEMPTS:
-        ids = torch.tensor([one.prompt_token_ids + one.token_ids])
+        ids = torch.tensor([[*one.prompt_token_ids.tolist(), *one.token_ids.tolist()]])
         with torch.no_grad():
             logprobs = model(ids).logits[0, 1:-1].log_softmax(-1)  # after the last prompt token
         means.append(float(-(logprobs.exp() * logprobs).sum(-1).mean()))
@@ -301,7 +301,10 @@ def test_annotate_marks_spans_that_the_file_lacks(folder, tiny_model: Path, caps
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ('{"completion_id": 1}\n', ["completion 1 is no completion", "rollouts/step-NNNNNN.jsonl"]),
+        (
+            '{"completion_id": 1}\n',
+            ["completion 1 is not a completion", "rollouts/step-NNNNNN.jsonl"],
+        ),
         ("[1, 2]", ["completion 1 is '1', not an object"]),
         ("not json\n", ["line 1 is not JSON"]),
         ("\n", ["holds no completions"]),

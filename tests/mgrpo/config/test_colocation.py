@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.seats import groups_of, plan_seats
+from cluster.allocations import groups_of, plan_allocations
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError
 from mgrpo.plan.arithmetic import gpu_line
@@ -29,13 +29,15 @@ def test_the_shipped_recipe_wants_one_gpu_for_everything() -> None:
 
 
 def test_engine_and_rank_of_a_gpu_sit_in_one_bundle() -> None:
-    seats = plan_seats(load_recipe("one_gpu", TWO_GPUS), "cuda")
-    assert [(seat.name, seat.group, seat.first_bundle) for seat in seats] == [
+    allocations = plan_allocations(load_recipe("one_gpu", TWO_GPUS), "cuda")
+    assert [
+        (allocation.name, allocation.group, allocation.first_bundle) for allocation in allocations
+    ] == [
         ("engine-0", "colocated", 0),
         ("engine-1", "colocated", 1),
         ("learner", "colocated", 0),
     ]
-    (group,) = groups_of(seats)
+    (group,) = groups_of(allocations)
     assert group.bundles == ({"CPU": 2.0, "GPU": 1.0},) * 2
     assert group.strategy == "PACK" and group.has_learner
     assert str(group) == "2 x (2 CPU, 1 GPU)"

@@ -111,5 +111,5 @@ def test_one_problem_has_a_difference_and_no_interval():
 
 def test_policies_without_a_problem_in_common_are_refused():
     other = [replace(c, problem_id="other") for c in two_turns("+", "+").completions]
-    with pytest.raises(DataError, match="no problem in common"):
+    with pytest.raises(DataError, match="no common problem"):
         compare(two_turns("+", "+"), Evaluation(other, 2, GREEDY))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.seats import plan_seats, total
+from cluster.allocations import plan_allocations, total
 from mgrpo.cli import main
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, save_recipe
@@ -26,11 +26,11 @@ QUICKSTART = load_recipe("quickstart")
 
 
 def gpus_of(config: RunConfig) -> float:
-    return total(plan_seats(config, "cuda")).get("GPU", 0)
+    return total(plan_allocations(config, "cuda")).get("GPU", 0)
 
 
 @pytest.mark.parametrize(
-    ("gpus", "seats", "said"),
+    ("gpus", "allocations", "said"),
     [
         (1, ["engine-0, learner"], "1 GPU where the recipe asks for 3"),
         (2, ["engine-0", "learner"], "2 GPUs where the recipe asks for 3"),
@@ -40,14 +40,14 @@ def gpus_of(config: RunConfig) -> float:
 )
 @pytest.mark.parametrize("gpu", ["RTX4090-24GB", "T4-16GB", "H100-80GB", "DESKTOP-8GB"])
 def test_the_quickstart_has_a_plan_for_as_many_gpus_as_there_are(
-    gpu: str, gpus: int, seats: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    gpu: str, gpus: int, allocations: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", "quickstart", "--gpus", f"{gpus}x{gpu}"]) == 0
     printed = capsys.readouterr().out
     assert said in printed and "layout: " in printed
     config, _ = laid_out(QUICKSTART, gpus)
     plan = make_plan(config, find_shape("default"), named_hardware(f"{gpus}x{gpu}", 1))
-    assert [row.seat for row in plan.rows] == seats
+    assert [row.allocation for row in plan.rows] == allocations
     assert not plan.fails
 
 
@@ -167,7 +167,7 @@ def test_check_and_train_say_what_was_decided_and_the_run_records_it(
         trained.append(config)
         return 0
 
-    monkeypatch.setattr("mgrpo.training.loop.run_training", record)
+    monkeypatch.setattr("mgrpo.training.run.run_training", record)
     arguments = ["quickstart", f"output.runs_dir={tmp_path}", "data.train.size=40"]
     assert main(["check", *arguments]) == 0
     assert "1 GPU where the recipe asks for 3" in " ".join(capsys.readouterr().out.split())

@@ -1,4 +1,4 @@
-"""Whole plans: who sits where, what is refused, what is doubted, and what the command prints."""
+"""Whole plans: placement, refusals, warnings, and the command's output."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def said(plan: Plan, status: str) -> str:
 def test_the_papers_setting_fits_on_eight_h100() -> None:
     plan = plan_of("8xH100-80GB")
     assert not plan.fails, said(plan, "fail")
-    assert [row.seat for row in plan.rows].count("learner") == 4
-    assert all(row.seat and 0 < row.used_bytes < row.memory_bytes for row in plan.rows)
+    assert [row.allocation for row in plan.rows].count("learner") == 4
+    assert all(row.allocation and 0 < row.used_bytes < row.memory_bytes for row in plan.rows)
     assert sorted(row.gpu for row in plan.rows) == list(range(8))
 
 
@@ -48,7 +48,7 @@ def test_a_learner_that_does_not_fit_says_what_is_largest() -> None:
     plan = plan_of("8xA100-40GB", "learner.gradient_checkpointing=false")
     assert plan.fails
     assert "does not fit" in said(plan, "fail")
-    assert "activations are the most: use gradient_checkpointing" in said(plan, "fail")
+    assert "activations are the largest item: use gradient_checkpointing" in said(plan, "fail")
 
 
 def test_a_lower_stage_that_does_not_fit_asks_for_a_higher_one() -> None:
@@ -71,7 +71,10 @@ def test_a_gpu_that_two_have_in_turn_is_as_full_as_its_fullest_turn() -> None:
     plan = turns_of("1xH100-80GB")
     assert not plan.fails, said(plan, "fail")
     (row,) = plan.rows
-    assert (row.seat, row.role) == ("engine-0, learner", "samples solve and correct, rank 0 of 1")
+    assert (row.allocation, row.role) == (
+        "engine-0, learner",
+        "samples solve and correct, rank 0 of 1",
+    )
     assert plan.turns is not None
     samples, updates, travels = plan.turns.items
     assert samples.num_bytes == plan.engine.use.total + GIB  # the learner's context stays
@@ -95,25 +98,25 @@ def test_turns_that_do_not_fit_say_which_one() -> None:
 
 def test_two_gpus_in_turn_hold_a_rank_and_an_engine_each() -> None:
     plan = turns_of("2xH100-80GB", "engines.num_shared_engines=2", "learner.num_ranks=2")
-    assert [row.seat for row in plan.rows] == ["engine-0, learner", "engine-1, learner"]
+    assert [row.allocation for row in plan.rows] == ["engine-0, learner", "engine-1, learner"]
     assert [row.role.split(", ")[1] for row in plan.rows] == ["rank 0 of 2", "rank 1 of 2"]
     size = plan.shape.num_parameters
     assert size == 1_543_714_304
     # Weights of 2.9 GiB take 4 of pinned memory; master copy and two moments, shared out, 2.9 each.
-    assert f"{2 * (4 + 3 * 4):.1f} GiB of a machine's own memory" in said(plan, "ok")
+    assert f"{2 * (4 + 3 * 4):.1f} GiB of host memory per machine" in said(plan, "ok")
     short = turns_of("1xH100-80GB", "engines.num_shared_engines=2", "learner.num_ranks=2")
-    assert "colocated (2 x (2 CPU, 1 GPU)) has no place" in said(short, "fail")
+    assert "colocated (2 x (2 CPU, 1 GPU)) cannot be placed" in said(short, "fail")
 
 
-def test_too_few_gpus_name_the_seat_and_what_to_change() -> None:
+def test_too_few_gpus_name_the_allocation_and_what_to_change() -> None:
     plan = plan_of("4xH100-80GB", "learner.num_ranks=6")
-    assert "learner (6 x (1 CPU, 1 GPU)) has no place" in said(plan, "fail")
+    assert "learner (6 x (1 CPU, 1 GPU)) cannot be placed" in said(plan, "fail")
     assert "Lower learner.num_ranks" in said(plan, "fail")
 
 
 def test_an_engine_wider_than_a_node_is_refused() -> None:
     plan = plan_of("4xH100-80GB", "engines.tensor_parallel_size=7", nodes=8)
-    assert "one process of it wants 7 GPU, and no node has more than 4" in said(plan, "fail")
+    assert "one process needs 7 GPU, and no node has more than 4" in said(plan, "fail")
 
 
 def test_ways_that_do_not_divide_the_heads_are_refused() -> None:
@@ -126,7 +129,7 @@ def test_gpus_without_bfloat16_are_refused() -> None:
 
 
 def test_gpus_without_work_are_a_warning() -> None:
-    assert "2 of 10 GPUs stay without work" in said(plan_of("10xH100-80GB"), "warn")
+    assert "2 of 10 GPUs stay idle" in said(plan_of("10xH100-80GB"), "warn")
 
 
 def test_ranks_spread_unevenly_over_nodes_are_a_warning() -> None:
@@ -136,7 +139,7 @@ def test_ranks_spread_unevenly_over_nodes_are_a_warning() -> None:
 
 def test_a_cache_too_small_for_what_is_asked_is_a_warning() -> None:
     plan = plan_of("8xA10G", "learner.num_ranks=4", "engines.gpu_memory_utilization=0.95")
-    assert "when all are long" in said(plan, "warn")
+    assert "if all are long" in said(plan, "warn")
 
 
 def test_a_learner_that_mostly_waits_is_a_warning() -> None:
@@ -146,12 +149,12 @@ def test_a_learner_that_mostly_waits_is_a_warning() -> None:
         "learner.microbatch_tokens=4096",
         "layers.correct.group_size=2",
     )
-    assert "learner would work for about" in said(plan, "warn")
+    assert "learner would be busy for about" in said(plan, "warn")
 
 
 def test_elastic_engines_say_what_they_may_take() -> None:
     plan = plan_of("8xH100-80GB", "layers.correct.num_engines={min: 2, max: 6}")
-    assert "may grow by 4 engines, which take 4 GPUs more" in said(plan, "ok")
+    assert "may grow by 4 engines, which need 4 GPUs more" in said(plan, "ok")
 
 
 def test_a_recipe_for_cpus_is_refused() -> None:
@@ -219,8 +222,8 @@ def test_a_cluster_file_is_planned_with_its_labels(file: str) -> None:
         config, qwen25_shape("7B"), file_hardware(str(REPOSITORY / "cluster" / file), None)
     )
     assert not plan.fails, said(plan, "fail")
-    assert {row.node for row in plan.rows if row.seat == "learner"} == {"learner-0"}
-    assert {row.node for row in plan.rows if "engine" in row.seat} == {"rollout-0"}
+    assert {row.node for row in plan.rows if row.allocation == "learner"} == {"learner-0"}
+    assert {row.node for row in plan.rows if "engine" in row.allocation} == {"rollout-0"}
 
 
 def test_nodes_that_have_to_be_brought_are_named() -> None:
@@ -230,7 +233,7 @@ def test_nodes_that_have_to_be_brought_are_named() -> None:
     hardware = file_hardware(str(REPOSITORY / "cluster/aws.yaml"), None)
     plan = make_plan(config, qwen25_shape("7B"), hardware)
     assert not plan.fails
-    assert "has to bring rollout-1" in said(plan, "ok")
+    assert "has to add rollout-1" in said(plan, "ok")
     assert {row.node for row in plan.rows} == {"learner-0", "rollout-0", "rollout-1"}
 
 
@@ -297,6 +300,6 @@ def test_a_cluster_file_that_names_no_gpu_asks_for_it(tmp_path: Path) -> None:
         "available_node_types: {head: {resources: {GPU: 8, CPU: 8}, node_config: {}}}\n"
         "head_node_type: head\n"
     )
-    with pytest.raises(ConfigError, match="does not say which GPU"):
+    with pytest.raises(ConfigError, match="does not name its GPU"):
         file_hardware(str(file), None)
     assert file_hardware(str(file), "H100").gpus["head-0"].name == "H100-80GB"

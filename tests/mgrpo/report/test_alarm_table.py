@@ -16,7 +16,7 @@ def an_alarm(step: int, **changes) -> dict[str, object]:
         "first_step": 3,
         "num_steps": step - 2,
         "seen": "the rewards are all equal in 99.0% of layer 2's groups",
-        "meaning": "The layer has nothing to learn from.",
+        "meaning": "The layer has no training signal.",
         "advice": "Use easier problems (data.train).",
     }
     return Alarm(**{**fields, **changes}).to_json()

@@ -89,7 +89,7 @@ def test_the_fingerprint_is_that_of_the_problems_and_their_order() -> None:
     ]
     assert len({fingerprint(problems) for problems in [[first, second], *others]}) == 8
     refuse_other_problems([first, second], fingerprint([same, second]), "sums.jsonl")
-    with pytest.raises(RunDirectoryError, match=r"data\.train \(sums\.jsonl\) is not what it was"):
+    with pytest.raises(RunDirectoryError, match=r"data\.train \(sums\.jsonl\) has changed since"):
         refuse_other_problems([first], fingerprint([first, second]), "sums.jsonl")
 
 

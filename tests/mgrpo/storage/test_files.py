@@ -99,7 +99,7 @@ def test_refused_credentials_are_not_tried_again(monkeypatch):
 
 
 def test_an_unknown_form_and_a_missing_package_say_what_would_do(monkeypatch):
-    with pytest.raises(StorageError, match="Known forms are s3://, gs://"):
+    with pytest.raises(StorageError, match="Known schemes are s3://, gs://"):
         Storage("quux://bucket/runs", QUICK)
 
     with pytest.raises(StorageError, match="not installed here: Install adlfs"):

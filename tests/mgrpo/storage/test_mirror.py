@@ -63,7 +63,7 @@ def test_a_run_that_has_ended_is_fetched_only_to_be_longer(base_url, tmp_path):
     mirror = Mirror(Storage(base_url, QUICK), here)
     mirror.checkpoint(make_checkpoint(here, 60))
     assert mirror.finish() == ""
-    with pytest.raises(RunDirectoryError, match="come to its end"):
+    with pytest.raises(RunDirectoryError, match="already finished"):
         Mirror(Storage(base_url, QUICK), there, num_steps=60).fetch()
     longer = Mirror(Storage(base_url, QUICK), there, num_steps=62)
     longer.fetch()
@@ -124,7 +124,7 @@ def test_a_finished_run_is_there_whole_and_is_not_gone_on_with(base_url, tmp_pat
     make_policy(here)
     mirror = Mirror(Storage(base_url, QUICK), here)
     assert mirror.finish() == ""
-    with pytest.raises(RunDirectoryError, match="has come to its end"):
+    with pytest.raises(RunDirectoryError, match="is already finished"):
         Mirror(Storage(base_url, QUICK), there).fetch()
     Mirror(Storage(base_url, QUICK), there).fetch_policy()
     assert sorted(file.name for file in (there / "policy").iterdir()) == [
@@ -182,7 +182,7 @@ def test_an_upload_is_waited_for_no_longer_than_it_may_take(tmp_path, monkeypatc
     mirror.warn = warnings.append
     monkeypatch.setattr(mirror.storage.files, "put_file", lambda *a, **k: time.sleep(1))
     began = time.monotonic()
-    assert "was not done within 0.1 s" in mirror.finish(0.1)
+    assert "did not finish within 0.1 s" in mirror.finish(0.1)
     assert time.monotonic() - began < 0.8 and len(warnings) == 1
 
 

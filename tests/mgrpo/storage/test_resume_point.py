@@ -199,11 +199,11 @@ def test_a_run_that_has_ended_is_resumed_only_to_be_longer(tmp_path: Path) -> No
     checkpoint = ended(tmp_path, *CONSTANT)
     for overrides in ((), (f"steps={STEPS - 1}",), ("checkpoints.keep=3",)):
         text = refusal(tmp_path, *CONSTANT, *overrides)
-        assert "come to its end" in text
+        assert "already finished" in text
         assert f"steps={STEPS + 1}" in text
     found, notes = resumed(tmp_path, *CONSTANT, f"steps={STEPS + 2}")
     assert found == checkpoint
-    assert notes == [f"otherwise than before: steps was {STEPS} and is now {STEPS + 2}"]
+    assert notes == [f"changed since the checkpoint: steps was {STEPS} and is now {STEPS + 2}"]
 
 
 def test_a_run_that_is_made_longer_keeps_its_first_policy(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_run_may_become_shorter_but_not_than_what_is_done(tmp_path: Path) -> N
 def test_without_a_whole_checkpoint_it_says_so(tmp_path: Path) -> None:
     folder = started(tmp_path)
     (folder / "state.json").unlink()
-    assert "is whole" in refusal(tmp_path)
+    assert "is complete" in refusal(tmp_path)
 
 
 def test_a_data_file_with_other_content_is_refused_before_anything_starts(
@@ -263,5 +263,5 @@ def test_a_data_file_with_other_content_is_refused_before_anything_starts(
     start = start_system(
         config, logs_to=tmp_path, with_learner=True, note=print, same_problems=before
     )
-    with pytest.raises(RunDirectoryError, match=r"sums\.jsonl\) is not what it was"):
+    with pytest.raises(RunDirectoryError, match=r"sums\.jsonl\) has changed since"):
         start.__enter__()

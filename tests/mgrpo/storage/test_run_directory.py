@@ -28,6 +28,6 @@ def test_a_start_that_never_came_to_a_step_does_not_stand_in_the_way(tmp_path: P
 
 def test_overwriting_spares_a_folder_that_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(RunDirectoryError, match="so it is no run"):
+    with pytest.raises(RunDirectoryError, match="so it is not a run"):
         claim_run_directory(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()

@@ -137,7 +137,7 @@ def test_whatever_happened_before_the_name_is_taken_exactly_while_its_run_lives(
             with run_lock(run_dir):
                 pass
         else:
-            with pytest.raises(RunDirectoryError, match="is going on"), run_lock(run_dir):
+            with pytest.raises(RunDirectoryError, match="is active"), run_lock(run_dir):
                 pass
     if holder is not None:
         holder.kill()
@@ -184,7 +184,7 @@ def test_one_folder_by_two_paths_is_one_run(tmp_path: Path, monkeypatch) -> None
     monkeypatch.chdir(tmp_path)
     with run_lock(Path("run")):
         for path in (tmp_path / "run", tmp_path / "link" / "run"):
-            with pytest.raises(RunDirectoryError, match="is going on"), run_lock(path):
+            with pytest.raises(RunDirectoryError, match="is active"), run_lock(path):
                 pass
         with run_lock(Path("run2")):
             pass
@@ -226,7 +226,7 @@ def test_without_flock_the_heartbeat_decides(tmp_path: Path, short_watch, monkey
     run_dir = tmp_path / "run"
     with (
         run_lock(run_dir),
-        pytest.raises(RunDirectoryError, match="is going on"),
+        pytest.raises(RunDirectoryError, match="is active"),
         run_lock(run_dir, note=lambda line: None),
     ):
         pass

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-from cluster.fleet.leases import FixedEngines
+from cluster.fleet.in_process import InProcessEngines
+from learner.scripted import ScriptedLearner
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.loop import Run
+from mgrpo.training.progress import TrainProgress
+from mgrpo.training.stop_signals import StopSignals
 from mgrpo.training.system import make_rollout
+from mgrpo.training.workers import RunWorkers
 from tests.actors.test_rollout import PROBLEMS, TOKENIZER, ExactScorer, PromptBuilder, scripted
 
 
 def asked_at(config: RunConfig, step: int) -> tuple[list[dict[str, Any]], list[int]]:
     engine = scripted()
-    fleet: Any = FixedEngines({1: [engine], 2: [engine]})
+    fleet: Any = InProcessEngines({1: [engine], 2: [engine]})
     parts = make_rollout(config, fleet, PromptBuilder(TOKENIZER), ExactScorer(), [])
-    run: Any = SimpleNamespace(config=config, system=SimpleNamespace(rollout=parts, fleet=fleet))
-    Run.roll_out(run, step, PROBLEMS, MetricSums())
+    workers = RunWorkers(
+        config,
+        rollout=parts,
+        engines=fleet,
+        learner=ScriptedLearner(),
+        progress=TrainProgress(1, "", 2),
+        signals=StopSignals(),
+    )
+    workers.sample(step, PROBLEMS, MetricSums())
     return engine.asked, engine.seeds
 
 

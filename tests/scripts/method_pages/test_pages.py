@@ -25,7 +25,7 @@ PARTS = (
     "Options",
     "Metrics it adds",
     "What is reconstructed",
-    "What of the paper is not here",
+    "Differences from the paper",
     "Measured",
 )
 BY_HAND = {"combinations.md"}  # by a command of its own
@@ -77,7 +77,7 @@ def test_every_recipe_says_what_of_its_paper_is_not_here(name: str, written: Pat
     said = what_is_absent(name)
     assert len(said.split()) >= 10, f"mgrpo/methods/{name}/recipe.yaml: no paragraph `Absent: ...`"
     page = (written / "mgrpo" / "methods" / name / "README.md").read_text(encoding="utf-8")
-    _, _, after = page.partition("\n## What of the paper is not here\n\n")
+    _, _, after = page.partition("\n## Differences from the paper\n\n")
     assert after.lower().startswith(said.lower())
     idea, _, _ = page.partition("\n## Formula")
     assert said not in idea

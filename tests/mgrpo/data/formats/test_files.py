@@ -295,7 +295,7 @@ def test_a_data_set_with_a_loading_script_is_refused_with_a_way_on(tmp_path: Pat
     (folder / "script.py").write_text(
         "import datasets\n\n\nclass Old(datasets.GeneratorBasedBuilder):\n    pass\n"
     )
-    with pytest.raises(DataError, match=r"a program of their own are not read.*Parquet"):
+    with pytest.raises(DataError, match=r"a loading script are not supported.*Parquet"):
         load_problems(HuggingFaceSource(path=str(folder)))
 
 

@@ -27,9 +27,9 @@ def test_an_all_wrong_group_gets_the_solution():
     assert expert.text == "3 and 4 are 7"
     assert TOKENIZER.decode(expert.token_ids[:-1]) == expert.text
     assert expert.is_correct and expert.augmented_by == "expert"
-    assert expert.sampled_mask == [False] * len(expert.token_ids)
+    assert expert.sampled_mask.tolist() == [False] * len(expert.token_ids)
     assert expert.group_key == attempts[0].group_key
-    assert expert.prompt_token_ids == attempts[0].prompt_token_ids
+    assert expert.prompt_token_ids is attempts[0].prompt_token_ids
     assert expert.completion_id not in {one.completion_id for one in attempts}
 
 

@@ -92,7 +92,7 @@ def test_what_is_left_out_is_in_no_statistics():
         plugins=[plugin("desel")],
     )
     assert [row.advantages[0] for row in batch.rows] == [0.5, -0.5]
-    assert [row.token_weights for row in batch.rows] == [[0.25] * 2] * 2
+    assert [row.token_weights.tolist() for row in batch.rows] == [[0.25] * 2] * 2
 
 
 def test_only_sampled_tokens_say_how_likely_a_completion_is():

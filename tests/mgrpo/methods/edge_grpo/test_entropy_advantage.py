@@ -108,7 +108,13 @@ def test_tokens_that_no_policy_sampled_have_no_recorded_logprob_to_count():
 
 def entropy_weights(completions, entropies, **settings):
     rows = batch_of(completions, entropies, detach=False, **settings).all_rows
-    return [value for row in rows for value in row.entropy_weights or [0.0] * len(row.token_ids)]
+    return [
+        value
+        for row in rows
+        for value in (
+            [0.0] * len(row.token_ids) if row.entropy_weights is None else row.entropy_weights
+        )
+    ]
 
 
 def gradient_by_definition(completions, entropies, *, longest=None, clamp=None):

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,32 +53,37 @@ def test_a_continuation_follows_the_attempt_and_the_interjection() -> None:
     parts = rollout(script, [repairing("continued")])
     one = sampled(parts)[1]
     kept, injected, new = encoded("it is 8"), encoded(STOP), [*encoded("so 7"), END]
-    assert one.token_ids == kept + injected + new  # the attempt's end of turn is gone
+    assert one.token_ids.tolist() == kept + injected + new  # the attempt's end of turn is gone
     mask = [*[True] * 7, *[False] * 5, *[True] * 5]
-    assert one.sampled_mask == mask
-    assert one.train_mask == [*[False] * 12, *[True] * 5]  # right by what came after the attempt
-    assert one.rollout_logprobs == [*[-0.5] * 7, *[0.0] * 5, *[-0.5] * 5]
+    assert one.sampled_mask.tolist() == mask
+    # Right by what came after the attempt.
+    assert one.train_mask.tolist() == [*[False] * 12, *[True] * 5]
+    assert one.rollout_logprobs.tolist() == [*[-0.5] * 7, *[0.0] * 5, *[-0.5] * 5]
     assert one.text == "it is 8\nNo.\nso 7"
     assert one.finish_reason == "stop" and one.augmented_by == "continued"
     assert one.is_correct and one.num_trained_tokens == 5
     engine: Any = parts.engines.by_layer[1][0]
-    assert engine.prompts[1] == one.prompt_token_ids + kept + injected
+    assert engine.prompts[1] == one.prompt_token_ids.tolist() + kept + injected
 
 
 def test_a_continuation_that_runs_out_of_tokens_says_so() -> None:
     one = repaired("continued", max_new_tokens=2)[1]
     assert one.text == "it is 8\nNo.\nso" and one.finish_reason == "length"
     assert not one.is_correct
-    assert one.train_mask == one.sampled_mask == [*[True] * 7, *[False] * 5, True, True]
+    assert one.train_mask is one.sampled_mask
+    assert one.sampled_mask.tolist() == [*[True] * 7, *[False] * 5, True, True]
 
 
 def test_the_answer_is_appended_before_the_end_of_turn() -> None:
     one = repaired("answer_injected")[1]
     assert one.text == "it is 8\nNo. It is \\boxed{7}."
     kept = encoded("it is 8")
-    assert one.token_ids == [*encoded(one.text), END]
-    assert one.sampled_mask == [*[True] * len(kept), *[False] * (len(one.token_ids) - len(kept))]
-    assert one.rollout_logprobs[len(kept) :] == [0.0] * (len(one.token_ids) - len(kept))
+    assert one.token_ids.tolist() == [*encoded(one.text), END]
+    assert one.sampled_mask.tolist() == [
+        *[True] * len(kept),
+        *[False] * (len(one.token_ids) - len(kept)),
+    ]
+    assert one.rollout_logprobs[len(kept) :].tolist() == [0.0] * (len(one.token_ids) - len(kept))
     assert one.is_correct and one.augmented_by == "answer_injected"
     assert one.num_trained_tokens == 0  # the attempt was wrong, and nothing else is the policy's
 
@@ -91,8 +97,11 @@ def test_a_truncated_attempt_is_ended_by_hand() -> None:
 
 def test_the_reference_solution_takes_the_place_of_everything() -> None:
     one = repaired("solution_replaced")[1]
-    assert one.text == PROBLEM.solution and one.token_ids == [*encoded(PROBLEM.solution), END]
-    assert one.sampled_mask == [False] * len(one.token_ids)
+    assert one.text == PROBLEM.solution and one.token_ids.tolist() == [
+        *encoded(PROBLEM.solution),
+        END,
+    ]
+    assert one.sampled_mask.tolist() == [False] * len(one.token_ids)
     assert one.num_trained_tokens == 0
     assert one.is_correct and one.augmented_by == "solution_replaced"
 
@@ -122,9 +131,9 @@ def test_all_of_a_repaired_completion_trains_where_the_recipe_says_so(offpolicy:
 def test_as_a_target_what_was_put_in_trains_without_the_wrong_attempt() -> None:
     one = repaired("answer_injected", offpolicy="sft_loss")[1]
     assert one.sampled_mask is not None
-    assert one.train_mask == [not is_sampled for is_sampled in one.sampled_mask]
+    assert one.train_mask.tolist() == [not is_sampled for is_sampled in one.sampled_mask]
     going_on = repaired("continued", offpolicy="sft_loss")[1]
-    assert going_on.train_mask == [*[False] * 7, *[True] * 10]
+    assert going_on.train_mask.tolist() == [*[False] * 7, *[True] * 10]
 
 
 # --- what eight wrong attempts learn, when the answer is put into four of them ---
@@ -225,10 +234,10 @@ def test_no_attempt_trains_on_a_reward_that_it_has_not_earned(
         assert (
             one.sampled_mask is not None and one.train_mask is not None and one.reward is not None
         )
-        kept = one.sampled_mask.index(False)
+        kept = one.sampled_mask.tolist().index(False)
         earned = before.reward is not None and one.reward.value <= before.reward.value
-        assert one.train_mask[:kept] == [earned] * kept
-        assert one.train_mask[kept:] == one.sampled_mask[kept:]
+        assert one.train_mask[:kept].tolist() == [earned] * kept
+        assert np.array_equal(one.train_mask[kept:], one.sampled_mask[kept:])
 
 
 # --- chances ---

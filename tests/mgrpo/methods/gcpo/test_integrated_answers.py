@@ -8,8 +8,8 @@ import pytest
 
 from actors.plugin import RolloutPlugin
 from mgrpo.errors import ConfigError, DataError
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.plugin import load_plugins
-from mgrpo.types import AnswerContexts
 from tests.actors.byte_tokenizer import END
 from tests.actors.plugins.scripted_rollout import PROBLEM, TOKENIZER, plugin, rollout, sampled
 from tests.learner.builders import run_config

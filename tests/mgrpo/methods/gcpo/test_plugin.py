@@ -12,9 +12,9 @@ from learner.losses import kl_penalty
 from learner.plugin import LearnerPlugin
 from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import ConfigError, LearnerError
+from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.gcpo.plugin import SHARE, TARGET
 from mgrpo.plugin import load_plugins
-from mgrpo.types import AnswerContexts
 from tests.learner.builders import completion, plugin, run_config, solve_layer
 from tests.learner.exact import exact_loss, floats
 
@@ -40,7 +40,7 @@ def contexts_of(answers, num_integrated=2, **changes):
 
 
 def with_contexts(group, samples=None, **changes):
-    answers = {one.completion_id: one.token_ids for one in group}
+    answers = {one.completion_id: one.token_ids.tolist() for one in group}
     contexts = contexts_of(answers, **changes)
     return [
         dataclasses.replace(
@@ -87,7 +87,7 @@ class Reader:
     @staticmethod
     def shown(one):
         """Which integrated answer stands in the text, and its last token where it was sampled."""
-        tokens = one.prompt_token_ids + one.token_ids
+        tokens = [*one.prompt_token_ids.tolist(), *one.token_ids.tolist()]
         name = next(token for token in tokens if token in (FIRST, SECOND))
         return (name, tokens[-1]) if tokens[-1] > 60 else name
 
@@ -195,13 +195,13 @@ def test_the_worked_token_of_the_second_kl():
     own, added = batch.rows[:2], batch.rows[2:]
     assert [row.completion_id for row in added] == ["q/1 (in context)", "q/2 (in context)"]
     for row, in_context in zip(own, added, strict=True):
-        assert in_context.token_ids == row.token_ids
-        assert in_context.advantages == in_context.token_weights == [0.0] * len(row.token_ids)
+        assert in_context.token_ids is row.token_ids
+        assert not in_context.advantages.any() and not in_context.token_weights.any()
         assert in_context.columns[TARGET] == pytest.approx(
             [floats(0.45).log().item()] * len(row.token_ids)
         )
         assert in_context.columns[SHARE] == pytest.approx([0.06 * w for w in row.token_weights])
-    assert added[0].prompt_token_ids == [1, 4, 20, 20, 20, 2, FIRST, 3]
+    assert added[0].prompt_token_ids.tolist() == [1, 4, 20, 20, 20, 2, FIRST, 3]
     total, count = batch.metrics["gcpo/kl"]
     assert (total / count, count) == (pytest.approx(0.007217, abs=1e-6), 5.0)
     # Its loss, where the policy is the one that was read: κ times the mean over completions.

@@ -101,7 +101,7 @@ def test_beginnings_of_different_prompts_are_different():
         EXACT,
         plugins=[plugin("lambda_grpo")],
     ).rows
-    assert [row.token_weights for row in rows] == [[0.25, 0.25], [0.25, 0.25]]
+    assert [row.token_weights.tolist() for row in rows] == [[0.25, 0.25], [0.25, 0.25]]
 
 
 def test_another_layer_is_left_alone():

@@ -79,7 +79,7 @@ def advantages(completions=None, found=WORKED, **settings):
         plugins=[plugin("nthr", **settings)],
         signals={INFLUENCES: torch.tensor(found, dtype=torch.float64)},
     )
-    return [row.advantages for row in batch.all_rows]
+    return [row.advantages.tolist() for row in batch.all_rows]
 
 
 def test_the_worked_advantages():
@@ -104,7 +104,7 @@ def test_how_many_tokens_are_spared_and_how_far_can_be_set(settings, expected):
 
 def test_weight_one_is_grpo_and_reads_nothing():
     plain = build_batch(worked_group(), [solve_layer(advantage=Z_SCORE)], EXACT).all_rows
-    assert advantages(spared_weight=1.0) == [row.advantages for row in plain]
+    assert advantages(spared_weight=1.0) == [row.advantages.tolist() for row in plain]
     assert plugin("nthr", spared_weight=1.0).read_policy(None, None) == {}
     assert plugin("nthr", select="all").read_policy(None, None) == {}
 
@@ -166,7 +166,7 @@ def naive_influences(policy, completions):
         vocab = sorted({token for one in group for token in one.token_ids})
         features = {}
         for one in group:
-            tokens = torch.tensor([[*one.prompt_token_ids, *one.token_ids]])
+            tokens = torch.tensor([[*one.prompt_token_ids.tolist(), *one.token_ids.tolist()]])
             first = len(one.prompt_token_ids)
             hidden = policy.causal_lm.get_decoder()(input_ids=tokens).last_hidden_state[0]
             chosen = policy.causal_lm(input_ids=tokens).logits[0].softmax(-1)[first - 1 : -1]

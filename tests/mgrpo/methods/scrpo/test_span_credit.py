@@ -32,7 +32,7 @@ def credited(completions, *layers, **settings):
 )
 def test_who_is_credited(attribution, right, wrong):
     rows = credited(corrections(), 2, attribution=attribution).all_rows
-    assert [row.advantages for row in rows] == [right, wrong]
+    assert [row.advantages.tolist() for row in rows] == [right, wrong]
 
 
 def test_what_carries_no_credit_is_not_computed():
@@ -44,16 +44,16 @@ def test_what_carries_no_credit_is_not_computed():
 
 def test_a_completion_without_the_part_gets_no_credit():
     family = [*corrections(), long("q/1/3", 1.0, 2)]
-    assert credited(family, 2).all_rows[2].advantages == [0.0, 0.0]
+    assert credited(family, 2).all_rows[2].advantages.tolist() == [0.0, 0.0]
 
 
 def test_another_span_may_be_credited_in_several_pieces():
     spans = {"steps": [(0, 1), (3, 4)]}
     family = [long("q/1/1", 1.0, 4, spans=spans), completion("q/1/2", 0.0)]
-    assert credited(family, 2, span="steps").all_rows[0].advantages == [1, 0, 0, 1]
+    assert credited(family, 2, span="steps").all_rows[0].advantages.tolist() == [1, 0, 0, 1]
 
 
 def test_first_attempts_keep_their_advantages():
     attempts = [completion("q/1", 1.0), completion("q/2", 0.0)]
     rows = credited([*attempts, *corrections()], 2).all_rows
-    assert [row.advantages for row in rows[:2]] == [[1.0], [-1.0]]
+    assert [row.advantages.tolist() for row in rows[:2]] == [[1.0], [-1.0]]

@@ -1,0 +1,289 @@
+"""How long a step takes from the driver's completions to the learner's rows, and what it holds.
+
+    python -m benchmarks.data_plane                      # 128 x (16 + 64) x 2,000 tokens: 20 M
+    python -m benchmarks.data_plane --scale 0.1          # a tenth of the problems
+    python -m benchmarks.data_plane --receivers 1 4 16
+
+Completions are synthetic and there is no model. The driver hands a step to 1, 4 and 16 processes by
+the calls that the training loop makes, and each does what a learner rank does up to its first
+forward pass: it takes the step, decides what trains, and lays out its own rows. Numbers are read at
+three points, in order:
+
+    handed over   every receiver holds the step (seconds since the driver began)
+    laid out      every receiver has its rows and micro-batches (seconds since handed over)
+    peaks         GiB that each receiver, and the driver, held above what it held before
+
+Memory is the resident set's peak, shared pages that a process has touched included. The last line
+of the output is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from benchmarks.machine import machine
+from cluster.remote import RemoteActor, share, wait_for
+from cluster.runtime import ray_runtime
+from learner.step_data import StepData
+from mgrpo.config import RunConfig
+from mgrpo.config.load import load_recipe
+from mgrpo.types import Completion, Reward, TokenIds
+
+RECIPE = "methods/mgrpo"
+DEADLINE_S = 600.0
+GIB = 2**30
+PROMPT_TOKENS, GUIDANCE_TOKENS = 200, 12
+CHARACTERS_PER_TOKEN = 4
+MICROBATCH_TOKENS = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much one step holds."""
+
+    problems: int
+    attempts: int  # per problem
+    corrections: int  # per problem
+    tokens: int  # per completion
+
+    @property
+    def num_tokens(self) -> int:
+        return self.problems * (self.attempts + self.corrections) * self.tokens
+
+
+def synthetic_step(size: Size) -> list[Completion]:
+    """Attempts and corrections of random tokens, as a rollout returns them.
+
+    A group shares its prompt, a correction's prompt holds its attempt, and lengths lie between half
+    of `size.tokens` and one and a half times that.
+    """
+    draw = np.random.default_rng(0)
+    text = "x" * (CHARACTERS_PER_TOKEN * size.tokens * 2)
+
+    def completion(slot: int, path: Sequence[int], prompt: TokenIds) -> Completion:
+        length = int(draw.integers(size.tokens // 2, size.tokens + size.tokens // 2 + 1))
+        reward = float(draw.integers(0, 2))
+        *before, _ = path
+        place = f"s0p{slot}"
+        parent = f"{place}#{'.'.join(map(str, before))}" if before else None
+        return Completion(
+            completion_id=f"{place}#{'.'.join(map(str, path))}",
+            problem_id=f"problem/{slot}",
+            domain="default",
+            layer=len(path),
+            parent_id=parent,
+            group_key=parent or place,
+            prompt_token_ids=prompt,
+            token_ids=tokens(length),
+            rollout_logprobs=-draw.random(length, dtype=np.float32),
+            finish_reason="stop",
+            policy_version=0,
+            text=text[: CHARACTERS_PER_TOKEN * length],
+            prompt_text="",
+            reward=Reward(value=reward, correct=reward > 0, parts={"answer": reward}),
+        )
+
+    def tokens(count: int) -> TokenIds:
+        return draw.integers(0, 150_000, count, dtype=np.int32)
+
+    step = []
+    for slot in range(size.problems):
+        question = tokens(PROMPT_TOKENS)
+        for number in range(size.attempts):
+            attempt = completion(slot, [number], question)
+            step.append(attempt)
+            review = np.concatenate([question, attempt.token_ids, tokens(GUIDANCE_TOKENS)])
+            step += [
+                completion(slot, [number, index], review)
+                for index in range(size.corrections // size.attempts)
+            ]
+    return step
+
+
+class Receiver:
+    """A learner rank without its model."""
+
+    def __init__(self, config: RunConfig, *, rank: int, num_ranks: int) -> None:
+        self.config, self.rank, self.num_ranks = config, rank, num_ranks
+
+    def prepare(self) -> None:
+        """Import what a rank has imported before its first step."""
+        import torch
+
+        from learner import batch, packing  # noqa: F401
+
+        torch.set_num_threads(1)
+
+    def forget(self) -> None:
+        """Let the last step go, and count memory from here."""
+        self.completions: list[Completion] = []
+        gc.collect()
+        self.before = resident_bytes()
+        restart_peak()
+
+    def receive(self, given: StepData) -> None:
+        self.completions, _, _ = given.unpacked(with_texts=False)
+
+    def lay_out(self) -> int:
+        """Returns how many tokens this rank trains on."""
+        from learner.batch import build_batch
+        from learner.packing import collate, plan_ranks
+
+        batch = build_batch(
+            self.completions,
+            self.config.layers,
+            self.config.objective,
+            rank=self.rank,
+            num_ranks=self.num_ranks,
+            add_over_ranks=lambda values: values,  # the recipe has no plug-in that asks
+        )
+        rows = [batch.rows[place] for place in batch.own]
+        (plan,) = plan_ranks(
+            rows, num_ranks=1, budget_tokens=MICROBATCH_TOKENS, merge_prefixes=True
+        )
+        collate([rows[place] for place in plan[0]], merge_prefixes=True)
+        return sum(len(row.token_ids) for row in rows)
+
+    def peak_bytes(self) -> int:
+        return peak_resident_bytes() - self.before
+
+
+def resident_bytes() -> int:
+    return status_kib("VmRSS") * 1024
+
+
+def peak_resident_bytes() -> int:
+    return status_kib("VmHWM") * 1024
+
+
+def restart_peak() -> None:
+    """Let the kernel count the highest resident set from here."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def status_kib(name: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {name}; this benchmark needs Linux.")
+
+
+def hand_over(receivers: Sequence[RemoteActor], completions: list[Completion]) -> None:
+    """What the loop does with a step."""
+    step_data = share(StepData.of(0, completions))
+    calls = [(one, one.submit("receive", step_data)) for one in receivers]
+    wait_for(calls, doing="take a step", deadline_s=DEADLINE_S, setting="DEADLINE_S")
+
+
+def on_all(receivers: Sequence[RemoteActor], method: str) -> list[Any]:
+    calls = [(one, one.submit(method)) for one in receivers]
+    return wait_for(calls, doing=method, deadline_s=DEADLINE_S, setting="DEADLINE_S")
+
+
+def measure(
+    config: RunConfig, completions: list[Completion], *, num_receivers: int, rounds: int
+) -> dict[str, Any]:
+    """One number of receivers, several times; the first round only warms up."""
+    receivers = [
+        RemoteActor(
+            ray.remote(Receiver)
+            .options(num_cpus=0)
+            .remote(config, rank=rank, num_ranks=num_receivers),
+            f"receiver-{rank}",
+        )
+        for rank in range(num_receivers)
+    ]
+    on_all(receivers, "prepare")
+    found: dict[str, list[float]] = {}
+    for number in range(rounds + 1):
+        on_all(receivers, "forget")
+        gc.collect()
+        before = resident_bytes()
+        restart_peak()
+        began = time.perf_counter()
+        hand_over(receivers, completions)
+        held = time.perf_counter()
+        tokens = on_all(receivers, "lay_out")
+        values = {
+            "handed_over_s": held - began,
+            "laid_out_s": time.perf_counter() - held,
+            "rank_peak_gib": max(on_all(receivers, "peak_bytes")) / GIB,
+            "driver_peak_gib": (peak_resident_bytes() - before) / GIB,
+            "trained_tokens": float(sum(tokens)),
+            "most_over_mean_tokens": max(tokens) * len(tokens) / max(1, sum(tokens)),
+        }
+        if number > 0:
+            for name, value in values.items():
+                found.setdefault(name, []).append(value)
+    for one in receivers:
+        one.kill()
+    return {"receivers": num_receivers, "values": found} | {
+        name: round(statistics.median(values), 3) for name, values in found.items()
+    }
+
+
+def describe(row: dict[str, Any]) -> str:
+    values = row["values"]
+
+    def spread(name: str) -> str:
+        return f"{row[name]:.2f} ({min(values[name]):.2f} to {max(values[name]):.2f})"
+
+    return (
+        f"{row['receivers']:>2} receivers  handed over {spread('handed_over_s')} s  "
+        f"laid out {spread('laid_out_s')} s  rank {spread('rank_peak_gib')} GiB  "
+        f"driver {spread('driver_peak_gib')} GiB  "
+        f"largest share {row['most_over_mean_tokens']:.2f} of the mean"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", type=int, default=128)
+    parser.add_argument("--attempts", type=int, default=16, help="per problem")
+    parser.add_argument("--corrections", type=int, default=64, help="per problem")
+    parser.add_argument("--tokens", type=int, default=2000, help="per completion, on average")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of problems")
+    parser.add_argument("--receivers", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--rounds", type=int, default=3, help="that count")
+    given = parser.parse_args(arguments)
+    size = Size(
+        problems=max(1, round(given.problems * given.scale)),
+        attempts=given.attempts,
+        corrections=given.corrections,
+        tokens=given.tokens,
+    )
+    config = load_recipe(
+        RECIPE,
+        [
+            f"layers.solve.group_size={size.attempts}",
+            f"layers.correct.group_size={size.corrections // size.attempts}",
+        ],
+    )
+    completions = synthetic_step(size)
+    num_tokens = sum(len(one.token_ids) for one in completions)
+    print(f"{len(completions):,} completions, {num_tokens:,} tokens of {size}")
+    rows = []
+    with ray_runtime(config.cluster, num_cpus=max(given.receivers), logs_to=None):
+        for num_receivers in given.receivers:
+            rows.append(
+                measure(config, completions, num_receivers=num_receivers, rounds=given.rounds)
+            )
+            print(describe(rows[-1]), flush=True)
+    print(json.dumps({"tokens": num_tokens, "rows": rows, "machine": machine()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Engines in this process, whose weights are a version number: the light twin of the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from cluster.fleet.leases import Engine, FixedEngines
+from cluster.weight_sync.broadcast import SyncReport
+from mgrpo.metric_sums import MetricSums
+
+
+class VersionedEngine(Engine, Protocol):
+    """An engine that stamps its completions with the version that it was last given."""
+
+    policy_version: int
+
+
+class InProcessEngines(FixedEngines):
+    """Schedules fixed engines, and gives each the learner's version in a broadcast.
+
+    Args:
+        by_layer: the engines of each layer, 1 for the first; an engine may serve several.
+    """
+
+    def __init__(
+        self, by_layer: Mapping[int, Sequence[VersionedEngine]], *, max_resends: int = 3
+    ) -> None:
+        super().__init__(by_layer, max_resends=max_resends)
+        self.members = list({id(one): one for own in by_layer.values() for one in own}.values())
+        self.versions: list[int] = []  # of the broadcasts, in order
+
+    def offload_engines(self) -> None:
+        """No-op: nothing is shared with a learner."""
+
+    def poll(self) -> None:
+        """No-op: these engines do not fail."""
+
+    def broadcast(self, policy_version: int) -> SyncReport:
+        """Every engine's completions are of this version from now on."""
+        for engine in self.members:
+            engine.policy_version = policy_version
+        self.versions.append(policy_version)
+        return SyncReport(policy_version, seconds=0.0, num_tensors=0, probe_gap_max=None)
+
+    def close_step(self, sums: MetricSums) -> None:
+        """Add how many engines there are."""
+        sums.add("engines/in_process", len(self.members))

@@ -1,0 +1,73 @@
+"""Completions as the learner trains on them: one row each, with what is known of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgrpo.types import ColumnRecord, Logprobs, TokenIds, TokenMask
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingRow(ColumnRecord):
+    """One completion that trains. T: its tokens. Its arrays are views of the step's columns."""
+
+    ARRAYS: ClassVar = {
+        "prompt_token_ids": np.int32,
+        "token_ids": np.int32,
+        "rollout_logprobs": np.float32,
+        "advantages": np.float64,
+        "token_weights": np.float64,
+        "entropy_weights": np.float64,
+        "is_sampled": np.bool_,
+    }
+
+    completion_id: str
+    layer: int
+    prompt_token_ids: TokenIds
+    token_ids: TokenIds  # [T]
+    rollout_logprobs: Logprobs  # [T], nats
+    advantages: Values  # [T]
+    token_weights: Values  # [T] factors on token losses: loss_weight / denominators
+    entropy_weights: Values | None = None  # [T] factors on token entropies; None: all 0
+    columns: Mapping[str, Values] = field(default_factory=dict)  # by name, [T]
+    is_sampled: TokenMask | None = None  # [T] false has no rollout_logprob; None: all were
+    is_replayed: bool = False  # sampled by an older policy: the ratio is against rollout_logprobs
+    kl_weight: float = 0.0
+
+    @property
+    def input_token_ids(self) -> TokenIds:
+        """What the model reads: the last token is predicted, never read."""
+        return np.concatenate([self.prompt_token_ids, self.token_ids[:-1]])
+
+    @property
+    def num_input_tokens(self) -> int:
+        return len(self.prompt_token_ids) + len(self.token_ids) - 1
+
+    @property
+    def has_signal(self) -> bool:
+        """False where loss and gradient are exactly 0."""
+        has_more = self.entropy_weights is not None or bool(self.columns)
+        return self.kl_weight > 0 or has_more or bool((self.advantages * self.token_weights).any())
+
+
+def text(
+    prompt_token_ids: Sequence[int] | TokenIds, token_ids: Sequence[int] | TokenIds
+) -> TrainingRow:
+    """A text to read: neither may be empty. The prompt is what the tokens are predicted from."""
+    zeros = np.zeros(len(token_ids))
+    return TrainingRow(
+        completion_id="text",
+        layer=0,
+        prompt_token_ids=prompt_token_ids,
+        token_ids=token_ids,
+        rollout_logprobs=zeros,
+        advantages=zeros,
+        token_weights=zeros,
+    )

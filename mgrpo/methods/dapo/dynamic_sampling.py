@@ -1,0 +1,74 @@
+"""Refills a step until every problem in it, or a share of them, has something to learn from (DAPO,
+https://arxiv.org/abs/2503.14476). Judged by whether answers are right, never by shaped rewards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from actors.rollout import place_key, slot_key
+from mgrpo.config import RunConfig
+from mgrpo.errors import LearnerError
+from mgrpo.metric_sums import MetricSums
+from mgrpo.training.sources.source import ProblemSource, Source, StackedSource, Work, Workers
+from mgrpo.types import Completion, Problem
+
+
+def is_mixed(attempts: Sequence[Completion]) -> bool:
+    """Neither all right nor all wrong, among those whose checks worked."""
+    verdicts = {one.is_correct for one in attempts if one.reward and one.reward.is_usable}
+    return len(verdicts) == 2
+
+
+class DynamicSampling(StackedSource):
+    """Samples first attempts until enough groups are mixed; the other layers go on from those."""
+
+    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+        super().__init__(config, fresh, inner)
+        settings = config.sampling.dynamic
+        assert settings is not None, "stacked where the recipe has sampling.dynamic"
+        self.settings = settings
+
+    def next(self, step: int, workers: Workers, sums: MetricSums) -> Work:
+        """
+        Raises:
+            LearnerError: too few groups are mixed after the last round, and the recipe says stop.
+        """
+        settings, wanted = self.settings, self.config.prompts_per_step
+        # The small number keeps 0.6 x 5 at 3, which in floating point is a little more.
+        needed = math.ceil(settings.min_mixed_fraction * wanted - 1e-9)
+        kept: dict[int, Problem] = {}
+        uniform: dict[int, Problem] = {}
+        groups: dict[int, list[Completion]] = {}
+        num_sampled = num_rounds = 0
+        while len(kept) < needed and num_rounds < settings.max_rounds:
+            problems = self.fresh.take(wanted - len(kept))
+            slots = range(num_sampled, num_sampled + len(problems))
+            sampled = workers.sample(step, problems, sums, layers=range(1, 2), slots=slots)
+            num_sampled, num_rounds = num_sampled + len(problems), num_rounds + 1
+            for slot, problem in zip(slots, problems, strict=True):
+                groups[slot] = [one for one in sampled if place_key(one) == slot_key(step, slot)]
+                (kept if is_mixed(groups[slot]) else uniform)[slot] = problem
+        sums.add("dynamic_sampling/rounds", num_rounds)
+        sums.add("dynamic_sampling/kept_fraction", len(kept), num_sampled)
+        if len(kept) < needed and settings.when_exhausted == "stop":
+            raise LearnerError(
+                f"After {num_rounds} rounds only {len(kept)} of {needed} problems of step {step} "
+                f"have both right and wrong attempts ({num_sampled} were sampled). Change the "
+                "data, raise sampling.dynamic.max_rounds, or set its when_exhausted to train."
+            )
+        if settings.min_mixed_fraction < 1:
+            newest = sorted(uniform, reverse=True)[: max(0, wanted - len(kept))]
+            kept |= {slot: uniform[slot] for slot in newest}
+        kept = dict(sorted(kept.items()))
+        attempts = [one for slot in kept for one in groups[slot]]
+        num_layers = len(self.config.layers)
+        if num_layers == 1:
+            return Work(ready=attempts)
+        return Work(
+            ready=attempts,
+            problems=list(kept.values()),
+            slots=list(kept),
+            layers=range(2, num_layers + 1),
+        )

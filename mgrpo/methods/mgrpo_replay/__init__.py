@@ -1,0 +1,3 @@
+"""MGRPO with replayed corrections."""
+
+SOURCES = {"correction_buffer": "source:ReplayedCorrections"}

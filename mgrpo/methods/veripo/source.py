@@ -1,0 +1,56 @@
+"""Steps on rollouts, which leave preference pairs, and steps on these pairs, in phases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mgrpo.config import RunConfig
+from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
+from mgrpo.metric_sums import MetricSums
+from mgrpo.training.sources.source import ProblemSource, Source, StackedSource, Work, Workers
+from mgrpo.types import Completion
+
+
+class PreferencePhases(StackedSource):
+    """Hands rollouts through and keeps their pairs, or gives pairs that were kept."""
+
+    state_name = "preferences"
+
+    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+        super().__init__(config, fresh, inner)
+        self.cycle = PreferenceCycle(config)
+
+    def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
+        if self.trains_on_rollouts(step):
+            return self.inner.next(step, workers, sums)
+        cycle = self.cycle
+        if not cycle.is_training_pairs:
+            cycle.begin(
+                lambda sides: workers.sequence_logprobs(step, sides), self.fresh.num_problems
+            )
+            self.fresh.excluded = cycle.dropped
+        rows = cycle.take(step)
+        sums.add("pairs/trained", len(rows) // 2)
+        sums.add("pairs/of_phase", len(cycle.phase_pairs))
+        sums.add("pairs/dropped_problems", len(cycle.dropped))
+        # Where the phase has used its pairs up, the policy stays as it is.
+        return Work(ready=rows) if rows else None
+
+    def observe(self, step: int, completions: Sequence[Completion], sums: MetricSums) -> None:
+        if not self.trains_on_rollouts(step):
+            return  # pairs are no rollouts: they say nothing new of their problems
+        self.inner.observe(step, completions, sums)
+        for kind, count in self.cycle.add(completions).items():
+            sums.add(f"pairs/made_{kind}", count)
+        sums.add("pairs/waiting", len(self.cycle.waiting))
+
+    def trains_on_rollouts(self, step: int) -> bool:
+        return self.config.at_step(step).objective.train_on == "rollouts"
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.cycle.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.cycle.load_state_dict(state)
+        self.fresh.excluded = self.cycle.dropped

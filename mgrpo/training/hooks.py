@@ -1,0 +1,166 @@
+"""What happens around the steps of a run, as a list of hooks.
+
+A hook first adds to the step's metrics (`measure`), then works with them (`after_step`), in the
+order of the list. `mgrpo/training/run.py` makes the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.rollout import Rollout, place_key
+from mgrpo.config import EvaluationConfig, RunConfig
+from mgrpo.evaluation.evaluate import evaluate, evaluation_row
+from mgrpo.metric_sums import MetricSums
+from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
+from mgrpo.metrics.log import MetricsLog
+from mgrpo.metrics.transitions import rollout_metrics
+from mgrpo.training.progress import TrainProgress
+from mgrpo.training.workers import Engines
+from mgrpo.types import Completion, Problem
+
+
+@dataclass
+class StepDone:
+    """One step of training, as hooks see it."""
+
+    step: int  # its number, from 0
+    completions: Sequence[Completion] = ()  # sampled or trained on, and their parents
+    policy_version: int = 0  # after the step
+    sums: MetricSums = field(default_factory=MetricSums)
+
+    @property
+    def num_done(self) -> int:
+        """Steps that are done, this one included."""
+        return self.step + 1
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The step's metrics, once every hook has measured."""
+        return {"policy_version": float(self.policy_version), **self.sums.means()}
+
+
+class Hook:
+    """Base class; override what you need."""
+
+    def before_run(self, first_step: int) -> None:
+        """Before the first step; `first_step` is above 0 in a run that was resumed."""
+
+    def measure(self, done: StepDone) -> None:
+        """Add to `done.sums`."""
+
+    def after_step(self, done: StepDone) -> None:
+        """Work with the step's metrics, which are complete."""
+
+    def after_run(self, num_steps: int) -> None:
+        """After the last step; not where an error or a signal ended the run."""
+
+
+class EngineMetrics(Hook):
+    """How busy the engines were; the fleet grows or shrinks by it."""
+
+    def __init__(self, engines: Engines) -> None:
+        self.engines = engines
+
+    def measure(self, done: StepDone) -> None:
+        self.engines.close_step(done.sums)
+
+
+class RolloutMetrics(Hook):
+    """Accuracies, lengths, and the moves between layers."""
+
+    def __init__(self, num_layers: int) -> None:
+        self.num_layers = num_layers
+
+    def measure(self, done: StepDone) -> None:
+        done.sums.merge(rollout_metrics(done.completions, self.num_layers))
+
+
+class WriteStep(Hook):
+    """The step's line on the terminal, in metrics.jsonl and in the trackers, and some rollouts."""
+
+    def __init__(self, log: MetricsLog, progress: TrainProgress, *, problems_kept: int) -> None:
+        """
+        Args:
+            problems_kept: so many problems of each step are written with all their completions.
+        """
+        self.log, self.progress, self.problems_kept = log, progress, problems_kept
+
+    def after_step(self, done: StepDone) -> None:
+        values = done.values
+        self.log.write(done.step, values)
+        self.log.write_rollouts(done.step, whole_trees(done.completions, self.problems_kept))
+        self.progress.step_done(done.step, values)
+
+
+class Alarms(Hook):
+    """Alarms about the step's metrics; ends the run where the recipe asks for that."""
+
+    def __init__(self, watch: AlarmWatch, log: MetricsLog, progress: TrainProgress) -> None:
+        self.watch, self.log, self.progress = watch, log, progress
+
+    def after_step(self, done: StepDone) -> None:
+        """
+        Raises:
+            AlarmError: an alarm with `action: stop`.
+        """
+        alarms = self.watch.check(done.step, done.values)
+        for alarm in alarms:
+            self.log.write_alarm(alarm.to_json())
+            self.progress.warn(alarm.message)
+        stop_if_asked(alarms)
+
+
+class Evaluation(Hook):
+    """Scores the held-out problems with the engines' present weights: before, during, after."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        heldout: Sequence[Problem],
+        rollout: Rollout,
+        log: MetricsLog,
+        progress: TrainProgress,
+    ) -> None:
+        self.config, self.heldout, self.rollout = config, heldout, rollout
+        self.log, self.progress = log, progress
+
+    def before_run(self, first_step: int) -> None:
+        if first_step == 0:
+            self.evaluate(0, "before")
+
+    def after_step(self, done: StepDone) -> None:
+        if is_evaluation_due(done.num_done, self.config.evaluation, self.config.steps):
+            self.evaluate(done.num_done, "during")
+
+    def after_run(self, num_steps: int) -> None:
+        self.evaluate(num_steps, "after")
+
+    def evaluate(self, num_done: int, label: str) -> None:
+        if not self.heldout:
+            return
+        self.progress.phase(f"evaluation · {len(self.heldout)} held-out problems")
+        evaluation, seconds = evaluate(
+            self.rollout, self.heldout, self.config.evaluation, key="eval"
+        )
+        row: dict[str, Any] = evaluation_row(
+            evaluation, step=num_done, label=label, seconds=seconds, config=self.config
+        )
+        self.log.write_evaluation(row)
+        turns = " · ".join(f"Acc@t{i} {a:.1%}" for i, a in enumerate(row["acc"], start=1))
+        self.progress.note(f"evaluation {label} ({len(self.heldout)} problems): {turns}")
+
+
+def is_evaluation_due(num_done: int, config: EvaluationConfig, num_steps: int) -> bool:
+    """After every `every_steps` steps; the one after the last step is made in any case."""
+    every = config.every_steps
+    return every > 0 and num_done % every == 0 and num_done < num_steps
+
+
+def whole_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:
+    """All completions of a step's first few problems, for people to read."""
+    places = dict.fromkeys(place_key(c) for c in completions)
+    kept = set(list(places)[:num_problems])
+    return [c for c in completions if place_key(c) in kept]

@@ -1,0 +1,126 @@
+"""The learner as the loop sees it: one object, whose ranks work at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from cluster.remote import RemoteActor, share, wait_for
+from learner.rank_files import save_policy, save_states
+from learner.step_data import StepData
+from mgrpo.errors import LearnerError
+from mgrpo.types import Completion, Replayed, UpdateResult
+
+SETTING = "cluster.deadlines.update_s"
+
+
+class Learner(Protocol):
+    """What the loop asks of a learner; `learner.scripted.ScriptedLearner` is the light twin."""
+
+    def update(
+        self,
+        completions: Sequence[Completion],
+        parents: Sequence[Completion],
+        step: int,
+        replayed: Sequence[Replayed],
+        *,
+        meanwhile: Callable[[], None],
+    ) -> UpdateResult:
+        """One update of the policy.
+
+        Args:
+            parents: known to the update; they do not train in it.
+            replayed: of earlier steps; they train again.
+            meanwhile: called about once a second; must not wait.
+        """
+        ...
+
+    def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
+        """[completions] log-probabilities under the policy now, in nats."""
+        ...
+
+    def save_states(
+        self, directory: Path, policy_version: int, *, deadline_s: float | None
+    ) -> bool:
+        """Write everything that an exact resume needs.
+
+        Args:
+            deadline_s: None for the update's own; else `checkpoints.on_signal_s`.
+
+        Returns:
+            False, with nothing worth keeping written, where an update has been made since
+            `policy_version`.
+        """
+        ...
+
+    def save_policy(self, directory: Path) -> None:
+        """The policy in Hugging Face form, whole or not at all."""
+        ...
+
+
+class LearnerRanks:
+    """A learner of one or several actors.
+
+    Args:
+        ranks: `learner.rank.LearnerRank` actors.
+        update_s: deadline of an update, of a measurement and of writing files.
+        shared_folder: do all ranks' nodes see the run's folder? None asks each.
+    """
+
+    def __init__(
+        self, ranks: Sequence[RemoteActor], *, update_s: float, shared_folder: bool | None
+    ) -> None:
+        self.ranks, self.update_s, self.shared_folder = list(ranks), update_s, shared_folder
+
+    def update(
+        self,
+        completions: Sequence[Completion],
+        parents: Sequence[Completion],
+        step: int,
+        replayed: Sequence[Replayed],
+        *,
+        meanwhile: Callable[[], None],
+    ) -> UpdateResult:
+        step_data = share(StepData.of(step, completions, parents, replayed))
+        results: list[UpdateResult | None] = wait_for(
+            [(rank, rank.submit("update", step_data)) for rank in self.ranks],
+            doing="update the policy",
+            deadline_s=self.update_s,
+            setting=SETTING,
+            meanwhile=meanwhile,
+        )
+        if results[0] is None:
+            raise LearnerError("Learner rank 0 did not report its update.")
+        return results[0]
+
+    def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
+        step_data = share(StepData.of(step, completions))
+        found: list[list[float]] = wait_for(
+            [(rank, rank.submit("sequence_logprobs", step_data)) for rank in self.ranks],
+            doing="measure log-probabilities",
+            deadline_s=self.update_s,
+            setting=SETTING,
+        )
+        return found[0]
+
+    def save_states(
+        self, directory: Path, policy_version: int, *, deadline_s: float | None
+    ) -> bool:
+        return save_states(
+            self.ranks,
+            directory,
+            policy_version,
+            deadline_s=deadline_s or self.update_s,
+            setting="checkpoints.on_signal_s" if deadline_s else SETTING,
+            is_shared=self.shared_folder,
+        )
+
+    def save_policy(self, directory: Path) -> None:
+        save_policy(
+            self.ranks,
+            directory,
+            deadline_s=self.update_s,
+            setting=SETTING,
+            is_shared=self.shared_folder,
+        )

@@ -1,0 +1,191 @@
+"""Trains a recipe: brings the parts of a run together, and leaves everything in order."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from actors.rollout import ProgressCallback
+from cluster.fleet.engine_log import ENGINES_FILE
+from cluster.monitoring.ray_metrics import RayMetrics
+from mgrpo.config import RunConfig
+from mgrpo.config.load import save_recipe
+from mgrpo.errors import RunInterrupted, StorageError
+from mgrpo.metrics.alarms import AlarmWatch
+from mgrpo.metrics.log import MetricsLog, read_evaluations, read_metrics
+from mgrpo.report import write_report
+from mgrpo.storage.checkpoints import LEARNER_DIR, read_state
+from mgrpo.storage.mirror import Mirror, mirror_of
+from mgrpo.storage.provenance import write_provenance
+from mgrpo.trackers import RunFacts, open_trackers
+from mgrpo.training.checkpoints import Checkpoints, RunState
+from mgrpo.training.hooks import (
+    Alarms,
+    EngineMetrics,
+    Evaluation,
+    RolloutMetrics,
+    WriteStep,
+)
+from mgrpo.training.loop import Run, train
+from mgrpo.training.progress import TrainProgress, print_before_after
+from mgrpo.training.sources.stack import make_sources
+from mgrpo.training.step_orders import STEP_ORDERS
+from mgrpo.training.stop_signals import StopSignals, signals_as_errors
+from mgrpo.training.system import System, start_system
+from mgrpo.training.workers import RunWorkers
+
+
+def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    """Train a recipe into `run_dir`. Returns the process's exit code.
+
+    Whatever ends the run, what was measured stays, engines and learner are stopped, and the
+    report is written. A signal also leaves a checkpoint of the last whole step; one that comes
+    after the learner has begun to change the policy waits for the end of that step.
+
+    Args:
+        resume_from: a checkpoint of the same run to go on from.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    save_recipe(config, run_dir / "config.yaml")
+    write_provenance(run_dir / "environment.json")
+    state = None if resume_from is None else read_state(resume_from)
+    first_step = 0 if state is None else state["num_steps"]
+    facts = RunFacts(config.name, run_dir, config.model_dump(mode="json"), first_step)
+    log = MetricsLog(run_dir, open_trackers(config.output.trackers, facts))
+    mirror, upload_s, lost = mirror_of(config, run_dir), config.output.storage.upload_s, ""
+    title = f"{config.name} · {config.method} · {config.model.path}"
+    try:
+        with (
+            signals_as_errors() as signals,
+            TrainProgress(
+                config.steps, title, len(config.layers), first_step=first_step
+            ) as progress,
+        ):
+            log.trackers.warn = mirror.warn = progress.warn
+            mirror.begin()
+            with (
+                start_system(
+                    config,
+                    logs_to=run_dir / "logs",
+                    with_learner=True,
+                    note=progress.note,
+                    learner_state=None if resume_from is None else resume_from / LEARNER_DIR,
+                    same_problems=None if state is None else state.get("problems"),
+                    engine_log=run_dir / ENGINES_FILE,
+                ) as system,
+                RayMetrics(config.name) as ray_metrics,
+            ):
+                log.trackers.add("ray", lambda: ray_metrics)
+                system.rollout.on_progress = groups_progress(progress)
+                policy = train_system(system, run_dir, state, log, progress, signals, mirror)
+            progress.note(f"policy saved to {policy}")
+    except RunInterrupted as stop:
+        upload_s = min(upload_s, config.checkpoints.on_signal_s)
+        print(f"{stop} What was measured is in {run_dir}.")
+        return stop.exit_code
+    finally:
+        log.close()
+        if config.output.report:
+            leave_report(run_dir)
+        lost = mirror.finish(upload_s)
+    print_before_after(Console(), read_evaluations(run_dir), read_metrics(run_dir))
+    return StorageError.exit_code if lost else 0
+
+
+def train_system(
+    system: System,
+    run_dir: Path,
+    state: dict[str, Any] | None,
+    log: MetricsLog,
+    progress: TrainProgress,
+    signals: StopSignals,
+    mirror: Mirror,
+) -> Path:
+    """Train with engines and learner that are up; returns where the policy was saved.
+
+    Args:
+        state: of the checkpoint that the learner has loaded; None in a new run.
+    """
+    config, learner = system.config, system.learner
+    assert learner is not None, "the system was started with a learner"
+    workers = RunWorkers(
+        config,
+        rollout=system.rollout,
+        engines=system.fleet,
+        learner=learner,
+        progress=progress,
+        signals=signals,
+        policy_version=system.policy_version,
+    )
+    sources = make_sources(config, system.problems)
+    run_state = RunState(workers, sources, system.problems, signals)
+    alarms = AlarmWatch(config.alarms, trained_layers=trained_layers(config))
+    first_step = 0
+    if state is not None:
+        run_state.load_state_dict(state)
+        first_step = state["num_steps"]
+        alarms.replay(row for row in read_metrics(run_dir) if row["step"] < first_step)
+    checkpoints = Checkpoints(
+        run_dir,
+        config.checkpoints,
+        num_steps=config.steps,
+        state=run_state,
+        learner=learner,
+        mirror=mirror,
+        progress=progress,
+        signals=signals,
+    )
+    run = Run(
+        first_step=first_step,
+        num_steps=config.steps,
+        source=sources,
+        workers=workers,
+        order=STEP_ORDERS[config.objective.update_order],
+        hooks=[
+            EngineMetrics(system.fleet),
+            RolloutMetrics(len(config.layers)),
+            WriteStep(log, progress, problems_kept=config.output.rollouts_per_step),
+            Alarms(alarms, log, progress),
+            run_state,
+            Evaluation(config, system.heldout, system.rollout, log, progress),
+            checkpoints,
+        ],
+    )
+    try:
+        train(run)
+    except RunInterrupted:
+        checkpoints.save_on_signal()
+        raise
+    progress.phase("saving the policy")
+    learner.save_policy(run_dir / "policy")
+    return run_dir / "policy"
+
+
+def trained_layers(config: RunConfig) -> set[int]:
+    """Numbers of the layers that have a loss in any phase."""
+    return {
+        number
+        for _, at_phase in config.phase_configs
+        for number, layer in enumerate(at_phase.layers, start=1)
+        if layer.loss_weight > 0
+    }
+
+
+def leave_report(run_dir: Path) -> None:
+    """Write the report; a machine that refuses must not hide what ended the run."""
+    try:
+        print(f"report: {write_report(run_dir)}")
+    except OSError as error:
+        print(f"warning: no report was written: {error}", file=sys.stderr)
+
+
+def groups_progress(progress: TrainProgress) -> ProgressCallback:
+    """Shows how far a layer's groups have come."""
+
+    def show(layer: int, done: int, known: int) -> None:
+        progress.phase(f"layer {layer} · {done}/{known} groups", fraction=done / known)
+
+    return show

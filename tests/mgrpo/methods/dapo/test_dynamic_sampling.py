@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.rollout import slot_key
+from mgrpo.config import DynamicSamplingConfig
+from mgrpo.errors import LearnerError
+from mgrpo.methods.dapo.dynamic_sampling import DynamicSampling, is_mixed
+from mgrpo.metric_sums import MetricSums
+from mgrpo.types import Completion, Problem
+from tests.learner.builders import completion, with_status
+
+
+class FakeRun:
+    """Groups are mixed where the problem's number is even; every call is recorded."""
+
+    policy_version = 0
+
+    def __init__(self, *, num_layers: int = 1, prompts_per_step: int = 3) -> None:
+        self.prompts_per_step, self.num_layers = prompts_per_step, num_layers
+        self.next_problem = 0
+        self.calls: list[dict] = []
+
+    def take(self, count):
+        first = self.next_problem
+        self.next_problem += count
+        return [
+            Problem(problem_id=str(number), question="?", answer="1")
+            for number in range(first, self.next_problem)
+        ]
+
+    def sample(self, step, problems, sums, *, layers, slots, attempts=()):
+        self.calls.append({"layers": layers, "slots": list(slots), "attempts": list(attempts)})
+        made = []
+        for slot, problem in zip(slots, problems, strict=True):
+            is_even = int(problem.problem_id) % 2 == 0
+            key = slot_key(step, slot)
+            for number, reward in enumerate([1.0, 0.0 if is_even else 1.0]):
+                name = f"{key}#{number}"
+                made.append(
+                    completion(
+                        "q/1",
+                        reward,
+                        completion_id=name,
+                        problem_id=problem.problem_id,
+                        group_key=key,
+                        layer=layers[0],
+                    )
+                )
+        return made
+
+
+def roll(run: Any, **settings: Any) -> tuple[list[Completion], dict[str, float]]:
+    """A step's completions: what the source sampled and the layers that are left to sample."""
+    config: Any = SimpleNamespace(
+        prompts_per_step=run.prompts_per_step,
+        layers=[None] * run.num_layers,
+        sampling=SimpleNamespace(dynamic=DynamicSamplingConfig(**settings)),
+    )
+    sums = MetricSums()
+    work = DynamicSampling(config, run, run).next(5, run, sums)
+    completions = list(work.ready)
+    if work.problems:
+        completions += run.sample(
+            5, work.problems, sums, layers=work.layers, slots=work.slots, attempts=work.ready
+        )
+    return completions, sums.means()
+
+
+def test_sampling_goes_on_until_every_group_is_mixed():
+    run = FakeRun()
+    completions, metrics = roll(run)
+    assert {one.problem_id for one in completions} == {"0", "2", "4"}
+    # 0 1 2 gives two, 3 gives none, 4 the last: places in the step go on counting.
+    assert [call["slots"] for call in run.calls] == [[0, 1, 2], [3], [4]]
+    assert metrics == {"dynamic_sampling/rounds": 3, "dynamic_sampling/kept_fraction": 3 / 5}
+
+
+def test_later_layers_see_only_what_was_kept_at_its_own_places():
+    run = FakeRun(num_layers=2)
+    completions, _ = roll(run)
+    last = run.calls[-1]
+    assert last["layers"] == range(2, 3) and last["slots"] == [0, 2, 4]
+    assert {one.problem_id for one in last["attempts"]} == {"0", "2", "4"}
+    assert {one.layer for one in completions} == {1, 2}
+
+
+def test_after_the_last_round_it_trains_on_what_there_is_or_stops():
+    completions, _ = roll(FakeRun(), max_rounds=1)
+    assert {one.problem_id for one in completions} == {"0", "2"}
+    with pytest.raises(LearnerError, match=r"only 2 of 3 .*when_exhausted"):
+        roll(FakeRun(), max_rounds=1, when_exhausted="stop")
+
+
+def test_a_share_may_be_enough_and_uniform_groups_fill_the_step():
+    """GPG: of 5 problems 3 must be mixed. 0 to 4 give three at once."""
+    run = FakeRun(prompts_per_step=5)
+    completions, metrics = roll(run, min_mixed_fraction=0.6)
+    assert {one.problem_id for one in completions} == {"0", "1", "2", "3", "4"}
+    assert metrics == {"dynamic_sampling/rounds": 1, "dynamic_sampling/kept_fraction": 3 / 5}
+
+
+def test_below_the_share_it_samples_again_and_the_newest_uniform_groups_stay():
+    run = FakeRun(prompts_per_step=5)
+    run.next_problem = 1  # 1 to 5 give two, 6 to 8 two more
+    completions, _ = roll(run, min_mixed_fraction=0.6)
+    assert [call["slots"] for call in run.calls] == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    assert [one.problem_id for one in completions[::2]] == ["2", "4", "6", "7", "8"]
+
+
+def test_short_of_the_share_in_the_last_round_it_stops_or_fills_up():
+    run = FakeRun(prompts_per_step=5)
+    run.next_problem = 1
+    completions, _ = roll(run, min_mixed_fraction=0.6, max_rounds=1)
+    assert [one.problem_id for one in completions[::2]] == ["1", "2", "3", "4", "5"]
+    run = FakeRun(prompts_per_step=5)
+    run.next_problem = 1
+    with pytest.raises(LearnerError, match=r"only 2 of 3 "):
+        roll(run, min_mixed_fraction=0.6, max_rounds=1, when_exhausted="stop")
+
+
+def test_failed_checks_do_not_make_a_group_mixed():
+    right, failed = completion("q/1", 1.0), completion("q/2", 0.0)
+    assert is_mixed([right, failed])
+    unknown = with_status(completion("q/2", 0.0), "timeout")
+    assert not is_mixed([right, unknown])

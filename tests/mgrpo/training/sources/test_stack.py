@@ -1,0 +1,73 @@
+"""Which sources a recipe stacks, in which order, and how a stack goes on from its state."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mgrpo.config import RunConfig
+from mgrpo.methods.mgrpo_replay.source import ReplayedCorrections
+from mgrpo.methods.scrpo.source import PooledErrors
+from mgrpo.training.sources.fresh import FreshProblems
+from mgrpo.training.sources.stack import SourceStack, make_sources, source_names
+from tests.mgrpo.training.light_run import PROBLEMS
+
+
+def stack(tree: dict[str, Any], **sections: Any) -> SourceStack:
+    return make_sources(RunConfig.model_validate({**tree, **sections}), PROBLEMS)
+
+
+@pytest.mark.parametrize(
+    ("sections", "names"),
+    [
+        ({}, []),
+        ({"sampling": {"dynamic": {}}}, ["dynamic"]),
+        ({"objective": {"update_order": "pooled_errors"}}, ["error_pool"]),
+        (
+            {
+                "objective": {"update_order": "preference_phases", "correction_buffer": {}},
+                "sampling": {"dynamic": {}},
+            },
+            ["dynamic", "preferences", "correction_buffer"],
+        ),
+    ],
+)
+def test_a_recipe_asks_for_its_sources_by_name(tree, sections, names):
+    assert list(source_names(RunConfig.model_validate({**tree, **sections}))) == names
+    assert len(stack(tree, **sections).sources) == len(names) + 1
+
+
+def test_each_source_holds_the_one_below_it_and_the_lowest_draws(tree):
+    objective = {"update_order": "pooled_errors", "correction_buffer": {}}
+    lowest, pool, replay = stack(tree, objective=objective).sources
+    assert isinstance(lowest, FreshProblems)
+    assert isinstance(pool, PooledErrors) and pool.inner is lowest and pool.fresh is lowest
+    assert isinstance(replay, ReplayedCorrections) and replay.inner is pool
+
+
+def test_domains_are_drawn_by_the_robust_sampler(tree):
+    lowest: Any = stack(tree, data={**tree["data"], "robust": {}}).sources[0]
+    assert set(lowest.sampler.places) == {"d0", "d1"}
+
+
+def test_a_stack_goes_on_where_another_stood(tree):
+    objective = {"update_order": "pooled_errors", "correction_buffer": {}}
+    one, other = (stack(tree, objective=objective) for _ in range(2))
+    lowest: Any = one.sources[0]
+    lowest.take(3)
+    state = json.loads(json.dumps(one.state_dict()))
+    assert set(state) == {"sampler", "error_pool", "corrections"}
+    other.load_state_dict(state)
+    same: Any = other.sources[0]
+    assert same.take(4) == lowest.take(4)
+
+
+def test_a_source_without_a_state_begins_empty(tree):
+    """A checkpoint of before a recipe had the source, or of before there was one."""
+    plain = stack(tree).state_dict()
+    later = stack(tree, objective={"correction_buffer": {}})
+    later.load_state_dict({**plain, "corrections": None})
+    replay: Any = later.sources[-1]
+    assert len(replay.buffer) == 0

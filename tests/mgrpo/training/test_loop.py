@@ -1,0 +1,357 @@
+"""The real loop on light twins: what is asked of engines and learner, in which order, and kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgrpo.config import RunConfig
+from mgrpo.errors import AlarmError, MgrpoError, RunInterrupted
+from mgrpo.metrics.log import read_evaluations
+from mgrpo.storage.checkpoints import checkpoints, read_state
+from mgrpo.types import Completion, Replayed, UpdateResult
+from tests.mgrpo.training.light_run import PROBLEMS, LightRun
+
+
+def light(tree: dict[str, Any], folder: Path, **changes: Any) -> LightRun:
+    """A light run of the small recipe; checkpoints and report settings as given."""
+    given = {"checkpoints": {"every_steps": 0}, "steps": 3, **changes}
+    return LightRun(RunConfig.model_validate({**tree, **given}), folder / "run")
+
+
+def one_layer(tree: dict[str, Any]) -> dict[str, Any]:
+    return {**tree, "layers": [{**tree["layers"][0], "group_size": 4}]}
+
+
+class Recorder:
+    """Notes the calls of engines and learner, in order."""
+
+    def __init__(self, run: LightRun) -> None:
+        self.calls: list[str] = []
+        self.wrap(run.engines, "run", "sample")
+        self.wrap(run.engines, "offload_engines", "offload")
+        self.wrap(run.engines, "broadcast", "broadcast")
+        self.wrap(run.learner, "update", "update")
+        self.wrap(run.learner, "save_states", "save")
+
+    def wrap(self, owner: Any, method: str, name: str) -> None:
+        original = getattr(owner, method)
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append(name)
+            return original(*args, **kwargs)
+
+        setattr(owner, method, noted)
+
+
+# --- what is asked for ---
+
+
+def test_a_step_samples_updates_and_broadcasts_in_this_order(tree, tmp_path):
+    run = light(tree, tmp_path, steps=2)
+    recorder = Recorder(run)
+    run.train()
+    assert recorder.calls == ["broadcast", *["sample", "offload", "update", "broadcast"] * 2]
+    assert run.engines.versions == [0, 1, 2]
+
+
+def test_engines_are_asked_with_the_recipes_numbers(tree, tmp_path):
+    run = light(tree, tmp_path, steps=1, sampling={"temperature": 0.7})
+    run.train()
+    sizes = {(one["num_samples"], one["max_tokens"]) for one in run.engine.asked}
+    assert sizes == {(4, 50), (2, 60)}
+    assert {one["temperature"] for one in run.engine.asked} == {0.7}
+    assert len(run.engine.asked) == 2 + 2 * 4  # two problems, and their four attempts each
+    assert len(set(run.engine.seeds)) == len(run.engine.seeds)
+
+
+def test_the_next_step_samples_from_the_new_policy_with_other_seeds(tree, tmp_path):
+    run = light(tree, tmp_path, steps=2)
+    run.train()
+    versions = [{c.policy_version for c in one.completions} for one in run.learner.updates]
+    assert versions == [{0}, {1}]
+    half = len(run.engine.seeds) // 2
+    assert not set(run.engine.seeds[:half]) & set(run.engine.seeds[half:])
+
+
+def test_problems_come_in_the_samplers_order_and_none_twice_before_all(tree, tmp_path):
+    run = light(tree, tmp_path, steps=2)
+    run.train()
+    asked = [{c.problem_id for c in one.completions} for one in run.learner.updates]
+    assert [len(one) for one in asked] == [2, 2]
+    assert asked[0] | asked[1] == {one.problem_id for one in PROBLEMS}
+
+
+def test_a_phase_changes_what_a_step_samples_with(tree, tmp_path):
+    phase = {"name": "cold", "from_step": 1, "changes": {"sampling": {"temperature": 0.2}}}
+    run = light(one_layer(tree), tmp_path, steps=2, phases=[phase])
+    run.train()
+    assert [one["temperature"] for one in run.engine.asked] == [1.0, 1.0, 0.2, 0.2]
+
+
+# --- what is written ---
+
+
+def test_each_step_leaves_its_metrics_and_rollouts(tree, tmp_path):
+    run = light(tree, tmp_path, output={"rollouts_per_step": 1, "trackers": []})
+    rows = run.train()
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert [row["policy_version"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert 0 < row["seconds/rollout"] < row["seconds/step"]
+        assert row["layer1/accuracy"] == 0.25 and "learner/loss" in row
+        assert row["engines/in_process"] == 1
+    lines = (run.run_dir / "rollouts" / "step-000002.jsonl").read_text().splitlines()
+    kept = [Completion.from_json(json.loads(line)) for line in lines]
+    assert {one.problem_id for one in kept} == {kept[0].problem_id}  # one problem,
+    assert len(kept) == 4 + 4 * 2  # with its whole tree
+    assert all(one.selected is not None for one in kept)
+    assert "step 2 " in run.console.getvalue()
+    assert (run.run_dir / "policy").is_dir()
+
+
+def test_heldout_problems_are_scored_before_during_and_after(tree, tmp_path):
+    run = light(one_layer(tree), tmp_path, steps=4, evaluation={"every_steps": 2})
+    run.heldout = PROBLEMS[:2]
+    run.train()
+    evaluations = read_evaluations(run.run_dir)
+    # Step 4 is the last: the evaluation that is due there is the one after the run.
+    assert [(one["step"], one["label"]) for one in evaluations] == [
+        (0, "before"),
+        (2, "during"),
+        (4, "after"),
+    ]
+
+
+def test_evaluations_sample_at_their_own_temperature(tree, tmp_path):
+    run = light(
+        one_layer(tree),
+        tmp_path,
+        steps=1,
+        sampling={"temperature": 0.9},
+        evaluation={"decoding": "greedy"},
+    )
+    run.heldout = PROBLEMS[:1]
+    run.train()
+    assert [one["temperature"] for one in run.engine.asked] == [0.0, 0.9, 0.9, 0.0]
+
+
+def test_an_alarm_that_stops_ends_the_run_once_its_step_is_written(tree, tmp_path):
+    alarms = {"truncation": {"threshold": 0.5, "patience_steps": 1, "action": "stop"}}
+    long = [{**layer, "max_completion_tokens": 1} for layer in tree["layers"]]
+    run = light({**tree, "layers": long}, tmp_path, alarms=alarms)
+    with pytest.raises(AlarmError, match="truncation"):
+        run.train()
+    assert len((run.run_dir / "metrics.jsonl").read_text().splitlines()) == 1
+    assert len((run.run_dir / "alarms.jsonl").read_text().splitlines()) >= 1
+
+
+# --- checkpoints ---
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [(2, [2, 4, 5]), (3, [3, 5]), (5, [5]), (0, [])],
+)
+def test_a_checkpoint_is_written_after_every_so_many_steps_and_the_last(
+    tree, tmp_path, every, expected
+):
+    run = light(one_layer(tree), tmp_path, steps=5, checkpoints={"every_steps": every, "keep": 9})
+    run.train()
+    assert run.checkpoint_names == [f"step-{number:06d}" for number in expected]
+    states = [read_state(folder) for folder in checkpoints(run.run_dir)]
+    assert [(one["num_steps"], one["policy_version"]) for one in states] == [
+        (number, number) for number in expected
+    ]
+
+
+def test_only_the_newest_checkpoints_are_kept(tree, tmp_path):
+    run = light(one_layer(tree), tmp_path, steps=4, checkpoints={"every_steps": 1, "keep": 2})
+    run.train()
+    assert run.checkpoint_names == ["step-000003", "step-000004"]
+
+
+def test_a_resumed_run_asks_for_what_the_whole_one_asked_for(tree, tmp_path):
+    settings = {"steps": 5, "checkpoints": {"every_steps": 2, "keep": 9}}
+    whole = light(tree, tmp_path / "whole", **settings)
+    whole.train()
+    cut = light(tree, tmp_path / "cut", **settings)
+    cut.run_dir = whole.run_dir
+    cut.train(resume_from=whole.run_dir / "checkpoints" / "step-000002")
+    per_step = len(whole.engine.seeds) // 5
+    assert cut.engine.seeds == whole.engine.seeds[2 * per_step :]
+    assert [one.step for one in cut.learner.updates] == [2, 3, 4]
+    assert cut.learner.policy_version == 5
+
+
+def test_a_resumed_run_has_been_evaluated_before_it_began(tree, tmp_path):
+    settings = {"steps": 2, "checkpoints": {"every_steps": 1}}
+    whole = light(one_layer(tree), tmp_path, **settings)
+    whole.heldout = PROBLEMS[:1]
+    whole.train()
+    cut = light(one_layer(tree), tmp_path, **settings)
+    cut.heldout = PROBLEMS[:1]
+    cut.train(resume_from=whole.run_dir / "checkpoints" / "step-000001")
+    # An evaluation before, two steps of two problems, one after; then one step and one after.
+    assert (len(whole.engine.asked), len(cut.engine.asked)) == (1 + 2 * 2 + 1, 2 + 1)
+
+
+def test_a_checkpoint_whose_learner_is_of_another_step_is_refused(tree, tmp_path):
+    run = light(tree, tmp_path, steps=2, checkpoints={"every_steps": 1})
+    run.train()
+    folder = checkpoints(run.run_dir)[0]
+    (folder / "learner" / "scripted.json").write_text("7")
+    again = light(tree, tmp_path, steps=2)
+    with pytest.raises(MgrpoError, match="policy version 7, its state at 1"):
+        again.train(resume_from=folder)
+
+
+def test_a_checkpoint_of_the_form_before_sources_is_still_read(tree, tmp_path):
+    run = light(tree, tmp_path, steps=2, checkpoints={"every_steps": 1})
+    run.train()
+    folder = checkpoints(run.run_dir)[0]
+    state = read_state(folder)
+    before = {**state, **state.pop("sources"), "error_pool": {"waiting": []}, "corrections": None}
+    (folder / "state.json").write_text(json.dumps(before))
+    again = light(tree, tmp_path / "again", steps=2)
+    again.train(resume_from=folder)
+    assert again.learner.updates[0].completions == run.learner.updates[1].completions
+
+
+def test_a_signal_during_a_step_waits_for_its_end_and_leaves_a_checkpoint(tree, tmp_path):
+    run = light(tree, tmp_path, steps=5)
+    update = run.learner.update
+
+    def interrupted(completions: Any, parents: Any, step: int, *rest: Any, **keys: Any) -> Any:
+        if step == 2:
+            run.signals.receive(15, None)
+        return update(completions, parents, step, *rest, **keys)
+
+    run.learner.update = interrupted  # type: ignore[method-assign]
+    with pytest.raises(RunInterrupted):
+        run.train()
+    assert run.checkpoint_names == ["step-000003"]
+    assert len((run.run_dir / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_signal_while_sampling_leaves_the_last_whole_step(tree, tmp_path):
+    run = light(tree, tmp_path, steps=5)
+    sample = run.engines.run
+
+    def interrupted(work: Any, **keys: Any) -> Any:
+        if len(run.learner.updates) == 2:
+            work.close()
+            run.signals.receive(15, None)
+        return sample(work, **keys)
+
+    run.engines.run = interrupted  # type: ignore[method-assign]
+    with pytest.raises(RunInterrupted):
+        run.train()
+    assert run.checkpoint_names == ["step-000002"]
+
+
+def test_a_learner_that_is_ahead_of_the_last_whole_step_is_not_saved(tree, tmp_path):
+    run = light(tree, tmp_path, steps=5)
+
+    def fails(policy_version: int) -> Any:
+        if policy_version == 2:
+            raise RunInterrupted("SIGTERM", 143)  # as when holding it back took too long
+        return broadcast(policy_version)
+
+    broadcast = run.engines.broadcast
+    run.engines.broadcast = fails  # type: ignore[method-assign]
+    with pytest.raises(RunInterrupted):
+        run.train()
+    assert run.checkpoint_names == []
+    assert not list((run.run_dir / "checkpoints").glob("*"))
+
+
+# --- sources of methods, in the loop ---
+
+
+def pairs_recipe(tree: dict[str, Any]) -> dict[str, Any]:
+    phase = {
+        "name": "pairs",
+        "from_step": 2,
+        "num_steps": 2,
+        "every_steps": 4,
+        "changes": {"objective": {"train_on": "pairs"}},
+    }
+    return {
+        **one_layer(tree),
+        "plugins": [{"use": "dpo"}],
+        "phases": [phase],
+        "objective": {
+            "update_order": "preference_phases",
+            "preferences": {
+                "kinds": ["penalty"],
+                "pairs_per_step": 3,
+                "verifier": {"consistency": "off"},
+            },
+        },
+    }
+
+
+def test_stored_pairs_are_no_rollouts_of_the_step_that_trains_on_them(tree, tmp_path):
+    """They tell the sampler nothing, and no metric of the step counts them as sampled."""
+    run = light(pairs_recipe(tree), tmp_path, steps=4, data={**tree["data"], "robust": {}})
+    seen: list[int] = []
+    observe = "mgrpo.methods.robust_sampler.domain_sampler.DomainSampler.observe"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observe, lambda self, completions: seen.append(len(completions)) or {})
+        rows = run.train()
+    assert seen == [8, 8]
+    assert [row.get("pairs/trained") for row in rows] == [None, None, 3, 1]
+    assert ["layer1/accuracy" in row for row in rows] == [True, True, False, False]
+    assert len(run.engine.asked) == 2 * 2  # the steps on pairs sample nothing
+    assert run.learner.num_measured == [8]
+
+
+def test_pooled_errors_are_corrected_by_later_steps(tree, tmp_path):
+    run = light(
+        tree,
+        tmp_path,
+        steps=4,
+        objective={
+            "update_order": "pooled_errors",
+            "error_pool": {"switch": "every_n_steps", "every_steps": 2},
+        },
+    )
+    rows = run.train()
+    assert [row["error_pool/is_correction_step"] for row in rows] == [0, 1, 0, 1]
+    assert [row["error_pool/size"] for row in rows] == [6, 4, 10, 8]
+    corrected = run.learner.updates[1]
+    assert {one.layer for one in corrected.completions} == {2}
+    assert [one.completion_id for one in corrected.parents] == ["s1p0#0", "s1p1#0"]
+    assert all(one.advantage is None and one.selected is None for one in corrected.parents)
+
+
+def test_good_corrections_train_again_once_in_each_later_step(tree, tmp_path):
+    layers = [{**layer, "group_size": 4} for layer in tree["layers"]]
+    run = light(
+        {**tree, "layers": layers},
+        tmp_path,
+        objective={"correction_buffer": {"per_step": 3}, "update_order": "sequential"},
+    )
+    rows = run.train()
+    assert [len(one.replayed) for one in run.learner.updates] == [0, 0, 3, 0, 3, 0]
+    again: list[Replayed] = list(run.learner.updates[2].replayed)
+    assert all(one.completion.layer == 2 and one.advantage > 0 for one in again)
+    assert [row["correction_buffer/replayed"] for row in rows] == [0, 3, 3]
+    assert rows[0]["correction_buffer/size"] == 2 * 4  # one of four is right, for each attempt
+
+
+def test_a_learner_without_a_report_ends_the_run(tree, tmp_path):
+    """`LearnerRanks` takes the first rank's report; others have none."""
+    from mgrpo.training import learner_ranks
+
+    reports: list[UpdateResult | None] = [None, None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner_ranks, "wait_for", lambda calls, **_: reports)
+        rank: Any = type("Rank", (), {"submit": lambda self, *args: args})()
+        ranks = learner_ranks.LearnerRanks([rank, rank], update_s=1.0, shared_folder=None)
+        with pytest.raises(MgrpoError, match="rank 0 did not report"):
+            ranks.update([], [], 0, [], meanwhile=lambda: None)
