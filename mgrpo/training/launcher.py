@@ -16,7 +16,8 @@ from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from learner.deepspeed_config import is_bfloat16
 from learner.rank import LearnerRank
 from learner.rank_files import load_states
-from mgrpo.config import RunConfig
+from mgrpo.config import LayerConfig, RunConfig, WeightsConfig
+from mgrpo.config.cluster import ClusterConfig
 from mgrpo.models.node_model import NodeModel
 from mgrpo.types import Problem
 
@@ -38,7 +39,7 @@ class Launcher:
         self.config, self.placement, self.device = config, placement, device
         self.model, self.max_model_len = model, max_model_len
         self.stop_token_ids = stop_token_ids
-        self.backend = weight_backend(config, device)
+        self.backend = weight_backend(config.weights, config.cluster, device)
 
     def start_engine(self, allocation: Allocation, name: str) -> RemoteActor:
         """Make an engine's actor in its granted place, without waiting.
@@ -170,17 +171,17 @@ class Launcher:
             ),
             config=self.config.weights,
             dtype=coarsest_dtype(self.config, self.device),
-            probe_token_ids=probe_sequence(builder, self.config, problems)[:longest],
+            probe_token_ids=probe_sequence(builder, self.config.layers[0], problems)[:longest],
         )
 
 
-def weight_backend(config: RunConfig, device: str) -> str:
+def weight_backend(weights: WeightsConfig, cluster: ClusterConfig, device: str) -> str:
     """How weights travel: as the recipe says, or what suits the device."""
-    if config.weights.backend != "auto":
-        return config.weights.backend
+    if weights.backend != "auto":
+        return weights.backend
     if device == "cpu":
         return "gloo"
-    return "ipc" if config.cluster.takes_turns else "nccl"
+    return "ipc" if cluster.takes_turns else "nccl"
 
 
 def coarsest_dtype(config: RunConfig, device: str) -> str:
@@ -194,8 +195,8 @@ def coarsest_dtype(config: RunConfig, device: str) -> str:
 
 
 def probe_sequence(
-    builder: PromptBuilder, config: RunConfig, problems: Sequence[Problem]
+    builder: PromptBuilder, layer: LayerConfig, problems: Sequence[Problem]
 ) -> list[int]:
     """A real prompt, repeated to a fixed length: what the probe compares on."""
-    prompt = builder.solve_prompt(config.layers[0], problems[0].question)
+    prompt = builder.solve_prompt(layer, problems[0].question)
     return (prompt * math.ceil(PROBE_TOKENS / len(prompt)))[:PROBE_TOKENS]

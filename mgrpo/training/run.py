@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from actors.rollout import ProgressCallback
 from cluster.fleet.engine_log import ENGINES_FILE
 from cluster.monitoring.ray_metrics import RayMetrics
-from mgrpo.config import RunConfig
+from mgrpo.config import LayerConfig, RunConfig
 from mgrpo.config.load import save_recipe
 from mgrpo.errors import RunInterrupted, StorageError
 from mgrpo.metrics.alarms import AlarmWatch
@@ -122,7 +123,9 @@ def train_system(
     )
     sources = make_sources(config, system.problems)
     run_state = RunState(workers, sources, system.problems, signals)
-    alarms = AlarmWatch(config.alarms, trained_layers=trained_layers(config))
+    alarms = AlarmWatch(
+        config.alarms, trained_layers=trained_layers(c.layers for _, c in config.phase_configs)
+    )
     first_step = 0
     if state is not None:
         run_state.load_state_dict(state)
@@ -164,12 +167,12 @@ def train_system(
     return run_dir / "policy"
 
 
-def trained_layers(config: RunConfig) -> set[int]:
-    """Numbers of the layers that have a loss in any phase."""
+def trained_layers(chains: Iterable[Sequence[LayerConfig]]) -> set[int]:
+    """Numbers of the layers that have a loss in any of the chains, one of each phase."""
     return {
         number
-        for _, at_phase in config.phase_configs
-        for number, layer in enumerate(at_phase.layers, start=1)
+        for layers in chains
+        for number, layer in enumerate(layers, start=1)
         if layer.loss_weight > 0
     }
 

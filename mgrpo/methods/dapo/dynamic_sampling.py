@@ -7,10 +7,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mgrpo.config import RunConfig
 from mgrpo.errors import LearnerError
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.source import ProblemSource, Source, StackedSource, Work, Workers
+from mgrpo.training.sources.source import StackedSource, Work, Workers
 from mgrpo.types import Completion, Problem
 
 
@@ -23,9 +22,8 @@ def is_mixed(attempts: Sequence[Completion]) -> bool:
 class DynamicSampling(StackedSource):
     """Samples first attempts until enough groups are mixed; the other layers go on from those."""
 
-    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
-        super().__init__(config, fresh, inner)
-        settings = config.sampling.dynamic
+    def begin(self) -> None:
+        settings = self.config.sampling.dynamic
         assert settings is not None, "stacked where the recipe has sampling.dynamic"
         self.settings = settings
 

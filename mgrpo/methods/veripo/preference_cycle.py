@@ -16,8 +16,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from mgrpo.config import RunConfig
-from mgrpo.config.preferences import PairKind
+from mgrpo.config.preferences import PairKind, PreferenceConfig
 from mgrpo.methods.veripo.pair_side import PairSide
 from mgrpo.methods.veripo.preference_pairs import PreferencePair, make_judge, pairs_of_group
 from mgrpo.types import STORED_PAIR, Completion, CompletionId
@@ -26,9 +25,8 @@ from mgrpo.types import STORED_PAIR, Completion, CompletionId
 class PreferenceCycle:
     """The pairs of a run: those waiting, and those of the phase that trains on them."""
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config, self.seed = config.objective.preferences, config.seed
-        self.prompts_per_step = config.prompts_per_step
+    def __init__(self, config: PreferenceConfig, *, seed: int, prompts_per_step: int) -> None:
+        self.config, self.seed, self.prompts_per_step = config, seed, prompts_per_step
         self.judge = make_judge(self.config.verifier)
         self.waiting: deque[PreferencePair] = deque(maxlen=self.config.capacity)
         self.phase_pairs: list[PreferencePair] = []

@@ -126,6 +126,10 @@ class StackedSource(Source):
             inner: the source below.
         """
         self.config, self.fresh, self.inner = config, fresh, inner
+        self.begin()
+
+    def begin(self) -> None:
+        """Make what the source keeps, with nothing in it yet."""
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
         return self.inner.next(step, workers, sums)

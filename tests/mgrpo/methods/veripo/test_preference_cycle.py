@@ -42,7 +42,10 @@ def group(problem: str, *rewards: float) -> list[Completion]:
 
 
 def cycle_of(tree: dict[str, Any], **preferences: Any) -> PreferenceCycle:
-    return PreferenceCycle(config_of(tree, **preferences))
+    config = config_of(tree, **preferences)
+    return PreferenceCycle(
+        config.objective.preferences, seed=config.seed, prompts_per_step=config.prompts_per_step
+    )
 
 
 def numbered(completions: list[Completion]) -> list[float]:
