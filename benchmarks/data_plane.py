@@ -39,7 +39,7 @@ from cluster.runtime import ray_runtime
 from learner.step_data import StepData
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.types import Completion, Reward, TokenIds
+from mgrpo.types import Completion, CompletionId, Reward, TokenIds
 
 RECIPE = "methods/mgrpo"
 DEADLINE_S = 600.0
@@ -75,16 +75,14 @@ def synthetic_step(size: Size) -> list[Completion]:
     def completion(slot: int, path: Sequence[int], prompt: TokenIds) -> Completion:
         length = int(draw.integers(size.tokens // 2, size.tokens + size.tokens // 2 + 1))
         reward = float(draw.integers(0, 2))
-        *before, _ = path
-        place = f"s0p{slot}"
-        parent = f"{place}#{'.'.join(map(str, before))}" if before else None
+        own = CompletionId(0, slot, tuple(path))
         return Completion(
-            completion_id=f"{place}#{'.'.join(map(str, path))}",
+            id=own,
             problem_id=f"problem/{slot}",
             domain="default",
             layer=len(path),
-            parent_id=parent,
-            group_key=parent or place,
+            parent_id=str(own.parent) if len(path) > 1 else None,
+            group_key=str(own.parent),
             prompt_token_ids=prompt,
             token_ids=tokens(length),
             rollout_logprobs=-draw.random(length, dtype=np.float32),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.rollout import Rollout, place_key
+from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
@@ -161,6 +161,6 @@ def is_evaluation_due(num_done: int, config: EvaluationConfig, num_steps: int) -
 
 def whole_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:
     """All completions of a step's first few problems, for people to read."""
-    places = dict.fromkeys(place_key(c) for c in completions)
+    places = dict.fromkeys(c.id.place for c in completions)
     kept = set(list(places)[:num_problems])
-    return [c for c in completions if place_key(c) in kept]
+    return [c for c in completions if c.id.place in kept]

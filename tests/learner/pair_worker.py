@@ -126,7 +126,7 @@ def with_expert(config: RunConfig, completions: list[Completion]) -> list[Comple
     last = next(one for one in completions if one.layer == len(config.layers))
     expert = dataclasses.replace(
         last,
-        completion_id=f"{last.completion_id}.expert",
+        id=last.id.apart("expert"),
         rollout_logprobs=[0.0] * len(last.token_ids),
         sampled_mask=[False] * len(last.token_ids),
         train_mask=None,
