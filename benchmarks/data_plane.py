@@ -183,12 +183,12 @@ def status_kib(name: str) -> int:
 def hand_over(receivers: Sequence[RemoteActor], completions: list[Completion]) -> None:
     """What the loop does with a step."""
     step_data = share(StepData.of(0, completions))
-    calls = [(one, one.submit("receive", step_data)) for one in receivers]
+    calls = [(receiver, receiver.submit("receive", step_data)) for receiver in receivers]
     wait_for(calls, doing="take a step", deadline_s=DEADLINE_S, setting="DEADLINE_S")
 
 
 def on_all(receivers: Sequence[RemoteActor], method: str) -> list[Any]:
-    calls = [(one, one.submit(method)) for one in receivers]
+    calls = [(receiver, receiver.submit(method)) for receiver in receivers]
     return wait_for(calls, doing=method, deadline_s=DEADLINE_S, setting="DEADLINE_S")
 
 
@@ -227,8 +227,8 @@ def measure(
         if number > 0:
             for name, value in values.items():
                 found.setdefault(name, []).append(value)
-    for one in receivers:
-        one.kill()
+    for receiver in receivers:
+        receiver.kill()
     return {"receivers": num_receivers, "values": found} | {
         name: round(statistics.median(values), 3) for name, values in found.items()
     }
@@ -272,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ],
     )
     completions = synthetic_step(size)
-    num_tokens = sum(len(one.token_ids) for one in completions)
+    num_tokens = sum(len(completion.token_ids) for completion in completions)
     print(f"{len(completions):,} completions, {num_tokens:,} tokens of {size}")
     rows = []
     with ray_runtime(config.cluster, num_cpus=max(given.receivers), logs_to=None):

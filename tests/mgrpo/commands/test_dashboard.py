@@ -95,7 +95,7 @@ def test_a_wrong_token_is_told_without_showing_it(capsys, monkeypatch, ray_dashb
     monkeypatch.setenv("RAY_AUTH_TOKEN", "another-token")
     assert main(["dashboard", "--prometheus", "true", "--address", ray_dashboard]) == 4
     said = capsys.readouterr().err
-    assert "asks for a token. the token from RAY_AUTH_TOKEN was refused." in said
+    assert "requires a token. the token from RAY_AUTH_TOKEN was refused." in said
     assert "another-token" not in said
 
 

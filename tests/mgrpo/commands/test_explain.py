@@ -322,7 +322,7 @@ def test_a_run_is_explained_by_its_own_recipe_at_its_last_recorded_step(folder, 
     write(ATTEMPTS, "run/rollouts/step-000003.jsonl")
     last = write(ATTEMPTS + CORRECTIONS, "run/rollouts/step-000007.jsonl")
     assert main(["explain", last]) == 2
-    assert "lies in no run's folder: say by which recipe" in capsys.readouterr().err
+    assert "is not in a run's folder: name the recipe" in capsys.readouterr().err
     Path("two.yaml").rename("run/config.yaml")
     found = explained(capsys, "run")
     assert found["step"] == 7
