@@ -160,12 +160,7 @@ def is_evaluation_due(num_done: int, config: EvaluationConfig, num_steps: int) -
 
 
 def whole_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:
-<<<<<<< HEAD
-    """All completions of a step's first few problems, for people to read."""
-    places = dict.fromkeys(c.id.place for c in completions)
-=======
     """All completions of a step's first few problems, for inspection."""
-    places = dict.fromkeys(place_key(c) for c in completions)
->>>>>>> words
+    places = dict.fromkeys(c.id.place for c in completions)
     kept = set(list(places)[:num_problems])
     return [c for c in completions if c.id.place in kept]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.plugin import RolloutPlugin
-from actors.rollout import Rollout
+from actors.rollout import Rollout, program_of
 from cluster.allocations import most_allocations, plan_allocations, total
 from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
@@ -149,6 +149,7 @@ def start_system(
                 temperature=config.sampling.temperature,
                 seed=config.seed,
                 plugins=plugins,
+                program=program_of(plugins),
             ),
             fleet=fleet,
             scorer=scorer,
