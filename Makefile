@@ -27,7 +27,7 @@ quickstart: ## train a small policy on this machine and write its report
 
 test: ## run the tests: minutes on two cores, real engines and learner included
 	@$(SETUP)
-	@$(PYTEST) -m "not slow and not methods and not cluster and not gpu" $(ARGS)
+	@$(PYTEST) -n 2 --dist loadgroup -m "not slow and not methods and not cluster and not gpu" $(ARGS)
 
 test-slow: ## run the few tests that are left out of `make test` for their length
 	@$(SETUP)

@@ -39,7 +39,7 @@ from cluster.runtime import ray_runtime
 from learner.step_data import StepData
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.types import Completion, Reward, TokenIds
+from mgrpo.types import Completion, CompletionId, Reward, TokenIds
 
 RECIPE = "methods/mgrpo"
 DEADLINE_S = 600.0
@@ -75,16 +75,14 @@ def synthetic_step(size: Size) -> list[Completion]:
     def completion(slot: int, path: Sequence[int], prompt: TokenIds) -> Completion:
         length = int(draw.integers(size.tokens // 2, size.tokens + size.tokens // 2 + 1))
         reward = float(draw.integers(0, 2))
-        *before, _ = path
-        place = f"s0p{slot}"
-        parent = f"{place}#{'.'.join(map(str, before))}" if before else None
+        own = CompletionId(0, slot, tuple(path))
         return Completion(
-            completion_id=f"{place}#{'.'.join(map(str, path))}",
+            id=own,
             problem_id=f"problem/{slot}",
             domain="default",
             layer=len(path),
-            parent_id=parent,
-            group_key=parent or place,
+            parent_id=str(own.parent) if len(path) > 1 else None,
+            group_key=str(own.parent),
             prompt_token_ids=prompt,
             token_ids=tokens(length),
             rollout_logprobs=-draw.random(length, dtype=np.float32),
@@ -183,12 +181,12 @@ def status_kib(name: str) -> int:
 def hand_over(receivers: Sequence[RemoteActor], completions: list[Completion]) -> None:
     """What the loop does with a step."""
     step_data = share(StepData.of(0, completions))
-    calls = [(one, one.submit("receive", step_data)) for one in receivers]
+    calls = [(receiver, receiver.submit("receive", step_data)) for receiver in receivers]
     wait_for(calls, doing="take a step", deadline_s=DEADLINE_S, setting="DEADLINE_S")
 
 
 def on_all(receivers: Sequence[RemoteActor], method: str) -> list[Any]:
-    calls = [(one, one.submit(method)) for one in receivers]
+    calls = [(receiver, receiver.submit(method)) for receiver in receivers]
     return wait_for(calls, doing=method, deadline_s=DEADLINE_S, setting="DEADLINE_S")
 
 
@@ -227,8 +225,8 @@ def measure(
         if number > 0:
             for name, value in values.items():
                 found.setdefault(name, []).append(value)
-    for one in receivers:
-        one.kill()
+    for receiver in receivers:
+        receiver.kill()
     return {"receivers": num_receivers, "values": found} | {
         name: round(statistics.median(values), 3) for name, values in found.items()
     }
@@ -272,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ],
     )
     completions = synthetic_step(size)
-    num_tokens = sum(len(one.token_ids) for one in completions)
+    num_tokens = sum(len(completion.token_ids) for completion in completions)
     print(f"{len(completions):,} completions, {num_tokens:,} tokens of {size}")
     rows = []
     with ray_runtime(config.cluster, num_cpus=max(given.receivers), logs_to=None):

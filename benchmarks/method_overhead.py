@@ -136,8 +136,8 @@ def make_rows(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    attempts = [one for one in completions if one.layer == 1]
-    alike = [dataclasses.replace(one, layer=1, parent_id=None) for one in completions]
+    attempts = [completion for completion in completions if completion.layer == 1]
+    alike = [dataclasses.replace(completion, layer=1, parent_id=None) for completion in completions]
 
     def learner(config: RunConfig) -> OneOfMany:
         return OneOfMany(
@@ -208,8 +208,9 @@ def describe(
             f"{statistics.median(row.seconds):.2f} | {'1' if is_plain else spread} | "
             f"{signals_of(row.learner)} |"
         )
-    attempts = sum(one.layer == 1 for one in completions)
-    tokens = sum(len(one.token_ids) for one in completions)
+    attempts = sum(completion.layer == 1 for completion in completions)
+    tokens = sum(len(completion.token_ids) for completion in completions)
+    problems = len({completion.problem_id for completion in completions})
     facts = machine()
     notes = [f"Not measured: {name}: {reason}" for name, reason in skipped.items()]
     return "\n".join(
@@ -217,9 +218,9 @@ def describe(
             *lines,
             "",
             *notes,
-            f"{attempts} attempts at {len({one.problem_id for one in completions})} problems and "
-            f"{len(completions) - attempts} corrections, {tokens:,} tokens in all; {rounds} rounds "
-            f"after {WARM_UP_ROUNDS} that is dropped.",
+            f"{attempts} attempts at {problems} problems and {len(completions) - attempts} "
+            f"corrections, {tokens:,} tokens in all; {rounds} rounds after {WARM_UP_ROUNDS} that "
+            "is dropped.",
             "",
             f"Measured at commit {facts['commit']} on {facts['cpu']}, one thread, with torch "
             f"{facts['packages']['torch']} by `python -m benchmarks.method_overhead --write`.",

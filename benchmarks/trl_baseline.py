@@ -28,7 +28,7 @@ import datasets
 import torch
 import transformers
 import trl
-from digit_share import digit_share
+from digit_share import digit_share  # type: ignore[import-not-found]
 
 PACKAGES = ("trl", "torch", "transformers", "accelerate", "datasets")
 

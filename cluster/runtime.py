@@ -151,7 +151,7 @@ def local_ray(
     folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
     # vLLM does not delete its sockets: they are deleted with this folder.
     environment = {"VLLM_RPC_BASE_PATH": str(folder), **environment}
-    if said:  # a short name of TMPDIR for others who make sockets there, such as multiprocessing
+    if said:  # a short TMPDIR also for other sockets, such as those of multiprocessing
         (folder / "tmp").symlink_to(tempfile.gettempdir())
         environment = {**environment, "TMPDIR": str(folder / "tmp")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -237,7 +237,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE",
         type=Path,
-        help="write there, not to the terminal; .json and .md files get that form by themselves",
+        help="write there, not to the terminal; the suffixes .json and .md select the format",
     )
     shown.add_argument(
         "--save-completions",

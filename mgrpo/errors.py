@@ -11,7 +11,7 @@ MgrpoError
 ├── StorageError           files cannot be moved to or from shared storage
 ├── ClusterError
 │   ├── PlacementError     the requested resources are not available
-│   ├── ActorDiedError     a process that the run needs is gone
+│   ├── ActorDiedError     a process of the run died
 │   ├── RequestError       a healthy engine cannot sample one request
 │   ├── JobError           a job cannot be submitted, found, streamed or stopped
 │   │   └── NoServerError  no job server answers, or not yet
@@ -136,7 +136,7 @@ class PlacementError(ClusterError):
 
 
 class ActorDiedError(ClusterError):
-    """A process that the run needs is gone."""
+    """A process of the run died."""
 
 
 class RequestError(ClusterError):

@@ -1,7 +1,7 @@
 """One spelling for what Unicode, LaTeX and Markdown write in many ways. String work only.
 
 `clean` gives the spelling that `rewards.answer_forms` reads; units stay in their \\text{}.
-`tidy` and `key` are for those who only ask whether two answers are the same text.
+`tidy` and `key` only decide whether two answers are the same text.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ NO_ANSWER = re.compile(r"(?:[\s.,;:!?'\"`$~{}]|\\(?:text|boxed|[ ,;:!])|\\q?quad
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """One \\boxed{...}: what is inside, and where the text goes on behind it."""
+    """One \\boxed{...}: its content, and the position after it."""
 
     content: str
     start: int  # index of its backslash

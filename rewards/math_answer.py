@@ -10,7 +10,7 @@ is arithmetic, 40*(94 - 90) + 83, requires an arrangement of those numbers and n
 `allow_unevaluated: true` compares values in both. A policy's text is never evaluated as code, and
 every step is bounded. The rules are in docs/guides/answers.md.
 
-Problems of reasoning-gym's tasks whose answer is no number go to the task's own verifier (see
+Problems of reasoning-gym's tasks with non-numeric answers use the task's own verifier (see
 `task_answer`): most of them have more right answers than the one in the data.
 """
 

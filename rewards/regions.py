@@ -204,10 +204,10 @@ def touch(left: Interval, right: Interval) -> bool:
 
 def complement(intervals: tuple[Interval, ...]) -> tuple[Interval, ...]:
     rest: tuple[Interval, ...] = (EVERYTHING,)
-    for one in intervals:
+    for interval in intervals:
         sides = (
-            Interval(-INFINITY, one.low, False, not one.holds_low),
-            Interval(one.high, INFINITY, not one.holds_high, False),
+            Interval(-INFINITY, interval.low, False, not interval.holds_low),
+            Interval(interval.high, INFINITY, not interval.holds_high, False),
         )
         rest = intersected(rest, tuple(side for side in sides if not side.is_empty))
     return rest

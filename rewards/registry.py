@@ -111,8 +111,8 @@ def taken_for_ours(module_name: str, found: Any) -> str:
 
 def unknown_check(name: str) -> str:
     return (
-        f"There is no check {name!r}.{nearest(name, BUILT_IN)} Built in are "
-        f"{', '.join(BUILT_IN)}; your own is named `module:function` or `./file.py:function`."
+        f"There is no check {name!r}.{nearest(name, BUILT_IN)} Built in: {', '.join(BUILT_IN)}; "
+        "name your own as `module:function` or `./file.py:function`."
     )
 
 

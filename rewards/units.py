@@ -1,8 +1,8 @@
 """Units behind (or before) a number: 18\\text{ cm}, 5 m/s, $25, 42 apples.
 
 A unit is a bag of names with powers, so that `km/h`, `kilometers per hour` and `km h^{-1}` are
-the same one. There is no conversion: 100 cm is not 1 m, because the question says which unit it
-wants. Words that are no unit of measurement are counted things, compared by their last word.
+the same one. There is no conversion: 100 cm is not 1 m, because the question states the unit. Words
+that are not units of measurement are counted things, compared by their last word.
 """
 
 from __future__ import annotations

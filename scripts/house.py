@@ -1,4 +1,4 @@
-"""The house in numbers: size, circles of imports, types, and what each rule of style is at.
+"""Figures of the code base: size, circular imports, types, and the style rules.
 
 make house
 """
@@ -125,7 +125,7 @@ def is_typed(function: Function) -> bool:
 def takes_run_config(function: Function) -> bool:
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    notes = [one.annotation for one in named if one.annotation is not None]
+    notes = [argument.annotation for argument in named if argument.annotation is not None]
     return any("RunConfig" in ast.unparse(note) for note in notes)
 
 

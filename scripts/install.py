@@ -1,7 +1,7 @@
 """Make .venv and install exact versions into it; `make setup` runs this through scripts/setup.sh.
 
-A complete .venv is left alone: a file inside it says what it was made from. An installation goes on
-where a step failed; one that was interrupted is begun anew, and pip keeps what was downloaded.
+A complete .venv is left alone: a file inside it says what it was made from. After a failed step, an
+installation continues there; an interrupted one starts over, and pip keeps its downloads.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUIET = {
     "PIP_PROGRESS_BAR": "off",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-HINT = 'Mend what it names, then repeat; "When something goes wrong" in docs/install.md may help.'
+HINT = 'Fix the named cause, then repeat; see "Troubleshooting" in docs/install.md.'
 TELL_EVERY_S = 30
 TAIL_LINES = 25
 
@@ -56,7 +56,7 @@ def main() -> int:
     os.chdir(Path(__file__).resolve().parent.parent)
     found = read_state()
     wanted = wanted_state(options.extra or found.get("extra", "cpu"))
-    if found == wanted:  # what was needed to install is no longer missed; memory still is
+    if found == wanted:  # the requirements of the installation no longer matter; memory does
         problems = [problem for problem in memory_problems(options.goal) if problem.fatal]
     else:
         problems = list(find_problems(wanted["extra"], options.goal))
@@ -85,7 +85,7 @@ def install(found: dict[str, str], wanted: dict[str, str]) -> None:
         run("making .venv", [sys.executable, "-m", "venv", str(VENV)])
         install_packages(wanted["extra"])
         run("importing everything once", [PYTHON, "-c", f"import {HEAVY}"])
-    except SystemExit:  # a failed pip leaves no half installed package: the next call goes on
+    except SystemExit:  # a failed pip leaves no incomplete package: the next call continues
         STATE.write_text(json.dumps({**wanted, "inputs": "failed"}), encoding="utf-8")
         raise
     STATE.write_text(json.dumps(wanted), encoding="utf-8")
@@ -108,7 +108,8 @@ def install_packages(extra: str) -> None:
             f"installing {torch} (200 MB)",
             [*PIP, torch],
             [*PIP, "--extra-index-url", TORCH_CPU_INDEX, torch],
-            hint=f"torch's CPU build comes from {TORCH_CPU_INDEX}: can this machine reach it?",
+            hint=f"torch's CPU build comes from {TORCH_CPU_INDEX}: check that this machine can "
+            "reach it",
         )
     size = "a few minutes" if extra == "cpu" else "several GB"
     files = [f"--requirement={lock}" for lock in locks]
@@ -164,4 +165,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("interrupted; `make setup` begins anew")
+        sys.exit("interrupted; `make setup` starts over")

@@ -470,7 +470,8 @@ MUTANTS = (
     Mutant(
         "attempts of earlier steps count as sampled",
         "mgrpo/metrics/transitions.py",
-        "return [one for one in completions if one.augmented_by != EARLIER_STEP]",
+        "return [completion for completion in completions "
+        "if completion.augmented_by != EARLIER_STEP]",
         "return list(completions)",
         (TRANSITIONS,),
     ),

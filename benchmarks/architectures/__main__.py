@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop_on_sigterm()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
     failures = []
-    for key in [one.key for one in ARCHITECTURES]:
+    for key in [architecture.key for architecture in ARCHITECTURES]:
         row = results["rows"].get(key)
         if args.page_only or (args.only and key not in args.only):
             continue
@@ -93,7 +93,7 @@ def save(results: dict[str, Any]) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    keys = [one.key for one in ARCHITECTURES]
+    keys = [architecture.key for architecture in ARCHITECTURES]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=keys, default=[], metavar="KEY")
     parser.add_argument("--again", action="store_true", help="measure rows that are there, too")

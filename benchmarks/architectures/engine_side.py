@@ -9,11 +9,12 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mgrpo.config import RunConfig
 from mgrpo.errors import MgrpoError
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, CompletionId, Reward, TokenIds
 
 CONTEXT = 128
 START_S, UPDATE_S = 240.0, 60.0
@@ -164,13 +165,13 @@ def completions() -> list[Completion]:
     """One group of random tokens, half of it right."""
     generator = torch.Generator().manual_seed(3)
 
-    def draw(count: int) -> list[int]:
-        return torch.randint(20, 250, (count,), generator=generator).tolist()
+    def draw(count: int) -> TokenIds:
+        return torch.randint(20, 250, (count,), generator=generator).numpy().astype(np.int32)
 
     prompt = draw(12)
     return [
         Completion(
-            completion_id=f"p/{number}",
+            id=CompletionId(0, 0, (number,)),
             problem_id="p",
             domain="default",
             layer=1,
@@ -178,7 +179,7 @@ def completions() -> list[Completion]:
             group_key="p",
             prompt_token_ids=prompt,
             token_ids=draw(20),
-            rollout_logprobs=[-5.0] * 20,
+            rollout_logprobs=np.full(20, -5.0, np.float32),
             finish_reason="stop",
             policy_version=0,
             text="",

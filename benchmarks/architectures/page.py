@@ -15,7 +15,11 @@ Row = Mapping[str, Any]
 
 def describe(rows: Mapping[str, Row], facts: Mapping[str, Any]) -> str:
     """Counts, the table, the reasons, and what was run on what."""
-    measured = [(one, rows[one.key]) for one in ARCHITECTURES if one.key in rows]
+    measured = [
+        (architecture, rows[architecture.key])
+        for architecture in ARCHITECTURES
+        if architecture.key in rows
+    ]
     return "\n".join(
         [
             summary([row for _, row in measured]),
@@ -43,7 +47,7 @@ def describe(rows: Mapping[str, Row], facts: Mapping[str, Any]) -> str:
 def summary(rows: list[Row]) -> str:
     outcomes = [row["learner"]["outcome"] for row in rows]
     engines = [row["engine"] for row in rows if "engine" in row]
-    compared = [one for one in engines if one["status"] == "compared"]
+    compared = [engine for engine in engines if engine["status"] == "compared"]
     same = [one for one in compared if one["gap_after"] <= SAME_GAP]
     return (
         f"{len(rows)} architectures: {outcomes.count('merged')} train with merged prefixes, "

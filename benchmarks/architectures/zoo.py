@@ -498,7 +498,7 @@ ARCHITECTURES = (
 
 
 def find(key: str) -> Architecture:
-    return next(one for one in ARCHITECTURES if one.key == key)
+    return next(architecture for architecture in ARCHITECTURES if architecture.key == key)
 
 
 def make(architecture: Architecture, seed: int = 0) -> Any:

@@ -60,8 +60,8 @@ def curve(result: Result, turn: int) -> Curve:
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
     """The mean over seeds at every step that all of them have."""
-    shared = set.intersection(*(set(one) for one in curves)) if curves else set()
-    return {step: fmean(one[step] for one in curves) for step in sorted(shared)}
+    shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
+    return {step: fmean(curve[step] for curve in curves) for step in sorted(shared)}
 
 
 def summary(groups: Sequence[Sequence[Result]]) -> str:

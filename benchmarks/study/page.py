@@ -203,8 +203,10 @@ def provenance(environments: Sequence[Mapping[str, Any]], command: str) -> str:
     packages = ", ".join(
         f"{name} {version}" for name, version in last["packages"].items() if version
     )
-    days = sorted({str(one["started"])[:10] for one in environments})
-    revisions = dict.fromkeys(str(one["git_revision"] or "?")[:10] for one in environments)
+    days = sorted({str(environment["started"])[:10] for environment in environments})
+    revisions = dict.fromkeys(
+        str(environment["git_revision"] or "?")[:10] for environment in environments
+    )
     return (
         f"Command: `{command}`. Run {' to '.join(dict.fromkeys([days[0], days[-1]]))} on "
         f"{cpu_model()}, {last['cpu_cores']} cores, {last['memory_gib']} GiB; {last['platform']}; "

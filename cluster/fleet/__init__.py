@@ -1,0 +1,1 @@
+"""The engines of a run: their processes, health, retries, scaling and load."""

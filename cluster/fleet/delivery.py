@@ -35,7 +35,7 @@ class WeightDelivery:
 
         Raises:
             WeightSyncError: an engine holds other weights than were sent.
-            ActorDiedError, DeadlineError: of the learner, without which nothing goes on.
+            ActorDiedError, DeadlineError: of the learner, which the run requires.
         """
         try:
             report = self.broadcaster.broadcast(policy_version, actors_of(members))
@@ -72,11 +72,11 @@ class WeightDelivery:
         self.find_lost(members, error)
 
     def check_learner(self, error: MgrpoError) -> None:
-        """Raises where a rank is gone, or does not come out of the failed broadcast."""
+        """Raise if a rank is lost, or does not leave the failed broadcast."""
         try:
             wait_for(
                 [(rank, rank.submit("meeting_point")) for rank in self.broadcaster.learner],
-                doing="come out of a failed broadcast",
+                doing="leave a failed broadcast",
                 deadline_s=self.patience.dead_after_s,
                 setting="cluster.health.dead_after_s",
             )

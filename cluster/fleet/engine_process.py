@@ -109,7 +109,7 @@ class EngineProcess:
             if self.placement.is_granted(self.allocation):
                 self.make_actor()
             return
-        assert self.loading is not None, "an actor is made and told to load at once"
+        assert self.loading is not None, "a new actor loads its model at once"
         if self.loading.is_done():
             self.finish_loading()
         elif self.loading.seconds > self.timing.start_s:

@@ -251,8 +251,8 @@ class Fleet:
             rather_not: names of engines to use only if there is no other.
 
         Raises:
-            ActorDiedError: all of the layer's engines have been given up.
-            DeadlineError: none came back in time.
+            ActorDiedError: all of the layer's engines are abandoned.
+            DeadlineError: none restarted in time.
         """
         pool = self.pool_of(layer)
         began = time.monotonic()
@@ -318,7 +318,7 @@ class Fleet:
     def refit_for_those_who_wait(self) -> None:
         """Send weights to stale engines of a pool without healthy ones, during a rollout.
 
-        The others are left alone: only the stale ones are in this broadcast's group.
+        Only the stale ones are in this broadcast's group.
         """
         for pool in self.pools:
             stale = self.in_state(pool, EngineState.STALE)

@@ -55,7 +55,7 @@ class EngineSource(Protocol):
             rather_not: names of engines to use only if there is no other.
 
         Raises:
-            ClusterError: there is none, and none comes in time.
+            ClusterError: there is none, and none restarts in time.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Jobs at a Ray cluster's job server: submitted, listed, streamed and stopped over HTTP.
 
 Ray's client waits for an answer for ever and lets every library's errors through; here each
-call has a deadline and ends in a JobError that says what to do.
+call has a deadline, and its JobError has a remedy.
 """
 
 from __future__ import annotations

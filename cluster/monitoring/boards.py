@@ -80,7 +80,7 @@ ROLLOUTS = Board(
         ),
         share(
             "Copied answers",
-            "Corrections with the attempt's own final answer; and of wrong attempts alone.",
+            "Corrections with the attempt's own final answer; and of wrong attempts only.",
             ("transition/{layer_or_all}/copy_fraction", "all, layer {{layer}}"),
             ("transition/{layer_or_all}/copy_fraction_of_wrong", "of wrong, layer {{layer}}"),
         ),

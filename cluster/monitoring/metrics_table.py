@@ -27,7 +27,7 @@ Values are those of one step, and stay until the next. A mean is a sum divided o
 over all ranks and micro-batches. Fractions are of 1. Where a counter is named, it adds the steps up
 since the run was started, for `rate()` and `increase()`.
 
-Two more series exist in Prometheus alone: `ray_mgrpo_step`, the newest step, and
+Two more series exist only in Prometheus: `ray_mgrpo_step`, the newest step, and
 `ray_mgrpo_last_report_time_seconds`, when the run last reported, in seconds since 1970.
 `heldout/…` comes from evaluations: with their fields in `evaluation.jsonl`, under these names in
 the trackers and in Prometheus.

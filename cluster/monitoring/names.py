@@ -5,7 +5,7 @@ meaning (a layer, a domain, an engine, a reason) is a tag, the other words are t
 with "_" after `mgrpo_`. Ray puts `ray_` before every name that it exports.
 
 A metric's row in the catalogue is a pattern in which tags are written in braces. Metrics that
-no row describes, such as those of somebody's own plug-in, are named by the same rule; of their
+no row describes, such as those of a user's own plug-in, are named by the same rule; of their
 words only `layerN` is known to be a tag.
 """
 

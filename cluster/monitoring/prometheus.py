@@ -49,8 +49,8 @@ def prometheus_config(address: str, token_file: Path | None) -> str:
     """prometheus.yml.
 
     Args:
-        address: of Ray's dashboard, which lists the nodes: they may come and go.
-        token_file: holds the cluster's token, where it wants one.
+        address: of Ray's dashboard, which lists the current nodes.
+        token_file: file with the cluster's token, if it requires one.
     """
     discovery: dict[str, Any] = {
         "url": f"{address}/api/prometheus/sd",

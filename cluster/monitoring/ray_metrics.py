@@ -19,7 +19,7 @@ from cluster.monitoring.catalogue import names
 from cluster.monitoring.names import PREFIX
 
 REFRESH_S = 5.0
-"""Ray's nodes are told of gauges every 10 s and keep each for 20 s."""
+"""Ray's nodes receive gauges every 10 s and keep each for 20 s."""
 CLOSE_DEADLINE_S = 5.0
 
 LAST_REPORT = f"{PREFIX}_last_report_time_seconds"

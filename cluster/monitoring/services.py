@@ -121,14 +121,16 @@ def is_free(port: int) -> bool:
 
 
 def choose_port(wanted: int | None, usual: int) -> int:
-    """The port asked for; otherwise the usual one if it is free, or any.
+    """The requested port; otherwise the usual one if it is free, or any.
 
     Raises:
-        ClusterError: the port asked for is taken.
+        ClusterError: the requested port is in use.
     """
     if wanted is not None:
         if not is_free(wanted):
-            raise ClusterError(f"Port {wanted} of {HOST} is taken. Choose another, or omit --port.")
+            raise ClusterError(
+                f"Port {wanted} of {HOST} is in use. Choose another, or omit --port."
+            )
         return wanted
     if is_free(usual):
         return usual

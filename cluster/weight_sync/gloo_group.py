@@ -41,7 +41,7 @@ class GlooGroup:
         check: called while waiting for the others; what it raises ends the wait.
 
     Raises:
-        TimeoutError: not all ranks came in time.
+        TimeoutError: not all ranks arrived in time.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ def meet(
     """
     end = time.monotonic() + timeout_s
     store.set(f"here/{rank}", "1")
-    everybody = [f"here/{other}" for other in range(world_size)]
+    all_keys = [f"here/{other}" for other in range(world_size)]
     try:
-        while not store.check(everybody):
+        while not store.check(all_keys):
             check()
             if store.check([GIVEN_UP]):
                 raise ConnectionError("rank 0 of the weight group gave up waiting for the others")
             if time.monotonic() > end:
-                missing = [i for i, key in enumerate(everybody) if not store.check([key])]
+                missing = [i for i, key in enumerate(all_keys) if not store.check([key])]
                 raise TimeoutError(
                     f"ranks {missing} of the weight group did not join within {timeout_s:g} s"
                 )

@@ -8,7 +8,7 @@ On separate GPUs both only wait: engines are paused while weights arrive. On sha
     weights travel     their weights, to be replaced   its weights; the optimizer has left
 
 An engine that slept has no weights, so it never wakes without new ones (verl#7987), and its cache
-gets memory only after the learner has given back the rest (vllm#15254).
+gets memory only after the learner has released the rest (vllm#15254).
 """
 
 from __future__ import annotations

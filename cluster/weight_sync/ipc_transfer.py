@@ -1,7 +1,7 @@
 """Weights between processes of one GPU: vLLM's CUDA IPC transport, with checksums.
 
 For engines and learner ranks that share their GPUs (`cluster.colocate`), where NCCL cannot work:
-it wants one process per GPU. A rank packs its weights into one buffer, whose handle the engine on
+it needs one process per GPU. A rank packs its weights into one buffer, whose handle the engine on
 the same GPU opens; every rank does so with the whole weights, so nothing crosses between GPUs.
 Not yet run on a GPU.
 """

@@ -1,6 +1,6 @@
 """vLLM's weight-transfer lifecycle: our transports on both ends, with checksums.
 
-All use of vLLM's transfer API stands here and in `ipc_transfer`, because that API changes between
+All use of vLLM's transfer API is here and in `ipc_transfer`, because that API changes between
 releases. Three backends, one lifecycle (init, start, update, finish):
 
     mgrpo_nccl   vLLM's own NCCL broadcast between GPUs, plus a checksum of what arrived
@@ -69,7 +69,7 @@ class NamedWeights(Protocol):
 
 
 class LearnerSource(WeightSource):
-    """The learner's weights as vLLM wants them, with a checksum of each as it is sent.
+    """The learner's weights in vLLM's form, with a checksum of each sent tensor.
 
     Every learner rank must iterate (under ZeRO-3 each tensor is gathered by all of them);
     only rank 0 sends, so only rank 0 pays for checksums.
@@ -325,7 +325,7 @@ class GlooSender(NCCLTrainerWeightTransferEngine):
 
 
 class CheckedNcclSender(NCCLTrainerWeightTransferEngine):
-    """vLLM's NCCL sender, which here does not wait for an engine that is gone.
+    """vLLM's NCCL sender, which does not wait for a lost engine.
 
     NCCL's broadcast has no deadline: if a receiver is lost, it waits for ever, on the device. So
     the engines' own answers are watched, and when one of them fails, the communicator is aborted,

@@ -52,4 +52,4 @@ def untrained(config: RunConfig, kind: type[Plugin], layers: frozenset[int]) -> 
     )
     if issubclass(kind, LearnerPlugin) and not trains:
         names = ", ".join(config.layers[number - 1].name for number in sorted(layers))
-        yield f"works on {names} alone, whose loss_weight is 0: it has no effect."
+        yield f"works only on {names} with loss_weight 0: it has no effect."

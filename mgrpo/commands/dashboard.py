@@ -107,12 +107,12 @@ def reach_cluster(address: str | None) -> tuple[str, Token | None]:
         return found, token
     if status in (401, 403):
         used = f" {token!r} was refused." if token else ""
-        raise ClusterError(f"The cluster at {found} asks for a token.{used} {WHERE_TO_PUT_IT}")
+        raise ClusterError(f"The cluster at {found} requires a token.{used} {WHERE_TO_PUT_IT}")
     what = "Nothing" if status is None else f"No Ray dashboard (status {status})"
     raise ClusterError(
         f"{what} answers at {found}. Give the address of a running cluster's dashboard: --address "
-        "http://HOST:8265. A run of this machine alone has one where its recipe says "
-        "cluster.dashboard: true; `mgrpo train` then says its address."
+        "http://HOST:8265. A local run has one if its recipe has cluster.dashboard: true; `mgrpo "
+        "train` then prints its address."
     )
 
 
@@ -173,7 +173,7 @@ def start_services(
 
 
 def write_secret(path: Path, secret: str, stack: ExitStack) -> Path:
-    """A file that only this user can read, and that is gone at the end."""
+    """A file that only this user can read; deleted at the end."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret)
@@ -195,7 +195,7 @@ def say_where(address: str, services: list[Service]) -> None:
 
 
 def watch(services: list[Service]) -> None:
-    """Until a signal, which is raised; says once of each node that it does not answer.
+    """Wait until a signal is raised; report each node that does not answer once.
 
     Raises:
         ClusterError: a program ended by itself.

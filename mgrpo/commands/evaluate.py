@@ -97,8 +97,8 @@ def resolve_target(target: str, config: RunConfig | None) -> tuple[RunConfig, Pa
         policy = run_dir / "policy"
         if not policy.is_dir():
             raise ModelError(
-                f"The run {target} has saved no policy ({policy} does not exist): it has not "
-                "come to its end. Train it to the end, or name a model instead."
+                f"The run {target} has saved no policy ({policy} does not exist): it is not "
+                "finished. Train it to the end, or name a model instead."
             )
         config = config or load_recipe(run_dir / "config.yaml")
         return with_model(config, str(policy)), run_dir
@@ -162,7 +162,7 @@ def with_evaluation(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
 
 
 def check_writable(file: Path | None, option: str) -> None:
-    """Refuse a file that cannot be written, before minutes are spent on what goes into it."""
+    """Refuse an unwritable file before the evaluation starts."""
     if file is None:
         return
     reason = ""

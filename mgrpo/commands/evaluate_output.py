@@ -54,7 +54,7 @@ def show_json(scored: Sequence[Scored], comparison: dict[str, Any] | None, strea
     """One object: a row with its model, or {"a": row, "b": row, "comparison": ...}."""
     from mgrpo.metrics.log import to_line
 
-    rows = [{"model": one.name, **one.row} for one in scored]
+    rows = [{"model": policy.name, **policy.row} for policy in scored]
     whole = rows[0]
     if comparison is not None:
         whole = {"a": rows[0], "b": rows[1], "comparison": comparison}
@@ -73,10 +73,11 @@ def show_markdown(
     )
 
     blocks = [
-        markdown(evaluation_tables(one.row, one.name), evaluation_note(one.row)) for one in scored
+        markdown(evaluation_tables(policy.row, policy.name), evaluation_note(policy.row))
+        for policy in scored
     ]
     if comparison is not None:
-        table = comparison_table(comparison, [one.name for one in scored])
+        table = comparison_table(comparison, [policy.name for policy in scored])
         blocks.append(markdown([table], comparison_note(comparison)))
     stream.write("\n".join(blocks))
 
@@ -91,8 +92,8 @@ def show_tables(
     console = Console(
         file=stream, highlight=False, width=None if stream.isatty() else WIDTH_OF_FILES
     )
-    for one in scored:
-        print_evaluation(console, one.row, title=one.name)
+    for policy in scored:
+        print_evaluation(console, policy.row, title=policy.name)
         console.print()
     if comparison is not None:
         print_comparison(console, comparison, names=(scored[0].name, scored[1].name))

@@ -119,7 +119,7 @@ def run_explain(args: argparse.Namespace) -> int:
     recipe = args.recipe or recipe_of_run(batch)
     config = load_recipe(recipe, args.overrides)
     recorded = read_recorded(batch)
-    layers = args.layers or sorted({one.layer for one in recorded.completions})
+    layers = args.layers or sorted({completion.layer for completion in recorded.completions})
     refuse_other_chain(recorded.completions, layers, config, recipe)
     step = step_of(batch) if args.step is None else args.step
     completions = recorded.completions
@@ -151,7 +151,7 @@ def last_rollouts(run_dir: Path) -> Path:
     """The newest step that a run has recorded.
 
     Raises:
-        DataError: it is no run's folder, or nothing was recorded.
+        DataError: it is not a run's folder, or nothing was recorded.
     """
     files = sorted((run_dir / "rollouts").glob("step-*.jsonl"))
     if not files:
@@ -163,16 +163,16 @@ def last_rollouts(run_dir: Path) -> Path:
 
 
 def recipe_of_run(batch: Path) -> str:
-    """The recipe that the run of a recorded step was trained by.
+    """The recipe of the run of a recorded step.
 
     Raises:
-        DataError: the file lies in no run's folder.
+        DataError: the file is not in a run's folder.
     """
     from mgrpo.storage.run_directory import CONFIG_FILE
 
     config = batch.resolve().parent.parent / CONFIG_FILE
     if not config.is_file():
-        raise DataError(f"{batch} lies in no run's folder: say by which recipe with --recipe.")
+        raise DataError(f"{batch} is not in a run's folder: name the recipe with --recipe.")
     return str(config)
 
 
@@ -180,14 +180,14 @@ def refuse_other_chain(
     completions: Sequence[Completion], layers: Sequence[int], config: RunConfig, recipe: str
 ) -> None:
     """Raise DataError where the completions have layers that the recipe lacks."""
-    held = sorted({one.layer for one in completions})
+    held = sorted({completion.layer for completion in completions})
     known = range(1, len(config.layers) + 1)
     names = ", ".join(layer.name for layer in config.layers)
     for number in layers:
         if number not in held:
             raise DataError(f"There is no completion of layer {number}. Layers here: {held}.")
         if number not in known:
-            count = sum(one.layer == number for one in completions)
+            count = sum(completion.layer == number for completion in completions)
             fitting = ",".join(str(one) for one in held if one in known)
             raise DataError(
                 f"{count} completions are of layer {number}, and the chain of {recipe} has "
@@ -209,7 +209,7 @@ def annotate(
 
 
 def chosen(explained: Sequence[Explained], names: Sequence[str] | None) -> list[Explained]:
-    """Those that were asked for by --completion; all without it."""
+    """The completions selected by --completion; all without it."""
     if not names:
         return list(explained)
     by_id = {one.completion.completion_id: one for one in explained}
@@ -223,7 +223,7 @@ def chosen(explained: Sequence[Explained], names: Sequence[str] | None) -> list[
 def write_json(explanation: Explanation, config: RunConfig, *, step: int) -> None:
     from mgrpo.metrics.log import to_line
 
-    rows = [json_row(one) for one in explanation.completions]
+    rows = [json_row(explained) for explained in explanation.completions]
     whole = {
         "recipe": config.name,
         "method": config.method,
@@ -275,8 +275,8 @@ def show(explanation: Explanation, config: RunConfig, *, step: int, with_tokens:
         soft_wrap=True,
     )
     by_problem: dict[str, list[Explained]] = {}
-    for one in explanation.completions:
-        by_problem.setdefault(one.completion.problem_id, []).append(one)
+    for explained in explanation.completions:
+        by_problem.setdefault(explained.completion.problem_id, []).append(explained)
     for problem, members in by_problem.items():
         console.print()
         console.print(Text(problem, style="bold"))
@@ -334,7 +334,7 @@ def fate(one: Explained) -> str:
     if not one.has_signal:
         return "no: its loss and gradient are 0"
     is_policy_term = any(tokens.advantage * tokens.weight for tokens in one.tokens)
-    return "yes" if is_policy_term else "yes: by its KL or entropy term alone"
+    return "yes" if is_policy_term else "yes: only by its KL or entropy term"
 
 
 def token_lines(one: Explained) -> Iterator[str]:
@@ -371,7 +371,7 @@ def summary(explained: Sequence[Explained]) -> str:
         one.completion.reward is not None and one.shaped_reward != one.completion.reward.value
         for one in explained
     )
-    total = round(sum(one.loss for one in training), 12) + 0.0  # advantages that cancel leave 1e-17
+    total = round(sum(row.loss for row in training), 12) + 0.0  # advantages that cancel leave 1e-17
     return (
         f"{len(training)} of {len(explained)} completions train, {shaped} have a shaped reward; "
         f"policy loss at ratio 1: {number(total)}"

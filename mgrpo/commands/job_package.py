@@ -25,7 +25,7 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "*.egg-info")
 
 
 def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int:
-    """Fill `folder` with all that a job of this recipe needs.
+    """Fill `folder` with all files of a job of this recipe.
 
     Args:
         config: the recipe as it was checked. It is packed as it is, overrides included.
@@ -36,7 +36,7 @@ def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int
         The size in bytes, before compression.
 
     Raises:
-        ConfigError: the recipe names what only this machine has.
+        ConfigError: the recipe names files that only this machine has.
         JobError: a file lies outside of the current folder, or the whole is too large.
     """
     refuse_local_model(config)
@@ -55,8 +55,8 @@ def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int
 def refuse_local_model(config: RunConfig) -> None:
     path = Path(config.model.path)
     if not path.is_absolute() and path.is_dir():
-        reason = "a folder of this machine, which the job would not find."
-        hint = "Put it where all nodes of the cluster see it, and give its absolute path there."
+        reason = "a folder of this machine, which the job cannot access."
+        hint = "Copy it to storage of all nodes of the cluster, and give its absolute path there."
         raise ConfigError([ConfigProblem("model.path", config.model.path, reason, hint)])
 
 
@@ -70,7 +70,7 @@ def data_files(config: RunConfig) -> Iterator[Path]:
 
 
 def own_code(config: RunConfig, here: Path) -> Iterator[Path]:
-    """The user's modules that checks and plug-ins come from, where they lie below `here`."""
+    """The user's modules with checks and plug-ins below `here`."""
     names = [term.check for term in config.rewards.terms if ":" in term.check]
     names += [part for part in names_in(config) if ":" in part]
     modules = {name.partition(":")[0] for name in names}
@@ -88,7 +88,8 @@ def own_code(config: RunConfig, here: Path) -> Iterator[Path]:
 
 
 def refuse_unpacked(module: str, here: Path) -> None:
-    """A module that is found, but elsewhere than an installed package's: it would be missing."""
+    """Refuse a module outside of the current folder and installed packages: the job would lack
+    it."""
     spec = importlib.util.find_spec(module)
     origin = spec.origin if spec is not None else None
     if origin is not None and "site-packages" not in Path(origin).parts:

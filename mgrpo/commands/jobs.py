@@ -168,10 +168,10 @@ def tell_stopped(server: JobServer, job: Job) -> int:
     """Print the outcome of a job that was asked to stop. 0: stopped with a checkpoint."""
     log = server.logs(job)
     if job.status != "STOPPED":  # it finished by itself in the meantime
-        print(f"{job.submission_id} has ended by itself: {job.status.lower()}")
+        print(f"{job.submission_id} had already ended: {job.status.lower()}")
     elif GOODBYE in log:
         write_through("".join(f"  {line}\n" for line in last_lines(log, TAIL_LINES)))
-        print(f"stopped. Submit {job.run} again to go on.")
+        print(f"stopped. Submit {job.run} again to resume.")
     else:
         print(
             f"{job.submission_id} was killed before it could write a checkpoint. Submitted again, "

@@ -52,8 +52,8 @@ def run_methods(args: argparse.Namespace) -> int:
     unused = unused_plugins(methods)
     if args.json:
         whole = {
-            "methods": [dataclasses.asdict(one) for one in methods],
-            "unused_plugins": [dataclasses.asdict(one) for one in unused],
+            "methods": [dataclasses.asdict(method) for method in methods],
+            "unused_plugins": [dataclasses.asdict(plugin) for plugin in unused],
         }
         print(json.dumps(whole, indent=2))
         return 0
@@ -87,7 +87,7 @@ def find(name: str) -> MethodFacts | PluginFacts:
     except ConfigError as error:
         near = difflib.get_close_matches(name, [*files, *parts], n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Methods: {', '.join(files)}."
-        problem = ConfigProblem("method", name, "is no method, recipe or plug-in.", hint)
+        problem = ConfigProblem("method", name, "is not a method, recipe or plug-in.", hint)
         raise ConfigError([problem], source="mgrpo methods") from error
 
 
@@ -95,15 +95,15 @@ def show_list(
     console: Console, methods: Sequence[MethodFacts], unused: Sequence[PluginFacts]
 ) -> None:
     """On a terminal three lines for each method, elsewhere one, so that they can be searched."""
-    for one in methods:
-        head = " · ".join(text for text in (one.name, one.paper, one.recipe) if text)
-        body = one.changes or f"cannot be read: {one.problems[0]}"
+    for method in methods:
+        head = " · ".join(text for text in (method.name, method.paper, method.recipe) if text)
+        body = method.changes or f"cannot be read: {method.problems[0]}"
         if console.is_terminal:
-            show_line(console, f"{one.id}  [{head}]")
+            show_line(console, f"{method.id}  [{head}]")
             show_line(console, INDENT + body)
-            show_line(console, f"{INDENT}seams: {seam_words(one)}\n")
+            show_line(console, f"{INDENT}seams: {seam_words(method)}\n")
         else:
-            show_line(console, f"{one.id}: {body} | {head} | seams: {seam_words(one)}")
+            show_line(console, f"{method.id}: {body} | {head} | seams: {seam_words(method)}")
     if unused:
         show_line(console, "Plug-ins that none of these uses:")
         for plugin in unused:

@@ -81,7 +81,7 @@ def chosen_hardware(args: argparse.Namespace) -> Hardware:
         raise option_error("--nodes", str(args.nodes), "must be 1 or more.")
     if args.cluster is not None:
         if args.nodes != 1:
-            raise option_error("--nodes", str(args.nodes), "the cluster file says how many.")
+            raise option_error("--nodes", str(args.nodes), "the cluster file states the number.")
         return file_hardware(args.cluster, args.gpus)
     if args.gpus is None:
         reason = "a plan needs GPUs to plan for: --gpus 8xH100-80GB, or --cluster FILE."
@@ -90,7 +90,7 @@ def chosen_hardware(args: argparse.Namespace) -> Hardware:
 
 
 def chosen_shape(args: argparse.Namespace, config: RunConfig) -> ModelShape:
-    """The model's shape, or a stand-in of the size that was said.
+    """The model's shape, or a substitute of the given size.
 
     Raises:
         ModelError: the model cannot be found, or is not in the cache while there is no network.
@@ -102,7 +102,7 @@ def chosen_shape(args: argparse.Namespace, config: RunConfig) -> ModelShape:
     try:
         return find_shape(config.model.path)
     except HubUnreachable as error:
-        raise ModelError(f"{error} Or say its size to plan with: --parameters 7B.") from error
+        raise ModelError(f"{error} Or give its size: --parameters 7B.") from error
 
 
 def option_error(option: str, value: str, reason: str) -> ConfigError:

@@ -88,8 +88,8 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=number_type(int, at_least=0),
         default=4,
-        help="also learn from the prompt and the first 1/N, 2/N, ... of each completion; 0: from "
-        "whole completions alone, as the paper does; default: 4",
+        help="also learn from the prompt and the first 1/N, 2/N, ... of each completion; 0: only "
+        "from whole completions, as in the paper; default: 4",
     )
     train.add_argument(
         "--holdout",
@@ -265,7 +265,7 @@ def read_completions(paths: Sequence[str]) -> list[Completion]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of completions that a path stands for."""
+    """The files of completions of a path."""
     if path.is_file():
         return [path]
     if not path.is_dir():

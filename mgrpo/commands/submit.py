@@ -158,7 +158,7 @@ def hand_in(
 
 
 def stream_to_end(server: JobServer, job: Job, address: str | None) -> int:
-    """Show the driver's lines until the job is over; the exit code tells how it ended."""
+    """Stream the driver's log until the job is over; returns its exit code."""
     from cluster.jobs.job_log import stream_log
 
     try:
@@ -202,7 +202,7 @@ def refuse_local_address(config: RunConfig) -> None:
     address = config.cluster.address
     if address != "auto":
         reason = "a submitted run trains on the cluster that it is submitted to."
-        hint = "Leave cluster.address at auto; --address says which cluster."
+        hint = "Leave cluster.address at auto; --address selects the cluster."
         raise ConfigError([ConfigProblem("cluster.address", address, reason, hint)])
 
 
@@ -217,7 +217,7 @@ def named_variables(entries: Sequence[str]) -> dict[str, str]:
         name, equals, value = entry.partition("=")
         if not equals and name not in os.environ:
             raise JobError(
-                f"--env {name}: there is no such variable here. Set it, or give --env {name}=VALUE."
+                f"--env {name}: this variable is not set here. Set it, or give --env {name}=VALUE."
             )
         variables[name] = value if equals else os.environ[name]
     return variables

@@ -62,12 +62,12 @@ def selected_vote(
         vote: an answer in its canonical spelling; None does not vote. Without any vote the answer
         is wrong.
     """
-    likelihoods = [likelihood(one) for one in samples]
+    likelihoods = [likelihood(sample) for sample in samples]
     bar = max(likelihoods) if anchor is None else likelihood(anchor)
     keeps = likely_enough(likelihoods, bar, ratio=config.ratio, top_k=config.top_k)
     kept = [one for one, keep in zip(samples, keeps, strict=True) if keep]
     voters = kept if anchor is None else [anchor, *kept]
-    answers = [vote(one) for one in voters]
+    answers = [vote(sample) for sample in voters]
     winner = majority(answers)
     is_right = winner is not None and voters[answers.index(winner)].is_correct
     return SelectedVote(is_right=is_right, num_kept=len(kept), num_samples=len(samples))

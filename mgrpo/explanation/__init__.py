@@ -1,0 +1,1 @@
+"""What a recipe does to recorded completions, token by token."""

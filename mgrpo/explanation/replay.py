@@ -121,12 +121,18 @@ def updates_of(
     completions: Sequence[Completion], config: RunConfig, layers: Sequence[int] | None = None
 ) -> list[tuple[list[Completion], list[Completion]]]:
     """(trained completions, other completions for comparison) of every update."""
-    numbers = sorted({one.layer for one in completions if layers is None or one.layer in layers})
+    numbers = sorted(
+        {
+            completion.layer
+            for completion in completions
+            if layers is None or completion.layer in layers
+        }
+    )
     is_joint = config.objective.update_order == "joint"
     return [
         (
-            [one for one in completions if one.layer in update],
-            [one for one in completions if one.layer not in update],
+            [completion for completion in completions if completion.layer in update],
+            [completion for completion in completions if completion.layer not in update],
         )
         for update in ([numbers] if is_joint else [[number] for number in numbers])
     ]
@@ -188,7 +194,9 @@ def known_signals(
             wanted.setdefault(signal, type(plugin).__name__)
     found: dict[str, Tensor] = {}
     for name in wanted:
-        values = [recorded.get(one.completion_id, {}).get(name) for one in completions]
+        values = [
+            recorded.get(completion.completion_id, {}).get(name) for completion in completions
+        ]
         if any(value is None for value in values):
             continue
         for one, value in zip(completions, values, strict=True):
@@ -208,15 +216,15 @@ def known_signals(
     ):
         if name in missing:
             raise DataError(
-                f"{wanted[name]} needs {name} of every token, which the file does not hold: "
-                f"log-probabilities under {whose}. Add them to the file's signals, or take the "
-                "plug-in out of the recipe."
+                f"{wanted[name]} needs {name} of every token, which the file does not contain: "
+                f"log-probabilities under {whose}. Add them to the file's signals, or remove the "
+                "plug-in from the recipe."
             )
     if read_with is None:
         raise DataError(
-            f"{wanted[missing[0]]} needs {' and '.join(missing)}, which the file does not hold. "
-            "Give the policy that sampled these completions, to measure them on "
-            "the CPU: --model runs/NAME/policy (or what the run's model.path was, for early steps)."
+            f"{wanted[missing[0]]} needs {' and '.join(missing)}, which the file does not contain. "
+            "Pass the policy that sampled these completions, to compute them on the CPU: --model "
+            "runs/NAME/policy (or what the run's model.path was, for early steps)."
         )
     rows = build_batch(completions, config.layers, config.objective, context=context).all_rows
     return found | read_with().measure(rows, missing)
@@ -231,12 +239,12 @@ def reader_of(model_dir: str, config: RunConfig, completions: Sequence[Completio
     policy = load_policy(model_dir, dtype=torch.float32)
     prove_policy(policy, policy, merge_prefixes=False, device="cpu")
     vocab_size = policy.causal_lm.get_input_embeddings().num_embeddings
-    for one in completions:
-        largest = int(np.concatenate([one.prompt_token_ids, one.token_ids]).max())
+    for completion in completions:
+        largest = int(np.concatenate([completion.prompt_token_ids, completion.token_ids]).max())
         if largest >= vocab_size:
             raise ModelError(
                 f"The model in {model_dir} has {vocab_size} tokens, and completion "
-                f"{one.completion_id} holds token {largest}: another model sampled it."
+                f"{completion.completion_id} holds token {largest}: another model sampled it."
             )
     return PolicyReader(
         {"policy": policy},

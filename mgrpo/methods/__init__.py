@@ -1,0 +1,1 @@
+"""Every method is a folder: recipe, page, and the parts that it adds."""

@@ -1,0 +1,1 @@
+"""What a run measures, the changes between turns, and alerts."""

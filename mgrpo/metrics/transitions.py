@@ -138,7 +138,9 @@ def rollout_metrics(completions: Sequence[Completion], num_layers: int) -> Sums:
     Solutions that a plug-in added are left out, and so are preference pairs.
     """
     left_out = (EXPERT, STORED_PAIR)
-    completions = [one for one in completions if one.augmented_by not in left_out]
+    completions = [
+        completion for completion in completions if completion.augmented_by not in left_out
+    ]
     sums: Sums = {}
     own = sampled(completions)
     for layer in range(1, num_layers + 1):
@@ -173,7 +175,7 @@ def sampling_metrics(completions: Sequence[Completion], layer: int) -> Sums:
 
 def sampled(completions: Sequence[Completion]) -> list[Completion]:
     """Without attempts from the error pool."""
-    return [one for one in completions if one.augmented_by != EARLIER_STEP]
+    return [completion for completion in completions if completion.augmented_by != EARLIER_STEP]
 
 
 def moves(completions: Sequence[Completion], num_layers: int, domain: str | None = None) -> Sums:
@@ -182,7 +184,7 @@ def moves(completions: Sequence[Completion], num_layers: int, domain: str | None
     Args:
         completions: of a whole step, or of one domain of it.
         num_layers: layers of the chain.
-        domain: goes into the names; None for the whole step.
+        domain: part of the names; None for the whole step.
     """
     suffix = "" if domain is None else f"/domain/{domain}"
     sums: Sums = {}

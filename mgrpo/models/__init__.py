@@ -1,0 +1,1 @@
+"""Policies: names, files, checks of their weights, and the shipped one."""

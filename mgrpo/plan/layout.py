@@ -42,7 +42,7 @@ def laid_out(
     ranks, ways = config.learner.num_ranks * with_learner, config.engines.tensor_parallel_size
     wanted = num_engines(config) * ways + ranks
     num_shared = (num_gpus - ranks) // ways
-    found = f"{counted(num_gpus, 'GPU')} where the recipe asks for {wanted}"
+    found = f"{counted(num_gpus, 'GPU')} where the recipe requests {wanted}"
     if num_gpus == 0 or num_gpus >= wanted:
         said = f"engines and learner on separate GPUs, {wanted} in all" if num_gpus else ""
         return changed(config, colocate=False), said

@@ -20,7 +20,7 @@ h, key-value heads k, head size d and MLP width F:
     16 D  norms and their inputs     2 (h + 2k) d  q, k, v       2 (h + k) d  q, k rotated
     2 h d  attention's output        8 F  gate, up, activation, product
 
-With gradient checkpointing a layer keeps its input alone (2 D), and one layer at a time is
+With gradient checkpointing a layer keeps only its input (2 D), and one layer at a time is
 computed again, with as much once more for its gradients.
 """
 

@@ -37,7 +37,7 @@ class GpuUse:
     def of(self, owners: Sequence[Place]) -> int:
         if len(owners) > 1:
             return self.both
-        return sum(self.learner if one.allocation.is_learner else self.engine for one in owners)
+        return sum(self.learner if place.allocation.is_learner else self.engine for place in owners)
 
 
 def gpu_use(learner: MemoryUse, engine: EngineMemory, turns: MemoryUse | None) -> GpuUse:

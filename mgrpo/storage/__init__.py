@@ -1,0 +1,1 @@
+"""A run's directory: lock, checkpoints, mirror in storage, provenance."""

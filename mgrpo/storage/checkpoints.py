@@ -119,8 +119,15 @@ def read_state(folder: Path) -> dict[str, Any]:
 def fingerprint(problems: Sequence[Problem]) -> str:
     """The same for the same problems in the same order, and for no others."""
     digest = hashlib.sha256()
-    for one in problems:
-        row = [one.problem_id, one.question, one.answer, one.domain, one.solution, one.metadata]
+    for problem in problems:
+        row = [
+            problem.problem_id,
+            problem.question,
+            problem.answer,
+            problem.domain,
+            problem.solution,
+            problem.metadata,
+        ]
         digest.update(json.dumps(row, sort_keys=True, default=repr).encode() + b"\n")
     return digest.hexdigest()
 

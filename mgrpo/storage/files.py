@@ -28,7 +28,7 @@ FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectory
 
 
 def is_url(path: str) -> bool:
-    """True for scheme://..., which stands for shared storage."""
+    """Whether it has the form scheme://..., for shared storage."""
     return "://" in path
 
 
@@ -169,7 +169,7 @@ def described(doing: str, url: str, error: Exception, attempts: int) -> str:
     elif isinstance(error, FileNotFoundError):
         advice = "Check the address; a bucket must be there before the run."
     elif isinstance(error, TimeoutError):
-        advice = "If it is merely slow, raise output.storage.deadline_s."
+        advice = "If it is slow, raise output.storage.deadline_s."
     else:
         advice = "Check the address, the network and the credentials."
     return f"Cannot {doing} {url}{tries}: {type(error).__name__}: {reason}. {advice}"

@@ -27,7 +27,7 @@ class TensorboardTracker:
 
 
 def open_tracker(config: TensorboardConfig, facts: RunFacts) -> TensorboardTracker:
-    """A resumed run hides what the interrupted one wrote beyond the step that it goes on with."""
+    """A resumed run hides the interrupted run's later steps."""
     from torch.utils.tensorboard import SummaryWriter  # heavy, and wanted by few commands
 
     folder = str(facts.run_dir / TENSORBOARD_DIR)

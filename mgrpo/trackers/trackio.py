@@ -29,7 +29,7 @@ class TrackioTracker:
 def open_tracker(config: TrackioConfig, facts: RunFacts) -> TrackioTracker:
     """A new run, or the one that this run's directory started with.
 
-    trackio finds a run by its name alone, so the name gets a part that no other run has.
+    trackio finds a run only by its name, so the name gets a unique part.
     """
     if config.offline:
         # Read when trackio is first imported.

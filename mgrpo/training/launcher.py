@@ -1,4 +1,4 @@
-"""Starts the actors of one run in their places, with the settings that they need."""
+"""Starts the actors of one run in their allocations, with their settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from learner.deepspeed_config import is_bfloat16
 from learner.rank import LearnerRank
 from learner.rank_files import load_states
-from mgrpo.config import RunConfig
+from mgrpo.config import LayerConfig, RunConfig, WeightsConfig
+from mgrpo.config.cluster import ClusterConfig
 from mgrpo.models.node_model import NodeModel
 from mgrpo.types import Problem
 
@@ -24,7 +25,7 @@ PROBE_TOKENS = 64  # length of the probe: enough to touch every weight, cheap to
 
 
 class Launcher:
-    """Starts the actors of one run in their places."""
+    """Starts the actors of one run in their allocations."""
 
     def __init__(
         self,
@@ -38,10 +39,10 @@ class Launcher:
         self.config, self.placement, self.device = config, placement, device
         self.model, self.max_model_len = model, max_model_len
         self.stop_token_ids = stop_token_ids
-        self.backend = weight_backend(config, device)
+        self.backend = weight_backend(config.weights, config.cluster, device)
 
     def start_engine(self, allocation: Allocation, name: str) -> RemoteActor:
-        """Make an engine's actor in its granted place, without waiting.
+        """Make an engine's actor in its granted allocation, without waiting.
 
         Args:
             name: of the actor, unlike those of the engine's earlier processes.
@@ -158,7 +159,7 @@ class Launcher:
     def broadcaster(
         self, learner: list[RemoteActor], builder: PromptBuilder, problems: Sequence[Problem]
     ) -> WeightBroadcaster:
-        """Brings the learner's weights to engines; who they are is said at each broadcast."""
+        """Sends the learner's weights to engines, which are named at each broadcast."""
         longest = self.max_model_len - 1  # vLLM wants room for one more token
         return WeightBroadcaster(
             learner,
@@ -170,17 +171,17 @@ class Launcher:
             ),
             config=self.config.weights,
             dtype=coarsest_dtype(self.config, self.device),
-            probe_token_ids=probe_sequence(builder, self.config, problems)[:longest],
+            probe_token_ids=probe_sequence(builder, self.config.layers[0], problems)[:longest],
         )
 
 
-def weight_backend(config: RunConfig, device: str) -> str:
-    """How weights travel: as the recipe says, or what suits the device."""
-    if config.weights.backend != "auto":
-        return config.weights.backend
+def weight_backend(weights: WeightsConfig, cluster: ClusterConfig, device: str) -> str:
+    """The transport of weights: as set in the recipe, or by the device."""
+    if weights.backend != "auto":
+        return weights.backend
     if device == "cpu":
         return "gloo"
-    return "ipc" if config.cluster.takes_turns else "nccl"
+    return "ipc" if cluster.takes_turns else "nccl"
 
 
 def coarsest_dtype(config: RunConfig, device: str) -> str:
@@ -194,8 +195,8 @@ def coarsest_dtype(config: RunConfig, device: str) -> str:
 
 
 def probe_sequence(
-    builder: PromptBuilder, config: RunConfig, problems: Sequence[Problem]
+    builder: PromptBuilder, layer: LayerConfig, problems: Sequence[Problem]
 ) -> list[int]:
     """A real prompt, repeated to a fixed length: what the probe compares on."""
-    prompt = builder.solve_prompt(config.layers[0], problems[0].question)
+    prompt = builder.solve_prompt(layer, problems[0].question)
     return (prompt * math.ceil(PROBE_TOKENS / len(prompt)))[:PROBE_TOKENS]

@@ -1,8 +1,9 @@
-"""Trains a recipe: brings the parts of a run together, and leaves everything in order."""
+"""Trains a recipe: builds the parts of a run, and cleans up at its end."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from actors.rollout import ProgressCallback
 from cluster.fleet.engine_log import ENGINES_FILE
 from cluster.monitoring.ray_metrics import RayMetrics
-from mgrpo.config import RunConfig
+from mgrpo.config import LayerConfig, RunConfig
 from mgrpo.config.load import save_recipe
 from mgrpo.errors import RunInterrupted, StorageError
 from mgrpo.metrics.alarms import AlarmWatch
@@ -41,9 +42,9 @@ from mgrpo.training.workers import RunWorkers
 def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None = None) -> int:
     """Train a recipe into `run_dir`. Returns the process's exit code.
 
-    Whatever ends the run, what was measured stays, engines and learner are stopped, and the
-    report is written. A signal also leaves a checkpoint of the last whole step; one that comes
-    after the learner has begun to change the policy waits for the end of that step.
+    However the run ends, its metrics are kept, engines and learner are stopped, and the report is
+    written. A signal also leaves a checkpoint of the last complete step; a signal during an update
+    waits for the end of that step.
 
     Args:
         resume_from: a checkpoint of the same run to go on from.
@@ -84,7 +85,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
             progress.note(f"policy saved to {policy}")
     except RunInterrupted as stop:
         upload_s = min(upload_s, config.checkpoints.on_signal_s)
-        print(f"{stop} What was measured is in {run_dir}.")
+        print(f"{stop} Its metrics are in {run_dir}.")
         return stop.exit_code
     finally:
         log.close()
@@ -122,7 +123,9 @@ def train_system(
     )
     sources = make_sources(config, system.problems)
     run_state = RunState(workers, sources, system.problems, signals)
-    alarms = AlarmWatch(config.alarms, trained_layers=trained_layers(config))
+    alarms = AlarmWatch(
+        config.alarms, trained_layers=trained_layers(c.layers for _, c in config.phase_configs)
+    )
     first_step = 0
     if state is not None:
         run_state.load_state_dict(state)
@@ -164,18 +167,18 @@ def train_system(
     return run_dir / "policy"
 
 
-def trained_layers(config: RunConfig) -> set[int]:
-    """Numbers of the layers that have a loss in any phase."""
+def trained_layers(chains: Iterable[Sequence[LayerConfig]]) -> set[int]:
+    """Numbers of the layers that have a loss in any of the chains, one of each phase."""
     return {
         number
-        for _, at_phase in config.phase_configs
-        for number, layer in enumerate(at_phase.layers, start=1)
+        for layers in chains
+        for number, layer in enumerate(layers, start=1)
         if layer.loss_weight > 0
     }
 
 
 def leave_report(run_dir: Path) -> None:
-    """Write the report; a machine that refuses must not hide what ended the run."""
+    """Write the report; its failure must not hide the run's own error."""
     try:
         print(f"report: {write_report(run_dir)}")
     except OSError as error:
@@ -183,7 +186,7 @@ def leave_report(run_dir: Path) -> None:
 
 
 def groups_progress(progress: TrainProgress) -> ProgressCallback:
-    """Shows how far a layer's groups have come."""
+    """Shows the progress of a layer's groups."""
 
     def show(layer: int, done: int, known: int) -> None:
         progress.phase(f"layer {layer} · {done}/{known} groups", fraction=done / known)

@@ -1,8 +1,8 @@
-"""Brings up everything that a run needs, in order, and takes all of it down again.
+"""Starts all parts of a run in order, and stops them at the end.
 
-Resources first (an impossible placement shows at once), then engines and learner side by side,
-then the weight group, then a first verified broadcast: a run that starts has been proven to
-hold the same policy everywhere.
+Resources first (an impossible placement fails at once), then engines and learner in parallel, then
+the weight group, then a first verified broadcast: a run starts with the same policy in all
+processes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.plugin import RolloutPlugin
-from actors.rollout import Rollout
-from actors.templates import PromptBuilder
+from actors.rollout import Rollout, program_of
 from cluster.allocations import most_allocations, plan_allocations, total
 from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
@@ -22,6 +21,7 @@ from cluster.placement import Placement, detect_device
 from cluster.remote import RemoteActor, wait_for
 from cluster.runtime import ray_runtime
 from mgrpo.config import RunConfig
+from mgrpo.config.cluster import DeadlinesConfig
 from mgrpo.data.lengths import measure_prompts
 from mgrpo.data.problems import source_name, usable_data
 from mgrpo.errors import MgrpoError
@@ -64,20 +64,21 @@ def start_system(
     same_problems: str | None = None,
     engine_log: Path | None = None,
 ) -> Iterator[System]:
-    """Everything up, in a context; all of it down at the end, whatever happened.
+    """A context with all parts running; stops them at its end, also after an error.
 
     Args:
         config: the recipe.
         logs_to: where the actors' logs are kept.
         with_learner: False serves an evaluation: engines only.
-        note: told what is being waited for.
+        note: reports the current wait.
         learner_state: a checkpoint's, that the learner continues from.
         same_problems: the fingerprint of the problems that a checkpoint was made with.
-        engine_log: where to write down what became of each engine.
+        engine_log: file for the engines' state changes.
     """
     if not with_learner:  # then engines have the GPUs to themselves
         alone = config.cluster.model_copy(update={"colocate": False})
         config = config.model_copy(update={"cluster": alone})
+    deadlines = config.cluster.deadlines
     model = driver_model(config.model.path, config.output.storage)
     if model.is_here:
         refuse_broken_model(Path(model.driver_dir))
@@ -85,7 +86,10 @@ def start_system(
     problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
     if same_problems is not None:
         refuse_other_problems(problems, same_problems, source_name(config.data.train))
-    heldout = load_heldout(config, builder)
+    heldout: list[Problem] = []
+    if config.data.heldout is not None:
+        loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
+        heldout = loaded.problems[: config.evaluation.max_problems]
     plugins = load_plugins(config, RolloutPlugin)
     max_model_len = config.engines.max_model_len or (
         measure_prompts(builder, config.layers, problems + heldout).context_needed(config.layers)
@@ -110,18 +114,17 @@ def start_system(
         ]
         placement = Placement.reserve(
             allocations,
-            deadline_s=config.cluster.deadlines.placement_s,
+            deadline_s=deadlines.placement_s,
             can_grow=not runtime.is_local,
         )
         stack.callback(placement.release)
-        note(
-            f"starting {len(allocations) - with_learner} vLLM engines"
-            + with_learner * " and the learner"
-        )
+        num_engines = sum(bool(allocation.layers) for allocation in allocations)
+        also = " and the learner" if with_learner else ""
+        note(f"starting {num_engines} vLLM engines{also}")
         launcher = Launcher(config, placement, device, model, max_model_len, builder.stop_ids)
         log = EngineLog(engine_log)
         fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
-        stack.callback(stop_all, fleet, config)
+        stack.callback(end_calls, lambda: fleet.actors, "stop", deadlines)
         fleet.start()
         learner = launcher.learner(
             [allocation for allocation in allocations if allocation.is_learner]
@@ -131,17 +134,32 @@ def start_system(
             fleet.sleep()
         if learner:
             launcher.start_learner(learner)
-            stack.callback(close_all, learner, config)
+            stack.callback(end_calls, lambda: learner, "close", deadlines)
         fleet.wait_until_loaded()
         system = System(
             config=config,
             device=device,
             problems=problems,
             heldout=heldout,
-            rollout=make_rollout(config, fleet, builder, scorer, plugins),
+            rollout=Rollout(
+                engines=fleet,
+                scorer=scorer,
+                builder=builder,
+                layers=config.layers,
+                temperature=config.sampling.temperature,
+                seed=config.seed,
+                plugins=plugins,
+                program=program_of(plugins),
+            ),
             fleet=fleet,
             scorer=scorer,
-            learner=learner_of(learner, config),
+            learner=LearnerRanks(
+                learner,
+                update_s=deadlines.update_s,
+                shared_folder=config.checkpoints.shared_folder,
+            )
+            if learner
+            else None,
         )
         if learner:
             if learner_state is not None:
@@ -154,54 +172,12 @@ def start_system(
         yield system
 
 
-def learner_of(ranks: Sequence[RemoteActor], config: RunConfig) -> Learner | None:
-    """The ranks as one learner; None where there are none."""
-    if not ranks:
-        return None
-    return LearnerRanks(
-        ranks,
-        update_s=config.cluster.deadlines.update_s,
-        shared_folder=config.checkpoints.shared_folder,
-    )
-
-
-def load_heldout(config: RunConfig, builder: PromptBuilder) -> list[Problem]:
-    if config.data.heldout is None:
-        return []
-    loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
-    return loaded.problems[: config.evaluation.max_problems]
-
-
-def make_rollout(
-    config: RunConfig,
-    fleet: Fleet,
-    builder: PromptBuilder,
-    scorer: RewardPool,
-    plugins: Sequence[RolloutPlugin],
-) -> Rollout:
-    return Rollout(
-        engines=fleet,
-        scorer=scorer,
-        builder=builder,
-        layers=config.layers,
-        temperature=config.sampling.temperature,
-        seed=config.seed,
-        plugins=plugins,
-    )
-
-
-def stop_all(fleet: Fleet, config: RunConfig) -> None:
-    end_calls(fleet.actors, "stop", config)
-
-
-def close_all(learner: list[RemoteActor], config: RunConfig) -> None:
-    end_calls(learner, "close", config)
-
-
-def end_calls(actors: list[RemoteActor], method: str, config: RunConfig) -> None:
-    """Ask each actor to end, then end it: a process that hangs or is gone must not hang us."""
-    deadline_s = config.cluster.deadlines.shutdown_s
-    calls = [(actor, actor.submit(method)) for actor in actors]
+def end_calls(
+    actors: Callable[[], Sequence[RemoteActor]], method: str, deadlines: DeadlinesConfig
+) -> None:
+    """Ask each actor to end, then end it; never wait longer than the deadline."""
+    deadline_s = deadlines.shutdown_s
+    calls = [(actor, actor.submit(method)) for actor in actors()]
     for call in calls:
         try:
             wait_for(

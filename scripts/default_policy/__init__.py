@@ -1,0 +1,1 @@
+"""Makes the policy that ships with the package."""

@@ -178,6 +178,6 @@ def save(
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
     origin = {"made_by": "python -m scripts.default_policy", "seed": seed, "steps": steps}
-    # Written readable by its owner alone; the shipped copy is for everybody.
+    # Written readable only by its owner; the shipped copy is readable by all.
     (output_dir / "model.safetensors").chmod(0o644)
     (output_dir / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")

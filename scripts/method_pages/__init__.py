@@ -1,0 +1,1 @@
+"""Writes every method's page from its recipe and docstrings."""

@@ -271,13 +271,13 @@ def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> s
     letters = " ".join((formulas.__doc__ or "").partition("\n\n")[2].split())
     rows = [
         (
-            f"[{one.name}](../../mgrpo/methods/{one.id}/README.md)",
-            one.changes,
-            paper_link(one.paper),
-            ", ".join(f"`{plugin.use}`" for plugin in one.plugins) or "keys alone",
-            *accuracy_words(curves.get(one.id)),
+            f"[{method.name}](../../mgrpo/methods/{method.id}/README.md)",
+            method.changes,
+            paper_link(method.paper),
+            ", ".join(f"`{plugin.use}`" for plugin in method.plugins) or "keys alone",
+            *accuracy_words(curves.get(method.id)),
         )
-        for one in methods
+        for method in methods
     ]
     head = ("Method", "Idea", "Source", "Plug-ins", "Sampled", "Greedy")
     return (

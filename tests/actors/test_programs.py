@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from actors.layers import solve_request
-from actors.programs import Sampler, Task, correction_chain
-from mgrpo.types import Completion
+from actors.plugin import RolloutPlugin
+from actors.programs import Program, Sampler, Task, correction_chain
+from actors.rollout import program_of
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigError
+from mgrpo.types import Completion, CompletionId
 from tests.actors.test_rollout import PROBLEMS, chain, rollout, run, scripted
 
 
@@ -16,7 +22,7 @@ async def until_right(task: Task, sampler: Sampler) -> list[Completion]:
     done: list[Completion] = []
     for number in range(3):
         request = solve_request(
-            sampler.builder, sampler.layers[0], task.problem, key=f"{task.key}#try{number}"
+            sampler.builder, sampler.layers[0], task.problem, place=task.place.apart(f"try{number}")
         )
         (answer,) = await sampler.sample_all(1, task.problem, [replace(request, num_samples=1)])
         done.append(answer)
@@ -43,7 +49,7 @@ def test_the_chain_goes_on_from_attempts_of_before() -> None:
     task = Task(
         problem=PROBLEMS[1],
         step=4,
-        key="s4p1",
+        place=CompletionId(4, 1),
         first_layer=2,
         last_layer=2,
         attempts=[one for one in attempts if one.problem_id == PROBLEMS[1].problem_id],
@@ -55,6 +61,26 @@ def test_the_chain_goes_on_from_attempts_of_before() -> None:
 
 def test_a_chain_without_attempts_asks_for_nothing() -> None:
     engine = scripted()
-    task = Task(problem=PROBLEMS[0], step=0, key="s0p0", first_layer=2, last_layer=2)
+    task = Task(problem=PROBLEMS[0], step=0, place=CompletionId(0, 0), first_layer=2, last_layer=2)
     assert asyncio.run(correction_chain(task, rollout(engine, chain(2, 3)))) == []
     assert engine.seeds == []
+
+
+class Retries(RolloutPlugin):
+    """Asks again until the answer is right."""
+
+    def program(self) -> Program:
+        return until_right
+
+
+class Others(Retries):
+    """Another with a program."""
+
+
+def test_a_recipe_s_plug_in_may_have_the_program() -> None:
+    nothing = StrictConfig()
+    plain, retries = RolloutPlugin(nothing, frozenset({1})), Retries(nothing, frozenset({1}))
+    assert program_of([]) is program_of([plain]) is correction_chain
+    assert program_of([plain, retries]) is until_right
+    with pytest.raises(ConfigError, match=r"Retries, Others: each have a program"):
+        program_of([retries, Others(nothing, frozenset({1}))])

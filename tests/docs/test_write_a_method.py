@@ -22,7 +22,7 @@ from mgrpo.methods.catalog import plugin_facts
 from mgrpo.metrics.log import to_line
 from mgrpo.plugin import load_plugins
 from mgrpo.report.words import MINUS
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, CompletionId, Reward
 from tests.repository import REPOSITORY
 
 GUIDE = REPOSITORY / "docs" / "guides" / "write_a_method.md"
@@ -54,7 +54,7 @@ def group() -> list[Completion]:
         tokens = [ord(sign) for sign in "w" * length + ANSWER]
         made.append(
             Completion(
-                completion_id=f"q#{place}",
+                id=CompletionId.named(f"q#{place}"),
                 problem_id="q",
                 domain="sums",
                 layer=1,

@@ -155,7 +155,7 @@ def test_check_finds_a_place_for_everything_on_the_live_cluster(cluster) -> None
 def test_check_says_what_is_missing_and_that_nothing_will_come(cluster) -> None:
     code, said = check(cluster, "learner.num_ranks=9")
     assert code == 2
-    assert "learner (9 x (1 CPU, 1 GPU) on nodes with role=learner): it wants 9 GPU" in said
+    assert "learner (9 x (1 CPU, 1 GPU) on nodes with role=learner): it needs 9 GPU" in said
     assert "autoscaler: none was found here" in said
 
 

@@ -4,6 +4,7 @@ import math
 import pytest
 
 from learner.batch import build_batch
+from learner.plugin import LearnerPlugin
 from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import LearnerError
 from tests.learner.builders import (
@@ -11,6 +12,7 @@ from tests.learner.builders import (
     completion,
     corrections,
     layer,
+    long,
     random_completions,
     solve_layer,
     with_status,
@@ -129,12 +131,6 @@ def test_the_loss_of_one_parents_corrections(select, denominator, expected):
     ratios = {"q/2/1": 1.1, "q/2/2": 0.9, "q/2/3": 1.0}
     losses = [[-ratios[row.completion_id] * row.advantages[0]] for row in batch.rows]
     assert total_loss(batch, losses) == pytest.approx(expected, abs=1e-6)
-
-
-def long(name, reward, num_tokens):
-    return completion(
-        name, reward, token_ids=[3] * num_tokens, rollout_logprobs=[-1.0] * num_tokens
-    )
 
 
 @pytest.mark.parametrize(
@@ -271,3 +267,27 @@ def test_verdicts_keep_the_order_of_the_completions():
 def test_inconsistent_completions_are_refused_by_name(broken, message):
     with pytest.raises(LearnerError, match=message):
         batch_of(broken)
+
+
+def test_tokens_that_may_not_train_have_no_weight():
+    mask = [True, False, True]
+    rows = [long("q/1", 1.0, 3, train_mask=mask), long("q/2", 0.0, 3)]
+    batch = batch_of(rows, first=solve_layer(aggregation="token_mean"))
+    masked, whole = (list(row.token_weights) for row in batch.rows)
+    assert masked == pytest.approx([1 / 5, 0, 1 / 5])  # five tokens train in all
+    assert whole == pytest.approx([1 / 5] * 3)
+
+
+class TenTimes(LearnerPlugin):
+    """Multiplies every reward by ten, of all layers."""
+
+    def shape_rewards(self, batch, rewards):
+        return rewards * 10
+
+
+def test_shaped_rewards_stay_on_the_plug_ins_own_layers():
+    part = TenTimes(LearnerPlugin.Settings(), frozenset({2}))
+    given = [*attempts(), *corrections()]
+    batch = build_batch(given, [solve_layer(), layer()], objective(), plugins=[part])
+    plain = [one.reward.value for one in given]
+    assert batch.shaped_rewards == plain[:4] + [10 * value for value in plain[4:]]

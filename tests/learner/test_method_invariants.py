@@ -109,9 +109,7 @@ def test_equal_completions_contribute_exactly_nothing(configs):
                 continue
             first = next(one for one in completions if one.layer == layer_number)
             equal = [
-                dataclasses.replace(first, completion_id=one.completion_id)
-                if same_group(one, first)
-                else one
+                dataclasses.replace(first, id=one.id) if same_group(one, first) else one
                 for one in completions
             ]
             rows = rows_by_id(batch_of(config, equal))

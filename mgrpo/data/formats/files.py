@@ -245,11 +245,8 @@ def missing_file(file: Path) -> str:
     if not folder.is_dir():
         return (
             f"There is no file {file}: the folder {folder} does not exist. Paths are relative to "
-            f"the folder that the command is run in, {Path.cwd()}."
+            f"the current folder, {Path.cwd()}."
         )
     near = difflib.get_close_matches(file.name, [f.name for f in folder.iterdir()], n=1)
     hint = f" Did you mean {folder / near[0]}?" if near else ""
-    return (
-        f"There is no file {file}.{hint} Paths are relative to the folder that the command is run "
-        f"in, {Path.cwd()}."
-    )
+    return f"There is no file {file}.{hint} Paths are relative to the current folder, {Path.cwd()}."

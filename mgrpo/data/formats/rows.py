@@ -208,7 +208,9 @@ class NamedColumns:
             self.names.update(dict.fromkeys(column_names(columns)))
         self.num_rows += 1
         if self.unseen:
-            self.unseen = [one for one in self.unseen if value_at(columns, one[1]) is MISSING]
+            self.unseen = [
+                column for column in self.unseen if value_at(columns, column[1]) is MISSING
+            ]
 
     def refuse_missing(self, where: str) -> None:
         """Raise DataError if a column of the recipe is in no row."""

@@ -78,7 +78,7 @@ class ExpertAnchor(RolloutPlugin):
             return given
         expert = replace(
             given[0],
-            completion_id=f"{given[0].completion_id}.expert",
+            id=given[0].id.parent.child(-1 - given[0].id.path[-1]),
             token_ids=np.array(token_ids, dtype=np.int32),
             rollout_logprobs=np.zeros(len(token_ids), dtype=np.float32),
             sampled_mask=np.zeros(len(token_ids), dtype=np.bool_),

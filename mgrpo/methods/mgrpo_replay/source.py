@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mgrpo.config import RunConfig
 from mgrpo.methods.mgrpo_replay.correction_buffer import CorrectionBuffer
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.source import ProblemSource, Source, StackedSource, Work, Workers
+from mgrpo.training.sources.source import StackedSource, Work, Workers
 from mgrpo.types import Completion
 
 
@@ -18,11 +17,10 @@ class ReplayedCorrections(StackedSource):
 
     state_name = "corrections"
 
-    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
-        super().__init__(config, fresh, inner)
-        settings = config.objective.correction_buffer
+    def begin(self) -> None:
+        settings = self.config.objective.correction_buffer
         assert settings is not None, "stacked where the recipe has a correction buffer"
-        self.buffer = CorrectionBuffer(settings, config.seed)
+        self.buffer = CorrectionBuffer(settings, self.config.seed)
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
         work = self.inner.next(step, workers, sums)

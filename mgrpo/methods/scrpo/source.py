@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mgrpo.config import RunConfig
 from mgrpo.config.layers import corrections_of
 from mgrpo.methods.scrpo.error_pool import ErrorPool
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.source import ProblemSource, Source, StackedSource, Work, Workers
+from mgrpo.training.sources.source import StackedSource, Work, Workers
 from mgrpo.types import Completion, Problem
 
 
@@ -18,9 +17,8 @@ class PooledErrors(StackedSource):
 
     state_name = "error_pool"
 
-    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
-        super().__init__(config, fresh, inner)
-        self.pool = ErrorPool(config.objective.error_pool)
+    def begin(self) -> None:
+        self.pool = ErrorPool(self.config.objective.error_pool)
         self.attempted: Sequence[Problem] = ()  # by the step that is under way; () in a correction
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mgrpo.config import RunConfig
 from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.source import ProblemSource, Source, StackedSource, Work, Workers
+from mgrpo.training.sources.source import StackedSource, Work, Workers
 from mgrpo.types import Completion
 
 
@@ -17,9 +16,12 @@ class PreferencePhases(StackedSource):
 
     state_name = "preferences"
 
-    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
-        super().__init__(config, fresh, inner)
-        self.cycle = PreferenceCycle(config)
+    def begin(self) -> None:
+        self.cycle = PreferenceCycle(
+            self.config.objective.preferences,
+            seed=self.config.seed,
+            prompts_per_step=self.config.prompts_per_step,
+        )
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
         if self.trains_on_rollouts(step):

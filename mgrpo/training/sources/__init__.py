@@ -1,0 +1,1 @@
+"""What a step trains on: new problems, and the interface of every other source."""

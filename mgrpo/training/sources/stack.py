@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mgrpo.config import RunConfig
+from mgrpo.config import ObjectiveConfig, RobustSamplingConfig, RunConfig, SamplingConfig
 from mgrpo.data.sampler import Sampler, ShufflingSampler
 from mgrpo.metric_sums import MetricSums
 from mgrpo.plugin import load_plugins
@@ -47,10 +47,12 @@ class SourceStack:
 def make_sources(config: RunConfig, problems: Sequence[Problem]) -> SourceStack:
     """The sources that a recipe's keys ask for, and above them its plug-ins' own."""
     lowest = FreshProblems(
-        problems, make_sampler(config, problems), problems_per_step=config.prompts_per_step
+        problems,
+        make_sampler(config.data.robust, problems, config.seed),
+        problems_per_step=config.prompts_per_step,
     )
     sources: list[Source] = [lowest]
-    for name in source_names(config):
+    for name in source_names(config.sampling, config.objective):
         sources.append(load("SOURCES", name)(config, lowest, sources[-1]))
     for plugin in load_plugins(config, SourcePlugin):
         plugin.stand_on(config, lowest, sources[-1])
@@ -58,22 +60,24 @@ def make_sources(config: RunConfig, problems: Sequence[Problem]) -> SourceStack:
     return SourceStack(sources)
 
 
-def source_names(config: RunConfig) -> Iterator[str]:
+def source_names(sampling: SamplingConfig, objective: ObjectiveConfig) -> Iterator[str]:
     """Names of the sources above the lowest, in the order in which they are stacked."""
-    if config.sampling.dynamic is not None:
+    if sampling.dynamic is not None:
         yield "dynamic"
-    if config.objective.update_order == "pooled_errors":
+    if objective.update_order == "pooled_errors":
         yield "error_pool"
-    if config.objective.update_order == "preference_phases":
+    if objective.update_order == "preference_phases":
         yield "preferences"
-    if config.objective.correction_buffer is not None:
+    if objective.correction_buffer is not None:
         yield "correction_buffer"
 
 
-def make_sampler(config: RunConfig, problems: Sequence[Problem]) -> Sampler:
+def make_sampler(
+    robust: RobustSamplingConfig | None, problems: Sequence[Problem], seed: int
+) -> Sampler:
     """Which problems come next."""
-    if config.data.robust is None:
-        return ShufflingSampler(len(problems), config.seed)
+    if robust is None:
+        return ShufflingSampler(len(problems), seed)
     domains = [one.domain for one in problems]
-    sampler: Sampler = load("SAMPLERS", "robust")(domains, config.data.robust, config.seed)
+    sampler: Sampler = load("SAMPLERS", "robust")(domains, robust, seed)
     return sampler

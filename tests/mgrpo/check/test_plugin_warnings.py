@@ -123,7 +123,7 @@ def test_a_plug_in_of_layers_that_do_not_train_has_no_effect(tree) -> None:
     layers = [{**tree["layers"][0], "loss_weight": 0}, tree["layers"][1]]
     (found,) = warned(tree, entry("lambda_grpo", "solve"), layers=layers)
     assert found == (
-        "plugins.0 (lambda_grpo): works on solve alone, whose loss_weight is 0: it has no effect."
+        "plugins.0 (lambda_grpo): works only on solve with loss_weight 0: it has no effect."
     )
     later = {"name": "later", "from_step": 1, "changes": {"layers": {"solve": {"loss_weight": 1}}}}
     assert warned(tree, entry("lambda_grpo", "solve"), layers=layers, phases=[later]) == []

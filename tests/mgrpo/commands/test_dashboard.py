@@ -95,7 +95,7 @@ def test_a_wrong_token_is_told_without_showing_it(capsys, monkeypatch, ray_dashb
     monkeypatch.setenv("RAY_AUTH_TOKEN", "another-token")
     assert main(["dashboard", "--prometheus", "true", "--address", ray_dashboard]) == 4
     said = capsys.readouterr().err
-    assert "asks for a token. the token from RAY_AUTH_TOKEN was refused." in said
+    assert "requires a token. the token from RAY_AUTH_TOKEN was refused." in said
     assert "another-token" not in said
 
 
@@ -118,7 +118,7 @@ def test_what_is_no_ray_dashboard_is_said_to_be_none(capsys, tmp_path):
 
 def test_a_port_that_is_taken_is_refused(ray_dashboard):
     taken = int(ray_dashboard.rpartition(":")[2])
-    with pytest.raises(ClusterError, match=f"Port {taken} of 127.0.0.1 is taken"):
+    with pytest.raises(ClusterError, match=f"Port {taken} of 127.0.0.1 is in use"):
         choose_port(taken, 9090)
     assert choose_port(None, taken) != taken
 

@@ -11,7 +11,7 @@ import torch
 from mgrpo.cli import main
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.metrics.log import to_line
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, CompletionId, Reward
 
 
 def completion(name: str, reward: float, *, num_tokens: int = 2, **changes: Any) -> Completion:
@@ -19,7 +19,7 @@ def completion(name: str, reward: float, *, num_tokens: int = 2, **changes: Any)
     parts = name.split("/")
     parent = "/".join(parts[:-1])
     values: dict[str, Any] = {
-        "completion_id": name,
+        "id": CompletionId.named(name),
         "problem_id": parts[0],
         "domain": "sums",
         "layer": len(parts) - 1,
@@ -167,7 +167,7 @@ def test_a_json_array_is_read_like_lines(folder, capsys):
 
 def test_the_table_groups_by_problem_and_sums_up(folder, capsys):
     others = [
-        dataclasses.replace(one, completion_id=f"r/{n}", problem_id="r", group_key="r")
+        dataclasses.replace(one, id=CompletionId.named(f"r/{n}"), problem_id="r", group_key="r")
         for n, one in enumerate(ATTEMPTS, start=1)
     ]
     file = write(ATTEMPTS + CORRECTIONS + others)
@@ -323,7 +323,7 @@ def test_a_run_is_explained_by_its_own_recipe_at_its_last_recorded_step(folder, 
     write(ATTEMPTS, "run/rollouts/step-000003.jsonl")
     last = write(ATTEMPTS + CORRECTIONS, "run/rollouts/step-000007.jsonl")
     assert main(["explain", last]) == 2
-    assert "lies in no run's folder: say by which recipe" in capsys.readouterr().err
+    assert "is not in a run's folder: name the recipe" in capsys.readouterr().err
     Path("two.yaml").rename("run/config.yaml")
     found = explained(capsys, "run")
     assert found["step"] == 7

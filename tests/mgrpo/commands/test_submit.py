@@ -87,7 +87,7 @@ def test_following_shows_the_driver_s_lines_and_ends_with_its_exit_code(
     ("changes", "said"),
     [
         (["cluster.address=local"], "cluster.address = local: a submitted run trains on"),
-        (["--env", "NOT_SET_HERE"], "--env NOT_SET_HERE: there is no such variable here"),
+        (["--env", "NOT_SET_HERE"], "--env NOT_SET_HERE: this variable is not set here"),
         (["--runtime-env", "/nowhere.yaml"], "The runtime environment /nowhere.yaml cannot be"),
     ],
 )

@@ -24,8 +24,8 @@ def test_the_shipped_recipe_wants_one_gpu_for_everything() -> None:
     line = gpu_line(config, gpus=1)
     assert line.status == "ok"
     assert line.detail == "1 GPU: an engine and a learner rank on each, in turn"
-    assert weight_backend(config, "cuda") == "ipc"
-    assert weight_backend(config, "cpu") == "gloo"
+    assert weight_backend(config.weights, config.cluster, "cuda") == "ipc"
+    assert weight_backend(config.weights, config.cluster, "cpu") == "gloo"
 
 
 def test_engine_and_rank_of_a_gpu_sit_in_one_bundle() -> None:

@@ -280,8 +280,8 @@ def test_the_command_writes_json_and_exits_with_2_where_something_does_not_fit(
         (["--gpus", "8xFOO"], "is not a known GPU"),
         (["--gpus", "8xH100", "--nodes", "0"], "must be 1 or more"),
         (["--cluster", "none.yaml"], "cannot be read"),
-        (["--cluster", "cluster/aws.yaml", "--nodes", "2"], "the cluster file says how many"),
-        (["--gpus", "8xH100"], "Or say its size to plan with: --parameters 7B"),
+        (["--cluster", "cluster/aws.yaml", "--nodes", "2"], "the cluster file states the number"),
+        (["--gpus", "8xH100"], "Or give its size: --parameters 7B"),
     ],
 )
 def test_what_the_command_cannot_use_is_said(

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
 from cluster.fleet.in_process import InProcessEngines
@@ -21,7 +22,7 @@ from mgrpo.storage.mirror import mirror_of
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.run import train_system
 from mgrpo.training.stop_signals import StopSignals
-from mgrpo.training.system import System, make_rollout
+from mgrpo.training.system import System
 from mgrpo.types import Problem
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 from tests.actors.test_rollout import ExactScorer
@@ -31,6 +32,19 @@ PROBLEMS = [
     Problem(problem_id=f"p{n}", question=f"q{n}", answer=str(n), domain=f"d{n % 2}")
     for n in range(4)
 ]
+
+
+def light_rollout(config: RunConfig, engines: InProcessEngines) -> Rollout:
+    """As `start_system` makes it, with exact checks."""
+    return Rollout(
+        engines=engines,
+        scorer=ExactScorer(),
+        builder=PromptBuilder(TOKENIZER),
+        layers=config.layers,
+        temperature=config.sampling.temperature,
+        seed=config.seed,
+    )
+
 
 Script = Callable[[str, int], str]  # (prompt's text, sample's number) -> completion's text
 
@@ -74,7 +88,7 @@ class LightRun:
             device="cpu",
             problems=list(self.problems),
             heldout=list(self.heldout),
-            rollout=make_rollout(self.config, fleet, PromptBuilder(TOKENIZER), scorer, []),
+            rollout=light_rollout(self.config, fleet),
             fleet=fleet,
             scorer=scorer,
             learner=self.learner,

@@ -11,19 +11,18 @@ from mgrpo.config.load import load_recipe
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.stop_signals import StopSignals
-from mgrpo.training.system import make_rollout
 from mgrpo.training.workers import RunWorkers
-from tests.actors.test_rollout import PROBLEMS, TOKENIZER, ExactScorer, PromptBuilder, scripted
+from tests.actors.test_rollout import PROBLEMS, scripted
+from tests.mgrpo.training.light_run import light_rollout
 
 
 def asked_at(config: RunConfig, step: int) -> tuple[list[dict[str, Any]], list[int]]:
     engine = scripted()
-    fleet: Any = InProcessEngines({1: [engine], 2: [engine]})
-    parts = make_rollout(config, fleet, PromptBuilder(TOKENIZER), ExactScorer(), [])
+    engines = InProcessEngines({1: [engine], 2: [engine]})
     workers = RunWorkers(
         config,
-        rollout=parts,
-        engines=fleet,
+        rollout=light_rollout(config, engines),
+        engines=engines,
         learner=ScriptedLearner(),
         progress=TrainProgress(1, "", 2),
         signals=StopSignals(),

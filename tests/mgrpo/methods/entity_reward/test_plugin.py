@@ -11,7 +11,7 @@ from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import ConfigError
 from mgrpo.methods.entity_reward.plugin import entity_rewards, match_rate
 from mgrpo.plugin import load_plugins
-from mgrpo.types import Reward
+from mgrpo.types import CompletionId, Reward
 from tests.learner.builders import completion, plugin, run_config, solve_layer
 
 EXACT = ObjectiveConfig()
@@ -93,7 +93,7 @@ def test_a_check_of_the_form_can_say_what_a_format_error_is():
     informal = thought("q/2", 0.5)
     informal = dataclasses.replace(informal, reward=Reward(value=0.0, parts={"format": 0.0}))
     formal = dataclasses.replace(informal, reward=Reward(value=0.0, parts={"format": 1.0}))
-    pair = [dataclasses.replace(formal, completion_id="q/1"), informal]
+    pair = [dataclasses.replace(formal, id=CompletionId.named("q/1")), informal]
     assert built(pair, format_part="format").shaped_rewards == pytest.approx([0.3, 0])
     assert built(pair).shaped_rewards == pytest.approx([0.3, 0.3])
 

@@ -14,6 +14,7 @@ from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import ConfigError, LearnerError
 from mgrpo.methods.veripo.dpo import COEFFICIENT
 from mgrpo.plugin import load_plugins
+from mgrpo.types import CompletionId
 from tests.learner.builders import completion, layer, plugin, run_config, solve_layer
 from tests.learner.exact import exact_loss, floats
 
@@ -56,7 +57,7 @@ def three_pairs(reference=None):
                 completion(
                     f"q{number}/1",
                     float(role > 0),
-                    completion_id=f"s0p{number}#{side}",
+                    id=CompletionId.named(f"s0p{number}#{side}"),
                     group_key=f"s0p{number}",
                     layer=2 if number == 1 else 1,
                     token_ids=ids,

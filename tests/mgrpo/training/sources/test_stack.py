@@ -35,7 +35,8 @@ def stack(tree: dict[str, Any], **sections: Any) -> SourceStack:
     ],
 )
 def test_a_recipe_asks_for_its_sources_by_name(tree, sections, names):
-    assert list(source_names(RunConfig.model_validate({**tree, **sections}))) == names
+    config = RunConfig.model_validate({**tree, **sections})
+    assert list(source_names(config.sampling, config.objective)) == names
     assert len(stack(tree, **sections).sources) == len(names) + 1
 
 
