@@ -312,7 +312,7 @@ def with_expert(config: RunConfig, completions: list[Completion]) -> list[Comple
     size = len(last.token_ids)
     expert = dataclasses.replace(
         last,
-        completion_id=f"{last.completion_id}.expert",
+        id=last.id.apart("expert"),
         rollout_logprobs=[0.0] * size,
         sampled_mask=[False] * size,
         train_mask=None,
