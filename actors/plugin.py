@@ -1,9 +1,10 @@
 """The hooks of a plug-in that changes what is sampled.
 
+    program         samples a problem in another way than the chain of layers (actors/programs.py)
     annotate        names parts of a completion (steps, an analysis, ...), once it is scored
     after_sampling  may change one prompt's completions: continue, replace, add
 
-Both work on the plug-in's own layers, in the order of the recipe; `after_sampling` of all
+The last two work on the plug-in's own layers, in the order of the recipe; `after_sampling` of all
 plug-ins comes before `annotate` of any. They are called while training, not in evaluations.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from actors.programs import Program
 from actors.templates import PromptBuilder
 from mgrpo.plugin import Plugin
 from mgrpo.types import Completion, Problem, Reward, Sample
@@ -47,6 +49,13 @@ class RolloutPlugin(Plugin):
     def extra_tokens(self) -> int:
         """How much longer than a layer's max_completion_tokens it may make a completion."""
         return 0
+
+    def program(self) -> Program | None:
+        """What is sampled for one problem; None is the chain. One plug-in of a recipe may have one.
+
+        It works in all layers. Evaluations always go through the chain.
+        """
+        return None
 
     async def after_sampling(
         self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]

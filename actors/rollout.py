@@ -18,6 +18,7 @@ from actors.programs import Program, Task, correction_chain
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig
+from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.types import Completion, CompletionId, Problem, Reward, Sample
 
 ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
@@ -239,3 +240,24 @@ def with_verdicts(
             replace(completion, advantage=advantage, selected=selected, not_selected_because=reason)
         )
     return filled
+
+
+def program_of(plugins: Sequence[RolloutPlugin]) -> Program:
+    """The program of the plug-in that has one, or the chain.
+
+    Raises:
+        ConfigError: several have one.
+    """
+    own = {type(one).__name__: found for one in plugins if (found := one.program()) is not None}
+    if len(own) > 1:
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    "plugins",
+                    ", ".join(own),
+                    "each have a program, and a problem is sampled by one.",
+                    "Remove all but one of them.",
+                )
+            ]
+        )
+    return next(iter(own.values()), correction_chain)

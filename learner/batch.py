@@ -29,11 +29,14 @@ from learner.advantages import (
 from learner.columns import Metrics, StepBatch
 from learner.denominators import token_weights
 from learner.packing import RowCost, share_trees, split_rows
-from learner.plugin import LearnerPlugin
+from learner.plugin import AdvantageEstimator, LearnerPlugin
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow, Values
 from learner.selection import Judged, group_of, select_layer
-from mgrpo.config import AdvantageConfig, CorrectLayer, LayerConfig, ObjectiveConfig
+from mgrpo.config import CorrectLayer, GroupZ, LayerConfig, ObjectiveConfig
+from mgrpo.config.advantages import ConstPositive, Improvement, RawReward
+from mgrpo.config.base import StrictConfig
+from mgrpo.config.parts import Part
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Verdict
 
@@ -70,7 +73,7 @@ def build_batch(
     Args:
         completions: of any layers, each scored. Groups must be whole.
         layers: the chain; a completion's `layer` is 1 for the first.
-        objective: advantage and KL settings. Selected rows without any signal are dropped,
+        objective: KL settings. Selected rows without any signal are dropped,
             since their loss and its gradient are exactly 0.
         context: parents that do not train now but that corrections may be compared with.
         plugins: called in this order within each hook (see `learner.plugin`).
@@ -118,7 +121,7 @@ def build_batch(
             one if one.reason else replace(one, reason=untrained.get(place, ""))
             for place, one in zip(places, members, strict=True)
         ]
-        layer_values = layer_advantages(members, layer, objective.advantage)
+        layer_values = layer_advantages(members, layer)
         metrics |= layer_metrics(members, number)
         notes += layer_notes(members, layer_values, number, layer)
         advantages[places] = batch.rows(layer_values)
@@ -243,11 +246,11 @@ def estimated(
     plugins: Sequence[LearnerPlugin],
     advantages: Tensor,
 ) -> Tensor:
-    """[N] advantages, with those of a plug-in that estimates its own in place of the layers'."""
+    """[N] advantages, with those of methods' estimators on their layers."""
     rewards = batch.rows([0.0 if one.reward is None else one.reward.value for one in completions])
     for plugin in plugins:
-        found = plugin.estimate_advantages(batch, rewards)
-        if found is not None:
+        if isinstance(plugin, AdvantageEstimator):
+            found = plugin.estimate_advantages(batch, rewards)
             here = batch.in_layers(plugin.layers) & batch.is_usable
             advantages = torch.where(here, found, advantages)
     return advantages
@@ -378,14 +381,12 @@ def check_completions(completions: Sequence[Completion], *, num_layers: int) -> 
             )
 
 
-def layer_advantages(
-    judged: Sequence[Judged], layer: LayerConfig, config: AdvantageConfig
-) -> list[float]:
+def layer_advantages(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:
     """The advantage of each completion of one layer; 0 where none can be computed."""
     advantages = [0.0] * len(judged)
     for indices in comparable_groups(judged, layer):
         members = [judged[index] for index in indices]
-        values = member_advantages(members, layer, config)
+        values = member_advantages(members, layer.advantage)
         for index, value in zip(indices, values.tolist(), strict=True):
             advantages[index] = value
     return advantages
@@ -406,23 +407,23 @@ def comparable_groups(judged: Sequence[Judged], layer: LayerConfig) -> list[list
     return list(groups.values())
 
 
-def member_advantages(
-    members: Sequence[Judged], layer: LayerConfig, config: AdvantageConfig
-) -> Tensor:
-    """[group] float64 advantages of one group's usable members."""
-    if layer.advantage == "const_positive":
+def member_advantages(members: Sequence[Judged], advantage: StrictConfig | Part) -> Tensor:
+    """[group] float64 advantages of one group's usable members; 0 where a method's own estimator
+    has them from the whole step (`estimated`), and where there are none."""
+    if isinstance(advantage, ConstPositive):
         return const_positive_advantages(torch.tensor([one.is_success for one in members]))
     rewards = reward_values(members)
-    if layer.advantage == "improvement":
+    if isinstance(advantage, Improvement):
         return improvement_advantages(rewards, parent_reward_values(members))
-    if layer.advantage == "raw_reward":
+    if isinstance(advantage, RawReward):
         return rewards
-    if layer.advantage == "none":
-        return torch.zeros_like(rewards)
-    if len(members) < 2:
+    if not isinstance(advantage, GroupZ) or len(members) < 2:
         return torch.zeros_like(rewards)
     return group_advantages(
-        rewards, scale_by_std=config.scale_by_std, ddof=config.ddof, epsilon=config.epsilon
+        rewards,
+        scale_by_std=advantage.scale_by_std,
+        ddof=advantage.ddof,
+        epsilon=advantage.epsilon,
     )
 
 

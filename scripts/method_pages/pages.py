@@ -13,6 +13,7 @@ from typing import Any
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
+from mgrpo.config.parts import HOMES
 from mgrpo.methods.catalog import (
     SENTENCE_END,
     Key,
@@ -160,7 +161,8 @@ def plugin_blocks(plugin: PluginFacts) -> Iterator[str]:
 
 def source_file(use: str) -> str:
     """A plug-in's file, from the repository's root."""
-    return declared("PLUGINS").get(use, use).partition(":")[0].replace(".", "/") + ".py"
+    targets = [declared(kind)[use] for kind in HOMES if use in declared(kind)]
+    return (targets or [use])[0].partition(":")[0].replace(".", "/") + ".py"
 
 
 def key_table(keys: Sequence[Key]) -> str:

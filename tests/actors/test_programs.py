@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from actors.layers import solve_request
-from actors.programs import Sampler, Task, correction_chain
+from actors.plugin import RolloutPlugin
+from actors.programs import Program, Sampler, Task, correction_chain
+from actors.rollout import program_of
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigError
 from mgrpo.types import Completion, CompletionId
 from tests.actors.test_rollout import PROBLEMS, chain, rollout, run, scripted
 
@@ -58,3 +64,23 @@ def test_a_chain_without_attempts_asks_for_nothing() -> None:
     task = Task(problem=PROBLEMS[0], step=0, place=CompletionId(0, 0), first_layer=2, last_layer=2)
     assert asyncio.run(correction_chain(task, rollout(engine, chain(2, 3)))) == []
     assert engine.seeds == []
+
+
+class Retries(RolloutPlugin):
+    """Asks again until the answer is right."""
+
+    def program(self) -> Program:
+        return until_right
+
+
+class Others(Retries):
+    """Another with a program."""
+
+
+def test_a_recipe_s_plug_in_may_have_the_program() -> None:
+    nothing = StrictConfig()
+    plain, retries = RolloutPlugin(nothing, frozenset({1})), Retries(nothing, frozenset({1}))
+    assert program_of([]) is program_of([plain]) is correction_chain
+    assert program_of([plain, retries]) is until_right
+    with pytest.raises(ConfigError, match=r"Retries, Others: each have a program"):
+        program_of([retries, Others(nothing, frozenset({1}))])

@@ -14,7 +14,7 @@ from tests.learner.builders import random_completions, solve_layer
 BETA, KAPPA = 0.5, 0.3
 OFFSETS = (2.0, -1.0, 0.5, 0.25, -3.0, 1.0)
 """How far the reference's log-probabilities of both sides of three pairs are from the policy's."""
-PLAIN = {"importance": {"mode": "off"}}
+PLAIN = {"importance": "none"}
 
 
 def sides_of_pairs(logprobs: Any = None) -> list[Completion]:

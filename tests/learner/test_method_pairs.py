@@ -74,7 +74,7 @@ def pair(first: str, second: str) -> Any:
 
 def test_the_second_methods_changed_keys_take_the_place_of_the_firsts() -> None:
     both = pair("dapo", "kl_cov")
-    assert both.objective.clip_high == 0.28  # kl_cov leaves it at its default
+    assert both.objective.loss.clip_high == 0.28  # kl_cov leaves it at its default
     assert both.sampling.dynamic is not None
     assert pair("dapo", "gspo").layers[0].aggregation == "token_mean"
     assert pair("raft", "dr_grpo").layers[0].aggregation == "fixed_length"

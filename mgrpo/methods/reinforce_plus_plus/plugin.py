@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.estimators import centred, to_go, whitened
-from learner.plugin import LearnerPlugin, Signal
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
+from learner.plugin import AdvantageEstimator, Signal
+from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.errors import ConfigProblem
 
 
@@ -28,8 +27,16 @@ class ReinforceSettings(StrictConfig):
     epsilon: NonNegativeFloat = 1e-8
     """Added to the variance."""
 
+    @model_validator(mode="after")
+    def check_whitening(self) -> ReinforceSettings:
+        if self.kl_weight > 0 and self.whiten_over == "completions":
+            reason = "with a penalty at each token there is no one advantage of a completion."
+            problem = ConfigProblem("whiten_over", "completions", reason, "Use tokens.")
+            raise RelationError([problem])
+        return self
 
-class ReinforcePlusPlus(LearnerPlugin):
+
+class ReinforcePlusPlus(AdvantageEstimator):
     """Whitens rewards over the step's trained tokens instead of group by group.
 
     Normalising with the batch's spread does not favour groups whose rewards hardly vary
@@ -43,27 +50,6 @@ class ReinforcePlusPlus(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = ReinforceSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs", "ref_logprobs"})
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        if settings.kl_weight == 0 or settings.whiten_over == "tokens":
-            return []
-        return [
-            ConfigProblem(
-                "whiten_over",
-                "completions",
-                "with a penalty at each token there is no one advantage of a completion.",
-                "Use tokens.",
-            )
-        ]
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if settings.kl_weight == 0 or config.max_kl_weight == 0:
-            return []
-        return ["objective.kl.weight penalises the distance to the same reference as kl_weight."]
 
     def wanted_signals(self) -> frozenset[Signal]:
         return self.requires if self.settings.kl_weight > 0 else frozenset()

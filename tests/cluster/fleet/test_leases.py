@@ -49,7 +49,7 @@ def test_what_a_lost_engine_had_in_hand_is_sampled_by_another_with_the_same_seed
     completions = asyncio.run(parts.run(4, PROBLEMS))
 
     def told(found: list[Any]) -> list[tuple[str, list[int]]]:
-        return [(one.completion_id, one.token_ids) for one in found]
+        return [(one.completion_id, one.token_ids.tolist()) for one in found]
 
     assert told(completions) == told(undisturbed)  # none missing, none twice
     assert engines.num_resent == len(dying.seeds) - 1 > 0

@@ -50,7 +50,8 @@ CORRECTIONS = [
 def folder(tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a recipe of two layers (two.yaml) and of one (one.yaml)."""
     monkeypatch.chdir(tmp_path)
-    tree["objective"] = {"advantage": {"scale_by_std": False}}
+    for layer in tree["layers"]:
+        layer["advantage"] = {"scale_by_std": False}
     tree["layers"][0]["group_size"] = 2
     Path("two.yaml").write_text(dump_yaml(tree))
     Path("one.yaml").write_text(dump_yaml({**tree, "layers": tree["layers"][:1]}))

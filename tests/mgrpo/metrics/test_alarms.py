@@ -165,7 +165,7 @@ def test_entropy_collapse_sounds_below_a_share_of_the_first_steps():
     steps = entropies(1.0, 2.0, 0.16, 0.14, 0.13)
     (alarm,) = run(watch("entropy_collapse", **settings), steps)
     assert (alarm.first_step, alarm.step) == (3, 4)
-    assert "below 0.15 (10.0% of the 1.5 it began with)" in alarm.seen
+    assert "below 0.15 (10.0% of the initial 1.5)" in alarm.seen
 
 
 def test_entropy_collapse_is_quiet_at_the_bounds():

@@ -351,6 +351,7 @@ def test_a_learner_without_a_report_ends_the_run(tree, tmp_path):
     reports: list[UpdateResult | None] = [None, None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learner_ranks, "wait_for", lambda calls, **_: reports)
+        patch.setattr(learner_ranks, "share", lambda value: value)
         rank: Any = type("Rank", (), {"submit": lambda self, *args: args})()
         ranks = learner_ranks.LearnerRanks([rank, rank], update_s=1.0, shared_folder=None)
         with pytest.raises(MgrpoError, match="rank 0 did not report"):

@@ -190,7 +190,7 @@ def test_curves_are_kept_a_line_each(tmp_path: Path) -> None:
 def test_a_digest_changes_with_the_method_and_not_with_its_training() -> None:
     plain = method_digest(load_recipe("methods/gspo"))
     assert method_digest(load_recipe("methods/gspo", ["steps=3", "seed=4"])) == plain
-    assert method_digest(load_recipe("methods/gspo", ["objective.clip_low=0.1"])) != plain
+    assert method_digest(load_recipe("methods/gspo", ["objective.loss.clip_low=0.1"])) != plain
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,8 @@ def pushes(offpolicy: str) -> dict[str, float]:
     ]
     tools = rollout(script, [part])
     mended = asyncio.run(part.after_sampling(tools, 1, PROBLEM, group[:4]))
-    exact = ObjectiveConfig.model_validate({"advantage": {"epsilon": 0}})
-    rows = build_batch([*mended, *group[4:]], [solve_layer(group_size=8)], exact).all_rows
+    solve = solve_layer(group_size=8, advantage={"epsilon": 0})
+    rows = build_batch([*mended, *group[4:]], [solve], ObjectiveConfig()).all_rows
     found = {"wrong attempts, repaired": 0.0, "put in": 0.0, "wrong attempts, not repaired": 0.0}
     for place, row in enumerate(rows):
         is_mended = place < 4

@@ -14,7 +14,8 @@ from mgrpo.plugin import load_plugins
 from mgrpo.types import CompletionId, Reward
 from tests.learner.builders import completion, plugin, run_config, solve_layer
 
-EXACT = ObjectiveConfig(advantage={"epsilon": 0.0})
+EXACT = ObjectiveConfig()
+Z_SCORE = {"epsilon": 0.0}
 ENTITIES = {"entities": ["Ada", "Kiel", "1843", "engine"]}
 TEXTS = {1.0: "Ada wrote in 1843 of an engine, in Kiel", 0.5: "Ada, 1843", 0.25: "an engine", 0: ""}
 
@@ -28,7 +29,10 @@ def thought(name, match, *, right=False, status="scored", **changes):
 
 def built(completions, **settings):
     return build_batch(
-        completions, [solve_layer()], EXACT, plugins=[plugin("entity_reward", **settings)]
+        completions,
+        [solve_layer(advantage=Z_SCORE)],
+        EXACT,
+        plugins=[plugin("entity_reward", **settings)],
     )
 
 

@@ -19,7 +19,7 @@ from tests.learner.builders import completion, layer, plugin, run_config, solve_
 from tests.learner.exact import exact_loss, floats
 
 BETA = 0.1
-OBJECTIVE = ObjectiveConfig(importance={"mode": "off"}, kl={"weight": 0.3})
+OBJECTIVE = ObjectiveConfig(importance="none", kl={"weight": 0.3})
 CHAIN = [solve_layer(aggregation="token_mean", loss_weight=0.5), layer()]
 
 
