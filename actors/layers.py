@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +25,7 @@ from mgrpo.config.layers import (
     WrongFirstParents,
     WrongParents,
 )
-from mgrpo.types import Completion, Problem, TokenIds
+from mgrpo.types import Completion, CompletionId, Problem, TokenIds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,9 +37,14 @@ class PromptRequest:
     group_key: str
     parent_id: str | None
     guidance_id: int | None
-    id_prefix: str  # completion ids are this plus a running number from `first_index`
+    within: CompletionId  # completions are its children, numbered from `first_index`
     first_index: int = 0
     prompt_opening: str = ""  # what the prompt has already written of the answer
+
+    @property
+    def id_prefix(self) -> str:
+        """What the printed ids of its completions begin with."""
+        return f"{self.within}{'.' if self.within.path else '#'}"
 
 
 def stable_seed(*parts: object) -> int:
@@ -50,16 +54,16 @@ def stable_seed(*parts: object) -> int:
 
 
 def solve_request(
-    builder: PromptBuilder, layer: LayerConfig, problem: Problem, *, key: str
+    builder: PromptBuilder, layer: LayerConfig, problem: Problem, *, place: CompletionId
 ) -> PromptRequest:
-    """Layer 1's request for one problem. `key` names the problem's place in the step."""
+    """Layer 1's request for the problem in a place of the step."""
     return PromptRequest(
         prompt_token_ids=np.array(builder.solve_prompt(layer, problem.question), dtype=np.int32),
         num_samples=layer.group_size,
-        group_key=key,
+        group_key=str(place),
         parent_id=None,
         guidance_id=None,
-        id_prefix=f"{key}#",
+        within=place,
         prompt_opening=builder.chat.opening,
     )
 
@@ -109,18 +113,13 @@ def all_failed(attempts: Sequence[Completion]) -> bool:
 def tie_rank(tie_break: TieBreak, attempt: Completion) -> tuple[float, ...]:
     """What orders attempts of equal reward, lowest first; () leaves the order as drawn."""
     if tie_break == "first":
-        return (sample_number(attempt),)
+        return (attempt.id.path[-1],)
     if tie_break == "shortest":
-        return (len(attempt.token_ids), sample_number(attempt))
+        return (len(attempt.token_ids), attempt.id.path[-1])
     if tie_break == "highest_logprob":
         total = float(attempt.rollout_logprobs.sum(dtype=np.float64))
-        return (-total / max(1, len(attempt.rollout_logprobs)), sample_number(attempt))
+        return (-total / max(1, len(attempt.rollout_logprobs)), attempt.id.path[-1])
     return ()
-
-
-def sample_number(attempt: Completion) -> int:
-    """A completion's running number within its group, the last part of its id."""
-    return int(re.split(r"[#.]", attempt.completion_id)[-1])
 
 
 def falls_back_to_problem(layer: CorrectLayer, attempts: Sequence[Completion]) -> bool:
@@ -178,7 +177,7 @@ def correction_requests(
                 group_key=parent.completion_id,
                 parent_id=parent.completion_id,
                 guidance_id=guidance_id,
-                id_prefix=f"{parent.completion_id}.",
+                within=parent.id,
                 first_index=first_index,
                 # A turn that goes on was opened long ago.
                 prompt_opening=(

@@ -19,7 +19,7 @@ from actors.templates import PromptBuilder
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig
 from mgrpo.errors import ConfigError, ConfigProblem
-from mgrpo.types import Completion, Problem, Reward, Sample
+from mgrpo.types import Completion, CompletionId, Problem, Reward, Sample
 
 ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
 
@@ -95,20 +95,20 @@ class Rollout:
         """
         last = last_layer or len(self.layers)
         self.clocks = {number: LayerClock() for number in range(first_layer, last + 1)}
-        by_key: dict[str, list[Completion]] = {}
+        by_place: dict[CompletionId, list[Completion]] = {}
         for attempt in attempts:
-            by_key.setdefault(place_key(attempt), []).append(attempt)
-        keys = [slot_key(step, slot) for slot in slots or range(len(problems))]
+            by_place.setdefault(attempt.id.place, []).append(attempt)
+        places = [CompletionId(step, slot) for slot in slots or range(len(problems))]
         tasks = [
             Task(
                 problem=problem,
                 step=step,
-                key=key,
+                place=place,
                 first_layer=first_layer,
                 last_layer=last,
-                attempts=by_key.get(key, ()),
+                attempts=by_place.get(place, ()),
             )
-            for key, problem in zip(keys, problems, strict=True)
+            for place, problem in zip(places, problems, strict=True)
         ]
         return await run_together(self.program(task, self) for task in tasks)
 
@@ -197,7 +197,7 @@ class Rollout:
         reward: Reward,
     ) -> Completion:
         return Completion(
-            completion_id=f"{request.id_prefix}{request.first_index + index}",
+            id=request.within.child(request.first_index + index),
             problem_id=problem.problem_id,
             domain=problem.domain,
             layer=number,
@@ -227,16 +227,6 @@ async def run_together(parts: Iterable[Coroutine[Any, Any, list[Completion]]]) -
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures
     return [completion for task in tasks for completion in task.result()]
-
-
-def slot_key(step: int, slot: int) -> str:
-    """Names a problem's place in a step; the same problem may stand in two places."""
-    return f"s{step}p{slot}"
-
-
-def place_key(completion: Completion) -> str:
-    """The slot key that a completion's id begins with."""
-    return completion.completion_id.split("#", 1)[0]
 
 
 def with_verdicts(

@@ -9,7 +9,8 @@ the calls that the training loop makes, and each does what a learner rank does u
 forward pass: it takes the step, decides what trains, and lays out its own rows. Numbers are read at
 three points, in order:
 
-    handed over   every receiver holds the step (seconds since the driver began)
+    handed over   every receiver holds the step (seconds since the driver began, and the driver's
+                  own CPU seconds, which must not grow with the number of receivers)
     laid out      every receiver has its rows and micro-batches (seconds since handed over)
     peaks         GiB that each receiver, and the driver, held above what it held before
 
@@ -39,7 +40,7 @@ from cluster.runtime import ray_runtime
 from learner.step_data import StepData
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.types import Completion, Reward, TokenIds
+from mgrpo.types import Completion, CompletionId, Reward, TokenIds
 
 RECIPE = "methods/mgrpo"
 DEADLINE_S = 600.0
@@ -75,16 +76,14 @@ def synthetic_step(size: Size) -> list[Completion]:
     def completion(slot: int, path: Sequence[int], prompt: TokenIds) -> Completion:
         length = int(draw.integers(size.tokens // 2, size.tokens + size.tokens // 2 + 1))
         reward = float(draw.integers(0, 2))
-        *before, _ = path
-        place = f"s0p{slot}"
-        parent = f"{place}#{'.'.join(map(str, before))}" if before else None
+        own = CompletionId(0, slot, tuple(path))
         return Completion(
-            completion_id=f"{place}#{'.'.join(map(str, path))}",
+            id=own,
             problem_id=f"problem/{slot}",
             domain="default",
             layer=len(path),
-            parent_id=parent,
-            group_key=parent or place,
+            parent_id=str(own.parent) if len(path) > 1 else None,
+            group_key=str(own.parent),
             prompt_token_ids=prompt,
             token_ids=tokens(length),
             rollout_logprobs=-draw.random(length, dtype=np.float32),
@@ -212,12 +211,13 @@ def measure(
         gc.collect()
         before = resident_bytes()
         restart_peak()
-        began = time.perf_counter()
+        began, driver_began = time.perf_counter(), time.process_time()
         hand_over(receivers, completions)
-        held = time.perf_counter()
+        held, driver_held = time.perf_counter(), time.process_time()
         tokens = on_all(receivers, "lay_out")
         values = {
             "handed_over_s": held - began,
+            "driver_cpu_s": driver_held - driver_began,
             "laid_out_s": time.perf_counter() - held,
             "rank_peak_gib": max(on_all(receivers, "peak_bytes")) / GIB,
             "driver_peak_gib": (peak_resident_bytes() - before) / GIB,
@@ -242,6 +242,7 @@ def describe(row: dict[str, Any]) -> str:
 
     return (
         f"{row['receivers']:>2} receivers  handed over {spread('handed_over_s')} s  "
+        f"driver {spread('driver_cpu_s')} CPU s  "
         f"laid out {spread('laid_out_s')} s  rank {spread('rank_peak_gib')} GiB  "
         f"driver {spread('driver_peak_gib')} GiB  "
         f"largest share {row['most_over_mean_tokens']:.2f} of the mean"

@@ -17,8 +17,8 @@ from learner.losses import (
 )
 from learner.objective_tokens import ObjectiveTokens
 from learner.packing import Microbatch
-from learner.plugin import LearnerPlugin
-from mgrpo.config import ObjectiveConfig
+from learner.plugin import LearnerPlugin, PolicyLoss
+from mgrpo.config import ObjectiveConfig, PpoClip, Truncate
 
 
 def microbatch_loss(
@@ -79,16 +79,17 @@ def policy_objective(
 ) -> Tensor:
     """[N] what is maximised per token: a plug-in's, or the clipped objective."""
     for plugin in plugins:
-        own = plugin.policy_objective(tokens)
-        if own is not None:
-            return own
+        if isinstance(plugin, PolicyLoss):
+            return plugin.policy_objective(tokens)
+    clip = objective.loss
+    assert isinstance(clip, PpoClip), f"{clip.type} is none of the plug-ins"
     return clipped_objective(
         tokens.policy_logprobs,
         tokens.old_logprobs,
         tokens.advantages,
-        clip_low=objective.clip_low,
-        clip_high=objective.clip_high,
-        dual_clip=objective.dual_clip,
+        clip_low=clip.clip_low,
+        clip_high=clip.clip_high,
+        dual_clip=clip.dual_clip,
     )
 
 
@@ -102,12 +103,12 @@ def old_logprobs_of(microbatch: Microbatch, own_logprobs: Tensor) -> Tensor:
 def correction_weights(
     microbatch: Microbatch, old_logprobs: Tensor, objective: ObjectiveConfig
 ) -> Tensor:
-    """[N] importance weights; 1 where the recipe turns them off or no engine sampled the token."""
-    if objective.importance.mode == "off":
+    """[N] truncated importance weights; 1 where the recipe has none or another correction, or no
+    engine sampled the token."""
+    correction = objective.importance
+    if not isinstance(correction, Truncate):
         return torch.ones_like(microbatch.rollout_logprobs)
-    weights = importance_weights(
-        old_logprobs, microbatch.rollout_logprobs, cap=objective.importance.cap
-    )
+    weights = importance_weights(old_logprobs, microbatch.rollout_logprobs, cap=correction.cap)
     return torch.where(microbatch.is_sampled, weights, 1.0)
 
 
@@ -126,7 +127,8 @@ def token_measurements(
     How many tokens the clip range holds back is told where it is the recipe's own: a plug-in's
     objective has another, or none.
     """
-    cap = objective.importance.cap
+    correction = objective.importance
+    cap = correction.cap if isinstance(correction, Truncate) else Truncate().cap
     # Tokens that no engine sampled have nothing to be compared with.
     rollout_logprobs = torch.where(microbatch.is_sampled, microbatch.rollout_logprobs, old_logprobs)
     uncapped = importance_weights(old_logprobs, rollout_logprobs, cap=float("inf"))
@@ -136,14 +138,15 @@ def token_measurements(
         "mismatch/importance_weight_mean": uncapped.clamp(max=cap),
         "mismatch/importance_capped_fraction": uncapped > cap,
     }
-    if not any(one.overrides("policy_objective", LearnerPlugin) for one in plugins):
+    clip = objective.loss
+    if isinstance(clip, PpoClip) and not any(isinstance(one, PolicyLoss) for one in plugins):
         measured["learner/clip_fraction"] = is_clipped(
             policy_logprobs,
             old_logprobs,
             microbatch.advantages,
-            clip_low=objective.clip_low,
-            clip_high=objective.clip_high,
-            dual_clip=objective.dual_clip,
+            clip_low=clip.clip_low,
+            clip_high=clip.clip_high,
+            dual_clip=clip.dual_clip,
         )
     if ref_logprobs is not None:
         measured["learner/kl"] = kl_penalty(

@@ -6,7 +6,7 @@
     read_policy             signals of the plug-in's own that take forward passes
     shape_rewards           [N] rewards, before selection and advantages
       ... selection, advantages and denominators of the layers ...
-    estimate_advantages     [N] advantages instead of the layers' own
+    estimate_advantages     [N] advantages (AdvantageEstimator: the slot layers.N.advantage)
     transform_advantages    [M] advantages
     weigh_tokens            [M] factors on whole token losses, KL included
     weigh_entropy           [M] factors on token entropies, added to the loss
@@ -15,15 +15,16 @@
       ... before every further update on the same completions ...
     refresh_columns         [m] columns under the weights as they are by then
       ... for every micro-batch, with gradient ...
-    policy_objective        [n] what is maximised, instead of the clipped objective
+    policy_objective        [n] what is maximised (PolicyLoss: the slot objective.loss)
     added_loss              [n] what is added to the loss
 
 Within a hook, plug-ins work in the order of the recipe. Each hook is called for the whole step
 (see `StepBatch` for [N] and [M], and for whose tokens [M] are) and its result is used on the
-plug-in's own layers alone; the last two get one micro-batch (`ObjectiveTokens`) of all layers. Only
-one plug-in of a recipe may have `estimate_advantages`, and one `policy_objective`. Every rank calls
-the hooks and must get the same numbers, so they are pure; only `measure`, which is called once per
-update, may change what a plug-in remembers, and that goes into checkpoints by `state_dict`.
+plug-in's own layers alone; the last two get one micro-batch (`ObjectiveTokens`) of all layers. What
+has `estimate_advantages` or `policy_objective` fills a slot, of which a layer or a recipe has one.
+Every rank calls the hooks and must get the same numbers, so they are pure; only `measure`, which is
+called once per update, may change what a plug-in remembers, and that goes into checkpoints by
+`state_dict`.
 
 Set-level losses fit by row coefficients: compute them in `transform_advantages` or
 `token_columns`, where the whole step is visible, and make the objective linear in its rows. Groups
@@ -40,6 +41,7 @@ weights may be sharded: neither shows. Times are in the metrics as `signals/NAME
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -51,7 +53,10 @@ from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow
+from mgrpo.config import RunConfig
+from mgrpo.errors import ConfigProblem
 from mgrpo.plugin import Plugin
+from mgrpo.registry import Kind
 
 Signal = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs", "hidden_last"]
 """What the learner can measure with forward passes of its own, under the weights before an update.
@@ -102,11 +107,6 @@ class LearnerPlugin(Plugin):
     """Load the reference policy, so that `ObjectiveTokens.ref_logprobs` is there without a KL
     weight in the recipe."""
 
-    @classmethod
-    def exclusive_hooks(cls) -> list[str]:
-        hooks = ("estimate_advantages", "policy_objective")
-        return [hook for hook in hooks if cls.overrides(hook, LearnerPlugin)]
-
     def wanted_signals(self) -> frozenset[Signal]:
         """`requires`, or fewer where the settings make some of them unneeded."""
         return self.requires
@@ -151,14 +151,6 @@ class LearnerPlugin(Plugin):
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         """[N] -> [N]. `batch.rewards` are those of the checks, `rewards` shaped so far."""
         return rewards
-
-    def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor | None:
-        """[N] advantages in place of `LayerConfig.advantage`.
-
-        Args:
-            rewards: [N] as shaped. Rows that are not `batch.is_usable` must not count.
-        """
-        return None
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         """[M] -> [M]. They multiply the policy term, not the KL term."""
@@ -213,11 +205,70 @@ class LearnerPlugin(Plugin):
         """
         return {}
 
-    def policy_objective(self, tokens: ObjectiveTokens) -> Tensor | None:
-        """[n] objective per token, maximised, advantages included. It is multiplied by the
-        importance weights and by `token_weights`, and summed."""
-        return None
-
     def added_loss(self, tokens: ObjectiveTokens) -> Tensor | None:
         """[n] values that are summed into the loss as they are: denominators are yours."""
         return None
+
+
+class AdvantageEstimator(LearnerPlugin):
+    """Fills the slot `layers.N.advantage`; further hooks may go with it."""
+
+    kind: ClassVar[Kind] = "ADVANTAGES"
+
+    @abstractmethod
+    def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
+        """[N] advantages, of which those of its own layers are used.
+
+        Args:
+            rewards: [N] as shaped. Rows that are not `batch.is_usable` must not count.
+        """
+
+
+class PolicyLoss(LearnerPlugin):
+    """Fills the slot `objective.loss`, for all layers; further hooks may go with it."""
+
+    kind: ClassVar[Kind] = "LOSSES"
+    whole_completion: ClassVar[bool] = False
+    """One value stands for a whole completion, so completions must weigh the same."""
+    on_policy: ClassVar[str] = ""
+    """What it is, or does, where every ratio is 1, if that is worth a warning."""
+    off_policy: ClassVar[str] = ""
+    """The same where ratios differ."""
+
+    @abstractmethod
+    def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
+        """[n] objective per token, maximised, advantages included. It is multiplied by the
+        importance weights and by `token_weights`, and summed."""
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems, name = [], config.objective.loss.type
+        for number, layer in enumerate(config.layers):
+            if cls.whole_completion and layer.loss_weight > 0 and layer.aggregation != "seq_mean":
+                why = (
+                    f"{name} has one value for a whole completion: completions must weigh the same."
+                )
+                path, hint = f"(layers.{number}.aggregation)", "Use aggregation: seq_mean."
+                problems.append(ConfigProblem(path, layer.aggregation, why, hint))
+            has_own = issubclass(cls, AdvantageEstimator) and layer.loss_weight > 0
+            if has_own and layer.advantage.type != "none":
+                why = f"{name} has coefficients of its own."
+                path, hint = f"(layers.{number}.advantage)", "Use advantage: none."
+                problems.append(ConfigProblem(path, layer.advantage.type, why, hint))
+        return problems
+
+    @classmethod
+    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+        if config.is_on_policy and cls.on_policy:
+            return [
+                f"with objective.updates_per_rollout: 1, where every ratio is 1, {cls.on_policy}."
+            ]
+        return [f"{cls.off_policy}."] if cls.off_policy and not config.is_on_policy else []
+
+
+class ImportanceCorrection(LearnerPlugin):
+    """Fills the slot `objective.importance`, for all layers, by the hooks of a plug-in."""
+
+    kind: ClassVar[Kind] = "IMPORTANCE"

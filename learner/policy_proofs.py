@@ -31,6 +31,7 @@ from learner.policy_loading import in_training, merge_where_possible
 from learner.rows import TrainingRow, text
 from learner.tree_attention import longest_row, windows_of
 from mgrpo.errors import MgrpoError, ModelError
+from mgrpo.types import TokenIds
 
 NUM_HEAD_TOKENS = 8
 """Of the row whose logits are all compared: [tokens, vocabulary] numbers."""
@@ -229,7 +230,7 @@ def untouched_logprobs(
     return logprobs
 
 
-def check_logits(policy: PolicyModel, token_ids: Sequence[int], device: torch.device | str) -> None:
+def check_logits(policy: PolicyModel, token_ids: TokenIds, device: torch.device | str) -> None:
     """Refuse a model that makes other logits of its decoder's states than the learner does.
 
     Raises:

@@ -32,7 +32,7 @@ def replayed_rows(replayed: Sequence[Replayed], objective: ObjectiveConfig) -> l
                 token_ids=completion.token_ids,
                 rollout_logprobs=completion.rollout_logprobs,
                 advantages=np.full(len(completion.token_ids), one.advantage),
-                token_weights=weight * completion.is_trained,
+                token_weights=completion.is_trained.astype(np.float64) * weight,
                 is_sampled=completion.sampled_mask,
                 is_replayed=True,
             )

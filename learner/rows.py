@@ -65,9 +65,9 @@ def text(
     return TrainingRow(
         completion_id="text",
         layer=0,
-        prompt_token_ids=prompt_token_ids,
-        token_ids=token_ids,
-        rollout_logprobs=zeros,
+        prompt_token_ids=np.asarray(prompt_token_ids, dtype=np.int32),
+        token_ids=np.asarray(token_ids, dtype=np.int32),
+        rollout_logprobs=zeros.astype(np.float32),
         advantages=zeros,
         token_weights=zeros,
     )

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mgrpo.config import CorrectLayer, LayerConfig
+from mgrpo.config import CorrectLayer, GroupZ, LayerConfig
+from mgrpo.config.advantages import Improvement
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Reward
 
@@ -89,7 +90,7 @@ def judge(completion: Completion, parents: Mapping[str, Completion], layer: Laye
 
 def needs_parents(layer: CorrectLayer) -> bool:
     """True where the layer compares a correction with the attempt that it corrects."""
-    return layer.success != "final_correct" or layer.advantage == "improvement"
+    return layer.success != "final_correct" or isinstance(layer.advantage, Improvement)
 
 
 def find_parent(
@@ -100,7 +101,7 @@ def find_parent(
     parent = parents.get(completion.parent_id)
     if needs_parents(layer) and (parent is None or parent.reward is None):
         raise LearnerError(
-            f"Layer {layer.name!r} (success: {layer.success}, advantage: {layer.advantage}) "
+            f"Layer {layer.name!r} (success: {layer.success}, advantage: {layer.advantage.type}) "
             f"compares with parents, but the scored parent {completion.parent_id} of completion "
             f"{completion.completion_id} was not given. Pass it in `completions` or `context`."
         )
@@ -142,7 +143,7 @@ def reason_not_to_train(one: Judged, group: Sequence[Judged], layer: LayerConfig
         parent_reward = one.parent.reward
         if parent_reward is not None and not parent_reward.is_usable:
             return failed_check("the check of its parent", parent_reward)
-    if layer.advantage == "group_z" and len(group) < 2:
+    if isinstance(layer.advantage, GroupZ) and len(group) < 2:
         return TOO_FEW_TO_COMPARE
     if isinstance(layer, CorrectLayer) and one.completion.parent_id is not None:
         reason = reason_by_select(one, group, layer)

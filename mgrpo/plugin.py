@@ -15,18 +15,19 @@ instance that overrides hooks of both kinds exists twice and shares nothing but 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
 
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.explain import explain
+from mgrpo.config.parts import HOMES, Part, choices, elsewhere, home_of
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.own_code import import_own
-from mgrpo.registry import declared, load
+from mgrpo.registry import Kind, declared, load
 
 if TYPE_CHECKING:
     from mgrpo.config import RunConfig
@@ -36,8 +37,20 @@ if TYPE_CHECKING:
 class Plugin:
     """What all plug-ins share. The docstring of a subclass is shown by `mgrpo methods`."""
 
+    kind: ClassVar[Kind] = "PLUGINS"
+    """Where a recipe names it: in `plugins`, or in a slot (see mgrpo/config/parts.py)."""
     Settings: ClassVar[type[StrictConfig]] = StrictConfig
     """Its keys: a strict pydantic model, so that a misspelt one is refused."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Parts of which a recipe must have one beside it, e.g. one that marks the spans that it reads.
+    A user's own part may do instead."""
+    read_by: ClassVar[tuple[str, ...]] = ()
+    """Parts of which a recipe should have one, since nothing else reads what it makes."""
+    excludes: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Parts that it cannot work beside, and why."""
+    overlaps: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Parts that do the same in part, and what that means."""
 
     def __init__(self, settings: StrictConfig, layers: frozenset[int]) -> None:
         """
@@ -47,6 +60,11 @@ class Plugin:
         """
         self.settings: Any = settings
         self.layers = layers
+
+    @classmethod
+    def needed(cls, settings: Any) -> tuple[str, ...]:
+        """`needs`, or fewer where the settings make them unneeded."""
+        return cls.needs
 
     @classmethod
     def problems(
@@ -62,11 +80,6 @@ class Plugin:
         return []
 
     @classmethod
-    def exclusive_hooks(cls) -> list[str]:
-        """Hooks of this class that no other plug-in of a recipe may have too."""
-        return []
-
-    @classmethod
     def overrides(cls, hook: str, base: type[object]) -> bool:
         """True where this class has a hook of its own."""
         return getattr(cls, hook, None) is not getattr(base, hook, None)
@@ -75,32 +88,104 @@ class Plugin:
 AnyPlugin = TypeVar("AnyPlugin", bound=Plugin)
 
 
-def find_plugin(name: str) -> type[Plugin]:
-    """The class that a recipe's `use` names.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One part of a recipe that is code of its own: an entry of `plugins`, or what fills a slot."""
+
+    kind: Kind
+    name: str  # declared, or "package.module:Class"
+    settings: Mapping[str, Any]
+    layers: frozenset[int]  # numbers of those that it works on, 1 for the first
+    path: str  # where the recipe has it: "plugins.0", "objective.loss"
+
+    @property
+    def name_path(self) -> str:
+        return f"{self.path}.use" if self.kind == "PLUGINS" else self.path
+
+    @property
+    def settings_path(self) -> str:
+        return f"{self.path}.settings" if self.kind == "PLUGINS" else self.path
+
+
+def slot_entries(config: RunConfig) -> list[Entry]:
+    """What fills the slots and is not the trainer's own. Layers with equal advantages share one."""
+    everywhere = frozenset(range(1, len(config.layers) + 1))
+    advantages: list[tuple[Part, list[int]]] = []
+    for number, layer in enumerate(config.layers, start=1):
+        if isinstance(layer.advantage, Part):
+            same = [numbers for part, numbers in advantages if part == layer.advantage]
+            same[0].append(number) if same else advantages.append((layer.advantage, [number]))
+    found = [
+        slot_entry("ADVANTAGES", part, frozenset(numbers), f"layers.{numbers[0] - 1}.advantage")
+        for part, numbers in advantages
+    ]
+    if isinstance(config.objective.loss, Part):
+        found.append(slot_entry("LOSSES", config.objective.loss, everywhere, "objective.loss"))
+    if isinstance(config.objective.importance, Part):
+        part = config.objective.importance
+        found.append(slot_entry("IMPORTANCE", part, everywhere, "objective.importance"))
+    return found
+
+
+def slot_entry(kind: Kind, part: Part, layers: frozenset[int], path: str) -> Entry:
+    return Entry(kind=kind, name=part.type, settings=part.settings, layers=layers, path=path)
+
+
+def plugin_entry(entry: PluginConfig, config: RunConfig, index: int) -> Entry:
+    """An entry of `plugins`.
+
+    Raises:
+        ConfigError: it names a layer that is not there, or none.
+    """
+    path = f"plugins.{index}"
+    try:
+        layers = layer_numbers(entry, config)
+    except ValueError as error:
+        problem = ConfigProblem(f"{path}.layers", str(entry.layers), str(error))
+        raise ConfigError([problem]) from error
+    return Entry(kind="PLUGINS", name=entry.use, settings=entry.settings, layers=layers, path=path)
+
+
+def entries_of(config: RunConfig) -> tuple[list[Entry], list[ConfigProblem]]:
+    """A recipe's parts in the order in which they work, and what is wrong with their layers.
+
+    Advantages and loss come before plug-ins, the importance correction behind them.
+    """
+    slots, problems = slot_entries(config), []
+    entries = [one for one in slots if one.kind != "IMPORTANCE"]
+    for index, entry in enumerate(config.plugins):
+        try:
+            entries.append(plugin_entry(entry, config, index))
+        except ConfigError as error:
+            problems += error.problems
+    return entries + [one for one in slots if one.kind == "IMPORTANCE"], problems
+
+
+def find_plugin(name: str, kind: Kind | None = None) -> type[Plugin]:
+    """The class that a name in a recipe stands for.
+
+    Args:
+        kind: of the place where the recipe has the name; None: any.
 
     Raises:
         ValueError: there is none, with what to do.
     """
-    ours = declared("PLUGINS")
+    kinds = list(HOMES) if kind is None else [kind]
+    home = next((one for one in kinds if name in declared(one)), None)
     module_name, colon, attribute = name.partition(":")
-    if name not in ours and not colon:
-        near = difflib.get_close_matches(name, ours, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise ValueError(
-            f"is no plug-in. {hint}Ours: {', '.join(ours)}; "
-            "your own is named package.module:Class or ./file.py:Class."
-        )
+    if home is None and not colon:
+        ours = [known for one in kinds for known in declared(one)]
+        raise ValueError(f"is no plug-in. {elsewhere(name) or choices(name, ours)}")
     try:
-        if name in ours:
-            found = load("PLUGINS", name)
-        else:
-            found = getattr(import_own(module_name), attribute)
+        found = load(home, name) if home else getattr(import_own(module_name), attribute)
     except Exception as error:  # a user's module raises what it likes when it is imported
         raise ValueError(f"cannot be imported: {type(error).__name__}: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, Plugin)):
         raise ValueError(
             "is not a class that derives from LearnerPlugin, RolloutPlugin or SourcePlugin."
         )
+    if found.kind not in kinds:
+        raise ValueError(f"belongs to {HOMES[found.kind]}, as its class says.")
     return found
 
 
@@ -121,32 +206,52 @@ def layer_numbers(entry: PluginConfig, config: RunConfig) -> frozenset[int]:
     return frozenset(names.index(name) + 1 for name in entry.layers)
 
 
-def make_plugin(entry: PluginConfig, config: RunConfig, path: str) -> Plugin:
+def make_plugin(entry: Entry, config: RunConfig) -> Plugin:
     """One plug-in, validated.
 
     Raises:
-        ConfigError: with every problem of the entry, paths beginning with `path`.
+        ConfigError: with every problem of the entry.
     """
     try:
-        kind = find_plugin(entry.use)
+        kind = find_plugin(entry.name, entry.kind)
     except ValueError as error:
-        raise ConfigError([ConfigProblem(f"{path}.use", entry.use, str(error))]) from error
+        raise ConfigError([ConfigProblem(entry.name_path, entry.name, str(error))]) from error
     try:
-        layers = layer_numbers(entry, config)
-    except ValueError as error:
-        raise ConfigError(
-            [ConfigProblem(f"{path}.layers", str(entry.layers), str(error))]
-        ) from error
-    try:
-        settings = kind.Settings.model_validate(entry.settings)
+        settings = kind.Settings.model_validate(dict(entry.settings))
     except ValidationError as error:
         problems = explain(error, kind.Settings)
     else:
-        problems = kind.problems(settings, layers, config)
-        problems += problems_of_phases(kind, settings, layers, config, known=problems)
+        problems = company_problems(entry.name, kind.needed(settings), kind.excludes, config)
+        problems += kind.problems(settings, entry.layers, config)
+        problems += problems_of_phases(kind, settings, entry.layers, config, known=problems)
         if not problems:
-            return kind(settings, layers)
-    raise ConfigError([replace(one, path=place_of(one.path, path)) for one in problems])
+            return kind(settings, entry.layers)
+    raise ConfigError([replace(one, path=place_of(one.path, entry)) for one in problems])
+
+
+def names_in(config: RunConfig) -> set[str]:
+    """Names of all parts that a recipe has, in slots and in `plugins`."""
+    return {one.name for one in slot_entries(config)} | {one.use for one in config.plugins}
+
+
+def has_one_of(config: RunConfig, wanted: Sequence[str]) -> bool:
+    """A user's own part may be any."""
+    return any(name in wanted or ":" in name for name in names_in(config))
+
+
+def company_problems(
+    own: str, needs: Sequence[str], excludes: Mapping[str, str], config: RunConfig
+) -> list[ConfigProblem]:
+    """Parts that must stand beside this one and do not, and those that must not and do."""
+    problems = [
+        ConfigProblem("(plug-in)", own, f"{name} {excludes[name]}", f"Use {own} or {name}.")
+        for name in sorted(names_in(config) & set(excludes))
+    ]
+    if needs and not has_one_of(config, needs):
+        hint = " or ".join(f"{name} to {home_of(name)}" for name in needs)
+        why = "needs another part of the recipe, which is not there."
+        problems.append(ConfigProblem("(plug-in)", own, why, f"Add {hint}."))
+    return problems
 
 
 def problems_of_phases(
@@ -168,42 +273,30 @@ def problems_of_phases(
     return found
 
 
-def place_of(path: str, entry: str) -> str:
+def place_of(path: str, entry: Entry) -> str:
     """Where in the recipe a problem of an entry is: a path in brackets is the recipe's own,
     "(plug-in)" the entry itself, and any other one of its settings."""
     if path == "(plug-in)":
-        return f"{entry}.use"
+        return entry.name_path
     if path.startswith("("):
         return path.strip("()")
-    return f"{entry}.settings.{path}"
+    return f"{entry.settings_path}.{path}"
 
 
 def load_plugins(config: RunConfig, kind: type[AnyPlugin]) -> list[AnyPlugin]:
-    """The recipe's plug-ins of one kind, in the recipe's order.
+    """The recipe's plug-ins of one kind, in the order in which they work.
 
     Raises:
         ConfigError: with every problem of every entry.
     """
-    problems: list[ConfigProblem] = []
+    entries, problems = entries_of(config)
     made: list[AnyPlugin] = []
-    holders: dict[str, str] = {}  # of hooks that only one plug-in may have
-    for index, entry in enumerate(config.plugins):
+    for entry in entries:
         try:
-            plugin = make_plugin(entry, config, f"plugins.{index}")
+            plugin = make_plugin(entry, config)
         except ConfigError as error:
             problems += error.problems
             continue
-        for hook in plugin.exclusive_hooks():
-            if hook in holders:
-                problems.append(
-                    ConfigProblem(
-                        f"plugins.{index}.use",
-                        entry.use,
-                        f"has {hook}, and so has {holders[hook]}: only one of a recipe may.",
-                        "Remove one of them.",
-                    )
-                )
-            holders[hook] = entry.use
         if isinstance(plugin, kind):
             made.append(plugin)
     if problems:

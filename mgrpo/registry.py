@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-Kind = Literal["PLUGINS", "SOURCES", "SAMPLERS"]
+Kind = Literal["PLUGINS", "ADVANTAGES", "LOSSES", "IMPORTANCE", "SOURCES", "SAMPLERS"]
 
 METHODS = "mgrpo.methods"
 SHARED = ("learner.plugins", "mgrpo.training.sources")

@@ -13,8 +13,10 @@ float32, masks bool. A record that is given lists makes arrays of them.
 from __future__ import annotations
 
 import dataclasses
+import re
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -126,13 +128,72 @@ class Sample(ColumnRecord):
     engine: str = ""  # name of the engine that sampled it
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class CompletionId:
+    """Where a completion stands: a problem's slot in a step, and the way to it in that tree.
+
+    Without a path it stands for the problem in its slot.
+
+    Example: the second correction of the first attempt at the problem in slot 5 of step 3:
+        CompletionId(3, 5, (0, 1)), printed as s3p5#0.1
+    """
+
+    step: int
+    slot: int
+    path: tuple[int, ...] = ()  # (2,) the third attempt; below 0: put in beside the sampled ones
+    label: str = field(default="", repr=False)
+    """Printed in place of step and slot, where these do not name it."""
+
+    def __str__(self) -> str:
+        path = ".".join(map(str, self.path))
+        return f"{self.place_name}#{path}" if path else self.place_name
+
+    @property
+    def place_name(self) -> str:
+        """The problem's place, as it is printed: s3p5."""
+        return self.label or f"s{self.step}p{self.slot}"
+
+    @property
+    def place(self) -> CompletionId:
+        """The problem's slot, the same for all completions of one tree."""
+        return CompletionId(self.step, self.slot)
+
+    @property
+    def parent(self) -> CompletionId:
+        """Of a correction its attempt, of an attempt the problem."""
+        return replace(self, path=self.path[:-1])
+
+    def child(self, number: int) -> CompletionId:
+        """An attempt at a problem, or a correction of a completion."""
+        return replace(self, path=(*self.path, number))
+
+    def apart(self, name: str) -> CompletionId:
+        """The same slot under another name, for further samples of a problem."""
+        return replace(self, label=f"{self.place_name}#{name}")
+
+    @classmethod
+    def named(cls, name: str) -> CompletionId:
+        """From the printed form, for files that have no other. Any other name is a label."""
+        found = PRINTED_ID.fullmatch(name)
+        if found is None:
+            return cls(-1, zlib.crc32(name.encode()), label=name)
+        step, slot, label, path = found.groups()
+        numbers = tuple(map(int, path.split(".")))
+        if label is None:
+            return cls(int(step), int(slot), numbers)
+        return cls(-1, zlib.crc32(label.partition("#")[0].encode()), numbers, label)
+
+
+PRINTED_ID = re.compile(r"(?:s(\d+)p(\d+)|(.+))#(-?\d+(?:\.-?\d+)*)")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Completion(ColumnRecord):
     """One sampled answer to one prompt, with all that is known of it.
 
     Example: the second correction of the first attempt at the problem in place 0 of step 0:
-        Completion(completion_id="s0p0#0.1", problem_id="chain_sum/1/17", layer=2,
-                   parent_id="s0p0#0", group_key="s0p0#0", ...)
+        Completion(id=CompletionId(step=0, slot=0, path=(0, 1)), problem_id="chain_sum/1/17",
+                   layer=2, parent_id="s0p0#0", group_key="s0p0#0", ...)
     """
 
     ARRAYS: ClassVar = {
@@ -143,11 +204,11 @@ class Completion(ColumnRecord):
         "train_mask": np.bool_,
     }
 
-    completion_id: str  # s<step>p<place>#<attempt>, .<correction> added by each further layer
+    id: CompletionId
     problem_id: str
     domain: str
     layer: int  # 1 for first attempts, 2 for corrections, ...
-    parent_id: str | None  # completion_id in layer - 1; None in layer 1
+    parent_id: str | None  # the parent's completion_id; None in layer 1
     group_key: str  # the parent's id; without a parent the problem's place, "s0p0"
     prompt_token_ids: TokenIds  # [num_prompt_tokens]; one array for all completions of a prompt
     token_ids: TokenIds  # [num_completion_tokens]
@@ -169,6 +230,11 @@ class Completion(ColumnRecord):
     advantage: float | None = None  # filled by the learner
     selected: bool | None = None  # does it train?
     not_selected_because: str = ""
+
+    @property
+    def completion_id(self) -> str:
+        """The id as it is printed, and as other records name it."""
+        return str(self.id)
 
     @property
     def is_truncated(self) -> bool:
@@ -197,13 +263,18 @@ class Completion(ColumnRecord):
 
     def to_json(self) -> dict[str, Any]:
         """The form of `rollouts/*.jsonl`; `from_json` reads it back."""
-        row = dataclasses.asdict(self)
+        row = {"completion_id": self.completion_id, **dataclasses.asdict(self)}
         return row | {name: row[name].tolist() for name in self.ARRAYS if row[name] is not None}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Completion:
+        fields = {key: value for key, value in row.items() if key != "completion_id"}
+        if "id" in row:
+            fields["id"] = CompletionId(**{**row["id"], "path": tuple(row["id"]["path"])})
+        elif "completion_id" in row:  # a file from before there was such a record
+            fields["id"] = CompletionId.named(row["completion_id"])
         reward = row.get("reward")
-        return cls(**{**row, "reward": None if reward is None else Reward(**reward)})
+        return cls(**{**fields, "reward": None if reward is None else Reward(**reward)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,6 @@ LINTER_FUNCTIONS = ("problems", "warnings", "exclusive_hooks")
 LINTER_FILES = (
     "mgrpo/check/plugin_warnings.py",
     "mgrpo/config/objective_warnings.py",
-    "learner/objective_checks.py",
     "learner/plugin_pairs.py",
 )
 

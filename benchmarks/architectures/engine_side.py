@@ -14,7 +14,7 @@ import torch
 
 from mgrpo.config import RunConfig
 from mgrpo.errors import MgrpoError
-from mgrpo.types import Completion, Reward, TokenIds
+from mgrpo.types import Completion, CompletionId, Reward, TokenIds
 
 CONTEXT = 128
 START_S, UPDATE_S = 240.0, 60.0
@@ -171,7 +171,7 @@ def completions() -> list[Completion]:
     prompt = draw(12)
     return [
         Completion(
-            completion_id=f"p/{number}",
+            id=CompletionId(0, 0, (number,)),
             problem_id="p",
             domain="default",
             layer=1,

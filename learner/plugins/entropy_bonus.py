@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Signal
-from learner.plugin_pairs import unused
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.config.base import StrictConfig, refuse
 
 
 class EntropyBonusSettings(StrictConfig):
@@ -25,6 +22,15 @@ class EntropyBonusSettings(StrictConfig):
     gain: NonNegativeFloat = 0.0
     """What the coefficient grows by for each nat below the target."""
     max_coefficient: NonNegativeFloat = 0.1
+
+    @model_validator(mode="after")
+    def check_coefficient(self) -> EntropyBonusSettings:
+        if self.gain > 0 and self.target is None:
+            refuse("gain", self.gain, "needs a target.")
+        if self.coefficient > self.max_coefficient:
+            why = f"is above max_coefficient, {self.max_coefficient:g}."
+            refuse("coefficient", self.coefficient, why)
+        return self
 
 
 class EntropyBonus(LearnerPlugin):
@@ -48,31 +54,6 @@ class EntropyBonus(LearnerPlugin):
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = EntropyBonusSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        problems = []
-        if settings.gain > 0 and settings.target is None:
-            problems.append(ConfigProblem("gain", str(settings.gain), "needs a target."))
-        if settings.coefficient == 0 and settings.gain == 0:
-            problems.append(ConfigProblem("coefficient", "0", "adds nothing."))
-        if settings.coefficient > settings.max_coefficient:
-            problems.append(
-                ConfigProblem(
-                    "coefficient",
-                    str(settings.coefficient),
-                    f"is above max_coefficient, {settings.max_coefficient:g}.",
-                )
-            )
-        return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if settings.target is not None and settings.gain > 0:
-            return []
-        return unused(settings, "max_coefficient", because="without a target and a gain")
 
     def wanted_signals(self) -> frozenset[Signal]:
         return frozenset() if self.settings.target is None else self.requires

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveFloat
@@ -11,8 +12,6 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.losses import kl_penalty
 from learner.plugin import LearnerPlugin, Signal
-from learner.plugin_pairs import used
-from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 
 
@@ -39,18 +38,9 @@ class KlInReward(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = KlInRewardSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs", "ref_logprobs"})
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        others = used(config, "unbiased_kl")
-        if config.max_kl_weight > 0:
-            others.append("objective.kl.weight")
-        others += [
-            "reinforce_plus_plus with kl_weight"
-            for entry in config.plugins
-            if entry.use == "reinforce_plus_plus" and entry.settings.get("kl_weight")
-        ]
-        return [f"{other} penalises the distance to the same reference too." for other in others]
+    overlaps: ClassVar[Mapping[str, str]] = {
+        "unbiased_kl": "penalises the distance to the same reference too"
+    }
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         penalties = kl_penalty(

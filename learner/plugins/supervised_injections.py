@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveFloat
@@ -10,8 +11,6 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
-from learner.plugin_pairs import has_foreign, used
-from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 
 
@@ -34,23 +33,10 @@ class SupervisedInjections(LearnerPlugin):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = SupervisedSettings
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        sources = used(config, "expert_anchor", "guided_error_correction")
-        if not sources and not has_foreign(config):
-            return ["no plug-in of the recipe puts text in that was not sampled: it has no effect."]
-        is_masked = [
-            entry.settings.get("offpolicy", "mask_injected") == "mask_injected"
-            for entry in config.plugins
-            if entry.use == "guided_error_correction"
-        ]
-        if is_masked and all(is_masked) and "expert_anchor" not in sources:
-            return [
-                "guided_error_correction has offpolicy: mask_injected, so what it puts in carries "
-                "no loss: this has no effect. Set offpolicy: sft_loss."
-            ]
-        return []
+    needs: ClassVar[tuple[str, ...]] = ("expert_anchor", "guided_error_correction")
+    overlaps: ClassVar[Mapping[str, str]] = {
+        "shaped_probability": "trains the same tokens by a shaped probability: the two multiply"
+    }
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         return torch.where(batch.is_sampled, advantages, self.settings.weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Signal
-from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 
 
@@ -37,12 +36,6 @@ class TopEntropyTokens(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = TopEntropySettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        return (
-            ["settings.share: 1 takes all tokens: it has no effect."] if settings.share == 1 else []
-        )
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained

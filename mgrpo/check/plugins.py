@@ -7,7 +7,7 @@ from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError
 from mgrpo.findings import CheckLine
 from mgrpo.methods.veripo.preference_pairs import make_judge
-from mgrpo.plugin import Plugin, load_plugins
+from mgrpo.plugin import Plugin, entries_of, load_plugins
 
 
 def plugin_lines(config: RunConfig) -> list[CheckLine]:
@@ -16,13 +16,14 @@ def plugin_lines(config: RunConfig) -> list[CheckLine]:
 
     A plug-in is imported and made as in training, but not started: that may load a model.
     """
-    if not config.plugins:
+    entries, _ = entries_of(config)
+    if not entries and not config.plugins:
         return []
     try:
         load_plugins(config, Plugin)
         make_judge(config.objective.preferences.verifier)  # it may be a user's own
     except ConfigError as error:
         return [CheckLine("fail", "plugins", str(problem)) for problem in error.problems]
-    names = ", ".join(entry.use for entry in config.plugins)
+    names = ", ".join(entry.name for entry in entries)
     warnings = [CheckLine("warn", "plugins", text) for text in plugin_warnings(config)]
     return [CheckLine("ok", "plugins", names), *warnings]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgrpo.errors import DataError
+from mgrpo.plugin import entries_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -227,7 +228,7 @@ def write_json(explanation: Explanation, config: RunConfig, *, step: int) -> Non
         "recipe": config.name,
         "method": config.method,
         "step": step,
-        "plugins": [entry.use for entry in config.plugins],
+        "plugins": [one.name for one in entries_of(config)[0]],
         "notes": explanation.notes,
         "metrics": explanation.metrics,
         "completions": rows,
@@ -268,7 +269,7 @@ def show(explanation: Explanation, config: RunConfig, *, step: int, with_tokens:
 
     # No terminal limits the width of a pipe.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    parts = ", ".join(entry.use for entry in config.plugins) or "none"
+    parts = ", ".join(one.name for one in entries_of(config)[0]) or "none"
     console.print(
         Text(f"{config.name}: {config.method}, step {step}, plug-ins: {parts}", style="bold"),
         soft_wrap=True,

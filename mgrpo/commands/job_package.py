@@ -16,7 +16,7 @@ from mgrpo.config import RunConfig
 from mgrpo.config.data import HuggingFaceSource, JsonlSource
 from mgrpo.config.load import save_recipe
 from mgrpo.errors import ConfigError, ConfigProblem, JobError
-from mgrpo.registry import declared
+from mgrpo.plugin import names_in
 from mgrpo.rooms import ROOMS, ROOT
 
 RECIPE_FILE = "recipe.yaml"
@@ -72,7 +72,7 @@ def data_files(config: RunConfig) -> Iterator[Path]:
 def own_code(config: RunConfig, here: Path) -> Iterator[Path]:
     """The user's modules with checks and plug-ins below `here`."""
     names = [term.check for term in config.rewards.terms if ":" in term.check]
-    names += [plugin.use for plugin in config.plugins if plugin.use not in declared("PLUGINS")]
+    names += [part for part in names_in(config) if ":" in part]
     modules = {name.partition(":")[0] for name in names}
     files = {module for module in modules if module.endswith(".py")}
     yield from map(Path, sorted(files))

@@ -67,8 +67,8 @@ def find(name: str) -> MethodFacts | PluginFacts:
     Raises:
         ConfigError: there is none; the message names similar ones.
     """
-    from mgrpo.config import PluginConfig
     from mgrpo.config.load import find_recipe
+    from mgrpo.config.parts import HOMES
     from mgrpo.methods.catalog import method_facts, method_files, plugin_facts
     from mgrpo.registry import declared
 
@@ -76,15 +76,16 @@ def find(name: str) -> MethodFacts | PluginFacts:
     known = name.removeprefix("methods/")
     if known in files:
         return method_facts(files[known], known)
-    if name in declared("PLUGINS") or ":" in name:
-        facts = plugin_facts(PluginConfig(use=name))
+    parts = [part for kind in HOMES for part in declared(kind)]
+    if name in parts or ":" in name:
+        facts = plugin_facts(name)
         if facts.problem:
             raise ConfigError([ConfigProblem("use", name, facts.problem)], source="mgrpo methods")
         return facts
     try:
         return method_facts(find_recipe(name), name)
     except ConfigError as error:
-        near = difflib.get_close_matches(name, [*files, *declared("PLUGINS")], n=3)
+        near = difflib.get_close_matches(name, [*files, *parts], n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Methods: {', '.join(files)}."
         problem = ConfigProblem("method", name, "is not a method, recipe or plug-in.", hint)
         raise ConfigError([problem], source="mgrpo methods") from error
@@ -167,8 +168,11 @@ def method_lines(one: MethodFacts) -> Iterator[str]:
 
 def plugin_lines(plugin: PluginFacts) -> Iterator[str]:
     """A plug-in's own description: docstring, hooks and keys."""
+    from mgrpo.config.parts import HOMES
+
     where = "" if plugin.layers is None else f", on {', '.join(plugin.layers)}"
-    yield f"Plug-in {plugin.use}{where}"
+    home = "Plug-in" if plugin.kind == "PLUGINS" else f"{HOMES[plugin.kind]}:"
+    yield f"{home} {plugin.use}{where}"
     if plugin.problem:
         yield INDENT + plugin.problem
         return

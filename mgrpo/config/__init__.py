@@ -1,5 +1,6 @@
 """Recipes: strict pydantic models, without torch."""
 
+from mgrpo.config.advantages import GroupZ
 from mgrpo.config.alarms import AlarmsConfig
 from mgrpo.config.cluster import ClusterConfig, DeadlinesConfig, WeightsConfig
 from mgrpo.config.data import (
@@ -16,14 +17,13 @@ from mgrpo.config.evaluation import EvaluationConfig
 from mgrpo.config.guidance import GUIDANCE_PHRASES, GuidanceConfig
 from mgrpo.config.layers import CorrectLayer, LayerConfig, SolveLayer
 from mgrpo.config.learner import (
-    AdvantageConfig,
     CorrectionBufferConfig,
     ErrorPoolConfig,
-    ImportanceConfig,
     KlConfig,
     LearnerConfig,
     ObjectiveConfig,
 )
+from mgrpo.config.losses import PpoClip, Truncate
 from mgrpo.config.output import (
     MlflowConfig,
     OutputConfig,
@@ -39,7 +39,6 @@ from mgrpo.config.run import CheckpointConfig, ModelConfig, RunConfig
 
 __all__ = [
     "GUIDANCE_PHRASES",
-    "AdvantageConfig",
     "AlarmsConfig",
     "CheckpointConfig",
     "ClusterConfig",
@@ -52,9 +51,9 @@ __all__ = [
     "EnginesConfig",
     "ErrorPoolConfig",
     "EvaluationConfig",
+    "GroupZ",
     "GuidanceConfig",
     "HuggingFaceSource",
-    "ImportanceConfig",
     "JsonlSource",
     "KlConfig",
     "LayerConfig",
@@ -65,6 +64,7 @@ __all__ = [
     "OutputConfig",
     "PhaseConfig",
     "PluginConfig",
+    "PpoClip",
     "ReasoningGymSource",
     "ReasoningGymTask",
     "RewardTerm",
@@ -77,6 +77,7 @@ __all__ = [
     "TensorboardConfig",
     "TrackerConfig",
     "TrackioConfig",
+    "Truncate",
     "WandbConfig",
     "WeightsConfig",
 ]

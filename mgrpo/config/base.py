@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from mgrpo.errors import ConfigProblem
 
 
+class OnlyWith:
+    """Marks a key that has an effect only where other keys of its section have certain values:
+
+    rate: Annotated[float, OnlyWith(variant="exponential")] = 1.0
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+
 class StrictConfig(BaseModel):
-    """A frozen section of a recipe. A misspelt key is an error, never ignored."""
+    """A frozen section of a recipe. A misspelt key is an error, never ignored, and so is one that
+    the section's other keys leave without effect (`OnlyWith`)."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -19,6 +31,21 @@ class StrictConfig(BaseModel):
         validate_default=True,
         allow_inf_nan=False,
     )
+
+    @model_validator(mode="after")
+    def check_conditions(self) -> StrictConfig:
+        problems = [
+            ConfigProblem(name, repr(getattr(self, name)), f"has no effect without {key}: {value}.")
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.default
+            for mark in field.metadata
+            if isinstance(mark, OnlyWith)
+            for key, value in mark.values.items()
+            if getattr(self, key) != value
+        ]
+        if problems:
+            raise RelationError(problems)
+        return self
 
 
 class RelationError(ValueError):
@@ -31,3 +58,8 @@ class RelationError(ValueError):
     def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         self.problems = list(problems)
         super().__init__("; ".join(str(problem) for problem in self.problems))
+
+
+def refuse(key: str, value: object, reason: str, suggestion: str = "") -> NoReturn:
+    """Raises the one problem of a section's own validator."""
+    raise RelationError([ConfigProblem(key, str(value), reason, suggestion)])

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from mgrpo.config.base import RelationError
+from mgrpo.config.parts import OWN
 from mgrpo.config.slots import TAGS
 from mgrpo.errors import ConfigProblem
 
@@ -184,7 +186,8 @@ def tags(field: FieldInfo | None, key: str, given: str = "") -> str:
 
 def tag(section: type[BaseModel]) -> Any:
     """What tells this section of a union apart from the others."""
-    return section.model_fields[tag_key(section)].default
+    default = section.model_fields[tag_key(section)].default
+    return OWN if default is PydanticUndefined else default
 
 
 def tag_key(section: type[BaseModel]) -> str:
@@ -192,7 +195,7 @@ def tag_key(section: type[BaseModel]) -> str:
 
 
 def dotted(path: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in path) or "(recipe)"
+    return ".".join(str(part) for part in path if part != "") or "(recipe)"
 
 
 def shortened(value: Any) -> str:

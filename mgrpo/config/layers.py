@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from mgrpo.config.advantages import CorrectAdvantage, GroupZ, SolveAdvantage
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import ONE_ENGINE, EngineRange
 from mgrpo.config.guidance import GuidanceConfig
@@ -22,7 +23,6 @@ from mgrpo.errors import ConfigProblem
 GroupBy = Literal["parent", "query", "batch"]
 Select = Literal["none", "groups_with_success", "success_only_post_norm", "success_only_pre_norm"]
 Success = Literal["final_correct", "strict_fix", "improves"]
-Advantage = Literal["group_z", "improvement", "const_positive", "raw_reward", "none"]
 TieBreak = Literal["random_seeded", "first", "shortest", "highest_logprob"]
 AllFail = Literal["use_any", "skip_query", "plain_grpo_on_q"]
 Denominator = Literal["sampled", "retained", "per_parent"]
@@ -164,9 +164,9 @@ class SolveLayer(LayerBase):
     """The first layer: it answers the problem."""
 
     kind: Literal["solve"] = "solve"
-    advantage: Literal["group_z", "const_positive", "raw_reward", "none"] = "group_z"
+    advantage: SolveAdvantage = GroupZ()
     """group_z: the group's z-score; const_positive: 1 for each success; raw_reward: the reward
-    itself (REINFORCE); none: 0, so that the KL term alone trains the layer."""
+    itself (REINFORCE); none: 0, so that the KL term alone trains the layer; or a method's own."""
 
 
 class CorrectLayer(LayerBase):
@@ -183,7 +183,7 @@ class CorrectLayer(LayerBase):
     success: Success = "final_correct"
     """What `select` counts as a success: the answer is right, it is right and the parent was
     wrong (strict_fix), or its reward is above the parent's (improves)."""
-    advantage: Advantage = "group_z"
+    advantage: CorrectAdvantage = GroupZ()
     """As in the first layer, or improvement: R(correction) - R(parent)."""
     denominator: Denominator = "sampled"
     """What the layer's loss is divided by: all sampled corrections, those retained by `select`,

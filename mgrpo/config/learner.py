@@ -7,18 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mgrpo.config.base import StrictConfig
+from mgrpo.config.losses import Importance, Loss, PpoClip, Truncate
 from mgrpo.config.preferences import PreferenceConfig
-
-
-class AdvantageConfig(StrictConfig):
-    """Group-normalised advantages (GRPO, arXiv 2402.03300)."""
-
-    scale_by_std: bool = True
-    """Divide by the group's standard deviation; false is Dr. GRPO (arXiv 2503.20783)."""
-    ddof: Literal[0, 1] = 1
-    """0: population standard deviation; 1: sample standard deviation (TRL, verl)."""
-    epsilon: NonNegativeFloat = 1e-6
-    """Added to the standard deviation: 1e-6 (verl), 1e-4 (TRL), 0."""
 
 
 class KlConfig(StrictConfig):
@@ -29,14 +19,6 @@ class KlConfig(StrictConfig):
     estimator: Literal["k1", "k2", "k3"] = "k3"
     """Of the divergence, per token: k3 is GRPO's; k2's gradient is that of KL(policy, reference);
     k1's expected gradient is 0."""
-
-
-class ImportanceConfig(StrictConfig):
-    """Correction for the gap between the engines' and the learner's log-probabilities."""
-
-    mode: Literal["truncate", "off"] = "truncate"
-    """truncate: weight each token by min(exp(learner - rollout), cap)."""
-    cap: float = Field(default=2.0, ge=1.0)
 
 
 class ErrorPoolConfig(StrictConfig):
@@ -72,16 +54,14 @@ class CorrectionBufferConfig(StrictConfig):
 
 
 class ObjectiveConfig(StrictConfig):
-    """The clipped policy gradient."""
+    """The policy gradient, and what keeps it in bounds."""
 
-    advantage: AdvantageConfig = AdvantageConfig()
-    clip_low: float = Field(default=0.2, ge=0, lt=1)
-    clip_high: float = Field(default=0.2, ge=0)
-    """Above clip_low gives more room to unlikely tokens (clip-higher, DAPO)."""
-    dual_clip: float | None = Field(default=None, gt=1)
-    """Bound of the loss for negative advantages; verl uses 3. None: no bound."""
+    loss: Loss = PpoClip()
+    """What is maximised per token: ppo_clip, or a method's own."""
     kl: KlConfig = KlConfig()
-    importance: ImportanceConfig = ImportanceConfig()
+    importance: Importance = Truncate()
+    """Correction for the gap between the engines' and the learner's log-probabilities: truncate,
+    none, or a method's own."""
     updates_per_rollout: PositiveInt = 1
     """Passes over one step's completions (mu of the GRPO paper); above 1 the clip bites."""
     learning_rate_factor: PositiveFloat = 1.0

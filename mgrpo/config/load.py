@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from mgrpo.config.explain import explain, shortened
 from mgrpo.config.overrides import BadOverride, Tree, apply_override, merged, one_line
 from mgrpo.config.run import RunConfig
+from mgrpo.config.slots import as_section
 from mgrpo.config.translate import new_name
 from mgrpo.config.warnings import warnings_of
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
@@ -73,13 +74,21 @@ def with_new_name(problem: ConfigProblem) -> ConfigProblem:
 
 
 def find_own_code(tree: Tree, folder: Path) -> None:
-    """Name the user's checks and plug-ins by path, where they lie beside the recipe only."""
+    """Name the user's own code by path, where it lies beside the recipe only."""
     rewards = tree.get("rewards")
     terms = rewards.get("terms") if isinstance(rewards, dict) else None
     for entries, key in ((terms, "check"), (tree.get("plugins"), "use")):
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict) and isinstance(entry.get(key), str):
                 entry[key] = found_beside(entry[key], folder)
+    objective = tree.get("objective")
+    layers = tree.get("layers")
+    sections = [objective, *(layers if isinstance(layers, list) else ())]
+    for section in sections:
+        for slot in ("advantage", "loss", "importance"):
+            held = as_section(slot, section.get(slot)) if isinstance(section, dict) else {}
+            if isinstance(held, dict) and isinstance(held.get("type"), str):
+                section[slot] = {**held, "type": found_beside(held["type"], folder)}
 
 
 def save_recipe(config: RunConfig, path: str | Path) -> None:

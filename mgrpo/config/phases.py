@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import Any
 
 from mgrpo.config.layers import CorrectLayer, LayerConfig
 from mgrpo.config.learner import ObjectiveConfig
+from mgrpo.config.parts import Part
 from mgrpo.config.plugins import PhaseConfig
 from mgrpo.errors import ConfigProblem
 
@@ -80,7 +82,11 @@ def fixed_key_problems(
         for key in FIXED_OBJECTIVE_KEYS
         if getattr(objective, key) != getattr(changed_objective, key)
     ]
+    for key in ("loss", "importance"):
+        given, changed = getattr(objective, key), getattr(changed_objective, key)
+        problems += part_problems(f"objective.{key}", given, changed)
     for depth, (before, after) in enumerate(zip(layers, changed_layers, strict=True)):
+        problems += part_problems(f"layers.{depth}.advantage", before.advantage, after.advantage)
         corrects = isinstance(before, CorrectLayer)
         for key in (*FIXED_LAYER_KEYS, *(FIXED_CORRECT_KEYS if corrects else ())):
             value = attrgetter(key)(after)
@@ -88,3 +94,11 @@ def fixed_key_problems(
                 reason = "cannot change during a run: engines and contexts are laid out for it."
                 problems.append(ConfigProblem(f"layers.{depth}.{key}", str(value), reason))
     return problems
+
+
+def part_problems(path: str, given: Any, changed: Any) -> list[ConfigProblem]:
+    """A method's own part is made once, so a phase cannot bring it, drop it or change its keys."""
+    if given == changed or not (isinstance(given, Part) or isinstance(changed, Part)):
+        return []
+    reason = f"cannot change during a run: {given.type} would be {changed.type}, made at the start."
+    return [ConfigProblem(path, changed.type, reason, "Leave it as it is in the recipe.")]

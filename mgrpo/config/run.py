@@ -210,6 +210,14 @@ class RunConfig(StrictConfig):
         return active[-1] if active else self
 
     @property
+    def is_on_policy(self) -> bool:
+        """True where every ratio to the policy that sampled is exactly 1, in every phase."""
+        return all(
+            phase.objective.updates_per_rollout == 1 and phase.objective.correction_buffer is None
+            for _, phase in self.phase_configs
+        )
+
+    @property
     def max_kl_weight(self) -> float:
         """The largest factor on the KL term of any layer in any phase; 0 needs no reference."""
         return max(

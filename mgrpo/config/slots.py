@@ -30,7 +30,7 @@ def by_name(default: str, tag: str = "type") -> BeforeValidator:
     return BeforeValidator(read)
 
 
-SLOTS = frozenset({"parents", "layout", "draw"})
+SLOTS = frozenset({"parents", "layout", "draw", "advantage", "loss", "importance"})
 """Keys that may hold a kind's bare name."""
 
 

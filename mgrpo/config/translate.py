@@ -16,6 +16,7 @@ from typing import Any
 
 from mgrpo.config.slots import as_section
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
+from mgrpo.registry import declared
 
 Tree = dict[str, Any]
 
@@ -29,6 +30,17 @@ LAYER_KEYS = {
     "guidance.weights": "guidance.draw.weights",
 }
 """Keys of a layer that have moved, and where to."""
+OBJECTIVE_KEYS = {
+    "clip_low": "loss.clip_low",
+    "clip_high": "loss.clip_high",
+    "dual_clip": "loss.dual_clip",
+    "importance.mode": "importance.type",
+}
+"""Keys of the objective that have moved, and where to."""
+Z_SCORE = ("scale_by_std", "ddof", "epsilon")
+"""Keys of objective.advantage, which every layer has of its own now."""
+RAFT = {"raft": "positive", "raft_plus_plus": "positive", "reinforce_rej": "mixed_groups"}
+"""The kinds of `keep` by the variants of before."""
 
 
 def translate(tree: Tree) -> Tree:
@@ -42,9 +54,70 @@ def translate(tree: Tree) -> Tree:
 
 
 def translate_sections(tree: Tree) -> None:
-    for layer in layers_in(tree):
+    layers = layers_in(tree)
+    for layer in layers:
         for old, now in LAYER_KEYS.items():
             move(layer, old, now)
+    objective = tree.get("objective")
+    if isinstance(objective, dict):
+        for old, now in OBJECTIVE_KEYS.items():
+            move(objective, old, now)
+        correction = objective.get("importance")
+        if isinstance(correction, dict) and correction.get("type") == "off":
+            objective["importance"] = "none"
+        if layers:
+            settings = objective.pop("advantage", {})
+            for layer in layers:
+                if layer.get("advantage", "group_z") == "group_z" and settings:
+                    layer["advantage"] = dict(settings)
+    if layers and isinstance(tree.get("plugins"), list):
+        kept = [one for one in tree["plugins"] if not into_slot(tree, one)]
+        tree["plugins"] = kept
+        if not kept:
+            del tree["plugins"]
+    if tree.get("objective") == {}:
+        del tree["objective"]
+
+
+def into_slot(tree: Tree, entry: Any) -> bool:
+    """Put a plug-in of before into the slot that it fills now; False: it fills none."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
+        return False
+    name, settings = entry["use"], dict(entry.get("settings") or {})
+    kinds = [kind for kind in ("ADVANTAGES", "LOSSES", "IMPORTANCE") if name in declared(kind)]
+    if not kinds:
+        return False
+    objective = tree.setdefault("objective", {})
+    if name == "dagrpo":
+        moved = {
+            key: settings.pop(key) for key in ("gamma", "clip_low", "clip_high") & settings.keys()
+        }
+        objective["loss"] = filled("shaped_probability", moved)
+    if name == "raft":
+        settings["keep"] = RAFT[settings.pop("variant")]
+    if kinds[0] == "LOSSES":
+        objective["loss"] = filled(name, settings)
+    if kinds[0] == "IMPORTANCE":
+        objective["importance"] = filled(name, settings)
+    if kinds[0] == "ADVANTAGES" or name == "disco":
+        value = "none" if name == "disco" else filled(name, settings)
+        named = entry.get("layers")
+        for layer_name, layer in named_layers(tree):
+            if named is None or layer_name in named:
+                layer["advantage"] = value
+    return True
+
+
+def filled(name: str, settings: Tree) -> Any:
+    """A slot: the kind's name, or a section with its keys."""
+    return {"type": name, **settings} if settings else name
+
+
+def named_layers(tree: Tree) -> list[tuple[Any, Tree]]:
+    layers = tree.get("layers")
+    if isinstance(layers, dict):
+        return [(name, layer) for name, layer in layers.items() if isinstance(layer, dict)]
+    return [(layer.get("name"), layer) for layer in layers_in(tree)]
 
 
 def layers_in(tree: Tree) -> list[Tree]:
@@ -81,6 +154,11 @@ def new_name(path: str) -> str:
         now = new_name(path)
         return f"{before}{changes}{now}" if now else ""
     section, _, rest = path.partition(".")
+    if section == "objective":
+        key = rest.removeprefix("advantage.")
+        if (key != rest and key in Z_SCORE) or rest == "advantage":
+            return f"layers.N.advantage{rest.removeprefix('advantage')}"
+        return f"objective.{OBJECTIVE_KEYS[rest]}" if rest in OBJECTIVE_KEYS else ""
     index, _, key = rest.partition(".")
     if section == "layers" and key in LAYER_KEYS:
         return f"layers.{index}.{LAYER_KEYS[key]}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from mgrpo.config.advantages import GroupZ
 from mgrpo.config.data import has_one_domain
 from mgrpo.config.layers import CorrectLayer, corrections_of
-from mgrpo.config.learner import AdvantageConfig, ErrorPoolConfig, ObjectiveConfig
+from mgrpo.config.learner import ErrorPoolConfig
+from mgrpo.config.losses import PpoClip
 from mgrpo.config.run import RunConfig
-
-CLIP_KEYS = ("clip_low", "clip_high", "dual_clip")
 
 
 def warnings_of(config: RunConfig) -> list[str]:
@@ -33,7 +33,7 @@ def warnings_of(config: RunConfig) -> list[str]:
 
 def layer_warnings(layer: CorrectLayer, path: str) -> list[str]:
     warnings = []
-    if layer.select == "success_only_pre_norm" and layer.advantage == "group_z":
+    if layer.select == "success_only_pre_norm" and isinstance(layer.advantage, GroupZ):
         warnings.append(
             f"{path}.select: success_only_pre_norm with advantage: group_z trains nothing where "
             "rewards are right or wrong: only successes are left, all equal, so every advantage "
@@ -65,24 +65,19 @@ def objective_warnings(config: RunConfig) -> list[str]:
     return [
         *clip_warnings(config),
         *kl_warnings(config),
-        *advantage_warnings(config),
         *unused_section_warnings(config),
     ]
 
 
 def clip_warnings(config: RunConfig) -> list[str]:
     """In the first update of a rollout every ratio is 1 and nothing is clipped."""
-    has_ratios = any(
-        phase.objective.updates_per_rollout > 1 or phase.objective.correction_buffer is not None
-        for _, phase in config.phase_configs
-    )
-    if has_ratios:
+    loss = config.objective.loss
+    if not isinstance(loss, PpoClip) or not config.is_on_policy:
         return []
     return [
-        f"objective.{key} has no effect with objective.updates_per_rollout: 1, where every ratio "
-        "is 1."
-        for key in CLIP_KEYS
-        if getattr(config.objective, key) != ObjectiveConfig.model_fields[key].default
+        f"objective.loss.{key} has no effect with objective.updates_per_rollout: 1, where every "
+        "ratio is 1."
+        for key in loss.model_dump(exclude_defaults=True)
     ]
 
 
@@ -100,26 +95,8 @@ def kl_warnings(config: RunConfig) -> list[str]:
     return []
 
 
-def advantage_warnings(config: RunConfig) -> list[str]:
-    """Keys of the group's z-score where no layer takes one."""
-    has_z_score = any(
-        layer.advantage == "group_z" for _, phase in config.phase_configs for layer in phase.layers
-    )
-    if has_z_score:
-        return []
-    return [
-        f"objective.advantage.{key} has no effect: no layer has advantage: group_z."
-        for key in AdvantageConfig.model_fields
-        if getattr(config.objective.advantage, key) != AdvantageConfig.model_fields[key].default
-    ]
-
-
 def unused_section_warnings(config: RunConfig) -> list[str]:
     objective, warnings = config.objective, []
-    if objective.importance.mode == "off" and objective.importance.cap != 2.0:
-        warnings.append(
-            "objective.importance.cap has no effect with objective.importance.mode: off."
-        )
     if objective.update_order != "pooled_errors" and objective.error_pool != ErrorPoolConfig():
         warnings.append(
             f"objective.error_pool has no effect with objective.update_order: "

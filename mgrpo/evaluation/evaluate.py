@@ -17,7 +17,7 @@ from actors.rollout import Rollout, run_together
 from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.config.layers import CorrectLayer, corrections_of
 from mgrpo.evaluation.summary import Evaluation
-from mgrpo.types import Completion, Problem
+from mgrpo.types import Completion, CompletionId, Problem
 
 GREEDY = "greedy"
 """Marks greedy answers in ids, beside sampled ones."""
@@ -65,23 +65,23 @@ async def examine_all(
     name: str = "",
 ) -> list[Completion]:
     return await run_together(
-        examine(examiner, problem, config, f"{key}{index}", name)
+        examine(examiner, problem, config, evaluation_place(key, index, name))
         for index, problem in enumerate(problems)
     )
 
 
-async def examine(
-    examiner: Rollout, problem: Problem, config: EvaluationConfig, key: str, name: str = ""
-) -> list[Completion]:
-    """One problem through all turns: one correction of each attempt per guidance phrase.
+def evaluation_place(key: str, index: int, name: str) -> CompletionId:
+    """Of a problem; `name` distinguishes repetitions of the same problem."""
+    place = CompletionId(0, index, label=f"{key}{index}")
+    return place.apart(name) if name else place
 
-    Args:
-        name: part of the completions' ids, to distinguish repetitions of the same problem.
-    """
-    first = solve_request(examiner.builder, examiner.layers[0], problem, key=key)
-    request = dataclasses.replace(
-        first, num_samples=config.samples_per_problem, id_prefix=f"{first.id_prefix}{name}"
-    )
+
+async def examine(
+    examiner: Rollout, problem: Problem, config: EvaluationConfig, place: CompletionId
+) -> list[Completion]:
+    """One problem through all turns: one correction of each attempt per guidance phrase."""
+    first = solve_request(examiner.builder, examiner.layers[0], problem, place=place)
+    request = dataclasses.replace(first, num_samples=config.samples_per_problem)
     attempts = await examiner.sample_all(1, problem, [request])
     done = list(attempts)
     for number, layer in enumerate(corrections_of(examiner.layers), start=2):

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from actors.layers import stable_seed
-from actors.rollout import place_key
 from mgrpo.config import EvaluationConfig
 from mgrpo.config.evaluation import DecodeSelectConfig
 from mgrpo.evaluation.decode_select import selected_vote
@@ -38,7 +37,7 @@ from mgrpo.metrics.transitions import (
     is_answer_known,
     is_usable,
 )
-from mgrpo.types import Completion
+from mgrpo.types import Completion, CompletionId
 from rewards.answer_text import key, tidy
 
 
@@ -49,9 +48,9 @@ class Chain:
     turns: tuple[Completion, ...]  # the attempt, its correction, the correction of that, ...
 
     @property
-    def place(self) -> str:
-        """A key of the problem, unique also for repeated problems."""
-        return place_key(self.turns[0])
+    def place(self) -> CompletionId:
+        """The problem's slot, which differs also between repeated problems."""
+        return self.turns[0].id.place
 
     @property
     def domain(self) -> str:
@@ -121,8 +120,8 @@ class Evaluation:
         chains = [chain for chain in self.chains if domain in (None, chain.domain)]
         return accuracies(chains, self.num_layers)[turn - 1]
 
-    def by_problem(self) -> dict[str, list[Chain]]:
-        """Problem key -> its chains, in the order of the problems."""
+    def by_problem(self) -> dict[CompletionId, list[Chain]]:
+        """Place of a problem -> its chains, in the order of the problems."""
         return grouped(self.chains, lambda chain: chain.place)
 
     def summary(self) -> dict[str, Any]:
@@ -272,7 +271,7 @@ def outcome(
     """Accuracies and transitions of some problems; for three or more turns also first to last."""
     whole_chain = count_moves(chains, 1, num_turns)
     numbers: dict[str, Any] = {
-        "num_problems": len({place_key(completion) for completion in completions}),
+        "num_problems": len({completion.id.place for completion in completions}),
         "acc": accuracies(chains, num_turns),
         "delta": whole_chain.delta if num_turns > 1 else None,
         "transitions": [

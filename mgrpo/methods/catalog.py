@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mgrpo.config import LayerConfig, PluginConfig, RunConfig
+from mgrpo.config import LayerConfig, RunConfig
 from mgrpo.config.explain import meaning
 from mgrpo.config.load import load_recipe, read_tree, shipped_recipes
+from mgrpo.config.parts import HOMES
 from mgrpo.errors import ConfigError
-from mgrpo.plugin import Plugin, find_plugin, load_plugins
-from mgrpo.registry import declared
+from mgrpo.plugin import Plugin, find_plugin, load_plugins, slot_entries
+from mgrpo.registry import Kind, declared
 
 OWN_FOLDER = Path("recipes") / "methods"
 """Where the user's own methods are found, from the working folder."""
@@ -50,6 +52,7 @@ class PluginFacts:
     """A plug-in, as its class has it, and what a recipe sets."""
 
     use: str
+    kind: Kind = "PLUGINS"  # PLUGINS: an entry of `plugins`; else what fills a slot
     doc: str = ""
     hooks: list[str] = field(default_factory=list)  # that the class overrides
     requires: list[str] = field(default_factory=list)  # signals that the learner measures for it
@@ -96,7 +99,7 @@ def unused_plugins(methods: Sequence[MethodFacts]) -> list[PluginFacts]:
     """Plug-ins of ours that no method uses."""
     used = {plugin.use for method in methods for plugin in method.plugins}
     return [
-        plugin_facts(PluginConfig(use=name)) for name in declared("PLUGINS") if name not in used
+        plugin_facts(name, kind) for kind in HOMES for name in declared(kind) if name not in used
     ]
 
 
@@ -107,7 +110,7 @@ def method_facts(file: Path, name: str) -> MethodFacts:
         config = load_recipe(file)
     except ConfigError as error:
         return MethodFacts(id=name, recipe=shown_path(file), comment=comment, problems=[str(error)])
-    plugins = [plugin_facts(entry) for entry in config.plugins]
+    plugins = parts_of(config)
     found = list(differences(config))
     return MethodFacts(
         id=name,
@@ -211,41 +214,57 @@ def training_keys(file: Path, config: RunConfig) -> Iterator[Key]:
             )
 
 
-def plugin_facts(entry: PluginConfig) -> PluginFacts:
-    """What a plug-in's class says of itself."""
+def parts_of(config: RunConfig) -> list[PluginFacts]:
+    """What fills the recipe's slots, if it is a method's own, and the entries of `plugins`."""
+    slots = [plugin_facts(one.name, one.kind, one.settings) for one in slot_entries(config)]
+    entries = [
+        plugin_facts(entry.use, "PLUGINS", entry.settings, entry.layers) for entry in config.plugins
+    ]
+    return slots + entries
+
+
+def plugin_facts(
+    use: str,
+    kind: Kind | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+    layers: list[str] | None = None,
+) -> PluginFacts:
+    """What a plug-in's class says of itself, with the settings that a recipe gives."""
     try:
-        kind = find_plugin(entry.use)
+        found = find_plugin(use, kind)
     except ValueError as error:
-        return PluginFacts(use=entry.use, layers=entry.layers, problem=f"{entry.use} {error}")
+        return PluginFacts(use=use, layers=layers, problem=f"{use} {error}")
     settings = [
         Key(
             path=name,
-            value=entry.settings.get(name, None if info.is_required() else plain(default_of(info))),
+            value=given.get(name, None if info.is_required() else plain(default_of(info))),
             default=None if info.is_required() else plain(default_of(info)),
             meaning=meaning(info),
             is_required=info.is_required(),
         )
-        for name, info in kind.Settings.model_fields.items()
+        for name, info in found.Settings.model_fields.items()
     ]
     return PluginFacts(
-        use=entry.use,
-        doc=inspect.cleandoc(kind.__doc__ or ""),
-        hooks=hooks_of(kind),
-        requires=sorted(getattr(kind, "requires", ())),
+        use=use,
+        kind=found.kind,
+        doc=inspect.cleandoc(found.__doc__ or ""),
+        hooks=hooks_of(found),
+        requires=sorted(getattr(found, "requires", ())),
         settings=settings,
-        layers=entry.layers,
+        layers=layers,
     )
 
 
 def hooks_of(kind: type[Plugin]) -> list[str]:
     """The hooks that a class has of its own, in the order in which they are called."""
     from actors.plugin import RolloutPlugin
-    from learner.plugin import LearnerPlugin  # it imports torch
+    from learner.plugin import AdvantageEstimator, LearnerPlugin, PolicyLoss  # it imports torch
     from mgrpo.training.sources.source import Source
 
+    bases = (RolloutPlugin, LearnerPlugin, AdvantageEstimator, PolicyLoss)
     return [
         name
-        for base in (RolloutPlugin, LearnerPlugin, Source)
+        for base in (*bases, Source)
         if issubclass(kind, base)
         for name, value in vars(base).items()
         if inspect.isfunction(value) and not name.startswith("_") and kind.overrides(name, base)

@@ -211,8 +211,8 @@ class EntropyCollapse:
             seen=f"the policy's entropy is {entropy:.3g} nats a token, below {bound:.3g} ({name})",
             meaning="Completions of one prompt hardly differ any more, so groups lose their "
             "training signal and exploration stops.",
-            advice="Lower learner.learning_rate, raise objective.clip_high, objective.kl.weight or "
-            "sampling.temperature, or restart from an earlier checkpoint.",
+            advice="Lower learner.learning_rate, raise objective.loss.clip_high, "
+            "objective.kl.weight or sampling.temperature, or restart from an earlier checkpoint.",
         )
         return {None: sign}
 
@@ -234,7 +234,7 @@ class Mismatch:
             meaning="The tokens were sampled from another distribution than the trained one, so "
             "the gradient is biased.",
             advice="Set model.dtype, engines.dtype and learner.dtype to the same type (float32 for "
-            "diagnosis); keep objective.importance.mode: truncate and weights.verify_probe: true.",
+            "diagnosis); keep objective.importance: truncate and weights.verify_probe: true.",
         )
         return {None: sign}
 

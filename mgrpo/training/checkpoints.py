@@ -1,4 +1,4 @@
-"""When a run writes checkpoints, what they hold beside the learner's state, and how it goes on."""
+"""Checkpoints of a run: their times, their content besides the learner's state, and the resume."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SOURCES = "sources"
 
 
 class RunState(Hook):
-    """What resuming needs beside the learner's own state, as of the last whole step.
+    """The state for a resume besides the learner's own, as of the last complete step.
 
-    Once it is taken, a step is whole: from then on a signal may end the run.
+    Once it is recorded, a step is complete: from then on a signal may end the run.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RunState(Hook):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; the learner has loaded its state already."""
+        """Continue from a `state_dict`; the learner has already loaded its state."""
         if self.workers.policy_version != state["policy_version"]:
             raise RunDirectoryError(
                 f"The checkpoint's learner is at policy version {self.workers.policy_version}, its "
@@ -107,7 +107,7 @@ class Checkpoints(Hook):
         return every > 0 and (num_done % every == 0 or num_done == self.num_steps)
 
     def save(self, deadline_s: float | None = None) -> Path | None:
-        """Write the last whole step down; None where the learner has gone beyond it since.
+        """Write a checkpoint of the last complete step; None if the learner has updated since.
 
         Args:
             deadline_s: what a signal leaves; None for the usual deadline.
@@ -136,10 +136,10 @@ class Checkpoints(Hook):
         return finished
 
     def save_on_signal(self) -> None:
-        """Leave a checkpoint of the last whole step where a signal ends the run."""
+        """Write a checkpoint of the last complete step if a signal ends the run."""
         if self.is_saving:
             self.progress.warn(
-                "the checkpoint that was being written was not finished within "
+                "the checkpoint was not finished within "
                 f"checkpoints.on_signal_s ({self.config.on_signal_s:g} s)"
             )
             return

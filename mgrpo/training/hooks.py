@@ -1,4 +1,4 @@
-"""What happens around the steps of a run, as a list of hooks.
+"""Hooks: actions before, after and between the steps of a run.
 
 A hook first adds to the step's metrics (`measure`), then works with them (`after_step`), in the
 order of the list. `mgrpo/training/run.py` makes the list.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.rollout import Rollout, place_key
+from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
@@ -59,7 +59,7 @@ class Hook:
 
 
 class EngineMetrics(Hook):
-    """How busy the engines were; the fleet grows or shrinks by it."""
+    """Engine load; the fleet grows or shrinks by it."""
 
     def __init__(self, engines: Engines) -> None:
         self.engines = engines
@@ -69,7 +69,7 @@ class EngineMetrics(Hook):
 
 
 class RolloutMetrics(Hook):
-    """Accuracies, lengths, and the moves between layers."""
+    """Accuracies, lengths, and the transitions between layers."""
 
     def __init__(self, num_layers: int) -> None:
         self.num_layers = num_layers
@@ -96,7 +96,7 @@ class WriteStep(Hook):
 
 
 class Alarms(Hook):
-    """Alarms about the step's metrics; ends the run where the recipe asks for that."""
+    """Alerts on the step's metrics; ends the run if an alert's action is stop."""
 
     def __init__(self, watch: AlarmWatch, log: MetricsLog, progress: TrainProgress) -> None:
         self.watch, self.log, self.progress = watch, log, progress
@@ -104,7 +104,7 @@ class Alarms(Hook):
     def after_step(self, done: StepDone) -> None:
         """
         Raises:
-            AlarmError: an alarm with `action: stop`.
+            AlarmError: an alert with `action: stop` fired.
         """
         alarms = self.watch.check(done.step, done.values)
         for alarm in alarms:
@@ -160,7 +160,7 @@ def is_evaluation_due(num_done: int, config: EvaluationConfig, num_steps: int) -
 
 
 def whole_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:
-    """All completions of a step's first few problems, for people to read."""
-    places = dict.fromkeys(place_key(c) for c in completions)
+    """All completions of a step's first few problems, for inspection."""
+    places = dict.fromkeys(c.id.place for c in completions)
     kept = set(list(places)[:num_problems])
-    return [c for c in completions if place_key(c) in kept]
+    return [c for c in completions if c.id.place in kept]

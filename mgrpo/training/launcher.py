@@ -1,4 +1,4 @@
-"""Starts the actors of one run in their places, with the settings that they need."""
+"""Starts the actors of one run in their allocations, with their settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROBE_TOKENS = 64  # length of the probe: enough to touch every weight, cheap to
 
 
 class Launcher:
-    """Starts the actors of one run in their places."""
+    """Starts the actors of one run in their allocations."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Launcher:
         self.backend = weight_backend(config.weights, config.cluster, device)
 
     def start_engine(self, allocation: Allocation, name: str) -> RemoteActor:
-        """Make an engine's actor in its granted place, without waiting.
+        """Make an engine's actor in its granted allocation, without waiting.
 
         Args:
             name: of the actor, unlike those of the engine's earlier processes.
@@ -159,7 +159,7 @@ class Launcher:
     def broadcaster(
         self, learner: list[RemoteActor], builder: PromptBuilder, problems: Sequence[Problem]
     ) -> WeightBroadcaster:
-        """Brings the learner's weights to engines; who they are is said at each broadcast."""
+        """Sends the learner's weights to engines, which are named at each broadcast."""
         longest = self.max_model_len - 1  # vLLM wants room for one more token
         return WeightBroadcaster(
             learner,
@@ -176,7 +176,7 @@ class Launcher:
 
 
 def weight_backend(weights: WeightsConfig, cluster: ClusterConfig, device: str) -> str:
-    """How weights travel: as the recipe says, or what suits the device."""
+    """The transport of weights: as set in the recipe, or by the device."""
     if weights.backend != "auto":
         return weights.backend
     if device == "cpu":

@@ -1,4 +1,4 @@
-"""The learner as the loop sees it: one object, whose ranks work at the same time."""
+"""The learner for the loop: one object with parallel ranks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ SETTING = "cluster.deadlines.update_s"
 
 
 class Learner(Protocol):
-    """What the loop asks of a learner; `learner.scripted.ScriptedLearner` is the light twin."""
+    """The interface of a learner for the loop; `learner.scripted.ScriptedLearner` is the light
+    twin."""
 
     def update(
         self,

@@ -1,11 +1,12 @@
-"""The training loop: read this first, and find every room from it.
+"""The training loop. Read this file first: it refers to all other parts.
 
 problems -> layer-1 engines -> checks -> layer-2 engines -> checks -> learner
     engines <- verified weights <-------------------------------------- |
 
 Four parts, each its own file, none of which knows a method by name:
 
-- a *source* says what a step trains on, and remembers what it needs (sources/source.py);
+- a *source* provides a step's problems and completions, and keeps its own state
+  (sources/source.py);
 - the *workers* sample, update and broadcast: engines and learner (workers.py);
 - the *order* is the program of a step over these verbs (step_orders.py);
 - *hooks* measure, write, warn, evaluate and save after each step (hooks.py, checkpoints.py).
@@ -28,9 +29,9 @@ from mgrpo.types import Completion
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What the loop needs of a run."""
+    """The interface of a run for the loop."""
 
-    first_step: int  # above 0 in a run that was resumed
+    first_step: int  # above 0 in a resumed run
     num_steps: int  # of the whole run
     source: SourceStack
     workers: StepWorkers

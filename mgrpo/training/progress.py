@@ -1,8 +1,8 @@
-"""What a run shows on the terminal while it trains, and the table at its end.
+"""Terminal output of a run: progress, and the table at its end.
 
 On a terminal: a row per step and, below the rows, a live line with the current phase. Without
-one (a job's log, CI): one plain line per step, nothing that moves, and in long steps a line now
-and then that says how far they are: `step 12 · layer 2 · 87/128 groups`.
+one (a job's log, CI): one plain line per step, and occasional progress lines in long steps: `step
+12 · layer 2 · 87/128 groups`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Column:
 
 
 def columns_for(num_layers: int, width: int) -> list[Column]:
-    """The columns that fit into `width` characters, the most telling ones first."""
+    """The columns that fit into `width` characters, the most important ones first."""
     wanted = [Column(f"Acc@t{k}", 7, f"layer{k}/accuracy", 3) for k in range(1, num_layers + 1)]
     if num_layers > 1:
         last = f"transition/layer{num_layers}"
@@ -149,10 +149,9 @@ class TrainProgress:
         self.live.stop()
 
     def phase(self, text: str, *, fraction: float = 0.0) -> None:
-        """Say what goes on inside the step; `fraction` is how much of the step is done.
+        """Show the step's phase; `fraction` is the finished part of the step.
 
-        A terminal shows every phase. A log would drown in them: it gets one where nothing was
-        written for PHASE_EVERY_S.
+        A terminal shows every phase. A log gets one only if nothing was written for PHASE_EVERY_S.
         """
         if not self.is_live:
             self.log_phase(text)
@@ -208,11 +207,11 @@ class TrainProgress:
         return mean_s * max(self.total_steps - self.num_done, 0)
 
     def note(self, text: str) -> None:
-        """Something worth knowing, on a line of its own."""
+        """Print a note on its own line."""
         self.write(Text(text))
 
     def warn(self, text: str) -> None:
-        """Something that needs a person's attention."""
+        """Print a warning."""
         self.write(Text(f"warning: {text}", style="yellow"))
 
     def write(self, text: Text) -> None:
@@ -234,7 +233,7 @@ def print_before_after(
 ) -> None:
     """The held-out results before and after training, with the outcome in words.
 
-    Prints nothing where nothing was measured.
+    Prints nothing without measurements.
     """
     before, after = first_and_last(evaluations)
     measured = after or before

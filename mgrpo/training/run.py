@@ -1,4 +1,4 @@
-"""Trains a recipe: brings the parts of a run together, and leaves everything in order."""
+"""Trains a recipe: builds the parts of a run, and cleans up at its end."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from mgrpo.training.workers import RunWorkers
 def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None = None) -> int:
     """Train a recipe into `run_dir`. Returns the process's exit code.
 
-    Whatever ends the run, what was measured stays, engines and learner are stopped, and the
-    report is written. A signal also leaves a checkpoint of the last whole step; one that comes
-    after the learner has begun to change the policy waits for the end of that step.
+    However the run ends, its metrics are kept, engines and learner are stopped, and the report is
+    written. A signal also leaves a checkpoint of the last complete step; a signal during an update
+    waits for the end of that step.
 
     Args:
         resume_from: a checkpoint of the same run to go on from.
@@ -85,7 +85,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
             progress.note(f"policy saved to {policy}")
     except RunInterrupted as stop:
         upload_s = min(upload_s, config.checkpoints.on_signal_s)
-        print(f"{stop} What was measured is in {run_dir}.")
+        print(f"{stop} Its metrics are in {run_dir}.")
         return stop.exit_code
     finally:
         log.close()
@@ -178,7 +178,7 @@ def trained_layers(chains: Iterable[Sequence[LayerConfig]]) -> set[int]:
 
 
 def leave_report(run_dir: Path) -> None:
-    """Write the report; a machine that refuses must not hide what ended the run."""
+    """Write the report; its failure must not hide the run's own error."""
     try:
         print(f"report: {write_report(run_dir)}")
     except OSError as error:
@@ -186,7 +186,7 @@ def leave_report(run_dir: Path) -> None:
 
 
 def groups_progress(progress: TrainProgress) -> ProgressCallback:
-    """Shows how far a layer's groups have come."""
+    """Shows the progress of a layer's groups."""
 
     def show(layer: int, done: int, known: int) -> None:
         progress.phase(f"layer {layer} · {done}/{known} groups", fraction=done / known)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as an error that unwinds the run cleanly, at a moment that suits it."""
+"""Ctrl-C and SIGTERM as an exception that ends the run cleanly, at a safe point."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mgrpo.errors import RunInterrupted
 class StopSignals:
     """Turns the first SIGINT or SIGTERM into RunInterrupted, at once or when `release` is called.
 
-    Later signals are ignored, so that an impatient second Ctrl-C does not leave engines behind;
-    every wait of the way down has a deadline. The exit code is the shell's convention, 128 plus
-    the signal's number.
+    Later signals are ignored, so that a second Ctrl-C does not leave engines behind; every wait of
+    the shutdown has a deadline. The exit code is the shell's convention, 128 plus the signal's
+    number.
     """
 
     def __init__(self) -> None:

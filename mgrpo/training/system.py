@@ -1,8 +1,8 @@
-"""Brings up everything that a run needs, in order, and takes all of it down again.
+"""Starts all parts of a run in order, and stops them at the end.
 
-Resources first (an impossible placement shows at once), then engines and learner side by side,
-then the weight group, then a first verified broadcast: a run that starts has been proven to
-hold the same policy everywhere.
+Resources first (an impossible placement fails at once), then engines and learner in parallel, then
+the weight group, then a first verified broadcast: a run starts with the same policy in all
+processes.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ def start_system(
     same_problems: str | None = None,
     engine_log: Path | None = None,
 ) -> Iterator[System]:
-    """Everything up, in a context; all of it down at the end, whatever happened.
+    """A context with all parts running; stops them at its end, also after an error.
 
     Args:
         config: the recipe.
         logs_to: where the actors' logs are kept.
         with_learner: False serves an evaluation: engines only.
-        note: told what is being waited for.
+        note: reports the current wait.
         learner_state: a checkpoint's, that the learner continues from.
         same_problems: the fingerprint of the problems that a checkpoint was made with.
-        engine_log: where to write down what became of each engine.
+        engine_log: file for the engines' state changes.
     """
     if not with_learner:  # then engines have the GPUs to themselves
         alone = config.cluster.model_copy(update={"colocate": False})
@@ -175,7 +175,7 @@ def start_system(
 def end_calls(
     actors: Callable[[], Sequence[RemoteActor]], method: str, deadlines: DeadlinesConfig
 ) -> None:
-    """Ask each actor to end, then end it: a process that hangs or is gone must not hang us."""
+    """Ask each actor to end, then end it; never wait longer than the deadline."""
     deadline_s = deadlines.shutdown_s
     calls = [(actor, actor.submit(method)) for actor in actors()]
     for call in calls:

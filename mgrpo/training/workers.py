@@ -20,18 +20,19 @@ from rewards.failures import check_failed_fraction
 
 
 class Engines(Protocol):
-    """What a run asks of its engines; `cluster.fleet.in_process` has the light twin of `Fleet`."""
+    """The interface of a run's engines; `cluster.fleet.in_process` has the light twin of
+    `Fleet`."""
 
     def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
-        """Run work that samples, and look after the engines meanwhile."""
+        """Run work that samples, with health checks of the engines meanwhile."""
         ...
 
     def offload_engines(self) -> None:
-        """Let the learner work on GPUs that engines share with it."""
+        """Offload engines from GPUs that they share with the learner."""
         ...
 
     def poll(self) -> None:
-        """Look after the engines; never waits."""
+        """Run the engines' health checks; never blocks."""
         ...
 
     def broadcast(self, policy_version: int) -> SyncReport:
@@ -39,7 +40,7 @@ class Engines(Protocol):
         ...
 
     def close_step(self, sums: MetricSums) -> None:
-        """Add what the step showed of the engines to its metrics."""
+        """Add the engines' metrics of the step."""
         ...
 
 

@@ -9,9 +9,9 @@ token is not bounded, as in TRL; verl bounds it at 10.
 
 from __future__ import annotations
 
-from mgrpo.config import LayerConfig, RunConfig
-from mgrpo.errors import ConfigError
-from mgrpo.plugin import Plugin, load_plugins
+from mgrpo.config import CorrectLayer, GroupZ, LayerConfig, RunConfig, Truncate
+from mgrpo.config.losses import NoImportance
+from mgrpo.config.parts import Part
 
 RHO = "\N{GREEK SMALL LETTER RHO}_t"  # spelt out: it looks like a p
 
@@ -29,50 +29,29 @@ COMPARED = {
 
 def loss_lines(config: RunConfig) -> list[str]:
     """The whole loss, a line per quantity."""
-    holders = hook_holders(config)
-    trained = [
-        (number, layer)
-        for number, layer in enumerate(config.layers, start=1)
-        if layer.loss_weight > 0
-    ]
+    trained = [layer for layer in config.layers if layer.loss_weight > 0]
     lines = []
-    for number, layer in trained:
+    for layer in trained:
         where = f"{layer.name}: " if len(config.layers) > 1 else ""
-        lines.append(f"{where}{advantage_line(config, number, layer, holders)}")
-    lines.append(objective_line(config, holders))
-    weight = "" if config.objective.importance.mode == "off" else importance_words(config)
-    for _, layer in trained:
+        lines.append(f"{where}{advantage_line(layer)}")
+    lines.append(objective_line(config))
+    weight = importance_words(config.objective.importance)
+    for layer in trained:
         where = f"_{layer.name}" if len(config.layers) > 1 else ""
         mean = MEANS[layer.aggregation].format(length=layer.max_completion_tokens)
         lines.append(f"L{where} = {mean} of  -{weight}J_t{kl_words(config, layer)}")
     if len(trained) > 1:
-        parts = [f"{factor(layer.loss_weight)}L_{layer.name}" for _, layer in trained]
+        parts = [f"{factor(layer.loss_weight)}L_{layer.name}" for layer in trained]
         lines.append(f"L = {' + '.join(parts)}{order_words(config)}")
     return lines
 
 
-def hook_holders(config: RunConfig) -> dict[str, str]:
-    """Name of the plug-in that brings advantages or an objective of its own, by hook."""
-    try:
-        plugins = load_plugins(config, Plugin)
-    except ConfigError:
-        return {}  # e.g. a model that is not trained yet; its formulas stand below all the same
-    names = [entry.use for entry in config.plugins]
-    return {
-        hook: name
-        for name, plugin in zip(names, plugins, strict=True)
-        for hook in plugin.exclusive_hooks()
-    }
-
-
-def advantage_line(
-    config: RunConfig, number: int, layer: LayerConfig, holders: dict[str, str]
-) -> str:
-    if "estimate_advantages" in holders:
-        return f"A_i: those of {holders['estimate_advantages']}, below"
-    group = "the group" if number == 1 else COMPARED[layer.group_by]
-    own = config.objective.advantage
-    if layer.advantage == "group_z":
+def advantage_line(layer: LayerConfig) -> str:
+    own = layer.advantage
+    if isinstance(own, Part):
+        return f"A_i: those of {own.type}, below"
+    group = COMPARED[layer.group_by] if isinstance(layer, CorrectLayer) else "the group"
+    if isinstance(own, GroupZ):
         centred = f"r_i - mean r over {group}"
         if own.scale_by_std:
             return f"A_i = ({centred}) / (std r + {own.epsilon:g})"
@@ -81,24 +60,26 @@ def advantage_line(
         "improvement": "A_i = r_i - r of its attempt",
         "const_positive": "A_i = 1 for each success, else 0",
         "raw_reward": "A_i = r_i",
-        "none": "A_i = 0: the KL term alone trains it",
-    }[layer.advantage]
+        "none": "A_i = 0: the KL term, or the loss's own coefficients, train it",
+    }[own.type]
 
 
-def objective_line(config: RunConfig, holders: dict[str, str]) -> str:
-    if "policy_objective" in holders:
-        return f"J_t: that of {holders['policy_objective']}, below"
-    own = config.objective
+def objective_line(config: RunConfig) -> str:
+    own = config.objective.loss
+    if isinstance(own, Part):
+        return f"J_t: that of {own.type}, below"
     line = f"J_t = min({RHO} A, clip({RHO}, {1 - own.clip_low:g}, {1 + own.clip_high:g}) A)"
     if own.dual_clip is not None:
         line += f", not below {own.dual_clip:g} A where A < 0"
-    if own.updates_per_rollout == 1 and own.correction_buffer is None:
+    if config.is_on_policy:
         line += f"   (one update per rollout: {RHO} = 1, nothing is clipped)"
     return line
 
 
-def importance_words(config: RunConfig) -> str:
-    return f"min(p_old / p_rollout, {config.objective.importance.cap:g}) "
+def importance_words(own: Truncate | NoImportance | Part) -> str:
+    if isinstance(own, Part):
+        return ""  # its hooks weigh the advantages
+    return f"min(p_old / p_rollout, {own.cap:g}) " if isinstance(own, Truncate) else ""
 
 
 def kl_words(config: RunConfig, layer: LayerConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mgrpo.config import RunConfig
+from mgrpo.config import PpoClip, RunConfig
 from mgrpo.methods.catalog import PluginFacts
 from mgrpo.methods.docstrings import entries, parts_of
 
@@ -12,7 +12,7 @@ from mgrpo.methods.docstrings import entries, parts_of
 def method_metrics(config: RunConfig, plugins: list[PluginFacts]) -> dict[str, str]:
     """Meaning by name; names in capitals are placeholders."""
     found = dict(loop_metrics(config))
-    has_clip = not any("policy_objective" in plugin.hooks for plugin in plugins)
+    has_clip = isinstance(config.objective.loss, PpoClip)
     if config.objective.updates_per_rollout > 1 and has_clip:
         found["learner/clip_fraction"] = "share of trained tokens outside the clip range"
     for plugin in plugins:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
+from mgrpo.config.parts import HOMES
 from mgrpo.methods.catalog import (
     SENTENCE_END,
     Key,
@@ -160,7 +161,8 @@ def plugin_blocks(plugin: PluginFacts) -> Iterator[str]:
 
 def source_file(use: str) -> str:
     """A plug-in's file, from the repository's root."""
-    return declared("PLUGINS").get(use, use).partition(":")[0].replace(".", "/") + ".py"
+    targets = [declared(kind)[use] for kind in HOMES if use in declared(kind)]
+    return (targets or [use])[0].partition(":")[0].replace(".", "/") + ".py"
 
 
 def key_table(keys: Sequence[Key]) -> str:
@@ -285,8 +287,7 @@ def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> s
                 "Each method is a folder under `mgrpo/methods/`: a chain of layers, keys, "
                 "plug-ins. Train one with `mgrpo train methods/NAME`, explain it with `mgrpo "
                 "methods NAME`, see what it does to recorded completions with `mgrpo explain`. "
-                "[Which of them go together](combinations.md) is tried for every pair; "
-                "[what each costs](../benchmarks/method_overhead.md) is measured. A method of your "
+                "[What each costs](../benchmarks/method_overhead.md) is measured. A method of your "
                 "own: [write a method](../guides/write_a_method.md).",
                 table(head, rows),
                 "The last two columns are of a run of a few steps with one seed, to show that the "

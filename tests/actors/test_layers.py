@@ -14,10 +14,9 @@ from actors.layers import (
     falls_back_to_problem,
     stable_seed,
 )
-from actors.rollout import place_key
 from actors.templates import PromptBuilder
 from mgrpo.config import CorrectLayer
-from mgrpo.types import Completion, FinishReason, Problem, Reward
+from mgrpo.types import Completion, CompletionId, FinishReason, Problem, Reward
 from tests.actors.byte_tokenizer import ByteTokenizer
 from tests.actors.plugins.scripted_rollout import TOKENIZER, rollout, sampled
 
@@ -30,7 +29,7 @@ def layer(**keys: object) -> CorrectLayer:
 
 def attempt(index: int, reward: Reward | None, finish: FinishReason = "stop") -> Completion:
     return Completion(
-        completion_id=f"s0p0#{index}",
+        id=CompletionId.named(f"s0p0#{index}"),
         problem_id="p",
         domain="d",
         layer=1,
@@ -244,5 +243,5 @@ def test_or_the_bare_problem_be_answered_again_as_a_group_of_its_own() -> None:
     assert all(np.array_equal(one.prompt_token_ids, first[0].prompt_token_ids) for one in again)
     assert {(one.parent_id, one.guidance_id) for one in again} == {(None, None)}
     assert {one.group_key for one in again}.isdisjoint({one.group_key for one in first})
-    assert {place_key(one) for one in again} == {"s0p0"}
+    assert {one.id.place for one in again} == {CompletionId(0, 0)}
     assert len({one.completion_id for one in completions}) == 8

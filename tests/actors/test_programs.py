@@ -13,7 +13,7 @@ from actors.programs import Program, Sampler, Task, correction_chain
 from actors.rollout import program_of
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigError
-from mgrpo.types import Completion
+from mgrpo.types import Completion, CompletionId
 from tests.actors.test_rollout import PROBLEMS, chain, rollout, run, scripted
 
 
@@ -22,7 +22,7 @@ async def until_right(task: Task, sampler: Sampler) -> list[Completion]:
     done: list[Completion] = []
     for number in range(3):
         request = solve_request(
-            sampler.builder, sampler.layers[0], task.problem, key=f"{task.key}#try{number}"
+            sampler.builder, sampler.layers[0], task.problem, place=task.place.apart(f"try{number}")
         )
         (answer,) = await sampler.sample_all(1, task.problem, [replace(request, num_samples=1)])
         done.append(answer)
@@ -49,7 +49,7 @@ def test_the_chain_goes_on_from_attempts_of_before() -> None:
     task = Task(
         problem=PROBLEMS[1],
         step=4,
-        key="s4p1",
+        place=CompletionId(4, 1),
         first_layer=2,
         last_layer=2,
         attempts=[one for one in attempts if one.problem_id == PROBLEMS[1].problem_id],
@@ -61,7 +61,7 @@ def test_the_chain_goes_on_from_attempts_of_before() -> None:
 
 def test_a_chain_without_attempts_asks_for_nothing() -> None:
     engine = scripted()
-    task = Task(problem=PROBLEMS[0], step=0, key="s0p0", first_layer=2, last_layer=2)
+    task = Task(problem=PROBLEMS[0], step=0, place=CompletionId(0, 0), first_layer=2, last_layer=2)
     assert asyncio.run(correction_chain(task, rollout(engine, chain(2, 3)))) == []
     assert engine.seeds == []
 

@@ -82,7 +82,7 @@ def test_ids_and_prompt_texts_are_what_the_record_says_of_them() -> None:
     completions = asyncio.run(rollout(scripted(), chain(2, 2)).run(0, PROBLEMS))
     one = next(c for c in completions if c.completion_id == "s0p0#0.1")
     assert (one.layer, one.parent_id, one.group_key) == (2, "s0p0#0", "s0p0#0")
-    for said in (one.completion_id, f'parent_id="{one.parent_id}"', f'group_key="{one.group_key}"'):
+    for said in (f"id={one.id!r}", f'parent_id="{one.parent_id}"', f'group_key="{one.group_key}"'):
         assert said in str(Completion.__doc__)
     assert one.prompt_text == ""
     attempt = next(c for c in completions if c.completion_id == one.parent_id)

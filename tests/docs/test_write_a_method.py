@@ -22,7 +22,7 @@ from mgrpo.methods.catalog import plugin_facts
 from mgrpo.metrics.log import to_line
 from mgrpo.plugin import load_plugins
 from mgrpo.report.words import MINUS
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, CompletionId, Reward
 from tests.repository import REPOSITORY
 
 GUIDE = REPOSITORY / "docs" / "guides" / "write_a_method.md"
@@ -54,7 +54,7 @@ def group() -> list[Completion]:
         tokens = [ord(sign) for sign in "w" * length + ANSWER]
         made.append(
             Completion(
-                completion_id=f"q#{place}",
+                id=CompletionId.named(f"q#{place}"),
                 problem_id="q",
                 domain="sums",
                 layer=1,
@@ -92,7 +92,7 @@ def test_what_stands_before_the_answer_is_marked(folder: Path):
 
 
 def test_shaped_rewards_and_advantages_are_those_of_the_guides_table(folder: Path):
-    config = load_recipe("brief.yaml", ["objective.advantage.scale_by_std=false"])
+    config = load_recipe("brief.yaml", ["layers.solve.advantage.scale_by_std=false"])
     plugins = load_plugins(config, LearnerPlugin)
     batch = build_batch(marked(config), config.layers, config.objective, plugins=plugins)
     assert batch.shaped_rewards == [1.5, 1.25, 0.0, 0.0]
@@ -145,5 +145,5 @@ def test_methods_shows_the_readers_docstrings(folder: Path, capsys):
     assert "hooks: shape_rewards, transform_advantages" in text
     assert "bonus: 0.5  Added to the reward of a right answer that nothing stands before." in text
     (marker, brief) = load_recipe("brief.yaml").plugins
-    assert plugin_facts(marker).hooks == ["annotate"]
-    assert plugin_facts(brief).settings[1].value == 20
+    assert plugin_facts(marker.use).hooks == ["annotate"]
+    assert plugin_facts(brief.use, given=brief.settings).settings[1].value == 20

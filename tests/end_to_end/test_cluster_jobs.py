@@ -37,7 +37,7 @@ OVERRIDES = [
     "learner.warmup_steps=1",
     "output.report=false",
     "checkpoints.every_steps=0",  # the only one is the one that stopping leaves
-    "objective.importance.mode='off'",  # see test_resume.py: batching must not reach the numbers
+    "objective.importance=none",  # see test_resume.py: batching must not reach the numbers
     "cluster.engine_nodes.labels.role=rollout",
     "cluster.learner_nodes.labels.role=learner",
 ]

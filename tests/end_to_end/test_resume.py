@@ -37,7 +37,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
         "checkpoints": {"every_steps": 0},
         # An engine's log-probabilities depend, in the last digit, on what it happens to batch.
         # Without importance weights they do not reach the gradient.
-        "objective": {"importance": {"mode": "off"}},
+        "objective": {"importance": "none"},
         "learner": {**tree["learner"], "warmup_steps": 4, "schedule": "linear"},
     }
     recipe.write_text(yaml.safe_dump({**tree, **settings}))
@@ -83,7 +83,7 @@ def test_a_run_that_is_made_longer_ends_as_one_that_was_that_long(
     recipe = tmp_path / "recipe.yaml"
     settings = {
         "output": {**tree["output"], "runs_dir": str(tmp_path)},
-        "objective": {"importance": {"mode": "off"}},
+        "objective": {"importance": "none"},
         "learner": {**tree["learner"], "schedule": "constant"},
     }
     recipe.write_text(yaml.safe_dump({**tree, **settings}))

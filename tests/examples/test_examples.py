@@ -20,7 +20,7 @@ import pytest
 from learner.columns import StepBatch
 from mgrpo.cli import main, parse
 from mgrpo.metrics.log import read_evaluations, read_metrics
-from mgrpo.types import Completion, Problem, Reward
+from mgrpo.types import Completion, CompletionId, Problem, Reward
 from tests.contracts.sources import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -125,7 +125,7 @@ def test_written_steps_earn_up_to_one() -> None:
 
 def completion(place: int, length: int, is_right: bool, status: Any = "scored") -> Completion:
     return Completion(
-        completion_id=f"q#{place}",
+        id=CompletionId.named(f"q#{place}"),
         problem_id="q",
         domain="sums",
         layer=1,

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mgrpo.config import CorrectLayer, LayerConfig, RunConfig, SolveLayer
 from mgrpo.plugin import find_plugin
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, CompletionId, Reward
 
 # The worked example: G = 4 attempts at one problem, H = 3 corrections of each.
 ATTEMPT_REWARDS = [1, 0, 0, 1]
@@ -24,7 +24,7 @@ def completion(name: str, reward: float | None, **changes: Any) -> Completion:
     layer = len(parts) - 1
     parent = "/".join(parts[:-1])
     values: dict[str, Any] = {
-        "completion_id": name,
+        "id": CompletionId.named(name),
         "problem_id": parts[0],
         "domain": "default",
         "layer": layer,

@@ -14,7 +14,7 @@ from learner.plugin import LearnerPlugin
 from learner.rows import TrainingRow
 from mgrpo.config import ObjectiveConfig
 
-UNCORRECTED = {"importance": {"mode": "off"}}
+UNCORRECTED = {"importance": "none"}
 
 
 def floats(*values: float) -> Tensor:

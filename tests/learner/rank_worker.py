@@ -160,7 +160,7 @@ def method_gradients(ranks: Ranks) -> dict[str, Any]:
         "from_step": PHASE_STEP,
         "changes": {"sampling": {"temperature": PHASE_TEMPERATURE}},
     }
-    plain = {"importance": {"mode": "off"}}
+    plain = {"importance": "none"}
     own = {**ENTROPY_ADVANTAGE, "settings": {"detach": False}}
     return {
         "entropy": method_gradient(

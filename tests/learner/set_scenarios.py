@@ -8,13 +8,13 @@ from typing import Any
 from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.veripo.preference_cycle import pair_rows
 from mgrpo.methods.veripo.preference_pairs import PreferencePair
-from mgrpo.types import Completion
+from mgrpo.types import Completion, CompletionId
 from tests.learner.builders import random_completions, solve_layer
 
 BETA, KAPPA = 0.5, 0.3
 OFFSETS = (2.0, -1.0, 0.5, 0.25, -3.0, 1.0)
 """How far the reference's log-probabilities of both sides of three pairs are from the policy's."""
-PLAIN = {"importance": {"mode": "off"}}
+PLAIN = {"importance": "none"}
 
 
 def sides_of_pairs(logprobs: Any = None) -> list[Completion]:
@@ -26,7 +26,7 @@ def sides_of_pairs(logprobs: Any = None) -> list[Completion]:
         pair = PreferencePair(
             kind="penalty", chosen=by_id[f"p{number}/1"], rejected=by_id[f"p{number}/2"]
         )
-        rows += pair_rows(pair, f"s0p{number}", [next(known), next(known)])
+        rows += pair_rows(pair, CompletionId(0, number), [next(known), next(known)])
     return rows
 
 

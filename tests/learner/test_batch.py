@@ -21,15 +21,18 @@ from tests.learner.builders import (
 EXACT = {"ddof": 0, "epsilon": 0.0}
 
 
-def objective(kl_weight=0.0, **advantage):
-    return ObjectiveConfig(advantage={**EXACT, **advantage}, kl={"weight": kl_weight})
+def objective(kl_weight=0.0):
+    return ObjectiveConfig(kl={"weight": kl_weight})
 
 
 def batch_of(completions, kl_weight=0.0, first=None, advantage_config=None, **settings):
     return build_batch(
         completions,
-        [first or solve_layer(), layer(**settings)],
-        objective(kl_weight, **(advantage_config or {})),
+        [
+            first or solve_layer(advantage=EXACT),
+            layer(**{"advantage": {**EXACT, **(advantage_config or {})}, **settings}),
+        ],
+        objective(kl_weight),
     )
 
 
@@ -238,7 +241,9 @@ def test_context_parents_are_compared_with_but_do_not_train():
 
 
 def test_a_layer_with_loss_weight_zero_adds_no_row():
-    batch = batch_of([*attempts(), *corrections()], first=solve_layer(loss_weight=0.0))
+    batch = batch_of(
+        [*attempts(), *corrections()], first=solve_layer(advantage=EXACT, loss_weight=0.0)
+    )
     assert {row.layer for row in batch.rows} == {2}
     assert batch.verdicts[0].advantage == pytest.approx(1.0)
 

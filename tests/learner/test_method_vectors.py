@@ -27,8 +27,8 @@ from tests.learner.builders import (
 EXACT = {"ddof": 0, "epsilon": 0.0}
 
 
-def objective(**advantage):
-    return ObjectiveConfig(advantage={**EXACT, **advantage})
+def objective():
+    return ObjectiveConfig()
 
 
 def loss_of(rows, settings, *, moved=None, ref_gap=None):
@@ -60,7 +60,9 @@ def loss_of(rows, settings, *, moved=None, ref_gap=None):
     ],
 )
 def test_a_group_of_attempts(rewards, settings, expected):
-    batch = build_batch(attempts(rewards), [solve_layer()], objective(**settings))
+    batch = build_batch(
+        attempts(rewards), [solve_layer(advantage={**EXACT, **settings})], objective()
+    )
     found = [row.advantages[0] for row in batch.all_rows]
     assert found == pytest.approx(expected, abs=1e-6)
     assert bool(batch.rows) == any(expected)
@@ -72,7 +74,7 @@ def test_a_group_of_attempts(rewards, settings, expected):
 )
 def test_the_clipped_loss_of_two_outputs(aggregation, expected):
     """Ratios [1.3, 0.9] and [0.7], advantages 1 and -1: terms [1.2, 0.9] and [-0.8]."""
-    solve = solve_layer(aggregation=aggregation, max_completion_tokens=4)
+    solve = solve_layer(advantage=EXACT, aggregation=aggregation, max_completion_tokens=4)
     rows = build_batch([long("q/1", 1.0, 2), long("q/2", 0.0, 1)], [solve], objective()).rows
     moved = [math.log(1.3), math.log(0.9), math.log(0.7)]
     loss, gradient = loss_of(rows, objective(), moved=moved)
@@ -84,9 +86,11 @@ def test_the_clipped_loss_of_two_outputs(aggregation, expected):
 
 
 def test_the_layers_losses_add_up_with_the_second_ones_weight():
-    half = [solve_layer(), layer(loss_weight=0.5)]
+    half = [solve_layer(advantage=EXACT), layer(advantage=EXACT, loss_weight=0.5)]
     both = [*attempts(), *corrections()]
-    whole = build_batch(both, [solve_layer(), layer()], objective()).all_rows
+    whole = build_batch(
+        both, [solve_layer(advantage=EXACT), layer(advantage=EXACT)], objective()
+    ).all_rows
     halved = build_batch(both, half, objective()).all_rows
     for one, other in zip(whole, halved, strict=True):
         factor = 1.0 if one.layer == 1 else 0.5
@@ -96,7 +100,7 @@ def test_the_layers_losses_add_up_with_the_second_ones_weight():
 def test_as_many_tokens_carry_weight_as_the_correction_has():
     child = long("q/1/1", 1.0, 5, prompt_token_ids=[1, 2, 9, 9, 7])
     (row,) = build_batch(
-        [child], [solve_layer(), layer(advantage="const_positive")], objective()
+        [child], [solve_layer(advantage=EXACT), layer(advantage="const_positive")], objective()
     ).rows
     assert sum(weight > 0 for weight in row.token_weights) == len(row.token_ids) == 5
 
@@ -105,7 +109,10 @@ def test_as_many_tokens_carry_weight_as_the_correction_has():
 
 
 def igrpo(**settings):
-    chain = [solve_layer(loss_weight=0.0), layer(parents="best", select="none", **settings)]
+    chain = [
+        solve_layer(advantage=EXACT, loss_weight=0.0),
+        layer(advantage=EXACT, parents="best", select="none", **settings),
+    ]
     drafts = attempts([0, 1, 0, 1])
     refinements = [completion(f"q/2/{n}", reward) for n, reward in enumerate([1, 1, 0, 1], 1)]
     return build_batch([*drafts, *refinements], chain, objective())
@@ -135,7 +142,9 @@ def test_a_penalty_does_not_bring_the_drafts_back():
 def four_entropies():
     signals = {"entropies": torch.tensor([0.2, 0.4, 0.8, 0.6], dtype=torch.float64)}
     parts = [plugin("entropy_advantage")]
-    return build_batch(attempts(), [solve_layer()], objective(), plugins=parts, signals=signals)
+    return build_batch(
+        attempts(), [solve_layer(advantage=EXACT)], objective(), plugins=parts, signals=signals
+    )
 
 
 def test_advantages_over_relative_entropies():
@@ -147,7 +156,11 @@ def test_the_gradient_of_an_entropy_that_is_not_detached():
     signals = {"entropies": torch.tensor([0.2, 0.4], dtype=torch.float64)}
     parts = [plugin("entropy_advantage", detach=False)]
     batch = build_batch(
-        attempts([1, 0]), [solve_layer()], objective(), plugins=parts, signals=signals
+        attempts([1, 0]),
+        [solve_layer(advantage=EXACT)],
+        objective(),
+        plugins=parts,
+        signals=signals,
     )
     microbatch = collate(batch.rows, merge_prefixes=False)
     entropies = torch.tensor([0.2, 0.4], requires_grad=True)
@@ -195,7 +208,7 @@ def test_each_layer_has_its_own_penalty():
     family = [completion("q/1", 1.0), completion("q/1/1", 1.0)]
     rows = build_batch(family, score_chain(1), ObjectiveConfig(kl={"weight": 0.5})).all_rows
     assert [row.kl_weight for row in rows] == [0.1, 0.01]
-    plain = [solve_layer(), layer()]
+    plain = [solve_layer(advantage=EXACT), layer(advantage=EXACT)]
     rows = build_batch(family, plain, ObjectiveConfig(kl={"weight": 0.5})).all_rows
     assert [row.kl_weight for row in rows] == [0.5, 0.5]
 
@@ -206,5 +219,7 @@ def test_each_layer_has_its_own_penalty():
 def test_a_step_without_completions_trains_nothing():
     """As where every attempt was right, and only wrong ones are corrected."""
     parts = [plugin("entropy_advantage"), plugin("correction_bonus"), plugin("span_credit")]
-    batch = build_batch([], [solve_layer(), layer()], objective(), plugins=parts)
+    batch = build_batch(
+        [], [solve_layer(advantage=EXACT), layer(advantage=EXACT)], objective(), plugins=parts
+    )
     assert (batch.rows, batch.verdicts, batch.metrics) == ([], [], {})

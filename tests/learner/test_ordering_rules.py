@@ -21,7 +21,8 @@ from mgrpo.config.base import StrictConfig
 from mgrpo.types import EXPERT, Reward
 from tests.learner.builders import completion, long, plugin, solve_layer, with_status
 
-EXACT = ObjectiveConfig(advantage={"epsilon": 0.0})
+EXACT = ObjectiveConfig()
+Z_SCORE = {"epsilon": 0.0}
 
 
 class Hook(LearnerPlugin):
@@ -39,7 +40,11 @@ def group(rewards, name="q"):
 
 def built(completions, *plugins, objective=EXACT, signals=None, **settings):
     return build_batch(
-        completions, [solve_layer(**settings)], objective, plugins=plugins, signals=signals
+        completions,
+        [solve_layer(**{"advantage": Z_SCORE, **settings})],
+        objective,
+        plugins=plugins,
+        signals=signals,
     )
 
 
@@ -157,9 +162,8 @@ def test_rewards_that_differ_by_rounding_give_exactly_nothing(epsilon):
     """0.1 + 0.2 is not 0.3."""
     noisy = group([0.1 + 0.2, 0.3, 0.3])
     assert noisy[0].reward.value != noisy[1].reward.value
-    objective = ObjectiveConfig(advantage={"epsilon": epsilon})
     for parts in ([], [plugin("dagrpo", epsilon=epsilon)]):
-        assert advantages(built(noisy, *parts, objective=objective)) == [0.0, 0.0, 0.0]
+        assert advantages(built(noisy, *parts, advantage={"epsilon": epsilon})) == [0.0, 0.0, 0.0]
 
 
 # --- 5. Nothing reads the old log-probability of what no policy sampled ---
@@ -174,14 +178,14 @@ def test_losses_and_gradients_do_not_change_when_it_is_not_a_number():
         sampled_mask=[False, False],
         augmented_by=EXPERT,
     )
-    part = plugin("dagrpo")
-    rows = built([*group([0.0, 0.0]), expert], part).rows
+    parts = [plugin("dagrpo"), plugin("shaped_probability")]
+    rows = built([*group([0.0, 0.0]), expert], *parts).rows
     found = []
     for old_of_expert in (-1.0, math.nan):
         piece = collate(rows, merge_prefixes=False)
         own = torch.tensor([-1.0, -2.0, -0.5, -0.7]).requires_grad_()
         old = torch.tensor([-1.1, -1.9, old_of_expert, old_of_expert])
-        loss = microbatch_loss(piece, own, old, None, own * 0, EXACT, [part])
+        loss = microbatch_loss(piece, own, old, None, own * 0, EXACT, parts)
         loss.backward()
         found.append((loss.item(), own.grad.tolist()))
     assert found[0] == found[1]
@@ -211,9 +215,8 @@ def test_a_failed_check_and_a_removed_row_count_alike():
 def test_policy_and_kl_terms_share_one_denominator():
     """With KL weight 0.5: the sum over tokens of w (-A + 0.5 (ref - own)²/2), w = 1 / 2."""
     objective = ObjectiveConfig(
-        advantage={"epsilon": 0.0},
         kl={"weight": 0.5, "estimator": "k2"},
-        importance={"mode": "off"},
+        importance="none",
     )
     rows = built(group([1.0, 0.0, 1.0]), keep([True, True, False]), objective=objective).rows
     piece = collate(rows, merge_prefixes=False)
@@ -233,7 +236,7 @@ def test_what_stands_where_nothing_trains_cannot_reach_the_loss():
     for wild in (-1.0, -math.inf, math.nan):
         own = torch.tensor([-1.0, wild, -2.0]).requires_grad_()
         part = Hook(policy_objective=lambda tokens: tokens.advantages * tokens.policy_logprobs)
-        objective = ObjectiveConfig(importance={"mode": "off"})
+        objective = ObjectiveConfig(importance="none")
         loss = microbatch_loss(piece, own, own.detach(), None, own * 0, objective, [part])
         loss.backward()
         found.append((loss.item(), own.grad[[0, 2]].tolist()))

@@ -77,7 +77,7 @@ class Follows(LearnerPlugin):
 def train(plugins, updates):
     config = run_config(
         layers=[solve_layer()],
-        objective={"updates_per_rollout": updates, "importance": {"mode": "off"}},
+        objective={"updates_per_rollout": updates, "importance": "none"},
     )
     engine = OneStep()
     trainer = Trainer(

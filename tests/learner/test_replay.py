@@ -49,7 +49,7 @@ def test_the_loss_is_the_clipped_objective_of_the_true_ratio(ratio, advantage, l
 
 def test_a_fresh_row_of_the_same_tokens_has_ratio_one_wherever_the_policy_is():
     fresh = build_batch(attempts([1.0, 0.0]), [solve_layer()], ObjectiveConfig()).rows
-    off = ObjectiveConfig(importance={"mode": "off"})
+    off = ObjectiveConfig(importance="none")
     _, gradient = loss_at(fresh, [1.5, 0.3], off)
     advantage = fresh[0].advantages[0]
     assert gradient == pytest.approx([-advantage / 2, advantage / 2])

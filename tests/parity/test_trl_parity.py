@@ -44,7 +44,7 @@ from tests.parity.trl_reference import (
 GROUPS, SIZE, LONGEST = 3, 4, 8
 SEEDS = range(4)
 TRL_EPSILON = 1e-4
-OFF = {"importance": {"mode": "off"}, "advantage": {"epsilon": TRL_EPSILON}}
+OFF = {"importance": "none", "advantage": {"epsilon": TRL_EPSILON}}
 
 
 class Step:

@@ -30,8 +30,8 @@ def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
     ("name", "settings", "message"),
     [
         ("math_anser", {}, "Did you mean 'math_answer'?"),
-        ("nothing_like_it", {}, "your own is named `module:function`"),
-        ("no_such_module_anywhere:check", {}, "looked for in"),
+        ("nothing_like_it", {}, "name your own as `module:function`"),
+        ("no_such_module_anywhere:check", {}, "Searched: "),
         (f"{MODULE}:says_yess", {}, "Did you mean 'says_yes'?"),
         (f"{MODULE}:os", {}, "expected a function"),
         (f"{MODULE}:waits", {}, "async"),

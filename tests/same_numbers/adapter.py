@@ -24,7 +24,7 @@ from mgrpo.methods.veripo.preference_pairs import PreferencePair
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
 from mgrpo.metrics.log import read_metrics, read_rollouts, rollout_paths
 from mgrpo.models.catalog import resolve_model
-from mgrpo.types import Completion, Replayed, Reward, UpdateResult
+from mgrpo.types import Completion, CompletionId, Replayed, Reward, UpdateResult
 from tests.learner.builders import save_tiny_llama
 from tests.repository import REPOSITORY
 from tests.same_numbers.cases import Case, Update
@@ -107,8 +107,7 @@ def key_of(row: Row) -> RowKey:
 
 
 def completion_id(step: int, key: RowKey) -> str:
-    place, path = key
-    return f"s{step}p{place}#{'.'.join(map(str, path))}"
+    return str(CompletionId(step, *key))
 
 
 def completions_of(rows: Sequence[Row], problems: Sequence[Row], step: int) -> list[Completion]:
@@ -132,7 +131,7 @@ def completion_of(row: Row, problem: Row, contexts: dict[str, Any], step: int) -
     if len(path) == 1:
         metadata |= {"answer_contexts": contexts, "context_samples": row.get("continuations", [])}
     return Completion(
-        completion_id=completion_id(step, (place, path)),
+        id=CompletionId(step, place, path),
         problem_id=problem["name"],
         domain=problem["domain"],
         layer=len(path),
@@ -271,7 +270,7 @@ class Session:
             for slot, number in enumerate(update.pairs)
             for side in pair_rows(
                 known[number],
-                f"s{update.step}p{slot}",
+                CompletionId(update.step, slot),
                 self._pair_logprobs[2 * number : 2 * number + 2],
             )
         ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
-from learner.plugin_pairs import row_weight_warnings, unused
+from learner.plugin_pairs import WEIGHS_HARD
 from learner.robust_weights import (
     exponentiated_weights,
     soft_group_losses,
@@ -18,8 +19,7 @@ from learner.robust_weights import (
     worst_share_weights,
 )
 from learner.row_groups import pass_rates, usable_groups
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.methods.agro.grouper import Grouper, divergence_from_uniform, hashed_counts, mean_entropy
 
 ROW_WEIGHTS = "agro/row_weights"
@@ -32,13 +32,13 @@ class AgroSettings(StrictConfig):
     """Soft groups. 1 leaves advantages as they are."""
     variant: Literal["worst_share", "exponential"] = "worst_share"
     """How groups are weighed, as in group_dro."""
-    share: float = Field(default=0.2, gt=0, le=1)
-    floor: float = Field(default=0.1, ge=0, le=1)
-    rate: NonNegativeFloat = 1.0
+    share: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.2
+    floor: Annotated[float, Field(ge=0, le=1), OnlyWith(variant="worst_share")] = 0.1
+    rate: Annotated[NonNegativeFloat, OnlyWith(variant="exponential")] = 1.0
     """Step size of exponential."""
-    loss_smoothing: float = Field(default=0.5, gt=0, le=1)
+    loss_smoothing: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.5
     """How much of a group's running failure rate is this step's."""
-    count_smoothing: float = Field(default=0.05, gt=0, le=1)
+    count_smoothing: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.05
     """How much of a group's running size is this step's."""
     num_features: PositiveInt = 64
     """Length of the vector that stands for a prompt."""
@@ -84,6 +84,7 @@ class Agro(LearnerPlugin):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = AgroSettings
+    overlaps: ClassVar[Mapping[str, str]] = dict.fromkeys(("group_dro", "lead"), WEIGHS_HARD)
 
     def __init__(self, settings: StrictConfig, layers: frozenset[int]) -> None:
         super().__init__(settings, layers)
@@ -97,21 +98,6 @@ class Agro(LearnerPlugin):
         self.window_features = torch.zeros(0, own.num_features, dtype=torch.float64)
         self.window_losses = torch.zeros(0, dtype=torch.float64)
         self.num_updates = 0
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        own, warnings = settings, row_weight_warnings("agro", layers, config)
-        if own.num_groups == 1:
-            warnings.append("settings.num_groups: 1 leaves advantages as they are.")
-        if own.warmup_steps >= config.steps:
-            warnings.append(
-                f"settings.warmup_steps ({own.warmup_steps}) is not below steps ({config.steps}): "
-                "advantages stay as they are to the end."
-            )
-        if own.variant == "worst_share":
-            return warnings + unused(own, "rate", because="with variant: worst_share")
-        keys = ("share", "floor", "loss_smoothing", "count_smoothing")
-        return warnings + unused(own, *keys, because="with variant: exponential")
 
     def measure(self, batch: StepBatch) -> dict[str, Any]:
         """One turn each of the groups' weights and of the adversary; the prompts' weights."""

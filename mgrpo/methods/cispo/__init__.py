@@ -1,3 +1,3 @@
 """CISPO (arXiv 2506.13585)."""
 
-PLUGINS = {"cispo": "plugin:Cispo"}
+LOSSES = {"cispo": "plugin:Cispo"}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.covariance import drawn_between, token_covariances
 from learner.plugin import LearnerPlugin, Signal
-from learner.plugin_pairs import small_share_warnings, used
+from learner.plugin_pairs import small_share_warnings
 from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.config.base import StrictConfig, refuse
 
 
 class ClipCovSettings(StrictConfig):
@@ -28,6 +28,12 @@ class ClipCovSettings(StrictConfig):
     """Candidates are tokens whose covariance lies between."""
     seed: int = 0
     """The draw differs between steps and is the same on all ranks."""
+
+    @model_validator(mode="after")
+    def check_range(self) -> ClipCovSettings:
+        if self.lowest >= self.highest:
+            refuse("lowest", self.lowest, f"is not below {self.highest:g}.")
+        return self
 
 
 class ClipCov(LearnerPlugin):
@@ -51,26 +57,13 @@ class ClipCov(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = ClipCovSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        if settings.lowest < settings.highest:
-            return []
-        return [
-            ConfigProblem("lowest", str(settings.lowest), f"is not below {settings.highest:g}.")
-        ]
+    overlaps: ClassVar[Mapping[str, str]] = {
+        "kl_cov": "holds back tokens of high covariance too, partly the same ones"
+    }
 
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        return [
-            *small_share_warnings(settings.share, layers, config),
-            *(
-                f"{other} holds back tokens of high covariance too, partly the same ones."
-                for other in used(config, "kl_cov")
-            ),
-        ]
+        return small_share_warnings(settings.share, layers, config)
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         settings = self.settings

@@ -1,6 +1,5 @@
 """DaGRPO (arXiv 2512.06337)."""
 
-PLUGINS = {
-    "dagrpo": "plugin:Dagrpo",
-    "expert_anchor": "expert_anchor:ExpertAnchor",
-}
+PLUGINS = {"expert_anchor": "expert_anchor:ExpertAnchor"}
+ADVANTAGES = {"dagrpo": "plugin:Dagrpo"}
+LOSSES = {"shaped_probability": "shaped_probability:ShapedProbability"}

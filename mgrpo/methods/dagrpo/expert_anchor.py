@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.types import EXPERT, Completion, Problem
 
@@ -25,7 +25,9 @@ class AnchorSettings(StrictConfig):
     """Longer solutions are left out."""
     missing_solution: Literal["leave", "answer"] = "leave"
     """For a problem without a worked solution: leave its group alone, or put the bare answer in."""
-    answer_sentence: str = "\\boxed{{answer}}"
+    answer_sentence: Annotated[
+        str, Field(pattern=r"\{answer\}"), OnlyWith(missing_solution="answer")
+    ] = "\\boxed{{answer}}"
     """What is put in then; {answer} stands for the right answer."""
 
 
@@ -33,60 +35,30 @@ class ExpertAnchor(RolloutPlugin):
     """Adds one solution of the data to a group in which (nearly) everything was wrong.
 
     The group then has something to be compared with. No token of it was sampled, so it needs an
-    objective without a ratio: dagrpo has one. It is checked like a completion, and left out where
-    the checks do not find it right. It counts in its group's statistics and not in metrics of the
-    rollout.
+    objective without a ratio: the loss shaped_probability has one. It is checked like a completion,
+    and left out where the checks do not find it right. It counts in its group's statistics and not
+    in metrics of the rollout.
 
     Reconstructed:
         How DaGRPO adds its anchors: one per group, and only where (nearly) nothing was right.
     """
 
     Settings: ClassVar[type[StrictConfig]] = AnchorSettings
+    needs: ClassVar[tuple[str, ...]] = ("shaped_probability",)
+    overlaps: ClassVar[Mapping[str, str]] = {
+        "guided_error_correction": "repairs groups in which everything is wrong too; of the two, "
+        "the later in plugins finds only what the first has left"
+    }
 
     @classmethod
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        problems = []
-        if any(number < len(config.layers) for number in layers):
-            problems.append(
-                ConfigProblem(
-                    "(plug-in)",
-                    "expert_anchor",
-                    "works on a layer that another one corrects: solutions would be corrected as "
-                    "if the policy had written them.",
-                    f"Set layers: [{config.layers[-1].name}].",
-                )
-            )
-        if all(entry.use != "dagrpo" and ":" not in entry.use for entry in config.plugins):
-            problems.append(
-                ConfigProblem(
-                    "(plug-in)",
-                    "expert_anchor",
-                    "adds tokens that nothing sampled, and no plug-in of the recipe has an "
-                    "objective for them.",
-                    "Add dagrpo to plugins.",
-                )
-            )
-        if "{answer}" not in settings.answer_sentence:
-            problems.append(
-                ConfigProblem(
-                    "answer_sentence", repr(settings.answer_sentence), "must contain {answer}."
-                )
-            )
-        return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        warnings = []
-        if settings.missing_solution == "leave" and "answer_sentence" in settings.model_fields_set:
-            warnings.append("settings.answer_sentence has no effect with missing_solution: leave.")
-        if any(entry.use == "guided_error_correction" for entry in config.plugins):
-            warnings.append(
-                "guided_error_correction repairs groups in which everything is wrong too; of the "
-                "two, the later in plugins finds only what the first has left."
-            )
-        return warnings
+        if max(layers) == min(layers) == len(config.layers):
+            return []
+        why = "would add solutions that a later layer corrects as if the policy had written them."
+        hint = f"Set layers: [{config.layers[-1].name}]."
+        return [ConfigProblem("(plug-in)", "expert_anchor", why, hint)]
 
     def extra_tokens(self) -> int:
         return int(self.settings.max_solution_tokens)
@@ -106,7 +78,7 @@ class ExpertAnchor(RolloutPlugin):
             return given
         expert = replace(
             given[0],
-            completion_id=f"{given[0].completion_id}.expert",
+            id=given[0].id.parent.child(-1 - given[0].id.path[-1]),
             token_ids=np.array(token_ids, dtype=np.int32),
             rollout_logprobs=np.zeros(len(token_ids), dtype=np.float32),
             sampled_mask=np.zeros(len(token_ids), dtype=np.bool_),

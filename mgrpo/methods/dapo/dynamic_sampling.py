@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from actors.rollout import place_key, slot_key
 from mgrpo.errors import LearnerError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.sources.source import StackedSource, Work, Workers
@@ -46,7 +45,7 @@ class DynamicSampling(StackedSource):
             sampled = workers.sample(step, problems, sums, layers=range(1, 2), slots=slots)
             num_sampled, num_rounds = num_sampled + len(problems), num_rounds + 1
             for slot, problem in zip(slots, problems, strict=True):
-                groups[slot] = [one for one in sampled if place_key(one) == slot_key(step, slot)]
+                groups[slot] = [one for one in sampled if one.id.slot == slot]
                 (kept if is_mixed(groups[slot]) else uniform)[slot] = problem
         sums.add("dynamic_sampling/rounds", num_rounds)
         sums.add("dynamic_sampling/kept_fraction", len(kept), num_sampled)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
 from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
 
 
@@ -23,6 +23,12 @@ class OverlongSettings(StrictConfig):
     """How many tokens before that it begins to rise; DAPO: 4096."""
     penalty: NonNegativeFloat = 1.0
     """Taken off the reward at most."""
+
+    @model_validator(mode="after")
+    def check_buffer(self) -> OverlongSettings:
+        if self.buffer_tokens > self.max_tokens:
+            refuse("buffer_tokens", self.buffer_tokens, f"is above max_tokens, {self.max_tokens}.")
+        return self
 
 
 class OverlongPenalty(LearnerPlugin):
@@ -45,40 +51,13 @@ class OverlongPenalty(LearnerPlugin):
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        problems = []
-        if settings.buffer_tokens > settings.max_tokens:
-            problems.append(
-                ConfigProblem(
-                    "buffer_tokens",
-                    str(settings.buffer_tokens),
-                    f"is longer than max_tokens, {settings.max_tokens}.",
-                )
-            )
         begins = settings.max_tokens - settings.buffer_tokens
         longest = max(config.layers[number - 1].max_completion_tokens for number in layers)
-        if begins >= longest:
-            problems.append(
-                ConfigProblem(
-                    "max_tokens",
-                    str(settings.max_tokens),
-                    f"the penalty begins above {begins} tokens, and completions end at {longest}.",
-                    "Use the layer's max_completion_tokens.",
-                )
-            )
-        return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        warnings = []
-        if settings.penalty == 0:
-            warnings.append("settings.penalty: 0 takes nothing off.")
-        longest = max(config.layers[number - 1].max_completion_tokens for number in layers)
-        if settings.max_tokens > longest:
-            warnings.append(
-                f"settings.max_tokens ({settings.max_tokens}) is above max_completion_tokens "
-                f"({longest}): the whole penalty is never due."
-            )
-        return warnings
+        if begins < longest:
+            return []
+        why = f"the penalty begins above {begins} tokens, and completions end at {longest}."
+        hint = "Use the layer's max_completion_tokens."
+        return [ConfigProblem("max_tokens", str(settings.max_tokens), why, hint)]
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         begins = self.settings.max_tokens - self.settings.buffer_tokens

@@ -30,6 +30,7 @@ class GreedyAnchor(RolloutPlugin):
     and not compared."""
 
     Settings: ClassVar[type[StrictConfig]] = GreedyAnchorSettings
+    read_by: ClassVar[tuple[str, ...]] = ("desel",)
 
     @classmethod
     def problems(
@@ -45,19 +46,6 @@ class GreedyAnchor(RolloutPlugin):
                 "compared with those of a greedy answer, which are at temperature 1.",
                 "Set sampling.temperature to 1, or use desel with anchor: max_likelihood.",
             )
-        ]
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        is_read = any(
-            ":" in entry.use or (entry.use == "desel" and entry.settings.get("anchor") == "greedy")
-            for entry in config.plugins
-        )
-        if is_read:
-            return []
-        return [
-            "no plug-in of the recipe reads greedy answers, which cost a completion per prompt. "
-            "Use desel with anchor: greedy, or remove it."
         ]
 
     async def after_sampling(

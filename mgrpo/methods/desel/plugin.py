@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,11 +11,9 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter
-from learner.plugin_pairs import used
 from learner.row_groups import usable_groups
-from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem, LearnerError
+from mgrpo.errors import LearnerError
 
 SOURCE, GREEDY_LOGPROB = "greedy_anchor", "greedy_logprob_mean"
 
@@ -51,34 +50,15 @@ class Desel(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = DeselSettings
+    needs: ClassVar[tuple[str, ...]] = (SOURCE,)
+    overlaps: ClassVar[Mapping[str, str]] = {
+        "unlikeliness": "ranks a group's completions by likelihood, and this leaves unlikely ones "
+        "out: ranks are among the rest"
+    }
 
     @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        is_there = any(entry.use == SOURCE or ":" in entry.use for entry in config.plugins)
-        if settings.anchor != "greedy" or is_there:
-            return []
-        return [
-            ConfigProblem(
-                "anchor",
-                "greedy",
-                "no plug-in of the recipe samples greedy answers.",
-                f"Add {SOURCE} to plugins, or use anchor: max_likelihood.",
-            )
-        ]
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        warnings = []
-        if settings.ratio == 0 and settings.top_k is None:
-            warnings.append("settings.ratio: 0 keeps everything: it has no effect.")
-        warnings += [
-            f"{other} ranks a group's completions by likelihood, and this leaves out what is "
-            "unlikely and wrong: ranks are among the rest."
-            for other in used(config, "unlikeliness")
-        ]
-        return warnings
+    def needed(cls, settings: Any) -> tuple[str, ...]:
+        return cls.needs if settings.anchor == "greedy" else ()
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         logprobs = batch.rollout_logprobs

@@ -1,3 +1,3 @@
 """DisCO (arXiv 2505.12366)."""
 
-PLUGINS = {"disco": "plugin:Disco"}
+LOSSES = {"disco": "plugin:Disco"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,14 +11,12 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.objective_checks import own_objective_problems
 from learner.objective_tokens import ObjectiveTokens
-from learner.plugin import LearnerPlugin, Signal
-from learner.plugin_pairs import is_on_policy, unused
+from learner.plugin import AdvantageEstimator, PolicyLoss, Signal
 from learner.row_groups import usable_groups
 from learner.rows import TrainingRow
-from mgrpo.config import CorrectLayer, LayerConfig, RunConfig
-from mgrpo.config.base import StrictConfig
+from mgrpo.config import CorrectLayer, RunConfig
+from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.disco.set_objectives import (
     PenaltyForm,
@@ -26,12 +24,11 @@ from mgrpo.methods.disco.set_objectives import (
     set_coefficients,
     set_objective,
 )
-from mgrpo.plugin import find_plugin
+from mgrpo.registry import Kind
 
 COEFFICIENT, PENALTY = "disco/coefficient", "disco/penalty"
 GROUP, RIGHT, SCALE = "disco/group", "disco/right", "disco/scale"
 TEMPERATURES = {"log_likelihood": 10.0, "ratio": 1.0}
-INERT_HOOKS = ("shape_rewards", "estimate_advantages", "transform_advantages", "weigh_tokens")
 
 
 class DiscoSettings(StrictConfig):
@@ -42,7 +39,7 @@ class DiscoSettings(StrictConfig):
     probability ratio to the policy that sampled (never clipped)."""
     robust: bool = True
     """Push the likeliest wrong answers hardest; false (DisCO-b) pushes all alike."""
-    temperature: PositiveFloat | None = None
+    temperature: Annotated[PositiveFloat | None, OnlyWith(robust=True)] = None
     """How evenly, with robust: large is even. Null: 10 for log_likelihood, 1 for ratio."""
     divergence_bound: NonNegativeFloat = 1e-4
     """The mean of (old - new log-probability) over tokens may grow this far at no cost, nats."""
@@ -52,7 +49,7 @@ class DiscoSettings(StrictConfig):
     """squared: the paper's. repo: the authors' code, with half of its gradient."""
 
 
-class Disco(LearnerPlugin):
+class Disco(AdvantageEstimator, PolicyLoss):
     """Raises the scores of right answers above those of wrong ones, prompt by prompt.
 
     No advantages and no clipping: the coefficient of a right answer is 1 / (right answers of its
@@ -71,55 +68,31 @@ class Disco(LearnerPlugin):
         disco/objective: mean of J_q over prompts, under the weights before the update.
     """
 
+    kind: ClassVar[Kind] = "LOSSES"
     Settings: ClassVar[type[StrictConfig]] = DiscoSettings
+    whole_completion: ClassVar[bool] = True
+    on_policy: ClassVar[str] = "its penalty on leaving the policy that sampled has no effect"
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
 
     @classmethod
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        inert = ("clip_low", "clip_high", "dual_clip")
-        problems = own_objective_problems("disco", layers, config, inert=inert)
-        for number, layer in enumerate(config.layers, start=1):
-            reason = layer_obstacle(number, layer, layers)
-            if reason:
-                problems.append(ConfigProblem("score", settings.score, reason))
-        for entry in config.plugins:
-            hooks = inert_hooks(entry.use)
-            if hooks and entry.use != "disco":
-                problems.append(
+        problems = super().problems(settings, layers, config)
+        for number, layer in enumerate(config.layers):
+            if isinstance(layer, CorrectLayer) and layer.loss_weight > 0:
+                needed = {"denominator": "sampled", "select": "none"}
+                problems += [
                     ConfigProblem(
-                        "score",
-                        settings.score,
-                        f"uses no rewards or advantages, so {' and '.join(hooks)} of {entry.use} "
-                        "would have no effect or a wrong one.",
-                        f"Leave out {entry.use}.",
+                        f"(layers.{number}.{key})",
+                        getattr(layer, key),
+                        "disco compares the right with the wrong answers of whole groups.",
+                        f"Use {key}: {value}.",
                     )
-                )
-        if config.objective.correction_buffer is not None:
-            problems.append(
-                ConfigProblem(
-                    "score", settings.score, "does not work with objective.correction_buffer."
-                )
-            )
-        if settings.temperature is not None and not settings.robust:
-            problems.append(
-                ConfigProblem(
-                    "temperature", str(settings.temperature), "has no effect with robust: false."
-                )
-            )
+                    for key, value in needed.items()
+                    if getattr(layer, key) != value
+                ]
         return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if settings.divergence_weight == 0:
-            return unused(settings, "divergence_bound", because="with divergence_weight: 0")
-        if not is_on_policy(config):
-            return []
-        return [
-            "its penalty on leaving the policy that sampled has no effect with "
-            "objective.updates_per_rollout: 1, where the two are the same."
-        ]
 
     @property
     def temperature(self) -> float | None:
@@ -134,7 +107,7 @@ class Disco(LearnerPlugin):
         is_needed = self.settings.robust and self.settings.score == "log_likelihood"
         return self.requires if is_needed else frozenset()
 
-    def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor | None:
+    def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         """The coefficients, scaled to the layers' mean over completions, where every ratio is 1."""
         scores = torch.ones_like(rewards)
         if self.wanted_signals():
@@ -211,40 +184,10 @@ class Disco(LearnerPlugin):
             PENALTY: is_trained.double() * (factor / num_tokens),
         }
 
-    def policy_objective(self, tokens: ObjectiveTokens) -> Tensor | None:
+    def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         is_ratio = self.settings.score == "ratio"
         values = tokens.log_ratio.exp() if is_ratio else tokens.policy_logprobs
         return tokens.columns[COEFFICIENT] * values
 
     def added_loss(self, tokens: ObjectiveTokens) -> Tensor | None:
         return tokens.columns[PENALTY] * (tokens.old_logprobs - tokens.policy_logprobs)
-
-
-def layer_obstacle(number: int, layer: LayerConfig, layers: frozenset[int]) -> str:
-    """Why a layer's denominators or selection would cut sets apart, or ""."""
-    if layer.loss_weight == 0:
-        return ""
-    if number not in layers:
-        return f"must work on every layer that trains, and leaves out {layer.name}."
-    is_correction = isinstance(layer, CorrectLayer)
-    if layer.aggregation != "seq_mean" or (is_correction and layer.denominator != "sampled"):
-        return (
-            f"averages scores per completion: layer {layer.name} needs aggregation: seq_mean and "
-            "denominator: sampled."
-        )
-    if is_correction and layer.select != "none":
-        return f"compares right with wrong answers: layer {layer.name} needs select: none."
-    return ""
-
-
-def inert_hooks(use: str) -> list[str]:
-    """Hooks of another plug-in that this objective would not heed."""
-    try:
-        kind = find_plugin(use)
-    except ValueError:
-        return []  # reported where that plug-in is made
-    return [
-        hook
-        for hook in INERT_HOOKS
-        if issubclass(kind, LearnerPlugin) and kind.overrides(hook, LearnerPlugin)
-    ]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Signal
-from learner.plugin_pairs import unused, used
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 
 SMALLEST_ENTROPY = 1e-6
 """Nats. A completion that the policy was certain of would otherwise divide by 0."""
@@ -25,7 +22,7 @@ class EntropyAdvantageSettings(StrictConfig):
     mask: bool = True
     """Average over a completion's own tokens. false, as in the authors' code: over the padded
     length of the step's longest completion."""
-    pad_entropy: NonNegativeFloat = 0.0
+    pad_entropy: Annotated[NonNegativeFloat, OnlyWith(mask=False)] = 0.0
     """What each padded place counts with, in nats, when mask is false. In the authors' code it is
     whatever the model says behind the end; here nothing is computed there."""
     detach: bool = True
@@ -40,6 +37,15 @@ class EntropyAdvantageSettings(StrictConfig):
     minus the log-probability of each sampled token, an estimate of the entropy from one draw.
     There is none of a completion without a sampled token; its advantage stays as it is."""
 
+    @model_validator(mode="after")
+    def check_bounds(self) -> EntropyAdvantageSettings:
+        if self.clamp is not None and not 0 <= self.clamp[0] < self.clamp[1]:
+            refuse("clamp", list(self.clamp), "must be [lowest, highest], 0 or more.")
+        if not self.detach and self.entropy_source == "rollout":
+            why = "recorded log-probabilities have no gradient."
+            refuse("detach", "false", why, "Use entropy_source: current, or detach: true.")
+        return self
+
 
 class EntropyAdvantage(LearnerPlugin):
     """Divides each advantage by the completion's entropy relative to its group's mean.
@@ -53,41 +59,6 @@ class EntropyAdvantage(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = EntropyAdvantageSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        problems = []
-        if settings.clamp is not None and not 0 <= settings.clamp[0] < settings.clamp[1]:
-            problems.append(
-                ConfigProblem(
-                    "clamp", str(list(settings.clamp)), "must be [lowest, highest], 0 or more."
-                )
-            )
-        if not settings.detach and settings.entropy_source == "rollout":
-            problems.append(
-                ConfigProblem(
-                    "detach",
-                    "False",
-                    "recorded log-probabilities have no gradient.",
-                    "Use entropy_source: current, or detach: true.",
-                )
-            )
-        return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        warnings = []
-        if settings.mask:
-            warnings += unused(settings, "pad_entropy", because="with mask: true")
-        if not settings.detach:
-            warnings += [
-                "settings.detach: false puts a gradient on entropies into the loss, and so does "
-                f"{other}."
-                for other in used(config, "entropy_bonus")
-            ]
-        return warnings
 
     def wanted_signals(self) -> frozenset[Signal]:
         return self.requires if self.settings.entropy_source == "current" else frozenset()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from actors.layers import stable_seed
 from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
 from mgrpo.types import Completion, FinishReason, Logprobs, Problem, Reward, TokenIds
 
@@ -29,9 +29,9 @@ class CorrectionSettings(StrictConfig):
     right answer; put the reference solution in the completion's place."""
     trigger: Literal["accuracy_wrong", "reward_below_full"] = "accuracy_wrong"
     """What is repaired: wrong answers, or (as in the authors' code) every reward below full."""
-    full_reward: float = 1.0
-    """For trigger: reward_below_full. The largest reward that the checks can give."""
-    intervene_rate: float | Literal["2/G"] = 1.0
+    full_reward: Annotated[float, OnlyWith(trigger="reward_below_full")] = 1.0
+    """The largest reward that the checks can give."""
+    intervene_rate: Annotated[float, Field(ge=0, le=1)] | Literal["2/G"] = 1.0
     """Chance that a completion which may be repaired is; "2/G": 2 over the group's size."""
     max_prompt_tokens: PositiveInt = 256
     """Longer prompts are left alone."""
@@ -51,8 +51,16 @@ class CorrectionSettings(StrictConfig):
     as it is, or do what the second branch does."""
     interjection: str = "Stop, there is a mistake above."
     """What the policy is told, on a line of its own behind its attempt."""
-    answer_sentence: str = "Checking shows that the right answer is \\boxed{{answer}}."
+    answer_sentence: str = Field(
+        pattern=r"\{answer\}", default="Checking shows that the right answer is \\boxed{{answer}}."
+    )
     """Follows the interjection; {answer} stands for the right answer."""
+
+    @model_validator(mode="after")
+    def check_probs(self) -> CorrectionSettings:
+        if min(self.probs) < 0 or abs(sum(self.probs) - 1) > 1e-6:
+            refuse("probs", list(self.probs), "must be 3 chances that add to 1.")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,62 +91,20 @@ class GuidedErrorCorrection(RolloutPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = CorrectionSettings
+    needs: ClassVar[tuple[str, ...]] = (SUPERVISED,)
+
+    @classmethod
+    def needed(cls, settings: Any) -> tuple[str, ...]:
+        return cls.needs if settings.offpolicy == "sft_loss" else ()
 
     @classmethod
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        problems = []
-        if min(settings.probs) < 0 or abs(sum(settings.probs) - 1) > 1e-6:
-            problems.append(
-                ConfigProblem(
-                    "probs", str(list(settings.probs)), "must be 3 chances that add to 1."
-                )
-            )
-        rate = settings.intervene_rate
-        if not isinstance(rate, str) and not 0 <= rate <= 1:
-            problems.append(
-                ConfigProblem("intervene_rate", str(rate), 'must be between 0 and 1, or "2/G".')
-            )
-        if "{answer}" not in settings.answer_sentence:
-            problems.append(
-                ConfigProblem(
-                    "answer_sentence", repr(settings.answer_sentence), "must contain {answer}."
-                )
-            )
-        if settings.offpolicy == "sft_loss" and all(
-            entry.use != SUPERVISED for entry in config.plugins
-        ):
-            problems.append(
-                ConfigProblem(
-                    "offpolicy",
-                    "sft_loss",
-                    f"needs the plug-in {SUPERVISED}.",
-                    "Add it to plugins.",
-                )
-            )
-        if settings.offpolicy == "ratio_one" and config.objective.updates_per_rollout > 1:
-            problems.append(
-                ConfigProblem(
-                    "offpolicy",
-                    "ratio_one",
-                    f"with updates_per_rollout {config.objective.updates_per_rollout} a ratio that "
-                    "stays 1 would never be clipped.",
-                    "Use recompute_logprob_as_old.",
-                )
-            )
-        return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        warnings = []
-        if settings.intervene_rate == 0:
-            warnings.append("settings.intervene_rate: 0 repairs nothing: it has no effect.")
-        if settings.trigger == "accuracy_wrong" and settings.full_reward != 1.0:
-            warnings.append("settings.full_reward has no effect with trigger: accuracy_wrong.")
-        if settings.probs[2] == 0 and settings.missing_solution != "leave":
-            warnings.append("settings.missing_solution has no effect: its branch has chance 0.")
-        return warnings
+        if settings.offpolicy != "ratio_one" or config.objective.updates_per_rollout == 1:
+            return []
+        why = "with updates_per_rollout above 1 a ratio that stays 1 would never be clipped."
+        return [ConfigProblem("offpolicy", "ratio_one", why, "Use recompute_logprob_as_old.")]
 
     def extra_tokens(self) -> int:
         return int(self.settings.max_new_tokens) + LONGEST_SENTENCE_TOKENS

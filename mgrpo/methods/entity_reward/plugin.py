@@ -12,6 +12,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter
+from learner.plugin_pairs import unknown_check_problems
 from learner.row_groups import usable_groups
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
@@ -53,37 +54,13 @@ class EntityReward(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = EntityRewardSettings
+    needs: ClassVar[tuple[str, ...]] = (SOURCE,)
 
     @classmethod
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        problems = []
-        if all(entry.use != SOURCE and ":" not in entry.use for entry in config.plugins):
-            problems.append(
-                ConfigProblem(
-                    "strength",
-                    str(settings.strength),
-                    "no plug-in of the recipe says which entities a problem has.",
-                    f"Add {SOURCE} to plugins.",
-                )
-            )
-        checks = [term.check for term in config.rewards.terms]
-        if settings.format_part is not None and settings.format_part not in checks:
-            problems.append(
-                ConfigProblem(
-                    "format_part",
-                    settings.format_part,
-                    f"is none of the recipe's checks: {', '.join(checks)}.",
-                )
-            )
-        return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if settings.strength > 0:
-            return []
-        return ["settings.strength: 0 gives wrong answers nothing, whatever they name."]
+        return unknown_check_problems(config.rewards, "format_part", settings.format_part)
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         is_whole = torch.tensor([not one.is_truncated for one in batch.completions])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from pydantic import model_validator
 
 from actors.plugin import RolloutPlugin, RolloutTools
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem, DataError
+from mgrpo.config.base import StrictConfig, refuse
+from mgrpo.errors import DataError
 from mgrpo.types import Completion, Problem
 
 
@@ -24,32 +25,21 @@ class EntitySettings(StrictConfig):
     """Regular expression whose matches in the question are entities too, for data without
     annotations: "[0-9]+" takes the numbers. Null: annotations alone."""
 
+    @model_validator(mode="after")
+    def check_pattern(self) -> EntitySettings:
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            refuse("pattern", repr(self.pattern), f"is no regular expression: {error}.")
+        return self
+
 
 class ProblemEntities(RolloutPlugin):
     """Writes the entities that a question was built from into `metadata["entities"]` of its
     completions. A problem without any leaves them empty."""
 
     Settings: ClassVar[type[StrictConfig]] = EntitySettings
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        try:
-            re.compile(settings.pattern or "")
-        except re.error as error:
-            return [
-                ConfigProblem(
-                    "pattern", repr(settings.pattern), f"is no regular expression: {error}."
-                )
-            ]
-        return []
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if any(":" in entry.use or entry.use == "entity_reward" for entry in config.plugins):
-            return []
-        return ["no plug-in of the recipe reads entities: it has no effect. Add entity_reward."]
+    read_by: ClassVar[tuple[str, ...]] = ("entity_reward",)
 
     async def after_sampling(
         self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from actors.layers import stable_seed
 from actors.plugin import RolloutPlugin, RolloutTools
 from actors.templates import PromptBuilder, fill, system_turn
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem, DataError
+from mgrpo.config.base import StrictConfig, refuse
+from mgrpo.errors import DataError
 from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.types import Completion, Problem
 
@@ -50,6 +49,20 @@ class IntegratedSettings(StrictConfig):
     )
     """What a context shows (wording is ours)."""
 
+    @model_validator(mode="after")
+    def check_templates(self) -> IntegratedSettings:
+        wanted = {
+            "integrate_template": ("{problem}", "{answers}"),
+            "context_template": ("{problem}", "{answers}", "{integrated}"),
+        }
+        for key, names in wanted.items():
+            template = getattr(self, key)
+            places = [template.find(name) for name in names]
+            if min(places) < 0 or places[1:] != sorted(places[1:]):
+                why = f"must contain {', '.join(names)}, the answers before what is made of them."
+                refuse(key, repr(template[:60]), why)
+        return self
+
 
 class IntegratedAnswers(RolloutPlugin):
     """Asks the policy, after each group is sampled, for answers that put the group's together, and
@@ -57,30 +70,7 @@ class IntegratedAnswers(RolloutPlugin):
     are not trained, not scored and not compared."""
 
     Settings: ClassVar[type[StrictConfig]] = IntegratedSettings
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        problems = []
-        wanted = {
-            "integrate_template": ("problem", "answers"),
-            "context_template": ("problem", "answers", "integrated"),
-        }
-        for key, names in wanted.items():
-            template = getattr(settings, key)
-            places = [template.find("{" + name + "}") for name in names[1:]]
-            if min(places) < 0 or places != sorted(places) or "{problem}" not in template:
-                problems.append(
-                    ConfigProblem(
-                        key,
-                        repr(template[:60]),
-                        "must contain "
-                        + ", ".join("{" + name + "}" for name in names)
-                        + ", the answers before what is made of them.",
-                    )
-                )
-        return problems
+    read_by: ClassVar[tuple[str, ...]] = ("gcpo",)
 
     def extra_tokens(self) -> int:
         """Beside a completion, engines also take a context and what they say to it."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
@@ -17,9 +17,8 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin, Signal
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow, text
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem, LearnerError
+from mgrpo.config.base import StrictConfig, refuse
+from mgrpo.errors import LearnerError
 from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.gcpo.causal_projection import causal_weights, group_mean, projected_reference
 
@@ -49,6 +48,13 @@ class GcpoSettings(StrictConfig):
     the paper: a policy to whom contexts are strange finds its answers there very unlikely, the
     term grows like the ratio of probabilities, and such tokens then outweigh everything else."""
 
+    @model_validator(mode="after")
+    def check_factors(self) -> GcpoSettings:
+        if self.clamp_min is not None and self.clamp_min > self.alpha:
+            why = f"is above alpha, {self.alpha:g}, the largest factor that there is."
+            refuse("clamp_min", self.clamp_min, why)
+        return self
+
 
 class Gcpo(LearnerPlugin):
     """Multiplies each advantage by how far the answer agrees with what the other answers, put
@@ -77,37 +83,8 @@ class Gcpo(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = GcpoSettings
+    needs: ClassVar[tuple[str, ...]] = (SOURCE,)
     requires: ClassVar[frozenset[Signal]] = frozenset({"hidden_last", "policy_logprobs"})
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        problems = []
-        if not any(entry.use == SOURCE or ":" in entry.use for entry in config.plugins):
-            problems.append(
-                ConfigProblem(
-                    "(plug-in)",
-                    "gcpo",
-                    "no plug-in of the recipe asks for integrated answers.",
-                    f"Add {SOURCE} to plugins.",
-                )
-            )
-        if settings.clamp_min is not None and settings.clamp_min > settings.alpha:
-            problems.append(
-                ConfigProblem(
-                    "clamp_min",
-                    str(settings.clamp_min),
-                    f"is above alpha, {settings.alpha:g}, the largest factor that there is.",
-                )
-            )
-        if not settings.reweight and settings.kappa == 0:
-            problems.append(
-                ConfigProblem(
-                    "reweight", "false", "with kappa: 0 nothing is left of it.", "Leave it out."
-                )
-            )
-        return problems
 
     def wanted_signals(self) -> frozenset[Signal]:
         wanted: set[Signal] = set()

@@ -1,3 +1,3 @@
 """GMPO (arXiv 2507.20673)."""
 
-PLUGINS = {"gmpo": "plugin:Gmpo"}
+LOSSES = {"gmpo": "plugin:Gmpo"}

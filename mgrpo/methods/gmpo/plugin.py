@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from learner.objective_checks import mean_per_completion_problems, own_objective_problems
 from learner.objective_tokens import ObjectiveTokens
 from learner.objectives import geometric_mean_objective, mean_over_trained, one_sided_log_clip
-from learner.plugin import LearnerPlugin
-from learner.plugin_pairs import is_on_policy
-from mgrpo.config import RunConfig
+from learner.plugin import PolicyLoss
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
 
 
 class GmpoSettings(StrictConfig):
@@ -26,7 +22,7 @@ class GmpoSettings(StrictConfig):
     """How far it may rise where the advantage is positive, in nats."""
 
 
-class Gmpo(LearnerPlugin):
+class Gmpo(PolicyLoss):
     """Multiplies a completion's advantage by the geometric mean of its clipped token ratios.
 
     Less moved by single extreme tokens than the arithmetic mean, so the clip range can be wide,
@@ -38,22 +34,8 @@ class Gmpo(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = GmpoSettings
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        inert = ("clip_low", "clip_high", "dual_clip")
-        return [
-            *own_objective_problems("gmpo", layers, config, inert=inert),
-            *mean_per_completion_problems("gmpo", config),
-        ]
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if not is_on_policy(config):
-            return []
-        return ["is GRPO with objective.updates_per_rollout: 1, where every ratio is 1."]
+    whole_completion: ClassVar[bool] = True
+    on_policy: ClassVar[str] = "is GRPO"
 
     def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         log_ratios = one_sided_log_clip(

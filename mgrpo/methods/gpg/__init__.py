@@ -1,3 +1,3 @@
 """GPG (arXiv 2504.02546)."""
 
-PLUGINS = {"gpg": "plugin:Gpg"}
+ADVANTAGES = {"gpg": "plugin:Gpg"}

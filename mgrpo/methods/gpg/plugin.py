@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import PositiveFloat
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.estimators import centred, rescued_share
-from learner.plugin import LearnerPlugin
-from learner.plugin_pairs import refills_whole_steps
-from mgrpo.config import RunConfig
+from learner.plugin import AdvantageEstimator
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
 
 
 class GpgSettings(StrictConfig):
@@ -25,8 +22,8 @@ class GpgSettings(StrictConfig):
     """What advantages are divided by (F in the paper)."""
 
 
-class Gpg(LearnerPlugin):
-    """Centred rewards, scaled up for the groups that say nothing; with `reinforce`, GPG.
+class Gpg(AdvantageEstimator):
+    """Centred rewards, scaled up for the groups that say nothing; with the loss `reinforce`, GPG.
 
     Groups of equal rewards have no gradient and would only shrink the step; α = N / (N - M) gives
     it back (https://arxiv.org/abs/2504.02546). No ratio, no clip, no KL. The paper also samples
@@ -41,27 +38,6 @@ class Gpg(LearnerPlugin):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = GpgSettings
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        if any(entry.use == "reinforce" for entry in config.plugins):
-            return []
-        return [
-            ConfigProblem(
-                "(plug-in)", "gpg", "maximises A log p, without a ratio.", "Add use: reinforce."
-            )
-        ]
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if not settings.scale or not refills_whole_steps(config):
-            return []
-        return [
-            "settings.scale has nothing to give back: sampling.dynamic leaves no group of layer 1 "
-            "whose rewards are equal."
-        ]
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         here = batch.in_layers(self.layers) & batch.is_usable

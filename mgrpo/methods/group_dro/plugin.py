@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
-from learner.plugin_pairs import row_weight_warnings, unused
+from learner.plugin_pairs import WEIGHS_HARD
 from learner.robust_weights import exponentiated_weights, row_weights, worst_share_weights
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
-from mgrpo.config.data import has_one_domain
-from mgrpo.errors import ConfigProblem
+from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 
 
 class GroupDroSettings(StrictConfig):
@@ -25,28 +23,37 @@ class GroupDroSettings(StrictConfig):
     variant: Literal["exponential", "worst_share"] = "exponential"
     """exponential: weights grow with exp(rate * failure rate), step after step. worst_share: the
     worst domains that make up `share` of the data get all the weight (CVaR, the greedy variant)."""
-    rate: NonNegativeFloat = 0.01
+    rate: Annotated[NonNegativeFloat, OnlyWith(variant="exponential")] = 0.01
     """Step size of exponential."""
-    adjustment: NonNegativeFloat = 0.0
+    adjustment: Annotated[NonNegativeFloat, OnlyWith(variant="exponential")] = 0.0
     """With exponential, adjustment / sqrt(training problems of the domain) is added to its
     failure rate: small domains generalise worse. Needs domain_sizes."""
-    share: float = Field(default=0.2, gt=0, le=1)
+    share: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.2
     """For worst_share."""
-    floor: float = Field(default=0.1, ge=0, le=1)
+    floor: Annotated[float, Field(ge=0, le=1), OnlyWith(variant="worst_share")] = 0.1
     """For worst_share: least weight of a domain, relative to its frequency."""
-    smoothing: float = Field(default=0.1, gt=0, le=1)
+    smoothing: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.1
     """For worst_share: how much of a domain's running failure rate is this step's."""
-    domain_sizes: dict[str, float] = Field(default_factory=dict)
+    domain_sizes: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Training problems per domain, where known. Their frequencies; empty: of prompts seen."""
-    start: Literal["uniform", "frequency"] = "uniform"
+    start: Annotated[Literal["uniform", "frequency"], OnlyWith(variant="exponential")] = "uniform"
     """For exponential: the weights before the first step. frequency needs domain_sizes."""
+
+    @model_validator(mode="after")
+    def check_sizes(self) -> GroupDroSettings:
+        uses = {"adjustment": self.adjustment > 0, "start": self.start == "frequency"}
+        for key, is_used in uses.items():
+            if is_used and not self.domain_sizes:
+                why = "needs the number of training problems of every domain."
+                refuse(key, getattr(self, key), why, "Give them in domain_sizes.")
+        return self
 
 
 class GroupDro(LearnerPlugin):
     """Weighs advantages so that the domains where the policy fails most count most.
 
     Rows are multiplied after normalisation by N q_g / (N_g sum of q present), whose mean is 1.
-    Group z-scores amplify rare outcomes already, so prefer objective.advantage.scale_by_std: false.
+    Group z-scores amplify rare outcomes already, so prefer advantage: {scale_by_std: false}.
     The weights are updated once per call, the same on every rank, and are part of the checkpoint.
 
     Formula:
@@ -66,6 +73,7 @@ class GroupDro(LearnerPlugin):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = GroupDroSettings
+    overlaps: ClassVar[Mapping[str, str]] = dict.fromkeys(("agro", "lead"), WEIGHS_HARD)
 
     def __init__(self, settings: StrictConfig, layers: frozenset[int]) -> None:
         super().__init__(settings, layers)
@@ -77,46 +85,6 @@ class GroupDro(LearnerPlugin):
         self.weights = normalised(torch.tensor(start, dtype=torch.float64))
         self.counts = torch.tensor(known, dtype=torch.float64)
         self.losses = torch.full((len(known),), math.nan, dtype=torch.float64)  # nan: not seen yet
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        problems = []
-        if settings.domain_sizes and min(settings.domain_sizes.values()) <= 0:
-            problems.append(
-                ConfigProblem("domain_sizes", str(settings.domain_sizes), "must be above 0.")
-            )
-        for key, needs in (
-            ("adjustment", settings.adjustment > 0),
-            ("start", settings.start == "frequency"),
-        ):
-            if needs and not settings.domain_sizes:
-                problems.append(
-                    ConfigProblem(
-                        key,
-                        str(getattr(settings, key)),
-                        "needs the number of training problems of every domain.",
-                        "Give them in domain_sizes.",
-                    )
-                )
-        return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        own, warnings = settings, row_weight_warnings("group_dro", layers, config)
-        if has_one_domain(config.data.train):
-            warnings.append(
-                "all problems of data.train are of one domain, so every weight is 1: it has no "
-                "effect."
-            )
-        if own.variant == "worst_share":
-            keys = ("rate", "adjustment", "start")
-            return warnings + unused(own, *keys, because="with variant: worst_share")
-        if own.rate == 0:
-            warnings.append("settings.rate: 0 never moves the weights.")
-        keys = ("share", "floor", "smoothing")
-        return warnings + unused(own, *keys, because="with variant: exponential")
 
     def measure(self, batch: StepBatch) -> dict[str, Any]:
         """Take this step's failure rates into account: the one place where state changes."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import EmaSchedule, LearnerPlugin, Signal
+from learner.plugin_pairs import unknown_check_problems
 from learner.row_groups import usable_groups
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
@@ -63,54 +64,24 @@ class GrpoCare(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = GrpoCareSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"ema_logprobs"})
+    needs: ClassVar[tuple[str, ...]] = ("answer_span",)
 
     @classmethod
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        problems = []
-        uses = [entry.use for entry in config.plugins]
-        if "answer_span" not in uses and not any(":" in use for use in uses):
-            problems.append(
-                ConfigProblem(
-                    "span", settings.span, "is marked by no plug-in.", "Put answer_span before it."
-                )
-            )
-        names = [term.check for term in config.rewards.terms]
-        part = settings.accuracy_part
-        if part is not None and part.partition("#")[0] not in names:
-            problems.append(
-                ConfigProblem(
-                    "accuracy_part", part, f"is no check of rewards.terms: {', '.join(names)}."
-                )
-            )
-        mine = (settings.ema_decay, settings.ema_every_updates)
-        for entry in config.plugins:
-            if entry.use != "grpo_care":
-                continue
-            other = GrpoCareSettings.model_validate(entry.settings)
-            if (other.ema_decay, other.ema_every_updates) != mine:
-                problems.append(
-                    ConfigProblem(
-                        "ema_decay",
-                        str(settings.ema_decay),
-                        "a run keeps one average of the policy, and another entry of grpo_care "
-                        "wants another.",
-                        "Give both the same ema_decay and ema_every_updates.",
-                    )
-                )
+        problems = unknown_check_problems(config.rewards, "accuracy_part", settings.accuracy_part)
+        averages = {
+            (one.ema_decay, one.ema_every_updates)
+            for entry in config.plugins
+            if entry.use == "grpo_care"
+            for one in [GrpoCareSettings.model_validate(entry.settings)]
+        }
+        if len(averages) > 1:
+            why = "a run keeps one average of the policy, and entries of grpo_care want several."
+            hint = "Give all the same ema_decay and ema_every_updates."
+            problems.append(ConfigProblem("ema_decay", str(settings.ema_decay), why, hint))
         return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        warnings = []
-        if settings.bonus == 0:
-            warnings.append("settings.bonus: 0 leaves rewards as they are.")
-        if config.max_kl_weight > 0:
-            warnings.append(
-                "takes the place of a KL term, and the recipe has one: both hold the policy back."
-            )
-        return warnings
 
     def wanted_signals(self) -> frozenset[Signal]:
         return self.requires if self.settings.bonus > 0 else frozenset()

@@ -1,3 +1,3 @@
 """GSPO (arXiv 2507.18071)."""
 
-PLUGINS = {"gspo": "plugin:Gspo"}
+LOSSES = {"gspo": "plugin:Gspo"}

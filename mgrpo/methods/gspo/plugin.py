@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from learner.objective_checks import mean_per_completion_problems, own_objective_problems
 from learner.objective_tokens import ObjectiveTokens
 from learner.objectives import mean_over_trained, sequence_clipped_objective
-from learner.plugin import LearnerPlugin
-from learner.plugin_pairs import is_on_policy
-from mgrpo.config import RunConfig
+from learner.plugin import PolicyLoss
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
 
 
 class GspoSettings(StrictConfig):
@@ -25,7 +21,7 @@ class GspoSettings(StrictConfig):
     clip_high: float = Field(default=4e-4, ge=0)
 
 
-class Gspo(LearnerPlugin):
+class Gspo(PolicyLoss):
     """Clips the geometric mean of a completion's token ratios instead of each ratio.
 
     A reward is given to the completion, so the completion is what is reweighted and held back
@@ -37,22 +33,8 @@ class Gspo(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = GspoSettings
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        inert = ("clip_low", "clip_high", "dual_clip")
-        return [
-            *own_objective_problems("gspo", layers, config, inert=inert),
-            *mean_per_completion_problems("gspo", config),
-        ]
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if not is_on_policy(config):
-            return []
-        return ["is GRPO with objective.updates_per_rollout: 1, where every ratio is 1."]
+    whole_completion: ClassVar[bool] = True
+    on_policy: ClassVar[str] = "is GRPO"
 
     def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         return sequence_clipped_objective(

@@ -1,3 +1,3 @@
 """KL-Cov (arXiv 2505.22617)."""
 
-PLUGINS = {"kl_cov": "plugin:KlCov"}
+LOSSES = {"kl_cov": "plugin:KlCov"}

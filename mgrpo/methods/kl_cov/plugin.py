@@ -12,15 +12,13 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.covariance import highest_share, token_covariances
-from learner.objective_checks import own_objective_problems
 from learner.objective_tokens import ObjectiveTokens
 from learner.objectives import ratio_objective
-from learner.plugin import LearnerPlugin, Signal
+from learner.plugin import PolicyLoss, Signal
 from learner.plugin_pairs import small_share_warnings
 from learner.rows import TrainingRow
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
 
 IS_HELD = "kl_cov"
 
@@ -36,7 +34,7 @@ class KlCovSettings(StrictConfig):
     """Factor on their |log-ratio| to the policy that sampled."""
 
 
-class KlCov(LearnerPlugin):
+class KlCov(PolicyLoss):
     """Penalises the tokens of highest covariance for moving; nothing is clipped.
 
     The objective is ratio times advantage, minus weight times |log-ratio| where advantage and
@@ -53,28 +51,15 @@ class KlCov(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = KlCovSettings
+    on_policy: ClassVar[str] = "its penalty has no gradient; clip_cov works there"
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
 
     @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        inert = ("clip_low", "clip_high", "dual_clip")
-        problems = own_objective_problems("kl_cov", layers, config, inert=inert)
-        if config.objective.updates_per_rollout == 1:
-            problems.append(
-                ConfigProblem(
-                    "(objective.updates_per_rollout)",
-                    "1",
-                    "the penalty has no gradient in the first update of a rollout.",
-                    "Use 2 or more, or clip_cov.",
-                )
-            )
-        return problems
-
-    @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        return small_share_warnings(settings.share, layers, config)
+        return [
+            *super().warnings(settings, layers, config),
+            *small_share_warnings(settings.share, layers, config),
+        ]
 
     def token_columns(
         self, batch: StepBatch, advantages: Tensor, token_weights: Tensor

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
-from mgrpo.config import RunConfig
-from mgrpo.errors import ConfigProblem
 from mgrpo.methods.lambda_grpo.process_sets import prefix_set_sizes
 
-WHOLE_ROW_OBJECTIVES = ("gspo", "gmpo")
+ONE_RATIO = (
+    "has one ratio for a whole completion, and a factor on single tokens means nothing to it."
+)
 
 
 class LambdaGrpo(LearnerPlugin):
@@ -30,22 +31,7 @@ class LambdaGrpo(LearnerPlugin):
     """
 
     needs_all_tokens = False
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        return [
-            ConfigProblem(
-                "(plug-in)",
-                entry.use,
-                "has one ratio for a whole completion, and a factor on single tokens has no "
-                "meaning for it.",
-                f"Use lambda_grpo or {entry.use}.",
-            )
-            for entry in config.plugins
-            if entry.use in WHOLE_ROW_OBJECTIVES
-        ]
+    excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(("gspo", "gmpo"), ONE_RATIO)
 
     def weigh_tokens(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         groups: dict[tuple[int, bytes], list[int]] = {}

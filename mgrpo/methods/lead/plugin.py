@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter
-from learner.plugin_pairs import uniform_filter_warnings, unused, used
+from learner.plugin_pairs import WEIGHS_HARD
 from learner.row_groups import in_mixed_group, pass_rates, usable_groups
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.config.base import StrictConfig, refuse
 
 NUM_SHORTEST = 3
 """The length gate looks at so many of a group's completions (authors' code)."""
@@ -48,6 +47,16 @@ class LeadSettings(StrictConfig):
     which all earn the same: where lengths differ and count, they alone give it full-size
     advantages. Groups that are all wrong are always left out."""
 
+    @model_validator(mode="after")
+    def check_weights(self) -> LeadSettings:
+        if self.weight_floor > self.weight_ceiling:
+            why = (
+                f"is above weight_ceiling {self.weight_ceiling}: easy problems would weigh more "
+                "than hard ones."
+            )
+            refuse("weight_floor", self.weight_floor, why)
+        return self
+
 
 class Lead(LearnerPlugin):
     """Length-aware rewards, then advantages weighted by difficulty.
@@ -68,46 +77,12 @@ class Lead(LearnerPlugin):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = LeadSettings
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        if settings.weight_floor <= settings.weight_ceiling:
-            return []
-        return [
-            ConfigProblem(
-                "weight_floor",
-                str(settings.weight_floor),
-                f"is above weight_ceiling {settings.weight_ceiling}: easy problems would weigh "
-                "more than hard ones.",
-            )
-        ]
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        own, warnings = settings, []
-        if own.length_strength > 0:
-            warnings += [
-                f"{other} takes length off the reward too: long answers pay twice."
-                for other in used(config, "overlong_penalty")
-            ]
-        elif own.min_len_gate > 0:
-            warnings += unused(own, "min_len_gate", because="with length_strength: 0")
-        warnings += [
-            f"{other} changes negative advantages by the pass rate too; the factors multiply."
-            for other in used(config, "nthr")
-        ]
-        if own.weight_floor == own.weight_ceiling:
-            because = "with weight_floor equal to weight_ceiling"
-            warnings += unused(own, "weight_middle", "weight_steepness", because=because)
-        warnings += uniform_filter_warnings(config)
-        if config.data.robust is not None:
-            warnings.append(
-                "data.robust draws more problems from where the policy fails, and this weighs hard "
-                "problems up: they count twice."
-            )
-        return warnings
+    overlaps: ClassVar[Mapping[str, str]] = {
+        "agro": WEIGHS_HARD,
+        "group_dro": WEIGHS_HARD,
+        "overlong_penalty": "takes length off the reward too: long answers pay twice",
+        "nthr": "changes negative advantages by the pass rate too; the factors multiply",
+    }
 
     def filter_rows(self, batch: StepBatch) -> RowFilter:
         """Groups without any difference, by the checks and by length alone."""

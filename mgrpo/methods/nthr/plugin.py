@@ -14,7 +14,6 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
 from learner.row_groups import in_mixed_group, pass_rates, usable_groups
-from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.methods.nthr.token_influence import gradient_sum, influence_threshold, influences
 
@@ -67,12 +66,6 @@ class Nthr(LearnerPlugin):
     @property
     def needs_influences(self) -> bool:
         return self.settings.select == "influential" and self.settings.spared_weight != 1
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if settings.spared_weight == 1:
-            return ["settings.spared_weight: 1 leaves advantages as they are."]
-        return []
 
     def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
         """[M] influences; 0 outside the groups that have right and wrong answers."""

@@ -1,3 +1,3 @@
 """RAFT (arXiv 2504.11343)."""
 
-PLUGINS = {"raft": "plugin:Raft"}
+ADVANTAGES = {"raft": "plugin:Raft"}

@@ -1,3 +1,3 @@
 """REINFORCE++ (arXiv 2501.03262)."""
 
-PLUGINS = {"reinforce_plus_plus": "plugin:ReinforcePlusPlus"}
+ADVANTAGES = {"reinforce_plus_plus": "plugin:ReinforcePlusPlus"}

@@ -1,3 +1,3 @@
 """RLOO (arXiv 2402.14740)."""
 
-PLUGINS = {"rloo": "plugin:Rloo"}
+ADVANTAGES = {"rloo": "plugin:Rloo"}

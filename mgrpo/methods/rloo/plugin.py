@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import NonNegativeFloat
@@ -10,9 +10,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.estimators import leave_one_out
-from learner.plugin import LearnerPlugin
-from learner.plugin_pairs import unused
-from mgrpo.config import RunConfig
+from learner.plugin import AdvantageEstimator
 from mgrpo.config.base import StrictConfig
 
 
@@ -25,7 +23,7 @@ class RlooSettings(StrictConfig):
     """Added to that standard deviation."""
 
 
-class Rloo(LearnerPlugin):
+class Rloo(AdvantageEstimator):
     """Compares each reward with the mean of the others of its group.
 
     Its own reward is not in its baseline, so the gradient is unbiased: G/(G-1) times the centred
@@ -37,12 +35,6 @@ class Rloo(LearnerPlugin):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = RlooSettings
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        return (
-            [] if settings.normalise else unused(settings, "epsilon", because="without normalise")
-        )
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         here = batch.in_layers(self.layers) & batch.is_usable

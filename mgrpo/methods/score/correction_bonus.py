@@ -9,7 +9,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
-from learner.plugin_pairs import z_scored_layers
+from learner.plugin_pairs import is_z_scored
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
@@ -29,7 +29,7 @@ class CorrectionBonus(LearnerPlugin):
 
     Without it training finds the easy way out, a good first try and a second that repeats it. Group
     z-scores take most of alpha away again; with `advantage: raw_reward` (REINFORCE, as in the
-    paper) or `objective.advantage.scale_by_std: false` it keeps its size.
+    paper) or `advantage: {scale_by_std: false}` it keeps its size.
 
     Formula:
         r(y2) ← r(y2) + alpha (r(y2) - r(y1)),   y1 the attempt, y2 its correction
@@ -42,33 +42,19 @@ class CorrectionBonus(LearnerPlugin):
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        if len(config.layers) > 1:
+        if max(layers) > 1 or (len(config.layers) > 1 and settings.bonus_to != "turn2"):
             return []
-        return [
-            ConfigProblem(
-                "alpha", str(settings.alpha), "pays for corrections, and the chain has none."
-            )
-        ]
+        why = "pays for corrections, and none of its layers corrects."
+        return [ConfigProblem("alpha", str(settings.alpha), why)]
 
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        warnings = []
-        if settings.alpha == 0:
-            warnings.append("settings.alpha: 0 pays nothing.")
-        if max(layers) == 1 and settings.bonus_to == "turn2":
-            warnings.append(
-                f"works on {config.layers[0].name} alone, and bonus_to: turn2 pays corrections: it "
-                "has no effect."
-            )
-        corrections = frozenset(number for number in layers if number > 1)
-        normalised = z_scored_layers(corrections, config, "correction_bonus")
-        if normalised:
-            warnings.append(
-                f"the advantages of {', '.join(normalised)} are divided by their group's spread, "
-                "which takes most of alpha away. Use advantage: raw_reward, or "
-                "objective.advantage.scale_by_std: false."
-            )
-        return warnings
+        return [
+            f"layers.{number - 1}.advantage divides by the group's spread, which takes most of "
+            "alpha away. Use raw_reward, or {scale_by_std: false}."
+            for number in sorted(layers)
+            if number > 1 and is_z_scored(config.layers[number - 1])
+        ]
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         places = {one.completion_id: place for place, one in enumerate(batch.completions)}

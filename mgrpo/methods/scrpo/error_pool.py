@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from actors.rollout import place_key, slot_key
 from mgrpo.config import ErrorPoolConfig
-from mgrpo.types import EARLIER_STEP, Completion, Problem
+from mgrpo.types import EARLIER_STEP, Completion, CompletionId, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +55,9 @@ class ErrorPool:
             completions: layer 1 of the step, whole groups.
             skip_truncated: leave out attempts that ran out of tokens, where layer 2 would.
         """
-        by_place: dict[str, list[Completion]] = {}
+        by_place: dict[CompletionId, list[Completion]] = {}
         for one in completions:
-            by_place.setdefault(place_key(one), []).append(one)
+            by_place.setdefault(one.id.place, []).append(one)
         num_added = 0
         for (_, group), problem in zip(by_place.items(), problems, strict=True):
             if right_variance(group) < self.config.variance_threshold:
@@ -95,12 +94,12 @@ class ErrorPool:
         taken = [self.waiting.popleft() for _ in range(min(num_wanted, len(self.waiting)))]
         attempts = []
         for slot, one in enumerate(taken):
-            key = slot_key(step, slot)
+            place = CompletionId(step, slot)
             attempts.append(
                 replace(
                     one.attempt,
-                    completion_id=f"{key}#0",
-                    group_key=key,
+                    id=place.child(0),
+                    group_key=str(place),
                     augmented_by=EARLIER_STEP,
                     advantage=None,  # what was decided of it is of the step that sampled it
                     selected=None,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from actors.plugin import RolloutPlugin, RolloutTools
 from actors.spans import section, token_ranges
-from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.types import Completion
 
@@ -34,12 +33,7 @@ class ReflectionSpan(RolloutPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = ReflectionSettings
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if any(":" in entry.use or entry.use == "span_credit" for entry in config.plugins):
-            return []
-        return ["no plug-in of the recipe credits its span; only missing_marker has an effect."]
+    read_by: ClassVar[tuple[str, ...]] = ("span_credit",)
 
     def annotate(self, tools: RolloutTools, completion: Completion) -> Completion:
         decode, settings = tools.builder.decode, self.settings

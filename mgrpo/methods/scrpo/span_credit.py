@@ -9,9 +9,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
-from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
 
 MARKS_SPANS = ("reflection_span", "step_spans")
 """Our plug-ins that mark spans; a user's own may."""
@@ -45,28 +43,11 @@ class SpanCredit(LearnerPlugin):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = SpanCreditSettings
+    needs: ClassVar[tuple[str, ...]] = MARKS_SPANS
 
     @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        marks_spans = any(entry.use in MARKS_SPANS or ":" in entry.use for entry in config.plugins)
-        if settings.attribution == "all_tokens" or marks_spans:
-            return []
-        return [
-            ConfigProblem(
-                "span",
-                settings.span,
-                "no plug-in of the recipe marks spans, so no token would train.",
-                "Add reflection_span, or set attribution: all_tokens.",
-            )
-        ]
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if settings.attribution != "all_tokens":
-            return []
-        return ["settings.attribution: all_tokens turns it off."]
+    def needed(cls, settings: Any) -> tuple[str, ...]:
+        return () if settings.attribution == "all_tokens" else cls.needs
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         if self.settings.attribution == "all_tokens":

@@ -1,3 +1,3 @@
 """GRPO with truncated importance sampling."""
 
-PLUGINS = {"mismatch_correction": "mismatch_correction:MismatchCorrection"}
+IMPORTANCE = {"mismatch_correction": "mismatch_correction:MismatchCorrection"}

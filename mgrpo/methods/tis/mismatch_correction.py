@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import LearnerPlugin, RowFilter, Signal
-from learner.plugin_pairs import unused
-from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
+from learner.plugin import ImportanceCorrection, RowFilter, Signal
+from mgrpo.config.base import OnlyWith, RelationError, StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.tis.mismatch import k3, masked_weights, truncated_weights
 
@@ -26,8 +24,7 @@ class MismatchSettings(StrictConfig):
     level: Literal["token", "sequence"] = "token"
     """sequence: w is the product over the completion's tokens."""
     cap: float = Field(default=2.0, ge=1)
-    lowest: float = Field(default=0.5, ge=0, le=1)
-    """For method: mask."""
+    lowest: Annotated[float, Field(ge=0, le=1), OnlyWith(method="mask")] = 0.5
     reject_geometric: tuple[float, float] | None = None
     """Leave out completions whose geometric mean of w is outside, e.g. [0.999, 1.001]."""
     reject_k3: PositiveFloat | None = None
@@ -36,14 +33,25 @@ class MismatchSettings(StrictConfig):
     """Divide the weights by their mean over the step, so that they do not change its size: the mean
     over tokens, or with level: sequence that over completions, as in verl."""
 
+    @model_validator(mode="after")
+    def check_rejection(self) -> MismatchSettings:
+        bounds = self.reject_geometric
+        if bounds is not None and not 0 <= bounds[0] <= 1 <= bounds[1]:
+            reason = "must be [lowest, highest] around 1."
+            raise RelationError([ConfigProblem("reject_geometric", str(list(bounds)), reason)])
+        if self.method == "none" and bounds is None and self.reject_k3 is None:
+            problem = ConfigProblem("method", "none", "without a rejection does nothing.")
+            raise RelationError([problem])
+        return self
 
-class MismatchCorrection(LearnerPlugin):
+
+class MismatchCorrection(ImportanceCorrection):
     """Corrects for engines that give the sampled tokens other probabilities than the learner.
 
     Truncated (TIS) or masked (MIS) weights by token or by completion, and rejection of completions
     that are too far off; forms and bounds as in verl and TRL. On the policy term alone. The ratio
-    of the objective stays against the learner's own log-probabilities. Takes the place of
-    `objective.importance`, which is token-level truncation.
+    of the objective stays against the learner's own log-probabilities. A kind
+    of the slot objective.importance, whose own `truncate` is token-level truncation.
 
     Formula:
         w = exp(log p - log p_rollout) of a token, or its product over the completion;  A ← w' A
@@ -58,41 +66,6 @@ class MismatchCorrection(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = MismatchSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        problems = []
-        if config.objective.importance.mode != "off":
-            problems.append(
-                ConfigProblem(
-                    "(objective.importance.mode)",
-                    config.objective.importance.mode,
-                    "would correct the same gap a second time.",
-                    "Set objective.importance.mode: off.",
-                )
-            )
-        bounds = settings.reject_geometric
-        if bounds is not None and not 0 <= bounds[0] <= 1 <= bounds[1]:
-            problems.append(
-                ConfigProblem(
-                    "reject_geometric", str(list(bounds)), "must be [lowest, highest] around 1."
-                )
-            )
-        if settings.method == "none" and bounds is None and settings.reject_k3 is None:
-            problems.append(ConfigProblem("method", "none", "without a rejection does nothing."))
-        return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if settings.method == "mask":
-            return []
-        warnings = unused(settings, "lowest", because=f"with method: {settings.method}")
-        if settings.method == "none":
-            keys = ("level", "cap", "normalise")
-            warnings += unused(settings, *keys, because="with method: none")
-        return warnings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter:
         settings, log_weights = self.settings, self.log_weights(batch)

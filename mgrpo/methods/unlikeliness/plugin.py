@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -10,11 +11,8 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter, Signal
-from learner.plugin_pairs import uniform_filter_warnings
 from learner.row_groups import usable_groups, without_uniform_groups
-from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
 
 
 class UnlikelinessSettings(StrictConfig):
@@ -43,33 +41,10 @@ class Unlikeliness(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = UnlikelinessSettings
+    overlaps: ClassVar[Mapping[str, str]] = {
+        "desel": "leaves out unlikely completions, which this pays for"
+    }
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
-
-    @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
-    ) -> list[ConfigProblem]:
-        opposed = any(
-            entry.use == "desel" and entry.settings.get("drop") == "unlikely"
-            for entry in config.plugins
-        )
-        if not opposed:
-            return []
-        return [
-            ConfigProblem(
-                "strength",
-                str(settings.strength),
-                "pays for unlikely completions, which desel with drop: unlikely leaves out.",
-                "Use one of them, or desel with drop: unlikely_wrong.",
-            )
-        ]
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        warnings = uniform_filter_warnings(config) if settings.drop_uniform else []
-        if settings.strength == 0:
-            warnings.append("settings.strength: 0 leaves rewards as they are.")
-        return warnings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         return without_uniform_groups(batch) if self.settings.drop_uniform else None

@@ -13,6 +13,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import parts_with
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow
 from learner.sequence_logprobs import sequence_logprobs
@@ -21,7 +22,6 @@ from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem, LearnerError
 from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, pair_margins
 from mgrpo.methods.veripo.pair_side import pair_ref_logprobs, pair_roles
-from mgrpo.plugin import find_plugin
 
 COEFFICIENT, SHARE = "dpo/coefficient", "dpo/share"
 ROLE, PAIR, REFERENCE, NUM_PAIRS = "dpo/role", "dpo/pair", "dpo/reference", "dpo/num_pairs"
@@ -61,46 +61,25 @@ class Dpo(LearnerPlugin):
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        problems = []
+        reasons = {}
         order = config.objective.update_order
         if order != "preference_phases":
-            problems.append(
-                ConfigProblem(
-                    "(plug-in)",
-                    "dpo",
-                    f"with update_order: {order} there are no pairs.",
-                    "Use objective.update_order: preference_phases.",
-                )
+            reasons[f"with update_order: {order} there are no pairs."] = (
+                "Use objective.update_order: preference_phases."
             )
-        for entry in config.plugins:
-            if has_filter(entry.use):
-                problems.append(
-                    ConfigProblem(
-                        "(plug-in)",
-                        "dpo",
-                        f"filter_rows of {entry.use} would tear pairs apart.",
-                        f"Leave out {entry.use}.",
-                    )
-                )
         if len(layers) < len(config.layers):
-            problems.append(
-                ConfigProblem(
-                    "(plug-in)",
-                    "dpo",
-                    "pairs are made of every layer's completions, and it works on some.",
-                    "Leave `layers` out of its entry.",
-                )
+            reasons["pairs are made of every layer's completions, and it works on some."] = (
+                "Leave `layers` out of its entry."
             )
-        return problems
+        for name in parts_with("filter_rows", config):
+            reasons[f"filter_rows of {name} would tear pairs apart."] = f"Leave out {name}."
+        return [ConfigProblem("(plug-in)", "dpo", why, hint) for why, hint in reasons.items()]
 
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
         if any(phase.objective.train_on == "pairs" for _, phase in config.phase_configs):
             return []
-        return [
-            "no phase of the recipe trains on pairs (objective.train_on), so it does nothing, and "
-            "pairs are made for nothing."
-        ]
+        return ["no phase of the recipe trains on pairs (objective.train_on): it does nothing."]
 
     def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
         """[N] log-ratios to the reference, over the tokens that may train; 0 for rows of no pair.
@@ -211,12 +190,3 @@ def roles_of(batch: StepBatch) -> Tensor:
 def loss_share(losses: Tensor, roles: Tensor, lengths: Tensor, num_pairs: Tensor | float) -> Tensor:
     """[N] each token's part of the mean over pairs, half of a pair's loss on either row."""
     return torch.where(roles == 0, 0.0, losses / num_pairs / (2 * lengths.clamp(min=1)))
-
-
-def has_filter(use: str) -> bool:
-    """Does a plug-in leave completions out?"""
-    try:
-        kind = find_plugin(use)
-    except ValueError:
-        return False  # reported where that plug-in is made
-    return issubclass(kind, LearnerPlugin) and kind.overrides("filter_rows", LearnerPlugin)

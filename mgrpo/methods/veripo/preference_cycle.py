@@ -19,7 +19,7 @@ import numpy as np
 from mgrpo.config.preferences import PairKind, PreferenceConfig
 from mgrpo.methods.veripo.pair_side import PairSide
 from mgrpo.methods.veripo.preference_pairs import PreferencePair, make_judge, pairs_of_group
-from mgrpo.types import STORED_PAIR, Completion
+from mgrpo.types import STORED_PAIR, Completion, CompletionId
 
 
 class PreferenceCycle:
@@ -106,7 +106,7 @@ class PreferenceCycle:
         for slot, place in enumerate(places):
             pair = self.phase_pairs[place]
             logprobs = self.ref_logprobs[2 * place : 2 * place + 2]
-            rows += pair_rows(pair, f"s{step}p{slot}", logprobs)
+            rows += pair_rows(pair, CompletionId(step, slot), logprobs)
         return rows
 
     # --- checkpoints ---
@@ -134,7 +134,9 @@ class PreferenceCycle:
         self.solved, self.dropped = set(state["solved"]), set(state["dropped"])
 
 
-def pair_rows(pair: PreferencePair, place: str, ref_logprobs: Sequence[float]) -> list[Completion]:
+def pair_rows(
+    pair: PreferencePair, place: CompletionId, ref_logprobs: Sequence[float]
+) -> list[Completion]:
     """The chosen and the rejected completion, named after their place in a step.
 
     They have no parents: pairs are compared with each other alone. An older policy sampled their
@@ -142,16 +144,16 @@ def pair_rows(pair: PreferencePair, place: str, ref_logprobs: Sequence[float]) -
     """
     of_chosen, of_rejected = ref_logprobs
     return [
-        stored_side(pair.chosen, place, "chosen", PairSide(pair.kind, 1, of_chosen)),
-        stored_side(pair.rejected, place, "rejected", PairSide(pair.kind, -1, of_rejected)),
+        stored_side(pair.chosen, place, 0, PairSide(pair.kind, 1, of_chosen)),
+        stored_side(pair.rejected, place, 1, PairSide(pair.kind, -1, of_rejected)),
     ]
 
 
-def stored_side(one: Completion, place: str, name: str, side: PairSide) -> Completion:
+def stored_side(one: Completion, place: CompletionId, number: int, side: PairSide) -> Completion:
     stored = replace(
         one,
-        completion_id=f"{place}#{name}",
-        group_key=place,
+        id=place.child(number),
+        group_key=str(place),
         parent_id=None,
         augmented_by=STORED_PAIR,
         sampled_mask=np.zeros(len(one.token_ids), dtype=np.bool_),

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat
+from pydantic import NonNegativeFloat, model_validator
 from torch import Tensor
 
 from learner.advantages import process_advantages
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Movable
-from learner.plugin_pairs import others_with, unused
 from mgrpo.config import RunConfig
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
 from mgrpo.methods.ws_grpo.step_rewards import trajectory_reward
@@ -37,7 +36,7 @@ class PreferenceSettings(StrictConfig):
     """Fewest and most steps that cost nothing."""
     range_penalty: NonNegativeFloat = 1.0
     """Subtracted outside step_range. The paper's amount is unknown; this one is ours."""
-    aggregate: Literal["mean", "sum"] = "mean"
+    aggregate: Annotated[Literal["mean", "sum"], OnlyWith(credit="trajectory")] = "mean"
     """Of a completion's step scores. A sum pays for every further step, a mean does not."""
     credit: Literal["trajectory", "process"] = "trajectory"
     """trajectory: one reward per completion. process: each token gets the normalised rewards of
@@ -46,10 +45,16 @@ class PreferenceSettings(StrictConfig):
     """Which prefix of two neighbours a score prefers; the paper's statements disagree."""
     span: str = "steps"
     """Name of the spans that step_spans marks."""
-    ddof: Literal[0, 1] = 1
-    """For credit: process."""
-    epsilon: float = Field(default=1e-6, ge=0)
-    """Added to the standard deviation, for credit: process."""
+    ddof: Annotated[Literal[0, 1], OnlyWith(credit="process")] = 1
+    epsilon: Annotated[NonNegativeFloat, OnlyWith(credit="process")] = 1e-6
+    """Added to the standard deviation."""
+
+    @model_validator(mode="after")
+    def check_range(self) -> PreferenceSettings:
+        low, high = self.step_range
+        if not 1 <= low <= high:
+            refuse("step_range", [low, high], "must be [fewest, most], 1 or more.")
+        return self
 
 
 class PrefixPreference(LearnerPlugin):
@@ -72,57 +77,20 @@ class PrefixPreference(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = PreferenceSettings
+    needs: ClassVar[tuple[str, ...]] = ("step_spans",)
 
     @classmethod
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        problems = []
-        if not (Path(settings.scorer) / "config.json").is_file():
-            problems.append(
-                ConfigProblem(
-                    "scorer",
-                    settings.scorer,
-                    "there is no scorer in this folder.",
-                    "Train one: mgrpo scorer train --rollouts runs/NAME --model MODEL "
-                    f"--output {settings.scorer}",
-                )
-            )
-        if not any(entry.use == "step_spans" for entry in config.plugins) and all(
-            ":" not in entry.use for entry in config.plugins
-        ):
-            problems.append(
-                ConfigProblem(
-                    "span",
-                    settings.span,
-                    "no plug-in of the recipe marks steps.",
-                    "Add step_spans to plugins.",
-                )
-            )
-        low, high = settings.step_range
-        if not 1 <= low <= high:
-            problems.append(
-                ConfigProblem("step_range", str([low, high]), "must be [fewest, most], 1 or more.")
-            )
-        return problems
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if settings.credit == "trajectory":
-            return unused(settings, "ddof", "epsilon", because="with credit: trajectory")
-        warnings = unused(settings, "aggregate", because="with credit: process")
-        warnings += [
-            f"with credit: process each step has an advantage of its own, in place of {other}'s."
-            for other in others_with("estimate_advantages", "prefix_preference", config)
-        ]
-        uses = [entry.use for entry in config.plugins]
-        warnings += [
-            f"with credit: process each step has an advantage of its own: {other} stands before it "
-            "in plugins, so what it does to advantages is lost. Put it behind."
-            for other in others_with("transform_advantages", "prefix_preference", config)
-            if uses.index(other) < uses.index("prefix_preference")
-        ]
-        return warnings
+        if (Path(settings.scorer) / "config.json").is_file():
+            return []
+        hint = (
+            "Train one: mgrpo scorer train --rollouts runs/NAME --model MODEL "
+            f"--output {settings.scorer}"
+        )
+        why = "there is no scorer in this folder."
+        return [ConfigProblem("scorer", settings.scorer, why, hint)]
 
     def start(self, device: torch.device) -> None:
         self.scorer = PrefixScorer.load(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from actors.plugin import RolloutPlugin, RolloutTools
 from actors.spans import StepSplit, split_steps, token_ranges
-from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.types import Completion
 
@@ -25,13 +24,7 @@ class StepSpans(RolloutPlugin):
     """Cuts every completion into steps: lines, sentences or numbered items."""
 
     Settings: ClassVar[type[StrictConfig]] = StepSettings
-
-    @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        readers = ("prefix_preference", "span_credit")
-        if any(":" in entry.use or entry.use in readers for entry in config.plugins):
-            return []
-        return ["no plug-in of the recipe reads steps: it has no effect."]
+    read_by: ClassVar[tuple[str, ...]] = ("prefix_preference", "span_credit")
 
     def annotate(self, tools: RolloutTools, completion: Completion) -> Completion:
         decode = tools.builder.decode

@@ -1,4 +1,4 @@
-"""Sources: what the next step samples and trains on, and what must be remembered for that.
+"""Sources: the problems and completions of the next step, with their state.
 
 Sources are stacked. The lowest draws problems; each above it may replace or add to what the one
 below gives. Those that keys of the recipe ask for lie in the folders of their methods and are
@@ -33,7 +33,7 @@ from mgrpo.types import Completion, Problem, Replayed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one step samples and trains on.
+    """The work of one step: problems to sample, and completions to train on.
 
     Example: a step that samples corrections of two attempts, which do not train themselves:
         Work(problems=[p, q], layers=range(2, 3), parents=[attempt_at_p, attempt_at_q])
@@ -72,7 +72,7 @@ class Workers(Protocol):
 
 
 class Source(ABC):
-    """Says what a step trains on."""
+    """Provides the work of a step."""
 
     state_name: str = ""
     """Under which name a checkpoint keeps its state; "" has none."""
@@ -99,7 +99,7 @@ class Source(ABC):
         return None
 
     def load_state_dict(self, state: Any) -> None:
-        """Continue where `state_dict` was taken."""
+        """Continue from a `state_dict`."""
         return
 
 

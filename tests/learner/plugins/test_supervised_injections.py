@@ -9,13 +9,16 @@ from learner.packing import collate
 from mgrpo.config import ObjectiveConfig
 from tests.learner.builders import long, plugin, solve_layer
 
-EXACT = ObjectiveConfig(advantage={"ddof": 0, "epsilon": 0.0})
+EXACT = ObjectiveConfig()
+Z_SCORE = {"ddof": 0, "epsilon": 0.0}
 
 
 def repaired_batch(weight):
     mixed = long("q/1", 0.0, 3, sampled_mask=[True, False, False])
     parts = [plugin("supervised_injections", weight=weight)]
-    return build_batch([mixed, long("q/2", 1.0, 1)], [solve_layer()], EXACT, plugins=parts)
+    return build_batch(
+        [mixed, long("q/2", 1.0, 1)], [solve_layer(advantage=Z_SCORE)], EXACT, plugins=parts
+    )
 
 
 def test_injected_tokens_have_the_weight_and_sampled_ones_their_advantage():

@@ -258,7 +258,7 @@ def test_measured_lengths_bound_every_prompt_that_is_built(sound, tiny_model: Pa
     problems = [
         Problem(problem_id=str(n), question="How much is it? " * n, answer="1") for n in (1, 3, 9)
     ]
-    lengths = measure_prompts(builder, config, problems)
+    lengths = measure_prompts(builder, config.layers, problems)
     longest = max(
         len(
             builder.correction_prompt(
@@ -272,8 +272,8 @@ def test_measured_lengths_bound_every_prompt_that_is_built(sound, tiny_model: Pa
         for problem in problems
         for phrase in config.layers[1].guidance.phrases
     )
-    assert lengths.layer_lengths(config)[1] == longest + 60
-    assert lengths.context_needed(config) == longest + 60
+    assert lengths.layer_lengths(config.layers)[1] == longest + 60
+    assert lengths.context_needed(config.layers) == longest + 60
 
 
 def test_a_chain_of_one_needs_no_room_for_corrections(sound, tiny_model: Path):
@@ -281,7 +281,7 @@ def test_a_chain_of_one_needs_no_room_for_corrections(sound, tiny_model: Path):
     del sound["layers"][1]
     sound["layers"][0]["system_prompt"] = ""
     problem = Problem(problem_id="1", question="2 + 2?", answer="4")
-    lengths = measure_prompts(builder, RunConfig.model_validate(sound), [problem])
+    lengths = measure_prompts(builder, RunConfig.model_validate(sound).layers, [problem])
     expected = len("[user]2 + 2?") + 1 + len("[assistant]")  # <end> is one token
     assert lengths == PromptLengths(
         max_prompt_tokens=expected, guidance_tokens=0, overhead_tokens=0

@@ -15,6 +15,11 @@ from mgrpo.config.yaml_core import dump_yaml
 
 OVERLONG = {"max_tokens": 50, "buffer_tokens": 10}
 
+SPANS_UNREAD = (
+    "plugins.0 (step_spans): nothing of the recipe reads what it makes. Add prefix_preference or "
+    "span_credit."
+)
+
 
 def lines(tree: dict[str, Any], *entries: dict[str, Any]) -> list[tuple[str, str]]:
     config = RunConfig.model_validate({**tree, "plugins": list(entries)})
@@ -33,7 +38,7 @@ def test_sound_plug_ins_are_named(tree):
 def test_what_does_nothing_is_a_warning_beside_them(tree):
     assert lines(tree, {"use": "step_spans"}) == [
         ("ok", "step_spans"),
-        ("warn", "plugins.0 (step_spans): no plug-in of the recipe reads steps: it has no effect."),
+        ("warn", SPANS_UNREAD),
     ]
 
 

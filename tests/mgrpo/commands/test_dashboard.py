@@ -118,7 +118,7 @@ def test_what_is_no_ray_dashboard_is_said_to_be_none(capsys, tmp_path):
 
 def test_a_port_that_is_taken_is_refused(ray_dashboard):
     taken = int(ray_dashboard.rpartition(":")[2])
-    with pytest.raises(ClusterError, match=f"Port {taken} of 127.0.0.1 is taken"):
+    with pytest.raises(ClusterError, match=f"Port {taken} of 127.0.0.1 is in use"):
         choose_port(taken, 9090)
     assert choose_port(None, taken) != taken
 

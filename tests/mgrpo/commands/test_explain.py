@@ -11,7 +11,7 @@ import torch
 from mgrpo.cli import main
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.metrics.log import to_line
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, CompletionId, Reward
 
 
 def completion(name: str, reward: float, *, num_tokens: int = 2, **changes: Any) -> Completion:
@@ -19,7 +19,7 @@ def completion(name: str, reward: float, *, num_tokens: int = 2, **changes: Any)
     parts = name.split("/")
     parent = "/".join(parts[:-1])
     values: dict[str, Any] = {
-        "completion_id": name,
+        "id": CompletionId.named(name),
         "problem_id": parts[0],
         "domain": "sums",
         "layer": len(parts) - 1,
@@ -50,7 +50,8 @@ CORRECTIONS = [
 def folder(tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a recipe of two layers (two.yaml) and of one (one.yaml)."""
     monkeypatch.chdir(tmp_path)
-    tree["objective"] = {"advantage": {"scale_by_std": False}}
+    for layer in tree["layers"]:
+        layer["advantage"] = {"scale_by_std": False}
     tree["layers"][0]["group_size"] = 2
     Path("two.yaml").write_text(dump_yaml(tree))
     Path("one.yaml").write_text(dump_yaml({**tree, "layers": tree["layers"][:1]}))
@@ -166,7 +167,7 @@ def test_a_json_array_is_read_like_lines(folder, capsys):
 
 def test_the_table_groups_by_problem_and_sums_up(folder, capsys):
     others = [
-        dataclasses.replace(one, completion_id=f"r/{n}", problem_id="r", group_key="r")
+        dataclasses.replace(one, id=CompletionId.named(f"r/{n}"), problem_id="r", group_key="r")
         for n, one in enumerate(ATTEMPTS, start=1)
     ]
     file = write(ATTEMPTS + CORRECTIONS + others)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mgrpo.cli import main
-from mgrpo.config import PluginConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.methods.catalog import (
     all_methods,
@@ -146,7 +145,7 @@ def test_the_sentence_leaves_commands_and_the_methods_name_out():
 
 @pytest.mark.parametrize("name", declared("PLUGINS"))
 def test_every_plug_in_of_ours_says_what_it_does_and_has_a_hook(name: str):
-    facts = plugin_facts(PluginConfig(use=name))
+    facts = plugin_facts(name)
     assert facts.problem == ""
     assert facts.doc == inspect.cleandoc(vars(find_plugin(name))["__doc__"])  # not inherited
     assert facts.hooks

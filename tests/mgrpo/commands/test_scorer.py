@@ -13,7 +13,7 @@ from mgrpo.errors import DataError, ModelError, RunDirectoryError
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
 from mgrpo.metrics.log import to_line
 from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, CompletionId, Reward
 from tests.contracts.test_light_imports import heavy_imports_of
 from tests.random_policy import save_random_policy
 
@@ -26,7 +26,7 @@ def model_dir(tmp_path_factory) -> Path:
 def attempt(problem: int, number: int, is_right: bool) -> Completion:
     """Right completions are of one token again and again, wrong ones of another."""
     return Completion(
-        completion_id=f"s{problem}p0#{number}",
+        id=CompletionId.named(f"s{problem}p0#{number}"),
         problem_id=f"sum/{problem}",
         domain="sum",
         layer=1,

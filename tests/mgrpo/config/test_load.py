@@ -35,7 +35,7 @@ def test_a_saved_recipe_is_read_back_equal(recipe: Path, tmp_path: Path):
         recipe,
         [
             "learner.learning_rate=5e-7",
-            "objective.importance.mode=off",
+            "objective.importance=none",
             "layers.correct.guidance.draw=weighted",
             "layers.correct.guidance.draw.weights=[1, 0, 0, 0, 0, 0, 2.5]",
             'layers.solve.system_prompt=""',
@@ -132,9 +132,9 @@ def test_an_error_of_relations_names_the_key_itself(recipe: Path):
 
 
 def test_infinite_and_undefined_numbers_are_refused(recipe: Path):
-    assert set(problems(recipe, "learner.max_grad_norm=.inf", "objective.clip_high=.nan")) == {
+    assert set(problems(recipe, "learner.max_grad_norm=.inf", "objective.loss.clip_high=.nan")) == {
         "learner.max_grad_norm",
-        "objective.clip_high",
+        "objective.loss.clip_high",
     }
 
 

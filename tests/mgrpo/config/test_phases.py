@@ -47,10 +47,10 @@ def test_each_phase_starts_from_the_recipe_and_not_from_the_one_before(tree):
     config = recipe(
         tree,
         phase(5, layers={"correct": {"loss_weight": 0.5}}),
-        phase(9, objective={"clip_high": 0.3}),
+        phase(9, objective={"loss": {"clip_high": 0.3}}),
     )
     assert [config.at_step(step).layers[1].loss_weight for step in (4, 5, 9)] == [1.0, 0.5, 1.0]
-    assert [config.at_step(step).objective.clip_high for step in (4, 5, 9)] == [0.2, 0.2, 0.3]
+    assert [config.at_step(step).objective.loss.clip_high for step in (4, 5, 9)] == [0.2, 0.2, 0.3]
 
 
 def test_without_phases_every_step_is_the_recipes(tree):
@@ -88,8 +88,8 @@ def test_the_reference_is_loaded_where_any_layer_of_any_phase_wants_it(tree):
 def test_score_trains_the_second_turn_first_and_then_both():
     config = load_recipe("methods/score")
     first, second = config.at_step(14), config.at_step(15)
-    assert [layer.advantage for layer in first.layers] == ["none", "raw_reward"]
-    assert [layer.advantage for layer in second.layers] == ["raw_reward", "raw_reward"]
+    assert [layer.advantage.type for layer in first.layers] == ["none", "raw_reward"]
+    assert [layer.advantage.type for layer in second.layers] == ["raw_reward", "raw_reward"]
     assert [layer.kl_weight for layer in first.layers] == [0.1, 0.01]
     assert [layer.kl_weight for layer in second.layers] == [0.01, 0.01]
     assert config.max_kl_weight == 0.1
@@ -125,7 +125,7 @@ def test_a_phase_before_the_start_is_refused(tree):
         ({"layers": {"correct": {"loss_weight": -1}}}, "layers.1.loss_weight"),
         ({"layers": {"correct": {"group_size": 1}}}, "layers.1.group_size"),
         ({"layers": {"solve": {"advantage": "improvement"}}}, "layers.0.advantage"),
-        ({"objective": {"clip_low": 2}}, "objective.clip_low"),
+        ({"objective": {"loss": {"clip_low": 2}}}, "objective.loss.clip_low"),
         ({"sampling": {"temperature": 0}}, "sampling.temperature"),
         # Laid out or built at the start:
         ({"layers": {"correct": {"name": "other"}}}, "layers.1.name"),
@@ -158,19 +158,23 @@ def test_how_a_phrase_is_drawn_may_change(tree):
 
 
 def test_every_phase_is_told_of_at_once(tree):
-    found = problems(tree, phase(5, steps=3), phase(4, objective={"clip_low": 2}))
+    found = problems(tree, phase(5, steps=3), phase(4, objective={"loss": {"clip_low": 2}}))
     assert {one.path for one in found} == {
         "phases.0.changes.steps",
         "phases.1.from_step",
-        "phases.1.changes.objective.clip_low",
+        "phases.1.changes.objective.loss.clip_low",
     }
 
 
 def test_a_phase_may_end_and_come_again(tree):
     first = phase(2, sampling={"temperature": 0.8})
-    returning = {**phase(4, objective={"clip_high": 0.3}), "num_steps": 2, "every_steps": 5}
+    returning = {
+        **phase(4, objective={"loss": {"clip_high": 0.3}}),
+        "num_steps": 2,
+        "every_steps": 5,
+    }
     config = recipe(tree, first, returning)
-    active = [config.at_step(step).objective.clip_high == 0.3 for step in range(16)]
+    active = [config.at_step(step).objective.loss.clip_high == 0.3 for step in range(16)]
     assert [step for step, is_active in enumerate(active) if is_active] == [4, 5, 9, 10, 14, 15]
     # In between the phase before holds; each phase starts from the recipe.
     assert [config.at_step(step).sampling.temperature for step in (1, 3, 4, 6)] == [1, 0.8, 1, 0.8]

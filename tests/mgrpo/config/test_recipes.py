@@ -53,7 +53,7 @@ def test_where_successes_alone_train_the_recipe_differs_from_the_defaults():
     correct = config.layers[1]
     assert (correct.parents.type, correct.group_size, correct.group_by) == ("all", 4, "parent")
     assert (correct.select, correct.denominator) == ("success_only_post_norm", "retained")
-    assert (correct.success, correct.advantage) == ("final_correct", "group_z")
+    assert (correct.success, correct.advantage.type) == ("final_correct", "group_z")
     assert (correct.layout.type, correct.layout.quote) == ("review_chat", "full")
     assert correct.guidance.draw.type == "per_correction"
     assert not correct.skip_truncated_parents

@@ -9,9 +9,10 @@ import pytest
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.config.translate import LAYER_KEYS, main, translate
+from mgrpo.config.translate import LAYER_KEYS, OBJECTIVE_KEYS, main, translate
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
 from mgrpo.errors import ConfigError
+from mgrpo.plugin import Plugin, load_plugins
 
 OLD_LAYER = {
     "parents": "best",
@@ -37,12 +38,80 @@ def test_keys_of_before_come_into_the_slots_that_have_them_now(tree: dict[str, A
     assert translate(new) == new
 
 
+def test_settings_of_the_objective_come_into_their_slots(tree: dict[str, Any]):
+    old = {
+        "clip_high": 0.3,
+        "importance": {"mode": "off"},
+        "advantage": {"scale_by_std": False},
+        "updates_per_rollout": 2,
+    }
+    new = translate({**tree, "objective": old})
+    assert new["objective"] == {
+        "loss": {"clip_high": 0.3},
+        "importance": "none",
+        "updates_per_rollout": 2,
+    }
+    assert [layer["advantage"] for layer in new["layers"]] == [{"scale_by_std": False}] * 2
+    RunConfig.model_validate(new)
+
+
+@pytest.mark.parametrize(
+    ("entries", "advantage", "objective"),
+    [
+        ([{"use": "rloo"}, {"use": "reinforce"}], "rloo", {"loss": "reinforce"}),
+        (
+            [{"use": "gspo", "settings": {"clip_low": 0.1}}],
+            None,
+            {"loss": {"type": "gspo", "clip_low": 0.1}},
+        ),
+        ([{"use": "disco"}], "none", {"loss": "disco"}),
+        (
+            [{"use": "dagrpo", "settings": {"gamma": 0.2, "threshold": 0.3}}],
+            {"type": "dagrpo", "threshold": 0.3},
+            {"loss": {"type": "shaped_probability", "gamma": 0.2}},
+        ),
+        (
+            [{"use": "raft", "settings": {"variant": "reinforce_rej", "reward_map": "zero_one"}}],
+            {"type": "raft", "reward_map": "zero_one", "keep": "mixed_groups"},
+            None,
+        ),
+        ([{"use": "mismatch_correction"}], None, {"importance": "mismatch_correction"}),
+    ],
+)
+def test_plug_ins_that_fill_a_slot_now_are_put_into_it(
+    tree: dict[str, Any], entries: list[dict[str, Any]], advantage: Any, objective: Any
+):
+    new = translate({**tree, "plugins": [*entries, {"use": "lambda_grpo"}]})
+    assert new["plugins"] == [{"use": "lambda_grpo"}]
+    assert [layer.get("advantage") for layer in new["layers"]] == [advantage] * 2
+    assert new.get("objective") == objective
+    RunConfig.model_validate(new)
+
+
+def test_a_slots_plug_in_among_plugins_is_told_where_it_belongs(tree: dict[str, Any]):
+    tree["plugins"] = [{"use": "gspo"}]
+    with pytest.raises(ConfigError, match=r"gspo belongs to objective.loss: \{type: gspo\}"):
+        load_plugins(RunConfig.model_validate(tree), Plugin)
+
+
 def test_changes_by_name_and_in_phases_are_translated_too():
     changes = {"layers": {"correct": {"parents_k": 3, "max_quote_tokens": None}}}
     expected = {"layers": {"correct": {"parents": {"k": 3}}}}
     assert translate(changes) == expected
     phases = {"phases": [{"name": "later", "from_step": 1, "changes": changes}]}
     assert translate(phases)["phases"][0]["changes"] == expected
+
+
+@pytest.mark.parametrize(("old", "now"), [*OBJECTIVE_KEYS.items(), ("advantage.ddof", "")])
+def test_an_old_key_of_the_objective_is_told_what_it_is_now(
+    tree: dict[str, Any], tmp_path: Path, old: str, now: str
+):
+    file = tmp_path / "old.yaml"
+    file.write_text(dump_yaml(tree))
+    with pytest.raises(ConfigError) as error:
+        load_recipe(file, [f"objective.{old}=0"])
+    wanted = f"objective.{now}" if now else "layers.N.advantage"
+    assert any(f"It is {wanted}" in one.suggestion for one in error.value.problems)
 
 
 @pytest.mark.parametrize(("old", "now"), LAYER_KEYS.items())

@@ -119,7 +119,7 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path):
 
 
 def test_a_folder_and_a_binary_file_are_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="contains no data file"):
         load_problems(JsonlSource(path=str(tmp_path)))
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(DataError, match="not UTF-8"):

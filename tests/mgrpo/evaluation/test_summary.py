@@ -12,7 +12,7 @@ import pytest
 from mgrpo.config import EvaluationConfig
 from mgrpo.evaluation.summary import Evaluation, chains_of
 from mgrpo.metrics.transitions import KINDS, final_answer
-from mgrpo.types import Completion, Reward, RewardStatus
+from mgrpo.types import Completion, CompletionId, Reward, RewardStatus
 
 RIGHT, WRONG = "7", "8"
 
@@ -29,7 +29,7 @@ def completion(
     parent, dot, _ = path.rpartition(".")
     verdict = status or ("unparsable" if answer is None else "scored")
     return Completion(
-        completion_id=f"{place}#{path}",
+        id=CompletionId.named(f"{place}#{path}"),
         problem_id=f"problem-{place}",
         domain="even" if place[-1] in "02468" else "odd",
         layer=1 + path.count("."),

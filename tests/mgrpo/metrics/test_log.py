@@ -15,13 +15,13 @@ from mgrpo.metrics.log import (
     rollout_paths,
 )
 from mgrpo.trackers import Trackers
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, CompletionId, Reward
 from tests.mgrpo.trackers.doubles import FailingTracker, KeepingTracker
 
 
 def a_completion(completion_id: str = "sum/3#1.0", **changes) -> Completion:
     fields = {
-        "completion_id": completion_id,
+        "id": CompletionId.named(completion_id),
         "problem_id": "sum/3",
         "domain": "sum",
         "layer": 1,

@@ -12,13 +12,13 @@ from mgrpo.metrics.transitions import (
     rollout_metrics,
     whole_chain_pairs,
 )
-from mgrpo.types import EARLIER_STEP, Completion, Reward
+from mgrpo.types import EARLIER_STEP, Completion, CompletionId, Reward
 
 
 def completion(layer: int, key: str, parent: str | None, right: bool, **keys: object) -> Completion:
     reward = Reward(value=float(right), correct=right, extracted_answer="7" if right else "8")
     return Completion(
-        completion_id=key,
+        id=CompletionId.named(key),
         problem_id="p",
         layer=layer,
         parent_id=parent,

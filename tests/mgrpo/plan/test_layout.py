@@ -32,8 +32,8 @@ def gpus_of(config: RunConfig) -> float:
 @pytest.mark.parametrize(
     ("gpus", "allocations", "said"),
     [
-        (1, ["engine-0, learner"], "1 GPU where the recipe asks for 3"),
-        (2, ["engine-0", "learner"], "2 GPUs where the recipe asks for 3"),
+        (1, ["engine-0, learner"], "1 GPU where the recipe requests 3"),
+        (2, ["engine-0", "learner"], "2 GPUs where the recipe requests 3"),
         (3, ["layer1-engine-0", "layer2-engine-0", "learner"], "3 in all"),
         (4, ["layer1-engine-0", "layer2-engine-0", "learner", ""], "3 in all"),
     ],
@@ -123,7 +123,7 @@ def test_a_key_that_forbids_turns_is_named() -> None:
 def test_an_evaluation_counts_engines_only() -> None:
     config, said = laid_out(QUICKSTART, 1, with_learner=False)
     assert config.engines.shared and not config.cluster.takes_turns
-    assert "1 GPU where the recipe asks for 2" in said
+    assert "1 GPU where the recipe requests 2" in said
     assert not laid_out(QUICKSTART, 2, with_learner=False)[0].engines.shared
     wide = load_recipe("quickstart", ["engines.tensor_parallel_size=2"])
     with pytest.raises(ConfigError, match=r"engines\.tensor_parallel_size = 2"):
@@ -170,10 +170,10 @@ def test_check_and_train_say_what_was_decided_and_the_run_records_it(
     monkeypatch.setattr("mgrpo.training.run.run_training", record)
     arguments = ["quickstart", f"output.runs_dir={tmp_path}", "data.train.size=40"]
     assert main(["check", *arguments]) == 0
-    assert "1 GPU where the recipe asks for 3" in " ".join(capsys.readouterr().out.split())
+    assert "1 GPU where the recipe requests 3" in " ".join(capsys.readouterr().out.split())
     assert main(["train", *arguments]) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "1 GPU where the recipe asks for 3" in said
+    assert "1 GPU where the recipe requests 3" in said
     assert "1 GPU: an engine and a learner rank on each, in turn" in said
     (config,) = trained
     save_recipe(config, tmp_path / "config.yaml")

@@ -16,7 +16,7 @@ import yaml
 from mgrpo.config import GUIDANCE_PHRASES, RunConfig
 from mgrpo.metrics.log import MetricsLog
 from mgrpo.report import write_report
-from mgrpo.types import Completion, FinishReason, Reward
+from mgrpo.types import Completion, CompletionId, FinishReason, Reward
 
 
 def make_run(
@@ -229,7 +229,7 @@ def make_completion(
         reward = Reward(value=0.0, status="timeout", detail="the check took longer than 10 s")
     selected = reward.is_usable and fate < 0.9
     return Completion(
-        completion_id=completion_id,
+        id=CompletionId.named(completion_id),
         problem_id=problem_id,
         domain="chain_sum",
         layer=2 if parent else 1,

@@ -77,7 +77,7 @@ def test_one_that_cannot_start_says_why_and_what_to_do(monkeypatch):
 
     monkeypatch.setattr(group, "opened", opened)
     configs = [TensorboardConfig(deadline_s=5), TensorboardConfig(deadline_s=6)]
-    with pytest.raises(TrackerError, match=r"cannot be started: SystemExit: no API key\. Mend"):
+    with pytest.raises(TrackerError, match=r"cannot be started: SystemExit: no API key\. Fix"):
         open_trackers(configs, RunFacts("sums", None))
     assert kept.is_closed
 

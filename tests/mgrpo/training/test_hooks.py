@@ -28,6 +28,7 @@ from mgrpo.training.hooks import (
 from mgrpo.training.loop import Run, train
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.sources.source import Work
+from mgrpo.types import CompletionId
 from tests.learner.builders import completion
 
 
@@ -38,7 +39,7 @@ def progress(console: io.StringIO | None = None) -> TrainProgress:
 def two_problems() -> list[Any]:
     """A step's completions: two attempts at each of two problems."""
     return [
-        replace(completion(f"q{slot}/{n}", float(n)), completion_id=f"s0p{slot}#{n}")
+        replace(completion(f"q{slot}/{n}", float(n)), id=CompletionId.named(f"s0p{slot}#{n}"))
         for slot in (0, 1)
         for n in (0, 1)
     ]

@@ -95,7 +95,7 @@ def test_turns_before_the_question_are_refused_until_they_may_be_ignored(earlier
     ("chat", "reason"),
     [
         ([USER, {"role": "assistant", "content": "7"}], "last turn is of the role 'assistant'"),
-        ([{"role": "user", "content": [{"type": "image", "image": "x.png"}]}], "no text"),
+        ([{"role": "user", "content": [{"type": "image", "image": "x.png"}]}], "not text"),
         ([{"role": "user", "content": " "}], "no question"),
         ([], "question is a list, not text or a number"),
         (["text"], "question is a list, not text or a number"),

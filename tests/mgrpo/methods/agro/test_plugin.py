@@ -7,7 +7,8 @@ from learner.batch import build_batch
 from mgrpo.config import ObjectiveConfig
 from tests.learner.builders import completion, plugin, solve_layer
 
-CENTRED = ObjectiveConfig(advantage={"scale_by_std": False})
+CENTRED = ObjectiveConfig()
+Z_SCORE = {"scale_by_std": False}
 RATES = {"q": 9, "p": 0, "r": 6}  # right answers of 10: failure rates .1, 1, .4
 
 
@@ -42,8 +43,8 @@ def worked_part(**settings):
 
 def factors(part):
     """By problem, what advantages are multiplied by; p's are all 0."""
-    plain = build_batch(step(), [solve_layer()], CENTRED).all_rows
-    rows = build_batch(step(), [solve_layer()], CENTRED, plugins=[part]).all_rows
+    plain = build_batch(step(), [solve_layer(advantage=Z_SCORE)], CENTRED).all_rows
+    rows = build_batch(step(), [solve_layer(advantage=Z_SCORE)], CENTRED, plugins=[part]).all_rows
     return {
         one.problem_id: row.advantages[0] / base.advantages[0]
         for one, row, base in zip(step(), rows, plain, strict=True)
@@ -62,8 +63,8 @@ def test_the_worked_groups_weigh_the_prompts():
 
 def test_every_completion_of_a_prompt_has_its_weight_and_the_mean_is_one():
     part = worked_part()
-    batch = build_batch(step(), [solve_layer()], CENTRED, plugins=[part])
-    plain = build_batch(step(), [solve_layer()], CENTRED)
+    batch = build_batch(step(), [solve_layer(advantage=Z_SCORE)], CENTRED, plugins=[part])
+    plain = build_batch(step(), [solve_layer(advantage=Z_SCORE)], CENTRED)
     found = [
         row.advantages[0] / base.advantages[0]
         for row, base in zip(batch.all_rows, plain.all_rows, strict=True)
@@ -78,7 +79,7 @@ def test_every_completion_of_a_prompt_has_its_weight_and_the_mean_is_one():
 def test_the_adversary_learns_from_the_prompts_seen_last():
     part = worked_part(window=4)
     for _ in range(2):
-        build_batch(step(), [solve_layer()], CENTRED, plugins=[part])
+        build_batch(step(), [solve_layer(advantage=Z_SCORE)], CENTRED, plugins=[part])
     assert [number for number, _, _ in part.grouper.steps] == [3, 4]
     assert part.grouper.steps[1][1] == pytest.approx([0.4, 0.1, 1.0, 0.4])
 
@@ -99,7 +100,7 @@ def test_one_group_is_grpo():
 def test_the_worst_share_goes_by_running_sizes():
     """Sizes 1.6/3 and 1.4/3; the second group fails more and is larger than the share."""
     part = worked_part(variant="worst_share", share=0.4, floor=0.0)
-    build_batch(step(), [solve_layer()], CENTRED, plugins=[part])
+    build_batch(step(), [solve_layer(advantage=Z_SCORE)], CENTRED, plugins=[part])
     assert part.shares.tolist() == pytest.approx([1.6 / 3, 1.4 / 3])
     assert part.weights.tolist() == pytest.approx([0, 1])
 

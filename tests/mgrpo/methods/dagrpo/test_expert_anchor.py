@@ -63,10 +63,10 @@ def test_it_is_in_no_metric_of_the_rollout():
 
 def test_it_is_refused_where_solutions_would_be_corrected_or_have_no_objective():
     config = run_config(
-        plugins=[{"use": "expert_anchor", "settings": {"answer_sentence": "so"}}],
+        plugins=[{"use": "expert_anchor", "settings": {}}],
         layers=[solve_layer(), layer()],
     )
     with pytest.raises(ConfigError) as caught:
         load_plugins(config, RolloutPlugin)
-    for message in ("layers: [correct]", "Add dagrpo to plugins", "must contain {answer}"):
+    for message in ("layers: [correct]", "Add shaped_probability to objective.loss"):
         assert message in str(caught.value)

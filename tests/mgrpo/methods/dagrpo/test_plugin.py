@@ -20,7 +20,8 @@ from mgrpo.plugin import load_plugins
 from mgrpo.types import EXPERT, Reward
 from tests.learner.builders import completion, plugin, run_config, solve_layer
 
-OBJECTIVE = ObjectiveConfig(advantage={"epsilon": 0.0})
+OBJECTIVE = ObjectiveConfig()
+Z_SCORE = {"epsilon": 0.0}
 SCORES = [0.9, 0.55, 0.5, 0.1]
 
 
@@ -50,7 +51,7 @@ def expert(name, token_ids=(9,)):
 
 def built(completions, **settings):
     part = plugin("dagrpo", epsilon=0.0, **settings)
-    return build_batch(completions, [solve_layer()], OBJECTIVE, plugins=[part])
+    return build_batch(completions, [solve_layer(advantage=Z_SCORE)], OBJECTIVE, plugins=[part])
 
 
 def advantages(batch):
@@ -105,12 +106,12 @@ def test_the_worked_shaped_probability():
 def loss_and_gradient(old_of_expert):
     """Of a mixed group whose sampled tokens have ratio e^0.5, clipped at 1.2."""
     group = [*[completion(f"q/{n}", 0.0) for n in range(1, 5)], expert("q/5")]
-    part = plugin("dagrpo", epsilon=0.0)
-    rows = build_batch(group, [solve_layer()], OBJECTIVE, plugins=[part]).rows
+    parts = [plugin("dagrpo", epsilon=0.0), plugin("shaped_probability")]
+    rows = build_batch(group, [solve_layer(advantage=Z_SCORE)], OBJECTIVE, plugins=parts).rows
     piece = collate(rows, merge_prefixes=False)
     own = torch.tensor([-1.0] * 4 + [-1.2039728]).requires_grad_()
     old = torch.tensor([-1.5] * 4 + [old_of_expert])
-    loss = microbatch_loss(piece, own, old, None, own * 0, OBJECTIVE, [part])
+    loss = microbatch_loss(piece, own, old, None, own * 0, OBJECTIVE, parts)
     loss.backward()
     return loss.item(), own.grad.tolist()
 
@@ -129,6 +130,6 @@ def test_the_old_logprob_of_an_experts_token_is_never_read():
 
 
 def test_an_unknown_score_is_refused():
-    config = run_config(plugins=[{"use": "dagrpo", "settings": {"score_part": "judge"}}])
+    config = run_config(layers=[solve_layer(advantage={"type": "dagrpo", "score_part": "judge"})])
     with pytest.raises(ConfigError, match="none of the recipe's checks: math_answer"):
         load_plugins(config, LearnerPlugin)

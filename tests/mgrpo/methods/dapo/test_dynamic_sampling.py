@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from actors.rollout import slot_key
 from mgrpo.config import DynamicSamplingConfig
 from mgrpo.errors import LearnerError
 from mgrpo.methods.dapo.dynamic_sampling import DynamicSampling, is_mixed
 from mgrpo.metric_sums import MetricSums
-from mgrpo.types import Completion, Problem
+from mgrpo.types import Completion, CompletionId, Problem
 from tests.learner.builders import completion, with_status
 
 
@@ -37,16 +36,15 @@ class FakeRun:
         made = []
         for slot, problem in zip(slots, problems, strict=True):
             is_even = int(problem.problem_id) % 2 == 0
-            key = slot_key(step, slot)
+            place = CompletionId(step, slot)
             for number, reward in enumerate([1.0, 0.0 if is_even else 1.0]):
-                name = f"{key}#{number}"
                 made.append(
                     completion(
                         "q/1",
                         reward,
-                        completion_id=name,
+                        id=place.child(number),
                         problem_id=problem.problem_id,
-                        group_key=key,
+                        group_key=str(place),
                         layer=layers[0],
                     )
                 )

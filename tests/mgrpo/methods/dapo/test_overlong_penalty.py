@@ -1,6 +1,7 @@
 """DAPO's penalty for answers that run long."""
 
 import pytest
+from pydantic import ValidationError
 
 from learner.batch import build_batch
 from mgrpo.config import ObjectiveConfig
@@ -42,4 +43,5 @@ def problems(**settings):
 def test_a_penalty_that_no_completion_can_reach_is_refused():
     assert problems(max_tokens=8, buffer_tokens=2) == []
     assert problems(max_tokens=10, buffer_tokens=2) == ["max_tokens"]
-    assert problems(max_tokens=8, buffer_tokens=9) == ["buffer_tokens"]
+    with pytest.raises(ValidationError, match="is above max_tokens"):
+        problems(max_tokens=8, buffer_tokens=9)

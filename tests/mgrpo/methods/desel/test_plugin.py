@@ -87,8 +87,8 @@ def test_what_is_left_out_is_in_no_statistics():
     """[1, 0] is what is compared: without the third the mean is 1/2."""
     batch = build_batch(
         worked_group(1.0, 0.0, 0.0),
-        [solve_layer()],
-        ObjectiveConfig(advantage={"scale_by_std": False}),
+        [solve_layer(advantage={"scale_by_std": False})],
+        ObjectiveConfig(),
         plugins=[plugin("desel")],
     )
     assert [row.advantages[0] for row in batch.rows] == [0.5, -0.5]

@@ -16,7 +16,7 @@ from mgrpo.methods.disco.set_objectives import set_objective
 from mgrpo.plugin import load_plugins
 from tests.learner.builders import completion, layer, plugin, run_config, solve_layer
 
-OBJECTIVE = ObjectiveConfig(importance={"mode": "off"}, updates_per_rollout=2)
+OBJECTIVE = ObjectiveConfig(importance="none", updates_per_rollout=2)
 SCORES = [-0.5, -0.7, -0.4, -1.0]
 
 
@@ -206,33 +206,23 @@ def test_tokens_without_loss_are_in_no_score():
     assert found[PENALTY][0] == pytest.approx(2e3 * (1 - 1e-4) / 3)
 
 
+NONE = {"advantage": "none"}
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("layers", "loss", "message"),
     [
-        ({"layers": [solve_layer(aggregation="token_mean")]}, "aggregation: seq_mean"),
-        ({"layers": [solve_layer(), layer()]}, "select: none"),
-        ({"plugins": [{"use": "disco"}, {"use": "lead"}]}, "Leave out lead"),
+        ([solve_layer(**NONE, aggregation="token_mean")], "disco", "aggregation: seq_mean"),
+        ([solve_layer()], "disco", r"layers\.0\.advantage = group_z: disco has coefficients"),
+        ([solve_layer(**NONE), layer(**NONE)], "disco", "select: none"),
         (
-            {
-                "objective": {"correction_buffer": {}},
-                "layers": [solve_layer(), layer(select="none")],
-            },
-            "correction_buffer",
-        ),
-        (
-            {"plugins": [{"use": "disco", "settings": {"robust": False, "temperature": 1}}]},
-            "no effect with robust: false",
-        ),
-        (
-            {
-                "plugins": [{"use": "disco", "layers": ["solve"]}],
-                "layers": [solve_layer(), layer(select="none")],
-            },
-            "leaves out correct",
+            [solve_layer(**NONE)],
+            {"type": "disco", "robust": False, "temperature": 1},
+            "has no effect without robust: True",
         ),
     ],
 )
-def test_what_it_cannot_work_with_is_refused(changes, message):
-    config = run_config(**{"plugins": [{"use": "disco"}], "layers": [solve_layer()], **changes})
+def test_what_it_cannot_work_with_is_refused(layers, loss, message):
+    config = run_config(layers=layers, objective={"loss": loss})
     with pytest.raises(ConfigError, match=message):
         load_plugins(config, LearnerPlugin)

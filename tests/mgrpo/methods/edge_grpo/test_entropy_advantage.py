@@ -8,8 +8,9 @@ from learner.batch import build_batch
 from mgrpo.config import ObjectiveConfig
 from tests.learner.builders import layer, long, plugin, solve_layer, with_status
 
-EXACT = ObjectiveConfig(advantage={"ddof": 0, "epsilon": 0.0})
-CHAIN = [solve_layer(), layer(select="none")]
+EXACT = ObjectiveConfig()
+Z_SCORE = {"ddof": 0, "epsilon": 0.0}
+CHAIN = [solve_layer(advantage=Z_SCORE), layer(advantage=Z_SCORE, select="none")]
 
 
 def batch_of(completions, entropies=None, *, chain=CHAIN, **settings):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from actors.rollout import Rollout
 from learner.batch import build_batch
 from mgrpo.config import ObjectiveConfig
-from mgrpo.types import Completion, Problem, Reward
+from mgrpo.types import Completion, CompletionId, Problem, Reward
 from tests.actors.byte_tokenizer import END
 from tests.actors.plugins.scripted_rollout import PROBLEM, TOKENIZER, plugin, rollout, sampled
 from tests.learner.builders import solve_layer
@@ -144,7 +144,8 @@ def pushes(offpolicy: str) -> dict[str, float]:
     part = repairing("answer_injected", offpolicy=offpolicy)
     kept = TOKENIZER.encode("it is 8")
     group = [
-        wrong(0, completion_id=f"p#{place}", group_key="p", text="it is 8") for place in range(8)
+        wrong(0, id=CompletionId.named(f"p#{place}"), group_key="p", text="it is 8")
+        for place in range(8)
     ]
     group = [
         replace(one, token_ids=[*kept, END], rollout_logprobs=[-1.0] * (len(kept) + 1))
@@ -152,8 +153,8 @@ def pushes(offpolicy: str) -> dict[str, float]:
     ]
     tools = rollout(script, [part])
     mended = asyncio.run(part.after_sampling(tools, 1, PROBLEM, group[:4]))
-    exact = ObjectiveConfig.model_validate({"advantage": {"epsilon": 0}})
-    rows = build_batch([*mended, *group[4:]], [solve_layer(group_size=8)], exact).all_rows
+    solve = solve_layer(group_size=8, advantage={"epsilon": 0})
+    rows = build_batch([*mended, *group[4:]], [solve], ObjectiveConfig()).all_rows
     found = {"wrong attempts, repaired": 0.0, "put in": 0.0, "wrong attempts, not repaired": 0.0}
     for place, row in enumerate(rows):
         is_mended = place < 4
@@ -245,7 +246,7 @@ def test_no_attempt_trains_on_a_reward_that_it_has_not_earned(
 
 def wrong(number: int, **changes: Any) -> Completion:
     values: dict[str, Any] = {
-        "completion_id": f"s0p{number}#0",
+        "id": CompletionId.named(f"s0p{number}#0"),
         "problem_id": "p",
         "domain": "d",
         "layer": 1,

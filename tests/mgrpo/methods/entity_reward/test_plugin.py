@@ -11,10 +11,11 @@ from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import ConfigError
 from mgrpo.methods.entity_reward.plugin import entity_rewards, match_rate
 from mgrpo.plugin import load_plugins
-from mgrpo.types import Reward
+from mgrpo.types import CompletionId, Reward
 from tests.learner.builders import completion, plugin, run_config, solve_layer
 
-EXACT = ObjectiveConfig(advantage={"epsilon": 0.0})
+EXACT = ObjectiveConfig()
+Z_SCORE = {"epsilon": 0.0}
 ENTITIES = {"entities": ["Ada", "Kiel", "1843", "engine"]}
 TEXTS = {1.0: "Ada wrote in 1843 of an engine, in Kiel", 0.5: "Ada, 1843", 0.25: "an engine", 0: ""}
 
@@ -28,7 +29,10 @@ def thought(name, match, *, right=False, status="scored", **changes):
 
 def built(completions, **settings):
     return build_batch(
-        completions, [solve_layer()], EXACT, plugins=[plugin("entity_reward", **settings)]
+        completions,
+        [solve_layer(advantage=Z_SCORE)],
+        EXACT,
+        plugins=[plugin("entity_reward", **settings)],
     )
 
 
@@ -89,7 +93,7 @@ def test_a_check_of_the_form_can_say_what_a_format_error_is():
     informal = thought("q/2", 0.5)
     informal = dataclasses.replace(informal, reward=Reward(value=0.0, parts={"format": 0.0}))
     formal = dataclasses.replace(informal, reward=Reward(value=0.0, parts={"format": 1.0}))
-    pair = [dataclasses.replace(formal, completion_id="q/1"), informal]
+    pair = [dataclasses.replace(formal, id=CompletionId.named("q/1")), informal]
     assert built(pair, format_part="format").shaped_rewards == pytest.approx([0.3, 0])
     assert built(pair).shaped_rewards == pytest.approx([0.3, 0.3])
 

@@ -16,7 +16,8 @@ from mgrpo.plugin import load_plugins
 from mgrpo.types import Reward
 from tests.learner.builders import completion, plugin, run_config, solve_layer, with_status
 
-OBJECTIVE = ObjectiveConfig(advantage={"epsilon": 1e-4})
+OBJECTIVE = ObjectiveConfig()
+Z_SCORE = {"epsilon": 1e-4}
 PROBABILITIES = [0.99, 0.8, 0.6, 0.9]
 
 
@@ -35,7 +36,7 @@ def built(completions=None, probabilities=PROBABILITIES, **settings):
     logprobs = [value for p in probabilities for value in (math.log(0.01), math.log(p))]
     return build_batch(
         completions or worked_group(),
-        [solve_layer()],
+        [solve_layer(advantage=Z_SCORE)],
         OBJECTIVE,
         plugins=[plugin("grpo_care", **settings)],
         signals={"ema_logprobs": torch.tensor(logprobs, dtype=torch.float64)},
@@ -86,7 +87,7 @@ def test_an_answer_of_several_tokens_has_a_mean_of_either_kind():
     def shaped(kind):
         return build_batch(
             two,
-            [solve_layer()],
+            [solve_layer(advantage=Z_SCORE)],
             OBJECTIVE,
             plugins=[plugin("grpo_care", answer_probability=kind, margin=0)],
             signals={"ema_logprobs": logprobs},
@@ -137,10 +138,10 @@ MARKED = [{"use": "answer_span"}]
 @pytest.mark.parametrize(
     ("plugins", "said"),
     [
-        ([{"use": "grpo_care"}], "marked by no plug-in"),
+        ([{"use": "grpo_care"}], "Add answer_span to plugins"),
         (
             [*MARKED, {"use": "grpo_care", "settings": {"accuracy_part": "overlap"}}],
-            "no check of rewards.terms: math_answer",
+            "none of the recipe's checks: math_answer",
         ),
         (
             [

@@ -9,7 +9,8 @@ from mgrpo.errors import ConfigError
 from mgrpo.plugin import load_plugins
 from tests.learner.builders import completion, layer, plugin, run_config, solve_layer, with_status
 
-EXACT = ObjectiveConfig(advantage={"epsilon": 0.0})
+EXACT = ObjectiveConfig()
+Z_SCORE = {"epsilon": 0.0}
 TOKENS = ([5, 6, 7], [5, 6, 8, 9], [5, 4])
 THIRD, HALF = 1 / 3, 1 / 2
 FACTORS = [[THIRD, HALF, 1], [THIRD, HALF, 1, 1], [THIRD, 1]]
@@ -37,7 +38,9 @@ def objective_value(rows):
 
 def built(completions, *, plugins=True, objective=EXACT, **settings):
     parts = [plugin("lambda_grpo")] if plugins else []
-    return build_batch(completions, [solve_layer(**settings)], objective, plugins=parts)
+    return build_batch(
+        completions, [solve_layer(**{"advantage": Z_SCORE, **settings})], objective, plugins=parts
+    )
 
 
 def test_the_worked_group_gets_its_advantages_and_factors():
@@ -85,7 +88,10 @@ def test_completions_whose_check_failed_are_in_no_set():
 
 def test_beginnings_of_different_prompts_are_different():
     """Corrections of one problem are compared with each other but read different attempts."""
-    chain = [solve_layer(), layer(group_by="query", select="none")]
+    chain = [
+        solve_layer(advantage=Z_SCORE),
+        layer(advantage=Z_SCORE, group_by="query", select="none"),
+    ]
     rows = build_batch(
         [
             tokens("q/1/1", 1.0, [5, 6], prompt_token_ids=[1]),
@@ -100,7 +106,10 @@ def test_beginnings_of_different_prompts_are_different():
 
 def test_another_layer_is_left_alone():
     found = build_batch(
-        worked_group(), [solve_layer(), layer()], EXACT, plugins=[plugin("lambda_grpo", 2)]
+        worked_group(),
+        [solve_layer(advantage=Z_SCORE), layer(advantage=Z_SCORE)],
+        EXACT,
+        plugins=[plugin("lambda_grpo", 2)],
     )
     assert found.all_rows == built(worked_group(), plugins=False).all_rows
 

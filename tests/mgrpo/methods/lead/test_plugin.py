@@ -18,12 +18,16 @@ from mgrpo.plugin import load_plugins
 from mgrpo.types import Reward
 from tests.learner.builders import long, plugin, run_config, solve_layer, with_status
 
-OBJECTIVE = ObjectiveConfig(advantage={"epsilon": 1e-6})
+OBJECTIVE = ObjectiveConfig()
+Z_SCORE = {"epsilon": 1e-6}
 
 
 def built(completions, **settings):
     return build_batch(
-        completions, [solve_layer()], OBJECTIVE, plugins=[plugin("lead", **settings)]
+        completions,
+        [solve_layer(advantage=Z_SCORE)],
+        OBJECTIVE,
+        plugins=[plugin("lead", **settings)],
     )
 
 
@@ -75,11 +79,11 @@ def test_the_worked_weights():
 def test_without_length_and_weights_it_is_grpo():
     """-1 instead of 0 for a wrong answer does not matter to a z-score."""
     off = {"length_strength": 0, "weight_floor": 1.0, "weight_ceiling": 1.0}
-    plain = build_batch(worked_group(), [solve_layer()], ObjectiveConfig(advantage={"epsilon": 0}))
+    plain = build_batch(worked_group(), [solve_layer(advantage=Z_SCORE)], OBJECTIVE)
     found = build_batch(
         worked_group(),
-        [solve_layer()],
-        ObjectiveConfig(advantage={"epsilon": 0}),
+        [solve_layer(advantage=Z_SCORE)],
+        OBJECTIVE,
         plugins=[plugin("lead", **off)],
     )
     assert advantages(found) == pytest.approx(advantages(plain))
@@ -117,7 +121,7 @@ def test_what_another_plugin_added_stays_added():
     penalty.shape_rewards = lambda batch, rewards: rewards - 0.25
     penalty.transform_advantages = lambda batch, advantages: advantages
     parts = [penalty, plugin("lead")]
-    batch = build_batch(worked_group(), [solve_layer()], OBJECTIVE, plugins=parts)
+    batch = build_batch(worked_group(), [solve_layer(advantage=Z_SCORE)], OBJECTIVE, plugins=parts)
     expected = [value - 0.25 for value in built(worked_group()).shaped_rewards]
     assert batch.shaped_rewards == pytest.approx(expected)
 

@@ -9,12 +9,12 @@ import pytest
 
 from mgrpo.config import CorrectionBufferConfig
 from mgrpo.methods.mgrpo_replay.correction_buffer import CorrectionBuffer
-from mgrpo.types import Completion, Reward
+from mgrpo.types import Completion, CompletionId, Reward
 
 
 def correction(name: str, *, version: int = 0, **changes: Any) -> Completion:
     values: dict[str, Any] = {
-        "completion_id": name,
+        "id": CompletionId.named(name),
         "problem_id": "p",
         "domain": "d",
         "layer": 2,

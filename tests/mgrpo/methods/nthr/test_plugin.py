@@ -23,8 +23,9 @@ from tests.learner.builders import (
     with_status,
 )
 
-EXACT = ObjectiveConfig(advantage={"epsilon": 0.0})
-CHAIN = [solve_layer(), layer()]
+EXACT = ObjectiveConfig()
+Z_SCORE = {"epsilon": 0.0}
+CHAIN = [solve_layer(advantage=Z_SCORE), layer(advantage=Z_SCORE)]
 
 
 def tensor(*rows):
@@ -73,7 +74,7 @@ WORKED = [0.32, 0.18, 0.34, -0.34, 0.34, -0.34, 0.34, -0.34]
 def advantages(completions=None, found=WORKED, **settings):
     batch = build_batch(
         completions or worked_group(),
-        [solve_layer()],
+        [solve_layer(advantage=Z_SCORE)],
         EXACT,
         plugins=[plugin("nthr", **settings)],
         signals={INFLUENCES: torch.tensor(found, dtype=torch.float64)},
@@ -102,7 +103,7 @@ def test_how_many_tokens_are_spared_and_how_far_can_be_set(settings, expected):
 
 
 def test_weight_one_is_grpo_and_reads_nothing():
-    plain = build_batch(worked_group(), [solve_layer()], EXACT).all_rows
+    plain = build_batch(worked_group(), [solve_layer(advantage=Z_SCORE)], EXACT).all_rows
     assert advantages(spared_weight=1.0) == [row.advantages.tolist() for row in plain]
     assert plugin("nthr", spared_weight=1.0).read_policy(None, None) == {}
     assert plugin("nthr", select="all").read_policy(None, None) == {}
@@ -119,7 +120,7 @@ def test_uniform_groups_and_failed_checks_are_left_alone():
     right = [long(f"p/{number}", 1.0, 1) for number in (1, 2)]
     batch = build_batch(
         [*wrong, failed, *right],
-        [solve_layer()],
+        [solve_layer(advantage=Z_SCORE)],
         EXACT,
         plugins=[plugin("nthr")],
         signals={INFLUENCES: torch.full((5,), 9.0, dtype=torch.float64)},

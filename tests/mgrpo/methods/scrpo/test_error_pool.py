@@ -9,7 +9,7 @@ import pytest
 
 from mgrpo.config import ErrorPoolConfig
 from mgrpo.methods.scrpo.error_pool import ErrorPool, right_variance
-from mgrpo.types import Completion, FinishReason, Problem, Reward
+from mgrpo.types import Completion, CompletionId, FinishReason, Problem, Reward
 
 RIGHT, WRONG = Reward(value=1.0, correct=True), Reward(value=0.0)
 TIMEOUT = Reward(value=0.0, status="timeout")
@@ -24,7 +24,7 @@ def attempt(
     finish: FinishReason = "stop",
 ) -> Completion:
     return Completion(
-        completion_id=f"s0p{slot}#{index}",
+        id=CompletionId.named(f"s0p{slot}#{index}"),
         problem_id=f"p{slot}",
         domain="d",
         layer=1,

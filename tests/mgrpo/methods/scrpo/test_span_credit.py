@@ -6,8 +6,9 @@ from learner.batch import build_batch
 from mgrpo.config import ObjectiveConfig
 from tests.learner.builders import completion, layer, long, plugin, solve_layer
 
-EXACT = ObjectiveConfig(advantage={"ddof": 0, "epsilon": 0.0})
-CHAIN = [solve_layer(), layer(select="none")]
+EXACT = ObjectiveConfig()
+Z_SCORE = {"ddof": 0, "epsilon": 0.0}
+CHAIN = [solve_layer(advantage=Z_SCORE), layer(advantage=Z_SCORE, select="none")]
 
 
 def corrections():

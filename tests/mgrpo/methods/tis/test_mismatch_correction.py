@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from learner.batch import build_batch
 from mgrpo.config import ObjectiveConfig
-from tests.learner.builders import long, plugin, run_config, solve_layer
+from tests.learner.builders import long, plugin, solve_layer
 from tests.learner.exact import UNCORRECTED, floats
 
 OFF = ObjectiveConfig(**UNCORRECTED)
@@ -138,14 +139,11 @@ def test_weights_stay_finite_however_far_the_gap():
     assert torch.isfinite(floats(*found)).all() and found[0] == pytest.approx(4.851652e8, rel=1e-6)
 
 
-def problems(objective, **settings):
-    config = run_config(layers=[solve_layer()], objective=objective)
-    part = plugin("mismatch_correction", 1, **settings)
-    return [one.path for one in type(part).problems(part.settings, frozenset({1}), config)]
-
-
-def test_the_gap_is_corrected_once_and_by_something():
-    assert problems({}) == ["(objective.importance.mode)"]
-    assert problems(UNCORRECTED) == []
-    assert problems(UNCORRECTED, method="none") == ["method"]
-    assert problems(UNCORRECTED, reject_geometric=(1.1, 1.2)) == ["reject_geometric"]
+def test_the_gap_is_corrected_by_something():
+    for wrong, reason in (
+        ({"method": "none"}, "without a rejection does nothing"),
+        ({"reject_geometric": (1.1, 1.2)}, "around 1"),
+        ({"lowest": 0.4}, "has no effect without method: mask"),
+    ):
+        with pytest.raises(ValidationError, match=reason):
+            plugin("mismatch_correction", **wrong)

@@ -14,11 +14,12 @@ from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import ConfigError, LearnerError
 from mgrpo.methods.veripo.dpo import COEFFICIENT
 from mgrpo.plugin import load_plugins
+from mgrpo.types import CompletionId
 from tests.learner.builders import completion, layer, plugin, run_config, solve_layer
 from tests.learner.exact import exact_loss, floats
 
 BETA = 0.1
-OBJECTIVE = ObjectiveConfig(importance={"mode": "off"}, kl={"weight": 0.3})
+OBJECTIVE = ObjectiveConfig(importance="none", kl={"weight": 0.3})
 CHAIN = [solve_layer(aggregation="token_mean", loss_weight=0.5), layer()]
 
 
@@ -56,7 +57,7 @@ def three_pairs(reference=None):
                 completion(
                     f"q{number}/1",
                     float(role > 0),
-                    completion_id=f"s0p{number}#{side}",
+                    id=CompletionId.named(f"s0p{number}#{side}"),
                     group_key=f"s0p{number}",
                     layer=2 if number == 1 else 1,
                     token_ids=ids,

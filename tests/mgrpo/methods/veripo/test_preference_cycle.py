@@ -84,9 +84,7 @@ def test_both_sides_of_a_pair_come_with_the_reference_of_when_the_phase_began(tr
     cycle = cycle_of(tree)
     cycle.add([*group("q1", 1, 0), *group("q2", 0, 1)])
     rows = begun(cycle).take(5)
-    assert [one.completion_id for one in rows] == [
-        *("s5p0#chosen", "s5p0#rejected", "s5p1#chosen", "s5p1#rejected")
-    ]
+    assert [one.completion_id for one in rows] == [*("s5p0#0", "s5p0#1", "s5p1#0", "s5p1#1")]
     assert [one.group_key for one in rows] == ["s5p0", "s5p0", "s5p1", "s5p1"]
     by_problem = {
         (one.problem_id, one.metadata["pair"]["role"]): one.metadata["pair"]["ref_logprob"]

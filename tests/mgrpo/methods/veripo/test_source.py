@@ -44,9 +44,7 @@ def test_steps_on_rollouts_and_on_pairs_take_turns(tree):
     assert [one.get("pairs/trained") for one in means] == [None, None, 3, 1] * 2
     assert [one.get("pairs/waiting") for one in means] == [2, 4, None, None] * 2
     assert means[0]["pairs/made_penalty"] == 2
-    assert run.trained[2] == [
-        f"s2p{slot}#{side}" for slot in range(3) for side in ("chosen", "rejected")
-    ]
+    assert run.trained[2] == [f"s2p{slot}#{side}" for slot in range(3) for side in (0, 1)]
 
 
 def test_a_phase_whose_pairs_are_used_up_leaves_the_policy_alone(tree):

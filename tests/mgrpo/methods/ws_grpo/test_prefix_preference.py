@@ -8,7 +8,8 @@ from mgrpo.config import ObjectiveConfig
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
 from tests.learner.builders import long, plugin, save_tiny_llama, solve_layer, with_status
 
-EXACT = ObjectiveConfig(advantage={"ddof": 0, "epsilon": 0.0})
+EXACT = ObjectiveConfig()
+Z_SCORE = {"ddof": 0, "epsilon": 0.0}
 SCORES = {
     "q/1": [0.8, 0.7, 0.6],
     "q/2": [0.6, 0.4, 0.3, 0.3],
@@ -48,7 +49,7 @@ def four_rollouts():
 
 def measured(part, completions):
     """The step's columns with the plug-in's signals."""
-    batch = step_batch(completions, [solve_layer()])
+    batch = step_batch(completions, [solve_layer(advantage=Z_SCORE)])
     batch.signals |= part.measure(batch)
     return batch
 
@@ -69,7 +70,7 @@ def test_what_other_plug_ins_added_to_a_reward_stays_added():
 
 def test_the_worked_rollouts_get_their_z_scores():
     part = preference(SCORES.values())
-    batch = build_batch(four_rollouts(), [solve_layer()], EXACT, plugins=[part])
+    batch = build_batch(four_rollouts(), [solve_layer(advantage=Z_SCORE)], EXACT, plugins=[part])
     found = [row.advantages[0] for row in batch.rows]
     assert found == pytest.approx([0.946817, -1.679493, 0.451286, 0.281390], abs=1e-6)
     assert all(len(set(row.advantages)) == 1 for row in batch.rows)  # no credit per step
@@ -80,7 +81,7 @@ def test_the_worked_rollouts_get_their_z_scores():
 def test_steps_tell_equal_outcomes_apart():
     equal = [stepped(f"q/{n}", 1.0, [1] * 3, token_ids=[n] * 3) for n in (1, 2)]
     part = preference([[0.5] * 3, [0.1] * 3])
-    batch = build_batch(equal, [solve_layer()], EXACT, plugins=[part])
+    batch = build_batch(equal, [solve_layer(advantage=Z_SCORE)], EXACT, plugins=[part])
     assert [row.advantages[0] for row in batch.rows] == pytest.approx([1, -1])
 
 
@@ -95,7 +96,7 @@ def test_process_credit_of_the_worked_example():
         epsilon=0.0,
     )
     two = [stepped("q/1", 1.0, [2, 2]), stepped("q/2", 0.0, [3])]
-    rows = build_batch(two, [solve_layer()], EXACT, plugins=[part]).all_rows
+    rows = build_batch(two, [solve_layer(advantage=Z_SCORE)], EXACT, plugins=[part]).all_rows
     assert rows[0].advantages == pytest.approx([-0.707107] * 2 + [-1.414214] * 2, abs=1e-6)
     assert rows[1].advantages == pytest.approx([0.707107] * 3, abs=1e-6)
 
@@ -114,7 +115,7 @@ def test_the_scorer_is_asked_for_usable_completions_with_the_ends_of_their_steps
         with_status(stepped("q/2", 0.0, [1, 1]), "error"),
         long("q/3", 0.0, 4),  # no spans: the whole is one step
     ]
-    build_batch(three, [solve_layer()], EXACT, plugins=[part])
+    build_batch(three, [solve_layer(advantage=Z_SCORE)], EXACT, plugins=[part])
     assert [ends for _, _, ends in part.scorer.rows] == [(2, 3), (4,)]
     assert part.scorer.rows[0][:2] == ((1, 2), (3, 3, 3))
     assert part.scorer.pair_order == "longer_shorter"
@@ -123,7 +124,7 @@ def test_the_scorer_is_asked_for_usable_completions_with_the_ends_of_their_steps
 def test_a_completion_that_was_sampled_twice_is_scored_once():
     part = preference([[0.8], [0.2]])
     three = [stepped("q/1", 1.0, [2]), stepped("q/2", 1.0, [2]), stepped("q/3", 1.0, [1])]
-    batch = build_batch(three, [solve_layer()], EXACT, plugins=[part])
+    batch = build_batch(three, [solve_layer(advantage=Z_SCORE)], EXACT, plugins=[part])
     assert len(part.scorer.rows) == 2
     found = [row.advantages[0] for row in batch.rows]
     assert found[0] == found[1] > 0 > found[2]
@@ -137,7 +138,7 @@ def test_a_saved_scorer_is_loaded_at_the_start_and_scores_every_step(tmp_path):
     part.start(torch.device("cpu"))
     assert part.models() == [part.scorer]  # leaves the GPU while engines have it
     two = [stepped("q/1", 1.0, [2, 1]), stepped("q/2", 0.0, [1, 1, 1], prompt_token_ids=[7])]
-    batch = build_batch(two, [solve_layer()], EXACT, plugins=[part])
+    batch = build_batch(two, [solve_layer(advantage=Z_SCORE)], EXACT, plugins=[part])
     expected = scorer.step_scores_of([([1, 2], [3] * 3, [2, 3]), ([7], [3] * 3, [1, 2, 3])])
     total = sum(float(values.sum()) for values in expected)
     assert batch.metrics["steps/score_mean"] == pytest.approx((total, 5.0), rel=1e-5)
