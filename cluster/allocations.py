@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mgrpo.config import RunConfig
+from mgrpo.config import ClusterConfig, EnginesConfig, LayerConfig, LearnerConfig, RunConfig
 from mgrpo.config.cluster import NodesConfig
 from mgrpo.config.engines import EngineRange
 
@@ -99,35 +99,37 @@ class Pool:
         return f"engine-{index}" if self.name == "shared" else f"{self.name}-engine-{index}"
 
 
-def pools_of(config: RunConfig) -> list[Pool]:
+def pools_of(engines: EnginesConfig, layers: Sequence[LayerConfig]) -> list[Pool]:
     """The recipe's pools of engines, layer 1's first."""
-    if config.engines.shared:
-        every_layer = tuple(range(1, len(config.layers) + 1))
-        return [Pool("shared", every_layer, config.engines.num_shared_engines)]
+    if engines.shared:
+        every_layer = tuple(range(1, len(layers) + 1))
+        return [Pool("shared", every_layer, engines.num_shared_engines)]
     return [
         Pool(f"layer{number}", (number,), layer.num_engines)
-        for number, layer in enumerate(config.layers, start=1)
+        for number, layer in enumerate(layers, start=1)
     ]
 
 
-def engine_allocation(config: RunConfig, device: str, pool: Pool, index: int) -> Allocation:
+def engine_allocation(
+    engines: EnginesConfig, cluster: ClusterConfig, device: str, pool: Pool, index: int
+) -> Allocation:
     """The allocation of a pool's engine; `index` may go beyond those that a run begins with."""
-    name, cpus = pool.engine_name(index), config.engines.num_cpus
-    if config.cluster.takes_turns:
-        nodes = config.cluster.learner_nodes
+    name, cpus = pool.engine_name(index), engines.num_cpus
+    if cluster.takes_turns:
+        nodes = cluster.learner_nodes
         bundle = bundle_of(cpus, GPU_SHARE if device == "cuda" else 0, NodesConfig())
         return Allocation(name, (bundle,), pool.layers, nodes.labels, COLOCATED, first_bundle=index)
-    nodes = config.cluster.engine_nodes
-    gpus = config.engines.tensor_parallel_size if device == "cuda" else 0
+    nodes = cluster.engine_nodes
+    gpus = engines.tensor_parallel_size if device == "cuda" else 0
     return Allocation(name, (bundle_of(cpus, gpus, nodes),), pool.layers, nodes.labels)
 
 
-def learner_allocation(config: RunConfig, device: str) -> Allocation:
+def learner_allocation(learner: LearnerConfig, cluster: ClusterConfig, device: str) -> Allocation:
     """The allocation of all the learner's ranks, one bundle each."""
-    nodes, is_shared = config.cluster.learner_nodes, config.cluster.takes_turns
+    nodes, is_shared = cluster.learner_nodes, cluster.takes_turns
     gpu_share = GPU_SHARE if is_shared else 1
-    rank = bundle_of(config.learner.num_cpus, gpu_share if device == "cuda" else 0, nodes)
-    ranks = tuple(dict(rank) for _ in range(config.learner.num_ranks))
+    rank = bundle_of(learner.num_cpus, gpu_share if device == "cuda" else 0, nodes)
+    ranks = tuple(dict(rank) for _ in range(learner.num_ranks))
     return Allocation("learner", ranks, (), nodes.labels, COLOCATED if is_shared else "")
 
 
@@ -148,11 +150,11 @@ def allocations_with(
     config: RunConfig, device: str, num_engines: Callable[[EngineRange], int]
 ) -> list[Allocation]:
     engines = [
-        engine_allocation(config, device, pool, index)
-        for pool in pools_of(config)
+        engine_allocation(config.engines, config.cluster, device, pool, index)
+        for pool in pools_of(config.engines, config.layers)
         for index in range(num_engines(pool.count))
     ]
-    return [*engines, learner_allocation(config, device)]
+    return [*engines, learner_allocation(config.learner, config.cluster, device)]
 
 
 def groups_of(allocations: Sequence[Allocation]) -> list[Group]:

@@ -76,7 +76,7 @@ class Fleet:
             start_s=deadlines.engine_start_s,
             shutdown_s=deadlines.shutdown_s,
         )
-        self.pools = pools_of(config)
+        self.pools = pools_of(config.engines, config.layers)
         self.members: dict[str, list[EngineProcess]] = {pool.name: [] for pool in self.pools}
         # Ever made, by pool: an allocation's name is used once.
         self.num_allocations = Counter[str]()
@@ -126,7 +126,7 @@ class Fleet:
         index = self.num_allocations[pool.name]
         self.num_allocations[pool.name] += 1
         engine = EngineProcess(
-            engine_allocation(self.config, self.device, pool, index),
+            engine_allocation(self.config.engines, self.config.cluster, self.device, pool, index),
             self.placement,
             self.start_actor,
             self.timing,

@@ -3,11 +3,15 @@ key first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mgrpo.config.advantages import GroupZ
-from mgrpo.config.data import has_one_domain
-from mgrpo.config.layers import CorrectLayer, corrections_of
-from mgrpo.config.learner import ErrorPoolConfig
+from mgrpo.config.data import DataConfig, has_one_domain
+from mgrpo.config.engines import EnginesConfig
+from mgrpo.config.layers import CorrectLayer, LayerConfig, corrections_of
+from mgrpo.config.learner import ErrorPoolConfig, ObjectiveConfig
 from mgrpo.config.losses import PpoClip
+from mgrpo.config.parts import Part
 from mgrpo.config.run import RunConfig
 
 
@@ -29,7 +33,13 @@ def warnings_of(config: RunConfig) -> list[str]:
         )
     if config.evaluation.decoding == "greedy" and config.evaluation.temperature != 1.0:
         warnings.append("evaluation.temperature has no effect with evaluation.decoding: greedy.")
-    return [*warnings, *objective_warnings(config), *engine_warnings(config)]
+    return [
+        *warnings,
+        *clip_warnings(config.objective.loss, is_on_policy=config.is_on_policy),
+        *kl_warnings(config.objective.kl.estimator, config.max_kl_weight),
+        *unused_section_warnings(config.objective, config.data),
+        *engine_warnings(config.engines, config.layers),
+    ]
 
 
 def layer_warnings(layer: CorrectLayer, path: str) -> list[str]:
@@ -49,31 +59,21 @@ def layer_warnings(layer: CorrectLayer, path: str) -> list[str]:
     return warnings
 
 
-def engine_warnings(config: RunConfig) -> list[str]:
-    if not config.engines.shared:
-        if config.engines.num_shared_engines.max > 1:
+def engine_warnings(engines: EnginesConfig, layers: Sequence[LayerConfig]) -> list[str]:
+    if not engines.shared:
+        if engines.num_shared_engines.max > 1:
             return ["engines.num_shared_engines has no effect with engines.shared: false."]
         return []
     return [
         f"layers.{depth}.num_engines has no effect with engines.shared: true."
-        for depth, layer in enumerate(config.layers)
+        for depth, layer in enumerate(layers)
         if layer.num_engines.max > 1
     ]
 
 
-def objective_warnings(config: RunConfig) -> list[str]:
-    """One sentence each, beginning with the key."""
-    return [
-        *clip_warnings(config),
-        *kl_warnings(config),
-        *unused_section_warnings(config),
-    ]
-
-
-def clip_warnings(config: RunConfig) -> list[str]:
+def clip_warnings(loss: PpoClip | Part, *, is_on_policy: bool) -> list[str]:
     """In the first update of a rollout every ratio is 1 and nothing is clipped."""
-    loss = config.objective.loss
-    if not isinstance(loss, PpoClip) or not config.is_on_policy:
+    if not isinstance(loss, PpoClip) or not is_on_policy:
         return []
     return [
         f"objective.loss.{key} has no effect with objective.updates_per_rollout: 1, where every "
@@ -82,9 +82,8 @@ def clip_warnings(config: RunConfig) -> list[str]:
     ]
 
 
-def kl_warnings(config: RunConfig) -> list[str]:
-    estimator = config.objective.kl.estimator
-    if config.max_kl_weight == 0:
+def kl_warnings(estimator: str, max_weight: float) -> list[str]:
+    if max_weight == 0:
         if estimator == "k3":
             return []
         return [f"objective.kl.estimator: {estimator} has no effect: every KL weight is 0."]
@@ -96,13 +95,13 @@ def kl_warnings(config: RunConfig) -> list[str]:
     return []
 
 
-def unused_section_warnings(config: RunConfig) -> list[str]:
-    objective, warnings = config.objective, []
+def unused_section_warnings(objective: ObjectiveConfig, data: DataConfig) -> list[str]:
+    warnings = []
     if objective.update_order != "pooled_errors" and objective.error_pool != ErrorPoolConfig():
         warnings.append(
             f"objective.error_pool has no effect with objective.update_order: "
             f"{objective.update_order}."
         )
-    if config.data.robust is not None and has_one_domain(config.data.train):
+    if data.robust is not None and has_one_domain(data.train):
         warnings.append("data.robust has no effect: all problems of data.train are of one domain.")
     return warnings

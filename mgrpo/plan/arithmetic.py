@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from cluster.vllm_build import Device, choose_device, installed_build, mismatch
-from mgrpo.config import RunConfig
+from mgrpo.config import ClusterConfig, RunConfig
 from mgrpo.findings import CheckLine, counted
 from mgrpo.plan.batch import layer_batches
 
@@ -58,14 +58,14 @@ def resource_lines(config: RunConfig, num_parameters: int | None) -> list[CheckL
     gpus = local_gpus()
     build = installed_build() if config.cluster.starts_ray else None
     device = choose_device(config.cluster.device, num_gpus=gpus, build=build)
-    lines = build_lines(config, device, build=build, gpus=gpus)
+    lines = build_lines(config.cluster, device, build=build, gpus=gpus)
     if device == "cuda":
         return [*lines, gpu_line(config, gpus)]
     return [*lines, cpu_line(config), *memory_lines(config, num_parameters)]
 
 
 def build_lines(
-    config: RunConfig, device: str, *, build: Device | None, gpus: int
+    cluster: ClusterConfig, device: str, *, build: Device | None, gpus: int
 ) -> list[CheckLine]:
     """Whether engines of the installed vLLM run on the device; no line if they do.
 
@@ -76,7 +76,7 @@ def build_lines(
     problem = mismatch(device, build)
     if problem:
         return [CheckLine("fail", "vLLM", problem)]
-    if gpus and build == "cpu" and config.cluster.device == "auto":
+    if gpus and build == "cpu" and cluster.device == "auto":
         return [
             CheckLine(
                 "warn",

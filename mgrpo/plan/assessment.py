@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluster.allocations import Group
-from mgrpo.config import RunConfig
+from mgrpo.config import EnginesConfig, RunConfig
 from mgrpo.findings import CheckLine, counted
 from mgrpo.plan.batch import LayerBatch
 from mgrpo.plan.engine_memory import EngineMemory
@@ -79,7 +79,9 @@ def allocation_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine(
             "ok", "placement", f"the autoscaler has to add {', '.join(sorted(brought))}"
         )
-    more = sum(batch.max_engines - batch.num_engines for batch in growing(found.batches, config))
+    more = sum(
+        batch.max_engines - batch.num_engines for batch in growing(found.batches, config.engines)
+    )
     if more:
         gpus = more * config.engines.tensor_parallel_size
         yield CheckLine(
@@ -89,9 +91,9 @@ def allocation_lines(found: Found) -> Iterator[CheckLine]:
         )
 
 
-def growing(batches: list[LayerBatch], config: RunConfig) -> list[LayerBatch]:
+def growing(batches: list[LayerBatch], engines: EnginesConfig) -> list[LayerBatch]:
     """One per pool of engines."""
-    return batches[:1] if config.engines.shared else batches
+    return batches[:1] if engines.shared else batches
 
 
 def advice_for(group: Group) -> str:
@@ -236,9 +238,9 @@ def cache_lines(found: Found) -> Iterator[CheckLine]:
             "engines.gpu_memory_utilization, or lower engines.max_model_len.",
         )
         return
-    worst = max(found.batches, key=lambda batch: cache_needed(batch, config))
+    worst = max(found.batches, key=lambda batch: cache_needed(batch, config.engines))
     asked = min(worst.sequences_per_engine, config.engines.max_num_seqs)
-    needed = cache_needed(worst, config)
+    needed = cache_needed(worst, config.engines)
     text = (
         f"holds {engine.cache_tokens:,} tokens; {asked:,} sequences of layer {worst.name} at a "
         f"time need at most {needed:,}, since a group shares its prompt"
@@ -256,9 +258,9 @@ def cache_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine("ok", "KV cache", text)
 
 
-def cache_needed(batch: LayerBatch, config: RunConfig) -> int:
+def cache_needed(batch: LayerBatch, engines: EnginesConfig) -> int:
     """Cache tokens that one engine needs if every sequence has its maximum length."""
-    at_once = min(batch.sequences_per_engine, config.engines.max_num_seqs)
+    at_once = min(batch.sequences_per_engine, engines.max_num_seqs)
     prompt = batch.max_sequence_tokens - batch.max_completion_tokens
     groups = -(-at_once // batch.group_size)
     return at_once * batch.max_completion_tokens + groups * prompt

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.engine import BATCHED_TOKENS
-from mgrpo.config import RunConfig
+from mgrpo.config import EnginesConfig, RunConfig
 from mgrpo.plan.batch import context_tokens
 from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.memory import CONTEXT_BYTES, GIB, MIB, MemoryItem, MemoryUse
@@ -40,7 +40,7 @@ def engine_memory(config: RunConfig, shape: ModelShape, gpu: GpuType) -> EngineM
     dtype = config.model.dtype if config.engines.dtype == "auto" else config.engines.dtype
     width = 4 if dtype == "float32" else 2
     weights = shape.num_parameters * width // ways
-    working = working_bytes(config, shape, width)
+    working = working_bytes(config.engines, shape, width)
     budget = int(gpu.memory_bytes * config.engines.gpu_memory_utilization)
     cache = budget - weights - working - CONTEXT_BYTES
     buffers = 2 * config.weights.packed_buffer_mib * MIB + shape.layer_parameters * width // ways
@@ -56,7 +56,9 @@ def engine_memory(config: RunConfig, shape: ModelShape, gpu: GpuType) -> EngineM
             f"the rest of {config.engines.gpu_memory_utilization:g} of the GPU: {max(0, tokens):,} "
             f"tokens of {per_token:,} bytes",
         ),
-        MemoryItem("working memory", working, f"{batched_tokens(config):,} tokens and the sampler"),
+        MemoryItem(
+            "working memory", working, f"{batched_tokens(config.engines):,} tokens and the sampler"
+        ),
         MemoryItem("CUDA graphs", graphs, "an estimate; none with engines.enforce_eager"),
         MemoryItem(
             "transfer buffers",
@@ -75,13 +77,13 @@ def kv_bytes_per_token(shape: ModelShape, ways: int) -> int:
     return shape.kv_bytes_per_token * heads_here // shape.num_kv_heads
 
 
-def working_bytes(config: RunConfig, shape: ModelShape, width: int) -> int:
+def working_bytes(engines: EnginesConfig, shape: ModelShape, width: int) -> int:
     """A step's activations, and the sampler's float32 logits with one copy."""
-    ways = config.engines.tensor_parallel_size
+    ways = engines.tensor_parallel_size
     per_token = (2 * shape.intermediate // ways + 6 * shape.hidden) * width
-    sampler = config.engines.max_num_seqs * shape.vocabulary * 2 * 4
-    return batched_tokens(config) * per_token + sampler
+    sampler = engines.max_num_seqs * shape.vocabulary * 2 * 4
+    return batched_tokens(engines) * per_token + sampler
 
 
-def batched_tokens(config: RunConfig) -> int:
-    return int(config.engines.extra_args.get("max_num_batched_tokens", BATCHED_TOKENS))
+def batched_tokens(engines: EnginesConfig) -> int:
+    return int(engines.extra_args.get("max_num_batched_tokens", BATCHED_TOKENS))

@@ -26,10 +26,11 @@ computed again, with as much once more for its gradients.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from learner.deepspeed_config import effective_zero_stage, is_bfloat16
-from mgrpo.config import RunConfig
+from mgrpo.config import LearnerConfig, RunConfig
 from mgrpo.plan.memory import CONTEXT_BYTES, MIB, MemoryItem, MemoryUse
 from mgrpo.plan.shape import ModelShape
 
@@ -41,77 +42,86 @@ LOGIT_BYTES = 12  # per entry of a chunk: 16-bit logits, their float32 copy, and
 
 def learner_memory(config: RunConfig, shape: ModelShape) -> MemoryUse:
     """One rank's memory at its peak, in the middle of an update."""
-    items = [*state_items(config, shape), *work_items(config, shape)]
+    is_bf16 = is_bfloat16(config, "cuda")
+    rank = RankMemory(
+        learner=config.learner,
+        shape=shape,
+        width=2 if is_bf16 else 4,
+        stage=effective_zero_stage(config.learner, is_bf16=is_bf16),
+    )
+    items = rank.state_items(has_reference=config.max_kl_weight > 0)
+    items += rank.work_items(packed_buffer_mib=config.weights.packed_buffer_mib)
     return MemoryUse(tuple(item for item in items if item.num_bytes))
 
 
-def is_bf16(config: RunConfig) -> bool:
-    return is_bfloat16(config, "cuda")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankMemory:
+    """What the memory of one learner rank follows from."""
 
+    learner: LearnerConfig
+    shape: ModelShape
+    width: int  # bytes of a weight as it is computed with
+    stage: int  # of ZeRO, as DeepSpeed runs it
 
-def zero_stage(config: RunConfig) -> int:
-    return effective_zero_stage(config.learner, is_bf16=is_bf16(config))
+    def state_items(self, *, has_reference: bool) -> list[MemoryItem]:
+        """Memory that stays from step to step: weights, gradients, optimizer, the reference."""
+        size, ranks = self.shape.num_parameters, self.learner.num_ranks
+        master = 4 if self.width == 2 or self.stage > 0 else 0
+        share = [1 if self.stage < limit else ranks for limit in (3, 2, 1)]
+        items = [
+            item("weights", size, self.width, share[0]),
+            item("gradients", size, 4, share[1]),
+            item("optimizer", size, master + 8, share[2]),
+        ]
+        elsewhere = set()  # kept in host memory, the optimizer together with sharded gradients
+        if offloads(self.learner, "offload_optimizer"):
+            elsewhere |= {"optimizer", "gradients"} if self.stage >= 2 else {"optimizer"}
+        if offloads(self.learner, "offload_param") and self.stage == 3:
+            elsewhere.add("weights")
+        items = [use for use in items if use.name not in elsewhere]
+        if has_reference:
+            items.append(item("reference", size, self.width, share[0]))
+        return items
 
-
-def state_items(config: RunConfig, shape: ModelShape) -> list[MemoryItem]:
-    """Memory that stays from step to step: weights, gradients, optimizer, the reference."""
-    size, ranks, stage = shape.num_parameters, config.learner.num_ranks, zero_stage(config)
-    width = 2 if is_bf16(config) else 4
-    master = 4 if is_bf16(config) or stage > 0 else 0
-    share = [1 if stage < limit else ranks for limit in (3, 2, 1)]
-    items = [
-        item("weights", size, width, share[0]),
-        item("gradients", size, 4, share[1]),
-        item("optimizer", size, master + 8, share[2]),
-    ]
-    elsewhere = set()  # kept in host memory, the optimizer together with sharded gradients
-    if offloads(config, "offload_optimizer"):
-        elsewhere |= {"optimizer", "gradients"} if stage >= 2 else {"optimizer"}
-    if offloads(config, "offload_param") and stage == 3:
-        elsewhere.add("weights")
-    items = [use for use in items if use.name not in elsewhere]
-    if config.max_kl_weight > 0:
-        items.append(item("reference", size, width, share[0]))
-    return items
+    def work_items(self, *, packed_buffer_mib: int) -> list[MemoryItem]:
+        """Temporary memory of an update."""
+        width, shape, stage = self.width, self.shape, self.stage
+        tokens = self.learner.microbatch_tokens
+        positions = min(self.learner.logprob_chunk_tokens, tokens)
+        bucket = int(zero_setting(self.learner, "reduce_bucket_size", REDUCE_BUCKET))
+        live = int(zero_setting(self.learner, "stage3_max_live_parameters", LIVE_PARAMETERS))
+        gathered = min(live, shape.num_parameters) * width if stage == 3 else 0
+        transfer = 2 * packed_buffer_mib + (GATHER_BUCKET_MIB if stage == 3 else 0)
+        return [
+            MemoryItem(
+                "activations",
+                activation_bytes(self.learner, shape, width),
+                activation_words(self.learner),
+            ),
+            MemoryItem(
+                "logits",
+                positions * shape.vocabulary * LOGIT_BYTES,
+                f"{positions:,} positions x {shape.vocabulary:,} x {LOGIT_BYTES} bytes",
+            ),
+            MemoryItem(
+                "output layer's gradient",
+                shape.output_parameters * (4 + width),
+                f"vocabulary x hidden x {4 + width} bytes",
+            ),
+            MemoryItem(
+                "gathered weights", gathered, f"at most {live:,} parameters at a time (ZeRO-3)"
+            ),
+            MemoryItem(
+                "reduction buffer", bucket * width if stage else 0, f"{bucket:,} x {width} bytes"
+            ),
+            MemoryItem("transfer buffers", transfer * MIB, f"{transfer} MiB, on rank 0"),
+            MemoryItem("CUDA, NCCL", CONTEXT_BYTES, "an estimate"),
+        ]
 
 
 def item(name: str, size: int, width: int, ranks: int) -> MemoryItem:
     shared = f" / {ranks} ranks" if ranks > 1 else ""
     return MemoryItem(name, size * width // ranks, f"{width} bytes x parameters{shared}")
-
-
-def work_items(config: RunConfig, shape: ModelShape) -> list[MemoryItem]:
-    """Temporary memory of an update."""
-    width = 2 if is_bf16(config) else 4
-    tokens, chunk = config.learner.microbatch_tokens, config.learner.logprob_chunk_tokens
-    stage, bucket = (
-        zero_stage(config),
-        int(zero_setting(config, "reduce_bucket_size", REDUCE_BUCKET)),
-    )
-    live = int(zero_setting(config, "stage3_max_live_parameters", LIVE_PARAMETERS))
-    gathered = min(live, shape.num_parameters) * width if stage == 3 else 0
-    transfer = 2 * config.weights.packed_buffer_mib + (GATHER_BUCKET_MIB if stage == 3 else 0)
-    return [
-        MemoryItem(
-            "activations", activation_bytes(config, shape), activation_words(config, tokens)
-        ),
-        MemoryItem(
-            "logits",
-            min(chunk, tokens) * shape.vocabulary * LOGIT_BYTES,
-            f"{min(chunk, tokens):,} positions x {shape.vocabulary:,} x {LOGIT_BYTES} bytes",
-        ),
-        MemoryItem(
-            "output layer's gradient",
-            shape.output_parameters * (4 + width),
-            f"vocabulary x hidden x {4 + width} bytes",
-        ),
-        MemoryItem("gathered weights", gathered, f"at most {live:,} parameters at a time (ZeRO-3)"),
-        MemoryItem(
-            "reduction buffer", bucket * width if stage else 0, f"{bucket:,} x {width} bytes"
-        ),
-        MemoryItem("transfer buffers", transfer * MIB, f"{transfer} MiB, on rank 0"),
-        MemoryItem("CUDA, NCCL", CONTEXT_BYTES, "an estimate"),
-    ]
 
 
 def layer_bytes_per_token(shape: ModelShape, width: int) -> int:
@@ -127,28 +137,28 @@ def layer_bytes_per_token(shape: ModelShape, width: int) -> int:
     return in_16_bit * width // 2
 
 
-def activation_bytes(config: RunConfig, shape: ModelShape) -> int:
-    width = 2 if is_bf16(config) else 4
+def activation_bytes(learner: LearnerConfig, shape: ModelShape, width: int) -> int:
     one_layer = layer_bytes_per_token(shape, width)
-    if config.learner.gradient_checkpointing:
+    if learner.gradient_checkpointing:
         per_token = shape.num_layers * shape.hidden * width + 2 * one_layer
     else:
         per_token = shape.num_layers * one_layer
-    return config.learner.microbatch_tokens * per_token
+    return learner.microbatch_tokens * per_token
 
 
-def activation_words(config: RunConfig, tokens: int) -> str:
-    if config.learner.gradient_checkpointing:
-        return f"{tokens:,} tokens x (inputs of all layers + one layer twice)"
-    return f"{tokens:,} tokens x all layers; learner.gradient_checkpointing keeps inputs only"
+def activation_words(learner: LearnerConfig) -> str:
+    tokens = f"{learner.microbatch_tokens:,} tokens x"
+    if learner.gradient_checkpointing:
+        return f"{tokens} (inputs of all layers + one layer twice)"
+    return f"{tokens} all layers; learner.gradient_checkpointing keeps inputs only"
 
 
-def zero_setting(config: RunConfig, key: str, default: Any) -> Any:
+def zero_setting(learner: LearnerConfig, key: str, default: Any) -> Any:
     """A key of the recipe's own DeepSpeed section."""
-    return config.learner.deepspeed.get("zero_optimization", {}).get(key, default)
+    return learner.deepspeed.get("zero_optimization", {}).get(key, default)
 
 
-def offloads(config: RunConfig, key: str) -> bool:
+def offloads(learner: LearnerConfig, key: str) -> bool:
     """Whether the recipe's DeepSpeed section offloads something to host memory."""
-    device = (zero_setting(config, key, None) or {}).get("device", "none")
+    device = (zero_setting(learner, key, None) or {}).get("device", "none")
     return device in ("cpu", "nvme")

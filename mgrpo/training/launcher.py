@@ -64,7 +64,9 @@ class Launcher:
             # pickles, which vLLM does only when told.
             return {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if self.backend == "ipc" else {}
         config = self.config.engines
-        num_engines = sum(pool.count.min for pool in pools_of(self.config))
+        num_engines = sum(
+            pool.count.min for pool in pools_of(self.config.engines, self.config.layers)
+        )
         threads = config.num_threads or max(1, (os.cpu_count() or 1) // num_engines)
         return {
             "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),

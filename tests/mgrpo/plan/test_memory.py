@@ -122,8 +122,8 @@ def test_activations_of_one_layer_by_hand() -> None:
 
 def test_checkpointing_keeps_the_inputs_and_one_layer_twice() -> None:
     base = ("learner.microbatch_tokens=16384",)
-    whole = activation_bytes(recipe(*base, "learner.gradient_checkpointing=false"), TINY)
-    kept = activation_bytes(recipe(*base, "learner.gradient_checkpointing=true"), TINY)
+    whole = activation_bytes(recipe(*base, "learner.gradient_checkpointing=false").learner, TINY, 2)
+    kept = activation_bytes(recipe(*base, "learner.gradient_checkpointing=true").learner, TINY, 2)
     assert whole == 16384 * 2 * 328
     assert kept == 16384 * (2 * 8 * 2 + 2 * 328)
 
