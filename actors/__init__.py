@@ -1,1 +1,1 @@
-"""Prompts in, completions out: rollout engines and what keeps them busy."""
+"""Rollouts: prompts, vLLM engines, layers."""

@@ -1,8 +1,8 @@
-"""What a chat template does with turns, found out by rendering some.
+"""Properties of a chat template, detected by rendering turns.
 
-Templates are programs, and each family's does something of its own: it may want a system turn or
-refuse one, begin the answer itself ("<think>"), end a turn with a token that nothing else names,
-or lose what it is given. What matters here is read off from renderings of marked turns.
+Templates are programs, and families differ: a template may require or refuse a system turn, begin
+the answer itself ("<think>"), end a turn with a token that no other file names, or drop content.
+These properties are read from renderings of marked turns.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatFormat:
-    """How one tokenizer's chat template writes what comes around and after an answer."""
+    """The text of a chat template around and after an answer."""
 
     before_answer: str
     """The template's text from the question to where the policy goes on."""
     opening: str
-    """What the prompt has already written of the answer, such as "<think>\\n"; mostly nothing."""
+    """The beginning of the answer in the prompt, such as "<think>\\n"; mostly nothing."""
     end_of_turn: str
     """The template's text after an assistant's turn, such as "<|im_end|>\\n"."""
     end_of_turn_id: int | None
@@ -79,7 +79,7 @@ def render(
                 **template_kwargs,
             )
         )
-    except Exception as error:  # templates raise what they like: Jinja errors, ValueError, ...
+    except Exception as error:  # templates raise many types: Jinja errors, ValueError, ...
         roles = ", ".join(message["role"] for message in messages)
         raise ModelError(
             f"The tokenizer's chat template cannot render the turns ({roles}): {error}. "
@@ -105,11 +105,11 @@ def lost_turn(
             "message['content'] where it loops over the parts."
         )
     elif role == "system":
-        advice = 'Set system_prompt: "" for the layer, or mend chat_template.jinja.'
+        advice = 'Set system_prompt: "" for the layer, or fix chat_template.jinja.'
     else:
-        advice = "Mend chat_template.jinja beside the tokenizer."
+        advice = "Fix chat_template.jinja beside the tokenizer."
     return (
-        f"The chat template loses or changes the {what}: {content[:80]!r} is not in the prompt. "
+        f"The chat template drops or changes the {what}: {content[:80]!r} is not in the prompt. "
         f"{advice}"
     )
 
@@ -209,7 +209,7 @@ def refuse_missing_header(before_answer: str, header: str) -> None:
         raise ModelError(
             "The chat template has no generation prompt: add_generation_prompt changes nothing, "
             f"and answers begin with {missing[:60]!r}, which the policy would have to "
-            "write itself. Let the template write that where add_generation_prompt is true."
+            "write itself. Change the template to write it if add_generation_prompt is true."
         )
 
 

@@ -33,7 +33,7 @@ BATCHED_TOKENS = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """What an engine needs to know, resolved from a recipe."""
+    """Settings of an engine, resolved from a recipe."""
 
     name: str
     model_dir: str
@@ -53,10 +53,10 @@ class EngineSettings:
 
     @property
     def suspects(self) -> str:
-        """Settings that may spoil what is sampled, in words."""
+        """Settings that may cause invalid samples, in words."""
         if self.extra_args:
             given = ", ".join(f"{key}={value!r}" for key, value in self.extra_args.items())
-            return f"engines.extra_args has {given}. Remove what changes how tokens are drawn"
+            return f"engines.extra_args has {given}. Remove arguments that change sampling"
         return f"engines.dtype is {self.dtype}; a type with a larger range may help"
 
 
@@ -98,7 +98,7 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
 
 
 def check_extra_args(settings: EngineSettings) -> None:
-    """What of `engines.extra_args` cannot be judged before an engine is started.
+    """Checks of `engines.extra_args` that need an engine's environment.
 
     Raises:
         ModelError: naming the argument.
@@ -125,7 +125,7 @@ def check_extra_args(settings: EngineSettings) -> None:
 
 
 def nonfinite_text(samples: Sequence[Sample]) -> str:
-    """Which log-probabilities cannot be trained on, in words; "" where all are finite."""
+    """The invalid log-probabilities, in words; "" if all are finite."""
     places = [
         (number, int(place), float(sample.logprobs[place]))
         for number, sample in enumerate(samples)
@@ -277,17 +277,20 @@ class VllmEngine:
         ]
 
     async def why_not_finite(self, prompt_token_ids: list[int]) -> str:
-        """What makes samples whose log-probabilities are not finite: weights, or settings."""
-        spoilt = sorted(
+        """The cause of log-probabilities that are not finite: weights or settings."""
+        invalid = sorted(
             {name for worker in await self.on_workers("nonfinite_weights") for name in worker}
         )
-        if spoilt:
+        if invalid:
             return (
-                f"{len(spoilt)} of its weights are not finite either ({', '.join(spoilt[:3])}): "
-                "the policy itself is broken. Go back to an earlier checkpoint, and lower "
+                f"{len(invalid)} of its weights are not finite either ({', '.join(invalid[:3])}): "
+                "the policy itself is broken. Resume from an earlier checkpoint with a lower "
                 "learner.learning_rate."
             )
-        return f"Its weights are finite, so how it samples is to blame: {self.settings.suspects}."
+        return (
+            "Its weights are finite, so the cause is in the sampling settings: "
+            f"{self.settings.suspects}."
+        )
 
     @contextmanager
     def request_failure_named(self, num_prompt_tokens: int) -> Iterator[None]:
@@ -306,7 +309,7 @@ class VllmEngine:
 
     @contextmanager
     def core_death_named(self) -> Iterator[None]:
-        """Say so where vLLM's own process, behind this one, is gone."""
+        """Raise if vLLM's own process, behind this one, is gone."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
@@ -324,14 +327,14 @@ class VllmEngine:
             await self.engine.check_health()
 
     async def pause(self) -> None:
-        """Let running requests end, take no new ones, forget the prefix cache."""
+        """Finish running requests, accept no new ones, clear the prefix cache."""
         await self.engine.pause_generation(mode="wait", clear_cache=True)
 
     async def resume(self) -> None:
         await self.engine.resume_generation()
 
     async def sleep(self) -> None:
-        """Give weights and cache back to the GPU: `wake` both, with new weights in between.
+        """Offload weights and cache: `wake` reloads both, with new weights in between.
 
         vLLM's CPU engine stops working too, but keeps its memory.
         """

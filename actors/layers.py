@@ -1,7 +1,7 @@
 """From one layer's completions to the next layer's prompts. Pure, and seeded.
 
-Which attempts are given back (`parents`), which phrase opens the correction (`guidance`), and
-the prompt-token sequences that follow. Nothing here samples.
+The attempts to correct (`parents`), the guidance phrase of each correction (`guidance`), and the
+resulting prompt-token sequences. Nothing here samples.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def solve_request(
 def choose_parents(
     layer: CorrectLayer, attempts: Sequence[Completion], rng: random.Random
 ) -> list[Completion]:
-    """Which of one problem's attempts are given back for correction."""
+    """The attempts of one problem that are corrected."""
     usable, parents = correctable(layer, attempts), layer.parents
     if isinstance(parents, AllParents):
         return usable
@@ -90,8 +90,8 @@ def choose_parents(
 
 
 def correctable(layer: CorrectLayer, attempts: Sequence[Completion]) -> list[Completion]:
-    """Attempts that may be given back. Those whose check failed (timeout, error) never are:
-    their verdict is unknown."""
+    """Attempts that may be corrected. Those whose check failed (timeout, error) never are: their
+    correctness is unknown."""
     return [
         attempt
         for attempt in attempts
@@ -111,7 +111,7 @@ def all_failed(attempts: Sequence[Completion]) -> bool:
 
 
 def tie_rank(tie_break: TieBreak, attempt: Completion) -> tuple[float, ...]:
-    """What orders attempts of equal reward, lowest first; () leaves the order as drawn."""
+    """The sort key of attempts with equal reward, lowest first; () keeps the drawn order."""
     if tie_break == "first":
         return (attempt.id.path[-1],)
     if tie_break == "shortest":
@@ -123,7 +123,7 @@ def tie_rank(tie_break: TieBreak, attempt: Completion) -> tuple[float, ...]:
 
 
 def falls_back_to_problem(layer: CorrectLayer, attempts: Sequence[Completion]) -> bool:
-    """Must this layer answer the bare problem, since every attempt at it failed?"""
+    """Whether this layer answers the problem alone, because every attempt at it failed."""
     return (
         isinstance(layer.parents, BestParents)
         and layer.parents.all_fail == "plain_grpo_on_q"

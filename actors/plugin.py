@@ -20,7 +20,7 @@ from mgrpo.types import Completion, Problem, Reward, Sample
 
 
 class RolloutTools(Protocol):
-    """What a plug-in may use of the rollout."""
+    """The rollout's tools for plug-ins."""
 
     builder: PromptBuilder
     seed: int

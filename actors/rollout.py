@@ -1,7 +1,7 @@
 """Streams a step's problems through the layers, without a barrier between them.
 
-Each problem is a task of its own: as soon as *its* first attempts are scored, their
-corrections are asked for, while other problems are still at layer 1.
+Each problem is its own task: as soon as *its* first attempts are scored, their corrections are
+sampled, while other problems are still at layer 1.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups
 
 
 class Scorer(Protocol):
-    """What a rollout asks of the rewards."""
+    """The scorer's interface for a rollout."""
 
     async def score(self, problem: Problem, texts: list[str]) -> list[Reward]: ...
 
 
 @dataclass
 class LayerClock:
-    """When a layer had work, for the phase times."""
+    """Start and end of a layer's work, for the phase times."""
 
     num_known: int = 0
     num_done: int = 0
@@ -46,10 +46,10 @@ class LayerClock:
 
 @dataclass
 class Rollout:
-    """Everything that stays the same from step to step.
+    """Settings and parts of a rollout that stay the same from step to step.
 
     Args:
-        engines: lends an engine to each request, and hears when it was lost.
+        engines: schedules requests on engines, and is told of lost ones.
         scorer: checks completions.
         builder: makes prompts.
         layers: the chain.
@@ -173,13 +173,13 @@ class Rollout:
         return samples
 
     async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
-        """What the checks say of some texts."""
+        """The rewards of some texts."""
         return await self.scorer.score(problem, texts)
 
     async def with_plugins(
         self, layer: int, problem: Problem, completions: list[Completion]
     ) -> list[Completion]:
-        """One prompt's completions as the plug-ins leave them."""
+        """One prompt's completions after the plug-ins."""
         plugins = [plugin for plugin in self.plugins if layer in plugin.layers]
         for plugin in plugins:
             completions = await plugin.after_sampling(self, layer, problem, completions)

@@ -17,7 +17,7 @@ Script = Callable[[list[int], int], str]  # (prompt token ids, sample's index) -
 
 
 class ScriptedEngine:
-    """Answers each prompt with what the script says, one after another or after a pause.
+    """Answers each prompt from the script, at once or after a pause.
 
     Args:
         script: makes a completion's text.

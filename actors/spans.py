@@ -1,4 +1,4 @@
-"""From places in a completion's text to places among its tokens.
+"""Converts character ranges of a completion's text to token ranges.
 
 Methods that treat parts of a completion differently (steps of reasoning, an analysis and the
 solution after it) find them in the text; the learner works on tokens. Nothing is tokenised

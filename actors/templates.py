@@ -1,4 +1,4 @@
-"""Prompts as token ids: what each layer's policy reads.
+"""Builds each layer's prompts as token ids.
 
 Tokens in, tokens out: an attempt is never decoded and encoded again on its way into a
 correction's prompt, because that changes tokens (TRL#5224). The chat template is rendered as
@@ -109,7 +109,7 @@ class PromptBuilder:
 
     @cached_property
     def chat(self) -> ChatFormat:
-        """What the chat template does.
+        """The chat template's properties.
 
         Raises:
             ModelError: the template cannot be used.

@@ -1,4 +1,4 @@
-"""Advantages: what a completion is worth beyond those it is compared with.
+"""Advantages: a completion's reward relative to its group.
 
 Pure functions on small 1-D tensors, one group at a time. Half-precision rewards are widened
 first. A group whose rewards are all equal holds no information, so its advantages are exactly
@@ -82,7 +82,7 @@ def process_advantages(
 
 
 def improvement_advantages(rewards: Tensor, parent_rewards: Tensor) -> Tensor:
-    """R(correction) - R(parent): what a correction changed. Both [n], and so is the result."""
+    """R(correction) - R(parent), the change by a correction. Both [n], and so is the result."""
     if rewards.shape != parent_rewards.shape:
         raise ValueError(f"{tuple(rewards.shape)} rewards, {tuple(parent_rewards.shape)} parents'")
     return widened(rewards, name="rewards") - widened(parent_rewards, name="parent_rewards")

@@ -43,7 +43,7 @@ from mgrpo.types import Completion, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingBatch:
-    """What one update trains on, and the account of every completion."""
+    """The rows of one update, and the decision for every completion."""
 
     rows: list[TrainingRow]  # that train, of the completions whose tokens are here; and added ones
     own: list[int]  # places in `rows` of those that this rank trains
@@ -395,7 +395,7 @@ def kl_weight_of(layer: LayerConfig, objective: ObjectiveConfig) -> float:
 
 
 def check_completions(completions: Sequence[Completion], *, num_layers: int) -> None:
-    """Refuse what would train silently on nonsense."""
+    """Refuse inconsistent completions, which would train silently on wrong data."""
     repeated = [
         name for name, n in Counter(one.completion_id for one in completions).items() if n > 1
     ]

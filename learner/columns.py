@@ -32,7 +32,7 @@ TOO_EARLY = (
 
 @dataclass(kw_only=True)
 class StepBatch:
-    """What one update is given: every completion of the step, and what is known of each."""
+    """The input of one update: every completion of the step with its columns."""
 
     completions: Sequence[Completion]  # N, scored
     parents: Mapping[str, Completion]  # by completion_id; holds `completions` too
@@ -99,15 +99,15 @@ class StepBatch:
         self.is_usable[place] = False
 
     def reading(self, name: str) -> Any:
-        """A signal that a plug-in has read of the policy itself (`read_policy`).
+        """A signal that a plug-in computed with the policy (`read_policy`).
 
         Raises:
-            DataError: there was no policy to read, and nobody gave the signal otherwise.
+            DataError: no policy is loaded, and the signal was not recorded.
         """
         if name not in self.signals:
             raise DataError(
-                f"{name} is read of the policy itself, and there is none here. To explain recorded "
-                "completions give the policy that sampled them: --model."
+                f"{name} needs a forward pass, but no policy is loaded. To explain recorded "
+                "completions, pass the policy that sampled them: --model."
             )
         return self.signals[name]
 

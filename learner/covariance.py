@@ -1,4 +1,4 @@
-"""Which tokens drive entropy down: those whose advantage and log-probability vary together.
+"""Tokens that reduce entropy: those with a high covariance of advantage and log-probability.
 
 "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models"
 (https://arxiv.org/abs/2505.22617). Pure functions over flat tokens.

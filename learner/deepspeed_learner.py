@@ -348,7 +348,7 @@ class DeepSpeedLearner:
                 f"stage {self._zero_stage}: {error}. Resume with the recipe that saved it."
             ) from error
         if path is None:
-            raise RunDirectoryError(f"The learner's state in {directory} is not whole.")
+            raise RunDirectoryError(f"The learner's state in {directory} is incomplete.")
         self.policy_version = int(client_state["policy_version"])
         self._load_plugins(client_state.get("plugins", []))
         if self.ema is not None:
@@ -362,8 +362,8 @@ class DeepSpeedLearner:
         """
         if len(states) != len(self.plugins):
             raise RunDirectoryError(
-                f"The learner's state is of a recipe with {len(states)} plug-ins of the learner, "
-                f"and this one has {len(self.plugins)}. Resume with the recipe that saved it."
+                f"The learner's state has {len(states)} learner plug-ins, and this recipe has "
+                f"{len(self.plugins)}. Resume with the recipe that saved it."
             )
         for plugin, state in zip(self.plugins, states, strict=True):
             plugin.load_state_dict(state)
@@ -501,7 +501,7 @@ class DeepSpeedLearner:
                 raise LearnerError(
                     f"Learner rank {self.rank} cannot meet the others at {address}:{port}: "
                     f"{error}. "
-                    "Where another program took that port in between, the same command chooses "
+                    "If another program took that port meanwhile, repeat the command: it chooses "
                     "another one."
                 ) from error
             raise DeadlineError(

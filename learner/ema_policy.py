@@ -32,13 +32,14 @@ def ema_schedule(plugins: Sequence[LearnerPlugin]) -> EmaSchedule | None:
     """The average that a recipe's plug-ins want; None where none of them does.
 
     Raises:
-        LearnerError: they want different ones, or measure with one that nobody describes.
+        LearnerError: they require different ones, or measure with one that no plug-in defines.
     """
     wanted = {schedule for plugin in plugins if (schedule := plugin.ema()) is not None}
     if len(wanted) > 1:
         raise LearnerError(
-            f"Plug-ins want different averages of the policy: {', '.join(map(str, wanted))}. A run "
-            "keeps one: give them the same settings, or leave one out."
+            f"Plug-ins require different averages of the policy: {', '.join(map(str, wanted))}. A "
+            "run "
+            "keeps one: give them the same settings, or remove one."
         )
     is_measured = any("ema_logprobs" in plugin.wanted_signals() for plugin in plugins)
     if is_measured and not wanted:

@@ -44,7 +44,7 @@ class StateOffload:
         self.free_cache()
 
     def come_back(self) -> None:
-        """Everything where it was."""
+        """Reload everything."""
         self.engine.reload_states()
         self.move_frozen(self.device)
 
@@ -53,7 +53,7 @@ class StateOffload:
             model.to(device)
 
     def free_cache(self) -> None:
-        """Hand the allocator's empty blocks to whoever else is on the GPU."""
+        """Free the allocator's empty blocks for other processes on the GPU."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()

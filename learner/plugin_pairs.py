@@ -1,4 +1,4 @@
-"""What plug-ins ask about the rest of a recipe."""
+"""Questions of plug-ins about the rest of a recipe."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from mgrpo.config import GroupZ, LayerConfig, RewardsConfig, RunConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.plugin import find_plugin
 
-WEIGHS_HARD = "also gives more weight to what the policy fails at; the factors multiply"
-FEWEST_TOKENS = 10  # fewer of a whole step's tokens change next to nothing
+WEIGHS_HARD = "also increases the weight of failures; the factors multiply"
+FEWEST_TOKENS = 10  # fewer of a whole step's tokens have almost no effect
 
 
 def unknown_check_problems(
@@ -18,7 +18,7 @@ def unknown_check_problems(
     checks = [term.check for term in rewards.terms]
     if part is None or part.partition("#")[0] in checks:
         return []
-    return [ConfigProblem(key, part, f"is none of the recipe's checks: {', '.join(checks)}.")]
+    return [ConfigProblem(key, part, f"is not one of the recipe's checks: {', '.join(checks)}.")]
 
 
 def parts_with(hook: str, config: RunConfig) -> list[str]:
@@ -49,6 +49,6 @@ def small_share_warnings(share: float, layers: frozenset[int], config: RunConfig
         return []
     return [
         f"share: {share:g} of a step's tokens, {most:,} at most, is {max(1, int(share * most))}: "
-        f"next to nothing changes. From {FEWEST_TOKENS / most:.2g} on it would be "
+        f"it has almost no effect. From {FEWEST_TOKENS / most:.2g} on it would be "
         f"{FEWEST_TOKENS} or more."
     ]

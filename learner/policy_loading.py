@@ -1,6 +1,6 @@
-"""Loads the policy for training: whole, its text part trainable, nothing left to chance.
+"""Loads the policy for training: completely, its text part trainable, without random parts.
 
-What is loaded is proven later, by `policy_proofs`, where the model is as it trains.
+The loaded model is verified later, by `policy_proofs`, in its training configuration.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def load_policy(
     except Exception as error:  # transformers raises whatever an architecture's code does
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         raise ModelError(
-            f"The policy in {model_dir} could not be loaded: {reason} Weights must be safetensors "
-            "files, whole, and the architecture one that transformers knows."
+            f"The policy in {model_dir} could not be loaded: {reason} Weights must be complete "
+            "safetensors files, and transformers must support the architecture."
         ) from error
     return policy
 
@@ -161,7 +161,7 @@ def refuse_untrainable(model_dir: str, config: Any) -> None:
         )
         raise ModelError(
             f"The policy in {model_dir} is quantised ({method}), and quantised weights cannot be "
-            "trained. Take the unquantised checkpoint, or save a dequantised one."
+            "trained. Use the unquantised checkpoint, or save a dequantised one."
         )
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
@@ -181,15 +181,15 @@ def refuse_other_weights(model_dir: str, report: dict[str, Any]) -> None:
     """
     problems = [
         ("has no weights for", report["missing_keys"]),
-        ("holds weights that its architecture does not know", report["unexpected_keys"]),
-        ("holds weights of other shapes than config.json says", report["mismatched_keys"]),
+        ("holds weights that its architecture does not have", report["unexpected_keys"]),
+        ("holds weights of other shapes than in config.json", report["mismatched_keys"]),
     ]
     for what, names in problems:
         if names:
             raise ModelError(
-                f"The checkpoint in {model_dir} {what}: {shown(names)}. Is config.json the one of "
-                "these weights (tie_word_embeddings, for one, says whether there is a weight of "
-                "the output layer), and is every file here?"
+                f"The checkpoint in {model_dir} {what}: {shown(names)}. Check that config.json "
+                "belongs to these weights (for instance tie_word_embeddings) and that all files "
+                "are present."
             )
     if report["error_msgs"]:
         raise ModelError(f"The checkpoint in {model_dir}: {' '.join(report['error_msgs'])[:500]}")

@@ -1,4 +1,4 @@
-"""Proves at the start that what is computed faster, and as it trains, is what the model computes.
+"""Verifies at the start that the optimised training computation equals the unmodified model's.
 
 The truth is the untouched model: before its attention is replaced, without gradient
 checkpointing, one row at a time. Three things are compared with it, in the type that trains:

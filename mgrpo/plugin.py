@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Plugin:
-    """What all plug-ins share. The docstring of a subclass is shown by `mgrpo methods`."""
+    """Base of all plug-ins. `mgrpo methods` shows the docstring of a subclass."""
 
     kind: ClassVar[Kind] = "PLUGINS"
     """Where a recipe names it: in `plugins`, or in a slot (see mgrpo/config/parts.py)."""
@@ -70,12 +70,13 @@ class Plugin:
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
-        """What of the recipe this plug-in cannot work with. Paths are relative to `settings`."""
+        """The recipe's settings that are incompatible with this plug-in. Paths are relative to
+        `settings`."""
         return []
 
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        """What of the recipe does nothing beside this plug-in, or the same thing twice: a sentence
+        """The recipe's settings without effect beside this plug-in, or duplicated by it: a sentence
         each. `mgrpo check` and `mgrpo train` show them (see mgrpo/check/plugin_warnings.py)."""
         return []
 
@@ -175,7 +176,7 @@ def find_plugin(name: str, kind: Kind | None = None) -> type[Plugin]:
     module_name, colon, attribute = name.partition(":")
     if home is None and not colon:
         ours = [known for one in kinds for known in declared(one)]
-        raise ValueError(f"is no plug-in. {elsewhere(name) or choices(name, ours)}")
+        raise ValueError(f"is not a plug-in. {elsewhere(name) or choices(name, ours)}")
     try:
         found = load(home, name) if home else getattr(import_own(module_name), attribute)
     except Exception as error:  # a user's module raises what it likes when it is imported
@@ -199,7 +200,7 @@ def layer_numbers(entry: PluginConfig, config: RunConfig) -> frozenset[int]:
     if entry.layers is None:
         return frozenset(range(1, len(names) + 1))
     if not entry.layers:
-        raise ValueError("names no layer, so it would do nothing. Leave the key out for all.")
+        raise ValueError("is empty. Omit `layers` to apply the plug-in to every layer.")
     unknown = [name for name in entry.layers if name not in names]
     if unknown:
         raise ValueError(f"there is no layer {unknown[0]!r}. Layers: {', '.join(names)}.")
@@ -262,7 +263,7 @@ def problems_of_phases(
     *,
     known: Sequence[ConfigProblem],
 ) -> list[ConfigProblem]:
-    """What a plug-in cannot work with in the recipe's phases, beside what is `known` already."""
+    """Errors of a plug-in in the recipe's phases, besides the `known` ones."""
     found: list[ConfigProblem] = []
     for phase, (_, changed) in zip(config.phases, config.phase_configs[1:], strict=True):
         found += [

@@ -4,7 +4,7 @@ A prompt is the root of a tree; each completion of layer k is a node whose paren
 completion of layer k-1 that it was asked to improve. A *group* is what is compared: the
 attempts at one problem, or the corrections of one attempt, whose prompts are equal to the token
 unless each correction draws a phrase of its own. Records are frozen: a later stage makes a new
-one with `dataclasses.replace`, so nothing changes behind anyone's back. No torch here.
+one with `dataclasses.replace`, so records are never modified in place. No torch here.
 
 Token columns are NumPy arrays, from the engine's actor to the learner: ids int32, log-probabilities
 float32, masks bool. A record that is given lists makes arrays of them.
@@ -30,9 +30,9 @@ FinishReason = Literal["stop", "length", "aborted"]
 EXPERT = "expert"
 """What `Completion.augmented_by` says of a solution of the data beside sampled completions."""
 EARLIER_STEP = "error pool"
-"""What it says of an attempt that this step did not sample."""
+"""`augmented_by` of an attempt of an earlier step."""
 STORED_PAIR = "preference pair"
-"""What it says of one side of a preference pair, which an earlier step sampled."""
+"""`augmented_by` of one side of a preference pair of an earlier step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,13 @@ class Problem:
     solution: str = ""  # a worked solution, where the data has one
     metadata: dict[str, Any] = field(default_factory=dict)
     prompt_opening: str | None = None
-    """What the prompt has already written of the answer that is checked, such as "<think>\\n"; the
-    completion goes on from there. Set when completions are scored; None: not known."""
+    """The beginning of the answer in the prompt, such as "<think>\\n"; the completion continues it.
+    Set when completions are scored; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """What the checks said about one completion.
+    """The checks' result for one completion.
 
     `unparsable` is a legitimate 0: the completion has no answer that could be read.
     `timeout` and `error` mean that *the check* failed: such a completion is left out of the
@@ -116,7 +116,7 @@ def is_same(one: object, other: object) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample(ColumnRecord):
-    """One completion as an engine returns it, before anybody has judged it."""
+    """One completion as an engine returns it, before it is scored."""
 
     ARRAYS: ClassVar = {"token_ids": np.int32, "logprobs": np.float32}
 
@@ -189,7 +189,7 @@ PRINTED_ID = re.compile(r"(?:s(\d+)p(\d+)|(.+))#(-?\d+(?:\.-?\d+)*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Completion(ColumnRecord):
-    """One sampled answer to one prompt, with all that is known of it.
+    """One sampled answer to one prompt, with its data.
 
     Example: the second correction of the first attempt at the problem in place 0 of step 0:
         Completion(id=CompletionId(step=0, slot=0, path=(0, 1)), problem_id="chain_sum/1/17",
@@ -225,7 +225,7 @@ class Completion(ColumnRecord):
     """Named parts of the completion, as [start, end) token places: steps, analysis, ..."""
     augmented_by: str = ""  # what a plug-in did to it after it was sampled
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What a plug-in of the rollout leaves for one of the learner; plain values, fit for JSON."""
+    """Data from a rollout plug-in for a learner plug-in; plain values for JSON."""
     reward: Reward | None = None
     advantage: float | None = None  # filled by the learner
     selected: bool | None = None  # does it train?
@@ -279,7 +279,7 @@ class Completion(ColumnRecord):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the learner decided about one completion before it trained on it."""
+    """The learner's decision about one completion before training."""
 
     completion_id: str
     advantage: float  # the mean over its tokens, where they differ
@@ -297,10 +297,10 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateResult:
-    """What one call of the learner's update did, as rank 0 reports it.
+    """The result of one update, reported by rank 0.
 
-    `metrics` maps a name to (sum, count); the mean is taken once, by whoever shows it, so it
-    does not depend on ranks or micro-batches.
+    `metrics` maps a name to (sum, count); the mean is computed once, for display, so it does not
+    depend on ranks or micro-batches.
     """
 
     policy_version: int

@@ -34,7 +34,7 @@ class EntropyBonusSettings(StrictConfig):
 
 
 class EntropyBonus(LearnerPlugin):
-    """Rewards the policy for staying undecided.
+    """Rewards the policy for entropy.
 
     With `target` only as far as it is needed, after Skywork-OR1 (https://arxiv.org/abs/2505.22312).
 
@@ -47,8 +47,8 @@ class EntropyBonus(LearnerPlugin):
 
     Reconstructed:
         The rule of `target`. Skywork-OR1 moves its coefficient up or down by a constant after each
-        step. Here it is in proportion to what is missing: it depends on the step alone, so a run
-        that is resumed goes on with the same numbers.
+        step. Here it is proportional to the difference: it depends only on the step, so a resumed
+        run continues with the same numbers.
     """
 
     needs_all_tokens = False

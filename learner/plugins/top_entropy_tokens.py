@@ -1,4 +1,4 @@
-"""Training on the tokens where the policy hesitates (arXiv 2506.01939)."""
+"""Training on the tokens of highest entropy (arXiv 2506.01939)."""
 
 from __future__ import annotations
 

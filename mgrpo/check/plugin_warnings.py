@@ -1,4 +1,4 @@
-"""What of a recipe's parts does nothing, or the same thing twice: legal, probably not meant."""
+"""Warnings for parts of a recipe that have no effect or are duplicated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plugin_warnings(config: RunConfig) -> list[str]:
 
 
 def entry_warnings(config: RunConfig, entry: Entry, earlier: Sequence[Entry]) -> Iterator[str]:
-    """All that is to be said of one entry.
+    """All warnings of one entry.
 
     Args:
         earlier: those that work before it.
@@ -36,15 +36,15 @@ def entry_warnings(config: RunConfig, entry: Entry, earlier: Sequence[Entry]) ->
     for name in sorted(names_in(config) & set(kind.overlaps)):
         yield f"{name} {kind.overlaps[name]}."
     if kind.read_by and not has_one_of(config, kind.read_by):
-        yield f"nothing of the recipe reads what it makes. Add {' or '.join(kind.read_by)}."
+        yield f"no part of the recipe reads its output. Add {' or '.join(kind.read_by)}."
     for other in earlier:
         if other.name == entry.name and other.layers & entry.layers:
-            yield f"is {other.path} too, so what it does is done twice."
+            yield f"is {other.path} too, so its effect is applied twice."
     yield from untrained(config, kind, entry.layers)
 
 
 def untrained(config: RunConfig, kind: type[Plugin], layers: frozenset[int]) -> Iterator[str]:
-    """It changes what is learned, and nothing of its layers is."""
+    """A warning for a learner plug-in whose layers do not train."""
     trains = any(
         phase.layers[number - 1].loss_weight > 0
         for _, phase in config.phase_configs

@@ -1,4 +1,4 @@
-"""Where things run, how weights travel, and how long anything may take."""
+"""Placement, weight sync, deadlines and health checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mgrpo.errors import ConfigProblem
 
 
 class DeadlinesConfig(StrictConfig):
-    """The longest that anything is waited for, in seconds. Nothing waits without one."""
+    """Deadlines in seconds. Every wait has one."""
 
     connect_s: PositiveFloat = 10
     """Until a cluster that the run joins answers."""
@@ -22,12 +22,12 @@ class DeadlinesConfig(StrictConfig):
     """Until an engine has loaded its model."""
     learner_start_s: PositiveFloat = 600
     engine_return_s: PositiveFloat = 1800
-    """Until a layer that lost its last engine has one again: a place, a model, the weights."""
+    """Until a layer that lost its last engine has one again, with resources, model and weights."""
     generate_s: PositiveFloat = 600
-    """An engine with work that gives no token in this time: longer than one forward pass ever
-    takes, however long the completions and however many requests wait. An engine that then does
-    not answer a new request either is ended and started again; one that does stays, and what it
-    did not get on with is sent to another, cluster.health.max_resends times at most."""
+    """Longest time in which a busy engine generates no token: longer than any forward pass,
+    independent of the length of completions and of the queue. An engine that then does not answer a
+    new request either is restarted; otherwise it stays in use, and its hanging requests are retried
+    on another, at most cluster.health.max_resends times."""
     update_s: PositiveFloat = 1800
     """One update by the learner."""
     weight_sync_s: PositiveFloat = 300
@@ -59,33 +59,33 @@ LabelWanted = Annotated[str, Field(pattern=r"^!?(\w[\w.-]*|in\(\w[\w.-]*(, ?\w[\
 
 
 class NodesConfig(StrictConfig):
-    """Which of a cluster's nodes something may sit on; empty: any."""
+    """The nodes that processes may be placed on; empty: any."""
 
     labels: dict[str, LabelWanted] = Field(default_factory=dict)
-    """Ray's node labels that are needed, such as {role: rollout}; a value may also be
+    """Required node labels of Ray, such as {role: rollout}; a value may also be
     "!spot", "in(a,b)" or "!in(a,b)"."""
     resources: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Custom resources that each process takes besides CPU and GPU."""
 
 
 class HealthConfig(StrictConfig):
-    """When an engine counts as lost, and how often it is started again."""
+    """Health checks of engines, restarts and retries."""
 
     heartbeat_s: PositiveFloat = 5
-    """Seconds between two looks at every engine."""
+    """Seconds between two health checks of an engine."""
     suspect_after_s: PositiveFloat = 30
-    """Seconds without an answer after which an engine gets no new work."""
+    """Seconds without an answer after which an engine gets no new requests."""
     dead_after_s: PositiveFloat = 120
-    """Seconds without an answer after which an engine is ended and started again."""
+    """Seconds without an answer after which an engine is ended and restarted."""
     max_restarts: NonNegativeInt = 5
-    """Restarts of one engine within restart_window_s; one more death and it is given up. 0: a
-    lost engine does not come back."""
+    """Restarts of one engine within restart_window_s; one more death and it is abandoned. 0: a lost
+    engine is not restarted."""
     restart_window_s: PositiveFloat = 3600
     max_resends: NonNegativeInt = 3
-    """How often a request is sent again because its engine was lost, or could not sample it. One
-    that ends every engine that takes it would end them all without this bound."""
+    """Retries of a request whose engine was lost, or could not sample it. Without this bound a
+    request that crashes engines would end them all."""
     max_broadcasts: PositiveInt = 3
-    """Broadcasts of the same weights at most, where engines are lost in the middle of one."""
+    """Maximum broadcasts of the same weights, if engines are lost during them."""
 
     @model_validator(mode="after")
     def check_order(self) -> HealthConfig:
@@ -96,25 +96,25 @@ class HealthConfig(StrictConfig):
 
 
 class ElasticConfig(StrictConfig):
-    """When a pool of engines whose count is a range grows and shrinks.
+    """Autoscaling of engine pools whose count is a range.
 
-    Decided after each step, from how much of it each pool and the learner were busy.
+    Decided after each step, from the busy fractions of each pool and of the learner.
     """
 
     grow_above: float = Field(default=0.5, gt=0, le=1)
     """A pool grows when its engines were busy for more than this share of the step, on average,
-    and nothing else was busy for a larger one."""
+    and nothing else was busy for longer."""
     grow_min_inflight: PositiveFloat = 8
     """And when its engines, while busy, worked on at least this many completions at a time: with
-    fewer, one more engine would have little to do."""
+    fewer, one more engine would be mostly idle."""
     grow_after_steps: PositiveInt = 2
-    """Steps in a row that call for one more engine before one is asked for."""
+    """Consecutive steps in favour of growing before an engine is requested."""
     shrink_below: float = Field(default=0.15, ge=0, lt=1)
     """A pool shrinks when its engines were busy for less than this share of the step, or when
     they would have fewer than grow_min_inflight completions at a time with one engine fewer. At
-    most half of grow_above: the work of two engines can keep the one that stays twice as busy."""
+    most half of grow_above: the work of two engines can make the remaining one twice as busy."""
     shrink_after_steps: PositiveInt = 5
-    """Steps in a row before an engine and its place are given back."""
+    """Consecutive steps in favour of shrinking before an engine and its resources are released."""
 
     @model_validator(mode="after")
     def check_distance(self) -> ElasticConfig:
@@ -126,51 +126,51 @@ class ElasticConfig(StrictConfig):
 
 
 class ClusterConfig(StrictConfig):
-    """Ray, and which device the models live on."""
+    """Ray, and the device of the models."""
 
     address: str = "auto"
-    """auto: the cluster named by RAY_ADDRESS if that is set, else a Ray of the run's own on this
-    machine. local: always the latter. Anything else: that cluster."""
+    """auto: the cluster named by RAY_ADDRESS if that is set, else a local Ray for this run. local:
+    always the latter. Anything else: that cluster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where the cluster has GPUs, or this machine has GPUs and vLLM's CUDA build."""
     colocate: bool | Literal["auto"] = False
-    """Put one engine and one learner rank on each GPU, in turn: an engine's memory is given back
-    while the learner works, and the learner's states go to the machine's memory while the engines
-    do. For few GPUs: nothing overlaps. Needs engines.shared, as many engines as ranks, and
-    learner.zero_stage 2. Engines that share a GPU are not started again. auto: only where this
-    machine has too few GPUs for one pool of engines beside the learner; where it has enough for
-    that and fewer than asked for, one pool serves every layer. Keys of engines and learner are
-    then set to fit. On a cluster auto is false."""
+    """Put one engine and one learner rank on each GPU, in turn: engines are offloaded while the
+    learner computes, and the learner's states are in host memory while the engines sample. For few
+    GPUs: nothing overlaps. Needs engines.shared, as many engines as ranks, and learner.zero_stage
+    2. Engines that share a GPU are not restarted. auto: only where this machine has too few GPUs
+    for one pool of engines beside the learner; where it has enough for that and fewer than asked
+    for, one pool serves every layer. Keys of engines and learner are then set to fit. On a cluster
+    auto is false."""
     dashboard: bool = False
-    """Give a Ray of the run's own its dashboard, on 127.0.0.1; the run says where. It takes some
-    10 s and 0.6 GiB. A cluster has one anyway."""
+    """Start the dashboard of a local Ray on 127.0.0.1; the run prints its address. It takes about
+    10 s and 0.6 GiB. A cluster always has one."""
     engine_nodes: NodesConfig = NodesConfig()
-    """Where the engines may sit."""
+    """Nodes of the engines."""
     learner_nodes: NodesConfig = NodesConfig()
-    """Where the learner's ranks may sit."""
+    """Nodes of the learner's ranks."""
     env_prefixes: list[str] = Field(default=["NCCL_", "VLLM_", "HF_", "MGRPO_", "TORCH_"])
-    """Environment variables with these prefixes travel to the actors; no others do."""
+    """Environment variables with these prefixes are passed to the actors; no others are."""
     deadlines: DeadlinesConfig = DeadlinesConfig()
     health: HealthConfig = HealthConfig()
     elastic: ElasticConfig = ElasticConfig()
 
     @property
     def takes_environment(self) -> bool:
-        """Does RAY_ADDRESS say where the run goes?"""
+        """Whether RAY_ADDRESS determines the run's cluster."""
         return self.address == "auto"
 
     @property
     def joins(self) -> str | None:
-        """The address of the cluster that the run joins; None: it starts a Ray of its own."""
+        """The address of the cluster that the run joins; None: it starts a local Ray."""
         address = os.environ.get("RAY_ADDRESS", "") if self.takes_environment else self.address
         return None if address.strip() in ("", "local") else address.strip()
 
     @property
     def takes_turns(self) -> bool:
-        """Do engines and learner share their GPUs? False as long as `auto` is not decided."""
+        """Whether engines and learner share their GPUs. False as long as `auto` is not decided."""
         return self.colocate is True
 
     @property
     def starts_ray(self) -> bool:
-        """Does the run start a Ray of its own on this machine, rather than join a cluster?"""
+        """Whether the run starts a local Ray instead of joining a cluster."""
         return self.joins is None

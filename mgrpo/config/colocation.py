@@ -1,4 +1,4 @@
-"""What a recipe must say for engines and learner to share their GPUs (`cluster.colocate`)."""
+"""Rules of a recipe whose engines and learner share their GPUs (`cluster.colocate`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OFFLOADS = ("offload_optimizer", "offload_param")
 def colocation_problems(
     cluster: ClusterConfig, engines: EnginesConfig, learner: LearnerConfig, weights: WeightsConfig
 ) -> list[ConfigProblem]:
-    """Everything that keeps one engine and one learner rank from taking turns on each GPU."""
+    """All settings that prevent an engine and a learner rank from sharing each GPU in turn."""
     if not cluster.takes_turns:
         if weights.backend != "ipc":
             return []
@@ -42,11 +42,11 @@ def engine_problems(
             ConfigProblem("engines.tensor_parallel_size", str(ways), why, "Nearest valid value: 1.")
         )
     if cluster.engine_nodes != NodesConfig():
-        why = "has no effect with cluster.colocate: engines sit where the learner's ranks do."
+        why = "has no effect with cluster.colocate: engines are placed with the learner's ranks."
         hint = "Use cluster.learner_nodes."
         problems.append(ConfigProblem("cluster.engine_nodes", "(given)", why, hint))
     if weights.backend == "nccl":
-        why = "NCCL wants a GPU for each process, and with cluster.colocate two share one."
+        why = "NCCL needs a GPU for each process, and with cluster.colocate two share one."
         problems.append(ConfigProblem("weights.backend", "nccl", why, "Use auto."))
     return problems
 
@@ -55,8 +55,8 @@ def learner_problems(learner: LearnerConfig) -> list[ConfigProblem]:
     problems = []
     if learner.zero_stage != 2:
         why = (
-            "with cluster.colocate the learner's states leave the GPU while engines sample, which "
-            "DeepSpeed does at stage 2."
+            "with cluster.colocate the learner's states are offloaded while engines sample, which "
+            "DeepSpeed supports at stage 2."
         )
         hint = "Nearest valid value: 2."
         problems.append(ConfigProblem("learner.zero_stage", str(learner.zero_stage), why, hint))
@@ -65,7 +65,7 @@ def learner_problems(learner: LearnerConfig) -> list[ConfigProblem]:
         ConfigProblem(
             f"learner.deepspeed.zero_optimization.{key}",
             "(given)",
-            "with cluster.colocate all states leave the GPU between updates anyway.",
+            "with cluster.colocate all states are offloaded between updates anyway.",
             "Remove the key.",
         )
         for key in OFFLOADS

@@ -1,4 +1,4 @@
-"""Where problems come from."""
+"""Sources of problems."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RowsSource(StrictConfig):
     solution_field: str | None = None
     """Column with a worked solution. Null: what stands before the "####" of the answer, if any."""
     metadata_fields: list[str] = Field(default_factory=list)
-    """Further columns that plug-ins may read, e.g. annotated entities."""
+    """Further columns for plug-ins, e.g. annotated entities."""
     ignore_earlier_turns: bool = False
     """Of a chat with turns before the question (a system turn, worked examples), take the last
     turn alone. Otherwise such a row is refused: prompts get their system turn from
@@ -38,7 +38,7 @@ class JsonlSource(RowsSource):
 
     source: Literal["jsonl"] = "jsonl"
     path: str
-    """The file, relative to the folder that the command is run in."""
+    """The file, relative to the current folder."""
 
 
 class HuggingFaceSource(RowsSource):
@@ -71,10 +71,10 @@ class ReasoningGymSource(StrictConfig):
     source: Literal["reasoning_gym"] = "reasoning_gym"
     tasks: list[ReasoningGymTask] = Field(min_length=1)
     size: PositiveInt
-    """Problems in all, shared out by weight."""
+    """Total number of problems, divided by weight."""
     seed: int = 0
     exclude_questions_of: list[ReasoningGymSource] = Field(default_factory=list)
-    """Questions of these other draws are left out: keeps train and held-out disjoint."""
+    """Questions of these other draws are left out, to keep train and held-out disjoint."""
 
 
 DataSource = Annotated[
@@ -83,7 +83,7 @@ DataSource = Annotated[
 
 
 def has_one_domain(source: DataSource) -> bool:
-    """True where no two problems can be of different domains."""
+    """Whether all problems are of one domain."""
     if isinstance(source, ReasoningGymSource):
         return len({task.name for task in source.tasks}) == 1
     return source.domain_field is None
@@ -94,13 +94,13 @@ class RobustSamplingConfig(StrictConfig):
     arXiv 2210.12262; drawing data by it is our reconstruction)."""
 
     radius: float = Field(default=0.2, ge=0, le=1)
-    """Share of the draws that moves from the best domains to the worst."""
+    """Share of the draws that is moved from the best domains to the worst."""
     floor: float = Field(default=0.02, ge=0, le=1)
-    """Least chance of a domain."""
+    """Minimum probability of a domain."""
     decay: float = Field(default=0.9, ge=0, lt=1)
     """Of the running pass rates."""
     hopeless_steps: PositiveInt = 50
-    """A domain that was never solved in so many steps is held back, until it is."""
+    """A domain that was never solved in this many steps is excluded until it is solved."""
 
 
 class DataConfig(StrictConfig):
@@ -112,6 +112,6 @@ class DataConfig(StrictConfig):
     max_prompt_tokens: PositiveInt = 512
     """Longest layer-1 prompt, in tokens. Longer rows are left out and counted."""
     max_dropped_fraction: float = Field(default=0.05, ge=0, le=1)
-    """The run does not start when more than this share of the rows cannot be used."""
+    """The run does not start if more than this share of the rows is unusable."""
     robust: RobustSamplingConfig | None = None
-    """Null: every problem is as likely as every other."""
+    """Null: all problems are equally likely."""

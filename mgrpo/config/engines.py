@@ -1,4 +1,4 @@
-"""Sampling, and the vLLM engines that do it."""
+"""Sampling and the vLLM engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.extra_args import extra_args_problems
 from mgrpo.errors import ConfigProblem
 
-MIN_TEMPERATURE = 0.01  # vLLM samples at this where less is asked for
+MIN_TEMPERATURE = 0.01  # vLLM's minimum: lower values are raised to this
 MAX_SEQUENCES = 8192  # of one forward pass: as many tokens, one of each
 
 
@@ -19,19 +19,19 @@ class DynamicSamplingConfig(StrictConfig):
     sampling more until the step is full."""
 
     max_rounds: PositiveInt = 10
-    """Rounds of sampling at most; each asks for as many problems as are still missing."""
+    """Maximum rounds of sampling; each draws as many problems as are missing."""
     min_mixed_fraction: float = Field(default=1.0, gt=0, le=1)
     """Sampling stops once this share of a step's problems is mixed; others fill the rest of the
     step. GPG (arXiv 2504.02546) has 0.6, and scales advantages up for what the others lack."""
     when_exhausted: Literal["train", "stop"] = "train"
-    """After the last round with too few: train on what there is, or stop the run."""
+    """After the last round with too few: train on the existing ones, or stop the run."""
 
 
 class SamplingConfig(StrictConfig):
-    """How completions are drawn while training.
+    """Sampling of completions in training.
 
     There is no top_p and no top_k: truncated sampling makes the recorded log-probabilities
-    those of another distribution than the one that is trained (TRL#4772).
+    those of another distribution than the trained one (TRL#4772).
     """
 
     temperature: float = Field(default=1.0, ge=MIN_TEMPERATURE)
@@ -41,12 +41,12 @@ class SamplingConfig(StrictConfig):
 
 
 class EngineRange(StrictConfig):
-    """How many engines there may be. Written as one number where the count is fixed."""
+    """A range of engine counts. One number stands for a fixed count."""
 
     min: PositiveInt
-    """Engines that a run begins with, and keeps."""
+    """Engines at the start, and the minimum."""
     max: PositiveInt
-    """Engines that it may grow to while its pool is the bottleneck (see cluster.elastic)."""
+    """Maximum engines while the pool is the bottleneck (see cluster.elastic)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -99,8 +99,8 @@ class EnginesConfig(StrictConfig):
     num_threads: PositiveInt | None = None
     """Compute threads of each CPU engine. None: the machine's cores divided by the engines."""
     extra_args: dict[str, Any] = Field(default_factory=dict)
-    """Passed to vLLM's AsyncEngineArgs as they are: what mgrpo has no key for. Arguments that it
-    sets itself are refused."""
+    """Passed to vLLM's AsyncEngineArgs unchanged, for settings without a key in mgrpo. Arguments
+    that mgrpo sets itself are refused."""
 
     @model_validator(mode="after")
     def check_extra_args(self) -> EnginesConfig:

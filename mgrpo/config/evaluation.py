@@ -1,4 +1,4 @@
-"""How held-out problems are scored: decoding, samples, guidance, and what is computed from them."""
+"""Evaluation on held-out problems: decoding, samples, guidance and statistics."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ FEWEST_RESAMPLES = 100  # with fewer, a 95 % interval rests on two or three draw
 
 
 class DecodeSelectConfig(StrictConfig):
-    """A vote among the samples that are likely enough (DeSel, after arXiv 2310.06374)."""
+    """A vote among the sufficiently likely samples (DeSel, after arXiv 2310.06374)."""
 
     ratio: NonNegativeFloat = 0.6
     """A sample votes at this share of the anchor's likelihood (per token) or more; 0: all vote."""
     anchor: Literal["greedy", "max_likelihood"] = "greedy"
-    """greedy: one more answer without chance for each problem, which votes too. max_likelihood:
+    """greedy: one additional greedy answer for each problem, which also votes. max_likelihood:
     the likeliest sample, which costs nothing."""
     top_k: PositiveInt | None = None
-    """Of the samples likely enough, so many vote at most, the likeliest; null: all."""
+    """Maximum number of voting samples, the likeliest; null: all."""
 
 
 class EvaluationConfig(StrictConfig):
-    """How the held-out problems are scored before, during and after training."""
+    """Evaluation of the held-out problems before, during and after training."""
 
     every_steps: NonNegativeInt = 0
     """Also evaluate every this many steps; 0: only before and after."""
@@ -53,7 +53,7 @@ class EvaluationConfig(StrictConfig):
     decode_select: DecodeSelectConfig | None = None
     """Null: maj@k counts every sample alike, and there is no vote of the likely ones alone."""
     bootstrap_resamples: int = Field(default=1000, ge=0)
-    """Times that the problems are drawn anew for the 95 % intervals; 0 leaves the intervals out."""
+    """Bootstrap resamples for the 95 % intervals; 0 leaves the intervals out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,7 +74,7 @@ class EvaluationConfig(StrictConfig):
         problem = ConfigProblem(
             "guidance",
             repr(given),
-            "is no choice of phrases.",
+            "is not a choice of phrases.",
             f"Allowed: {', '.join(GUIDANCE_WORDS)}, or a list of different phrase numbers such as "
             "[0, 3].",
         )
@@ -101,7 +101,7 @@ class EvaluationConfig(StrictConfig):
                 ConfigProblem(
                     "bootstrap_resamples",
                     str(self.bootstrap_resamples),
-                    "too few for the ends of a 95 % interval.",
+                    "too few for a 95 % interval.",
                     f"Nearest valid value: {FEWEST_RESAMPLES}; 0 leaves the intervals out.",
                 )
             )
@@ -118,7 +118,7 @@ class EvaluationConfig(StrictConfig):
 
 
 def select_problems(settings: EvaluationConfig) -> list[ConfigProblem]:
-    """A vote takes several samples, and likelihoods are compared at one temperature."""
+    """A vote needs several samples, and likelihoods are compared at one temperature."""
     problems = []
     if settings.samples_per_problem < 2:
         problems.append(
@@ -165,7 +165,7 @@ def pass_at_problems(pass_at: Sequence[int], num_samples: int) -> list[ConfigPro
 def guidance_problems(
     settings: EvaluationConfig, layers: Sequence[LayerConfig]
 ) -> list[ConfigProblem]:
-    """Phrases that `evaluation.guidance` names and a later layer of the chain lacks."""
+    """Phrases of `evaluation.guidance` that a later layer lacks."""
     if not isinstance(settings.guidance, list):
         return []
     shown = str(settings.guidance)

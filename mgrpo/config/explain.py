@@ -1,4 +1,4 @@
-"""Pydantic's complaints as ConfigProblems: dotted path, value, reason, and what would do."""
+"""Pydantic's errors as ConfigProblems: dotted path, value, reason and a valid alternative."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Arguments of vLLM that a recipe may not set beside the keys that stand for them.
+"""Arguments of vLLM that a recipe may not set because mgrpo has keys for them.
 
-`engines.extra_args` is for what mgrpo has no key for. What it sets itself would silently be another
-value than the one that the learner, the weight group or the plan count on.
+`engines.extra_args` is for settings without a key in mgrpo. Arguments with a key would silently
+differ from the value that the learner, the weight group or the plan use.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ OWN_KEYS = {
 
 MORE_PROCESSES = (
     "the weight group has one rank for each of an engine's GPUs, which are as many as "
-    "engines.tensor_parallel_size; further processes would get no weights."
+    "engines.tensor_parallel_size; further processes would receive no weights."
 )
 OTHER_MODEL = "engines would sample from another model than the one that the learner trains."
 OTHER_CHANCES = (
     "the learner trains the log-probabilities that are recorded, at sampling.temperature."
 )
-NO_END = "without the tokenizer vLLM does not know the token that ends a turn."
+NO_END = "without the tokenizer vLLM does not know the end-of-turn token."
 OWN_REASONS = {
     "pipeline_parallel_size": MORE_PROCESSES,
     "prefill_context_parallel_size": MORE_PROCESSES,
@@ -63,12 +63,12 @@ MORE_ENGINES = "Use layers.*.num_engines or engines.num_shared_engines for more 
 
 
 def extra_args_problems(extra_args: Mapping[str, Any]) -> list[ConfigProblem]:
-    """Every argument that is not the recipe's to set, with a path inside `engines`."""
+    """Every argument that a recipe may not set, with a path inside `engines`."""
     problems = []
     for name, value in extra_args.items():
         path, shown = f"extra_args.{name}", repr(value)
         if name in OWN_KEYS:
-            why = "mgrpo gives vLLM this argument from a key of its own."
+            why = "mgrpo sets this argument of vLLM from its own key."
             problems.append(ConfigProblem(path, shown, why, f"Use {OWN_KEYS[name]}."))
         elif name.startswith(DATA_PARALLEL):
             problems.append(ConfigProblem(path, shown, MORE_PROCESSES, MORE_ENGINES))

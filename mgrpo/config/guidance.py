@@ -1,4 +1,4 @@
-"""The phrase that opens a correction, and how it is drawn."""
+"""The guidance phrase of a correction, and its draw."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GUIDANCE_PHRASES = (
     "A further idea: I could",
     "Before I finish, did I overlook something the problem states?",
 )
-"""Seven first-person hesitations that open a correction (MGRPO; wording is ours)."""
+"""Seven first-person guidance phrases that ask for a check (MGRPO; wording is ours)."""
 
 
 class DrawPerParent(StrictConfig):
@@ -43,7 +43,7 @@ class DrawFixed(StrictConfig):
 
 
 class DrawWeighted(StrictConfig):
-    """One phrase for all corrections of a parent, some phrases more often than others."""
+    """One phrase for all corrections of a parent, with weights."""
 
     type: Literal["weighted"] = "weighted"
     weights: list[float]
@@ -64,7 +64,7 @@ Draw = Annotated[
 
 
 class GuidanceConfig(StrictConfig):
-    """The phrase that opens a correction."""
+    """The guidance phrase at the start of a correction."""
 
     phrases: list[str] = Field(default=list(GUIDANCE_PHRASES), min_length=1)
     draw: Draw = DrawPerParent()

@@ -1,4 +1,4 @@
-"""The layer chain: what each layer samples, from what, and what of it is trained.
+"""The layer chain: sampling, parents and training of each layer.
 
 GRPO is a chain of one layer, MGRPO (arXiv 2506.04746) a chain of two: the first solves, every
 later one corrects. Options that the paper does not settle are keys here; the defaults are what we
@@ -74,11 +74,11 @@ class BestParents(StrictConfig):
     k: PositiveInt = 1
     """Parents per problem."""
     tie_break: TieBreak = "random_seeded"
-    """Which of several attempts with the highest reward is `best`: any, the first, the one of
-    fewest tokens, or the one that the policy found likeliest per token."""
+    """The tie-break among attempts with the highest reward: random, the first, the shortest, or the
+    likeliest per token."""
     all_fail: AllFail = "use_any"
-    """When no attempt has a reward above 0: take the best all the same, ask for nothing
-    (skip_query), or sample this layer from the bare problem (plain_grpo_on_q)."""
+    """If no attempt has a reward above 0: use the best anyway, sample no corrections (skip_query),
+    or sample this layer from the problem alone (plain_grpo_on_q)."""
 
 
 Parents = Annotated[
@@ -89,7 +89,7 @@ Parents = Annotated[
 
 
 class QuotedAttempt(StrictConfig):
-    """What layouts share that quote the attempt in turns of their own."""
+    """Keys of layouts that quote the attempt in separate turns."""
 
     quote: Quote = "full"
     """How much of the attempt is quoted."""
@@ -110,7 +110,7 @@ class UserQuote(QuotedAttempt):
 
 
 class SelfContinue(StrictConfig):
-    """The attempt's own turn goes on: an exact token extension of the whole attempt."""
+    """The attempt's own turn continues: an exact token extension of the whole attempt."""
 
     type: Literal["self_continue"] = "self_continue"
 
@@ -121,7 +121,7 @@ Layout = Annotated[
 
 
 class LayerBase(StrictConfig):
-    """What every layer of the chain has."""
+    """Keys of every layer."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     group_size: int = Field(ge=2)
@@ -134,13 +134,13 @@ class LayerBase(StrictConfig):
     kl_weight: float | None = Field(default=None, ge=0)
     """This layer's factor on the KL term; null: objective.kl.weight."""
     aggregation: Aggregation = "seq_mean"
-    """How token losses become one number: seq_mean (GRPO), token_mean (DAPO), fixed_length
+    """Aggregation of token losses: seq_mean (GRPO), token_mean (DAPO), fixed_length
     (Dr. GRPO; divides by max_completion_tokens)."""
     num_engines: EngineRange = ONE_ENGINE
     """vLLM engines that serve this layer (unless engines.shared): a number, or {min: 1, max: 4}
     for as many as the layer has work for."""
     system_prompt: str | None = None
-    """None takes the layer's default; "" leaves the system turn out."""
+    """None takes the layer's default; "" omits the system turn."""
     user_template: str | None = None
     """The user turn. {problem} stands for the question and, with layout user_quote, {attempt} and
     {guidance} for the quoted attempt and the phrase. None takes the layout's default."""
@@ -174,31 +174,31 @@ class CorrectLayer(LayerBase):
 
     kind: Literal["correct"] = "correct"
     parents: Parents = AllParents()
-    """Which completions of the layer before are given back for correction."""
+    """The completions of the layer before that are corrected."""
     group_by: GroupBy = "parent"
-    """Which corrections are compared: those of one parent, of one problem (query), or all of the
+    """The corrections that form a group: those of one parent, of one problem (query), or all of the
     step (batch)."""
     select: Select = "groups_with_success"
-    """Which corrections train."""
+    """The corrections that train."""
     success: Success = "final_correct"
-    """What `select` counts as a success: the answer is right, it is right and the parent was
+    """The definition of success for `select`: the answer is right, it is right and the parent was
     wrong (strict_fix), or its reward is above the parent's (improves)."""
     advantage: CorrectAdvantage = GroupZ()
     """As in the first layer, or improvement: R(correction) - R(parent)."""
     denominator: Denominator = "sampled"
-    """What the layer's loss is divided by: all sampled corrections, those retained by `select`,
+    """The denominator of the layer's loss: all sampled corrections, those retained by `select`,
     or those retained per parent, averaged over parents."""
     layout: Layout = ReviewChat()
-    """review_chat: problem, attempt and guidance as chat turns, then a new turn; self_continue:
-    the attempt's own turn goes on (exact token extension of the parent); user_quote: the attempt
-    is quoted in a user turn."""
+    """review_chat: problem, attempt and guidance as chat turns, then a new turn; self_continue: the
+    attempt's own turn continues (exact token extension of the parent); user_quote: the attempt is
+    quoted in a user turn."""
     skip_truncated_parents: bool = True
-    """Do not ask for corrections of attempts that ran out of tokens."""
+    """Sample no corrections of truncated attempts."""
     guidance: GuidanceConfig = GuidanceConfig()
 
     @model_validator(mode="after")
     def check_turns(self) -> CorrectLayer:
-        """self_continue opens no turn that keys could write."""
+        """self_continue has no separate turn with keys."""
         if not isinstance(self.layout, SelfContinue):
             return self
         written = {"system_prompt": self.system_prompt, "user_template": self.user_template}
@@ -217,7 +217,7 @@ class CorrectLayer(LayerBase):
 
     @property
     def max_parents(self) -> int | None:
-        """Most parents of one problem; None: as many as the layer before has completions."""
+        """Maximum parents per problem; None: as many as the layer before has completions."""
         return None if isinstance(self.parents, AllParents | WrongParents) else self.parents.k
 
 

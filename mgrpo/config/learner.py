@@ -12,7 +12,7 @@ from mgrpo.config.preferences import PreferenceConfig
 
 
 class KlConfig(StrictConfig):
-    """Penalty for leaving the frozen starting policy."""
+    """KL penalty to the frozen starting policy."""
 
     weight: NonNegativeFloat = 0.0
     """Factor on the KL term; 0 loads no reference model."""
@@ -25,10 +25,10 @@ class ErrorPoolConfig(StrictConfig):
     """Wrong attempts kept for later correction (ScRPO, arXiv 2511.06065)."""
 
     capacity: PositiveInt = 2048
-    """Attempts held; the oldest leaves first."""
+    """Capacity in attempts; the oldest is removed first."""
     variance_threshold: NonNegativeFloat = 0.1
-    """A problem's wrong attempts enter when p(1 - p) of its group reaches this, p being the share
-    of right ones: neither always right nor always wrong."""
+    """A problem's wrong attempts are added if p(1 - p) of its group reaches this, where p is the
+    share of right ones: neither always right nor always wrong."""
     switch: Literal["pool_full", "every_n_steps"] = "pool_full"
     """When corrections are trained: once the pool is full, until fewer than a step's worth are
     left; or every `every_steps` steps, as far as the pool holds any."""
@@ -41,7 +41,7 @@ class CorrectionBufferConfig(StrictConfig):
     """Successful corrections of earlier steps, trained on again off policy.
 
     Their stored log-probabilities are the old policy's, so the ratio is a true one and the
-    clip range holds back what has moved too far.
+    clip range limits it.
     """
 
     capacity: PositiveInt = 256
@@ -57,13 +57,13 @@ class ObjectiveConfig(StrictConfig):
     """The policy gradient, and what keeps it in bounds."""
 
     loss: Loss = PpoClip()
-    """What is maximised per token: ppo_clip, or a method's own (gspo, cispo, reinforce, ...)."""
+    """What is maximised per token: ppo_clip, or a method's own."""
     kl: KlConfig = KlConfig()
     importance: Importance = Truncate()
     """Correction for the gap between the engines' and the learner's log-probabilities: truncate,
     none, or a method's own."""
     updates_per_rollout: PositiveInt = 1
-    """Passes over one step's completions (mu of the GRPO paper); above 1 the clip bites."""
+    """Updates per rollout (mu of the GRPO paper); clipping has an effect above 1."""
     learning_rate_factor: PositiveFloat = 1.0
     """Multiplies learner.learning_rate; for phases that train faster or slower than others."""
     update_order: Literal[
@@ -71,7 +71,7 @@ class ObjectiveConfig(StrictConfig):
     ] = "joint"
     """joint: one update from all layers. sequential: one update per layer, first to last.
     alternate_steps: each step trains one layer, in turn. pooled_errors: steps train layer 1 and
-    put its errors into `error_pool`; now and then a step trains layer 2 on corrections of these.
+    put its errors into `error_pool`; some steps train layer 2 on corrections of these.
     preference_phases: steps train on rollouts jointly and make `preferences` of them; steps of
     phases with `train_on: pairs` train on these, without sampling."""
     rollout_policy: Literal["auto", "snapshot", "refreshed"] = "auto"
@@ -92,13 +92,13 @@ class LearnerConfig(StrictConfig):
 
     num_ranks: PositiveInt = 1
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """What DeepSpeed ZeRO shards over the ranks: 1 optimizer, 2 + gradients, 3 + weights."""
+    """States that DeepSpeed ZeRO shards over the ranks: 1 optimizer, 2 + gradients, 3 + weights."""
     learning_rate: PositiveFloat = 1e-6
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: NonNegativeFloat = 0.0
     warmup_steps: NonNegativeInt = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up; linear and cosine reach 0 as the run ends, after its last step."""
+    """The schedule after the warm-up; linear and cosine reach 0 after the last step."""
     max_grad_norm: PositiveFloat = 1.0
     skip_above_grad_norm: PositiveFloat | None = None
     """Updates whose gradient has a larger norm, before clipping, leave weights and optimizer as
@@ -107,8 +107,8 @@ class LearnerConfig(StrictConfig):
     """Most tokens of one forward and backward: those that are computed, so shared ones count
     once and padding counts. Does not change the result."""
     merge_prefixes: bool = True
-    """Compute what rows begin with in common once, where the model allows it. Does not change
-    the result."""
+    """Compute common prefixes of rows once, if the model supports it. Does not change the
+    result."""
     logprob_chunk_tokens: PositiveInt = 1024
     """Log-probabilities are computed for this many positions at a time, to save memory."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -119,4 +119,4 @@ class LearnerConfig(StrictConfig):
     num_threads: PositiveInt | None = None
     """Compute threads of each CPU rank. None: the machine's cores divided by the ranks."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """Merged over the DeepSpeed configuration that we write, for offload and the like."""
+    """Merged into the generated DeepSpeed configuration, for offload and similar settings."""

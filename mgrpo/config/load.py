@@ -42,8 +42,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: "a.b=value" each; a layer may be called by its name.
 
     Raises:
-        ConfigError: lists everything that is wrong, with the path, the value, the reason and
-            what would do.
+        ConfigError: lists all errors, with path, value, reason and a valid alternative.
     """
     file = find_recipe(path)
     tree = read_recipe(file)
@@ -135,7 +134,7 @@ def unknown_recipe(name: Path, shipped: Mapping[str, Path]) -> tuple[str, str]:
     now = name.with_name(RENAMED.get(name.name, name.name))
     for place in (now, Path(now.parent.name) / now.name, Path(now.name)):  # recipes/... of before
         if place.as_posix() in shipped:
-            return "has another name now.", f"Use {place}."
+            return "was renamed.", f"Use {place}."
     here = [file.relative_to("recipes") for file in Path("recipes").rglob("*.yaml")]
     available = sorted({*shipped, *(file.with_suffix("").as_posix() for file in here)})
     near = difflib.get_close_matches(name.name, available, n=3, cutoff=0.4) or available

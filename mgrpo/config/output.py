@@ -1,4 +1,4 @@
-"""What a run leaves behind, and who else is told its metrics."""
+"""A run's files, trackers and shared storage."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TensorboardConfig(StrictConfig):
 
     use: Literal["tensorboard"] = "tensorboard"
     deadline_s: PositiveFloat = 60.0
-    """Longest that the tracker's start, and its end, are waited for; training waits for no
-    write, and is told when one takes longer than this."""
+    """Deadline of the tracker's start and of its end; training does not wait for writes, and
+    reports one that takes longer than this."""
 
 
 class WandbConfig(StrictConfig):
@@ -37,7 +37,7 @@ class WandbConfig(StrictConfig):
     """Runs of one group are shown together."""
     tags: list[str] = Field(default_factory=list)
     offline: bool = False
-    """Write into the run's wandb/ alone; `wandb sync` sends it later."""
+    """Write only into the run's wandb/; `wandb sync` uploads it later."""
     deadline_s: PositiveFloat = 60.0
 
 
@@ -47,9 +47,9 @@ class MlflowConfig(StrictConfig):
     use: Literal["mlflow"] = "mlflow"
     experiment: str = "mgrpo"
     tracking_uri: str | None = None
-    """The server; null: what MLFLOW_TRACKING_URI says."""
+    """The server; null: MLFLOW_TRACKING_URI."""
     offline: bool = False
-    """Write into the run's mlruns/ alone, whatever the environment says."""
+    """Write only into the run's mlruns/, regardless of the environment."""
     deadline_s: PositiveFloat = 60.0
 
 
@@ -60,14 +60,14 @@ class TrackioConfig(StrictConfig):
     project: str = "mgrpo"
     group: str | None = None
     space_id: str | None = None
-    """The Space ("owner/name") that metrics are sent to; null: nothing leaves this machine."""
+    """The Space ("owner/name") that metrics are sent to; null: the local database."""
     offline: bool = False
-    """Write into the run's trackio/ alone."""
+    """Write only into the run's trackio/."""
     deadline_s: PositiveFloat = 60.0
 
 
 def named_tracker(entry: Any) -> Any:
-    """A tracker's bare name stands for it with its defaults."""
+    """A tracker's name alone selects it with its defaults."""
     return {"use": entry} if isinstance(entry, str) else entry
 
 
@@ -79,34 +79,34 @@ TrackerConfig = Annotated[
 
 
 class StorageConfig(StrictConfig):
-    """Transfers to and from shared storage, where runs_dir is an URL."""
+    """Transfers to and from shared storage, if runs_dir is a URL."""
 
     deadline_s: PositiveFloat = 600.0
-    """Longest that one file may take; then it is tried again."""
+    """Deadline of one file; then it is retried."""
     attempts: PositiveInt = 4
-    """How often one file is tried."""
+    """Attempts for one file."""
     backoff_s: PositiveFloat = 1.0
-    """Pause before the second try; each later pause is twice the one before it."""
+    """Pause before the second attempt; it doubles each time."""
     upload_s: PositiveFloat = 3600.0
-    """Longest that a checkpoint's upload, or the last one, is waited for."""
+    """Deadline of a checkpoint's upload, and of the last one."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Handed to fsspec's file system, e.g. {endpoint_url: "http://127.0.0.1:9000"}. They are
-    saved with the recipe: credentials belong into the environment."""
+    """Passed to fsspec's file system, e.g. {endpoint_url: "http://127.0.0.1:9000"}. They are saved
+    with the recipe: put credentials into the environment."""
 
 
 class OutputConfig(StrictConfig):
-    """What a run leaves behind, under runs_dir/name/."""
+    """A run's output, under runs_dir/name/."""
 
     runs_dir: str = "runs"
-    """A folder, or an URL such as s3://bucket/runs or gs://bucket/runs: then the run works in a
-    folder below local_runs_dir and what it leaves is copied to the URL."""
+    """A folder, or a URL such as s3://bucket/runs or gs://bucket/runs: then the run works in a
+    folder below local_runs_dir and its files are uploaded to the URL."""
     local_runs_dir: str = "runs"
-    """Where runs work whose runs_dir is an URL."""
+    """The local folder of runs whose runs_dir is a URL."""
     storage: StorageConfig = StorageConfig()
     rollouts_per_step: NonNegativeInt = 4
     """Problems whose whole tree of completions is written to rollouts/ each step."""
     trackers: list[TrackerConfig] = Field(default=[TensorboardConfig()])
-    """Who is told each step's metrics besides metrics.jsonl: names, or sections with `use`."""
+    """Trackers of each step's metrics besides metrics.jsonl: names, or sections with `use`."""
     report: bool = True
     """Write report.html at the end, and when the run is stopped."""
 

@@ -27,7 +27,7 @@ def apply_override(tree: Tree, override: str) -> None:
     """Set one key of the recipe's tree, in place.
 
     `layers.1.group_size=4`, `layers.correct.group_size=4`, `data.train.size=100`. The value is
-    YAML: a number, a word, a list in brackets. Sections on the way are made where they lack.
+    YAML: a number, a word, a list in brackets. Missing sections on the path are made.
     """
     path, equals, text = override.partition("=")
     if not equals or not path:

@@ -21,7 +21,7 @@ FIXED_LAYER_KEYS = (
     "user_template",
 )
 FIXED_CORRECT_KEYS = ("layout", "guidance.phrases")
-"""Engines and context lengths are laid out for these at the start."""
+"""Engines and context lengths are fixed by these at the start."""
 FIXED_OBJECTIVE_KEYS = (
     "update_order",
     "rollout_policy",
@@ -29,7 +29,7 @@ FIXED_OBJECTIVE_KEYS = (
     "correction_buffer",
     "preferences",
 )
-"""The loop is built for these at the start."""
+"""The loop is fixed by these at the start."""
 
 
 def order_of_phases(phases: Sequence[PhaseConfig], *, num_steps: int) -> list[ConfigProblem]:
@@ -48,7 +48,7 @@ def order_of_phases(phases: Sequence[PhaseConfig], *, num_steps: int) -> list[Co
         every = phase.every_steps
         if every is not None and (phase.num_steps is None or phase.num_steps >= every):
             lasts = phase.num_steps or "until the next"
-            reason = f"the phase lasts {lasts} steps, so nothing would come between its returns."
+            reason = f"the phase lasts {lasts} steps, so it would never pause."
             hint = "Set num_steps below every_steps."
             problems.append(ConfigProblem(f"{path}.every_steps", str(every), reason, hint))
     return problems
@@ -70,14 +70,14 @@ def fixed_key_problems(
     objective: ObjectiveConfig,
     changed_objective: ObjectiveConfig,
 ) -> list[ConfigProblem]:
-    """Keys that a phase changes though the run is laid out for them."""
+    """Keys of a phase that are fixed at the start of the run."""
     if len(changed_layers) != len(layers):
-        return [ConfigProblem("layers", f"{len(changed_layers)} layers", "must stay as many.")]
+        return [ConfigProblem("layers", f"{len(changed_layers)} layers", "must not change.")]
     problems = [
         ConfigProblem(
             f"objective.{key}",
             str(getattr(changed_objective, key)),
-            "cannot change during a run: its loop is built for it.",
+            "cannot change during a run: the loop is fixed at the start.",
         )
         for key in FIXED_OBJECTIVE_KEYS
         if getattr(objective, key) != getattr(changed_objective, key)
@@ -91,7 +91,7 @@ def fixed_key_problems(
         for key in (*FIXED_LAYER_KEYS, *(FIXED_CORRECT_KEYS if corrects else ())):
             value = attrgetter(key)(after)
             if attrgetter(key)(before) != value:
-                reason = "cannot change during a run: engines and contexts are laid out for it."
+                reason = "cannot change during a run: engines and contexts are fixed at the start."
                 problems.append(ConfigProblem(f"layers.{depth}.{key}", str(value), reason))
     return problems
 

@@ -1,4 +1,4 @@
-"""Plug-ins and phases: what a recipe adds to the chain, and what it changes on the way."""
+"""Plug-ins and phases: parts that a recipe adds, and changes of keys during a run."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class PluginConfig(StrictConfig):
 
 
 class PhaseConfig(StrictConfig):
-    """From one step on, some keys of the recipe have other values."""
+    """Other values of some keys from a step on."""
 
     name: str
     from_step: PositiveInt
     """First step (counted from 0) of this phase; it lasts until the next one's."""
     num_steps: PositiveInt | None = None
-    """How long it lasts, in steps; then what was before it holds again. Null: until the next
-    phase, or the end."""
+    """Duration in steps; then the values before it apply again. Null: until the next phase, or the
+    end."""
     every_steps: PositiveInt | None = None
-    """It comes again every so many steps, counted from from_step: two kinds of steps then take
-    turns. Needs num_steps below it. Null: it comes once."""
+    """Period in steps, counted from from_step: two kinds of steps then alternate. Needs num_steps
+    below it. Null: the phase occurs once."""
     changes: dict[str, Any]
     """A tree like the recipe's own, of the sections `layers`, `objective` and `sampling`:
     {layers: {correct: {loss_weight: 0.5}}}. Each phase starts from the recipe, not from the

@@ -21,7 +21,7 @@ SELF_CHECK_PHRASES = (
     "on second thought",
     "is that right",
 )
-"""What a completion says that looks at itself (wording is ours)."""
+"""Phrases of self-reflection in a completion (wording is ours)."""
 
 
 class VerifierConfig(StrictConfig):
@@ -29,9 +29,9 @@ class VerifierConfig(StrictConfig):
     names the kinds of pairs, not the rules)."""
 
     consistency: str = "last_number"
-    """Does the reasoning lead to the answer? last_number: the last number before the final answer
-    is that answer, where the answer is a number; other answers must stand in the reasoning. off:
-    everything is consistent. Or a judge of your own, "module:function" or
+    """The consistency rule: whether the reasoning leads to the answer. last_number: the last number
+    before the final answer is that answer, where the answer is a number; other answers must occur
+    in the reasoning. off: everything is consistent. Or your own function, "module:function" or
     "./file.py:function", which is given the completion and returns a bool."""
     ngram_tokens: PositiveInt = 20
     """Length of the sequences of tokens whose repetition counts."""
@@ -52,7 +52,7 @@ class VerifierConfig(StrictConfig):
                 ConfigProblem(
                     "consistency",
                     repr(given),
-                    "is no rule.",
+                    "is not a rule.",
                     f"Allowed: {', '.join(CONSISTENCY_RULES)}, package.module:function, "
                     "./file.py:function.",
                 )
@@ -69,15 +69,15 @@ class PreferenceConfig(StrictConfig):
     right by its own reasoning over right in spite of it. reflection: right, long and checking
     itself over answers that do not check themselves."""
     pairs_per_step: PositiveInt = 32
-    """Pairs of one update, drawn without putting back."""
+    """Pairs of one update, drawn without replacement."""
     when_exhausted: Literal["skip", "repeat"] = "skip"
-    """What the phase's remaining steps do once all pairs have trained: leave the policy as it is,
-    or go through the pairs again."""
+    """The phase's remaining steps after all pairs have trained: keep the policy, or repeat the
+    pairs."""
     capacity: PositiveInt = 4096
-    """Pairs held; the oldest leave first."""
+    """Capacity in pairs; the oldest are removed first."""
     drop_solved_fraction: float = Field(default=0.8, ge=0, le=1)
     """After a phase of pairs, this share of the problems that were answered right every time is
-    never asked again."""
+    never drawn again."""
     min_problems: NonNegativeInt = 0
-    """So many problems always stay, beside those of one step."""
+    """Minimum number of remaining problems, besides those of one step."""
     verifier: VerifierConfig = VerifierConfig()

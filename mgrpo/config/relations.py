@@ -13,7 +13,7 @@ from mgrpo.errors import ConfigProblem
 
 
 def chain_problems(layers: Sequence[LayerConfig]) -> list[ConfigProblem]:
-    """Layers that do not make a chain, or of which none trains."""
+    """Layers that do not form a chain, or of which none trains."""
     problems = []
     names = [layer.name for layer in layers]
     for depth, layer in enumerate(layers):
@@ -23,7 +23,7 @@ def chain_problems(layers: Sequence[LayerConfig]) -> list[ConfigProblem]:
             problems.append(ConfigProblem(f"{path}.name", layer.name, reason))
         if (layer.kind == "solve") != (depth == 0):
             reason = "the first layer solves, every later one corrects."
-            hint = f"Use kind: {'correct' if depth else 'solve'}, or leave the key out."
+            hint = f"Use kind: {'correct' if depth else 'solve'}, or omit the key."
             problems.append(ConfigProblem(f"{path}.kind", layer.kind, reason, hint))
     if not any(layer.loss_weight > 0 for layer in layers):
         reason, hint = "nothing would be trained.", "Give at least one layer a loss_weight above 0."
@@ -78,7 +78,7 @@ def order_problems(
             ConfigProblem(
                 "objective.update_order",
                 order,
-                f"needs a chain of 2 layers, one that errs and one that corrects; this has "
+                f"needs a chain of 2 layers, one that solves and one that corrects; this has "
                 f"{num_layers}.",
             )
         ]
@@ -91,7 +91,7 @@ def order_problems(
             ConfigProblem(
                 "layers.1.parents.all_fail",
                 parents[0].all_fail,
-                "every pooled attempt failed, so there would be nothing to correct.",
+                "every pooled attempt failed, so no corrections would be sampled.",
                 "Use all_fail: use_any.",
             )
         )
@@ -122,7 +122,7 @@ def order_problems(
 def preference_problems(
     objective: ObjectiveConfig, plugins: Sequence[PluginConfig]
 ) -> list[ConfigProblem]:
-    """Steps on pairs that nothing makes, or that no plug-in can train on."""
+    """Steps on pairs without a source of pairs, or without a plug-in that trains on them."""
     if objective.train_on == "rollouts":
         return []
     if objective.update_order != "preference_phases":
@@ -153,7 +153,7 @@ def learner_problems(
     max_prompt_tokens: int,
     num_completions: int,
 ) -> list[ConfigProblem]:
-    """A micro-batch that cannot hold a sequence, or ranks without work.
+    """A micro-batch that is too small for a sequence, or idle ranks.
 
     Args:
         num_completions: of one step, at most.
@@ -176,8 +176,7 @@ def learner_problems(
             ConfigProblem(
                 "learner.num_ranks",
                 str(learner.num_ranks),
-                f"a step has only {num_completions} completions, so some ranks "
-                "would have nothing to do.",
+                f"a step has only {num_completions} completions, so some ranks would be idle.",
                 f"Nearest valid value: {num_completions}.",
             )
         )

@@ -1,4 +1,4 @@
-"""What a run that goes on from a checkpoint may have otherwise than it had before.
+"""The keys of a recipe that may change when a run resumes from a checkpoint.
 
 Every key of a recipe is classified here, by its own path or by its section's. A key that is
 forgotten counts as fixed, and a test names it.
@@ -14,7 +14,7 @@ from mgrpo.config.explain import shortened
 from mgrpo.config.run import RunConfig
 
 OnResume = Literal["fixed", "free", "onward", "evaluation", "length", "phases"]
-"""fixed: the finished steps would have come out otherwise. free: no number of training depends on
+"""fixed: the finished steps would have been different. free: no number of training depends on
 it, but for rounding. onward: one that stopped a run, so what is done did not need it. evaluation:
 free, but evaluations before and after are of different things. length: free, but not below what is
 done; see `schedule_warning`. phases: free, as far as they leave the finished steps as they were."""
@@ -139,13 +139,13 @@ def phases_rewrite(before: RunConfig, now: RunConfig, num_done: int) -> bool:
 
 
 def schedule_warning(change: Change, config: RunConfig) -> str:
-    """What another length does to a learning rate that falls over the whole run; "": nothing."""
+    """The effect of another length on a learning rate that decays over the whole run; "": none."""
     if change.kind != "length" or config.learner.schedule == "constant":
         return ""
     return (
-        f"learner.schedule is {config.learner.schedule}: the steps that are done had the learning "
-        f"rates of a run of {change.before} steps, those to come have the ones of a run of "
-        f"{change.now}; a run of {change.now} steps from its start ends otherwise"
+        f"learner.schedule is {config.learner.schedule}: the finished steps had the learning rates "
+        f"of a run of {change.before} steps, the remaining ones have those of a run of "
+        f"{change.now}; the result differs from a new run of {change.now} steps"
     )
 
 

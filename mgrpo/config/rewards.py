@@ -1,4 +1,4 @@
-"""What a completion is worth, and how its checks are run."""
+"""Rewards: the checks of completions and their processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RewardTerm(StrictConfig):
 
 
 class RewardsConfig(StrictConfig):
-    """The checks, and the processes that they run in."""
+    """The checks and their processes."""
 
     terms: list[RewardTerm] = Field(default=[RewardTerm(check="math_answer")], min_length=1)
     """Added up by weight. The first one decides whether a completion is correct."""

@@ -66,8 +66,8 @@ class ModelConfig(StrictConfig):
     """The policy that is trained."""
 
     path: str
-    """A prepared model ("default", "smollm2"), a local folder, a hub name, or an URL of shared
-    storage. Each node fetches what is not on it, once."""
+    """A prepared model ("default", "smollm2"), a local folder, a hub name, or a URL of shared
+    storage. Each node fetches missing files once."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the weights as broadcast and saved."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -82,25 +82,25 @@ class ModelConfig(StrictConfig):
     def check_template_kwargs(cls, given: dict[str, Any]) -> dict[str, Any]:
         own = sorted(TEMPLATE_CALL_ARGUMENTS & set(given))
         if own:
-            raise ValueError(f"{', '.join(own)} cannot be chosen: prompts are built with it.")
+            raise ValueError(f"{', '.join(own)} cannot be set: the prompt builder sets it.")
         return given
 
 
 class CheckpointConfig(StrictConfig):
-    """What a run can go on from: `mgrpo train` with the same name resumes."""
+    """Checkpoints: `mgrpo train` with the same name resumes from the newest."""
 
     every_steps: NonNegativeInt = 10
     """A checkpoint after every this many steps, and after the last one, so that the run can be made
     longer; 0: only when the run is stopped by a signal."""
     keep: PositiveInt = 2
-    """How many of the newest are kept."""
+    """Number of newest checkpoints kept."""
     on_signal_s: PositiveFloat = 60.0
-    """Most seconds that a signal is held back for, so that a step whose update has begun becomes
-    whole, and most seconds that the checkpoint then takes to write. A cluster that kills what
-    does not stop should wait longer than both."""
+    """Longest delay of a signal, in seconds, to finish a step whose update has begun, and longest
+    time to write the checkpoint then. A cluster that kills stopped jobs should wait longer than
+    both."""
     shared_folder: bool | None = None
-    """Whether the nodes of all learner ranks see the run's folder. Null: each is asked, and what
-    a rank writes that does not see it travels to the driver. false: all of it does."""
+    """Whether all learner ranks can access the run's folder. Null: each is tested, and files of
+    ranks without access are sent to the driver. false: all files are sent."""
 
 
 class RunConfig(StrictConfig):
@@ -110,11 +110,11 @@ class RunConfig(StrictConfig):
     """The run's name, and that of its directory."""
     description: str = ""
     method: str = "MGRPO"
-    """For people: shown in reports. What the method does is said by the other keys."""
+    """A label for reports. The method is defined by the other keys."""
     paper: str = ""
-    """For people: where the method comes from, e.g. an arXiv id."""
+    """A label: the method's source, e.g. an arXiv id."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of everything that is drawn."""
+    """Seed of all random draws."""
     steps: PositiveInt
     """Optimizer steps (with update_order: sequential, rounds through the chain)."""
     prompts_per_step: PositiveInt
@@ -129,7 +129,7 @@ class RunConfig(StrictConfig):
     plugins: list[PluginConfig] = Field(default_factory=list)
     """A method's own parts, in the order in which those of one stage work."""
     phases: list[PhaseConfig] = Field(default_factory=list)
-    """What changes on the way; `from_step` rising."""
+    """Changes during the run, by ascending `from_step`."""
     objective: ObjectiveConfig = ObjectiveConfig()
     learner: LearnerConfig = LearnerConfig()
     weights: WeightsConfig = WeightsConfig()

@@ -3,7 +3,7 @@
     python -m mgrpo.config.translate my_recipe.yaml > new.yaml
 
 `translate` works on a recipe's tree of values, as YAML gives it, with or without `extends`.
-Comments and anchors are lost; `mgrpo check` says for each old key what it is called now.
+Comments and anchors are lost; `mgrpo check` names the new key for each old one.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ def translate_sections(tree: Tree) -> None:
 
 def into_slot(tree: Tree, entry: Any) -> bool:
     """Put a plug-in of before into the slot that it fills now; False: it fills none."""
-    name = entry.get("use") if isinstance(entry, dict) else None
-    settings = dict(entry.get("settings") or {}) if isinstance(entry, dict) else {}
+    if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
+        return False
+    name, settings = entry["use"], dict(entry.get("settings") or {})
     kinds = [kind for kind in ("ADVANTAGES", "LOSSES", "IMPORTANCE") if name in declared(kind)]
     if not kinds:
         return False
@@ -146,7 +147,7 @@ def take(tree: Any, path: list[str]) -> Any:
 
 
 def new_name(path: str) -> str:
-    """What a key of before is called now: "layers.1.parents_k" -> "layers.1.parents.k"; "" for a
+    """The new name of an old key: "layers.1.parents_k" -> "layers.1.parents.k"; "" for a
     key that was never there, or is still called so."""
     if path.startswith("phases."):
         before, changes, path = path.partition(".changes.")

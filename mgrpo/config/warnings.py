@@ -1,4 +1,5 @@
-"""Keys of a recipe that are legal and probably not meant: one sentence each, the key first."""
+"""Warnings about keys of a recipe that are valid but probably not intended: one sentence each, the
+key first."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from mgrpo.config.run import RunConfig
 
 
 def warnings_of(config: RunConfig) -> list[str]:
-    """What is legal and probably not meant, one sentence each, with the key's path."""
+    """Valid but probably unintended settings, one sentence each, with the key's path."""
     warnings = []
     for depth, layer in enumerate(corrections_of(config.layers), start=1):
         warnings += layer_warnings(layer, f"layers.{depth}")
@@ -24,7 +25,7 @@ def warnings_of(config: RunConfig) -> list[str]:
         )
     if config.data.heldout is None:
         warnings.append(
-            "data.heldout is not set: there will be no accuracy before and after training."
+            "data.heldout is not set: no accuracy is measured before and after training."
         )
     if config.evaluation.decoding == "greedy" and config.evaluation.temperature != 1.0:
         warnings.append("evaluation.temperature has no effect with evaluation.decoding: greedy.")
@@ -89,8 +90,8 @@ def kl_warnings(config: RunConfig) -> list[str]:
         return [f"objective.kl.estimator: {estimator} has no effect: every KL weight is 0."]
     if estimator == "k1":
         return [
-            "objective.kl.estimator: k1 has an expected gradient of 0, so the KL term holds "
-            "nothing back. Use k2 or k3, or the plug-in kl_in_reward."
+            "objective.kl.estimator: k1 has an expected gradient of 0, so the KL term has no "
+            "effect. Use k2 or k3, or the plug-in kl_in_reward."
         ]
     return []
 

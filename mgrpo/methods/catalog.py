@@ -1,4 +1,4 @@
-"""What is known of every method, read from its recipe and from the classes that it names.
+"""The description of every method, from its recipe and its plug-ins' classes.
 
 A method is a folder under mgrpo/methods/ with a recipe: its chain of layers, the keys that differ
 from their defaults (which are plain GRPO's), its plug-ins and its phases. Nothing is written down
@@ -27,7 +27,7 @@ from mgrpo.plugin import Plugin, find_plugin, load_plugins, slot_entries
 from mgrpo.registry import Kind, declared
 
 OWN_FOLDER = Path("recipes") / "methods"
-"""Where the user's own methods are found, from the working folder."""
+"""The folder of the user's own methods, relative to the current folder."""
 SHIPPED_PREFIX = "methods/"
 SECTIONS = ("sampling", "rewards", "objective")
 """Sections that make a method, besides its layers, plug-ins and phases."""
@@ -197,7 +197,7 @@ def plain(value: Any) -> Any:
 
 
 def training_keys(file: Path, config: RunConfig) -> Iterator[Key]:
-    """What the method's own file sets in further sections, such as its learning rate."""
+    """Keys of the method's recipe in other sections, such as its learning rate."""
     tree = read_tree(file)
     for section, changes in tree.items():
         values = getattr(config, section, None)
@@ -275,7 +275,7 @@ def hooks_of(kind: type[Plugin]) -> list[str]:
 def seams(
     config: RunConfig, found: Sequence[Key], plugins: Sequence[PluginFacts]
 ) -> dict[str, list[str]]:
-    """Where the method takes part: what of the chain, the objective, plug-ins and phases."""
+    """The parts of the chain, the objective, plug-ins and phases that the method changes."""
     places: dict[str, list[str]] = {}
     if len(config.layers) > 1:
         places["chain"] = [layer.name for layer in config.layers]

@@ -9,7 +9,7 @@ Metrics:
     name/of_it: what it says.
 
 Reconstructed:
-    What of it is ours, since the source is silent.
+    Our own choices where the source does not specify them.
 
 Comments that recipes open with have sections too, whose text begins on the title's line.
 """

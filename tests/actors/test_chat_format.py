@@ -213,9 +213,9 @@ def test_every_question_is_in_its_prompt(question: str) -> None:
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        ("{{ '<|im_start|>user\\n<|im_end|>\\n' }}" + HEAD, "loses or changes the question"),
-        (CHATML.replace("m['content']", "m['content'][:10]"), "loses or changes the question"),
-        (CHATML.replace("m['content']", "m['content'] | upper"), "loses or changes the question"),
+        ("{{ '<|im_start|>user\\n<|im_end|>\\n' }}" + HEAD, "drops or changes the question"),
+        (CHATML.replace("m['content']", "m['content'][:10]"), "drops or changes the question"),
+        (CHATML.replace("m['content']", "m['content'] | upper"), "drops or changes the question"),
         (CHATML.replace(HEAD, ""), "no generation prompt"),
         (
             "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}",
@@ -244,6 +244,6 @@ def test_a_lost_system_turn_is_refused_with_what_to_set() -> None:
     )
     of = builder(template)
     solve = SolveLayer(name="solve", group_size=2, system_prompt="Be brief.")
-    with pytest.raises(ModelError, match=r"loses or changes the system turn.*system_prompt"):
+    with pytest.raises(ModelError, match=r"drops or changes the system turn.*system_prompt"):
         of.solve_prompt(solve, "3 + 4?")
     assert of.solve_prompt(solve.model_copy(update={"system_prompt": ""}), "3 + 4?")

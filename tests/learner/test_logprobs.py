@@ -165,5 +165,5 @@ def test_a_folder_without_safetensors_is_refused(tmp_path):
     weights = tmp_path / "pickled" / "model.safetensors"
     torch.save({}, tmp_path / "pickled" / "pytorch_model.bin")
     weights.unlink()
-    with pytest.raises(ModelError, match="must be safetensors"):
+    with pytest.raises(ModelError, match="must be complete safetensors"):
         load_policy(str(tmp_path / "pickled"), dtype=torch.float32)

@@ -109,7 +109,7 @@ def test_a_name_that_is_no_plugin_is_refused(tree, use: str, reason: str):
     ("layers", "reason"),
     [
         (["solve", "corect"], "there is no layer 'corect'. Layers: solve, correct."),
-        ([], "names no layer, so it would do nothing"),
+        ([], "is empty. Omit `layers`"),
     ],
 )
 def test_layers_that_the_chain_has_not_are_refused(tree, layers: list[str], reason: str):

@@ -1,4 +1,5 @@
-"""AGRO: groups that an adversary finds, in an RL form of ours (https://arxiv.org/abs/2212.00921)."""
+"""AGRO: groups that an adversary finds, in an RL form of ours
+(https://arxiv.org/abs/2212.00921)."""
 
 from __future__ import annotations
 
@@ -37,9 +38,9 @@ class AgroSettings(StrictConfig):
     rate: Annotated[NonNegativeFloat, OnlyWith(variant="exponential")] = 1.0
     """Step size of exponential."""
     loss_smoothing: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.5
-    """How much of a group's running failure rate is this step's."""
+    """Weight of this step in a group's running failure rate."""
     count_smoothing: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.05
-    """How much of a group's running size is this step's."""
+    """Weight of this step in a group's running size."""
     num_features: PositiveInt = 64
     """Length of the vector that stands for a prompt."""
     learning_rate: PositiveFloat = 2e-5

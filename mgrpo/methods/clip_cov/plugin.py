@@ -51,7 +51,7 @@ class ClipCov(LearnerPlugin):
 
     Reconstructed:
         Covariances are taken and tokens drawn once per step, under the weights that begin it. The
-        authors do both anew in each mini-batch, among the tokens that PPO's clipping has left: in
+        authors repeat both in each mini-batch, among the tokens that PPO's clipping has left: in
         further updates on one rollout the numbers differ.
     """
 

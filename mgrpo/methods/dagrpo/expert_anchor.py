@@ -28,7 +28,7 @@ class AnchorSettings(StrictConfig):
     answer_sentence: Annotated[
         str, Field(pattern=r"\{answer\}"), OnlyWith(missing_solution="answer")
     ] = "\\boxed{{answer}}"
-    """What is put in then; {answer} stands for the right answer."""
+    """The inserted text; {answer} is replaced by the right answer."""
 
 
 class ExpertAnchor(RolloutPlugin):

@@ -26,7 +26,7 @@ class DagrpoSettings(StrictConfig):
     """Keys of dagrpo."""
 
     threshold: float = Field(default=0.2, ge=0, le=1)
-    """How far apart two completions must be to be compared; 0 compares all, which is GRPO."""
+    """Minimum distance of two completions for a comparison; 0 compares all, as in GRPO."""
     score_part: str | None = None
     """Name of a check that scores completions from 0 to 1; two are as far apart as their scores.
     Null: 1 minus the cosine of their token counts."""

@@ -30,15 +30,15 @@ class DeselSettings(StrictConfig):
     top_k: PositiveInt | None = None
     """Of those likely enough, keep so many at most, the likeliest; null: all."""
     drop: Literal["unlikely_wrong", "unlikely"] = "unlikely_wrong"
-    """What is left out: what is neither likely enough nor right; or everything unlikely, which
-    also forgets rare right answers."""
+    """The excluded completions: those that are neither likely enough nor right; or all unlikely
+    ones, which also forgets rare right answers."""
 
 
 class Desel(LearnerPlugin):
     """Leaves out completions that are much less likely than an anchor.
 
     Likelihood is the exponential of the mean log-probability of the sampled tokens, as the engine
-    recorded it. What is left out is in no statistics.
+    recorded it. Excluded completions are in no statistics.
 
     Formula:
         u_i = exp(mean_t log p_it);  i stays where u_i ≥ ratio · u of the anchor

@@ -28,7 +28,8 @@ class CorrectionSettings(StrictConfig):
     """Chances of the branches: say that there is a mistake and let the policy go on; append the
     right answer; put the reference solution in the completion's place."""
     trigger: Literal["accuracy_wrong", "reward_below_full"] = "accuracy_wrong"
-    """What is repaired: wrong answers, or (as in the authors' code) every reward below full."""
+    """The repaired completions: wrong answers, or (as in the authors' code) every reward below
+    full."""
     full_reward: Annotated[float, OnlyWith(trigger="reward_below_full")] = 1.0
     """The largest reward that the checks can give."""
     intervene_rate: Annotated[float, Field(ge=0, le=1)] | Literal["2/G"] = 1.0
@@ -40,9 +41,9 @@ class CorrectionSettings(StrictConfig):
     offpolicy: Literal["mask_injected", "ratio_one", "recompute_logprob_as_old", "sft_loss"] = (
         "mask_injected"
     )
-    """What of a repaired completion trains. mask_injected: what the policy sampled and is paid for;
-    what was put in carries no loss, nor does the attempt before it once the repair has raised the
-    reward. sft_loss: the same, and what was put in is a target (needs the plug-in
+    """The trained parts of a repaired completion. mask_injected: what the policy sampled and is
+    paid for; what was put in carries no loss, nor does the attempt before it once the repair has
+    raised the reward. sft_loss: the same, and what was put in is a target (needs the plug-in
     supervised_injections). ratio_one (the authors' code) and recompute_logprob_as_old: all of it,
     the wrong attempt too, as if sampled, with the learner's own log-probabilities as the old ones;
     the two differ only with updates_per_rollout above 1, where ratio_one is refused."""
@@ -50,7 +51,7 @@ class CorrectionSettings(StrictConfig):
     """What the third branch does for a problem without a reference solution: leave the completion
     as it is, or do what the second branch does."""
     interjection: str = "Stop, there is a mistake above."
-    """What the policy is told, on a line of its own behind its attempt."""
+    """The sentence added on a separate line after the attempt."""
     answer_sentence: str = Field(
         pattern=r"\{answer\}", default="Checking shows that the right answer is \\boxed{{answer}}."
     )

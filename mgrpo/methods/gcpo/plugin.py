@@ -263,11 +263,11 @@ def known(batch: StepBatch, name: str) -> Any:
     """A signal that was read from the policy.
 
     Raises:
-        LearnerError: nobody has read it, as where recorded completions are explained.
+        LearnerError: it was not computed, as for recorded completions.
     """
     if name not in batch.signals:
         raise LearnerError(
-            f"gcpo reads {name} from the policy itself, and there is none here: recorded "
-            "completions alone cannot say what it would do."
+            f"gcpo needs {name}, a forward pass of the policy, and no policy is loaded: recorded "
+            "completions are not sufficient."
         )
     return batch.signals[name]

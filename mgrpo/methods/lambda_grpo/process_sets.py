@@ -15,7 +15,7 @@ def prefix_set_sizes(completions: Sequence[Sequence[int]]) -> list[list[int]]:
         completions: token ids of each, all of one prompt.
 
     Returns:
-        Per completion, [T] sizes, itself included: 1 where nobody else begins like this.
+        Per completion, [T] sizes, itself included: 1 if no other completion has the same prefix.
     """
     nodes: dict[tuple[int, int], int] = {}
     sizes = [0]  # of every node; the root is not asked for

@@ -158,7 +158,7 @@ def length_rewards(
         return torch.ones_like(lengths)
     right = lengths[is_right]
     z = (lengths - right.mean()) / (right.std(correction=1) + epsilon)
-    # Far shorter wrong completions would overflow, and nobody reads their value.
+    # Far shorter wrong completions would overflow, and their value is not used.
     return torch.where(is_right, torch.exp(-strength * torch.where(is_right, z, 0.0)), 1.0)
 
 

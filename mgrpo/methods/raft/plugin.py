@@ -30,8 +30,8 @@ class Raft(AdvantageEstimator):
     """Keeps good completions, or informative groups, and takes rewards as advantages.
 
     The paper's finding: most of what GRPO gains over rejection sampling comes from leaving out
-    problems that nobody solved (https://arxiv.org/abs/2504.11343). Shaped rewards change the
-    weights; which rows are kept follows the checks alone.
+    problems without a right completion (https://arxiv.org/abs/2504.11343). Shaped rewards change
+    the weights; which rows are kept follows the checks alone.
 
     Formula:
         keep: positive: A = max(r, 0), completions with r > 0

@@ -135,12 +135,12 @@ class Dpo(LearnerPlugin):
         """[N] of each row's pair.
 
         Raises:
-            LearnerError: nobody has read the policy, as where recorded pairs are explained.
+            LearnerError: the policy was not read, as for recorded pairs.
         """
         if LOG_RATIOS not in batch.signals:
             raise LearnerError(
-                "How far the policy tells chosen from rejected must be read from it, so pairs take "
-                "a policy. Name one (--model), or explain a step without pairs."
+                "Pairs need log-probabilities of the policy, and no policy is loaded. Pass one "
+                "(--model), or explain a step without pairs."
             )
         return pair_margins(batch.signals[LOG_RATIOS], roles_of(batch), batch.group_ids)
 

@@ -27,7 +27,7 @@ NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What the verifier says of one completion."""
+    """The verifier's result for one completion."""
 
     correct: bool
     consistent: bool  # its reasoning leads to its answer
@@ -102,7 +102,7 @@ def shortest(flags: Sequence[Flags], places: Sequence[int]) -> int | None:
 
 
 def flags_of(group: Sequence[Completion], config: VerifierConfig, judge: Judge) -> list[Flags]:
-    """What the verifier says of every completion of a group."""
+    """The verifier's results for a group's completions."""
     lengths = [len(one.token_ids) for one in group]
     bound = percentile(lengths, config.short_percentile)
     phrases = [phrase.casefold() for phrase in config.self_check_phrases]

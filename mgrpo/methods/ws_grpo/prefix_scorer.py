@@ -263,7 +263,7 @@ class PrefixScorer(nn.Module):
         pair_order: PairOrder = "shorter_longer",
         batch_tokens: int = BATCH_TOKENS,
     ) -> list[Tensor]:
-        """How much each step of each completion helped; a completion goes forward once.
+        """The gain of each step of each completion; a completion goes forward once.
 
         Prefix t is the prompt and the first t steps; prefix 0 is the prompt alone.
 

@@ -71,7 +71,8 @@ def refuse_existing(folder: Path) -> None:
 
 
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` fill a sibling folder, then rename it: nobody ever sees half a scorer.
+    """Have `write` fill a sibling folder, then rename it: no incomplete scorer is ever
+    visible.
 
     Raises:
         RunDirectoryError: something is in the way, or the disk refused.

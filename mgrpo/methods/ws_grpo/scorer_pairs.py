@@ -24,7 +24,7 @@ class Pair:
 
 @dataclass
 class Found:
-    """What the recorded completions hold."""
+    """The content of the recorded completions."""
 
     num_right: int = 0
     num_wrong: int = 0

@@ -42,7 +42,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerTraining:
-    """How a scorer is trained."""
+    """Settings of a scorer's training."""
 
     epochs: int | None = None  # None: by kind
     learning_rate: float | None = None  # None: by kind

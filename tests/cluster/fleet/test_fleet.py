@@ -234,7 +234,7 @@ def test_a_prompt_that_no_engine_can_sample_costs_no_engine(one_node: None, tmp_
         found = counts(parts)
         assert (found["engines/deaths"], found["engines/healthy"]) == (0, 3)
         assert found["engines/requests_resent"] == 2
-        assert any("is sent again" in note for note in parts.notes)
+        assert any("is retried" in note for note in parts.notes)
 
 
 @pytest.mark.cluster

@@ -46,8 +46,8 @@ SHAPED = {"objective": {"loss": "shaped_probability"}}
     [
         # two parts of a recipe that do the same
         ([entry("lead"), OVERLONG], {}, "overlong_penalty takes length off the reward too"),
-        ([entry("group_dro"), entry("lead")], {}, "(group_dro): lead also gives more weight"),
-        ([entry("agro"), entry("group_dro")], {}, "(agro): group_dro also gives more"),
+        ([entry("group_dro"), entry("lead")], {}, "(group_dro): lead also increases the weight"),
+        ([entry("agro"), entry("group_dro")], {}, "(agro): group_dro also increases"),
         ([entry("kl_in_reward"), entry("unbiased_kl")], {}, "unbiased_kl penalises the distance"),
         (
             [entry("clip_cov", share=0.1)],
@@ -67,7 +67,7 @@ SHAPED = {"objective": {"loss": "shaped_probability"}}
         ([entry("desel"), entry("unlikeliness")], {}, "unlikeliness ranks a group's completions"),
         ([entry("lambda_grpo"), entry("lambda_grpo")], {}, "(lambda_grpo): is plugins.0 too"),
         # what one part makes, nothing reads
-        ([entry("greedy_anchor")], {}, "nothing of the recipe reads what it makes. Add desel."),
+        ([entry("greedy_anchor")], {}, "no part of the recipe reads its output. Add desel."),
         ([entry("problem_entities")], {}, "Add entity_reward."),
         ([entry("reflection_span")], {}, "Add span_credit."),
         ([entry("step_spans")], {}, "Add prefix_preference or span_credit."),

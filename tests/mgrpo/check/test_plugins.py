@@ -16,7 +16,7 @@ from mgrpo.config.yaml_core import dump_yaml
 OVERLONG = {"max_tokens": 50, "buffer_tokens": 10}
 
 SPANS_UNREAD = (
-    "plugins.0 (step_spans): nothing of the recipe reads what it makes. Add prefix_preference or "
+    "plugins.0 (step_spans): no part of the recipe reads its output. Add prefix_preference or "
     "span_credit."
 )
 
@@ -49,7 +49,7 @@ def test_what_does_nothing_is_a_warning_beside_them(tree):
             {"use": "entropy_advantage", "settings": {"clmap": [0.1, 10]}},
             "plugins.0.settings.clmap = [0.1, 10]: there is no such key. Did you mean clamp?",
         ),
-        ({"use": "entropy_advantag"}, "is no plug-in. Did you mean entropy_advantage?"),
+        ({"use": "entropy_advantag"}, "is not a plug-in. Did you mean entropy_advantage?"),
         ({"use": "no_such_module:Part"}, "cannot be imported: ModuleNotFoundError"),
         ({"use": "json:JSONDecoder"}, "is not a class that derives from LearnerPlugin"),
         ({"use": "step_spans", "layers": ["solv"]}, "there is no layer 'solv'. Layers: solve,"),

@@ -133,7 +133,7 @@ def test_an_argument_that_the_template_does_not_use_is_refused(lines) -> None:
 def test_a_template_that_loses_the_question_is_refused(lines) -> None:
     status, detail = of(lines("{{ '<|im_start|>user\\n<|im_end|>\\n' }}" + HEAD), "prompts")
     assert status == "fail"
-    assert "loses or changes the question" in detail
+    assert "drops or changes the question" in detail
 
 
 def test_a_template_without_a_generation_prompt_is_refused(lines) -> None:

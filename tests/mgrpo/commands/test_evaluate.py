@@ -81,7 +81,7 @@ def test_settings_of_the_command_line_reach_the_evaluation(recipe: Path, engines
         (["--decoding", "sampled", "--pass-k", "2"], "pass@2 needs 2 samples"),
         (["--samples", "2"], "greedy decoding gives the same completion"),
         (["--guidance", "0,7"], "layers.1 (correct) has only 7 phrases"),
-        (["--guidance", "often"], "is no choice of phrases"),
+        (["--guidance", "often"], "is not a choice of phrases"),
         (["--temperature", "0.5"], "no effect with decoding: greedy"),
         (["--decoding", "sampled", "--temperature", "0"], "evaluation.temperature = 0.0"),
         (["--output", "nowhere/out.json"], "there is no folder nowhere"),

@@ -149,7 +149,7 @@ def test_what_a_phase_cannot_change_is_refused_under_its_path(tree, changes, pat
 
 def test_a_chain_keeps_its_length(tree):
     found = problem(tree, phase(5, layers=[{"name": "solve", "group_size": 4}]))
-    assert found.path == "phases.0.changes.layers" and "must stay as many" in found.reason
+    assert found.path == "phases.0.changes.layers" and "must not change" in found.reason
 
 
 def test_how_a_phrase_is_drawn_may_change(tree):

@@ -131,5 +131,5 @@ def test_the_old_logprob_of_an_experts_token_is_never_read():
 
 def test_an_unknown_score_is_refused():
     config = run_config(layers=[solve_layer(advantage={"type": "dagrpo", "score_part": "judge"})])
-    with pytest.raises(ConfigError, match="none of the recipe's checks: math_answer"):
+    with pytest.raises(ConfigError, match="not one of the recipe's checks: math_answer"):
         load_plugins(config, LearnerPlugin)

@@ -119,4 +119,4 @@ def test_it_is_refused_where_nothing_says_what_the_entities_are():
     with pytest.raises(ConfigError) as caught:
         load_plugins(config, LearnerPlugin)
     assert "Add problem_entities" in str(caught.value)
-    assert "none of the recipe's checks: math_answer" in str(caught.value)
+    assert "not one of the recipe's checks: math_answer" in str(caught.value)

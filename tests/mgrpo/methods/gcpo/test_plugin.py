@@ -275,7 +275,7 @@ def test_turned_off_it_is_plain_grpo():
 
 
 def test_recorded_completions_alone_do_not_say_what_it_does():
-    with pytest.raises(LearnerError, match="reads gcpo/weights from the policy itself"):
+    with pytest.raises(LearnerError, match="gcpo needs gcpo/weights"):
         built(with_contexts(group("q", 1.0, 0.0)), None, plugin("gcpo"))
 
 

@@ -141,7 +141,7 @@ MARKED = [{"use": "answer_span"}]
         ([{"use": "grpo_care"}], "Add answer_span to plugins"),
         (
             [*MARKED, {"use": "grpo_care", "settings": {"accuracy_part": "overlap"}}],
-            "none of the recipe's checks: math_answer",
+            "not one of the recipe's checks: math_answer",
         ),
         (
             [

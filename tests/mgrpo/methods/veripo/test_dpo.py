@@ -193,7 +193,7 @@ def test_without_pairs_a_step_is_as_without_the_plugin():
 
 
 def test_pairs_whose_likelihood_nobody_read_are_refused():
-    with pytest.raises(LearnerError, match="take a policy"):
+    with pytest.raises(LearnerError, match="no policy is loaded"):
         build_batch(three_pairs(), CHAIN, OBJECTIVE, plugins=[plugin("dpo")])
 
 

@@ -187,5 +187,5 @@ def test_a_judge_that_is_none_is_refused(name, message):
 
 
 def test_a_rule_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="is no rule"):
+    with pytest.raises(ValueError, match="is not a rule"):
         VerifierConfig(consistency="vibes")
