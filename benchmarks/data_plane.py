@@ -9,7 +9,8 @@ the calls that the training loop makes, and each does what a learner rank does u
 forward pass: it takes the step, decides what trains, and lays out its own rows. Numbers are read at
 three points, in order:
 
-    handed over   every receiver holds the step (seconds since the driver began)
+    handed over   every receiver holds the step (seconds since the driver began, and the driver's
+                  own CPU seconds, which must not grow with the number of receivers)
     laid out      every receiver has its rows and micro-batches (seconds since handed over)
     peaks         GiB that each receiver, and the driver, held above what it held before
 
@@ -210,12 +211,13 @@ def measure(
         gc.collect()
         before = resident_bytes()
         restart_peak()
-        began = time.perf_counter()
+        began, driver_began = time.perf_counter(), time.process_time()
         hand_over(receivers, completions)
-        held = time.perf_counter()
+        held, driver_held = time.perf_counter(), time.process_time()
         tokens = on_all(receivers, "lay_out")
         values = {
             "handed_over_s": held - began,
+            "driver_cpu_s": driver_held - driver_began,
             "laid_out_s": time.perf_counter() - held,
             "rank_peak_gib": max(on_all(receivers, "peak_bytes")) / GIB,
             "driver_peak_gib": (peak_resident_bytes() - before) / GIB,
@@ -240,6 +242,7 @@ def describe(row: dict[str, Any]) -> str:
 
     return (
         f"{row['receivers']:>2} receivers  handed over {spread('handed_over_s')} s  "
+        f"driver {spread('driver_cpu_s')} CPU s  "
         f"laid out {spread('laid_out_s')} s  rank {spread('rank_peak_gib')} GiB  "
         f"driver {spread('driver_peak_gib')} GiB  "
         f"largest share {row['most_over_mean_tokens']:.2f} of the mean"

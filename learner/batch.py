@@ -106,11 +106,64 @@ def build_batch(
     if policy is not None:
         for plugin in plugins:
             batch.signals |= plugin.read_policy(batch, policy)
+    decided = decide(batch, layers, plugins, context, untrained)
+    shares = share_trees(row_costs(decided, layers, objective, plugins), num_ranks)
+    if is_shared:
+        batch.hold(shares[rank])
+    all_rows, means = training_rows(batch, decided, layers, objective, plugins)
+    verdicts = [verdict(*one) for one in zip(decided.judged, means.tolist(), strict=True)]
+    selected = {
+        place: row
+        for place, row in zip(batch.held, all_rows, strict=True)
+        if verdicts[place].selected
+    }
+    rows = {place: row for place, row in selected.items() if row.has_signal}
+    added = [row for one in plugins for row in one.added_rows(batch, list(selected.values()))]
+    mine = set(shares[rank])
+    added_share = split_rows([row.num_input_tokens for row in added], num_ranks)[rank]
+    return TrainingBatch(
+        rows=[*rows.values(), *added],
+        own=[
+            *(number for number, place in enumerate(rows) if place in mine),
+            *(len(rows) + number for number in added_share),
+        ],
+        verdicts=verdicts,
+        metrics=decided.metrics | batch.metrics,
+        notes=decided.notes,
+        all_rows=all_rows,
+        shaped_rewards=[one.reward.value for one in decided.judged],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What is known of every completion from row columns, the same on every rank. N completions."""
+
+    judged: list[Judged]  # N, with their rewards as plug-ins shape them
+    parents: Mapping[str, Completion]  # by completion_id
+    advantages: Tensor  # [N]
+    weights: Tensor  # [N] factors on each token's loss
+    metrics: Metrics
+    notes: list[str]
+
+
+def decide(
+    batch: StepBatch,
+    layers: Sequence[LayerConfig],
+    plugins: Sequence[LearnerPlugin],
+    context: Sequence[Completion],
+    untrained: Mapping[int, str],
+) -> Decided:
+    """Rewards, selection, advantages and denominators of every completion.
+
+    Args:
+        untrained: place -> reason of completions that are compared and must not train.
+    """
     completions = shaped(batch, plugins)
     parents = {one.completion_id: one for one in (*context, *completions)}
     metrics: Metrics = {}
     notes: list[str] = []
-    judged: list[Judged | None] = [None] * len(completions)
+    judged: dict[int, Judged] = {}
     advantages, weights = batch.rows([0.0] * len(completions)), batch.rows([0.0] * len(completions))
     for number, layer in enumerate(layers, start=1):
         places = [place for place, one in enumerate(completions) if one.layer == number]
@@ -126,50 +179,16 @@ def build_batch(
         notes += layer_notes(members, layer_values, number, layer)
         advantages[places] = batch.rows(layer_values)
         weights[places] = batch.rows(token_weights(members, layer))
-        for place, member in zip(places, members, strict=True):
-            judged[place] = member
+        judged |= zip(places, members, strict=True)
+    in_order = [judged[place] for place in range(len(completions))]
     advantages = estimated(batch, completions, plugins, advantages)
-    metrics |= magnitudes(judged, advantages)
-    changes_tokens = any(
-        plugin.overrides(hook, LearnerPlugin) for plugin in plugins for hook in TOKEN_HOOKS
-    )
-    costs = [
-        row_cost(
-            completion,
-            parents,
-            trains=one is not None
-            and one.is_selected
-            and (
-                value != 0
-                or changes_tokens
-                or kl_weight_of(layers[completion.layer - 1], objective) > 0
-            ),
-        )
-        for completion, one, value in zip(completions, judged, advantages.tolist(), strict=True)
-    ]
-    shares = share_trees(costs, num_ranks)
-    if is_shared:
-        batch.hold(shares[rank])
-    token_rows, values = training_rows(batch, layers, objective, plugins, advantages, weights)
-    verdicts = [verdict(one, value) for one, value in zip(judged, values.tolist(), strict=True)]
-    selected = {
-        place: row
-        for place, row in zip(batch.held, token_rows, strict=True)
-        if verdicts[place].selected
-    }
-    rows = {place: row for place, row in selected.items() if row.has_signal}
-    added = [row for one in plugins for row in one.added_rows(batch, list(selected.values()))]
-    mine = set(shares[rank])
-    own = [number for number, place in enumerate(rows) if place in mine]
-    shares_added = split_rows([row.num_input_tokens for row in added], num_ranks)
-    return TrainingBatch(
-        rows=[*rows.values(), *added],
-        own=[*own, *(len(rows) + number for number in shares_added[rank])],
-        verdicts=verdicts,
-        metrics=metrics | batch.metrics,
+    return Decided(
+        judged=in_order,
+        parents=parents,
+        advantages=advantages,
+        weights=weights,
+        metrics=metrics | magnitudes(in_order, advantages),
         notes=notes,
-        all_rows=token_rows,
-        shaped_rewards=[one.reward.value for one in completions if one.reward is not None],
     )
 
 
@@ -208,16 +227,36 @@ def looks_at_all_tokens(plugin: LearnerPlugin) -> bool:
     return plugin.needs_all_tokens and has_hooks
 
 
-def row_cost(one: Completion, parents: Mapping[str, Completion], *, trains: bool) -> RowCost:
-    """What a completion costs the rank that trains it; its tree is named after the first attempt's
-    group, as far as parents are known."""
-    tokens = len(one.prompt_token_ids) + len(one.token_ids)
-    root = one
-    while root.parent_id is not None and root.parent_id in parents:
-        root = parents[root.parent_id]
-    return RowCost(
-        tree=root.group_key, num_trained=tokens if trains else 0, num_tokens=len(one.token_ids)
-    )
+def row_costs(
+    decided: Decided,
+    layers: Sequence[LayerConfig],
+    objective: ObjectiveConfig,
+    plugins: Sequence[LearnerPlugin],
+) -> list[RowCost]:
+    """[N] what each completion costs the rank that has it. Rows that may turn out to have no loss,
+    as where plug-ins change single tokens, count as if they had."""
+    changes_tokens = any(having(plugins, hook) for hook in TOKEN_HOOKS)
+    costs = []
+    for one, advantage in zip(decided.judged, decided.advantages.tolist(), strict=True):
+        completion = one.completion
+        has_kl = kl_weight_of(layers[completion.layer - 1], objective) > 0
+        trains = one.is_selected and (advantage != 0 or has_kl or changes_tokens)
+        length = len(completion.token_ids)
+        costs.append(
+            RowCost(
+                tree=root_of(completion, decided.parents).group_key,
+                num_trained=(len(completion.prompt_token_ids) + length) * trains,
+                num_tokens=length,
+            )
+        )
+    return costs
+
+
+def root_of(one: Completion, parents: Mapping[str, Completion]) -> Completion:
+    """The first attempt that a completion goes back to, as far as parents are known."""
+    while one.parent_id is not None and one.parent_id in parents:
+        one = parents[one.parent_id]
+    return one
 
 
 def filtered(batch: StepBatch, plugins: Sequence[LearnerPlugin]) -> dict[int, str]:
@@ -283,19 +322,18 @@ def shaped(batch: StepBatch, plugins: Sequence[LearnerPlugin]) -> list[Completio
 
 def training_rows(
     batch: StepBatch,
+    decided: Decided,
     layers: Sequence[LayerConfig],
     objective: ObjectiveConfig,
     plugins: Sequence[LearnerPlugin],
-    row_advantages: Tensor,
-    row_weights: Tensor,
 ) -> tuple[list[TrainingRow], Tensor]:
     """Completions as rows, from [N] advantages and [N] weights to those of their tokens.
 
     Returns:
         The row of every completion whose tokens are here, and [N] mean advantages.
     """
-    advantages, weights = batch.spread(row_advantages), batch.spread(row_weights)
-    weights = weights * batch.is_trained
+    advantages = batch.spread(decided.advantages)
+    weights = batch.spread(decided.weights) * batch.is_trained
     for plugin in having(plugins, "transform_advantages"):
         here = batch.spread(batch.in_layers(plugin.layers))
         advantages = torch.where(here, plugin.transform_advantages(batch, advantages), advantages)
@@ -314,7 +352,7 @@ def training_rows(
             parts = batch.split(torch.where(here, column, 0.0))
             for own, part in zip(named, parts, strict=True):
                 own[name] = part.numpy()
-    means = torch.where(batch.lengths > 0, row_advantages, 0.0)
+    means = torch.where(batch.lengths > 0, decided.advantages, 0.0)
     if having(plugins, "transform_advantages"):
         means = batch.row_means(advantages)
     own_entropy_weights = (
@@ -441,12 +479,11 @@ def parent_reward_values(members: Sequence[Judged]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def magnitudes(judged: Sequence[Judged | None], advantages: Tensor) -> Metrics:
+def magnitudes(judged: Sequence[Judged], advantages: Tensor) -> Metrics:
     """How large the advantages of a layer are that train, as (sum, count)."""
     found: dict[int, list[float]] = defaultdict(list)
     for one, value in zip(judged, advantages.tolist(), strict=True):
-        if one is not None:
-            found[one.completion.layer] += [abs(value)] if one.is_selected else []
+        found[one.completion.layer] += [abs(value)] if one.is_selected else []
     return {
         f"layer{number}/advantage_abs_mean": (sum(values), float(len(values)))
         for number, values in found.items()
@@ -483,8 +520,7 @@ def layer_notes(
     ]
 
 
-def verdict(one: Judged | None, advantage: float) -> Verdict:
-    assert one is not None, "check_completions knows every layer"
+def verdict(one: Judged, advantage: float) -> Verdict:
     return Verdict(
         completion_id=one.completion.completion_id,
         advantage=advantage,

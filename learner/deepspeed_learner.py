@@ -1,7 +1,8 @@
 """The learner: one instance per rank, each in its own process. The only DeepSpeed import.
 
-Every rank is given all completions of a step and works out the same batch and the same plan,
-so nothing but gradients and sums travels between ranks. The loss is a sum with its global
+Every rank is given the rewards, lengths and groups of all completions of a step and decides the
+same about each, but lays out the tokens of its own trees alone, so little but gradients and sums
+travels between ranks (`learner.columns`). The loss is a sum with its global
 denominators already inside (`learner.batch`); DeepSpeed averages gradients over ranks, so the
 local sum is multiplied by their number. `managed_gradient_accumulation: false` lets any number
 of backward passes add up, undivided, until `step()`.

@@ -57,7 +57,7 @@ class ObjectiveConfig(StrictConfig):
     """The policy gradient, and what keeps it in bounds."""
 
     loss: Loss = PpoClip()
-    """What is maximised per token: ppo_clip, or a method's own (gspo, cispo, reinforce, ...)."""
+    """What is maximised per token: ppo_clip, or a method's own."""
     kl: KlConfig = KlConfig()
     importance: Importance = Truncate()
     """Correction for the gap between the engines' and the learner's log-probabilities: truncate,

@@ -81,8 +81,9 @@ def translate_sections(tree: Tree) -> None:
 
 def into_slot(tree: Tree, entry: Any) -> bool:
     """Put a plug-in of before into the slot that it fills now; False: it fills none."""
-    name = entry.get("use") if isinstance(entry, dict) else None
-    settings = dict(entry.get("settings") or {}) if isinstance(entry, dict) else {}
+    if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
+        return False
+    name, settings = entry["use"], dict(entry.get("settings") or {})
     kinds = [kind for kind in ("ADVANTAGES", "LOSSES", "IMPORTANCE") if name in declared(kind)]
     if not kinds:
         return False

@@ -120,8 +120,8 @@ class Evaluation:
         chains = [chain for chain in self.chains if domain in (None, chain.domain)]
         return accuracies(chains, self.num_layers)[turn - 1]
 
-    def by_problem(self) -> dict[str, list[Chain]]:
-        """Problem key -> its chains, in the order of the problems."""
+    def by_problem(self) -> dict[CompletionId, list[Chain]]:
+        """Place of a problem -> its chains, in the order of the problems."""
         return grouped(self.chains, lambda chain: chain.place)
 
     def summary(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def objective_line(config: RunConfig) -> str:
 
 def importance_words(own: Truncate | NoImportance | Part) -> str:
     if isinstance(own, Part):
-        return "w_t "
+        return ""  # its hooks weigh the advantages
     return f"min(p_old / p_rollout, {own.cap:g}) " if isinstance(own, Truncate) else ""
 
 

@@ -287,8 +287,7 @@ def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> s
                 "Each method is a folder under `mgrpo/methods/`: a chain of layers, keys, "
                 "plug-ins. Train one with `mgrpo train methods/NAME`, explain it with `mgrpo "
                 "methods NAME`, see what it does to recorded completions with `mgrpo explain`. "
-                "[Which of them go together](combinations.md) is tried for every pair; "
-                "[what each costs](../benchmarks/method_overhead.md) is measured. A method of your "
+                "[What each costs](../benchmarks/method_overhead.md) is measured. A method of your "
                 "own: [write a method](../guides/write_a_method.md).",
                 table(head, rows),
                 "The last two columns are of a run of a few steps with one seed, to show that the "

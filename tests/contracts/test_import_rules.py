@@ -13,7 +13,14 @@ import pytest
 from tests.contracts.sources import ROOMS, ROOT
 
 DEADLINE_S = 120
-GROUND_FLOOR = ("mgrpo.config", "mgrpo.types", "mgrpo.errors", "mgrpo.own_code", "mgrpo.rooms")
+GROUND_FLOOR = (
+    "mgrpo.config",
+    "mgrpo.types",
+    "mgrpo.errors",
+    "mgrpo.own_code",
+    "mgrpo.registry",
+    "mgrpo.rooms",
+)
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -107,7 +107,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
         is_needed = self.settings.robust and self.settings.score == "log_likelihood"
         return self.requires if is_needed else frozenset()
 
-    def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor | None:
+    def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         """The coefficients, scaled to the layers' mean over completions, where every ratio is 1."""
         scores = torch.ones_like(rewards)
         if self.wanted_signals():
@@ -184,7 +184,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
             PENALTY: is_trained.double() * (factor / num_tokens),
         }
 
-    def policy_objective(self, tokens: ObjectiveTokens) -> Tensor | None:
+    def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         is_ratio = self.settings.score == "ratio"
         values = tokens.log_ratio.exp() if is_ratio else tokens.policy_logprobs
         return tokens.columns[COEFFICIENT] * values

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import NonNegativeFloat, model_validator
 from torch import Tensor
 
+from learner.advantages import ZERO_STD_TOLERANCE
 from learner.columns import StepBatch
 from learner.estimators import centred, to_go, whitened
 from learner.plugin import AdvantageEstimator, Signal
@@ -40,14 +42,15 @@ class ReinforcePlusPlus(AdvantageEstimator):
     """Whitens rewards over the step's trained tokens instead of group by group.
 
     Normalising with the batch's spread does not favour groups whose rewards hardly vary
-    (https://arxiv.org/abs/2501.03262). Every rank sees the whole step, so nothing is reduced. All
-    of the plug-in's layers are whitened together.
+    (https://arxiv.org/abs/2501.03262). All of the plug-in's layers are
+    whitened together.
 
     Formula:
         A_t = (R_t - mean R) / √(var R + epsilon), over the step's trained tokens
         R_t = r - kl_weight Σ_{s ≥ t} (log p_s - log p_ref,s);  group_mean: r ← r - mean_group r
     """
 
+    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = ReinforceSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs", "ref_logprobs"})
 
@@ -71,4 +74,15 @@ class ReinforcePlusPlus(AdvantageEstimator):
             gaps = batch.signals["policy_logprobs"] - batch.signals["ref_logprobs"]
             penalties = self.settings.kl_weight * gaps * batch.is_trained
             advantages = advantages - to_go(penalties, batch.row_of_token)
-        return whitened(advantages, here, epsilon=self.settings.epsilon)
+        return whitened_tokens(batch, advantages, here, epsilon=self.settings.epsilon)
+
+
+def whitened_tokens(batch: StepBatch, values: Tensor, mask: Tensor, *, epsilon: float) -> Tensor:
+    """`whitened` over the tokens of all ranks: [M] -> [M]."""
+    count = batch.total(mask)
+    mean = batch.total(torch.where(mask, values, 0.0)) / max(1.0, count)
+    centred_values = torch.where(mask, values - mean, 0.0)
+    variance = batch.total(centred_values.square()) / max(1.0, count - 1)
+    if count < 2 or variance**0.5 <= ZERO_STD_TOLERANCE:
+        return torch.zeros_like(values)
+    return centred_values / (variance + epsilon) ** 0.5

@@ -28,7 +28,6 @@ PARTS = (
     "Differences from the paper",
     "Measured",
 )
-BY_HAND = {"combinations.md"}  # by a command of its own
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +43,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files_of(folder: Path) -> dict[str, str]:
     pages = [*folder.glob("mgrpo/methods/*/README.md"), *folder.glob("docs/methods/*.md")]
     paths = [*pages, *folder.glob("docs/methods/curves/*.svg")]
-    return {
-        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
-        for path in paths
-        if path.name not in BY_HAND
-    }
+    return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in paths}
 
 
 def test_committed_pages_are_what_the_command_writes(written: Path) -> None:
