@@ -413,8 +413,8 @@ MUTANTS = (
     Mutant(
         "tokens without loss have a weight",
         "learner/batch.py",
-        "    weights = weights * batch.is_trained\n",
-        "",
+        "batch.spread(decided.weights) * batch.is_trained",
+        "batch.spread(decided.weights)",
         (BATCH, COLUMNS),
     ),
     Mutant(

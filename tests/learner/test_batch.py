@@ -291,3 +291,11 @@ def test_shaped_rewards_stay_on_the_plug_ins_own_layers():
     batch = build_batch(given, [solve_layer(), layer()], objective(), plugins=[part])
     plain = [one.reward.value for one in given]
     assert batch.shaped_rewards == plain[:4] + [10 * value for value in plain[4:]]
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, 0.5), (0.0, 0.0), (0.25, 0.25)])
+def test_a_layers_own_kl_weight_comes_before_the_objectives(own, expected):
+    chain = [solve_layer(), layer(kl_weight=own)]
+    batch = build_batch([*attempts(), *corrections()], chain, objective(kl_weight=0.5))
+    weights = {row.layer: row.kl_weight for row in batch.rows}
+    assert weights == {1: 0.5, 2: expected}

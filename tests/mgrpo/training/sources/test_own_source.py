@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mgrpo.check.plugins import plugin_lines
-from mgrpo.config import PluginConfig, RunConfig
+from mgrpo.config import RunConfig
 from mgrpo.errors import LearnerError
 from mgrpo.methods.catalog import plugin_facts
 from mgrpo.storage.checkpoints import checkpoints, read_state
@@ -93,6 +93,6 @@ def test_an_order_that_samples_by_itself_refuses_its_completions(tree, tmp_path,
 def test_it_is_checked_and_described_like_any_plug_in(tree, own_file):
     (line,) = plugin_lines(config(tree, own_file))
     assert line.status == "ok"
-    facts = plugin_facts(PluginConfig(use=own_file))
+    facts = plugin_facts(own_file)
     assert facts.doc == "Trains on a step's completions a second time."
     assert facts.hooks == ["next", "observe"]
