@@ -14,6 +14,7 @@ from pathlib import Path
 
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout, program_of
+from actors.templates import PromptBuilder
 from cluster.allocations import most_allocations, plan_allocations, total
 from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
@@ -25,7 +26,7 @@ from mgrpo.config.cluster import DeadlinesConfig
 from mgrpo.data.lengths import measure_prompts
 from mgrpo.data.problems import source_name, usable_data
 from mgrpo.errors import MgrpoError
-from mgrpo.models.node_model import driver_model
+from mgrpo.models.node_model import NodeModel, driver_model
 from mgrpo.models.policy_tokenizer import load_builder
 from mgrpo.models.weight_check import refuse_broken_model
 from mgrpo.plugin import load_plugins
@@ -51,6 +52,43 @@ class System:
     scorer: RewardPool
     learner: Learner | None = None  # None: engines only, for an evaluation
     policy_version: int = 0  # that the run begins with
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads before it starts anything."""
+
+    model: NodeModel
+    builder: PromptBuilder
+    problems: list[Problem]
+    heldout: list[Problem]
+    plugins: list[RolloutPlugin]
+    max_model_len: int  # tokens that an engine must hold of one sequence
+
+
+def read_inputs(config: RunConfig, same_problems: str | None) -> Inputs:
+    """Model, prompts and problems of a recipe.
+
+    Args:
+        same_problems: the fingerprint that the training problems must have; None takes any.
+    """
+    model = driver_model(config.model.path, config.output.storage)
+    if model.is_here:
+        refuse_broken_model(Path(model.driver_dir))
+    builder = load_builder(model.driver_dir, config.model)
+    problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
+    if same_problems is not None:
+        refuse_other_problems(problems, same_problems, source_name(config.data.train))
+    heldout: list[Problem] = []
+    if config.data.heldout is not None:
+        loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
+        heldout = loaded.problems[: config.evaluation.max_problems]
+    plugins = load_plugins(config, RolloutPlugin)
+    max_model_len = config.engines.max_model_len or (
+        measure_prompts(builder, config.layers, problems + heldout).context_needed(config.layers)
+        + sum(plugin.extra_tokens() for plugin in plugins)
+    )
+    return Inputs(model, builder, problems, heldout, plugins, max_model_len)
 
 
 @contextmanager
@@ -79,27 +117,14 @@ def start_system(
         alone = config.cluster.model_copy(update={"colocate": False})
         config = config.model_copy(update={"cluster": alone})
     deadlines = config.cluster.deadlines
-    model = driver_model(config.model.path, config.output.storage)
-    if model.is_here:
-        refuse_broken_model(Path(model.driver_dir))
-    builder = load_builder(model.driver_dir, config.model)
-    problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
-    if same_problems is not None:
-        refuse_other_problems(problems, same_problems, source_name(config.data.train))
-    heldout: list[Problem] = []
-    if config.data.heldout is not None:
-        loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
-        heldout = loaded.problems[: config.evaluation.max_problems]
-    plugins = load_plugins(config, RolloutPlugin)
-    max_model_len = config.engines.max_model_len or (
-        measure_prompts(builder, config.layers, problems + heldout).context_needed(config.layers)
-        + sum(plugin.extra_tokens() for plugin in plugins)
-    )
+    inputs = read_inputs(config, same_problems)
 
     num_cpus = total(most_allocations(config, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:
         note("starting the reward processes")
-        scorer = stack.enter_context(RewardPool(config.rewards, problems=[*problems, *heldout]))
+        scorer = stack.enter_context(
+            RewardPool(config.rewards, problems=[*inputs.problems, *inputs.heldout])
+        )
         note("starting Ray")
         runtime = stack.enter_context(
             ray_runtime(config.cluster, num_cpus=num_cpus, logs_to=logs_to)
@@ -121,7 +146,9 @@ def start_system(
         num_engines = sum(bool(allocation.layers) for allocation in allocations)
         also = " and the learner" if with_learner else ""
         note(f"starting {num_engines} vLLM engines{also}")
-        launcher = Launcher(config, placement, device, model, max_model_len, builder.stop_ids)
+        launcher = Launcher(
+            config, placement, device, inputs.model, inputs.max_model_len, inputs.builder.stop_ids
+        )
         log = EngineLog(engine_log)
         fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
         stack.callback(end_calls, lambda: fleet.actors, "stop", deadlines)
@@ -139,17 +166,17 @@ def start_system(
         system = System(
             config=config,
             device=device,
-            problems=problems,
-            heldout=heldout,
+            problems=inputs.problems,
+            heldout=inputs.heldout,
             rollout=Rollout(
                 engines=fleet,
                 scorer=scorer,
-                builder=builder,
+                builder=inputs.builder,
                 layers=config.layers,
                 temperature=config.sampling.temperature,
                 seed=config.seed,
-                plugins=plugins,
-                program=program_of(plugins),
+                plugins=inputs.plugins,
+                program=program_of(inputs.plugins),
             ),
             fleet=fleet,
             scorer=scorer,
@@ -165,7 +192,7 @@ def start_system(
             if learner_state is not None:
                 system.policy_version = launcher.load_state(learner, learner_state)
             note("joining the weight group and verifying the first broadcast")
-            broadcaster = launcher.broadcaster(learner, builder, problems)
+            broadcaster = launcher.broadcaster(learner, inputs.builder, inputs.problems)
             fleet.connect(broadcaster, system.policy_version)
         else:
             fleet.serve_loaded_weights()
