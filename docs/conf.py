@@ -31,7 +31,7 @@ CONTENTS = {
         "Project": ["CONTRIBUTING", "CHANGELOG", "CODE_OF_CONDUCT", "SECURITY", "docs/log"],
     },
     "benchmarks/README": {"Measured": ["docs/benchmarks/*"]},
-    "docs/methods/README": {"Each method": ["docs/methods/*", "mgrpo/methods/*/README"]},
+    "docs/methods/README": {"Each method": ["mgrpo/methods/*/README"]},
     "examples/README": {"Each example": ["examples/*/README"]},
 }
 """The pages below a page, by caption, as entries of Sphinx's `toctree`."""

@@ -73,7 +73,8 @@ class Curves:
     def per_layer(self, metric: str) -> dict[str, str]:
         """The same metric of every layer."""
         layers = range(1, self.run.num_layers + 1)
-        return {f"layer{layer}/{metric}": self.run.layer_label(layer) for layer in layers}
+        names = [f"layer{layer}/{metric}" for layer in layers]
+        return dict(zip(names, map(self.run.layer_label, layers), strict=True))
 
 
 def with_rest(row: dict[str, Any]) -> dict[str, Any]:
@@ -153,14 +154,14 @@ def all_charts(curves: Curves) -> list[Chart]:
 def transitions(curves: Curves) -> list[Chart]:
     """What corrections do, for every layer from the second on and, in longer chains, for all."""
     last = curves.run.num_layers
-    suffixes = {
-        f"transition/layer{layer}": f" · layer {layer}" if last > 2 else ""
+    chains = [
+        (f"transition/layer{layer}", f" · layer {layer}" if last > 2 else "")
         for layer in range(2, last + 1)
-    }
+    ]
     if last > 2:
-        suffixes["transition/all"] = f" · first attempt to layer {last}"
+        chains.append(("transition/all", f" · first attempt to layer {last}"))
     charts: list[Chart] = []
-    for prefix, suffix in suffixes.items():
+    for prefix, suffix in chains:
         corrected = {f"{prefix}/wrong_to_right": "Wrong → right"}
         broken = {f"{prefix}/right_to_wrong": "Right → wrong"}
         kept = {f"{prefix}/right_to_right": "Right → right"}
