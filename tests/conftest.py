@@ -46,6 +46,7 @@ WITH_ENGINES = (
 each of them takes both cores; the other worker goes on with the rest, a file at a time."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files are the units of `-n 2 --dist loadgroup`; tests that cannot run here are skipped."""
     for item in items:

@@ -68,7 +68,9 @@ def roll_out(system: System, *, meanwhile: Any = None) -> list[Completion]:
 
 
 def told(completions: list[Completion]) -> list[tuple[str, list[int], float]]:
-    return [(c.completion_id, c.token_ids, c.reward.value) for c in completions if c.reward]
+    return [
+        (c.completion_id, c.token_ids.tolist(), c.reward.value) for c in completions if c.reward
+    ]
 
 
 def counts(system: System) -> dict[str, float]:

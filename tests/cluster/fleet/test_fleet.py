@@ -175,8 +175,8 @@ def test_an_engine_killed_in_a_rollout_costs_nothing_but_time(
             parts.actor("layer1-engine-0").kill()
 
         disturbed = parts.sample(1, count=12, meanwhile=kill)
-        assert [[s.token_ids for s in group] for group in disturbed] == [
-            [s.token_ids for s in group] for group in undisturbed
+        assert [[s.token_ids.tolist() for s in group] for group in disturbed] == [
+            [s.token_ids.tolist() for s in group] for group in undisturbed
         ]
         assert {s.engine for group in disturbed for s in group} == {"layer1-engine-1"}
 
@@ -214,7 +214,7 @@ def test_an_engine_that_gives_no_token_is_replaced_and_its_work_is_done(
     with light_run(tmp_path, deadlines={"generate_s": 2}) as parts:
         parts.actor("layer1-engine-0").call("hang_at", "generate", **CALL)
         groups = parts.sample(1, count=6)
-        assert [[s.token_ids for s in group] for group in groups] == [
+        assert [[s.token_ids.tolist() for s in group] for group in groups] == [
             [[7, seed, index] for index in range(2)] for seed in range(6)
         ]
         assert {s.engine for group in groups for s in group} == {"layer1-engine-1"}
@@ -245,7 +245,7 @@ def test_a_layer_s_last_engine_is_refitted_in_the_middle_of_the_step(
         parts.fleet.broadcast(3)
         parts.actor("layer2-engine-0").call("die_at", "generate", **CALL)
         groups = parts.sample(2, count=3)
-        assert [[s.token_ids for s in group] for group in groups] == [
+        assert [[s.token_ids.tolist() for s in group] for group in groups] == [
             [[7, seed, index] for index in range(2)] for seed in range(3)
         ]
         assert {s.policy_version for group in groups for s in group} == {3}
