@@ -36,28 +36,7 @@ settings.register_profile(
 settings.load_profile("mgrpo")
 
 
-WITH_ENGINES = (
-    "tests/end_to_end/",
-    "tests/examples/",
-    "tests/cluster/fleet/",
-    "tests/same_numbers/",
-)
-"""Folders whose tests start Ray, engines or learner ranks. They all run in one worker, first, since
-each of them takes both cores; the other worker goes on with the rest, a file at a time."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files are the units of `-n 2 --dist loadgroup`; tests that cannot run here are skipped."""
-    for item in items:
-        path = item.path.relative_to(item.config.rootpath).as_posix()
-        group = "engines" if path.startswith(WITH_ENGINES) else path
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not item.nodeid.startswith(WITH_ENGINES))
-    skip_gpu_tests(items)
-
-
-def skip_gpu_tests(items: list[pytest.Item]) -> None:
     """Tests marked `gpu` skip, with the reason, where torch sees no CUDA device."""
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items or has_cuda():
