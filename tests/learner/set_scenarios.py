@@ -65,7 +65,7 @@ def attempts_in_context() -> list[Completion]:
             bridge=[59],
             closing=[58],
             max_answer_tokens=5,
-            answers={one.completion_id: one.token_ids for one in group},
+            answers={one.completion_id: one.token_ids.tolist() for one in group},
             integrated=[[7, 8, 9], [10, 11]],
         )
         metadata = {"answer_contexts": dataclasses.asdict(contexts), "context_samples": []}

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from mgrpo.methods.docstrings import entries, parts_of
-from mgrpo.plugin import find_plugin
+from mgrpo.methods import docstrings
+from mgrpo.methods.docstrings import parts_of
+from mgrpo.plugin import entries_of, find_plugin
 from tests.learner.method_cases import (
     RECIPES,
     batch_of,
@@ -28,7 +29,7 @@ def scorer(tmp_path_factory):
 
 def documented(use: str) -> set[str]:
     doc = inspect.cleandoc(find_plugin(use).__doc__ or "")
-    return set(entries(parts_of(doc).get("Metrics", [])))
+    return set(docstrings.entries(parts_of(doc).get("Metrics", [])))
 
 
 def is_named(metric: str, names: set[str]) -> bool:
@@ -50,7 +51,8 @@ def test_metrics_of_a_recipes_plug_ins_are_those_of_their_docstrings(name: str, 
     found: set[str] = set()
     for config in method_configs(name, scorer):
         completions = made_up_step(config)
-        named |= {metric for entry in config.plugins for metric in documented(entry.use)}
+        entries, _ = entries_of(config)
+        named |= {metric for entry in entries for metric in documented(entry.name)}
         plain = batch_of(config, completions, plugins=[]).metrics
         found |= set(batch_of(config, completions).metrics) - set(plain)
     assert [metric for metric in sorted(found) if not is_named(metric, named)] == []

@@ -49,7 +49,7 @@ def test_missing_unknown_and_misshapen_weights_are_refused_by_name(tmp_path):
             (lambda weights: weights.pop(name), rf"no weights for: {name}"),
             (
                 lambda weights: weights.update({"model.extra.weight": torch.zeros(2)}),
-                r"does not know: model\.extra\.weight",
+                r"does not have: model\.extra\.weight",
             ),
             (lambda weights: weights.update({name: torch.zeros(64, 31)}), "up_proj.weight"),
         ]

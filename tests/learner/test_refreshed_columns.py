@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 
 from learner.batch import build_batch
-from learner.plugin import LearnerPlugin
+from learner.plugin import PolicyLoss
 from learner.trainer import Trainer
 from mgrpo.config.base import StrictConfig
 from tests.learner.builders import completion, run_config, solve_layer
@@ -55,7 +55,7 @@ class OneStep:
         table.grad = None
 
 
-class Follows(LearnerPlugin):
+class Follows(PolicyLoss):
     """Remembers what it was given; its objective is the log-probability times its column."""
 
     def __init__(self):
