@@ -140,11 +140,11 @@ def drawn_number(kind: type, metadata: list[Any], default: Any, rng: random.Rand
     for mark in metadata:
         for bound in mark if isinstance(mark, annotated_types.GroupedMetadata) else [mark]:
             if isinstance(bound, annotated_types.Ge):
-                lowest = max(lowest, bound.ge)
+                lowest = max(lowest, typing.cast(Any, bound.ge))
             elif isinstance(bound, annotated_types.Gt):
                 lowest = max(lowest, bound.gt + (1 if kind is int else 1e-3))
             elif isinstance(bound, annotated_types.Le):
-                highest = min(highest, bound.le)
+                highest = min(highest, typing.cast(Any, bound.le))
             elif isinstance(bound, annotated_types.Lt):
                 highest = min(highest, bound.lt - (1 if kind is int else 1e-3))
     about = default if isinstance(default, int | float) and default else max(lowest, 1)
@@ -325,7 +325,7 @@ def with_expert(config: RunConfig, completions: list[Completion]) -> list[Comple
 
 def main() -> int:
     """1 where a recipe is refused or does not train."""
-    parser = argparse.ArgumentParser(description=typing.cast(str, __doc__).splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-training", action="store_true")
