@@ -164,7 +164,7 @@ class Definition:
 
     def naive(self, model, one):
         """[T] log-probabilities and entropies of a completion's tokens."""
-        tokens = torch.tensor([[*one.prompt_token_ids, *one.token_ids]])
+        tokens = torch.tensor([[*one.prompt_token_ids, *one.token_ids]], dtype=torch.int64)
         first = len(one.prompt_token_ids)
         logits = model(input_ids=tokens).logits[0, first - 1 : -1] / self.temperature
         logprobs = logits.log_softmax(dim=-1)
@@ -242,7 +242,7 @@ def test_states_and_distributions_are_the_models_for_any_ranks_and_sharding(
     model = LlamaForCausalLM.from_pretrained(folder / "tiny")
     states, products = [], torch.zeros(64, 32)
     for one in random_completions():
-        tokens = torch.tensor([[*one.prompt_token_ids, *one.token_ids]])
+        tokens = torch.tensor([[*one.prompt_token_ids, *one.token_ids]], dtype=torch.int64)
         first = len(one.prompt_token_ids)
         hidden = model.model(input_ids=tokens).last_hidden_state[0]
         distributions = model.lm_head(hidden[first - 1 : -1]).softmax(dim=-1)
