@@ -473,7 +473,7 @@ def test_the_completion_with_broken_rollout_logprobs_is_named(results):
 def test_weights_that_are_missing_or_unknown_are_found_under_zero_3_too(results, num_ranks):
     found = results[num_ranks]["incomplete"]
     assert "no weights for: lm_head.weight" in found["headless"]
-    assert "does not know: more" in found["overfull"]
+    assert "does not have: more" in found["overfull"]
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
