@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from mgrpo.types import Completion, Replayed
 
 Offsets = NDArray[np.int64]
+ANY_TEXT = "surrogatepass"
+"""A plug-in may leave half a character in a text; it arrives as it was."""
 PACKED_FIELDS = ("text", *Completion.ARRAYS)
 PLAIN_FIELDS = tuple(
     one.name for one in dataclasses.fields(Completion) if one.name not in PACKED_FIELDS
@@ -69,7 +71,9 @@ class PackedCompletions:
             has[name] = np.array([column is not None for column in found], dtype=np.bool_)
             known = [column for column in found if column is not None]
             columns[name] = Ragged.of(known, Completion.ARRAYS[name])
-        texts = [np.frombuffer(one.text.encode(), dtype=np.uint8) for one in completions]
+        texts = [
+            np.frombuffer(one.text.encode(errors=ANY_TEXT), dtype=np.uint8) for one in completions
+        ]
         return cls(
             fields={name: [getattr(one, name) for one in completions] for name in PLAIN_FIELDS},
             prompts=Ragged.of(prompts, np.int32),
@@ -94,7 +98,9 @@ class PackedCompletions:
             **self.fields,
         }
         if with_texts:
-            columns["text"] = [view.tobytes().decode() for view in self.texts.views()]
+            columns["text"] = [
+                view.tobytes().decode(errors=ANY_TEXT) for view in self.texts.views()
+            ]
         else:
             columns["text"] = [""] * len(self.prompt_of)
         return [

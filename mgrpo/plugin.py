@@ -115,7 +115,10 @@ def slot_entries(config: RunConfig) -> list[Entry]:
     for number, layer in enumerate(config.layers, start=1):
         if isinstance(layer.advantage, Part):
             same = [numbers for part, numbers in advantages if part == layer.advantage]
-            same[0].append(number) if same else advantages.append((layer.advantage, [number]))
+            if same:
+                same[0].append(number)
+            else:
+                advantages.append((layer.advantage, [number]))
     found = [
         slot_entry("ADVANTAGES", part, frozenset(numbers), f"layers.{numbers[0] - 1}.advantage")
         for part, numbers in advantages

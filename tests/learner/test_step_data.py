@@ -16,7 +16,7 @@ from tests.learner.builders import completion, long, random_completions
 
 def mixed_step() -> list[Completion]:
     """Masks on some rows alone, a row without tokens, texts of several bytes a character."""
-    masked = long("q/1", 1.0, 3, sampled_mask=[True, False, True], text="√2 ≈ 1.4")
+    masked = long("q/1", 1.0, 3, sampled_mask=[True, False, True], text="√2 ≈ 1.4 \ud83d")
     held_back = long("q/2", 0.0, 2, train_mask=[False, True], spans={"steps": [(0, 1)]})
     empty = completion("q/3", None, token_ids=[], rollout_logprobs=[])
     return [masked, held_back, empty, *random_completions()]

@@ -4,7 +4,7 @@
 
 TRL's code runs as it is (see trl_reference.py). Where the two say things differently:
 
-- TRL adds 1e-4 to the standard deviation; ours is `advantage.epsilon`, set to that here.
+- TRL adds 1e-4 to the standard deviation; ours is `epsilon` of group_z, set to that here.
 - TRL averages "grpo" like our seq_mean, "dapo" and "cispo" like token_mean, and "dr_grpo" like
   fixed_length with its max_completion_length.
 - TRL's `delta` bounds the ratio for both signs of the advantage before the minimum is taken; for
@@ -44,7 +44,8 @@ from tests.parity.trl_reference import (
 GROUPS, SIZE, LONGEST = 3, 4, 8
 SEEDS = range(4)
 TRL_EPSILON = 1e-4
-OFF = {"importance": "none", "advantage": {"epsilon": TRL_EPSILON}}
+OFF = {"importance": "none"}
+GROUP_Z = {"type": "group_z", "epsilon": TRL_EPSILON}
 
 
 class Step:
@@ -78,7 +79,8 @@ class Step:
 
     def rows(self, *plugins, layer=None, objective=None, **signals):
         """Every row, those without any advantage too: TRL keeps them."""
-        solve = solve_layer(max_completion_tokens=LONGEST, **(layer or {}))
+        keys = {"advantage": GROUP_Z, **(layer or {})}
+        solve = solve_layer(max_completion_tokens=LONGEST, **keys)
         return build_batch(
             self.completions,
             [solve],
@@ -117,9 +119,7 @@ def same(step, ours, theirs):
 
 @pytest.mark.parametrize(("scale_by_std", "scale_rewards"), [(True, "group"), (False, "none")])
 def test_group_advantages(step, scale_by_std, scale_rewards):
-    rows = step.rows(
-        objective={"advantage": {"epsilon": TRL_EPSILON, "scale_by_std": scale_by_std}}
-    )
+    rows = step.rows(layer={"advantage": {**GROUP_Z, "scale_by_std": scale_by_std}})
     theirs = trl_advantages(step.rewards, step.lengths, SIZE, scale_rewards=scale_rewards)
     close(advantages_of(rows), theirs)
     assert theirs.abs().max() > 0.1
@@ -161,8 +161,8 @@ def test_reinforce_plus_plus_advantages(step):
 def test_clipped_losses_and_the_kl_penalty(
     step, loss_type, aggregation, clip_low, clip_high, delta, beta
 ):
-    settings = {"clip_low": clip_low, "clip_high": clip_high, "dual_clip": delta}
-    settings |= {"kl": {"weight": beta, "estimator": "k3"}}
+    loss = {"clip_low": clip_low, "clip_high": clip_high, "dual_clip": delta}
+    settings = {"loss": {"type": "ppo_clip", **loss}, "kl": {"weight": beta, "estimator": "k3"}}
     rows = step.rows(layer={"aggregation": aggregation}, objective=settings)
     ours = exact_loss(
         rows,
