@@ -23,7 +23,8 @@ from actors.chat_format import without_last
 from cluster.vllm_build import installed_build, mismatch
 from mgrpo.actor_log import ActorLog
 from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError
-from mgrpo.types import FinishReason, Sample
+from mgrpo.turns import Prompt, VersionSpans
+from mgrpo.types import FinishReason, Generation
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -124,15 +125,15 @@ def check_extra_args(settings: EngineSettings) -> None:
         )
 
 
-def nonfinite_text(samples: Sequence[Sample]) -> str:
+def nonfinite_text(generations: Sequence[Generation]) -> str:
     """The invalid log-probabilities, in words; "" if all are finite."""
     places = [
-        (number, int(place), float(sample.logprobs[place]))
-        for number, sample in enumerate(samples)
-        for place in np.flatnonzero(~np.isfinite(sample.logprobs))
+        (number, int(place), float(one.logprobs[place]))
+        for number, one in enumerate(generations)
+        for place in np.flatnonzero(~np.isfinite(one.logprobs))
     ]
-    num_tokens = sum(len(sample.token_ids) for sample in samples)
-    num_values = sum(len(sample.logprobs) for sample in samples)
+    num_tokens = sum(len(one.token_ids) for one in generations)
+    num_values = sum(len(one.logprobs) for one in generations)
     if num_values != num_tokens:
         return f"{num_values} log-probabilities for {num_tokens} tokens."
     if not places:
@@ -142,6 +143,16 @@ def nonfinite_text(samples: Sequence[Sample]) -> str:
         f"log-probabilities that are not finite for {len(places)} of {num_tokens} tokens (the "
         f"first: {value} for token {place} of completion {number})."
     )
+
+
+def version_spans(spans: Sequence[Any]) -> VersionSpans:
+    """Which policy version sampled which tokens, from vLLM's `WeightVersionSpan`s of a completion.
+
+    They are exact: an engine's weights and its version change only while it is paused, and vLLM
+    begins a span at the first token that came after a change. A completion without tokens has none,
+    and counts as the oldest.
+    """
+    return tuple((one.start, int(one.version)) for one in spans if one.end > one.start) or ((0, 0),)
 
 
 class VllmEngine:
@@ -189,28 +200,28 @@ class VllmEngine:
 
     async def generate(
         self,
-        prompt_token_ids: list[int],
+        prompt: Prompt,
         *,
         num_samples: int,
         max_tokens: int,
         temperature: float,
         seed: int,
-    ) -> list[Sample]:
+    ) -> list[Generation]:
         """Sample completions of one prompt.
 
         Args:
-            prompt_token_ids: used as they are.
+            prompt: its token ids are used as they are.
             num_samples: completions wanted.
             max_tokens: longest completion.
             temperature: 0 is greedy.
-            seed: the same seed, prompt and weights give the same samples.
+            seed: the same seed, prompt and weights give the same completions.
 
         Raises:
             ActorDiedError: vLLM's own process is gone.
             RequestError: vLLM refuses this prompt, or fails with it.
-            SamplingError: the samples' log-probabilities are not finite.
+            SamplingError: their log-probabilities are not finite.
         """
-        from vllm import SamplingParams, TokensPrompt
+        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         parameters = SamplingParams(
@@ -224,18 +235,18 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        prompt = TokensPrompt(prompt_token_ids=prompt_token_ids)
+        given: Any = prompt.engine_input()
         outputs: list[Any] = []
-        with self.core_death_named(), self.request_failure_named(len(prompt_token_ids)):
-            async for result in self.engine.generate(prompt, parameters, uuid.uuid4().hex):
+        with self.core_death_named(), self.request_failure_named(len(prompt)):
+            async for result in self.engine.generate(given, parameters, uuid.uuid4().hex):
                 outputs = result.outputs
-        samples = [self.sample(output) for output in sorted(outputs, key=lambda o: o.index)]
-        self.num_returned_tokens += sum(len(sample.token_ids) for sample in samples)
-        found = nonfinite_text(samples)
+        generations = [self.generation(one) for one in sorted(outputs, key=lambda o: o.index)]
+        self.num_returned_tokens += sum(len(one.token_ids) for one in generations)
+        found = nonfinite_text(generations)
         if found:
-            why = await self.why_not_finite(prompt_token_ids)
+            why = await self.why_not_finite()
             raise SamplingError(f"{self.settings.name} returned {found} {why}")
-        return samples
+        return generations
 
     async def num_sampled_tokens(self) -> int:
         """Tokens sampled so far, those of unfinished requests included: moves while vLLM works."""
@@ -243,18 +254,16 @@ class VllmEngine:
         in_hand = sum(one.detokenizer.num_output_tokens() for one in states if one.detokenizer)
         return self.num_returned_tokens + in_hand
 
-    def sample(self, output: Any) -> Sample:
+    def generation(self, output: Any) -> Generation:
         token_ids = list(output.token_ids)
-        spans = output.weight_versions or []
-        versions = [int(span.version) for span in spans if span.end > span.start]
         reason: FinishReason = (
             output.finish_reason if output.finish_reason in ("stop", "length") else "aborted"
         )
-        return Sample(
+        return Generation(
             token_ids=np.array(token_ids, dtype=np.int32),
             logprobs=np.array(output.logprobs.logprobs, dtype=np.float32),
             finish_reason=reason,
-            policy_version=min(versions, default=0),
+            version_spans=version_spans(output.weight_versions or []),
             text=self.tokenizer.decode(
                 without_last(token_ids, self.settings.stop_token_ids), skip_special_tokens=True
             ),
@@ -276,7 +285,7 @@ class VllmEngine:
             for token, position in zip(token_ids[1:], positions[1:], strict=True)
         ]
 
-    async def why_not_finite(self, prompt_token_ids: list[int]) -> str:
+    async def why_not_finite(self) -> str:
         """The cause of log-probabilities that are not finite: weights or settings."""
         invalid = sorted(
             {name for worker in await self.on_workers("nonfinite_weights") for name in worker}

@@ -25,14 +25,15 @@ from mgrpo.config.layers import (
     WrongFirstParents,
     WrongParents,
 )
-from mgrpo.types import Completion, CompletionId, Problem, TokenIds
+from mgrpo.turns import Prompt
+from mgrpo.types import Completion, CompletionId, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PromptRequest:
-    """One prompt-token sequence and how many completions of it are wanted."""
+    """One prompt and how many completions of it are wanted."""
 
-    prompt_token_ids: TokenIds
+    prompt: Prompt
     num_samples: int
     group_key: str
     parent_id: str | None
@@ -54,16 +55,16 @@ def stable_seed(*parts: object) -> int:
 
 
 def solve_request(
-    builder: PromptBuilder, layer: LayerConfig, problem: Problem, *, place: CompletionId
+    builder: PromptBuilder, layer: LayerConfig, problem: Problem, *, tree: CompletionId
 ) -> PromptRequest:
-    """Layer 1's request for the problem in a place of the step."""
+    """Layer 1's request for the problem that a tree of the step is of."""
     return PromptRequest(
-        prompt_token_ids=np.array(builder.solve_prompt(layer, problem.question), dtype=np.int32),
+        prompt=Prompt.of(builder.solve_prompt(layer, problem.question)),
         num_samples=layer.group_size,
-        group_key=str(place),
+        group_key=str(tree),
         parent_id=None,
         guidance_id=None,
-        within=place,
+        within=tree,
         prompt_opening=builder.chat.opening,
     )
 
@@ -172,7 +173,7 @@ def correction_requests(
         )
         requests.append(
             PromptRequest(
-                prompt_token_ids=np.array(prompt_token_ids, dtype=np.int32),
+                prompt=Prompt.of(prompt_token_ids),
                 num_samples=count,
                 group_key=parent.completion_id,
                 parent_id=parent.completion_id,

@@ -16,7 +16,8 @@ from typing import Protocol
 from actors.programs import Program
 from actors.templates import PromptBuilder
 from mgrpo.plugin import Plugin
-from mgrpo.types import Completion, Problem, Reward, Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Completion, Generation, Problem, Reward
 
 
 class RolloutTools(Protocol):
@@ -28,13 +29,13 @@ class RolloutTools(Protocol):
     async def generate(
         self,
         layer: int,
-        prompt_token_ids: list[int],
+        prompt: Prompt,
         *,
         num_samples: int,
         max_tokens: int,
         seed: int,
         temperature: float | None = None,
-    ) -> list[Sample]:
+    ) -> list[Generation]:
         """Sample from the least busy engine of a layer; temperature None is the rollout's."""
         ...
 

@@ -31,12 +31,12 @@ class Task:
     """One problem of a step, and which layers are to be sampled for it.
 
     Example: the whole chain of two layers for the fourth problem of step 12:
-        Task(problem=problem, step=12, place=CompletionId(12, 3), first_layer=1, last_layer=2)
+        Task(problem=problem, step=12, tree=CompletionId(12, 3), first_layer=1, last_layer=2)
     """
 
     problem: Problem
     step: int
-    place: CompletionId  # the problem's, in the step; its completions' ids begin with it
+    tree: CompletionId  # the problem's in the step; its completions' ids begin with it
     first_layer: int
     last_layer: int
     attempts: Sequence[Completion] = ()  # of layer first_layer - 1, sampled before
@@ -71,7 +71,7 @@ async def correction_chain(task: Task, sampler: Sampler) -> list[Completion]:
         if isinstance(layer, CorrectLayer):
             requests = corrections(task, sampler, number, layer, parents)
         else:
-            requests = [solve_request(sampler.builder, layer, task.problem, place=task.place)]
+            requests = [solve_request(sampler.builder, layer, task.problem, tree=task.tree)]
         parents = await sampler.sample_all(number, task.problem, requests)
         done += parents
     return done
@@ -88,10 +88,10 @@ def corrections(
     if not attempts:
         return []
     if falls_back_to_problem(layer, attempts):
-        place = task.place.apart(f"layer{number}")
-        first = solve_request(sampler.builder, sampler.layers[0], task.problem, place=place)
+        tree = task.tree.apart(f"layer{number}")
+        first = solve_request(sampler.builder, sampler.layers[0], task.problem, tree=tree)
         return [replace(first, num_samples=layer.group_size)]
-    rng = random.Random(stable_seed(sampler.seed, task.place, number))
+    rng = random.Random(stable_seed(sampler.seed, task.tree, number))
     requests: list[PromptRequest] = []
     for parent in choose_parents(layer, attempts, rng):
         guidance_ids = draw_guidance(layer, rng, step=task.step)

@@ -19,7 +19,8 @@ from actors.templates import PromptBuilder
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig
 from mgrpo.errors import ConfigError, ConfigProblem
-from mgrpo.types import Completion, CompletionId, Problem, Reward, Sample
+from mgrpo.turns import Prompt, join_turns
+from mgrpo.types import Completion, CompletionId, Generation, Problem, Reward
 
 ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
 
@@ -85,30 +86,30 @@ class Rollout:
 
         Args:
             step: seeds what is drawn.
-            problems: in the step's order; a completion's id holds its place.
+            problems: in the step's order; a completion's id holds its slot.
             first_layer: above 1, `attempts` are layer first_layer - 1's completions.
             last_layer: None is the whole chain.
-            slots: each problem's place in the step; None counts from 0.
+            slots: each problem's number in the step; None counts from 0.
 
         Returns:
             Completions of these layers, ordered by problem, then layer.
         """
         last = last_layer or len(self.layers)
         self.clocks = {number: LayerClock() for number in range(first_layer, last + 1)}
-        by_place: dict[CompletionId, list[Completion]] = {}
+        by_tree: dict[CompletionId, list[Completion]] = {}
         for attempt in attempts:
-            by_place.setdefault(attempt.id.place, []).append(attempt)
-        places = [CompletionId(step, slot) for slot in slots or range(len(problems))]
+            by_tree.setdefault(attempt.id.tree, []).append(attempt)
+        trees = [CompletionId(step, slot) for slot in slots or range(len(problems))]
         tasks = [
             Task(
                 problem=problem,
                 step=step,
-                place=place,
+                tree=tree,
                 first_layer=first_layer,
                 last_layer=last,
-                attempts=by_place.get(place, ()),
+                attempts=by_tree.get(tree, ()),
             )
-            for place, problem in zip(places, problems, strict=True)
+            for tree, problem in zip(trees, problems, strict=True)
         ]
         return await run_together(self.program(task, self) for task in tasks)
 
@@ -125,10 +126,10 @@ class Rollout:
         clock = self.clocks.setdefault(number, LayerClock())
         clock.num_known += 1
         clock.began = clock.began or time.monotonic()
-        samples = await sample_leased(
+        generations = await sample_leased(
             self.engines,
             number,
-            request.prompt_token_ids.tolist(),
+            request.prompt,
             num_samples=request.num_samples,
             max_tokens=self.layers[number - 1].max_completion_tokens,
             temperature=self.temperature,
@@ -137,10 +138,10 @@ class Rollout:
         )
         clock.ended = time.monotonic()
         problem = replace(problem, prompt_opening=request.prompt_opening)
-        rewards = await self.score(problem, [sample.text for sample in samples])
+        rewards = await self.score(problem, [generation.text for generation in generations])
         completions = [
-            self.completion(number, problem, request, index, sample, reward)
-            for index, (sample, reward) in enumerate(zip(samples, rewards, strict=True))
+            self.completion(number, problem, request, index, generation, reward)
+            for index, (generation, reward) in enumerate(zip(generations, rewards, strict=True))
         ]
         completions = await self.with_plugins(number, problem, completions)
         clock.num_done += 1
@@ -151,26 +152,26 @@ class Rollout:
     async def generate(
         self,
         layer: int,
-        prompt_token_ids: list[int],
+        prompt: Prompt,
         *,
         num_samples: int,
         max_tokens: int,
         seed: int,
         temperature: float | None = None,
-    ) -> list[Sample]:
-        """For plug-ins: samples beside the step's own, from the least busy engine of a layer."""
-        samples = await sample_leased(
+    ) -> list[Generation]:
+        """For plug-ins: further ones than the step's own, from the least busy engine of a layer."""
+        generations = await sample_leased(
             self.engines,
             layer,
-            prompt_token_ids,
+            prompt,
             num_samples=num_samples,
             max_tokens=max_tokens,
             temperature=self.temperature if temperature is None else temperature,
             seed=seed,
             what="a plug-in's prompt",
         )
-        self.num_plugin_tokens += sum(len(sample.token_ids) for sample in samples)
-        return samples
+        self.num_plugin_tokens += sum(len(one.token_ids) for one in generations)
+        return generations
 
     async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
         """The rewards of some texts."""
@@ -193,7 +194,7 @@ class Rollout:
         problem: Problem,
         request: PromptRequest,
         index: int,
-        sample: Sample,
+        generation: Generation,
         reward: Reward,
     ) -> Completion:
         return Completion(
@@ -203,16 +204,13 @@ class Rollout:
             layer=number,
             parent_id=request.parent_id,
             group_key=request.group_key,
-            prompt_token_ids=request.prompt_token_ids,
-            token_ids=sample.token_ids,
-            rollout_logprobs=sample.logprobs,
-            finish_reason=sample.finish_reason,
-            policy_version=sample.policy_version,
-            text=sample.text,
+            finish_reason=generation.finish_reason,
+            text=generation.text,
             prompt_text=problem.question if number == 1 else "",
             guidance_id=request.guidance_id,
-            engine=sample.engine,
+            engine=generation.engine,
             reward=reward,
+            **join_turns([generation.turn(request.prompt)]),
         )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mgrpo.types import Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Generation
 
-Script = Callable[[list[int], int], str]  # (prompt token ids, sample's index) -> completion text
+Script = Callable[[list[int], int], str]  # (prompt token ids, its number) -> completion text
 
 
 class ScriptedEngine:
@@ -45,30 +46,31 @@ class ScriptedEngine:
 
     async def generate(
         self,
-        prompt_token_ids: list[int],
+        prompt: Prompt,
         *,
         num_samples: int,
         max_tokens: int,
         temperature: float,
         seed: int,
-    ) -> list[Sample]:
+    ) -> list[Generation]:
         self.asked.append(
             {"num_samples": num_samples, "max_tokens": max_tokens, "temperature": temperature}
         )
-        self.prompts.append(prompt_token_ids)
+        token_ids = prompt.token_ids.tolist()
+        self.prompts.append(token_ids)
         self.seeds.append(seed)
-        await asyncio.sleep(self.pause_s(prompt_token_ids))
-        texts = [self.script(prompt_token_ids, index) for index in range(num_samples)]
-        return [self.sample(text, max_tokens) for text in texts]
+        await asyncio.sleep(self.pause_s(token_ids))
+        texts = [self.script(token_ids, index) for index in range(num_samples)]
+        return [self.generation(text, max_tokens) for text in texts]
 
-    def sample(self, text: str, max_tokens: int) -> Sample:
+    def generation(self, text: str, max_tokens: int) -> Generation:
         ids = [*self.encode(text), self.end_id]
         is_cut = len(ids) > max_tokens
         kept = ids[:max_tokens]
-        return Sample(
+        return Generation(
             token_ids=np.array(kept, dtype=np.int32),
             logprobs=np.full(len(kept), -0.5, dtype=np.float32),
             finish_reason="length" if is_cut else "stop",
-            policy_version=self.policy_version,
+            version_spans=((0, self.policy_version),),
             text=text,
         )

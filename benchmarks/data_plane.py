@@ -40,7 +40,9 @@ from cluster.runtime import ray_runtime
 from learner.step_data import StepData
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.types import Completion, CompletionId, Reward, TokenIds
+from mgrpo.token_columns import TokenIds
+from mgrpo.turns import Prompt
+from mgrpo.types import Completion, CompletionId, Reward
 
 RECIPE = "methods/mgrpo"
 DEADLINE_S = 600.0
@@ -73,7 +75,7 @@ def synthetic_step(size: Size) -> list[Completion]:
     draw = np.random.default_rng(0)
     text = "x" * (CHARACTERS_PER_TOKEN * size.tokens * 2)
 
-    def completion(slot: int, path: Sequence[int], prompt: TokenIds) -> Completion:
+    def completion(slot: int, path: Sequence[int], prompt: Prompt) -> Completion:
         length = int(draw.integers(size.tokens // 2, size.tokens + size.tokens // 2 + 1))
         reward = float(draw.integers(0, 2))
         own = CompletionId(0, slot, tuple(path))
@@ -84,11 +86,11 @@ def synthetic_step(size: Size) -> list[Completion]:
             layer=len(path),
             parent_id=str(own.parent) if len(path) > 1 else None,
             group_key=str(own.parent),
-            prompt_token_ids=prompt,
+            prompt=prompt,
             token_ids=tokens(length),
             rollout_logprobs=-draw.random(length, dtype=np.float32),
             finish_reason="stop",
-            policy_version=0,
+            version_spans=((0, 0),),
             text=text[: CHARACTERS_PER_TOKEN * length],
             prompt_text="",
             reward=Reward(value=reward, correct=reward > 0, parts={"answer": reward}),
@@ -99,11 +101,12 @@ def synthetic_step(size: Size) -> list[Completion]:
 
     step = []
     for slot in range(size.problems):
-        question = tokens(PROMPT_TOKENS)
+        question = Prompt.of(tokens(PROMPT_TOKENS))
         for number in range(size.attempts):
             attempt = completion(slot, [number], question)
             step.append(attempt)
-            review = np.concatenate([question, attempt.token_ids, tokens(GUIDANCE_TOKENS)])
+            parts = [question.token_ids, attempt.token_ids, tokens(GUIDANCE_TOKENS)]
+            review = Prompt.of(np.concatenate(parts))
             step += [
                 completion(slot, [number, index], review)
                 for index in range(size.corrections // size.attempts)

@@ -410,6 +410,11 @@ def check_completions(completions: Sequence[Completion], *, num_layers: int) -> 
                 f"{where} has {len(one.token_ids)} tokens but {len(one.rollout_logprobs)} "
                 "rollout log-probabilities; the engine must report one per sampled token."
             )
+        if any(not 0 <= start <= stop <= len(one.token_ids) for start, stop in one.turn_spans):
+            raise LearnerError(
+                f"{where} has {len(one.token_ids)} tokens but turns {one.turn_spans}; a plug-in "
+                "that changes its tokens must change its turns too."
+            )
         if len(one.prompt_token_ids) == 0:
             raise LearnerError(f"{where} has an empty prompt, so its first token has no context.")
         if one.reward is not None and not math.isfinite(one.reward.value):

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from mgrpo.errors import DataError
-from mgrpo.types import Completion, TokenMask
+from mgrpo.token_columns import TokenMask
+from mgrpo.types import Completion
 
 Metrics = dict[str, tuple[float, float]]
 
@@ -126,6 +127,12 @@ class StepBatch:
         """[M] as recorded while sampling, nats."""
         parts = [self.completions[place].rollout_logprobs for place in self.held]
         return torch.from_numpy(np.concatenate([*parts, np.zeros(0)], dtype=np.float64))
+
+    @property
+    def versions(self) -> Tensor:
+        """[M] int32 the policy version that sampled each token (`mgrpo.turns.version_column`)."""
+        parts = [self.completions[place].versions for place in self.held]
+        return torch.from_numpy(np.concatenate([*parts, np.zeros(0, dtype=np.int32)]))
 
     @property
     def is_sampled(self) -> Tensor:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mgrpo.turns import Prompt
 from mgrpo.types import Completion, Replayed
 
 Offsets = NDArray[np.int64]
 ANY_TEXT = "surrogatepass"
 """A plug-in may leave half a character in a text; it arrives as it was."""
-PACKED_FIELDS = ("text", *Completion.ARRAYS)
+PACKED_FIELDS = ("text", "prompt", *Completion.ARRAYS)
 PLAIN_FIELDS = tuple(
     one.name for one in dataclasses.fields(Completion) if one.name not in PACKED_FIELDS
 )
@@ -59,14 +60,11 @@ class PackedCompletions:
 
     @classmethod
     def of(cls, completions: Sequence[Completion]) -> PackedCompletions:
-        # Completions of a group hold one prompt, the same array.
-        numbers: dict[int, int] = {}
-        prompts: list[NDArray[np.int32]] = []
-        for one in completions:
-            if numbers.setdefault(id(one.prompt_token_ids), len(prompts)) == len(prompts):
-                prompts.append(one.prompt_token_ids)
+        # Completions of a group hold one prompt, the same object.
+        prompts = list({id(one.prompt): one.prompt for one in completions}.values())
+        numbers = {id(prompt): number for number, prompt in enumerate(prompts)}
         columns, has = {}, {}
-        for name in ("token_ids", "rollout_logprobs", "sampled_mask", "train_mask"):
+        for name in Completion.ARRAYS:
             found = [getattr(one, name) for one in completions]
             has[name] = np.array([column is not None for column in found], dtype=np.bool_)
             known = [column for column in found if column is not None]
@@ -76,10 +74,8 @@ class PackedCompletions:
         ]
         return cls(
             fields={name: [getattr(one, name) for one in completions] for name in PLAIN_FIELDS},
-            prompts=Ragged.of(prompts, np.int32),
-            prompt_of=np.array(
-                [numbers[id(one.prompt_token_ids)] for one in completions], dtype=np.int32
-            ),
+            prompts=Ragged.of([prompt.token_ids for prompt in prompts], np.int32),
+            prompt_of=np.array([numbers[id(one.prompt)] for one in completions], dtype=np.int32),
             columns=columns,
             has=has,
             texts=Ragged.of(texts, np.uint8),
@@ -91,9 +87,9 @@ class PackedCompletions:
         Args:
             with_texts: False leaves every `text` empty.
         """
-        prompts = self.prompts.views()
+        prompts = [Prompt.of(token_ids) for token_ids in self.prompts.views()]
         columns: dict[str, list[Any]] = {
-            "prompt_token_ids": [prompts[number] for number in self.prompt_of.tolist()],
+            "prompt": [prompts[number] for number in self.prompt_of.tolist()],
             **{name: spread(self.columns[name].views(), has) for name, has in self.has.items()},
             **self.fields,
         }

@@ -6,8 +6,7 @@ attempts at one problem, or the corrections of one attempt, whose prompts are eq
 unless each correction draws a phrase of its own. Records are frozen: a later stage makes a new
 one with `dataclasses.replace`, so records are never modified in place. No torch here.
 
-Token columns are NumPy arrays, from the engine's actor to the learner: ids int32, log-probabilities
-float32, masks bool. A record that is given lists makes arrays of them.
+Tokens are columns (`mgrpo.token_columns`), turns are offsets into them (`mgrpo.turns`).
 """
 
 from __future__ import annotations
@@ -15,16 +14,21 @@ from __future__ import annotations
 import dataclasses
 import re
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-TokenIds = NDArray[np.int32]
-Logprobs = NDArray[np.float32]
-TokenMask = NDArray[np.bool_]
+from mgrpo.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask
+from mgrpo.turns import (
+    Prompt,
+    TokenSpans,
+    Turn,
+    VersionSpans,
+    WrittenRecord,
+    cut_versions,
+)
+
 RewardStatus = Literal["scored", "unparsable", "timeout", "error", "removed"]
 FinishReason = Literal["stop", "length", "aborted"]
 EXPERT = "expert"
@@ -78,44 +82,8 @@ class Reward:
         return self.status in ("scored", "unparsable")
 
 
-def as_list(token_ids: Sequence[int] | TokenIds) -> list[int]:
-    """Token ids as Python's integers, which tokenizers and vLLM's prompts take."""
-    return token_ids.tolist() if isinstance(token_ids, np.ndarray) else list(token_ids)
-
-
-class ColumnRecord:
-    """Base of frozen records with token columns: makes arrays of lists, and compares arrays."""
-
-    __slots__ = ()
-    __hash__ = None  # type: ignore[assignment]  # arrays have no hash
-    ARRAYS: ClassVar[dict[str, type[np.generic]]]  # by field, what its array holds
-
-    def __post_init__(self) -> None:
-        for name, kind in self.ARRAYS.items():
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, np.asarray(value, dtype=kind))
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        for one in dataclasses.fields(self):  # type: ignore[arg-type]
-            if not is_same(getattr(self, one.name), getattr(other, one.name)):
-                return False
-        return True
-
-
-def is_same(one: object, other: object) -> bool:
-    """Equal, where arrays and dictionaries of arrays are compared by what they hold."""
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return np.array_equal(one, other)  # type: ignore[arg-type]  # None is no array, and unequal
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
-    return one == other
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sample(ColumnRecord):
+class Generation(WrittenRecord):
     """One completion as an engine returns it, before it is scored."""
 
     ARRAYS: ClassVar = {"token_ids": np.int32, "logprobs": np.float32}
@@ -123,16 +91,25 @@ class Sample(ColumnRecord):
     token_ids: TokenIds  # [num_completion_tokens], the end-of-sequence token included
     logprobs: Logprobs  # [num_completion_tokens], nats, at the sampling temperature
     finish_reason: FinishReason
-    policy_version: int  # oldest version that produced any of its tokens
+    version_spans: VersionSpans  # which policy version sampled which tokens
     text: str  # decoded without special tokens; for checks and people, never re-tokenised
     engine: str = ""  # name of the engine that sampled it
+
+    def turn(self, prompt: Prompt) -> Turn:
+        """As a completion's turn, for which the policy read this prompt."""
+        return Turn(
+            prompt=prompt,
+            token_ids=self.token_ids,
+            logprobs=self.logprobs,
+            version_spans=self.version_spans,
+        )
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class CompletionId:
-    """Where a completion stands: a problem's slot in a step, and the way to it in that tree.
+    """Where a completion stands: a problem's slot in a step, and the way to it in its tree.
 
-    Without a path it stands for the problem in its slot.
+    Without a path it names the tree, of all completions of the problem in that slot.
 
     Example: the second correction of the first attempt at the problem in slot 5 of step 3:
         CompletionId(3, 5, (0, 1)), printed as s3p5#0.1
@@ -146,16 +123,16 @@ class CompletionId:
 
     def __str__(self) -> str:
         path = ".".join(map(str, self.path))
-        return f"{self.place_name}#{path}" if path else self.place_name
+        return f"{self.tree_name}#{path}" if path else self.tree_name
 
     @property
-    def place_name(self) -> str:
-        """The problem's place, as it is printed: s3p5."""
+    def tree_name(self) -> str:
+        """The tree, as it is printed: s3p5."""
         return self.label or f"s{self.step}p{self.slot}"
 
     @property
-    def place(self) -> CompletionId:
-        """The problem's slot, the same for all completions of one tree."""
+    def tree(self) -> CompletionId:
+        """Of the problem in this slot: the same for all of its completions."""
         return CompletionId(self.step, self.slot)
 
     @property
@@ -169,7 +146,7 @@ class CompletionId:
 
     def apart(self, name: str) -> CompletionId:
         """The same slot under another name, for further samples of a problem."""
-        return replace(self, label=f"{self.place_name}#{name}")
+        return replace(self, label=f"{self.tree_name}#{name}")
 
     @classmethod
     def named(cls, name: str) -> CompletionId:
@@ -188,16 +165,18 @@ PRINTED_ID = re.compile(r"(?:s(\d+)p(\d+)|(.+))#(-?\d+(?:\.-?\d+)*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Completion(ColumnRecord):
-    """One sampled answer to one prompt, with its data.
+class Completion(WrittenRecord):
+    """One sampled answer to one prompt, with its data: one turn of the policy, or several.
 
-    Example: the second correction of the first attempt at the problem in place 0 of step 0:
+    Of several turns, `join_turns` makes the columns: what was read between two turns stands between
+    them, sampled by nobody and without loss.
+
+    Example: the second correction of the first attempt at the problem in slot 0 of step 0:
         Completion(id=CompletionId(step=0, slot=0, path=(0, 1)), problem_id="chain_sum/1/17",
                    layer=2, parent_id="s0p0#0", group_key="s0p0#0", ...)
     """
 
     ARRAYS: ClassVar = {
-        "prompt_token_ids": np.int32,
         "token_ids": np.int32,
         "rollout_logprobs": np.float32,
         "sampled_mask": np.bool_,
@@ -209,18 +188,19 @@ class Completion(ColumnRecord):
     domain: str
     layer: int  # 1 for first attempts, 2 for corrections, ...
     parent_id: str | None  # the parent's completion_id; None in layer 1
-    group_key: str  # the parent's id; without a parent the problem's place, "s0p0"
-    prompt_token_ids: TokenIds  # [num_prompt_tokens]; one array for all completions of a prompt
+    group_key: str  # the parent's id; without a parent the tree, "s0p0"
+    prompt: Prompt  # of the first turn; one object for all completions of a prompt
     token_ids: TokenIds  # [num_completion_tokens]
     rollout_logprobs: Logprobs  # [num_completion_tokens], nats, at the sampling temperature
-    finish_reason: FinishReason
-    policy_version: int
+    finish_reason: FinishReason  # of the last turn
+    version_spans: VersionSpans  # which policy version wrote which tokens
     text: str
     prompt_text: str  # layer 1: the question, without template or system prompt; later layers: ""
     guidance_id: int | None = None  # which guidance phrase opened this correction
     engine: str = ""  # name of the engine that sampled it
     sampled_mask: TokenMask | None = None  # false: put in, not sampled; None: all were sampled
     train_mask: TokenMask | None = None  # false: no loss on this token; None: all train
+    turn_spans: TokenSpans = ()  # [start, end) of each turn; (): one turn, all of the tokens
     spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """Named parts of the completion, as [start, end) token places: steps, analysis, ..."""
     augmented_by: str = ""  # what a plug-in did to it after it was sampled
@@ -231,10 +211,41 @@ class Completion(ColumnRecord):
     selected: bool | None = None  # does it train?
     not_selected_because: str = ""
 
+    def __post_init__(self) -> None:
+        ColumnRecord.__post_init__(self)
+        given: Any = self.prompt
+        if not isinstance(given, Prompt):  # token ids, like the columns
+            object.__setattr__(self, "prompt", Prompt.of(given))
+
     @property
     def completion_id(self) -> str:
         """The id as it is printed, and as other records name it."""
         return str(self.id)
+
+    @property
+    def prompt_token_ids(self) -> TokenIds:
+        """[num_prompt_tokens] what was read before the first token."""
+        return self.prompt.token_ids
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Its turns, as views of its columns; `join_turns` undoes it."""
+        turns: list[Turn] = []
+        read_from = 0
+        for start, stop in self.turn_spans or ((0, len(self.token_ids)),):
+            here = slice(start, stop)
+            turns.append(
+                Turn(
+                    prompt=Prompt.of(self.token_ids[read_from:start]) if turns else self.prompt,
+                    token_ids=self.token_ids[here],
+                    logprobs=self.rollout_logprobs[here],
+                    version_spans=cut_versions(self.version_spans, start, stop),
+                    sampled_mask=None if self.sampled_mask is None else self.sampled_mask[here],
+                    train_mask=None if self.train_mask is None else self.train_mask[here],
+                )
+            )
+            read_from = stop
+        return turns
 
     @property
     def is_truncated(self) -> bool:
@@ -264,17 +275,42 @@ class Completion(ColumnRecord):
     def to_json(self) -> dict[str, Any]:
         """The form of `rollouts/*.jsonl`; `from_json` reads it back."""
         row = {"completion_id": self.completion_id, **dataclasses.asdict(self)}
+        row["prompt"] = self.prompt.to_json()
         return row | {name: row[name].tolist() for name in self.ARRAYS if row[name] is not None}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Completion:
-        fields = {key: value for key, value in row.items() if key != "completion_id"}
-        if "id" in row:
-            fields["id"] = CompletionId(**{**row["id"], "path": tuple(row["id"]["path"])})
-        elif "completion_id" in row:  # a file from before there was such a record
-            fields["id"] = CompletionId.named(row["completion_id"])
+        """From a row of today's form, or of a form before (`in_todays_form`).
+
+        Raises:
+            DataError: its prompt has a part that is not supported.
+        """
+        fields = in_todays_form(row)
+        if "id" in fields:
+            fields["id"] = CompletionId(**{**fields["id"], "path": tuple(fields["id"]["path"])})
+        for name in ("version_spans", "turn_spans"):
+            if name in fields:
+                fields[name] = tuple(map(tuple, fields[name]))
+        if "prompt" in fields:
+            fields["prompt"] = Prompt.from_json(fields["prompt"])
         reward = row.get("reward")
         return cls(**{**fields, "reward": None if reward is None else Reward(**reward)})
+
+
+def in_todays_form(row: dict[str, Any]) -> dict[str, Any]:
+    """A completion's row, as files have it, with the fields of today.
+
+    Before, a prompt was its token ids and a completion had one version, that of its oldest token;
+    before that, an id was its printed form.
+    """
+    fields = {key: value for key, value in row.items() if key != "completion_id"}
+    if "id" not in fields and "completion_id" in row:
+        fields["id"] = dataclasses.asdict(CompletionId.named(row["completion_id"]))
+    if "prompt_token_ids" in fields:
+        fields["prompt"] = [{"token_ids": fields.pop("prompt_token_ids")}]
+    if "policy_version" in fields:
+        fields["version_spans"] = [(0, fields.pop("policy_version"))]
+    return fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

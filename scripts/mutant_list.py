@@ -268,9 +268,9 @@ MUTANTS = (
     ),
     Mutant(
         "a completion's version is forgotten",
-        "actors/rollout.py",
-        "policy_version=sample.policy_version,",
-        "policy_version=0,",
+        "mgrpo/types.py",
+        "            version_spans=self.version_spans,\n        )\n",
+        "            version_spans=((0, 0),),\n        )\n",
         (LOOP,),
     ),
     Mutant(

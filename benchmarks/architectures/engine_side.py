@@ -14,7 +14,9 @@ import torch
 
 from mgrpo.config import RunConfig
 from mgrpo.errors import MgrpoError
-from mgrpo.types import Completion, CompletionId, Reward, TokenIds
+from mgrpo.token_columns import TokenIds
+from mgrpo.turns import Prompt
+from mgrpo.types import Completion, CompletionId, Reward
 
 CONTEXT = 128
 START_S, UPDATE_S = 240.0, 60.0
@@ -168,7 +170,7 @@ def completions() -> list[Completion]:
     def draw(count: int) -> TokenIds:
         return torch.randint(20, 250, (count,), generator=generator).numpy().astype(np.int32)
 
-    prompt = draw(12)
+    prompt = Prompt.of(draw(12))
     return [
         Completion(
             id=CompletionId(0, 0, (number,)),
@@ -177,11 +179,11 @@ def completions() -> list[Completion]:
             layer=1,
             parent_id=None,
             group_key="p",
-            prompt_token_ids=prompt,
+            prompt=prompt,
             token_ids=draw(20),
             rollout_logprobs=np.full(20, -5.0, np.float32),
             finish_reason="stop",
-            policy_version=0,
+            version_spans=((0, 0),),
             text="",
             prompt_text="",
             reward=Reward(value=float(number % 2), correct=bool(number % 2)),

@@ -20,7 +20,8 @@ from mgrpo.errors import (
     RequestError,
     SamplingError,
 )
-from mgrpo.types import Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Generation
 
 ENGINE_LOSSES = (ActorDiedError, DeadlineError)
 """Errors that mean a lost engine: its process is gone, or it stopped generating."""
@@ -34,13 +35,13 @@ class Engine(Protocol):
 
     async def generate(
         self,
-        prompt_token_ids: list[int],
+        prompt: Prompt,
         *,
         num_samples: int,
         max_tokens: int,
         temperature: float,
         seed: int,
-    ) -> list[Sample]: ...
+    ) -> list[Generation]: ...
 
 
 class EngineSource(Protocol):
@@ -111,26 +112,26 @@ def least_busy(engines: Sequence[Engine], rather_not: Collection[str] = ()) -> E
 async def sample_leased(
     source: EngineSource,
     layer: int,
-    prompt_token_ids: list[int],
+    prompt: Prompt,
     *,
     num_samples: int,
     max_tokens: int,
     temperature: float,
     seed: int,
     what: str,
-) -> list[Sample]:
+) -> list[Generation]:
     """Sample one prompt's completions, with retries on other engines.
 
     Args:
         what: name of the request in messages: "completions of problem sum/3".
 
     Returns:
-        The samples, stamped with the name of the engine that made them.
+        What was sampled, stamped with the name of the engine that made them.
 
     Raises:
         ActorDiedError: it was lost with an engine more than `max_resends` times.
         RequestError: likewise, it failed on healthy engines.
-        SamplingError: the samples cannot be trained on; names engine, layer and request.
+        SamplingError: what was sampled cannot be trained on; names engine, layer and request.
     """
     num_resent = 0
     failed_on: list[str] = []
@@ -138,8 +139,8 @@ async def sample_leased(
         engine = await source.take(layer, rather_not=failed_on)
         engine.num_inflight += num_samples
         try:
-            samples = await engine.generate(
-                prompt_token_ids,
+            generations = await engine.generate(
+                prompt,
                 num_samples=num_samples,
                 max_tokens=max_tokens,
                 temperature=temperature,
@@ -157,14 +158,14 @@ async def sample_leased(
             failed_on.append(engine.name)
             if num_resent == source.max_resends:
                 raise RequestError(
-                    f"Layer {layer}: {what} ({len(prompt_token_ids)} prompt tokens, at most "
+                    f"Layer {layer}: {what} ({len(prompt)} prompt tokens, at most "
                     f"{max_tokens} new ones) failed on {', '.join(dict.fromkeys(failed_on))} and "
                     f"are not retried (cluster.health.max_resends). The last error: {error}"
                 ) from error
         except SamplingError as error:
             raise SamplingError(f"Layer {layer}, {what}: {error}") from error
         else:
-            return [replace(sample, engine=engine.name) for sample in samples]
+            return [replace(one, engine=engine.name) for one in generations]
         finally:
             engine.num_inflight -= num_samples
         num_resent += 1

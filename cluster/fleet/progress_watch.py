@@ -7,7 +7,8 @@ from typing import Any
 
 from cluster.remote import RemoteActor
 from mgrpo.errors import DeadlineError, MgrpoError, RequestError
-from mgrpo.types import Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Generation
 
 GENERATE_S = "cluster.deadlines.generate_s"
 LOOK_S = 5.0  # between two looks at an engine's progress, at most
@@ -31,20 +32,20 @@ class ProgressWatch:
         self.actor, self.deadline_s = actor, deadline_s
         self.look_s = min(LOOK_S, deadline_s / 8)
         self.answer_s = min(ANSWER_S, deadline_s / 4)
-        self.requests: dict[asyncio.Task[list[Sample]], list[int]] = {}  # and their prompts
+        self.requests: dict[asyncio.Task[list[Generation]], Prompt] = {}  # and their prompts
         self.is_over = False  # no progress: new requests belong to the next watch
         self.verdict = asyncio.create_task(self.watch())
 
     async def outcome(
-        self, request: asyncio.Task[list[Sample]], prompt_token_ids: list[int]
-    ) -> list[Sample]:
+        self, request: asyncio.Task[list[Generation]], prompt: Prompt
+    ) -> list[Generation]:
         """The result of a request, or its error.
 
         Raises:
             DeadlineError, ActorDiedError: the engine is lost.
             RequestError: the engine is healthy, and this request makes no progress.
         """
-        self.requests[request] = prompt_token_ids
+        self.requests[request] = prompt
         try:
             while True:
                 if request.done() and not request.cancelled():
@@ -70,10 +71,11 @@ class ProgressWatch:
             await self.until_nothing_moves()
             self.is_over = True
             num_requests = len(self.requests)
-            prompt = next(iter(self.requests.values()))
+            first = next(iter(self.requests.values()))
+            prompt = Prompt.of(first.token_ids[:1])
             for request in self.requests:
                 request.cancel()
-            await self.ask("generate", prompt[:1], deadline_s=self.answer_s, **ONE_TOKEN)
+            await self.ask("generate", prompt, deadline_s=self.answer_s, **ONE_TOKEN)
         except DeadlineError:
             self.is_over = True
             return DeadlineError(

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from cluster.fleet.progress_watch import GENERATE_S, ProgressWatch
 from cluster.remote import RemoteActor
-from mgrpo.types import Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Generation
 
 
 class Workload:
@@ -70,19 +71,19 @@ class RemoteEngine:
 
     async def generate(
         self,
-        prompt_token_ids: list[int],
+        prompt: Prompt,
         *,
         num_samples: int,
         max_tokens: int,
         temperature: float,
         seed: int,
-    ) -> list[Sample]:
+    ) -> list[Generation]:
         """Sample completions of one prompt.
 
         Raises:
             DeadlineError, ActorDiedError: the engine is lost.
             RequestError: this request failed, and the engine is healthy.
-            SamplingError: its samples cannot be trained on.
+            SamplingError: what it sampled cannot be trained on.
         """
         if self.watch is None or self.watch.is_over:
             self.watch = ProgressWatch(self.actor, deadline_s=self.deadline_s)
@@ -90,7 +91,7 @@ class RemoteEngine:
         request = asyncio.create_task(
             self.actor.call_async(
                 "generate",
-                prompt_token_ids,
+                prompt,
                 deadline_s=None,  # the watch's
                 setting=GENERATE_S,
                 num_samples=num_samples,
@@ -100,7 +101,7 @@ class RemoteEngine:
             )
         )
         try:
-            return await watch.outcome(request, prompt_token_ids)
+            return await watch.outcome(request, prompt)
         finally:
             if not watch.requests:
                 watch.end()

@@ -65,22 +65,22 @@ async def examine_all(
     name: str = "",
 ) -> list[Completion]:
     return await run_together(
-        examine(examiner, problem, config, evaluation_place(key, index, name))
+        examine(examiner, problem, config, evaluation_tree(key, index, name))
         for index, problem in enumerate(problems)
     )
 
 
-def evaluation_place(key: str, index: int, name: str) -> CompletionId:
+def evaluation_tree(key: str, index: int, name: str) -> CompletionId:
     """Of a problem; `name` distinguishes repetitions of the same problem."""
-    place = CompletionId(0, index, label=f"{key}{index}")
-    return place.apart(name) if name else place
+    tree = CompletionId(0, index, label=f"{key}{index}")
+    return tree.apart(name) if name else tree
 
 
 async def examine(
-    examiner: Rollout, problem: Problem, config: EvaluationConfig, place: CompletionId
+    examiner: Rollout, problem: Problem, config: EvaluationConfig, tree: CompletionId
 ) -> list[Completion]:
     """One problem through all turns: one correction of each attempt per guidance phrase."""
-    first = solve_request(examiner.builder, examiner.layers[0], problem, place=place)
+    first = solve_request(examiner.builder, examiner.layers[0], problem, tree=tree)
     request = dataclasses.replace(first, num_samples=config.samples_per_problem)
     attempts = await examiner.sample_all(1, problem, [request])
     done = list(attempts)

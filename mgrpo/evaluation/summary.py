@@ -48,9 +48,9 @@ class Chain:
     turns: tuple[Completion, ...]  # the attempt, its correction, the correction of that, ...
 
     @property
-    def place(self) -> CompletionId:
-        """The problem's slot, which differs also between repeated problems."""
-        return self.turns[0].id.place
+    def tree(self) -> CompletionId:
+        """The problem's tree, which differs also between repeated problems."""
+        return self.turns[0].id.tree
 
     @property
     def domain(self) -> str:
@@ -122,7 +122,7 @@ class Evaluation:
 
     def by_problem(self) -> dict[CompletionId, list[Chain]]:
         """Place of a problem -> its chains, in the order of the problems."""
-        return grouped(self.chains, lambda chain: chain.place)
+        return grouped(self.chains, lambda chain: chain.tree)
 
     def summary(self) -> dict[str, Any]:
         """A line of evaluation.jsonl, without step, label and settings."""
@@ -208,15 +208,15 @@ class Evaluation:
         out.
         """
         anchors = {
-            (chain.place, self.phrase_of(chain)): chain.turns[turn]
+            (chain.tree, self.phrase_of(chain)): chain.turns[turn]
             for chain in chains_of(self.anchors, self.num_layers)
             if chain.is_usable
         }
         rights, kepts = [], []
-        for place, chains in self.by_problem().items():
+        for tree, chains in self.by_problem().items():
             found = []
             for phrase, group in grouped(chains, self.phrase_of).items():
-                anchor = anchors.get((place, phrase))
+                anchor = anchors.get((tree, phrase))
                 if anchor is None and config.anchor == "greedy":
                     continue
                 samples = [chain.turns[turn] for chain in group]
@@ -271,7 +271,7 @@ def outcome(
     """Accuracies and transitions of some problems; for three or more turns also first to last."""
     whole_chain = count_moves(chains, 1, num_turns)
     numbers: dict[str, Any] = {
-        "num_problems": len({completion.id.place for completion in completions}),
+        "num_problems": len({completion.id.tree for completion in completions}),
         "acc": accuracies(chains, num_turns),
         "delta": whole_chain.delta if num_turns > 1 else None,
         "transitions": [

@@ -46,7 +46,7 @@ def read_recorded(path: Path) -> Recorded:
         fields = {name: value for name, value in row.items() if name != "signals"}
         try:
             one = Completion.from_json(fields)
-        except (TypeError, AttributeError, KeyError) as error:  # not all fields are there
+        except (TypeError, AttributeError, KeyError, DataError) as error:
             raise DataError(f"{where} is not a completion: {error}. {FORM}") from error
         completions.append(one)
         if row.get("signals"):

@@ -100,7 +100,7 @@ def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, An
         "text": clip(completion.text),
         "tokens": len(completion.token_ids),
         "finish": completion.finish_reason,
-        "version": completion.policy_version,
+        "version": completion.oldest_version,
         "advantage": completion.advantage,
         "selected": completion.selected,
         "why": completion.not_selected_because,

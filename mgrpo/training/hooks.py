@@ -161,6 +161,6 @@ def is_evaluation_due(num_done: int, config: EvaluationConfig, num_steps: int) -
 
 def whole_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:
     """All completions of a step's first few problems, for inspection."""
-    places = dict.fromkeys(c.id.place for c in completions)
-    kept = set(list(places)[:num_problems])
-    return [c for c in completions if c.id.place in kept]
+    trees = dict.fromkeys(c.id.tree for c in completions)
+    kept = set(list(trees)[:num_problems])
+    return [c for c in completions if c.id.tree in kept]

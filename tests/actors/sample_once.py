@@ -1,4 +1,7 @@
-"""Run by test_stop_tokens.py in a process of its own: one engine, one group, written as JSON."""
+"""Run by test_stop_tokens.py in a process of its own: one engine, two groups, written as JSON.
+
+In the middle of the second the engine is paused and its version changes.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from actors.engine import EngineSettings, VllmEngine
 from mgrpo.config import SolveLayer
 from mgrpo.config.run import ModelConfig
 from mgrpo.models.policy_tokenizer import load_builder
+from mgrpo.turns import Prompt
 
 
 async def main(model_dir: str, output: Path) -> None:
@@ -35,16 +39,31 @@ async def main(model_dir: str, output: Path) -> None:
     )
     await engine.start()
     layer = SolveLayer(name="solve", group_size=2)
-    samples = await engine.generate(
-        builder.solve_prompt(layer, "What is 3 + 4?"),
-        num_samples=4,
-        max_tokens=64,
-        temperature=1.0,
-        seed=1,
-    )
-    rows = [dataclasses.asdict(sample) for sample in samples]
-    output.write_text(json.dumps(rows, default=lambda column: column.tolist()))
+    prompt = Prompt.of(builder.solve_prompt(layer, "What is 3 + 4?"))
+    asked = {"num_samples": 4, "max_tokens": 64, "temperature": 1.0}
+    group = await engine.generate(prompt, **asked, seed=1)
+    later = asyncio.create_task(engine.generate(prompt, **asked, seed=2))
+    counts = await change_version(engine, "1")
+    found = {
+        "group": [dataclasses.asdict(one) for one in group],
+        "later": [dataclasses.asdict(one) for one in await later],
+        "counts": counts,
+    }
+    output.write_text(json.dumps(found, default=lambda column: column.tolist()))
     await engine.stop()
+
+
+async def change_version(engine: VllmEngine, version: str) -> list[int]:
+    """Once a few tokens are there; returns how many each completion had by then."""
+    before = await engine.num_sampled_tokens()
+    while await engine.num_sampled_tokens() < before + 12:
+        await asyncio.sleep(0.002)
+    await engine.engine.pause_generation(mode="keep", clear_cache=True)
+    states = engine.engine.output_processor.request_states.values()
+    counts = {one.request_index: one.detokenizer.num_output_tokens() for one in states}
+    await engine.engine.update_weight_version(version)
+    await engine.resume()
+    return [counts[index] for index in sorted(counts)]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from actors.engine import VllmEngine
 from mgrpo.errors import ActorDiedError, RequestError, SamplingError
-from mgrpo.types import Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Generation
 from tests.actors.byte_tokenizer import ByteTokenizer
 from tests.actors.test_engine_arguments import settings
 
@@ -71,9 +72,9 @@ def engine_on(llm: RecordingLLM, **changes: Any) -> VllmEngine:
     return engine
 
 
-def sample(llm: RecordingLLM, **changes: Any) -> list[Sample]:
+def sample(llm: RecordingLLM, **changes: Any) -> list[Generation]:
     given = {"num_samples": 3, "max_tokens": 17, "temperature": 0.7, "seed": 91}
-    return asyncio.run(engine_on(llm).generate([5, 6, 7], **{**given, **changes}))
+    return asyncio.run(engine_on(llm).generate(Prompt.of([5, 6, 7]), **{**given, **changes}))
 
 
 def test_every_sampling_parameter_reaches_vllm() -> None:
@@ -126,17 +127,19 @@ def test_samples_come_in_their_order_with_their_own_values() -> None:
     samples = sample(RecordingLLM())
     assert [one.token_ids.tolist() for one in samples] == [[65, 66], [66, 66], [67, 66]]
     assert samples[0].logprobs.tolist() == [-0.5, -1.5]
-    assert {one.policy_version for one in samples} == {7}
+    assert {one.version_spans for one in samples} == {((0, 7),)}
 
 
-def test_a_sample_of_two_versions_is_as_old_as_its_oldest_token() -> None:
+def test_a_completion_of_two_versions_says_which_tokens_are_of_which() -> None:
     llm = RecordingLLM()
     llm.spans = [
         SimpleNamespace(version="3", start=0, end=0),  # nothing of it was sampled then
         SimpleNamespace(version="4", start=0, end=1),
         SimpleNamespace(version="5", start=1, end=2),
     ]
-    assert {one.policy_version for one in sample(llm)} == {4}
+    (first, *_) = sample(llm)
+    assert first.version_spans == ((0, 4), (1, 5)) and first.versions.tolist() == [4, 5]
+    assert (first.oldest_version, first.newest_version) == (4, 5)
 
 
 def test_the_probe_is_greedy_at_temperature_one_of_the_prompt() -> None:
@@ -171,7 +174,7 @@ def broken(llm: RecordingLLM, **changes: Any) -> str:
     with pytest.raises(SamplingError) as caught:
         asyncio.run(
             engine_on(llm, **changes).generate(
-                [5], num_samples=2, max_tokens=9, temperature=1.0, seed=0
+                Prompt.of([5]), num_samples=2, max_tokens=9, temperature=1.0, seed=0
             )
         )
     return str(caught.value)
@@ -231,7 +234,9 @@ def test_tokens_are_counted_while_they_come_and_when_they_have_left() -> None:
         "b": SimpleNamespace(detokenizer=None),
     }
     assert asyncio.run(engine.num_sampled_tokens()) == 11
-    asyncio.run(engine.generate([5], num_samples=3, max_tokens=4, temperature=1.0, seed=0))
+    asyncio.run(
+        engine.generate(Prompt.of([5]), num_samples=3, max_tokens=4, temperature=1.0, seed=0)
+    )
     assert asyncio.run(engine.num_sampled_tokens()) == 11 + 3 * 2
 
 

@@ -35,11 +35,11 @@ def attempt(index: int, reward: Reward | None, finish: FinishReason = "stop") ->
         layer=1,
         parent_id=None,
         group_key="s0p0",
-        prompt_token_ids=[1],
+        prompt=[1],
         token_ids=[65 + index, 256],
         rollout_logprobs=[-1.0, -1.0],
         finish_reason=finish,
-        policy_version=0,
+        version_spans=((0, 0),),
         text="",
         prompt_text="",
         reward=reward,
@@ -132,7 +132,7 @@ def test_a_correction_opens_with_its_own_phrase() -> None:
     for request in requests:
         assert request.guidance_id is not None
         phrase = config.guidance.phrases[request.guidance_id]
-        text = TOKENIZER.decode(request.prompt_token_ids.tolist())
+        text = TOKENIZER.decode(request.prompt.token_ids.tolist())
         assert phrase in text
         assert not any(other in text for other in config.guidance.phrases if other != phrase)
 
@@ -243,5 +243,5 @@ def test_or_the_bare_problem_be_answered_again_as_a_group_of_its_own() -> None:
     assert all(np.array_equal(one.prompt_token_ids, first[0].prompt_token_ids) for one in again)
     assert {(one.parent_id, one.guidance_id) for one in again} == {(None, None)}
     assert {one.group_key for one in again}.isdisjoint({one.group_key for one in first})
-    assert {one.id.place for one in again} == {CompletionId(0, 0)}
+    assert {one.id.tree for one in again} == {CompletionId(0, 0)}
     assert len({one.completion_id for one in completions}) == 8

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +13,14 @@ from actors.layers import solve_request
 from actors.plugin import RolloutPlugin
 from actors.programs import Program, Sampler, Task, correction_chain
 from actors.rollout import program_of
+from actors.scripted import ScriptedEngine
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigError
+from mgrpo.metrics.log import MetricsLog, read_rollouts
+from mgrpo.turns import Prompt, join_turns
 from mgrpo.types import Completion, CompletionId
-from tests.actors.test_rollout import PROBLEMS, chain, rollout, run, scripted
+from tests.actors.byte_tokenizer import END
+from tests.actors.test_rollout import PROBLEMS, TOKENIZER, chain, rollout, run, scripted
 
 
 async def until_right(task: Task, sampler: Sampler) -> list[Completion]:
@@ -22,7 +28,7 @@ async def until_right(task: Task, sampler: Sampler) -> list[Completion]:
     done: list[Completion] = []
     for number in range(3):
         request = solve_request(
-            sampler.builder, sampler.layers[0], task.problem, place=task.place.apart(f"try{number}")
+            sampler.builder, sampler.layers[0], task.problem, tree=task.tree.apart(f"try{number}")
         )
         (answer,) = await sampler.sample_all(1, task.problem, [replace(request, num_samples=1)])
         done.append(answer)
@@ -43,13 +49,47 @@ def test_a_program_of_ones_own_is_run_for_every_problem() -> None:
     assert len(set(engine.seeds)) == len(engine.seeds) == 7
 
 
+async def with_a_tool(task: Task, tools: Any) -> list[Completion]:
+    """An episode of two turns: the policy asks a tool, reads its result, and answers."""
+    request = solve_request(tools.builder, tools.layers[0], task.problem, tree=task.tree)
+    calls = await tools.sample_all(1, task.problem, [replace(request, num_samples=2)])
+    return [await answered(task, tools, call) for call in calls]
+
+
+async def answered(task: Task, tools: Any, call: Completion) -> Completion:
+    result = Prompt.of(tools.builder.encode(f"tool: {task.problem.answer}"))
+    read = Prompt.of([*call.prompt_token_ids, *call.token_ids, *result.token_ids])
+    (answer,) = await tools.generate(1, read, num_samples=1, max_tokens=9, seed=0)
+    (reward,) = await tools.score(task.problem, [answer.text])
+    turns = join_turns([*call.turns, answer.turn(result)])
+    return replace(call, **turns, text=answer.text, reward=reward)
+
+
+def test_a_program_may_sample_episodes_of_several_turns(tmp_path: Path) -> None:
+    def script(prompt: list[int], index: int) -> str:
+        _, found, result = TOKENIZER.decode(prompt).partition("tool: ")
+        return result if found else f"call {index}"
+
+    parts = rollout(ScriptedEngine(script, encode=TOKENIZER.encode, end_id=END), chain(2))
+    parts.program = with_a_tool
+    completions = run(parts)
+    assert len(completions) == 2 * len(PROBLEMS) and all(one.is_correct for one in completions)
+    call, answer = completions[1].turns
+    assert TOKENIZER.decode(call.token_ids[:-1]) == "call 1"
+    assert TOKENIZER.decode(answer.prompt.token_ids) == "tool: 0"
+    assert TOKENIZER.decode(answer.token_ids[:-1]) == "0"
+    assert completions[1].num_trained_tokens == len(call.token_ids) + len(answer.token_ids)
+    with MetricsLog(tmp_path) as log:
+        assert read_rollouts(log.write_rollouts(0, completions)) == completions
+
+
 def test_the_chain_goes_on_from_attempts_of_before() -> None:
     parts = rollout(scripted(), chain(2, 3))
     attempts = asyncio.run(parts.run(4, PROBLEMS, last_layer=1))
     task = Task(
         problem=PROBLEMS[1],
         step=4,
-        place=CompletionId(4, 1),
+        tree=CompletionId(4, 1),
         first_layer=2,
         last_layer=2,
         attempts=[one for one in attempts if one.problem_id == PROBLEMS[1].problem_id],
@@ -61,7 +101,7 @@ def test_the_chain_goes_on_from_attempts_of_before() -> None:
 
 def test_a_chain_without_attempts_asks_for_nothing() -> None:
     engine = scripted()
-    task = Task(problem=PROBLEMS[0], step=0, place=CompletionId(0, 0), first_layer=2, last_layer=2)
+    task = Task(problem=PROBLEMS[0], step=0, tree=CompletionId(0, 0), first_layer=2, last_layer=2)
     assert asyncio.run(correction_chain(task, rollout(engine, chain(2, 3)))) == []
     assert engine.seeds == []
 

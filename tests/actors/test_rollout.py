@@ -12,6 +12,7 @@ from actors.templates import PromptBuilder
 from cluster.fleet.leases import FixedEngines
 from mgrpo.config import CorrectLayer, LayerConfig, SolveLayer
 from mgrpo.errors import RewardError
+from mgrpo.turns import Prompt
 from mgrpo.types import Completion, Problem, Reward
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 
@@ -158,7 +159,7 @@ def test_a_plug_in_s_samples_have_the_rollouts_temperature_or_their_own() -> Non
     parts = rollout(engine, chain(2))
     parts.temperature = 0.8
     for own in ({}, {"temperature": 0.0}):
-        asyncio.run(parts.generate(1, [5], num_samples=2, max_tokens=9, seed=13, **own))
+        asyncio.run(parts.generate(1, Prompt.of([5]), num_samples=2, max_tokens=9, seed=13, **own))
     assert [one["temperature"] for one in engine.asked] == [0.8, 0.0]
     assert [(one["num_samples"], one["max_tokens"]) for one in engine.asked] == [(2, 9)] * 2
     assert engine.seeds == [13, 13]

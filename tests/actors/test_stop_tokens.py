@@ -47,7 +47,7 @@ def change(file: Path, **keys: object) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_real_engine_stops_at_the_end_that_only_the_template_names(
+def test_a_real_engine_stops_at_the_templates_end_and_says_which_version_wrote_what(
     base_model: Path, tmp_path: Path
 ) -> None:
     script = REPOSITORY / "tests" / "actors" / "sample_once.py"
@@ -60,13 +60,17 @@ def test_a_real_engine_stops_at_the_end_that_only_the_template_names(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    samples = json.loads((tmp_path / "samples.json").read_text())
-    assert len(samples) == 4
-    for sample in samples:
+    found = json.loads((tmp_path / "samples.json").read_text())
+    assert len(found["group"]) == 4
+    for sample in found["group"]:
+        assert sample["version_spans"] == [[0, 0]]
         assert sample["finish_reason"] == "stop"
         assert sample["token_ids"].index(IM_END) == len(sample["token_ids"]) - 1
         assert len(sample["logprobs"]) == len(sample["token_ids"])
         assert sample["text"].strip().endswith("}")  # the box, and no <|im_end|> behind it
+    spans = [one["version_spans"] for one in found["later"]]
+    assert spans == [[[0, 0], [count, 1]] for count in found["counts"]]
+    assert min(found["counts"]) > 0
 
 
 def test_the_templates_end_comes_first_and_the_listed_ones_stay(base_model: Path) -> None:

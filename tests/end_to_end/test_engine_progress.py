@@ -18,6 +18,7 @@ from mgrpo.config.load import load_recipe
 from mgrpo.errors import RequestError, SamplingError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.system import System, start_system
+from mgrpo.turns import Prompt
 from mgrpo.types import Completion
 from tests.end_to_end.conftest import recipe
 
@@ -100,7 +101,7 @@ def test_a_queue_that_is_longer_than_the_deadline_kills_nobody(system: System) -
 
 def test_a_prompt_that_vllm_refuses_is_named_and_costs_no_engine(system: System) -> None:
     async def work() -> None:
-        prompt = [5] * (system.config.layers[0].max_completion_tokens + 4000)
+        prompt = Prompt.of([5] * (system.config.layers[0].max_completion_tokens + 4000))
         await system.rollout.generate(1, prompt, num_samples=1, max_tokens=4, seed=0)
 
     with pytest.raises(RequestError, match=r"Layer 1: a plug-in's prompt .*maximum context"):

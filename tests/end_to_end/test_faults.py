@@ -119,7 +119,7 @@ def test_an_engine_killed_in_a_rollout_changes_no_completion(system: System) -> 
     assert first == second and len(first[0]) > 10
     again = roll_out(system)
     assert {c.engine for c in again} == {"engine-0", "engine-1"}
-    assert {c.policy_version for c in again} == {2}
+    assert {c.oldest_version for c in again} == {2}
 
 
 def test_an_engine_killed_in_a_broadcast_is_left_out_and_refitted_later(system: System) -> None:

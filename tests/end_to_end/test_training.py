@@ -58,8 +58,8 @@ def test_two_layers_raise_the_reward_of_a_random_policy(
     for child in children:
         attempt = by_id[child["parent_id"]]["token_ids"]
         attempt = attempt[:-1] if attempt[-1] == 2 else attempt
-        assert is_inside(attempt, child["prompt_token_ids"])
-        assert child["policy_version"] == 3
+        assert is_inside(attempt, child["prompt"][0]["token_ids"])
+        assert child["version_spans"] == [[0, 3]]
     check_saved_policy(tmp_path / "policy", Path(tree["model"]["path"]))
 
     # vLLM loads what was saved, and `mgrpo eval` gives the accuracies that the run ended with.
@@ -106,7 +106,7 @@ def test_layer_by_layer_updates_with_a_shared_engine_and_two_zero_ranks(
     rows = read_metrics(tmp_path)
     assert [row["policy_version"] for row in rows] == [2, 4]  # one update per layer and step
     versions = {
-        (c["layer"], c["policy_version"])
+        (c["layer"], c["version_spans"][0][1])
         for c in map(json.loads, (tmp_path / "rollouts" / "step-000001.jsonl").open())
     }
     assert versions == {(1, 2), (2, 3)}  # layer 2 was sampled from the refreshed policy

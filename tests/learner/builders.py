@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mgrpo.config import CorrectLayer, LayerConfig, RunConfig, SolveLayer
 from mgrpo.plugin import find_plugin
+from mgrpo.turns import Prompt, Turn, join_turns
 from mgrpo.types import Completion, CompletionId, Reward
 
 # The worked example: G = 4 attempts at one problem, H = 3 corrections of each.
@@ -30,11 +32,11 @@ def completion(name: str, reward: float | None, **changes: Any) -> Completion:
         "layer": layer,
         "parent_id": parent if layer > 1 else None,
         "group_key": parent,
-        "prompt_token_ids": [1, 2],
+        "prompt": [1, 2],
         "token_ids": [3],
         "rollout_logprobs": [-1.0],
         "finish_reason": "stop",
-        "policy_version": 0,
+        "version_spans": ((0, 0),),
         "text": "",
         "prompt_text": "",
         "reward": None if reward is None else Reward(value=reward, correct=reward >= 1),
@@ -63,6 +65,29 @@ def long(name: str, reward: float | None, num_tokens: int, **changes: Any) -> Co
     """A completion of several tokens."""
     tokens = {"token_ids": [3] * num_tokens, "rollout_logprobs": [-1.0] * num_tokens}
     return completion(name, reward, **{**tokens, **changes})
+
+
+def two_turns(
+    name: str,
+    reward: float,
+    *,
+    call: list[int],
+    result: list[int],
+    answer: list[int],
+    prompt: Sequence[int] = (1, 2),
+    **changes: Any,
+) -> Completion:
+    """An episode: a call of a tool, the result that was read, and an answer."""
+    turns = [
+        Turn(
+            prompt=Prompt.of(read),
+            token_ids=written,
+            logprobs=[-4.0] * len(written),
+            version_spans=((0, version),),
+        )
+        for version, (read, written) in enumerate([(prompt, call), (result, answer)])
+    ]
+    return completion(name, reward, **join_turns(turns), **changes)
 
 
 def layer(**settings: Any) -> CorrectLayer:
@@ -140,7 +165,7 @@ def random_completions(num_problems: int = 3, *, seed: int = 0) -> list[Completi
         return completion(
             name,
             reward,
-            prompt_token_ids=prompt,
+            prompt=prompt,
             token_ids=draw(length),
             rollout_logprobs=[-4.0] * length,
         )
@@ -153,4 +178,22 @@ def random_completions(num_problems: int = 3, *, seed: int = 0) -> list[Completi
             made.append(attempt)
             review = question + attempt.token_ids.tolist() + draw(2)
             made += [sample(f"{attempt.completion_id}/{h}", review) for h in (1, 2, 3)]
+    return made
+
+
+def random_episodes(num_problems: int = 2, *, seed: int = 0) -> list[Completion]:
+    """Attempts (4 per problem) of two turns, with a result of a tool between, of random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(most: int) -> list[int]:
+        count = int(torch.randint(1, most + 1, (1,), generator=generator))
+        return torch.randint(1, 64, (count,), generator=generator).tolist()
+
+    made = []
+    for problem in range(num_problems):
+        question = draw(5)
+        for number in range(1, 5):
+            name, reward = f"p{problem}/{number}", float(number <= 2)
+            parts = {"call": draw(5), "result": draw(4), "answer": draw(5)}
+            made.append(two_turns(name, reward, prompt=question, **parts))
     return made

@@ -72,7 +72,7 @@ def made_up_step(config: RunConfig, *, seed: int = 0) -> list[Completion]:
         return completion(
             name,
             right,
-            prompt_token_ids=prompt,
+            prompt=prompt,
             token_ids=draw(length),
             rollout_logprobs=(-3 * torch.rand(length, generator=generator)).tolist(),
             spans={"steps": [(0, 1), (1, length)], "analysis": [(0, 2)], "answer": [(1, 3)]},

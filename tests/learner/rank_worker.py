@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +26,14 @@ from learner.token_states import TokenStates
 from mgrpo.errors import LearnerError, ModelError, RunDirectoryError
 from mgrpo.types import Completion, Replayed, Reward
 from tests.learner import set_scenarios
-from tests.learner.builders import completion, layer, random_completions, run_config, solve_layer
+from tests.learner.builders import (
+    completion,
+    layer,
+    random_completions,
+    random_episodes,
+    run_config,
+    solve_layer,
+)
 
 SGD_RATE = 1000.0
 """So large that weights after one step are the gradient, to float32's precision."""
@@ -133,13 +140,15 @@ def method_gradient(
     budget: int = SMALL_BUDGET,
     step: int = 0,
     replayed: Any = (),
+    completions: Sequence[Completion] | None = None,
     **sections: Any,
 ) -> Any:
     """The gradient of one update, where a method changes what is learned."""
     settings = {"microbatch_tokens": budget, "learning_rate": SGD_RATE, "max_grad_norm": 1e9}
     learner = ranks.learner(SgdLearner, learner={"zero_stage": zero_stage, **settings}, **sections)
     before = weights_of(learner)
-    learner.update(random_completions(), step=step, replayed=replayed)
+    given = random_completions() if completions is None else completions
+    learner.update(given, step=step, replayed=replayed)
     after = weights_of(learner)
     learner.close()
     return {name: (before[name] - after[name]) / SGD_RATE for name in before}
@@ -185,6 +194,9 @@ def method_gradients(ranks: Ranks) -> dict[str, Any]:
             ranks,
             replayed=replayed_corrections(),
             objective={"correction_buffer": {"weight": REPLAY_WEIGHT}},
+        ),
+        "two_turns": method_gradient(
+            ranks, completions=random_episodes(), objective={"kl": {"weight": KL_WEIGHT}}
         ),
     }
 
@@ -233,8 +245,8 @@ def measured_without_attempts(ranks: Ranks) -> Any:
 def improvement(ranks: Ranks) -> Any:
     """Log-probabilities of a rewarded and of an unrewarded completion, before and after."""
     learner = ranks.learner(learner={"zero_stage": 2})
-    good = completion("q/1", 1.0, prompt_token_ids=[1], token_ids=[5, 6], rollout_logprobs=[-4, -4])
-    bad = completion("q/2", 0.0, prompt_token_ids=[1], token_ids=[7, 8], rollout_logprobs=[-4, -4])
+    good = completion("q/1", 1.0, prompt=[1], token_ids=[5, 6], rollout_logprobs=[-4, -4])
+    bad = completion("q/2", 0.0, prompt=[1], token_ids=[7, 8], rollout_logprobs=[-4, -4])
     results, probes = [], [probe(learner)]
     for _ in range(3):
         results.append(learner.update([good, bad]))

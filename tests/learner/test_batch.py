@@ -216,7 +216,7 @@ def test_groups_of_different_parents_never_mix():
 
 def test_only_the_correction_trains_and_its_prompt_is_the_layer_two_prompt():
     child = long("q/1/1", 1.0, 5)
-    child = dataclasses.replace(child, prompt_token_ids=[1, 2, 9, 9, 7])
+    child = dataclasses.replace(child, prompt=[1, 2, 9, 9, 7])
     batch = batch_of([child, long("q/1/2", 0.0, 2)])
     row = batch.rows[0]
     assert row.prompt_token_ids.tolist() == [1, 2, 9, 9, 7]
@@ -260,7 +260,7 @@ def test_verdicts_keep_the_order_of_the_completions():
         ([completion("q/1", 1.0), completion("q/1", 0.0)], "q/1 was given twice"),
         ([completion("q/1/2/3", 1.0)], "is of layer 3; the chain has 2"),
         ([completion("q/1", 1.0, rollout_logprobs=[])], "1 tokens but 0 rollout"),
-        ([completion("q/1", 1.0, prompt_token_ids=[])], "empty prompt"),
+        ([completion("q/1", 1.0, prompt=[])], "empty prompt"),
         ([completion("q/1", math.nan)], "has reward nan"),
     ],
 )

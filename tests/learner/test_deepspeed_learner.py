@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from learner.losses import kl_penalty
 from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.gcpo.causal_projection import causal_weights, projected_reference
-from tests.learner.builders import random_completions, save_tiny_llama
+from tests.learner.builders import random_completions, random_episodes, save_tiny_llama
 from tests.learner.rank_worker import (
     EMA_DECAY,
     KL_WEIGHT,
@@ -213,6 +213,22 @@ def test_what_a_method_changes_is_its_definition_on_one_and_two_ranks(results, f
     expected = METHODS[scenario].gradient(folder)
     for num_ranks in (1, 2):
         assert relative_difference(results[num_ranks][scenario], expected) < 1e-5
+
+
+def test_of_two_turns_the_policys_tokens_train_and_what_it_read_between_is_their_context(
+    results, folder
+):
+    model = LlamaForCausalLM.from_pretrained(folder / "tiny")
+    reference = LlamaForCausalLM.from_pretrained(folder / "reference")
+    episodes, losses = random_episodes(), []
+    for group in (episodes[:4], episodes[4:]):
+        for one, advantage in zip(group, Definition().advantages(model, group), strict=True):
+            terms = Definition().token_losses(model, reference, one, advantage)
+            losses.append(terms[torch.tensor(one.is_sampled)].mean())
+    (sum(losses) / len(episodes)).backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for num_ranks in (1, 2):
+        assert relative_difference(results[num_ranks]["two_turns"], expected) < 1e-5
 
 
 def test_what_is_summed_over_right_answers_does_not_depend_on_ranks_or_sharding(results, folder):

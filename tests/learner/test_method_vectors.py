@@ -98,7 +98,7 @@ def test_the_layers_losses_add_up_with_the_second_ones_weight():
 
 
 def test_as_many_tokens_carry_weight_as_the_correction_has():
-    child = long("q/1/1", 1.0, 5, prompt_token_ids=[1, 2, 9, 9, 7])
+    child = long("q/1/1", 1.0, 5, prompt=[1, 2, 9, 9, 7])
     (row,) = build_batch(
         [child], [solve_layer(advantage=EXACT), layer(advantage="const_positive")], objective()
     ).rows

@@ -139,11 +139,11 @@ def test_weights_of_rows_survive_the_division_by_the_spread(use):
         "lead": {"length_strength": 0.0},
     }[use]
     easy = [
-        dataclasses.replace(one, domain="easy", prompt_token_ids=[5, 6])
+        dataclasses.replace(one, domain="easy", prompt=[5, 6])
         for one in group([1.0, 1.0, 1.0, 0.0], "easy")
     ]
     hard = [
-        dataclasses.replace(one, domain="hard", prompt_token_ids=[7, 8])
+        dataclasses.replace(one, domain="hard", prompt=[7, 8])
         for one in group([1.0, 0.0, 0.0, 0.0], "hard")
     ]
     plain = advantages(built([*easy, *hard]))

@@ -10,6 +10,7 @@ import pytest
 
 from learner.packing import RowCost, share_trees
 from learner.step_data import PackedCompletions, StepData
+from mgrpo.turns import Prompt
 from mgrpo.types import Completion, Replayed
 from tests.learner.builders import completion, long, random_completions
 
@@ -49,12 +50,12 @@ def test_token_columns_travel_beside_the_pickle_and_are_not_copied() -> None:
 
 
 def test_completions_of_a_prompt_hold_it_once() -> None:
-    prompt = np.arange(5, dtype=np.int32)
-    step = [completion(f"q/{n}", 1.0, prompt_token_ids=prompt) for n in range(3)]
+    prompt = Prompt.of(range(5))
+    step = [completion(f"q/{n}", 1.0, prompt=prompt) for n in range(3)]
     packed = PackedCompletions.of(step)
     assert packed.prompts.values.tolist() == [0, 1, 2, 3, 4]
     first, *others = packed.unpacked(with_texts=False)
-    assert all(one.prompt_token_ids is first.prompt_token_ids for one in others)
+    assert all(one.prompt is first.prompt for one in others)
 
 
 def costs(*trees: list[int]) -> list[RowCost]:

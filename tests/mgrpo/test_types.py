@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgrpo.types import Completion, CompletionId, Reward, Sample
+from mgrpo.types import Completion, CompletionId, Generation, Reward
 from tests.learner.builders import long
 
 CORRECTION = CompletionId(3, 5, (0, 1))
@@ -17,12 +17,12 @@ CORRECTION = CompletionId(3, 5, (0, 1))
 
 def test_an_id_is_printed_as_step_slot_and_path() -> None:
     assert str(CORRECTION) == "s3p5#0.1"
-    assert str(CORRECTION.place) == "s3p5"
+    assert str(CORRECTION.tree) == "s3p5"
 
 
 def test_an_id_knows_its_tree() -> None:
     assert CORRECTION.parent == CompletionId(3, 5, (0,))
-    assert CORRECTION.parent.parent == CORRECTION.place == CompletionId(3, 5)
+    assert CORRECTION.parent.parent == CORRECTION.tree == CompletionId(3, 5)
     assert CORRECTION.parent.child(1) == CORRECTION
 
 
@@ -39,7 +39,7 @@ def test_ids_are_ordered_as_a_step_is() -> None:
 def test_further_samples_of_a_problem_have_ids_of_their_own_in_the_same_place() -> None:
     again = CompletionId(3, 5).apart("layer2").child(0)
     assert str(again) == "s3p5#layer2#0"
-    assert again != CompletionId(3, 5, (0,)) and again.place == CompletionId(3, 5)
+    assert again != CompletionId(3, 5, (0,)) and again.tree == CompletionId(3, 5)
 
 
 @pytest.mark.parametrize("one", [CORRECTION, CompletionId(0, 12, (-1,)), CompletionId(1, 0, (3,))])
@@ -50,7 +50,7 @@ def test_ids_of_old_files_are_read_from_their_printed_form(one: CompletionId) ->
 def test_names_of_other_files_stay_as_they_are_and_share_places() -> None:
     first, second = CompletionId.named("eval3#0"), CompletionId.named("eval3#1.0")
     assert (str(first), str(second)) == ("eval3#0", "eval3#1.0")
-    assert first.place == second.place != CompletionId.named("eval4#0").place
+    assert first.tree == second.tree != CompletionId.named("eval4#0").tree
     assert str(CompletionId.named("mine")) == "mine"
 
 
@@ -62,7 +62,9 @@ def test_lists_become_arrays() -> None:
     one = completion(token_ids=[7, 8, 9], train_mask=[True, False, True])
     assert one.token_ids.dtype == np.int32 and one.rollout_logprobs.dtype == np.float32
     assert one.train_mask is not None and one.train_mask.dtype == np.bool_
-    sample = Sample(token_ids=[1], logprobs=[-0.5], finish_reason="stop", policy_version=0, text="")
+    sample = Generation(
+        token_ids=[1], logprobs=[-0.5], finish_reason="stop", version_spans=((0, 0),), text=""
+    )
     assert sample.token_ids.dtype == np.int32 and sample.logprobs.dtype == np.float32
 
 

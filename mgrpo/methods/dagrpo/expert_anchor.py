@@ -13,6 +13,7 @@ from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import RunConfig
 from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.errors import ConfigProblem
+from mgrpo.turns import cut_versions
 from mgrpo.types import EXPERT, Completion, Problem
 
 
@@ -83,6 +84,7 @@ class ExpertAnchor(RolloutPlugin):
             rollout_logprobs=np.zeros(len(token_ids), dtype=np.float32),
             sampled_mask=np.zeros(len(token_ids), dtype=np.bool_),
             train_mask=None,
+            version_spans=cut_versions(given[0].version_spans, 0, len(token_ids)),
             spans={},
             finish_reason="stop",
             text=text,

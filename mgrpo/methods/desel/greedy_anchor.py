@@ -56,7 +56,7 @@ class GreedyAnchor(RolloutPlugin):
             return given
         (anchor,) = await tools.generate(
             layer,
-            given[0].prompt_token_ids.tolist(),
+            given[0].prompt,
             num_samples=1,
             max_tokens=self.settings.max_tokens,
             seed=tools.seed,

@@ -15,7 +15,9 @@ from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import RunConfig
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
-from mgrpo.types import Completion, FinishReason, Logprobs, Problem, Reward, TokenIds
+from mgrpo.token_columns import Logprobs, TokenIds
+from mgrpo.turns import Prompt, VersionSpans, cut_versions, join_versions
+from mgrpo.types import Completion, FinishReason, Problem, Reward
 
 BRANCHES = ("continued", "answer_injected", "solution_replaced")
 SUPERVISED = "supervised_injections"
@@ -73,7 +75,7 @@ class Repair:
     sampled: TokenIds
     sampled_logprobs: Logprobs
     finish_reason: FinishReason
-    policy_version: int
+    sampled_versions: VersionSpans = ()
 
 
 class GuidedErrorCorrection(RolloutPlugin):
@@ -164,10 +166,10 @@ class GuidedErrorCorrection(RolloutPlugin):
         end = one.token_ids[len(kept) :].tolist() or builder.end_of_turn_ids()
         if branch == "continued":
             injected = builder.encode(f"\n{self.settings.interjection}\n")
-            sample = (
+            generation = (
                 await tools.generate(
                     layer,
-                    [*one.prompt_token_ids.tolist(), *kept, *injected],
+                    Prompt.of([*one.prompt_token_ids.tolist(), *kept, *injected]),
                     num_samples=1,
                     max_tokens=self.settings.max_new_tokens,
                     seed=stable_seed(tools.seed, one.completion_id, "continue"),
@@ -176,10 +178,10 @@ class GuidedErrorCorrection(RolloutPlugin):
             return Repair(
                 kept=len(kept),
                 injected=injected,
-                sampled=sample.token_ids,
-                sampled_logprobs=sample.logprobs,
-                finish_reason=sample.finish_reason,
-                policy_version=min(one.policy_version, sample.policy_version),
+                sampled=generation.token_ids,
+                sampled_logprobs=generation.logprobs,
+                finish_reason=generation.finish_reason,
+                sampled_versions=generation.version_spans,
             )
         if branch == "answer_injected":
             answer = self.settings.answer_sentence.replace("{answer}", problem.answer)
@@ -192,7 +194,6 @@ class GuidedErrorCorrection(RolloutPlugin):
             sampled=np.zeros(0, dtype=np.int32),
             sampled_logprobs=np.zeros(0, dtype=np.float32),
             finish_reason="stop",
-            policy_version=one.policy_version,
         )
 
     def apply(
@@ -201,8 +202,10 @@ class GuidedErrorCorrection(RolloutPlugin):
         """The completion with its repair; not yet checked again."""
         injected = np.array(repair.injected, dtype=np.int32)
         token_ids = np.concatenate([one.token_ids[: repair.kept], injected, repair.sampled])
+        num_before = repair.kept + len(injected)
         mask = np.ones(len(token_ids), dtype=np.bool_)
-        mask[repair.kept : repair.kept + len(injected)] = False
+        mask[repair.kept : num_before] = False
+        kept_versions = cut_versions(one.version_spans, 0, repair.kept)
         return replace(
             one,
             token_ids=token_ids,
@@ -216,7 +219,9 @@ class GuidedErrorCorrection(RolloutPlugin):
             sampled_mask=mask,
             train_mask=mask if self.settings.offpolicy == "mask_injected" else None,
             finish_reason=repair.finish_reason,
-            policy_version=repair.policy_version,
+            version_spans=join_versions(
+                [(kept_versions, num_before), (repair.sampled_versions, len(repair.sampled))]
+            ),
             text=tools.builder.decode(token_ids),
             augmented_by=branch,
         )

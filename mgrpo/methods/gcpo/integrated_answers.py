@@ -15,6 +15,7 @@ from actors.templates import PromptBuilder, fill, system_turn
 from mgrpo.config.base import StrictConfig, refuse
 from mgrpo.errors import DataError
 from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
+from mgrpo.turns import Prompt
 from mgrpo.types import Completion, Problem
 
 ANSWERS, INTEGRATED = "\ue000answers\ue001", "\ue000integrated\ue001"
@@ -95,9 +96,9 @@ class IntegratedAnswers(RolloutPlugin):
         prompt = list(before)
         for answer in answers.values():
             prompt += separator + answer[-longest:]
-        samples = await tools.generate(
+        generations = await tools.generate(
             layer,
-            prompt + after,
+            Prompt.of(prompt + after),
             num_samples=1 + settings.num_alternatives,
             max_tokens=settings.max_new_tokens,
             seed=stable_seed(tools.seed, completions[0].completion_id, "integrate"),
@@ -109,7 +110,7 @@ class IntegratedAnswers(RolloutPlugin):
             closing=closing,
             max_answer_tokens=longest,
             answers=answers,
-            integrated=[builder.whole_answer(one.token_ids) for one in samples],
+            integrated=[builder.whole_answer(one.token_ids) for one in generations],
         )
         spoken = await self.samples_of(tools, layer, contexts, completions)
         return [
@@ -179,7 +180,7 @@ class IntegratedAnswers(RolloutPlugin):
         asked = [
             tools.generate(
                 layer,
-                contexts.prompt(one.completion_id, number),
+                Prompt.of(contexts.prompt(one.completion_id, number)),
                 num_samples=count,
                 max_tokens=self.settings.max_new_tokens,
                 seed=stable_seed(tools.seed, one.completion_id, "context", number),
@@ -189,6 +190,6 @@ class IntegratedAnswers(RolloutPlugin):
         ]
         found = iter(await asyncio.gather(*asked))
         return [
-            [[sample.token_ids.tolist() for sample in next(found)] for _ in contexts.integrated]
+            [[one.token_ids.tolist() for one in next(found)] for _ in contexts.integrated]
             for _ in completions
         ]

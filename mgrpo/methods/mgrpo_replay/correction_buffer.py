@@ -32,7 +32,7 @@ class CorrectionBuffer:
         """Some of the kept ones, seeded by the step; those too old are forgotten."""
         if self.config.max_age is not None:
             oldest = policy_version - self.config.max_age
-            fresh = [one for one in self.kept if one.completion.policy_version >= oldest]
+            fresh = [one for one in self.kept if one.completion.oldest_version >= oldest]
             self.kept = deque(fresh, maxlen=self.config.capacity)
         rng = random.Random(f"{self.seed}/corrections/{step}")
         return rng.sample(list(self.kept), min(self.config.per_step, len(self.kept)))

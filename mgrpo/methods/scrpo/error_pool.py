@@ -55,11 +55,11 @@ class ErrorPool:
             completions: layer 1 of the step, whole groups.
             skip_truncated: leave out attempts that ran out of tokens, where layer 2 would.
         """
-        by_place: dict[CompletionId, list[Completion]] = {}
+        by_tree: dict[CompletionId, list[Completion]] = {}
         for one in completions:
-            by_place.setdefault(one.id.place, []).append(one)
+            by_tree.setdefault(one.id.tree, []).append(one)
         num_added = 0
-        for (_, group), problem in zip(by_place.items(), problems, strict=True):
+        for (_, group), problem in zip(by_tree.items(), problems, strict=True):
             if right_variance(group) < self.config.variance_threshold:
                 continue
             for one in group:
@@ -74,7 +74,7 @@ class ErrorPool:
         if self.config.max_age is None:
             return 0
         oldest = policy_version - self.config.max_age
-        fresh = [one for one in self.waiting if one.attempt.policy_version >= oldest]
+        fresh = [one for one in self.waiting if one.attempt.oldest_version >= oldest]
         num_dropped = len(self.waiting) - len(fresh)
         self.waiting = deque(fresh, maxlen=self.config.capacity)
         return num_dropped
@@ -94,12 +94,12 @@ class ErrorPool:
         taken = [self.waiting.popleft() for _ in range(min(num_wanted, len(self.waiting)))]
         attempts = []
         for slot, one in enumerate(taken):
-            place = CompletionId(step, slot)
+            tree = CompletionId(step, slot)
             attempts.append(
                 replace(
                     one.attempt,
-                    id=place.child(0),
-                    group_key=str(place),
+                    id=tree.child(0),
+                    group_key=str(tree),
                     augmented_by=EARLIER_STEP,
                     advantage=None,  # what was decided of it is of the step that sampled it
                     selected=None,

@@ -135,25 +135,25 @@ class PreferenceCycle:
 
 
 def pair_rows(
-    pair: PreferencePair, place: CompletionId, ref_logprobs: Sequence[float]
+    pair: PreferencePair, tree: CompletionId, ref_logprobs: Sequence[float]
 ) -> list[Completion]:
-    """The chosen and the rejected completion, named after their place in a step.
+    """The chosen and the rejected completion, named after their slot in a step.
 
     They have no parents: pairs are compared with each other alone. An older policy sampled their
     tokens, so what was recorded then says nothing of this one.
     """
     of_chosen, of_rejected = ref_logprobs
     return [
-        stored_side(pair.chosen, place, 0, PairSide(pair.kind, 1, of_chosen)),
-        stored_side(pair.rejected, place, 1, PairSide(pair.kind, -1, of_rejected)),
+        stored_side(pair.chosen, tree, 0, PairSide(pair.kind, 1, of_chosen)),
+        stored_side(pair.rejected, tree, 1, PairSide(pair.kind, -1, of_rejected)),
     ]
 
 
-def stored_side(one: Completion, place: CompletionId, number: int, side: PairSide) -> Completion:
+def stored_side(one: Completion, tree: CompletionId, number: int, side: PairSide) -> Completion:
     stored = replace(
         one,
-        id=place.child(number),
-        group_key=str(place),
+        id=tree.child(number),
+        group_key=str(tree),
         parent_id=None,
         augmented_by=STORED_PAIR,
         sampled_mask=np.zeros(len(one.token_ids), dtype=np.bool_),

@@ -15,7 +15,8 @@ from cluster.allocations import Allocation
 from cluster.placement import Placement
 from cluster.remote import RemoteActor
 from mgrpo.errors import RequestError
-from mgrpo.types import Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Generation
 
 REFUSED_PROMPT = [13]
 
@@ -59,25 +60,26 @@ class LightEngine:
 
     async def generate(
         self,
-        prompt_token_ids: list[int],
+        prompt: Prompt,
         *,
         num_samples: int,
         max_tokens: int,
         temperature: float,
         seed: int,
-    ) -> list[Sample]:
+    ) -> list[Generation]:
         await self.reach("generate")
         assert not self.needs, "asleep"
-        if prompt_token_ids == REFUSED_PROMPT:
+        token_ids = prompt.token_ids.tolist()
+        if token_ids == REFUSED_PROMPT:
             raise RequestError(f"{self.name} failed to sample it")
         await asyncio.sleep(self.pause_s)
         self.num_tokens += num_samples
         return [
-            Sample(
-                token_ids=[*prompt_token_ids, seed, index],
-                logprobs=[-0.5] * (len(prompt_token_ids) + 2),
+            Generation(
+                token_ids=[*token_ids, seed, index],
+                logprobs=[-0.5] * (len(token_ids) + 2),
                 finish_reason="stop",
-                policy_version=int(self.version),
+                version_spans=((0, int(self.version)),),
                 text=str(seed),
             )
             for index in range(num_samples)

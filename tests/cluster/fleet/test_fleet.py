@@ -28,7 +28,8 @@ from mgrpo.config import RunConfig, WeightsConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ActorDiedError, DeadlineError, RequestError, WeightSyncError
 from mgrpo.metric_sums import MetricSums
-from mgrpo.types import Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Generation
 from tests.cluster.fleet.light_fleet import REFUSED_PROMPT, LightLauncher
 
 CALL = {"deadline_s": 20.0, "setting": "a test"}
@@ -73,15 +74,15 @@ class Parts:
             self.fleet.poll()
             time.sleep(0.05)
 
-    def sample(self, layer: int, *, count: int, meanwhile: Any = None) -> list[list[Sample]]:
+    def sample(self, layer: int, *, count: int, meanwhile: Any = None) -> list[list[Generation]]:
         """As many requests at a time, each with its own seed."""
 
-        async def work() -> list[list[Sample]]:
+        async def work() -> list[list[Generation]]:
             requests = [
                 sample_leased(
                     self.fleet,
                     layer,
-                    [7],
+                    Prompt.of([7]),
                     num_samples=2,
                     max_tokens=4,
                     temperature=1.0,
@@ -194,7 +195,7 @@ def test_an_engine_killed_in_a_rollout_costs_nothing_but_time(
             "layer1-engine-0",
             "layer1-engine-1",
         }
-        assert {s.policy_version for group in spread for s in group} == {1}
+        assert {s.oldest_version for group in spread for s in group} == {1}
         assert counts(parts)["engines/healthy"] == 3
         changes = [
             (c["from"], c["to"]) for c in read_engine_log(tmp_path) if "1-engine-0" in c["engine"]
@@ -229,7 +230,7 @@ def test_a_prompt_that_no_engine_can_sample_costs_no_engine(one_node: None, tmp_
         with pytest.raises(
             RequestError, match=r"Layer 1: it .* layer1-engine-\d, layer1-engine-\d"
         ):
-            parts.fleet.run(sample_leased(parts.fleet, 1, REFUSED_PROMPT, **asked))
+            parts.fleet.run(sample_leased(parts.fleet, 1, Prompt.of(REFUSED_PROMPT), **asked))
         assert len(parts.sample(1, count=4)) == 4
         found = counts(parts)
         assert (found["engines/deaths"], found["engines/healthy"]) == (0, 3)
@@ -248,7 +249,7 @@ def test_a_layer_s_last_engine_is_refitted_in_the_middle_of_the_step(
         assert [[s.token_ids.tolist() for s in group] for group in groups] == [
             [[7, seed, index] for index in range(2)] for seed in range(3)
         ]
-        assert {s.policy_version for group in groups for s in group} == {3}
+        assert {s.oldest_version for group in groups for s in group} == {3}
         found = counts(parts)
         assert (found["engines/refits_in_step"], found["engines/healthy"]) == (1, 3)
         assert [e.name for e in parts.fleet.broadcaster.engines] == ["layer2-engine-0"]
@@ -293,13 +294,13 @@ def test_engines_that_sleep_get_weights_before_they_work(one_node: None, tmp_pat
         parts.fleet.offload_engines()
         assert away(parts) == []
         groups = parts.sample(2, count=4)  # no update, so no broadcast: one is made first
-        assert {s.policy_version for group in groups for s in group} == {0}
+        assert {s.oldest_version for group in groups for s in group} == {0}
         assert away(parts) == ["optimizer", "weights"]
         parts.fleet.offload_engines()
         parts.fleet.broadcast(1)
         assert away(parts) == ["optimizer", "weights"]
         groups = parts.sample(1, count=4)
-        assert {s.policy_version for group in groups for s in group} == {1}
+        assert {s.oldest_version for group in groups for s in group} == {1}
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_an_engine_that_dies_in_a_handover_is_left_out_for_good(
         assert parts.state("engine-1") is EngineState.GONE
         groups = parts.sample(1, count=4)
         assert {s.engine for group in groups for s in group} == {"engine-0"}
-        assert {s.policy_version for group in groups for s in group} == {1}
+        assert {s.oldest_version for group in groups for s in group} == {1}
         assert counts(parts)["engines/deaths"] == deaths
         assert any("is not restarted" in note for note in parts.notes), parts.notes
 

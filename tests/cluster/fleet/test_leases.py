@@ -11,7 +11,8 @@ from actors.scripted import ScriptedEngine
 from cluster.fleet.leases import FixedEngines
 from cluster.fleet.remote_engine import Workload
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, SamplingError
-from mgrpo.types import Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Generation
 from tests.actors.test_rollout import END, PROBLEMS, TOKENIZER, chain, rollout, scripted
 
 
@@ -24,8 +25,8 @@ class DyingEngine(ScriptedEngine):
         )
         self.num_answers, self.error = num_answers, error
 
-    async def generate(self, prompt_token_ids: list[int], **sampling: Any) -> list[Sample]:
-        samples = await super().generate(prompt_token_ids, **sampling)
+    async def generate(self, prompt: Prompt, **sampling: Any) -> list[Generation]:
+        samples = await super().generate(prompt, **sampling)
         self.num_answers -= 1
         if self.num_answers < 0:
             raise self.error

@@ -14,7 +14,8 @@ from actors.rollout import Rollout
 from cluster.fleet.leases import FixedEngines
 from cluster.fleet.remote_engine import RemoteEngine
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, RequestError
-from mgrpo.types import Completion, Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Completion, Generation
 from tests.actors.test_rollout import PROBLEMS, TOKENIZER, chain, rollout, scripted
 
 TOKEN_S = 0.1
@@ -86,26 +87,31 @@ class TokenActor:
         return self.num_tokens
 
     async def generate(
-        self, prompt_token_ids: list[int], *, num_samples: int, max_tokens: int, **keys: Any
-    ) -> list[Sample]:
-        prompt = TOKENIZER.decode(prompt_token_ids)
+        self, prompt: Prompt, *, num_samples: int, max_tokens: int, **keys: Any
+    ) -> list[Generation]:
+        text = TOKENIZER.decode(prompt.token_ids.tolist())
         self.asked.append({"num_samples": num_samples, "max_tokens": max_tokens, **keys})
         for word, error in self.fails.items():
-            if word in prompt:
+            if word in text:
                 raise error
         self.num_free = self.num_free or asyncio.Semaphore(self.num_slots)
         try:
             async with self.num_free:
                 for _ in range(max_tokens):
-                    if self.is_frozen or self.hangs(prompt):
+                    if self.is_frozen or self.hangs(text):
                         await asyncio.sleep(10 * DEADLINE_S)
                     await asyncio.sleep(TOKEN_S)
                     self.num_tokens += 1
         except asyncio.CancelledError:
-            self.cancelled.append(prompt)
+            self.cancelled.append(text)
             raise
-        keys = {"logprobs": [-0.5], "finish_reason": "length", "policy_version": 0, "text": "1"}
-        return [Sample(token_ids=[49], **keys) for _ in range(num_samples)]
+        keys = {
+            "logprobs": [-0.5],
+            "finish_reason": "length",
+            "version_spans": ((0, 0),),
+            "text": "1",
+        }
+        return [Generation(token_ids=[49], **keys) for _ in range(num_samples)]
 
 
 def engines(*actors: TokenActor) -> list[RemoteEngine]:
@@ -123,9 +129,9 @@ def problems_of(completions: list[Completion]) -> list[str]:
     return sorted({one.problem_id for one in completions})
 
 
-def ask(engine: RemoteEngine, **changes: Any) -> Coroutine[Any, Any, list[Sample]]:
+def ask(engine: RemoteEngine, **changes: Any) -> Coroutine[Any, Any, list[Generation]]:
     asked = {"num_samples": 1, "max_tokens": 3, "temperature": 1.0, "seed": 0}
-    return engine.generate([49], **{**asked, **changes})
+    return engine.generate(Prompt.of([49]), **{**asked, **changes})
 
 
 def names(pool: FixedEngines) -> list[str]:

@@ -12,6 +12,7 @@ from mgrpo.cli import main
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.metrics.log import to_line
 from mgrpo.types import Completion, CompletionId, Reward
+from tests.learner.builders import two_turns
 
 
 def completion(name: str, reward: float, *, num_tokens: int = 2, **changes: Any) -> Completion:
@@ -25,11 +26,11 @@ def completion(name: str, reward: float, *, num_tokens: int = 2, **changes: Any)
         "layer": len(parts) - 1,
         "parent_id": parent if len(parts) > 2 else None,
         "group_key": parent,
-        "prompt_token_ids": [1, 2],
+        "prompt": [1, 2],
         "token_ids": list(range(3, 3 + num_tokens)),
         "rollout_logprobs": [-1.0] * num_tokens,
         "finish_reason": "stop",
-        "policy_version": 0,
+        "version_spans": ((0, 0),),
         "text": "",
         "prompt_text": "",
         "reward": Reward(value=reward, correct=reward >= 1),
@@ -127,6 +128,33 @@ def test_tokens_that_are_treated_differently_are_told_apart(folder, capsys):
     assert "q/1/1, by token:" in shown
     assert "q/1, by token:" not in shown  # all alike
     assert "advantage 0.5, weight 0.125, in analysis" in shown
+
+
+def test_what_an_episode_read_between_its_turns_has_no_weight(folder, capsys):
+    episode = two_turns("q/1", 1.0, call=[5, 6], result=[9, 10, 11], answer=[7])
+    file = write([episode, completion("q/2", 0)])
+    tokens = explained(capsys, file, "--recipe", "one.yaml")["by_id"]["q/1"]["tokens"]
+    weighed = [(one["start"], one["end"], one["weight"] > 0) for one in tokens]
+    assert weighed == [(0, 2, True), (2, 5, False), (5, 6, True)]
+
+
+def test_a_file_with_one_version_per_completion_is_explained_alike(folder, capsys):
+    whole = explained(capsys, write(ATTEMPTS), "--recipe", "one.yaml")
+    rows = [one.to_json() for one in ATTEMPTS]
+    for row in rows:
+        row["prompt_token_ids"] = row.pop("prompt")[0]["token_ids"]
+        row["policy_version"] = row.pop("version_spans")[0][1]
+        del row["turn_spans"]
+    Path("old.json").write_text(json.dumps(rows))
+    assert explained(capsys, "old.json", "--recipe", "one.yaml")["by_id"] == whole["by_id"]
+
+
+def test_a_prompt_with_an_image_is_refused(folder, capsys):
+    row = ATTEMPTS[0].to_json()
+    Path("images.json").write_text(json.dumps([row | {"prompt": [{"image": "a.png"}]}]))
+    assert main(["explain", "images.json", "--recipe", "one.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "images.json, completion 1" in said and "not token ids (image)" in said
 
 
 def test_layers_that_train_in_updates_of_their_own_get_the_same_numbers(folder, capsys):

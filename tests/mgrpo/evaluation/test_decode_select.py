@@ -17,7 +17,8 @@ from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.evaluation.summary import vote
 from mgrpo.evaluation.tables import evaluation_note, evaluation_tables
 from mgrpo.report.words import percent
-from mgrpo.types import Completion, Sample
+from mgrpo.turns import Prompt
+from mgrpo.types import Completion, Generation
 from tests.learner.builders import run_config
 from tests.mgrpo.evaluation.test_evaluate import PROBLEMS, TOKENIZER, rollout
 from tests.mgrpo.evaluation.test_summary import completion
@@ -88,16 +89,16 @@ class Loud:
         self.asked: list[tuple[int, float]] = []
 
     async def generate(
-        self, prompt_token_ids: list[int], *, num_samples: int, temperature: float, **_: Any
-    ) -> list[Sample]:
+        self, prompt: Prompt, *, num_samples: int, temperature: float, **_: Any
+    ) -> list[Generation]:
         self.asked.append((num_samples, temperature))
         right = [temperature == 0 or index % 3 == 1 for index in range(num_samples)]
         return [
-            Sample(
+            Generation(
                 token_ids=TOKENIZER.encode("yes" if is_right else "no"),
                 logprobs=[-0.5 if is_right else -2.0] * 3,
                 finish_reason="stop",
-                policy_version=0,
+                version_spans=((0, 0),),
                 text="yes" if is_right else "no",
             )
             for is_right in right

@@ -71,7 +71,7 @@ def test_engines_are_asked_with_the_recipes_numbers(tree, tmp_path):
 def test_the_next_step_samples_from_the_new_policy_with_other_seeds(tree, tmp_path):
     run = light(tree, tmp_path, steps=2)
     run.train()
-    versions = [{c.policy_version for c in one.completions} for one in run.learner.updates]
+    versions = [{c.oldest_version for c in one.completions} for one in run.learner.updates]
     assert versions == [{0}, {1}]
     half = len(run.engine.seeds) // 2
     assert not set(run.engine.seeds[:half]) & set(run.engine.seeds[half:])

@@ -48,7 +48,7 @@ def test_engines_sample_at_the_version_of_the_last_broadcast() -> None:
     assert engines.members == [engine]
     report = engines.broadcast(3)
     assert report.policy_version == 3 and engines.versions == [3]
-    assert engine.sample("a", 9).policy_version == 3
+    assert engine.generation("a", 9).oldest_version == 3
 
 
 def test_a_scripted_learner_compares_within_groups() -> None:

@@ -15,7 +15,7 @@ RATES = {"q": 9, "p": 0, "r": 6}  # right answers of 10: failure rates .1, 1, .4
 def step():
     """Three prompts that are told apart by their first token."""
     return [
-        completion(f"{name}/{n}", float(n <= num_right), prompt_token_ids=[prompt, 2])
+        completion(f"{name}/{n}", float(n <= num_right), prompt=[prompt, 2])
         for prompt, (name, num_right) in enumerate(RATES.items(), start=10)
         for n in range(1, 11)
     ]

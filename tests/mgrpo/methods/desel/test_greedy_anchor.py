@@ -8,7 +8,7 @@ from actors.plugin import RolloutPlugin
 from cluster.fleet.leases import FixedEngines
 from mgrpo.errors import ConfigError
 from mgrpo.plugin import load_plugins
-from mgrpo.types import Sample
+from mgrpo.types import Generation
 from tests.actors.plugins.scripted_rollout import plugin, rollout, sampled
 from tests.learner.builders import run_config
 
@@ -21,14 +21,14 @@ class Recorder:
     def __init__(self):
         self.asked = []
 
-    async def generate(self, prompt_token_ids, *, num_samples, max_tokens, temperature, seed):
+    async def generate(self, prompt, *, num_samples, max_tokens, temperature, seed):
         self.asked.append((num_samples, temperature, max_tokens))
         logprobs = [-0.2, -0.4] if temperature == 0 else [-1.0]
-        one = Sample(
+        one = Generation(
             token_ids=[55] * len(logprobs),
             logprobs=logprobs,
             finish_reason="stop",
-            policy_version=0,
+            version_spans=((0, 0),),
             text="7",
         )
         return [one] * num_samples

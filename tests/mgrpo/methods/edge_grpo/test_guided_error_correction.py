@@ -252,11 +252,11 @@ def wrong(number: int, **changes: Any) -> Completion:
         "layer": 1,
         "parent_id": None,
         "group_key": f"s0p{number}",
-        "prompt_token_ids": [65],
+        "prompt": [65],
         "token_ids": [66, END],
         "rollout_logprobs": [-1.0, -1.0],
         "finish_reason": "stop",
-        "policy_version": 3,
+        "version_spans": ((0, 3),),
         "text": "B",
         "prompt_text": "",
         "reward": Reward(value=0.0),
@@ -323,11 +323,12 @@ def test_where_the_check_failed_nothing_is_known_and_nothing_repaired(
     assert after(group) == group
 
 
-def test_a_continuation_is_as_old_as_its_oldest_token() -> None:
+def test_a_continuation_says_which_version_wrote_which_token() -> None:
     (found,) = after([wrong(0)], probs=(1, 0, 0))
-    assert found.policy_version == 0  # the engine answers with version 0
+    first_sampled = len(found.token_ids) - int(found.sampled_mask[::-1].argmin())
+    assert found.version_spans == ((0, 3), (first_sampled, 0))  # the engine is of version 0
     (found,) = after([wrong(0)], probs=(0, 1, 0))
-    assert found.policy_version == 3
+    assert found.oldest_version == 3
 
 
 def test_it_asks_for_room_for_what_it_adds() -> None:

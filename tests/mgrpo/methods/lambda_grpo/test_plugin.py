@@ -94,8 +94,8 @@ def test_beginnings_of_different_prompts_are_different():
     ]
     rows = build_batch(
         [
-            tokens("q/1/1", 1.0, [5, 6], prompt_token_ids=[1]),
-            tokens("q/2/1", 0.0, [5, 6], prompt_token_ids=[2]),
+            tokens("q/1/1", 1.0, [5, 6], prompt=[1]),
+            tokens("q/2/1", 0.0, [5, 6], prompt=[2]),
         ],
         chain,
         EXACT,

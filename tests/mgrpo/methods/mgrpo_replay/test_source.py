@@ -56,7 +56,7 @@ def test_good_corrections_are_added_to_the_work_of_later_steps(tree):
 
 def test_corrections_of_policies_that_are_too_old_are_not_replayed(tree):
     part = source(tree, Below(Work()), max_age=2)
-    part.observe(0, [correction("a", policy_version=3)], MetricSums())
+    part.observe(0, [correction("a", version_spans=((0, 3),))], MetricSums())
     assert names(part.next(1, at_version(5), MetricSums())) == ["a"]
     assert names(part.next(2, at_version(6), MetricSums())) == []
 

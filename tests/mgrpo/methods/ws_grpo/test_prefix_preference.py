@@ -137,7 +137,7 @@ def test_a_saved_scorer_is_loaded_at_the_start_and_scores_every_step(tmp_path):
     part = plugin("prefix_preference", scorer=str(tmp_path / "scorer"))
     part.start(torch.device("cpu"))
     assert part.models() == [part.scorer]  # leaves the GPU while engines have it
-    two = [stepped("q/1", 1.0, [2, 1]), stepped("q/2", 0.0, [1, 1, 1], prompt_token_ids=[7])]
+    two = [stepped("q/1", 1.0, [2, 1]), stepped("q/2", 0.0, [1, 1, 1], prompt=[7])]
     batch = build_batch(two, [solve_layer(advantage=Z_SCORE)], EXACT, plugins=[part])
     expected = scorer.step_scores_of([([1, 2], [3] * 3, [2, 3]), ([7], [3] * 3, [1, 2, 3])])
     total = sum(float(values.sum()) for values in expected)

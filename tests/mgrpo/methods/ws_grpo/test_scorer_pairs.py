@@ -31,7 +31,7 @@ def test_every_right_one_meets_every_wrong_one_of_its_problem():
 
 
 def test_a_pair_knows_where_its_prompt_ends():
-    completions = [attempt("q", n, n, prompt_token_ids=[7, 8, 9]) for n in (0, 1)]
+    completions = [attempt("q", n, n, prompt=[7, 8, 9]) for n in (0, 1)]
     assert made(completions) == [Pair("q", (7, 8, 9, 11), (7, 8, 9, 10), 3)]
 
 
@@ -43,8 +43,8 @@ def test_a_text_sampled_twice_makes_one_pair():
 def test_different_prompts_of_one_problem_are_not_compared():
     completions = [
         attempt("q", 0, 1),
-        attempt("q", 1, 0, prompt_token_ids=[9]),
-        attempt("q", 2, 1, prompt_token_ids=[9]),
+        attempt("q", 1, 0, prompt=[9]),
+        attempt("q", 2, 1, prompt=[9]),
     ]
     assert [(pair.right, pair.wrong) for pair in made(completions)] == [((9, 12), (9, 11))]
 
