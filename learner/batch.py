@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -410,10 +411,11 @@ def check_completions(completions: Sequence[Completion], *, num_layers: int) -> 
                 f"{where} has {len(one.token_ids)} tokens but {len(one.rollout_logprobs)} "
                 "rollout log-probabilities; the engine must report one per sampled token."
             )
-        if any(not 0 <= start <= stop <= len(one.token_ids) for start, stop in one.turn_spans):
+        if one.turn_spans and not has_whole_turns(one):
             raise LearnerError(
-                f"{where} has {len(one.token_ids)} tokens but turns {one.turn_spans}; a plug-in "
-                "that changes its tokens must change its turns too."
+                f"{where} has {len(one.token_ids)} tokens and turns {one.turn_spans}, which are "
+                "not within them, or what lies between may carry loss. A plug-in that changes its "
+                "tokens or masks must keep its turns right."
             )
         if len(one.prompt_token_ids) == 0:
             raise LearnerError(f"{where} has an empty prompt, so its first token has no context.")
@@ -422,6 +424,16 @@ def check_completions(completions: Sequence[Completion], *, num_layers: int) -> 
                 f"{where} has reward {one.reward.value}. Rewards must be finite: correct the "
                 "reward function, or let it raise, which leaves the completion out."
             )
+
+
+def has_whole_turns(one: Completion) -> bool:
+    """Do its turns lie within its tokens, and carries what it read between them no loss?"""
+    is_read = np.ones(len(one.token_ids), dtype=np.bool_)
+    for start, stop in one.turn_spans:
+        if not 0 <= start <= stop <= len(is_read):
+            return False
+        is_read[start:stop] = False
+    return not (is_read & (one.is_sampled | one.is_trained)).any()
 
 
 def layer_advantages(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:

@@ -100,7 +100,7 @@ def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, An
         "text": clip(completion.text),
         "tokens": len(completion.token_ids),
         "finish": completion.finish_reason,
-        "version": completion.oldest_version,
+        "version": versions(completion),
         "advantage": completion.advantage,
         "selected": completion.selected,
         "why": completion.not_selected_because,
@@ -114,6 +114,12 @@ def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, An
             "detail": clip(reward.detail, 600),
         }
     return {name: value for name, value in fields.items() if value not in (None, "", {})}
+
+
+def versions(completion: Completion) -> int | str:
+    """The policy version that wrote it, or the first and the last."""
+    first, last = completion.oldest_version, completion.newest_version
+    return first if first == last else f"{first} to {last}"
 
 
 def verdict(completion: Completion) -> str:

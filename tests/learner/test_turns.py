@@ -88,9 +88,14 @@ def test_versions_and_turns_reach_the_ranks() -> None:
     assert batch.versions.dtype == torch.int32
 
 
-def test_turns_beyond_the_tokens_are_refused() -> None:
-    cut = dataclasses.replace(
-        EPISODES[0], token_ids=[5, 6], rollout_logprobs=[-1, -1], sampled_mask=None, train_mask=None
-    )
-    with pytest.raises(LearnerError, match=r"q/1 has 2 tokens but turns \(\(0, 2\), \(5, 6\)\)"):
-        rows_of([cut])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token_ids": [5, 6], "rollout_logprobs": [-1, -1], "sampled_mask": None},
+        {"train_mask": None},
+        {"sampled_mask": None},
+    ],
+)
+def test_a_plug_in_that_spoils_turns_is_told(changes: dict[str, Any]) -> None:
+    with pytest.raises(LearnerError, match=r"q/1 has \d tokens and turns \(\(0, 2\), \(5, 6\)\)"):
+        rows_of([dataclasses.replace(EPISODES[0], **changes)])

@@ -48,6 +48,12 @@ def test_guidance_is_shown_as_its_phrase():
     assert problem["nodes"][1]["parent"] == "sum/3#1.0"
 
 
+def test_a_completion_shows_the_version_that_wrote_it_or_the_first_and_the_last():
+    later = a_completion(version_spans=((0, 7), (1, 8)))
+    (problem,) = step_data(3, [a_completion(), later], {})["problems"]
+    assert [node["version"] for node in problem["nodes"]] == [7, "7 to 8"]
+
+
 def test_long_texts_keep_their_head_and_tail():
     assert clip("abcdefghij", limit=4) == "ab\n[… 6 characters left out …]\nij"
     assert clip("abcd", limit=4) == "abcd"
