@@ -22,6 +22,8 @@ from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.types import Completion, CompletionId, Problem, Reward, Sample
 
 ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
+TreeCallback = Callable[[CompletionId, list[Completion]], None]
+"""A problem's place in the step, and all completions of it, once the last is scored."""
 
 
 class Scorer(Protocol):
@@ -80,6 +82,7 @@ class Rollout:
         last_layer: int | None = None,
         attempts: Sequence[Completion] = (),
         slots: Sequence[int] | None = None,
+        on_tree: TreeCallback | None = None,
     ) -> list[Completion]:
         """Sample and score layers first_layer..last_layer of every problem.
 
@@ -89,6 +92,7 @@ class Rollout:
             first_layer: above 1, `attempts` are layer first_layer - 1's completions.
             last_layer: None is the whole chain.
             slots: each problem's place in the step; None counts from 0.
+            on_tree: called for each problem as soon as it is done, while others are sampled.
 
         Returns:
             Completions of these layers, ordered by problem, then layer.
@@ -110,7 +114,14 @@ class Rollout:
             )
             for place, problem in zip(places, problems, strict=True)
         ]
-        return await run_together(self.program(task, self) for task in tasks)
+        return await run_together(self.tree(task, on_tree) for task in tasks)
+
+    async def tree(self, task: Task, on_tree: TreeCallback | None) -> list[Completion]:
+        """All of one problem."""
+        done = await self.program(task, self)
+        if on_tree is not None:
+            on_tree(task.place, done)
+        return done
 
     async def sample_all(
         self, number: int, problem: Problem, requests: Sequence[PromptRequest]
