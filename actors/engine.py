@@ -23,7 +23,7 @@ from actors.chat_format import without_last
 from cluster.vllm_build import installed_build, mismatch
 from mgrpo.actor_log import ActorLog
 from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError
-from mgrpo.turns import Prompt, VersionSpans
+from mgrpo.records.turns import Prompt, VersionSpans
 from mgrpo.types import FinishReason, Generation
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from mgrpo.config.layers import (
     WrongFirstParents,
     WrongParents,
 )
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, CompletionId, Problem
 
 

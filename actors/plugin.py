@@ -16,7 +16,7 @@ from typing import Protocol
 from actors.programs import Program
 from actors.templates import PromptBuilder
 from mgrpo.plugin import Plugin
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, Generation, Problem, Reward
 
 

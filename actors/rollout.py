@@ -19,10 +19,12 @@ from actors.templates import PromptBuilder
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig
 from mgrpo.errors import ConfigError, ConfigProblem
-from mgrpo.turns import Prompt, join_turns
+from mgrpo.records.turns import Prompt, join_turns
 from mgrpo.types import Completion, CompletionId, Generation, Problem, Reward
 
 ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
+TreeCallback = Callable[[CompletionId, list[Completion]], None]
+"""Which problem of the step it is, and all completions of it, once the last is scored."""
 
 
 class Scorer(Protocol):
@@ -81,6 +83,7 @@ class Rollout:
         last_layer: int | None = None,
         attempts: Sequence[Completion] = (),
         slots: Sequence[int] | None = None,
+        on_tree: TreeCallback | None = None,
     ) -> list[Completion]:
         """Sample and score layers first_layer..last_layer of every problem.
 
@@ -90,6 +93,7 @@ class Rollout:
             first_layer: above 1, `attempts` are layer first_layer - 1's completions.
             last_layer: None is the whole chain.
             slots: each problem's number in the step; None counts from 0.
+            on_tree: called for each problem as soon as it is done, while others are sampled.
 
         Returns:
             Completions of these layers, ordered by problem, then layer.
@@ -111,7 +115,14 @@ class Rollout:
             )
             for tree, problem in zip(trees, problems, strict=True)
         ]
-        return await run_together(self.program(task, self) for task in tasks)
+        return await run_together(self.tree(task, on_tree) for task in tasks)
+
+    async def tree(self, task: Task, on_tree: TreeCallback | None) -> list[Completion]:
+        """All of one problem."""
+        done = await self.program(task, self)
+        if on_tree is not None:
+            on_tree(task.tree, done)
+        return done
 
     async def sample_all(
         self, number: int, problem: Problem, requests: Sequence[PromptRequest]

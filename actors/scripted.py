@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
 Script = Callable[[list[int], int], str]  # (prompt token ids, its number) -> completion text

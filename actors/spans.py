@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from mgrpo.token_columns import TokenIds, as_list
+from mgrpo.records.token_columns import TokenIds, as_list
 
 Decode = Callable[[list[int]], str]
 Span = tuple[int, int]  # half-open: [start, end)

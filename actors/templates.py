@@ -41,7 +41,7 @@ from mgrpo.config.layers import (
     UserQuote,
 )
 from mgrpo.errors import DataError, ModelError
-from mgrpo.token_columns import TokenIds, as_list
+from mgrpo.records.token_columns import TokenIds, as_list
 
 ATTEMPT_PLACEHOLDER = "\ue000attempt\ue001"
 CUT_MARK = "\n[...]\n"

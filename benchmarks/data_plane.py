@@ -40,8 +40,8 @@ from cluster.runtime import ray_runtime
 from learner.step_data import StepData
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.token_columns import TokenIds
-from mgrpo.turns import Prompt
+from mgrpo.records.token_columns import TokenIds
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, CompletionId, Reward
 
 RECIPE = "methods/mgrpo"

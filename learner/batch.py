@@ -28,7 +28,7 @@ from learner.advantages import (
     improvement_advantages,
 )
 from learner.columns import Metrics, StepBatch
-from learner.denominators import token_weights
+from learner.denominators import layer_weights
 from learner.packing import RowCost, share_trees, split_rows
 from learner.plugin import AdvantageEstimator, LearnerPlugin
 from learner.policy_reader import PolicyReader
@@ -53,6 +53,7 @@ class TrainingBatch:
     notes: list[str]  # for people: settings that took the signal away
     all_rows: list[TrainingRow]  # of every completion whose tokens are here, in the order given
     shaped_rewards: list[float]  # of every completion: the checks' rewards as plug-ins leave them
+    totals: dict[int, float]  # by layer, what its rows' losses are divided by
 
 
 def build_batch(
@@ -68,6 +69,7 @@ def build_batch(
     rank: int = 0,
     num_ranks: int = 1,
     add_over_ranks: Callable[[Tensor], Tensor] | None = None,
+    is_part: bool = False,
 ) -> TrainingBatch:
     """Turn one step's scored completions into weighted training rows.
 
@@ -83,13 +85,22 @@ def build_batch(
         policy: what plug-ins may read the policy with; None: their readings stand in `signals`.
         rank, num_ranks: whose share of the rows this is.
         add_over_ranks: adds a tensor up over ranks, in place; with several ranks it must be given.
+        is_part: these are some trees of a step. Weights are then not divided by `totals`, which
+            the parts add up.
 
     Raises:
         LearnerError: a completion is unscored, inconsistent, given twice, or of an unknown layer.
     """
     if not completions:  # every attempt was right, or every one failed: nothing to correct
         return TrainingBatch(
-            rows=[], own=[], verdicts=[], metrics={}, notes=[], all_rows=[], shaped_rewards=[]
+            rows=[],
+            own=[],
+            verdicts=[],
+            metrics={},
+            notes=[],
+            all_rows=[],
+            shaped_rewards=[],
+            totals={},
         )
     check_completions(completions, num_layers=len(layers))
     is_shared = num_ranks > 1 and not any(looks_at_all_tokens(plugin) for plugin in plugins)
@@ -107,7 +118,7 @@ def build_batch(
     if policy is not None:
         for plugin in plugins:
             batch.signals |= plugin.read_policy(batch, policy)
-    decided = decide(batch, layers, plugins, context, untrained)
+    decided = decide(batch, layers, plugins, context, untrained, is_part=is_part)
     shares = share_trees(row_costs(decided, layers, objective, plugins), num_ranks)
     if is_shared:
         batch.hold(shares[rank])
@@ -133,6 +144,7 @@ def build_batch(
         notes=decided.notes,
         all_rows=all_rows,
         shaped_rewards=[one.reward.value for one in decided.judged],
+        totals=decided.totals,
     )
 
 
@@ -144,6 +156,7 @@ class Decided:
     parents: Mapping[str, Completion]  # by completion_id
     advantages: Tensor  # [N]
     weights: Tensor  # [N] factors on each token's loss
+    totals: dict[int, float]  # by layer, what its weights are divided by
     metrics: Metrics
     notes: list[str]
 
@@ -154,17 +167,21 @@ def decide(
     plugins: Sequence[LearnerPlugin],
     context: Sequence[Completion],
     untrained: Mapping[int, str],
+    *,
+    is_part: bool = False,
 ) -> Decided:
     """Rewards, selection, advantages and denominators of every completion.
 
     Args:
         untrained: place -> reason of completions that are compared and must not train.
+        is_part: weights are not divided by `totals`.
     """
     completions = shaped(batch, plugins)
     parents = {one.completion_id: one for one in (*context, *completions)}
     metrics: Metrics = {}
     notes: list[str] = []
     judged: dict[int, Judged] = {}
+    totals: dict[int, float] = {}
     advantages, weights = batch.rows([0.0] * len(completions)), batch.rows([0.0] * len(completions))
     for number, layer in enumerate(layers, start=1):
         places = [place for place, one in enumerate(completions) if one.layer == number]
@@ -179,7 +196,9 @@ def decide(
         metrics |= layer_metrics(members, number)
         notes += layer_notes(members, layer_values, number, layer)
         advantages[places] = batch.rows(layer_values)
-        weights[places] = batch.rows(token_weights(members, layer))
+        found = layer_weights(members, layer)
+        weights[places] = batch.rows(found.own if is_part else found.divided())
+        totals[number] = found.total
         judged |= zip(places, members, strict=True)
     in_order = [judged[place] for place in range(len(completions))]
     advantages = estimated(batch, completions, plugins, advantages)
@@ -188,6 +207,7 @@ def decide(
         parents=parents,
         advantages=advantages,
         weights=weights,
+        totals=totals,
         metrics=metrics | magnitudes(in_order, advantages),
         notes=notes,
     )

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mgrpo.errors import DataError
-from mgrpo.token_columns import TokenMask
+from mgrpo.records.token_columns import TokenMask
 from mgrpo.types import Completion
 
 Metrics = dict[str, tuple[float, float]]
@@ -130,7 +130,7 @@ class StepBatch:
 
     @property
     def versions(self) -> Tensor:
-        """[M] int32 the policy version that sampled each token (`mgrpo.turns.version_column`)."""
+        """[M] int32 the policy version that sampled each token (see `mgrpo.records.turns`)."""
         parts = [self.completions[place].versions for place in self.held]
         return torch.from_numpy(np.concatenate([*parts, np.zeros(0, dtype=np.int32)]))
 

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from learner.batch import build_batch, looks_at_all_tokens
+from learner.batch import TrainingBatch, build_batch, looks_at_all_tokens
+from learner.columns import Metrics
 from learner.deepspeed_config import (
     effective_zero_stage,
     engine_config,
@@ -43,11 +44,12 @@ from learner.policy_proofs import prove_policy
 from learner.replay import replayed_rows
 from learner.rows import text
 from learner.sequence_logprobs import sequence_logprobs
+from learner.streamed_update import StreamedUpdate
 from learner.trainer import Trainer
 from mgrpo.config import RunConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
 from mgrpo.plugin import load_plugins
-from mgrpo.types import Completion, Replayed, UpdateResult
+from mgrpo.types import Completion, Replayed, UpdateResult, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +137,7 @@ class DeepSpeedLearner:
 
     def update(
         self,
-        completions: list[Completion],
+        completions: Sequence[Completion],
         context: Sequence[Completion] = (),
         *,
         step: int = 0,
@@ -155,19 +157,7 @@ class DeepSpeedLearner:
         """
         config = self.config.at_step(step)
         self._trainer.follow(config)
-        batch = build_batch(
-            completions,
-            config.layers,
-            config.objective,
-            context=context,
-            plugins=self.plugins,
-            signals=self._measure(completions, config),
-            step=step,
-            policy=self._trainer.reader,
-            rank=self.rank,
-            num_ranks=self.num_ranks,
-            add_over_ranks=self._trainer.reader.sum,
-        )
+        batch = self._batch(completions, context, config, step)
         if self.rank == 0:
             for note in batch.notes:
                 logger.warning(note)
@@ -179,21 +169,87 @@ class DeepSpeedLearner:
             **self._trainer.train(batch.rows + again, self.policy_version, config, own=own),
             **self._trainer.reader.costs(),
         }
+        return self._updated(metrics, batch.verdicts)
+
+    def begin_update(self, *, step: int = 0) -> None:
+        """Begin an update to which whole trees are added as they are sampled.
+
+        What was begun before and not finished is forgotten.
+        """
+        config = self.config.at_step(step)
+
+        def batch_of(
+            completions: Sequence[Completion], context: Sequence[Completion]
+        ) -> TrainingBatch:
+            return self._batch(completions, context, config, step, is_part=True)
+
+        self._streamed = StreamedUpdate(
+            self._trainer, config, batch_of, rank=self.rank, num_ranks=self.num_ranks
+        )
+
+    def add_trees(
+        self, completions: Sequence[Completion], context: Sequence[Completion] = ()
+    ) -> list[Verdict]:
+        """Forward and backward of some trees of the update that was begun, the same on every rank.
+
+        Returns:
+            The decision for each completion.
+
+        Raises:
+            LearnerError: the completions are inconsistent, or came before.
+        """
+        return self._streamed.add(completions, context)
+
+    def finish_update(self, *, replayed: Sequence[Replayed] = ()) -> UpdateResult | None:
+        """Take the optimizer step of the update that was begun; rank 0 returns what happened.
+
+        Its verdicts are those that `add_trees` returned, so here there are none.
+
+        Raises:
+            LearnerError: the loss or gradient is not finite; the weights are then as before.
+        """
+        again = replayed_rows(replayed, self._streamed.config.objective)
+        return self._updated(self._streamed.finish(self.policy_version, again), [])
+
+    def _batch(
+        self,
+        completions: Sequence[Completion],
+        context: Sequence[Completion],
+        config: RunConfig,
+        step: int,
+        *,
+        is_part: bool = False,
+    ) -> TrainingBatch:
+        return build_batch(
+            completions,
+            config.layers,
+            config.objective,
+            context=context,
+            plugins=self.plugins,
+            signals=self._measure(completions, config),
+            step=step,
+            policy=self._trainer.reader,
+            rank=self.rank,
+            num_ranks=self.num_ranks,
+            add_over_ranks=self._trainer.reader.sum,
+            is_part=is_part,
+        )
+
+    def _updated(self, metrics: Metrics, verdicts: list[Verdict]) -> UpdateResult | None:
+        """After the optimizer step."""
         self.policy_version += 1
         if self.ema is not None:
             self.ema.follow(self.policy_version)
         if self.rank != 0:
             return None
-        return UpdateResult(
-            policy_version=self.policy_version, metrics=metrics, verdicts=batch.verdicts
-        )
+        return UpdateResult(policy_version=self.policy_version, metrics=metrics, verdicts=verdicts)
 
     @property
     def needs_texts(self) -> bool:
         """Does a plug-in look at what completions say?"""
         return any(looks_at_all_tokens(plugin) for plugin in self.plugins)
 
-    def _measure(self, completions: list[Completion], config: RunConfig) -> dict[str, Tensor]:
+    def _measure(self, completions: Sequence[Completion], config: RunConfig) -> dict[str, Tensor]:
         """The signals that plug-ins require, with one more forward pass if there are any."""
         wanted = sorted(set().union(*(plugin.wanted_signals() for plugin in self.plugins)))
         if not wanted or not completions:

@@ -1,19 +1,39 @@
 """What each completion's token losses are divided by, over the whole step.
 
-One number per completion: the loss of a step is then a plain sum, which no sharding can change.
+A completion has a weight of its own, from its tree alone, and its layer has one total, which adds
+up over trees. Their quotient is one number per completion: the loss of a step is then a plain sum,
+which no sharding can change, and a step whose trees come one after the other is divided at its end.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from learner.selection import Judged
 from mgrpo.config import CorrectLayer, LayerConfig
 
 
-def token_weights(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:
-    """[completions] the factor on each token loss: loss_weight over the layer's denominators.
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """Factors of one layer's completions, from whole groups of it."""
+
+    own: list[float]  # [completions] before the division; 0 where one does not train
+    total: float  # what all of them are divided by; of disjoint trees the sum of theirs
+
+    def divided(self) -> list[float]:
+        """[completions] the factor on each token's loss."""
+        return [value / divisor(self.total) for value in self.own]
+
+
+def divisor(total: float) -> float:
+    """A layer in which nothing counts has no weights to divide."""
+    return total or 1.0
+
+
+def layer_weights(judged: Sequence[Judged], layer: LayerConfig) -> LayerWeights:
+    """The factor on each token loss is loss_weight over the layer's denominators:
 
     seq_mean    1 / |tokens of the row| / number of rows
     token_mean  1 / number of tokens of all rows
@@ -25,29 +45,33 @@ def token_weights(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:
     `train_mask` lets them train.
     """
     denominator = layer.denominator if isinstance(layer, CorrectLayer) else "sampled"
-    families: dict[str, list[Judged]] = defaultdict(list)
-    for one in judged:
-        is_counted = one.reward.is_usable if denominator == "sampled" else one.is_selected
-        if is_counted:
-            families[one.parent_key if denominator == "per_parent" else ""].append(one)
-    scales = {key: family_scale(members, layer) for key, members in families.items()}
-    weights = []
-    for one in judged:
-        if not one.is_selected:
-            weights.append(0.0)
-            continue
-        key = one.parent_key if denominator == "per_parent" else ""
-        own_length = (
-            max(1, one.completion.num_trained_tokens) if layer.aggregation == "seq_mean" else 1
-        )
-        weights.append(layer.loss_weight / (scales[key] * len(families) * own_length))
-    return weights
+    if denominator == "per_parent":
+        families: dict[str, list[Judged]] = defaultdict(list)
+        for one in judged:
+            if one.is_selected:
+                families[one.parent_key].append(one)
+        scales = {key: divisor(rows_total(members, layer)) for key, members in families.items()}
+        own = [
+            row_weight(one, layer) / scales[one.parent_key] if one.is_selected else 0.0
+            for one in judged
+        ]
+        return LayerWeights(own, float(len(families)))
+    counted = [one for one in judged if one.is_selected or denominator == "sampled"]
+    usable = [one for one in counted if one.reward.is_usable]
+    own = [row_weight(one, layer) if one.is_selected else 0.0 for one in judged]
+    return LayerWeights(own, rows_total(usable, layer))
 
 
-def family_scale(members: Sequence[Judged], layer: LayerConfig) -> float:
+def row_weight(one: Judged, layer: LayerConfig) -> float:
+    """The layer's loss_weight, over the row's own length where each row counts the same."""
+    is_per_row = layer.aggregation == "seq_mean"
+    return layer.loss_weight / (max(1, one.completion.num_trained_tokens) if is_per_row else 1)
+
+
+def rows_total(members: Sequence[Judged], layer: LayerConfig) -> float:
     """What the summed losses of these rows are divided by, apart from a row's own length."""
     if layer.aggregation == "token_mean":
-        return max(1, sum(one.completion.num_trained_tokens for one in members))
+        return float(sum(one.completion.num_trained_tokens for one in members))
     if layer.aggregation == "fixed_length":
-        return len(members) * layer.max_completion_tokens
-    return len(members)
+        return float(len(members) * layer.max_completion_tokens)
+    return float(len(members))

@@ -103,6 +103,10 @@ class LearnerPlugin(Plugin):
     plug-in that reads no text and whose hooks treat a completion's tokens by themselves, or ask for
     other ranks' with `StepBatch.row_sums`, `row_means` and `total`: a rank then holds the tokens of
     its own completions alone, and only once the rows that train are known."""
+    by_tree: ClassVar[bool] = False
+    """Every hook treats each tree, all completions of one problem, by itself, and nothing is
+    remembered from step to step: trees may then train as they come (`learner.streamed_update`).
+    False for a plug-in that compares different problems, or divides by what the whole step has."""
     needs_reference: ClassVar[bool] = False
     """Load the reference policy, so that `ObjectiveTokens.ref_logprobs` is there without a KL
     weight in the recipe."""
@@ -110,6 +114,10 @@ class LearnerPlugin(Plugin):
     def wanted_signals(self) -> frozenset[Signal]:
         """`requires`, or fewer where the settings make some of them unneeded."""
         return self.requires
+
+    def works_by_tree(self) -> bool:
+        """`by_tree`, where the settings do not make a difference."""
+        return self.by_tree
 
     def ema(self) -> EmaSchedule | None:
         """The average that ema_logprobs are measured with. A recipe keeps one average, so its

@@ -31,7 +31,7 @@ from learner.policy_loading import in_training, merge_where_possible
 from learner.rows import TrainingRow, text
 from learner.tree_attention import longest_row, windows_of
 from mgrpo.errors import MgrpoError, ModelError
-from mgrpo.token_columns import TokenIds
+from mgrpo.records.token_columns import TokenIds
 
 NUM_HEAD_TOKENS = 8
 """Of the row whose logits are all compared: [tokens, vocabulary] numbers."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mgrpo.token_columns import TokenIds
+from mgrpo.records.token_columns import TokenIds
 
 Nodes = NDArray[np.int64]
 

@@ -15,7 +15,7 @@ from learner.node_files import NodeFiles
 from learner.step_data import StepData
 from mgrpo.actor_log import ActorLog
 from mgrpo.config import RunConfig
-from mgrpo.types import UpdateResult
+from mgrpo.types import UpdateResult, Verdict
 
 if TYPE_CHECKING:
     from cluster.weight_sync.broadcast import EngineClient
@@ -108,6 +108,22 @@ class LearnerRank(NodeFiles):
         self.log.step = given.step
         self.log.info("update · %d completions", len(completions))
         return self.learner.update(completions, parents, step=given.step, replayed=replayed)
+
+    def begin_update(self, step: int) -> None:
+        """Begin an update to which trees are added (see DeepSpeedLearner.begin_update)."""
+        self.log.step = step
+        self.learner.begin_update(step=step)
+
+    def add_trees(self, given: StepData) -> list[Verdict]:
+        """Forward and backward of whole trees; the decision for each of their completions."""
+        completions, parents, _ = given.unpacked(with_texts=self.learner.needs_texts)
+        self.log.info("update · %d more completions", len(completions))
+        return self.learner.add_trees(completions, parents)
+
+    def finish_update(self, given: StepData) -> UpdateResult | None:
+        """The optimizer step of the update that was begun; rank 0 reports."""
+        _, _, replayed = given.unpacked(with_texts=self.learner.needs_texts)
+        return self.learner.finish_update(replayed=replayed)
 
     def sequence_logprobs(self, given: StepData) -> list[float]:
         """Of each completion, under the weights now (see DeepSpeedLearner.sequence_logprobs)."""

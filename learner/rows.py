@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mgrpo.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask
+from mgrpo.records.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask
 
 Values = NDArray[np.float64]
 

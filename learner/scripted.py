@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -27,7 +27,7 @@ class Update:
 
 
 class ScriptedLearner:
-    """Counts policy versions; a completion's advantage is its reward beyond its group's mean.
+    """Counts policy versions.
 
     Args:
         logprob: what it says is the log-probability of a completion, in nats.
@@ -37,6 +37,7 @@ class ScriptedLearner:
         self.logprob = logprob
         self.policy_version = 0
         self.updates: list[Update] = []
+        self.chunks: list[list[str]] = []  # names of what came while others were sampled
         self.num_measured: list[int] = []  # completions of each measurement
 
     def update(
@@ -51,23 +52,32 @@ class ScriptedLearner:
         meanwhile()
         self.updates.append(Update(step, list(completions), list(parents), list(replayed)))
         self.policy_version += 1
-        groups: dict[str, list[float]] = {}
-        for one in completions:
-            groups.setdefault(one.group_key, []).append(reward_of(one))
-        advantages = [reward_of(one) - fmean(groups[one.group_key]) for one in completions]
         return UpdateResult(
             policy_version=self.policy_version,
             metrics={"learner/loss": (0.0, 1.0)},
-            verdicts=[
-                Verdict(
-                    completion_id=one.completion_id,
-                    advantage=advantage,
-                    selected=advantage != 0,
-                    reason="" if advantage else "all rewards of its group are equal",
-                )
-                for one, advantage in zip(completions, advantages, strict=True)
-            ],
+            verdicts=verdicts_of(completions),
         )
+
+    def begin_update(self, step: int) -> None:
+        self.begun: list[Completion] = []
+        self.begun_parents: list[Completion] = []
+        self.begun_step = step
+
+    async def add_trees(
+        self, step: int, completions: Sequence[Completion], parents: Sequence[Completion]
+    ) -> list[Verdict]:
+        self.begun += completions
+        self.begun_parents += parents
+        self.chunks.append([one.completion_id for one in completions])
+        return verdicts_of(completions)
+
+    def finish_update(
+        self, replayed: Sequence[Replayed], *, meanwhile: Callable[[], None]
+    ) -> UpdateResult:
+        result = self.update(
+            self.begun, self.begun_parents, self.begun_step, replayed, meanwhile=meanwhile
+        )
+        return replace(result, verdicts=[])
 
     def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
         self.num_measured.append(len(completions))
@@ -91,6 +101,23 @@ class ScriptedLearner:
     def save_policy(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
         (directory / STATE_FILE).write_text(json.dumps(self.policy_version), encoding="utf-8")
+
+
+def verdicts_of(completions: Sequence[Completion]) -> list[Verdict]:
+    """A completion's advantage is its reward beyond its group's mean."""
+    groups: dict[str, list[float]] = {}
+    for one in completions:
+        groups.setdefault(one.group_key, []).append(reward_of(one))
+    advantages = [reward_of(one) - fmean(groups[one.group_key]) for one in completions]
+    return [
+        Verdict(
+            completion_id=one.completion_id,
+            advantage=advantage,
+            selected=advantage != 0,
+            reason="" if advantage else "all rewards of its group are equal",
+        )
+        for one, advantage in zip(completions, advantages, strict=True)
+    ]
 
 
 def reward_of(one: Completion) -> float:

@@ -7,9 +7,9 @@ here depends on how weights and optimizer are sharded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from learner.columns import Metrics
+from learner.gradient_sums import GradientSums, live_gradient
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
 from learner.packing import Microbatch
 from learner.plugin import LearnerPlugin
@@ -58,6 +59,18 @@ class LaidOut:
 
     def lay_out(self, number: int) -> Microbatch:
         return self.reader.collated([self.rows[place] for place in self.plan[number]])
+
+
+@dataclass
+class Passed:
+    """What the backward passes of one part of an update found, on this rank."""
+
+    sums: UpdateSums
+    gaps: list[Tensor] = field(default_factory=list)  # [n] each: |learner - rollout|, nats
+
+    def finished(self) -> tuple[UpdateSums, Tensor]:
+        """Sums over all ranks, and this rank's [N] gaps."""
+        return self.sums.reduce(), torch.cat(self.gaps)
 
 
 class Trainer:
@@ -102,6 +115,7 @@ class Trainer:
         self.optimizer, self.grad_norm = optimizer, grad_norm
         self.plugins = plugins
         self.rank, self.num_ranks, self.device = rank, num_ranks, device
+        self._gradients = GradientSums(live_gradient(engine))
         self._gradient_probe = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in engine.module.parameters():
             if parameter.requires_grad:
@@ -146,13 +160,80 @@ class Trainer:
             if number > 0 and before is not None:
                 refreshed = self._refreshed(rows, before)
                 microbatches = LaidOut(self.reader, [refreshed[place] for place in own], plan)
-            sums, gaps = self._accumulate(microbatches, old_logprobs, ref_logprobs)
-            self._refuse_non_finite(sums, mine, policy_version)
-            self.engine.step()
-            merge(metrics, sums.means())
-            merge(metrics, self._step_metrics(sums, learning_rate, policy_version))
+            passed = self._nothing_passed()
+            self._gradient_probe.zero_()
+            self._accumulate(microbatches, old_logprobs, ref_logprobs, passed)
+            passed.sums.add("gradient_probe", self._gradient_probe)
+            sums, gaps = passed.finished()
+            merge(metrics, self._step(sums, mine, learning_rate, policy_version))
             if number == 0:
                 metrics |= gap_metrics(gaps, self.num_ranks)
+        return metrics
+
+    # --- an update whose trees come one after the other ------------------------------------------
+
+    def begin(self, config: RunConfig) -> None:
+        """Begin an update of one optimizer step; forget one that was begun and not finished."""
+        self.follow(config)
+        self._gradients.drop()
+        self._gradient_probe.zero_()
+        self._parts: dict[int, Passed] = {}
+        self._added: list[TrainingRow] = []
+
+    def add(self, rows: Sequence[TrainingRow], part: int) -> None:
+        """Forward and backward of rows; `finish` multiplies the gradient of each part.
+
+        Args:
+            rows: that this rank trains. Others may have none: every rank calls this alike.
+        """
+        plan = self._plan(rows)
+        if not plan:
+            return
+        microbatches = LaidOut(self.reader, rows, plan)
+        ref_logprobs = None
+        if "reference" in self.reader.models:
+            ref_logprobs = self._logprobs("reference", microbatches)
+        self._gradients.turn_to(part)
+        if part not in self._parts:
+            self._parts[part] = self._nothing_passed()
+        self._accumulate(microbatches, None, ref_logprobs, self._parts[part])
+        self._added += rows
+
+    def finish(self, factors: Mapping[int, float], policy_version: int) -> Metrics:
+        """The step along `sum of factor * gradient` over the parts.
+
+        Raises:
+            LearnerError: the loss or the gradient is not finite.
+        """
+        if not self._parts:
+            return {"learner/skipped_updates": (1.0, 1.0)}
+        learning_rate = self._set_learning_rate(policy_version)
+        whole = self._nothing_passed()
+        for part, passed in self._parts.items():
+            whole.sums.include(passed.sums, loss_factor=factors[part])
+            whole.gaps += passed.gaps
+        whole.sums.add("gradient_probe", self._gradient_probe)
+        self._gradients.finish(factors)
+        sums, gaps = whole.finished()
+        metrics = self._step(sums, self._added, learning_rate, policy_version)
+        self._gradients.begin()
+        return metrics | gap_metrics(gaps, self.num_ranks)
+
+    def _nothing_passed(self) -> Passed:
+        return Passed(UpdateSums(self.device), [torch.zeros(0, device=self.device)])
+
+    def _step(
+        self,
+        sums: UpdateSums,
+        rows: Sequence[TrainingRow],
+        learning_rate: float,
+        policy_version: int,
+    ) -> Metrics:
+        """The optimizer step along the gradient that is in place."""
+        self._refuse_non_finite(sums, rows, policy_version)
+        self.engine.step()
+        metrics: Metrics = dict(sums.means())
+        merge(metrics, self._step_metrics(sums, learning_rate, policy_version))
         return metrics
 
     def measure(
@@ -216,14 +297,14 @@ class Trainer:
         microbatches: LaidOut,
         old_logprobs: Sequence[Tensor] | None,
         ref_logprobs: Sequence[Tensor] | None,
-    ) -> tuple[UpdateSums, Tensor]:
+        passed: Passed,
+    ) -> None:
         """Forward and backward of every micro-batch: the gradient is in place, no step taken.
 
-        Returns:
-            Sums over all ranks, and this rank's [N] gaps |learner - rollout| in nats.
+        Args:
+            passed: takes what is found.
         """
-        sums, gaps = UpdateSums(self.device), [torch.zeros(0, device=self.device)]
-        self._gradient_probe.zero_()
+        sums = passed.sums
         for number, microbatch in enumerate(microbatches):
             logprobs, entropies = self.reader.call("policy", microbatch)
             # With one pass the old policy is the current one: the ratio is exactly 1.
@@ -247,13 +328,11 @@ class Trainer:
             )
             for name, values in measured.items():
                 sums.add_tokens(name, values)
-            gaps.append(measured["mismatch/logprob_gap_mean"])
+            passed.gaps.append(measured["mismatch/logprob_gap_mean"])
             sums.add("loss", loss)
             sums.add("trained_tokens", microbatch.num_trained_tokens)
             sums.add("input_tokens", microbatch.input_ids.numel())
             sums.add("row_tokens", microbatch.num_row_tokens)
-        sums.add("gradient_probe", self._gradient_probe)
-        return sums.reduce(), torch.cat(gaps)
 
     def _probe_gradient(self, gradient: Tensor) -> None:
         """A sum is finite only where every element is: one cheap check for all ZeRO stages."""

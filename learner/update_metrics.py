@@ -41,6 +41,12 @@ class UpdateSums:
             value.detach().double() if isinstance(value, Tensor) else value
         )
 
+    def include(self, other: UpdateSums, *, loss_factor: float) -> None:
+        """Add another part of the same update, whose loss is multiplied."""
+        values = other._values.clone()
+        values[self._index["loss"]] *= loss_factor
+        self._values += values
+
     def reduce(self) -> UpdateSums:
         """Sum over all ranks; every rank must call it."""
         dist.all_reduce(self._values)

@@ -61,6 +61,10 @@ class Plugin:
         self.settings: Any = settings
         self.layers = layers
 
+    def works_by_tree(self) -> bool:
+        """Whether it treats each problem of a step by itself (`learner.plugin`)."""
+        return True
+
     @classmethod
     def needed(cls, settings: Any) -> tuple[str, ...]:
         """`needs`, or fewer where the settings make them unneeded."""

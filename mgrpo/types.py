@@ -6,7 +6,8 @@ attempts at one problem, or the corrections of one attempt, whose prompts are eq
 unless each correction draws a phrase of its own. Records are frozen: a later stage makes a new
 one with `dataclasses.replace`, so records are never modified in place. No torch here.
 
-Tokens are columns (`mgrpo.token_columns`), turns are offsets into them (`mgrpo.turns`).
+Tokens are columns (`mgrpo.records.token_columns`), turns are offsets into them
+(`mgrpo.records.turns`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mgrpo.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask
-from mgrpo.turns import (
+from mgrpo.records.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask
+from mgrpo.records.turns import (
     Prompt,
     TokenSpans,
     Turn,

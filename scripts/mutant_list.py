@@ -97,7 +97,7 @@ MUTANTS = (
     Mutant(
         "a signal cuts through an update",
         "mgrpo/training/workers.py",
-        "self.signals.hold(self.config.checkpoints.on_signal_s)",
+        "# From here on the learner is ahead of the last whole step, until this one is whole.\n        self.signals.hold(self.config.checkpoints.on_signal_s)",
         "self.signals.release()",
         (LOOP,),
     ),
@@ -167,8 +167,8 @@ MUTANTS = (
     Mutant(
         "all completions of a step are written down",
         "mgrpo/training/hooks.py",
-        "kept = set(list(places)[:num_problems])",
-        "kept = set(places)",
+        "kept = set(list(trees)[:num_problems])",
+        "kept = set(trees)",
         (LOOP,),
     ),
     # --- training: orders and sources ---

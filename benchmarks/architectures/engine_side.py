@@ -14,8 +14,8 @@ import torch
 
 from mgrpo.config import RunConfig
 from mgrpo.errors import MgrpoError
-from mgrpo.token_columns import TokenIds
-from mgrpo.turns import Prompt
+from mgrpo.records.token_columns import TokenIds
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, CompletionId, Reward
 
 CONTEXT = 128

@@ -20,7 +20,7 @@ from mgrpo.errors import (
     RequestError,
     SamplingError,
 )
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
 ENGINE_LOSSES = (ActorDiedError, DeadlineError)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.remote import RemoteActor
 from mgrpo.errors import DeadlineError, MgrpoError, RequestError
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
 GENERATE_S = "cluster.deadlines.generate_s"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cluster.fleet.progress_watch import GENERATE_S, ProgressWatch
 from cluster.remote import RemoteActor
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
 

@@ -158,6 +158,13 @@ TIMES = (
         "Time of a step's parts: rollout, update, weights, and step, the whole.",
     ),
     Family(
+        "pipeline/hidden_update_s",
+        "s",
+        "Learner time on the step's problems while others were still sampled; seconds/update is "
+        "what came after.",
+        only_when="a step's problems train while others are sampled",
+    ),
+    Family(
         "signals/{signal}_s",
         "s",
         "Learner time for measurements that plug-ins require.",

@@ -58,6 +58,9 @@ class EntropyBonus(LearnerPlugin):
     def wanted_signals(self) -> frozenset[Signal]:
         return frozenset() if self.settings.target is None else self.requires
 
+    def works_by_tree(self) -> bool:
+        return self.settings.target is None
+
     def weigh_entropy(self, batch: StepBatch, advantages: Tensor, token_weights: Tensor) -> Tensor:
         coefficient = self.coefficient(batch)
         batch.metrics["entropy_bonus/coefficient"] = (coefficient, 1.0)

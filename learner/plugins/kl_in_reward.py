@@ -36,6 +36,7 @@ class KlInReward(LearnerPlugin):
         kl_in_reward/kl: mean over completions of the sum, nats.
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = KlInRewardSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs", "ref_logprobs"})
     overlaps: ClassVar[Mapping[str, str]] = {

@@ -26,5 +26,7 @@ class Reinforce(PolicyLoss):
         "updates after the first are off policy"
     )
 
+    by_tree = True
+
     def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         return reinforce(tokens.policy_logprobs, tokens.advantages)

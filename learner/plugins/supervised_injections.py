@@ -31,6 +31,7 @@ class SupervisedInjections(LearnerPlugin):
         A_t = weight for tokens that the policy did not sample
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = SupervisedSettings
     needs: ClassVar[tuple[str, ...]] = ("expert_anchor", "guided_error_correction")

@@ -35,6 +35,7 @@ class UnbiasedKl(LearnerPlugin):
         L ← L + weight ρ k3,   k3 = p_ref / p - log(p_ref / p) - 1
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = UnbiasedKlSettings
     needs_reference: ClassVar[bool] = True

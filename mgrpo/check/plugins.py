@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from learner.streaming import check_streaming
 from mgrpo.check.plugin_warnings import plugin_warnings
 from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError
@@ -21,6 +22,7 @@ def plugin_lines(config: RunConfig) -> list[CheckLine]:
         return []
     try:
         load_plugins(config, Plugin)
+        check_streaming(config)
         make_judge(config.objective.preferences.verifier)  # it may be a user's own
     except ConfigError as error:
         return [CheckLine("fail", "plugins", str(problem)) for problem in error.problems]

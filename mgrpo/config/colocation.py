@@ -5,13 +5,18 @@ from __future__ import annotations
 from mgrpo.config.cluster import ClusterConfig, NodesConfig, WeightsConfig
 from mgrpo.config.engines import EnginesConfig
 from mgrpo.config.learner import LearnerConfig
+from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.errors import ConfigProblem
 
 OFFLOADS = ("offload_optimizer", "offload_param")
 
 
 def colocation_problems(
-    cluster: ClusterConfig, engines: EnginesConfig, learner: LearnerConfig, weights: WeightsConfig
+    cluster: ClusterConfig,
+    engines: EnginesConfig,
+    learner: LearnerConfig,
+    weights: WeightsConfig,
+    pipeline: PipelineConfig,
 ) -> list[ConfigProblem]:
     """All settings that prevent an engine and a learner rank from sharing each GPU in turn."""
     if not cluster.takes_turns:
@@ -20,6 +25,9 @@ def colocation_problems(
         why = "passes weights within a GPU, and engines and learner have different ones."
         return [ConfigProblem("weights.backend", "ipc", why, "Use auto, or cluster.colocate.")]
     found = engine_problems(cluster, engines, weights, learner.num_ranks)
+    if pipeline.max_staleness_steps == 0:
+        why = "with cluster.colocate engines and learner have the GPUs in turn."
+        found.append(ConfigProblem("pipeline.max_staleness_steps", "0", why, "Use auto."))
     return found + learner_problems(learner)
 
 

@@ -29,6 +29,7 @@ from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
 from mgrpo.config.output import OutputConfig
 from mgrpo.config.overrides import BadOverride, merged
 from mgrpo.config.phases import fixed_key_problems, foreign_sections, order_of_phases
+from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.config.plugins import PhaseConfig, PluginConfig
 from mgrpo.config.relations import (
     chain_problems,
@@ -131,6 +132,7 @@ class RunConfig(StrictConfig):
     phases: list[PhaseConfig] = Field(default_factory=list)
     """Changes during the run, by ascending `from_step`."""
     objective: ObjectiveConfig = ObjectiveConfig()
+    pipeline: PipelineConfig = PipelineConfig()
     learner: LearnerConfig = LearnerConfig()
     weights: WeightsConfig = WeightsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -162,7 +164,9 @@ class RunConfig(StrictConfig):
                 max_prompt_tokens=self.data.max_prompt_tokens,
                 num_completions=self.max_completions_per_step,
             ),
-            *colocation_problems(self.cluster, self.engines, self.learner, self.weights),
+            *colocation_problems(
+                self.cluster, self.engines, self.learner, self.weights, self.pipeline
+            ),
             *order_of_phases(self.phases, num_steps=self.steps),
         ]
         for index, phase in enumerate(self.phases):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluster.allocations import Group
+from learner.streaming import recipe_obstacles
 from mgrpo.config import EnginesConfig, RunConfig
 from mgrpo.findings import CheckLine, counted
 from mgrpo.plan.batch import LayerBatch
@@ -61,6 +62,7 @@ def assess(found: Found) -> list[CheckLine]:
         turn_lines,
         cache_lines,
         time_lines,
+        streaming_lines,
     )
     return [line for part in parts for line in part(found)]
 
@@ -287,6 +289,18 @@ def time_lines(found: Found) -> Iterator[CheckLine]:
                 f"{part.name} would be busy for about {100 * part.seconds / whole:.0f} % of a step "
                 f"(a rough estimate). {give}",
             )
+
+
+def streaming_lines(found: Found) -> Iterator[CheckLine]:
+    """Whether problems train while others are sampled, or why a step waits for all of them."""
+    config = found.config
+    if config.pipeline.max_staleness_steps is None or config.cluster.takes_turns:
+        return
+    obstacles = recipe_obstacles(config)
+    text = "problems train while others are sampled (pipeline.max_staleness_steps: 0)"
+    if obstacles:
+        text = f"the learner waits for a whole step: {'; '.join(obstacles)}"
+    yield CheckLine("ok", "pipeline", text)
 
 
 def with_one_pool(times: list[PartTime]) -> list[PartTime]:

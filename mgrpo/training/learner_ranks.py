@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.remote import RemoteActor, share, wait_for
 from learner.rank_files import save_policy, save_states
 from learner.step_data import StepData
 from mgrpo.errors import LearnerError
-from mgrpo.types import Completion, Replayed, UpdateResult
+from mgrpo.types import Completion, Replayed, UpdateResult, Verdict
 
 SETTING = "cluster.deadlines.update_s"
 
@@ -35,6 +36,22 @@ class Learner(Protocol):
             replayed: of earlier steps; they train again.
             meanwhile: called about once a second; must not wait.
         """
+        ...
+
+    def begin_update(self, step: int) -> None:
+        """Begin an update to which whole trees are added while others are sampled."""
+        ...
+
+    async def add_trees(
+        self, step: int, completions: Sequence[Completion], parents: Sequence[Completion]
+    ) -> list[Verdict]:
+        """Their part of the gradient; the decision for each completion."""
+        ...
+
+    def finish_update(
+        self, replayed: Sequence[Replayed], *, meanwhile: Callable[[], None]
+    ) -> UpdateResult:
+        """The optimizer step of the update that was begun; verdicts are those of `add_trees`."""
         ...
 
     def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
@@ -84,24 +101,59 @@ class LearnerRanks:
         meanwhile: Callable[[], None],
     ) -> UpdateResult:
         step_data = share(StepData.of(step, completions, parents, replayed))
-        results: list[UpdateResult | None] = wait_for(
-            [(rank, rank.submit("update", step_data)) for rank in self.ranks],
-            doing="update the policy",
+        return self._result("update", step_data, meanwhile)
+
+    def begin_update(self, step: int) -> None:
+        self._on_all("begin_update", step, doing="begin an update")
+
+    async def add_trees(
+        self, step: int, completions: Sequence[Completion], parents: Sequence[Completion]
+    ) -> list[Verdict]:
+        step_data = share(StepData.of(step, completions, parents))
+        async with asyncio.TaskGroup() as group:
+            calls = [
+                group.create_task(
+                    rank.call_async(
+                        "add_trees", step_data, deadline_s=self.update_s, setting=SETTING
+                    )
+                )
+                for rank in self.ranks
+            ]
+        verdicts: list[Verdict] = calls[0].result()
+        return verdicts
+
+    def finish_update(
+        self, replayed: Sequence[Replayed], *, meanwhile: Callable[[], None]
+    ) -> UpdateResult:
+        step_data = share(StepData.of(0, (), (), replayed))
+        return self._result("finish_update", step_data, meanwhile)
+
+    def _result(self, method: str, given: Any, meanwhile: Callable[[], None]) -> UpdateResult:
+        """Of a call that ends with an optimizer step."""
+        doing = "update the policy"
+        found: list[UpdateResult | None] = self._on_all(
+            method, given, doing=doing, meanwhile=meanwhile
+        )
+        if found[0] is None:
+            raise LearnerError("Learner rank 0 did not report its update.")
+        return found[0]
+
+    def _on_all(
+        self, method: str, given: Any, *, doing: str, meanwhile: Callable[[], None] | None = None
+    ) -> list[Any]:
+        """Call every rank, and wait for all of them."""
+        return wait_for(
+            [(rank, rank.submit(method, given)) for rank in self.ranks],
+            doing=doing,
             deadline_s=self.update_s,
             setting=SETTING,
             meanwhile=meanwhile,
         )
-        if results[0] is None:
-            raise LearnerError("Learner rank 0 did not report its update.")
-        return results[0]
 
     def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
         step_data = share(StepData.of(step, completions))
-        found: list[list[float]] = wait_for(
-            [(rank, rank.submit("sequence_logprobs", step_data)) for rank in self.ranks],
-            doing="measure log-probabilities",
-            deadline_s=self.update_s,
-            setting=SETTING,
+        found: list[list[float]] = self._on_all(
+            "sequence_logprobs", step_data, doing="measure log-probabilities"
         )
         return found[0]
 

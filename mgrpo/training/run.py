@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ from rich.console import Console
 from actors.rollout import ProgressCallback
 from cluster.fleet.engine_log import ENGINES_FILE
 from cluster.monitoring.ray_metrics import RayMetrics
+from learner.plugin import LearnerPlugin
+from learner.streaming import check_streaming, streaming_obstacles
 from mgrpo.config import LayerConfig, RunConfig
 from mgrpo.config.load import save_recipe
 from mgrpo.errors import RunInterrupted, StorageError
 from mgrpo.metrics.alarms import AlarmWatch
 from mgrpo.metrics.log import MetricsLog, read_evaluations, read_metrics
+from mgrpo.plugin import load_plugins
 from mgrpo.report import write_report
 from mgrpo.storage.checkpoints import LEARNER_DIR, read_state
 from mgrpo.storage.mirror import Mirror, mirror_of
@@ -120,6 +123,7 @@ def train_system(
         progress=progress,
         signals=signals,
         policy_version=system.policy_version,
+        streams=streams_by_step(config, system.device),
     )
     sources = make_sources(config, system.problems)
     run_state = RunState(workers, sources, system.problems, signals)
@@ -165,6 +169,24 @@ def train_system(
     progress.phase("saving the policy")
     learner.save_policy(run_dir / "policy")
     return run_dir / "policy"
+
+
+def streams_by_step(config: RunConfig, device: str) -> Callable[[int], bool]:
+    """By step, whether trees train while others are sampled.
+
+    Raises:
+        ConfigError: the recipe asks for it, and its parts do not allow it.
+    """
+    check_streaming(config)
+    if not config.pipeline.streams_on(device, config.cluster):
+        return lambda step: False
+    plugins = load_plugins(config, LearnerPlugin)
+
+    def streams(step: int) -> bool:
+        phase = config.at_step(step)
+        return not any(streaming_obstacles(phase.objective, phase.layers, plugins))
+
+    return streams
 
 
 def trained_layers(chains: Iterable[Sequence[LayerConfig]]) -> set[int]:

@@ -38,6 +38,14 @@ class StepWorkers(Workers, Protocol):
         """
         ...
 
+    def streams(self, step: int) -> bool:
+        """Whether the learner may train on a step's problems while others are sampled."""
+        ...
+
+    def sample_and_update(self, step: int, work: Work, sums: MetricSums) -> list[Completion]:
+        """Sample the work and make one update of it, side by side; everything that trained."""
+        ...
+
     def broadcast(self, sums: MetricSums) -> None:
         """The new weights to every engine, verified."""
         ...
@@ -48,6 +56,10 @@ StepOrder = Callable[[StepWorkers, int, Work, MetricSums], list[Completion]]
 
 def joint_step(workers: StepWorkers, step: int, work: Work, sums: MetricSums) -> list[Completion]:
     """All layers are sampled from one policy, which then takes one step on all of them."""
+    if work.problems and workers.streams(step):
+        completions = workers.sample_and_update(step, work, sums)
+        workers.broadcast(sums)
+        return completions
     completions = list(work.ready)
     if work.problems:
         completions += workers.sample(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from actors.rollout import Rollout, with_verdicts
+from actors.rollout import Rollout, TreeCallback, with_verdicts
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.config import RunConfig
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.progress import TrainProgress
+from mgrpo.training.sources.source import Work
 from mgrpo.training.stop_signals import StopSignals
-from mgrpo.types import Completion, Problem, Replayed
+from mgrpo.training.tree_feed import TreeFeed
+from mgrpo.types import Completion, Problem, Replayed, UpdateResult, Verdict
 from rewards.failures import check_failed_fraction
 
 
@@ -51,6 +53,7 @@ class RunWorkers:
         config: the recipe.
         rollout: samples; its layers and temperature are replaced by those of each step's phase.
         policy_version: optimizer steps that the learner has taken.
+        streams: by step, whether trees train while others are sampled.
     """
 
     def __init__(
@@ -63,11 +66,13 @@ class RunWorkers:
         progress: TrainProgress,
         signals: StopSignals,
         policy_version: int = 0,
+        streams: Callable[[int], bool] = lambda step: False,
     ) -> None:
         self.config, self.rollout = config, rollout
         self.engines, self.learner = engines, learner
         self.progress, self.signals = progress, signals
         self.policy_version = policy_version
+        self.streams = streams
 
     def sample(
         self,
@@ -85,10 +90,7 @@ class RunWorkers:
             attempts: completions of the layer before the first of `layers`.
             slots: the problems' numbers in the step, where they do not count from 0.
         """
-        config = self.config.at_step(step)
-        rollout = dataclasses.replace(
-            self.rollout, layers=config.layers, temperature=config.sampling.temperature
-        )
+        rollout = self.rollout_at(step)
         layers = layers or range(1, len(self.config.layers) + 1)
         with timed(sums, "seconds/rollout"):
             completions: list[Completion] = self.engines.run(
@@ -101,13 +103,91 @@ class RunWorkers:
                     slots=slots,
                 )
             )
+        self.measure(rollout, completions, sums)
+        return completions
+
+    def rollout_at(self, step: int) -> Rollout:
+        """With the layers and the temperature of the step's phase."""
+        config = self.config.at_step(step)
+        return dataclasses.replace(
+            self.rollout, layers=config.layers, temperature=config.sampling.temperature
+        )
+
+    def measure(
+        self, rollout: Rollout, completions: Sequence[Completion], sums: MetricSums
+    ) -> None:
+        """Metrics of a rollout that is done.
+
+        Raises:
+            RewardError: too many checks failed.
+        """
         for number, clock in rollout.clocks.items():
             sums.add_total(f"seconds/layer{number}", clock.seconds)
         if rollout.plugins:
             sums.add_total("tokens/sampled_by_plugins", rollout.num_plugin_tokens)
         rewards = [c.reward for c in completions if c.reward is not None]
         check_failed_fraction(rewards, self.config.rewards.max_failed_fraction)
-        return completions
+
+    def sample_and_update(self, step: int, work: Work, sums: MetricSums) -> list[Completion]:
+        """Sample the work and make one update of it, side by side; everything that trained.
+
+        Each time that the learner is ready it gets the trees that are complete by then. Weights
+        change after the last of them.
+        """
+        rollout, clock = self.rollout_at(step), time.monotonic
+        self.learner.begin_update(step)
+        feed = TreeFeed(self.learner, step, work, least_tokens=self.least_tokens)
+        began = clock()
+        done = self.engines.run(feed.beside(self.sampled(rollout, step, work, sums, feed.put)))
+        self.signals.hold(self.config.checkpoints.on_signal_s)
+        result = self.learner.finish_update(work.replayed, meanwhile=self.engines.poll)
+        rollout_s = feed.closed_at - began
+        sums.add_total("seconds/rollout", rollout_s)
+        sums.add_total("seconds/update", clock() - feed.closed_at)
+        sums.add_total("pipeline/hidden_update_s", feed.busy_before_close_s)
+        return self.updated(result, feed.verdicts, [*work.ready, *done], sums)
+
+    async def sampled(
+        self,
+        rollout: Rollout,
+        step: int,
+        work: Work,
+        sums: MetricSums,
+        on_tree: TreeCallback,
+    ) -> list[Completion]:
+        """Everything that the work samples."""
+        layers = work.layers or range(1, len(self.config.layers) + 1)
+        done = await rollout.run(
+            step,
+            work.problems,
+            first_layer=layers[0],
+            last_layer=layers[-1],
+            attempts=[*work.ready, *work.parents],
+            slots=work.slots,
+            on_tree=on_tree,
+        )
+        self.measure(rollout, done, sums)
+        self.progress.phase("learner · update")
+        return done
+
+    @property
+    def least_tokens(self) -> int:
+        """Fewer are not worth a pass of all ranks, while more are still to come."""
+        return self.config.learner.microbatch_tokens * self.config.learner.num_ranks
+
+    def updated(
+        self,
+        result: UpdateResult,
+        verdicts: Sequence[Verdict],
+        completions: Sequence[Completion],
+        sums: MetricSums,
+    ) -> list[Completion]:
+        """After an update: the completions with what was decided of each."""
+        self.policy_version = result.policy_version
+        sums.merge(result.metrics)
+        return with_verdicts(
+            completions, {v.completion_id: (v.advantage, v.selected, v.reason) for v in verdicts}
+        )
 
     def update(
         self,
@@ -127,10 +207,7 @@ class RunWorkers:
             result = self.learner.update(
                 completions, parents, step, replayed, meanwhile=self.engines.poll
             )
-        self.policy_version = result.policy_version
-        sums.merge(result.metrics)
-        verdicts = {v.completion_id: (v.advantage, v.selected, v.reason) for v in result.verdicts}
-        return with_verdicts(completions, verdicts)
+        return self.updated(result, result.verdicts, completions, sums)
 
     def sequence_logprobs(self, step: int, completions: Sequence[Completion]) -> list[float]:
         """[completions] log-probabilities under the policy now, in nats."""

@@ -15,7 +15,7 @@ from actors.engine import EngineSettings, VllmEngine
 from mgrpo.config import SolveLayer
 from mgrpo.config.run import ModelConfig
 from mgrpo.models.policy_tokenizer import load_builder
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 
 
 async def main(model_dir: str, output: Path) -> None:

@@ -17,7 +17,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from actors.engine import VllmEngine
 from mgrpo.errors import ActorDiedError, RequestError, SamplingError
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 from tests.actors.byte_tokenizer import ByteTokenizer
 from tests.actors.test_engine_arguments import settings

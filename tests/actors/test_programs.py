@@ -17,7 +17,7 @@ from actors.scripted import ScriptedEngine
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigError
 from mgrpo.metrics.log import MetricsLog, read_rollouts
-from mgrpo.turns import Prompt, join_turns
+from mgrpo.records.turns import Prompt, join_turns
 from mgrpo.types import Completion, CompletionId
 from tests.actors.byte_tokenizer import END
 from tests.actors.test_rollout import PROBLEMS, TOKENIZER, chain, rollout, run, scripted

@@ -12,7 +12,7 @@ from actors.templates import PromptBuilder
 from cluster.fleet.leases import FixedEngines
 from mgrpo.config import CorrectLayer, LayerConfig, SolveLayer
 from mgrpo.errors import RewardError
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, Problem, Reward
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 

@@ -16,8 +16,8 @@ DEADLINE_S = 120
 GROUND_FLOOR = (
     "mgrpo.config",
     "mgrpo.types",
-    "mgrpo.turns",
-    "mgrpo.token_columns",
+    "mgrpo.records.turns",
+    "mgrpo.records.token_columns",
     "mgrpo.errors",
     "mgrpo.own_code",
     "mgrpo.registry",

@@ -17,8 +17,8 @@ from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import RequestError, SamplingError
 from mgrpo.metric_sums import MetricSums
+from mgrpo.records.turns import Prompt
 from mgrpo.training.system import System, start_system
-from mgrpo.turns import Prompt
 from mgrpo.types import Completion
 from tests.end_to_end.conftest import recipe
 

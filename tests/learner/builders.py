@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mgrpo.config import CorrectLayer, LayerConfig, RunConfig, SolveLayer
 from mgrpo.plugin import find_plugin
-from mgrpo.turns import Prompt, Turn, join_turns
+from mgrpo.records.turns import Prompt, Turn, join_turns
 from mgrpo.types import Completion, CompletionId, Reward
 
 # The worked example: G = 4 attempts at one problem, H = 3 corrections of each.

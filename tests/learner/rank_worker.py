@@ -154,6 +154,51 @@ def method_gradient(
     return {name: (before[name] - after[name]) / SGD_RATE for name in before}
 
 
+STREAMED_LAYERS = (
+    {"aggregation": "token_mean"},
+    {"select": "groups_with_success", "denominator": "per_parent", "loss_weight": 0.5},
+)
+"""Denominators that nothing but the end of a step tells, another for each layer."""
+
+
+def streamed(ranks: Ranks, *, zero_stage: int, dtype: str = "float32") -> Any:
+    """Gradients of one update of whole steps, and of trees that come one or two at a time."""
+    settings = {"microbatch_tokens": SMALL_BUDGET, "learning_rate": SGD_RATE, "max_grad_norm": 1e9}
+    first, second = STREAMED_LAYERS
+    found: dict[str, Any] = {}
+    for name, parts in {"whole": None, "one": [[2], [0], [1]], "two": [[1, 2], [], [0]]}.items():
+        learner = ranks.learner(
+            SgdLearner,
+            learner={"zero_stage": zero_stage, "dtype": dtype, **settings},
+            layers=[solve_layer(**first), layer(**second)],
+            objective={"kl": {"weight": KL_WEIGHT}, "correction_buffer": {"weight": REPLAY_WEIGHT}},
+        )
+        before = weights_of(learner)
+        result = update_in_parts(learner, random_completions(), parts)
+        after = weights_of(learner)
+        learner.close()
+        found[name] = {
+            "gradient": {key: (before[key] - after[key]) / SGD_RATE for key in before},
+            "metrics": None if result is None else result.metrics,
+            "version": learner.policy_version,
+        }
+    return found
+
+
+def update_in_parts(learner: Any, completions: list[Completion], parts: Any) -> Any:
+    """One update, of whole trees in this order; None: of all of them at once."""
+    replayed = replayed_corrections()
+    if parts is None:
+        return learner.update(completions, replayed=replayed)
+    learner.begin_update()
+    learner.add_trees(completions[:16])  # this update is never finished, and leaves nothing behind
+    learner.begin_update()
+    for part in parts:
+        names = {f"p{number}" for number in part}
+        learner.add_trees([one for one in completions if one.problem_id in names])
+    return learner.finish_update(replayed=replayed)
+
+
 def replayed_corrections() -> list[Replayed]:
     """Three corrections of another step, whose ratios lie on both sides of the clip range."""
     corrections = [one for one in random_completions(seed=3) if one.layer == 2]
@@ -606,12 +651,15 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found[f"zero{stage}_read"] = read(ranks, stage)
         found[f"zero{stage}_ema"] = averaged(ranks, stage)
         found[f"zero{stage}_large"] = large_gradient(ranks, stage)
+        found[f"zero{stage}_streamed"] = streamed(ranks, zero_stage=stage)
     found["zero3_whole_ema"] = averaged(ranks, 3, keeps_small_whole=True)
     found["zero3_bf16_ema"] = averaged_bf16(ranks)
     for name, dtype in (("zero3_checkpointed", "float32"), ("zero3_bf16", "bfloat16")):
         found[name] = gradient(
             ranks, zero_stage=3, budget=SMALL_BUDGET, dtype=dtype, gradient_checkpointing=True
         )
+    for stage in (1, 2, 3):
+        found[f"zero{stage}_bf16_streamed"] = streamed(ranks, zero_stage=stage, dtype="bfloat16")
     for stage in (0, 2, 3):
         found[f"zero{stage}_towers"] = with_towers(ranks, stage)
     for stage in (2, 3):

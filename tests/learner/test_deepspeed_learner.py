@@ -670,3 +670,31 @@ def test_answers_in_context_train_by_their_definition_for_any_ranks_and_sharding
 ):
     found = results[num_ranks][scenario]["gradient"]
     assert relative_difference(found, contexts_by_definition) < 2e-5
+
+
+# --- an update whose trees come one after the other ---
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("parts", ["one", "two"])
+def test_trees_that_come_one_by_one_give_the_gradient_of_the_whole(
+    results, num_ranks, stage, parts
+):
+    found = results[num_ranks][f"zero{stage}_streamed"]
+    assert found[parts]["version"] == found["whole"]["version"] == 1
+    largest = max(float(value.abs().max()) for value in found["whole"]["gradient"].values())
+    assert largest > 0.1
+    for name, whole in found["whole"]["gradient"].items():
+        assert_close(found[parts]["gradient"][name], whole, rtol=0, atol=1e-6, msg=name)
+    for name in ("learner/loss", "learner/grad_norm", "learner/kl", "layer2/selected_fraction"):
+        whole, streamed = (found[kind]["metrics"][name] for kind in ("whole", parts))
+        assert streamed == pytest.approx(whole, rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_they_do_in_bfloat16_to_its_precision(results, num_ranks, stage):
+    found = results[num_ranks][f"zero{stage}_bf16_streamed"]
+    for name, whole in found["whole"]["gradient"].items():
+        assert_close(found["two"]["gradient"][name], whole, rtol=0, atol=0.02, msg=name)

@@ -10,7 +10,7 @@ import pytest
 
 from learner.packing import RowCost, share_trees
 from learner.step_data import PackedCompletions, StepData
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, Replayed
 from tests.learner.builders import completion, long, random_completions
 

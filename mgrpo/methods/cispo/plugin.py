@@ -33,6 +33,7 @@ class Cispo(PolicyLoss):
         J = sg(clip(ρ, floor, cap)) A log p,   ρ = p / p_old,  sg: a constant for the gradient
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = CispoSettings
     on_policy: ClassVar[str] = "has the gradient of the clipped objective, GRPO's"
 

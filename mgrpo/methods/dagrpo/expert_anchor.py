@@ -13,7 +13,7 @@ from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import RunConfig
 from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.errors import ConfigProblem
-from mgrpo.turns import cut_versions
+from mgrpo.records.turns import cut_versions
 from mgrpo.types import EXPERT, Completion, Problem
 
 

@@ -52,6 +52,7 @@ class Dagrpo(AdvantageEstimator):
         The formula, from the paper's description, since none of its own is public.
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = DagrpoSettings
 

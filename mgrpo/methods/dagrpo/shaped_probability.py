@@ -42,6 +42,7 @@ class ShapedProbability(PolicyLoss):
         is not public.
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = ShapedProbabilitySettings
 

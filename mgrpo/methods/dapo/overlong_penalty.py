@@ -44,6 +44,7 @@ class OverlongPenalty(LearnerPlugin):
         overlong/penalised_fraction: share of completions that pay anything.
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = OverlongSettings
 

@@ -49,6 +49,7 @@ class Desel(LearnerPlugin):
         rows, the ratio, and keeping right answers are ours.
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = DeselSettings
     needs: ClassVar[tuple[str, ...]] = (SOURCE,)
     overlaps: ClassVar[Mapping[str, str]] = {

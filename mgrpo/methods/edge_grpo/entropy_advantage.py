@@ -63,6 +63,9 @@ class EntropyAdvantage(LearnerPlugin):
     def wanted_signals(self) -> frozenset[Signal]:
         return self.requires if self.settings.entropy_source == "current" else frozenset()
 
+    def works_by_tree(self) -> bool:
+        return self.settings.norm == "group" and self.settings.mask
+
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         relative = self.relative_entropies(batch, self.row_entropies(batch))
         return advantages / batch.spread(relative)

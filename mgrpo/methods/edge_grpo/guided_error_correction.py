@@ -15,8 +15,8 @@ from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import RunConfig
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
-from mgrpo.token_columns import Logprobs, TokenIds
-from mgrpo.turns import Prompt, VersionSpans, cut_versions, join_versions
+from mgrpo.records.token_columns import Logprobs, TokenIds
+from mgrpo.records.turns import Prompt, VersionSpans, cut_versions, join_versions
 from mgrpo.types import Completion, FinishReason, Problem, Reward
 
 BRANCHES = ("continued", "answer_injected", "solution_replaced")

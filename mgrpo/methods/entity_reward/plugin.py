@@ -53,6 +53,7 @@ class EntityReward(LearnerPlugin):
         entities/match_rate: mean of γ over completions.
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = EntityRewardSettings
     needs: ClassVar[tuple[str, ...]] = (SOURCE,)
 

@@ -15,7 +15,7 @@ from actors.templates import PromptBuilder, fill, system_turn
 from mgrpo.config.base import StrictConfig, refuse
 from mgrpo.errors import DataError
 from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, Problem
 
 ANSWERS, INTEGRATED = "\ue000answers\ue001", "\ue000integrated\ue001"

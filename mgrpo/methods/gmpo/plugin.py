@@ -33,6 +33,7 @@ class Gmpo(PolicyLoss):
         l̃_t = min(l_t, clip_high) where A > 0,  max(l_t, -clip_low) where A < 0
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = GmpoSettings
     whole_completion: ClassVar[bool] = True
     on_policy: ClassVar[str] = "is GRPO"

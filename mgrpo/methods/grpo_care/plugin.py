@@ -62,6 +62,7 @@ class GrpoCare(LearnerPlugin):
         grpo_care/answer_probability: mean of p over completions that have an answer.
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = GrpoCareSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"ema_logprobs"})
     needs: ClassVar[tuple[str, ...]] = ("answer_span",)

@@ -32,6 +32,7 @@ class Gspo(PolicyLoss):
         J = min(s A, clip(s, 1 - clip_low, 1 + clip_high) A),   s = exp(mean_t log ρ_t)
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = GspoSettings
     whole_completion: ClassVar[bool] = True
     on_policy: ClassVar[str] = "is GRPO"

@@ -30,6 +30,7 @@ class LambdaGrpo(LearnerPlugin):
         loss_it ← loss_it / n_it,   n_it = |{k in the group: y_k[0..t] = y_i[0..t]}|
     """
 
+    by_tree = True
     needs_all_tokens = False
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(("gspo", "gmpo"), ONE_RATIO)
 

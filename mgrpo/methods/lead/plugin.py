@@ -75,6 +75,7 @@ class Lead(LearnerPlugin):
         z is 0 with fewer than two right answers, where the spread is undefined.
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = LeadSettings
     overlaps: ClassVar[Mapping[str, str]] = {

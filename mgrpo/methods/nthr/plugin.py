@@ -61,6 +61,7 @@ class Nthr(LearnerPlugin):
         nthr/spared_fraction: share of wrong answers' tokens that are spared.
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = NthrSettings
 
     @property

@@ -43,6 +43,7 @@ class Raft(AdvantageEstimator):
         too, which has an advantage of 0 there.
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = RaftSettings
 

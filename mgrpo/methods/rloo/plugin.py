@@ -33,6 +33,7 @@ class Rloo(AdvantageEstimator):
         A_i = r_i - mean_{j ≠ i} r_j = G / (G - 1) · (r_i - mean_group r)
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = RlooSettings
 

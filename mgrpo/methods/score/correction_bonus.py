@@ -35,6 +35,7 @@ class CorrectionBonus(LearnerPlugin):
         r(y2) ← r(y2) + alpha (r(y2) - r(y1)),   y1 the attempt, y2 its correction
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = BonusSettings
 

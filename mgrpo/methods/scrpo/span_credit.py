@@ -41,6 +41,7 @@ class SpanCredit(LearnerPlugin):
         solution verifies.
     """
 
+    by_tree = True
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = SpanCreditSettings
     needs: ClassVar[tuple[str, ...]] = MARKS_SPANS

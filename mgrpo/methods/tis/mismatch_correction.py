@@ -67,6 +67,9 @@ class MismatchCorrection(ImportanceCorrection):
     Settings: ClassVar[type[StrictConfig]] = MismatchSettings
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
 
+    def works_by_tree(self) -> bool:
+        return not self.settings.normalise
+
     def filter_rows(self, batch: StepBatch) -> RowFilter:
         settings, log_weights = self.settings, self.log_weights(batch)
         sampled = batch.is_sampled

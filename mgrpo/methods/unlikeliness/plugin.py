@@ -40,6 +40,7 @@ class Unlikeliness(LearnerPlugin):
         r_i ← r_i (1 - strength (G - rank_i) / G),   rank 1: the likeliest of the group
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = UnlikelinessSettings
     overlaps: ClassVar[Mapping[str, str]] = {
         "desel": "leaves out unlikely completions, which this pays for"

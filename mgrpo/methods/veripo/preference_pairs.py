@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from mgrpo.config.preferences import PairKind, PreferenceConfig, VerifierConfig
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.own_code import import_own
-from mgrpo.token_columns import TokenIds
+from mgrpo.records.token_columns import TokenIds
 from mgrpo.types import Completion
 from rewards.answer_text import key, plain_number, tidy
 

@@ -76,6 +76,7 @@ class PrefixPreference(LearnerPlugin):
         paper's statements disagree.
     """
 
+    by_tree = True
     Settings: ClassVar[type[StrictConfig]] = PreferenceSettings
     needs: ClassVar[tuple[str, ...]] = ("step_spans",)
 

@@ -15,7 +15,7 @@ from cluster.allocations import Allocation
 from cluster.placement import Placement
 from cluster.remote import RemoteActor
 from mgrpo.errors import RequestError
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
 REFUSED_PROMPT = [13]

@@ -28,7 +28,7 @@ from mgrpo.config import RunConfig, WeightsConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ActorDiedError, DeadlineError, RequestError, WeightSyncError
 from mgrpo.metric_sums import MetricSums
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 from tests.cluster.fleet.light_fleet import REFUSED_PROMPT, LightLauncher
 

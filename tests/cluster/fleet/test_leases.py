@@ -11,7 +11,7 @@ from actors.scripted import ScriptedEngine
 from cluster.fleet.leases import FixedEngines
 from cluster.fleet.remote_engine import Workload
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, SamplingError
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 from tests.actors.test_rollout import END, PROBLEMS, TOKENIZER, chain, rollout, scripted
 

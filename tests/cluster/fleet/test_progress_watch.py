@@ -14,7 +14,7 @@ from actors.rollout import Rollout
 from cluster.fleet.leases import FixedEngines
 from cluster.fleet.remote_engine import RemoteEngine
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, RequestError
-from mgrpo.turns import Prompt
+from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, Generation
 from tests.actors.test_rollout import PROBLEMS, TOKENIZER, chain, rollout, scripted
 

@@ -16,8 +16,8 @@ from mgrpo.evaluation.decode_select import likelihood, likely_enough, selected_v
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.evaluation.summary import vote
 from mgrpo.evaluation.tables import evaluation_note, evaluation_tables
+from mgrpo.records.turns import Prompt
 from mgrpo.report.words import percent
-from mgrpo.turns import Prompt
 from mgrpo.types import Completion, Generation
 from tests.learner.builders import run_config
 from tests.mgrpo.evaluation.test_evaluate import PROBLEMS, TOKENIZER, rollout

@@ -72,6 +72,9 @@ class WritesDown:
         self.policy_version += 1
         return list(completions)
 
+    def streams(self, step: int) -> bool:
+        return False
+
     def broadcast(self, sums: MetricSums) -> None:
         self.calls.append("broadcast")
 

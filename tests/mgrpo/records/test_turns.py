@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mgrpo.errors import DataError
-from mgrpo.turns import Prompt, TokenPart, Turn, cut_versions, join_turns, join_versions
+from mgrpo.records.turns import Prompt, TokenPart, Turn, cut_versions, join_turns, join_versions
 from mgrpo.types import Completion
 from tests.learner.builders import long, two_turns
 

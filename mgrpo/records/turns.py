@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgrpo.errors import DataError
-from mgrpo.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask, as_list
+from mgrpo.records.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask, as_list
 
 VersionSpans = tuple[tuple[int, int], ...]
 """(first token, policy version) wherever the version changes; the first is of token 0."""

@@ -1,0 +1,58 @@
+"""Which recipes can train on trees while others are still being sampled, and why others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from mgrpo.config import CorrectLayer, LayerConfig, ObjectiveConfig, RunConfig
+from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.plugin import Plugin, load_plugins
+
+
+def streaming_obstacles(
+    objective: ObjectiveConfig, layers: Sequence[LayerConfig], plugins: Iterable[Plugin]
+) -> Iterator[str]:
+    """For people: what makes an update wait until its whole step is sampled; nothing if nothing."""
+    if objective.update_order in ("sequential", "alternate_steps"):
+        yield f"objective.update_order: {objective.update_order} trains one layer at a time"
+    if objective.updates_per_rollout > 1:
+        yield (
+            f"objective.updates_per_rollout: {objective.updates_per_rollout} goes over the whole "
+            "step again"
+        )
+    for number, layer in enumerate(layers):
+        if isinstance(layer, CorrectLayer) and layer.group_by == "batch":
+            yield f"layers.{number}.group_by: batch compares corrections of different problems"
+    for plugin in plugins:
+        if not plugin.works_by_tree():
+            yield f"{type(plugin).__name__} looks at all problems of a step together"
+
+
+def recipe_obstacles(config: RunConfig) -> list[str]:
+    """Those of a recipe in all of its phases, each once."""
+    plugins = load_plugins(config, Plugin)
+    return list(
+        dict.fromkeys(
+            text
+            for _, phase in config.phase_configs
+            for text in streaming_obstacles(phase.objective, phase.layers, plugins)
+        )
+    )
+
+
+def check_streaming(config: RunConfig) -> None:
+    """
+    Raises:
+        ConfigError: the recipe asks for streaming, and its parts do not allow it.
+    """
+    if config.pipeline.max_staleness_steps != 0:
+        return
+    obstacles = recipe_obstacles(config)
+    if obstacles:
+        hint = "Use auto: such steps then wait until they are sampled."
+        raise ConfigError(
+            [
+                ConfigProblem("pipeline.max_staleness_steps", "0", f"{text}.", hint)
+                for text in obstacles
+            ]
+        )

@@ -1,0 +1,1 @@
+"""Parts of the records that travel between rooms (`mgrpo.types`): turns, prompts, token columns."""
