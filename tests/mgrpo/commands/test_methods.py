@@ -76,7 +76,8 @@ def test_seams_are_the_keys_hooks_and_phases_that_a_method_has_of_its_own():
 def test_a_method_is_explained_with_values_defaults_meanings_and_command(capsys):
     text = output_of(capsys, "score")
     assert text.startswith("score · SCoRe · arXiv 2409.12917\n")
-    assert "Stage 1 trains the second turn alone" in text
+    assert "of which the first trains the second turn alone" in text
+    assert "\nPage:   mgrpo/methods/score/README.md\n" in text
     assert "layers.solve.kl_weight: 0.1 (default: null)  This layer's factor on the KL" in text
     assert "learner.learning_rate: 5e-05 (default: 1e-06)" in text
     assert "alpha: 10  Factor on what a correction gained over its attempt." in text
