@@ -142,6 +142,11 @@ def test_the_sentence_leaves_commands_and_the_methods_name_out():
     comment = leading_comment("# XY: does a\n# thing. Then more.\n#   run it\nname: x\n# later\n")
     assert comment == "XY: does a\nthing. Then more.\n  run it"
     assert first_sentence(comment, "XY") == "does a thing."
+    assert first_sentence("Dr. XY: does a thing. Then more.", "Dr. XY") == "does a thing."
+
+
+def test_every_method_of_ours_has_a_sentence():
+    assert [one.id for one in all_methods() if len(one.changes.split()) < 4] == []
 
 
 @pytest.mark.parametrize("name", declared("PLUGINS"))
