@@ -126,7 +126,7 @@ architectures: ## measure which model architectures train; goes on where it stop
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.architectures --write $(ARGS)
 
-methods-pages: ## write the methods' pages again, from recipes, docstrings and recorded runs
+methods-pages: ## write the generated parts of the methods' pages, from recipes, docstrings and recorded runs
 	@$(SETUP)
 	@$(BIN)/python -m scripts.method_pages
 

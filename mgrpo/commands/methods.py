@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgrpo.errors import ConfigError, ConfigProblem
@@ -163,6 +164,9 @@ def method_lines(one: MethodFacts) -> Iterator[str]:
         yield from (INDENT + problem for problem in one.problems)
     folder_name = f"methods/{one.id}" if "methods" in one.recipe.split("/") else one.id
     yield f"\nRecipe: {one.recipe}"
+    page = Path(one.recipe).with_name("README.md")
+    if page.is_file():
+        yield f"Page:   {page}"
     yield f"Train:  mgrpo train {folder_name}"
 
 

@@ -100,7 +100,8 @@ class RobustSamplingConfig(StrictConfig):
     decay: float = Field(default=0.9, ge=0, lt=1)
     """Of the running pass rates."""
     hopeless_steps: PositiveInt = 50
-    """A domain that was never solved in this many steps is excluded until it is solved."""
+    """A domain that was never solved in so many steps is drawn with at most its share of the data
+    plus half of the radius, until it is solved."""
 
 
 class DataConfig(StrictConfig):

@@ -142,7 +142,7 @@ def leading_comment(text: str) -> str:
 def first_sentence(comment: str, method: str) -> str:
     """The first sentence, without "METHOD: " before it; indented lines are commands."""
     prose = " ".join(line for line in comment.splitlines() if line[:1] != " ")
-    return SENTENCE_END.split(prose, maxsplit=1)[0].removeprefix(f"{method}: ")
+    return SENTENCE_END.split(prose.removeprefix(f"{method}: "), maxsplit=1)[0]
 
 
 def layer_words(layer: LayerConfig, depth: int) -> str:

@@ -10,18 +10,13 @@ Metrics:
 
 Reconstructed:
     Our own choices where the source does not specify them.
-
-Comments that recipes open with have sections too, whose text begins on the title's line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 SECTIONS = ("Formula", "Metrics", "Reconstructed")
-COMMENT_SECTIONS = ("Reconstructed", "Absent")
-"""Of the comment that a recipe opens with: "Title: " and prose, up to the next one."""
 TITLE = re.compile(rf"^({'|'.join(SECTIONS)}):$")
 
 
@@ -40,23 +35,6 @@ def parts_of(doc: str) -> dict[str, list[str]]:
         else:
             parts[current].append(line.removeprefix("    ") if current else line)
     return {title: trimmed(lines) for title, lines in parts.items()}
-
-
-def parts_of_comment(comment: str) -> dict[str, str]:
-    """Prose of each section of a recipe's comment; "" is what stands before them.
-
-    Indented lines are commands and belong to none.
-    """
-    parts: dict[str, list[str]] = {"": []}
-    current = ""
-    for line in comment.splitlines():
-        title, colon, text = line.partition(": ")
-        if colon and title in COMMENT_SECTIONS:
-            current, line = title, text
-            parts[current] = []
-        if not line.startswith(" "):
-            parts[current].append(line)
-    return {title: " ".join(" ".join(lines).split()) for title, lines in parts.items()}
 
 
 def trimmed(lines: list[str]) -> list[str]:
@@ -80,8 +58,3 @@ def entries(lines: list[str]) -> dict[str, str]:
         name, _, meaning = (text.strip() for text in line.partition(": "))
         found[name] = meaning
     return found
-
-
-def first_line(parts: Mapping[str, list[str]]) -> str:
-    """The first paragraph of the prose."""
-    return next(iter(paragraphs(parts[""])), "")

@@ -1,1 +1,1 @@
-"""Writes every method's page from its recipe and docstrings."""
+"""Writes the generated parts of the methods' pages, their index and their figures."""

@@ -1,4 +1,4 @@
-"""Write every method's page, their index and their figures: `make methods-pages`."""
+"""Write the generated parts of the methods' pages, and their figures: `make methods-pages`."""
 
 from __future__ import annotations
 

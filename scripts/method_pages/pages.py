@@ -1,7 +1,9 @@
-"""The page of each method's folder, and their index, generated from the code.
+"""The generated parts of the methods' pages: what only lists.
 
-`python -m scripts.method_pages` writes them; nothing on them is written by hand. The figures and
-the accuracies come from docs/methods/curves.json (`python -m benchmarks.method_curves`).
+A page's prose is written by hand, in the README.md of the method's folder. Between
+`<!-- generated: NAME -->` and `<!-- end -->` stands a part that `python -m scripts.method_pages`
+writes from the recipe, the plug-ins' classes and docs/methods/curves.json (`python -m
+benchmarks.method_curves`), and nothing else of the page is touched.
 """
 
 from __future__ import annotations
@@ -14,36 +16,29 @@ from typing import Any
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.config.parts import HOMES
-from mgrpo.methods.catalog import (
-    SENTENCE_END,
-    Key,
-    MethodFacts,
-    PluginFacts,
-    method_facts,
-    method_files,
-)
-from mgrpo.methods.docstrings import paragraphs, parts_of, parts_of_comment
+from mgrpo.methods.catalog import Key, MethodFacts, PluginFacts, method_facts, method_files
 from mgrpo.registry import declared
-from scripts.method_pages.curves import WINDOW, Curve, method_digest, read_curves
+from scripts.method_pages.curves import Curve, method_digest, read_curves
 from scripts.method_pages.figure import curve_figure
-from scripts.method_pages.formula import loss_lines
 from scripts.method_pages.metrics import method_metrics
 
 CURVES = "curves.json"
 FIGURES = "curves"
 PLAIN = "grpo"
-IDEA_SENTENCES = 3
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
+GENERATED = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 UP = "../../.."  # from a method's folder to the repository
-SWITCH = (
-    "Greedy says little: the shipped policy opens an answer in a quick way, right in a third of "
-    "cases, or in a careful one, right in most, and greedy accuracy is that of the likelier one. "
-    "It stays near a third, and wanders, until the careful one passes one half, and then jumps."
-)
 
 
 def write_pages(repository: Path) -> list[Path]:
-    """Write every page, the index and the figures; returns the files."""
+    """Write the generated parts of every page and of the index, and the figures.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: a page has other generated parts than it should have.
+    """
     folder = repository / "docs" / "methods"
     curves = read_curves(folder / CURVES)
     texts: dict[Path, str] = {}
@@ -52,37 +47,40 @@ def write_pages(repository: Path) -> list[Path]:
         one = method_facts(file, name)
         facts.append(one)
         page = repository / "mgrpo" / "methods" / name / "README.md"
-        texts[page] = method_page(one, load_recipe(file), curves.get(name))
+        texts[page] = filled(page, parts_of_page(one, load_recipe(file), curves.get(name)))
         if name in curves:
             plain = curves.get(PLAIN) if name != PLAIN else None
             figure = curve_figure(one.name, curves[name], plain)
             texts[folder / FIGURES / f"{name}.svg"] = figure
-    texts[folder / "README.md"] = index_page(facts, curves)
+    index = folder / "README.md"
+    texts[index] = filled(index, {"methods": index_table(facts, curves)})
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return list(texts)
 
 
-def method_page(one: MethodFacts, config: RunConfig, curve: Curve | None) -> str:
-    blocks = [
-        f"# {one.name}",
-        " · ".join([paper_link(one.paper), recipe_link(), f"`mgrpo train methods/{one.id}`"]),
-        *idea(one.comment, one.name),
-        "## Formula",
-        *formula(config, one.plugins),
-        "## Options",
-        *options(one),
-        "## Metrics it adds",
-        *metrics(config, one.plugins),
-        "## What is reconstructed",
-        *reconstructed(one),
-        "## Differences from the paper",
-        absent(one),
-        "## Measured",
-        *measured(one.id, config, curve),
-    ]
-    return "\n\n".join(blocks) + "\n"
+def filled(page: Path, parts: Mapping[str, str]) -> str:
+    """A page's text with its generated parts as they are to be.
+
+    Raises:
+        ValueError: its markers name other parts than these, each once.
+    """
+    text = page.read_text(encoding="utf-8")
+    found = [name for _, name, _ in GENERATED.findall(text)]
+    if sorted(found) != sorted(parts):
+        raise ValueError(f"{page}: marks the parts {found}, and there are {list(parts)}")
+    return GENERATED.sub(lambda marks: f"{marks[1]}\n{parts[marks[2]]}\n{marks[3]}", text)
+
+
+def parts_of_page(one: MethodFacts, config: RunConfig, curve: Curve | None) -> dict[str, str]:
+    """The generated parts of a method's page."""
+    parts = {
+        "options": options(one),
+        "metrics": metrics(config, one.plugins),
+        "measured": measured(one.id, config, curve),
+    }
+    return {name: "\n\n".join(blocks) for name, blocks in parts.items()}
 
 
 def paper_link(paper: str) -> str:
@@ -92,41 +90,11 @@ def paper_link(paper: str) -> str:
     return ARXIV.sub(lambda found: f"[{found[0]}](https://arxiv.org/abs/{found[1]})", paper)
 
 
-def recipe_link() -> str:
-    return "[recipe](recipe.yaml)"
-
-
-def idea(comment: str, method: str) -> Iterator[str]:
-    """The recipe's comment: its first sentences, then the rest."""
-    prose = parts_of_comment(comment)[""].removeprefix(f"{method}: ")
-    sentences = SENTENCE_END.split(prose)
-    yield capitalised(" ".join(sentences[:IDEA_SENTENCES]))
-    if sentences[IDEA_SENTENCES:]:
-        yield " ".join(sentences[IDEA_SENTENCES:])
-
-
-def capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def formula(config: RunConfig, plugins: Sequence[PluginFacts]) -> Iterator[str]:
-    yield code(loss_lines(config))
-    for plugin in plugins:
-        lines = parts_of(plugin.doc).get("Formula")
-        if lines:
-            yield f"`{plugin.use}`:"
-            yield code(lines)
-    yield f"The letters are those of [the index]({UP}/docs/methods/README.md#letters)."
-
-
-def code(lines: Sequence[str]) -> str:
-    return "\n".join(["```text", *lines, "```"])
-
-
 def options(one: MethodFacts) -> Iterator[str]:
     """What the recipe sets, then every plug-in with all of its settings."""
     if len(one.chain) > 1:
-        yield "\n".join(["The chain:", "", *(f"- {words}" for words in one.chain)])
+        yield "The chain:"
+        yield "\n".join(f"- {words}" for words in one.chain)
     keys = [*one.differences, *one.training]
     if keys:
         yield "The recipe sets, beside plain GRPO's defaults:"
@@ -150,11 +118,12 @@ def turns(phase: Mapping[str, Any]) -> str:
 
 
 def plugin_blocks(plugin: PluginFacts) -> Iterator[str]:
-    yield from paragraphs(parts_of(plugin.doc)[""])
+    """A plug-in's file, hooks, signals and keys."""
     where = "all layers" if plugin.layers is None else f"layer {', '.join(plugin.layers)}"
     signals = f" Signals that it needs: {', '.join(plugin.requires)}." if plugin.requires else ""
     hooks = ", ".join(plugin.hooks) or "none"
-    yield f"[Source]({UP}/{source_file(plugin.use)}), works on {where}. Hooks: {hooks}.{signals}"
+    file = source_file(plugin.use)
+    yield f"[{file}]({UP}/{file}), on {where}. Hooks: {hooks}.{signals}"
     if plugin.settings:
         yield key_table(plugin.settings)
 
@@ -195,34 +164,8 @@ def metrics(config: RunConfig, plugins: Sequence[PluginFacts]) -> Iterator[str]:
     yield table(("Metric", "Meaning"), [(f"`{name}`", text) for name, text in found.items()])
 
 
-def reconstructed(one: MethodFacts) -> Iterator[str]:
-    """What of it is ours since its source is silent, as recipe and plug-ins say."""
-    own = parts_of_comment(one.comment).get("Reconstructed")
-    items = [own] if own else []
-    for plugin in one.plugins:
-        items += [
-            f"`{plugin.use}`: {text}"
-            for text in paragraphs(parts_of(plugin.doc).get("Reconstructed", []))
-        ]
-    yield (
-        "\n".join(f"- {item}" for item in items)
-        if items
-        else (
-            "Nothing that we know of: formulas are those of the paper, or of the authors' code "
-            "where an option says so."
-        )
-    )
-
-
-def absent(one: MethodFacts) -> str:
-    """What a reader of the paper would look for in vain, as the recipe's comment says it."""
-    text = parts_of_comment(one.comment).get("Absent")
-    if not text:
-        return "The recipe does not say: no paragraph of its comment begins with `Absent:`."
-    return capitalised(text)
-
-
 def measured(name: str, config: RunConfig, curve: Curve | None) -> Iterator[str]:
+    """The recorded curve, its numbers and its conditions."""
     if curve is None:
         yield (
             "No curve has been recorded yet. "
@@ -232,27 +175,22 @@ def measured(name: str, config: RunConfig, curve: Curve | None) -> Iterator[str]
         return
     yield f"![Mean reward of first attempts by step]({UP}/docs/methods/{FIGURES}/{name}.svg)"
     before, after = curve.sampled_accuracy
-    yield (
-        f"Right among sampled first attempts, in the first {WINDOW} steps of training and in the "
-        f"last {WINDOW}: {before:.0%} and {after:.0%}, give or take 5 points."
-        f"{counted_in(config)} {curve.step_s:.1f} s a step."
-    )
     first, last = curve.accuracy[0], curve.accuracy[-1]
     chain = ""
     if curve.final_accuracy != curve.accuracy:
         begin, end = curve.final_accuracy[0], curve.final_accuracy[-1]
-        chain = f" After the last turn of its chain: {begin:.1%} and {end:.1%}."
+        chain = f"; after the last turn of its chain {begin:.1%} → {end:.1%}"
     yield (
-        f"Right among greedy first attempts at held-out problems, before and after: {first:.1%} "
-        f"and {last:.1%}.{chain} {SWITCH}"
+        f"Sampled first attempts: {before:.0%} → {after:.0%} right. Greedy ones on held-out "
+        f"problems: {first:.1%} → {last:.1%}{chain}. {curve.step_s:.1f} s a step."
+        f"{counted_in(config)}"
     )
     is_earlier = curve.digest != method_digest(config)
     earlier = " The recipe has changed since." if is_earlier else ""
     yield (
-        f"One seed, {len(curve.reward)} steps of the embedded policy on {curve.cpu}, commit "
-        f"{curve.commit}; over the recipe: `{' '.join(curve.settings)}`.{earlier} It shows that "
-        "the recipe trains. It does not rank methods: too few steps, and one learning rate for "
-        "all. Dashed: plain GRPO with the same settings."
+        f"{len(curve.reward)} steps with one seed on {curve.cpu}, commit {curve.commit}; over the "
+        f"recipe: `{' '.join(curve.settings)}`.{earlier} Dashed: plain GRPO with the same "
+        f"settings. [How to read these numbers]({UP}/docs/methods/README.md#measured)."
     )
 
 
@@ -265,10 +203,8 @@ def counted_in(config: RunConfig) -> str:
     return ""
 
 
-def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> str:
-    import scripts.method_pages.formula as formulas
-
-    letters = " ".join((formulas.__doc__ or "").partition("\n\n")[2].split())
+def index_table(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> str:
+    """Every method in a row."""
     rows = [
         (
             f"[{method.name}](../../mgrpo/methods/{method.id}/README.md)",
@@ -279,30 +215,7 @@ def index_page(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> s
         )
         for method in methods
     ]
-    head = ("Method", "Idea", "Source", "Plug-ins", "Sampled", "Greedy")
-    return (
-        "\n\n".join(
-            [
-                "# Methods",
-                "Each method is a folder under `mgrpo/methods/`: a chain of layers, keys, "
-                "plug-ins. Train one with `mgrpo train methods/NAME`, explain it with `mgrpo "
-                "methods NAME`, see what it does to recorded completions with `mgrpo explain`. "
-                "[What each costs](../benchmarks/method_overhead.md) is measured. A method of your "
-                "own: [write a method](../guides/write_a_method.md).",
-                table(head, rows),
-                "The last two columns are of a run of a few steps with one seed, to show that the "
-                "recipe trains; no ranking. Sampled: right first attempts in its first "
-                f"{WINDOW} training steps and its last {WINDOW}, give or take 5 points. Greedy: "
-                f"held-out first attempts before and after it. {SWITCH} A comparison under one "
-                "budget is in [results](../results/methods.md).",
-                "## Letters",
-                letters,
-                "These pages are written by `make methods-pages`, from recipes, docstrings and "
-                "recorded runs.",
-            ]
-        )
-        + "\n"
-    )
+    return table(("Method", "Idea", "Source", "Plug-ins", "Sampled", "Greedy"), rows)
 
 
 def accuracy_words(curve: Curve | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Entropy bonus, top-entropy tokens, Clip-Cov, and the distance to the reference."""
+"""Entropy bonus, top-entropy tokens, and the distance to the reference."""
 
 import pytest
 import torch
@@ -6,14 +6,12 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from learner.batch import build_batch
-from learner.covariance import drawn_between, highest_share, token_covariances
 from mgrpo.config import ObjectiveConfig
 from tests.learner.builders import long, plugin, run_config, solve_layer
 from tests.learner.exact import UNCORRECTED, exact_loss, floats
 
 OFF = ObjectiveConfig(**UNCORRECTED)
 RAW = {"advantage": "raw_reward"}
-EVERY = torch.tensor([True] * 4)
 
 
 def batch_of(completions, part, layer=None, **signals):
@@ -95,54 +93,6 @@ def test_untrained_tokens_are_not_in_the_share():
         0,
         0.5,
     ]
-
-
-# --- Clip-Cov ---
-
-
-def test_covariances_of_the_worked_example():
-    found = token_covariances(floats(1, 1, -1, -1), floats(-0.1, -3, -0.1, -3), EVERY)
-    assert found.tolist() == pytest.approx([1.45, -1.45, -1.45, 1.45])
-
-
-def test_means_are_over_the_tokens_that_count():
-    mask = torch.tensor([True, True, False, True])
-    found = token_covariances(floats(1, 1, 99, -2), floats(-1, -2, 99, -3), mask)
-    assert found.tolist() == pytest.approx([1, 0, 0, 2])
-
-
-def clipped(share, **settings):
-    made = [long("q/1", 1.0, 2), long("q/2", -1.0, 2)]
-    part = plugin("clip_cov", share=share, **settings)
-    return flat(batch_of(made, part, policy_logprobs=floats(-0.1, -3, -0.1, -3)))
-
-
-def test_clip_cov_takes_the_gradient_of_tokens_of_high_covariance():
-    assert clipped(0.5) == [0, 1, -1, 0]
-    assert sorted(map(abs, clipped(1e-4))) == [0, 1, 1, 1]  # at least one
-    assert clipped(1.0, lowest=1.45) == [1, 1, -1, -1]  # strictly between
-    assert clipped(1.0, lowest=0, highest=1.45) == [1, 1, -1, -1]
-
-
-def test_the_draw_is_random_by_step_and_the_same_for_all_ranks():
-    covariances, mask = floats(*([2.0] * 100)), torch.ones(100, dtype=torch.bool)
-
-    def draw(seed):
-        return drawn_between(covariances, mask, lowest=1, highest=5, share=0.1, seed=seed)
-
-    assert int(draw(0).sum()) == 10
-    assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
-
-
-def test_the_highest_share_of_all_tokens():
-    mask = torch.tensor([True, True, True, False])
-    found = highest_share(floats(1, 3, 2, 9), mask, share=2 / 3)
-    assert found.tolist() == [False, True, True, False]
-
-
-def test_bounds_of_clip_cov_stand_in_order():
-    with pytest.raises(ValidationError, match="is not below 1"):
-        plugin("clip_cov", lowest=5, highest=1)
 
 
 # --- the distance to the reference ---

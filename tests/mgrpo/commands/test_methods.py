@@ -76,7 +76,8 @@ def test_seams_are_the_keys_hooks_and_phases_that_a_method_has_of_its_own():
 def test_a_method_is_explained_with_values_defaults_meanings_and_command(capsys):
     text = output_of(capsys, "score")
     assert text.startswith("score · SCoRe · arXiv 2409.12917\n")
-    assert "Stage 1 trains the second turn alone" in text
+    assert "of which the first trains the second turn alone" in text
+    assert "\nPage:   mgrpo/methods/score/README.md\n" in text
     assert "layers.solve.kl_weight: 0.1 (default: null)  This layer's factor on the KL" in text
     assert "learner.learning_rate: 5e-05 (default: 1e-06)" in text
     assert "alpha: 10  Factor on what a correction gained over its attempt." in text
@@ -141,6 +142,11 @@ def test_the_sentence_leaves_commands_and_the_methods_name_out():
     comment = leading_comment("# XY: does a\n# thing. Then more.\n#   run it\nname: x\n# later\n")
     assert comment == "XY: does a\nthing. Then more.\n  run it"
     assert first_sentence(comment, "XY") == "does a thing."
+    assert first_sentence("Dr. XY: does a thing. Then more.", "Dr. XY") == "does a thing."
+
+
+def test_every_method_of_ours_has_a_sentence():
+    assert [one.id for one in all_methods() if len(one.changes.split()) < 4] == []
 
 
 @pytest.mark.parametrize("name", declared("PLUGINS"))

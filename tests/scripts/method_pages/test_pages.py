@@ -1,9 +1,8 @@
-"""docs/methods: written by the command alone, complete, and with links that lead somewhere."""
+"""The methods' pages: lists are up to date, explanations are there, links lead somewhere."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,30 +10,52 @@ import pytest
 
 from mgrpo.config.load import load_recipe
 from mgrpo.methods.catalog import leading_comment, method_facts, method_files
-from mgrpo.methods.docstrings import entries, paragraphs, parts_of, parts_of_comment
+from mgrpo.methods.docstrings import entries, paragraphs, parts_of
 from scripts.method_pages.curves import Curve, method_digest, read_curves, write_curves
 from scripts.method_pages.figure import curve_figure
-from scripts.method_pages.formula import loss_lines
-from scripts.method_pages.pages import absent, cell, measured, paper_link, write_pages
+from scripts.method_pages.pages import (
+    GENERATED,
+    cell,
+    filled,
+    measured,
+    paper_link,
+    write_pages,
+)
 from tests.repository import REPOSITORY
 
 CURVES = Path("docs/methods/curves.json")
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
-PARTS = (
-    "Formula",
-    "Options",
-    "Metrics it adds",
-    "What is reconstructed",
-    "Differences from the paper",
-    "Measured",
-)
+FEWEST_WORDS = {  # written by hand
+    "Idea": 60,
+    "Formula": 30,
+    "In this code": 30,
+    "What is reconstructed": 3,
+    "Differences from the paper": 10,
+}
+LISTS = {"Options": "options", "Metrics it adds": "metrics", "Measured": "measured"}
+SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
+
+
+def page_of(name: str) -> Path:
+    return REPOSITORY / "mgrpo" / "methods" / name / "README.md"
+
+
+def sections(name: str) -> dict[str, str]:
+    """Text by title; "" is what stands before the first."""
+    first, *rest = SECTION.split(page_of(name).read_text(encoding="utf-8"))
+    return {"": first, **dict(zip(rest[::2], rest[1::2], strict=True))}
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository's pages, written anew."""
+    """A repository's pages, with their generated parts written anew."""
     folder = tmp_path_factory.mktemp("pages")
-    (folder / "docs" / "methods").mkdir(parents=True)
+    for name in files_of(REPOSITORY):
+        copy = folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = (REPOSITORY / name).read_text(encoding="utf-8")
+        emptied = GENERATED.sub(r"\1\3", text) if copy.suffix == ".md" else "old"
+        copy.write_text(emptied, encoding="utf-8")
     (folder / CURVES).write_bytes((REPOSITORY / CURVES).read_bytes())
     write_pages(folder)
     return folder
@@ -46,55 +67,59 @@ def files_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in paths}
 
 
-def test_committed_pages_are_what_the_command_writes(written: Path) -> None:
+def test_generated_parts_are_what_the_command_writes(written: Path) -> None:
     found, committed = files_of(written), files_of(REPOSITORY)
-    assert sorted(found) == sorted(committed), "run: make methods-pages, and remove what is left"
+    assert sorted(found) == sorted(committed), "remove what is left of a method"
     for name, text in found.items():
         assert text == committed[name], f"{name} is not up to date: make methods-pages"
 
 
-def test_every_method_has_its_page_with_every_part(written: Path) -> None:
-    for name in method_files():
-        text = (written / "mgrpo" / "methods" / name / "README.md").read_text(encoding="utf-8")
-        for part in PARTS:
-            assert f"\n## {part}\n\n" in text, (name, part)
-        assert "](recipe.yaml)" in text
-        assert "L = " in text or "L_" in text
-
-
-def what_is_absent(name: str) -> str:
-    comment = leading_comment(method_files()[name].read_text(encoding="utf-8"))
-    return parts_of_comment(comment).get("Absent", "")
+@pytest.mark.parametrize("name", method_files())
+def test_a_page_has_every_section_and_those_written_by_hand_say_something(name: str) -> None:
+    found = sections(name)
+    assert list(found)[1:] == [*FEWEST_WORDS, *LISTS]
+    assert found[""].startswith(f"# {load_recipe(f'methods/{name}').method}\n")
+    for title, fewest in FEWEST_WORDS.items():
+        assert not GENERATED.search(found[title]), title
+        assert len(found[title].split()) >= fewest, f"{title} of {name}"
+    for title, part in LISTS.items():
+        assert [marks[2] for marks in GENERATED.finditer(found[title])] == [part]
 
 
 @pytest.mark.parametrize("name", method_files())
-def test_every_recipe_says_what_of_its_paper_is_not_here(name: str, written: Path) -> None:
-    said = what_is_absent(name)
-    assert len(said.split()) >= 10, f"mgrpo/methods/{name}/recipe.yaml: no paragraph `Absent: ...`"
-    page = (written / "mgrpo" / "methods" / name / "README.md").read_text(encoding="utf-8")
-    _, _, after = page.partition("\n## Differences from the paper\n\n")
-    assert after.lower().startswith(said.lower())
-    idea, _, _ = page.partition("\n## Formula")
-    assert said not in idea
+def test_a_page_links_its_paper_and_recipe_and_shows_a_formula(name: str) -> None:
+    found = sections(name)
+    assert paper_link(load_recipe(f"methods/{name}").paper) in found[""]
+    assert "](recipe.yaml)" in found[""]
+    assert f"`mgrpo train methods/{name}`" in found[""]
+    assert "```text\n" in found["Formula"]
 
 
-def test_no_two_recipes_say_the_same_of_their_papers() -> None:
-    said = [what_is_absent(name) for name in method_files()]
+@pytest.mark.parametrize("name", method_files())
+def test_a_page_repeats_that_a_plug_in_is_reconstructed(name: str) -> None:
+    plugins = method_facts(method_files()[name], name).plugins
+    if any("Reconstructed" in parts_of(plugin.doc) for plugin in plugins):
+        assert not sections(name)["What is reconstructed"].strip().startswith("Nothing")
+
+
+def test_no_two_pages_say_the_same_of_their_papers() -> None:
+    said = [sections(name)["Differences from the paper"] for name in method_files()]
     assert len(set(said)) == len(said)
 
 
-def test_a_recipe_that_does_not_say_what_is_absent_is_said_not_to() -> None:
-    one = replace(method_facts(method_files()["grpo"], "grpo"), comment="GRPO: groups.")
-    assert "The recipe does not say" in absent(one)
+@pytest.mark.parametrize("name", method_files())
+def test_a_recipe_opens_with_its_methods_idea_in_a_sentence(name: str) -> None:
+    comment = leading_comment(method_files()[name].read_text(encoding="utf-8"))
+    assert 1 <= len(comment.splitlines()) <= 2
 
 
-def test_a_recipes_comment_has_sections_and_commands_belong_to_none() -> None:
-    comment = "Idea: one.\n  mgrpo train x\nMore.\nReconstructed: a,\nb: c.\nAbsent: d."
-    assert parts_of_comment(comment) == {
-        "": "Idea: one. More.",
-        "Reconstructed": "a, b: c.",
-        "Absent": "d.",
-    }
+def test_only_generated_parts_of_a_page_are_written(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("# A\n\n<!-- generated: b -->\nold\n<!-- end -->\n\nOwn \\1.\n")
+    text = "# A\n\n<!-- generated: b -->\n\nnew \\2\n\n<!-- end -->\n\nOwn \\1.\n"
+    assert filled(page, {"b": "new \\2"}) == text
+    with pytest.raises(ValueError, match=r"README.md: marks the parts \['b'\]"):
+        filled(page, {"b": "new", "c": "new"})
 
 
 def test_links_lead_somewhere() -> None:
@@ -129,12 +154,11 @@ def curve(**changes: object) -> Curve:
 def test_a_curve_is_told_with_its_numbers() -> None:
     config = load_recipe("methods/lead")
     shown = curve(final_accuracy=[0.3, 0.8], digest=method_digest(config))
-    figure, sampled, greedy, run = measured("lead", config, shown)
+    figure, numbers, conditions = measured("lead", config, shown)
     assert "curves/lead.svg" in figure
-    assert "last 3: 25% and 50%" in sampled
-    assert "before and after: 25.0% and 75.0%" in greedy
-    assert "After the last turn of its chain: 30.0% and 80.0%" in greedy
-    assert "changed since" not in run
+    assert "Sampled first attempts: 25% → 50% right." in numbers
+    assert "problems: 25.0% → 75.0%; after the last turn of its chain 30.0% → 80.0%." in numbers
+    assert "changed since" not in conditions
 
 
 def test_sampled_accuracy_is_that_of_both_ends_of_the_training() -> None:
@@ -147,10 +171,10 @@ def test_sampled_accuracy_is_that_of_both_ends_of_the_training() -> None:
 def test_what_a_recorded_curve_does_not_hold_for_is_said() -> None:
     *_, run = measured("lead", load_recipe("methods/lead"), curve())
     assert "The recipe has changed since." in run
-    _, sampled, *_ = measured("dapo", load_recipe("methods/dapo"), curve())
-    assert "sampled again and do not count" in sampled
-    _, sampled, *_ = measured("edge_grpo", load_recipe("methods/edge_grpo"), curve())
-    assert "Repaired attempts are among them" in sampled
+    _, numbers, _ = measured("dapo", load_recipe("methods/dapo"), curve())
+    assert "sampled again and do not count" in numbers
+    _, numbers, _ = measured("edge_grpo", load_recipe("methods/edge_grpo"), curve())
+    assert "Repaired attempts are among them" in numbers
 
 
 def test_a_figure_is_xml_and_a_step_without_reward_interrupts_its_line() -> None:
@@ -186,28 +210,6 @@ def test_a_digest_changes_with_the_method_and_not_with_its_training() -> None:
     plain = method_digest(load_recipe("methods/gspo"))
     assert method_digest(load_recipe("methods/gspo", ["steps=3", "seed=4"])) == plain
     assert method_digest(load_recipe("methods/gspo", ["objective.loss.clip_low=0.1"])) != plain
-
-
-@pytest.mark.parametrize(
-    ("recipe", "expected"),
-    [
-        ("grpo", "A_i = (r_i - mean r over the group) / (std r + 1e-06)"),
-        ("dr_grpo", "A_i = r_i - mean r over the group"),
-        ("dr_grpo", "mean over completions of the sum over their tokens / 64 of"),
-        ("dapo", ", 0.8, 1.28) A)"),
-        ("raft_plus_plus", "A_i: those of raft, below"),
-        ("raft_plus_plus", "not below 3 A where A < 0"),
-        ("rloo", "J_t: that of reinforce, below"),
-        ("unlikeliness", "J_t + 0.1 k3(p, p_ref)"),
-        ("tis", "of  -J_t"),
-        ("mgrpo", "correct: A_i = (r_i - mean r over the corrections of one attempt)"),
-        ("mgrpo", "L = L_solve + L_correct   (one update)"),
-        ("score", "correct: A_i = r_i"),
-        ("igrpo", "L_correct = mean over completions"),
-    ],
-)
-def test_a_loss_is_put_together_from_the_recipes_keys(recipe: str, expected: str) -> None:
-    assert any(expected in line for line in loss_lines(load_recipe(f"methods/{recipe}")))
 
 
 def test_papers_become_links_and_bars_no_cells() -> None:
