@@ -39,6 +39,7 @@ from mgrpo.config.advantages import ConstPositive, Improvement, RawReward
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.parts import Part
 from mgrpo.errors import LearnerError
+from mgrpo.records.token_columns import TokenMask
 from mgrpo.types import Completion, Verdict
 
 
@@ -70,6 +71,7 @@ def build_batch(
     num_ranks: int = 1,
     add_over_ranks: Callable[[Tensor], Tensor] | None = None,
     is_part: bool = False,
+    policy_version: int | None = None,
 ) -> TrainingBatch:
     """Turn one step's scored completions into weighted training rows.
 
@@ -87,6 +89,8 @@ def build_batch(
         add_over_ranks: adds a tensor up over ranks, in place; with several ranks it must be given.
         is_part: these are some trees of a step. Weights are then not divided by `totals`, which
             the parts add up.
+        policy_version: tokens of older versions have their ratio against the log-probabilities
+            recorded while sampling; None: no token has.
 
     Raises:
         LearnerError: a completion is unscored, inconsistent, given twice, or of an unknown layer.
@@ -122,7 +126,7 @@ def build_batch(
     shares = share_trees(row_costs(decided, layers, objective, plugins), num_ranks)
     if is_shared:
         batch.hold(shares[rank])
-    all_rows, means = training_rows(batch, decided, layers, objective, plugins)
+    all_rows, means = training_rows(batch, decided, layers, objective, plugins, policy_version)
     verdicts = [verdict(*one) for one in zip(decided.judged, means.tolist(), strict=True)]
     selected = {
         place: row
@@ -347,6 +351,7 @@ def training_rows(
     layers: Sequence[LayerConfig],
     objective: ObjectiveConfig,
     plugins: Sequence[LearnerPlugin],
+    policy_version: int | None,
 ) -> tuple[list[TrainingRow], Tensor]:
     """Completions as rows, from [N] advantages and [N] weights to those of their tokens.
 
@@ -393,6 +398,7 @@ def training_rows(
             entropy_weights=of_entropy,
             columns=own_columns,
             is_sampled=one.sampled_mask,
+            is_stale=stale_tokens(one, policy_version),
             kl_weight=kl_weight_of(layers[one.layer - 1], objective),
         )
         for one, own_columns, own_advantages, own_weights, of_entropy in zip(
@@ -405,6 +411,13 @@ def training_rows(
         )
     ]
     return rows, means
+
+
+def stale_tokens(one: Completion, policy_version: int | None) -> TokenMask | None:
+    """[tokens] sampled by an older policy than this version; None: none were."""
+    if policy_version is None or one.oldest_version >= policy_version:
+        return None
+    return one.versions < policy_version
 
 
 def having(plugins: Sequence[LearnerPlugin], hook: str) -> list[LearnerPlugin]:

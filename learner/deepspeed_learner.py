@@ -233,6 +233,7 @@ class DeepSpeedLearner:
             num_ranks=self.num_ranks,
             add_over_ranks=self._trainer.reader.sum,
             is_part=is_part,
+            policy_version=self.policy_version if config.pipeline.samples_ahead else None,
         )
 
     def _updated(self, metrics: Metrics, verdicts: list[Verdict]) -> UpdateResult | None:

@@ -94,10 +94,9 @@ def policy_objective(
 
 
 def old_logprobs_of(microbatch: Microbatch, own_logprobs: Tensor) -> Tensor:
-    """[N] log-probabilities of the policy that sampled: the learner's own for this step's tokens,
-    those recorded while sampling for tokens of earlier steps."""
-    is_recorded = microbatch.is_replayed & microbatch.is_sampled
-    return torch.where(is_recorded, microbatch.rollout_logprobs, own_logprobs)
+    """[N] log-probabilities of the policy that sampled: those recorded while sampling for tokens of
+    an older policy, the learner's own for all others."""
+    return torch.where(microbatch.has_recorded_ratio, microbatch.rollout_logprobs, own_logprobs)
 
 
 def correction_weights(

@@ -156,7 +156,7 @@ class Microbatch:
     kl_weights: Tensor  # [N] float32
     entropy_weights: Tensor | None  # [N] float32; None: all 0
     is_sampled: Tensor  # [N] bool: false has no rollout_logprob
-    is_replayed: Tensor  # [N] bool: the ratio is against rollout_logprobs
+    has_recorded_ratio: Tensor  # [N] bool: the ratio is against rollout_logprobs
     row_ids: Tensor  # [N] int64, the place of each token's row
     columns: dict[str, Tensor]  # by name, [N] float32
     num_row_tokens: int  # that its rows have, repeated prefixes included, padding not
@@ -223,7 +223,7 @@ def collate(
             (known(row.is_sampled, np.ones(len(row.token_ids), dtype=np.bool_)) for row in rows),
             np.bool_,
         ),
-        is_replayed=spread([row.is_replayed for row in rows], torch.bool),
+        has_recorded_ratio=flat((row.has_recorded_ratio for row in rows), np.bool_),
         row_ids=spread(range(len(rows)), torch.int64),
         columns={
             name: flat(known(row.columns.get(name), np.zeros(len(row.token_ids))) for row in rows)

@@ -26,6 +26,7 @@ class TrainingRow(ColumnRecord):
         "token_weights": np.float64,
         "entropy_weights": np.float64,
         "is_sampled": np.bool_,
+        "is_stale": np.bool_,
     }
 
     completion_id: str
@@ -38,13 +39,23 @@ class TrainingRow(ColumnRecord):
     entropy_weights: Values | None = None  # [T] factors on token entropies; None: all 0
     columns: Mapping[str, Values] = field(default_factory=dict)  # by name, [T]
     is_sampled: TokenMask | None = None  # [T] false has no rollout_logprob; None: all were
-    is_replayed: bool = False  # sampled by an older policy: the ratio is against rollout_logprobs
+    is_replayed: bool = False  # of an earlier step, and trains again
+    is_stale: TokenMask | None = None  # [T] sampled by an older policy; None: none were
     kl_weight: float = 0.0
 
     @property
     def input_token_ids(self) -> TokenIds:
         """What the model reads: the last token is predicted, never read."""
         return np.concatenate([self.prompt_token_ids, self.token_ids[:-1]])
+
+    @property
+    def has_recorded_ratio(self) -> TokenMask:
+        """[T] the ratio is against rollout_logprobs, not against the policy before the update."""
+        every = np.ones(len(self.token_ids), dtype=np.bool_)
+        is_sampled = every if self.is_sampled is None else self.is_sampled
+        if self.is_replayed:
+            return is_sampled
+        return ~every if self.is_stale is None else is_sampled & self.is_stale
 
     @property
     def num_input_tokens(self) -> int:

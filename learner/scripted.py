@@ -5,6 +5,7 @@ With it the whole loop runs without a model, in tests and in examples.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -57,6 +58,16 @@ class ScriptedLearner:
             metrics={"learner/loss": (0.0, 1.0)},
             verdicts=verdicts_of(completions),
         )
+
+    async def update_beside(
+        self,
+        completions: Sequence[Completion],
+        parents: Sequence[Completion],
+        step: int,
+        replayed: Sequence[Replayed],
+    ) -> UpdateResult:
+        await asyncio.sleep(0)
+        return self.update(completions, parents, step, replayed, meanwhile=lambda: None)
 
     def begin_update(self, step: int) -> None:
         self.begun: list[Completion] = []

@@ -97,7 +97,7 @@ MUTANTS = (
     Mutant(
         "a signal cuts through an update",
         "mgrpo/training/workers.py",
-        "# From here on the learner is ahead of the last whole step, until this one is whole.\n        self.signals.hold(self.config.checkpoints.on_signal_s)",
+        "until this one is whole.\n        self.signals.hold(self.config.checkpoints.on_signal_s)",
         "self.signals.release()",
         (LOOP,),
     ),

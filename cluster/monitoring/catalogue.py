@@ -158,6 +158,18 @@ TIMES = (
         "Time of a step's parts: rollout, update, weights, and step, the whole.",
     ),
     Family(
+        "pipeline/staleness_mean",
+        "updates",
+        "Updates between sampling and training, over the step's completions.",
+        only_when="the next step is sampled while one trains",
+    ),
+    Family(
+        "pipeline/staleness_max",
+        "updates",
+        "The most of any completion of the step.",
+        only_when="the next step is sampled while one trains",
+    ),
+    Family(
         "pipeline/hidden_update_s",
         "s",
         "Learner time on the step's problems while others were still sampled; seconds/update is "

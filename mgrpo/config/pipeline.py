@@ -6,19 +6,44 @@ from typing import Literal
 
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.cluster import ClusterConfig
+from mgrpo.config.engines import SamplingConfig
+from mgrpo.config.learner import ObjectiveConfig
+from mgrpo.errors import ConfigProblem
 
 
 class PipelineConfig(StrictConfig):
     """Sampling and learning side by side."""
 
-    max_staleness_steps: Literal["auto", 0] | None = "auto"
-    """0: the learner trains on problems that are done while others are still sampled; weights do
-    not change before all are in, so the update is the same. Null: it waits for the whole step.
-    auto: 0 where engines and learner have different GPUs and the recipe's parts allow it, as
-    `mgrpo plan` says, else null."""
+    max_staleness_steps: Literal["auto", 0, 1] | None = "auto"
+    """Null: a step is sampled whole, then trained on. 0: the learner trains on problems that are
+    done while others are still sampled; weights do not change before all are in, so the update is
+    the same. 1: the next step is sampled while this one trains, by the policy before this update;
+    the ratio is against the log-probabilities recorded while sampling. auto: 0 where engines and
+    learner have different GPUs and the recipe's parts allow it, as `mgrpo plan` says, else null."""
+
+    @property
+    def samples_ahead(self) -> bool:
+        """Whether steps train on completions of an older policy."""
+        return self.max_staleness_steps == 1
 
     def streams_on(self, device: str, cluster: ClusterConfig) -> bool:
         """Whether trees are to train while others are sampled, if the recipe's parts allow it."""
         if self.max_staleness_steps == "auto":
             return device == "cuda" and not cluster.takes_turns
         return self.max_staleness_steps == 0
+
+
+def ahead_problems(
+    pipeline: PipelineConfig, objective: ObjectiveConfig, sampling: SamplingConfig
+) -> list[ConfigProblem]:
+    """What cannot be sampled while the step before it trains."""
+    if not pipeline.samples_ahead:
+        return []
+    path, problems = "pipeline.max_staleness_steps", []
+    if objective.update_order in ("sequential", "alternate_steps"):
+        why = f"with objective.update_order: {objective.update_order} one layer trains at a time."
+        problems.append(ConfigProblem(path, "1", why, "Use update_order: joint."))
+    if sampling.dynamic is not None:
+        why = "sampling.dynamic samples by itself before there is a step that could be overlapped."
+        problems.append(ConfigProblem(path, "1", why, "Use auto, or no sampling.dynamic."))
+    return problems

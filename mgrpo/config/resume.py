@@ -58,7 +58,7 @@ ON_RESUME: dict[str, OnResume] = {
     "plugins": "fixed",
     "phases": "phases",
     "objective": "fixed",
-    "pipeline.max_staleness_steps": "free",  # the same update, in another order
+    "pipeline.max_staleness_steps": "free",  # from the next step on; what is sampled still trains
     "learner.num_ranks": "fixed",  # DeepSpeed's shards are one for each rank
     "learner.zero_stage": "fixed",  # and of a form of their own at each stage
     "learner.learning_rate": "fixed",

@@ -29,7 +29,7 @@ from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
 from mgrpo.config.output import OutputConfig
 from mgrpo.config.overrides import BadOverride, merged
 from mgrpo.config.phases import fixed_key_problems, foreign_sections, order_of_phases
-from mgrpo.config.pipeline import PipelineConfig
+from mgrpo.config.pipeline import PipelineConfig, ahead_problems
 from mgrpo.config.plugins import PhaseConfig, PluginConfig
 from mgrpo.config.relations import (
     chain_problems,
@@ -167,6 +167,7 @@ class RunConfig(StrictConfig):
             *colocation_problems(
                 self.cluster, self.engines, self.learner, self.weights, self.pipeline
             ),
+            *ahead_problems(self.pipeline, self.objective, self.sampling),
             *order_of_phases(self.phases, num_steps=self.steps),
         ]
         for index, phase in enumerate(self.phases):
@@ -216,7 +217,7 @@ class RunConfig(StrictConfig):
     @property
     def is_on_policy(self) -> bool:
         """True where every ratio to the policy that sampled is exactly 1, in every phase."""
-        return all(
+        return not self.pipeline.samples_ahead and all(
             phase.objective.updates_per_rollout == 1 and phase.objective.correction_buffer is None
             for _, phase in self.phase_configs
         )

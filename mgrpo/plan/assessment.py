@@ -296,6 +296,10 @@ def streaming_lines(found: Found) -> Iterator[CheckLine]:
     config = found.config
     if config.pipeline.max_staleness_steps is None or config.cluster.takes_turns:
         return
+    if config.pipeline.samples_ahead:
+        text = "the next step is sampled while one trains (pipeline.max_staleness_steps: 1)"
+        yield CheckLine("ok", "pipeline", text)
+        return
     obstacles = recipe_obstacles(config)
     text = "problems train while others are sampled (pipeline.max_staleness_steps: 0)"
     if obstacles:

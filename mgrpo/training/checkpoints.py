@@ -15,12 +15,18 @@ from mgrpo.storage.checkpoints import (
     fingerprint,
     finish_checkpoint,
     keep_newest,
+    read_state,
 )
 from mgrpo.storage.mirror import Mirror
 from mgrpo.training.hooks import Hook, StepDone
 from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.progress import TrainProgress
-from mgrpo.training.sources.stack import SourceStack
+from mgrpo.training.sources.sample_ahead import (
+    Drawn,
+    SampleAhead,
+    read_completions,
+    write_completions,
+)
 from mgrpo.training.stop_signals import StopSignals
 from mgrpo.training.workers import RunWorkers
 from mgrpo.types import Problem
@@ -37,17 +43,26 @@ class RunState(Hook):
     def __init__(
         self,
         workers: RunWorkers,
-        sources: SourceStack,
+        sources: SampleAhead,
         problems: Sequence[Problem],
         signals: StopSignals,
     ) -> None:
         self.workers, self.sources, self.signals = workers, sources, signals
         self.problems_fingerprint = fingerprint(problems)
-        self.latest = self.state_dict(0)
+        self.keep(self.state_dict(0))
 
     def after_step(self, done: StepDone) -> None:
-        self.latest = self.state_dict(done.num_done)
+        self.keep(self.state_dict(done.num_done))
         self.signals.release()
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """From now on this is what a checkpoint has."""
+        self.latest = state
+        self.latest_drawn: Drawn | None = self.sources.following
+
+    def write_files(self, folder: Path) -> None:
+        """What of the latest state is too large for `state.json`."""
+        write_completions(self.latest_drawn, folder)
 
     def state_dict(self, num_steps: int) -> dict[str, Any]:
         """The state after `num_steps` steps, as plain values."""
@@ -58,8 +73,9 @@ class RunState(Hook):
             SOURCES: self.sources.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`; the learner has already loaded its state."""
+    def load(self, folder: Path) -> int:
+        """Continue from a checkpoint, whose state the learner has loaded; returns steps done."""
+        state = read_state(folder)
         if self.workers.policy_version != state["policy_version"]:
             raise RunDirectoryError(
                 f"The checkpoint's learner is at policy version {self.workers.policy_version}, its "
@@ -68,7 +84,10 @@ class RunState(Hook):
             )
         # Up to version 0.1 the sources' states lay beside the other values, under the same names.
         self.sources.load_state_dict(state.get(SOURCES, state))
-        self.latest = state
+        self.sources.following = read_completions(self.sources.following, folder)
+        self.keep(state)
+        num_steps: int = state["num_steps"]
+        return num_steps
 
 
 class Checkpoints(Hook):
@@ -125,6 +144,7 @@ class Checkpoints(Hook):
                 folder / LEARNER_DIR, state["policy_version"], deadline_s=deadline_s
             )
             if is_saved:
+                self.state.write_files(folder)
                 finished = finish_checkpoint(folder, state)
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # half a one may be what fills the disk

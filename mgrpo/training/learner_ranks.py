@@ -38,6 +38,16 @@ class Learner(Protocol):
         """
         ...
 
+    async def update_beside(
+        self,
+        completions: Sequence[Completion],
+        parents: Sequence[Completion],
+        step: int,
+        replayed: Sequence[Replayed],
+    ) -> UpdateResult:
+        """`update` for an event loop that samples meanwhile."""
+        ...
+
     def begin_update(self, step: int) -> None:
         """Begin an update to which whole trees are added while others are sampled."""
         ...
@@ -106,20 +116,21 @@ class LearnerRanks:
     def begin_update(self, step: int) -> None:
         self._on_all("begin_update", step, doing="begin an update")
 
+    async def update_beside(
+        self,
+        completions: Sequence[Completion],
+        parents: Sequence[Completion],
+        step: int,
+        replayed: Sequence[Replayed],
+    ) -> UpdateResult:
+        step_data = share(StepData.of(step, completions, parents, replayed))
+        return reported(await self._beside("update", step_data))
+
     async def add_trees(
         self, step: int, completions: Sequence[Completion], parents: Sequence[Completion]
     ) -> list[Verdict]:
         step_data = share(StepData.of(step, completions, parents))
-        async with asyncio.TaskGroup() as group:
-            calls = [
-                group.create_task(
-                    rank.call_async(
-                        "add_trees", step_data, deadline_s=self.update_s, setting=SETTING
-                    )
-                )
-                for rank in self.ranks
-            ]
-        verdicts: list[Verdict] = calls[0].result()
+        verdicts: list[Verdict] = await self._beside("add_trees", step_data)
         return verdicts
 
     def finish_update(
@@ -130,13 +141,17 @@ class LearnerRanks:
 
     def _result(self, method: str, given: Any, meanwhile: Callable[[], None]) -> UpdateResult:
         """Of a call that ends with an optimizer step."""
-        doing = "update the policy"
-        found: list[UpdateResult | None] = self._on_all(
-            method, given, doing=doing, meanwhile=meanwhile
-        )
-        if found[0] is None:
-            raise LearnerError("Learner rank 0 did not report its update.")
-        return found[0]
+        found = self._on_all(method, given, doing="update the policy", meanwhile=meanwhile)
+        return reported(found[0])
+
+    async def _beside(self, method: str, given: Any) -> Any:
+        """Call every rank, without blocking the event loop; what rank 0 returns."""
+        limits = {"deadline_s": self.update_s, "setting": SETTING}
+        async with asyncio.TaskGroup() as group:
+            calls = [
+                group.create_task(rank.call_async(method, given, **limits)) for rank in self.ranks
+            ]
+        return calls[0].result()
 
     def _on_all(
         self, method: str, given: Any, *, doing: str, meanwhile: Callable[[], None] | None = None
@@ -177,3 +192,13 @@ class LearnerRanks:
             setting=SETTING,
             is_shared=self.shared_folder,
         )
+
+
+def reported(result: UpdateResult | None) -> UpdateResult:
+    """
+    Raises:
+        LearnerError: rank 0 returned nothing.
+    """
+    if result is None:
+        raise LearnerError("Learner rank 0 did not report its update.")
+    return result

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.hooks import Hook, StepDone
-from mgrpo.training.sources.stack import SourceStack
+from mgrpo.training.sources.sample_ahead import SampleAhead
 from mgrpo.training.step_orders import StepOrder, StepWorkers
 from mgrpo.training.workers import timed
 from mgrpo.types import Completion
@@ -33,7 +33,7 @@ class Run:
 
     first_step: int  # above 0 in a resumed run
     num_steps: int  # of the whole run
-    source: SourceStack
+    source: SampleAhead
     workers: StepWorkers
     order: StepOrder
     hooks: Sequence[Hook]

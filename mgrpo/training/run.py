@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -35,6 +34,7 @@ from mgrpo.training.hooks import (
 )
 from mgrpo.training.loop import Run, train
 from mgrpo.training.progress import TrainProgress, print_before_after
+from mgrpo.training.sources.sample_ahead import SampleAhead
 from mgrpo.training.sources.stack import make_sources
 from mgrpo.training.step_orders import STEP_ORDERS
 from mgrpo.training.stop_signals import StopSignals, signals_as_errors
@@ -84,7 +84,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
             ):
                 log.trackers.add("ray", lambda: ray_metrics)
                 system.rollout.on_progress = groups_progress(progress)
-                policy = train_system(system, run_dir, state, log, progress, signals, mirror)
+                policy = train_system(system, run_dir, resume_from, log, progress, signals, mirror)
             progress.note(f"policy saved to {policy}")
     except RunInterrupted as stop:
         upload_s = min(upload_s, config.checkpoints.on_signal_s)
@@ -102,7 +102,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
 def train_system(
     system: System,
     run_dir: Path,
-    state: dict[str, Any] | None,
+    resume_from: Path | None,
     log: MetricsLog,
     progress: TrainProgress,
     signals: StopSignals,
@@ -111,7 +111,7 @@ def train_system(
     """Train with engines and learner that are up; returns where the policy was saved.
 
     Args:
-        state: of the checkpoint that the learner has loaded; None in a new run.
+        resume_from: the checkpoint that the learner has loaded; None in a new run.
     """
     config, learner = system.config, system.learner
     assert learner is not None, "the system was started with a learner"
@@ -125,15 +125,16 @@ def train_system(
         policy_version=system.policy_version,
         streams=streams_by_step(config, system.device),
     )
-    sources = make_sources(config, system.problems)
+    sources = SampleAhead(
+        make_sources(config, system.problems), system.problems, num_steps=config.steps
+    )
     run_state = RunState(workers, sources, system.problems, signals)
     alarms = AlarmWatch(
         config.alarms, trained_layers=trained_layers(c.layers for _, c in config.phase_configs)
     )
     first_step = 0
-    if state is not None:
-        run_state.load_state_dict(state)
-        first_step = state["num_steps"]
+    if resume_from is not None:
+        first_step = run_state.load(resume_from)
         alarms.replay(row for row in read_metrics(run_dir) if row["step"] < first_step)
     checkpoints = Checkpoints(
         run_dir,
@@ -150,7 +151,9 @@ def train_system(
         num_steps=config.steps,
         source=sources,
         workers=workers,
-        order=STEP_ORDERS[config.objective.update_order],
+        order=sources.overlapped_step
+        if config.pipeline.samples_ahead
+        else STEP_ORDERS[config.objective.update_order],
         hooks=[
             EngineMetrics(system.fleet),
             RolloutMetrics(len(config.layers)),

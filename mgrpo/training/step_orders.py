@@ -46,6 +46,17 @@ class StepWorkers(Workers, Protocol):
         """Sample the work and make one update of it, side by side; everything that trained."""
         ...
 
+    def update_beside(
+        self, step: int, work: Work, following: Work | None, sums: MetricSums
+    ) -> tuple[list[Completion], list[Completion] | None]:
+        """One update of work that is sampled, while the next step's work is being sampled.
+
+        Returns:
+            Everything that trained, and what was sampled: None where there was nothing, or where a
+            signal ended it.
+        """
+        ...
+
     def broadcast(self, sums: MetricSums) -> None:
         """The new weights to every engine, verified."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from actors.rollout import Rollout, TreeCallback, with_verdicts
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.config import RunConfig
+from mgrpo.errors import LearnerError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.progress import TrainProgress
@@ -19,6 +21,9 @@ from mgrpo.training.stop_signals import StopSignals
 from mgrpo.training.tree_feed import TreeFeed
 from mgrpo.types import Completion, Problem, Replayed, UpdateResult, Verdict
 from rewards.failures import check_failed_fraction
+
+LOOK_S = 1.0
+"""Between two looks at whether a signal waits."""
 
 
 class Engines(Protocol):
@@ -147,13 +152,76 @@ class RunWorkers:
         sums.add_total("pipeline/hidden_update_s", feed.busy_before_close_s)
         return self.updated(result, feed.verdicts, [*work.ready, *done], sums)
 
+    def update_beside(
+        self, step: int, work: Work, following: Work | None, sums: MetricSums
+    ) -> tuple[list[Completion], list[Completion] | None]:
+        """One update of work that is sampled, while the next step's work is being sampled.
+
+        A signal that comes meanwhile waits for the update, and ends the sampling then.
+        """
+        self.check_staleness(step, work.ready, sums)
+        self.signals.hold(self.config.checkpoints.on_signal_s)
+        self.progress.phase("learner · update")
+        began = time.monotonic()
+
+        async def both() -> tuple[UpdateResult, list[Completion] | None]:
+            async with asyncio.TaskGroup() as group:
+                sampling = None
+                if following is not None and following.problems:
+                    rollout = self.rollout_at(step + 1)
+                    sampling = group.create_task(
+                        self.sampled(rollout, step + 1, following, sums, None)
+                    )
+                result = await self.learner.update_beside(
+                    work.ready, work.parents, step, work.replayed
+                )
+                sums.add_total("seconds/update", time.monotonic() - began)
+                sampled = None
+                if sampling is not None:
+                    sampled = await self.unless_stopped(sampling)
+                    sums.add_total("seconds/rollout", time.monotonic() - began)
+            return result, sampled
+
+        result, sampled = self.engines.run(without_group(both()))
+        return self.updated(result, result.verdicts, work.ready, sums), sampled
+
+    async def unless_stopped(
+        self, sampling: asyncio.Task[list[Completion]]
+    ) -> list[Completion] | None:
+        """What is sampled; None where a signal waits for the end of the step."""
+        while not sampling.done():
+            if self.signals.held_back is not None:
+                sampling.cancel()
+            await asyncio.wait({sampling}, timeout=LOOK_S)
+        return None if sampling.cancelled() else sampling.result()
+
+    def check_staleness(
+        self, step: int, completions: Sequence[Completion], sums: MetricSums
+    ) -> None:
+        """
+        Raises:
+            LearnerError: the step was sampled by an older policy than the recipe allows.
+        """
+        ages = [
+            self.policy_version - one.oldest_version for one in completions if one.id.step == step
+        ]
+        if not ages:
+            return
+        sums.add("pipeline/staleness_mean", sum(ages), len(ages))
+        sums.add("pipeline/staleness_max", max(ages))
+        if max(ages) > 1:
+            raise LearnerError(
+                f"Step {step} has completions that were sampled {max(ages)} steps ago, and "
+                "pipeline.max_staleness_steps is 1. This is an error of mgrpo, not of the recipe."
+            )
+
     async def sampled(
         self,
         rollout: Rollout,
         step: int,
         work: Work,
         sums: MetricSums,
-        on_tree: TreeCallback,
+        on_tree: TreeCallback | None,
     ) -> list[Completion]:
         """Everything that the work samples."""
         layers = work.layers or range(1, len(self.config.layers) + 1)
@@ -223,6 +291,14 @@ class RunWorkers:
         sums.add_total("weights/sync_s", report.seconds)
         if report.probe_gap_max is not None:
             sums.add("weights/probe_gap_max", report.probe_gap_max)
+
+
+async def without_group(work: Coroutine[Any, Any, Any]) -> Any:
+    """The first failure of a task group is raised as it is, not inside a group."""
+    try:
+        return await work
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 @contextmanager

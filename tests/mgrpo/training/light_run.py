@@ -17,7 +17,7 @@ from cluster.fleet.in_process import InProcessEngines
 from learner.scripted import ScriptedLearner
 from mgrpo.config import RunConfig
 from mgrpo.metrics.log import MetricsLog, read_metrics
-from mgrpo.storage.checkpoints import LEARNER_DIR, checkpoints, read_state
+from mgrpo.storage.checkpoints import LEARNER_DIR, checkpoints
 from mgrpo.storage.mirror import mirror_of
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.run import train_system
@@ -80,7 +80,6 @@ class LightRun:
         """Run to the end; returns the rows of metrics.jsonl."""
         fleet: Any = self.engines
         scorer: Any = ExactScorer()
-        state = None if resume_from is None else read_state(resume_from)
         if resume_from is not None:
             self.learner.load_states(resume_from / LEARNER_DIR)
         system = System(
@@ -104,7 +103,7 @@ class LightRun:
                 self.config.steps, "light", len(self.config.layers), console=shown
             ) as progress,
         ):
-            train_system(system, self.run_dir, state, log, progress, self.signals, mirror)
+            train_system(system, self.run_dir, resume_from, log, progress, self.signals, mirror)
         return read_metrics(self.run_dir)
 
     @property

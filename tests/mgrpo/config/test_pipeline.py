@@ -1,0 +1,39 @@
+"""Which recipes can overlap sampling and learning, and what is said of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mgrpo.config import RunConfig
+
+
+def refusal(tree: dict[str, Any], **changes: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        RunConfig.model_validate({**tree, **changes})
+    return str(caught.value)
+
+
+def test_layers_that_train_one_after_the_other_cannot_be_sampled_ahead(tree):
+    said = refusal(
+        tree, pipeline={"max_staleness_steps": 1}, objective={"update_order": "sequential"}
+    )
+    assert "pipeline.max_staleness_steps = 1" in said and "one layer trains at a time" in said
+
+
+def test_dynamic_sampling_has_no_step_that_could_be_overlapped(tree):
+    said = refusal(tree, pipeline={"max_staleness_steps": 1}, sampling={"dynamic": {}})
+    assert "sampling.dynamic samples by itself" in said
+
+
+@pytest.mark.parametrize("value", [2, -1, "always"])
+def test_other_bounds_are_refused(tree, value):
+    assert "max_staleness_steps" in refusal(tree, pipeline={"max_staleness_steps": value})
+
+
+def test_steps_on_an_older_policys_completions_are_not_on_policy(tree):
+    waits = RunConfig.model_validate(tree)
+    ahead = RunConfig.model_validate({**tree, "pipeline": {"max_staleness_steps": 1}})
+    assert waits.is_on_policy and not ahead.is_on_policy
