@@ -90,8 +90,8 @@ MUTANTS = (
     Mutant(
         "a signal is held back for ever after a step",
         "mgrpo/training/checkpoints.py",
-        "        self.latest = self.state_dict(done.num_done)\n        self.signals.release()",
-        "        self.latest = self.state_dict(done.num_done)",
+        "        self.keep(self.state_dict(done.num_done))\n        self.signals.release()",
+        "        self.keep(self.state_dict(done.num_done))",
         (LOOP,),
     ),
     Mutant(
