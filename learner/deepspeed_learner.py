@@ -161,7 +161,7 @@ class DeepSpeedLearner:
         if self.rank == 0:
             for note in batch.notes:
                 logger.warning(note)
-        again = replayed_rows(replayed, config.objective)
+        again = replayed_rows(replayed)
         share = split_rows([row.num_input_tokens for row in again], self.num_ranks)[self.rank]
         own = [*batch.own, *(len(batch.rows) + place for place in share)]
         metrics = {
@@ -208,7 +208,7 @@ class DeepSpeedLearner:
         Raises:
             LearnerError: the loss or gradient is not finite; the weights are then as before.
         """
-        again = replayed_rows(replayed, self._streamed.config.objective)
+        again = replayed_rows(replayed)
         return self._updated(self._streamed.finish(self.policy_version, again), [])
 
     def _batch(

@@ -57,6 +57,7 @@ from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.plugin import Plugin
 from mgrpo.registry import Kind
+from mgrpo.sources import is_on_policy
 
 Signal = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs", "hidden_last"]
 """What the learner can measure with forward passes of its own, under the weights before an update.
@@ -269,11 +270,11 @@ class PolicyLoss(LearnerPlugin):
 
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if config.is_on_policy and cls.on_policy:
+        if is_on_policy(config) and cls.on_policy:
             return [
                 f"with objective.updates_per_rollout: 1, where every ratio is 1, {cls.on_policy}."
             ]
-        return [f"{cls.off_policy}."] if cls.off_policy and not config.is_on_policy else []
+        return [f"{cls.off_policy}."] if cls.off_policy and not is_on_policy(config) else []
 
 
 class ImportanceCorrection(LearnerPlugin):

@@ -6,6 +6,7 @@ from learner.plugin import LearnerPlugin
 from mgrpo.config import GroupZ, LayerConfig, RewardsConfig, RunConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.plugin import find_plugin
+from mgrpo.sources import most_completions
 
 WEIGHS_HARD = "also increases the weight of failures; the factors multiply"
 FEWEST_TOKENS = 10  # fewer of a whole step's tokens have almost no effect
@@ -44,7 +45,7 @@ def is_z_scored(layer: LayerConfig) -> bool:
 def small_share_warnings(share: float, layers: frozenset[int], config: RunConfig) -> list[str]:
     """Of a share of the step's tokens that is hardly any at this recipe's scale."""
     longest = max(config.layers[number - 1].max_completion_tokens for number in layers)
-    most = config.max_completions_per_step * longest
+    most = most_completions(config) * longest
     if share * most >= FEWEST_TOKENS:
         return []
     return [

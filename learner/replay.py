@@ -7,23 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from learner.rows import TrainingRow
-from mgrpo.config import ObjectiveConfig
 from mgrpo.types import Replayed
 
 
-def replayed_rows(replayed: Sequence[Replayed], objective: ObjectiveConfig) -> list[TrainingRow]:
-    """Rows whose loss is `weight` times the mean over completions of the mean over tokens.
+def replayed_rows(replayed: Sequence[Replayed]) -> list[TrainingRow]:
+    """Rows whose loss is their `weight` times the mean over completions of the mean over tokens.
 
     The ratio is taken against the log-probabilities recorded while sampling, which are the old
     policy's, and the advantage is the one of the step that sampled them. They carry no KL term.
     """
-    settings = objective.correction_buffer
-    if settings is None or not replayed:
-        return []
     rows = []
     for one in replayed:
         completion = one.completion
-        weight = settings.weight / len(replayed) / max(1, completion.num_trained_tokens)
+        weight = one.weight / len(replayed) / max(1, completion.num_trained_tokens)
         rows.append(
             TrainingRow(
                 completion_id=f"{completion.completion_id} (replayed)",

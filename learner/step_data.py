@@ -120,6 +120,7 @@ class StepData:
     parents: PackedCompletions  # compared with; they do not train
     replayed: PackedCompletions  # of earlier steps; they train again
     replayed_advantages: list[float]
+    replayed_weights: list[float]
 
     @classmethod
     def of(
@@ -135,6 +136,7 @@ class StepData:
             parents=PackedCompletions.of(parents),
             replayed=PackedCompletions.of([one.completion for one in replayed]),
             replayed_advantages=[one.advantage for one in replayed],
+            replayed_weights=[one.weight for one in replayed],
         )
 
     def unpacked(
@@ -146,7 +148,9 @@ class StepData:
             self.completions.unpacked(with_texts=with_texts),
             self.parents.unpacked(with_texts=with_texts),
             [
-                Replayed(completion=one, advantage=advantage)
-                for one, advantage in zip(again, self.replayed_advantages, strict=True)
+                Replayed(completion=one, advantage=advantage, weight=weight)
+                for one, advantage, weight in zip(
+                    again, self.replayed_advantages, self.replayed_weights, strict=True
+                )
             ],
         )

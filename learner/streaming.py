@@ -13,8 +13,8 @@ def streaming_obstacles(
     objective: ObjectiveConfig, layers: Sequence[LayerConfig], plugins: Iterable[Plugin]
 ) -> Iterator[str]:
     """For people: what makes an update wait until its whole step is sampled; nothing if nothing."""
-    if objective.update_order in ("sequential", "alternate_steps"):
-        yield f"objective.update_order: {objective.update_order} trains one layer at a time"
+    if objective.update_order.type != "joint":
+        yield f"objective.update_order: {objective.update_order.type} trains one layer at a time"
     if objective.updates_per_rollout > 1:
         yield (
             f"objective.updates_per_rollout: {objective.updates_per_rollout} goes over the whole "

@@ -389,7 +389,7 @@ class Trainer:
 
     def _set_learning_rate(self, policy_version: int) -> float:
         """Set and return the rate of this update, from the number of updates before it."""
-        is_sequential = self.objective.update_order == "sequential"
+        is_sequential = self.objective.update_order.type == "sequential"
         rate = learning_rate_at(
             policy_version,
             peak=self.settings.learning_rate,

@@ -7,15 +7,15 @@
         settings: {strength: 0.5}
 
 A plug-in derives from `actors.plugin.RolloutPlugin` (changes what is sampled), from
-`learner.plugin.LearnerPlugin` (changes what is learned from it), from
-`mgrpo.training.sources.source.SourcePlugin` (says what a step trains on), or from several; its
-hooks are the methods that it overrides. It is instantiated in the process where it works, so an
-instance that overrides hooks of both kinds exists twice and shares nothing but its settings.
+`learner.plugin.LearnerPlugin` (changes what is learned from it), or from both; its hooks are the
+methods that it overrides. What fills a slot is a plug-in too (see mgrpo/config/parts.py). It is
+instantiated in the process where it works, so an instance that overrides hooks of both kinds exists
+twice and shares nothing but its settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -25,6 +25,8 @@ from pydantic import ValidationError
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.explain import explain
 from mgrpo.config.parts import HOMES, Part, choices, elsewhere, home_of
+from mgrpo.config.resume import OnResume
+from mgrpo.config.sources import stacked
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.own_code import import_own
 from mgrpo.registry import Kind, declared, load
@@ -51,6 +53,10 @@ class Plugin:
     """Parts that it cannot work beside, and why."""
     overlaps: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Parts that do the same in part, and what that means."""
+    may_change: ClassVar[frozenset[str]] = frozenset()
+    """Settings that phases may change, since they are read anew in each step."""
+    on_resume: ClassVar[Mapping[str, OnResume]] = MappingProxyType({})
+    """What a resumed run may do to its settings, by key; all others are fixed."""
 
     def __init__(self, settings: StrictConfig, layers: frozenset[int]) -> None:
         """
@@ -132,6 +138,12 @@ def slot_entries(config: RunConfig) -> list[Entry]:
     if isinstance(config.objective.importance, Part):
         part = config.objective.importance
         found.append(slot_entry("IMPORTANCE", part, everywhere, "objective.importance"))
+    if isinstance(config.data.sampler, Part):
+        found.append(slot_entry("SAMPLERS", config.data.sampler, everywhere, "data.sampler"))
+    sources = stacked(config.source)
+    for depth, source in enumerate(sources, start=1):
+        path = "source" + ".above" * (len(sources) - depth)
+        found.append(slot_entry("SOURCES", source, everywhere, path))
     return found
 
 
@@ -190,7 +202,8 @@ def find_plugin(name: str, kind: Kind | None = None) -> type[Plugin]:
         raise ValueError(f"cannot be imported: {type(error).__name__}: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, Plugin)):
         raise ValueError(
-            "is not a class that derives from LearnerPlugin, RolloutPlugin or SourcePlugin."
+            "is not a class that derives from LearnerPlugin, RolloutPlugin, SourcePlugin or "
+            "SamplerPlugin."
         )
     if found.kind not in kinds:
         raise ValueError(f"belongs to {HOMES[found.kind]}, as its class says.")
@@ -232,6 +245,7 @@ def make_plugin(entry: Entry, config: RunConfig) -> Plugin:
         problems = company_problems(entry.name, kind.needed(settings), kind.excludes, config)
         problems += kind.problems(settings, entry.layers, config)
         problems += problems_of_phases(kind, settings, entry.layers, config, known=problems)
+        problems += changed_settings(kind, settings, entry, config)
         if not problems:
             return kind(settings, entry.layers)
     raise ConfigError([replace(one, path=place_of(one.path, entry)) for one in problems])
@@ -279,6 +293,40 @@ def problems_of_phases(
             if one not in known
         ]
     return found
+
+
+def changed_settings(
+    kind: type[Plugin], settings: StrictConfig, entry: Entry, config: RunConfig
+) -> Iterator[ConfigProblem]:
+    """Settings that the recipe's phases change and must not, or change wrongly."""
+    for index, (_, phase) in enumerate(config.phase_configs[1:]):
+        path = f"phases.{index}.changes.{entry.settings_path}"
+        for changed in slot_entries(phase):
+            if changed.path != entry.path or changed.settings == entry.settings:
+                continue
+            try:
+                now = kind.Settings.model_validate(dict(changed.settings))
+            except ValidationError as error:
+                for one in explain(error, kind.Settings):
+                    yield replace(one, path=f"({path}.{one.path})")
+                continue
+            for key in kind.Settings.model_fields:
+                value = getattr(now, key)
+                if value != getattr(settings, key) and key not in kind.may_change:
+                    why = f"cannot change during a run: {entry.name} is made at the start."
+                    yield ConfigProblem(f"({path}.{key})", str(value), why)
+
+
+def resume_rules(config: RunConfig) -> dict[str, OnResume]:
+    """What a resumed run may do to the settings of a recipe's parts, by path."""
+    rules: dict[str, OnResume] = {}
+    for entry in entries_of(config)[0]:
+        try:
+            kind = find_plugin(entry.name, entry.kind)
+        except ValueError:
+            continue  # reported where that part is made
+        rules |= {f"{entry.settings_path}.{key}": rule for key, rule in kind.on_resume.items()}
+    return rules
 
 
 def place_of(path: str, entry: Entry) -> str:

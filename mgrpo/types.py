@@ -330,6 +330,7 @@ class Replayed:
 
     completion: Completion
     advantage: float
+    weight: float = 1.0  # factor on the mean loss of all that train again, beside the layers'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

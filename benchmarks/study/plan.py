@@ -18,6 +18,7 @@ from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.metrics.log import read_metrics
+from mgrpo.sources import most_completions
 
 LAST_STEPS = 10  # training steps whose accuracy decides between learning rates
 
@@ -157,7 +158,7 @@ def check_study(study: Study) -> None:
 
 def budget_problems(study: Study, configs: dict[str, RunConfig]) -> Iterable[ConfigProblem]:
     for recipe, config in configs.items():
-        found = config.max_completions_per_step / config.prompts_per_step
+        found = most_completions(config) / config.prompts_per_step
         if found != study.budget:
             yield ConfigProblem(
                 f"{recipe}: layers",

@@ -139,4 +139,4 @@ def value(row: Row, name: str) -> float:
 
 
 def updates_per_step(config: RunConfig) -> int:
-    return len(config.layers) if config.objective.update_order == "sequential" else 1
+    return len(config.layers) if config.objective.update_order.type == "sequential" else 1

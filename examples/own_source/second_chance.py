@@ -25,6 +25,7 @@ class SecondChance(SourcePlugin):
     """Asks problems again that no attempt has solved; the rest of a step is fresh problems."""
 
     Settings: ClassVar[type[StrictConfig]] = SecondChanceSettings
+    draws: ClassVar[bool] = True
 
     def begin(self) -> None:
         self.waiting: list[tuple[int, Problem]] = []  # (step when it is due, problem)

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from mgrpo.check.data import disjoint_lines, problems_in, size_lines, source_lines
 from mgrpo.check.environment import environment_lines
 from mgrpo.check.plugins import plugin_lines
+from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.check.storage import storage_lines
 from mgrpo.check.trackers import tracker_lines
 from mgrpo.config import RunConfig
-from mgrpo.config.warnings import warnings_of
 from mgrpo.data.problems import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError
 from mgrpo.findings import CheckLine, CheckReport

@@ -7,7 +7,6 @@ from mgrpo.check.plugin_warnings import plugin_warnings
 from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError
 from mgrpo.findings import CheckLine
-from mgrpo.methods.veripo.preference_pairs import make_judge
 from mgrpo.plugin import Plugin, entries_of, load_plugins
 
 
@@ -23,7 +22,6 @@ def plugin_lines(config: RunConfig) -> list[CheckLine]:
     try:
         load_plugins(config, Plugin)
         check_streaming(config)
-        make_judge(config.objective.preferences.verifier)  # it may be a user's own
     except ConfigError as error:
         return [CheckLine("fail", "plugins", str(problem)) for problem in error.problems]
     names = ", ".join(entry.name for entry in entries)

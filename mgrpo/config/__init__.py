@@ -10,19 +10,12 @@ from mgrpo.config.data import (
     JsonlSource,
     ReasoningGymSource,
     ReasoningGymTask,
-    RobustSamplingConfig,
 )
-from mgrpo.config.engines import DynamicSamplingConfig, EnginesConfig, SamplingConfig
+from mgrpo.config.engines import EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig
 from mgrpo.config.guidance import GUIDANCE_PHRASES, GuidanceConfig
 from mgrpo.config.layers import CorrectLayer, LayerConfig, SolveLayer
-from mgrpo.config.learner import (
-    CorrectionBufferConfig,
-    ErrorPoolConfig,
-    KlConfig,
-    LearnerConfig,
-    ObjectiveConfig,
-)
+from mgrpo.config.learner import KlConfig, LearnerConfig, ObjectiveConfig
 from mgrpo.config.losses import PpoClip, Truncate
 from mgrpo.config.output import (
     MlflowConfig,
@@ -43,13 +36,10 @@ __all__ = [
     "CheckpointConfig",
     "ClusterConfig",
     "CorrectLayer",
-    "CorrectionBufferConfig",
     "DataConfig",
     "DataSource",
     "DeadlinesConfig",
-    "DynamicSamplingConfig",
     "EnginesConfig",
-    "ErrorPoolConfig",
     "EvaluationConfig",
     "GroupZ",
     "GuidanceConfig",
@@ -69,7 +59,6 @@ __all__ = [
     "ReasoningGymTask",
     "RewardTerm",
     "RewardsConfig",
-    "RobustSamplingConfig",
     "RunConfig",
     "SamplingConfig",
     "SolveLayer",

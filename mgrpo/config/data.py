@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from mgrpo.config.base import StrictConfig
+from mgrpo.config.sources import Sampler, Shuffle
 
 
 class RowsSource(StrictConfig):
@@ -89,21 +90,6 @@ def has_one_domain(source: DataSource) -> bool:
     return source.domain_field is None
 
 
-class RobustSamplingConfig(StrictConfig):
-    """Draws more problems from the domains where the policy fails (after GDR-MDP,
-    arXiv 2210.12262; drawing data by it is our reconstruction)."""
-
-    radius: float = Field(default=0.2, ge=0, le=1)
-    """Share of the draws that is moved from the best domains to the worst."""
-    floor: float = Field(default=0.02, ge=0, le=1)
-    """Minimum probability of a domain."""
-    decay: float = Field(default=0.9, ge=0, lt=1)
-    """Of the running pass rates."""
-    hopeless_steps: PositiveInt = 50
-    """A domain that was never solved in so many steps is drawn with at most its share of the data
-    plus half of the radius, until it is solved."""
-
-
 class DataConfig(StrictConfig):
     """The training problems and the held-out problems."""
 
@@ -114,5 +100,5 @@ class DataConfig(StrictConfig):
     """Longest layer-1 prompt, in tokens. Longer rows are left out and counted."""
     max_dropped_fraction: float = Field(default=0.05, ge=0, le=1)
     """The run does not start if more than this share of the rows is unusable."""
-    robust: RobustSamplingConfig | None = None
-    """Null: all problems are equally likely."""
+    sampler: Sampler = Shuffle()
+    """Which problems come next: shuffle, all in random order; or a method's own."""

@@ -14,19 +14,6 @@ MIN_TEMPERATURE = 0.01  # vLLM's minimum: lower values are raised to this
 MAX_SEQUENCES = 8192  # of one forward pass: as many tokens, one of each
 
 
-class DynamicSamplingConfig(StrictConfig):
-    """Problems whose first attempts are neither all right nor all wrong (DAPO, arXiv 2503.14476),
-    sampling more until the step is full."""
-
-    max_rounds: PositiveInt = 10
-    """Maximum rounds of sampling; each draws as many problems as are missing."""
-    min_mixed_fraction: float = Field(default=1.0, gt=0, le=1)
-    """Sampling stops once this share of a step's problems is mixed; others fill the rest of the
-    step. GPG (arXiv 2504.02546) has 0.6, and scales advantages up for what the others lack."""
-    when_exhausted: Literal["train", "stop"] = "train"
-    """After the last round with too few: train on the existing ones, or stop the run."""
-
-
 class SamplingConfig(StrictConfig):
     """Sampling of completions in training.
 
@@ -36,8 +23,6 @@ class SamplingConfig(StrictConfig):
 
     temperature: float = Field(default=1.0, ge=MIN_TEMPERATURE)
     """The learner divides its logits by the same number."""
-    dynamic: DynamicSamplingConfig | None = None
-    """Null: every problem drawn is trained on."""
 
 
 class EngineRange(StrictConfig):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.losses import Importance, Loss, PpoClip, Truncate
-from mgrpo.config.preferences import PreferenceConfig
+from mgrpo.config.slots import by_name
 
 
 class KlConfig(StrictConfig):
@@ -21,36 +21,30 @@ class KlConfig(StrictConfig):
     k1's expected gradient is 0."""
 
 
-class ErrorPoolConfig(StrictConfig):
-    """Wrong attempts kept for later correction (ScRPO, arXiv 2511.06065)."""
+class Joint(StrictConfig):
+    """One update from all layers, sampled from one policy."""
 
-    capacity: PositiveInt = 2048
-    """Capacity in attempts; the oldest is removed first."""
-    variance_threshold: NonNegativeFloat = 0.1
-    """A problem's wrong attempts are added if p(1 - p) of its group reaches this, where p is the
-    share of right ones: neither always right nor always wrong."""
-    switch: Literal["pool_full", "every_n_steps"] = "pool_full"
-    """When corrections are trained: once the pool is full, until fewer than a step's worth are
-    left; or every `every_steps` steps, as far as the pool holds any."""
-    every_steps: PositiveInt = 4
-    max_age: PositiveInt | None = None
-    """Attempts of policies more than this many versions old are dropped; null: kept."""
+    type: Literal["joint"] = "joint"
 
 
-class CorrectionBufferConfig(StrictConfig):
-    """Successful corrections of earlier steps, trained on again off policy.
+class Sequential(StrictConfig):
+    """One update per layer, first to last."""
 
-    Their stored log-probabilities are the old policy's, so the ratio is a true one and the
-    clip range limits it.
-    """
+    type: Literal["sequential"] = "sequential"
+    rollout_policy: Literal["refreshed", "snapshot"] = "refreshed"
+    """The policy that samples a later layer: the one that the update of the layer before left
+    (refreshed), or the one that sampled the first layer (snapshot)."""
 
-    capacity: PositiveInt = 256
-    per_step: PositiveInt = 16
-    """Corrections drawn for each step, without replacement."""
-    max_age: PositiveInt | None = 8
-    """Corrections of policies more than this many versions old are dropped; null: kept."""
-    weight: PositiveFloat = 1.0
-    """Factor on their mean loss, beside the layers'."""
+
+class AlternateSteps(StrictConfig):
+    """Each step trains one layer, in turn."""
+
+    type: Literal["alternate_steps"] = "alternate_steps"
+
+
+UpdateOrder = Annotated[
+    Joint | Sequential | AlternateSteps, Field(discriminator="type"), by_name("joint")
+]
 
 
 class ObjectiveConfig(StrictConfig):
@@ -66,25 +60,9 @@ class ObjectiveConfig(StrictConfig):
     """Updates per rollout (mu of the GRPO paper); clipping has an effect above 1."""
     learning_rate_factor: PositiveFloat = 1.0
     """Multiplies learner.learning_rate; for phases that train faster or slower than others."""
-    update_order: Literal[
-        "joint", "sequential", "alternate_steps", "pooled_errors", "preference_phases"
-    ] = "joint"
-    """joint: one update from all layers. sequential: one update per layer, first to last.
-    alternate_steps: each step trains one layer, in turn. pooled_errors: steps train layer 1 and
-    put its errors into `error_pool`; some steps train layer 2 on corrections of these.
-    preference_phases: steps train on rollouts jointly and make `preferences` of them; steps of
-    phases with `train_on: pairs` train on these, without sampling."""
-    rollout_policy: Literal["auto", "snapshot", "refreshed"] = "auto"
-    """With sequential: is layer 2 sampled from the policy that layer 1's update left (refreshed,
-    what auto means there), or from the one that sampled layer 1 (snapshot)?"""
-    error_pool: ErrorPoolConfig = ErrorPoolConfig()
-    correction_buffer: CorrectionBufferConfig | None = None
-    """Null: corrections train once."""
-    preferences: PreferenceConfig = PreferenceConfig()
-    """For update_order: preference_phases."""
-    train_on: Literal["rollouts", "pairs"] = "rollouts"
-    """pairs: the pairs made since the last phase of pairs, held fixed while the phase lasts.
-    Needs update_order: preference_phases and a plug-in that trains on pairs, such as dpo."""
+    update_order: UpdateOrder = Joint()
+    """joint: one update from all layers; sequential: one update per layer, first to last;
+    alternate_steps: each step trains one layer, in turn."""
 
 
 class LearnerConfig(StrictConfig):

@@ -21,12 +21,9 @@ from mgrpo.config.overrides import BadOverride, Tree, apply_override, merged, on
 from mgrpo.config.run import RunConfig
 from mgrpo.config.slots import as_section
 from mgrpo.config.translate import new_name
-from mgrpo.config.warnings import warnings_of
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.own_code import found_beside
-
-__all__ = ["find_recipe", "load_recipe", "save_recipe", "warnings_of"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".yaml", ".yml")
@@ -65,7 +62,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def with_new_name(problem: ConfigProblem) -> ConfigProblem:
     """The problem of a key that has moved, with where it is now."""
-    now = new_name(problem.path)
+    now = new_name(problem.path, problem.value)
     if not now:
         return problem
     hint = f"It is {now} now; python -m mgrpo.config.translate RECIPE.yaml rewrites a recipe."
@@ -80,14 +77,19 @@ def find_own_code(tree: Tree, folder: Path) -> None:
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict) and isinstance(entry.get(key), str):
                 entry[key] = found_beside(entry[key], folder)
-    objective = tree.get("objective")
     layers = tree.get("layers")
-    sections = [objective, *(layers if isinstance(layers, list) else ())]
-    for section in sections:
-        for slot in ("advantage", "loss", "importance"):
-            held = as_section(slot, section.get(slot)) if isinstance(section, dict) else {}
-            if isinstance(held, dict) and isinstance(held.get("type"), str):
-                section[slot] = {**held, "type": found_beside(held["type"], folder)}
+    sections = [tree, tree.get("objective"), tree.get("data")]
+    for section in [*sections, *(layers if isinstance(layers, list) else ())]:
+        find_parts(section, folder)
+
+
+def find_parts(section: Any, folder: Path) -> None:
+    """`find_own_code` for what fills the slots of one section."""
+    for slot in ("advantage", "loss", "importance", "sampler", "source", "above"):
+        held = as_section(slot, section.get(slot)) if isinstance(section, dict) else {}
+        if isinstance(held, dict) and isinstance(held.get("type"), str):
+            section[slot] = {**held, "type": found_beside(held["type"], folder)}
+            find_parts(section[slot], folder)
 
 
 def save_recipe(config: RunConfig, path: str | Path) -> None:

@@ -96,7 +96,8 @@ def merged(base: Any, changes: Any, path: str = "") -> Any:
         return entries
     if not isinstance(base, dict) or not isinstance(changes, dict):
         return copy.deepcopy(changes)
-    if any(tag in changes and changes[tag] != base.get(tag) for tag in ("source", "type")):
+    tags = ("source", "type") if path else ()  # the recipe itself is no kind of anything
+    if any(tag in changes and changes[tag] != base.get(tag) for tag in tags):
         return copy.deepcopy(changes)
     result = dict(base)
     for key, change in changes.items():

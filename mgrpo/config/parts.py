@@ -1,4 +1,5 @@
-"""Slots that methods and users fill with code of their own: advantage, loss, importance.
+"""Slots that methods and users fill with code of their own: advantage, loss, importance, source,
+sampler.
 
     advantage: rloo                                # a method's, by its name
     advantage: {type: rloo, normalise: true}       # with its own keys
@@ -27,6 +28,8 @@ HOMES: dict[Kind, str] = {
     "ADVANTAGES": "layers.N.advantage",
     "LOSSES": "objective.loss",
     "IMPORTANCE": "objective.importance",
+    "SOURCES": "source",
+    "SAMPLERS": "data.sampler",
     "PLUGINS": "plugins",
 }
 """Where a recipe names the parts of each kind."""

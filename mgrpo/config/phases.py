@@ -10,9 +10,10 @@ from mgrpo.config.layers import CorrectLayer, LayerConfig
 from mgrpo.config.learner import ObjectiveConfig
 from mgrpo.config.parts import Part
 from mgrpo.config.plugins import PhaseConfig
+from mgrpo.config.sources import Fresh, SourcePart, stacked
 from mgrpo.errors import ConfigProblem
 
-SECTIONS = ("layers", "objective", "sampling")
+SECTIONS = ("layers", "objective", "sampling", "source")
 FIXED_LAYER_KEYS = (
     "name",
     "num_engines",
@@ -22,14 +23,6 @@ FIXED_LAYER_KEYS = (
 )
 FIXED_CORRECT_KEYS = ("layout", "guidance.phrases")
 """Engines and context lengths are fixed by these at the start."""
-FIXED_OBJECTIVE_KEYS = (
-    "update_order",
-    "rollout_policy",
-    "error_pool",
-    "correction_buffer",
-    "preferences",
-)
-"""The loop is fixed by these at the start."""
 
 
 def order_of_phases(phases: Sequence[PhaseConfig], *, num_steps: int) -> list[ConfigProblem]:
@@ -69,19 +62,19 @@ def fixed_key_problems(
     changed_layers: Sequence[LayerConfig],
     objective: ObjectiveConfig,
     changed_objective: ObjectiveConfig,
+    source: Fresh | SourcePart,
+    changed_source: Fresh | SourcePart,
 ) -> list[ConfigProblem]:
     """Keys of a phase that are fixed at the start of the run."""
     if len(changed_layers) != len(layers):
         return [ConfigProblem("layers", f"{len(changed_layers)} layers", "must not change.")]
-    problems = [
-        ConfigProblem(
-            f"objective.{key}",
-            str(getattr(changed_objective, key)),
-            "cannot change during a run: the loop is fixed at the start.",
-        )
-        for key in FIXED_OBJECTIVE_KEYS
-        if getattr(objective, key) != getattr(changed_objective, key)
-    ]
+    reason = "cannot change during a run: the loop is fixed at the start."
+    problems = []
+    if changed_objective.update_order != objective.update_order:
+        now = changed_objective.update_order.type
+        problems.append(ConfigProblem("objective.update_order", now, reason))
+    if stack_words(changed_source) != stack_words(source):
+        problems.append(ConfigProblem("source", stack_words(changed_source), reason))
     for key in ("loss", "importance"):
         given, changed = getattr(objective, key), getattr(changed_objective, key)
         problems += part_problems(f"objective.{key}", given, changed)
@@ -94,6 +87,11 @@ def fixed_key_problems(
                 reason = "cannot change during a run: engines and contexts are fixed at the start."
                 problems.append(ConfigProblem(f"layers.{depth}.{key}", str(value), reason))
     return problems
+
+
+def stack_words(source: Fresh | SourcePart) -> str:
+    """The kinds of a recipe's sources, the uppermost first."""
+    return " above ".join([*(part.type for part in reversed(stacked(source))), "fresh"])
 
 
 def part_problems(path: str, given: Any, changed: Any) -> list[ConfigProblem]:

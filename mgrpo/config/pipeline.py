@@ -6,7 +6,6 @@ from typing import Literal
 
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.cluster import ClusterConfig
-from mgrpo.config.engines import SamplingConfig
 from mgrpo.config.learner import ObjectiveConfig
 from mgrpo.errors import ConfigProblem
 
@@ -33,17 +32,13 @@ class PipelineConfig(StrictConfig):
         return self.max_staleness_steps == 0
 
 
-def ahead_problems(
-    pipeline: PipelineConfig, objective: ObjectiveConfig, sampling: SamplingConfig
-) -> list[ConfigProblem]:
+def ahead_problems(pipeline: PipelineConfig, objective: ObjectiveConfig) -> list[ConfigProblem]:
     """What cannot be sampled while the step before it trains."""
     if not pipeline.samples_ahead:
         return []
-    path, problems = "pipeline.max_staleness_steps", []
-    if objective.update_order in ("sequential", "alternate_steps"):
-        why = f"with objective.update_order: {objective.update_order} one layer trains at a time."
-        problems.append(ConfigProblem(path, "1", why, "Use update_order: joint."))
-    if sampling.dynamic is not None:
-        why = "sampling.dynamic samples by itself before there is a step that could be overlapped."
-        problems.append(ConfigProblem(path, "1", why, "Use auto, or no sampling.dynamic."))
-    return problems
+    order = objective.update_order.type
+    if order == "joint":
+        return []
+    path, hint = "pipeline.max_staleness_steps", "Use update_order: joint."
+    why = f"with objective.update_order: {order} one layer trains at a time."
+    return [ConfigProblem(path, "1", why, hint)]

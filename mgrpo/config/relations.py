@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgrpo.config.engines import SamplingConfig
-from mgrpo.config.layers import BestParents, CorrectLayer, LayerConfig, corrections_of
+from mgrpo.config.layers import CorrectLayer, LayerConfig
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
 from mgrpo.config.lengths import context_needed
-from mgrpo.config.plugins import PluginConfig
 from mgrpo.errors import ConfigProblem
 
 
@@ -47,103 +45,32 @@ def parent_problems(layers: Sequence[LayerConfig]) -> list[ConfigProblem]:
 
 
 def max_completions_per_step(
-    layers: Sequence[LayerConfig], *, num_problems: int, is_pooled: bool
+    layers: Sequence[LayerConfig], *, num_problems: int, one_layer: bool = False
 ) -> int:
     """Completions of one step when no parent is left out.
 
     Args:
-        is_pooled: a step samples one of the layers, as with update_order: pooled_errors.
+        one_layer: a step samples one of the layers, not the whole chain.
     """
     by_layer, parents = [], num_problems
     for layer in layers:
         if isinstance(layer, CorrectLayer):
             most = layer.max_parents
-            if is_pooled or most is not None:
+            if one_layer or most is not None:
                 parents = num_problems * (most or 1)
         parents *= layer.group_size
         by_layer.append(parents)
-    return max(by_layer) if is_pooled else sum(by_layer)
+    return max(by_layer) if one_layer else sum(by_layer)
 
 
 def order_problems(
-    objective: ObjectiveConfig,
-    sampling: SamplingConfig,
-    layers: Sequence[LayerConfig],
-    plugins: Sequence[PluginConfig],
+    objective: ObjectiveConfig, layers: Sequence[LayerConfig]
 ) -> list[ConfigProblem]:
     """An order of updates that the chain cannot have."""
-    order, num_layers = objective.update_order, len(layers)
-    if order == "pooled_errors" and num_layers != 2:
-        return [
-            ConfigProblem(
-                "objective.update_order",
-                order,
-                f"needs a chain of 2 layers, one that solves and one that corrects; this has "
-                f"{num_layers}.",
-            )
-        ]
-    if order == "alternate_steps" and num_layers < 2:
+    order = objective.update_order.type
+    if order == "alternate_steps" and len(layers) < 2:
         return [ConfigProblem("objective.update_order", order, "needs at least 2 layers.")]
-    problems = preference_problems(objective, plugins)
-    parents = [one.parents for one in corrections_of(layers)] if order == "pooled_errors" else []
-    if parents and isinstance(parents[0], BestParents) and parents[0].all_fail != "use_any":
-        problems.append(
-            ConfigProblem(
-                "layers.1.parents.all_fail",
-                parents[0].all_fail,
-                "every pooled attempt failed, so no corrections would be sampled.",
-                "Use all_fail: use_any.",
-            )
-        )
-    if objective.rollout_policy == "refreshed" and order != "sequential":
-        problems.append(
-            ConfigProblem(
-                "objective.rollout_policy",
-                "refreshed",
-                f"with update_order: {order} the policy does not change between the layers.",
-                "Use update_order: sequential, or rollout_policy: auto.",
-            )
-        )
-    if sampling.dynamic is not None and order not in ("joint", "preference_phases"):
-        problems.append(
-            ConfigProblem(
-                "sampling.dynamic", "(given)", f"does not work with update_order: {order}."
-            )
-        )
-    if objective.correction_buffer is not None and num_layers < 2:
-        problems.append(
-            ConfigProblem(
-                "objective.correction_buffer", "(given)", "a chain of one has no corrections."
-            )
-        )
-    return problems
-
-
-def preference_problems(
-    objective: ObjectiveConfig, plugins: Sequence[PluginConfig]
-) -> list[ConfigProblem]:
-    """Steps on pairs without a source of pairs, or without a plug-in that trains on them."""
-    if objective.train_on == "rollouts":
-        return []
-    if objective.update_order != "preference_phases":
-        return [
-            ConfigProblem(
-                "objective.train_on",
-                objective.train_on,
-                f"with update_order: {objective.update_order} no pairs are made.",
-                "Use update_order: preference_phases.",
-            )
-        ]
-    if any(entry.use == "dpo" or ":" in entry.use for entry in plugins):
-        return []
-    return [
-        ConfigProblem(
-            "objective.train_on",
-            objective.train_on,
-            "no plug-in of the recipe trains on pairs.",
-            "Add dpo to plugins.",
-        )
-    ]
+    return []
 
 
 def learner_problems(
@@ -171,13 +98,18 @@ def learner_problems(
                 f"Nearest valid value: {longest}; or lower the layers' max_completion_tokens.",
             )
         )
-    if learner.num_ranks > num_completions:
-        problems.append(
-            ConfigProblem(
-                "learner.num_ranks",
-                str(learner.num_ranks),
-                f"a step has only {num_completions} completions, so some ranks would be idle.",
-                f"Nearest valid value: {num_completions}.",
-            )
+    return problems + rank_problems(learner, num_completions)
+
+
+def rank_problems(learner: LearnerConfig, num_completions: int) -> list[ConfigProblem]:
+    """More ranks than a step has completions."""
+    if learner.num_ranks <= num_completions:
+        return []
+    return [
+        ConfigProblem(
+            "learner.num_ranks",
+            str(learner.num_ranks),
+            f"a step has only {num_completions} completions, so some ranks would be idle.",
+            f"Nearest valid value: {num_completions}.",
         )
-    return problems
+    ]

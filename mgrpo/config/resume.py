@@ -6,8 +6,10 @@ forgotten counts as fixed, and a test names it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, Literal
 
 from mgrpo.config.explain import shortened
@@ -32,12 +34,11 @@ ON_RESUME: dict[str, OnResume] = {
     "data.heldout": "evaluation",
     "data.max_prompt_tokens": "fixed",
     "data.max_dropped_fraction": "free",
-    "data.robust": "fixed",
+    "data.sampler": "fixed",
     "layers": "fixed",
     "layers.*.num_engines": "free",
+    "source": "fixed",  # but for settings of which its class says otherwise
     "sampling": "fixed",
-    "sampling.dynamic.max_rounds": "onward",
-    "sampling.dynamic.when_exhausted": "onward",
     "engines.shared": "free",
     "engines.num_shared_engines": "free",
     "engines.tensor_parallel_size": "free",
@@ -93,22 +94,28 @@ class Change:
     path: str  # "layers.0.group_size"
     before: Any
     now: Any
-
-    @property
-    def kind(self) -> OnResume:
-        return on_resume(self.path) or "fixed"
+    kind: OnResume
 
     def __str__(self) -> str:
         return f"{self.path} was {as_written(self.before)} and is now {as_written(self.now)}"
 
 
-def changes_between(before: RunConfig, now: RunConfig) -> list[Change]:
-    """Every key that differs, by path."""
-    trees = [one.model_dump(mode="json") for one in (before, now)]
-    return sorted(differences(trees[0], trees[1], ""), key=lambda change: change.path)
+def changes_between(
+    before: RunConfig, now: RunConfig, rules: Mapping[str, OnResume] = MappingProxyType({})
+) -> list[Change]:
+    """Every key that differs, by path.
+
+    Args:
+        rules: the class of keys that are not the trainer's own, by path.
+    """
+    found = differences(before.model_dump(mode="json"), now.model_dump(mode="json"), "")
+    return [
+        Change(path, left, right, rules.get(path) or on_resume(path) or "fixed")
+        for path, left, right in sorted(found, key=itemgetter(0))
+    ]
 
 
-def differences(before: Any, now: Any, path: str) -> Iterator[Change]:
+def differences(before: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             where = f"{path}.{key}" if path else str(key)
@@ -117,7 +124,7 @@ def differences(before: Any, now: Any, path: str) -> Iterator[Change]:
         for place, (left, right) in enumerate(zip(before, now, strict=True)):
             yield from differences(left, right, f"{path}.{place}")
     elif before != now:
-        yield Change(path, before, now)
+        yield path, before, now
 
 
 def on_resume(path: str) -> OnResume | None:
@@ -130,12 +137,19 @@ def on_resume(path: str) -> OnResume | None:
     return None
 
 
-def phases_rewrite(before: RunConfig, now: RunConfig, num_done: int) -> bool:
+def phases_rewrite(
+    before: RunConfig,
+    now: RunConfig,
+    num_done: int,
+    rules: Mapping[str, OnResume] = MappingProxyType({}),
+) -> bool:
     """Do the phases give any of the finished steps other settings than it had?"""
     pairs = [(before.at_step(step), now.at_step(step)) for step in range(num_done)]
     different = {(id(one), id(other)): (one, other) for one, other in pairs}.values()
     return any(
-        change.kind == "fixed" for one, other in different for change in changes_between(one, other)
+        change.kind == "fixed"
+        for one, other in different
+        for change in changes_between(one, other, rules)
     )
 
 

@@ -38,6 +38,7 @@ from mgrpo.config.relations import (
     order_problems,
 )
 from mgrpo.config.rewards import RewardsConfig
+from mgrpo.config.sources import Fresh, Source
 from mgrpo.errors import ConfigProblem
 
 TEMPLATE_CALL_ARGUMENTS = {
@@ -124,6 +125,9 @@ class RunConfig(StrictConfig):
     layers: list[Layer] = Field(min_length=1)
     """The chain: the first layer solves (kind: solve), every later one corrects (kind: correct),
     so `kind` need not be written."""
+    source: Source = Fresh()
+    """What a step trains on: fresh, the data's next problems, or a method's or your own source,
+    above another."""
     sampling: SamplingConfig = SamplingConfig()
     engines: EnginesConfig = EnginesConfig()
     rewards: RewardsConfig = RewardsConfig()
@@ -156,18 +160,20 @@ class RunConfig(StrictConfig):
     def check_relations(self) -> RunConfig:
         problems = [
             *chain_problems(self.layers),
-            *order_problems(self.objective, self.sampling, self.layers, self.plugins),
+            *order_problems(self.objective, self.layers),
             *guidance_problems(self.evaluation, self.layers),
             *learner_problems(
                 self.learner,
                 self.layers,
                 max_prompt_tokens=self.data.max_prompt_tokens,
-                num_completions=self.max_completions_per_step,
+                num_completions=max_completions_per_step(
+                    self.layers, num_problems=self.prompts_per_step
+                ),
             ),
             *colocation_problems(
                 self.cluster, self.engines, self.learner, self.weights, self.pipeline
             ),
-            *ahead_problems(self.pipeline, self.objective, self.sampling),
+            *ahead_problems(self.pipeline, self.objective),
             *order_of_phases(self.phases, num_steps=self.steps),
         ]
         for index, phase in enumerate(self.phases):
@@ -187,7 +193,14 @@ class RunConfig(StrictConfig):
             return [error.problem]
         except ValidationError as error:
             return explain(error, RunConfig)
-        return fixed_key_problems(self.layers, changed.layers, self.objective, changed.objective)
+        return fixed_key_problems(
+            self.layers,
+            changed.layers,
+            self.objective,
+            changed.objective,
+            self.source,
+            changed.source,
+        )
 
     def in_phase(self, phase: PhaseConfig) -> RunConfig:
         """The recipe with a phase's changes.
@@ -215,27 +228,10 @@ class RunConfig(StrictConfig):
         return active[-1] if active else self
 
     @property
-    def is_on_policy(self) -> bool:
-        """True where every ratio to the policy that sampled is exactly 1, in every phase."""
-        return not self.pipeline.samples_ahead and all(
-            phase.objective.updates_per_rollout == 1 and phase.objective.correction_buffer is None
-            for _, phase in self.phase_configs
-        )
-
-    @property
     def max_kl_weight(self) -> float:
         """The largest factor on the KL term of any layer in any phase; 0 needs no reference."""
         return max(
             config.objective.kl.weight if layer.kl_weight is None else layer.kl_weight
             for _, config in self.phase_configs
             for layer in config.layers
-        )
-
-    @property
-    def max_completions_per_step(self) -> int:
-        """Completions of one step when no parent is left out."""
-        return max_completions_per_step(
-            self.layers,
-            num_problems=self.prompts_per_step,
-            is_pooled=self.objective.update_order == "pooled_errors",
         )

@@ -30,7 +30,20 @@ def by_name(default: str, tag: str = "type") -> BeforeValidator:
     return BeforeValidator(read)
 
 
-SLOTS = frozenset({"parents", "layout", "draw", "advantage", "loss", "importance"})
+SLOTS = frozenset(
+    {
+        "parents",
+        "layout",
+        "draw",
+        "advantage",
+        "loss",
+        "importance",
+        "update_order",
+        "source",
+        "above",
+        "sampler",
+    }
+)
 """Keys that may hold a kind's bare name."""
 
 

@@ -9,6 +9,7 @@ Comments and anchors are lost; `mgrpo check` names the new key for each old one.
 from __future__ import annotations
 
 import copy
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,10 +38,27 @@ OBJECTIVE_KEYS = {
     "importance.mode": "importance.type",
 }
 """Keys of the objective that have moved, and where to."""
+SOURCE_SECTIONS = {
+    "objective.correction_buffer": "correction_buffer",
+    "objective.preferences": "preferences",
+    "objective.error_pool": "error_pool",
+    "sampling.dynamic": "dynamic",
+}
+"""Sections that sources have become, in the order in which these were stacked, uppermost first."""
+SOURCE_ORDERS = {"pooled_errors": "error_pool", "preference_phases": "preferences"}
+"""Values of update_order that are sources now."""
 Z_SCORE = ("scale_by_std", "ddof", "epsilon")
 """Keys of objective.advantage, which every layer has of its own now."""
 RAFT = {"raft": "positive", "raft_plus_plus": "positive", "reinforce_rej": "mixed_groups"}
 """The kinds of `keep` by the variants of before."""
+
+
+SOURCE_KEYS = {
+    "data.robust": "data.sampler: {type: robust}",
+    "objective.train_on": "source.train_on",
+    "objective.rollout_policy": "objective.update_order.rollout_policy",
+}
+"""Other keys that have moved with the sources, and where to."""
 
 
 def translate(tree: Tree) -> Tree:
@@ -50,6 +68,7 @@ def translate(tree: Tree) -> Tree:
     for phase in new.get("phases") or ():
         if isinstance(phase, dict) and isinstance(phase.get("changes"), dict):
             translate_sections(phase["changes"])
+            below_replay(phase["changes"], new.get("source"))
     return new
 
 
@@ -75,8 +94,43 @@ def translate_sections(tree: Tree) -> None:
         tree["plugins"] = kept
         if not kept:
             del tree["plugins"]
-    if tree.get("objective") == {}:
-        del tree["objective"]
+    translate_sources(tree)
+    for section in ("objective", "sampling"):
+        if tree.get(section) == {}:
+            del tree[section]
+
+
+def translate_sources(tree: Tree) -> None:
+    """What a step trains on, which five sections said."""
+    move(tree, "data.robust", "data.sampler", kind="robust")
+    order = (tree.get("objective") or {}).get("update_order")
+    is_part = "extends" in tree or "steps" not in tree  # changes of another recipe
+    policy = take(tree, ["objective", "rollout_policy"])
+    if policy == "snapshot":
+        tree["objective"]["update_order"] = {"type": "sequential", "rollout_policy": policy}
+    asked = SOURCE_ORDERS.get(order) if isinstance(order, str) else None
+    if asked:
+        del tree["objective"]["update_order"]
+    found: list[Tree] = []
+    for path, name in SOURCE_SECTIONS.items():
+        settings = take(tree, path.split("."))
+        if name == "preferences" and (pairs := take(tree, ["objective", "train_on"])) is not None:
+            settings = {"train_on": pairs, **(settings or {})}
+        if asked == name or (settings is not None and name not in SOURCE_ORDERS.values()):
+            found.append({"type": name, **(settings or {})})
+        elif settings is not None and order is None and is_part:
+            found.append(settings)
+    if found:
+        for upper, lower in itertools.pairwise(found):
+            upper["above"] = lower
+        tree["source"] = found[0]
+
+
+def below_replay(changes: Tree, source: Any) -> None:
+    """Change the source below the corrections that are replayed, where a recipe has both."""
+    is_below = isinstance(source, dict) and source.get("type") == "correction_buffer"
+    if is_below and "above" in source and "source" in changes:
+        changes["source"] = {"above": changes["source"]}
 
 
 def into_slot(tree: Tree, entry: Any) -> bool:
@@ -127,11 +181,17 @@ def layers_in(tree: Tree) -> list[Tree]:
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
-def move(tree: Tree, old: str, now: str) -> None:
-    """Take the value at one dotted path to another; null and nothing are left out."""
+def move(tree: Tree, old: str, now: str, kind: str = "") -> None:
+    """Take the value at one dotted path to another; null and nothing are left out.
+
+    Args:
+        kind: of the slot that a section has become.
+    """
     value = take(tree, old.split("."))
     if value is None:
         return
+    if kind:
+        value = {"type": kind, **value}
     *sections, last = now.split(".")
     for section in sections:
         tree[section] = as_section(section, tree.get(section))
@@ -146,14 +206,25 @@ def take(tree: Any, path: list[str]) -> Any:
     return tree.pop(path[-1], None) if isinstance(tree, dict) else None
 
 
-def new_name(path: str) -> str:
+def new_name(path: str, value: str = "") -> str:
     """The new name of an old key: "layers.1.parents_k" -> "layers.1.parents.k"; "" for a
-    key that was never there, or is still called so."""
+    key that was never there, or is still called so.
+
+    Args:
+        value: what it was given, as text.
+    """
     if path.startswith("phases."):
         before, changes, path = path.partition(".changes.")
-        now = new_name(path)
+        now = new_name(path, value)
         return f"{before}{changes}{now}" if now else ""
     section, _, rest = path.partition(".")
+    for old, kind in SOURCE_SECTIONS.items():
+        if path == old or path.startswith(f"{old}."):
+            return f"source{path.removeprefix(old) or f': {{type: {kind}}}'}"
+    if path == "objective.update_order" and value in SOURCE_ORDERS:
+        return f"source: {SOURCE_ORDERS[value]}"
+    if path in SOURCE_KEYS:
+        return SOURCE_KEYS[path]
     if section == "objective":
         key = rest.removeprefix("advantage.")
         if (key != rest and key in Z_SCORE) or rest == "advantage":

@@ -28,6 +28,7 @@ from learner.selection import group_of
 from mgrpo.config import RunConfig
 from mgrpo.errors import DataError, ModelError
 from mgrpo.plugin import load_plugins
+from mgrpo.sources import is_joint
 from mgrpo.types import Completion
 
 
@@ -128,13 +129,13 @@ def updates_of(
             if layers is None or completion.layer in layers
         }
     )
-    is_joint = config.objective.update_order == "joint"
+    is_one = is_joint(config)
     return [
         (
             [completion for completion in completions if completion.layer in update],
             [completion for completion in completions if completion.layer not in update],
         )
-        for update in ([numbers] if is_joint else [[number] for number in numbers])
+        for update in ([numbers] if is_one else [[number] for number in numbers])
     ]
 
 

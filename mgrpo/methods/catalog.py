@@ -158,6 +158,9 @@ def differences(config: RunConfig) -> Iterator[Key]:
         for key in changed_keys(layer, f"layers.{layer.name}."):
             if key.path.rsplit(".", 1)[-1] not in KEYS_OF_THE_MODEL:
                 yield key
+    for key in changed_keys(config, ""):
+        if key.path == "source":
+            yield key
     for section in SECTIONS:
         yield from changed_keys(getattr(config, section), f"{section}.")
 
@@ -201,7 +204,9 @@ def training_keys(file: Path, config: RunConfig) -> Iterator[Key]:
     tree = read_tree(file)
     for section, changes in tree.items():
         values = getattr(config, section, None)
-        if section in SECTIONS or not (isinstance(values, BaseModel) and isinstance(changes, dict)):
+        if section in (*SECTIONS, "source") or not (
+            isinstance(values, BaseModel) and isinstance(changes, dict)
+        ):
             continue
         for name in changes:
             info = type(values).model_fields[name]

@@ -19,6 +19,7 @@ from mgrpo.plan.rows import GpuRow
 from mgrpo.plan.shape import ModelShape
 from mgrpo.plan.timing import PartTime
 from mgrpo.plan.turns import host_bytes
+from mgrpo.sources import most_completions
 
 TIGHT_SHARE = 0.9
 """A learner's estimate above this share of the memory is a warning: estimates are inexact."""
@@ -147,7 +148,7 @@ def learner_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine("warn", "learner", f"tight: {text}. {learner_advice(found)}")
     else:
         yield CheckLine("ok", "learner", text)
-    completions, ranks = found.config.max_completions_per_step, found.config.learner.num_ranks
+    completions, ranks = most_completions(found.config), found.config.learner.num_ranks
     if completions % ranks and completions < 8 * ranks:
         yield CheckLine(
             "warn",

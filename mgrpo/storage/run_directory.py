@@ -12,6 +12,7 @@ from mgrpo.config.load import load_recipe
 from mgrpo.config.resume import changes_between, phases_rewrite, schedule_warning
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.log import read_lines, to_line
+from mgrpo.plugin import resume_rules
 from mgrpo.storage.checkpoints import checkpoints, newest_whole, read_state
 from mgrpo.storage.files import Storage, is_url, local_folder_of
 from mgrpo.storage.mirror import Mirror
@@ -91,8 +92,9 @@ def accepted_changes(
     Raises:
         RunDirectoryError: a change does not; names each key with its old and new value.
     """
-    changes = changes_between(before, config)
-    kinds = {"fixed", "phases"} if phases_rewrite(before, config, num_done) else {"fixed"}
+    rules = resume_rules(config)
+    changes = changes_between(before, config, rules)
+    kinds = {"fixed", "phases"} if phases_rewrite(before, config, num_done, rules) else {"fixed"}
     refused = [str(change) for change in changes if change.kind in kinds]
     if config.steps < num_done:
         refused.append(f"steps is {config.steps}, and {num_done} are done")

@@ -153,7 +153,7 @@ def train_system(
         workers=workers,
         order=sources.overlapped_step
         if config.pipeline.samples_ahead
-        else STEP_ORDERS[config.objective.update_order],
+        else STEP_ORDERS[config.objective.update_order.type],
         hooks=[
             EngineMetrics(system.fleet),
             RolloutMetrics(len(config.layers)),

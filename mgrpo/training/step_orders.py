@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mgrpo.config import RunConfig
+from mgrpo.config.learner import Sequential
 from mgrpo.errors import LearnerError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.sources.source import Work, Workers
@@ -97,7 +98,8 @@ def sequential_step(
     are sampled first, and importance weights account for the updates in between.
     """
     check_problems_only(work, "sequential")
-    is_snapshot = workers.config.objective.rollout_policy == "snapshot"
+    order = workers.config.objective.update_order
+    is_snapshot = isinstance(order, Sequential) and order.rollout_policy == "snapshot"
     sampled = workers.sample(step, work.problems, sums) if is_snapshot else []
     done: list[Completion] = []
     attempts: list[Completion] = []
@@ -149,7 +151,4 @@ STEP_ORDERS: dict[str, StepOrder] = {
     "joint": joint_step,
     "sequential": sequential_step,
     "alternate_steps": alternate_step,
-    # What differs from a joint step is the source of these (mgrpo/training/sources/stack.py).
-    "pooled_errors": joint_step,
-    "preference_phases": joint_step,
 }

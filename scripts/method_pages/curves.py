@@ -13,7 +13,16 @@ from mgrpo.config import RunConfig
 
 WINDOW = 3
 """Steps at either end of a run whose rewards are its sampled accuracy there."""
-METHOD_SECTIONS = ("layers", "sampling", "rewards", "plugins", "phases", "objective", "data")
+METHOD_SECTIONS = (
+    "layers",
+    "source",
+    "sampling",
+    "rewards",
+    "plugins",
+    "phases",
+    "objective",
+    "data",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,7 @@ def method_metrics(config: RunConfig, plugins: list[PluginFacts]) -> dict[str, s
 
 
 def loop_metrics(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Those of the chain, the sampler and the order of updates."""
-    objective = config.objective
+    """Those of the chain."""
     for number in range(2, len(config.layers) + 1):
         yield (
             f"layer{number}/...",
@@ -31,18 +30,3 @@ def loop_metrics(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield f"transition/layer{number}/...", "transitions of correctness from turn to turn"
     if config.max_kl_weight > 0:
         yield "learner/kl", "mean KL estimate of the trained tokens to the reference, nats"
-    if config.sampling.dynamic is not None:
-        yield "dynamic_sampling/rounds", "rounds of sampling that filled the step"
-        yield "dynamic_sampling/kept_fraction", "share of the sampled groups that are kept"
-    if config.data.robust is not None:
-        yield "sampler/DOMAIN", "chance of a domain to be drawn"
-    if objective.correction_buffer is not None:
-        yield "correction_buffer/replayed", "earlier corrections that train again in this step"
-        yield "correction_buffer/size", "corrections held"
-    if objective.update_order == "pooled_errors":
-        yield "error_pool/added", "wrong attempts that entered the pool"
-        yield "error_pool/size", "attempts held"
-        yield "error_pool/dropped_stale", "attempts removed because of their age"
-        yield "error_pool/is_correction_step", "1 where the step trains corrections, else 0"
-    if objective.update_order == "preference_phases":
-        yield "pairs/...", "preference pairs that were made, are waiting, and trained"

@@ -16,6 +16,7 @@ from typing import Any
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.config.parts import HOMES
+from mgrpo.config.sources import stacked
 from mgrpo.methods.catalog import Key, MethodFacts, PluginFacts, method_facts, method_files
 from mgrpo.registry import declared
 from scripts.method_pages.curves import Curve, method_digest, read_curves
@@ -196,7 +197,7 @@ def measured(name: str, config: RunConfig, curve: Curve | None) -> Iterator[str]
 
 def counted_in(config: RunConfig) -> str:
     """What else than plain samples is among those whose rewards are shown."""
-    if config.sampling.dynamic is not None:
+    if any(source.type == "dynamic" for source in stacked(config.source)):
         return " Groups that were all right or all wrong were sampled again and do not count."
     if any(entry.use == "guided_error_correction" for entry in config.plugins):
         return " Repaired attempts are among them, as they are after the repair."

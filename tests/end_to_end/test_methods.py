@@ -40,7 +40,7 @@ SMALL = (
 )
 OWN_SETTINGS = {
     # Both kinds of steps: the pool is full after the first.
-    "scrpo": ("steps=4", "objective.error_pool.capacity=8"),
+    "scrpo": ("steps=4", "source.capacity=8"),
     # Both stages.
     "score": ("steps=3", "phases.0.from_step=1"),
     "mgrpo_replay": ("steps=3",),
@@ -50,7 +50,7 @@ OWN_SETTINGS = {
         "phases.0.from_step=2",
         "phases.0.num_steps=2",
         "phases.0.every_steps=4",
-        "objective.preferences.pairs_per_step=4",
+        "source.pairs_per_step=4",
     ),
 }
 

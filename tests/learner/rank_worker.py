@@ -171,7 +171,7 @@ def streamed(ranks: Ranks, *, zero_stage: int, dtype: str = "float32") -> Any:
             SgdLearner,
             learner={"zero_stage": zero_stage, "dtype": dtype, **settings},
             layers=[solve_layer(**first), layer(**second)],
-            objective={"kl": {"weight": KL_WEIGHT}, "correction_buffer": {"weight": REPLAY_WEIGHT}},
+            objective={"kl": {"weight": KL_WEIGHT}},
         )
         before = weights_of(learner)
         result = update_in_parts(learner, random_completions(), parts)
@@ -203,7 +203,7 @@ def replayed_corrections() -> list[Replayed]:
     """Three corrections of another step, whose ratios lie on both sides of the clip range."""
     corrections = [one for one in random_completions(seed=3) if one.layer == 2]
     return [
-        Replayed(completion=one, advantage=advantage)
+        Replayed(completion=one, advantage=advantage, weight=REPLAY_WEIGHT)
         for one, advantage in zip(corrections, (0.5, 1.0, 1.5), strict=False)
     ]
 
@@ -238,7 +238,6 @@ def method_gradients(ranks: Ranks) -> dict[str, Any]:
         "replayed": method_gradient(
             ranks,
             replayed=replayed_corrections(),
-            objective={"correction_buffer": {"weight": REPLAY_WEIGHT}},
         ),
         "two_turns": method_gradient(
             ranks, completions=random_episodes(), objective={"kl": {"weight": KL_WEIGHT}}

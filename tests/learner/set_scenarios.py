@@ -36,7 +36,7 @@ def pairs(ranks: Any, make: Any, zero_stage: int, **settings: Any) -> Any:
         make,
         learner={"zero_stage": zero_stage, **settings},
         plugins=[{"use": "dpo", "settings": {"beta": BETA}}],
-        objective={"update_order": "preference_phases"},
+        source="preferences",
     )
     measured = learner.sequence_logprobs(sides_of_pairs(), step=0)
     known = [value + offset for value, offset in zip(measured, OFFSETS, strict=True)]

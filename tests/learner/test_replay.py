@@ -13,14 +13,15 @@ from mgrpo.config import ObjectiveConfig
 from mgrpo.types import Replayed
 from tests.learner.builders import attempts, long, plugin, solve_layer
 
-WITH_BUFFER = ObjectiveConfig(correction_buffer={"weight": 1.0}, kl={"weight": 0.5})
+WITH_KL = ObjectiveConfig(kl={"weight": 0.5})
 
 
-def replayed(num_tokens=1, advantage=2.0, **changes):
-    return Replayed(completion=long("q/1/1", 1.0, num_tokens, **changes), advantage=advantage)
+def replayed(num_tokens=1, advantage=2.0, weight=1.0, **changes):
+    one = long("q/1/1", 1.0, num_tokens, **changes)
+    return Replayed(completion=one, advantage=advantage, weight=weight)
 
 
-def loss_at(rows, ratios, objective=WITH_BUFFER):
+def loss_at(rows, ratios, objective=WITH_KL):
     """The loss and its gradient where the policy has moved by these ratios since sampling."""
     microbatch = collate(rows, merge_prefixes=False)
     moved = torch.tensor(ratios).log()
@@ -42,7 +43,7 @@ def loss_at(rows, ratios, objective=WITH_BUFFER):
     ],
 )
 def test_the_loss_is_the_clipped_objective_of_the_true_ratio(ratio, advantage, loss, gradient):
-    found, found_gradient = loss_at(replayed_rows([replayed(1, advantage)], WITH_BUFFER), [ratio])
+    found, found_gradient = loss_at(replayed_rows([replayed(1, advantage)]), [ratio])
     assert found == pytest.approx(loss, rel=1e-6)
     assert found_gradient == pytest.approx([gradient], rel=1e-6)
 
@@ -56,22 +57,20 @@ def test_a_fresh_row_of_the_same_tokens_has_ratio_one_wherever_the_policy_is():
 
 
 def test_the_loss_is_a_mean_over_tokens_and_then_over_completions():
-    rows = replayed_rows(
-        [replayed(1), replayed(4)], ObjectiveConfig(correction_buffer={"weight": 3.0})
-    )
+    rows = replayed_rows([replayed(1, weight=3.0), replayed(4, weight=3.0)])
     assert [row.token_weights.tolist() for row in rows] == [[1.5], [0.375] * 4]
     assert [row.advantages.tolist() for row in rows] == [[2.0], [2.0] * 4]
 
 
 def test_they_carry_no_kl_term():
-    (row,) = replayed_rows([replayed()], WITH_BUFFER)
+    (row,) = replayed_rows([replayed()])
     assert row.kl_weight == 0.0 and row.is_replayed
     assert row.completion_id == "q/1/1 (replayed)"
 
 
 def test_tokens_that_were_put_in_or_masked_stay_so():
     mask = [True, False, True]
-    (row,) = replayed_rows([replayed(3, sampled_mask=mask, train_mask=mask)], WITH_BUFFER)
+    (row,) = replayed_rows([replayed(3, sampled_mask=mask, train_mask=mask)])
     assert row.is_sampled.tolist() == mask
     assert row.token_weights.tolist() == [0.5, 0.0, 0.5]
     loss, gradient = loss_at([row], [1.1, 7.0, 1.1])
@@ -79,33 +78,32 @@ def test_tokens_that_were_put_in_or_masked_stay_so():
 
 
 def test_a_trained_token_that_no_policy_sampled_has_ratio_one():
-    (row,) = replayed_rows([replayed(2, sampled_mask=[True, False])], WITH_BUFFER)
+    (row,) = replayed_rows([replayed(2, sampled_mask=[True, False])])
     loss, gradient = loss_at([row], [1.5, 1.5])
     assert loss == pytest.approx(-(2.4 + 2.0) / 2) and gradient == pytest.approx([0.0, -1.0])
 
 
 def test_clipping_of_replayed_tokens_is_measured():
-    rows = replayed_rows([replayed(2)], WITH_BUFFER)
+    rows = replayed_rows([replayed(2)])
     microbatch = collate(rows, merge_prefixes=False)
     logprobs = microbatch.rollout_logprobs + torch.tensor([math.log(1.1), math.log(1.5)])
     old = old_logprobs_of(microbatch, logprobs)
-    found = token_measurements(microbatch, logprobs, old, None, torch.zeros(2), WITH_BUFFER)
+    found = token_measurements(microbatch, logprobs, old, None, torch.zeros(2), WITH_KL)
     assert found["learner/clip_fraction"].tolist() == [False, True]
     assert found["mismatch/logprob_gap_mean"].tolist() == [0.0, 0.0]  # no gap of engines
 
 
 def test_the_recipes_clip_range_is_not_measured_beside_an_objective_of_a_plug_ins_own():
-    microbatch = collate(replayed_rows([replayed(2)], WITH_BUFFER), merge_prefixes=False)
+    microbatch = collate(replayed_rows([replayed(2)]), merge_prefixes=False)
     logprobs = microbatch.rollout_logprobs + 1.0
     measured = [
         token_measurements(
-            microbatch, logprobs, logprobs, None, torch.zeros(2), WITH_BUFFER, [plugin(use)]
+            microbatch, logprobs, logprobs, None, torch.zeros(2), WITH_KL, [plugin(use)]
         )
         for use in ("reinforce", "rloo")
     ]
     assert ["learner/clip_fraction" in one for one in measured] == [False, True]
 
 
-def test_nothing_is_replayed_without_a_buffer_or_without_corrections():
-    assert replayed_rows([replayed()], ObjectiveConfig()) == []
-    assert replayed_rows([], WITH_BUFFER) == []
+def test_nothing_is_replayed_without_corrections():
+    assert replayed_rows([]) == []

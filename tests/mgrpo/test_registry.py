@@ -10,7 +10,7 @@ import pytest
 from mgrpo import registry
 
 
-@pytest.mark.parametrize("kind", ["PLUGINS", "SOURCES", "SAMPLERS"])
+@pytest.mark.parametrize("kind", ["PLUGINS", "LOSSES", "SOURCES", "SAMPLERS"])
 def test_every_declared_name_leads_to_a_class(kind: registry.Kind) -> None:
     names = registry.declared(kind)
     assert names and list(names) == sorted(names)

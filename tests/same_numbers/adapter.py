@@ -328,11 +328,11 @@ FOR_GPUS = (SUMS, "cluster.colocate=false", "engines.max_model_len=null")
 """Recipes for GPUs train the shipped policy on the CPU."""
 OWN_RUN_SETTINGS = {
     # Both kinds of steps.
-    "methods/scrpo": ("objective.error_pool.capacity=4",),
+    "methods/scrpo": ("source.capacity=4",),
     "methods/score": ("phases.0.from_step=2",),
     "methods/veripo": (
         *("phases.0.from_step=2", "phases.0.num_steps=2", "phases.0.every_steps=4"),
-        "objective.preferences.pairs_per_step=4",
+        "source.pairs_per_step=4",
     ),
     "methods/dapo": ("plugins.0.settings.max_tokens=48",),
     "one_gpu": FOR_GPUS,

@@ -5,11 +5,17 @@ https://arxiv.org/abs/2503.14476). Judged by whether answers are right, never by
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
+from pydantic import Field, PositiveInt
+
+from mgrpo.config.base import StrictConfig
+from mgrpo.config.resume import OnResume
 from mgrpo.errors import LearnerError
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.source import StackedSource, Work, Workers
+from mgrpo.training.sources.source import SourcePlugin, Work, Workers
 from mgrpo.types import Completion, Problem
 
 
@@ -19,13 +25,35 @@ def is_mixed(attempts: Sequence[Completion]) -> bool:
     return len(verdicts) == 2
 
 
-class DynamicSampling(StackedSource):
-    """Samples first attempts until enough groups are mixed; the other layers go on from those."""
+class DynamicSamplingSettings(StrictConfig):
+    """Keys of dynamic."""
 
-    def begin(self) -> None:
-        settings = self.config.sampling.dynamic
-        assert settings is not None, "stacked where the recipe has sampling.dynamic"
-        self.settings = settings
+    max_rounds: PositiveInt = 10
+    """Maximum rounds of sampling; each draws as many problems as are missing."""
+    min_mixed_fraction: float = Field(default=1.0, gt=0, le=1)
+    """Sampling stops once this share of a step's problems is mixed; others fill the rest of the
+    step. GPG (arXiv 2504.02546) has 0.6, and scales advantages up for what the others lack."""
+    when_exhausted: Literal["train", "stop"] = "train"
+    """After the last round with too few: train on the existing ones, or stop the run."""
+
+
+class DynamicSampling(SourcePlugin):
+    """Samples first attempts until enough groups are mixed, neither all right nor all wrong; the
+    other layers go on from those.
+
+    Metrics:
+        dynamic_sampling/rounds: rounds of sampling that filled the step.
+        dynamic_sampling/kept_fraction: share of the sampled groups that are kept.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = DynamicSamplingSettings
+    draws: ClassVar[bool] = True
+    needs_joint: ClassVar[bool] = True
+    samples: ClassVar[bool] = True
+    # What is done did not need another value of keys that stop a run.
+    on_resume: ClassVar[Mapping[str, OnResume]] = MappingProxyType(
+        {"max_rounds": "onward", "when_exhausted": "onward"}
+    )
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work:
         """
@@ -53,7 +81,7 @@ class DynamicSampling(StackedSource):
             raise LearnerError(
                 f"After {num_rounds} rounds only {len(kept)} of {needed} problems of step {step} "
                 f"have both right and wrong attempts ({num_sampled} were sampled). Change the "
-                "data, raise sampling.dynamic.max_rounds, or set its when_exhausted to train."
+                "data, raise the source's max_rounds, or set its when_exhausted to train."
             )
         if settings.min_mixed_fraction < 1:
             newest = sorted(uniform, reverse=True)[: max(0, wanted - len(kept))]

@@ -27,7 +27,7 @@ class Gpg(AdvantageEstimator):
 
     Groups of equal rewards have no gradient and would only shrink the step; α = N / (N - M) gives
     it back (https://arxiv.org/abs/2504.02546). No ratio, no clip, no KL. The paper also samples
-    again where too few groups are left: sampling.dynamic with min_mixed_fraction: 0.6.
+    again where too few groups are left: source dynamic with min_mixed_fraction: 0.6.
 
     Formula:
         A_i = α (r_i - mean_group r) / divisor,   α = N / (N - M)

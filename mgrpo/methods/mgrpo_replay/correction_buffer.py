@@ -7,14 +7,29 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from mgrpo.config import CorrectionBufferConfig
+from pydantic import PositiveFloat, PositiveInt
+
+from mgrpo.config.base import StrictConfig
 from mgrpo.types import Completion, Replayed
+
+
+class CorrectionBufferSettings(StrictConfig):
+    """Keys of correction_buffer."""
+
+    capacity: PositiveInt = 256
+    """Capacity in corrections; the oldest is removed first."""
+    per_step: PositiveInt = 16
+    """Corrections drawn for each step, without replacement."""
+    max_age: PositiveInt | None = 8
+    """Corrections of policies more than this many versions old are dropped; null: kept."""
+    weight: PositiveFloat = 1.0
+    """Factor on their mean loss, beside the layers'."""
 
 
 class CorrectionBuffer:
     """First in, first out; when it is full the oldest leaves."""
 
-    def __init__(self, config: CorrectionBufferConfig, seed: int) -> None:
+    def __init__(self, config: CorrectionBufferSettings, seed: int) -> None:
         self.config, self.seed = config, seed
         self.kept: deque[Replayed] = deque(maxlen=config.capacity)
 
@@ -26,7 +41,10 @@ class CorrectionBuffer:
         for one in completions:
             is_good = one.layer > 1 and one.selected and one.is_correct
             if is_good and one.advantage is not None and one.advantage > 0:
-                self.kept.append(Replayed(completion=one, advantage=one.advantage))
+                self.kept.append(self.replayed(one, one.advantage))
+
+    def replayed(self, completion: Completion, advantage: float) -> Replayed:
+        return Replayed(completion=completion, advantage=advantage, weight=self.config.weight)
 
     def draw(self, step: int, policy_version: int) -> list[Replayed]:
         """Some of the kept ones, seeded by the step; those too old are forgotten."""
@@ -48,9 +66,7 @@ class CorrectionBuffer:
         """Continue where `state_dict` was taken."""
         self.kept = deque(
             (
-                Replayed(
-                    completion=Completion.from_json(one["completion"]), advantage=one["advantage"]
-                )
+                self.replayed(Completion.from_json(one["completion"]), one["advantage"])
                 for one in state
             ),
             maxlen=self.config.capacity,

@@ -4,23 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-from mgrpo.methods.mgrpo_replay.correction_buffer import CorrectionBuffer
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigProblem
+from mgrpo.methods.mgrpo_replay.correction_buffer import CorrectionBuffer, CorrectionBufferSettings
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.source import StackedSource, Work, Workers
+from mgrpo.training.sources.source import SourcePlugin, Work, Workers
 from mgrpo.types import Completion
 
 
-class ReplayedCorrections(StackedSource):
-    """Adds kept corrections to each step's work, and keeps the step's own good ones."""
+class ReplayedCorrections(SourcePlugin):
+    """Adds successful corrections of earlier steps to each step's work, to train again off policy,
+    and keeps the step's own.
 
+    Their stored log-probabilities are the old policy's, so the ratio is a true one and the clip
+    range limits it.
+
+    Metrics:
+        correction_buffer/replayed: earlier corrections that train again in this step.
+        correction_buffer/size: corrections held.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = CorrectionBufferSettings
+    replays: ClassVar[bool] = True
     state_name = "corrections"
 
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = super().problems(settings, layers, config)
+        if len(config.layers) < 2:
+            why = "a chain of one layer has no corrections to keep."
+            problems.append(ConfigProblem("(plug-in)", "correction_buffer", why))
+        return problems
+
     def begin(self) -> None:
-        settings = self.config.objective.correction_buffer
-        assert settings is not None, "stacked where the recipe has a correction buffer"
-        self.buffer = CorrectionBuffer(settings, self.config.seed)
+        self.buffer = CorrectionBuffer(self.settings, self.config.seed)
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
         work = self.inner.next(step, workers, sums)

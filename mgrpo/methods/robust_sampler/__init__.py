@@ -1,3 +1,3 @@
 """GDR-MDP as a sampler (arXiv 2210.12262)."""
 
-SAMPLERS = {"robust": "domain_sampler:DomainSampler"}
+SAMPLERS = {"robust": "plugin:RobustSampler"}

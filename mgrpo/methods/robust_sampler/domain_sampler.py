@@ -6,17 +6,33 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from mgrpo.config.data import RobustSamplingConfig
+from pydantic import Field, PositiveInt
+
+from mgrpo.config.base import StrictConfig
 from mgrpo.data.sampler import ShufflingSampler
 from mgrpo.errors import DataError
 from mgrpo.methods.robust_sampler.mixture import RobustMixture
 from mgrpo.types import Completion
 
 
+class RobustSamplerSettings(StrictConfig):
+    """Keys of robust."""
+
+    radius: float = Field(default=0.2, ge=0, le=1)
+    """Share of the draws that is moved from the best domains to the worst."""
+    floor: float = Field(default=0.02, ge=0, le=1)
+    """Minimum probability of a domain."""
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    """Of the running pass rates."""
+    hopeless_steps: PositiveInt = 50
+    """A domain that was never solved in so many steps is drawn with at most its share of the data
+    plus half of the radius, until it is solved."""
+
+
 class DomainSampler:
     """Endless indices into the problems: a domain is drawn, then its next problem."""
 
-    def __init__(self, domains: Sequence[str], config: RobustSamplingConfig, seed: int) -> None:
+    def __init__(self, domains: Sequence[str], config: RobustSamplerSettings, seed: int) -> None:
         """
         Args:
             domains: of every problem.
@@ -27,8 +43,8 @@ class DomainSampler:
         names = sorted(self.places)
         if len(names) < 2:
             raise DataError(
-                f"data.robust draws by domain, and the data has only {', '.join(names) or 'none'}. "
-                "Remove the section, or set the source's domain_field."
+                f"data.sampler: robust draws by domain, and the data has only "
+                f"{', '.join(names) or 'none'}. Leave it out, or set the source's domain_field."
             )
         self.seed = seed
         self.num_draws = 0

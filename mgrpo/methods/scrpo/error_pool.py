@@ -9,10 +9,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from mgrpo.config import ErrorPoolConfig
+from pydantic import NonNegativeFloat, PositiveInt
+
+from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.types import EARLIER_STEP, Completion, CompletionId, Problem
+
+
+class ErrorPoolSettings(StrictConfig):
+    """Keys of error_pool."""
+
+    capacity: PositiveInt = 2048
+    """Capacity in attempts; the oldest is removed first."""
+    variance_threshold: NonNegativeFloat = 0.1
+    """A problem's wrong attempts are added if p(1 - p) of its group reaches this, where p is the
+    share of right ones: neither always right nor always wrong."""
+    switch: Literal["pool_full", "every_n_steps"] = "pool_full"
+    """When corrections are trained: once the pool is full, until fewer than a step's worth are
+    left; or every `every_steps` steps, as far as the pool holds any."""
+    every_steps: Annotated[PositiveInt, OnlyWith(switch="every_n_steps")] = 4
+    """Period of the steps of corrections."""
+    max_age: PositiveInt | None = None
+    """Attempts of policies more than this many versions old are dropped; null: kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +52,7 @@ def right_variance(attempts: Sequence[Completion]) -> float:
 class ErrorPool:
     """First in, first out; when it is full the oldest leaves."""
 
-    def __init__(self, config: ErrorPoolConfig) -> None:
+    def __init__(self, config: ErrorPoolSettings) -> None:
         self.config = config
         self.waiting: deque[PooledError] = deque(maxlen=config.capacity)
         self.is_draining = False

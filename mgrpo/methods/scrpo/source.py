@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from mgrpo.config.layers import corrections_of
-from mgrpo.methods.scrpo.error_pool import ErrorPool
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.config.layers import BestParents, corrections_of
+from mgrpo.errors import ConfigProblem
+from mgrpo.methods.scrpo.error_pool import ErrorPool, ErrorPoolSettings
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.source import StackedSource, Work, Workers
+from mgrpo.training.sources.source import SourcePlugin, Work, Workers
 from mgrpo.types import Completion, Problem
 
 
-class PooledErrors(StackedSource):
-    """Gives first attempts at new problems, or corrections of pooled errors."""
+class PooledErrors(SourcePlugin):
+    """Gives first attempts at new problems, whose errors enter a pool, or corrections of pooled
+    errors.
 
+    Metrics:
+        error_pool/added: wrong attempts that entered the pool.
+        error_pool/size: attempts held.
+        error_pool/dropped_stale: attempts removed because of their age.
+        error_pool/is_correction_step: 1 where the step trains corrections, else 0.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = ErrorPoolSettings
+    draws: ClassVar[bool] = True
+    needs_joint: ClassVar[bool] = True
+    one_layer: ClassVar[bool] = True
     state_name = "error_pool"
 
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = super().problems(settings, layers, config)
+        if len(config.layers) != 2:
+            why = "error_pool needs a chain of 2 layers, one that solves and one that corrects."
+            return [*problems, ConfigProblem("(layers)", f"{len(config.layers)} layers", why)]
+        parents = corrections_of(config.layers)[0].parents
+        if isinstance(parents, BestParents) and parents.all_fail != "use_any":
+            why = "every pooled attempt failed, so no corrections would be sampled."
+            path, hint = "(layers.1.parents.all_fail)", "Use all_fail: use_any."
+            problems.append(ConfigProblem(path, parents.all_fail, why, hint))
+        return problems
+
     def begin(self) -> None:
-        self.pool = ErrorPool(self.config.objective.error_pool)
+        self.pool = ErrorPool(self.settings)
         self.attempted: Sequence[Problem] = ()  # by the step that is under way; () in a correction
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work:

@@ -19,6 +19,7 @@ from learner.rows import TrainingRow
 from learner.sequence_logprobs import sequence_logprobs
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
+from mgrpo.config.sources import stacked
 from mgrpo.errors import ConfigProblem, LearnerError
 from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, pair_margins
 from mgrpo.methods.veripo.pair_side import pair_ref_logprobs, pair_roles
@@ -56,17 +57,13 @@ class Dpo(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = DpoSettings
+    needs: ClassVar[tuple[str, ...]] = ("preferences",)
 
     @classmethod
     def problems(
         cls, settings: Any, layers: frozenset[int], config: RunConfig
     ) -> list[ConfigProblem]:
         reasons = {}
-        order = config.objective.update_order
-        if order != "preference_phases":
-            reasons[f"with update_order: {order} there are no pairs."] = (
-                "Use objective.update_order: preference_phases."
-            )
         if len(layers) < len(config.layers):
             reasons["pairs are made of every layer's completions, and it works on some."] = (
                 "Leave `layers` out of its entry."
@@ -77,9 +74,13 @@ class Dpo(LearnerPlugin):
 
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if any(phase.objective.train_on == "pairs" for _, phase in config.phase_configs):
+        if any(
+            source.settings.get("train_on") == "pairs"
+            for _, phase in config.phase_configs
+            for source in stacked(phase.source)
+        ):
             return []
-        return ["no phase of the recipe trains on pairs (objective.train_on): it does nothing."]
+        return ["no phase of the recipe trains on pairs (source.train_on): it does nothing."]
 
     def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
         """[N] log-ratios to the reference, over the tokens that may train; 0 for rows of no pair.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from mgrpo.config.preferences import PairKind
+from mgrpo.methods.veripo.settings import PairKind
 from mgrpo.types import Completion
 
 METADATA = "pair"

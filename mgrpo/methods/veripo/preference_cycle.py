@@ -16,16 +16,16 @@ from typing import Any, get_args
 
 import numpy as np
 
-from mgrpo.config.preferences import PairKind, PreferenceConfig
 from mgrpo.methods.veripo.pair_side import PairSide
 from mgrpo.methods.veripo.preference_pairs import PreferencePair, make_judge, pairs_of_group
+from mgrpo.methods.veripo.settings import PairKind, PreferenceSettings
 from mgrpo.types import STORED_PAIR, Completion, CompletionId
 
 
 class PreferenceCycle:
     """The pairs of a run: those waiting, and those of the phase that trains on them."""
 
-    def __init__(self, config: PreferenceConfig, *, seed: int, prompts_per_step: int) -> None:
+    def __init__(self, config: PreferenceSettings, *, seed: int, prompts_per_step: int) -> None:
         self.config, self.seed, self.prompts_per_step = config, seed, prompts_per_step
         self.judge = make_judge(self.config.verifier)
         self.waiting: deque[PreferencePair] = deque(maxlen=self.config.capacity)

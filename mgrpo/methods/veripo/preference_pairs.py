@@ -2,7 +2,7 @@
 
 The kinds of pairs are the paper's (https://arxiv.org/abs/2505.19000): penalty, consistency,
 reflection. It does not give rules or thresholds; these are our reconstruction, and settings of
-`objective.preferences.verifier`.
+the source's `verifier`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mgrpo.config.preferences import PairKind, PreferenceConfig, VerifierConfig
 from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.methods.veripo.settings import PairKind, PreferenceSettings, VerifierSettings
 from mgrpo.own_code import import_own
 from mgrpo.records.token_columns import TokenIds
 from mgrpo.types import Completion
@@ -49,7 +49,7 @@ class PreferencePair:
 
 
 def pairs_of_group(
-    group: Sequence[Completion], config: PreferenceConfig, judge: Judge
+    group: Sequence[Completion], config: PreferenceSettings, judge: Judge
 ) -> list[PreferencePair]:
     """At most one pair of each kind from the completions of one prompt.
 
@@ -102,7 +102,7 @@ def shortest(flags: Sequence[Flags], places: Sequence[int]) -> int | None:
     return min(places, key=lambda place: flags[place].length, default=None)
 
 
-def flags_of(group: Sequence[Completion], config: VerifierConfig, judge: Judge) -> list[Flags]:
+def flags_of(group: Sequence[Completion], config: VerifierSettings, judge: Judge) -> list[Flags]:
     """The verifier's results for a group's completions."""
     lengths = [len(one.token_ids) for one in group]
     bound = percentile(lengths, config.short_percentile)
@@ -145,7 +145,7 @@ def has_format_error(one: Completion) -> bool:
     return one.reward.status == "unparsable" or one.reward.parts.get("format", 1.0) <= 0
 
 
-def make_judge(config: VerifierConfig) -> Judge:
+def make_judge(config: VerifierSettings) -> Judge:
     """The rule that `consistency` names.
 
     Raises:
@@ -163,8 +163,7 @@ def make_judge(config: VerifierConfig) -> Judge:
         judge, reason = None, f"cannot be imported: {type(error).__name__}: {error}."
     if callable(judge):
         return lambda one: bool(judge(one))
-    path = "objective.preferences.verifier.consistency"
-    raise ConfigError([ConfigProblem(path, config.consistency, reason)])
+    raise ConfigError([ConfigProblem("verifier.consistency", config.consistency, reason)])
 
 
 def reasoning_leads_to_answer(one: Completion) -> bool:

@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from mgrpo.config import RunConfig
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
+from mgrpo.methods.veripo.preference_pairs import make_judge
+from mgrpo.methods.veripo.settings import PreferenceSettings
 from mgrpo.metric_sums import MetricSums
-from mgrpo.training.sources.source import StackedSource, Work, Workers
+from mgrpo.training.sources.source import SourcePlugin, Work, Workers
 from mgrpo.types import Completion
 
 
-class PreferencePhases(StackedSource):
-    """Hands rollouts through and keeps their pairs, or gives pairs that were kept."""
+class PreferencePhases(SourcePlugin):
+    """Hands rollouts through and keeps preference pairs of them, or gives pairs that were kept, in
+    phases with `train_on: pairs` (VerIPO, arXiv 2505.19000).
 
+    Metrics:
+        pairs/made_KIND: pairs of a kind that the step made.
+        pairs/waiting: pairs for the next phase of pairs.
+        pairs/trained: pairs that the step trained.
+        pairs/of_phase: pairs of the phase.
+        pairs/dropped_problems: problems that are never drawn again.
+    """
+
+    Settings: ClassVar[type[StrictConfig]] = PreferenceSettings
+    needs: ClassVar[tuple[str, ...]] = ("dpo",)
+    may_change: ClassVar[frozenset[str]] = frozenset({"train_on"})
+    needs_joint: ClassVar[bool] = True
     state_name = "preferences"
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        problems = super().problems(settings, layers, config)
+        try:
+            make_judge(settings.verifier)  # it may be a user's own
+        except ConfigError as error:
+            problems += error.problems
+        return problems
 
     def begin(self) -> None:
         self.cycle = PreferenceCycle(
-            self.config.objective.preferences,
+            self.settings,
             seed=self.config.seed,
             prompts_per_step=self.config.prompts_per_step,
         )
@@ -48,7 +77,7 @@ class PreferencePhases(StackedSource):
         sums.add("pairs/waiting", len(self.cycle.waiting))
 
     def trains_on_rollouts(self, step: int) -> bool:
-        return self.config.at_step(step).objective.train_on == "rollouts"
+        return bool(self.settings_at(step).train_on == "rollouts")
 
     def state_dict(self) -> dict[str, Any]:
         return self.cycle.state_dict()

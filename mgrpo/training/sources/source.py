@@ -1,10 +1,10 @@
 """Sources: the problems and completions of the next step, with their state.
 
 Sources are stacked. The lowest draws problems; each above it may replace or add to what the one
-below gives. Those that keys of the recipe ask for lie in the folders of their methods and are
-declared there (`mgrpo/registry.py`). A user's own is a plug-in, and stands above all others:
+below gives. They lie in the folders of their methods and are declared there (`mgrpo/registry.py`),
+or are a user's own:
 
-    class Twice(SourcePlugin):              # plugins: [{use: ./mine.py:Twice}]
+    class Twice(SourcePlugin):              # source: {type: ./mine.py:Twice}
         '''Every second step asks the problems of the step before again.'''
 
         work = Work()
@@ -23,11 +23,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from mgrpo.config import RunConfig
+from mgrpo.config.sources import stacked
+from mgrpo.data.sampler import Sampler
 from mgrpo.metric_sums import MetricSums
 from mgrpo.plugin import Plugin
+from mgrpo.registry import Kind
+from mgrpo.sources import SourceKind, kind_of
 from mgrpo.types import Completion, Problem, Replayed
 
 
@@ -115,17 +119,24 @@ class ProblemSource(Source):
         """The next `count` problems."""
 
 
-class StackedSource(Source):
-    """A source above another: by default it hands through what the one below gives."""
+class SourcePlugin(SourceKind, Source):
+    """Base class of a source above another; `self.settings` has its keys. By default it hands
+    through what the one below gives.
 
-    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
-        """
+    Give it a `state_dict` and a `load_state_dict` where it remembers anything: a run that is
+    resumed would go on otherwise without it.
+    """
+
+    def stand_on(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+        """Take its place in the stack.
+
         Args:
             config: the recipe.
             fresh: the lowest source, for those that draw by themselves.
             inner: the source below.
         """
         self.config, self.fresh, self.inner = config, fresh, inner
+        self.state_name = self.state_name or f"plugin/{type(self).__name__}"
         self.begin()
 
     def begin(self) -> None:
@@ -137,15 +148,25 @@ class StackedSource(Source):
     def observe(self, step: int, completions: Sequence[Completion], sums: MetricSums) -> None:
         self.inner.observe(step, completions, sums)
 
+    def settings_at(self, step: int) -> Any:
+        """Its settings as the recipe's phases have them at one step (see `may_change`)."""
+        (own,) = (
+            part
+            for part in stacked(self.config.at_step(step).source)
+            if kind_of(part) is type(self)
+        )
+        return self.Settings.model_validate(own.settings)
 
-class SourcePlugin(Plugin, StackedSource):
-    """Base class of a source that a recipe names in `plugins`; `self.settings` has its keys.
 
-    Give it a `state_dict` and a `load_state_dict` where it remembers anything: a run that is
-    resumed would go on otherwise without it.
-    """
+class SamplerPlugin(Plugin):
+    """Base class of what fills the slot `data.sampler`; `self.settings` has its keys."""
 
-    def stand_on(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
-        """Take its place in the stack (see `StackedSource`)."""
-        StackedSource.__init__(self, config, fresh, inner)
-        self.state_name = f"plugin/{type(self).__name__}"
+    kind: ClassVar[Kind] = "SAMPLERS"
+
+    def make(self, problems: Sequence[Problem], seed: int) -> Sampler:
+        """The sampler of a run.
+
+        Args:
+            problems: of the training data, which the sampler's indices are places of.
+        """
+        raise NotImplementedError

@@ -1,17 +1,22 @@
-"""A recipe's sources, stacked in one order, found by the names that folders declare."""
+"""A recipe's sources, stacked on the one that draws problems."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mgrpo.config import ObjectiveConfig, RobustSamplingConfig, RunConfig, SamplingConfig
+from mgrpo.config import RunConfig
 from mgrpo.data.sampler import Sampler, ShufflingSampler
 from mgrpo.metric_sums import MetricSums
 from mgrpo.plugin import load_plugins
-from mgrpo.registry import load
 from mgrpo.training.sources.fresh import FreshProblems
-from mgrpo.training.sources.source import Source, SourcePlugin, Work, Workers
+from mgrpo.training.sources.source import (
+    SamplerPlugin,
+    Source,
+    SourcePlugin,
+    Work,
+    Workers,
+)
 from mgrpo.types import Completion, Problem
 
 
@@ -45,39 +50,19 @@ class SourceStack:
 
 
 def make_sources(config: RunConfig, problems: Sequence[Problem]) -> SourceStack:
-    """The sources that a recipe's keys ask for, and above them its plug-ins' own."""
+    """The recipe's sources, above the one that draws problems."""
     lowest = FreshProblems(
-        problems,
-        make_sampler(config.data.robust, problems, config.seed),
-        problems_per_step=config.prompts_per_step,
+        problems, make_sampler(config, problems), problems_per_step=config.prompts_per_step
     )
     sources: list[Source] = [lowest]
-    for name in source_names(config.sampling, config.objective):
-        sources.append(load("SOURCES", name)(config, lowest, sources[-1]))
     for plugin in load_plugins(config, SourcePlugin):
         plugin.stand_on(config, lowest, sources[-1])
         sources.append(plugin)
     return SourceStack(sources)
 
 
-def source_names(sampling: SamplingConfig, objective: ObjectiveConfig) -> Iterator[str]:
-    """Names of the sources above the lowest, in the order in which they are stacked."""
-    if sampling.dynamic is not None:
-        yield "dynamic"
-    if objective.update_order == "pooled_errors":
-        yield "error_pool"
-    if objective.update_order == "preference_phases":
-        yield "preferences"
-    if objective.correction_buffer is not None:
-        yield "correction_buffer"
-
-
-def make_sampler(
-    robust: RobustSamplingConfig | None, problems: Sequence[Problem], seed: int
-) -> Sampler:
+def make_sampler(config: RunConfig, problems: Sequence[Problem]) -> Sampler:
     """Which problems come next."""
-    if robust is None:
-        return ShufflingSampler(len(problems), seed)
-    domains = [one.domain for one in problems]
-    sampler: Sampler = load("SAMPLERS", "robust")(domains, robust, seed)
-    return sampler
+    for plugin in load_plugins(config, SamplerPlugin):
+        return plugin.make(problems, config.seed)
+    return ShufflingSampler(len(problems), config.seed)

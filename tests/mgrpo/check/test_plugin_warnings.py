@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from mgrpo.check.plugin_warnings import plugin_warnings
+from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.config.warnings import warnings_of
 from mgrpo.methods.catalog import method_files
 from mgrpo.plugin import find_plugin
 
@@ -167,7 +167,6 @@ def test_an_entry_that_cannot_be_loaded_is_left_to_those_who_refuse_it(tree) -> 
         ),
         ({"objective": {"kl": {"estimator": "k2"}}}, "every KL weight is 0"),
         ({"objective": {"kl": {"estimator": "k1", "weight": 1}}}, "an expected gradient of 0"),
-        ({"objective": {"error_pool": {"capacity": 3}}}, "objective.error_pool has no effect"),
     ],
 )
 def test_keys_of_the_objective_that_do_nothing(tree, sections, expected: str) -> None:
@@ -176,8 +175,8 @@ def test_keys_of_the_objective_that_do_nothing(tree, sections, expected: str) ->
 
 
 def test_a_sampler_over_domains_needs_more_than_one(tree) -> None:
-    tree["data"]["robust"] = {}
-    text = "data.robust has no effect: all problems of data.train are of one domain."
-    assert text in warnings_of(RunConfig.model_validate(tree))
+    tree["data"]["sampler"] = "robust"
+    text = "data.sampler (robust): has no effect: all problems of data.train are of one domain."
+    assert text in plugin_warnings(RunConfig.model_validate(tree))
     tree["data"]["train"] = {**tree["data"]["train"], **TWO_DOMAINS}
-    assert text not in warnings_of(RunConfig.model_validate(tree))
+    assert text not in plugin_warnings(RunConfig.model_validate(tree))

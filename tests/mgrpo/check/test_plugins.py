@@ -98,10 +98,7 @@ def test_the_check_reports_it_and_training_does_not_start(
 
 def test_a_judge_of_pairs_that_cannot_be_imported_is_found_here_too(tree):
     verifier = {"consistency": "no_such_module:judge"}
-    tree["objective"] = {
-        "update_order": "preference_phases",
-        "preferences": {"verifier": verifier},
-    }
+    tree["source"] = {"type": "preferences", "verifier": verifier}
     ((status, detail),) = lines(tree, {"use": "dpo"})
     assert status == "fail"
-    assert "objective.preferences.verifier.consistency" in detail and "cannot be" in detail
+    assert "source.verifier.consistency" in detail and "cannot be" in detail

@@ -139,8 +139,8 @@ def test_a_phase_before_the_start_is_refused(tree):
             "layers.1.guidance.phrases",
         ),
         ({"objective": {"update_order": "sequential"}}, "objective.update_order"),
-        ({"objective": {"correction_buffer": {}}}, "objective.correction_buffer"),
-        ({"objective": {"error_pool": {"capacity": 9}}}, "objective.error_pool"),
+        ({"source": "dynamic"}, "source"),
+        ({"source": {"type": "fresh", "above": "dynamic"}}, "source.above"),
     ],
 )
 def test_what_a_phase_cannot_change_is_refused_under_its_path(tree, changes, path: str):
@@ -190,13 +190,3 @@ def test_a_phase_may_end_for_good(tree):
 def test_a_phase_that_returns_must_end_in_between(tree, ending):
     found = problem(tree, {**phase(2, sampling={"temperature": 0.8}), **ending, "every_steps": 4})
     assert found.path == "phases.0.every_steps" and "Set num_steps below" in found.suggestion
-
-
-def test_pairs_need_their_order_of_steps_and_a_plugin(tree):
-    pairs = phase(2, objective={"train_on": "pairs"})
-    found = problem(tree, pairs)
-    assert found.path == "phases.0.changes.objective.train_on"
-    assert "preference_phases" in found.suggestion
-    ordered = {**tree, "objective": {"update_order": "preference_phases"}}
-    assert "Add dpo" in problem(ordered, pairs).suggestion
-    assert recipe({**ordered, "plugins": [{"use": "dpo"}]}, pairs).at_step(2).objective.train_on

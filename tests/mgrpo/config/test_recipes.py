@@ -10,6 +10,7 @@ import pytest
 from mgrpo.config import RunConfig
 from mgrpo.config.lengths import context_needed
 from mgrpo.config.load import load_recipe, save_recipe, shipped_recipes
+from mgrpo.sources import most_completions
 from tests.repository import REPOSITORY
 
 STUDY = (REPOSITORY / "benchmarks" / "study" / "recipes").glob("*.yaml")
@@ -39,7 +40,7 @@ def test_grpo_is_a_chain_of_one_with_the_budget_of_two_layers():
 
 
 def completions_per_prompt(config: RunConfig) -> int:
-    return config.max_completions_per_step // config.prompts_per_step
+    return most_completions(config) // config.prompts_per_step
 
 
 def test_where_errors_are_corrected_only_a_repaired_error_counts_as_a_success():
@@ -57,7 +58,7 @@ def test_where_successes_alone_train_the_recipe_differs_from_the_defaults():
     assert (correct.layout.type, correct.layout.quote) == ("review_chat", "full")
     assert correct.guidance.draw.type == "per_correction"
     assert not correct.skip_truncated_parents
-    assert config.objective.update_order == "sequential"
+    assert config.objective.update_order.type == "sequential"
     assert {layer.aggregation for layer in config.layers} == {"seq_mean"}
     assert (config.evaluation.guidance, config.evaluation.decoding) == ("first", "greedy")
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.config import RunConfig
 from mgrpo.config.explain import explain
-from mgrpo.config.warnings import warnings_of
 from mgrpo.errors import ConfigProblem
+from mgrpo.sources import most_completions
 
 
 def problem_of(tree: dict[str, Any]) -> ConfigProblem:
@@ -165,31 +166,14 @@ def test_ties_and_failures_of_the_best_matter_only_where_the_best_is_taken(
     RunConfig.model_validate(tree)
 
 
-@pytest.mark.parametrize("order", ["joint", "alternate_steps", "pooled_errors"])
+@pytest.mark.parametrize("order", ["joint", "alternate_steps"])
 def test_only_sequential_updates_leave_a_fresher_policy_to_sample_from(tree, order: str):
-    tree["objective"] = {"rollout_policy": "refreshed", "update_order": order}
-    found = problems_in(tree)
-    if order == "pooled_errors":
-        assert found == ["objective.rollout_policy"]
-    assert "objective.rollout_policy" in found
-    tree["objective"]["update_order"] = "sequential"
-    RunConfig.model_validate(tree)
-
-
-def problems_in(tree: dict[str, Any]) -> list[str]:
-    with pytest.raises(ValidationError) as error:
-        RunConfig.model_validate(tree)
-    return [problem.path for problem in explain(error.value, RunConfig)]
-
-
-@pytest.mark.parametrize("num_layers", [1, 3])
-def test_pooled_errors_need_one_layer_that_errs_and_one_that_corrects(tree, num_layers: int):
-    third = {"name": "again", "group_size": 2, "max_completion_tokens": 50}
-    tree["layers"] = [*tree["layers"], third][:num_layers]
-    tree["objective"] = {"update_order": "pooled_errors"}
+    tree["objective"] = {"update_order": {"type": order, "rollout_policy": "refreshed"}}
     problem = problem_of(tree)
-    assert problem.path == "objective.update_order"
-    assert f"this has {num_layers}" in problem.reason
+    assert problem.path == "objective.update_order.rollout_policy"
+    assert problem.suggestion == "It belongs to type: sequential."
+    tree["objective"]["update_order"]["type"] = "sequential"
+    RunConfig.model_validate(tree)
 
 
 def test_steps_cannot_alternate_between_one_layer(tree):
@@ -198,21 +182,6 @@ def test_steps_cannot_alternate_between_one_layer(tree):
     assert "at least 2 layers" in problem_of(tree).reason
 
 
-def test_a_chain_of_one_has_no_corrections_to_keep(tree):
-    tree["objective"] = {"correction_buffer": {"capacity": 4}}
-    RunConfig.model_validate(tree)
-    del tree["layers"][1]
-    assert problem_of(tree).path == "objective.correction_buffer"
-
-
-def test_a_step_of_pooled_errors_has_the_completions_of_one_layer(tree):
-    tree["objective"] = {"update_order": "pooled_errors"}
-    assert RunConfig.model_validate(tree).max_completions_per_step == 8  # 2 x max(4, 2)
-    tree["layers"][1]["parents"] = "best"
-    tree["objective"] = {}
-    assert RunConfig.model_validate(tree).max_completions_per_step == 2 * (4 + 2)
-
-
 def test_four_attempts_with_three_corrections_each_are_sixteen(tree):
     tree["layers"][1]["group_size"] = 3
-    assert RunConfig.model_validate(tree).max_completions_per_step == 2 * 16
+    assert most_completions(RunConfig.model_validate(tree)) == 2 * 16

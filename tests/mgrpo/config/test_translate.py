@@ -88,6 +88,91 @@ def test_plug_ins_that_fill_a_slot_now_are_put_into_it(
     RunConfig.model_validate(new)
 
 
+BUFFER = {"capacity": 4}
+OLD_DEFAULTS = {
+    "objective": {
+        "update_order": "joint",
+        "rollout_policy": "auto",
+        "error_pool": {"capacity": 2048},
+        "correction_buffer": None,
+        "preferences": {"pairs_per_step": 32},
+        "train_on": "rollouts",
+    },
+    "sampling": {"dynamic": None},
+}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (OLD_DEFAULTS, {"objective": {"update_order": "joint"}}),
+        ({"sampling": {"dynamic": {}}}, {"source": {"type": "dynamic"}}),
+        (
+            {"objective": {"update_order": "pooled_errors", "error_pool": {"capacity": 8}}},
+            {"source": {"type": "error_pool", "capacity": 8}},
+        ),
+        (
+            {
+                "objective": {"update_order": "preference_phases", "correction_buffer": BUFFER},
+                "sampling": {"dynamic": {"max_rounds": 3}, "temperature": 0.8},
+            },
+            {
+                "source": {
+                    "type": "correction_buffer",
+                    "capacity": 4,
+                    "above": {"type": "preferences", "above": {"type": "dynamic", "max_rounds": 3}},
+                },
+                "sampling": {"temperature": 0.8},
+            },
+        ),
+        (
+            {"objective": {"update_order": "sequential", "rollout_policy": "snapshot"}},
+            {"objective": {"update_order": {"type": "sequential", "rollout_policy": "snapshot"}}},
+        ),
+        (
+            {"extends": "methods/scrpo", "objective": {"error_pool": {"capacity": 8}}},
+            {"extends": "methods/scrpo", "source": {"capacity": 8}},
+        ),
+    ],
+)
+def test_what_a_step_trains_on_is_a_source_now(tree: dict[str, Any], old: Any, new: Any):
+    assert translate({"steps": 3, **old}) == {"steps": 3, **new}
+    if "extends" not in new:
+        RunConfig.model_validate({**tree, **new})
+
+
+def test_the_robust_sampler_is_a_sampler_now():
+    assert translate({"data": {"robust": {"radius": 0.1}}}) == {
+        "data": {"sampler": {"type": "robust", "radius": 0.1}}
+    }
+
+
+def test_a_phase_of_pairs_changes_its_source():
+    phase = {"name": "pairs", "from_step": 1, "changes": {"objective": {"train_on": "pairs"}}}
+    objective = {"update_order": "preference_phases"}
+    new = translate({"objective": objective, "phases": [phase]})
+    assert new["phases"][0]["changes"] == {"source": {"train_on": "pairs"}}
+    new = translate({"objective": {**objective, "correction_buffer": {}}, "phases": [phase]})
+    assert new["phases"][0]["changes"] == {"source": {"above": {"train_on": "pairs"}}}
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("objective.update_order=pooled_errors", "source: error_pool"),
+        ("objective.error_pool.capacity=3", "source: {type: error_pool}"),
+        ("objective.train_on=pairs", "source.train_on"),
+        ("objective.rollout_policy=snapshot", "objective.update_order.rollout_policy"),
+        ("sampling.dynamic={}", "source: {type: dynamic}"),
+        ("data.robust={}", "data.sampler: {type: robust}"),
+    ],
+)
+def test_an_old_key_of_a_source_is_told_what_it_is_now(old: str, now: str):
+    with pytest.raises(ConfigError) as error:
+        load_recipe("quickstart", [old])
+    assert any(f"It is {now} now" in one.suggestion for one in error.value.problems)
+
+
 def test_a_slots_plug_in_among_plugins_is_told_where_it_belongs(tree: dict[str, Any]):
     tree["plugins"] = [{"use": "gspo"}]
     with pytest.raises(ConfigError, match=r"gspo belongs to objective.loss: \{type: gspo\}"):

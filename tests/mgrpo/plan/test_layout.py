@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.allocations import plan_allocations, total
+from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.cli import main
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, save_recipe
-from mgrpo.config.warnings import warnings_of
 from mgrpo.errors import ConfigError
 from mgrpo.plan import layout
 from mgrpo.plan.arithmetic import gpus_wanted

@@ -185,11 +185,11 @@ def test_a_phase_that_is_over_stays_and_a_later_one_may_move(tmp_path: Path) -> 
 
 
 def test_more_rounds_of_dynamic_sampling_are_no_other_recipe(tmp_path: Path) -> None:
-    checkpoint = started(tmp_path, "sampling.dynamic={max_rounds: 3, when_exhausted: stop}")
-    found, notes = resumed(tmp_path, "sampling.dynamic={max_rounds: 6, when_exhausted: train}")
+    checkpoint = started(tmp_path, "source={type: dynamic, max_rounds: 3, when_exhausted: stop}")
+    found, notes = resumed(tmp_path, "source={type: dynamic, max_rounds: 6, when_exhausted: train}")
     assert found == checkpoint
     assert len(notes) == 2
-    assert "sampling.dynamic was " in refusal(tmp_path)
+    assert "source.type was " in refusal(tmp_path)
 
 
 # --- longer ---

@@ -278,26 +278,24 @@ def pairs_recipe(tree: dict[str, Any]) -> dict[str, Any]:
         "from_step": 2,
         "num_steps": 2,
         "every_steps": 4,
-        "changes": {"objective": {"train_on": "pairs"}},
+        "changes": {"source": {"train_on": "pairs"}},
     }
     return {
         **one_layer(tree),
         "plugins": [{"use": "dpo"}],
         "phases": [phase],
-        "objective": {
-            "update_order": "preference_phases",
-            "preferences": {
-                "kinds": ["penalty"],
-                "pairs_per_step": 3,
-                "verifier": {"consistency": "off"},
-            },
+        "source": {
+            "type": "preferences",
+            "kinds": ["penalty"],
+            "pairs_per_step": 3,
+            "verifier": {"consistency": "off"},
         },
     }
 
 
 def test_stored_pairs_are_no_rollouts_of_the_step_that_trains_on_them(tree, tmp_path):
     """They tell the sampler nothing, and no metric of the step counts them as sampled."""
-    run = light(pairs_recipe(tree), tmp_path, steps=4, data={**tree["data"], "robust": {}})
+    run = light(pairs_recipe(tree), tmp_path, steps=4, data={**tree["data"], "sampler": "robust"})
     seen: list[int] = []
     observe = "mgrpo.methods.robust_sampler.domain_sampler.DomainSampler.observe"
     with pytest.MonkeyPatch.context() as patch:
@@ -315,10 +313,7 @@ def test_pooled_errors_are_corrected_by_later_steps(tree, tmp_path):
         tree,
         tmp_path,
         steps=4,
-        objective={
-            "update_order": "pooled_errors",
-            "error_pool": {"switch": "every_n_steps", "every_steps": 2},
-        },
+        source={"type": "error_pool", "switch": "every_n_steps", "every_steps": 2},
     )
     rows = run.train()
     assert [row["error_pool/is_correction_step"] for row in rows] == [0, 1, 0, 1]
@@ -334,7 +329,8 @@ def test_good_corrections_train_again_once_in_each_later_step(tree, tmp_path):
     run = light(
         {**tree, "layers": layers},
         tmp_path,
-        objective={"correction_buffer": {"per_step": 3}, "update_order": "sequential"},
+        source={"type": "correction_buffer", "per_step": 3},
+        objective={"update_order": "sequential"},
     )
     rows = run.train()
     assert [len(one.replayed) for one in run.learner.updates] == [0, 0, 3, 0, 3, 0]

@@ -79,8 +79,8 @@ class WritesDown:
         self.calls.append("broadcast")
 
 
-def run_of(tree: dict[str, Any], order: str, **objective: Any) -> WritesDown:
-    tree["objective"] = {"update_order": order, **objective}
+def run_of(tree: dict[str, Any], order: str, **settings: Any) -> WritesDown:
+    tree["objective"] = {"update_order": {"type": order, **settings}}
     return WritesDown(RunConfig.model_validate(tree))
 
 
@@ -90,7 +90,7 @@ def take_step(run: Any, step: int = 0, sums: MetricSums | None = None) -> list[C
         num_steps=1,
         source=run.source,
         workers=run,
-        order=STEP_ORDERS[run.config.objective.update_order],
+        order=STEP_ORDERS[run.config.objective.update_order.type],
         hooks=[],
     )
     return loop.take_step(whole, step, sums or MetricSums())

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from mgrpo.config import DynamicSamplingConfig
 from mgrpo.errors import LearnerError
 from mgrpo.methods.dapo.dynamic_sampling import DynamicSampling, is_mixed
 from mgrpo.metric_sums import MetricSums
 from mgrpo.types import Completion, CompletionId, Problem
 from tests.learner.builders import completion, with_status
+from tests.mgrpo.training.sources.standing import standing
 
 
 class FakeRun:
@@ -56,10 +56,9 @@ def roll(run: Any, **settings: Any) -> tuple[list[Completion], dict[str, float]]
     config: Any = SimpleNamespace(
         prompts_per_step=run.prompts_per_step,
         layers=[None] * run.num_layers,
-        sampling=SimpleNamespace(dynamic=DynamicSamplingConfig(**settings)),
     )
     sums = MetricSums()
-    work = DynamicSampling(config, run, run).next(5, run, sums)
+    work = standing(DynamicSampling, config, run, **settings).next(5, run, sums)
     completions = list(work.ready)
     if work.problems:
         completions += run.sample(

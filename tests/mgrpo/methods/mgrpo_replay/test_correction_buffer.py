@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from mgrpo.config import CorrectionBufferConfig
-from mgrpo.methods.mgrpo_replay.correction_buffer import CorrectionBuffer
+from mgrpo.methods.mgrpo_replay.correction_buffer import (
+    CorrectionBuffer,
+    CorrectionBufferSettings,
+)
 from mgrpo.types import Completion, CompletionId, Reward
 
 
@@ -35,7 +37,7 @@ def correction(name: str, *, version: int = 0, **changes: Any) -> Completion:
 
 
 def buffer(seed: int = 0, **settings: Any) -> CorrectionBuffer:
-    return CorrectionBuffer(CorrectionBufferConfig(**settings), seed)
+    return CorrectionBuffer(CorrectionBufferSettings(**settings), seed)
 
 
 def names(drawn: list[Any]) -> list[str]:

@@ -12,6 +12,7 @@ from mgrpo.metric_sums import MetricSums
 from mgrpo.training.sources.source import Work
 from mgrpo.types import Completion
 from tests.mgrpo.methods.mgrpo_replay.test_correction_buffer import correction
+from tests.mgrpo.training.sources.standing import standing
 
 
 class Below:
@@ -29,9 +30,7 @@ class Below:
 
 
 def source(tree: dict[str, Any], below: Below, **buffer: Any) -> ReplayedCorrections:
-    config = RunConfig.model_validate({**tree, "objective": {"correction_buffer": buffer}})
-    inner: Any = below
-    return ReplayedCorrections(config, inner, inner)
+    return standing(ReplayedCorrections, RunConfig.model_validate(tree), below, **buffer)
 
 
 def at_version(policy_version: int) -> Any:

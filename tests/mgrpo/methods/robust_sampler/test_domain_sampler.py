@@ -5,16 +5,15 @@ from collections import Counter
 
 import pytest
 
-from mgrpo.config import RobustSamplingConfig
 from mgrpo.errors import DataError
-from mgrpo.methods.robust_sampler.domain_sampler import DomainSampler
+from mgrpo.methods.robust_sampler.domain_sampler import DomainSampler, RobustSamplerSettings
 from tests.learner.builders import completion
 
 DOMAINS = ["easy"] * 6 + ["hard"] * 4
 
 
 def sampler(**settings: float) -> DomainSampler:
-    return DomainSampler(DOMAINS, RobustSamplingConfig(**{"decay": 0.0, **settings}), seed=3)
+    return DomainSampler(DOMAINS, RobustSamplerSettings(**{"decay": 0.0, **settings}), seed=3)
 
 
 def observed(easy: list[float], hard: list[float]) -> list:
@@ -50,9 +49,11 @@ def test_a_sampler_goes_on_where_another_stood() -> None:
     other.load_state_dict(json.loads(json.dumps(part.state_dict())))
     assert [other.take(7) for _ in range(5)] == [part.take(7) for _ in range(5)]
     with pytest.raises(DataError, match="draws from easy, hard"):
-        DomainSampler(["a", "b"], RobustSamplingConfig(), seed=3).load_state_dict(part.state_dict())
+        DomainSampler(["a", "b"], RobustSamplerSettings(), seed=3).load_state_dict(
+            part.state_dict()
+        )
 
 
 def test_one_domain_is_nothing_to_choose_from() -> None:
-    with pytest.raises(DataError, match=r"data\.robust .* only easy"):
-        DomainSampler(["easy"] * 3, RobustSamplingConfig(), seed=0)
+    with pytest.raises(DataError, match=r"data\.sampler: robust .* only easy"):
+        DomainSampler(["easy"] * 3, RobustSamplerSettings(), seed=0)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mgrpo.config import ErrorPoolConfig
-from mgrpo.methods.scrpo.error_pool import ErrorPool, right_variance
+from mgrpo.methods.scrpo.error_pool import ErrorPool, ErrorPoolSettings, right_variance
 from mgrpo.types import Completion, CompletionId, FinishReason, Problem, Reward
 
 RIGHT, WRONG = Reward(value=1.0, correct=True), Reward(value=0.0)
@@ -51,7 +50,7 @@ def problems(count: int) -> list[Problem]:
 
 
 def pool(**settings: Any) -> ErrorPool:
-    return ErrorPool(ErrorPoolConfig(**settings))
+    return ErrorPool(ErrorPoolSettings(**settings))
 
 
 def names(errors: ErrorPool) -> list[str]:
@@ -180,7 +179,7 @@ def test_every_nth_step_corrects_as_far_as_there_is_anything() -> None:
 
 
 def test_a_pool_goes_on_where_another_stood() -> None:
-    settings = ErrorPoolConfig(capacity=4, variance_threshold=0.1)
+    settings = ErrorPoolSettings(capacity=4, variance_threshold=0.1)
     problem = Problem(problem_id="p0", question="?", answer="1", metadata={"unit": "cm"})
     pool = ErrorPool(settings)
     pool.add([problem], [attempt(0, 0, RIGHT), *(attempt(0, i, WRONG) for i in (1, 2, 3, 4))])

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from mgrpo.config import RunConfig
 from mgrpo.methods.scrpo.error_pool import ErrorPool
 from mgrpo.metric_sums import MetricSums
-from tests.mgrpo.training.test_step_orders import WritesDown, by_layer, run_of, take_step
+from tests.mgrpo.training.test_step_orders import WritesDown, by_layer, take_step
 
 
 def pool_of(run: WritesDown) -> ErrorPool:
@@ -19,7 +20,7 @@ def pool_of(run: WritesDown) -> ErrorPool:
 def pooled(tree: dict[str, Any], **pool: Any) -> WritesDown:
     """Of each problem's four attempts at step one is right: three errors, six a step."""
     tree["layers"][1]["select"] = "none"
-    return run_of(tree, "pooled_errors", error_pool=pool)
+    return WritesDown(RunConfig.model_validate({**tree, "source": {"type": "error_pool", **pool}}))
 
 
 def phases(run: WritesDown) -> list[str]:

@@ -197,27 +197,27 @@ def test_pairs_whose_likelihood_nobody_read_are_refused():
         build_batch(three_pairs(), CHAIN, OBJECTIVE, plugins=[plugin("dpo")])
 
 
-ORDER = {"update_order": "preference_phases"}
+PAIRS = {"source": "preferences"}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": {}}, "there are no pairs"),
+        ({"source": "fresh"}, "Add preferences to source"),
         ({"plugins": [{"use": "dpo"}, {"use": "raft"}]}, "Leave out raft"),
         ({"plugins": [{"use": "dpo", "layers": ["solve"]}]}, "of every layer's completions"),
     ],
 )
 def test_what_it_cannot_work_with_is_refused(changes, message):
-    config = run_config(**{"plugins": [{"use": "dpo"}], "objective": ORDER, **changes})
+    config = run_config(**{"plugins": [{"use": "dpo"}], **PAIRS, **changes})
     with pytest.raises(ConfigError, match=message):
         load_plugins(config, LearnerPlugin)
 
 
 def test_a_recipe_that_never_trains_on_pairs_is_warned():
-    config = run_config(plugins=[{"use": "dpo"}], objective=ORDER)
+    config = run_config(plugins=[{"use": "dpo"}], **PAIRS)
     (warning,) = plugin_warnings(config)
     assert "no phase of the recipe trains on pairs" in warning
-    phase = {"name": "pairs", "from_step": 2, "changes": {"objective": {"train_on": "pairs"}}}
-    config = run_config(plugins=[{"use": "dpo"}], objective=ORDER, phases=[phase])
+    phase = {"name": "pairs", "from_step": 2, "changes": {"source": {"train_on": "pairs"}}}
+    config = run_config(plugins=[{"use": "dpo"}], **PAIRS, phases=[phase])
     assert plugin_warnings(config) == []

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from mgrpo.config import RunConfig
+from mgrpo.config.sources import stacked
 from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
+from mgrpo.methods.veripo.settings import PreferenceSettings
 from mgrpo.types import STORED_PAIR, Completion
 from tests.learner.builders import completion
 
-PAIRS = {"objective": {"train_on": "pairs"}}
+PAIRS = {"source": {"train_on": "pairs"}}
 
 
 def config_of(tree: dict[str, Any], **preferences: Any) -> RunConfig:
@@ -25,13 +27,11 @@ def config_of(tree: dict[str, Any], **preferences: Any) -> RunConfig:
             "layers": [{**tree["layers"][0], "group_size": 4}],
             "plugins": [{"use": "dpo"}],
             "phases": [phase],
-            "objective": {
-                "update_order": "preference_phases",
-                "preferences": {
-                    "kinds": ["penalty"],
-                    "verifier": {"consistency": "off"},
-                    **preferences,
-                },
+            "source": {
+                "type": "preferences",
+                "kinds": ["penalty"],
+                "verifier": {"consistency": "off"},
+                **preferences,
             },
         }
     )
@@ -43,9 +43,8 @@ def group(problem: str, *rewards: float) -> list[Completion]:
 
 def cycle_of(tree: dict[str, Any], **preferences: Any) -> PreferenceCycle:
     config = config_of(tree, **preferences)
-    return PreferenceCycle(
-        config.objective.preferences, seed=config.seed, prompts_per_step=config.prompts_per_step
-    )
+    settings = PreferenceSettings.model_validate(stacked(config.source)[0].settings)
+    return PreferenceCycle(settings, seed=config.seed, prompts_per_step=config.prompts_per_step)
 
 
 def numbered(completions: list[Completion]) -> list[float]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgrpo.config.preferences import PreferenceConfig, VerifierConfig
 from mgrpo.errors import ConfigError
 from mgrpo.methods.veripo.preference_pairs import (
     flags_of,
@@ -18,6 +17,7 @@ from mgrpo.methods.veripo.preference_pairs import (
     percentile,
     reasoning_leads_to_answer,
 )
+from mgrpo.methods.veripo.settings import PreferenceSettings, VerifierSettings
 from mgrpo.types import Completion, Reward
 from tests.learner.builders import completion
 
@@ -46,7 +46,7 @@ def one(
 
 def pairs(*group: Completion, **settings: Any) -> dict[str, tuple[str, str]]:
     """Kind -> (chosen, rejected) ids."""
-    config = PreferenceConfig.model_validate(settings)
+    config = PreferenceSettings.model_validate(settings)
     found = pairs_of_group(group, config, make_judge(config.verifier))
     return {pair.kind: (pair.chosen.completion_id, pair.rejected.completion_id) for pair in found}
 
@@ -113,7 +113,7 @@ def test_failed_checks_and_what_the_policy_did_not_write_are_in_no_pair():
 
 
 def test_lengths_are_judged_among_usable_completions():
-    flags = flags_of([one(1, SOUND, 10), one(2, SOUND, 20)], VerifierConfig(), lambda _: True)
+    flags = flags_of([one(1, SOUND, 10), one(2, SOUND, 20)], VerifierSettings(), lambda _: True)
     assert [flag.short for flag in flags] == [True, False]
 
 
@@ -137,7 +137,7 @@ def test_twenty_tokens_four_times_are_not_yet_repetitive():
     phrase = list(range(20))
     for times, expected in ((4, False), (5, True)):
         (flags,) = flags_of(
-            [one(1, SOUND, token_ids=phrase * times)], VerifierConfig(), lambda _: True
+            [one(1, SOUND, token_ids=phrase * times)], VerifierSettings(), lambda _: True
         )
         assert flags.repetitive == expected
 
@@ -183,9 +183,9 @@ def test_without_a_judge_everything_is_consistent():
 )
 def test_a_judge_that_is_none_is_refused(name, message):
     with pytest.raises(ConfigError, match=message):
-        make_judge(VerifierConfig(consistency=name))
+        make_judge(VerifierSettings(consistency=name))
 
 
 def test_a_rule_that_is_none_is_refused():
     with pytest.raises(ValueError, match="is not a rule"):
-        VerifierConfig(consistency="vibes")
+        VerifierSettings(consistency="vibes")

@@ -1,4 +1,4 @@
-"""A user's own source: a plug-in of the recipe that says what a step trains on."""
+"""A user's own source, named in the recipe by its class."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def config(tree: dict[str, Any], use: str, **sections: Any) -> RunConfig:
-    plugins = [{"use": use, "settings": {"every_steps": 2}}]
-    given = {**tree, "plugins": plugins, "steps": 4, "checkpoints": {"every_steps": 3}}
+    source = {"type": use, "every_steps": 2}
+    given = {**tree, "source": source, "steps": 4, "checkpoints": {"every_steps": 3}}
     return RunConfig.model_validate({**given, **sections})
 
 

@@ -11,8 +11,10 @@ from mgrpo.config import RunConfig
 from mgrpo.methods.mgrpo_replay.source import ReplayedCorrections
 from mgrpo.methods.scrpo.source import PooledErrors
 from mgrpo.training.sources.fresh import FreshProblems
-from mgrpo.training.sources.stack import SourceStack, make_sources, source_names
+from mgrpo.training.sources.stack import SourceStack, make_sources
 from tests.mgrpo.training.light_run import PROBLEMS
+
+REPLAY_ABOVE_POOL = {"type": "correction_buffer", "above": "error_pool"}
 
 
 def stack(tree: dict[str, Any], **sections: Any) -> SourceStack:
@@ -20,42 +22,36 @@ def stack(tree: dict[str, Any], **sections: Any) -> SourceStack:
 
 
 @pytest.mark.parametrize(
-    ("sections", "names"),
+    ("source", "names"),
     [
-        ({}, []),
-        ({"sampling": {"dynamic": {}}}, ["dynamic"]),
-        ({"objective": {"update_order": "pooled_errors"}}, ["error_pool"]),
+        ("fresh", []),
+        ("dynamic", ["DynamicSampling"]),
+        ({"type": "error_pool", "above": "fresh"}, ["PooledErrors"]),
         (
-            {
-                "objective": {"update_order": "preference_phases", "correction_buffer": {}},
-                "sampling": {"dynamic": {}},
-            },
-            ["dynamic", "preferences", "correction_buffer"],
+            {"type": "correction_buffer", "above": {"type": "preferences", "above": "dynamic"}},
+            ["DynamicSampling", "PreferencePhases", "ReplayedCorrections"],
         ),
     ],
 )
-def test_a_recipe_asks_for_its_sources_by_name(tree, sections, names):
-    config = RunConfig.model_validate({**tree, **sections})
-    assert list(source_names(config.sampling, config.objective)) == names
-    assert len(stack(tree, **sections).sources) == len(names) + 1
+def test_a_recipe_names_its_sources_uppermost_first(tree, source, names):
+    sources = stack(tree, source=source, plugins=[{"use": "dpo"}] * ("Pref" in str(names))).sources
+    assert [type(one).__name__ for one in sources] == ["FreshProblems", *names]
 
 
 def test_each_source_holds_the_one_below_it_and_the_lowest_draws(tree):
-    objective = {"update_order": "pooled_errors", "correction_buffer": {}}
-    lowest, pool, replay = stack(tree, objective=objective).sources
+    lowest, pool, replay = stack(tree, source=REPLAY_ABOVE_POOL).sources
     assert isinstance(lowest, FreshProblems)
     assert isinstance(pool, PooledErrors) and pool.inner is lowest and pool.fresh is lowest
     assert isinstance(replay, ReplayedCorrections) and replay.inner is pool
 
 
 def test_domains_are_drawn_by_the_robust_sampler(tree):
-    lowest: Any = stack(tree, data={**tree["data"], "robust": {}}).sources[0]
+    lowest: Any = stack(tree, data={**tree["data"], "sampler": "robust"}).sources[0]
     assert set(lowest.sampler.places) == {"d0", "d1"}
 
 
 def test_a_stack_goes_on_where_another_stood(tree):
-    objective = {"update_order": "pooled_errors", "correction_buffer": {}}
-    one, other = (stack(tree, objective=objective) for _ in range(2))
+    one, other = (stack(tree, source=REPLAY_ABOVE_POOL) for _ in range(2))
     lowest: Any = one.sources[0]
     lowest.take(3)
     state = json.loads(json.dumps(one.state_dict()))
@@ -68,7 +64,7 @@ def test_a_stack_goes_on_where_another_stood(tree):
 def test_a_source_without_a_state_begins_empty(tree):
     """A checkpoint of before a recipe had the source, or of before there was one."""
     plain = stack(tree).state_dict()
-    later = stack(tree, objective={"correction_buffer": {}})
+    later = stack(tree, source="correction_buffer")
     later.load_state_dict({**plain, "corrections": None})
     replay: Any = later.sources[-1]
     assert len(replay.buffer) == 0

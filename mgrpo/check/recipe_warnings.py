@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mgrpo.config.advantages import GroupZ
-from mgrpo.config.data import DataConfig, has_one_domain
 from mgrpo.config.engines import EnginesConfig
 from mgrpo.config.layers import CorrectLayer, LayerConfig, corrections_of
-from mgrpo.config.learner import ErrorPoolConfig, ObjectiveConfig
 from mgrpo.config.losses import PpoClip
 from mgrpo.config.parts import Part
 from mgrpo.config.run import RunConfig
+from mgrpo.sources import is_on_policy
 
 
 def warnings_of(config: RunConfig) -> list[str]:
@@ -20,7 +19,7 @@ def warnings_of(config: RunConfig) -> list[str]:
     warnings = []
     for depth, layer in enumerate(corrections_of(config.layers), start=1):
         warnings += layer_warnings(layer, f"layers.{depth}")
-    if config.objective.update_order == "sequential" and len(config.layers) == 1:
+    if config.objective.update_order.type == "sequential" and len(config.layers) == 1:
         warnings.append("objective.update_order: sequential is joint when there is one layer.")
     if config.learner.warmup_steps >= config.steps:
         warnings.append(
@@ -35,9 +34,8 @@ def warnings_of(config: RunConfig) -> list[str]:
         warnings.append("evaluation.temperature has no effect with evaluation.decoding: greedy.")
     return [
         *warnings,
-        *clip_warnings(config.objective.loss, is_on_policy=config.is_on_policy),
+        *clip_warnings(config.objective.loss, is_on_policy=is_on_policy(config)),
         *kl_warnings(config.objective.kl.estimator, config.max_kl_weight),
-        *unused_section_warnings(config.objective, config.data),
         *engine_warnings(config.engines, config.layers),
     ]
 
@@ -93,15 +91,3 @@ def kl_warnings(estimator: str, max_weight: float) -> list[str]:
             "effect. Use k2 or k3, or the plug-in kl_in_reward."
         ]
     return []
-
-
-def unused_section_warnings(objective: ObjectiveConfig, data: DataConfig) -> list[str]:
-    warnings = []
-    if objective.update_order != "pooled_errors" and objective.error_pool != ErrorPoolConfig():
-        warnings.append(
-            f"objective.error_pool has no effect with objective.update_order: "
-            f"{objective.update_order}."
-        )
-    if data.robust is not None and has_one_domain(data.train):
-        warnings.append("data.robust has no effect: all problems of data.train are of one domain.")
-    return warnings

@@ -24,7 +24,7 @@ SELF_CHECK_PHRASES = (
 """Phrases of self-reflection in a completion (wording is ours)."""
 
 
-class VerifierConfig(StrictConfig):
+class VerifierSettings(StrictConfig):
     """The rules that sort completions; the thresholds are our reconstruction (arXiv 2505.19000
     names the kinds of pairs, not the rules)."""
 
@@ -43,7 +43,7 @@ class VerifierConfig(StrictConfig):
     """A completion that holds one of these, in any case, is reflective."""
 
     @model_validator(mode="after")
-    def check_consistency(self) -> VerifierConfig:
+    def check_consistency(self) -> VerifierSettings:
         given = self.consistency
         if given in CONSISTENCY_RULES or re.fullmatch(r"[\w.~/-]+:\w+", given):
             return self
@@ -60,10 +60,12 @@ class VerifierConfig(StrictConfig):
         )
 
 
-class PreferenceConfig(StrictConfig):
-    """Pairs of a better and a worse completion of one prompt, kept while rollouts train and
-    trained on in phases with `train_on: pairs` (VerIPO, arXiv 2505.19000)."""
+class PreferenceSettings(StrictConfig):
+    """Keys of preferences."""
 
+    train_on: Literal["rollouts", "pairs"] = "rollouts"
+    """pairs: the pairs made since the last phase of pairs, held fixed while the phase lasts. A
+    phase of the recipe changes it: {source: {train_on: pairs}}."""
     kinds: list[PairKind] = Field(default=["penalty", "consistency", "reflection"], min_length=1)
     """At most one pair of each kind comes from a prompt. penalty: right over wrong. consistency:
     right by its own reasoning over right in spite of it. reflection: right, long and checking
@@ -80,4 +82,4 @@ class PreferenceConfig(StrictConfig):
     never drawn again."""
     min_problems: NonNegativeInt = 0
     """Minimum number of remaining problems, besides those of one step."""
-    verifier: VerifierConfig = VerifierConfig()
+    verifier: VerifierSettings = VerifierSettings()

@@ -1,0 +1,99 @@
+"""What the sources of a recipe say of its steps, before there is a run.
+
+How they work is in `mgrpo/training/sources/source.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from mgrpo.config import RunConfig
+from mgrpo.config.relations import max_completions_per_step, rank_problems
+from mgrpo.config.sources import SourcePart, stacked
+from mgrpo.errors import ConfigProblem
+from mgrpo.plugin import Plugin, find_plugin
+from mgrpo.registry import Kind
+
+
+class SourceKind(Plugin):
+    """What a source's class says of the steps that it gives work for."""
+
+    kind: ClassVar[Kind] = "SOURCES"
+    draws: ClassVar[bool] = False
+    """It draws its problems itself, and never asks the source below for work."""
+    needs_joint: ClassVar[bool] = False
+    """Its work has completions that are sampled already, or names the layers to sample."""
+    samples: ClassVar[bool] = False
+    """It samples itself, before there is a step that could be overlapped."""
+    one_layer: ClassVar[bool] = False
+    """Each of its steps samples and trains one layer of the chain."""
+    replays: ClassVar[bool] = False
+    """Completions of earlier steps train again."""
+
+    @classmethod
+    def problems(
+        cls, settings: Any, layers: frozenset[int], config: RunConfig
+    ) -> list[ConfigProblem]:
+        own = next(part for part in stacked(config.source) if kind_of(part) is cls)
+        problems, order = [], config.objective.update_order.type
+        if cls.draws and isinstance(own.above, SourcePart):
+            why = (
+                f"{own.type} draws problems itself, so it has an effect above fresh problems only."
+            )
+            hint = (
+                f"Leave the key out, or write above: {own.type} in a source that may stand above."
+            )
+            problems.append(ConfigProblem("above", own.above.type, why, hint))
+        if cls.needs_joint and order != "joint":
+            why = f"source {own.type} says itself which layers are sampled in a step."
+            hint = "Use update_order: joint."
+            problems.append(ConfigProblem("(objective.update_order)", order, why, hint))
+        if cls.samples and config.pipeline.samples_ahead:
+            why = f"source {own.type} samples before there is a step that could be overlapped."
+            hint = f"Use auto, or another source than {own.type}."
+            problems.append(ConfigProblem("(pipeline.max_staleness_steps)", "1", why, hint))
+        if cls.one_layer:
+            found = rank_problems(config.learner, most_completions(config))
+            problems += [replace(one, path=f"({one.path})") for one in found]
+        return problems
+
+
+def kind_of(part: SourcePart) -> type[SourceKind] | None:
+    """The class of a source; None where it cannot be loaded, which is reported where it is made."""
+    try:
+        found = find_plugin(part.type, "SOURCES")
+    except ValueError:
+        return None
+    return found if issubclass(found, SourceKind) else None
+
+
+def kinds_of(config: RunConfig) -> Iterator[type[SourceKind]]:
+    """The classes of a recipe's sources above the fresh problems, lowest first."""
+    for part in stacked(config.source):
+        kind = kind_of(part)
+        if kind is not None:
+            yield kind
+
+
+def is_on_policy(config: RunConfig) -> bool:
+    """True where every ratio to the policy that sampled is exactly 1, in every phase."""
+    updates = {phase.objective.updates_per_rollout for _, phase in config.phase_configs}
+    is_ahead = config.pipeline.samples_ahead
+    return updates == {1} and not is_ahead and not any(kind.replays for kind in kinds_of(config))
+
+
+def is_joint(config: RunConfig) -> bool:
+    """True where one update trains all layers of a step."""
+    is_joint_order = config.objective.update_order.type == "joint"
+    return is_joint_order and not any(kind.one_layer for kind in kinds_of(config))
+
+
+def most_completions(config: RunConfig) -> int:
+    """Completions of one step when no parent is left out."""
+    return max_completions_per_step(
+        config.layers,
+        num_problems=config.prompts_per_step,
+        one_layer=any(kind.one_layer for kind in kinds_of(config)),
+    )
