@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from learner.selection import Judged
 from mgrpo.config import CorrectLayer, LayerConfig
+from mgrpo.config.aggregations import FixedLength, SeqMean, TokenMean
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def layer_weights(judged: Sequence[Judged], layer: LayerConfig) -> LayerWeights:
 
     seq_mean    1 / |tokens of the row| / number of rows
     token_mean  1 / number of tokens of all rows
-    fixed_length  1 / max_completion_tokens / number of rows
+    fixed_length  1 / num_tokens / number of rows
 
     where "rows" are, by `CorrectLayer.denominator`, all usable completions sampled, those
     retained, or those retained of the same parent; in that last case the result is averaged
@@ -64,14 +65,15 @@ def layer_weights(judged: Sequence[Judged], layer: LayerConfig) -> LayerWeights:
 
 def row_weight(one: Judged, layer: LayerConfig) -> float:
     """The layer's loss_weight, over the row's own length where each row counts the same."""
-    is_per_row = layer.aggregation == "seq_mean"
+    is_per_row = isinstance(layer.aggregation, SeqMean)
     return layer.loss_weight / (max(1, one.completion.num_trained_tokens) if is_per_row else 1)
 
 
 def rows_total(members: Sequence[Judged], layer: LayerConfig) -> float:
     """What the summed losses of these rows are divided by, apart from a row's own length."""
-    if layer.aggregation == "token_mean":
+    own = layer.aggregation
+    if isinstance(own, TokenMean):
         return float(sum(one.completion.num_trained_tokens for one in members))
-    if layer.aggregation == "fixed_length":
-        return float(len(members) * layer.max_completion_tokens)
+    if isinstance(own, FixedLength):
+        return float(len(members) * (own.num_tokens or layer.max_completion_tokens))
     return float(len(members))

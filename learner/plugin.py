@@ -255,12 +255,13 @@ class PolicyLoss(LearnerPlugin):
     ) -> list[ConfigProblem]:
         problems, name = [], config.objective.loss.type
         for number, layer in enumerate(config.layers):
-            if cls.whole_completion and layer.loss_weight > 0 and layer.aggregation != "seq_mean":
+            own = layer.aggregation.type
+            if cls.whole_completion and layer.loss_weight > 0 and own != "seq_mean":
                 why = (
                     f"{name} has one value for a whole completion: completions must weigh the same."
                 )
                 path, hint = f"(layers.{number}.aggregation)", "Use aggregation: seq_mean."
-                problems.append(ConfigProblem(path, layer.aggregation, why, hint))
+                problems.append(ConfigProblem(path, own, why, hint))
             has_own = issubclass(cls, AdvantageEstimator) and layer.loss_weight > 0
             if has_own and layer.advantage.type != "none":
                 why = f"{name} has coefficients of its own."

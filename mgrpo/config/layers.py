@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from mgrpo.config.advantages import CorrectAdvantage, GroupZ, SolveAdvantage
+from mgrpo.config.aggregations import Aggregation, SeqMean
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import ONE_ENGINE, EngineRange
 from mgrpo.config.guidance import GuidanceConfig
@@ -26,7 +27,6 @@ Success = Literal["final_correct", "strict_fix", "improves"]
 TieBreak = Literal["random_seeded", "first", "shortest", "highest_logprob"]
 AllFail = Literal["use_any", "skip_query", "plain_grpo_on_q"]
 Denominator = Literal["sampled", "retained", "per_parent"]
-Aggregation = Literal["seq_mean", "token_mean", "fixed_length"]
 Quote = Literal["full", "answer_only"]
 
 SOLVE_SYSTEM_PROMPT = (
@@ -133,9 +133,8 @@ class LayerBase(StrictConfig):
     """Factor on this layer's loss. 0 samples the layer without training on it."""
     kl_weight: float | None = Field(default=None, ge=0)
     """This layer's factor on the KL term; null: objective.kl.weight."""
-    aggregation: Aggregation = "seq_mean"
-    """Aggregation of token losses: seq_mean (GRPO), token_mean (DAPO), fixed_length
-    (Dr. GRPO; divides by max_completion_tokens)."""
+    aggregation: Aggregation = SeqMean()
+    """Aggregation of token losses: seq_mean (GRPO), token_mean (DAPO), fixed_length (Dr. GRPO)."""
     num_engines: EngineRange = ONE_ENGINE
     """vLLM engines that serve this layer (unless engines.shared): a number, or {min: 1, max: 4}
     for as many as the layer has work for."""

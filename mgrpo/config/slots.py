@@ -36,6 +36,7 @@ SLOTS = frozenset(
         "layout",
         "draw",
         "advantage",
+        "aggregation",
         "loss",
         "importance",
         "update_order",

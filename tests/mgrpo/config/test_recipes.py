@@ -59,7 +59,7 @@ def test_where_successes_alone_train_the_recipe_differs_from_the_defaults():
     assert correct.guidance.draw.type == "per_correction"
     assert not correct.skip_truncated_parents
     assert config.objective.update_order.type == "sequential"
-    assert {layer.aggregation for layer in config.layers} == {"seq_mean"}
+    assert {layer.aggregation.type for layer in config.layers} == {"seq_mean"}
     assert (config.evaluation.guidance, config.evaluation.decoding) == ("first", "greedy")
 
 
