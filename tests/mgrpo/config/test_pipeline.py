@@ -8,6 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from mgrpo.config import RunConfig
+from mgrpo.errors import ConfigError
+from mgrpo.plugin import Plugin, load_plugins
+from mgrpo.sources import is_on_policy
 
 
 def refusal(tree: dict[str, Any], **changes: Any) -> str:
@@ -24,8 +27,9 @@ def test_layers_that_train_one_after_the_other_cannot_be_sampled_ahead(tree):
 
 
 def test_dynamic_sampling_has_no_step_that_could_be_overlapped(tree):
-    said = refusal(tree, pipeline={"max_staleness_steps": 1}, sampling={"dynamic": {}})
-    assert "sampling.dynamic samples by itself" in said
+    ahead = {"pipeline": {"max_staleness_steps": 1}, "source": "dynamic"}
+    with pytest.raises(ConfigError, match="source dynamic samples before there is a step"):
+        load_plugins(RunConfig.model_validate({**tree, **ahead}), Plugin)
 
 
 @pytest.mark.parametrize("value", [2, -1, "always"])
@@ -36,4 +40,4 @@ def test_other_bounds_are_refused(tree, value):
 def test_steps_on_an_older_policys_completions_are_not_on_policy(tree):
     waits = RunConfig.model_validate(tree)
     ahead = RunConfig.model_validate({**tree, "pipeline": {"max_staleness_steps": 1}})
-    assert waits.is_on_policy and not ahead.is_on_policy
+    assert is_on_policy(waits) and not is_on_policy(ahead)
