@@ -97,14 +97,14 @@ MUTANTS = (
     Mutant(
         "a signal cuts through an update",
         "mgrpo/training/workers.py",
-        "until this one is whole.\n        self.signals.hold(self.config.checkpoints.on_signal_s)",
+        "until this one is whole.\n        self.signals.hold(self.limits.on_signal_s)",
         "self.signals.release()",
         (LOOP,),
     ),
     Mutant(
         "a phase's temperature is ignored",
         "mgrpo/training/workers.py",
-        "layers=config.layers, temperature=config.sampling.temperature",
+        "layers=values.layers, temperature=values.sampling.temperature",
         "layers=config.layers",
         (LOOP, "tests/mgrpo/training/test_roll_out.py"),
     ),

@@ -157,7 +157,7 @@ def check_study(study: Study) -> None:
 
 def budget_problems(study: Study, configs: dict[str, RunConfig]) -> Iterable[ConfigProblem]:
     for recipe, config in configs.items():
-        found = config.max_completions_per_step / config.prompts_per_step
+        found = config.method_view.max_completions_per_step / config.prompts_per_step
         if found != study.budget:
             yield ConfigProblem(
                 f"{recipe}: layers",

@@ -194,7 +194,7 @@ def run_evaluation(config: RunConfig, run_dir: Path | None) -> Scored:
             evaluation, seconds = evaluate(
                 system.rollout, system.heldout, config.evaluation, key="eval"
             )
-    row = evaluation_row(evaluation, step=0, label="eval", seconds=seconds, config=config)
+    row = evaluation_row(evaluation, step=0, label="eval", seconds=seconds, layers=config.layers)
     return Scored(config.model.path, evaluation, row)
 
 

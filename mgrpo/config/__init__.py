@@ -24,6 +24,7 @@ from mgrpo.config.learner import (
     ObjectiveConfig,
 )
 from mgrpo.config.losses import PpoClip, Truncate
+from mgrpo.config.method_view import MethodView, StepConfig
 from mgrpo.config.output import (
     MlflowConfig,
     OutputConfig,
@@ -58,6 +59,7 @@ __all__ = [
     "KlConfig",
     "LayerConfig",
     "LearnerConfig",
+    "MethodView",
     "MlflowConfig",
     "ModelConfig",
     "ObjectiveConfig",
@@ -73,6 +75,7 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "SolveLayer",
+    "StepConfig",
     "StorageConfig",
     "TensorboardConfig",
     "TrackerConfig",

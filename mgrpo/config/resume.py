@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mgrpo.config.explain import shortened
+from mgrpo.config.method_view import MethodView
 from mgrpo.config.run import RunConfig
 
 OnResume = Literal["fixed", "free", "onward", "evaluation", "length", "phases"]
@@ -130,21 +131,23 @@ def on_resume(path: str) -> OnResume | None:
     return None
 
 
-def phases_rewrite(before: RunConfig, now: RunConfig, num_done: int) -> bool:
+def phases_rewrite(before: MethodView, now: MethodView, num_done: int) -> bool:
     """Do the phases give any of the finished steps other settings than it had?"""
     pairs = [(before.at_step(step), now.at_step(step)) for step in range(num_done)]
     different = {(id(one), id(other)): (one, other) for one, other in pairs}.values()
     return any(
-        change.kind == "fixed" for one, other in different for change in changes_between(one, other)
+        change.kind == "fixed"
+        for one, other in different
+        for change in differences(one.tree(), other.tree(), "")
     )
 
 
-def schedule_warning(change: Change, config: RunConfig) -> str:
+def schedule_warning(change: Change, schedule: str) -> str:
     """The effect of another length on a learning rate that decays over the whole run; "": none."""
-    if change.kind != "length" or config.learner.schedule == "constant":
+    if change.kind != "length" or schedule == "constant":
         return ""
     return (
-        f"learner.schedule is {config.learner.schedule}: the finished steps had the learning rates "
+        f"learner.schedule is {schedule}: the finished steps had the learning rates "
         f"of a run of {change.before} steps, the remaining ones have those of a run of "
         f"{change.now}; the result differs from a new run of {change.now} steps"
     )

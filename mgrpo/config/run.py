@@ -26,6 +26,7 @@ from mgrpo.config.evaluation import EvaluationConfig, guidance_problems
 from mgrpo.config.explain import explain
 from mgrpo.config.layers import CorrectLayer, SolveLayer
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
+from mgrpo.config.method_view import MethodView, StepConfig
 from mgrpo.config.output import OutputConfig
 from mgrpo.config.overrides import BadOverride, merged
 from mgrpo.config.phases import fixed_key_problems, foreign_sections, order_of_phases
@@ -162,7 +163,11 @@ class RunConfig(StrictConfig):
                 self.learner,
                 self.layers,
                 max_prompt_tokens=self.data.max_prompt_tokens,
-                num_completions=self.max_completions_per_step,
+                num_completions=max_completions_per_step(
+                    self.layers,
+                    num_problems=self.prompts_per_step,
+                    is_pooled=self.objective.update_order == "pooled_errors",
+                ),
             ),
             *colocation_problems(
                 self.cluster, self.engines, self.learner, self.weights, self.pipeline
@@ -199,43 +204,22 @@ class RunConfig(StrictConfig):
         return RunConfig.model_validate(merged(tree, phase.changes))
 
     @property
-    def phase_configs(self) -> list[tuple[int, RunConfig]]:
-        """(first step, recipe) of every phase, beginning with the recipe itself at step 0."""
-        return [(0, self), *self._later_phases]
+    def method_view(self) -> MethodView:
+        """What the recipe samples and trains, with every phase's values."""
+        return MethodView(
+            outside_phases=self.step_values,
+            phases=tuple(zip(self.phases, self._phase_values, strict=True)),
+            rewards=self.rewards,
+            plugins=self.plugins,
+            prompts_per_step=self.prompts_per_step,
+            seed=self.seed,
+            samples_ahead=self.pipeline.samples_ahead,
+        )
+
+    @property
+    def step_values(self) -> StepConfig:
+        return StepConfig(self.layers, self.objective, self.sampling)
 
     @cached_property
-    def _later_phases(self) -> list[tuple[int, RunConfig]]:
-        # Without the recipe itself: it would be held by itself, and comparing would never end.
-        return [(phase.from_step, self.in_phase(phase)) for phase in self.phases]
-
-    def at_step(self, step: int) -> RunConfig:
-        """The recipe as its phases have it at one step."""
-        later = zip(self.phases, self._later_phases, strict=True)
-        active = [config for phase, (_, config) in later if phase.is_active(step)]
-        return active[-1] if active else self
-
-    @property
-    def is_on_policy(self) -> bool:
-        """True where every ratio to the policy that sampled is exactly 1, in every phase."""
-        return not self.pipeline.samples_ahead and all(
-            phase.objective.updates_per_rollout == 1 and phase.objective.correction_buffer is None
-            for _, phase in self.phase_configs
-        )
-
-    @property
-    def max_kl_weight(self) -> float:
-        """The largest factor on the KL term of any layer in any phase; 0 needs no reference."""
-        return max(
-            config.objective.kl.weight if layer.kl_weight is None else layer.kl_weight
-            for _, config in self.phase_configs
-            for layer in config.layers
-        )
-
-    @property
-    def max_completions_per_step(self) -> int:
-        """Completions of one step when no parent is left out."""
-        return max_completions_per_step(
-            self.layers,
-            num_problems=self.prompts_per_step,
-            is_pooled=self.objective.update_order == "pooled_errors",
-        )
+    def _phase_values(self) -> list[StepConfig]:
+        return [self.in_phase(phase).step_values for phase in self.phases]

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from actors.engine import EngineSettings, VllmEngine
 from actors.templates import PromptBuilder
-from cluster.allocations import Allocation, pools_of
+from cluster.allocations import Allocation, placement_recipe
 from cluster.placement import Placement
 from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from learner.deepspeed_config import is_bfloat16
 from learner.rank import LearnerRank
 from learner.rank_files import load_states
+from learner.recipe import learner_recipe
 from mgrpo.config import LayerConfig, RunConfig, WeightsConfig
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.models.node_model import NodeModel
@@ -64,9 +65,7 @@ class Launcher:
             # pickles, which vLLM does only when told.
             return {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if self.backend == "ipc" else {}
         config = self.config.engines
-        num_engines = sum(
-            pool.count.min for pool in pools_of(self.config.engines, self.config.layers)
-        )
+        num_engines = placement_recipe(self.config).num_engines
         threads = config.num_threads or max(1, (os.cpu_count() or 1) // num_engines)
         return {
             "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
@@ -119,7 +118,7 @@ class Launcher:
                 name=f"learner-rank-{rank}",
                 environment=self.learner_environment(num_ranks),
                 kwargs={
-                    "config": self.config,
+                    "recipe": learner_recipe(self.config),
                     "model_dir": self.model.driver_dir,
                     "find_model": self.model,
                     "rank": rank,
@@ -172,7 +171,12 @@ class Launcher:
                 deadline_s=self.config.cluster.deadlines.weight_sync_s,
             ),
             config=self.config.weights,
-            dtype=coarsest_dtype(self.config, self.device),
+            dtype=coarsest_dtype(
+                model=self.config.model.dtype,
+                engines=self.config.engines.dtype,
+                learner=self.config.learner.dtype,
+                device=self.device,
+            ),
             probe_token_ids=probe_sequence(builder, self.config.layers[0], problems)[:longest],
         )
 
@@ -186,12 +190,11 @@ def weight_backend(weights: WeightsConfig, cluster: ClusterConfig, device: str) 
     return "ipc" if cluster.takes_turns else "nccl"
 
 
-def coarsest_dtype(config: RunConfig, device: str) -> str:
+def coarsest_dtype(*, model: str, engines: str, learner: str, device: str) -> str:
     """Of the weights as they are sent, the engines' and what the learner computes in: "float32",
     "tf32" (float32 on GPUs) or "bfloat16"."""
-    engines = config.engines.dtype
-    is_exact = config.model.dtype == "float32" and engines in ("auto", "float32")
-    if not is_exact or is_bfloat16(config, device):
+    is_exact = model == "float32" and engines in ("auto", "float32")
+    if not is_exact or is_bfloat16(learner, model, device):
         return "bfloat16"
     return "float32" if device == "cpu" else "tf32"
 

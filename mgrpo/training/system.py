@@ -15,7 +15,7 @@ from pathlib import Path
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout, program_of
 from actors.templates import PromptBuilder
-from cluster.allocations import most_allocations, plan_allocations, total
+from cluster.allocations import most_allocations, placement_recipe, plan_allocations, total
 from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
 from cluster.placement import Placement, detect_device
@@ -83,7 +83,7 @@ def read_inputs(config: RunConfig, same_problems: str | None) -> Inputs:
     if config.data.heldout is not None:
         loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
         heldout = loaded.problems[: config.evaluation.max_problems]
-    plugins = load_plugins(config, RolloutPlugin)
+    plugins = load_plugins(config.method_view, RolloutPlugin)
     max_model_len = config.engines.max_model_len or (
         measure_prompts(builder, config.layers, problems + heldout).context_needed(config.layers)
         + sum(plugin.extra_tokens() for plugin in plugins)
@@ -116,10 +116,10 @@ def start_system(
     if not with_learner:  # then engines have the GPUs to themselves
         alone = config.cluster.model_copy(update={"colocate": False})
         config = config.model_copy(update={"cluster": alone})
-    deadlines = config.cluster.deadlines
+    deadlines, placed = config.cluster.deadlines, placement_recipe(config)
     inputs = read_inputs(config, same_problems)
 
-    num_cpus = total(most_allocations(config, "cpu"))["CPU"]  # the size of a local Ray
+    num_cpus = total(most_allocations(placed, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:
         note("starting the reward processes")
         scorer = stack.enter_context(
@@ -134,7 +134,7 @@ def start_system(
         device = detect_device(config.cluster)
         allocations = [
             allocation
-            for allocation in plan_allocations(config, device)
+            for allocation in plan_allocations(placed, device)
             if with_learner or allocation.layers
         ]
         placement = Placement.reserve(
@@ -150,7 +150,7 @@ def start_system(
             config, placement, device, inputs.model, inputs.max_model_len, inputs.builder.stop_ids
         )
         log = EngineLog(engine_log)
-        fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
+        fleet = Fleet(placed, device, placement, launcher.start_engine, log=log, note=note)
         stack.callback(end_calls, lambda: fleet.actors, "stop", deadlines)
         fleet.start()
         learner = launcher.learner(

@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from cluster.allocations import plan_allocations
+from cluster.allocations import placement_recipe, plan_allocations
 from cluster.placement import Placement
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import PlacementError
@@ -31,7 +31,7 @@ class Sitter:
 
 def try_recipe(overrides: list[str]) -> dict[str, Any]:
     config = load_recipe("qwen2.5_math_7b", overrides)
-    allocations = plan_allocations(config, "cuda")
+    allocations = plan_allocations(placement_recipe(config), "cuda")
     deadline_s = config.cluster.deadlines.placement_s
     try:
         placement = Placement.reserve(allocations, deadline_s=deadline_s, can_grow=True)

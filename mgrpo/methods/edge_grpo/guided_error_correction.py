@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from actors.layers import stable_seed
 from actors.plugin import RolloutPlugin, RolloutTools
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
 from mgrpo.records.token_columns import Logprobs, TokenIds
@@ -102,9 +102,9 @@ class GuidedErrorCorrection(RolloutPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: Any, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        if settings.offpolicy != "ratio_one" or config.objective.updates_per_rollout == 1:
+        if settings.offpolicy != "ratio_one" or method.objective.updates_per_rollout == 1:
             return []
         why = "with updates_per_rollout above 1 a ratio that stays 1 would never be clipped."
         return [ConfigProblem("offpolicy", "ratio_one", why, "Use recompute_logprob_as_old.")]

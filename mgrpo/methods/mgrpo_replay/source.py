@@ -18,9 +18,9 @@ class ReplayedCorrections(StackedSource):
     state_name = "corrections"
 
     def begin(self) -> None:
-        settings = self.config.objective.correction_buffer
+        settings = self.method.objective.correction_buffer
         assert settings is not None, "stacked where the recipe has a correction buffer"
-        self.buffer = CorrectionBuffer(settings, self.config.seed)
+        self.buffer = CorrectionBuffer(settings, self.method.seed)
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
         work = self.inner.next(step, workers, sums)

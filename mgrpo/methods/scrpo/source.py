@@ -18,11 +18,11 @@ class PooledErrors(StackedSource):
     state_name = "error_pool"
 
     def begin(self) -> None:
-        self.pool = ErrorPool(self.config.objective.error_pool)
+        self.pool = ErrorPool(self.method.objective.error_pool)
         self.attempted: Sequence[Problem] = ()  # by the step that is under way; () in a correction
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work:
-        count = self.config.prompts_per_step
+        count = self.method.prompts_per_step
         sums.add("error_pool/dropped_stale", self.pool.drop_stale(workers.policy_version))
         is_correction = self.pool.is_due(step, count)
         sums.add("error_pool/is_correction_step", float(is_correction))
@@ -36,7 +36,7 @@ class PooledErrors(StackedSource):
     def observe(self, step: int, completions: Sequence[Completion], sums: MetricSums) -> None:
         self.inner.observe(step, completions, sums)
         if self.attempted:
-            layers = self.config.at_step(step).layers
+            layers = self.method.at_step(step).layers
             skip_truncated = corrections_of(layers)[0].skip_truncated_parents
             added = self.pool.add(self.attempted, completions, skip_truncated=skip_truncated)
             sums.add("error_pool/added", added)

@@ -18,9 +18,9 @@ class PreferencePhases(StackedSource):
 
     def begin(self) -> None:
         self.cycle = PreferenceCycle(
-            self.config.objective.preferences,
-            seed=self.config.seed,
-            prompts_per_step=self.config.prompts_per_step,
+            self.method.objective.preferences,
+            seed=self.method.seed,
+            prompts_per_step=self.method.prompts_per_step,
         )
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
@@ -48,7 +48,7 @@ class PreferencePhases(StackedSource):
         sums.add("pairs/waiting", len(self.cycle.waiting))
 
     def trains_on_rollouts(self, step: int) -> bool:
-        return self.config.at_step(step).objective.train_on == "rollouts"
+        return self.method.at_step(step).objective.train_on == "rollouts"
 
     def state_dict(self) -> dict[str, Any]:
         return self.cycle.state_dict()

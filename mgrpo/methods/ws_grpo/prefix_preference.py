@@ -12,7 +12,7 @@ from torch import Tensor
 from learner.advantages import process_advantages
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Movable
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
@@ -82,7 +82,7 @@ class PrefixPreference(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: Any, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         if (Path(settings.scorer) / "config.json").is_file():
             return []

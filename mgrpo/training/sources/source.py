@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.metric_sums import MetricSums
 from mgrpo.plugin import Plugin
 from mgrpo.types import Completion, Problem, Replayed
@@ -118,14 +118,14 @@ class ProblemSource(Source):
 class StackedSource(Source):
     """A source above another: by default it hands through what the one below gives."""
 
-    def __init__(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+    def __init__(self, method: MethodView, fresh: ProblemSource, inner: Source) -> None:
         """
         Args:
-            config: the recipe.
+            method: the recipe's.
             fresh: the lowest source, for those that draw by themselves.
             inner: the source below.
         """
-        self.config, self.fresh, self.inner = config, fresh, inner
+        self.method, self.fresh, self.inner = method, fresh, inner
         self.begin()
 
     def begin(self) -> None:
@@ -145,7 +145,7 @@ class SourcePlugin(Plugin, StackedSource):
     resumed would go on otherwise without it.
     """
 
-    def stand_on(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+    def stand_on(self, method: MethodView, fresh: ProblemSource, inner: Source) -> None:
         """Take its place in the stack (see `StackedSource`)."""
-        StackedSource.__init__(self, config, fresh, inner)
+        StackedSource.__init__(self, method, fresh, inner)
         self.state_name = f"plugin/{type(self).__name__}"

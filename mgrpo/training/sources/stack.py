@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mgrpo.config import ObjectiveConfig, RobustSamplingConfig, RunConfig, SamplingConfig
+from mgrpo.config import MethodView, ObjectiveConfig, RobustSamplingConfig, SamplingConfig
 from mgrpo.data.sampler import Sampler, ShufflingSampler
 from mgrpo.metric_sums import MetricSums
 from mgrpo.plugin import load_plugins
@@ -44,18 +44,24 @@ class SourceStack:
                 one.load_state_dict(states[one.state_name])
 
 
-def make_sources(config: RunConfig, problems: Sequence[Problem]) -> SourceStack:
-    """The sources that a recipe's keys ask for, and above them its plug-ins' own."""
+def make_sources(
+    method: MethodView, robust: RobustSamplingConfig | None, problems: Sequence[Problem]
+) -> SourceStack:
+    """The sources that a recipe's keys ask for, and above them its plug-ins' own.
+
+    Args:
+        robust: how domains are weighed (`data.robust`); None draws all problems equally often.
+    """
     lowest = FreshProblems(
         problems,
-        make_sampler(config.data.robust, problems, config.seed),
-        problems_per_step=config.prompts_per_step,
+        make_sampler(robust, problems, method.seed),
+        problems_per_step=method.prompts_per_step,
     )
     sources: list[Source] = [lowest]
-    for name in source_names(config.sampling, config.objective):
-        sources.append(load("SOURCES", name)(config, lowest, sources[-1]))
-    for plugin in load_plugins(config, SourcePlugin):
-        plugin.stand_on(config, lowest, sources[-1])
+    for name in source_names(method.sampling, method.objective):
+        sources.append(load("SOURCES", name)(method, lowest, sources[-1]))
+    for plugin in load_plugins(method, SourcePlugin):
+        plugin.stand_on(method, lowest, sources[-1])
         sources.append(plugin)
     return SourceStack(sources)
 

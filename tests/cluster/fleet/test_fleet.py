@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.allocations import plan_allocations
+from cluster.allocations import placement_recipe, plan_allocations
 from cluster.fleet.engine_log import EngineLog, read_engine_log
 from cluster.fleet.fleet import Fleet, costs_least
 from cluster.fleet.health import EngineHealth, EngineState
@@ -123,7 +123,7 @@ def light_run(
     tmp_path: Path, *, pause_s: float = 0.05, can_grow: bool = False, **changes: Any
 ) -> Iterator[Parts]:
     config = light_config(**changes)
-    allocations = plan_allocations(config, "cpu")
+    allocations = plan_allocations(placement_recipe(config), "cpu")
     deadline_s = config.cluster.deadlines.placement_s
     placement = Placement.reserve(allocations, deadline_s=deadline_s, can_grow=can_grow)
     launcher = LightLauncher(placement, pause_s=pause_s)

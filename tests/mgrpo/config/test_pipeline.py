@@ -36,4 +36,4 @@ def test_other_bounds_are_refused(tree, value):
 def test_steps_on_an_older_policys_completions_are_not_on_policy(tree):
     waits = RunConfig.model_validate(tree)
     ahead = RunConfig.model_validate({**tree, "pipeline": {"max_staleness_steps": 1}})
-    assert waits.is_on_policy and not ahead.is_on_policy
+    assert waits.method_view.is_on_policy and not ahead.method_view.is_on_policy

@@ -207,12 +207,12 @@ def test_a_chain_of_one_has_no_corrections_to_keep(tree):
 
 def test_a_step_of_pooled_errors_has_the_completions_of_one_layer(tree):
     tree["objective"] = {"update_order": "pooled_errors"}
-    assert RunConfig.model_validate(tree).max_completions_per_step == 8  # 2 x max(4, 2)
+    assert RunConfig.model_validate(tree).method_view.max_completions_per_step == 8  # 2 x max(4, 2)
     tree["layers"][1]["parents"] = "best"
     tree["objective"] = {}
-    assert RunConfig.model_validate(tree).max_completions_per_step == 2 * (4 + 2)
+    assert RunConfig.model_validate(tree).method_view.max_completions_per_step == 2 * (4 + 2)
 
 
 def test_four_attempts_with_three_corrections_each_are_sixteen(tree):
     tree["layers"][1]["group_size"] = 3
-    assert RunConfig.model_validate(tree).max_completions_per_step == 2 * 16
+    assert RunConfig.model_validate(tree).method_view.max_completions_per_step == 2 * 16

@@ -91,7 +91,7 @@ def test_plug_ins_that_fill_a_slot_now_are_put_into_it(
 def test_a_slots_plug_in_among_plugins_is_told_where_it_belongs(tree: dict[str, Any]):
     tree["plugins"] = [{"use": "gspo"}]
     with pytest.raises(ConfigError, match=r"gspo belongs to objective.loss: \{type: gspo\}"):
-        load_plugins(RunConfig.model_validate(tree), Plugin)
+        load_plugins(RunConfig.model_validate(tree).method_view, Plugin)
 
 
 def test_changes_by_name_and_in_phases_are_translated_too():

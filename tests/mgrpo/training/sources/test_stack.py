@@ -16,7 +16,8 @@ from tests.mgrpo.training.light_run import PROBLEMS
 
 
 def stack(tree: dict[str, Any], **sections: Any) -> SourceStack:
-    return make_sources(RunConfig.model_validate({**tree, **sections}), PROBLEMS)
+    config = RunConfig.model_validate({**tree, **sections})
+    return make_sources(config.method_view, config.data.robust, PROBLEMS)
 
 
 @pytest.mark.parametrize(
