@@ -18,7 +18,7 @@ from mgrpo.actor_log import ActorLog
 from mgrpo.types import UpdateResult, Verdict
 
 if TYPE_CHECKING:
-    from cluster.weight_sync.broadcast import EngineClient
+    from cluster.weight_sync.engine_client import EngineClient
     from learner.deepspeed_learner import DeepSpeedLearner
     from learner.offload import Part
 

@@ -384,15 +384,15 @@ MUTANTS = (
     Mutant(
         "engines with several workers count once in the group",
         "cluster/weight_sync/broadcast.py",
-        '"num_receivers": group.workers_per_engine * len(engines),',
-        '"num_receivers": len(engines),',
+        "num_receivers=group.workers_per_engine * len(engines),",
+        "num_receivers=len(engines),",
         (BROADCAST, TRANSFER),
     ),
     Mutant(
         "workers of two engines share ranks",
-        "cluster/weight_sync/broadcast.py",
-        'info["rank_offset"] += index * self.workers_per_engine',
-        'info["rank_offset"] += index',
+        "cluster/weight_sync/engine_client.py",
+        "offset + index * self.workers_per_engine",
+        "offset + index",
         (BROADCAST, TRANSFER),
     ),
     Mutant(

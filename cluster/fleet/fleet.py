@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from cluster.allocations import PlacementRecipe, Pool, engine_allocation
+from cluster.engine_actor import EngineActor
 from cluster.fleet.delivery import WeightDelivery
 from cluster.fleet.elastic import Decision, Streak, decide
 from cluster.fleet.engine_log import EngineLog, sentence
@@ -96,7 +97,7 @@ class Fleet:
         return [engine for pool in self.pools for engine in self.members[pool.name]]
 
     @property
-    def actors(self) -> list[RemoteActor]:
+    def actors(self) -> list[RemoteActor[EngineActor]]:
         """Of the engines that have a process."""
         return [engine.actor for engine in self.engines if engine.actor is not None]
 
@@ -157,7 +158,7 @@ class Fleet:
             ModelError, ActorDiedError, DeadlineError: naming the engine.
         """
         wait_for(
-            [(e.actor, e.loading.reference) for e in self.engines if e.actor and e.loading],
+            [engine.loading for engine in self.engines if engine.loading is not None],
             doing="load its model",
             deadline_s=self.deadlines.engine_start_s,
             setting="cluster.deadlines.engine_start_s",
@@ -167,7 +168,7 @@ class Fleet:
     def sleep(self) -> None:
         """Offload the engines for a learner on the same GPUs; the first broadcast wakes them."""
         wait_for(
-            [(actor, actor.submit("sleep")) for actor in self.actors],
+            [actor.submit(EngineActor.sleep) for actor in self.actors],
             doing="release their GPUs' memory",
             deadline_s=self.deadlines.weight_sync_s,
             setting="cluster.deadlines.weight_sync_s",

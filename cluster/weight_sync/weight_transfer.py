@@ -384,7 +384,7 @@ def open_sender(
 
     Args:
         learner: whose weights are sent.
-        client: drives the engines (cluster.weight_sync.broadcast.EngineClient).
+        client: drives the engines (cluster.weight_sync.engine_client.EngineClient).
         backend: "gloo", "nccl" or "ipc".
         rank: this learner rank; 0 sends.
         master_address, master_port: where the group meets; gloo chooses its own port.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from actors.engine import EngineSettings, VllmEngine
@@ -42,19 +43,18 @@ class Launcher:
         self.stop_token_ids = stop_token_ids
         self.backend = weight_backend(config.weights, config.cluster, device)
 
-    def start_engine(self, allocation: Allocation, name: str) -> RemoteActor:
+    def start_engine(self, allocation: Allocation, name: str) -> RemoteActor[VllmEngine]:
         """Make an engine's actor in its granted allocation, without waiting.
 
         Args:
             name: of the actor, unlike those of the engine's earlier processes.
         """
         actor = self.placement.start(
-            VllmEngine,
+            partial(VllmEngine, settings=self.engine_settings(allocation)),
             allocation=allocation,
             bundle=0,
             name=name,
             environment=self.engine_environment(),
-            kwargs={"settings": self.engine_settings(allocation)},
             max_concurrency=10_000,  # async: one coroutine per prompt, vLLM does the batching
         )
         return RemoteActor(actor.handle, allocation.name)
@@ -105,27 +105,27 @@ class Launcher:
             stop_token_ids=self.stop_token_ids,
         )
 
-    def learner(self, allocations: Sequence[Allocation]) -> list[RemoteActor]:
+    def learner(self, allocations: Sequence[Allocation]) -> list[RemoteActor[LearnerRank]]:
         """The rank actors, made but not started; empty without a learner's allocation."""
         if not allocations:
             return []
         num_ranks = len(allocations[0].bundles)
         return [
             self.placement.start(
-                LearnerRank,
+                partial(
+                    LearnerRank,
+                    recipe=learner_recipe(self.config),
+                    model_dir=self.model.driver_dir,
+                    find_model=self.model,
+                    rank=rank,
+                    num_ranks=num_ranks,
+                    device=self.device,
+                    max_row_tokens=self.max_model_len,
+                ),
                 allocation=allocations[0],
                 bundle=rank,
                 name=f"learner-rank-{rank}",
                 environment=self.learner_environment(num_ranks),
-                kwargs={
-                    "recipe": learner_recipe(self.config),
-                    "model_dir": self.model.driver_dir,
-                    "find_model": self.model,
-                    "rank": rank,
-                    "num_ranks": num_ranks,
-                    "device": self.device,
-                    "max_row_tokens": self.max_model_len,
-                },
             )
             for rank in range(num_ranks)
         ]
@@ -140,14 +140,15 @@ class Launcher:
             "DS_ACCELERATOR": "cpu",
         }
 
-    def start_learner(self, learner: list[RemoteActor]) -> None:
+    def start_learner(self, learner: list[RemoteActor[LearnerRank]]) -> None:
         deadline_s = self.config.cluster.deadlines.learner_start_s
         setting = "cluster.deadlines.learner_start_s"
-        address, port = learner[0].call("meeting_point", deadline_s=deadline_s, setting=setting)
-        calls = [(rank, rank.submit("start", address, port)) for rank in learner]
+        meeting = learner[0].submit(LearnerRank.meeting_point)
+        address, port = meeting.result(deadline_s=deadline_s, setting=setting)
+        calls = [rank.submit(LearnerRank.start, address, port) for rank in learner]
         wait_for(calls, doing="load the policy", deadline_s=deadline_s, setting=setting)
 
-    def load_state(self, learner: list[RemoteActor], directory: Path) -> int:
+    def load_state(self, learner: list[RemoteActor[LearnerRank]], directory: Path) -> int:
         """Let the learner continue from a checkpoint; returns its policy version."""
         return load_states(
             learner,
@@ -158,7 +159,10 @@ class Launcher:
         )
 
     def broadcaster(
-        self, learner: list[RemoteActor], builder: PromptBuilder, problems: Sequence[Problem]
+        self,
+        learner: list[RemoteActor[LearnerRank]],
+        builder: PromptBuilder,
+        problems: Sequence[Problem],
     ) -> WeightBroadcaster:
         """Sends the learner's weights to engines, which are named at each broadcast."""
         longest = self.max_model_len - 1  # vLLM wants room for one more token

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import Any
 
 import ray
@@ -44,7 +45,7 @@ def try_recipe(overrides: list[str]) -> dict[str, Any]:
             for bundle in range(len(allocation.bundles))
         ]
         places = [
-            [name, bundle, *actor.call("where", deadline_s=120, setting="a test")]
+            [name, bundle, *actor.submit(Sitter.where).result(deadline_s=120, setting="a test")]
             for name, bundle, actor in actors
         ]
     finally:
@@ -55,7 +56,7 @@ def try_recipe(overrides: list[str]) -> dict[str, Any]:
 def sit(placement: Placement, allocation: Any, bundle: int) -> Any:
     name = f"{allocation.name}-{bundle}"
     return placement.start(
-        Sitter, allocation=allocation, bundle=bundle, name=name, environment={}, kwargs={}
+        partial(Sitter), allocation=allocation, bundle=bundle, name=name, environment={}
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import ray
@@ -51,18 +52,17 @@ def taken_gpus(config: RunConfig) -> dict[tuple[str, int], list[int]]:
     try:
         actors = {
             (allocation.name, bundle): placement.start(
-                Sitter,
+                partial(Sitter),
                 allocation=allocation,
                 bundle=bundle,
                 name=f"{allocation.name}-{bundle}",
                 environment={},
-                kwargs={},
             )
             for allocation in allocations
             for bundle in range(len(allocation.bundles))
         }
         return {
-            place: actor.call("gpus", deadline_s=60, setting="a test")
+            place: actor.submit(Sitter.gpus).result(deadline_s=60, setting="a test")
             for place, actor in actors.items()
         }
     finally:
@@ -94,9 +94,13 @@ def test_an_engine_that_gives_its_allocation_back_leaves_the_others_their_gpus(
     try:
         placement.give_back(allocations[0])
         learner = placement.start(
-            Sitter, allocation=allocations[1], bundle=0, name="learner", environment={}, kwargs={}
+            partial(Sitter),
+            allocation=allocations[1],
+            bundle=0,
+            name="learner",
+            environment={},
         )
-        assert len(learner.call("gpus", deadline_s=60, setting="a test")) == 1
+        assert len(learner.submit(Sitter.gpus).result(deadline_s=60, setting="a test")) == 1
     finally:
         placement.release()
 
