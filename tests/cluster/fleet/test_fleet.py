@@ -139,7 +139,7 @@ def light_run(
     )
     try:
         fleet.start()
-        if config.cluster.colocate:
+        if config.cluster.takes_turns:
             fleet.wait_until_loaded()
             fleet.sleep()
         learner = launcher.start_learner(
@@ -151,7 +151,7 @@ def light_run(
             group=GroupSettings(
                 backend="gloo",
                 workers_per_engine=1,
-                shares_gpus=config.cluster.colocate,
+                shares_gpus=config.cluster.takes_turns,
                 deadline_s=20,
             ),
             config=WeightsConfig(),
