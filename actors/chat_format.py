@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
         *,
         tokenize: bool,
         add_generation_prompt: bool,
-        **template_kwargs: Any,
+        **template_kwargs: object,
     ) -> Any: ...
 
 

@@ -387,7 +387,7 @@ class VllmEngine:
         """One map per worker of this engine: tensor name to checksum as it arrived."""
         return list(await self.engine.collective_rpc("received_checksums"))
 
-    async def on_workers(self, method: str, *args: Any) -> list[Any]:
+    async def on_workers(self, method: str, *args: object) -> list[Any]:
         """Call a method of the worker extension on every worker."""
         return list(await self.engine.collective_rpc(method, args=args))
 

@@ -191,7 +191,7 @@ def object_store_bytes() -> int:
     return max(SMALLEST_STORE_BYTES, min(LARGEST_STORE_BYTES, free // 4))
 
 
-def init_ray(**options: Any) -> str | None:
+def init_ray(**options: object) -> str | None:
     """`ray.init` that keeps our SIGTERM handler; Ray installs its own.
 
     Returns:

@@ -486,12 +486,12 @@ class DeepSpeedLearner:
         # The engine's own getter knows it only after the step.
         return float(self.engine.optimizer._global_grad_norm)
 
-    def _clip_whole_gradient(self, *_: Any) -> None:
+    def _clip_whole_gradient(self, *_: object) -> None:
         """Stage 0: every rank holds the whole averaged gradient when the optimizer steps."""
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
         self._whole_grad_norm = float(norm)
 
-    def _drop_large_gradient(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _drop_large_gradient(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """An optimizer that finds no gradient changes neither weights nor its own state.
 
         All ranks know the same norm by the time their optimizers step, so all drop it. DeepSpeed

@@ -237,7 +237,7 @@ def checkpoint_in_evaluation(causal_lm: Any) -> None:
         module._gradient_checkpointing_func = checkpoint_layer
 
 
-def checkpoint_layer(call: Any, *inputs: Any) -> Any:
+def checkpoint_layer(call: Any, *inputs: object) -> Any:
     """What transformers' layers call for `torch.utils.checkpoint`.
 
     Args:
@@ -245,7 +245,7 @@ def checkpoint_layer(call: Any, *inputs: Any) -> Any:
     """
     layer, tree = getattr(call, "func", call).__self__, tree_being_read()
 
-    def in_evaluation(*inputs: Any) -> Any:
+    def in_evaluation(*inputs: object) -> Any:
         was_training = layer.training
         layer.training = False
         try:

@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Any
 
 from cluster.allocations import PlacementRecipe, Pool, engine_allocation
 from cluster.engine_actor import EngineActor
@@ -21,7 +20,7 @@ from cluster.fleet.engine_log import EngineLog, sentence
 from cluster.fleet.engine_process import EngineProcess, StartActor, StateChange, Timing
 from cluster.fleet.fleet_metrics import FleetCounts, busy_fractions, pool_load, state_counts
 from cluster.fleet.health import EngineEvent, EngineState, Patience
-from cluster.fleet.leases import Engine, least_busy
+from cluster.fleet.leases import Engine, Result, least_busy
 from cluster.fleet.remote_engine import RemoteEngine
 from cluster.placement import Placement, describe_shortage
 from cluster.remote import RemoteActor, wait_for
@@ -213,7 +212,7 @@ class Fleet:
 
     # --- scheduling requests ---
 
-    def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
+    def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
         """Run work that samples, with health checks of the engines meanwhile.
 
         Args:
@@ -228,7 +227,7 @@ class Fleet:
                 for worker in self.workers.values():
                     worker.workload.take()
 
-    async def beside_tending(self, work: Coroutine[Any, Any, Any]) -> Any:
+    async def beside_tending(self, work: Coroutine[object, None, Result]) -> Result:
         try:
             async with asyncio.TaskGroup() as group:
                 tending = group.create_task(self.keep_tending())

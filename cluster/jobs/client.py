@@ -76,7 +76,7 @@ class Job:
 class DeadlineClient(JobSubmissionClient):
     """Ray's client with a deadline for each call."""
 
-    def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
+    def _do_request(self, method: str, endpoint: str, **kwargs: object) -> Any:
         return super()._do_request(method, endpoint, timeout=CALL_DEADLINE_S, **kwargs)
 
 

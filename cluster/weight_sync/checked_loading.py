@@ -28,7 +28,7 @@ class ChecksArrivals:
 
     model: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.received: dict[str, int] = {}
 

@@ -71,7 +71,7 @@ class ClientToTheEnd:
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self.attempt("finish_weight_update", weight_version)
 
-    def attempt(self, method: str, *args: Any) -> None:
+    def attempt(self, method: str, *args: object) -> None:
         if self.error is not None:
             return
         try:

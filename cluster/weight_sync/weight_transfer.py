@@ -132,7 +132,7 @@ class GlooReceiver(CheckedNcclReceiver):
 
     init_info_cls = GlooInitInfo  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.group: GlooGroup | None = None
 

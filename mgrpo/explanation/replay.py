@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -272,10 +272,10 @@ class AnnotationTools:
     builder: PromptBuilder
     seed: int
 
-    async def generate(self, *_: Any, **__: Any) -> NoReturn:
+    async def generate(self, *_: object, **__: object) -> NoReturn:
         raise DataError("Recorded completions are explained without engines.")
 
-    async def score(self, *_: Any) -> NoReturn:
+    async def score(self, *_: object) -> NoReturn:
         raise DataError("Recorded completions are explained without checks.")
 
 

@@ -35,7 +35,7 @@ class TreeFeed:
         self.waiting.append((tree, completions))
         self.changed.set()
 
-    async def beside(self, sampling: Coroutine[Any, Any, list[Completion]]) -> list[Completion]:
+    async def beside(self, sampling: Coroutine[object, None, list[Completion]]) -> list[Completion]:
         """Sample, and feed the learner with what `put` is given meanwhile.
 
         The first failure ends both, and is raised as it is.

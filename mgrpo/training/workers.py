@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from actors.rollout import Rollout, TreeCallback, with_verdicts
+from cluster.remote import Result
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.config import MethodView
 from mgrpo.errors import LearnerError
@@ -31,7 +32,7 @@ class Engines(Protocol):
     """The interface of a run's engines; `cluster.fleet.in_process` has the light twin of
     `Fleet`."""
 
-    def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
+    def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
         """Run work that samples, with health checks of the engines meanwhile."""
         ...
 
