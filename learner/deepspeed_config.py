@@ -85,7 +85,7 @@ def reference_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) ->
     return whole | {"zero_optimization": whole["zero_optimization"] | offload}
 
 
-def refuse_owned_keys(section: Mapping[str, Any]) -> None:
+def refuse_owned_keys(section: Mapping[str, object]) -> None:
     problems = [
         ConfigProblem(
             path=f"learner.deepspeed.{key}",

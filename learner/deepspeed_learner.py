@@ -412,7 +412,7 @@ class DeepSpeedLearner:
         if self.ema is not None:
             self.ema.load(directory)
 
-    def _load_plugins(self, states: Sequence[dict[str, Any]]) -> None:
+    def _load_plugins(self, states: Sequence[dict[str, object]]) -> None:
         """Go on with what plug-ins remembered.
 
         Raises:

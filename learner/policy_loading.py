@@ -195,7 +195,7 @@ def refuse_other_weights(model_dir: str, report: dict[str, Any]) -> None:
         raise ModelError(f"The checkpoint in {model_dir}: {' '.join(report['error_msgs'])[:500]}")
 
 
-def shown(names: Collection[Any]) -> str:
+def shown(names: Collection[object]) -> str:
     """The first few names, and how many more there are."""
     first = sorted(str(name[0] if isinstance(name, tuple) else name) for name in names)
     more = len(first) - NUM_NAMES_SHOWN

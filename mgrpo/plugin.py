@@ -264,7 +264,7 @@ def company_problems(
 
 def problems_of_phases(
     kind: type[Plugin],
-    settings: Any,
+    settings: object,
     layers: frozenset[int],
     method: MethodView,
     *,

@@ -168,7 +168,7 @@ class JobServer:
         return 1 + max((job.attempt for job in earlier), default=0)
 
     def submit(
-        self, run: str, command: str, *, runtime_env: dict[str, Any], metadata: dict[str, str]
+        self, run: str, command: str, *, runtime_env: dict[str, object], metadata: dict[str, str]
     ) -> Job:
         """Submit a run as job mgrpo-RUN-ATTEMPT; two concurrent submissions of one run conflict.
 

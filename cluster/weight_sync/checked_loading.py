@@ -36,7 +36,7 @@ class ChecksArrivals:
         self.received = {}
         super().start_weight_update()  # type: ignore[misc]
 
-    def receive_weights(self, update_info: Any) -> None:
+    def receive_weights(self, update_info: object) -> None:
         model = self.model
         self.model = CheckingLoader(model, self.received)
         try:

@@ -146,7 +146,7 @@ class GlooReceiver(CheckedNcclReceiver):
             timeout_s=init_info.timeout_s,
         )
 
-    def update_weights(self, update_info: dict[str, Any]) -> None:
+    def update_weights(self, update_info: dict[str, object]) -> None:
         # Not the base class's: that one synchronises an accelerator, which a CPU has not.
         self.receive_weights(self.parse_update_info(update_info))
 
@@ -344,7 +344,7 @@ class AbortingClient:
     def __init__(self, client: VLLMWeightSyncClient, abort: Callable[[], None]) -> None:
         self.client, self.abort = client, abort
 
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+    def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
         self.client.init_weight_transfer_engine(init_info)
 
     def start_weight_update(self) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mgrpo.errors import DataError
 from mgrpo.plugin import entries_of
@@ -257,7 +257,7 @@ def write_json(explanation: Explanation, heading: Heading) -> None:
     print(to_line(whole), end="")
 
 
-def json_row(one: Explained) -> dict[str, Any]:
+def json_row(one: Explained) -> dict[str, object]:
     """A completion for programs; token ranges are [start, end)."""
     completion = one.completion
     assert completion.reward is not None, "unscored completions were refused"

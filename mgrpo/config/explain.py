@@ -198,6 +198,6 @@ def dotted(path: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in path if part != "") or "(recipe)"
 
 
-def shortened(value: Any) -> str:
+def shortened(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

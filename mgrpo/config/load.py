@@ -11,7 +11,6 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -160,7 +159,7 @@ def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> Tree:
 def read_tree(file: Path) -> Tree:
     """The map that a YAML file holds."""
     try:
-        tree: Any = parse_yaml(file.read_text(encoding="utf-8"))
+        tree: object = parse_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise recipe_error(str(file), f"cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -153,5 +153,5 @@ def schedule_warning(change: Change, schedule: str) -> str:
     )
 
 
-def as_written(value: Any) -> str:
+def as_written(value: object) -> str:
     return "null" if value is None else shortened(value)

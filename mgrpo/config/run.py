@@ -81,7 +81,7 @@ class ModelConfig(StrictConfig):
 
     @field_validator("chat_template_kwargs")
     @classmethod
-    def check_template_kwargs(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def check_template_kwargs(cls, given: dict[str, object]) -> dict[str, object]:
         own = sorted(TEMPLATE_CALL_ARGUMENTS & set(given))
         if own:
             raise ValueError(f"{', '.join(own)} cannot be set: the prompt builder sets it.")
@@ -144,7 +144,7 @@ class RunConfig(StrictConfig):
 
     @field_validator("layers", mode="before")
     @classmethod
-    def kinds_by_position(cls, given: Any) -> Any:
+    def kinds_by_position(cls, given: object) -> object:
         """Layers that do not say their kind have that of their position."""
         if not isinstance(given, list):
             return given

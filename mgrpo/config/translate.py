@@ -79,7 +79,7 @@ def translate_sections(tree: Tree) -> None:
         del tree["objective"]
 
 
-def into_slot(tree: Tree, entry: Any) -> bool:
+def into_slot(tree: Tree, entry: object) -> bool:
     """Put a plug-in of before into the slot that it fills now; False: it fills none."""
     if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
         return False
@@ -113,7 +113,7 @@ def filled(name: str, settings: Tree) -> Any:
     return {"type": name, **settings} if settings else name
 
 
-def named_layers(tree: Tree) -> list[tuple[Any, Tree]]:
+def named_layers(tree: Tree) -> list[tuple[object, Tree]]:
     layers = tree.get("layers")
     if isinstance(layers, dict):
         return [(name, layer) for name, layer in layers.items() if isinstance(layer, dict)]

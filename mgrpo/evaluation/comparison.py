@@ -79,7 +79,7 @@ def gives_one_answer(evaluation: Evaluation, turn: int) -> bool:
     return settings.decoding == "greedy" and (turn == 0 or len(evaluation.phrases) <= 1)
 
 
-def discordant(differences_P: Floats) -> dict[str, Any]:
+def discordant(differences_P: Floats) -> dict[str, object]:
     """The numbers of problems that only one policy solves, and their exact test."""
     only_a, only_b = int((differences_P > 0).sum()), int((differences_P < 0).sum())
     return {

@@ -179,7 +179,7 @@ def changed_keys(section: BaseModel, prefix: str) -> Iterator[Key]:
         )
 
 
-def default_of(info: FieldInfo) -> Any:
+def default_of(info: FieldInfo) -> object:
     return info.get_default(call_default_factory=True, validated_data={})
 
 
@@ -226,7 +226,7 @@ def parts_of(method: MethodView) -> list[PluginFacts]:
 def plugin_facts(
     use: str,
     kind: Kind | None = None,
-    given: Mapping[str, Any] = MappingProxyType({}),
+    given: Mapping[str, object] = MappingProxyType({}),
     layers: list[str] | None = None,
 ) -> PluginFacts:
     """What a plug-in's class says of itself, with the settings that a recipe gives."""

@@ -71,11 +71,11 @@ class Prompt:
         """[num_prompt_tokens] as the learner reads them; the same array at each call."""
         return self.parts[0].token_ids
 
-    def engine_input(self) -> dict[str, Any]:
+    def engine_input(self) -> dict[str, object]:
         """The fields of vLLM's `TokensPrompt`."""
         return {"prompt_token_ids": as_list(self.token_ids)}
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, object]]:
         """One object per part; `from_json` reads them back."""
         return [{"token_ids": part.token_ids.tolist()} for part in self.parts]
 

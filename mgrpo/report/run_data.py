@@ -123,7 +123,7 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def read_mapping(path: Path, parse: Callable[[str], object]) -> dict[str, object]:
     """The mapping that a file holds; an empty one where there is no file."""
     try:
         content = parse(read_text(path) or "{}") or {}

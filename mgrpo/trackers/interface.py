@@ -52,12 +52,12 @@ class RunFacts:
             unfinished.write_text(json.dumps(records), encoding="utf-8")
             unfinished.replace(path)
 
-    def _records(self) -> dict[str, Any]:
+    def _records(self) -> dict[str, object]:
         path = self.run_dir / RECORD_FILE
         if not path.exists():
             return {}
         try:
-            records: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            records: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise TrackerError(
                 f"{path} cannot be read ({error}), so the trackers' records of this run cannot be "
