@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from mgrpo.errors import ModelError
 
@@ -61,7 +61,7 @@ class ChatFormat:
 def render(
     tokenizer: Tokenizer,
     messages: Messages,
-    template_kwargs: Mapping[str, Any],
+    template_kwargs: Mapping[str, object],
     *,
     add_generation_prompt: bool = True,
 ) -> str:

@@ -329,7 +329,7 @@ class DeepSpeedLearner:
             yield bucket
 
     @contextmanager
-    def _gathered(self, tensors: list[Any]) -> Iterator[None]:
+    def _gathered(self, tensors: list[object]) -> Iterator[None]:
         """Parameters whole, for readers on any CUDA stream.
 
         vLLM packs what is sent on two streams in turn, and streams do not wait for each other:

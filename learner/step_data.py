@@ -53,7 +53,7 @@ class Ragged(Generic[Kind]):
 class PackedCompletions:
     """Completions as columns. N: completions, n: distinct prompts."""
 
-    fields: dict[str, list[Any]]  # by name, N values of every field that is not packed
+    fields: dict[str, list[object]]  # by name, N values of every field that is not packed
     prompts: Ragged[np.int32]  # n int32
     prompt_of: NDArray[np.int32]  # [N] which prompt each completion answers
     columns: dict[str, Ragged[np.generic]]  # by field, of the completions that have it

@@ -16,7 +16,7 @@ class CheckingLoader:
     def __init__(self, model: Any, received: dict[str, int]) -> None:
         self.model, self.received = model, received
 
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Any:
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> object:
         pairs = list(weights)
         for name, tensor in pairs:
             self.received[name] = tensor_checksum(tensor)

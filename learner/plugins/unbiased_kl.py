@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import PositiveFloat
 from torch import Tensor
@@ -42,7 +42,7 @@ class UnbiasedKl(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: UnbiasedKlSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         if method.max_kl_weight == 0:
             return []

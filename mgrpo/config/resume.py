@@ -109,7 +109,7 @@ def changes_between(before: RunConfig, now: RunConfig) -> list[Change]:
     return sorted(differences(trees[0], trees[1], ""), key=lambda change: change.path)
 
 
-def differences(before: Any, now: Any, path: str) -> Iterator[Change]:
+def differences(before: object, now: object, path: str) -> Iterator[Change]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             where = f"{path}.{key}" if path else str(key)

@@ -108,7 +108,7 @@ def into_slot(tree: Tree, entry: object) -> bool:
     return True
 
 
-def filled(name: str, settings: Tree) -> Any:
+def filled(name: str, settings: Tree) -> object:
     """A slot: the kind's name, or a section with its keys."""
     return {"type": name, **settings} if settings else name
 
@@ -139,7 +139,7 @@ def move(tree: Tree, old: str, now: str) -> None:
     tree[last] = value
 
 
-def take(tree: Any, path: list[str]) -> Any:
+def take(tree: object, path: list[str]) -> object:
     """Remove and return what stands at a path; None where nothing does."""
     for section in path[:-1]:
         tree = tree.get(section) if isinstance(tree, dict) else None

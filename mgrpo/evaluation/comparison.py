@@ -42,7 +42,7 @@ def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
     differences_PT = pairs.a_PT - pairs.b_PT
     # One more column: the difference of the two gains.
     table = np.column_stack([differences_PT, differences_PT[:, -1] - differences_PT[:, 0]])
-    tests: list[dict[str, Any]] = [{} for _ in range(table.shape[1])]
+    tests: list[dict[str, object]] = [{} for _ in range(table.shape[1])]
     if settings.bootstrap_resamples > 0 and len(table) > 1:
         tests = [
             {"ci": list(interval), "p_value": p_value, "test": BOOTSTRAP}

@@ -267,10 +267,10 @@ def vote(completion: Completion) -> str | None:
 
 def outcome(
     completions: Sequence[Completion], chains: Sequence[Chain], num_turns: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Accuracies and transitions of some problems; for three or more turns also first to last."""
     whole_chain = count_moves(chains, 1, num_turns)
-    numbers: dict[str, Any] = {
+    numbers: dict[str, object] = {
         "num_problems": len({completion.id.tree for completion in completions}),
         "acc": accuracies(chains, num_turns),
         "delta": whole_chain.delta if num_turns > 1 else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ VersionSpans = tuple[tuple[int, int], ...]
 """(first token, policy version) wherever the version changes; the first is of token 0."""
 TokenSpans = tuple[tuple[int, int], ...]
 """[start, end) in tokens."""
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,7 +181,7 @@ def as_read(prompt: Prompt) -> Turn:
     )
 
 
-def end_to_end(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def end_to_end(columns: Sequence[NDArray[Kind]]) -> NDArray[Kind]:
     """The columns joined; a single one as it is."""
     return columns[0] if len(columns) == 1 else np.concatenate(columns)
 

@@ -33,10 +33,10 @@ class RunData:
     run_dir: Path
     config_text: str = ""  # config.yaml as written
     config: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, object] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)  # one row per step
     evaluations: list[dict[str, Any]] = field(default_factory=list)
-    alarms: list[dict[str, Any]] = field(default_factory=list)
+    alarms: list[dict[str, object]] = field(default_factory=list)
     rollouts: dict[int, Path] = field(default_factory=dict)  # step -> file
 
     @property

@@ -89,10 +89,10 @@ def step_data(
     }
 
 
-def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, Any]:
+def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, object]:
     """One completion as the page needs it; what has no value is left out."""
     reward = completion.reward
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "id": completion.completion_id,
         "layer": completion.layer,
         "parent": completion.parent_id,

@@ -66,7 +66,7 @@ class RunFacts:
         return records
 
 
-def flat(tree: Any, path: str = "") -> dict[str, Any]:
+def flat(tree: object, path: str = "") -> dict[str, object]:
     """The recipe's leaves by dotted path, for trackers whose parameters are a flat table."""
     if isinstance(tree, Mapping):
         inner = tree.items()
@@ -74,7 +74,7 @@ def flat(tree: Any, path: str = "") -> dict[str, Any]:
         inner = {str(place): item for place, item in enumerate(tree)}.items()
     else:
         return {path: tree}
-    leaves: dict[str, Any] = {}
+    leaves: dict[str, object] = {}
     for key, value in inner:
         leaves |= flat(value, f"{path}.{key}" if path else str(key))
     return leaves

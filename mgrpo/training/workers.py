@@ -306,7 +306,7 @@ class RunWorkers:
             sums.add("weights/probe_gap_max", report.probe_gap_max)
 
 
-async def without_group(work: Coroutine[Any, Any, Any]) -> Any:
+async def without_group(work: Coroutine[object, None, Result]) -> Result:
     """The first failure of a task group is raised as it is, not inside a group."""
     try:
         return await work

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -62,7 +62,9 @@ class ClipCov(LearnerPlugin):
     }
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
+    def warnings(
+        cls, settings: ClipCovSettings, layers: frozenset[int], method: MethodView
+    ) -> list[str]:
         return small_share_warnings(settings.share, layers, method)
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:

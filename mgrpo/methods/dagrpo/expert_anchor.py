@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -53,7 +53,7 @@ class ExpertAnchor(RolloutPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: AnchorSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         if max(layers) == min(layers) == len(method.layers):
             return []

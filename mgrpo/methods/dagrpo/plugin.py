@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat
@@ -58,7 +58,7 @@ class Dagrpo(AdvantageEstimator):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: DagrpoSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         return unknown_check_problems(method.rewards, "score_part", settings.score_part)
 

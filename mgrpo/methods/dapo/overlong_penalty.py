@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
@@ -50,7 +50,7 @@ class OverlongPenalty(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: OverlongSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         begins = settings.max_tokens - settings.buffer_tokens
         longest = max(method.layers[number - 1].max_completion_tokens for number in layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import PositiveInt
 
@@ -34,7 +34,7 @@ class GreedyAnchor(RolloutPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: GreedyAnchorSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         if method.sampling.temperature == 1.0:
             return []

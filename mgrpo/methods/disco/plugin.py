@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: DiscoSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         problems = super().problems(settings, layers, method)
         for number, layer in enumerate(method.layers):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -97,12 +97,12 @@ class GuidedErrorCorrection(RolloutPlugin):
     needs: ClassVar[tuple[str, ...]] = (SUPERVISED,)
 
     @classmethod
-    def needed(cls, settings: Any) -> tuple[str, ...]:
+    def needed(cls, settings: CorrectionSettings) -> tuple[str, ...]:
         return cls.needs if settings.offpolicy == "sft_loss" else ()
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: CorrectionSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         if settings.offpolicy != "ratio_one" or method.objective.updates_per_rollout == 1:
             return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -59,7 +59,7 @@ class EntityReward(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: EntityRewardSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         return unknown_check_problems(method.rewards, "format_part", settings.format_part)
 

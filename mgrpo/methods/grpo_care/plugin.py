@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -69,7 +69,7 @@ class GrpoCare(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: GrpoCareSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         problems = unknown_check_problems(method.rewards, "accuracy_part", settings.accuracy_part)
         averages = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -55,7 +55,9 @@ class KlCov(PolicyLoss):
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
+    def warnings(
+        cls, settings: KlCovSettings, layers: frozenset[int], method: MethodView
+    ) -> list[str]:
         return [
             *super().warnings(settings, layers, method),
             *small_share_warnings(settings.share, layers, method),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class CorrectionBonus(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: BonusSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         if max(layers) > 1 or (len(method.layers) > 1 and settings.bonus_to != "turn2"):
             return []
@@ -49,7 +49,9 @@ class CorrectionBonus(LearnerPlugin):
         return [ConfigProblem("alpha", str(settings.alpha), why)]
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
+    def warnings(
+        cls, settings: BonusSettings, layers: frozenset[int], method: MethodView
+    ) -> list[str]:
         return [
             f"layers.{number - 1}.advantage divides by the group's spread, which takes most of "
             "alpha away. Use raw_reward, or {scale_by_std: false}."

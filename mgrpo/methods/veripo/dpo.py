@@ -59,7 +59,7 @@ class Dpo(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
+        cls, settings: DpoSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         reasons = {}
         order = method.objective.update_order
@@ -76,7 +76,9 @@ class Dpo(LearnerPlugin):
         return [ConfigProblem("(plug-in)", "dpo", why, hint) for why, hint in reasons.items()]
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
+    def warnings(
+        cls, settings: DpoSettings, layers: frozenset[int], method: MethodView
+    ) -> list[str]:
         if any(phase.objective.train_on == "pairs" for phase in method.ever):
             return []
         return ["no phase of the recipe trains on pairs (objective.train_on): it does nothing."]

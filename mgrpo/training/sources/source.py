@@ -94,7 +94,7 @@ class Source(ABC):
         """
         return
 
-    def state_dict(self) -> Any:
+    def state_dict(self) -> object:
         """Plain values, fit for JSON."""
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from mgrpo.config import MethodView, ObjectiveConfig, RobustSamplingConfig, SamplingConfig
 from mgrpo.data.sampler import Sampler, ShufflingSampler
@@ -33,11 +32,11 @@ class SourceStack:
         """See `Source.observe`."""
         self.sources[-1].observe(step, completions, sums)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """State by `state_name`, of the sources that have any."""
         return {one.state_name: one.state_dict() for one in self.sources if one.state_name}
 
-    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+    def load_state_dict(self, states: Mapping[str, object]) -> None:
         """Continue where `state_dict` was taken. A source without a state there begins empty."""
         for one in self.sources:
             if states.get(one.state_name) is not None:
