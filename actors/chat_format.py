@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from mgrpo.errors import ModelError
 
@@ -34,12 +34,12 @@ class Tokenizer(Protocol):
 
     def apply_chat_template(
         self,
-        conversation: Any,
+        conversation: object,
         *,
         tokenize: bool,
         add_generation_prompt: bool,
-        **template_kwargs: Any,
-    ) -> Any: ...
+        **template_kwargs: object,
+    ) -> object: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class ChatFormat:
 def render(
     tokenizer: Tokenizer,
     messages: Messages,
-    template_kwargs: Mapping[str, Any],
+    template_kwargs: Mapping[str, object],
     *,
     add_generation_prompt: bool = True,
 ) -> str:
@@ -94,7 +94,7 @@ def render(
 
 
 def lost_turn(
-    tokenizer: Tokenizer, message: dict[str, str], template_kwargs: Mapping[str, Any]
+    tokenizer: Tokenizer, message: dict[str, str], template_kwargs: Mapping[str, object]
 ) -> str:
     """The message for a turn whose text is not in the rendering."""
     role, content = message["role"], message["content"].strip()
@@ -114,7 +114,7 @@ def lost_turn(
     )
 
 
-def takes_parts(tokenizer: Tokenizer, template_kwargs: Mapping[str, Any]) -> bool:
+def takes_parts(tokenizer: Tokenizer, template_kwargs: Mapping[str, object]) -> bool:
     """True where the template would show the question as a list of parts, as templates of
     multimodal models do."""
     parts = [{"role": "user", "content": [{"type": "text", "text": ASKED}]}]
@@ -127,7 +127,7 @@ def takes_parts(tokenizer: Tokenizer, template_kwargs: Mapping[str, Any]) -> boo
     return ASKED in str(text) and "'text'" not in str(text)
 
 
-def read_chat_format(tokenizer: Tokenizer, template_kwargs: Mapping[str, Any]) -> ChatFormat:
+def read_chat_format(tokenizer: Tokenizer, template_kwargs: Mapping[str, object]) -> ChatFormat:
     """Find out how a template opens an answer and ends a turn.
 
     Raises:
@@ -161,7 +161,7 @@ def read_chat_format(tokenizer: Tokenizer, template_kwargs: Mapping[str, Any]) -
     )
 
 
-def needs_system_turn(tokenizer: Tokenizer, template_kwargs: Mapping[str, Any]) -> bool:
+def needs_system_turn(tokenizer: Tokenizer, template_kwargs: Mapping[str, object]) -> bool:
     without, with_one = (
         try_render(tokenizer, messages, template_kwargs, opened=True)
         for messages in (turns(ASKED), [SYSTEM_TURN, *turns(ASKED)])
@@ -178,7 +178,7 @@ def turns(*contents: str) -> Messages:
 def try_render(
     tokenizer: Tokenizer,
     messages: Messages,
-    template_kwargs: Mapping[str, Any],
+    template_kwargs: Mapping[str, object],
     *,
     opened: bool = False,
 ) -> str | None:

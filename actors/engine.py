@@ -355,7 +355,7 @@ class VllmEngine:
         is_awake = await self.engine.wake_up(tags=[part])
         self.log.info("awake: %s%s", part, " and all" if is_awake else "")
 
-    async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+    async def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         await self.engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info))
@@ -363,7 +363,9 @@ class VllmEngine:
     async def start_weight_update(self) -> None:
         await self.engine.start_weight_update()
 
-    async def update_weights(self, update_info: dict[str, Any]) -> None:
+    async def update_weights(
+        self, update_info: dict[str, object] | list[dict[str, object]]
+    ) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         await self.engine.update_weights(WeightTransferUpdateRequest(update_info))
@@ -385,7 +387,7 @@ class VllmEngine:
         """One map per worker of this engine: tensor name to checksum as it arrived."""
         return list(await self.engine.collective_rpc("received_checksums"))
 
-    async def on_workers(self, method: str, *args: Any) -> list[Any]:
+    async def on_workers(self, method: str, *args: object) -> list[Any]:
         """Call a method of the worker extension on every worker."""
         return list(await self.engine.collective_rpc(method, args=args))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from actors.layers import (
     PromptRequest,
@@ -56,7 +56,7 @@ class Sampler(Protocol):
         ...
 
 
-Program = Callable[[Task, Sampler], Coroutine[Any, Any, list[Completion]]]
+Program = Callable[[Task, Sampler], Coroutine[object, None, list[Completion]]]
 
 
 async def correction_chain(task: Task, sampler: Sampler) -> list[Completion]:

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from actors.layers import PromptRequest, stable_seed
 from actors.plugin import RolloutPlugin
@@ -225,7 +225,9 @@ class Rollout:
         )
 
 
-async def run_together(parts: Iterable[Coroutine[Any, Any, list[Completion]]]) -> list[Completion]:
+async def run_together(
+    parts: Iterable[Coroutine[object, None, list[Completion]]],
+) -> list[Completion]:
     """Run all parts at the same time; their completions in the order of the parts.
 
     The first failure cancels the rest and is raised as it is, not inside a group.

@@ -26,7 +26,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ import numpy as np
 import ray
 
 from benchmarks.machine import machine
-from cluster.remote import RemoteActor, share, wait_for
+from cluster.remote import RemoteActor, Result, share, wait_for
 from cluster.runtime import ray_runtime
 from learner.step_data import StepData
 from mgrpo.config import RunConfig
@@ -182,23 +182,25 @@ def status_kib(name: str) -> int:
     raise OSError(f"/proc/self/status has no {name}; this benchmark needs Linux.")
 
 
-def hand_over(receivers: Sequence[RemoteActor], completions: list[Completion]) -> None:
+def hand_over(receivers: Sequence[RemoteActor[Receiver]], completions: list[Completion]) -> None:
     """What the loop does with a step."""
     step_data = share(StepData.of(0, completions))
-    calls = [(receiver, receiver.submit("receive", step_data)) for receiver in receivers]
+    calls = [receiver.submit(Receiver.receive, step_data) for receiver in receivers]
     wait_for(calls, doing="take a step", deadline_s=DEADLINE_S, setting="DEADLINE_S")
 
 
-def on_all(receivers: Sequence[RemoteActor], method: str) -> list[Any]:
-    calls = [(receiver, receiver.submit(method)) for receiver in receivers]
-    return wait_for(calls, doing=method, deadline_s=DEADLINE_S, setting="DEADLINE_S")
+def on_all(
+    receivers: Sequence[RemoteActor[Receiver]], method: Callable[[Receiver], Result]
+) -> list[Result]:
+    calls = [receiver.submit(method) for receiver in receivers]
+    return wait_for(calls, deadline_s=DEADLINE_S, setting="DEADLINE_S")
 
 
 def measure(
     config: RunConfig, completions: list[Completion], *, num_receivers: int, rounds: int
 ) -> dict[str, Any]:
     """One number of receivers, several times; the first round only warms up."""
-    receivers = [
+    receivers: list[RemoteActor[Receiver]] = [
         RemoteActor(
             ray.remote(Receiver)
             .options(num_cpus=0)
@@ -207,22 +209,22 @@ def measure(
         )
         for rank in range(num_receivers)
     ]
-    on_all(receivers, "prepare")
+    on_all(receivers, Receiver.prepare)
     found: dict[str, list[float]] = {}
     for number in range(rounds + 1):
-        on_all(receivers, "forget")
+        on_all(receivers, Receiver.forget)
         gc.collect()
         before = resident_bytes()
         restart_peak()
         began, driver_began = time.perf_counter(), time.process_time()
         hand_over(receivers, completions)
         held, driver_held = time.perf_counter(), time.process_time()
-        tokens = on_all(receivers, "lay_out")
+        tokens = on_all(receivers, Receiver.lay_out)
         values = {
             "handed_over_s": held - began,
             "driver_cpu_s": driver_held - driver_began,
             "laid_out_s": time.perf_counter() - held,
-            "rank_peak_gib": max(on_all(receivers, "peak_bytes")) / GIB,
+            "rank_peak_gib": max(on_all(receivers, Receiver.peak_bytes)) / GIB,
             "driver_peak_gib": (peak_resident_bytes() - before) / GIB,
             "trained_tokens": float(sum(tokens)),
             "most_over_mean_tokens": max(tokens) * len(tokens) / max(1, sum(tokens)),

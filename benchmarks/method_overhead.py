@@ -29,6 +29,7 @@ from benchmarks.commands import run_command, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, machine
 from benchmarks.measured_page import write_measured
 from learner.deepspeed_learner import DeepSpeedLearner
+from learner.recipe import learner_recipe
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import MgrpoError
@@ -141,7 +142,7 @@ def make_rows(
 
     def learner(config: RunConfig) -> OneOfMany:
         return OneOfMany(
-            config=config,
+            recipe=learner_recipe(config),
             model_dir=model_dir,
             rank=0,
             num_ranks=1,

@@ -99,17 +99,6 @@ class Pool:
         return f"engine-{index}" if self.name == "shared" else f"{self.name}-engine-{index}"
 
 
-def pools_of(engines: EnginesConfig, layers: Sequence[LayerConfig]) -> list[Pool]:
-    """The recipe's pools of engines, layer 1's first."""
-    if engines.shared:
-        every_layer = tuple(range(1, len(layers) + 1))
-        return [Pool("shared", every_layer, engines.num_shared_engines)]
-    return [
-        Pool(f"layer{number}", (number,), layer.num_engines)
-        for number, layer in enumerate(layers, start=1)
-    ]
-
-
 def engine_allocation(
     engines: EnginesConfig, cluster: ClusterConfig, device: str, pool: Pool, index: int
 ) -> Allocation:
@@ -133,28 +122,60 @@ def learner_allocation(learner: LearnerConfig, cluster: ClusterConfig, device: s
     return Allocation("learner", ranks, (), nodes.labels, COLOCATED if is_shared else "")
 
 
-def plan_allocations(config: RunConfig, device: str) -> list[Allocation]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementRecipe:
+    """The parts of a recipe that decide what runs where."""
+
+    layers: Sequence[LayerConfig]
+    engines: EnginesConfig
+    learner: LearnerConfig
+    cluster: ClusterConfig
+
+    @property
+    def pools(self) -> list[Pool]:
+        """The pools of engines, layer 1's first."""
+        if self.engines.shared:
+            every_layer = tuple(range(1, len(self.layers) + 1))
+            return [Pool("shared", every_layer, self.engines.num_shared_engines)]
+        return [
+            Pool(f"layer{number}", (number,), layer.num_engines)
+            for number, layer in enumerate(self.layers, start=1)
+        ]
+
+    @property
+    def num_engines(self) -> int:
+        """Engines at the start of the run; elastic pools may grow further."""
+        return sum(pool.count.min for pool in self.pools)
+
+
+def placement_recipe(config: RunConfig) -> PlacementRecipe:
+    return PlacementRecipe(
+        layers=config.layers, engines=config.engines, learner=config.learner, cluster=config.cluster
+    )
+
+
+def plan_allocations(recipe: PlacementRecipe, device: str) -> list[Allocation]:
     """The allocations of the learner and of every engine that a recipe starts with.
 
     Engines of one layer never share an allocation with another layer's, unless engines.shared.
     """
-    return allocations_with(config, device, lambda count: count.min)
+    return allocations_with(recipe, device, lambda count: count.min)
 
 
-def most_allocations(config: RunConfig, device: str) -> list[Allocation]:
+def most_allocations(recipe: PlacementRecipe, device: str) -> list[Allocation]:
     """The same with as many engines as elastic pools may grow to."""
-    return allocations_with(config, device, lambda count: count.max)
+    return allocations_with(recipe, device, lambda count: count.max)
 
 
 def allocations_with(
-    config: RunConfig, device: str, num_engines: Callable[[EngineRange], int]
+    recipe: PlacementRecipe, device: str, num_engines: Callable[[EngineRange], int]
 ) -> list[Allocation]:
     engines = [
-        engine_allocation(config.engines, config.cluster, device, pool, index)
-        for pool in pools_of(config.engines, config.layers)
+        engine_allocation(recipe.engines, recipe.cluster, device, pool, index)
+        for pool in recipe.pools
         for index in range(num_engines(pool.count))
     ]
-    return [*engines, learner_allocation(config.learner, config.cluster, device)]
+    return [*engines, learner_allocation(recipe.learner, recipe.cluster, device)]
 
 
 def groups_of(allocations: Sequence[Allocation]) -> list[Group]:

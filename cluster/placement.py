@@ -8,7 +8,8 @@ cannot be reserved is an error that compares demand and supply, never a silent w
 from __future__ import annotations
 
 import time
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 import ray
 from ray.util.placement_group import (
@@ -33,6 +34,8 @@ from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.errors import PlacementError
 
+Instance = TypeVar("Instance")
+
 
 class Placement:
     """The granted placement groups of one run."""
@@ -40,7 +43,7 @@ class Placement:
     def __init__(self, groups: dict[str, PlacementGroup]) -> None:
         self.groups = groups
         # By allocation: a reference that is ready once the group is granted.
-        self.grants: dict[str, Any] = {}
+        self.grants: dict[str, ray.ObjectRef] = {}
 
     @classmethod
     def reserve(
@@ -113,18 +116,25 @@ class Placement:
 
     def start(
         self,
-        cls: type,
+        construct: partial[Instance],
         *,
         allocation: Allocation,
         bundle: int,
         name: str,
         environment: dict[str, str],
-        kwargs: dict[str, Any],
         max_concurrency: int | None = None,
-    ) -> RemoteActor:
-        """Make a plain class an actor in one bundle of an allocation. Does not wait for it."""
+    ) -> RemoteActor[Instance]:
+        """Make a plain class an actor in one bundle of an allocation. Does not wait for it.
+
+        Args:
+            construct: the class with its arguments: partial(VllmEngine, settings=...).
+            bundle: index of the bundle in the allocation.
+            name: of the actor, in messages too.
+            environment: variables of its process.
+            max_concurrency: calls at the same time; None: Ray's default.
+        """
         resources = allocation.bundles[bundle]
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "name": name,
             "num_cpus": resources.get("CPU", 0),
             "num_gpus": resources.get("GPU", 0),
@@ -136,7 +146,8 @@ class Placement:
         }
         if max_concurrency is not None:
             options["max_concurrency"] = max_concurrency
-        return RemoteActor(ray.remote(cls).options(**options).remote(**kwargs), name)
+        made = ray.remote(construct.func).options(**options)
+        return RemoteActor(made.remote(*construct.args, **construct.keywords), name)
 
     def release(self) -> None:
         for group in self.groups.values():

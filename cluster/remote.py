@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 import ray
 from ray.exceptions import (
@@ -34,74 +34,71 @@ PROCESS_LOST = (
 )
 FETCH_S = 300.0  # a result that is there still has to travel here
 
+Instance_co = TypeVar("Instance_co", covariant=True)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+Value = TypeVar("Value")
 
-class RemoteActor:
-    """One actor and its name in messages. Can be sent to other actors."""
 
-    def __init__(self, handle: Any, name: str) -> None:
+class RemoteActor(Generic[Instance_co]):
+    """One actor, by the class of its instance, and its name in messages. Can be sent to other
+    actors."""
+
+    def __init__(self, handle: ray.actor.ActorHandle, name: str) -> None:
         self.handle, self.name = handle, name
 
-    def submit(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Start a call; the returned reference goes to `wait_for`."""
-        named = getattr(self.handle, method).options(name=f"{self.name}.{method}")
-        return named.remote(*args, **kwargs)  # its name in Ray's dashboard
+    @overload
+    def submit(
+        self,
+        method: Callable[Concatenate[Instance_co, Arguments], Awaitable[Result]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Call[Result]: ...
 
-    def call(self, method: str, *args: Any, deadline_s: float, setting: str, **kwargs: Any) -> Any:
-        """Call and wait.
+    @overload
+    def submit(
+        self,
+        method: Callable[Concatenate[Instance_co, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Call[Result]: ...
 
-        Raises:
-            DeadlineError: no answer within `deadline_s`; the message names `setting`.
-            ActorDiedError: the actor's process is gone.
-            MgrpoError: what the method raised, if it is one of ours.
-        """
-        reference = self.submit(method, *args, **kwargs)
-        return wait_for([(self, reference)], doing=method, deadline_s=deadline_s, setting=setting)[
-            0
-        ]
-
-    async def call_async(
-        self, method: str, *args: Any, deadline_s: float | None, setting: str, **kwargs: Any
-    ) -> Any:
-        """`call` for an event loop. Cancelling it cancels the actor's work, too.
+    def submit(
+        self, method: Callable[..., object], *args: object, **kwargs: object
+    ) -> Call[object]:
+        """Start a call: `engine.submit(EngineActor.wake, "weights")`.
 
         Args:
-            deadline_s: None if the caller limits the wait.
+            method: of the instance's class, as it is defined there: mypy checks arguments and
+                result by it. The actor's own class may override it.
+            args, kwargs: the method's; a value from `share` stands for what was shared.
         """
-        reference = self.submit(method, *args, **kwargs)
-        answer = asyncio.wrap_future(reference.future())
-        try:
-            # Not `wait_for`: after a pause of this loop it forgets an answer that has come.
-            await asyncio.wait({answer}, timeout=deadline_s)
-            if deadline_s is not None and not answer.done():
-                raise deadline_error(self, method, deadline_s, setting)
-            return answer.result()
-        except (RayTaskError, *PROCESS_LOST) as error:
-            raise translated(error, self, method) from error
-        finally:
-            if not answer.done():
-                answer.cancel()  # its result is not needed
-                ray.cancel(reference)
+        name = method.__name__
+        named = getattr(self.handle, name).options(name=f"{self.name}.{name}")
+        # Its name in Ray's dashboard.
+        return Call(self, name, named.remote(*args, **kwargs))
 
     def kill(self) -> None:
         """End the actor's process now. Safe when it is already gone."""
         ray.kill(self.handle)
 
 
-def share(value: Any) -> Any:
-    """Put a value where every actor can read it; the reference goes into calls in its place.
+def share(value: Value) -> Value:
+    """Put a value where every actor can read it; calls take the returned reference in its place.
 
     It is written once. Actors of one node read its arrays in the same memory, without copying them.
+    Ray resolves the reference before the method sees it, hence the type.
     """
-    return ray.put(value)
+    return cast(Value, ray.put(value))
 
 
-class Call:
+class Call(Generic[Result_co]):
     """A call in progress, which can be looked at without waiting for it."""
 
-    def __init__(self, actor: RemoteActor, method: str, *args: Any) -> None:
-        self.actor, self.method = actor, method
+    def __init__(self, actor: RemoteActor[object], method: str, reference: ray.ObjectRef) -> None:
+        self.actor, self.method, self.reference = actor, method, reference
         self.began = time.monotonic()
-        self.reference = actor.submit(method, *args)
 
     @property
     def seconds(self) -> float:
@@ -111,71 +108,100 @@ class Call:
     def is_done(self) -> bool:
         return bool(ray.wait([self.reference], timeout=0)[0])
 
-    def outcome(self) -> Any:
+    def outcome(self, doing: str | None = None) -> Result_co:
         """What a call that is done returned.
 
+        Args:
+            doing: what an error says of it; None: the method's name.
+
         Raises:
-            ActorDiedError, MgrpoError: as `wait_for`.
+            ActorDiedError: the actor's process is gone.
+            MgrpoError: what the method raised, if it is one of ours.
         """
-        return result_of(self.actor, self.reference, self.method)
+        doing = doing or self.method
+        try:
+            result: Result_co = ray.get(self.reference, timeout=FETCH_S)
+        except GetTimeoutError:
+            raise self.too_late(f"{doing}: its result", FETCH_S, "nothing") from None
+        except (RayTaskError, *PROCESS_LOST) as error:
+            raise translated(error, self.actor.name, doing) from error
+        return result
+
+    def result(self, *, deadline_s: float, setting: str) -> Result_co:
+        """Wait for what it returns.
+
+        Raises:
+            DeadlineError: no answer within `deadline_s`; the message names `setting`.
+            ActorDiedError, MgrpoError: as `outcome`.
+        """
+        return wait_for([self], deadline_s=deadline_s, setting=setting)[0]
+
+    async def answer(self, *, deadline_s: float | None, setting: str) -> Result_co:
+        """`result` for an event loop. Cancelling it cancels the actor's work, too.
+
+        Args:
+            deadline_s: None if the caller limits the wait.
+        """
+        answer: asyncio.Future[Result_co] = asyncio.wrap_future(self.reference.future())
+        try:
+            # Not `wait_for`: after a pause of this loop it forgets an answer that has come.
+            await asyncio.wait({answer}, timeout=deadline_s)
+            if deadline_s is not None and not answer.done():
+                raise self.too_late(self.method, deadline_s, setting)
+            return answer.result()
+        except (RayTaskError, *PROCESS_LOST) as error:
+            raise translated(error, self.actor.name, self.method) from error
+        finally:
+            if not answer.done():
+                answer.cancel()  # its result is not needed
+                ray.cancel(self.reference)
+
+    def too_late(self, doing: str, deadline_s: float, setting: str) -> DeadlineError:
+        return DeadlineError(f"{self.actor.name} ({doing})", deadline_s=deadline_s, setting=setting)
 
 
 def wait_for(
-    calls: Sequence[tuple[RemoteActor, Any]],
+    calls: Sequence[Call[Result]],
     *,
-    doing: str,
+    doing: str | None = None,
     deadline_s: float,
     setting: str,
     meanwhile: Callable[[], None] | None = None,
-) -> list[Any]:
+) -> list[Result]:
     """Wait for several calls under one deadline; results in the order of `calls`.
 
     The first failure is raised at once, also while earlier calls of the list are still running.
 
     Args:
+        doing: what errors say of the calls; None: the method's name.
         meanwhile: called about once a second while waiting; must not block.
     """
     end = time.monotonic() + deadline_s
-    pending = {reference: actor for actor, reference in calls}
-    results: dict[Any, Any] = {}
+    pending = {call.reference: call for call in calls}
+    results: dict[ray.ObjectRef, Result] = {}
     while pending:
         left_s = max(0.001, end - time.monotonic())
         look_s = left_s if meanwhile is None else min(left_s, MEANWHILE_S)
         done, _ = ray.wait(list(pending), num_returns=1, timeout=look_s)
         for reference in done:
-            results[reference] = result_of(pending.pop(reference), reference, doing)
+            results[reference] = pending.pop(reference).outcome(doing)
         if not done and time.monotonic() >= end:
-            raise deadline_error(next(iter(pending.values())), doing, deadline_s, setting)
+            late = next(iter(pending.values()))
+            raise late.too_late(doing or late.method, deadline_s, setting)
         if meanwhile is not None:
             meanwhile()
-    return [results[reference] for _, reference in calls]
+    return [results[call.reference] for call in calls]
 
 
-def result_of(actor: RemoteActor, reference: Any, doing: str) -> Any:
-    """The result of a finished call; its error is converted to one of ours."""
-    try:
-        return ray.get(reference, timeout=FETCH_S)
-    except GetTimeoutError:
-        raise deadline_error(actor, f"{doing}: its result", FETCH_S, "nothing") from None
-    except (RayTaskError, *PROCESS_LOST) as error:
-        raise translated(error, actor, doing) from error
-
-
-def deadline_error(
-    actor: RemoteActor, doing: str, deadline_s: float, setting: str
-) -> DeadlineError:
-    return DeadlineError(f"{actor.name} ({doing})", deadline_s=deadline_s, setting=setting)
-
-
-def translated(error: Exception, actor: RemoteActor, doing: str) -> Exception:
+def translated(error: Exception, actor: str, doing: str) -> Exception:
     """Our own errors stay as they are; a lost process becomes an ActorDiedError with its name."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, MgrpoError):
         return cause
     if isinstance(error, PROCESS_LOST):
         return ActorDiedError(
-            f"{actor.name} died during the call to {doing}: {error}. Its log is in the run's "
+            f"{actor} died during the call to {doing}: {error}. Its log is in the run's "
             "logs folder; if memory ran out, lower engines.cpu_kv_cache_gib, "
             "engines.gpu_memory_utilization or learner.microbatch_tokens."
         )
-    return MgrpoError(f"{actor.name} failed to {doing}: {error}")
+    return MgrpoError(f"{actor} failed to {doing}: {error}")

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 import yaml
@@ -74,7 +73,7 @@ def actor_environment(prefixes: list[str]) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in job_variables()}
 
 
-def code_for_actors() -> dict[str, Any]:
+def code_for_actors() -> dict[str, object]:
     """The runtime environment's entries that bring this program to other machines.
 
     A job brought its own code, and an installed package is in every node's image; a clone is
@@ -103,7 +102,7 @@ def ray_runtime(
         of a local Ray is available.
     """
     environment = actor_environment(config.env_prefixes)
-    options: dict[str, Any] = {
+    options: dict[str, object] = {
         "log_to_driver": False,
         "configure_logging": False,
         # Names of actors are unique in here. A process id would not be: drivers of two nodes
@@ -139,7 +138,7 @@ def refuse_local_in_job(address: str) -> None:
 
 def local_ray(
     environment: dict[str, str],
-    options: dict[str, Any],
+    options: dict[str, object],
     *,
     num_cpus: float,
     logs_to: Path | None,
@@ -191,7 +190,7 @@ def object_store_bytes() -> int:
     return max(SMALLEST_STORE_BYTES, min(LARGEST_STORE_BYTES, free // 4))
 
 
-def init_ray(**options: Any) -> str | None:
+def init_ray(**options: object) -> str | None:
     """`ray.init` that keeps our SIGTERM handler; Ray installs its own.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mgrpo.config import LearnerConfig, RunConfig
+from mgrpo.config import LearnerConfig
 from mgrpo.errors import ConfigError, ConfigProblem
 
 OWNED_KEYS = (
@@ -28,11 +28,16 @@ DeepSpeed would round them: rotary frequencies, which are then radians off at po
 biases by which mixtures of experts choose."""
 
 
-def is_bfloat16(config: RunConfig, device: str) -> bool:
-    """Does the learner compute in bfloat16 on this device ("cpu" or "cuda")?"""
-    if config.learner.dtype == "auto":
-        return device == "cuda" and config.model.dtype == "bfloat16"
-    return config.learner.dtype == "bfloat16"
+def is_bfloat16(learner_dtype: str, model_dtype: str, device: str) -> bool:
+    """Does the learner compute in bfloat16 on this device ("cpu" or "cuda")?
+
+    Args:
+        learner_dtype: `learner.dtype`: "auto", "float32" or "bfloat16".
+        model_dtype: `model.dtype`, which "auto" follows on a GPU.
+    """
+    if learner_dtype == "auto":
+        return device == "cuda" and model_dtype == "bfloat16"
+    return learner_dtype == "bfloat16"
 
 
 def effective_zero_stage(config: LearnerConfig, *, is_bf16: bool) -> int:
@@ -80,7 +85,7 @@ def reference_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) ->
     return whole | {"zero_optimization": whole["zero_optimization"] | offload}
 
 
-def refuse_owned_keys(section: Mapping[str, Any]) -> None:
+def refuse_owned_keys(section: Mapping[str, object]) -> None:
     problems = [
         ConfigProblem(
             path=f"learner.deepspeed.{key}",

@@ -41,12 +41,13 @@ from learner.packing import split_rows
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import load_policy
 from learner.policy_proofs import prove_policy
+from learner.recipe import LearnerRecipe
 from learner.replay import replayed_rows
 from learner.rows import text
 from learner.sequence_logprobs import sequence_logprobs
 from learner.streamed_update import StreamedUpdate
 from learner.trainer import Trainer
-from mgrpo.config import RunConfig
+from mgrpo.config import StepConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
 from mgrpo.plugin import load_plugins
 from mgrpo.types import Completion, Replayed, UpdateResult, Verdict
@@ -65,7 +66,7 @@ class DeepSpeedLearner:
     def __init__(
         self,
         *,
-        config: RunConfig,
+        recipe: LearnerRecipe,
         model_dir: str,
         rank: int,
         num_ranks: int,
@@ -88,13 +89,13 @@ class DeepSpeedLearner:
             LearnerError: the ranks cannot meet, as where the port was taken meanwhile.
             DeadlineError: the other ranks did not come.
         """
-        self.config, self.rank, self.num_ranks = config, rank, num_ranks
+        self.recipe, self.rank, self.num_ranks = recipe, rank, num_ranks
         self.model_dir, self.max_row_tokens = model_dir, max_row_tokens
         self.policy_version = 0
-        self.plugins = load_plugins(config, LearnerPlugin)
-        self.settings = config.learner
+        self.plugins = load_plugins(recipe.method, LearnerPlugin)
+        self.settings = recipe.settings
         self.device = use_device(device, rank)
-        self._is_bf16 = is_bfloat16(config, device)
+        self._is_bf16 = is_bfloat16(self.settings.dtype, recipe.model_dtype, device)
         self._zero_stage = effective_zero_stage(self.settings, is_bf16=self._is_bf16)
         if device == "cpu":
             cores = os.cpu_count() or 1
@@ -119,7 +120,7 @@ class DeepSpeedLearner:
         self.ema = self._load_ema()
         reference = self._load_reference(reference_dir or model_dir)
         self._trainer = Trainer(
-            config=config,
+            recipe=recipe,
             engine=self.engine,
             reference=reference,
             ema=None if self.ema is None else self.ema.model,
@@ -155,9 +156,9 @@ class DeepSpeedLearner:
             LearnerError: the completions are inconsistent, or the loss or gradient is not
                 finite; the weights are then as before.
         """
-        config = self.config.at_step(step)
-        self._trainer.follow(config)
-        batch = self._batch(completions, context, config, step)
+        values = self.recipe.method.at_step(step)
+        self._trainer.follow(values)
+        batch = self._batch(completions, context, values, step)
         if self.rank == 0:
             for note in batch.notes:
                 logger.warning(note)
@@ -166,7 +167,7 @@ class DeepSpeedLearner:
         own = [*batch.own, *(len(batch.rows) + place for place in share)]
         metrics = {
             **batch.metrics,
-            **self._trainer.train(batch.rows + again, self.policy_version, config, own=own),
+            **self._trainer.train(batch.rows + again, self.policy_version, values, own=own),
             **self._trainer.reader.costs(),
         }
         return self._updated(metrics, batch.verdicts)
@@ -176,15 +177,15 @@ class DeepSpeedLearner:
 
         What was begun before and not finished is forgotten.
         """
-        config = self.config.at_step(step)
+        values = self.recipe.method.at_step(step)
 
         def batch_of(
             completions: Sequence[Completion], context: Sequence[Completion]
         ) -> TrainingBatch:
-            return self._batch(completions, context, config, step, is_part=True)
+            return self._batch(completions, context, values, step, is_part=True)
 
         self._streamed = StreamedUpdate(
-            self._trainer, config, batch_of, rank=self.rank, num_ranks=self.num_ranks
+            self._trainer, values, batch_of, rank=self.rank, num_ranks=self.num_ranks
         )
 
     def add_trees(
@@ -215,25 +216,25 @@ class DeepSpeedLearner:
         self,
         completions: Sequence[Completion],
         context: Sequence[Completion],
-        config: RunConfig,
+        values: StepConfig,
         step: int,
         *,
         is_part: bool = False,
     ) -> TrainingBatch:
         return build_batch(
             completions,
-            config.layers,
-            config.objective,
+            values.layers,
+            values.objective,
             context=context,
             plugins=self.plugins,
-            signals=self._measure(completions, config),
+            signals=self._measure(completions, values),
             step=step,
             policy=self._trainer.reader,
             rank=self.rank,
             num_ranks=self.num_ranks,
             add_over_ranks=self._trainer.reader.sum,
             is_part=is_part,
-            policy_version=self.policy_version if config.pipeline.samples_ahead else None,
+            policy_version=self.policy_version if self.recipe.method.samples_ahead else None,
         )
 
     def _updated(self, metrics: Metrics, verdicts: list[Verdict]) -> UpdateResult | None:
@@ -250,18 +251,18 @@ class DeepSpeedLearner:
         """Does a plug-in look at what completions say?"""
         return any(looks_at_all_tokens(plugin) for plugin in self.plugins)
 
-    def _measure(self, completions: Sequence[Completion], config: RunConfig) -> dict[str, Tensor]:
+    def _measure(self, completions: Sequence[Completion], values: StepConfig) -> dict[str, Tensor]:
         """The signals that plug-ins require, with one more forward pass if there are any."""
         wanted = sorted(set().union(*(plugin.wanted_signals() for plugin in self.plugins)))
         if not wanted or not completions:
             return {}
         texts = [text(one.prompt_token_ids, one.token_ids) for one in completions]
-        return self._trainer.measure(texts, wanted, config)
+        return self._trainer.measure(texts, wanted, values)
 
     def sequence_logprobs(self, completions: Sequence[Completion], *, step: int) -> list[float]:
         """[n] log-probability of each completion under the weights now, in nats, the same on all
         ranks. Tokens that may not train are not counted."""
-        self._trainer.follow(self.config.at_step(step))
+        self._trainer.follow(self.recipe.method.at_step(step))
         return sequence_logprobs(completions, self._trainer.reader).tolist()
 
     @torch.no_grad()
@@ -297,7 +298,7 @@ class DeepSpeedLearner:
         tensors = [self._hub_weights.tensors[name] for name in names]
         is_weight = all(isinstance(one, torch.nn.Parameter) for one in tensors)
         is_cast = is_weight and dtype == self._dtype
-        return self.config.model.dtype if is_cast else str(dtype).removeprefix("torch.")
+        return self.recipe.model_dtype if is_cast else str(dtype).removeprefix("torch.")
 
     def iter_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight, whole and as `weight_metadata` says, in the same order on all ranks.
@@ -328,7 +329,7 @@ class DeepSpeedLearner:
             yield bucket
 
     @contextmanager
-    def _gathered(self, tensors: list[Any]) -> Iterator[None]:
+    def _gathered(self, tensors: list[object]) -> Iterator[None]:
         """Parameters whole, for readers on any CUDA stream.
 
         vLLM packs what is sent on two streams in turn, and streams do not wait for each other:
@@ -366,7 +367,7 @@ class DeepSpeedLearner:
                     self.policy.causal_lm,
                     state,
                     source_dir=Path(self.model_dir),
-                    dtype_name=self.config.model.dtype,
+                    dtype_name=self.recipe.model_dtype,
                 )
         finally:
             dist.barrier()
@@ -411,7 +412,7 @@ class DeepSpeedLearner:
         if self.ema is not None:
             self.ema.load(directory)
 
-    def _load_plugins(self, states: Sequence[dict[str, Any]]) -> None:
+    def _load_plugins(self, states: Sequence[dict[str, object]]) -> None:
         """Go on with what plug-ins remembered.
 
         Raises:
@@ -485,12 +486,12 @@ class DeepSpeedLearner:
         # The engine's own getter knows it only after the step.
         return float(self.engine.optimizer._global_grad_norm)
 
-    def _clip_whole_gradient(self, *_: Any) -> None:
+    def _clip_whole_gradient(self, *_: object) -> None:
         """Stage 0: every rank holds the whole averaged gradient when the optimizer steps."""
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
         self._whole_grad_norm = float(norm)
 
-    def _drop_large_gradient(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _drop_large_gradient(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """An optimizer that finds no gradient changes neither weights nor its own state.
 
         All ranks know the same norm by the time their optimizers step, so all drop it. DeepSpeed
@@ -505,7 +506,7 @@ class DeepSpeedLearner:
 
     def _load_reference(self, reference_dir: str) -> Any:
         """The frozen policy; None where neither a KL penalty nor a plug-in needs it."""
-        is_needed = self.config.max_kl_weight > 0 or any(
+        is_needed = self.recipe.method.max_kl_weight > 0 or any(
             plugin.needs_reference or "ref_logprobs" in plugin.wanted_signals()
             for plugin in self.plugins
         )
@@ -536,7 +537,7 @@ class DeepSpeedLearner:
 
     def join_ranks(self, address: str, port: int, *, backend: str) -> None:
         """Join the other ranks; also with one rank, so that there is one path."""
-        deadline_s = self.config.cluster.deadlines.update_s
+        deadline_s = self.recipe.update_s
         began = time.monotonic()
         os.environ |= {
             "RANK": str(self.rank),

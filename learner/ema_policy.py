@@ -147,7 +147,7 @@ def shard(parameter: Any) -> Tensor:
     return found.data
 
 
-def refuse_other_shards(policy: Any, average: Any) -> None:
+def refuse_other_shards(policy: object, average: object) -> None:
     """A weight whose shard cannot be moved where it lies.
 
     Raises:
@@ -164,6 +164,6 @@ def refuse_other_shards(policy: Any, average: Any) -> None:
     )
 
 
-def is_gathered(parameter: Any) -> bool:
+def is_gathered(parameter: object) -> bool:
     """A ZeRO-3 weight that is whole at the moment."""
     return hasattr(parameter, "ds_status") and parameter.ds_status.name == "AVAILABLE"

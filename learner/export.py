@@ -68,7 +68,7 @@ def record_dtype(config_path: Path, dtype_name: str) -> None:
     config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def keep_ignored_weights(model: Any, source_dir: Path, target_dir: Path) -> None:
+def keep_ignored_weights(model: object, source_dir: Path, target_dir: Path) -> None:
     """Copy what the checkpoint holds and transformers' model does not, as it is.
 
     Those are parts that only engines use, such as heads that guess several tokens ahead.

@@ -70,7 +70,7 @@ def named_tensors(causal_lm: Any) -> Iterator[tuple[str, Tensor]]:
             yield name, buffer
 
 
-def conversion_groups(causal_lm: Any, names: Iterable[str]) -> list[list[str]]:
+def conversion_groups(causal_lm: object, names: Iterable[str]) -> list[list[str]]:
     """Names of the tensors that are converted together, in the order of their first."""
     from transformers.core_model_loading import WeightConverter, rename_source_key
 

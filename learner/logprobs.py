@@ -45,7 +45,7 @@ class LogprobHead(nn.Module):
         temperature: float = 1.0,
         chunk_tokens: int = 1024,
         visit: Visit | None = None,
-    ) -> Any:
+    ) -> object:
         """The layer's own logits [..., V] without `target_ids`; with them ([N]) see
         `token_logprobs`.
 
@@ -130,7 +130,7 @@ class PolicyModel(nn.Module):
             [N] float32 log-probabilities and [N] float32 entropies, both with gradient; empty
             ones for a visitor.
         """
-        tree: dict[str, Any] = {}
+        tree: dict[str, object] = {}
         if prefix_tree is not None:
             tree = {"position_ids": prefix_tree.depths[None, :]}
         with reading(prefix_tree):

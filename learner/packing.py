@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -195,7 +194,7 @@ def collate(
         positions.append(path[first : first + len(row.token_ids)])
     counts = torch.tensor([len(row.token_ids) for row in rows])
 
-    def flat(columns: Iterable[NDArray[Any]], kind: type[np.generic] = np.float32) -> Tensor:
+    def flat(columns: Iterable[NDArray[np.generic]], kind: type[np.generic] = np.float32) -> Tensor:
         return torch.from_numpy(np.concatenate(list(columns), dtype=kind, casting="unsafe")).to(
             device
         )
@@ -233,5 +232,7 @@ def collate(
     )
 
 
-def known(column: NDArray[Any] | None, otherwise: NDArray[Any]) -> NDArray[Any]:
+def known(
+    column: NDArray[np.generic] | None, otherwise: NDArray[np.generic]
+) -> NDArray[np.generic]:
     return otherwise if column is None else column

@@ -53,7 +53,7 @@ from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.errors import ConfigProblem
 from mgrpo.plugin import Plugin
 from mgrpo.registry import Kind
@@ -251,10 +251,10 @@ class PolicyLoss(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: Any, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        problems, name = [], config.objective.loss.type
-        for number, layer in enumerate(config.layers):
+        problems, name = [], method.objective.loss.type
+        for number, layer in enumerate(method.layers):
             own = layer.aggregation.type
             if cls.whole_completion and layer.loss_weight > 0 and own != "seq_mean":
                 why = (
@@ -270,12 +270,12 @@ class PolicyLoss(LearnerPlugin):
         return problems
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if is_on_policy(config) and cls.on_policy:
+    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
+        if is_on_policy(method) and cls.on_policy:
             return [
                 f"with objective.updates_per_rollout: 1, where every ratio is 1, {cls.on_policy}."
             ]
-        return [f"{cls.off_policy}."] if cls.off_policy and not is_on_policy(config) else []
+        return [f"{cls.off_policy}."] if cls.off_policy and not is_on_policy(method) else []
 
 
 class ImportanceCorrection(LearnerPlugin):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from learner.plugin import LearnerPlugin
-from mgrpo.config import GroupZ, LayerConfig, RewardsConfig, RunConfig
+from mgrpo.config import GroupZ, LayerConfig, MethodView, RewardsConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.plugin import find_plugin
 from mgrpo.sources import most_completions
@@ -22,10 +22,10 @@ def unknown_check_problems(
     return [ConfigProblem(key, part, f"is not one of the recipe's checks: {', '.join(checks)}.")]
 
 
-def parts_with(hook: str, config: RunConfig) -> list[str]:
+def parts_with(hook: str, method: MethodView) -> list[str]:
     """Entries of `plugins` whose classes have a hook of the learner."""
     found = []
-    for entry in config.plugins:
+    for entry in method.plugins:
         try:
             kind = find_plugin(entry.use)
         except ValueError:
@@ -42,10 +42,10 @@ def is_z_scored(layer: LayerConfig) -> bool:
     )
 
 
-def small_share_warnings(share: float, layers: frozenset[int], config: RunConfig) -> list[str]:
+def small_share_warnings(share: float, layers: frozenset[int], method: MethodView) -> list[str]:
     """Of a share of the step's tokens that is hardly any at this recipe's scale."""
-    longest = max(config.layers[number - 1].max_completion_tokens for number in layers)
-    most = most_completions(config) * longest
+    longest = max(method.layers[number - 1].max_completion_tokens for number in layers)
+    most = most_completions(method) * longest
     if share * most >= FEWEST_TOKENS:
         return []
     return [

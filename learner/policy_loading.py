@@ -195,7 +195,7 @@ def refuse_other_weights(model_dir: str, report: dict[str, Any]) -> None:
         raise ModelError(f"The checkpoint in {model_dir}: {' '.join(report['error_msgs'])[:500]}")
 
 
-def shown(names: Collection[Any]) -> str:
+def shown(names: Collection[object]) -> str:
     """The first few names, and how many more there are."""
     first = sorted(str(name[0] if isinstance(name, tuple) else name) for name in names)
     more = len(first) - NUM_NAMES_SHOWN
@@ -237,7 +237,7 @@ def checkpoint_in_evaluation(causal_lm: Any) -> None:
         module._gradient_checkpointing_func = checkpoint_layer
 
 
-def checkpoint_layer(call: Any, *inputs: Any) -> Any:
+def checkpoint_layer(call: Any, *inputs: object) -> Any:
     """What transformers' layers call for `torch.utils.checkpoint`.
 
     Args:
@@ -245,7 +245,7 @@ def checkpoint_layer(call: Any, *inputs: Any) -> Any:
     """
     layer, tree = getattr(call, "func", call).__self__, tree_being_read()
 
-    def in_evaluation(*inputs: Any) -> Any:
+    def in_evaluation(*inputs: object) -> Any:
         was_training = layer.training
         layer.training = False
         try:

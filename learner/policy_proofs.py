@@ -169,7 +169,7 @@ def as_loaded(policy: PolicyModel) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(module: nn.Module, hook: Any) -> Iterator[None]:
+def hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
     handle = module.register_forward_hook(hook)
     try:
         yield
@@ -180,7 +180,7 @@ def hooked(module: nn.Module, hook: Any) -> Iterator[None]:
 def rounded_embeddings(policy: PolicyModel) -> Any:
     """Every embedding off by one unit of its type's last place, up and down in turns."""
 
-    def disturb(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+    def disturb(_module: object, _inputs: object, output: Tensor) -> Tensor:
         signs = torch.ones_like(output)
         signs[..., ::2] = -1
         return output * (1 + torch.finfo(output.dtype).eps * signs)
@@ -202,7 +202,7 @@ def whole_forward(
     causal_lm = policy.causal_lm
     seen: list[Tensor] = []
 
-    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+    def keep(_module: object, _inputs: object, output: Any) -> None:
         seen.append(output[0])
 
     options = {}
@@ -244,7 +244,7 @@ def check_logits(policy: PolicyModel, token_ids: TokenIds, device: torch.device 
     size = policy.causal_lm.get_input_embeddings().num_embeddings
     planted = planted_logits(ours.shape[-1], device)
 
-    def plant(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+    def plant(_module: object, _inputs: object, output: Tensor) -> Tensor:
         return planted.expand(output.shape).clone()
 
     with hooked(head, plant):

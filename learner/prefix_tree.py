@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -139,7 +138,7 @@ def build_tree(sequences: Sequence[TokenIds]) -> tuple[PrefixTree, list[Nodes]]:
     return tree, paths
 
 
-def padded(sequences: Sequence[NDArray[Any]], padding: int) -> Tensor:
+def padded(sequences: Sequence[NDArray[np.generic]], padding: int) -> Tensor:
     """[b, T] int64 of sequences, filled up on the right to the longest."""
     found = np.full((len(sequences), max(map(len, sequences))), padding, dtype=np.int64)
     for row, sequence in zip(found, sequences, strict=True):

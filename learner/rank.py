@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.address import free_port, own_address
 from learner.node_files import NodeFiles
+from learner.recipe import LearnerRecipe
 from learner.step_data import StepData
 from mgrpo.actor_log import ActorLog
-from mgrpo.config import RunConfig
 from mgrpo.types import UpdateResult, Verdict
 
 if TYPE_CHECKING:
-    from cluster.weight_sync.broadcast import EngineClient
+    from cluster.weight_sync.engine_client import EngineClient
     from learner.deepspeed_learner import DeepSpeedLearner
     from learner.offload import Part
 
@@ -28,7 +28,7 @@ class LearnerRank(NodeFiles):
 
     def __init__(
         self,
-        config: RunConfig,
+        recipe: LearnerRecipe,
         *,
         model_dir: str,
         rank: int,
@@ -37,7 +37,7 @@ class LearnerRank(NodeFiles):
         find_model: Callable[[], str] | None = None,
         max_row_tokens: int | None = None,
     ) -> None:
-        self.config = config
+        self.recipe = recipe
         self.model_dir, self.find_model = model_dir, find_model
         self.rank, self.num_ranks = rank, num_ranks
         self.device, self.max_row_tokens = device, max_row_tokens
@@ -57,7 +57,7 @@ class LearnerRank(NodeFiles):
         from learner.deepspeed_learner import DeepSpeedLearner
 
         self.learner: DeepSpeedLearner = DeepSpeedLearner(
-            config=self.config,
+            recipe=self.recipe,
             model_dir=self.find_model() if self.find_model else self.model_dir,
             rank=self.rank,
             num_ranks=self.num_ranks,
@@ -75,7 +75,7 @@ class LearnerRank(NodeFiles):
 
         self.disconnect()
 
-        weights = self.config.weights
+        weights = self.recipe.weights
         self.client = client
         self.transfer = open_sender(
             self.learner,
@@ -85,7 +85,7 @@ class LearnerRank(NodeFiles):
             master_address=address,
             master_port=port,
             num_receivers=num_receivers,
-            timeout_s=self.config.cluster.deadlines.weight_sync_s,
+            timeout_s=self.recipe.weight_sync_s,
             with_checksums=weights.verify_checksums,
             packed_buffer_bytes=weights.packed_buffer_mib << 20,
         )

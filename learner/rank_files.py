@@ -12,12 +12,13 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Concatenate
 
-from cluster.remote import RemoteActor, wait_for
+from cluster.remote import Arguments, Call, RemoteActor, Result, wait_for
+from learner.rank import LearnerRank
 
 PART_BYTES = 32 << 20
 SHARD_OF_RANK = re.compile(r"zero_pp_rank_(\d+)_")  # DeepSpeed's names for one rank's files
@@ -27,7 +28,7 @@ SHARD_OF_RANK = re.compile(r"zero_pp_rank_(\d+)_")  # DeepSpeed's names for one 
 class Home:
     """Where one rank reads and writes."""
 
-    rank: RemoteActor
+    rank: RemoteActor[LearnerRank]
     node: str
     folder: str | None  # of its node; None where it sees the driver's
 
@@ -37,7 +38,7 @@ class LearnerFiles:
 
     def __init__(
         self,
-        ranks: Sequence[RemoteActor],
+        ranks: Sequence[RemoteActor[LearnerRank]],
         directory: Path,
         *,
         deadline_s: float,
@@ -55,37 +56,44 @@ class LearnerFiles:
         self.end, self.deadline_s, self.setting = time.monotonic() + deadline_s, deadline_s, setting
         self.token = secrets.token_hex(8)
         seen = [is_shared] * len(ranks) if is_shared is not None else self._ask(ranks)
-        nodes = self.call(ranks, "node") if not all(seen) else [""] * len(ranks)
+        nodes = self.call(ranks, LearnerRank.node) if not all(seen) else [""] * len(ranks)
         folders: dict[str, str] = {}
         for rank, node, is_seen in zip(ranks, nodes, seen, strict=True):
             if not is_seen and node not in folders:
                 name = f"{self.token}-{node[-8:]}"
-                (folders[node],) = self.call([rank], "make_folder", name)
+                (folders[node],) = self.call([rank], LearnerRank.make_folder, name)
         self.homes = [
             Home(rank, node, None if is_seen else folders[node])
             for rank, node, is_seen in zip(ranks, nodes, seen, strict=True)
         ]
 
-    def call(self, ranks: Sequence[RemoteActor], method: str, *args: Any) -> list[Any]:
+    def call(
+        self,
+        ranks: Sequence[RemoteActor[LearnerRank]],
+        method: Callable[Concatenate[LearnerRank, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> list[Result]:
         """The same call to several ranks, within what is left of the deadline."""
-        return wait_for(
-            [(rank, rank.submit(method, *args)) for rank in ranks],
-            doing=f"move its files ({method})",
-            deadline_s=max(0.1, self.end - time.monotonic()),
-            setting=self.setting,
+        calls = [rank.submit(method, *args, **kwargs) for rank in ranks]
+        return self.wait(calls, f"move its files ({method.__name__})")
+
+    def run(
+        self,
+        doing: str,
+        method: Callable[Concatenate[LearnerRank, str, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> list[Result]:
+        """Call every rank's method with its own directory first."""
+        return self.wait(
+            [home.rank.submit(method, self.path_for(home), *args, **kwargs) for home in self.homes],
+            doing,
         )
 
-    def run(self, method: str, *args: Any, doing: str) -> list[Any]:
-        """Call every rank's method with its own directory first."""
-        calls = [
-            (home.rank, home.rank.submit(method, self.path_for(home), *args)) for home in self.homes
-        ]
-        return wait_for(
-            calls,
-            doing=doing,
-            deadline_s=max(0.1, self.end - time.monotonic()),
-            setting=self.setting,
-        )
+    def wait(self, calls: Sequence[Call[Result]], doing: str) -> list[Result]:
+        left_s = max(0.1, self.end - time.monotonic())
+        return wait_for(calls, doing=doing, deadline_s=left_s, setting=self.setting)
 
     def path_for(self, home: Home) -> str:
         """The directory under the name that it has on the rank's node."""
@@ -109,13 +117,15 @@ class LearnerFiles:
 
     def pull_all(self, home: Home, target: Path) -> None:
         """Copy the directory of a rank's node into a folder of the driver."""
-        (names,) = self.call([home.rank], "list_files", self.path_for(home))
+        (names,) = self.call([home.rank], LearnerRank.list_files, self.path_for(home))
         for name, size in names.items():
             source, file = f"{self.path_for(home)}/{name}", target / name
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("wb") as opened:
                 for start in range(0, size, PART_BYTES):
-                    (part,) = self.call([home.rank], "read_part", source, start, PART_BYTES)
+                    (part,) = self.call(
+                        [home.rank], LearnerRank.read_part, source, start, PART_BYTES
+                    )
                     opened.write(part)
 
     def distribute(self) -> None:
@@ -131,26 +141,30 @@ class LearnerFiles:
     def close(self) -> None:
         """Delete the folders on the nodes."""
         for homes in self.away.values():
-            self.call([homes[0].rank], "remove_folder", homes[0].folder)
+            folder = homes[0].folder
+            assert folder is not None, "away"
+            self.call([homes[0].rank], LearnerRank.remove_folder, folder)
 
-    def _ask(self, ranks: Sequence[RemoteActor]) -> list[bool]:
+    def _ask(self, ranks: Sequence[RemoteActor[LearnerRank]]) -> list[bool]:
         marker = self.directory.parent / f".{self.token}.unfinished"
         marker.write_text(self.token, encoding="utf-8")
         try:
-            return self.call(ranks, "sees", str(marker), self.token)
+            return self.call(ranks, LearnerRank.sees, str(marker), self.token)
         finally:
             marker.unlink()
 
     def _push(self, home: Home, file: Path) -> None:
         target = f"{self.path_for(home)}/{file.relative_to(self.directory).as_posix()}"
         with file.open("rb") as opened:
-            self.call([home.rank], "append_part", target, b"")  # an empty file is one, too
+            self.call(
+                [home.rank], LearnerRank.append_part, target, b""
+            )  # an empty file is one, too
             while part := opened.read(PART_BYTES):
-                self.call([home.rank], "append_part", target, part)
+                self.call([home.rank], LearnerRank.append_part, target, part)
 
 
 def save_states(
-    ranks: Sequence[RemoteActor],
+    ranks: Sequence[RemoteActor[LearnerRank]],
     directory: Path,
     policy_version: int,
     *,
@@ -163,7 +177,7 @@ def save_states(
     files = LearnerFiles(
         ranks, directory, deadline_s=deadline_s, setting=setting, is_shared=is_shared
     )
-    are_saved = all(files.run("save_state", policy_version, doing="write its state"))
+    are_saved = all(files.run("write its state", LearnerRank.save_state, policy_version))
     if are_saved:
         files.collect()
     files.close()
@@ -171,7 +185,7 @@ def save_states(
 
 
 def load_states(
-    ranks: Sequence[RemoteActor],
+    ranks: Sequence[RemoteActor[LearnerRank]],
     directory: Path,
     *,
     deadline_s: float,
@@ -183,13 +197,13 @@ def load_states(
         ranks, directory, deadline_s=deadline_s, setting=setting, is_shared=is_shared
     )
     files.distribute()
-    versions = files.run("load_state", doing="load the checkpoint")
+    versions = files.run("load the checkpoint", LearnerRank.load_state)
     files.close()
-    return int(versions[0])
+    return versions[0]
 
 
 def save_policy(
-    ranks: Sequence[RemoteActor],
+    ranks: Sequence[RemoteActor[LearnerRank]],
     directory: Path,
     *,
     deadline_s: float,
@@ -200,7 +214,7 @@ def save_policy(
     files = LearnerFiles(
         ranks, directory, deadline_s=deadline_s, setting=setting, is_shared=is_shared
     )
-    files.run("save_policy", doing="save the policy")
+    files.run("save the policy", LearnerRank.save_policy)
     home = files.homes[0]
     if home.folder is not None:
         partial = files.directory.with_name(f".{directory.name}.partial")

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +27,23 @@ PLAIN_FIELDS = tuple(
     one.name for one in dataclasses.fields(Completion) if one.name not in PACKED_FIELDS
 )
 
+Kind = TypeVar("Kind", bound=np.generic)
+
 
 @dataclass(frozen=True, slots=True)
-class Ragged:
+class Ragged(Generic[Kind]):
     """Arrays of different lengths, end to end. n of them, M values in all."""
 
-    values: NDArray[Any]  # [M]
+    values: NDArray[Kind]  # [M]
     offsets: Offsets  # [n + 1] where each begins, and M
 
     @classmethod
-    def of(cls, arrays: Sequence[NDArray[Any]], kind: type[np.generic]) -> Ragged:
+    def of(cls, arrays: Sequence[NDArray[Kind]], kind: type[Kind]) -> Ragged[Kind]:
         offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
         np.cumsum([len(one) for one in arrays], out=offsets[1:])
         return cls(np.concatenate([np.zeros(0, dtype=kind), *arrays]), offsets)
 
-    def views(self) -> list[NDArray[Any]]:
+    def views(self) -> list[NDArray[Kind]]:
         """The n arrays, without copying."""
         offsets = self.offsets.tolist()
         return [self.values[start:end] for start, end in pairwise(offsets)]
@@ -51,12 +53,12 @@ class Ragged:
 class PackedCompletions:
     """Completions as columns. N: completions, n: distinct prompts."""
 
-    fields: dict[str, list[Any]]  # by name, N values of every field that is not packed
-    prompts: Ragged  # n int32
+    fields: dict[str, list[object]]  # by name, N values of every field that is not packed
+    prompts: Ragged[np.int32]  # n int32
     prompt_of: NDArray[np.int32]  # [N] which prompt each completion answers
-    columns: dict[str, Ragged]  # by field, of the completions that have it
+    columns: dict[str, Ragged[np.generic]]  # by field, of the completions that have it
     has: dict[str, NDArray[np.bool_]]  # by field that may be missing, [N]
-    texts: Ragged  # N, UTF-8
+    texts: Ragged[np.uint8]  # N, UTF-8
 
     @classmethod
     def of(cls, completions: Sequence[Completion]) -> PackedCompletions:
@@ -105,7 +107,9 @@ class PackedCompletions:
         ]
 
 
-def spread(known: Sequence[NDArray[Any]], has: NDArray[np.bool_]) -> list[NDArray[Any] | None]:
+def spread(
+    known: Sequence[NDArray[np.generic]], has: NDArray[np.bool_]
+) -> list[NDArray[np.generic] | None]:
     """[N] the arrays of those that have one, None for the others."""
     following = iter(known)
     return [next(following) if is_known else None for is_known in has.tolist()]

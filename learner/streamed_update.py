@@ -18,7 +18,7 @@ from learner.packing import split_rows
 from learner.rows import TrainingRow
 from learner.trainer import Trainer
 from learner.update_metrics import merge
-from mgrpo.config import RunConfig
+from mgrpo.config import StepConfig
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Verdict
 
@@ -34,7 +34,7 @@ class StreamedUpdate:
     def __init__(
         self,
         trainer: Trainer,
-        config: RunConfig,
+        values: StepConfig,
         batch_of: Callable[[Sequence[Completion], Sequence[Completion]], TrainingBatch],
         *,
         rank: int,
@@ -42,17 +42,17 @@ class StreamedUpdate:
     ) -> None:
         """
         Args:
-            config: the recipe as it is at this step.
+            values: the sections of this step.
             batch_of: completions of whole trees, and parents that do not train -> their part of the
                 step's batch.
         """
-        self.trainer, self.config, self.batch_of = trainer, config, batch_of
+        self.trainer, self.values, self.batch_of = trainer, values, batch_of
         self.rank, self.num_ranks = rank, num_ranks
         self.totals: Counter[int] = Counter()
         self.metrics: Metrics = {}
         self.notes: set[str] = set()
         self.seen: set[str] = set()
-        trainer.begin(config)
+        trainer.begin(values)
 
     def add(
         self, completions: Sequence[Completion], context: Sequence[Completion]
@@ -71,7 +71,7 @@ class StreamedUpdate:
         merge(self.metrics, batch.metrics)
         self.tell(batch.notes)
         mine = [batch.rows[place] for place in batch.own]
-        for number in range(1, len(self.config.layers) + 1):
+        for number in range(1, len(self.values.layers) + 1):
             self.trainer.add([row for row in mine if row.layer == number], number)
         return batch.verdicts
 

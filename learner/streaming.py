@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from mgrpo.config import CorrectLayer, LayerConfig, ObjectiveConfig, RunConfig
+from mgrpo.config import CorrectLayer, LayerConfig, MethodView, ObjectiveConfig
+from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.plugin import Plugin, load_plugins
 
@@ -28,26 +29,26 @@ def streaming_obstacles(
             yield f"{type(plugin).__name__} looks at all problems of a step together"
 
 
-def recipe_obstacles(config: RunConfig) -> list[str]:
+def recipe_obstacles(method: MethodView) -> list[str]:
     """Those of a recipe in all of its phases, each once."""
-    plugins = load_plugins(config, Plugin)
+    plugins = load_plugins(method, Plugin)
     return list(
         dict.fromkeys(
             text
-            for _, phase in config.phase_configs
-            for text in streaming_obstacles(phase.objective, phase.layers, plugins)
+            for values in method.ever
+            for text in streaming_obstacles(values.objective, values.layers, plugins)
         )
     )
 
 
-def check_streaming(config: RunConfig) -> None:
+def check_streaming(method: MethodView, pipeline: PipelineConfig) -> None:
     """
     Raises:
         ConfigError: the recipe asks for streaming, and its parts do not allow it.
     """
-    if config.pipeline.max_staleness_steps != 0:
+    if pipeline.max_staleness_steps != 0:
         return
-    obstacles = recipe_obstacles(config)
+    obstacles = recipe_obstacles(method)
     if obstacles:
         hint = "Use auto: such steps then wait until they are sampled."
         raise ConfigError(

@@ -23,10 +23,11 @@ from learner.objective import microbatch_loss, old_logprobs_of, token_measuremen
 from learner.packing import Microbatch
 from learner.plugin import LearnerPlugin
 from learner.policy_reader import PolicyReader, Weights
+from learner.recipe import LearnerRecipe
 from learner.rows import TrainingRow
 from learner.schedule import learning_rate_at
 from learner.update_metrics import UpdateSums, gap_metrics, merge
-from mgrpo.config import ObjectiveConfig, RunConfig
+from mgrpo.config import ObjectiveConfig, StepConfig
 from mgrpo.errors import LearnerError
 
 SIGNAL_OF: dict[Weights, str] = {
@@ -79,7 +80,7 @@ class Trainer:
     def __init__(
         self,
         *,
-        config: RunConfig,
+        recipe: LearnerRecipe,
         engine: Any,
         reference: Any,
         ema: Any = None,
@@ -98,20 +99,20 @@ class Trainer:
             plugins: those that may have an objective or a loss of their own.
             grad_norm: the whole gradient's norm, asked for after each step.
         """
-        self.config, self.settings = config, config.learner
+        self.recipe, self.settings = recipe, recipe.settings
         self.engine = engine
         models: dict[Weights, Any] = {"policy": engine, "reference": reference, "ema": ema}
         self.reader = PolicyReader(
             {name: model for name, model in models.items() if model is not None},
-            settings=config.learner,
-            temperature=config.sampling.temperature,
+            settings=recipe.settings,
+            temperature=recipe.method.sampling.temperature,
             merges_prefixes=engine.module.merges_prefixes,
             hidden_size=engine.module.hidden_size,
             device=device,
             rank=rank,
             num_ranks=num_ranks,
         )
-        self.follow(config)
+        self.follow(recipe.method.outside_phases)
         self.optimizer, self.grad_norm = optimizer, grad_norm
         self.plugins = plugins
         self.rank, self.num_ranks, self.device = rank, num_ranks, device
@@ -125,7 +126,7 @@ class Trainer:
         self,
         rows: Sequence[TrainingRow],
         policy_version: int,
-        config: RunConfig | None = None,
+        values: StepConfig | None = None,
         *,
         own: Sequence[int] | None = None,
     ) -> Metrics:
@@ -134,7 +135,7 @@ class Trainer:
         Args:
             rows: at least those that this rank trains; where plug-ins refresh columns, those of all
                 ranks.
-            config: the recipe as it is at this step, where a phase changes it.
+            values: the sections of this step; None: those outside phases.
             own: places of the rows that this rank trains; None: all of them.
 
         Raises:
@@ -145,7 +146,7 @@ class Trainer:
         plan = self._plan(mine)
         if not plan:
             return {"learner/skipped_updates": (1.0, 1.0)}
-        self.follow(config or self.config)
+        self.follow(values or self.recipe.method.outside_phases)
         metrics: Metrics = {}
         microbatches = LaidOut(self.reader, mine, plan)
         learning_rate = self._set_learning_rate(policy_version)
@@ -172,9 +173,9 @@ class Trainer:
 
     # --- an update whose trees come one after the other ------------------------------------------
 
-    def begin(self, config: RunConfig) -> None:
+    def begin(self, values: StepConfig) -> None:
         """Begin an update of one optimizer step; forget one that was begun and not finished."""
-        self.follow(config)
+        self.follow(values)
         self._gradients.drop()
         self._gradient_probe.zero_()
         self._parts: dict[int, Passed] = {}
@@ -240,26 +241,26 @@ class Trainer:
         self,
         rows: Sequence[TrainingRow],
         wanted: Collection[str],
-        config: RunConfig | None = None,
+        values: StepConfig | None = None,
     ) -> dict[str, Tensor]:
         """Signals under the present weights, the same on every rank.
 
         Args:
             rows: of the whole step, at least one, each with at least one token.
             wanted: see `learner.plugin.Signal`.
-            config: the recipe as it is at this step, where a phase changes it.
+            values: the sections of this step; None: those outside phases.
 
         Returns:
             By name, on the CPU: [M] float64 of the rows' tokens end to end, or what the signal
             says.
         """
-        self.follow(config or self.config)
+        self.follow(values or self.recipe.method.outside_phases)
         return self.reader.measure(rows, wanted)
 
-    def follow(self, config: RunConfig) -> None:
-        """Take from a recipe what its phases may change here."""
-        self.objective: ObjectiveConfig = config.objective
-        self.reader.temperature = config.sampling.temperature
+    def follow(self, values: StepConfig) -> None:
+        """Work by the values of one step."""
+        self.objective: ObjectiveConfig = values.objective
+        self.reader.temperature = values.sampling.temperature
 
     def _plan(self, rows: Sequence[TrainingRow]) -> list[list[int]]:
         """This rank's micro-batches, as places among its rows.
@@ -389,11 +390,10 @@ class Trainer:
 
     def _set_learning_rate(self, policy_version: int) -> float:
         """Set and return the rate of this update, from the number of updates before it."""
-        is_sequential = self.objective.update_order.type == "sequential"
         rate = learning_rate_at(
             policy_version,
             peak=self.settings.learning_rate,
-            num_updates=self.config.steps * (len(self.config.layers) if is_sequential else 1),
+            num_updates=self.recipe.num_updates,
             warmup_updates=self.settings.warmup_steps,
             schedule=self.settings.schedule,
         )

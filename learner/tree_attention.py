@@ -50,13 +50,13 @@ def text_decoder(causal_lm: Any) -> Any:
     return decoder
 
 
-def longest_row(causal_lm: Any, max_row_tokens: int | None) -> float:
+def longest_row(causal_lm: object, max_row_tokens: int | None) -> float:
     """Tokens of the longest row there can be, as the run and the model's context say."""
     context = getattr(text_settings(causal_lm), "max_position_embeddings", None)
     return min([size for size in (max_row_tokens, context) if size], default=math.inf)
 
 
-def named_windows(causal_lm: Any) -> list[int]:
+def named_windows(causal_lm: object) -> list[int]:
     """How many tokens back attention reaches, each limit that the text's configuration names."""
     config = text_settings(causal_lm)
     if getattr(config, "use_sliding_window", True) is False:
@@ -65,7 +65,7 @@ def named_windows(causal_lm: Any) -> list[int]:
     return sorted(size for size in found if isinstance(size, int) and size > 0)
 
 
-def windows_of(causal_lm: Any, max_row_tokens: int | None = None) -> list[int]:
+def windows_of(causal_lm: object, max_row_tokens: int | None = None) -> list[int]:
     """Those limits that are shorter than the longest row."""
     longest = longest_row(causal_lm, max_row_tokens)
     return [size for size in named_windows(causal_lm) if size < longest]
@@ -125,7 +125,7 @@ def tree_being_read() -> PrefixTree | None:
     return _tree_now.get()
 
 
-def tree_mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> Tensor | None:
+def tree_mask(*args: object, local_size: int | None = None, **kwargs: object) -> Tensor | None:
     """The mask of sdpa, in the form that transformers calls; none while a tree is read."""
     from transformers.masking_utils import sdpa_mask
 

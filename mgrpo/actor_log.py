@@ -11,7 +11,6 @@ import logging
 import sys
 from collections.abc import MutableMapping
 from functools import cache
-from typing import Any
 
 LOGGER = "mgrpo.actor"
 FORM = "%(asctime)s %(levelname)s step=%(step)s %(actor)s · %(message)s"
@@ -25,8 +24,8 @@ class ActorLog(logging.LoggerAdapter[logging.Logger]):
         self.actor, self.step = actor, 0
 
     def process(
-        self, msg: Any, kwargs: MutableMapping[str, Any]
-    ) -> tuple[Any, MutableMapping[str, Any]]:
+        self, msg: object, kwargs: MutableMapping[str, object]
+    ) -> tuple[object, MutableMapping[str, object]]:
         return msg, {**kwargs, "extra": {"actor": self.actor, "step": self.step}}
 
 

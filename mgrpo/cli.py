@@ -289,7 +289,7 @@ def run_train(args: argparse.Namespace) -> int:
     if args.run is not None:
         config = load_recipe(args.recipe, [*args.overrides, f"name={quoted(args.run)}"])
     config, layout = laid_out_here(config)
-    run_dir = local_run_dir(config)
+    run_dir = local_run_dir(config.output, config.name)
     with run_lock(run_dir):
         return train_in(run_dir, config, layout=layout, overwrite=args.overwrite)
 
@@ -340,10 +340,17 @@ def run_check(args: argparse.Namespace) -> int:
         config, layout = laid_out_here(config)
     report = check_recipe(config, layout=layout, on_cluster=args.address is not None)
     if args.address is not None:
+        from cluster.allocations import placement_recipe
         from mgrpo.check.cluster import check_cluster
 
         report.add(
-            check_cluster(config, args.address, cluster_file=args.cluster, wait_s=args.wait_s)
+            check_cluster(
+                placement_recipe(config),
+                args.address,
+                run=config.name,
+                cluster_file=args.cluster,
+                wait_s=args.wait_s,
+            )
         )
     report.show(console())
     return report.exit_code

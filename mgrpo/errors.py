@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 
 class MgrpoError(Exception):
@@ -37,12 +36,12 @@ class MgrpoError(Exception):
 
     exit_code = 1
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # Errors cross processes; the default would call __init__ with the message alone.
         return rebuild_error, (type(self), str(self), dict(self.__dict__))
 
 
-def rebuild_error(cls: type[MgrpoError], message: str, state: dict[str, Any]) -> MgrpoError:
+def rebuild_error(cls: type[MgrpoError], message: str, state: dict[str, object]) -> MgrpoError:
     """Unpickle an error without running its __init__."""
     error = cls.__new__(cls)
     Exception.__init__(error, message)

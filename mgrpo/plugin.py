@@ -32,7 +32,7 @@ from mgrpo.own_code import import_own
 from mgrpo.registry import Kind, declared, load
 
 if TYPE_CHECKING:
-    from mgrpo.config import RunConfig
+    from mgrpo.config import LayerConfig, MethodView
     from mgrpo.config.plugins import PluginConfig
 
 
@@ -78,14 +78,14 @@ class Plugin:
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: Any, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         """The recipe's settings that are incompatible with this plug-in. Paths are relative to
         `settings`."""
         return []
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
         """The recipe's settings without effect beside this plug-in, or duplicated by it: a sentence
         each. `mgrpo check` and `mgrpo train` show them (see mgrpo/check/plugin_warnings.py)."""
         return []
@@ -118,11 +118,11 @@ class Entry:
         return f"{self.path}.settings" if self.kind == "PLUGINS" else self.path
 
 
-def slot_entries(config: RunConfig) -> list[Entry]:
+def slot_entries(method: MethodView) -> list[Entry]:
     """What fills the slots and is not the trainer's own. Layers with equal advantages share one."""
-    everywhere = frozenset(range(1, len(config.layers) + 1))
+    everywhere = frozenset(range(1, len(method.layers) + 1))
     advantages: list[tuple[Part, list[int]]] = []
-    for number, layer in enumerate(config.layers, start=1):
+    for number, layer in enumerate(method.layers, start=1):
         if isinstance(layer.advantage, Part):
             same = [numbers for part, numbers in advantages if part == layer.advantage]
             if same:
@@ -133,14 +133,14 @@ def slot_entries(config: RunConfig) -> list[Entry]:
         slot_entry("ADVANTAGES", part, frozenset(numbers), f"layers.{numbers[0] - 1}.advantage")
         for part, numbers in advantages
     ]
-    if isinstance(config.objective.loss, Part):
-        found.append(slot_entry("LOSSES", config.objective.loss, everywhere, "objective.loss"))
-    if isinstance(config.objective.importance, Part):
-        part = config.objective.importance
+    if isinstance(method.objective.loss, Part):
+        found.append(slot_entry("LOSSES", method.objective.loss, everywhere, "objective.loss"))
+    if isinstance(method.objective.importance, Part):
+        part = method.objective.importance
         found.append(slot_entry("IMPORTANCE", part, everywhere, "objective.importance"))
-    if isinstance(config.data.sampler, Part):
-        found.append(slot_entry("SAMPLERS", config.data.sampler, everywhere, "data.sampler"))
-    sources = stacked(config.source)
+    if isinstance(method.data.sampler, Part):
+        found.append(slot_entry("SAMPLERS", method.data.sampler, everywhere, "data.sampler"))
+    sources = stacked(method.source)
     for depth, source in enumerate(sources, start=1):
         path = "source" + ".above" * (len(sources) - depth)
         found.append(slot_entry("SOURCES", source, everywhere, path))
@@ -151,7 +151,7 @@ def slot_entry(kind: Kind, part: Part, layers: frozenset[int], path: str) -> Ent
     return Entry(kind=kind, name=part.type, settings=part.settings, layers=layers, path=path)
 
 
-def plugin_entry(entry: PluginConfig, config: RunConfig, index: int) -> Entry:
+def plugin_entry(entry: PluginConfig, chain: Sequence[LayerConfig], index: int) -> Entry:
     """An entry of `plugins`.
 
     Raises:
@@ -159,23 +159,23 @@ def plugin_entry(entry: PluginConfig, config: RunConfig, index: int) -> Entry:
     """
     path = f"plugins.{index}"
     try:
-        layers = layer_numbers(entry, config)
+        layers = layer_numbers(entry, chain)
     except ValueError as error:
         problem = ConfigProblem(f"{path}.layers", str(entry.layers), str(error))
         raise ConfigError([problem]) from error
     return Entry(kind="PLUGINS", name=entry.use, settings=entry.settings, layers=layers, path=path)
 
 
-def entries_of(config: RunConfig) -> tuple[list[Entry], list[ConfigProblem]]:
+def entries_of(method: MethodView) -> tuple[list[Entry], list[ConfigProblem]]:
     """A recipe's parts in the order in which they work, and what is wrong with their layers.
 
     Advantages and loss come before plug-ins, the importance correction behind them.
     """
-    slots, problems = slot_entries(config), []
+    slots, problems = slot_entries(method), []
     entries = [one for one in slots if one.kind != "IMPORTANCE"]
-    for index, entry in enumerate(config.plugins):
+    for index, entry in enumerate(method.plugins):
         try:
-            entries.append(plugin_entry(entry, config, index))
+            entries.append(plugin_entry(entry, method.layers, index))
         except ConfigError as error:
             problems += error.problems
     return entries + [one for one in slots if one.kind == "IMPORTANCE"], problems
@@ -210,13 +210,13 @@ def find_plugin(name: str, kind: Kind | None = None) -> type[Plugin]:
     return found
 
 
-def layer_numbers(entry: PluginConfig, config: RunConfig) -> frozenset[int]:
+def layer_numbers(entry: PluginConfig, chain: Sequence[LayerConfig]) -> frozenset[int]:
     """The layers that an entry works on, 1 for the first.
 
     Raises:
         ValueError: a name is no layer's, or there is none.
     """
-    names = [layer.name for layer in config.layers]
+    names = [layer.name for layer in chain]
     if entry.layers is None:
         return frozenset(range(1, len(names) + 1))
     if not entry.layers:
@@ -227,7 +227,7 @@ def layer_numbers(entry: PluginConfig, config: RunConfig) -> frozenset[int]:
     return frozenset(names.index(name) + 1 for name in entry.layers)
 
 
-def make_plugin(entry: Entry, config: RunConfig) -> Plugin:
+def make_plugin(entry: Entry, method: MethodView) -> Plugin:
     """One plug-in, validated.
 
     Raises:
@@ -242,34 +242,34 @@ def make_plugin(entry: Entry, config: RunConfig) -> Plugin:
     except ValidationError as error:
         problems = explain(error, kind.Settings)
     else:
-        problems = company_problems(entry.name, kind.needed(settings), kind.excludes, config)
-        problems += kind.problems(settings, entry.layers, config)
-        problems += problems_of_phases(kind, settings, entry.layers, config, known=problems)
-        problems += changed_settings(kind, settings, entry, config)
+        problems = company_problems(entry.name, kind.needed(settings), kind.excludes, method)
+        problems += kind.problems(settings, entry.layers, method)
+        problems += problems_of_phases(kind, settings, entry.layers, method, known=problems)
+        problems += changed_settings(kind, settings, entry, method)
         if not problems:
             return kind(settings, entry.layers)
     raise ConfigError([replace(one, path=place_of(one.path, entry)) for one in problems])
 
 
-def names_in(config: RunConfig) -> set[str]:
+def names_in(method: MethodView) -> set[str]:
     """Names of all parts that a recipe has, in slots and in `plugins`."""
-    return {one.name for one in slot_entries(config)} | {one.use for one in config.plugins}
+    return {one.name for one in slot_entries(method)} | {one.use for one in method.plugins}
 
 
-def has_one_of(config: RunConfig, wanted: Sequence[str]) -> bool:
+def has_one_of(method: MethodView, wanted: Sequence[str]) -> bool:
     """A user's own part may be any."""
-    return any(name in wanted or ":" in name for name in names_in(config))
+    return any(name in wanted or ":" in name for name in names_in(method))
 
 
 def company_problems(
-    own: str, needs: Sequence[str], excludes: Mapping[str, str], config: RunConfig
+    own: str, needs: Sequence[str], excludes: Mapping[str, str], method: MethodView
 ) -> list[ConfigProblem]:
     """Parts that must stand beside this one and do not, and those that must not and do."""
     problems = [
         ConfigProblem("(plug-in)", own, f"{name} {excludes[name]}", f"Use {own} or {name}.")
-        for name in sorted(names_in(config) & set(excludes))
+        for name in sorted(names_in(method) & set(excludes))
     ]
-    if needs and not has_one_of(config, needs):
+    if needs and not has_one_of(method, needs):
         hint = " or ".join(f"{name} to {home_of(name)}" for name in needs)
         why = "needs another part of the recipe, which is not there."
         problems.append(ConfigProblem("(plug-in)", own, why, f"Add {hint}."))
@@ -278,30 +278,30 @@ def company_problems(
 
 def problems_of_phases(
     kind: type[Plugin],
-    settings: Any,
+    settings: object,
     layers: frozenset[int],
-    config: RunConfig,
+    method: MethodView,
     *,
     known: Sequence[ConfigProblem],
 ) -> list[ConfigProblem]:
     """Errors of a plug-in in the recipe's phases, besides the `known` ones."""
     found: list[ConfigProblem] = []
-    for phase, (_, changed) in zip(config.phases, config.phase_configs[1:], strict=True):
+    for phase, values in method.phases:
         found += [
             replace(one, reason=f"in phase {phase.name!r} {one.reason}")
-            for one in kind.problems(settings, layers, changed)
+            for one in kind.problems(settings, layers, method.always_with(values))
             if one not in known
         ]
     return found
 
 
 def changed_settings(
-    kind: type[Plugin], settings: StrictConfig, entry: Entry, config: RunConfig
+    kind: type[Plugin], settings: StrictConfig, entry: Entry, method: MethodView
 ) -> Iterator[ConfigProblem]:
     """Settings that the recipe's phases change and must not, or change wrongly."""
-    for index, (_, phase) in enumerate(config.phase_configs[1:]):
+    for index, (_, values) in enumerate(method.phases):
         path = f"phases.{index}.changes.{entry.settings_path}"
-        for changed in slot_entries(phase):
+        for changed in slot_entries(method.always_with(values)):
             if changed.path != entry.path or changed.settings == entry.settings:
                 continue
             try:
@@ -317,10 +317,10 @@ def changed_settings(
                     yield ConfigProblem(f"({path}.{key})", str(value), why)
 
 
-def resume_rules(config: RunConfig) -> dict[str, OnResume]:
+def resume_rules(method: MethodView) -> dict[str, OnResume]:
     """What a resumed run may do to the settings of a recipe's parts, by path."""
     rules: dict[str, OnResume] = {}
-    for entry in entries_of(config)[0]:
+    for entry in entries_of(method)[0]:
         try:
             kind = find_plugin(entry.name, entry.kind)
         except ValueError:
@@ -339,17 +339,17 @@ def place_of(path: str, entry: Entry) -> str:
     return f"{entry.settings_path}.{path}"
 
 
-def load_plugins(config: RunConfig, kind: type[AnyPlugin]) -> list[AnyPlugin]:
+def load_plugins(method: MethodView, kind: type[AnyPlugin]) -> list[AnyPlugin]:
     """The recipe's plug-ins of one kind, in the order in which they work.
 
     Raises:
         ConfigError: with every problem of every entry.
     """
-    entries, problems = entries_of(config)
+    entries, problems = entries_of(method)
     made: list[AnyPlugin] = []
     for entry in entries:
         try:
-            plugin = make_plugin(entry, config)
+            plugin = make_plugin(entry, method)
         except ConfigError as error:
             problems += error.problems
             continue

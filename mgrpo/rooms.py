@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +30,7 @@ def keep_rooms() -> None:
         sys.meta_path.insert(0, Rooms)
 
 
-def call_in_rooms(function: Callable[..., None], *arguments: Any) -> None:
+def call_in_rooms(function: Callable[..., None], *arguments: object) -> None:
     """Call a function of a room in a new process, which has to import this module to do so."""
     function(*arguments)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.relations import max_completions_per_step, rank_problems
 from mgrpo.config.sources import SourcePart, stacked
 from mgrpo.errors import ConfigProblem
@@ -34,10 +34,10 @@ class SourceKind(Plugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: Any, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        own = next(part for part in stacked(config.source) if kind_of(part) is cls)
-        problems, order = [], config.objective.update_order.type
+        own = next(part for part in stacked(method.source) if kind_of(part) is cls)
+        problems, order = [], method.objective.update_order.type
         if cls.draws and isinstance(own.above, SourcePart):
             why = (
                 f"{own.type} draws problems itself, so it has an effect above fresh problems only."
@@ -50,12 +50,12 @@ class SourceKind(Plugin):
             why = f"source {own.type} says itself which layers are sampled in a step."
             hint = "Use update_order: joint."
             problems.append(ConfigProblem("(objective.update_order)", order, why, hint))
-        if cls.samples and config.pipeline.samples_ahead:
+        if cls.samples and method.samples_ahead:
             why = f"source {own.type} samples before there is a step that could be overlapped."
             hint = f"Use auto, or another source than {own.type}."
             problems.append(ConfigProblem("(pipeline.max_staleness_steps)", "1", why, hint))
         if cls.one_layer:
-            found = rank_problems(config.learner, most_completions(config))
+            found = rank_problems(method.num_ranks, most_completions(method))
             problems += [replace(one, path=f"({one.path})") for one in found]
         return problems
 
@@ -69,31 +69,31 @@ def kind_of(part: SourcePart) -> type[SourceKind] | None:
     return found if issubclass(found, SourceKind) else None
 
 
-def kinds_of(config: RunConfig) -> Iterator[type[SourceKind]]:
+def kinds_of(method: MethodView) -> Iterator[type[SourceKind]]:
     """The classes of a recipe's sources above the fresh problems, lowest first."""
-    for part in stacked(config.source):
+    for part in stacked(method.source):
         kind = kind_of(part)
         if kind is not None:
             yield kind
 
 
-def is_on_policy(config: RunConfig) -> bool:
+def is_on_policy(method: MethodView) -> bool:
     """True where every ratio to the policy that sampled is exactly 1, in every phase."""
-    updates = {phase.objective.updates_per_rollout for _, phase in config.phase_configs}
-    is_ahead = config.pipeline.samples_ahead
-    return updates == {1} and not is_ahead and not any(kind.replays for kind in kinds_of(config))
+    updates = {values.objective.updates_per_rollout for values in method.ever}
+    is_ahead = method.samples_ahead
+    return updates == {1} and not is_ahead and not any(kind.replays for kind in kinds_of(method))
 
 
-def is_joint(config: RunConfig) -> bool:
+def is_joint(method: MethodView) -> bool:
     """True where one update trains all layers of a step."""
-    is_joint_order = config.objective.update_order.type == "joint"
-    return is_joint_order and not any(kind.one_layer for kind in kinds_of(config))
+    is_joint_order = method.objective.update_order.type == "joint"
+    return is_joint_order and not any(kind.one_layer for kind in kinds_of(method))
 
 
-def most_completions(config: RunConfig) -> int:
+def most_completions(method: MethodView) -> int:
     """Completions of one step when no parent is left out."""
     return max_completions_per_step(
-        config.layers,
-        num_problems=config.prompts_per_step,
-        one_layer=any(kind.one_layer for kind in kinds_of(config)),
+        method.layers,
+        num_problems=method.prompts_per_step,
+        one_layer=any(kind.one_layer for kind in kinds_of(method)),
     )

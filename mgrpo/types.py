@@ -273,7 +273,7 @@ class Completion(WrittenRecord):
     def is_correct(self) -> bool:
         return self.reward is not None and self.reward.correct
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The form of `rollouts/*.jsonl`; `from_json` reads it back."""
         row = {"completion_id": self.completion_id, **dataclasses.asdict(self)}
         row["prompt"] = self.prompt.to_json()

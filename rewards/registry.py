@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ BUILT_IN = {
 EXAMPLE_PROBLEM = Problem(problem_id="example", question="", answer="")
 
 
-def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
+def load_check(name: str, settings: dict[str, object] | None = None) -> Check:
     """The check of that name; imports its module.
 
     Args:
@@ -49,7 +49,7 @@ def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
     module_name, colon, function_name = BUILT_IN.get(name, name).partition(":")
     if not (colon and module_name and function_name):
         raise RewardError(unknown_check(name))
-    check: Any = import_check_module(module_name, name)
+    check: object = import_check_module(module_name, name)
     for part in function_name.split("."):
         if not hasattr(check, part):
             raise RewardError(
@@ -65,7 +65,7 @@ def load_check(name: str, settings: dict[str, Any] | None = None) -> Check:
     return check
 
 
-def import_check_module(module_name: str, name: str) -> Any:
+def import_check_module(module_name: str, name: str) -> object:
     try:
         if name in BUILT_IN:
             return importlib.import_module(module_name)
@@ -81,7 +81,7 @@ def import_check_module(module_name: str, name: str) -> Any:
         ) from error
 
 
-def refuse_wrong_signature(check: Check, name: str, settings: dict[str, Any]) -> None:
+def refuse_wrong_signature(check: Check, name: str, settings: dict[str, object]) -> None:
     """Find a misspelt setting before a run starts instead of in every check."""
     if inspect.iscoroutinefunction(check):
         raise RewardError(
@@ -101,7 +101,7 @@ def refuse_wrong_signature(check: Check, name: str, settings: dict[str, Any]) ->
         ) from error
 
 
-def taken_for_ours(module_name: str, found: Any) -> str:
+def taken_for_ours(module_name: str, found: object) -> str:
     """A hint if a user's missing file has the name of one of our packages."""
     if getattr(found, "__name__", "").partition(".")[0] not in ROOMS:
         return ""
@@ -116,6 +116,6 @@ def unknown_check(name: str) -> str:
     )
 
 
-def nearest(name: str, choices: Any) -> str:
+def nearest(name: str, choices: Iterable[str]) -> str:
     matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -29,7 +29,7 @@ def failed(status: RewardStatus, detail: str) -> Reward:
     return Reward(value=0.0, status=status, detail=detail)
 
 
-def as_reward(returned: Any) -> Reward:
+def as_reward(returned: object) -> Reward:
     """Convert a check's result; anything but a finite number, a bool or a Reward is an error.
 
     Numbers and bools may be NumPy's or torch's. A bare number of 1 or more counts as correct. A
@@ -59,7 +59,7 @@ def plain_scalar(value: Any) -> Any:
     return value.item() if is_scalar else value
 
 
-def described(value: Any) -> str:
+def described(value: object) -> str:
     """ "None of type NoneType", "array([1., 2.]) of type numpy.ndarray with shape (2,)" """
     kind = type(value)
     name = kind.__qualname__

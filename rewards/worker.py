@@ -123,7 +123,7 @@ def judge(worker: Worker, chunk: Chunk, index: int, text: str) -> Reward:
     return combine(terms)
 
 
-def run_check(check: Check, text: str, problem: Problem, settings: dict[str, Any]) -> Reward:
+def run_check(check: Check, text: str, problem: Problem, settings: dict[str, object]) -> Reward:
     """Call a check; any exception becomes the status `error`."""
     try:
         return as_reward(check(text, problem, **settings))

@@ -97,14 +97,14 @@ MUTANTS = (
     Mutant(
         "a signal cuts through an update",
         "mgrpo/training/workers.py",
-        "until this one is whole.\n        self.signals.hold(self.config.checkpoints.on_signal_s)",
+        "until this one is whole.\n        self.signals.hold(self.limits.on_signal_s)",
         "self.signals.release()",
         (LOOP,),
     ),
     Mutant(
         "a phase's temperature is ignored",
         "mgrpo/training/workers.py",
-        "layers=config.layers, temperature=config.sampling.temperature",
+        "layers=values.layers, temperature=values.sampling.temperature",
         "layers=config.layers",
         (LOOP, "tests/mgrpo/training/test_roll_out.py"),
     ),
@@ -384,15 +384,15 @@ MUTANTS = (
     Mutant(
         "engines with several workers count once in the group",
         "cluster/weight_sync/broadcast.py",
-        '"num_receivers": group.workers_per_engine * len(engines),',
-        '"num_receivers": len(engines),',
+        "num_receivers=group.workers_per_engine * len(engines),",
+        "num_receivers=len(engines),",
         (BROADCAST, TRANSFER),
     ),
     Mutant(
         "workers of two engines share ranks",
-        "cluster/weight_sync/broadcast.py",
-        'info["rank_offset"] += index * self.workers_per_engine',
-        'info["rank_offset"] += index',
+        "cluster/weight_sync/engine_client.py",
+        "offset + index * self.workers_per_engine",
+        "offset + index",
         (BROADCAST, TRANSFER),
     ),
     Mutant(

@@ -79,9 +79,10 @@ def compared(engine: Any, wait: Any, model_dir: Path) -> dict[str, Any]:
     from cluster.address import free_port
     from cluster.weight_sync.weight_transfer import open_sender
     from learner.deepspeed_learner import DeepSpeedLearner
+    from learner.recipe import learner_recipe
 
     learner = DeepSpeedLearner(
-        config=recipe(),
+        recipe=learner_recipe(recipe()),
         model_dir=str(model_dir),
         rank=0,
         num_ranks=1,

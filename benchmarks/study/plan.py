@@ -158,7 +158,7 @@ def check_study(study: Study) -> None:
 
 def budget_problems(study: Study, configs: dict[str, RunConfig]) -> Iterable[ConfigProblem]:
     for recipe, config in configs.items():
-        found = most_completions(config) / config.prompts_per_step
+        found = most_completions(config.method_view) / config.prompts_per_step
         if found != study.budget:
             yield ConfigProblem(
                 f"{recipe}: layers",

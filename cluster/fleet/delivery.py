@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from cluster.engine_actor import EngineActor
 from cluster.fleet.engine_process import EngineProcess
 from cluster.fleet.health import EngineEvent
 from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
+from cluster.weight_sync.engine_client import RankActor
 from mgrpo.config.cluster import HealthConfig
 from mgrpo.errors import LearnerError, MgrpoError, WeightSyncError
 
@@ -75,7 +77,7 @@ class WeightDelivery:
         """Raise if a rank is lost, or does not leave the failed broadcast."""
         try:
             wait_for(
-                [(rank, rank.submit("meeting_point")) for rank in self.broadcaster.learner],
+                [rank.submit(RankActor.meeting_point) for rank in self.broadcaster.learner],
                 doing="leave a failed broadcast",
                 deadline_s=self.patience.dead_after_s,
                 setting="cluster.health.dead_after_s",
@@ -90,12 +92,11 @@ class WeightDelivery:
         for engine in members:
             engine.notice(EngineEvent.PASSED_OVER, f"a broadcast failed: {error}")
             if engine.actor is not None:
-                reference = engine.actor.submit("abandon_weight_update")
-                leaving.append((engine, engine.actor, reference))
-        for engine, actor, reference in leaving:
+                leaving.append((engine, engine.actor.submit(EngineActor.abandon_weight_update)))
+        for engine, call in leaving:
             try:
                 wait_for(
-                    [(actor, reference)],
+                    [call],
                     doing="leave a failed broadcast",
                     deadline_s=max(0.1, end - time.monotonic()),
                     setting="cluster.health.suspect_after_s",
@@ -104,5 +105,5 @@ class WeightDelivery:
                 engine.lose(str(lost))
 
 
-def actors_of(members: Sequence[EngineProcess]) -> list[RemoteActor]:
+def actors_of(members: Sequence[EngineProcess]) -> list[RemoteActor[EngineActor]]:
     return [engine.actor for engine in members if engine.actor is not None]

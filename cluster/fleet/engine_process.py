@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.allocations import Allocation
+from cluster.engine_actor import EngineActor
 from cluster.fleet.health import EngineEvent, EngineHealth, EngineState, Patience, after
 from cluster.placement import Placement
 from cluster.remote import Call, RemoteActor
 from mgrpo.errors import MgrpoError
 
 # (granted allocation, unique name)
-StartActor = Callable[[Allocation, str], RemoteActor]
+StartActor = Callable[[Allocation, str], RemoteActor[EngineActor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,11 @@ class EngineProcess:
         self.allocation, self.placement = allocation, placement
         self.start_actor, self.timing, self.on_change = start_actor, timing, on_change
         self.health = EngineHealth.starting(time.monotonic())
-        self.actor: RemoteActor | None = None
-        self.loading: Call | None = None
-        self.heartbeat: Call | None = None
+        self.actor: RemoteActor[EngineActor] | None = None
+        self.loading: Call[str] | None = None
+        self.heartbeat: Call[None] | None = None
         self.next_heartbeat = 0.0
-        self.stopping: Call | None = None
+        self.stopping: Call[None] | None = None
         self.node = ""
         self.num_actors = 0
         self.was_released = False
@@ -118,13 +119,13 @@ class EngineProcess:
                 "(cluster.deadlines.engine_start_s)"
             )
 
-    def make_actor(self) -> RemoteActor:
+    def make_actor(self) -> RemoteActor[EngineActor]:
         """Start the process and the loading; its resources must have been granted."""
         suffix = f".restart{self.num_actors}" if self.num_actors else ""
         self.num_actors += 1
         self.node = self.placement.node_of(self.allocation)
         self.actor = self.start_actor(self.allocation, self.name + suffix)
-        self.loading = Call(self.actor, "start")
+        self.loading = self.actor.submit(EngineActor.start)
         return self.actor
 
     def finish_loading(self) -> None:
@@ -143,7 +144,7 @@ class EngineProcess:
         now = time.monotonic()
         if self.heartbeat is None:
             if now >= self.next_heartbeat:
-                self.heartbeat = Call(self.actor, "check_health")
+                self.heartbeat = self.actor.submit(EngineActor.check_health)
                 self.notice(EngineEvent.ASKED, "asked")
                 self.next_heartbeat = now + self.timing.heartbeat_s
             return
@@ -185,7 +186,7 @@ class EngineProcess:
         self.was_released = True
         self.notice(EngineEvent.RELEASE, why)
         if self.actor is not None and self.stopping is None:
-            self.stopping = Call(self.actor, "stop")
+            self.stopping = self.actor.submit(EngineActor.stop)
 
     def clear_away(self) -> None:
         """Release the resources once the engine has stopped, or after its shutdown deadline."""

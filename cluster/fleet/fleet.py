@@ -11,21 +11,20 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Any
 
-from cluster.allocations import Pool, engine_allocation, pools_of
+from cluster.allocations import PlacementRecipe, Pool, engine_allocation
+from cluster.engine_actor import EngineActor
 from cluster.fleet.delivery import WeightDelivery
 from cluster.fleet.elastic import Decision, Streak, decide
 from cluster.fleet.engine_log import EngineLog, sentence
 from cluster.fleet.engine_process import EngineProcess, StartActor, StateChange, Timing
 from cluster.fleet.fleet_metrics import FleetCounts, busy_fractions, pool_load, state_counts
 from cluster.fleet.health import EngineEvent, EngineState, Patience
-from cluster.fleet.leases import Engine, least_busy
+from cluster.fleet.leases import Engine, Result, least_busy
 from cluster.fleet.remote_engine import RemoteEngine
 from cluster.placement import Placement, describe_shortage
 from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
-from mgrpo.config import RunConfig
 from mgrpo.errors import (
     ActorDiedError,
     DeadlineError,
@@ -42,7 +41,7 @@ class Fleet:
     """Every engine of every layer, dead or alive.
 
     Args:
-        config: the recipe.
+        recipe: what decides its engines' places.
         device: cpu or cuda.
         placement: holds the places of the engines that the run begins with.
         start_actor: makes an engine's actor in a granted place.
@@ -52,7 +51,7 @@ class Fleet:
 
     def __init__(
         self,
-        config: RunConfig,
+        recipe: PlacementRecipe,
         device: str,
         placement: Placement,
         start_actor: StartActor,
@@ -60,23 +59,24 @@ class Fleet:
         log: EngineLog,
         note: Callable[[str], None],
     ) -> None:
-        self.config, self.device, self.placement = config, device, placement
+        self.recipe, self.device, self.placement = recipe, device, placement
         self.start_actor, self.log, self.note = start_actor, log, note
-        self.health, deadlines = config.cluster.health, config.cluster.deadlines
+        cluster = recipe.cluster
+        self.health, self.deadlines = cluster.health, cluster.deadlines
         self.max_resends = self.health.max_resends
         self.timing = Timing(
             patience=Patience(
                 self.health.suspect_after_s,
                 self.health.dead_after_s,
                 # One that shares its GPU would have to load while the learner uses it.
-                0 if config.cluster.takes_turns else self.health.max_restarts,
+                0 if cluster.takes_turns else self.health.max_restarts,
                 self.health.restart_window_s,
             ),
             heartbeat_s=self.health.heartbeat_s,
-            start_s=deadlines.engine_start_s,
-            shutdown_s=deadlines.shutdown_s,
+            start_s=self.deadlines.engine_start_s,
+            shutdown_s=self.deadlines.shutdown_s,
         )
-        self.pools = pools_of(config.engines, config.layers)
+        self.pools = recipe.pools
         self.members: dict[str, list[EngineProcess]] = {pool.name: [] for pool in self.pools}
         # Ever made, by pool: an allocation's name is used once.
         self.num_allocations = Counter[str]()
@@ -96,7 +96,7 @@ class Fleet:
         return [engine for pool in self.pools for engine in self.members[pool.name]]
 
     @property
-    def actors(self) -> list[RemoteActor]:
+    def actors(self) -> list[RemoteActor[EngineActor]]:
         """Of the engines that have a process."""
         return [engine.actor for engine in self.engines if engine.actor is not None]
 
@@ -117,7 +117,7 @@ class Fleet:
         assert engine.actor is not None, "only engines with a process work"
         worker = self.workers.get(engine.name)
         if worker is None or worker.actor is not engine.actor:
-            deadline_s = self.config.cluster.deadlines.generate_s
+            deadline_s = self.deadlines.generate_s
             worker = self.workers[engine.name] = RemoteEngine(engine.actor, deadline_s=deadline_s)
         return worker
 
@@ -126,7 +126,7 @@ class Fleet:
         index = self.num_allocations[pool.name]
         self.num_allocations[pool.name] += 1
         engine = EngineProcess(
-            engine_allocation(self.config.engines, self.config.cluster, self.device, pool, index),
+            engine_allocation(self.recipe.engines, self.recipe.cluster, self.device, pool, index),
             self.placement,
             self.start_actor,
             self.timing,
@@ -157,9 +157,9 @@ class Fleet:
             ModelError, ActorDiedError, DeadlineError: naming the engine.
         """
         wait_for(
-            [(e.actor, e.loading.reference) for e in self.engines if e.actor and e.loading],
+            [engine.loading for engine in self.engines if engine.loading is not None],
             doing="load its model",
-            deadline_s=self.config.cluster.deadlines.engine_start_s,
+            deadline_s=self.deadlines.engine_start_s,
             setting="cluster.deadlines.engine_start_s",
         )
         self.poll()
@@ -167,9 +167,9 @@ class Fleet:
     def sleep(self) -> None:
         """Offload the engines for a learner on the same GPUs; the first broadcast wakes them."""
         wait_for(
-            [(actor, actor.submit("sleep")) for actor in self.actors],
+            [actor.submit(EngineActor.sleep) for actor in self.actors],
             doing="release their GPUs' memory",
-            deadline_s=self.config.cluster.deadlines.weight_sync_s,
+            deadline_s=self.deadlines.weight_sync_s,
             setting="cluster.deadlines.weight_sync_s",
         )
 
@@ -212,7 +212,7 @@ class Fleet:
 
     # --- scheduling requests ---
 
-    def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
+    def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
         """Run work that samples, with health checks of the engines meanwhile.
 
         Args:
@@ -227,7 +227,7 @@ class Fleet:
                 for worker in self.workers.values():
                     worker.workload.take()
 
-    async def beside_tending(self, work: Coroutine[Any, Any, Any]) -> Any:
+    async def beside_tending(self, work: Coroutine[object, None, Result]) -> Result:
         try:
             async with asyncio.TaskGroup() as group:
                 tending = group.create_task(self.keep_tending())
@@ -291,7 +291,7 @@ class Fleet:
                 "logs are in the run's logs folder. If nodes are preempted often, raise "
                 "cluster.health.max_restarts; the same command resumes the run."
             )
-        deadline_s = self.config.cluster.deadlines.engine_return_s
+        deadline_s = self.deadlines.engine_return_s
         if waited_s > deadline_s:
             states = ", ".join(f"{engine.name} is {engine.state}" for engine in members)
             allocations = [engine.allocation for engine in members if engine.actor is None]
@@ -395,7 +395,7 @@ class Fleet:
                 largest_other_fraction=others,
                 count=pool.count,
                 streak=self.streaks[pool.name],
-                config=self.config.cluster.elastic,
+                config=self.recipe.cluster.elastic,
             )
             self.apply_decision(pool, decision, loads[pool.name].busy_fraction)
         self.poll()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from mgrpo.errors import (
     ActorDiedError,
@@ -25,6 +25,8 @@ from mgrpo.types import Generation
 
 ENGINE_LOSSES = (ActorDiedError, DeadlineError)
 """Errors that mean a lost engine: its process is gone, or it stopped generating."""
+
+Result = TypeVar("Result")
 
 
 class Engine(Protocol):
@@ -68,7 +70,7 @@ class EngineSource(Protocol):
         """Record that a request failed on a healthy engine; it will be retried."""
         ...
 
-    def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
+    def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
         """Run work that samples, with health checks of the engines meanwhile; returns its result.
 
         Args:
@@ -99,7 +101,7 @@ class FixedEngines:
     def report_failed(self, engine: Engine, error: MgrpoError) -> None:
         self.num_resent += 1
 
-    def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
+    def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
         return asyncio.run(work)
 
 

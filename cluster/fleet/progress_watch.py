@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
+from cluster.engine_actor import EngineActor
 from cluster.remote import RemoteActor
 from mgrpo.errors import DeadlineError, MgrpoError, RequestError
 from mgrpo.records.turns import Prompt
@@ -13,7 +13,6 @@ from mgrpo.types import Generation
 GENERATE_S = "cluster.deadlines.generate_s"
 LOOK_S = 5.0  # between two looks at an engine's progress, at most
 ANSWER_S = 30.0  # longest wait for the single test token
-ONE_TOKEN = {"num_samples": 1, "max_tokens": 1, "temperature": 0.0, "seed": 0}
 
 
 class ProgressWatch:
@@ -28,7 +27,7 @@ class ProgressWatch:
         deadline_s: longest time without a token, the test token included.
     """
 
-    def __init__(self, actor: RemoteActor, *, deadline_s: float) -> None:
+    def __init__(self, actor: RemoteActor[EngineActor], *, deadline_s: float) -> None:
         self.actor, self.deadline_s = actor, deadline_s
         self.look_s = min(LOOK_S, deadline_s / 8)
         self.answer_s = min(ANSWER_S, deadline_s / 4)
@@ -75,7 +74,15 @@ class ProgressWatch:
             prompt = Prompt.of(first.token_ids[:1])
             for request in self.requests:
                 request.cancel()
-            await self.ask("generate", prompt, deadline_s=self.answer_s, **ONE_TOKEN)
+            one_token = self.actor.submit(
+                EngineActor.generate,
+                prompt,
+                num_samples=1,
+                max_tokens=1,
+                temperature=0.0,
+                seed=0,
+            )
+            await one_token.answer(deadline_s=self.answer_s, setting=GENERATE_S)
         except DeadlineError:
             self.is_over = True
             return DeadlineError(
@@ -98,15 +105,12 @@ class ProgressWatch:
         num_tokens, moved_at = -1, clock()
         while True:
             left_s = self.deadline_s - (clock() - moved_at)
-            found = await self.ask("num_sampled_tokens", deadline_s=max(left_s, self.look_s))
+            found = await self.actor.submit(EngineActor.num_sampled_tokens).answer(
+                deadline_s=max(left_s, self.look_s), setting=GENERATE_S
+            )
             now = clock()
             if found != num_tokens:
                 num_tokens, moved_at = found, now
             elif now - moved_at >= self.deadline_s - self.answer_s - self.look_s:
                 return
             await asyncio.sleep(self.look_s)
-
-    async def ask(self, method: str, *args: Any, deadline_s: float, **keys: Any) -> Any:
-        return await self.actor.call_async(
-            method, *args, deadline_s=deadline_s, setting=GENERATE_S, **keys
-        )

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from cluster.engine_actor import EngineActor
 from cluster.fleet.progress_watch import GENERATE_S, ProgressWatch
 from cluster.remote import RemoteActor
 from mgrpo.records.turns import Prompt
@@ -54,7 +55,7 @@ class RemoteEngine:
         deadline_s: longest time in which none of its requests gets a token.
     """
 
-    def __init__(self, actor: RemoteActor, *, deadline_s: float) -> None:
+    def __init__(self, actor: RemoteActor[EngineActor], *, deadline_s: float) -> None:
         self.actor, self.name = actor, actor.name
         self.deadline_s = deadline_s
         self.workload = Workload()
@@ -89,16 +90,14 @@ class RemoteEngine:
             self.watch = ProgressWatch(self.actor, deadline_s=self.deadline_s)
         watch = self.watch
         request = asyncio.create_task(
-            self.actor.call_async(
-                "generate",
+            self.actor.submit(
+                EngineActor.generate,
                 prompt,
-                deadline_s=None,  # the watch's
-                setting=GENERATE_S,
                 num_samples=num_samples,
                 max_tokens=max_tokens,
                 temperature=temperature,
                 seed=seed,
-            )
+            ).answer(deadline_s=None, setting=GENERATE_S)  # the watch has a deadline
         )
         try:
             return await watch.outcome(request, prompt)

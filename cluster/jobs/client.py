@@ -76,7 +76,7 @@ class Job:
 class DeadlineClient(JobSubmissionClient):
     """Ray's client with a deadline for each call."""
 
-    def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
+    def _do_request(self, method: str, endpoint: str, **kwargs: object) -> Any:
         return super()._do_request(method, endpoint, timeout=CALL_DEADLINE_S, **kwargs)
 
 
@@ -168,7 +168,7 @@ class JobServer:
         return 1 + max((job.attempt for job in earlier), default=0)
 
     def submit(
-        self, run: str, command: str, *, runtime_env: dict[str, Any], metadata: dict[str, str]
+        self, run: str, command: str, *, runtime_env: dict[str, object], metadata: dict[str, str]
     ) -> Job:
         """Submit a run as job mgrpo-RUN-ATTEMPT; two concurrent submissions of one run conflict.
 

@@ -7,7 +7,6 @@ import shutil
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -52,7 +51,7 @@ def prometheus_config(address: str, token_file: Path | None) -> str:
         address: of Ray's dashboard, which lists the current nodes.
         token_file: file with the cluster's token, if it requires one.
     """
-    discovery: dict[str, Any] = {
+    discovery: dict[str, object] = {
         "url": f"{address}/api/prometheus/sd",
         "refresh_interval": "10s",
     }

@@ -11,59 +11,19 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from cluster.remote import RemoteActor, wait_for
+from cluster.engine_actor import EngineActor
+from cluster.remote import Call, RemoteActor, Result, wait_for
+from cluster.weight_sync.engine_client import SYNC_DEADLINE, EngineClient, RankActor
 from cluster.weight_sync.handover import Handover, SeparateGpus, SharedGpus
 from mgrpo.config import WeightsConfig
 from mgrpo.errors import WeightSyncError
 
-SYNC_DEADLINE = "cluster.deadlines.weight_sync_s"
 # Nats, of the mean. Two 16-bit programs round each logit by themselves, up to 0.25 where logits are
 # near 50; a weight that is not as sent moves all tokens. For float32 on GPUs vLLM's attention is
 # Triton's, which multiplies in TF32: simulated on the shipped policy: 0.002; one token 0.035.
 DEFAULT_TOLERANCE = {"float32": 0.001, "tf32": 0.02, "bfloat16": 0.1}
 ONE_TOKEN = 10.0  # times the tolerance of the mean
-
-
-class EngineClient:
-    """Drives the engines from inside learner rank 0: vLLM's four-method client protocol.
-
-    vLLM's own client gives every engine the same ranks and waits without a deadline; this one
-    gives each engine its own rank range and names the engine that did not answer.
-    """
-
-    def __init__(
-        self, engines: Sequence[RemoteActor], *, workers_per_engine: int, deadline_s: float
-    ) -> None:
-        self.engines = list(engines)
-        self.workers_per_engine = workers_per_engine
-        self.deadline_s = deadline_s
-        self.version = "0"
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        calls = []
-        for index, engine in enumerate(self.engines):
-            info = dict(init_info)
-            if "rank_offset" in info:  # a transport without ranks has none
-                info["rank_offset"] += index * self.workers_per_engine
-            calls.append((engine, engine.submit("init_weight_transfer_engine", info)))
-        self.wait(calls, "join the weight group")
-
-    def start_weight_update(self) -> None:
-        self.everywhere("start_weight_update")
-
-    def update_weights(self, update_info: Any) -> None:
-        self.everywhere("update_weights", update_info)
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self.everywhere("finish_weight_update", weight_version or self.version)
-
-    def everywhere(self, method: str, *args: Any) -> list[Any]:
-        return self.wait([(e, e.submit(method, *args)) for e in self.engines], method)
-
-    def wait(self, calls: list[tuple[RemoteActor, Any]], doing: str) -> list[Any]:
-        return wait_for(calls, doing=doing, deadline_s=self.deadline_s, setting=SYNC_DEADLINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +62,7 @@ class WeightBroadcaster:
 
     def __init__(
         self,
-        learner: Sequence[RemoteActor],
+        learner: Sequence[RemoteActor[RankActor]],
         *,
         group: GroupSettings,
         config: WeightsConfig,
@@ -110,16 +70,16 @@ class WeightBroadcaster:
         probe_token_ids: list[int],
     ) -> None:
         self.learner = list(learner)
-        self.engines: list[RemoteActor] = []  # in the group with the learner
+        self.engines: list[RemoteActor[EngineActor]] = []  # in the group with the learner
         self.group, self.config = group, config
         self.tolerance = config.probe_tolerance or DEFAULT_TOLERANCE[dtype]
         self.probe_token_ids = probe_token_ids
         self.num_groups = 0  # made so far
         self.handover: Handover = (
-            SharedGpus(self.on_all, learner) if group.shares_gpus else SeparateGpus(self.on_all)
+            SharedGpus(self.wait, learner) if group.shares_gpus else SeparateGpus(self.wait)
         )
 
-    def connect(self, engines: Sequence[RemoteActor]) -> None:
+    def connect(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
         """Make a weight group of the learner and these engines, in place of the one before.
 
         Raises:
@@ -130,17 +90,19 @@ class WeightBroadcaster:
         client = EngineClient(
             engines, workers_per_engine=group.workers_per_engine, deadline_s=group.deadline_s
         )
-        address, port = self.on_all(self.learner[:1], "meeting_point")[0]
-        keys = {
-            "backend": group.backend,
-            "address": address,
-            "port": port,
-            "num_receivers": group.workers_per_engine * len(engines),
-        }
-        self.wait(
-            [(rank, rank.submit("connect", client, **keys)) for rank in self.learner],
-            "join the weight group",
-        )
+        ((address, port),) = self.wait([self.learner[0].submit(RankActor.meeting_point)])
+        calls = [
+            rank.submit(
+                RankActor.connect,
+                client,
+                backend=group.backend,
+                address=address,
+                port=port,
+                num_receivers=group.workers_per_engine * len(engines),
+            )
+            for rank in self.learner
+        ]
+        self.wait(calls, "join the weight group")
         self.engines = list(engines)
         self.num_groups += 1
 
@@ -148,7 +110,9 @@ class WeightBroadcaster:
         """Forget the group: the next broadcast makes a new one."""
         self.engines = []
 
-    def broadcast(self, policy_version: int, engines: Sequence[RemoteActor]) -> SyncReport:
+    def broadcast(
+        self, policy_version: int, engines: Sequence[RemoteActor[EngineActor]]
+    ) -> SyncReport:
         """Hand GPUs over to the broadcast, send, commit, verify, hand them to the engines.
 
         Args:
@@ -163,7 +127,8 @@ class WeightBroadcaster:
         if self.engines != list(engines):
             self.connect(engines)
         self.handover.to_broadcast(self.engines)
-        sent = self.on_all(self.learner, "send_weights", policy_version)[0]
+        calls = [rank.submit(RankActor.send_weights, policy_version) for rank in self.learner]
+        sent = self.wait(calls)[0]
         self.check_versions(policy_version)
         if self.config.verify_checksums:
             self.check_checksums(sent, policy_version)
@@ -173,9 +138,8 @@ class WeightBroadcaster:
         return SyncReport(policy_version, time.monotonic() - began, len(sent), gap)
 
     def check_versions(self, policy_version: int) -> None:
-        for engine, version in zip(
-            self.engines, self.on_all(self.engines, "weight_version"), strict=True
-        ):
+        calls = [engine.submit(EngineActor.weight_version) for engine in self.engines]
+        for engine, version in zip(self.engines, self.wait(calls), strict=True):
             if version != str(policy_version):
                 raise WeightSyncError(
                     f"{engine.name} reports policy version {version!r} after the broadcast of "
@@ -184,9 +148,8 @@ class WeightBroadcaster:
                 )
 
     def check_checksums(self, sent: dict[str, int], policy_version: int) -> None:
-        for engine, workers in zip(
-            self.engines, self.on_all(self.engines, "received_checksums"), strict=True
-        ):
+        calls = [engine.submit(EngineActor.received_checksums) for engine in self.engines]
+        for engine, workers in zip(self.engines, self.wait(calls), strict=True):
             for worker, received in enumerate(workers):
                 differing = differing_tensors(sent, received)
                 if differing:
@@ -201,17 +164,14 @@ class WeightBroadcaster:
         """The probe's log-probabilities on the learner; None where they are not compared."""
         if not self.config.verify_probe:
             return None
-        found: list[float] = self.on_all(self.learner, "probe_logprobs", self.probe_token_ids)[0]
-        return found
+        tokens = self.probe_token_ids
+        return self.wait([one.submit(RankActor.probe_logprobs, tokens) for one in self.learner])[0]
 
     def check_probe(self, policy_version: int, expected: Sequence[float]) -> float:
         """Largest log-probability difference over the probe, learner against every engine."""
-        worst = 0.0
-        for engine, found in zip(
-            self.engines,
-            self.on_all(self.engines, "probe_logprobs", self.probe_token_ids),
-            strict=True,
-        ):
+        worst, tokens = 0.0, self.probe_token_ids
+        calls = [engine.submit(EngineActor.probe_logprobs, tokens) for engine in self.engines]
+        for engine, found in zip(self.engines, self.wait(calls), strict=True):
             mean, largest = differences(expected, found)
             # Written so that NaN is refused, too.
             if not (mean <= self.tolerance and largest <= ONE_TOKEN * self.tolerance):
@@ -226,10 +186,7 @@ class WeightBroadcaster:
             worst = max(worst, largest)
         return worst
 
-    def on_all(self, actors: Sequence[RemoteActor], method: str, *args: Any) -> list[Any]:
-        return self.wait([(actor, actor.submit(method, *args)) for actor in actors], method)
-
-    def wait(self, calls: list[tuple[RemoteActor, Any]], doing: str) -> list[Any]:
+    def wait(self, calls: Sequence[Call[Result]], doing: str | None = None) -> list[Result]:
         return wait_for(calls, doing=doing, deadline_s=self.group.deadline_s, setting=SYNC_DEADLINE)
 
 

@@ -16,7 +16,7 @@ class CheckingLoader:
     def __init__(self, model: Any, received: dict[str, int]) -> None:
         self.model, self.received = model, received
 
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Any:
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> object:
         pairs = list(weights)
         for name, tensor in pairs:
             self.received[name] = tensor_checksum(tensor)
@@ -28,7 +28,7 @@ class ChecksArrivals:
 
     model: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.received: dict[str, int] = {}
 
@@ -36,7 +36,7 @@ class ChecksArrivals:
         self.received = {}
         super().start_weight_update()  # type: ignore[misc]
 
-    def receive_weights(self, update_info: Any) -> None:
+    def receive_weights(self, update_info: object) -> None:
         model = self.model
         self.model = CheckingLoader(model, self.received)
         try:

@@ -13,12 +13,18 @@ gets memory only after the learner has released the rest (vllm#15254).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
-from cluster.remote import RemoteActor
+from cluster.engine_actor import EngineActor
+from cluster.remote import Call, RemoteActor, Result
+from cluster.weight_sync.engine_client import RankActor
 
-OnAll = Callable[..., list[Any]]  # (actors, method, *args): calls a method on all, and waits
+
+class Wait(Protocol):
+    """Waits for calls; their results in the same order."""
+
+    def __call__(self, calls: Sequence[Call[Result]]) -> list[Result]: ...
 
 
 class Handover(Protocol):
@@ -27,11 +33,11 @@ class Handover(Protocol):
     @property
     def engines_can_work(self) -> bool: ...
 
-    def to_learner(self, engines: Sequence[RemoteActor]) -> None: ...
+    def to_learner(self, engines: Sequence[RemoteActor[EngineActor]]) -> None: ...
 
-    def to_broadcast(self, engines: Sequence[RemoteActor]) -> None: ...
+    def to_broadcast(self, engines: Sequence[RemoteActor[EngineActor]]) -> None: ...
 
-    def to_engines(self, engines: Sequence[RemoteActor]) -> None: ...
+    def to_engines(self, engines: Sequence[RemoteActor[EngineActor]]) -> None: ...
 
 
 class SeparateGpus:
@@ -39,52 +45,52 @@ class SeparateGpus:
 
     engines_can_work = True
 
-    def __init__(self, on_all: OnAll) -> None:
-        self.on_all = on_all
+    def __init__(self, wait: Wait) -> None:
+        self.wait = wait
 
-    def to_learner(self, engines: Sequence[RemoteActor]) -> None:
+    def to_learner(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
         """No-op: engines and learner have separate GPUs."""
 
-    def to_broadcast(self, engines: Sequence[RemoteActor]) -> None:
-        self.on_all(engines, "pause")
+    def to_broadcast(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
+        self.wait([one.submit(EngineActor.pause) for one in engines])
 
-    def to_engines(self, engines: Sequence[RemoteActor]) -> None:
-        self.on_all(engines, "resume")
+    def to_engines(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
+        self.wait([one.submit(EngineActor.resume) for one in engines])
 
 
 class SharedGpus:
     """One engine and one learner rank on each GPU. A run begins with the learner's turn.
 
     Args:
-        on_all: calls a method on actors.
+        wait: for calls, with the broadcast's deadline.
         learner: every rank.
     """
 
-    def __init__(self, on_all: OnAll, learner: Sequence[RemoteActor]) -> None:
-        self.on_all, self.learner = on_all, list(learner)
+    def __init__(self, wait: Wait, learner: Sequence[RemoteActor[RankActor]]) -> None:
+        self.wait, self.learner = wait, list(learner)
         self.turn: Literal["engines", "learner", "broadcast"] = "learner"
 
     @property
     def engines_can_work(self) -> bool:
         return self.turn == "engines"
 
-    def to_learner(self, engines: Sequence[RemoteActor]) -> None:
+    def to_learner(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
         if self.turn == "learner":
             return
-        self.on_all(engines, "sleep")
-        self.on_all(self.learner, "return_to_gpu")
+        self.wait([one.submit(EngineActor.sleep) for one in engines])
+        self.wait([one.submit(RankActor.return_to_gpu) for one in self.learner])
         self.turn = "learner"
 
-    def to_broadcast(self, engines: Sequence[RemoteActor]) -> None:
+    def to_broadcast(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
         if self.turn == "broadcast":  # the handover before failed, and nothing has to move
             return
         self.to_learner(engines)
-        self.on_all(self.learner, "leave_gpu", "optimizer")
+        self.wait([one.submit(RankActor.leave_gpu, "optimizer") for one in self.learner])
         self.turn = "broadcast"  # also if one does not wake: the others have been woken
-        self.on_all(engines, "wake", "weights")
+        self.wait([one.submit(EngineActor.wake, "weights") for one in engines])
 
-    def to_engines(self, engines: Sequence[RemoteActor]) -> None:
-        self.on_all(self.learner, "leave_gpu", "weights")
+    def to_engines(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
+        self.wait([one.submit(RankActor.leave_gpu, "weights") for one in self.learner])
         self.turn = "engines"  # also if one of them does not wake: the next attempt starts over
-        self.on_all(engines, "wake", "kv_cache")
-        self.on_all(engines, "resume")
+        self.wait([one.submit(EngineActor.wake, "kv_cache") for one in engines])
+        self.wait([one.submit(EngineActor.resume) for one in engines])

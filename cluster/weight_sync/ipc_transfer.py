@@ -9,7 +9,7 @@ Not yet run on a GPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from vllm.distributed.weight_transfer.base import VLLMWeightSyncClient
 from vllm.distributed.weight_transfer.ipc_engine import (
@@ -59,19 +59,19 @@ class ClientToTheEnd:
         self.client = client
         self.error: Exception | None = None
 
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+    def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
         self.client.init_weight_transfer_engine(init_info)
 
     def start_weight_update(self) -> None:
         self.attempt("start_weight_update")
 
-    def update_weights(self, update_info: Any) -> None:
+    def update_weights(self, update_info: object) -> None:
         self.attempt("update_weights", update_info)
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self.attempt("finish_weight_update", weight_version)
 
-    def attempt(self, method: str, *args: Any) -> None:
+    def attempt(self, method: str, *args: object) -> None:
         if self.error is not None:
             return
         try:

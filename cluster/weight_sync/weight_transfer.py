@@ -132,7 +132,7 @@ class GlooReceiver(CheckedNcclReceiver):
 
     init_info_cls = GlooInitInfo  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.group: GlooGroup | None = None
 
@@ -146,7 +146,7 @@ class GlooReceiver(CheckedNcclReceiver):
             timeout_s=init_info.timeout_s,
         )
 
-    def update_weights(self, update_info: dict[str, Any]) -> None:
+    def update_weights(self, update_info: dict[str, object]) -> None:
         # Not the base class's: that one synchronises an accelerator, which a CPU has not.
         self.receive_weights(self.parse_update_info(update_info))
 
@@ -344,7 +344,7 @@ class AbortingClient:
     def __init__(self, client: VLLMWeightSyncClient, abort: Callable[[], None]) -> None:
         self.client, self.abort = client, abort
 
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+    def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
         self.client.init_weight_transfer_engine(init_info)
 
     def start_weight_update(self) -> None:
@@ -384,7 +384,7 @@ def open_sender(
 
     Args:
         learner: whose weights are sent.
-        client: drives the engines (cluster.weight_sync.broadcast.EngineClient).
+        client: drives the engines (cluster.weight_sync.engine_client.EngineClient).
         backend: "gloo", "nccl" or "ipc".
         rank: this learner rank; 0 sends.
         master_address, master_port: where the group meets; gloo chooses its own port.

@@ -32,7 +32,7 @@ class SecondChance(SourcePlugin):
         self.asked: list[Problem] = []  # by the step that is under way
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work:
-        count = self.config.prompts_per_step
+        count = self.method.prompts_per_step
         due = [entry for entry in self.waiting if entry[0] <= step][:count]
         self.waiting = [entry for entry in self.waiting if entry not in due]
         again = [problem for _, problem in due]

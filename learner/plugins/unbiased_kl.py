@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import PositiveFloat
 from torch import Tensor
@@ -11,7 +11,7 @@ from learner.columns import StepBatch
 from learner.losses import kl_penalty
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
 
@@ -42,14 +42,14 @@ class UnbiasedKl(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: UnbiasedKlSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        if config.max_kl_weight == 0:
+        if method.max_kl_weight == 0:
             return []
         return [
             ConfigProblem(
                 "(objective.kl.weight)",
-                f"{config.max_kl_weight:g}",
+                f"{method.max_kl_weight:g}",
                 "would be a second KL penalty.",
                 "Set every kl weight to 0.",
             )

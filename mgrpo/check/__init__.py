@@ -23,6 +23,7 @@ from mgrpo.data.problems import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError
 from mgrpo.findings import CheckLine, CheckReport
 from mgrpo.plan.arithmetic import batch_lines, resource_lines
+from mgrpo.plan.recipe import plan_recipe
 
 SLACK_S = 30.0  # start and end of the cluster check, on a busy machine
 
@@ -43,33 +44,37 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
     beside = ThreadPoolExecutor(
         1
     )  # runs beside the other checks: an unreachable cluster takes its whole deadline
-    around = None if on_cluster else beside.submit(environment_lines, config)
+    around = (
+        None
+        if on_cluster
+        else beside.submit(environment_lines, config.output, config.cluster, config.name)
+    )
     chain = " -> ".join(layer.name for layer in config.layers)
     report.lines.append(CheckLine("ok", "recipe", f"{config.name}: {config.method}, {chain}"))
     if layout:
         report.lines.append(CheckLine("ok", "layout", layout))
     with part_of(report, "recipe"):
         report.add(CheckLine("warn", "recipe", warning) for warning in warnings_of(config))
-    for name, lines_of in (
-        ("layers", batch_lines),
-        ("plug-ins", plugin_lines),
-        ("trackers", tracker_lines),
-        ("storage", storage_lines),
-    ):
-        with part_of(report, name):
-            report.add(lines_of(config))
+    with part_of(report, "layers"):
+        report.add(batch_lines(plan_recipe(config)))
+    with part_of(report, "plug-ins"):
+        report.add(plugin_lines(config.method_view, config.pipeline))
+    with part_of(report, "trackers"):
+        report.add(tracker_lines(config.output.trackers))
+    with part_of(report, "storage"):
+        report.add(storage_lines(config.output, config.name))
 
     loaded: dict[str, LoadedData] = {}
     for name, source in (("data.train", config.data.train), ("data.heldout", config.data.heldout)):
         if source is not None:
             with part_of(report, name):
-                lines, loaded[name] = source_lines(name, source, config)
+                lines, loaded[name] = source_lines(name, source, config.data.max_dropped_fraction)
                 report.add(lines)
 
     with part_of(report, "rewards"):
         from mgrpo.check.rewards import reward_lines
 
-        report.add(reward_lines(config, problems_in(loaded)))
+        report.add(reward_lines(config.rewards, problems_in(loaded)))
 
     num_parameters: int | None = None
     with part_of(report, "model"):
@@ -78,12 +83,12 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
         lines, num_parameters = look_at_model(config, loaded)
         report.add(lines)
     with part_of(report, "steps"):
-        report.add(size_lines(config, loaded))
+        report.add(size_lines(config.steps, config.prompts_per_step, loaded))
     with part_of(report, "held-out"):
         report.add(disjoint_lines(loaded))
     if not on_cluster:
         with part_of(report, "resources"):
-            report.add(resource_lines(config, num_parameters))
+            report.add(resource_lines(plan_recipe(config), num_parameters))
     if around is not None:
         with part_of(report, "environment"):
             report.add(around.result(timeout=config.cluster.deadlines.connect_s + SLACK_S))

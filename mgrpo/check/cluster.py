@@ -10,12 +10,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from cluster.allocations import Allocation, labels_text, plan_allocations, resource_text, total
+from cluster.allocations import (
+    Allocation,
+    PlacementRecipe,
+    labels_text,
+    plan_allocations,
+    resource_text,
+    total,
+)
 from cluster.fit import Fit, Node, fit, reasons
 from cluster.jobs.client import JobServer
 from cluster.live_nodes import live_nodes, node_groups
 from cluster.node_types import NodeType, all_nodes, read_cluster_file
-from mgrpo.config import RunConfig
+from mgrpo.config import ClusterConfig
 from mgrpo.errors import NoServerError
 from mgrpo.findings import CheckLine, Status, counted
 
@@ -23,11 +30,17 @@ POLL_S = 2.0
 
 
 def check_cluster(
-    config: RunConfig, address: str, *, cluster_file: str | None = None, wait_s: float = 0.0
+    recipe: PlacementRecipe,
+    address: str,
+    *,
+    run: str,
+    cluster_file: str | None = None,
+    wait_s: float = 0.0,
 ) -> list[CheckLine]:
     """Compare a recipe's demand with a running cluster.
 
     Args:
+        run: the run's name; its own job is no other run.
         address: of its job server, http://HOST:8265.
         cluster_file: Ray's launcher YAML, a RayCluster or a RayJob: the limits of its growth.
         wait_s: how long to wait for the server, and for nodes that are still coming.
@@ -42,13 +55,13 @@ def check_cluster(
     while True:
         nodes = live_nodes(server)
         allocations = plan_allocations(
-            config, device_of(config, [*nodes, *all_nodes(types, grown=True)])
+            recipe, device_of(recipe.cluster, [*nodes, *all_nodes(types, grown=True)])
         )
         found = fit(allocations, nodes)
         if not found.left_out or time.monotonic() >= end:
             break
         time.sleep(min(POLL_S, max(0.0, end - time.monotonic())))
-    others = [job.run for job in server.jobs() if not job.is_over and job.run != config.name]
+    others = [job.run for job in server.jobs() if not job.is_over and job.run != run]
     return [
         node_line(server.address, nodes),
         demand_line(allocations),
@@ -76,10 +89,10 @@ def reach(address: str, *, end: float) -> JobServer:
             return server
 
 
-def device_of(config: RunConfig, nodes: Sequence[Node]) -> str:
+def device_of(cluster: ClusterConfig, nodes: Sequence[Node]) -> str:
     """As configured, or cuda where the cluster has GPUs or may get them."""
-    if config.cluster.device != "auto":
-        return config.cluster.device
+    if cluster.device != "auto":
+        return cluster.device
     return "cuda" if any(node.resources.get("GPU") for node in nodes) else "cpu"
 
 

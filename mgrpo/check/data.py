@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from actors.templates import PromptBuilder
-from mgrpo.config import DataSource, RunConfig
+from mgrpo.config import DataConfig, DataSource, LayerConfig
 from mgrpo.data.problems import (
     LoadedData,
     drop_long_prompts,
@@ -25,7 +25,7 @@ MAX_FITTING_PROMPTS = 4000  # a second of tokenising; the run measures all
 
 
 def source_lines(
-    name: str, source: DataSource, config: RunConfig
+    name: str, source: DataSource, max_dropped_fraction: float
 ) -> tuple[list[CheckLine], LoadedData]:
     """The content of a source, with its first problem.
 
@@ -33,7 +33,7 @@ def source_lines(
         DataError: it has no usable problem, or too few.
     """
     data = load_problems(source)
-    enforce_max_dropped(data, config.data.max_dropped_fraction, source)
+    enforce_max_dropped(data, max_dropped_fraction, source)
     first = data.problems[0]
     question = " ".join(first.question.split())
     if len(question) > SAMPLE_CHARACTERS:
@@ -53,17 +53,17 @@ def problems_in(loaded: Mapping[str, LoadedData]) -> list[Problem]:
 
 
 def fit_lines(
-    config: RunConfig, builder: PromptBuilder, loaded: dict[str, LoadedData]
+    config: DataConfig, layer: LayerConfig, builder: PromptBuilder, loaded: dict[str, LoadedData]
 ) -> list[CheckLine]:
     """Remove problems without a valid prompt from `loaded`, as the run will, and report them."""
     lines: list[CheckLine] = []
-    sources = {"data.train": config.data.train, "data.heldout": config.data.heldout}
+    sources = {"data.train": config.train, "data.heldout": config.heldout}
     for name, data in list(loaded.items()):
         kept = drop_long_prompts(
             data,
             builder,
-            config.layers[0],
-            config.data.max_prompt_tokens,
+            layer,
+            config.max_prompt_tokens,
             max_fitting=MAX_FITTING_PROMPTS,
         )
         newly = LoadedData(num_dropped=kept.num_dropped - data.num_dropped, examples=kept.examples)
@@ -73,31 +73,33 @@ def fit_lines(
         source = sources[name]
         assert source is not None, name
         try:
-            enforce_max_dropped(kept, config.data.max_dropped_fraction, source)
+            enforce_max_dropped(kept, config.max_dropped_fraction, source)
         except DataError as error:
             lines.append(CheckLine("fail", name, str(error)))
     return lines
 
 
-def size_lines(config: RunConfig, loaded: Mapping[str, LoadedData]) -> list[CheckLine]:
+def size_lines(
+    num_steps: int, prompts_per_step: int, loaded: Mapping[str, LoadedData]
+) -> list[CheckLine]:
     """The problems of a step must differ: two groups of one problem have the same key."""
     train = loaded.get("data.train")
     if train is None or not train.problems:
         return []  # its own line says why
-    if config.prompts_per_step <= len(train.problems):
-        epochs = config.steps * config.prompts_per_step / len(train.problems)
+    if prompts_per_step <= len(train.problems):
+        epochs = num_steps * prompts_per_step / len(train.problems)
         return [
             CheckLine(
                 "ok",
                 "steps",
-                f"{config.steps:,} x {config.prompts_per_step} prompts: {epochs:.2g} epochs",
+                f"{num_steps:,} x {prompts_per_step} prompts: {epochs:.2g} epochs",
             )
         ]
     return [
         CheckLine(
             "fail",
             "steps",
-            f"prompts_per_step is {config.prompts_per_step} and data.train has only "
+            f"prompts_per_step is {prompts_per_step} and data.train has only "
             f"{counted(len(train.problems), 'problem')}. Nearest valid value: "
             f"{len(train.problems)}.",
         )

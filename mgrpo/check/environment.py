@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from cluster.folders import fault_of_folder, ray_place
 from cluster.reach import await_cluster, origin
-from mgrpo.config import ClusterConfig, RunConfig
+from mgrpo.config import ClusterConfig, OutputConfig
 from mgrpo.errors import ClusterError, RunDirectoryError
 from mgrpo.findings import CheckLine
 from mgrpo.storage.mirror import local_run_dir
 
 
-def environment_lines(config: RunConfig) -> list[CheckLine]:
+def environment_lines(output: OutputConfig, cluster: ClusterConfig, run: str) -> list[CheckLine]:
     """The run's Ray; a line for each error or unexpected setting."""
-    return [*runs_dir_lines(config), *ray_lines(config.cluster)]
+    return [*runs_dir_lines(output, run), *ray_lines(cluster)]
 
 
-def runs_dir_lines(config: RunConfig) -> list[CheckLine]:
+def runs_dir_lines(output: OutputConfig, run: str) -> list[CheckLine]:
     """Whether the run's folder can be made, or written to if it exists."""
     try:
-        run_dir = local_run_dir(config).absolute()
+        run_dir = local_run_dir(output, run).absolute()
         nearest = next(folder for folder in (run_dir, *run_dir.parents) if folder.exists())
     except (OSError, RunDirectoryError) as error:
         return [CheckLine("fail", "output.runs_dir", str(error))]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.check.prompts import prompt_lines
-from mgrpo.config import RunConfig, StorageConfig
+from mgrpo.config import EnginesConfig, RunConfig, StorageConfig
 from mgrpo.data.problems import LoadedData
 from mgrpo.errors import HubUnreachable, MgrpoError, ModelError
 from mgrpo.findings import CheckLine
@@ -85,11 +85,11 @@ def weights_folder(source: str) -> Path | None:
 
 
 def model_lines(
-    model: FoundModel, config: RunConfig, num_parameters: int | None
+    model: FoundModel, engines: EnginesConfig, num_parameters: int | None
 ) -> list[CheckLine]:
     size = "" if num_parameters is None else f", {num_parameters / 1e6:,.1f}M parameters"
     lines = [CheckLine("ok", "model", f"{model.source}: {architecture(model.settings)}{size}")]
-    asked, limit = config.engines.max_model_len, text_setting(model.settings, CONTEXT)
+    asked, limit = engines.max_model_len, text_setting(model.settings, CONTEXT)
     if asked is not None and limit is not None and asked > limit and not is_stretched(model):
         lines.append(
             CheckLine(
@@ -100,7 +100,7 @@ def model_lines(
             )
         )
     heads = text_setting(model.settings, "num_attention_heads")
-    ways = config.engines.tensor_parallel_size
+    ways = engines.tensor_parallel_size
     if heads is not None and heads % ways:
         valid = max(n for n in range(1, ways + 1) if heads % n == 0)
         lines.append(
@@ -157,7 +157,7 @@ def look_at_model(
             tensors = read_weights(model.weights)
             num_parameters = count_parameters(tensors)
             refuse_unfit(tensors, model.settings, str(model.weights))
-        lines = model_lines(model, config, num_parameters)
+        lines = model_lines(model, config.engines, num_parameters)
         builder = load_builder(model.source, config.model)
     except HubUnreachable as error:
         unseen = CheckLine("warn", "context, tokens", "not checked: the model is not available")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.chat_format import ASKED, END_OF_THINK, SYSTEM_TURN, THINK, try_render, turns
 from actors.templates import PromptBuilder
 from mgrpo.check.data import fit_lines, problems_in
-from mgrpo.config import RunConfig
+from mgrpo.config import LayerConfig, RewardsConfig, RunConfig
 from mgrpo.config.layers import CorrectLayer, SelfContinue, corrections_of
 from mgrpo.data.lengths import measure_prompts
 from mgrpo.data.problems import LoadedData
@@ -32,16 +32,20 @@ def prompt_lines(
         limit: the model's own context in tokens; None if it names none.
     """
     try:
-        lines = [*template_lines(builder, config), stop_line(builder)]
+        lines = [*template_lines(builder, config.layers[0], config.rewards), stop_line(builder)]
         if not problems_in(loaded):
             skipped = "not checked: there are no problems to build prompts from"
             return [*lines, CheckLine("warn", "context", skipped)]
-        lines += fit_lines(config, builder, loaded)
+        lines += fit_lines(config.data, config.layers[0], builder, loaded)
         problems = problems_in(loaded)
         if not problems:
             return lines
-        lines.append(context_line(builder, config, problems, limit))
-        return lines + token_lines(builder, config, problems[0])
+        limits = {
+            "engines.max_model_len": config.engines.max_model_len,
+            "the model's context": limit,
+        }
+        lines.append(context_line(builder, config.layers, problems, limits))
+        return lines + token_lines(builder, config.layers, problems[0])
     except MgrpoError as error:
         return [CheckLine("fail", "prompts", str(error))]
 
@@ -76,13 +80,15 @@ def named(builder: PromptBuilder, token: int) -> str:
     return f"{builder.tokenizer.decode([token], skip_special_tokens=False)} ({token})"
 
 
-def template_lines(builder: PromptBuilder, config: RunConfig) -> list[CheckLine]:
+def template_lines(
+    builder: PromptBuilder, layer: LayerConfig, rewards: RewardsConfig
+) -> list[CheckLine]:
     """Properties of the chat template that affect rewards or reproducibility."""
     tokenizer: Any = builder.tokenizer
     lines = []
     if builder.chat.opening:
-        lines.append(opening_line(builder.chat.opening, config))
-    if any(term.settings.get("think_tags") for term in config.rewards.terms):
+        lines.append(opening_line(builder.chat.opening, rewards))
+    if any(term.settings.get("think_tags") for term in rewards.terms):
         if END_OF_THINK in builder.chat.before_answer:
             text = (
                 "prompts already close the thinking block: think_tags does not measure the policy"
@@ -97,7 +103,7 @@ def template_lines(builder: PromptBuilder, config: RunConfig) -> list[CheckLine]
         advice = "If it takes the date as an argument, set it in model.chat_template_kwargs."
         lines.append(CheckLine("warn", "template", text + advice))
     bos = tokenizer.bos_token_id
-    prompt = builder.solve_prompt(config.layers[0], ASKED)
+    prompt = builder.solve_prompt(layer, ASKED)
     if bos is not None and prompt[:2] == [bos, bos]:
         text = f"prompts begin with {tokenizer.bos_token} twice: the chat template writes one, and "
         lines.append(
@@ -116,10 +122,10 @@ def has_date(builder: PromptBuilder) -> bool:
     return False
 
 
-def opening_line(opening: str, config: RunConfig) -> CheckLine:
+def opening_line(opening: str, rewards: RewardsConfig) -> CheckLine:
     """The line about a prompt that begins the answer."""
     text = f"prompts begin the answer with {opening!r}"
-    own = [term.check for term in config.rewards.terms if ":" in term.check]
+    own = [term.check for term in rewards.terms if ":" in term.check]
     if own:
         text += f"; {', '.join(own)} finds that in problem.prompt_opening, not in the completion"
         return CheckLine("warn", "template", text)
@@ -127,22 +133,25 @@ def opening_line(opening: str, config: RunConfig) -> CheckLine:
 
 
 def context_line(
-    builder: PromptBuilder, config: RunConfig, problems: Sequence[Problem], limit: int | None
+    builder: PromptBuilder,
+    layers: Sequence[LayerConfig],
+    problems: Sequence[Problem],
+    limits: Mapping[str, int | None],
 ) -> CheckLine:
     """Compare the longest sequence of any layer with the available context.
 
     Args:
         builder: with the run's tokenizer.
-        config: the recipe.
+        layers: the chain.
         problems: whose prompts are measured.
-        limit: the model's own context in tokens; None if it names none.
+        limits: tokens of a context, by the name of what sets it; None: it sets none.
     """
     measured = heapq.nlargest(MAX_MEASURED_PROMPTS, problems, key=lambda one: len(one.question))
-    lengths = measure_prompts(builder, config.layers, measured)
-    totals = lengths.layer_lengths(config.layers)
+    lengths = measure_prompts(builder, layers, measured)
+    totals = lengths.layer_lengths(layers)
     needed = max(totals)
     depth = totals.index(needed)
-    layer = config.layers[depth]
+    layer = layers[depth]
     inner = needed - lengths.max_prompt_tokens - layer.max_completion_tokens
     text = (
         f"{needed:,} tokens at most, in layer {layer.name}: prompt {lengths.max_prompt_tokens} + "
@@ -151,7 +160,6 @@ def context_line(
     )
     if len(measured) < len(problems):
         text += f" ({len(measured)} of {len(problems)} prompts measured)"
-    limits = {"engines.max_model_len": config.engines.max_model_len, "the model's context": limit}
     known = {name: value for name, value in limits.items() if value is not None}
     name = min(known, key=lambda key: known[key], default="")
     if not name:
@@ -174,13 +182,15 @@ def context_line(
     )
 
 
-def token_lines(builder: PromptBuilder, config: RunConfig, problem: Problem) -> list[CheckLine]:
+def token_lines(
+    builder: PromptBuilder, layers: Sequence[LayerConfig], problem: Problem
+) -> list[CheckLine]:
     """Check that each correction's prompt contains the attempt's token ids unchanged, in one
     piece."""
     lines = []
-    prompt = builder.solve_prompt(config.layers[0], problem.question)
+    prompt = builder.solve_prompt(layers[0], problem.question)
     attempt = builder.encode(SAMPLE_ATTEMPT)
-    for layer in corrections_of(config.layers):
+    for layer in corrections_of(layers):
         if not isinstance(layer.layout, SelfContinue):
             attempt = attempt[: layer.layout.max_quote_tokens]
         correction = builder.correction_prompt(

@@ -34,8 +34,8 @@ def warnings_of(config: RunConfig) -> list[str]:
         warnings.append("evaluation.temperature has no effect with evaluation.decoding: greedy.")
     return [
         *warnings,
-        *clip_warnings(config.objective.loss, is_on_policy=is_on_policy(config)),
-        *kl_warnings(config.objective.kl.estimator, config.max_kl_weight),
+        *clip_warnings(config.objective.loss, is_on_policy=is_on_policy(config.method_view)),
+        *kl_warnings(config.objective.kl.estimator, config.method_view.max_kl_weight),
         *engine_warnings(config.engines, config.layers),
     ]
 

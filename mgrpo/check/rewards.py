@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgrpo.config import RunConfig
+from mgrpo.config import RewardsConfig
 from mgrpo.errors import RewardError
 from mgrpo.findings import CheckLine
 from mgrpo.types import Problem, Reward
@@ -15,17 +15,17 @@ MAX_DOMAINS = 3  # one problem of each is tried
 NO_ANSWER = "I do not know."
 
 
-def reward_lines(config: RunConfig, problems: Sequence[Problem]) -> list[CheckLine]:
+def reward_lines(rewards: RewardsConfig, problems: Sequence[Problem]) -> list[CheckLine]:
     """Score the reference answer and an empty one, in a process as in a run."""
     samples = list({problem.domain: problem for problem in reversed(problems)}.values())
     if not samples:
         samples = [Problem(problem_id="sample", question="What is 3 + 4?", answer="7")]
-    rewards_config = config.rewards.model_copy(update={"num_processes": 1})
-    names = " + ".join(f"{term.weight:g} x {term.check}" for term in config.rewards.terms)
-    verifies = any(term.check in VERIFYING for term in config.rewards.terms)
+    alone = rewards.model_copy(update={"num_processes": 1})
+    names = " + ".join(f"{term.weight:g} x {term.check}" for term in rewards.terms)
+    verifies = any(term.check in VERIFYING for term in rewards.terms)
     lines: list[CheckLine] = []
     try:
-        with RewardPool(rewards_config, problems=samples) as pool:
+        with RewardPool(alone, problems=samples) as pool:
             for problem in samples[:MAX_DOMAINS]:
                 task = task_of(problem) if verifies else None
                 judge = names if task is None else f"{names} ({task.name}: its own verifier)"

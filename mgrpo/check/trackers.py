@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import netrc
 import os
+from collections.abc import Sequence
 from urllib.parse import urlparse
 
-from mgrpo.config import MlflowConfig, RunConfig, TrackerConfig, WandbConfig
+from mgrpo.config import MlflowConfig, TrackerConfig, WandbConfig
 from mgrpo.findings import CheckLine
 from mgrpo.trackers.group import missing_package
 
 WANDB_SERVER = "https://api.wandb.ai"
 
 
-def tracker_lines(config: RunConfig) -> list[CheckLine]:
+def tracker_lines(trackers: Sequence[TrackerConfig]) -> list[CheckLine]:
     """A line for each tracker with an error, or one line that names them all."""
     lines = []
-    for tracker in config.output.trackers:
+    for tracker in trackers:
         if missing := missing_package(tracker.use):
             lines.append(CheckLine("fail", "trackers", missing))
         elif doubt := missing_access(tracker):
             lines.append(CheckLine("warn", "trackers", doubt))
-    if lines or not config.output.trackers:
+    if lines or not trackers:
         return lines
-    return [CheckLine("ok", "trackers", ", ".join(map(described, config.output.trackers)))]
+    return [CheckLine("ok", "trackers", ", ".join(map(described, trackers)))]
 
 
 def described(tracker: TrackerConfig) -> str:

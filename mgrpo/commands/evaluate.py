@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -31,7 +30,7 @@ def evaluate_command(
     config: RunConfig | None,
     max_problems: int | None = None,
     decoding: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     select_ratio: float | None = None,
     seed: int | None = None,
     against: str | None = None,
@@ -123,7 +122,7 @@ def with_model(config: RunConfig, path: str) -> RunConfig:
     return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
 
 
-def with_evaluation(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+def with_evaluation(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:
     """The recipe with its evaluation section changed.
 
     Raises:
@@ -194,7 +193,7 @@ def run_evaluation(config: RunConfig, run_dir: Path | None) -> Scored:
             evaluation, seconds = evaluate(
                 system.rollout, system.heldout, config.evaluation, key="eval"
             )
-    row = evaluation_row(evaluation, step=0, label="eval", seconds=seconds, config=config)
+    row = evaluation_row(evaluation, step=0, label="eval", seconds=seconds, layers=config.layers)
     return Scored(config.model.path, evaluation, row)
 
 

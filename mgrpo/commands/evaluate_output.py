@@ -50,7 +50,9 @@ def show(scored: Sequence[Scored], form: Form, stream: TextIO) -> None:
         show_tables(scored, comparison, stream)
 
 
-def show_json(scored: Sequence[Scored], comparison: dict[str, Any] | None, stream: TextIO) -> None:
+def show_json(
+    scored: Sequence[Scored], comparison: dict[str, object] | None, stream: TextIO
+) -> None:
     """One object: a row with its model, or {"a": row, "b": row, "comparison": ...}."""
     from mgrpo.metrics.log import to_line
 
@@ -62,7 +64,7 @@ def show_json(scored: Sequence[Scored], comparison: dict[str, Any] | None, strea
 
 
 def show_markdown(
-    scored: Sequence[Scored], comparison: dict[str, Any] | None, stream: TextIO
+    scored: Sequence[Scored], comparison: dict[str, object] | None, stream: TextIO
 ) -> None:
     from mgrpo.evaluation.tables import (
         comparison_note,
@@ -83,7 +85,7 @@ def show_markdown(
 
 
 def show_tables(
-    scored: Sequence[Scored], comparison: dict[str, Any] | None, stream: TextIO
+    scored: Sequence[Scored], comparison: dict[str, object] | None, stream: TextIO
 ) -> None:
     from rich.console import Console
 

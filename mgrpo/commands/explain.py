@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mgrpo.errors import DataError
 from mgrpo.plugin import entries_of
@@ -18,7 +18,7 @@ from mgrpo.plugin import entries_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mgrpo.config import RunConfig
+    from mgrpo.config import LayerConfig, MethodView, ModelConfig
     from mgrpo.explanation.replay import Explained, Explanation
     from mgrpo.types import Completion
 
@@ -120,11 +120,11 @@ def run_explain(args: argparse.Namespace) -> int:
     config = load_recipe(recipe, args.overrides)
     recorded = read_recorded(batch)
     layers = args.layers or sorted({completion.layer for completion in recorded.completions})
-    refuse_other_chain(recorded.completions, layers, config, recipe)
+    refuse_other_chain(recorded.completions, layers, config.layers, recipe)
     step = step_of(batch) if args.step is None else args.step
     completions = recorded.completions
     if args.annotate:
-        completions = annotate(completions, config, args.model)
+        completions = annotate(completions, config.method_view, config.model, args.model)
 
     from mgrpo.config import StorageConfig
     from mgrpo.explanation.replay import explain_completions
@@ -132,7 +132,8 @@ def run_explain(args: argparse.Namespace) -> int:
 
     explanation = explain_completions(
         completions,
-        config,
+        config.method_view,
+        config.learner,
         layers=layers,
         step=step,
         signals=recorded.signals,
@@ -140,10 +141,16 @@ def run_explain(args: argparse.Namespace) -> int:
     )
     shown = chosen(explanation.completions, args.completion)
     explanation = dataclasses.replace(explanation, completions=shown)
+    heading = Heading(
+        recipe=config.name,
+        method=config.method,
+        step=step,
+        plugins=[one.name for one in entries_of(config.method_view)[0]],
+    )
     if args.json:
-        write_json(explanation, config, step=step)
+        write_json(explanation, heading)
     else:
-        show(explanation, config, step=step, with_tokens=args.tokens or bool(args.completion))
+        show(explanation, heading, with_tokens=args.tokens or bool(args.completion))
     return 0
 
 
@@ -177,12 +184,15 @@ def recipe_of_run(batch: Path) -> str:
 
 
 def refuse_other_chain(
-    completions: Sequence[Completion], layers: Sequence[int], config: RunConfig, recipe: str
+    completions: Sequence[Completion],
+    layers: Sequence[int],
+    chain: Sequence[LayerConfig],
+    recipe: str,
 ) -> None:
     """Raise DataError where the completions have layers that the recipe lacks."""
     held = sorted({completion.layer for completion in completions})
-    known = range(1, len(config.layers) + 1)
-    names = ", ".join(layer.name for layer in config.layers)
+    known = range(1, len(chain) + 1)
+    names = ", ".join(layer.name for layer in chain)
     for number in layers:
         if number not in held:
             raise DataError(f"There is no completion of layer {number}. Layers here: {held}.")
@@ -191,21 +201,25 @@ def refuse_other_chain(
             fitting = ",".join(str(one) for one in held if one in known)
             raise DataError(
                 f"{count} completions are of layer {number}, and the chain of {recipe} has "
-                f"{len(config.layers)} ({names}). Take a recipe with as many layers, or leave "
+                f"{len(chain)} ({names}). Take a recipe with as many layers, or leave "
                 f"them out: --layers {fitting or 1}."
             )
 
 
 def annotate(
-    completions: Sequence[Completion], config: RunConfig, model: str | None
+    completions: Sequence[Completion], method: MethodView, model: ModelConfig, path: str | None
 ) -> list[Completion]:
-    """The completions with their spans marked again."""
+    """The completions with their spans marked again.
+
+    Args:
+        path: of a model with another tokenizer than the recipe's; None: the recipe's.
+    """
     from mgrpo.explanation.replay import annotated
     from mgrpo.models.catalog import resolve_model
     from mgrpo.models.policy_tokenizer import load_builder
 
-    source = resolve_model(model or config.model.path)
-    return annotated(completions, config, load_builder(source, config.model))
+    source = resolve_model(path or model.path)
+    return annotated(completions, method, load_builder(source, model))
 
 
 def chosen(explained: Sequence[Explained], names: Sequence[str] | None) -> list[Explained]:
@@ -220,15 +234,22 @@ def chosen(explained: Sequence[Explained], names: Sequence[str] | None) -> list[
     return [by_id[name] for name in names]
 
 
-def write_json(explanation: Explanation, config: RunConfig, *, step: int) -> None:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """What was explained."""
+
+    recipe: str
+    method: str
+    step: int
+    plugins: list[str]
+
+
+def write_json(explanation: Explanation, heading: Heading) -> None:
     from mgrpo.metrics.log import to_line
 
     rows = [json_row(explained) for explained in explanation.completions]
     whole = {
-        "recipe": config.name,
-        "method": config.method,
-        "step": step,
-        "plugins": [one.name for one in entries_of(config)[0]],
+        **dataclasses.asdict(heading),
         "notes": explanation.notes,
         "metrics": explanation.metrics,
         "completions": rows,
@@ -236,7 +257,7 @@ def write_json(explanation: Explanation, config: RunConfig, *, step: int) -> Non
     print(to_line(whole), end="")
 
 
-def json_row(one: Explained) -> dict[str, Any]:
+def json_row(one: Explained) -> dict[str, object]:
     """A completion for programs; token ranges are [start, end)."""
     completion = one.completion
     assert completion.reward is not None, "unscored completions were refused"
@@ -260,7 +281,7 @@ def json_row(one: Explained) -> dict[str, Any]:
     }
 
 
-def show(explanation: Explanation, config: RunConfig, *, step: int, with_tokens: bool) -> None:
+def show(explanation: Explanation, heading: Heading, *, with_tokens: bool) -> None:
     """A table for each problem, and below it the tokens where they differ."""
     import sys
 
@@ -269,11 +290,9 @@ def show(explanation: Explanation, config: RunConfig, *, step: int, with_tokens:
 
     # No terminal limits the width of a pipe.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    parts = ", ".join(one.name for one in entries_of(config)[0]) or "none"
-    console.print(
-        Text(f"{config.name}: {config.method}, step {step}, plug-ins: {parts}", style="bold"),
-        soft_wrap=True,
-    )
+    parts = ", ".join(heading.plugins) or "none"
+    title = f"{heading.recipe}: {heading.method}, step {heading.step}, plug-ins: {parts}"
+    console.print(Text(title, style="bold"), soft_wrap=True)
     by_problem: dict[str, list[Explained]] = {}
     for explained in explanation.completions:
         by_problem.setdefault(explained.completion.problem_id, []).append(explained)

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mgrpo.config import RunConfig
+from mgrpo.config import DataConfig, MethodView, RewardsConfig, RunConfig
 from mgrpo.config.data import HuggingFaceSource, JsonlSource
 from mgrpo.config.load import save_recipe
 from mgrpo.errors import ConfigError, ConfigProblem, JobError
@@ -39,12 +39,13 @@ def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int
         ConfigError: the recipe names files that only this machine has.
         JobError: a file lies outside of the current folder, or the whole is too large.
     """
-    refuse_local_model(config)
+    refuse_local_model(config.model.path)
     for room in ROOMS:
         shutil.copytree(ROOT / room, folder / room, ignore=LEFT_OUT)
     save_recipe(config, folder / RECIPE_FILE)
     here = Path.cwd().resolve()
-    for path in [*(Path(one) for one in include), *data_files(config), *own_code(config, here)]:
+    own = own_code(config.rewards, config.method_view, here)
+    for path in [*(Path(one) for one in include), *data_files(config.data), *own]:
         copy_below(path, here, folder)
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     if sum(sizes.values()) > MAX_PACKAGE_BYTES:
@@ -52,27 +53,27 @@ def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int
     return sum(sizes.values())
 
 
-def refuse_local_model(config: RunConfig) -> None:
-    path = Path(config.model.path)
+def refuse_local_model(model_path: str) -> None:
+    path = Path(model_path)
     if not path.is_absolute() and path.is_dir():
         reason = "a folder of this machine, which the job cannot access."
         hint = "Copy it to storage of all nodes of the cluster, and give its absolute path there."
-        raise ConfigError([ConfigProblem("model.path", config.model.path, reason, hint)])
+        raise ConfigError([ConfigProblem("model.path", model_path, reason, hint)])
 
 
-def data_files(config: RunConfig) -> Iterator[Path]:
+def data_files(data: DataConfig) -> Iterator[Path]:
     """Data that lies here under a relative path."""
-    for source in (config.data.train, config.data.heldout):
+    for source in (data.train, data.heldout):
         if isinstance(source, JsonlSource | HuggingFaceSource):
             path = Path(source.path)
             if not path.is_absolute() and path.exists():
                 yield path
 
 
-def own_code(config: RunConfig, here: Path) -> Iterator[Path]:
+def own_code(rewards: RewardsConfig, method: MethodView, here: Path) -> Iterator[Path]:
     """The user's modules with checks and plug-ins below `here`."""
-    names = [term.check for term in config.rewards.terms if ":" in term.check]
-    names += [part for part in names_in(config) if ":" in part]
+    names = [term.check for term in rewards.terms if ":" in term.check]
+    names += [part for part in names_in(method) if ":" in part]
     modules = {name.partition(":")[0] for name in names}
     files = {module for module in modules if module.endswith(".py")}
     yield from map(Path, sorted(files))

@@ -212,7 +212,7 @@ def key_lines(keys: Sequence[Key]) -> Iterator[str]:
         yield f"{INDENT}{key.path}: {text_of(key.value)}{default}{explained}"
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     return value if isinstance(value, str) and value.strip() else json.dumps(value)
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from mgrpo.errors import ConfigError, ConfigProblem, HubUnreachable, ModelError
 
 if TYPE_CHECKING:
-    from mgrpo.config import RunConfig
     from mgrpo.plan.hardware import Hardware
     from mgrpo.plan.shape import ModelShape
 
@@ -58,13 +57,16 @@ def run_plan(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
     from mgrpo.plan.build import make_plan
     from mgrpo.plan.layout import laid_out
+    from mgrpo.plan.recipe import plan_recipe
     from mgrpo.plan.show import plan_json, plan_text
 
     hardware = chosen_hardware(args)
     config = load_recipe(args.recipe, args.overrides)
     is_one_machine = args.cluster is None and args.nodes == 1
     config, layout = laid_out(config, hardware.gpu_count(hardware.nodes) * is_one_machine)
-    plan = make_plan(config, chosen_shape(args, config), hardware, layout=layout)
+    plan = make_plan(
+        plan_recipe(config), chosen_shape(args, config.model.path), hardware, layout=layout
+    )
     print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan))
     return DOES_NOT_FIT_EXIT_CODE if plan.fails else 0
 
@@ -89,7 +91,7 @@ def chosen_hardware(args: argparse.Namespace) -> Hardware:
     return named_hardware(args.gpus, args.nodes)
 
 
-def chosen_shape(args: argparse.Namespace, config: RunConfig) -> ModelShape:
+def chosen_shape(args: argparse.Namespace, model_path: str) -> ModelShape:
     """The model's shape, or a substitute of the given size.
 
     Raises:
@@ -100,7 +102,7 @@ def chosen_shape(args: argparse.Namespace, config: RunConfig) -> ModelShape:
     if args.parameters is not None:
         return shape_like(parse_parameters(args.parameters))
     try:
-        return find_shape(config.model.path)
+        return find_shape(model_path)
     except HubUnreachable as error:
         raise ModelError(f"{error} Or give its size: --parameters 7B.") from error
 

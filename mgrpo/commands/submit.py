@@ -20,7 +20,7 @@ from mgrpo.rooms import ROOT
 
 if TYPE_CHECKING:
     from cluster.jobs.client import Job, JobServer
-    from mgrpo.config import RunConfig
+    from mgrpo.config import DeadlinesConfig, RunConfig
 
 ADDRESS_HELP = (
     "the cluster's job server, http://HOST:8265 (its dashboard). Default: RAY_API_SERVER_ADDRESS, "
@@ -92,7 +92,7 @@ def run_submit(args: argparse.Namespace) -> int:
     if args.run is not None:
         overrides.append("name='" + args.run.replace("'", "''") + "'")
     config = load_recipe(args.recipe, overrides)
-    refuse_local_address(config)
+    refuse_local_address(config.cluster.address)
     variables = named_variables(args.env)
 
     from cluster.jobs.client import JobServer
@@ -137,7 +137,11 @@ def hand_in(
     revision = git_revision()
     if revision is not None:
         variables = {"MGRPO_REVISION": revision, **variables}
-    stop_deadline = {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_deadline_s(config))}
+    stop_deadline = {
+        "RAY_JOB_STOP_WAIT_TIME_S": str(
+            stop_deadline_s(config.cluster.deadlines, config.checkpoints.on_signal_s)
+        )
+    }
     runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **stop_deadline, **variables}
     command = ["python", "-m", "mgrpo", "train", RECIPE_FILE]
     if args.overwrite:
@@ -198,8 +202,7 @@ def write_through(text: str) -> None:
     sys.stdout.flush()
 
 
-def refuse_local_address(config: RunConfig) -> None:
-    address = config.cluster.address
+def refuse_local_address(address: str) -> None:
     if address != "auto":
         reason = "a submitted run trains on the cluster that it is submitted to."
         hint = "Leave cluster.address at auto; --address selects the cluster."
@@ -241,17 +244,11 @@ def read_runtime_env(file: Path | None) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key not in ("working_dir", "excludes")}
 
 
-def stop_deadline_s(config: RunConfig) -> int:
+def stop_deadline_s(deadlines: DeadlinesConfig, on_signal_s: float) -> int:
     """The longest that a stopped run may take by its own deadlines, in whole seconds.
 
     It may be in an update, whose weights then go to the engines; it writes a checkpoint, and
     engines, learner and Ray are taken down. Mostly it is seconds.
     """
-    deadlines = config.cluster.deadlines
-    longest = (
-        deadlines.update_s
-        + deadlines.weight_sync_s
-        + config.checkpoints.on_signal_s
-        + 3 * deadlines.shutdown_s
-    )
+    longest = deadlines.update_s + deadlines.weight_sync_s + on_signal_s + 3 * deadlines.shutdown_s
     return math.ceil(longest)

@@ -17,6 +17,7 @@ from mgrpo.config.guidance import GUIDANCE_PHRASES, GuidanceConfig
 from mgrpo.config.layers import CorrectLayer, LayerConfig, SolveLayer
 from mgrpo.config.learner import KlConfig, LearnerConfig, ObjectiveConfig
 from mgrpo.config.losses import PpoClip, Truncate
+from mgrpo.config.method_view import MethodView, StepConfig
 from mgrpo.config.output import (
     MlflowConfig,
     OutputConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "KlConfig",
     "LayerConfig",
     "LearnerConfig",
+    "MethodView",
     "MlflowConfig",
     "ModelConfig",
     "ObjectiveConfig",
@@ -62,6 +64,7 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "SolveLayer",
+    "StepConfig",
     "StorageConfig",
     "TensorboardConfig",
     "TrackerConfig",

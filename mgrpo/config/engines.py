@@ -35,7 +35,7 @@ class EngineRange(StrictConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def from_number(cls, value: Any) -> Any:
+    def from_number(cls, value: object) -> object:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return {"min": value, "max": value} if is_number else value
 

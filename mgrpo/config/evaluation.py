@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -57,7 +57,7 @@ class EvaluationConfig(StrictConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def check_guidance(cls, values: Any) -> Any:
+    def check_guidance(cls, values: object) -> object:
         # Pydantic would complain once for each half of the union, and never say what to write.
         given = values.get("guidance", "all") if isinstance(values, dict) else "all"
         if isinstance(given, str):

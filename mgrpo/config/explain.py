@@ -184,7 +184,7 @@ def tags(field: FieldInfo | None, key: str, given: str = "") -> str:
     return f"Allowed: {', '.join(known)}." + (f" Did you mean {near[0]}?" if near else "")
 
 
-def tag(section: type[BaseModel]) -> Any:
+def tag(section: type[BaseModel]) -> object:
     """What tells this section of a union apart from the others."""
     default = section.model_fields[tag_key(section)].default
     return OWN if default is PydanticUndefined else default
@@ -198,6 +198,6 @@ def dotted(path: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in path if part != "") or "(recipe)"
 
 
-def shortened(value: Any) -> str:
+def shortened(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

@@ -7,7 +7,6 @@ differ from the value that the learner, the weight group or the plan use.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from mgrpo.errors import ConfigProblem
 
@@ -62,7 +61,7 @@ DATA_PARALLEL = "data_parallel_"
 MORE_ENGINES = "Use layers.*.num_engines or engines.num_shared_engines for more engines."
 
 
-def extra_args_problems(extra_args: Mapping[str, Any]) -> list[ConfigProblem]:
+def extra_args_problems(extra_args: Mapping[str, object]) -> list[ConfigProblem]:
     """Every argument that a recipe may not set, with a path inside `engines`."""
     problems = []
     for name, value in extra_args.items():

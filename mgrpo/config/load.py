@@ -11,7 +11,6 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -83,10 +82,12 @@ def find_own_code(tree: Tree, folder: Path) -> None:
         find_parts(section, folder)
 
 
-def find_parts(section: Any, folder: Path) -> None:
+def find_parts(section: object, folder: Path) -> None:
     """`find_own_code` for what fills the slots of one section."""
+    if not isinstance(section, dict):
+        return
     for slot in ("advantage", "loss", "importance", "sampler", "source", "above"):
-        held = as_section(slot, section.get(slot)) if isinstance(section, dict) else {}
+        held = as_section(slot, section.get(slot))
         if isinstance(held, dict) and isinstance(held.get("type"), str):
             section[slot] = {**held, "type": found_beside(held["type"], folder)}
             find_parts(section[slot], folder)
@@ -162,7 +163,7 @@ def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> Tree:
 def read_tree(file: Path) -> Tree:
     """The map that a YAML file holds."""
     try:
-        tree: Any = parse_yaml(file.read_text(encoding="utf-8"))
+        tree: object = parse_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise recipe_error(str(file), f"cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -66,7 +66,7 @@ class TrackioConfig(StrictConfig):
     deadline_s: PositiveFloat = 60.0
 
 
-def named_tracker(entry: Any) -> Any:
+def named_tracker(entry: object) -> object:
     """A tracker's name alone selects it with its defaults."""
     return {"use": entry} if isinstance(entry, str) else entry
 

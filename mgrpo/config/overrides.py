@@ -39,7 +39,7 @@ def apply_override(tree: Tree, override: str) -> None:
     except yaml.YAMLError as error:
         raise BadOverride(path, text, f"the value is not YAML: {one_line(error)}.") from error
     *parents, last = path.split(".")
-    node: Any = tree
+    node: object = tree
     for depth, part in enumerate(parents):
         node = step_into(node, part, path=".".join(parents[: depth + 1]), value=text)
     if isinstance(node, list):
@@ -50,7 +50,7 @@ def apply_override(tree: Tree, override: str) -> None:
         raise BadOverride(path, text, f"{'.'.join(parents)} is {node!r}, not a section.")
 
 
-def step_into(node: Any, part: str, *, path: str, value: str) -> Any:
+def step_into(node: object, part: str, *, path: str, value: str) -> object:
     if isinstance(node, list):
         return node[list_index(node, part, path=path, value=value)]
     if isinstance(node, dict):
@@ -59,7 +59,7 @@ def step_into(node: Any, part: str, *, path: str, value: str) -> Any:
     raise BadOverride(path, value, f"{node!r} is not a section, so it has no key {part!r}.")
 
 
-def list_index(entries: list[Any], part: str, *, path: str, value: str) -> int:
+def list_index(entries: list[object], part: str, *, path: str, value: str) -> int:
     """The place of an entry by number or by name."""
     names = [entry_name(entry) for entry in entries]
     if part in names:
@@ -73,7 +73,7 @@ def list_index(entries: list[Any], part: str, *, path: str, value: str) -> int:
     raise BadOverride(path, value, f"the list has no entry {part!r}.", f"Valid: {valid}.")
 
 
-def entry_name(entry: Any) -> str | None:
+def entry_name(entry: object) -> str | None:
     if not isinstance(entry, dict):
         return None
     return next((str(entry[key]) for key in NAME_KEYS if key in entry), None)

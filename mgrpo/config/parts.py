@@ -61,7 +61,7 @@ def chosen(*known: str) -> Discriminator:
 def declared_as(kind: Kind, *known: str) -> AfterValidator:
     """Refuses a `Part` whose name nobody has declared."""
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> object:
         if isinstance(value, Part) and ":" not in value.type:
             names = [*known, *declared(kind)]
             if value.type not in names:
@@ -70,7 +70,7 @@ def declared_as(kind: Kind, *known: str) -> AfterValidator:
                 raise RelationError([ConfigProblem("", value.type, reason, hint)])
         return value
 
-    check_part: Callable[[Any], Any] = check
+    check_part: Callable[[object], object] = check
     return AfterValidator(check_part)
 
 

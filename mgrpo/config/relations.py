@@ -98,17 +98,17 @@ def learner_problems(
                 f"Nearest valid value: {longest}; or lower the layers' max_completion_tokens.",
             )
         )
-    return problems + rank_problems(learner, num_completions)
+    return problems + rank_problems(learner.num_ranks, num_completions)
 
 
-def rank_problems(learner: LearnerConfig, num_completions: int) -> list[ConfigProblem]:
+def rank_problems(num_ranks: int, num_completions: int) -> list[ConfigProblem]:
     """More ranks than a step has completions."""
-    if learner.num_ranks <= num_completions:
+    if num_ranks <= num_completions:
         return []
     return [
         ConfigProblem(
             "learner.num_ranks",
-            str(learner.num_ranks),
+            str(num_ranks),
             f"a step has only {num_completions} completions, so some ranks would be idle.",
             f"Nearest valid value: {num_completions}.",
         )

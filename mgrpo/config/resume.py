@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from mgrpo.config.explain import shortened
+from mgrpo.config.method_view import MethodView
 from mgrpo.config.run import RunConfig
 
 OnResume = Literal["fixed", "free", "onward", "evaluation", "length", "phases"]
@@ -92,8 +93,8 @@ class Change:
     """One key that differs between a run's recipe and the one that it is to go on with."""
 
     path: str  # "layers.0.group_size"
-    before: Any
-    now: Any
+    before: object
+    now: object
     kind: OnResume
 
     def __str__(self) -> str:
@@ -108,14 +109,18 @@ def changes_between(
     Args:
         rules: the class of keys that are not the trainer's own, by path.
     """
-    found = differences(before.model_dump(mode="json"), now.model_dump(mode="json"), "")
+    return changes_of_trees(before.model_dump(mode="json"), now.model_dump(mode="json"), rules)
+
+
+def changes_of_trees(before: object, now: object, rules: Mapping[str, OnResume]) -> list[Change]:
+    """Every key that differs between two recipes as their files have them, by path."""
     return [
         Change(path, left, right, rules.get(path) or on_resume(path) or "fixed")
-        for path, left, right in sorted(found, key=itemgetter(0))
+        for path, left, right in sorted(differences(before, now, ""), key=itemgetter(0))
     ]
 
 
-def differences(before: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+def differences(before: object, now: object, path: str) -> Iterator[tuple[str, object, object]]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             where = f"{path}.{key}" if path else str(key)
@@ -138,8 +143,8 @@ def on_resume(path: str) -> OnResume | None:
 
 
 def phases_rewrite(
-    before: RunConfig,
-    now: RunConfig,
+    before: MethodView,
+    now: MethodView,
     num_done: int,
     rules: Mapping[str, OnResume] = MappingProxyType({}),
 ) -> bool:
@@ -149,20 +154,20 @@ def phases_rewrite(
     return any(
         change.kind == "fixed"
         for one, other in different
-        for change in changes_between(one, other, rules)
+        for change in changes_of_trees(one.tree(), other.tree(), rules)
     )
 
 
-def schedule_warning(change: Change, config: RunConfig) -> str:
+def schedule_warning(change: Change, schedule: str) -> str:
     """The effect of another length on a learning rate that decays over the whole run; "": none."""
-    if change.kind != "length" or config.learner.schedule == "constant":
+    if change.kind != "length" or schedule == "constant":
         return ""
     return (
-        f"learner.schedule is {config.learner.schedule}: the finished steps had the learning rates "
+        f"learner.schedule is {schedule}: the finished steps had the learning rates "
         f"of a run of {change.before} steps, the remaining ones have those of a run of "
         f"{change.now}; the result differs from a new run of {change.now} steps"
     )
 
 
-def as_written(value: Any) -> str:
+def as_written(value: object) -> str:
     return "null" if value is None else shortened(value)

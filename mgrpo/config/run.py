@@ -26,6 +26,7 @@ from mgrpo.config.evaluation import EvaluationConfig, guidance_problems
 from mgrpo.config.explain import explain
 from mgrpo.config.layers import CorrectLayer, SolveLayer
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
+from mgrpo.config.method_view import MethodView, StepConfig
 from mgrpo.config.output import OutputConfig
 from mgrpo.config.overrides import BadOverride, merged
 from mgrpo.config.phases import fixed_key_problems, foreign_sections, order_of_phases
@@ -81,7 +82,7 @@ class ModelConfig(StrictConfig):
 
     @field_validator("chat_template_kwargs")
     @classmethod
-    def check_template_kwargs(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def check_template_kwargs(cls, given: dict[str, object]) -> dict[str, object]:
         own = sorted(TEMPLATE_CALL_ARGUMENTS & set(given))
         if own:
             raise ValueError(f"{', '.join(own)} cannot be set: the prompt builder sets it.")
@@ -147,7 +148,7 @@ class RunConfig(StrictConfig):
 
     @field_validator("layers", mode="before")
     @classmethod
-    def kinds_by_position(cls, given: Any) -> Any:
+    def kinds_by_position(cls, given: object) -> object:
         """Layers that do not say their kind have that of their position."""
         if not isinstance(given, list):
             return given
@@ -212,26 +213,24 @@ class RunConfig(StrictConfig):
         return RunConfig.model_validate(merged(tree, phase.changes))
 
     @property
-    def phase_configs(self) -> list[tuple[int, RunConfig]]:
-        """(first step, recipe) of every phase, beginning with the recipe itself at step 0."""
-        return [(0, self), *self._later_phases]
-
-    @cached_property
-    def _later_phases(self) -> list[tuple[int, RunConfig]]:
-        # Without the recipe itself: it would be held by itself, and comparing would never end.
-        return [(phase.from_step, self.in_phase(phase)) for phase in self.phases]
-
-    def at_step(self, step: int) -> RunConfig:
-        """The recipe as its phases have it at one step."""
-        later = zip(self.phases, self._later_phases, strict=True)
-        active = [config for phase, (_, config) in later if phase.is_active(step)]
-        return active[-1] if active else self
+    def method_view(self) -> MethodView:
+        """What the recipe samples and trains, with every phase's values."""
+        return MethodView(
+            outside_phases=self.step_values,
+            phases=tuple(zip(self.phases, self._phase_values, strict=True)),
+            rewards=self.rewards,
+            plugins=self.plugins,
+            data=self.data,
+            prompts_per_step=self.prompts_per_step,
+            num_ranks=self.learner.num_ranks,
+            seed=self.seed,
+            samples_ahead=self.pipeline.samples_ahead,
+        )
 
     @property
-    def max_kl_weight(self) -> float:
-        """The largest factor on the KL term of any layer in any phase; 0 needs no reference."""
-        return max(
-            config.objective.kl.weight if layer.kl_weight is None else layer.kl_weight
-            for _, config in self.phase_configs
-            for layer in config.layers
-        )
+    def step_values(self) -> StepConfig:
+        return StepConfig(self.layers, self.objective, self.sampling, self.source)
+
+    @cached_property
+    def _phase_values(self) -> list[StepConfig]:
+        return [self.in_phase(phase).step_values for phase in self.phases]

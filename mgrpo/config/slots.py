@@ -9,8 +9,6 @@ Each kind is a section with its own keys, so a key that a kind does not know can
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BeforeValidator
 
 TAGS = ("source", "use", "kind", "type")
@@ -20,7 +18,7 @@ TAGS = ("source", "use", "kind", "type")
 def by_name(default: str, tag: str = "type") -> BeforeValidator:
     """Reads a slot that is written as a kind's name, or without one."""
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if isinstance(value, str):
             return {tag: value}
         if isinstance(value, dict) and tag not in value:
@@ -48,7 +46,7 @@ SLOTS = frozenset(
 """Keys that may hold a kind's bare name."""
 
 
-def as_section(key: str, value: Any) -> Any:
+def as_section(key: str, value: object) -> object:
     """The section that a key holds, to change something in it: an empty one where there is none,
     and `{type: best}` for a slot that holds the name `best`."""
     if value is None:

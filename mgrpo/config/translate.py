@@ -133,7 +133,7 @@ def below_replay(changes: Tree, source: Any) -> None:
         changes["source"] = {"above": changes["source"]}
 
 
-def into_slot(tree: Tree, entry: Any) -> bool:
+def into_slot(tree: Tree, entry: object) -> bool:
     """Put a plug-in of before into the slot that it fills now; False: it fills none."""
     if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
         return False
@@ -162,12 +162,12 @@ def into_slot(tree: Tree, entry: Any) -> bool:
     return True
 
 
-def filled(name: str, settings: Tree) -> Any:
+def filled(name: str, settings: Tree) -> object:
     """A slot: the kind's name, or a section with its keys."""
     return {"type": name, **settings} if settings else name
 
 
-def named_layers(tree: Tree) -> list[tuple[Any, Tree]]:
+def named_layers(tree: Tree) -> list[tuple[object, Tree]]:
     layers = tree.get("layers")
     if isinstance(layers, dict):
         return [(name, layer) for name, layer in layers.items() if isinstance(layer, dict)]
@@ -199,7 +199,7 @@ def move(tree: Tree, old: str, now: str, kind: str = "") -> None:
     tree[last] = value
 
 
-def take(tree: Any, path: list[str]) -> Any:
+def take(tree: object, path: list[str]) -> Any:
     """Remove and return what stands at a path; None where nothing does."""
     for section in path[:-1]:
         tree = tree.get(section) if isinstance(tree, dict) else None

@@ -24,7 +24,7 @@ REPLACED_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float"
 class RecipeLoader(yaml.SafeLoader):
     """Safe loading with the core schema; duplicate keys are an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         seen: set[str] = set()
         for key_node, _ in node.value:
             key = str(key_node.value)
@@ -39,7 +39,7 @@ class RecipeLoader(yaml.SafeLoader):
 class RecipeDumper(yaml.SafeDumper):
     """Quotes exactly what RecipeLoader would otherwise read as something else."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -70,6 +70,6 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=RecipeLoader)  # a SafeLoader: builds plain values only
 
 
-def dump_yaml(value: Any) -> str:
+def dump_yaml(value: object) -> str:
     """YAML text that `parse_yaml` reads back equal; keys keep their order."""
     return yaml.dump(value, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=100)

@@ -42,7 +42,7 @@ def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
     differences_PT = pairs.a_PT - pairs.b_PT
     # One more column: the difference of the two gains.
     table = np.column_stack([differences_PT, differences_PT[:, -1] - differences_PT[:, 0]])
-    tests: list[dict[str, Any]] = [{} for _ in range(table.shape[1])]
+    tests: list[dict[str, object]] = [{} for _ in range(table.shape[1])]
     if settings.bootstrap_resamples > 0 and len(table) > 1:
         tests = [
             {"ci": list(interval), "p_value": p_value, "test": BOOTSTRAP}
@@ -79,7 +79,7 @@ def gives_one_answer(evaluation: Evaluation, turn: int) -> bool:
     return settings.decoding == "greedy" and (turn == 0 or len(evaluation.phrases) <= 1)
 
 
-def discordant(differences_P: Floats) -> dict[str, Any]:
+def discordant(differences_P: Floats) -> dict[str, object]:
     """The numbers of problems that only one policy solves, and their exact test."""
     only_a, only_b = int((differences_P > 0).sum()), int((differences_P < 0).sum())
     return {

@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.layers import PromptRequest, correction_requests, solve_request, stable_seed
 from actors.rollout import Rollout, run_together
-from mgrpo.config import EvaluationConfig, RunConfig
+from mgrpo.config import EvaluationConfig, LayerConfig
 from mgrpo.config.layers import CorrectLayer, corrections_of
 from mgrpo.evaluation.summary import Evaluation
 from mgrpo.types import Completion, CompletionId, Problem
@@ -115,13 +115,18 @@ def phrases_for(
 
 
 def evaluation_row(
-    evaluation: Evaluation, *, step: int, label: str, seconds: float, config: RunConfig
+    evaluation: Evaluation,
+    *,
+    step: int,
+    label: str,
+    seconds: float,
+    layers: Sequence[LayerConfig],
 ) -> dict[str, Any]:
     """A line of evaluation.jsonl."""
     settings = evaluation.settings
     summary = evaluation.summary()
     for phrase in summary["phrases"]:
-        phrase["text"] = corrections_of(config.layers)[0].guidance.phrases[phrase["index"]]
+        phrase["text"] = corrections_of(layers)[0].guidance.phrases[phrase["index"]]
     return {
         "step": step,
         "label": label,

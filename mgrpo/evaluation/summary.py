@@ -151,7 +151,7 @@ class Evaluation:
         }
         return numbers | self.intervals() | self.several_samples()
 
-    def intervals(self) -> dict[str, Any]:
+    def intervals(self) -> dict[str, object]:
         """`ci`, if there is more than one problem."""
         problems = list(self.by_problem().values())
         if self.settings.bootstrap_resamples == 0 or len(problems) < 2:
@@ -172,7 +172,7 @@ class Evaluation:
             }
         }
 
-    def several_samples(self) -> dict[str, Any]:
+    def several_samples(self) -> dict[str, object]:
         """`pass_at` and `maj_at`: k -> one value per turn, if there are several samples."""
         if self.settings.samples_per_problem == 1:
             return {}
@@ -184,7 +184,7 @@ class Evaluation:
         maj_at = {str(k): [self.mean_over_problems(turn, k, votes) for turn in turns] for k in ks}
         return {"pass_at": pass_at, "maj_at": maj_at, **self.selected()}
 
-    def selected(self) -> dict[str, Any]:
+    def selected(self) -> dict[str, object]:
         """`selected`: accuracy of the selected samples' vote, and the number of voting samples, by
         turn."""
         config = self.settings.decode_select
@@ -267,10 +267,10 @@ def vote(completion: Completion) -> str | None:
 
 def outcome(
     completions: Sequence[Completion], chains: Sequence[Chain], num_turns: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Accuracies and transitions of some problems; for three or more turns also first to last."""
     whole_chain = count_moves(chains, 1, num_turns)
-    numbers: dict[str, Any] = {
+    numbers: dict[str, object] = {
         "num_problems": len({completion.id.tree for completion in completions}),
         "acc": accuracies(chains, num_turns),
         "delta": whole_chain.delta if num_turns > 1 else None,
@@ -305,7 +305,7 @@ def count_moves(chains: Iterable[Chain], before: int, after: int) -> Transitions
     return count_transitions((chain.turns[before - 1], chain.turns[after - 1]) for chain in chains)
 
 
-def transition_summary(layer: int, transitions: Transitions) -> dict[str, Any]:
+def transition_summary(layer: int, transitions: Transitions) -> dict[str, object]:
     return {
         "layer": layer,
         **transitions.fractions(),

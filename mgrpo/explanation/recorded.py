@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mgrpo.errors import DataError
 from mgrpo.types import Completion
@@ -56,7 +55,7 @@ def read_recorded(path: Path) -> Recorded:
     return Recorded(completions, signals)
 
 
-def read_rows(path: Path) -> list[Any]:
+def read_rows(path: Path) -> list[object]:
     """The rows of either format, which the first character shows."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -74,7 +73,7 @@ def read_rows(path: Path) -> list[Any]:
     ]
 
 
-def parsed(text: str, where: str) -> Any:
+def parsed(text: str, where: str) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from learner.policy_proofs import prove_policy
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow
 from learner.selection import group_of
-from mgrpo.config import RunConfig
+from mgrpo.config import LayerConfig, LearnerConfig, MethodView, StepConfig
 from mgrpo.errors import DataError, ModelError
 from mgrpo.plugin import load_plugins
 from mgrpo.sources import is_joint
@@ -67,7 +67,8 @@ class Explanation:
 
 def explain_completions(
     completions: Sequence[Completion],
-    config: RunConfig,
+    method: MethodView,
+    settings: LearnerConfig,
     *,
     layers: Sequence[int] | None = None,
     step: int = 0,
@@ -78,7 +79,8 @@ def explain_completions(
 
     Args:
         completions: scored; whole groups, and the parents that the recipe compares with.
-        config: the recipe.
+        method: the recipe's.
+        settings: how a model reads the completions.
         layers: numbers of the layers that train, 1 for the first; None: all. Completions of
             other layers are parents to compare with.
         step: of the run, for phases.
@@ -90,8 +92,8 @@ def explain_completions(
         DataError: a signal is missing and there is no model to measure it with.
         LearnerError: training would refuse these completions too.
     """
-    config = config.at_step(step)
-    plugins = load_plugins(config, LearnerPlugin)
+    values = method.at_step(step)
+    plugins = load_plugins(method.always_with(values), LearnerPlugin)
     for plugin in plugins:
         plugin.start(torch.device("cpu"))
     explained: list[Explained] = []
@@ -99,29 +101,36 @@ def explain_completions(
     notes: list[str] = []
     read_with: Callable[[], PolicyReader] | None = None
     if model_dir is not None:  # loaded at the first use
-        read_with = functools.cache(lambda: reader_of(model_dir, config, completions))
+        read_with = functools.cache(
+            lambda: reader_of(model_dir, settings, values.sampling.temperature, completions)
+        )
     reads = any(plugin.overrides("read_policy", LearnerPlugin) for plugin in plugins)
-    for trained, context in updates_of(completions, config, layers):
+    is_one = is_joint(method.always_with(values))
+    for trained, context in updates_of(completions, layers, is_one=is_one):
         batch = build_batch(
             trained,
-            config.layers,
-            config.objective,
+            values.layers,
+            values.objective,
             context=context,
             plugins=plugins,
-            signals=known_signals(trained, context, config, plugins, signals or {}, read_with),
+            signals=known_signals(trained, context, values, plugins, signals or {}, read_with),
             step=step,
             policy=read_with() if reads and read_with is not None else None,
         )
-        explained += explain_batch(trained, batch, config)
+        explained += explain_batch(trained, batch, values.layers)
         notes += batch.notes
         metrics |= {name: value / count for name, (value, count) in batch.metrics.items() if count}
     return Explanation(completions=explained, metrics=metrics, notes=notes)
 
 
 def updates_of(
-    completions: Sequence[Completion], config: RunConfig, layers: Sequence[int] | None = None
+    completions: Sequence[Completion], layers: Sequence[int] | None = None, *, is_one: bool
 ) -> list[tuple[list[Completion], list[Completion]]]:
-    """(trained completions, other completions for comparison) of every update."""
+    """(trained completions, other completions for comparison) of every update.
+
+    Args:
+        is_one: one update trains all layers.
+    """
     numbers = sorted(
         {
             completion.layer
@@ -129,7 +138,6 @@ def updates_of(
             if layers is None or completion.layer in layers
         }
     )
-    is_one = is_joint(config)
     return [
         (
             [completion for completion in completions if completion.layer in update],
@@ -140,12 +148,12 @@ def updates_of(
 
 
 def explain_batch(
-    completions: Sequence[Completion], batch: TrainingBatch, config: RunConfig
+    completions: Sequence[Completion], batch: TrainingBatch, chain: Sequence[LayerConfig]
 ) -> list[Explained]:
     return [
         Explained(
             completion=one,
-            group=str(group_of(one, config.layers[one.layer - 1])),
+            group=str(group_of(one, chain[one.layer - 1])),
             shaped_reward=shaped_reward,
             advantage=verdict.advantage,
             selected=verdict.selected,
@@ -182,7 +190,7 @@ def token_ranges(row: TrainingRow) -> list[TokenRange]:
 def known_signals(
     completions: Sequence[Completion],
     context: Sequence[Completion],
-    config: RunConfig,
+    values: StepConfig,
     plugins: Sequence[LearnerPlugin],
     recorded: Mapping[str, Mapping[str, Sequence[float]]],
     read_with: Callable[[], PolicyReader] | None,
@@ -195,18 +203,16 @@ def known_signals(
             wanted.setdefault(signal, type(plugin).__name__)
     found: dict[str, Tensor] = {}
     for name in wanted:
-        values = [
-            recorded.get(completion.completion_id, {}).get(name) for completion in completions
-        ]
-        if any(value is None for value in values):
+        given = [recorded.get(completion.completion_id, {}).get(name) for completion in completions]
+        if any(value is None for value in given):
             continue
-        for one, value in zip(completions, values, strict=True):
+        for one, value in zip(completions, given, strict=True):
             if value is not None and len(value) != len(one.token_ids):
                 raise DataError(
                     f"Completion {one.completion_id} has {len(one.token_ids)} tokens and "
                     f"{len(value)} {name}; there must be one per token."
                 )
-        flat = [number for value in values if value is not None for number in value]
+        flat = [number for value in given if value is not None for number in value]
         found[name] = torch.tensor(flat, dtype=torch.float64)
     missing = [name for name in wanted if name not in found]
     if not missing or not completions:
@@ -227,11 +233,16 @@ def known_signals(
             "Pass the policy that sampled these completions, to compute them on the CPU: --model "
             "runs/NAME/policy (or what the run's model.path was, for early steps)."
         )
-    rows = build_batch(completions, config.layers, config.objective, context=context).all_rows
+    rows = build_batch(completions, values.layers, values.objective, context=context).all_rows
     return found | read_with().measure(rows, missing)
 
 
-def reader_of(model_dir: str, config: RunConfig, completions: Sequence[Completion]) -> PolicyReader:
+def reader_of(
+    model_dir: str,
+    settings: LearnerConfig,
+    temperature: float,
+    completions: Sequence[Completion],
+) -> PolicyReader:
     """Reads with the model on the CPU.
 
     Raises:
@@ -249,8 +260,8 @@ def reader_of(model_dir: str, config: RunConfig, completions: Sequence[Completio
             )
     return PolicyReader(
         {"policy": policy},
-        settings=config.learner,
-        temperature=config.sampling.temperature,
+        settings=settings,
+        temperature=temperature,
         merges_prefixes=False,
         hidden_size=policy.hidden_size,
     )
@@ -266,20 +277,20 @@ class AnnotationTools:
     builder: PromptBuilder
     seed: int
 
-    async def generate(self, *_: Any, **__: Any) -> NoReturn:
+    async def generate(self, *_: object, **__: object) -> NoReturn:
         raise DataError("Recorded completions are explained without engines.")
 
-    async def score(self, *_: Any) -> NoReturn:
+    async def score(self, *_: object) -> NoReturn:
         raise DataError("Recorded completions are explained without checks.")
 
 
 def annotated(
-    completions: Sequence[Completion], config: RunConfig, builder: PromptBuilder
+    completions: Sequence[Completion], method: MethodView, builder: PromptBuilder
 ) -> list[Completion]:
     """The completions as the recipe's rollout plug-ins annotate them."""
-    tools = AnnotationTools(builder, config.seed)
+    tools = AnnotationTools(builder, method.seed)
     result = list(completions)
-    for plugin in load_plugins(config, RolloutPlugin):
+    for plugin in load_plugins(method, RolloutPlugin):
         result = [
             plugin.annotate(tools, one) if one.layer in plugin.layers else one for one in result
         ]

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mgrpo.config import LayerConfig, RunConfig
+from mgrpo.config import LayerConfig, MethodView, PhaseConfig, RunConfig
 from mgrpo.config.explain import meaning
 from mgrpo.config.load import load_recipe, read_tree, shipped_recipes
 from mgrpo.config.parts import HOMES
@@ -110,7 +110,7 @@ def method_facts(file: Path, name: str) -> MethodFacts:
         config = load_recipe(file)
     except ConfigError as error:
         return MethodFacts(id=name, recipe=shown_path(file), comment=comment, problems=[str(error)])
-    plugins = parts_of(config)
+    plugins = parts_of(config.method_view)
     found = list(differences(config))
     return MethodFacts(
         id=name,
@@ -124,8 +124,8 @@ def method_facts(file: Path, name: str) -> MethodFacts:
         training=list(training_keys(file, config)),
         plugins=plugins,
         phases=[phase.model_dump(mode="json") for phase in config.phases],
-        seams=seams(config, found, plugins),
-        problems=plugin_problems(config),
+        seams=seams(config.layers, config.phases, found, plugins),
+        problems=plugin_problems(config.method_view),
     )
 
 
@@ -182,7 +182,7 @@ def changed_keys(section: BaseModel, prefix: str) -> Iterator[Key]:
         )
 
 
-def default_of(info: FieldInfo) -> Any:
+def default_of(info: FieldInfo) -> object:
     return info.get_default(call_default_factory=True, validated_data={})
 
 
@@ -219,11 +219,11 @@ def training_keys(file: Path, config: RunConfig) -> Iterator[Key]:
             )
 
 
-def parts_of(config: RunConfig) -> list[PluginFacts]:
+def parts_of(method: MethodView) -> list[PluginFacts]:
     """What fills the recipe's slots, if it is a method's own, and the entries of `plugins`."""
-    slots = [plugin_facts(one.name, one.kind, one.settings) for one in slot_entries(config)]
+    slots = [plugin_facts(one.name, one.kind, one.settings) for one in slot_entries(method)]
     entries = [
-        plugin_facts(entry.use, "PLUGINS", entry.settings, entry.layers) for entry in config.plugins
+        plugin_facts(entry.use, "PLUGINS", entry.settings, entry.layers) for entry in method.plugins
     ]
     return slots + entries
 
@@ -231,7 +231,7 @@ def parts_of(config: RunConfig) -> list[PluginFacts]:
 def plugin_facts(
     use: str,
     kind: Kind | None = None,
-    given: Mapping[str, Any] = MappingProxyType({}),
+    given: Mapping[str, object] = MappingProxyType({}),
     layers: list[str] | None = None,
 ) -> PluginFacts:
     """What a plug-in's class says of itself, with the settings that a recipe gives."""
@@ -278,12 +278,15 @@ def hooks_of(kind: type[Plugin]) -> list[str]:
 
 
 def seams(
-    config: RunConfig, found: Sequence[Key], plugins: Sequence[PluginFacts]
+    layers: Sequence[LayerConfig],
+    phases: Sequence[PhaseConfig],
+    found: Sequence[Key],
+    plugins: Sequence[PluginFacts],
 ) -> dict[str, list[str]]:
     """The parts of the chain, the objective, plug-ins and phases that the method changes."""
     places: dict[str, list[str]] = {}
-    if len(config.layers) > 1:
-        places["chain"] = [layer.name for layer in config.layers]
+    if len(layers) > 1:
+        places["chain"] = [layer.name for layer in layers]
     for key in found:
         section, _, rest = key.path.partition(".")
         name = rest.partition(".")[2] if section == "layers" else rest
@@ -291,15 +294,15 @@ def seams(
             places[section].append(name)
     if plugins:
         places["plugins"] = [f"{one.use} ({', '.join(one.hooks)})" for one in plugins]
-    if config.phases:
-        places["phases"] = [f"{one.name} (from step {one.from_step})" for one in config.phases]
+    if phases:
+        places["phases"] = [f"{one.name} (from step {one.from_step})" for one in phases]
     return places
 
 
-def plugin_problems(config: RunConfig) -> list[str]:
+def plugin_problems(method: MethodView) -> list[str]:
     """What keeps the recipe's plug-ins from working here, e.g. a model that is not trained yet."""
     try:
-        load_plugins(config, Plugin)
+        load_plugins(method, Plugin)
     except ConfigError as error:
         return [str(problem) for problem in error.problems]
     return []

@@ -50,7 +50,7 @@ class Alarm:
             when = f"Steps {self.first_step} to {self.step}, at the last"
         return f"{self.name}: {when}: {self.seen}. {self.meaning} {self.advice}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """A line of alarms.jsonl."""
         return {**dataclasses.asdict(self), "message": self.message}
 

@@ -72,7 +72,7 @@ class MetricsLog:
             }
         self.trackers.write(evaluation["step"], scalars)
 
-    def write_alarm(self, alarm: Mapping[str, Any]) -> None:
+    def write_alarm(self, alarm: Mapping[str, object]) -> None:
         """Append one alert: step, name, message, ... The first one creates the file."""
         path = self.run_dir / ALARMS_FILE
         remove_torn_line(path)
@@ -152,7 +152,7 @@ def rollout_paths(run_dir: Path | str) -> dict[int, Path]:
     return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in paths))
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, object]]:
     """Every object of a JSON Lines file, without a truncated last line; [] if there is no file.
 
     Raises:
@@ -161,7 +161,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -202,7 +202,7 @@ def append(file: TextIO, row: Mapping[str, Any]) -> None:
     file.flush()
 
 
-def to_line(row: Mapping[str, Any]) -> str:
+def to_line(row: Mapping[str, object]) -> str:
     """One line of strict JSON: NaN and infinities, which JSON lacks, become null."""
     try:
         return json.dumps(row, allow_nan=False) + "\n"
@@ -210,7 +210,7 @@ def to_line(row: Mapping[str, Any]) -> str:
         return json.dumps(without_nan(row), allow_nan=False) + "\n"
 
 
-def without_nan(value: Any) -> Any:
+def without_nan(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -88,7 +88,7 @@ def chosen_ids(tokenizer: Any, stop_tokens: list[str | int] | None) -> list[int]
     return ids
 
 
-def settings_file(source: str, name: str) -> dict[str, Any]:
+def settings_file(source: str, name: str) -> dict[str, object]:
     """A model's JSON file; empty if it has none."""
     from transformers.utils import cached_file
 
@@ -106,14 +106,14 @@ def settings_file(source: str, name: str) -> dict[str, Any]:
     return settings
 
 
-def listed_ends(settings: dict[str, Any]) -> list[int]:
+def listed_ends(settings: dict[str, object]) -> list[int]:
     """eos_token_id of a configuration: none, one, or several."""
     ends = settings.get("eos_token_id", text_part(settings).get("eos_token_id"))
     given = ends if isinstance(ends, list) else [ends]
     return [end for end in given if type(end) is int and end >= 0]
 
 
-def text_part(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_part(settings: Mapping[str, object]) -> Mapping[str, object]:
     """The language model's settings in the config.json of a vision-language model, or {}."""
     part = settings.get("text_config")
     return part if isinstance(part, dict) else {}

@@ -32,7 +32,7 @@ def refuse_broken_model(folder: Path) -> None:
     refuse_unfit(read_weights(folder), settings, str(folder))
 
 
-def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
+def refuse_unusable(settings: Mapping[str, object], source: str) -> None:
     """Refuse a configuration without a trainable causal language model.
 
     Args:
@@ -72,7 +72,7 @@ def refuse_unusable(settings: Mapping[str, Any], source: str) -> None:
         )
 
 
-def quantisation(settings: Mapping[str, Any], folder: Path) -> str:
+def quantisation(settings: Mapping[str, object], folder: Path) -> str:
     """The quantisation of a model's weights; "" if there is none."""
     for part in (settings, text_part(settings)):
         for key in ("quantization_config", "compression_config"):
@@ -210,7 +210,7 @@ def shape_text(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def architecture(settings: Mapping[str, Any]) -> str:
+def architecture(settings: Mapping[str, object]) -> str:
     """The class named in config.json."""
     names = settings.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else "unknown architecture"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cluster.allocations import PlacementRecipe
 from cluster.vllm_build import Device, choose_device, installed_build, mismatch
-from mgrpo.config import ClusterConfig, RunConfig
+from mgrpo.config import ClusterConfig
 from mgrpo.findings import CheckLine, counted
 from mgrpo.plan.batch import layer_batches
+from mgrpo.plan.recipe import PlanRecipe
 
 GIB = 2**30
 PROCESS_GIB = 1.0  # an engine's or a rank's libraries, before any model
 ADAM_BYTES_PER_PARAMETER = 16  # float32 weights, gradients and two moments
 
 
-def batch_lines(config: RunConfig) -> list[CheckLine]:
+def batch_lines(recipe: PlanRecipe) -> list[CheckLine]:
     """Completions per step, sequences per engine, tokens at most."""
     return [
         CheckLine(
@@ -26,22 +28,15 @@ def batch_lines(config: RunConfig) -> list[CheckLine]:
             f"engine on {counted(batch.num_engines, 'engine')}, at most {batch.max_tokens:,} "
             "tokens",
         )
-        for depth, batch in enumerate(layer_batches(config))
+        for depth, batch in enumerate(layer_batches(recipe))
     ]
 
 
-def num_engines(config: RunConfig) -> int:
-    """Number at the start of the run; elastic pools may grow further."""
-    if config.engines.shared:
-        return config.engines.num_shared_engines.min
-    return sum(layer.num_engines.min for layer in config.layers)
-
-
-def gpus_wanted(config: RunConfig) -> int:
+def gpus_wanted(recipe: PlacementRecipe) -> int:
     """GPUs of a run on device cuda: the engines', and one per learner rank; or one for both."""
-    if config.cluster.takes_turns:
-        return config.learner.num_ranks
-    return num_engines(config) * config.engines.tensor_parallel_size + config.learner.num_ranks
+    if recipe.cluster.takes_turns:
+        return recipe.learner.num_ranks
+    return recipe.num_engines * recipe.engines.tensor_parallel_size + recipe.learner.num_ranks
 
 
 def local_gpus() -> int:
@@ -53,15 +48,15 @@ def local_gpus() -> int:
     return min(present, len([device for device in visible.split(",") if device.strip()]))
 
 
-def resource_lines(config: RunConfig, num_parameters: int | None) -> list[CheckLine]:
+def resource_lines(recipe: PlanRecipe, num_parameters: int | None) -> list[CheckLine]:
     """The run's GPUs or CPUs and memory, compared with this machine's."""
     gpus = local_gpus()
-    build = installed_build() if config.cluster.starts_ray else None
-    device = choose_device(config.cluster.device, num_gpus=gpus, build=build)
-    lines = build_lines(config.cluster, device, build=build, gpus=gpus)
+    build = installed_build() if recipe.cluster.starts_ray else None
+    device = choose_device(recipe.cluster.device, num_gpus=gpus, build=build)
+    lines = build_lines(recipe.cluster, device, build=build, gpus=gpus)
     if device == "cuda":
-        return [*lines, gpu_line(config, gpus)]
-    return [*lines, cpu_line(config), *memory_lines(config, num_parameters)]
+        return [*lines, gpu_line(recipe, gpus)]
+    return [*lines, cpu_line(recipe), *memory_lines(recipe, num_parameters)]
 
 
 def build_lines(
@@ -88,20 +83,20 @@ def build_lines(
     return []
 
 
-def gpu_line(config: RunConfig, gpus: int) -> CheckLine:
-    wanted = gpus_wanted(config)
-    ranks = config.learner.num_ranks
+def gpu_line(recipe: PlanRecipe, gpus: int) -> CheckLine:
+    wanted = gpus_wanted(recipe)
+    ranks = recipe.learner.num_ranks
     parts = (
         "an engine and a learner rank on each, in turn"
-        if config.cluster.takes_turns
-        else f"{num_engines(config)} engines x {config.engines.tensor_parallel_size} + "
+        if recipe.cluster.takes_turns
+        else f"{recipe.num_engines} engines x {recipe.engines.tensor_parallel_size} + "
         f"{counted(ranks, 'learner rank')}"
     )
     sum_text = f"{counted(wanted, 'GPU')}: {parts}"
-    if not config.cluster.starts_ray or gpus >= wanted:
+    if not recipe.cluster.starts_ray or gpus >= wanted:
         return CheckLine("ok", "GPUs", sum_text)
     advice = "layers.N.num_engines, engines.tensor_parallel_size or learner.num_ranks"
-    fewer = "" if config.cluster.takes_turns or not gpus else ", or share: cluster.colocate=auto"
+    fewer = "" if recipe.cluster.takes_turns or not gpus else ", or share: cluster.colocate=auto"
     return CheckLine(
         "warn",
         "GPUs",
@@ -110,30 +105,30 @@ def gpu_line(config: RunConfig, gpus: int) -> CheckLine:
     )
 
 
-def cpu_line(config: RunConfig) -> CheckLine:
-    engines, ranks = num_engines(config), config.learner.num_ranks
+def cpu_line(recipe: PlanRecipe) -> CheckLine:
+    engines, ranks = recipe.num_engines, recipe.learner.num_ranks
     return CheckLine(
         "ok",
         "CPUs",
         f"{counted(engines, 'engine')}, {counted(ranks, 'learner rank')} and "
-        f"{config.rewards.num_processes} reward processes take turns on "
+        f"{recipe.num_reward_processes} reward processes take turns on "
         f"{counted(os.cpu_count() or 1, 'core')}",
     )
 
 
-def memory_lines(config: RunConfig, num_parameters: int | None) -> list[CheckLine]:
+def memory_lines(recipe: PlanRecipe, num_parameters: int | None) -> list[CheckLine]:
     """A rough bound of the memory of a run on one machine's CPUs."""
     if num_parameters is None:
         return [CheckLine("warn", "memory", "not checked: the model's size is not known")]
-    weights = num_parameters * (4 if config.model.dtype == "float32" else 2) / GIB
-    engine = PROCESS_GIB + 2 * weights + config.engines.cpu_kv_cache_gib  # 2: vLLM packs a copy
-    reference = num_parameters * 4 / GIB if config.objective.kl.weight > 0 else 0.0
+    weights = num_parameters * (4 if recipe.model_dtype == "float32" else 2) / GIB
+    engine = PROCESS_GIB + 2 * weights + recipe.engines.cpu_kv_cache_gib  # 2: vLLM packs a copy
+    reference = num_parameters * 4 / GIB if recipe.method.max_kl_weight > 0 else 0.0
     rank = PROCESS_GIB + num_parameters * ADAM_BYTES_PER_PARAMETER / GIB + reference
-    wanted = num_engines(config) * engine + config.learner.num_ranks * rank
+    wanted = recipe.num_engines * engine + recipe.learner.num_ranks * rank
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     text = (
-        f"about {wanted:.1f} GiB: {num_engines(config)} x {engine:.1f} for engines, "
-        f"{config.learner.num_ranks} x {rank:.1f} for the learner; this machine has {here:.1f}"
+        f"about {wanted:.1f} GiB: {recipe.num_engines} x {engine:.1f} for engines, "
+        f"{recipe.learner.num_ranks} x {rank:.1f} for the learner; this machine has {here:.1f}"
     )
     if wanted <= here:
         return [CheckLine("ok", "memory", text)]

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from cluster.allocations import Group
 from learner.streaming import recipe_obstacles
-from mgrpo.config import EnginesConfig, RunConfig
+from mgrpo.config import EnginesConfig
 from mgrpo.findings import CheckLine, counted
 from mgrpo.plan.batch import LayerBatch
 from mgrpo.plan.engine_memory import EngineMemory
 from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.hardware import Hardware
 from mgrpo.plan.memory import GIB, MemoryUse
+from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.rows import GpuRow
 from mgrpo.plan.shape import ModelShape
 from mgrpo.plan.timing import PartTime
@@ -39,7 +40,7 @@ TURN_ADVICE = {
 class Found:
     """The parts of a plan that are assessed."""
 
-    config: RunConfig
+    recipe: PlanRecipe
     shape: ModelShape
     hardware: Hardware
     rows: list[GpuRow]
@@ -70,7 +71,7 @@ def assess(found: Found) -> list[CheckLine]:
 
 def allocation_lines(found: Found) -> Iterator[CheckLine]:
     """Placement of every process, nodes to be added by the autoscaler, and room to grow."""
-    config = found.config
+    recipe = found.recipe
     for group, why in found.left_out:
         yield CheckLine(
             "fail",
@@ -83,10 +84,10 @@ def allocation_lines(found: Found) -> Iterator[CheckLine]:
             "ok", "placement", f"the autoscaler has to add {', '.join(sorted(brought))}"
         )
     more = sum(
-        batch.max_engines - batch.num_engines for batch in growing(found.batches, config.engines)
+        batch.max_engines - batch.num_engines for batch in growing(found.batches, recipe.engines)
     )
     if more:
-        gpus = more * config.engines.tensor_parallel_size
+        gpus = more * recipe.engines.tensor_parallel_size
         yield CheckLine(
             "ok",
             "placement",
@@ -126,12 +127,12 @@ def gpu_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine(
             "warn",
             "learner",
-            f"its {found.config.learner.num_ranks} ranks are spread unevenly over nodes "
+            f"its {found.recipe.learner.num_ranks} ranks are spread unevenly over nodes "
             f"({' + '.join(map(str, per_node))}): the slowest link delays every step. Choose "
             "learner.num_ranks as a multiple or a divisor of a node's GPUs.",
         )
     for gpu, what in ((found.learner_gpu, "learner"), (found.engine_gpu, "engines")):
-        wants_bf16 = found.config.model.dtype == "bfloat16"
+        wants_bf16 = found.recipe.model_dtype == "bfloat16"
         if wants_bf16 and not gpu.has_bfloat16:
             yield CheckLine(
                 "fail", what, f"{gpu.name} has no bfloat16. Use model.dtype=float32 or another GPU."
@@ -148,7 +149,8 @@ def learner_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine("warn", "learner", f"tight: {text}. {learner_advice(found)}")
     else:
         yield CheckLine("ok", "learner", text)
-    completions, ranks = most_completions(found.config), found.config.learner.num_ranks
+    completions = most_completions(found.recipe.method)
+    ranks = found.recipe.learner.num_ranks
     if completions % ranks and completions < 8 * ranks:
         yield CheckLine(
             "warn",
@@ -160,14 +162,14 @@ def learner_lines(found: Found) -> Iterator[CheckLine]:
 
 def learner_advice(found: Found) -> str:
     """Advice for the largest memory item."""
-    config = found.config.learner
+    learner = found.recipe.learner
     biggest = max(found.learner.items, key=lambda item: item.num_bytes).name
     if biggest == "activations":
-        checkpointing = "" if config.gradient_checkpointing else "gradient_checkpointing or "
+        checkpointing = "" if learner.gradient_checkpointing else "gradient_checkpointing or "
         return (
             f"Its activations are the largest item: use {checkpointing}a smaller microbatch_tokens."
         )
-    if config.zero_stage < 3:
+    if learner.zero_stage < 3:
         return f"Its {biggest} are the largest item: raise learner.zero_stage or learner.num_ranks."
     return (
         f"Its {biggest} are the largest item: raise learner.num_ranks, or offload "
@@ -177,7 +179,7 @@ def learner_advice(found: Found) -> str:
 
 def engine_lines(found: Found) -> Iterator[CheckLine]:
     """Tensor parallelism compared with the model's heads, and the engine's memory with its GPU."""
-    ways, shape = found.config.engines.tensor_parallel_size, found.shape
+    ways, shape = found.recipe.engines.tensor_parallel_size, found.shape
     if shape.num_heads % ways:
         valid = max(n for n in range(1, ways + 1) if shape.num_heads % n == 0)
         yield CheckLine(
@@ -230,7 +232,7 @@ def turn_lines(found: Found) -> Iterator[CheckLine]:
 
 def cache_lines(found: Found) -> Iterator[CheckLine]:
     """The capacity of an engine's cache compared with its number of sequences."""
-    engine, config = found.engine, found.config
+    engine, recipe = found.engine, found.recipe
     context = engine.context_tokens
     if engine.cache_tokens < context:
         yield CheckLine(
@@ -241,9 +243,9 @@ def cache_lines(found: Found) -> Iterator[CheckLine]:
             "engines.gpu_memory_utilization, or lower engines.max_model_len.",
         )
         return
-    worst = max(found.batches, key=lambda batch: cache_needed(batch, config.engines))
-    asked = min(worst.sequences_per_engine, config.engines.max_num_seqs)
-    needed = cache_needed(worst, config.engines)
+    worst = max(found.batches, key=lambda batch: cache_needed(batch, recipe.engines))
+    asked = min(worst.sequences_per_engine, recipe.engines.max_num_seqs)
+    needed = cache_needed(worst, recipe.engines)
     text = (
         f"holds {engine.cache_tokens:,} tokens; {asked:,} sequences of layer {worst.name} at a "
         f"time need at most {needed:,}, since a group shares its prompt"
@@ -274,14 +276,14 @@ def time_lines(found: Found) -> Iterator[CheckLine]:
     if found.turns is not None:
         return
     whole = sum(part.seconds for part in found.times)
-    parts = with_one_pool(found.times) if found.config.engines.shared else found.times
+    parts = with_one_pool(found.times) if found.recipe.engines.shared else found.times
     for part in parts:
         if len(parts) > 1 and part.seconds < IDLE_SHARE * whole:
             give = (
                 "Fewer ranks and more engines would be faster."
                 if part.name == "learner"
                 else "More learner ranks and fewer engines would be faster."
-                if found.config.engines.shared
+                if found.recipe.engines.shared
                 else "Give some of its engines' GPUs to the others, or use engines.shared: true."
             )
             yield CheckLine(
@@ -294,14 +296,14 @@ def time_lines(found: Found) -> Iterator[CheckLine]:
 
 def streaming_lines(found: Found) -> Iterator[CheckLine]:
     """Whether problems train while others are sampled, or why a step waits for all of them."""
-    config = found.config
-    if config.pipeline.max_staleness_steps is None or config.cluster.takes_turns:
+    recipe = found.recipe
+    if recipe.pipeline.max_staleness_steps is None or recipe.cluster.takes_turns:
         return
-    if config.pipeline.samples_ahead:
+    if recipe.pipeline.samples_ahead:
         text = "the next step is sampled while one trains (pipeline.max_staleness_steps: 1)"
         yield CheckLine("ok", "pipeline", text)
         return
-    obstacles = recipe_obstacles(config)
+    obstacles = recipe_obstacles(recipe.method)
     text = "problems train while others are sampled (pipeline.max_staleness_steps: 0)"
     if obstacles:
         text = f"the learner waits for a whole step: {'; '.join(obstacles)}"

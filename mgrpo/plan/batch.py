@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mgrpo.config import CorrectLayer, RunConfig
+from mgrpo.config import CorrectLayer
 from mgrpo.config.lengths import layer_lengths
+from mgrpo.plan.recipe import PlanRecipe
 
 CORRECTION_TOKENS = 128
 """Allowance for a correction's own turns and its guidance; `mgrpo check` measures them."""
@@ -38,15 +39,15 @@ class LayerBatch:
         return self.num_completions * self.max_completion_tokens
 
 
-def layer_batches(config: RunConfig) -> list[LayerBatch]:
+def layer_batches(recipe: PlanRecipe) -> list[LayerBatch]:
     """Every layer's part of a step, first to last, if no parent is left out."""
     batches = []
-    num_prompts = config.prompts_per_step
-    lengths = layer_lengths(config.layers, config.data.max_prompt_tokens, CORRECTION_TOKENS)
-    for depth, layer in enumerate(config.layers):
+    num_prompts = recipe.method.prompts_per_step
+    lengths = layer_lengths(recipe.layers, recipe.max_prompt_tokens, CORRECTION_TOKENS)
+    for depth, layer in enumerate(recipe.layers):
         if isinstance(layer, CorrectLayer) and layer.max_parents is not None:
-            num_prompts = config.prompts_per_step * layer.max_parents
-        count = config.engines.num_shared_engines if config.engines.shared else layer.num_engines
+            num_prompts = recipe.method.prompts_per_step * layer.max_parents
+        count = recipe.engines.num_shared_engines if recipe.engines.shared else layer.num_engines
         batches.append(
             LayerBatch(
                 name=layer.name,
@@ -63,16 +64,16 @@ def layer_batches(config: RunConfig) -> list[LayerBatch]:
     return batches
 
 
-def context_tokens(config: RunConfig) -> int:
+def context_tokens(recipe: PlanRecipe) -> int:
     """The engines' context: as set in the recipe, or the most that its longest layer can need."""
-    lengths = [batch.max_sequence_tokens for batch in layer_batches(config)]
-    return config.engines.max_model_len or max(lengths)
+    lengths = [batch.max_sequence_tokens for batch in layer_batches(recipe)]
+    return recipe.engines.max_model_len or max(lengths)
 
 
-def learner_tokens(config: RunConfig) -> int:
+def learner_tokens(recipe: PlanRecipe) -> int:
     """Maximum tokens of a step for the learner, before prefixes are merged."""
     return sum(
-        batch.num_completions * min(batch.max_sequence_tokens, context_tokens(config))
-        for batch in layer_batches(config)
+        batch.num_completions * min(batch.max_sequence_tokens, context_tokens(recipe))
+        for batch in layer_batches(recipe)
         if batch.trains
     )

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from cluster.allocations import Allocation, plan_allocations
 from cluster.fit import Fit, fit, reasons
-from mgrpo.config import RunConfig
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.findings import CheckLine
 from mgrpo.plan.assessment import Found, assess
@@ -16,6 +15,7 @@ from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.hardware import Hardware
 from mgrpo.plan.learner_memory import learner_memory
 from mgrpo.plan.memory import MemoryUse
+from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.rows import GpuRow, gpu_rows, gpu_use
 from mgrpo.plan.shape import ModelShape
 from mgrpo.plan.timing import PartTime, part_times
@@ -44,7 +44,7 @@ class Plan:
 
 
 def make_plan(
-    config: RunConfig, shape: ModelShape, hardware: Hardware, *, layout: str = ""
+    recipe: PlanRecipe, shape: ModelShape, hardware: Hardware, *, layout: str = ""
 ) -> Plan:
     """Place every allocation and collect errors and warnings.
 
@@ -54,8 +54,8 @@ def make_plan(
     Raises:
         ConfigError: the recipe is for CPUs, or the hardware has no GPU.
     """
-    refuse_cpus(config, hardware)
-    allocations = plan_allocations(config, "cuda")
+    refuse_cpus(recipe, hardware)
+    allocations = plan_allocations(recipe, "cuda")
     if not hardware.has_labels:
         allocations = [without_labels(allocation) for allocation in allocations]
     nodes = hardware.nodes
@@ -64,15 +64,15 @@ def make_plan(
         nodes = hardware.grown
         found = fit(allocations, nodes)
     learner_gpu, engine_gpu = smallest_gpus(found, hardware)
-    engine = engine_memory(config, shape, engine_gpu)
-    learner = learner_memory(config, shape)
-    times = part_times(config, shape, engine_gpu, engine) if learner_gpu == engine_gpu else []
-    turns = turn_memory(config, shape, learner, engine)
-    rows = gpu_rows(config, found, nodes, hardware, gpu_use(learner, engine, turns))
+    engine = engine_memory(recipe, shape, engine_gpu)
+    learner = learner_memory(recipe, shape)
+    times = part_times(recipe, shape, engine_gpu, engine) if learner_gpu == engine_gpu else []
+    turns = turn_memory(recipe, shape, learner, engine)
+    rows = gpu_rows(recipe, found, nodes, hardware, gpu_use(learner, engine, turns))
     decided = [CheckLine("ok", "layout", layout)] if layout else []
     lines = decided + assess(
         Found(
-            config=config,
+            recipe=recipe,
             shape=shape,
             hardware=hardware,
             rows=rows,
@@ -82,28 +82,28 @@ def make_plan(
             engine=engine,
             engine_gpu=engine_gpu,
             turns=turns,
-            batches=layer_batches(config),
+            batches=layer_batches(recipe),
             times=times,
         )
     )
     return Plan(
-        recipe=config.name,
+        recipe=recipe.name,
         hardware=hardware.description,
         shape=shape,
         rows=rows,
         learner=learner,
         engine=engine,
         turns=turns,
-        batches=layer_batches(config),
-        learner_tokens=learner_tokens(config),
+        batches=layer_batches(recipe),
+        learner_tokens=learner_tokens(recipe),
         times=times,
         lines=lines,
     )
 
 
-def refuse_cpus(config: RunConfig, hardware: Hardware) -> None:
+def refuse_cpus(recipe: PlanRecipe, hardware: Hardware) -> None:
     problems = []
-    if config.cluster.device == "cpu":
+    if recipe.cluster.device == "cpu":
         problems.append(
             ConfigProblem(
                 "cluster.device",

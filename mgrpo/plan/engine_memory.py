@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.engine import BATCHED_TOKENS
-from mgrpo.config import EnginesConfig, RunConfig
+from mgrpo.config import EnginesConfig
 from mgrpo.plan.batch import context_tokens
 from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.memory import CONTEXT_BYTES, GIB, MIB, MemoryItem, MemoryUse
+from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.shape import ModelShape
 
 GRAPH_BYTES = GIB  # captured CUDA graphs: an estimate
@@ -34,41 +35,41 @@ class EngineMemory:
         return max(0, self.cache_tokens) // self.context_tokens
 
 
-def engine_memory(config: RunConfig, shape: ModelShape, gpu: GpuType) -> EngineMemory:
+def engine_memory(recipe: PlanRecipe, shape: ModelShape, gpu: GpuType) -> EngineMemory:
     """The memory use of each of an engine's GPUs."""
-    ways = config.engines.tensor_parallel_size
-    dtype = config.model.dtype if config.engines.dtype == "auto" else config.engines.dtype
+    ways = recipe.engines.tensor_parallel_size
+    dtype = recipe.model_dtype if recipe.engines.dtype == "auto" else recipe.engines.dtype
     width = 4 if dtype == "float32" else 2
     weights = shape.num_parameters * width // ways
-    working = working_bytes(config.engines, shape, width)
-    budget = int(gpu.memory_bytes * config.engines.gpu_memory_utilization)
+    working = working_bytes(recipe.engines, shape, width)
+    budget = int(gpu.memory_bytes * recipe.engines.gpu_memory_utilization)
     cache = budget - weights - working - CONTEXT_BYTES
-    buffers = 2 * config.weights.packed_buffer_mib * MIB + shape.layer_parameters * width // ways
+    buffers = 2 * recipe.packed_buffer_mib * MIB + shape.layer_parameters * width // ways
     per_token = kv_bytes_per_token(shape, ways) * width // 2
     tokens = cache // per_token
-    graphs = 0 if config.engines.enforce_eager else GRAPH_BYTES
+    graphs = 0 if recipe.engines.enforce_eager else GRAPH_BYTES
     shared = f" / {ways} GPUs" if ways > 1 else ""
     items = (
         MemoryItem("weights", weights, f"{width} bytes x parameters{shared}"),
         MemoryItem(
             "KV cache",
             max(0, cache),
-            f"the rest of {config.engines.gpu_memory_utilization:g} of the GPU: {max(0, tokens):,} "
+            f"the rest of {recipe.engines.gpu_memory_utilization:g} of the GPU: {max(0, tokens):,} "
             f"tokens of {per_token:,} bytes",
         ),
         MemoryItem(
-            "working memory", working, f"{batched_tokens(config.engines):,} tokens and the sampler"
+            "working memory", working, f"{batched_tokens(recipe.engines):,} tokens and the sampler"
         ),
         MemoryItem("CUDA graphs", graphs, "an estimate; none with engines.enforce_eager"),
         MemoryItem(
             "transfer buffers",
             buffers,
-            f"2 x {config.weights.packed_buffer_mib} MiB and one layer's weights",
+            f"2 x {recipe.packed_buffer_mib} MiB and one layer's weights",
         ),
         MemoryItem("CUDA, NCCL", CONTEXT_BYTES, "an estimate"),
     )
     used = MemoryUse(tuple(item for item in items if item.num_bytes))
-    return EngineMemory(used, tokens, context_tokens(config))
+    return EngineMemory(used, tokens, context_tokens(recipe))
 
 
 def kv_bytes_per_token(shape: ModelShape, ways: int) -> int:

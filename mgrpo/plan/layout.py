@@ -14,12 +14,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cluster.allocations import placement_recipe
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config import RunConfig
 from mgrpo.config.explain import explain
 from mgrpo.errors import ConfigError
 from mgrpo.findings import counted
-from mgrpo.plan.arithmetic import local_gpus, num_engines
+from mgrpo.plan.arithmetic import local_gpus
 
 
 def laid_out(
@@ -40,7 +41,7 @@ def laid_out(
     if config.cluster.colocate != "auto":
         return config, ""
     ranks, ways = config.learner.num_ranks * with_learner, config.engines.tensor_parallel_size
-    wanted = num_engines(config) * ways + ranks
+    wanted = placement_recipe(config).num_engines * ways + ranks
     num_shared = (num_gpus - ranks) // ways
     found = f"{counted(num_gpus, 'GPU')} where the recipe requests {wanted}"
     if num_gpus == 0 or num_gpus >= wanted:

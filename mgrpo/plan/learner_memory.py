@@ -30,8 +30,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from learner.deepspeed_config import effective_zero_stage, is_bfloat16
-from mgrpo.config import LearnerConfig, RunConfig
+from mgrpo.config import LearnerConfig
 from mgrpo.plan.memory import CONTEXT_BYTES, MIB, MemoryItem, MemoryUse
+from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.shape import ModelShape
 
 REDUCE_BUCKET = 500_000_000  # DeepSpeed's defaults, in elements
@@ -40,17 +41,17 @@ GATHER_BUCKET_MIB = 256  # see learner/deepspeed_learner.py
 LOGIT_BYTES = 12  # per entry of a chunk: 16-bit logits, their float32 copy, and a work copy
 
 
-def learner_memory(config: RunConfig, shape: ModelShape) -> MemoryUse:
+def learner_memory(recipe: PlanRecipe, shape: ModelShape) -> MemoryUse:
     """One rank's memory at its peak, in the middle of an update."""
-    is_bf16 = is_bfloat16(config, "cuda")
+    is_bf16 = is_bfloat16(recipe.learner.dtype, recipe.model_dtype, "cuda")
     rank = RankMemory(
-        learner=config.learner,
+        learner=recipe.learner,
         shape=shape,
         width=2 if is_bf16 else 4,
-        stage=effective_zero_stage(config.learner, is_bf16=is_bf16),
+        stage=effective_zero_stage(recipe.learner, is_bf16=is_bf16),
     )
-    items = rank.state_items(has_reference=config.max_kl_weight > 0)
-    items += rank.work_items(packed_buffer_mib=config.weights.packed_buffer_mib)
+    items = rank.state_items(has_reference=recipe.method.max_kl_weight > 0)
+    items += rank.work_items(packed_buffer_mib=recipe.packed_buffer_mib)
     return MemoryUse(tuple(item for item in items if item.num_bytes))
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.fit import Fit, Node, Place
-from mgrpo.config import RunConfig
 from mgrpo.plan.engine_memory import EngineMemory
 from mgrpo.plan.hardware import Hardware
 from mgrpo.plan.memory import MemoryUse
+from mgrpo.plan.recipe import PlanRecipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ def gpu_use(learner: MemoryUse, engine: EngineMemory, turns: MemoryUse | None) -
 
 
 def gpu_rows(
-    config: RunConfig, found: Fit, nodes: Sequence[Node], hardware: Hardware, use: GpuUse
+    recipe: PlanRecipe, found: Fit, nodes: Sequence[Node], hardware: Hardware, use: GpuUse
 ) -> list[GpuRow]:
     """Every GPU of every node in order, empty ones too; a node that may come only if it is used."""
     owners: dict[tuple[str, int], list[Place]] = {}
@@ -64,7 +64,7 @@ def gpu_rows(
                     node=node.name,
                     gpu=gpu,
                     allocation=", ".join(place.allocation.name for place in here),
-                    role=", ".join(role_of(config, place, gpu) for place in here),
+                    role=", ".join(role_of(recipe, place, gpu) for place in here),
                     has_learner=any(place.allocation.is_learner for place in here),
                     used_bytes=use.of(here),
                     memory_bytes=hardware.gpus[node.name].memory_bytes,
@@ -74,11 +74,11 @@ def gpu_rows(
     return rows
 
 
-def role_of(config: RunConfig, place: Place, gpu: int) -> str:
+def role_of(recipe: PlanRecipe, place: Place, gpu: int) -> str:
     """A GPU's task in words."""
     if place.allocation.is_learner:
         return f"rank {place.bundle} of {len(place.allocation.bundles)}"
-    layers = " and ".join(config.layers[number - 1].name for number in place.allocation.layers)
+    layers = " and ".join(recipe.layers[number - 1].name for number in place.allocation.layers)
     if len(place.gpus) == 1:
         return f"samples {layers}"
     return f"samples {layers}, part {place.gpus.index(gpu) + 1} of {len(place.gpus)}"

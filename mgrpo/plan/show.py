@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from mgrpo.findings import MARKS
 from mgrpo.plan.build import Plan
@@ -92,7 +91,7 @@ def plain(text: str) -> str:
     return text.replace("\u00a0", " ")
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
+def plan_json(plan: Plan) -> dict[str, object]:
     """Plain values; memory in bytes, times in seconds."""
     return {
         "recipe": plan.recipe,
@@ -123,5 +122,5 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def memory_json(use: MemoryUse) -> dict[str, Any]:
+def memory_json(use: MemoryUse) -> dict[str, object]:
     return {"total_bytes": use.total, "items": [asdict(item) for item in use.items]}

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mgrpo.config import RunConfig
 from mgrpo.plan.batch import LayerBatch, layer_batches, learner_tokens
 from mgrpo.plan.engine_memory import EngineMemory, kv_bytes_per_token
 from mgrpo.plan.gpus import GpuType
+from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.shape import ModelShape
 
 BANDWIDTH_SHARE = 0.6
@@ -31,29 +31,29 @@ class PartTime:
 
 
 def part_times(
-    config: RunConfig, shape: ModelShape, gpu: GpuType, engine: EngineMemory
+    recipe: PlanRecipe, shape: ModelShape, gpu: GpuType, engine: EngineMemory
 ) -> list[PartTime]:
     """Every layer's sampling and the learner's update; [] for a GPU whose speed is not known."""
     if gpu.tflops is None or gpu.bandwidth_gbps is None:
         return []
     times = [
-        PartTime(f"layer {batch.name}", sampling_seconds(config, shape, gpu, engine, batch))
-        for batch in layer_batches(config)
+        PartTime(f"layer {batch.name}", sampling_seconds(recipe, shape, gpu, engine, batch))
+        for batch in layer_batches(recipe)
     ]
-    per_token = (8 if config.learner.gradient_checkpointing else 6) * shape.num_parameters
-    work = learner_tokens(config) * LENGTH_SHARE * per_token
-    passes = config.objective.updates_per_rollout
-    speed = config.learner.num_ranks * gpu.tflops * 1e12 * ARITHMETIC_SHARE
+    per_token = (8 if recipe.learner.gradient_checkpointing else 6) * shape.num_parameters
+    work = learner_tokens(recipe) * LENGTH_SHARE * per_token
+    passes = recipe.method.objective.updates_per_rollout
+    speed = recipe.learner.num_ranks * gpu.tflops * 1e12 * ARITHMETIC_SHARE
     return [*times, PartTime("learner", passes * work / speed)]
 
 
 def sampling_seconds(
-    config: RunConfig, shape: ModelShape, gpu: GpuType, engine: EngineMemory, batch: LayerBatch
+    recipe: PlanRecipe, shape: ModelShape, gpu: GpuType, engine: EngineMemory, batch: LayerBatch
 ) -> float:
     """One engine's share of a layer."""
     assert gpu.tflops is not None and gpu.bandwidth_gbps is not None, "part_times asks first"
-    ways, count = config.engines.tensor_parallel_size, batch.sequences_per_engine
-    at_once = max(1, min(count, config.engines.max_num_seqs, engine.cache_sequences or 1))
+    ways, count = recipe.engines.tensor_parallel_size, batch.sequences_per_engine
+    at_once = max(1, min(count, recipe.engines.max_num_seqs, engine.cache_sequences or 1))
     length = batch.max_completion_tokens * LENGTH_SHARE
     prompt = batch.max_sequence_tokens - batch.max_completion_tokens
     read = 2 * shape.num_parameters / ways + at_once * (prompt + length / 2) * kv_bytes_per_token(

@@ -6,21 +6,21 @@ frees the weights and the cache.
 
 from __future__ import annotations
 
-from mgrpo.config import RunConfig
 from mgrpo.plan.engine_memory import EngineMemory
 from mgrpo.plan.memory import CONTEXT_BYTES, MIB, MemoryItem, MemoryUse
+from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.shape import ModelShape
 
 
 def turn_memory(
-    config: RunConfig, shape: ModelShape, learner: MemoryUse, engine: EngineMemory
+    recipe: PlanRecipe, shape: ModelShape, learner: MemoryUse, engine: EngineMemory
 ) -> MemoryUse | None:
     """Each turn's sum as an item, in the order of a step; None on GPUs that are not shared."""
-    if not config.cluster.takes_turns:
+    if not recipe.cluster.takes_turns:
         return None
     asleep = CONTEXT_BYTES + engine.use.of("CUDA graphs")
     weights = learner.of("weights") + engine.use.of("weights")
-    travelling = weights + buffer_bytes(config, shape) + CONTEXT_BYTES + asleep
+    travelling = weights + buffer_bytes(recipe, shape) + CONTEXT_BYTES + asleep
     return MemoryUse(
         (
             MemoryItem(
@@ -38,12 +38,12 @@ def turn_memory(
     )
 
 
-def buffer_bytes(config: RunConfig, shape: ModelShape) -> int:
+def buffer_bytes(recipe: PlanRecipe, shape: ModelShape) -> int:
     """The learner's one buffer, which holds its largest tensor; the engine's copy of it, and the
     layer that it puts together of such copies."""
-    width = 4 if config.model.dtype == "float32" else 2
+    width = 4 if recipe.model_dtype == "float32" else 2
     output = shape.output_parameters * width
-    buffer = max(config.weights.packed_buffer_mib * MIB, output)
+    buffer = max(recipe.packed_buffer_mib * MIB, output)
     return 2 * buffer + max(shape.layer_parameters * width, output)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ VersionSpans = tuple[tuple[int, int], ...]
 """(first token, policy version) wherever the version changes; the first is of token 0."""
 TokenSpans = tuple[tuple[int, int], ...]
 """[start, end) in tokens."""
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,11 +73,11 @@ class Prompt:
         """[num_prompt_tokens] as the learner reads them; the same array at each call."""
         return self.parts[0].token_ids
 
-    def engine_input(self) -> dict[str, Any]:
+    def engine_input(self) -> dict[str, object]:
         """The fields of vLLM's `TokensPrompt`."""
         return {"prompt_token_ids": as_list(self.token_ids)}
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, object]]:
         """One object per part; `from_json` reads them back."""
         return [{"token_ids": part.token_ids.tolist()} for part in self.parts]
 
@@ -179,7 +181,7 @@ def as_read(prompt: Prompt) -> Turn:
     )
 
 
-def end_to_end(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def end_to_end(columns: Sequence[NDArray[Kind]]) -> NDArray[Kind]:
     """The columns joined; a single one as it is."""
     return columns[0] if len(columns) == 1 else np.concatenate(columns)
 

@@ -34,7 +34,7 @@ def alarm_lines(run: RunData) -> list[dict[str, Any]]:
     ]
 
 
-def steps_of(alarms: list[dict[str, Any]]) -> str:
+def steps_of(alarms: list[dict[str, object]]) -> str:
     """ "31 to 60": from the first bad step of the first alarm to the step of the last."""
     first, last = alarms[0]["first_step"], alarms[-1]["step"]
     steps = str(last) if first == last else f"{first} to {last}"

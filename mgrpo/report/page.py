@@ -12,7 +12,6 @@ import json
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -136,7 +135,7 @@ def sparkline(values: Values) -> str:
     )
 
 
-def flat(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(value: dict[str, object], prefix: str = "") -> dict[str, str]:
     """Nested objects as "outer.inner" lines."""
     lines: dict[str, str] = {}
     for name, inner in value.items():

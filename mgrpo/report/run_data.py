@@ -33,10 +33,10 @@ class RunData:
     run_dir: Path
     config_text: str = ""  # config.yaml as written
     config: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, object] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)  # one row per step
     evaluations: list[dict[str, Any]] = field(default_factory=list)
-    alarms: list[dict[str, Any]] = field(default_factory=list)
+    alarms: list[dict[str, object]] = field(default_factory=list)
     rollouts: dict[int, Path] = field(default_factory=dict)  # step -> file
 
     @property
@@ -123,7 +123,7 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def read_mapping(path: Path, parse: Callable[[str], object]) -> dict[str, object]:
     """The mapping that a file holds; an empty one where there is no file."""
     try:
         content = parse(read_text(path) or "{}") or {}

@@ -37,7 +37,7 @@ class Sample:
 def load_sample(run: RunData, max_bytes: int = MAX_SAMPLE_BYTES) -> Sample:
     """As many recorded steps as fit: the last, the first, then evenly between."""
     guidance = guidance_phrases(run.config)
-    kept: dict[int, dict[str, Any]] = {}
+    kept: dict[int, dict[str, object]] = {}
     num_bytes = 0
     for step in spread_order(list(run.rollouts)):
         data = step_data(step, read_rollouts(run.rollouts[step]), guidance)
@@ -89,10 +89,10 @@ def step_data(
     }
 
 
-def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, Any]:
+def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, object]:
     """One completion as the page needs it; what has no value is left out."""
     reward = completion.reward
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "id": completion.completion_id,
         "layer": completion.layer,
         "parent": completion.parent_id,

@@ -42,7 +42,7 @@ def begin_checkpoint(run_dir: Path, num_steps: int) -> Path:
     return folder
 
 
-def finish_checkpoint(unfinished: Path, state: Mapping[str, Any]) -> Path:
+def finish_checkpoint(unfinished: Path, state: Mapping[str, object]) -> Path:
     """Add the state and the manifest, and rename the folder."""
     (unfinished / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
     manifest = {

@@ -63,7 +63,7 @@ class Storage:
                 "others of fsspec; output.storage.options must suit the scheme."
             ) from error
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return Storage, (self.url, self.config)
 
     def below(self, name: str) -> Storage:

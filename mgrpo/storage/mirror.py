@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mgrpo.config import RunConfig
+from mgrpo.config import OutputConfig, RunConfig
 from mgrpo.config.yaml_core import parse_yaml
 from mgrpo.errors import RunDirectoryError, StorageError
 from mgrpo.storage.checkpoints import (
@@ -32,12 +32,11 @@ POLICY_LAST = f"{POLICY_DIR}/config.json"  # its last file: a policy without it 
 PARTIAL = (".unfinished", ".partial", ".old")
 
 
-def local_run_dir(config: RunConfig) -> Path:
-    """The folder of this machine that the run works in."""
-    output = config.output
+def local_run_dir(output: OutputConfig, name: str) -> Path:
+    """The folder of this machine that a run of this name works in."""
     if not is_url(output.runs_dir):
-        return Path(resolve_runs_dir(output.runs_dir)) / config.name
-    return Path(output.local_runs_dir) / local_folder_of(output.runs_dir) / config.name
+        return Path(resolve_runs_dir(output.runs_dir)) / name
+    return Path(output.local_runs_dir) / local_folder_of(output.runs_dir) / name
 
 
 def mirror_of(config: RunConfig, run_dir: Path) -> Mirror:

@@ -92,9 +92,10 @@ def accepted_changes(
     Raises:
         RunDirectoryError: a change does not; names each key with its old and new value.
     """
-    rules = resume_rules(config)
+    rules = resume_rules(config.method_view)
     changes = changes_between(before, config, rules)
-    kinds = {"fixed", "phases"} if phases_rewrite(before, config, num_done, rules) else {"fixed"}
+    rewritten = phases_rewrite(before.method_view, config.method_view, num_done, rules)
+    kinds = {"fixed", "phases"} if rewritten else {"fixed"}
     refused = [str(change) for change in changes if change.kind in kinds]
     if config.steps < num_done:
         refused.append(f"steps is {config.steps}, and {num_done} are done")
@@ -108,7 +109,9 @@ def accepted_changes(
             "(--run NAME), or delete the earlier one first (--overwrite)."
         )
     lines = [f"changed since the checkpoint: {change}" for change in changes]
-    lines += [w for w in (schedule_warning(change, config) for change in changes) if w]
+    lines += [
+        w for w in (schedule_warning(change, config.learner.schedule) for change in changes) if w
+    ]
     if any(change.kind == "evaluation" for change in changes):
         lines.append("evaluations from here on are not comparable with those before")
     return lines

@@ -52,12 +52,12 @@ class RunFacts:
             unfinished.write_text(json.dumps(records), encoding="utf-8")
             unfinished.replace(path)
 
-    def _records(self) -> dict[str, Any]:
+    def _records(self) -> dict[str, object]:
         path = self.run_dir / RECORD_FILE
         if not path.exists():
             return {}
         try:
-            records: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            records: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise TrackerError(
                 f"{path} cannot be read ({error}), so the trackers' records of this run cannot be "
@@ -66,7 +66,7 @@ class RunFacts:
         return records
 
 
-def flat(tree: Any, path: str = "") -> dict[str, Any]:
+def flat(tree: object, path: str = "") -> dict[str, object]:
     """The recipe's leaves by dotted path, for trackers whose parameters are a flat table."""
     if isinstance(tree, Mapping):
         inner = tree.items()
@@ -74,7 +74,7 @@ def flat(tree: Any, path: str = "") -> dict[str, Any]:
         inner = {str(place): item for place, item in enumerate(tree)}.items()
     else:
         return {path: tree}
-    leaves: dict[str, Any] = {}
+    leaves: dict[str, object] = {}
     for key, value in inner:
         leaves |= flat(value, f"{path}.{key}" if path else str(key))
     return leaves

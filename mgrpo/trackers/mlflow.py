@@ -32,7 +32,7 @@ class MlflowTracker:
         for first in range(0, len(metrics), MAX_METRICS):
             self.client.log_batch(self.run_id, metrics=metrics[first : first + MAX_METRICS])
 
-    def write_recipe(self, recipe: Mapping[str, Any]) -> None:
+    def write_recipe(self, recipe: Mapping[str, object]) -> None:
         """The recipe's keys as parameters; MLflow keeps them as text and refuses long ones."""
         from mlflow.entities import Param
 

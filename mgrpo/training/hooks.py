@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.rollout import Rollout
-from mgrpo.config import EvaluationConfig, RunConfig
+from mgrpo.config import EvaluationConfig
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
@@ -118,21 +118,24 @@ class Evaluation(Hook):
 
     def __init__(
         self,
-        config: RunConfig,
+        config: EvaluationConfig,
         heldout: Sequence[Problem],
         rollout: Rollout,
         log: MetricsLog,
         progress: TrainProgress,
+        *,
+        num_steps: int,
     ) -> None:
         self.config, self.heldout, self.rollout = config, heldout, rollout
         self.log, self.progress = log, progress
+        self.num_steps = num_steps
 
     def before_run(self, first_step: int) -> None:
         if first_step == 0:
             self.evaluate(0, "before")
 
     def after_step(self, done: StepDone) -> None:
-        if is_evaluation_due(done.num_done, self.config.evaluation, self.config.steps):
+        if is_evaluation_due(done.num_done, self.config, self.num_steps):
             self.evaluate(done.num_done, "during")
 
     def after_run(self, num_steps: int) -> None:
@@ -142,11 +145,9 @@ class Evaluation(Hook):
         if not self.heldout:
             return
         self.progress.phase(f"evaluation · {len(self.heldout)} held-out problems")
-        evaluation, seconds = evaluate(
-            self.rollout, self.heldout, self.config.evaluation, key="eval"
-        )
+        evaluation, seconds = evaluate(self.rollout, self.heldout, self.config, key="eval")
         row: dict[str, Any] = evaluation_row(
-            evaluation, step=num_done, label=label, seconds=seconds, config=self.config
+            evaluation, step=num_done, label=label, seconds=seconds, layers=self.rollout.layers
         )
         self.log.write_evaluation(row)
         turns = " · ".join(f"Acc@t{i} {a:.1%}" for i, a in enumerate(row["acc"], start=1))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from actors.engine import EngineSettings, VllmEngine
 from actors.templates import PromptBuilder
-from cluster.allocations import Allocation, pools_of
+from cluster.allocations import Allocation, placement_recipe
 from cluster.placement import Placement
 from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from learner.deepspeed_config import is_bfloat16
 from learner.rank import LearnerRank
 from learner.rank_files import load_states
+from learner.recipe import learner_recipe
 from mgrpo.config import LayerConfig, RunConfig, WeightsConfig
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.models.node_model import NodeModel
@@ -41,19 +43,18 @@ class Launcher:
         self.stop_token_ids = stop_token_ids
         self.backend = weight_backend(config.weights, config.cluster, device)
 
-    def start_engine(self, allocation: Allocation, name: str) -> RemoteActor:
+    def start_engine(self, allocation: Allocation, name: str) -> RemoteActor[VllmEngine]:
         """Make an engine's actor in its granted allocation, without waiting.
 
         Args:
             name: of the actor, unlike those of the engine's earlier processes.
         """
         actor = self.placement.start(
-            VllmEngine,
+            partial(VllmEngine, settings=self.engine_settings(allocation)),
             allocation=allocation,
             bundle=0,
             name=name,
             environment=self.engine_environment(),
-            kwargs={"settings": self.engine_settings(allocation)},
             max_concurrency=10_000,  # async: one coroutine per prompt, vLLM does the batching
         )
         return RemoteActor(actor.handle, allocation.name)
@@ -64,9 +65,7 @@ class Launcher:
             # pickles, which vLLM does only when told.
             return {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if self.backend == "ipc" else {}
         config = self.config.engines
-        num_engines = sum(
-            pool.count.min for pool in pools_of(self.config.engines, self.config.layers)
-        )
+        num_engines = placement_recipe(self.config).num_engines
         threads = config.num_threads or max(1, (os.cpu_count() or 1) // num_engines)
         return {
             "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
@@ -106,27 +105,27 @@ class Launcher:
             stop_token_ids=self.stop_token_ids,
         )
 
-    def learner(self, allocations: Sequence[Allocation]) -> list[RemoteActor]:
+    def learner(self, allocations: Sequence[Allocation]) -> list[RemoteActor[LearnerRank]]:
         """The rank actors, made but not started; empty without a learner's allocation."""
         if not allocations:
             return []
         num_ranks = len(allocations[0].bundles)
         return [
             self.placement.start(
-                LearnerRank,
+                partial(
+                    LearnerRank,
+                    recipe=learner_recipe(self.config),
+                    model_dir=self.model.driver_dir,
+                    find_model=self.model,
+                    rank=rank,
+                    num_ranks=num_ranks,
+                    device=self.device,
+                    max_row_tokens=self.max_model_len,
+                ),
                 allocation=allocations[0],
                 bundle=rank,
                 name=f"learner-rank-{rank}",
                 environment=self.learner_environment(num_ranks),
-                kwargs={
-                    "config": self.config,
-                    "model_dir": self.model.driver_dir,
-                    "find_model": self.model,
-                    "rank": rank,
-                    "num_ranks": num_ranks,
-                    "device": self.device,
-                    "max_row_tokens": self.max_model_len,
-                },
             )
             for rank in range(num_ranks)
         ]
@@ -141,14 +140,15 @@ class Launcher:
             "DS_ACCELERATOR": "cpu",
         }
 
-    def start_learner(self, learner: list[RemoteActor]) -> None:
+    def start_learner(self, learner: list[RemoteActor[LearnerRank]]) -> None:
         deadline_s = self.config.cluster.deadlines.learner_start_s
         setting = "cluster.deadlines.learner_start_s"
-        address, port = learner[0].call("meeting_point", deadline_s=deadline_s, setting=setting)
-        calls = [(rank, rank.submit("start", address, port)) for rank in learner]
+        meeting = learner[0].submit(LearnerRank.meeting_point)
+        address, port = meeting.result(deadline_s=deadline_s, setting=setting)
+        calls = [rank.submit(LearnerRank.start, address, port) for rank in learner]
         wait_for(calls, doing="load the policy", deadline_s=deadline_s, setting=setting)
 
-    def load_state(self, learner: list[RemoteActor], directory: Path) -> int:
+    def load_state(self, learner: list[RemoteActor[LearnerRank]], directory: Path) -> int:
         """Let the learner continue from a checkpoint; returns its policy version."""
         return load_states(
             learner,
@@ -159,7 +159,10 @@ class Launcher:
         )
 
     def broadcaster(
-        self, learner: list[RemoteActor], builder: PromptBuilder, problems: Sequence[Problem]
+        self,
+        learner: list[RemoteActor[LearnerRank]],
+        builder: PromptBuilder,
+        problems: Sequence[Problem],
     ) -> WeightBroadcaster:
         """Sends the learner's weights to engines, which are named at each broadcast."""
         longest = self.max_model_len - 1  # vLLM wants room for one more token
@@ -172,7 +175,12 @@ class Launcher:
                 deadline_s=self.config.cluster.deadlines.weight_sync_s,
             ),
             config=self.config.weights,
-            dtype=coarsest_dtype(self.config, self.device),
+            dtype=coarsest_dtype(
+                model=self.config.model.dtype,
+                engines=self.config.engines.dtype,
+                learner=self.config.learner.dtype,
+                device=self.device,
+            ),
             probe_token_ids=probe_sequence(builder, self.config.layers[0], problems)[:longest],
         )
 
@@ -186,12 +194,11 @@ def weight_backend(weights: WeightsConfig, cluster: ClusterConfig, device: str) 
     return "ipc" if cluster.takes_turns else "nccl"
 
 
-def coarsest_dtype(config: RunConfig, device: str) -> str:
+def coarsest_dtype(*, model: str, engines: str, learner: str, device: str) -> str:
     """Of the weights as they are sent, the engines' and what the learner computes in: "float32",
     "tf32" (float32 on GPUs) or "bfloat16"."""
-    engines = config.engines.dtype
-    is_exact = config.model.dtype == "float32" and engines in ("auto", "float32")
-    if not is_exact or is_bfloat16(config, device):
+    is_exact = model == "float32" and engines in ("auto", "float32")
+    if not is_exact or is_bfloat16(learner, model, device):
         return "bfloat16"
     return "float32" if device == "cpu" else "tf32"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from cluster.remote import RemoteActor, share, wait_for
+from cluster.remote import Call, RemoteActor, Result, share, wait_for
+from learner.rank import LearnerRank
 from learner.rank_files import save_policy, save_states
 from learner.step_data import StepData
 from mgrpo.errors import LearnerError
@@ -97,7 +98,11 @@ class LearnerRanks:
     """
 
     def __init__(
-        self, ranks: Sequence[RemoteActor], *, update_s: float, shared_folder: bool | None
+        self,
+        ranks: Sequence[RemoteActor[LearnerRank]],
+        *,
+        update_s: float,
+        shared_folder: bool | None,
     ) -> None:
         self.ranks, self.update_s, self.shared_folder = list(ranks), update_s, shared_folder
 
@@ -111,10 +116,10 @@ class LearnerRanks:
         meanwhile: Callable[[], None],
     ) -> UpdateResult:
         step_data = share(StepData.of(step, completions, parents, replayed))
-        return self._result("update", step_data, meanwhile)
+        return self._result(LearnerRank.update, step_data, meanwhile)
 
     def begin_update(self, step: int) -> None:
-        self._on_all("begin_update", step, doing="begin an update")
+        self._wait([rank.submit(LearnerRank.begin_update, step) for rank in self.ranks])
 
     async def update_beside(
         self,
@@ -124,41 +129,50 @@ class LearnerRanks:
         replayed: Sequence[Replayed],
     ) -> UpdateResult:
         step_data = share(StepData.of(step, completions, parents, replayed))
-        return reported(await self._beside("update", step_data))
+        return reported(await self._beside(LearnerRank.update, step_data))
 
     async def add_trees(
         self, step: int, completions: Sequence[Completion], parents: Sequence[Completion]
     ) -> list[Verdict]:
         step_data = share(StepData.of(step, completions, parents))
-        verdicts: list[Verdict] = await self._beside("add_trees", step_data)
-        return verdicts
+        return await self._beside(LearnerRank.add_trees, step_data)
 
     def finish_update(
         self, replayed: Sequence[Replayed], *, meanwhile: Callable[[], None]
     ) -> UpdateResult:
         step_data = share(StepData.of(0, (), (), replayed))
-        return self._result("finish_update", step_data, meanwhile)
+        return self._result(LearnerRank.finish_update, step_data, meanwhile)
 
-    def _result(self, method: str, given: Any, meanwhile: Callable[[], None]) -> UpdateResult:
+    def _result(
+        self,
+        method: Callable[[LearnerRank, StepData], UpdateResult | None],
+        given: StepData,
+        meanwhile: Callable[[], None],
+    ) -> UpdateResult:
         """Of a call that ends with an optimizer step."""
-        found = self._on_all(method, given, doing="update the policy", meanwhile=meanwhile)
-        return reported(found[0])
+        calls = [rank.submit(method, given) for rank in self.ranks]
+        return reported(self._wait(calls, "update the policy", meanwhile)[0])
 
-    async def _beside(self, method: str, given: Any) -> Any:
+    async def _beside(
+        self, method: Callable[[LearnerRank, StepData], Result], given: StepData
+    ) -> Result:
         """Call every rank, without blocking the event loop; what rank 0 returns."""
-        limits = {"deadline_s": self.update_s, "setting": SETTING}
+        calls = [rank.submit(method, given) for rank in self.ranks]
         async with asyncio.TaskGroup() as group:
-            calls = [
-                group.create_task(rank.call_async(method, given, **limits)) for rank in self.ranks
+            answers = [
+                group.create_task(call.answer(deadline_s=self.update_s, setting=SETTING))
+                for call in calls
             ]
-        return calls[0].result()
+        return answers[0].result()
 
-    def _on_all(
-        self, method: str, given: Any, *, doing: str, meanwhile: Callable[[], None] | None = None
-    ) -> list[Any]:
-        """Call every rank, and wait for all of them."""
+    def _wait(
+        self,
+        calls: Sequence[Call[Result]],
+        doing: str | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> list[Result]:
         return wait_for(
-            [(rank, rank.submit(method, given)) for rank in self.ranks],
+            calls,
             doing=doing,
             deadline_s=self.update_s,
             setting=SETTING,
@@ -167,8 +181,9 @@ class LearnerRanks:
 
     def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
         step_data = share(StepData.of(step, completions))
-        found: list[list[float]] = self._on_all(
-            "sequence_logprobs", step_data, doing="measure log-probabilities"
+        found = self._wait(
+            [rank.submit(LearnerRank.sequence_logprobs, step_data) for rank in self.ranks],
+            "measure log-probabilities",
         )
         return found[0]
 

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -228,8 +227,8 @@ class StepCount(ProgressColumn):
 
 def print_before_after(
     console: Console,
-    evaluations: Sequence[dict[str, Any]],
-    metrics: Sequence[dict[str, Any]] = (),
+    evaluations: Sequence[dict[str, object]],
+    metrics: Sequence[dict[str, object]] = (),
 ) -> None:
     """The held-out results before and after training, with the outcome in words.
 
@@ -262,13 +261,13 @@ def print_before_after(
     console.print(Text(footnote(measured), style="dim"))
 
 
-def print_evaluation(console: Console, evaluation: dict[str, Any], *, title: str) -> None:
+def print_evaluation(console: Console, evaluation: dict[str, object], *, title: str) -> None:
     """One evaluation's accuracies, moves, phrases and domains."""
     print_tables(console, evaluation_tables(evaluation, title), evaluation_note(evaluation))
 
 
 def print_comparison(
-    console: Console, comparison: dict[str, Any], *, names: tuple[str, str]
+    console: Console, comparison: dict[str, object], *, names: tuple[str, str]
 ) -> None:
     """What differs between two policies, A and B."""
     print_tables(console, [comparison_table(comparison, names)], comparison_note(comparison))

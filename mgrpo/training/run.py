@@ -39,7 +39,7 @@ from mgrpo.training.sources.stack import make_sources
 from mgrpo.training.step_orders import STEP_ORDERS
 from mgrpo.training.stop_signals import StopSignals, signals_as_errors
 from mgrpo.training.system import System, start_system
-from mgrpo.training.workers import RunWorkers
+from mgrpo.training.workers import RunWorkers, StepLimits
 
 
 def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None = None) -> int:
@@ -116,7 +116,12 @@ def train_system(
     config, learner = system.config, system.learner
     assert learner is not None, "the system was started with a learner"
     workers = RunWorkers(
-        config,
+        config.method_view,
+        limits=StepLimits(
+            max_failed_fraction=config.rewards.max_failed_fraction,
+            on_signal_s=config.checkpoints.on_signal_s,
+            least_tokens=config.learner.microbatch_tokens * config.learner.num_ranks,
+        ),
         rollout=system.rollout,
         engines=system.fleet,
         learner=learner,
@@ -126,11 +131,13 @@ def train_system(
         streams=streams_by_step(config, system.device),
     )
     sources = SampleAhead(
-        make_sources(config, system.problems), system.problems, num_steps=config.steps
+        make_sources(config.method_view, system.problems),
+        system.problems,
+        num_steps=config.steps,
     )
     run_state = RunState(workers, sources, system.problems, signals)
     alarms = AlarmWatch(
-        config.alarms, trained_layers=trained_layers(c.layers for _, c in config.phase_configs)
+        config.alarms, trained_layers=trained_layers(one.layers for one in config.method_view.ever)
     )
     first_step = 0
     if resume_from is not None:
@@ -160,7 +167,14 @@ def train_system(
             WriteStep(log, progress, problems_kept=config.output.rollouts_per_step),
             Alarms(alarms, log, progress),
             run_state,
-            Evaluation(config, system.heldout, system.rollout, log, progress),
+            Evaluation(
+                config.evaluation,
+                system.heldout,
+                system.rollout,
+                log,
+                progress,
+                num_steps=config.steps,
+            ),
             checkpoints,
         ],
     )
@@ -180,14 +194,15 @@ def streams_by_step(config: RunConfig, device: str) -> Callable[[int], bool]:
     Raises:
         ConfigError: the recipe asks for it, and its parts do not allow it.
     """
-    check_streaming(config)
+    method = config.method_view
+    check_streaming(method, config.pipeline)
     if not config.pipeline.streams_on(device, config.cluster):
         return lambda step: False
-    plugins = load_plugins(config, LearnerPlugin)
+    plugins = load_plugins(method, LearnerPlugin)
 
     def streams(step: int) -> bool:
-        phase = config.at_step(step)
-        return not any(streaming_obstacles(phase.objective, phase.layers, plugins))
+        values = method.at_step(step)
+        return not any(streaming_obstacles(values.objective, values.layers, plugins))
 
     return streams
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.learner import Sequential
 from mgrpo.errors import LearnerError
 from mgrpo.metric_sums import MetricSums
@@ -20,7 +20,7 @@ from mgrpo.types import Completion, Replayed
 class StepWorkers(Workers, Protocol):
     """Engines and learner, as a step uses them."""
 
-    config: RunConfig
+    method: MethodView
 
     def update(
         self,
@@ -98,12 +98,12 @@ def sequential_step(
     are sampled first, and importance weights account for the updates in between.
     """
     check_problems_only(work, "sequential")
-    order = workers.config.objective.update_order
+    order = workers.method.objective.update_order
     is_snapshot = isinstance(order, Sequential) and order.rollout_policy == "snapshot"
     sampled = workers.sample(step, work.problems, sums) if is_snapshot else []
     done: list[Completion] = []
     attempts: list[Completion] = []
-    for number in range(1, len(workers.config.layers) + 1):
+    for number in range(1, len(workers.method.layers) + 1):
         parents = attempts
         if is_snapshot:
             attempts = [one for one in sampled if one.layer == number]
@@ -125,7 +125,7 @@ def alternate_step(
 ) -> list[Completion]:
     """Each step trains one layer, in turn; the layers before it are sampled for its prompts."""
     check_problems_only(work, "alternate_steps")
-    number = step % len(workers.config.layers) + 1
+    number = step % len(workers.method.layers) + 1
     completions = workers.sample(step, work.problems, sums, layers=range(1, number + 1))
     parents = [one for one in completions if one.layer < number]
     trained = [one for one in completions if one.layer == number]

@@ -15,12 +15,14 @@ from pathlib import Path
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout, program_of
 from actors.templates import PromptBuilder
-from cluster.allocations import most_allocations, plan_allocations, total
+from cluster.allocations import most_allocations, placement_recipe, plan_allocations, total
+from cluster.engine_actor import EngineActor
 from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
 from cluster.placement import Placement, detect_device
-from cluster.remote import RemoteActor, wait_for
+from cluster.remote import Call
 from cluster.runtime import ray_runtime
+from learner.rank import LearnerRank
 from mgrpo.config import RunConfig
 from mgrpo.config.cluster import DeadlinesConfig
 from mgrpo.data.lengths import measure_prompts
@@ -83,7 +85,7 @@ def read_inputs(config: RunConfig, same_problems: str | None) -> Inputs:
     if config.data.heldout is not None:
         loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
         heldout = loaded.problems[: config.evaluation.max_problems]
-    plugins = load_plugins(config, RolloutPlugin)
+    plugins = load_plugins(config.method_view, RolloutPlugin)
     max_model_len = config.engines.max_model_len or (
         measure_prompts(builder, config.layers, problems + heldout).context_needed(config.layers)
         + sum(plugin.extra_tokens() for plugin in plugins)
@@ -116,10 +118,10 @@ def start_system(
     if not with_learner:  # then engines have the GPUs to themselves
         alone = config.cluster.model_copy(update={"colocate": False})
         config = config.model_copy(update={"cluster": alone})
-    deadlines = config.cluster.deadlines
+    deadlines, placed = config.cluster.deadlines, placement_recipe(config)
     inputs = read_inputs(config, same_problems)
 
-    num_cpus = total(most_allocations(config, "cpu"))["CPU"]  # the size of a local Ray
+    num_cpus = total(most_allocations(placed, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:
         note("starting the reward processes")
         scorer = stack.enter_context(
@@ -134,7 +136,7 @@ def start_system(
         device = detect_device(config.cluster)
         allocations = [
             allocation
-            for allocation in plan_allocations(config, device)
+            for allocation in plan_allocations(placed, device)
             if with_learner or allocation.layers
         ]
         placement = Placement.reserve(
@@ -150,8 +152,12 @@ def start_system(
             config, placement, device, inputs.model, inputs.max_model_len, inputs.builder.stop_ids
         )
         log = EngineLog(engine_log)
-        fleet = Fleet(config, device, placement, launcher.start_engine, log=log, note=note)
-        stack.callback(end_calls, lambda: fleet.actors, "stop", deadlines)
+        fleet = Fleet(placed, device, placement, launcher.start_engine, log=log, note=note)
+        stack.callback(
+            end_calls,
+            lambda: [actor.submit(EngineActor.stop) for actor in fleet.actors],
+            deadlines,
+        )
         fleet.start()
         learner = launcher.learner(
             [allocation for allocation in allocations if allocation.is_learner]
@@ -161,7 +167,9 @@ def start_system(
             fleet.sleep()
         if learner:
             launcher.start_learner(learner)
-            stack.callback(end_calls, lambda: learner, "close", deadlines)
+            stack.callback(
+                end_calls, lambda: [rank.submit(LearnerRank.close) for rank in learner], deadlines
+            )
         fleet.wait_until_loaded()
         system = System(
             config=config,
@@ -199,20 +207,12 @@ def start_system(
         yield system
 
 
-def end_calls(
-    actors: Callable[[], Sequence[RemoteActor]], method: str, deadlines: DeadlinesConfig
-) -> None:
-    """Ask each actor to end, then end it; never wait longer than the deadline."""
+def end_calls(submit: Callable[[], Sequence[Call[None]]], deadlines: DeadlinesConfig) -> None:
+    """Ask actors to end, then end them; never wait longer than the deadline."""
     deadline_s = deadlines.shutdown_s
-    calls = [(actor, actor.submit(method)) for actor in actors()]
-    for call in calls:
+    for call in submit():
         try:
-            wait_for(
-                [call],
-                doing=method,
-                deadline_s=deadline_s,
-                setting="cluster.deadlines.shutdown_s",
-            )
+            call.result(deadline_s=deadline_s, setting="cluster.deadlines.shutdown_s")
         except MgrpoError:
             deadline_s = 1.0  # one that hangs uses up the patience for all
-        call[0].kill()
+        call.actor.kill()

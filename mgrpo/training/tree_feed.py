@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Iterable
 
 from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.sources.source import Work
@@ -35,7 +34,7 @@ class TreeFeed:
         self.waiting.append((tree, completions))
         self.changed.set()
 
-    async def beside(self, sampling: Coroutine[Any, Any, list[Completion]]) -> list[Completion]:
+    async def beside(self, sampling: Coroutine[object, None, list[Completion]]) -> list[Completion]:
         """Sample, and feed the learner with what `put` is given meanwhile.
 
         The first failure ends both, and is raised as it is.
@@ -75,7 +74,7 @@ class TreeFeed:
         return num_tokens >= self.least_tokens
 
 
-def by_tree(completions: Any) -> dict[CompletionId, list[Completion]]:
+def by_tree(completions: Iterable[Completion]) -> dict[CompletionId, list[Completion]]:
     """Completions of a step by their problem."""
     found: dict[CompletionId, list[Completion]] = {}
     for one in completions:

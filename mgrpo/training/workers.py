@@ -7,11 +7,13 @@ import dataclasses
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from actors.rollout import Rollout, TreeCallback, with_verdicts
+from cluster.remote import Result
 from cluster.weight_sync.broadcast import SyncReport
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.errors import LearnerError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.learner_ranks import Learner
@@ -30,7 +32,7 @@ class Engines(Protocol):
     """The interface of a run's engines; `cluster.fleet.in_process` has the light twin of
     `Fleet`."""
 
-    def run(self, work: Coroutine[Any, Any, Any], *, counted: bool = True) -> Any:
+    def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
         """Run work that samples, with health checks of the engines meanwhile."""
         ...
 
@@ -51,11 +53,21 @@ class Engines(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLimits:
+    """Numbers of a recipe that bound a step."""
+
+    max_failed_fraction: float  # of its answer checks; more end the run
+    on_signal_s: float  # longest delay of a signal by an update, in seconds
+    least_tokens: int  # fewer are not worth a pass of all ranks, while more are still to come
+
+
 class RunWorkers:
     """The workers of a run.
 
     Args:
-        config: the recipe.
+        method: the recipe's.
+        limits: of a step.
         rollout: samples; its layers and temperature are replaced by those of each step's phase.
         policy_version: optimizer steps that the learner has taken.
         streams: by step, whether trees train while others are sampled.
@@ -63,8 +75,9 @@ class RunWorkers:
 
     def __init__(
         self,
-        config: RunConfig,
+        method: MethodView,
         *,
+        limits: StepLimits,
         rollout: Rollout,
         engines: Engines,
         learner: Learner,
@@ -73,7 +86,8 @@ class RunWorkers:
         policy_version: int = 0,
         streams: Callable[[int], bool] = lambda step: False,
     ) -> None:
-        self.config, self.rollout = config, rollout
+        self.method, self.rollout = method, rollout
+        self.limits = limits
         self.engines, self.learner = engines, learner
         self.progress, self.signals = progress, signals
         self.policy_version = policy_version
@@ -96,7 +110,7 @@ class RunWorkers:
             slots: the problems' numbers in the step, where they do not count from 0.
         """
         rollout = self.rollout_at(step)
-        layers = layers or range(1, len(self.config.layers) + 1)
+        layers = layers or range(1, len(rollout.layers) + 1)
         with timed(sums, "seconds/rollout"):
             completions: list[Completion] = self.engines.run(
                 rollout.run(
@@ -113,9 +127,9 @@ class RunWorkers:
 
     def rollout_at(self, step: int) -> Rollout:
         """With the layers and the temperature of the step's phase."""
-        config = self.config.at_step(step)
+        values = self.method.at_step(step)
         return dataclasses.replace(
-            self.rollout, layers=config.layers, temperature=config.sampling.temperature
+            self.rollout, layers=values.layers, temperature=values.sampling.temperature
         )
 
     def measure(
@@ -131,7 +145,7 @@ class RunWorkers:
         if rollout.plugins:
             sums.add_total("tokens/sampled_by_plugins", rollout.num_plugin_tokens)
         rewards = [c.reward for c in completions if c.reward is not None]
-        check_failed_fraction(rewards, self.config.rewards.max_failed_fraction)
+        check_failed_fraction(rewards, self.limits.max_failed_fraction)
 
     def sample_and_update(self, step: int, work: Work, sums: MetricSums) -> list[Completion]:
         """Sample the work and make one update of it, side by side; everything that trained.
@@ -144,7 +158,7 @@ class RunWorkers:
         feed = TreeFeed(self.learner, step, work, least_tokens=self.least_tokens)
         began = clock()
         done = self.engines.run(feed.beside(self.sampled(rollout, step, work, sums, feed.put)))
-        self.signals.hold(self.config.checkpoints.on_signal_s)
+        self.signals.hold(self.limits.on_signal_s)
         result = self.learner.finish_update(work.replayed, meanwhile=self.engines.poll)
         rollout_s = feed.closed_at - began
         sums.add_total("seconds/rollout", rollout_s)
@@ -160,7 +174,7 @@ class RunWorkers:
         A signal that comes meanwhile waits for the update, and ends the sampling then.
         """
         self.check_staleness(step, work.ready, sums)
-        self.signals.hold(self.config.checkpoints.on_signal_s)
+        self.signals.hold(self.limits.on_signal_s)
         self.progress.phase("learner · update")
         began = time.monotonic()
 
@@ -224,7 +238,7 @@ class RunWorkers:
         on_tree: TreeCallback | None,
     ) -> list[Completion]:
         """Everything that the work samples."""
-        layers = work.layers or range(1, len(self.config.layers) + 1)
+        layers = work.layers or range(1, len(rollout.layers) + 1)
         done = await rollout.run(
             step,
             work.problems,
@@ -240,8 +254,7 @@ class RunWorkers:
 
     @property
     def least_tokens(self) -> int:
-        """Fewer are not worth a pass of all ranks, while more are still to come."""
-        return self.config.learner.microbatch_tokens * self.config.learner.num_ranks
+        return self.limits.least_tokens
 
     def updated(
         self,
@@ -268,7 +281,7 @@ class RunWorkers:
     ) -> list[Completion]:
         """One update of the policy; the completions come back with what was decided of each."""
         # From here on the learner is ahead of the last whole step, until this one is whole.
-        self.signals.hold(self.config.checkpoints.on_signal_s)
+        self.signals.hold(self.limits.on_signal_s)
         self.progress.phase("learner · update")
         with timed(sums, "seconds/update"):
             self.engines.offload_engines()
@@ -293,7 +306,7 @@ class RunWorkers:
             sums.add("weights/probe_gap_max", report.probe_gap_max)
 
 
-async def without_group(work: Coroutine[Any, Any, Any]) -> Any:
+async def without_group(work: Coroutine[object, None, Result]) -> Result:
     """The first failure of a task group is raised as it is, not inside a group."""
     try:
         return await work

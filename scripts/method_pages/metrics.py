@@ -28,5 +28,5 @@ def loop_metrics(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"accuracy, rewards and lengths of layer {config.layers[number - 1].name}",
         )
         yield f"transition/layer{number}/...", "transitions of correctness from turn to turn"
-    if config.max_kl_weight > 0:
+    if config.method_view.max_kl_weight > 0:
         yield "learner/kl", "mean KL estimate of the trained tokens to the reference, nats"

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import Any
 
 import ray
 
-from cluster.allocations import plan_allocations
+from cluster.allocations import placement_recipe, plan_allocations
 from cluster.placement import Placement
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import PlacementError
@@ -31,7 +32,7 @@ class Sitter:
 
 def try_recipe(overrides: list[str]) -> dict[str, Any]:
     config = load_recipe("qwen2.5_math_7b", overrides)
-    allocations = plan_allocations(config, "cuda")
+    allocations = plan_allocations(placement_recipe(config), "cuda")
     deadline_s = config.cluster.deadlines.placement_s
     try:
         placement = Placement.reserve(allocations, deadline_s=deadline_s, can_grow=True)
@@ -44,7 +45,7 @@ def try_recipe(overrides: list[str]) -> dict[str, Any]:
             for bundle in range(len(allocation.bundles))
         ]
         places = [
-            [name, bundle, *actor.call("where", deadline_s=120, setting="a test")]
+            [name, bundle, *actor.submit(Sitter.where).result(deadline_s=120, setting="a test")]
             for name, bundle, actor in actors
         ]
     finally:
@@ -55,7 +56,7 @@ def try_recipe(overrides: list[str]) -> dict[str, Any]:
 def sit(placement: Placement, allocation: Any, bundle: int) -> Any:
     name = f"{allocation.name}-{bundle}"
     return placement.start(
-        Sitter, allocation=allocation, bundle=bundle, name=name, environment={}, kwargs={}
+        partial(Sitter), allocation=allocation, bundle=bundle, name=name, environment={}
     )
 
 

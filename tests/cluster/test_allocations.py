@@ -8,13 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.allocations import (
+    PlacementRecipe,
     groups_of,
     has_labels,
     packing_order,
+    placement_recipe,
     plan_allocations,
     resource_text,
 )
-from mgrpo.config import RunConfig
 from mgrpo.config.cluster import NodesConfig
 from mgrpo.config.load import load_recipe
 
@@ -24,8 +25,8 @@ ROLES = (
 )
 
 
-def qwen(*overrides: str) -> RunConfig:
-    return load_recipe("qwen2.5_math_7b", overrides)
+def qwen(*overrides: str) -> PlacementRecipe:
+    return placement_recipe(load_recipe("qwen2.5_math_7b", overrides))
 
 
 def test_an_engine_is_one_bundle_with_all_its_gpus() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.allocations import Allocation, groups_of, plan_allocations
+from cluster.allocations import Allocation, groups_of, placement_recipe, plan_allocations
 from cluster.fit import Node, fit, reasons
 from mgrpo.config.load import load_recipe
 
@@ -20,7 +20,9 @@ def learner(ranks: int, **labels: str) -> Allocation:
 
 
 def test_every_gpu_of_a_full_node_has_exactly_one_owner() -> None:
-    found = fit(plan_allocations(load_recipe("qwen2.5_math_7b"), "cuda"), [node("a", 8)])
+    found = fit(
+        plan_allocations(placement_recipe(load_recipe("qwen2.5_math_7b")), "cuda"), [node("a", 8)]
+    )
     assert found.left_out == []
     taken = [(place.node, gpu) for place in found.places for gpu in place.gpus]
     assert sorted(taken) == [("a", gpu) for gpu in range(8)]

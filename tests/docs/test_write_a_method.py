@@ -18,6 +18,7 @@ from learner.plugin import LearnerPlugin
 from mgrpo.check.plugins import plugin_lines
 from mgrpo.cli import main
 from mgrpo.config.load import load_recipe
+from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.methods.catalog import plugin_facts
 from mgrpo.metrics.log import to_line
 from mgrpo.plugin import load_plugins
@@ -74,16 +75,20 @@ def group() -> list[Completion]:
 
 
 def marked(config) -> list[Completion]:
-    (marker,) = load_plugins(config, RolloutPlugin)
+    (marker,) = load_plugins(config.method_view, RolloutPlugin)
     decode = SimpleNamespace(decode=lambda ids: "".join(chr(token) for token in ids))
     return [marker.annotate(SimpleNamespace(builder=decode), one) for one in group()]
 
 
 def test_the_recipe_loads_with_both_parts_of_the_readers_file(folder: Path):
     config = load_recipe("brief.yaml")
-    assert [type(one).__name__ for one in load_plugins(config, RolloutPlugin)] == ["MarkWorking"]
-    assert [type(one).__name__ for one in load_plugins(config, LearnerPlugin)] == ["BriefAnswers"]
-    assert [line.status for line in plugin_lines(config)] == ["ok"]
+    assert [type(one).__name__ for one in load_plugins(config.method_view, RolloutPlugin)] == [
+        "MarkWorking"
+    ]
+    assert [type(one).__name__ for one in load_plugins(config.method_view, LearnerPlugin)] == [
+        "BriefAnswers"
+    ]
+    assert [line.status for line in plugin_lines(config.method_view, PipelineConfig())] == ["ok"]
 
 
 def test_what_stands_before_the_answer_is_marked(folder: Path):
@@ -93,7 +98,7 @@ def test_what_stands_before_the_answer_is_marked(folder: Path):
 
 def test_shaped_rewards_and_advantages_are_those_of_the_guides_table(folder: Path):
     config = load_recipe("brief.yaml", ["layers.solve.advantage.scale_by_std=false"])
-    plugins = load_plugins(config, LearnerPlugin)
+    plugins = load_plugins(config.method_view, LearnerPlugin)
     batch = build_batch(marked(config), config.layers, config.objective, plugins=plugins)
     assert batch.shaped_rewards == [1.5, 1.25, 0.0, 0.0]
     advantages = [verdict.advantage for verdict in batch.verdicts]
@@ -108,7 +113,7 @@ def test_shaped_rewards_and_advantages_are_those_of_the_guides_table(folder: Pat
 
 def test_the_z_score_is_the_one_that_the_guide_works_out(folder: Path):
     config = load_recipe("brief.yaml")
-    plugins = load_plugins(config, LearnerPlugin)
+    plugins = load_plugins(config.method_view, LearnerPlugin)
     batch = build_batch(marked(config), config.layers, config.objective, plugins=plugins)
     assert batch.verdicts[0].advantage == pytest.approx((1.5 - 0.6875) / 0.8004 * 0.75, abs=1e-4)
     assert round(batch.verdicts[0].advantage, 2) == 0.76
@@ -127,7 +132,7 @@ def test_explain_shows_these_numbers_for_recorded_rollouts(folder: Path, capsys)
 def test_a_misspelt_setting_fails_the_check_in_the_guides_words(folder: Path):
     recipe = Path("brief.yaml")
     recipe.write_text(recipe.read_text().replace("bonus:", "bonnus:"))
-    (line,) = plugin_lines(load_recipe("brief.yaml"))
+    (line,) = plugin_lines(load_recipe("brief.yaml").method_view, PipelineConfig())
     assert line.status == "fail"
     assert f"✗ plugins: {line.detail}" in GUIDE.read_text(encoding="utf-8")
 
@@ -135,7 +140,7 @@ def test_a_misspelt_setting_fails_the_check_in_the_guides_words(folder: Path):
 def test_a_limit_that_no_completion_reaches_is_refused(folder: Path):
     text = Path("brief.yaml").read_text().replace("max_tokens: 20", "max_tokens: 65")
     Path("brief.yaml").write_text(text)
-    (line,) = plugin_lines(load_recipe("brief.yaml"))
+    (line,) = plugin_lines(load_recipe("brief.yaml").method_view, PipelineConfig())
     assert "plugins.1.settings.max_tokens = 65: no completion has more than 64" in line.detail
 
 

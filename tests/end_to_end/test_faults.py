@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from actors.engine import VllmEngine
 from cluster.fleet.health import EngineState
 from cluster.remote import RemoteActor
 from mgrpo.metric_sums import MetricSums
@@ -39,10 +40,15 @@ def system(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
-def actor(system: System, name: str) -> RemoteActor:
+def actor(system: System, name: str) -> RemoteActor[Any]:
     found = next(engine.actor for engine in system.fleet.engines if engine.name == name)
     assert found is not None
     return found
+
+
+def loaded_checksums(system: System) -> list[list[dict[str, str]]]:
+    actors: list[RemoteActor[Any]] = list(system.fleet.actors)
+    return [one.submit(VllmEngine.loaded_checksums).result(**CALL) for one in actors]
 
 
 def state(system: System, name: str) -> EngineState:
@@ -115,7 +121,7 @@ def test_an_engine_killed_in_a_rollout_changes_no_completion(system: System) -> 
     assert len(now) == 2 and len(now - before) == 1, "the dead engine left a process behind"
     report = system.fleet.broadcast(2)
     assert report.probe_gap_max is not None and report.probe_gap_max < 1e-4
-    first, second = (one.call("loaded_checksums", **CALL) for one in system.fleet.actors)
+    first, second = loaded_checksums(system)
     assert first == second and len(first[0]) > 10
     again = roll_out(system)
     assert {c.engine for c in again} == {"engine-0", "engine-1"}
@@ -124,13 +130,15 @@ def test_an_engine_killed_in_a_rollout_changes_no_completion(system: System) -> 
 
 def test_an_engine_killed_in_a_broadcast_is_left_out_and_refitted_later(system: System) -> None:
     groups = system.fleet.broadcaster.num_groups
-    actor(system, "engine-1").call("on_workers", "die_in_next_broadcast", 1, **CALL)
+    actor(system, "engine-1").submit(VllmEngine.on_workers, "die_in_next_broadcast", 1).result(
+        **CALL
+    )
     began = time.monotonic()
     report = system.fleet.broadcast(3)  # the second try reaches the one that is left
     assert time.monotonic() - began < 60
     assert report.probe_gap_max is not None and report.probe_gap_max < 1e-4
     assert state(system, "engine-0") is EngineState.HEALTHY
-    assert actor(system, "engine-0").call("weight_version", **CALL) == "3"
+    assert actor(system, "engine-0").submit(VllmEngine.weight_version).result(**CALL) == "3"
     assert {c.engine for c in roll_out(system)} == {"engine-0"}
     found = counts(system)
     assert (found["engines/failed_broadcasts"], found["engines/deaths"]) == (1, 1)
@@ -139,7 +147,7 @@ def test_an_engine_killed_in_a_broadcast_is_left_out_and_refitted_later(system: 
     assert system.fleet.broadcast(4).probe_gap_max < 1e-4
     assert counts(system)["engines/healthy"] == 2
     assert system.fleet.broadcaster.num_groups == groups + 2
-    first, second = (one.call("loaded_checksums", **CALL) for one in system.fleet.actors)
+    first, second = loaded_checksums(system)
     assert first == second
 
 

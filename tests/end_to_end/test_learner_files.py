@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from cluster.runtime import QUIET_ENVIRONMENT, init_ray
 from learner import rank_files as learner_files
 from learner.rank import LearnerRank
 from learner.rank_files import LearnerFiles, load_states, save_policy, save_states
+from learner.recipe import learner_recipe
 from learner.step_data import StepData
 from tests.learner.builders import random_completions, run_config
 from tests.random_policy import save_random_policy
@@ -27,7 +28,7 @@ TOKENS = [5, 9, 12, 33, 7, 60]
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RemoteActor]]:
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RemoteActor[LearnerRank]]]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="mgrpo-n-")  # short: Unix sockets allow 107 bytes
@@ -48,8 +49,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RemoteActor
     )
     model = save_random_policy(tmp_path_factory.mktemp("policy"))
     config = run_config(learner={"zero_stage": 2})  # a shard for each rank
-    settings: dict[str, Any] = {"config": config, "num_ranks": 2, "device": "cpu"}
-    made = [
+    settings: dict[str, Any] = {"recipe": learner_recipe(config), "num_ranks": 2, "device": "cpu"}
+    made: list[RemoteActor[LearnerRank]] = [
         RemoteActor(
             ray.remote(LearnerRank)
             .options(resources={f"node{rank}": 1}, name=f"learner-rank-{rank}")
@@ -59,8 +60,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RemoteActor
         for rank in range(2)
     ]
     try:
-        address, port = made[0].call("meeting_point", **IN_TIME)
-        everybody(made, "start", address, port)
+        address, port = made[0].submit(LearnerRank.meeting_point).result(**IN_TIME)
+        everybody(made, LearnerRank.start, address, port)
         yield made
     finally:
         ray.shutdown()
@@ -69,20 +70,21 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RemoteActor
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def everybody(ranks: list[RemoteActor], method: str, *args: Any) -> list[Any]:
-    calls = [(rank, rank.submit(method, *args)) for rank in ranks]
-    return wait_for(calls, doing=method, **IN_TIME)
+def everybody(
+    ranks: list[RemoteActor[LearnerRank]], method: Callable[..., Any], *args: Any
+) -> list[Any]:
+    return wait_for([rank.submit(method, *args) for rank in ranks], **IN_TIME)
 
 
 def test_each_rank_writes_on_its_own_node_and_the_driver_has_all_of_it(ranks, tmp_path):
     files = LearnerFiles(ranks, tmp_path / "learner", is_shared=False, **IN_TIME)
-    assert files.run("save_state", 0, doing="write its state") == [True, True]
+    assert files.run("write its state", LearnerRank.save_state, 0) == [True, True]
     first, second = files.homes
     assert first.node != second.node and first.folder != second.folder
     own = [
         sorted(
             Path(name).name
-            for name in rank.call("list_files", files.path_for(home), **IN_TIME)
+            for name in rank.submit(LearnerRank.list_files, files.path_for(home)).result(**IN_TIME)
             if name.endswith(".pt")
         )
         for rank, home in zip(ranks, files.homes, strict=True)
@@ -99,13 +101,13 @@ def test_each_rank_writes_on_its_own_node_and_the_driver_has_all_of_it(ranks, tm
 def test_ranks_go_on_from_a_checkpoint_that_none_of_their_nodes_has(ranks, tmp_path, monkeypatch):
     monkeypatch.setattr(learner_files, "PART_BYTES", 10_000)  # many parts
     directory = tmp_path / "learner"
-    before = everybody(ranks, "probe_logprobs", TOKENS)[0]
+    before = everybody(ranks, LearnerRank.probe_logprobs, TOKENS)[0]
     assert save_states(ranks, directory, 0, is_shared=False, **IN_TIME)
-    everybody(ranks, "update", StepData.of(0, random_completions(seed=1)))
-    assert everybody(ranks, "probe_logprobs", TOKENS)[0] != before
+    everybody(ranks, LearnerRank.update, StepData.of(0, random_completions(seed=1)))
+    assert everybody(ranks, LearnerRank.probe_logprobs, TOKENS)[0] != before
     assert not save_states(ranks, tmp_path / "late", 0, is_shared=False, **IN_TIME)
     assert load_states(ranks, directory, is_shared=False, **IN_TIME) == 0
-    assert everybody(ranks, "probe_logprobs", TOKENS)[0] == before
+    assert everybody(ranks, LearnerRank.probe_logprobs, TOKENS)[0] == before
 
 
 def test_where_all_see_the_folder_nothing_is_copied(ranks, tmp_path):

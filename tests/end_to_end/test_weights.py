@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from actors.engine import VllmEngine
+from cluster.remote import RemoteActor
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
 from mgrpo.errors import WeightSyncError
 from mgrpo.training.system import System, start_system
@@ -35,15 +37,18 @@ def broadcast(system: System, policy_version: int) -> SyncReport:
 
 
 def spoil(system: System, engine: int, method: str, *args: str) -> None:
-    system.fleet.actors[engine].call("on_workers", method, *args, **CALL)
+    actor: RemoteActor[Any] = system.fleet.actors[engine]
+    actor.submit(VllmEngine.on_workers, method, *args).result(**CALL)
 
 
 def test_both_engines_take_the_version_and_load_equal_weights(system: System) -> None:
     report = broadcast(system, 7)
     assert report.num_tensors > 10 and report.probe_gap_max is not None
     assert report.probe_gap_max < 1e-4
-    assert [engine.call("weight_version", **CALL) for engine in system.fleet.actors] == ["7", "7"]
-    first, second = (engine.call("loaded_checksums", **CALL) for engine in system.fleet.actors)
+    actors: list[RemoteActor[Any]] = list(system.fleet.actors)
+    versions = [engine.submit(VllmEngine.weight_version).result(**CALL) for engine in actors]
+    assert versions == ["7", "7"]
+    first, second = (one.submit(VllmEngine.loaded_checksums).result(**CALL) for one in actors)
     assert first == second and len(first[0]) > 10
 
 

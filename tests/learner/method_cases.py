@@ -45,11 +45,11 @@ def method_configs(name: str, scorer: Path) -> list[RunConfig]:
     """A method's recipe in each of its phases."""
     overrides = [f"plugins.1.settings.scorer={scorer}"] if name == "ws_grpo" else []
     config = load_recipe(f"methods/{name}", overrides)
-    return [phase for _, phase in config.phase_configs]
+    return [config, *map(config.in_phase, config.phases)]
 
 
 def started_plugins(config: RunConfig) -> list[LearnerPlugin]:
-    plugins = load_plugins(config, LearnerPlugin)
+    plugins = load_plugins(config.method_view, LearnerPlugin)
     for plugin in plugins:
         plugin.start(torch.device("cpu"))
     return plugins

@@ -73,7 +73,7 @@ def problems(use, *, solve=None, **settings):
     loss = {"type": use, **settings}
     config = run_config(layers=[solve_layer(**(solve or {}))], objective={"loss": loss})
     try:
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)
     except ConfigError as error:
         return [one.path for one in error.problems]
     return []

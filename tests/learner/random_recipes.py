@@ -29,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from learner.plugin import AdvantageEstimator, PolicyLoss
+from learner.recipe import learner_recipe
 from mgrpo.config import CorrectLayer, RunConfig, SolveLayer
 from mgrpo.config.advantages import (
     ConstPositive,
@@ -287,7 +288,7 @@ class Trainings:
     def update(self, config: RunConfig) -> float:
         """The gradient norm of one update on a made-up step; raises what stops it."""
         learner = OneOfSeveral(
-            config=config,
+            recipe=learner_recipe(config),
             model_dir=str(self.model_dir),
             rank=0,
             num_ranks=1,
@@ -338,7 +339,7 @@ def main() -> int:
             tree = random_tree(rng, trainings.scorer)
             try:
                 config = RunConfig.model_validate(tree)
-                load_plugins(config, Plugin)
+                load_plugins(config.method_view, Plugin)
                 norm = None if args.no_training else trainings.update(config)
             except Exception as error:  # whatever it is, it is named with its recipe
                 failed = True

@@ -21,6 +21,7 @@ from torch import distributed as dist
 from learner.columns import StepBatch
 from learner.deepspeed_learner import DeepSpeedLearner
 from learner.plugin import EmaSchedule, LearnerPlugin, Signal
+from learner.recipe import learner_recipe
 from learner.rows import text
 from learner.token_states import TokenStates
 from mgrpo.errors import LearnerError, ModelError, RunDirectoryError
@@ -81,7 +82,7 @@ class Ranks:
         settings = {"deepspeed": shard_all, **sections.pop("learner", {})}
         model = sections.pop("model_name", "tiny")
         return kind(
-            config=run_config(learner=settings, **sections),
+            recipe=learner_recipe(run_config(learner=settings, **sections)),
             model_dir=str(self.folder / model),
             reference_dir=str(self.folder / (model if model == "towers" else "reference")),
             rank=self.rank,

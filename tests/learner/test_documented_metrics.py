@@ -51,7 +51,7 @@ def test_metrics_of_a_recipes_plug_ins_are_those_of_their_docstrings(name: str, 
     found: set[str] = set()
     for config in method_configs(name, scorer):
         completions = made_up_step(config)
-        entries, _ = entries_of(config)
+        entries, _ = entries_of(config.method_view)
         learns = [one for one in entries if one.kind not in ("SOURCES", "SAMPLERS")]
         named |= {metric for entry in learns for metric in documented(entry.name)}
         plain = batch_of(config, completions, plugins=[]).metrics

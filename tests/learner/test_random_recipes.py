@@ -37,7 +37,7 @@ def trees(scorer: Path, count: int) -> list[dict[str, Any]]:
 def test_every_random_recipe_is_valid_and_its_parts_load(scorer: Path) -> None:
     for tree in trees(scorer, NUM_LOADED):
         config = RunConfig.model_validate(tree)
-        assert len(load_plugins(config, Plugin)) >= len(config.plugins)
+        assert len(load_plugins(config.method_view, Plugin)) >= len(config.plugins)
 
 
 def test_random_recipes_reach_every_kind_of_every_slot(scorer: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_rule_that_types_do_not_express_is_noticed_when_it_is_broken(scorer: P
             continue
         tree["layers"][0]["aggregation"] = "token_mean"
         with pytest.raises(Exception, match="aggregation: seq_mean"):
-            load_plugins(RunConfig.model_validate(tree), Plugin)
+            load_plugins(RunConfig.model_validate(tree).method_view, Plugin)
         broken += 1
     assert broken > 0
 

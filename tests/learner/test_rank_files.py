@@ -67,12 +67,12 @@ class InProcess:
         self.rank, self.name = rank, f"learner-rank-{rank.number}"
 
     def submit(self, method, *args):
-        return getattr(self.rank, method)(*args)
+        return self.name, getattr(self.rank, method.__name__)(*args)
 
 
 def no_wait(calls, *, doing, deadline_s, setting):
     if deadline_s < 0.2:
-        raise DeadlineError(f"{calls[0][0].name} ({doing})", deadline_s=deadline_s, setting=setting)
+        raise DeadlineError(f"{calls[0][0]} ({doing})", deadline_s=deadline_s, setting=setting)
     return [result for _, result in calls]
 
 

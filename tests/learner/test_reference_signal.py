@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from learner.batch import build_batch
 from learner.deepspeed_learner import DeepSpeedLearner
 from learner.policy_loading import load_policy
+from learner.recipe import learner_recipe
 from learner.trainer import Trainer
 from mgrpo.config import ObjectiveConfig
 from tests.learner.builders import (
@@ -59,7 +60,7 @@ def test_each_signal_is_measured_with_its_own_policy(one_rank, tmp_path):
         for name, changes in (("policy", {}), ("reference", {"initializer_range": 0.19}))
     }
     trainer = Trainer(
-        config=run_config(learner={"microbatch_tokens": 64}),
+        recipe=learner_recipe(run_config(learner={"microbatch_tokens": 64})),
         engine=Engine(policies["policy"]),
         reference=policies["reference"],
         optimizer=torch.optim.SGD(policies["policy"].parameters(), lr=0.1),

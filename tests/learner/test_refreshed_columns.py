@@ -9,6 +9,7 @@ from torch import distributed as dist
 
 from learner.batch import build_batch
 from learner.plugin import PolicyLoss
+from learner.recipe import learner_recipe
 from learner.trainer import Trainer
 from mgrpo.config.base import StrictConfig
 from tests.learner.builders import completion, run_config, solve_layer
@@ -81,7 +82,7 @@ def train(plugins, updates):
     )
     engine = OneStep()
     trainer = Trainer(
-        config=config,
+        recipe=learner_recipe(config),
         engine=engine,
         reference=None,
         optimizer=SimpleNamespace(param_groups=[{}]),

@@ -41,7 +41,9 @@ def own_module(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def load(tree: dict[str, Any], *entries: dict[str, Any], kind: type[Plugin] = Plugin) -> list[Any]:
-    return load_plugins(RunConfig.model_validate({**tree, "plugins": list(entries)}), kind)
+    return load_plugins(
+        RunConfig.model_validate({**tree, "plugins": list(entries)}).method_view, kind
+    )
 
 
 def problems(tree: dict[str, Any], *entries: dict[str, Any]) -> list[ConfigProblem]:
@@ -259,7 +261,7 @@ def in_phases(tree: dict[str, Any], *temperatures: float) -> RunConfig:
 
 def test_what_a_plugin_cannot_work_with_in_a_phase_is_refused_before_the_run(tree):
     with pytest.raises(ConfigError) as refused:
-        load_plugins(in_phases(tree, 1.0, 0.7), Plugin)
+        load_plugins(in_phases(tree, 1.0, 0.7).method_view, Plugin)
     (found,) = refused.value.problems
     assert found.path == "plugins.0.use"
     assert found.reason.startswith("in phase 'at 0.7' likelihoods at sampling.temperature 0.7")
@@ -268,7 +270,7 @@ def test_what_a_plugin_cannot_work_with_in_a_phase_is_refused_before_the_run(tre
 def test_what_is_wrong_in_every_phase_is_told_once(tree):
     tree["sampling"] = {"temperature": 0.7}
     with pytest.raises(ConfigError) as refused:
-        load_plugins(in_phases(tree, 0.7), Plugin)
+        load_plugins(in_phases(tree, 0.7).method_view, Plugin)
     assert len(refused.value.problems) == 1
     del tree["sampling"]
-    assert len(load_plugins(in_phases(tree, 1.0), Plugin)) == 1
+    assert len(load_plugins(in_phases(tree, 1.0).method_view, Plugin)) == 1

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from learner.deepspeed_learner import DeepSpeedLearner
+from learner.recipe import learner_recipe
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, shipped_recipes
 from mgrpo.methods.veripo.preference_cycle import pair_rows
@@ -222,7 +223,7 @@ class Session:
     ) -> None:
         self.problems = problems
         self.learner = MeasuredLearner(
-            config=config_of(case, folder),
+            recipe=learner_recipe(config_of(case, folder)),
             model_dir=str(folder / "policy"),
             reference_dir=str(folder / "reference"),
             rank=rank,

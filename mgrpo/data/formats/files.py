@@ -122,7 +122,7 @@ def parsed(file: Path) -> Iterator[Parsed]:
         raise DataError(f"{file} cannot be read: {reason}.") from error
 
 
-def read_table(file: Path, batches_of: Callable[[Path], Iterable[Any]]) -> Iterator[Parsed]:
+def read_table(file: Path, batches_of: Callable[[Path], Iterable[object]]) -> Iterator[Parsed]:
     """The rows of a file of Arrow tables."""
     import pyarrow  # takes 0.2 s, and is only needed here
 
@@ -138,20 +138,20 @@ def read_table(file: Path, batches_of: Callable[[Path], Iterable[Any]]) -> Itera
         ) from error
 
 
-def parquet_batches(file: Path) -> Iterable[Any]:
+def parquet_batches(file: Path) -> Iterable[object]:
     from pyarrow import parquet
 
     return parquet.ParquetFile(file).iter_batches(batch_size=1000)
 
 
-def arrow_file_batches(file: Path) -> Iterable[Any]:
+def arrow_file_batches(file: Path) -> Iterable[object]:
     from pyarrow import ipc, memory_map
 
     reader = ipc.open_file(memory_map(str(file)))
     return (reader.get_batch(index) for index in range(reader.num_record_batches))
 
 
-def arrow_stream_batches(file: Path) -> Iterable[Any]:
+def arrow_stream_batches(file: Path) -> Iterable[object]:
     from pyarrow import ipc, memory_map
 
     return ipc.open_stream(memory_map(str(file)))
@@ -188,7 +188,7 @@ def read_json(stream: IO[bytes]) -> Iterator[Parsed]:
             yield None, f"line {number}", number, "not JSON"
 
 
-def loads(text: bytes) -> Any:
+def loads(text: bytes) -> object:
     """Parse with exact decimal numbers: 18.0 stays 18.0, and no digit is lost."""
     return json.loads(text.decode("utf-8-sig"), parse_float=Decimal)
 

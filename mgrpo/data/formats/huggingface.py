@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from mgrpo.config.data import HuggingFaceSource
 from mgrpo.data.formats.arrow import plain_rows
@@ -77,7 +76,7 @@ def split_rows(source: HuggingFaceSource) -> Iterator[Row]:
         raise DataError(loading_failed(source, error, is_local)) from error
 
 
-def load_split(source: HuggingFaceSource, *, is_local: bool) -> Iterator[Any]:
+def load_split(source: HuggingFaceSource, *, is_local: bool) -> Iterator[object]:
     """The split as Arrow tables."""
     if not is_local and not is_hub_reachable():
         use_cache_only()  # otherwise the library retries for minutes
@@ -90,7 +89,7 @@ def load_split(source: HuggingFaceSource, *, is_local: bool) -> Iterator[Any]:
     elif is_local and (Path(path) / "dataset_dict.json").exists():
         rows = datasets.load_from_disk(path)[source.split]
     else:
-        options: dict[str, Any] = {}
+        options: dict[str, object] = {}
         if is_local and datasets.load_dataset_builder(path, source.subset).name == "csv":
             # As written: "007" is not 7, and "None" may be an answer.
             columns = (source.question_field, source.answer_field)

@@ -101,7 +101,7 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
         raise UnfitRow(row.fault)
     if not isinstance(row.value, dict):
         raise UnfitRow("not a JSON object")
-    columns: dict[str, Any] = row.value
+    columns: dict[str, object] = row.value
     question = text_at(columns, source.question_field, "question", source)
     answer = text_at(columns, source.answer_field, "answer", source)
     if fault := text_fault(question) or text_fault(answer):
@@ -131,7 +131,7 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
     return problem
 
 
-def text_at(columns: dict[str, Any], path: str, what: str, source: RowsSource) -> str:
+def text_at(columns: dict[str, object], path: str, what: str, source: RowsSource) -> str:
     """A column's value as the text in the data.
 
     Raises:
@@ -203,7 +203,7 @@ class NamedColumns:
         self.names: dict[str, None] = {}  # of the first rows
         self.num_rows = 0
 
-    def look_at(self, columns: dict[str, Any]) -> None:
+    def look_at(self, columns: dict[str, object]) -> None:
         if self.num_rows < NAMED_ROWS:
             self.names.update(dict.fromkeys(column_names(columns)))
         self.num_rows += 1
@@ -225,7 +225,7 @@ class NamedColumns:
         )
 
 
-def column_names(columns: dict[str, Any], prefix: str = "") -> list[str]:
+def column_names(columns: dict[str, object], prefix: str = "") -> list[str]:
     """All names that `value_at` accepts, without list items."""
     names = []
     for key, value in columns.items():

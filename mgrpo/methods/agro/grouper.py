@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -71,6 +71,13 @@ def divergence_from_uniform(memberships: Tensor) -> Tensor:
     return torch.xlogy(shares, shares * len(shares)).sum()
 
 
+class GrouperState(TypedDict):
+    """What a checkpoint keeps of a grouper."""
+
+    parameters: list[Tensor]
+    optimizer: dict[str, object]
+
+
 class Grouper:
     """features -> 128 -> 64 -> K, with its optimizer."""
 
@@ -119,13 +126,13 @@ class Grouper:
         self.optimizer.step()
         return float(loss.detach())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> GrouperState:
         return {
             "parameters": [parameter.detach().clone() for parameter in self.parameters],
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: GrouperState) -> None:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, state["parameters"], strict=True):
                 parameter.copy_(value)

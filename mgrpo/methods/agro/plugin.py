@@ -100,7 +100,7 @@ class Agro(LearnerPlugin):
         self.window_losses = torch.zeros(0, dtype=torch.float64)
         self.num_updates = 0
 
-    def measure(self, batch: StepBatch) -> dict[str, Any]:
+    def measure(self, batch: StepBatch) -> dict[str, object]:
         """One turn each of the groups' weights and of the adversary; the prompts' weights."""
         factors = torch.ones(len(batch.completions), dtype=torch.float64)
         groups = usable_groups(batch, self.layers)

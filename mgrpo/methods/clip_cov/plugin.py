@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -13,7 +13,7 @@ from learner.columns import StepBatch
 from learner.covariance import drawn_between, token_covariances
 from learner.plugin import LearnerPlugin, Signal
 from learner.plugin_pairs import small_share_warnings
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig, refuse
 
 
@@ -62,8 +62,10 @@ class ClipCov(LearnerPlugin):
     }
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        return small_share_warnings(settings.share, layers, config)
+    def warnings(
+        cls, settings: ClipCovSettings, layers: frozenset[int], method: MethodView
+    ) -> list[str]:
+        return small_share_warnings(settings.share, layers, method)
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         settings = self.settings

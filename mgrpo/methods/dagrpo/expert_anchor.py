@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from actors.plugin import RolloutPlugin, RolloutTools
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.records.turns import cut_versions
@@ -53,12 +53,12 @@ class ExpertAnchor(RolloutPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: AnchorSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        if max(layers) == min(layers) == len(config.layers):
+        if max(layers) == min(layers) == len(method.layers):
             return []
         why = "would add solutions that a later layer corrects as if the policy had written them."
-        hint = f"Set layers: [{config.layers[-1].name}]."
+        hint = f"Set layers: [{method.layers[-1].name}]."
         return [ConfigProblem("(plug-in)", "expert_anchor", why, hint)]
 
     def extra_tokens(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat
@@ -12,7 +12,7 @@ from learner.columns import StepBatch
 from learner.plugin import AdvantageEstimator
 from learner.plugin_pairs import unknown_check_problems
 from learner.row_groups import usable_groups
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.dagrpo.distinct_pairs import (
@@ -58,9 +58,9 @@ class Dagrpo(AdvantageEstimator):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: DagrpoSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        return unknown_check_problems(config.rewards, "score_part", settings.score_part)
+        return unknown_check_problems(method.rewards, "score_part", settings.score_part)
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         found = torch.zeros_like(rewards)

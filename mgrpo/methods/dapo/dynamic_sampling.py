@@ -60,7 +60,7 @@ class DynamicSampling(SourcePlugin):
         Raises:
             LearnerError: too few groups are mixed after the last round, and the recipe says stop.
         """
-        settings, wanted = self.settings, self.config.prompts_per_step
+        settings, wanted = self.settings, self.method.prompts_per_step
         # The small number keeps 0.6 x 5 at 3, which in floating point is a little more.
         needed = math.ceil(settings.min_mixed_fraction * wanted - 1e-9)
         kept: dict[int, Problem] = {}
@@ -88,7 +88,7 @@ class DynamicSampling(SourcePlugin):
             kept |= {slot: uniform[slot] for slot in newest}
         kept = dict(sorted(kept.items()))
         attempts = [one for slot in kept for one in groups[slot]]
-        num_layers = len(self.config.layers)
+        num_layers = len(self.method.layers)
         if num_layers == 1:
             return Work(ready=attempts)
         return Work(

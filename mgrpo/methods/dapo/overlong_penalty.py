@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
 
@@ -50,10 +50,10 @@ class OverlongPenalty(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: OverlongSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         begins = settings.max_tokens - settings.buffer_tokens
-        longest = max(config.layers[number - 1].max_completion_tokens for number in layers)
+        longest = max(method.layers[number - 1].max_completion_tokens for number in layers)
         if begins < longest:
             return []
         why = f"the penalty begins above {begins} tokens, and completions end at {longest}."

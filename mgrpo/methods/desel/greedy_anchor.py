@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import PositiveInt
 
 from actors.plugin import RolloutPlugin, RolloutTools
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.types import Completion, Problem
@@ -34,15 +34,15 @@ class GreedyAnchor(RolloutPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: GreedyAnchorSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        if config.sampling.temperature == 1.0:
+        if method.sampling.temperature == 1.0:
             return []
         return [
             ConfigProblem(
                 "(plug-in)",
                 "greedy_anchor",
-                f"likelihoods at sampling.temperature {config.sampling.temperature:g} cannot be "
+                f"likelihoods at sampling.temperature {method.sampling.temperature:g} cannot be "
                 "compared with those of a greedy answer, which are at temperature 1.",
                 "Set sampling.temperature to 1, or use desel with anchor: max_likelihood.",
             )

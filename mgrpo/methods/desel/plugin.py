@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
@@ -58,7 +58,7 @@ class Desel(LearnerPlugin):
     }
 
     @classmethod
-    def needed(cls, settings: Any) -> tuple[str, ...]:
+    def needed(cls, settings: DeselSettings) -> tuple[str, ...]:
         return cls.needs if settings.anchor == "greedy" else ()
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import AdvantageEstimator, PolicyLoss, Signal
 from learner.row_groups import usable_groups
 from learner.rows import TrainingRow
-from mgrpo.config import CorrectLayer, RunConfig
+from mgrpo.config import CorrectLayer, MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.disco.set_objectives import (
@@ -76,10 +76,10 @@ class Disco(AdvantageEstimator, PolicyLoss):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: DiscoSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        problems = super().problems(settings, layers, config)
-        for number, layer in enumerate(config.layers):
+        problems = super().problems(settings, layers, method)
+        for number, layer in enumerate(method.layers):
             if isinstance(layer, CorrectLayer) and layer.loss_weight > 0:
                 needed = {"denominator": "sampled", "select": "none"}
                 problems += [

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from actors.layers import stable_seed
 from actors.plugin import RolloutPlugin, RolloutTools
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
 from mgrpo.records.token_columns import Logprobs, TokenIds
@@ -97,14 +97,14 @@ class GuidedErrorCorrection(RolloutPlugin):
     needs: ClassVar[tuple[str, ...]] = (SUPERVISED,)
 
     @classmethod
-    def needed(cls, settings: Any) -> tuple[str, ...]:
+    def needed(cls, settings: CorrectionSettings) -> tuple[str, ...]:
         return cls.needs if settings.offpolicy == "sft_loss" else ()
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: CorrectionSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        if settings.offpolicy != "ratio_one" or config.objective.updates_per_rollout == 1:
+        if settings.offpolicy != "ratio_one" or method.objective.updates_per_rollout == 1:
             return []
         why = "with updates_per_rollout above 1 a ratio that stays 1 would never be clipped."
         return [ConfigProblem("offpolicy", "ratio_one", why, "Use recompute_logprob_as_old.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter
 from learner.plugin_pairs import unknown_check_problems
 from learner.row_groups import usable_groups
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.types import Completion
@@ -59,9 +59,9 @@ class EntityReward(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: EntityRewardSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        return unknown_check_problems(config.rewards, "format_part", settings.format_part)
+        return unknown_check_problems(method.rewards, "format_part", settings.format_part)
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         is_whole = torch.tensor([not one.is_truncated for one in batch.completions])

@@ -94,9 +94,9 @@ class Gcpo(LearnerPlugin):
             wanted.add("policy_logprobs")
         return frozenset(wanted)
 
-    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
+    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, object]:
         """[N] factors on advantages, and N tensors [T]: log-probabilities of the reference."""
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         places = self.places(batch)
         contexts = [contexts_of(batch, place) for place in places]
         batch.metrics["gcpo/answers_cut"] = (

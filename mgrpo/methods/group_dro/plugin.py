@@ -86,7 +86,7 @@ class GroupDro(LearnerPlugin):
         self.counts = torch.tensor(known, dtype=torch.float64)
         self.losses = torch.full((len(known),), math.nan, dtype=torch.float64)  # nan: not seen yet
 
-    def measure(self, batch: StepBatch) -> dict[str, Any]:
+    def measure(self, batch: StepBatch) -> dict[str, object]:
         """Take this step's failure rates into account: the one place where state changes."""
         here = batch.in_layers(self.layers) & batch.is_usable
         numbers = [self.number_of(one.domain) for one in batch.completions]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -11,7 +11,7 @@ from learner.columns import StepBatch
 from learner.plugin import EmaSchedule, LearnerPlugin, Signal
 from learner.plugin_pairs import unknown_check_problems
 from learner.row_groups import usable_groups
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
 
@@ -69,12 +69,12 @@ class GrpoCare(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: GrpoCareSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        problems = unknown_check_problems(config.rewards, "accuracy_part", settings.accuracy_part)
+        problems = unknown_check_problems(method.rewards, "accuracy_part", settings.accuracy_part)
         averages = {
             (one.ema_decay, one.ema_every_updates)
-            for entry in config.plugins
+            for entry in method.plugins
             if entry.use == "grpo_care"
             for one in [GrpoCareSettings.model_validate(entry.settings)]
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from learner.objectives import ratio_objective
 from learner.plugin import PolicyLoss, Signal
 from learner.plugin_pairs import small_share_warnings
 from learner.rows import TrainingRow
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 
 IS_HELD = "kl_cov"
@@ -55,10 +55,12 @@ class KlCov(PolicyLoss):
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+    def warnings(
+        cls, settings: KlCovSettings, layers: frozenset[int], method: MethodView
+    ) -> list[str]:
         return [
-            *super().warnings(settings, layers, config),
-            *small_share_warnings(settings.share, layers, config),
+            *super().warnings(settings, layers, method),
+            *small_share_warnings(settings.share, layers, method),
         ]
 
     def token_columns(

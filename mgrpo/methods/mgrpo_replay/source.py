@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.mgrpo_replay.correction_buffer import CorrectionBuffer, CorrectionBufferSettings
@@ -33,16 +33,16 @@ class ReplayedCorrections(SourcePlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: Any, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        problems = super().problems(settings, layers, config)
-        if len(config.layers) < 2:
+        problems = super().problems(settings, layers, method)
+        if len(method.layers) < 2:
             why = "a chain of one layer has no corrections to keep."
             problems.append(ConfigProblem("(plug-in)", "correction_buffer", why))
         return problems
 
     def begin(self) -> None:
-        self.buffer = CorrectionBuffer(self.settings, self.config.seed)
+        self.buffer = CorrectionBuffer(self.settings, self.method.seed)
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:
         work = self.inner.next(step, workers, sums)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class Nthr(LearnerPlugin):
     def needs_influences(self) -> bool:
         return self.settings.select == "influential" and self.settings.spared_weight != 1
 
-    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
+    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, object]:
         """[M] influences; 0 outside the groups that have right and wrong answers."""
         if not self.needs_influences:
             return {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 Numbers = Sequence[float]
 
@@ -86,6 +86,13 @@ def floored(chances: Numbers, floor: float) -> list[float]:
         found = raised
 
 
+class MixtureState(TypedDict):
+    """What a checkpoint keeps of a mixture."""
+
+    values: list[float | None]
+    num_steps_at_zero: list[int]
+
+
 class RobustMixture:
     """Follows pass rates and says with which chances to draw each domain next."""
 
@@ -135,13 +142,13 @@ class RobustMixture:
             shares = capped(worst, hopeless_caps(shares, is_hopeless, radius=self.radius))
         return dict(zip(self.domains, floored(shares, self.floor), strict=True))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> MixtureState:
         """Plain values, fit for JSON."""
         return {
             "values": list(self.values),
             "num_steps_at_zero": list(self.num_steps_at_zero),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: MixtureState) -> None:
         self.values = list(state["values"])
         self.num_steps_at_zero = list(state["num_steps_at_zero"])

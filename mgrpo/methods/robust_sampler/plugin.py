@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.data import has_one_domain
 from mgrpo.data.sampler import Sampler
@@ -25,8 +25,8 @@ class RobustSampler(SamplerPlugin):
     Settings: ClassVar[type[StrictConfig]] = RobustSamplerSettings
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
-        if has_one_domain(config.data.train):
+    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
+        if has_one_domain(method.data.train):
             return ["has no effect: all problems of data.train are of one domain."]
         return []
 

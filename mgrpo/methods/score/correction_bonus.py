@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
 from learner.plugin_pairs import is_z_scored
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigProblem
 
@@ -41,20 +41,22 @@ class CorrectionBonus(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: BonusSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        if max(layers) > 1 or (len(config.layers) > 1 and settings.bonus_to != "turn2"):
+        if max(layers) > 1 or (len(method.layers) > 1 and settings.bonus_to != "turn2"):
             return []
         why = "pays for corrections, and none of its layers corrects."
         return [ConfigProblem("alpha", str(settings.alpha), why)]
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+    def warnings(
+        cls, settings: BonusSettings, layers: frozenset[int], method: MethodView
+    ) -> list[str]:
         return [
             f"layers.{number - 1}.advantage divides by the group's spread, which takes most of "
             "alpha away. Use raw_reward, or {scale_by_std: false}."
             for number in sorted(layers)
-            if number > 1 and is_z_scored(config.layers[number - 1])
+            if number > 1 and is_z_scored(method.layers[number - 1])
         ]
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:

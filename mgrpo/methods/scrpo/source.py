@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.layers import BestParents, corrections_of
 from mgrpo.errors import ConfigProblem
@@ -34,13 +34,13 @@ class PooledErrors(SourcePlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: Any, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        problems = super().problems(settings, layers, config)
-        if len(config.layers) != 2:
+        problems = super().problems(settings, layers, method)
+        if len(method.layers) != 2:
             why = "error_pool needs a chain of 2 layers, one that solves and one that corrects."
-            return [*problems, ConfigProblem("(layers)", f"{len(config.layers)} layers", why)]
-        parents = corrections_of(config.layers)[0].parents
+            return [*problems, ConfigProblem("(layers)", f"{len(method.layers)} layers", why)]
+        parents = corrections_of(method.layers)[0].parents
         if isinstance(parents, BestParents) and parents.all_fail != "use_any":
             why = "every pooled attempt failed, so no corrections would be sampled."
             path, hint = "(layers.1.parents.all_fail)", "Use all_fail: use_any."
@@ -52,7 +52,7 @@ class PooledErrors(SourcePlugin):
         self.attempted: Sequence[Problem] = ()  # by the step that is under way; () in a correction
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work:
-        count = self.config.prompts_per_step
+        count = self.method.prompts_per_step
         sums.add("error_pool/dropped_stale", self.pool.drop_stale(workers.policy_version))
         is_correction = self.pool.is_due(step, count)
         sums.add("error_pool/is_correction_step", float(is_correction))
@@ -66,7 +66,7 @@ class PooledErrors(SourcePlugin):
     def observe(self, step: int, completions: Sequence[Completion], sums: MetricSums) -> None:
         self.inner.observe(step, completions, sums)
         if self.attempted:
-            layers = self.config.at_step(step).layers
+            layers = self.method.at_step(step).layers
             skip_truncated = corrections_of(layers)[0].skip_truncated_parents
             added = self.pool.add(self.attempted, completions, skip_truncated=skip_truncated)
             sums.add("error_pool/added", added)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class SpanCredit(LearnerPlugin):
     needs: ClassVar[tuple[str, ...]] = MARKS_SPANS
 
     @classmethod
-    def needed(cls, settings: Any) -> tuple[str, ...]:
+    def needed(cls, settings: SpanCreditSettings) -> tuple[str, ...]:
         return () if settings.attribution == "all_tokens" else cls.needs
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from learner.plugin_pairs import parts_with
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow
 from learner.sequence_logprobs import sequence_logprobs
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.sources import stacked
 from mgrpo.errors import ConfigProblem, LearnerError
@@ -61,23 +61,25 @@ class Dpo(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: DpoSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         reasons = {}
-        if len(layers) < len(config.layers):
+        if len(layers) < len(method.layers):
             reasons["pairs are made of every layer's completions, and it works on some."] = (
                 "Leave `layers` out of its entry."
             )
-        for name in parts_with("filter_rows", config):
+        for name in parts_with("filter_rows", method):
             reasons[f"filter_rows of {name} would tear pairs apart."] = f"Leave out {name}."
         return [ConfigProblem("(plug-in)", "dpo", why, hint) for why, hint in reasons.items()]
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], config: RunConfig) -> list[str]:
+    def warnings(
+        cls, settings: DpoSettings, layers: frozenset[int], method: MethodView
+    ) -> list[str]:
         if any(
             source.settings.get("train_on") == "pairs"
-            for _, phase in config.phase_configs
-            for source in stacked(phase.source)
+            for values in method.ever
+            for source in stacked(values.source)
         ):
             return []
         return ["no phase of the recipe trains on pairs (source.train_on): it does nothing."]

@@ -161,7 +161,7 @@ def stored_side(one: Completion, tree: CompletionId, number: int, side: PairSide
     return side.on(stored)
 
 
-def pair_json(pair: PreferencePair) -> dict[str, Any]:
+def pair_json(pair: PreferencePair) -> dict[str, object]:
     return {
         "kind": pair.kind,
         "chosen": pair.chosen.to_json(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
@@ -36,9 +36,9 @@ class PreferencePhases(SourcePlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: Any, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        problems = super().problems(settings, layers, config)
+        problems = super().problems(settings, layers, method)
         try:
             make_judge(settings.verifier)  # it may be a user's own
         except ConfigError as error:
@@ -48,8 +48,8 @@ class PreferencePhases(SourcePlugin):
     def begin(self) -> None:
         self.cycle = PreferenceCycle(
             self.settings,
-            seed=self.config.seed,
-            prompts_per_step=self.config.prompts_per_step,
+            seed=self.method.seed,
+            prompts_per_step=self.method.prompts_per_step,
         )
 
     def next(self, step: int, workers: Workers, sums: MetricSums) -> Work | None:

@@ -39,7 +39,7 @@ def hidden_states(
 
 @torch.no_grad()
 def hidden_states_in_batches(
-    decoder: Any,
+    decoder: object,
     sequences: Sequence[Sequence[int]],
     places: Sequence[Sequence[int]],
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, model_validator
@@ -12,7 +12,7 @@ from torch import Tensor
 from learner.advantages import process_advantages
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Movable
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
@@ -82,7 +82,7 @@ class PrefixPreference(LearnerPlugin):
 
     @classmethod
     def problems(
-        cls, settings: Any, layers: frozenset[int], config: RunConfig
+        cls, settings: PreferenceSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
         if (Path(settings.scorer) / "config.json").is_file():
             return []
@@ -101,7 +101,7 @@ class PrefixPreference(LearnerPlugin):
     def models(self) -> list[Movable]:
         return [self.scorer]
 
-    def measure(self, batch: StepBatch) -> dict[str, Any]:
+    def measure(self, batch: StepBatch) -> dict[str, object]:
         """Scores of every step, a list of [steps]; empty for completions of other layers."""
         here = batch.in_layers(self.layers) & batch.is_usable
         places = [

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from mgrpo.errors import ModelError, RunDirectoryError
 
@@ -43,7 +43,7 @@ def read_scorer_config(folder: Path) -> ScorerConfig:
     path = folder / CONFIG_FILE
     hint = "Name a folder that `mgrpo scorer train` has written."
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"There is no prefix scorer in {folder}: {error}. {hint}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:

@@ -153,7 +153,9 @@ def with_lines(work: Work, lines: Iterator[str]) -> Work:
     Raises:
         RunDirectoryError: a line cannot be read.
     """
-    ready, parents, replayed = [], [], []
+    ready: list[Completion] = []
+    parents: list[Completion] = []
+    replayed: list[Replayed] = []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.config.sources import stacked
 from mgrpo.data.sampler import Sampler
 from mgrpo.metric_sums import MetricSums
@@ -98,7 +98,7 @@ class Source(ABC):
         """
         return
 
-    def state_dict(self) -> Any:
+    def state_dict(self) -> object:
         """Plain values, fit for JSON."""
         return None
 
@@ -127,15 +127,15 @@ class SourcePlugin(SourceKind, Source):
     resumed would go on otherwise without it.
     """
 
-    def stand_on(self, config: RunConfig, fresh: ProblemSource, inner: Source) -> None:
+    def stand_on(self, method: MethodView, fresh: ProblemSource, inner: Source) -> None:
         """Take its place in the stack.
 
         Args:
-            config: the recipe.
+            method: the recipe's.
             fresh: the lowest source, for those that draw by themselves.
             inner: the source below.
         """
-        self.config, self.fresh, self.inner = config, fresh, inner
+        self.method, self.fresh, self.inner = method, fresh, inner
         self.state_name = self.state_name or f"plugin/{type(self).__name__}"
         self.begin()
 
@@ -152,7 +152,7 @@ class SourcePlugin(SourceKind, Source):
         """Its settings as the recipe's phases have them at one step (see `may_change`)."""
         (own,) = (
             part
-            for part in stacked(self.config.at_step(step).source)
+            for part in stacked(self.method.at_step(step).source)
             if kind_of(part) is type(self)
         )
         return self.Settings.model_validate(own.settings)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView
 from mgrpo.data.sampler import Sampler, ShufflingSampler
 from mgrpo.metric_sums import MetricSums
 from mgrpo.plugin import load_plugins
@@ -38,31 +37,31 @@ class SourceStack:
         """See `Source.observe`."""
         self.sources[-1].observe(step, completions, sums)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """State by `state_name`, of the sources that have any."""
         return {one.state_name: one.state_dict() for one in self.sources if one.state_name}
 
-    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+    def load_state_dict(self, states: Mapping[str, object]) -> None:
         """Continue where `state_dict` was taken. A source without a state there begins empty."""
         for one in self.sources:
             if states.get(one.state_name) is not None:
                 one.load_state_dict(states[one.state_name])
 
 
-def make_sources(config: RunConfig, problems: Sequence[Problem]) -> SourceStack:
+def make_sources(method: MethodView, problems: Sequence[Problem]) -> SourceStack:
     """The recipe's sources, above the one that draws problems."""
     lowest = FreshProblems(
-        problems, make_sampler(config, problems), problems_per_step=config.prompts_per_step
+        problems, make_sampler(method, problems), problems_per_step=method.prompts_per_step
     )
     sources: list[Source] = [lowest]
-    for plugin in load_plugins(config, SourcePlugin):
-        plugin.stand_on(config, lowest, sources[-1])
+    for plugin in load_plugins(method, SourcePlugin):
+        plugin.stand_on(method, lowest, sources[-1])
         sources.append(plugin)
     return SourceStack(sources)
 
 
-def make_sampler(config: RunConfig, problems: Sequence[Problem]) -> Sampler:
+def make_sampler(method: MethodView, problems: Sequence[Problem]) -> Sampler:
     """Which problems come next."""
-    for plugin in load_plugins(config, SamplerPlugin):
-        return plugin.make(problems, config.seed)
-    return ShufflingSampler(len(problems), config.seed)
+    for plugin in load_plugins(method, SamplerPlugin):
+        return plugin.make(problems, method.seed)
+    return ShufflingSampler(len(problems), method.seed)

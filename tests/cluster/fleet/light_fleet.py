@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
+from functools import partial
 from typing import Any
 
 from cluster.address import own_address
@@ -99,7 +100,7 @@ class LightEngine:
         await self.reach("wake")
         assert self.needs.pop(0) == part
 
-    async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+    async def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
         await self.reach("init_weight_transfer_engine")
 
     async def start_weight_update(self) -> None:
@@ -176,25 +177,23 @@ class LightLauncher:
         self.loads = True
         self.suffix = f".{uuid.uuid4().hex[:8]}"  # the test before may still hold its names
 
-    def start_engine(self, allocation: Allocation, name: str) -> RemoteActor:
+    def start_engine(self, allocation: Allocation, name: str) -> RemoteActor[LightEngine]:
         actor = self.placement.start(
-            LightEngine,
+            partial(LightEngine, name=allocation.name, pause_s=self.pause_s, loads=self.loads),
             allocation=allocation,
             bundle=0,
             name=name + self.suffix,
             environment={},
-            kwargs={"name": allocation.name, "pause_s": self.pause_s, "loads": self.loads},
             max_concurrency=1000,
         )
         return RemoteActor(actor.handle, allocation.name)
 
-    def start_learner(self, allocation: Allocation) -> RemoteActor:
+    def start_learner(self, allocation: Allocation) -> RemoteActor[LightLearner]:
         actor = self.placement.start(
-            LightLearner,
+            partial(LightLearner),
             allocation=allocation,
             bundle=0,
             name="learner-rank-0" + self.suffix,
             environment={},
-            kwargs={},
         )
         return RemoteActor(actor.handle, "learner-rank-0")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.allocations import plan_allocations
+from cluster.allocations import placement_recipe, plan_allocations
 from cluster.fleet.engine_log import EngineLog, read_engine_log
 from cluster.fleet.fleet import Fleet, costs_least
 from cluster.fleet.health import EngineHealth, EngineState
@@ -30,7 +30,7 @@ from mgrpo.errors import ActorDiedError, DeadlineError, RequestError, WeightSync
 from mgrpo.metric_sums import MetricSums
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
-from tests.cluster.fleet.light_fleet import REFUSED_PROMPT, LightLauncher
+from tests.cluster.fleet.light_fleet import REFUSED_PROMPT, LightEngine, LightLauncher, LightLearner
 
 CALL = {"deadline_s": 20.0, "setting": "a test"}
 
@@ -55,11 +55,11 @@ def one_node() -> Iterator[None]:
 @dataclass
 class Parts:
     fleet: Fleet
-    learner: RemoteActor
+    learner: RemoteActor[LightLearner]
     launcher: LightLauncher
     notes: list[str] = field(default_factory=list)
 
-    def actor(self, name: str) -> RemoteActor:
+    def actor(self, name: str) -> RemoteActor[Any]:
         actor = next(engine.actor for engine in self.fleet.engines if engine.name == name)
         assert actor is not None
         return actor
@@ -123,16 +123,23 @@ def light_run(
     tmp_path: Path, *, pause_s: float = 0.05, can_grow: bool = False, **changes: Any
 ) -> Iterator[Parts]:
     config = light_config(**changes)
-    allocations = plan_allocations(config, "cpu")
+    allocations = plan_allocations(placement_recipe(config), "cpu")
     deadline_s = config.cluster.deadlines.placement_s
     placement = Placement.reserve(allocations, deadline_s=deadline_s, can_grow=can_grow)
     launcher = LightLauncher(placement, pause_s=pause_s)
     notes: list[str] = []
     log = EngineLog(tmp_path / "engines.jsonl")
-    fleet = Fleet(config, "cpu", placement, launcher.start_engine, log=log, note=notes.append)
+    fleet = Fleet(
+        placement_recipe(config),
+        "cpu",
+        placement,
+        launcher.start_engine,
+        log=log,
+        note=notes.append,
+    )
     try:
         fleet.start()
-        if config.cluster.colocate:
+        if config.cluster.takes_turns:
             fleet.wait_until_loaded()
             fleet.sleep()
         learner = launcher.start_learner(
@@ -144,7 +151,7 @@ def light_run(
             group=GroupSettings(
                 backend="gloo",
                 workers_per_engine=1,
-                shares_gpus=config.cluster.colocate,
+                shares_gpus=config.cluster.takes_turns,
                 deadline_s=20,
             ),
             config=WeightsConfig(),
@@ -213,7 +220,7 @@ def test_an_engine_that_gives_no_token_is_replaced_and_its_work_is_done(
     one_node: None, tmp_path: Path
 ) -> None:
     with light_run(tmp_path, deadlines={"generate_s": 2}) as parts:
-        parts.actor("layer1-engine-0").call("hang_at", "generate", **CALL)
+        parts.actor("layer1-engine-0").submit(LightEngine.hang_at, "generate").result(**CALL)
         groups = parts.sample(1, count=6)
         assert [[s.token_ids.tolist() for s in group] for group in groups] == [
             [[7, seed, index] for index in range(2)] for seed in range(6)
@@ -244,7 +251,7 @@ def test_a_layer_s_last_engine_is_refitted_in_the_middle_of_the_step(
 ) -> None:
     with light_run(tmp_path, pause_s=0.2) as parts:
         parts.fleet.broadcast(3)
-        parts.actor("layer2-engine-0").call("die_at", "generate", **CALL)
+        parts.actor("layer2-engine-0").submit(LightEngine.die_at, "generate").result(**CALL)
         groups = parts.sample(2, count=3)
         assert [[s.token_ids.tolist() for s in group] for group in groups] == [
             [[7, seed, index] for index in range(2)] for seed in range(3)
@@ -270,7 +277,7 @@ def test_an_engine_that_dies_in_a_broadcast_is_left_out_and_comes_back(
     one_node: None, tmp_path: Path, method: str
 ) -> None:
     with light_run(tmp_path) as parts:
-        parts.actor("layer1-engine-1").call("die_at", method, **CALL)
+        parts.actor("layer1-engine-1").submit(LightEngine.die_at, method).result(**CALL)
         report = parts.fleet.broadcast(1)
         assert report.policy_version == 1
         assert parts.state("layer1-engine-0") is EngineState.HEALTHY
@@ -283,8 +290,7 @@ def test_an_engine_that_dies_in_a_broadcast_is_left_out_and_comes_back(
 
 
 def away(parts: Parts) -> list[str]:
-    found: list[str] = parts.learner.call("what_is_away", **CALL)
-    return found
+    return parts.learner.submit(LightLearner.what_is_away).result(**CALL)
 
 
 def test_engines_that_sleep_get_weights_before_they_work(one_node: None, tmp_path: Path) -> None:
@@ -310,7 +316,7 @@ def test_an_engine_that_dies_in_a_handover_is_left_out_for_good(
     one_node: None, tmp_path: Path, method: str, deaths: int
 ) -> None:
     with light_run(tmp_path, colocate=True) as parts:
-        parts.actor("engine-1").call("die_at", method, **CALL)
+        parts.actor("engine-1").submit(LightEngine.die_at, method).result(**CALL)
         parts.fleet.offload_engines()
         assert away(parts) == []
         parts.fleet.broadcast(1)
@@ -331,7 +337,9 @@ def test_an_engine_that_is_silent_leaves_the_learners_gpu_too(
         silent.health = replace(silent.health, state=EngineState.SUSPECT)
         parts.fleet.offload_engines()
         assert away(parts) == []
-        parts.actor("engine-1").call("wake", "weights", **CALL)  # fails where it is not asleep
+        parts.actor("engine-1").submit(LightEngine.wake, "weights").result(
+            **CALL
+        )  # fails where it is not asleep
 
 
 def impatient(parts: Parts) -> None:
@@ -343,7 +351,8 @@ def impatient(parts: Parts) -> None:
 def test_an_engine_that_hangs_in_a_broadcast_is_ended(one_node: None, tmp_path: Path) -> None:
     with light_run(tmp_path) as parts:
         impatient(parts)
-        parts.actor("layer1-engine-1").call("hang_at", "pause", "abandon_weight_update", **CALL)
+        hang = ("pause", "abandon_weight_update")
+        parts.actor("layer1-engine-1").submit(LightEngine.hang_at, *hang).result(**CALL)
         assert parts.fleet.broadcast(1).policy_version == 1
         assert parts.state("layer1-engine-1") is EngineState.RESTARTING
 
@@ -352,7 +361,7 @@ def test_an_engine_that_hangs_in_a_broadcast_is_ended(one_node: None, tmp_path: 
 def test_broadcasts_that_fail_without_a_death_are_bounded(one_node: None, tmp_path: Path) -> None:
     with light_run(tmp_path) as parts:
         impatient(parts)
-        parts.actor("layer1-engine-1").call("hang_at", "pause", **CALL)
+        parts.actor("layer1-engine-1").submit(LightEngine.hang_at, "pause").result(**CALL)
         with pytest.raises(WeightSyncError, match=r"3 broadcasts .* layer1-engine-1 \(pause\)"):
             parts.fleet.broadcast(1)
         assert {engine.state for engine in parts.fleet.engines} == {EngineState.STALE}
@@ -363,7 +372,7 @@ def test_silence_makes_a_suspect_that_is_replaced_in_the_end(
     one_node: None, tmp_path: Path
 ) -> None:
     with light_run(tmp_path) as parts:
-        parts.actor("layer1-engine-0").call("hang_at", "check_health", **CALL)
+        parts.actor("layer1-engine-0").submit(LightEngine.hang_at, "check_health").result(**CALL)
         parts.until(lambda: parts.state("layer1-engine-0") is EngineState.SUSPECT)
         found = parts.sample(1, count=4)
         assert {s.engine for group in found for s in group} == {"layer1-engine-1"}
@@ -376,7 +385,7 @@ def test_a_layer_whose_engines_are_given_up_ends_the_run_with_their_names(
     one_node: None, tmp_path: Path
 ) -> None:
     with light_run(tmp_path, health={"max_restarts": 0}) as parts:
-        parts.actor("layer2-engine-0").call("die_at", "generate", **CALL)
+        parts.actor("layer2-engine-0").submit(LightEngine.die_at, "generate").result(**CALL)
         with pytest.raises(ActorDiedError, match=r"No engine of layer2 .*layer2-engine-0.* died"):
             parts.sample(2, count=1)
 
@@ -393,7 +402,7 @@ def test_an_engine_that_does_not_come_back_in_time_is_named(one_node: None, tmp_
 @pytest.mark.cluster
 def test_a_learner_that_dies_ends_the_run(one_node: None, tmp_path: Path) -> None:
     with light_run(tmp_path) as parts:
-        parts.learner.call("die_at_next_broadcast", **CALL)
+        parts.learner.submit(LightLearner.die_at_next_broadcast).result(**CALL)
         with pytest.raises(ActorDiedError, match="learner-rank-0 died"):
             parts.fleet.broadcast(1)
 

@@ -46,6 +46,23 @@ def run(work: Coroutine[Any, Any, Any]) -> tuple[Any, float]:
         return found, runner.get_loop().time()
 
 
+class TokenCall:
+    """A call of a `TokenActor`, which begins when it is awaited."""
+
+    def __init__(self, actor: str, method: str, work: Coroutine[Any, Any, Any]) -> None:
+        self.actor, self.method, self.work = actor, method, work
+
+    async def answer(self, *, deadline_s: float | None, setting: str) -> Any:
+        work = asyncio.create_task(self.work)
+        try:
+            await asyncio.wait({work}, timeout=deadline_s)
+            if not work.done():
+                raise DeadlineError(f"{self.actor} ({self.method})", deadline_s=0, setting=setting)
+            return work.result()
+        finally:
+            work.cancel()
+
+
 class TokenActor:
     """An engine's actor in this process: draws token after token for so many requests at a time.
 
@@ -69,17 +86,8 @@ class TokenActor:
         self.cancelled: list[str] = []
         self.asked: list[dict[str, Any]] = []
 
-    async def call_async(
-        self, method: str, *args: Any, deadline_s: float | None, setting: str, **keys: Any
-    ) -> Any:
-        work = asyncio.create_task(getattr(self, method)(*args, **keys))
-        try:
-            await asyncio.wait({work}, timeout=deadline_s)
-            if not work.done():
-                raise DeadlineError(f"{self.name} ({method})", deadline_s=0, setting=setting)
-            return work.result()
-        finally:
-            work.cancel()
+    def submit(self, method: Callable[..., Any], *args: Any, **keys: Any) -> TokenCall:
+        return TokenCall(self.name, method.__name__, getattr(self, method.__name__)(*args, **keys))
 
     async def num_sampled_tokens(self) -> int:
         if self.is_frozen:

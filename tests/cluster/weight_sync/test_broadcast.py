@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +10,12 @@ import pytest
 from cluster.weight_sync.broadcast import GroupSettings, SyncReport, WeightBroadcaster
 from mgrpo.config import WeightsConfig
 from mgrpo.errors import WeightSyncError
+from tests.cluster.asked import Asked, AskedActor
 
 SENT = {"embed": 11, "norm": 22}
 PROBE = [-1.0, -2.0, -3.0]
-ENGINES: list[Any] = [SimpleNamespace(name=f"layer{n}-engine-0") for n in (1, 2)]
-LEARNER: list[Any] = [SimpleNamespace(name=f"learner-rank-{n}") for n in (0, 1)]
+ENGINES: list[Any] = [AskedActor(f"layer{n}-engine-0") for n in (1, 2)]
+LEARNER: list[Any] = [AskedActor(f"learner-rank-{n}") for n in (0, 1)]
 
 
 class Told(WeightBroadcaster):
@@ -38,9 +38,10 @@ class Told(WeightBroadcaster):
         self.engines = list(engines)
         self.asked.append(("all", "connect", ()))
 
-    def on_all(self, actors: Any, method: str, *args: Any) -> list[Any]:
-        side = "learner" if list(actors) == LEARNER else "engines"
-        self.asked.append((side, method, args))
+    def wait(self, calls: Any, doing: str | None = None) -> list[Any]:
+        method = calls[0].method
+        side = "learner" if [call.actor for call in calls] == LEARNER else "engines"
+        self.asked.append((side, method, calls[0].args))
         if f"{side} {method}" in self.answers:
             return self.answers[f"{side} {method}"]
         good = {
@@ -49,7 +50,7 @@ class Told(WeightBroadcaster):
             "received_checksums": [SENT, SENT],  # of two workers
             "probe_logprobs": PROBE,
         }
-        return [good.get(method) for _ in actors]
+        return [good.get(method) for _ in calls]
 
 
 def broadcast(answers: Mapping[str, Any] | None = None, **config: Any) -> tuple[Told, SyncReport]:
@@ -140,27 +141,19 @@ def test_a_group_has_a_place_for_every_worker_of_every_engine(
 ) -> None:
     joined: list[tuple[str, dict[str, Any]]] = []
 
-    class Rank:
-        def __init__(self, name: str) -> None:
-            self.name = name
+    def wait_for(calls: list[Asked], **_: Any) -> list[Any]:
+        joined.extend((one.actor.name, one.keys) for one in calls if one.method == "connect")
+        return [("10.0.0.1", 29500) for _ in calls]
 
-        def submit(self, method: str, *_: Any, **keys: Any) -> Any:
-            if method == "connect":
-                joined.append((self.name, keys))
-            return ("10.0.0.1", 29500)
-
-    ranks: list[Any] = [Rank("rank-0"), Rank("rank-1")]
-    monkeypatch.setattr(
-        "cluster.weight_sync.broadcast.wait_for", lambda calls, **_: [got for _, got in calls]
-    )
+    monkeypatch.setattr("cluster.weight_sync.broadcast.wait_for", wait_for)
     broadcaster = WeightBroadcaster(
-        ranks,
+        LEARNER,
         group=GroupSettings(backend="gloo", workers_per_engine=2, shares_gpus=False, deadline_s=1),
         config=WeightsConfig(),
         dtype="float32",
         probe_token_ids=[1, 2],
     )
-    broadcaster.connect([*ENGINES, SimpleNamespace(name="layer2-engine-1")])
+    broadcaster.connect([*ENGINES, AskedActor("layer2-engine-1")])
     expected = {"backend": "gloo", "address": "10.0.0.1", "port": 29500, "num_receivers": 6}
-    assert joined == [("rank-0", expected), ("rank-1", expected)]
+    assert joined == [("learner-rank-0", expected), ("learner-rank-1", expected)]
     assert len(broadcaster.engines) == 3 and broadcaster.num_groups == 1

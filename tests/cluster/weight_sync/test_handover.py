@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.weight_sync.handover import SeparateGpus, SharedGpus
+from tests.cluster.asked import AskedActor
 
-ENGINES: Any = ["engine"]
-LEARNER: Any = ["rank"]
+ENGINES: Any = [AskedActor("engine")]
+LEARNER: Any = [AskedActor("rank")]
 
 
-class Asked:
+class Notes:
     """Notes what is asked of whom."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def __call__(self, actors: Sequence[Any], method: str, *args: Any) -> list[Any]:
-        self.calls.append(" ".join([",".join(actors), method, *args]))
-        return [None for _ in actors]
+    def __call__(self, calls: Sequence[Any]) -> list[Any]:
+        self.calls += [" ".join([one.actor.name, one.method, *one.args]) for one in calls]
+        return [None for _ in calls]
 
     def take(self) -> list[str]:
         calls, self.calls = self.calls, []
@@ -31,7 +32,7 @@ SAMPLING = ["rank leave_gpu weights", "engine wake kv_cache", "engine resume"]
 
 
 def test_on_gpus_of_their_own_engines_only_pause_while_weights_travel() -> None:
-    asked = Asked()
+    asked = Notes()
     handover = SeparateGpus(asked)
     handover.to_learner(ENGINES)
     handover.to_broadcast(ENGINES)
@@ -41,7 +42,7 @@ def test_on_gpus_of_their_own_engines_only_pause_while_weights_travel() -> None:
 
 
 def test_a_run_begins_with_the_learners_turn_and_a_broadcast() -> None:
-    asked = Asked()
+    asked = Notes()
     handover = SharedGpus(asked, LEARNER)
     assert not handover.engines_can_work
     handover.to_broadcast(ENGINES)
@@ -53,7 +54,7 @@ def test_a_run_begins_with_the_learners_turn_and_a_broadcast() -> None:
 
 
 def test_in_a_step_engines_sleep_before_the_learner_comes_back_and_caches_wake_last() -> None:
-    asked = Asked()
+    asked = Notes()
     handover = SharedGpus(asked, LEARNER)
     handover.turn = "engines"
     handover.to_learner(ENGINES)
@@ -66,7 +67,7 @@ def test_in_a_step_engines_sleep_before_the_learner_comes_back_and_caches_wake_l
 
 
 def test_weights_that_are_sent_without_an_update_still_find_the_learner_on_its_gpu() -> None:
-    asked = Asked()
+    asked = Notes()
     handover = SharedGpus(asked, LEARNER)
     handover.turn = "engines"
     handover.to_broadcast(ENGINES)
@@ -74,7 +75,7 @@ def test_weights_that_are_sent_without_an_update_still_find_the_learner_on_its_g
 
 
 def test_a_broadcast_that_is_made_again_moves_nothing_twice() -> None:
-    asked = Asked()
+    asked = Notes()
     handover = SharedGpus(asked, LEARNER)
     handover.to_broadcast(ENGINES)
     asked.take()
@@ -83,7 +84,7 @@ def test_a_broadcast_that_is_made_again_moves_nothing_twice() -> None:
 
 
 def test_after_a_failed_broadcast_the_learner_gets_everything_back() -> None:
-    asked = Asked()
+    asked = Notes()
     handover = SharedGpus(asked, LEARNER)
     handover.to_broadcast(ENGINES)
     asked.take()

@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.multiprocessing import reductions
 from vllm.distributed.weight_transfer import ipc_engine, packed_tensor
 
-from cluster.weight_sync.broadcast import EngineClient
 from cluster.weight_sync.checksum import tensor_checksum
+from cluster.weight_sync.engine_client import EngineClient
 from cluster.weight_sync.ipc_transfer import CheckedIpcReceiver
 from cluster.weight_sync.weight_transfer import open_sender
 from mgrpo.errors import ActorDiedError
+from tests.cluster.asked import AskedActor
 
 UUID = "GPU-0"
 NO_DEVICE_ARGS = 6  # rebuild_cuda_tensor's arguments before the device's index
@@ -190,17 +191,12 @@ def test_a_sender_whose_engine_died_meets_the_other_ranks_to_the_end(
 def test_a_transport_without_ranks_gets_none() -> None:
     seen: list[dict[str, Any]] = []
 
-    class Engine:
-        name = "e"
-
-        def submit(self, method: str, info: dict[str, Any]) -> None:
-            seen.append(info)
-
     class Client(EngineClient):
-        def wait(self, calls: Any, doing: str) -> list[Any]:
+        def wait(self, calls: Any, doing: str | None = None) -> list[Any]:
+            seen.extend(call.args[0] for call in calls)
             return []
 
-    engines: Any = [Engine(), Engine()]
+    engines: Any = [AskedActor("e")] * 2
     Client(engines, workers_per_engine=1, deadline_s=1).init_weight_transfer_engine(
         {"packed": True}
     )

@@ -15,7 +15,6 @@ from vllm.model_executor.model_loader.reload import layerwise
 
 from cluster.weight_sync import weight_transfer
 from cluster.weight_sync.broadcast import (
-    EngineClient,
     GroupSettings,
     WeightBroadcaster,
     differences,
@@ -23,6 +22,7 @@ from cluster.weight_sync.broadcast import (
 )
 from cluster.weight_sync.checked_loading import CheckingLoader, ChecksArrivals
 from cluster.weight_sync.checksum import tensor_checksum
+from cluster.weight_sync.engine_client import EngineClient
 from cluster.weight_sync.weight_transfer import (
     AbortingClient,
     CheckedNcclReceiver,
@@ -33,6 +33,7 @@ from cluster.weight_sync.weight_transfer import (
 )
 from mgrpo.config import WeightsConfig
 from mgrpo.errors import ActorDiedError, WeightSyncError
+from tests.cluster.asked import AskedActor
 
 
 class TwoWeights:
@@ -185,17 +186,12 @@ def test_an_engine_reports_its_newest_checksums_and_its_spoilt_weights() -> None
 def test_each_engine_gets_ranks_of_its_own() -> None:
     seen: list[int] = []
 
-    class Engine:
-        name = "e"
-
-        def submit(self, method: str, info: dict[str, Any]) -> None:
-            seen.append(info["rank_offset"])
-
     class Client(EngineClient):
-        def wait(self, calls: Any, doing: str) -> list[Any]:
+        def wait(self, calls: Any, doing: str | None = None) -> list[Any]:
+            seen.extend(call.args[0]["rank_offset"] for call in calls)
             return []
 
-    engines: Any = [Engine(), Engine(), Engine()]
+    engines: Any = [AskedActor("e")] * 3
     client = Client(engines, workers_per_engine=2, deadline_s=1)
     client.init_weight_transfer_engine({"rank_offset": 1})
     assert seen == [1, 3, 5]
@@ -220,9 +216,9 @@ class TwentyTokens(WeightBroadcaster):
         config = WeightsConfig(probe_tolerance=0.03)
         super().__init__([], group=group, config=config, dtype="float32", probe_token_ids=[1, 2])
         self.found = [-1.0 + gaps.get(token, 0.0) for token in range(20)]
-        self.engines = [cast(Any, SimpleNamespace(name="layer1-engine-0"))]
+        self.engines = [cast(Any, AskedActor("layer1-engine-0"))]
 
-    def on_all(self, actors: Any, method: str, *args: Any) -> list[Any]:
+    def wait(self, calls: Any, doing: str | None = None) -> list[Any]:
         return [self.found]
 
 

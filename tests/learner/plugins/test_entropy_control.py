@@ -26,7 +26,9 @@ def flat(batch, name="advantages"):
 def problems(use, objective=None, **settings):
     config = run_config(layers=[solve_layer()], objective=objective)
     part = plugin(use, 1, **settings)
-    return [one.path for one in type(part).problems(part.settings, frozenset({1}), config)]
+    return [
+        one.path for one in type(part).problems(part.settings, frozenset({1}), config.method_view)
+    ]
 
 
 # --- entropy bonus ---

@@ -51,4 +51,4 @@ def test_a_loss_without_a_clip_range_has_no_key_of_one(use):
 def test_a_loss_among_plug_ins_is_told_where_it_belongs():
     config = run_config(plugins=[{"use": "gspo"}])
     with pytest.raises(ConfigError, match=r"objective\.loss: \{type: gspo\}"):
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)

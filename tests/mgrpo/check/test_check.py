@@ -10,12 +10,14 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from actors.templates import PromptBuilder
+from cluster.allocations import placement_recipe
 from mgrpo.check import CheckReport, check_recipe
 from mgrpo.check.prompts import SAMPLE_ATTEMPT, token_lines
 from mgrpo.config import RunConfig
 from mgrpo.data.lengths import PromptLengths, measure_prompts
 from mgrpo.errors import RewardError
 from mgrpo.plan.arithmetic import batch_lines, gpus_wanted, memory_lines
+from mgrpo.plan.recipe import plan_recipe
 from mgrpo.types import Problem
 
 
@@ -62,7 +64,7 @@ def test_a_sound_recipe_passes_and_every_part_is_reported(sound):
 
 def test_the_arithmetic_of_a_step_is_written_out(sound):
     sound["layers"][0]["num_engines"] = 3
-    first, second = batch_lines(RunConfig.model_validate(sound))
+    first, second = batch_lines(plan_recipe(RunConfig.model_validate(sound)))
     assert first.detail == (
         "2 prompts x 4 = 8 completions a step, 3 per engine on 3 engines, at most 400 tokens"
     )
@@ -73,7 +75,7 @@ def test_the_arithmetic_of_a_step_is_written_out(sound):
 
 def test_the_arithmetic_follows_the_number_of_parents(sound):
     sound["layers"][1].update(parents="best", group_size=5)
-    _, second = batch_lines(RunConfig.model_validate(sound))
+    _, second = batch_lines(plan_recipe(RunConfig.model_validate(sound)))
     assert second.detail.startswith("up to 2 prompts x 5 = 10 completions")
 
 
@@ -81,9 +83,9 @@ def test_gpus_are_engines_times_their_gpus_plus_ranks(sound):
     sound["layers"][0]["num_engines"] = 2
     sound["engines"] = {"tensor_parallel_size": 2}
     sound["learner"] = {"num_ranks": 3}
-    assert gpus_wanted(RunConfig.model_validate(sound)) == 9  # (2 + 1) x 2 + 3
+    assert gpus_wanted(placement_recipe(RunConfig.model_validate(sound))) == 9  # (2 + 1) x 2 + 3
     sound["engines"]["shared"] = True
-    assert gpus_wanted(RunConfig.model_validate(sound)) == 5
+    assert gpus_wanted(placement_recipe(RunConfig.model_validate(sound))) == 5
 
 
 def test_memory_counts_weights_optimizer_caches_and_reference(sound):
@@ -91,10 +93,10 @@ def test_memory_counts_weights_optimizer_caches_and_reference(sound):
     sound["engines"] = {"shared": True}
     sound["model"]["dtype"] = "float32"
     config = RunConfig.model_validate(sound)
-    (line,) = memory_lines(config, gib)  # engine 1 + 2 x 4 + 1, rank 1 + 16
+    (line,) = memory_lines(plan_recipe(config), gib)  # engine 1 + 2 x 4 + 1, rank 1 + 16
     assert line.detail.startswith("about 27.0 GiB: 1 x 10.0 for engines, 1 x 17.0")
     sound["objective"] = {"kl": {"weight": 0.1}}
-    (line,) = memory_lines(RunConfig.model_validate(sound), gib)
+    (line,) = memory_lines(plan_recipe(RunConfig.model_validate(sound)), gib)
     assert line.detail.startswith("about 31.0 GiB")
 
 
@@ -293,7 +295,7 @@ def test_corrections_are_built_from_the_attempts_token_ids(sound, tiny_model: Pa
     sound["layers"][1]["layout"] = layout
     builder = PromptBuilder(AutoTokenizer.from_pretrained(tiny_model))
     problem = Problem(problem_id="1", question="2 + 2?", answer="4")
-    (line,) = token_lines(builder, RunConfig.model_validate(sound), problem)
+    (line,) = token_lines(builder, RunConfig.model_validate(sound).layers, problem)
     assert line.status == "ok"
 
 
@@ -305,7 +307,7 @@ def test_a_template_that_changes_the_attempt_fails(sound, tiny_model: Path):
     builder = Forgetful(AutoTokenizer.from_pretrained(tiny_model))
     assert len(builder.encode(SAMPLE_ATTEMPT)) > 1
     problem = Problem(problem_id="1", question="2 + 2?", answer="4")
-    (line,) = token_lines(builder, RunConfig.model_validate(sound), problem)
+    (line,) = token_lines(builder, RunConfig.model_validate(sound).layers, problem)
     assert line.status == "fail"
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from mgrpo.check.environment import ray_lines, runs_dir_lines
-from mgrpo.config import ClusterConfig
-from mgrpo.config.load import load_recipe
+from mgrpo.config import ClusterConfig, OutputConfig
 
 
 def test_it_says_that_ray_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,9 +30,9 @@ def test_a_long_tmpdir_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_place_for_runs_is_looked_for_and_not_made(tmp_path: Path) -> None:
-    assert runs_dir_lines(load_recipe("quickstart", [f"output.runs_dir={tmp_path}/a/b"])) == []
+    assert runs_dir_lines(OutputConfig(runs_dir=f"{tmp_path}/a/b"), "tried") == []
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    (line,) = runs_dir_lines(load_recipe("quickstart", [f"output.runs_dir={tmp_path}/file/b"]))
+    (line,) = runs_dir_lines(OutputConfig(runs_dir=f"{tmp_path}/file/b"), "tried")
     assert line.status == "fail"
     assert "output.runs_dir" in line.detail

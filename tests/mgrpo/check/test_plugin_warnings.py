@@ -27,13 +27,13 @@ def warned(tree: dict[str, Any], *entries: dict[str, Any], **sections: Any) -> l
     data = {**tree["data"], "train": train, **sections.pop("data", {})}
     layers = sections.pop("layers", tree["layers"][:1])
     whole = {**tree, "data": data, "layers": layers, "plugins": list(entries), **sections}
-    return plugin_warnings(RunConfig.model_validate(whole))
+    return plugin_warnings(RunConfig.model_validate(whole).method_view)
 
 
 @pytest.mark.parametrize("name", list(method_files()))
 def test_no_recipe_of_ours_has_an_inert_plug_in(name: str) -> None:
     config = load_recipe(f"methods/{name}")
-    assert plugin_warnings(config) == []
+    assert plugin_warnings(config.method_view) == []
     assert not [one for one in warnings_of(config) if "no effect" in one]
 
 

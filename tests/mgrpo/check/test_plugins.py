@@ -23,7 +23,9 @@ SPANS_UNREAD = (
 
 def lines(tree: dict[str, Any], *entries: dict[str, Any]) -> list[tuple[str, str]]:
     config = RunConfig.model_validate({**tree, "plugins": list(entries)})
-    return [(line.status, line.detail) for line in plugin_lines(config)]
+    return [
+        (line.status, line.detail) for line in plugin_lines(config.method_view, config.pipeline)
+    ]
 
 
 def test_without_plug_ins_there_is_nothing_to_say(tree):

@@ -4,7 +4,7 @@ from mgrpo.config import RunConfig
 
 def lines(tree, runs_dir):
     config = RunConfig.model_validate({**tree, "output": {"runs_dir": runs_dir}})
-    return [(line.status, line.detail) for line in storage_lines(config)]
+    return [(line.status, line.detail) for line in storage_lines(config.output, config.name)]
 
 
 def test_a_plain_folder_needs_no_line(tree):

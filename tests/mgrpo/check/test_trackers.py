@@ -7,7 +7,7 @@ from mgrpo.trackers import group
 
 def lines(tree, trackers):
     config = RunConfig.model_validate({**tree, "output": {"trackers": trackers}})
-    return [(line.status, line.detail) for line in tracker_lines(config)]
+    return [(line.status, line.detail) for line in tracker_lines(config.output.trackers)]
 
 
 @pytest.fixture(autouse=True)

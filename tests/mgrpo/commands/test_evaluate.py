@@ -41,7 +41,9 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Calls:
         evaluation, seconds = evaluate(
             rollout(seed=config.seed), PROBLEMS, config.evaluation, key="eval"
         )
-        row = evaluation_row(evaluation, step=0, label="eval", seconds=seconds, config=config)
+        row = evaluation_row(
+            evaluation, step=0, label="eval", seconds=seconds, layers=config.layers
+        )
         return Scored(config.model.path, evaluation, row)
 
     monkeypatch.setattr(evaluate_command, "run_evaluation", run_evaluation)

@@ -183,4 +183,6 @@ def test_the_time_to_stop_is_what_the_recipe_s_deadlines_add_up_to() -> None:
         "cluster.deadlines.shutdown_s=10",
         "checkpoints.on_signal_s=20",
     ]
-    assert stop_deadline_s(load_recipe("quickstart", changes)) == 181  # 100 + 30.5 + 20 + 30
+    config = load_recipe("quickstart", changes)
+    longest_s = stop_deadline_s(config.cluster.deadlines, config.checkpoints.on_signal_s)
+    assert longest_s == 181  # 100 + 30.5 + 20 + 30

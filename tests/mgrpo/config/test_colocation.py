@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.allocations import groups_of, plan_allocations
+from cluster.allocations import groups_of, placement_recipe, plan_allocations
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError
 from mgrpo.plan.arithmetic import gpu_line
+from mgrpo.plan.recipe import plan_recipe
 from mgrpo.training.launcher import weight_backend
 
 TWO_GPUS = ("engines.num_shared_engines=2", "learner.num_ranks=2")
@@ -21,7 +22,7 @@ def refusal(*overrides: str) -> str:
 
 def test_the_shipped_recipe_wants_one_gpu_for_everything() -> None:
     config = load_recipe("one_gpu")
-    line = gpu_line(config, gpus=1)
+    line = gpu_line(plan_recipe(config), gpus=1)
     assert line.status == "ok"
     assert line.detail == "1 GPU: an engine and a learner rank on each, in turn"
     assert weight_backend(config.weights, config.cluster, "cuda") == "ipc"
@@ -29,7 +30,7 @@ def test_the_shipped_recipe_wants_one_gpu_for_everything() -> None:
 
 
 def test_engine_and_rank_of_a_gpu_sit_in_one_bundle() -> None:
-    allocations = plan_allocations(load_recipe("one_gpu", TWO_GPUS), "cuda")
+    allocations = plan_allocations(placement_recipe(load_recipe("one_gpu", TWO_GPUS)), "cuda")
     assert [
         (allocation.name, allocation.group, allocation.first_bundle) for allocation in allocations
     ] == [

@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mgrpo.config import RunConfig
+from mgrpo.config import MethodView, RunConfig
 from mgrpo.config.explain import explain
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigProblem
+
+
+def view(tree: dict[str, Any], *phases: dict[str, Any], steps: int = 20) -> MethodView:
+    return recipe(tree, *phases, steps=steps).method_view
 
 
 def phase(from_step: int, **changes: Any) -> dict[str, Any]:
@@ -34,7 +38,7 @@ def problem(tree: dict[str, Any], *phases: dict[str, Any]) -> ConfigProblem:
 
 
 def test_a_phase_lasts_from_its_first_step_until_the_next_ones(tree):
-    config = recipe(
+    config = view(
         tree,
         phase(5, sampling={"temperature": 0.8}),
         phase(9, sampling={"temperature": 0.6}),
@@ -44,7 +48,7 @@ def test_a_phase_lasts_from_its_first_step_until_the_next_ones(tree):
 
 
 def test_each_phase_starts_from_the_recipe_and_not_from_the_one_before(tree):
-    config = recipe(
+    config = view(
         tree,
         phase(5, layers={"correct": {"loss_weight": 0.5}}),
         phase(9, objective={"loss": {"clip_high": 0.3}}),
@@ -54,39 +58,37 @@ def test_each_phase_starts_from_the_recipe_and_not_from_the_one_before(tree):
 
 
 def test_without_phases_every_step_is_the_recipes(tree):
-    config = recipe(tree)
-    assert config.at_step(0) is config and config.at_step(19) is config
+    config = view(tree)
+    assert config.at_step(0) is config.at_step(19) is config.outside_phases
 
 
 def test_what_a_phase_does_not_name_stays(tree):
-    tree["plugins"] = [{"use": "step_spans"}]
-    later = recipe(tree, phase(5, objective={"kl": {"weight": 0.1}})).at_step(5)
+    later = view(tree, phase(5, objective={"kl": {"weight": 0.1}})).at_step(5)
     assert later.objective.kl.estimator == "k3" and later.layers[0].group_size == 4
-    assert [entry.use for entry in later.plugins] == ["step_spans"]
 
 
 def test_a_recipe_with_phases_travels_to_other_processes(tree):
     config = recipe(tree, phase(5, sampling={"temperature": 0.8}))
-    assert config.at_step(5).sampling.temperature == 0.8
+    assert config.method_view.at_step(5).sampling.temperature == 0.8
     copy = pickle.loads(pickle.dumps(config))
-    assert copy == config and copy.at_step(5) == config.at_step(5)
+    assert copy == config and copy.method_view == config.method_view
 
 
 def test_the_reference_is_loaded_where_any_layer_of_any_phase_wants_it(tree):
-    assert recipe(tree).max_kl_weight == 0.0
-    assert recipe(tree, phase(5, objective={"kl": {"weight": 0.1}})).max_kl_weight == 0.1
+    assert view(tree).max_kl_weight == 0.0
+    assert view(tree, phase(5, objective={"kl": {"weight": 0.1}})).max_kl_weight == 0.1
     tree["layers"][1]["kl_weight"] = 0.2
-    assert recipe(tree).max_kl_weight == 0.2
+    assert view(tree).max_kl_weight == 0.2
     later = phase(5, layers={"solve": {"kl_weight": 0.7}})
-    assert recipe(tree, later).max_kl_weight == 0.7
+    assert view(tree, later).max_kl_weight == 0.7
     # A layer's own factor stands in for the objective's.
     tree["objective"] = {"kl": {"weight": 0.9}}
     tree["layers"][0]["kl_weight"] = 0.0
-    assert recipe(tree).max_kl_weight == 0.2
+    assert view(tree).max_kl_weight == 0.2
 
 
 def test_score_trains_the_second_turn_first_and_then_both():
-    config = load_recipe("methods/score")
+    config = load_recipe("methods/score").method_view
     first, second = config.at_step(14), config.at_step(15)
     assert [layer.advantage.type for layer in first.layers] == ["none", "raw_reward"]
     assert [layer.advantage.type for layer in second.layers] == ["raw_reward", "raw_reward"]
@@ -99,7 +101,7 @@ def test_score_trains_the_second_turn_first_and_then_both():
 def test_phases_follow_one_another(tree, second: int, is_fine: bool):
     phases = [phase(5), phase(second)]
     if is_fine:
-        assert len(recipe(tree, *phases).phase_configs) == 3
+        assert len(view(tree, *phases).ever) == 3
     else:
         found = problem(tree, *phases)
         assert found.path == "phases.1.from_step" and "begins at step 5" in found.reason
@@ -154,7 +156,7 @@ def test_a_chain_keeps_its_length(tree):
 
 def test_how_a_phrase_is_drawn_may_change(tree):
     later = phase(5, layers={"correct": {"guidance": {"draw": "fixed"}}})
-    assert recipe(tree, later).at_step(5).layers[1].guidance.draw.type == "fixed"
+    assert view(tree, later).at_step(5).layers[1].guidance.draw.type == "fixed"
 
 
 def test_every_phase_is_told_of_at_once(tree):
@@ -173,7 +175,7 @@ def test_a_phase_may_end_and_come_again(tree):
         "num_steps": 2,
         "every_steps": 5,
     }
-    config = recipe(tree, first, returning)
+    config = view(tree, first, returning)
     active = [config.at_step(step).objective.loss.clip_high == 0.3 for step in range(16)]
     assert [step for step, is_active in enumerate(active) if is_active] == [4, 5, 9, 10, 14, 15]
     # In between the phase before holds; each phase starts from the recipe.
@@ -181,7 +183,7 @@ def test_a_phase_may_end_and_come_again(tree):
 
 
 def test_a_phase_may_end_for_good(tree):
-    config = recipe(tree, {**phase(2, sampling={"temperature": 0.8}), "num_steps": 3})
+    config = view(tree, {**phase(2, sampling={"temperature": 0.8}), "num_steps": 3})
     temperatures = [config.at_step(step).sampling.temperature for step in range(7)]
     assert temperatures == [1, 1, 0.8, 0.8, 0.8, 1, 1]
 

@@ -40,4 +40,4 @@ def test_other_bounds_are_refused(tree, value):
 def test_steps_on_an_older_policys_completions_are_not_on_policy(tree):
     waits = RunConfig.model_validate(tree)
     ahead = RunConfig.model_validate({**tree, "pipeline": {"max_staleness_steps": 1}})
-    assert is_on_policy(waits) and not is_on_policy(ahead)
+    assert is_on_policy(waits.method_view) and not is_on_policy(ahead.method_view)

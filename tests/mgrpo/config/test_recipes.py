@@ -40,7 +40,7 @@ def test_grpo_is_a_chain_of_one_with_the_budget_of_two_layers():
 
 
 def completions_per_prompt(config: RunConfig) -> int:
-    return most_completions(config) // config.prompts_per_step
+    return most_completions(config.method_view) // config.prompts_per_step
 
 
 def test_where_errors_are_corrected_only_a_repaired_error_counts_as_a_success():

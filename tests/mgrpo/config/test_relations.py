@@ -184,4 +184,4 @@ def test_steps_cannot_alternate_between_one_layer(tree):
 
 def test_four_attempts_with_three_corrections_each_are_sixteen(tree):
     tree["layers"][1]["group_size"] = 3
-    assert most_completions(RunConfig.model_validate(tree)) == 2 * 16
+    assert most_completions(RunConfig.model_validate(tree).method_view) == 2 * 16

@@ -176,7 +176,7 @@ def test_an_old_key_of_a_source_is_told_what_it_is_now(old: str, now: str):
 def test_a_slots_plug_in_among_plugins_is_told_where_it_belongs(tree: dict[str, Any]):
     tree["plugins"] = [{"use": "gspo"}]
     with pytest.raises(ConfigError, match=r"gspo belongs to objective.loss: \{type: gspo\}"):
-        load_plugins(RunConfig.model_validate(tree), Plugin)
+        load_plugins(RunConfig.model_validate(tree).method_view, Plugin)
 
 
 def test_changes_by_name_and_in_phases_are_translated_too():

@@ -156,7 +156,7 @@ def test_a_problem_whose_greedy_check_failed_is_left_out():
 
 def test_it_stands_in_the_table_and_in_the_note():
     found, _ = evaluated(ratio=0.6)
-    row = evaluation_row(found, step=0, label="eval", seconds=1.0, config=run_config())
+    row = evaluation_row(found, step=0, label="eval", seconds=1.0, layers=run_config().layers)
     table = evaluation_tables(row, "model")[0]
     assert table.columns[-1] == "sel@6" and table.rows[0][-1] == percent(1.0)
     assert "the greedy answer and the samples at least 0.6 times as likely" in evaluation_note(row)

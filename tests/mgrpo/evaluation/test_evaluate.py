@@ -180,7 +180,7 @@ def test_a_row_names_its_settings_and_phrases() -> None:
     recipe = load_recipe("quickstart")
     config = EvaluationConfig(guidance=[1], bootstrap_resamples=0)
     evaluation, seconds = evaluate(rollout(seed=5), PROBLEMS, config, key="e")
-    row = evaluation_row(evaluation, step=7, label="during", seconds=seconds, config=recipe)
+    row = evaluation_row(evaluation, step=7, label="during", seconds=seconds, layers=recipe.layers)
     assert (row["step"], row["label"], row["decoding"]) == (7, "during", "greedy")
     assert (row["seed"], row["guidance"], row["temperature"]) == (5, [1], 0.0)
     [phrase] = row["phrases"]

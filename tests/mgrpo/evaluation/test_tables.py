@@ -28,7 +28,7 @@ from tests.mgrpo.evaluation.test_summary import one_turn, random_chains, sampled
 
 def row_of(evaluation: Evaluation) -> dict[str, Any]:
     recipe = load_recipe("quickstart")
-    return evaluation_row(evaluation, step=0, label="eval", seconds=1.0, config=recipe)
+    return evaluation_row(evaluation, step=0, label="eval", seconds=1.0, layers=recipe.layers)
 
 
 def plain(text: str) -> str:

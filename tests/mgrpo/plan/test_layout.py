@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.allocations import plan_allocations, total
+from cluster.allocations import placement_recipe, plan_allocations, total
 from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.cli import main
 from mgrpo.config import RunConfig
@@ -20,13 +20,14 @@ from mgrpo.plan.arithmetic import gpus_wanted
 from mgrpo.plan.build import make_plan
 from mgrpo.plan.hardware import named_hardware
 from mgrpo.plan.layout import laid_out, laid_out_here
+from mgrpo.plan.recipe import plan_recipe
 from mgrpo.plan.shape import find_shape
 
 QUICKSTART = load_recipe("quickstart")
 
 
 def gpus_of(config: RunConfig) -> float:
-    return total(plan_allocations(config, "cuda")).get("GPU", 0)
+    return total(plan_allocations(placement_recipe(config), "cuda")).get("GPU", 0)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_the_quickstart_has_a_plan_for_as_many_gpus_as_there_are(
     printed = capsys.readouterr().out
     assert said in printed and "layout: " in printed
     config, _ = laid_out(QUICKSTART, gpus)
-    plan = make_plan(config, find_shape("default"), named_hardware(f"{gpus}x{gpu}", 1))
+    plan = make_plan(plan_recipe(config), find_shape("default"), named_hardware(f"{gpus}x{gpu}", 1))
     assert [row.allocation for row in plan.rows] == allocations
     assert not plan.fails
 
@@ -101,7 +102,7 @@ def test_whatever_is_decided_fits_wherever_anything_can(
     assert decided.cluster.colocate is not None and decided.cluster.colocate != "auto"
     assert bool(said) == (gpus > 0)
     assert gpus == 0 or gpus_of(decided) <= gpus
-    assert gpus_wanted(decided) == gpus_of(decided)
+    assert gpus_wanted(placement_recipe(decided)) == gpus_of(decided)
     if gpus >= gpus_of(config):
         assert decided.model_dump(exclude={"cluster"}) == config.model_dump(exclude={"cluster"})
     assert laid_out(decided, gpus) == (decided, "")  # once is enough

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.plan.batch import layer_batches, learner_tokens
 from mgrpo.plan.engine_memory import engine_memory, kv_bytes_per_token
 from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.learner_memory import activation_bytes, layer_bytes_per_token, learner_memory
 from mgrpo.plan.memory import GIB, MIB, MemoryUse
+from mgrpo.plan.recipe import PlanRecipe, plan_recipe
 from mgrpo.plan.shape import ModelShape, qwen25_shape, shape_of
 
 TINY = ModelShape(
@@ -28,8 +28,8 @@ TINY = ModelShape(
 )
 
 
-def recipe(*overrides: str) -> RunConfig:
-    return load_recipe("qwen2.5_math_7b", overrides)
+def recipe(*overrides: str) -> PlanRecipe:
+    return plan_recipe(load_recipe("qwen2.5_math_7b", overrides))
 
 
 def sizes(use: MemoryUse) -> dict[str, int]:

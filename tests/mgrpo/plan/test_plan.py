@@ -17,6 +17,7 @@ from mgrpo.plan.build import Plan, make_plan
 from mgrpo.plan.gpus import KNOWN, parse_gpus
 from mgrpo.plan.hardware import file_hardware, named_hardware
 from mgrpo.plan.memory import GIB
+from mgrpo.plan.recipe import plan_recipe
 from mgrpo.plan.shape import find_shape, parse_parameters, qwen25_shape, shape_like
 from mgrpo.plan.show import plan_text
 from tests.repository import REPOSITORY
@@ -29,7 +30,7 @@ ROLES = (
 
 def plan_of(gpus: str, *overrides: str, nodes: int = 1, size: str = "7B") -> Plan:
     config = load_recipe("qwen2.5_math_7b", overrides)
-    return make_plan(config, qwen25_shape(size), named_hardware(gpus, nodes))
+    return make_plan(plan_recipe(config), qwen25_shape(size), named_hardware(gpus, nodes))
 
 
 def said(plan: Plan, status: str) -> str:
@@ -64,7 +65,7 @@ def test_weights_that_leave_no_cache_are_refused() -> None:
 
 def turns_of(gpus: str, *overrides: str) -> Plan:
     config = load_recipe("one_gpu", overrides)
-    return make_plan(config, qwen25_shape("1.5B"), named_hardware(gpus, 1))
+    return make_plan(plan_recipe(config), qwen25_shape("1.5B"), named_hardware(gpus, 1))
 
 
 def test_a_gpu_that_two_have_in_turn_is_as_full_as_its_fullest_turn() -> None:
@@ -219,7 +220,9 @@ def test_the_shape_of_a_shipped_model_is_read_and_counted() -> None:
 def test_a_cluster_file_is_planned_with_its_labels(file: str) -> None:
     config = load_recipe("qwen2.5_math_7b", (*ROLES, "learner.num_ranks=8"))
     plan = make_plan(
-        config, qwen25_shape("7B"), file_hardware(str(REPOSITORY / "cluster" / file), None)
+        plan_recipe(config),
+        qwen25_shape("7B"),
+        file_hardware(str(REPOSITORY / "cluster" / file), None),
     )
     assert not plan.fails, said(plan, "fail")
     assert {row.node for row in plan.rows if row.allocation == "learner"} == {"learner-0"}
@@ -231,7 +234,7 @@ def test_nodes_that_have_to_be_brought_are_named() -> None:
         "qwen2.5_math_7b", (*ROLES, "learner.num_ranks=8", "layers.correct.num_engines=6")
     )
     hardware = file_hardware(str(REPOSITORY / "cluster/aws.yaml"), None)
-    plan = make_plan(config, qwen25_shape("7B"), hardware)
+    plan = make_plan(plan_recipe(config), qwen25_shape("7B"), hardware)
     assert not plan.fails
     assert "has to add rollout-1" in said(plan, "ok")
     assert {row.node for row in plan.rows} == {"learner-0", "rollout-0", "rollout-1"}
@@ -242,7 +245,7 @@ def test_more_than_the_autoscaler_may_bring_fails() -> None:
         "qwen2.5_math_7b", (*ROLES, "learner.num_ranks=8", "layers.correct.num_engines=16")
     )
     hardware = file_hardware(str(REPOSITORY / "cluster/aws.yaml"), None)
-    plan = make_plan(config, qwen25_shape("7B"), hardware)
+    plan = make_plan(plan_recipe(config), qwen25_shape("7B"), hardware)
     assert "layer2-engine-" in said(plan, "fail")
 
 

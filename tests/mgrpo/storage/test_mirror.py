@@ -224,7 +224,7 @@ def test_sigterm_in_the_middle_of_an_upload_leaves_the_earlier_checkpoint_valid(
 
 def test_a_plain_folder_has_no_mirror(tree, tmp_path):
     config = RunConfig.model_validate({**tree, "output": {"runs_dir": str(tmp_path)}})
-    assert local_run_dir(config) == tmp_path / config.name
+    assert local_run_dir(config.output, config.name) == tmp_path / config.name
     mirror = mirror_of(config, tmp_path)
     for call in (mirror.fetch, mirror.refuse_existing, mirror.begin, mirror.remove):
         call()
@@ -235,6 +235,6 @@ def test_a_plain_folder_has_no_mirror(tree, tmp_path):
 def test_a_run_at_an_url_works_in_a_folder_named_after_it(tree, tmp_path):
     output = {"runs_dir": "memory://team/runs", "local_runs_dir": str(tmp_path)}
     config = RunConfig.model_validate({**tree, "output": output})
-    assert local_run_dir(config) == tmp_path / "memory-team-runs" / config.name
-    mirror = mirror_of(config, local_run_dir(config))
+    assert local_run_dir(config.output, config.name) == tmp_path / "memory-team-runs" / config.name
+    mirror = mirror_of(config, local_run_dir(config.output, config.name))
     assert mirror.storage.url == f"memory://team/runs/{config.name}"

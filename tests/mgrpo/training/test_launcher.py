@@ -25,5 +25,11 @@ def test_the_learner_computes_in_the_policys_type_and_the_probe_allows_for_the_c
     overrides: list[str], device: str, learner_is_bf16: bool, coarsest: str
 ) -> None:
     config = load_recipe("quickstart", overrides)
-    assert is_bfloat16(config, device) is learner_is_bf16
-    assert coarsest_dtype(config, device) == coarsest
+    assert is_bfloat16(config.learner.dtype, config.model.dtype, device) is learner_is_bf16
+    found = coarsest_dtype(
+        model=config.model.dtype,
+        engines=config.engines.dtype,
+        learner=config.learner.dtype,
+        device=device,
+    )
+    assert found == coarsest

@@ -11,7 +11,7 @@ from mgrpo.config.load import load_recipe
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.stop_signals import StopSignals
-from mgrpo.training.workers import RunWorkers
+from mgrpo.training.workers import RunWorkers, StepLimits
 from tests.actors.test_rollout import PROBLEMS, scripted
 from tests.mgrpo.training.light_run import light_rollout
 
@@ -20,7 +20,8 @@ def asked_at(config: RunConfig, step: int) -> tuple[list[dict[str, Any]], list[i
     engine = scripted()
     engines = InProcessEngines({1: [engine], 2: [engine]})
     workers = RunWorkers(
-        config,
+        config.method_view,
+        limits=StepLimits(max_failed_fraction=0.1, on_signal_s=1.0, least_tokens=1),
         rollout=light_rollout(config, engines),
         engines=engines,
         learner=ScriptedLearner(),

@@ -24,8 +24,8 @@ class WritesDown:
     """Stands for a run: samples from a script, and notes updates and broadcasts."""
 
     def __init__(self, config: RunConfig, script: Any = lambda prompt, index: str(index)) -> None:
-        self.config, self.script = config, script
-        self.source = make_sources(config, PROBLEMS)
+        self.method, self.script = config.method_view, script
+        self.source = make_sources(self.method, PROBLEMS)
         lowest: Any = self.source.sources[0]
         lowest.draw = lambda count: PROBLEMS[:count]
         self.policy_version = 0
@@ -42,10 +42,10 @@ class WritesDown:
         attempts: Sequence[Completion] = (),
         slots: Sequence[int] | None = None,
     ) -> list[Completion]:
-        layers = layers or range(1, len(self.config.layers) + 1)
+        layers = layers or range(1, len(self.method.layers) + 1)
         self.calls.append(f"sample {''.join(map(str, layers))}")
-        parts = rollout(self.script, [], group_sizes=[2] * len(self.config.layers))
-        parts.layers = self.config.layers
+        parts = rollout(self.script, [], group_sizes=[2] * len(self.method.layers))
+        parts.layers = self.method.layers
         return asyncio.run(
             parts.run(
                 step,
@@ -90,7 +90,7 @@ def take_step(run: Any, step: int = 0, sums: MetricSums | None = None) -> list[C
         num_steps=1,
         source=run.source,
         workers=run,
-        order=STEP_ORDERS[run.config.objective.update_order.type],
+        order=STEP_ORDERS[run.method.objective.update_order.type],
         hooks=[],
     )
     return loop.take_step(whole, step, sums or MetricSums())

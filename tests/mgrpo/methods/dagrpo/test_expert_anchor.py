@@ -67,6 +67,6 @@ def test_it_is_refused_where_solutions_would_be_corrected_or_have_no_objective()
         layers=[solve_layer(), layer()],
     )
     with pytest.raises(ConfigError) as caught:
-        load_plugins(config, RolloutPlugin)
+        load_plugins(config.method_view, RolloutPlugin)
     for message in ("layers: [correct]", "Add shaped_probability to objective.loss"):
         assert message in str(caught.value)

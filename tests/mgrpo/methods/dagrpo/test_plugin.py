@@ -132,4 +132,4 @@ def test_the_old_logprob_of_an_experts_token_is_never_read():
 def test_an_unknown_score_is_refused():
     config = run_config(layers=[solve_layer(advantage={"type": "dagrpo", "score_part": "judge"})])
     with pytest.raises(ConfigError, match="not one of the recipe's checks: math_answer"):
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)

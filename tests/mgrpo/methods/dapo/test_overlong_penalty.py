@@ -37,7 +37,9 @@ def test_a_failed_check_stays_failed():
 def problems(**settings):
     config = run_config(layers=[solve_layer(max_completion_tokens=8)])
     part = plugin("overlong_penalty", 1, **settings)
-    return [one.path for one in type(part).problems(part.settings, frozenset({1}), config)]
+    return [
+        one.path for one in type(part).problems(part.settings, frozenset({1}), config.method_view)
+    ]
 
 
 def test_a_penalty_that_no_completion_can_reach_is_refused():

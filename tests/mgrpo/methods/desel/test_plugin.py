@@ -113,4 +113,4 @@ def test_a_completion_without_the_greedy_answers_likelihood_is_an_error():
 def test_the_greedy_anchor_must_be_in_the_recipe():
     config = run_config(plugins=[{"use": "desel", "settings": {"anchor": "greedy"}}])
     with pytest.raises(ConfigError, match="Add greedy_anchor to plugins"):
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)

@@ -225,4 +225,4 @@ NONE = {"advantage": "none"}
 def test_what_it_cannot_work_with_is_refused(layers, loss, message):
     config = run_config(layers=layers, objective={"loss": loss})
     with pytest.raises(ConfigError, match=message):
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)

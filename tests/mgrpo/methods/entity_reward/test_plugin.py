@@ -117,6 +117,6 @@ def test_the_match_rate_is_reported_over_usable_completions():
 def test_it_is_refused_where_nothing_says_what_the_entities_are():
     config = run_config(plugins=[{"use": "entity_reward", "settings": {"format_part": "tags"}}])
     with pytest.raises(ConfigError) as caught:
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)
     assert "Add problem_entities" in str(caught.value)
     assert "not one of the recipe's checks: math_answer" in str(caught.value)

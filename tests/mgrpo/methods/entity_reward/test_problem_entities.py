@@ -48,7 +48,7 @@ def test_an_annotation_of_another_kind_is_refused(value):
 def test_a_broken_pattern_is_refused_before_anything_starts():
     config = run_config(plugins=[{"use": "problem_entities", "settings": {"pattern": "["}}])
     with pytest.raises(ConfigError, match="is no regular expression"):
-        load_plugins(config, RolloutPlugin)
+        load_plugins(config.method_view, RolloutPlugin)
 
 
 def test_recorded_completions_keep_them():

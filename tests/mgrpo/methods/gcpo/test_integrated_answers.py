@@ -113,4 +113,4 @@ def test_engines_are_laid_out_for_contexts_and_what_follows_them():
 def test_templates_must_show_everything_in_order(settings):
     config = run_config(plugins=[{"use": "integrated_answers", "settings": settings}])
     with pytest.raises(ConfigError, match="must contain"):
-        load_plugins(config, RolloutPlugin)
+        load_plugins(config.method_view, RolloutPlugin)

@@ -288,4 +288,4 @@ def test_recorded_completions_alone_do_not_say_what_it_does():
 )
 def test_what_it_cannot_work_with_is_refused(plugins, message):
     with pytest.raises(ConfigError, match=message):
-        load_plugins(run_config(plugins=plugins), LearnerPlugin)
+        load_plugins(run_config(plugins=plugins).method_view, LearnerPlugin)

@@ -143,4 +143,4 @@ def test_a_resumed_run_goes_on_with_the_same_weights():
 def test_what_it_cannot_work_with_is_refused(settings, message):
     config = run_config(plugins=[{"use": "group_dro", "settings": settings}])
     with pytest.raises(ConfigError, match=message):
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)

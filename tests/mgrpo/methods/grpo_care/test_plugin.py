@@ -155,7 +155,7 @@ MARKED = [{"use": "answer_span"}]
 )
 def test_recipes_that_it_cannot_work_with_are_refused(plugins, said):
     with pytest.raises(ConfigError, match=said):
-        load_plugins(run_config(plugins=plugins), LearnerPlugin)
+        load_plugins(run_config(plugins=plugins).method_view, LearnerPlugin)
 
 
 def test_plug_ins_of_ones_own_must_agree_on_the_average():

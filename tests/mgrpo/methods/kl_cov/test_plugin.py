@@ -48,5 +48,5 @@ def test_kl_cov_chooses_anew_for_each_update():
 def test_kl_cov_without_a_second_update_is_warned_of():
     one = run_config(objective={"loss": {"type": "kl_cov", "share": 1}})
     two = run_config(objective={"loss": {"type": "kl_cov", "share": 1}, "updates_per_rollout": 2})
-    assert "its penalty has no gradient" in "".join(plugin_warnings(one))
-    assert plugin_warnings(two) == []
+    assert "its penalty has no gradient" in "".join(plugin_warnings(one.method_view))
+    assert plugin_warnings(two.method_view) == []

@@ -118,4 +118,4 @@ def test_another_layer_is_left_alone():
 def test_it_is_refused_beside_ratios_of_whole_completions(other):
     config = run_config(plugins=[{"use": "lambda_grpo"}, {"use": other}])
     with pytest.raises(ConfigError, match=f"lambda_grpo or {other}"):
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)

@@ -190,4 +190,4 @@ def test_groups_are_judged_each_for_itself():
 def test_a_floor_above_the_ceiling_is_refused():
     config = run_config(plugins=[{"use": "lead", "settings": {"weight_floor": 2}}])
     with pytest.raises(ConfigError, match="above weight_ceiling"):
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)

@@ -86,4 +86,7 @@ def test_completions_whose_check_failed_have_no_rank():
 
 def test_a_filter_that_drops_what_is_unlikely_is_warned_of():
     config = run_config(plugins=[{"use": "unlikeliness"}, {"use": "desel"}])
-    assert any("desel leaves out unlikely completions" in one for one in plugin_warnings(config))
+    assert any(
+        "desel leaves out unlikely completions" in one
+        for one in plugin_warnings(config.method_view)
+    )

@@ -211,13 +211,13 @@ PAIRS = {"source": "preferences"}
 def test_what_it_cannot_work_with_is_refused(changes, message):
     config = run_config(**{"plugins": [{"use": "dpo"}], **PAIRS, **changes})
     with pytest.raises(ConfigError, match=message):
-        load_plugins(config, LearnerPlugin)
+        load_plugins(config.method_view, LearnerPlugin)
 
 
 def test_a_recipe_that_never_trains_on_pairs_is_warned():
     config = run_config(plugins=[{"use": "dpo"}], **PAIRS)
-    (warning,) = plugin_warnings(config)
+    (warning,) = plugin_warnings(config.method_view)
     assert "no phase of the recipe trains on pairs" in warning
     phase = {"name": "pairs", "from_step": 2, "changes": {"source": {"train_on": "pairs"}}}
     config = run_config(plugins=[{"use": "dpo"}], **PAIRS, phases=[phase])
-    assert plugin_warnings(config) == []
+    assert plugin_warnings(config.method_view) == []

@@ -10,6 +10,7 @@ import pytest
 
 from mgrpo.check.plugins import plugin_lines
 from mgrpo.config import RunConfig
+from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.errors import LearnerError
 from mgrpo.methods.catalog import plugin_facts
 from mgrpo.storage.checkpoints import checkpoints, read_state
@@ -91,7 +92,7 @@ def test_an_order_that_samples_by_itself_refuses_its_completions(tree, tmp_path,
 
 
 def test_it_is_checked_and_described_like_any_plug_in(tree, own_file):
-    (line,) = plugin_lines(config(tree, own_file))
+    (line,) = plugin_lines(config(tree, own_file).method_view, PipelineConfig())
     assert line.status == "ok"
     facts = plugin_facts(own_file)
     assert facts.doc == "Trains on a step's completions a second time."

@@ -18,7 +18,8 @@ REPLAY_ABOVE_POOL = {"type": "correction_buffer", "above": "error_pool"}
 
 
 def stack(tree: dict[str, Any], **sections: Any) -> SourceStack:
-    return make_sources(RunConfig.model_validate({**tree, **sections}), PROBLEMS)
+    config = RunConfig.model_validate({**tree, **sections})
+    return make_sources(config.method_view, PROBLEMS)
 
 
 @pytest.mark.parametrize(
