@@ -55,7 +55,7 @@ class SourceKind(Plugin):
             hint = f"Use auto, or another source than {own.type}."
             problems.append(ConfigProblem("(pipeline.max_staleness_steps)", "1", why, hint))
         if cls.one_layer:
-            found = rank_problems(config.learner, most_completions(config))
+            found = rank_problems(config.learner, most_completions_per_minibatch(config))
             problems += [replace(one, path=f"({one.path})") for one in found]
         return problems
 
@@ -79,9 +79,9 @@ def kinds_of(config: RunConfig) -> Iterator[type[SourceKind]]:
 
 def is_on_policy(config: RunConfig) -> bool:
     """True where every ratio to the policy that sampled is exactly 1, in every phase."""
-    updates = {phase.objective.updates_per_rollout for _, phase in config.phase_configs}
+    steps = {phase.objective.optimizer_steps for _, phase in config.phase_configs}
     is_ahead = config.pipeline.samples_ahead
-    return updates == {1} and not is_ahead and not any(kind.replays for kind in kinds_of(config))
+    return steps == {1} and not is_ahead and not any(kind.replays for kind in kinds_of(config))
 
 
 def is_joint(config: RunConfig) -> bool:
@@ -92,8 +92,18 @@ def is_joint(config: RunConfig) -> bool:
 
 def most_completions(config: RunConfig) -> int:
     """Completions of one step when no parent is left out."""
+    return most_completions_of(config, config.prompts_per_step)
+
+
+def most_completions_per_minibatch(config: RunConfig) -> int:
+    """Completions of one optimizer step when no parent is left out."""
+    return most_completions_of(config, config.problems_per_minibatch)
+
+
+def most_completions_of(config: RunConfig, num_problems: int) -> int:
+    """Completions of so many of a step's problems when no parent is left out."""
     return max_completions_per_step(
         config.layers,
-        num_problems=config.prompts_per_step,
+        num_problems=num_problems,
         one_layer=any(kind.one_layer for kind in kinds_of(config)),
     )

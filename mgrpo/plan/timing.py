@@ -40,11 +40,13 @@ def part_times(
         PartTime(f"layer {batch.name}", sampling_seconds(config, shape, gpu, engine, batch))
         for batch in layer_batches(config)
     ]
-    per_token = (8 if config.learner.gradient_checkpointing else 6) * shape.num_parameters
-    work = learner_tokens(config) * LENGTH_SHARE * per_token
-    passes = config.objective.updates_per_rollout
+    per_update = 8 if config.learner.gradient_checkpointing else 6
+    per_token = per_update * config.objective.updates_per_rollout
+    if config.objective.optimizer_steps > 1:
+        per_token += 2  # log-probabilities before the first optimizer step
+    work = learner_tokens(config) * LENGTH_SHARE * per_token * shape.num_parameters
     speed = config.learner.num_ranks * gpu.tflops * 1e12 * ARITHMETIC_SHARE
-    return [*times, PartTime("learner", passes * work / speed)]
+    return [*times, PartTime("learner", work / speed)]
 
 
 def sampling_seconds(
