@@ -151,7 +151,7 @@ class Receiver:
             num_ranks=self.num_ranks,
             add_over_ranks=lambda values: values,  # the recipe has no plug-in that asks
         )
-        rows = [batch.rows[place] for place in batch.own]
+        rows = batch.mine
         (plan,) = plan_ranks(
             rows, num_ranks=1, budget_tokens=MICROBATCH_TOKENS, merge_prefixes=True
         )

@@ -49,6 +49,7 @@ RECORD = (  # the step that all methods are measured on
 )
 SETTINGS = ("learner.learning_rate=1e-12", "learner.warmup_steps=0", "learner.num_threads=1")
 PLAIN = "grpo"
+REPEATS = ("minibatches", "updates_per_rollout")
 WARM_UP_ROUNDS = 1
 RECORD_DEADLINE_S = 900
 
@@ -159,8 +160,8 @@ def make_rows(
         is_chain = len(config.layers) > 1
         plain = plain_name(config)
         if plain not in rows:
-            updates = f"objective.updates_per_rollout={config.objective.updates_per_rollout}"
-            recipe = load_recipe(f"methods/{PLAIN}", [*SETTINGS, updates])
+            same = [f"objective.{key}={getattr(config.objective, key)}" for key in REPEATS]
+            recipe = load_recipe(f"methods/{PLAIN}", [*SETTINGS, *same])
             rows[plain] = Row(plain, learner(recipe), alike if is_chain else attempts, plain)
         if name == PLAIN:
             continue
@@ -175,10 +176,11 @@ def make_rows(
 
 
 def plain_name(config: RunConfig) -> str:
-    """The GRPO that a method is compared with: as many updates, on the same completions."""
-    updates = config.objective.updates_per_rollout
+    """The GRPO that a method is compared with: as many optimizer steps, on the same completions."""
     layers = "attempts and corrections" if len(config.layers) > 1 else "attempts"
-    return f"GRPO, {layers}, {updates} update{'s' if updates > 1 else ''}"
+    parts, updates = config.objective.minibatches, config.objective.updates_per_rollout
+    of_parts = f" of {parts} minibatches" if parts > 1 else ""
+    return f"GRPO, {layers}, {updates} update{'s' if updates > 1 else ''}{of_parts}"
 
 
 def run_round(rows: list[Row], number: int, *, is_kept: bool) -> None:

@@ -6,8 +6,10 @@ step is
     sum over rows of  token_weight * sum over the row's tokens of  token_loss
 
 so every denominator (how many completions, how many tokens, the layer's loss_weight) is
-worked out here once, over the whole step. Ranks, micro-batches and packing then cannot change
-the gradient: each only adds up its share of one sum.
+worked out here once. Ranks, micro-batches and packing then cannot change the gradient: each only
+adds up its share of one sum. With `objective.minibatches` there is such a sum for each part of the
+step's problems, with the denominators of that part; advantages, groups and selection are those of
+the whole step.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ from learner.advantages import (
 )
 from learner.columns import Metrics, StepBatch
 from learner.denominators import layer_weights
-from learner.packing import RowCost, share_trees, split_rows
+from learner.packing import RowCost, cut_trees, share_trees, split_rows
 from learner.plugin import AdvantageEstimator, LearnerPlugin
 from learner.policy_reader import PolicyReader
-from learner.rows import TrainingRow, Values
+from learner.rows import Minibatch, TrainingRow, Values
 from learner.selection import Judged, group_of, select_layer
 from mgrpo.config import CorrectLayer, GroupZ, LayerConfig, ObjectiveConfig
 from mgrpo.config.advantages import ConstPositive, Improvement, RawReward
@@ -47,14 +49,23 @@ from mgrpo.types import Completion, Verdict
 class TrainingBatch:
     """The rows of one update, and the decision for every completion."""
 
-    rows: list[TrainingRow]  # that train, of the completions whose tokens are here; and added ones
-    own: list[int]  # places in `rows` of those that this rank trains
+    minibatches: list[Minibatch]  # one for each optimizer step, in their order
     verdicts: list[Verdict]  # one per completion, in the order given
     metrics: Metrics  # name: (sum, count)
     notes: list[str]  # for people: settings that took the signal away
     all_rows: list[TrainingRow]  # of every completion whose tokens are here, in the order given
     shaped_rewards: list[float]  # of every completion: the checks' rewards as plug-ins leave them
-    totals: dict[int, float]  # by layer, what its rows' losses are divided by
+    totals: Mapping[int, float]  # by layer, what its rows' losses are divided by, over minibatches
+
+    @property
+    def rows(self) -> list[TrainingRow]:
+        """Those that train, of the completions whose tokens are here, and added ones."""
+        return [row for one in self.minibatches for row in one.rows]
+
+    @property
+    def mine(self) -> list[TrainingRow]:
+        """Those that this rank trains."""
+        return [row for one in self.minibatches for row in one.mine]
 
 
 def build_batch(
@@ -78,8 +89,8 @@ def build_batch(
     Args:
         completions: of any layers, each scored. Groups must be whole.
         layers: the chain; a completion's `layer` is 1 for the first.
-        objective: KL settings. Selected rows without any signal are dropped,
-            since their loss and its gradient are exactly 0.
+        objective: KL settings and the number of minibatches. Selected rows without any signal are
+            dropped, since their loss and its gradient are exactly 0.
         context: parents that do not train now but that corrections may be compared with.
         plugins: called in this order within each hook (see `learner.plugin`).
         signals: what the plug-ins require, by name.
@@ -97,8 +108,7 @@ def build_batch(
     """
     if not completions:  # every attempt was right, or every one failed: nothing to correct
         return TrainingBatch(
-            rows=[],
-            own=[],
+            minibatches=[],
             verdicts=[],
             metrics={},
             notes=[],
@@ -115,6 +125,7 @@ def build_batch(
         signals=signals,
         step=step,
         add_over_ranks=add_over_ranks if is_shared else None,
+        num_minibatches=objective.minibatches,
     )
     for plugin in plugins:
         batch.signals |= plugin.measure(batch)
@@ -123,7 +134,8 @@ def build_batch(
         for plugin in plugins:
             batch.signals |= plugin.read_policy(batch, policy)
     decided = decide(batch, layers, plugins, context, untrained, is_part=is_part)
-    shares = share_trees(row_costs(decided, layers, objective, plugins), num_ranks)
+    costs = row_costs(decided, layers, objective, plugins)
+    shares = share_minibatches(costs, batch.minibatch_ids.tolist(), num_ranks)
     if is_shared:
         batch.hold(shares[rank])
     all_rows, means = training_rows(batch, decided, layers, objective, plugins, policy_version)
@@ -133,16 +145,22 @@ def build_batch(
         for place, row in zip(batch.held, all_rows, strict=True)
         if verdicts[place].selected
     }
-    rows = {place: row for place, row in selected.items() if row.has_signal}
-    added = [row for one in plugins for row in one.added_rows(batch, list(selected.values()))]
     mine = set(shares[rank])
-    added_share = split_rows([row.num_input_tokens for row in added], num_ranks)[rank]
+    minibatches = []
+    for number in range(int(batch.minibatch_ids.max()) + 1):
+        chosen = {
+            place: row for place, row in selected.items() if batch.minibatch_ids[place] == number
+        }
+        rows = {place: row for place, row in chosen.items() if row.has_signal}
+        own = [at for at, place in enumerate(rows) if place in mine]
+        added = [row for one in plugins for row in one.added_rows(batch, list(chosen.values()))]
+        minibatches.append(
+            Minibatch(list(rows.values()), own).with_rows(
+                added, split_rows([row.num_input_tokens for row in added], num_ranks)[rank]
+            )
+        )
     return TrainingBatch(
-        rows=[*rows.values(), *added],
-        own=[
-            *(number for number, place in enumerate(rows) if place in mine),
-            *(len(rows) + number for number in added_share),
-        ],
+        minibatches=minibatches,
         verdicts=verdicts,
         metrics=decided.metrics | batch.metrics,
         notes=decided.notes,
@@ -160,7 +178,7 @@ class Decided:
     parents: Mapping[str, Completion]  # by completion_id
     advantages: Tensor  # [N]
     weights: Tensor  # [N] factors on each token's loss
-    totals: dict[int, float]  # by layer, what its weights are divided by
+    totals: Mapping[int, float]  # by layer, what its weights are divided by, over minibatches
     metrics: Metrics
     notes: list[str]
 
@@ -185,7 +203,7 @@ def decide(
     metrics: Metrics = {}
     notes: list[str] = []
     judged: dict[int, Judged] = {}
-    totals: dict[int, float] = {}
+    totals: dict[int, float] = defaultdict(float)
     advantages, weights = batch.rows([0.0] * len(completions)), batch.rows([0.0] * len(completions))
     for number, layer in enumerate(layers, start=1):
         places = [place for place, one in enumerate(completions) if one.layer == number]
@@ -200,10 +218,11 @@ def decide(
         metrics |= layer_metrics(members, number)
         notes += layer_notes(members, layer_values, number, layer)
         advantages[places] = batch.rows(layer_values)
-        found = layer_weights(members, layer)
-        weights[places] = batch.rows(found.own if is_part else found.divided())
-        totals[number] = found.total
         judged |= zip(places, members, strict=True)
+        for here in batch.by_minibatch(places):
+            found = layer_weights([judged[place] for place in here], layer)
+            weights[here] = batch.rows(found.own if is_part else found.divided())
+            totals[number] += found.total
     in_order = [judged[place] for place in range(len(completions))]
     advantages = estimated(batch, completions, plugins, advantages)
     return Decided(
@@ -225,14 +244,18 @@ def step_batch(
     signals: Mapping[str, Tensor] | None = None,
     step: int = 0,
     add_over_ranks: Callable[[Tensor], Tensor] | None = None,
+    num_minibatches: int = 1,
 ) -> StepBatch:
     """The completions as columns."""
+    parents = {one.completion_id: one for one in (*context, *completions)}
+    trees = [root_of(one, parents).group_key for one in completions]
     return StepBatch(
         completions=completions,
-        parents={one.completion_id: one for one in (*context, *completions)},
+        parents=parents,
         groups=[(one.layer, group_of(one, layers[one.layer - 1])) for one in completions],
         step=step,
         signals=dict(signals or {}),
+        minibatch_of=cut_trees(trees, num_minibatches),
         add_over_ranks=add_over_ranks,
     )
 
@@ -275,6 +298,19 @@ def row_costs(
             )
         )
     return costs
+
+
+def share_minibatches(
+    costs: Sequence[RowCost], minibatch_of: Sequence[int], num_ranks: int
+) -> list[list[int]]:
+    """`share_trees` of every minibatch by itself, so that each optimizer step is balanced."""
+    shares: list[list[int]] = [[] for _ in range(num_ranks)]
+    for number in sorted(set(minibatch_of)):
+        places = [place for place, own in enumerate(minibatch_of) if own == number]
+        found = share_trees([costs[place] for place in places], num_ranks)
+        for share, own in zip(shares, found, strict=True):
+            share += [places[at] for at in own]
+    return [sorted(share) for share in shares]
 
 
 def root_of(one: Completion, parents: Mapping[str, Completion]) -> Completion:

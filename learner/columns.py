@@ -41,6 +41,7 @@ class StepBatch:
     step: int
     signals: dict[str, Any] = field(default_factory=dict)  # by name: [N], [M] or N tensors
     metrics: Metrics = field(default_factory=dict)  # plug-ins may add name: (sum, count)
+    minibatch_of: Sequence[int] = ()  # N; which optimizer step trains each; (): one trains all
     add_over_ranks: Callable[[Tensor], Tensor] | None = None
     """Adds a tensor up over ranks, in place. None: the tokens of all completions are here."""
 
@@ -66,6 +67,9 @@ class StepBatch:
         numbers = {group: number for number, group in enumerate(dict.fromkeys(self.groups))}
         self.group_ids = torch.tensor(
             [numbers[group] for group in self.groups], dtype=torch.int64
+        )  # [N]
+        self.minibatch_ids = torch.tensor(
+            self.minibatch_of or [0] * len(lengths), dtype=torch.int64
         )  # [N]
 
     def hold(self, places: Sequence[int]) -> None:
@@ -169,6 +173,18 @@ class StepBatch:
     def in_layers(self, layers: frozenset[int]) -> Tensor:
         """[N] bool."""
         return torch.isin(self.layers, torch.tensor(sorted(layers), dtype=torch.int64))
+
+    def by_minibatch(self, places: Sequence[int]) -> list[list[int]]:
+        """Places of completions, those of one optimizer step together."""
+        found: dict[int, list[int]] = {}
+        for place, number in zip(places, self.minibatch_ids[list(places)].tolist(), strict=True):
+            found.setdefault(number, []).append(place)
+        return list(found.values())
+
+    def minibatch_sums(self, values: Tensor) -> Tensor:
+        """[N] -> [N] float64: the sum over all rows of each row's optimizer step."""
+        sums = torch.zeros(len(values), dtype=torch.float64)
+        return sums.index_add(0, self.minibatch_ids, values.double())[self.minibatch_ids]
 
     def spread(self, values: Tensor) -> Tensor:
         """[N] -> [M], each row's value on all of its tokens."""

@@ -43,7 +43,7 @@ from learner.policy_loading import load_policy
 from learner.policy_proofs import prove_policy
 from learner.recipe import LearnerRecipe
 from learner.replay import replayed_rows
-from learner.rows import text
+from learner.rows import Minibatch, text
 from learner.sequence_logprobs import sequence_logprobs
 from learner.streamed_update import StreamedUpdate
 from learner.trainer import Trainer
@@ -164,10 +164,11 @@ class DeepSpeedLearner:
                 logger.warning(note)
         again = replayed_rows(replayed)
         share = split_rows([row.num_input_tokens for row in again], self.num_ranks)[self.rank]
-        own = [*batch.own, *(len(batch.rows) + place for place in share)]
+        first, *others = batch.minibatches or [Minibatch([], [])]
+        minibatches = [first.with_rows(again, share), *others]
         metrics = {
             **batch.metrics,
-            **self._trainer.train(batch.rows + again, self.policy_version, values, own=own),
+            **self._trainer.train(minibatches, self.policy_version, values),
             **self._trainer.reader.costs(),
         }
         return self._updated(metrics, batch.verdicts)

@@ -85,6 +85,23 @@ def share_trees(costs: Sequence[RowCost], num_ranks: int) -> list[list[int]]:
     return [sorted(share) for share in shares]
 
 
+def cut_trees(trees: Sequence[Hashable], num_parts: int) -> list[int]:
+    """Cut a step into parts of whole trees, in the order in which trees first appear.
+
+    The numbers of trees of two parts differ by at most one; fewer trees than parts make fewer
+    parts.
+
+    Args:
+        trees: [N] of each completion.
+
+    Returns:
+        [N] the number of each completion's part, 0 for the first.
+    """
+    places = {tree: place for place, tree in enumerate(dict.fromkeys(trees))}
+    most = min(num_parts, len(places))
+    return [places[tree] * most // len(places) for tree in trees]
+
+
 def plan_microbatches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
     """Group rows of similar length so that rows x longest row stays within the budget.
 

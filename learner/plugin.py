@@ -12,7 +12,7 @@
     weigh_entropy           [M] factors on token entropies, added to the loss
     token_columns           [M] anything that the last two need
     added_rows              further rows that train, for added_loss
-      ... before every further update on the same completions ...
+      ... before every optimizer step but the first on one rollout ...
     refresh_columns         [m] columns under the weights as they are by then
       ... for every micro-batch, with gradient ...
     policy_objective        [n] what is maximised (PolicyLoss: the slot objective.loss)
@@ -28,8 +28,9 @@ called once per update, may change what a plug-in remembers, and that goes into 
 
 Set-level losses fit by row coefficients: compute them in `transform_advantages` or
 `token_columns`, where the whole step is visible, and make the objective linear in its rows. Groups
-may then be cut across micro-batches and ranks. With updates_per_rollout above 1, compute them again
-in `refresh_columns`.
+may then be cut across micro-batches and ranks. Where several optimizer steps are taken on a rollout
+(objective.minibatches, updates_per_rollout), compute them again in `refresh_columns`. Denominators
+of a plug-in's own are those of the row's optimizer step (`StepBatch.minibatch_sums`).
 
 Signals that many want are named in `requires` and measured once for all of them. What only one
 method needs it reads itself, in `read_policy`, from a `learner.policy_reader.PolicyReader`:
@@ -187,27 +188,27 @@ class LearnerPlugin(Plugin):
         return {}
 
     def added_rows(self, batch: StepBatch, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-        """Rows that train beside the step's own, such as completions of other prompts.
+        """Rows that train beside those of one optimizer step, such as completions of other prompts.
 
         Their loss is what `added_loss` makes of their columns: with token_weights and advantages
         of 0 they have no other.
 
         Args:
-            rows: the step's own rows, of all layers, that train.
+            rows: the optimizer step's own rows, of all layers, that train.
         """
         return []
 
     def refresh_columns(
         self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
     ) -> dict[str, Tensor]:
-        """New values of columns, before every update after the first on the same completions.
+        """New values of columns, before every optimizer step but the first on one rollout.
 
-        It costs a forward pass over the rows for each of these updates.
+        It costs a forward pass over the rows for each of these steps, and one before the first.
 
         Args:
-            rows: those that train, with the columns of `token_columns`.
+            rows: those that train in this step, with the columns of `token_columns`.
             policy_logprobs: [m] of the rows' tokens end to end, float64, under the weights now.
-            old_logprobs: [m] the same before the first update.
+            old_logprobs: [m] the same before the first optimizer step.
 
         Returns:
             By name, [m]. Columns that are not named stay as they are.
@@ -273,7 +274,8 @@ class PolicyLoss(LearnerPlugin):
     def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
         if is_on_policy(method) and cls.on_policy:
             return [
-                f"with objective.updates_per_rollout: 1, where every ratio is 1, {cls.on_policy}."
+                "with one optimizer step per rollout (objective.minibatches: 1, "
+                f"objective.updates_per_rollout: 1), where every ratio is 1, {cls.on_policy}."
             ]
         return [f"{cls.off_policy}."] if cls.off_policy and not is_on_policy(method) else []
 

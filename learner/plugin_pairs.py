@@ -6,10 +6,9 @@ from learner.plugin import LearnerPlugin
 from mgrpo.config import GroupZ, LayerConfig, MethodView, RewardsConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.plugin import find_plugin
-from mgrpo.sources import most_completions
 
 WEIGHS_HARD = "also increases the weight of failures; the factors multiply"
-FEWEST_TOKENS = 10  # fewer of a whole step's tokens have almost no effect
+FEWEST_TOKENS = 10  # fewer of all tokens have almost no effect
 
 
 def unknown_check_problems(
@@ -42,14 +41,16 @@ def is_z_scored(layer: LayerConfig) -> bool:
     )
 
 
-def small_share_warnings(share: float, layers: frozenset[int], method: MethodView) -> list[str]:
-    """Of a share of the step's tokens that is hardly any at this recipe's scale."""
+def small_share_warnings(
+    share: float, layers: frozenset[int], method: MethodView, *, num_completions: int
+) -> list[str]:
+    """Of a share of these completions' tokens that is hardly any at this recipe's scale."""
     longest = max(method.layers[number - 1].max_completion_tokens for number in layers)
-    most = most_completions(method) * longest
+    most = num_completions * longest
     if share * most >= FEWEST_TOKENS:
         return []
     return [
-        f"share: {share:g} of a step's tokens, {most:,} at most, is {max(1, int(share * most))}: "
+        f"share: {share:g} of {most:,} tokens, at most, is {max(1, int(share * most))}: "
         f"it has almost no effect. From {FEWEST_TOKENS / most:.2g} on it would be "
         f"{FEWEST_TOKENS} or more."
     ]

@@ -68,6 +68,24 @@ class TrainingRow(ColumnRecord):
         return self.kl_weight > 0 or has_more or bool((self.advantages * self.token_weights).any())
 
 
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """The rows of one optimizer step."""
+
+    rows: list[TrainingRow]  # those that train, of the completions whose tokens are here; and more
+    own: list[int]  # places in `rows` of those that this rank trains
+
+    @property
+    def mine(self) -> list[TrainingRow]:
+        """The rows that this rank trains."""
+        return [self.rows[place] for place in self.own]
+
+    def with_rows(self, rows: Sequence[TrainingRow], own: Sequence[int]) -> Minibatch:
+        """With further rows, of which this rank trains those at the places `own`."""
+        first = len(self.rows)
+        return Minibatch([*self.rows, *rows], [*self.own, *(first + place for place in own)])
+
+
 def text(
     prompt_token_ids: Sequence[int] | TokenIds, token_ids: Sequence[int] | TokenIds
 ) -> TrainingRow:

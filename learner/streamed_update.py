@@ -70,9 +70,8 @@ class StreamedUpdate:
         self.totals.update(batch.totals)
         merge(self.metrics, batch.metrics)
         self.tell(batch.notes)
-        mine = [batch.rows[place] for place in batch.own]
         for number in range(1, len(self.values.layers) + 1):
-            self.trainer.add([row for row in mine if row.layer == number], number)
+            self.trainer.add([row for row in batch.mine if row.layer == number], number)
         return batch.verdicts
 
     def finish(self, policy_version: int, replayed: Sequence[TrainingRow]) -> Metrics:

@@ -16,6 +16,8 @@ def streaming_obstacles(
     """For people: what makes an update wait until its whole step is sampled; nothing if nothing."""
     if objective.update_order.type != "joint":
         yield f"objective.update_order: {objective.update_order.type} trains one layer at a time"
+    if objective.minibatches > 1:
+        yield f"objective.minibatches: {objective.minibatches} takes several steps on one rollout"
     if objective.updates_per_rollout > 1:
         yield (
             f"objective.updates_per_rollout: {objective.updates_per_rollout} goes over the whole "

@@ -24,7 +24,7 @@ from learner.packing import Microbatch
 from learner.plugin import LearnerPlugin
 from learner.policy_reader import PolicyReader, Weights
 from learner.recipe import LearnerRecipe
-from learner.rows import TrainingRow
+from learner.rows import Minibatch, TrainingRow
 from learner.schedule import learning_rate_at
 from learner.update_metrics import UpdateSums, gap_metrics, merge
 from mgrpo.config import ObjectiveConfig, StepConfig
@@ -36,6 +36,12 @@ SIGNAL_OF: dict[Weights, str] = {
     "ema": "ema_logprobs",
 }
 """Under what name the time of a pass without gradient is counted."""
+NOTHING_TRAINED: Metrics = {
+    "learner/skipped_updates": (1.0, 1.0),
+    "learner/optimizer_steps": (0.0, 1.0),
+}
+ROLLOUT_TOTALS = ("learner/tokens", "learner/row_tokens", "learner/input_tokens")
+"""Metrics that minibatches add up."""
 
 
 class LaidOut:
@@ -69,9 +75,16 @@ class Passed:
     sums: UpdateSums
     gaps: list[Tensor] = field(default_factory=list)  # [n] each: |learner - rollout|, nats
 
-    def finished(self) -> tuple[UpdateSums, Tensor]:
-        """Sums over all ranks, and this rank's [N] gaps."""
-        return self.sums.reduce(), torch.cat(self.gaps)
+
+@dataclass
+class OptimizerStep:
+    """What one optimizer step trains on, and what was measured before the first of the rollout."""
+
+    rows: Minibatch
+    microbatches: LaidOut
+    old_logprobs: list[Tensor] | None = None  # [n] of each micro-batch; None: the current ones
+    ref_logprobs: list[Tensor] | None = None  # [n] of each micro-batch
+    before: Tensor | None = None  # [m] of all rows; None: no columns are refreshed
 
 
 class Trainer:
@@ -116,7 +129,6 @@ class Trainer:
         self.optimizer, self.grad_norm = optimizer, grad_norm
         self.plugins = plugins
         self.rank, self.num_ranks, self.device = rank, num_ranks, device
-        self._gradients = GradientSums(live_gradient(engine))
         self._gradient_probe = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in engine.module.parameters():
             if parameter.requires_grad:
@@ -124,58 +136,93 @@ class Trainer:
 
     def train(
         self,
-        rows: Sequence[TrainingRow],
+        minibatches: Sequence[Minibatch],
         policy_version: int,
         values: StepConfig | None = None,
-        *,
-        own: Sequence[int] | None = None,
     ) -> Metrics:
-        """All passes over one step's rows. Without rows on any rank the optimizer is left alone.
+        """Every optimizer step on one rollout: one for each minibatch, and all of them again for
+        each further update. A minibatch without rows on any rank takes no step.
 
         Args:
-            rows: at least those that this rank trains; where plug-ins refresh columns, those of all
-                ranks.
+            minibatches: where plug-ins refresh columns, with the rows of all ranks.
             values: the sections of this step; None: those outside phases.
-            own: places of the rows that this rank trains; None: all of them.
 
         Raises:
             LearnerError: the loss or the gradient is not finite.
         """
-        own = range(len(rows)) if own is None else own
-        mine = [rows[place] for place in own]
-        plan = self._plan(mine)
-        if not plan:
-            return {"learner/skipped_updates": (1.0, 1.0)}
         self.follow(values or self.recipe.method.outside_phases)
-        metrics: Metrics = {}
-        microbatches = LaidOut(self.reader, mine, plan)
+        planned = [(one, plan) for one in minibatches if (plan := self._plan(one.mine))]
+        if not planned:
+            return dict(NOTHING_TRAINED)
         learning_rate = self._set_learning_rate(policy_version)
-        old_logprobs = None
-        if self.objective.updates_per_rollout > 1:
-            old_logprobs = self._logprobs("policy", microbatches)
-        ref_logprobs = None
-        if "reference" in self.reader.models:
-            ref_logprobs = self._logprobs("reference", microbatches)
-        before = self._logprobs_to_refresh_with(rows)
+        steps = [
+            self._measured(
+                one,
+                plan,
+                is_first=place == 0,
+                is_only=len(planned) * self.objective.updates_per_rollout == 1,
+            )
+            for place, (one, plan) in enumerate(planned)
+        ]
+        metrics: Metrics = {}
+        gaps: list[Tensor] = []
         for number in range(self.objective.updates_per_rollout):
-            if number > 0 and before is not None:
-                refreshed = self._refreshed(rows, before)
-                microbatches = LaidOut(self.reader, [refreshed[place] for place in own], plan)
-            passed = self._nothing_passed()
-            self._gradient_probe.zero_()
-            self._accumulate(microbatches, old_logprobs, ref_logprobs, passed)
-            passed.sums.add("gradient_probe", self._gradient_probe)
-            sums, gaps = passed.finished()
-            merge(metrics, self._step(sums, mine, learning_rate, policy_version))
-            if number == 0:
-                metrics |= gap_metrics(gaps, self.num_ranks)
-        return metrics
+            for place, step in enumerate(steps):
+                if number + place > 0:
+                    self._refresh(step)
+                passed = self._nothing_passed()
+                self._gradient_probe.zero_()
+                self._accumulate(step.microbatches, step.old_logprobs, step.ref_logprobs, passed)
+                passed.sums.add("gradient_probe", self._gradient_probe)
+                sums = passed.sums.reduce()
+                merge(metrics, self._step(sums, step.rows.mine, learning_rate, policy_version))
+                gaps += passed.gaps if number == 0 else []
+        for name in ROLLOUT_TOTALS:
+            total, count = metrics[name]
+            metrics[name] = (total, count / len(steps))
+        taken = len(steps) * self.objective.updates_per_rollout
+        metrics["learner/optimizer_steps"] = (float(taken), 1.0)
+        return metrics | gap_metrics(torch.cat(gaps), self.num_ranks)
+
+    def _measured(
+        self, rows: Minibatch, plan: list[list[int]], *, is_first: bool, is_only: bool
+    ) -> OptimizerStep:
+        """What is measured before the first optimizer step on a rollout.
+
+        Args:
+            is_first: of the steps of one update.
+            is_only: no other step is taken on the rollout.
+        """
+        step = OptimizerStep(rows, LaidOut(self.reader, rows.mine, plan))
+        if not is_only:
+            step.old_logprobs = self._logprobs("policy", step.microbatches)
+        if "reference" in self.reader.models:
+            step.ref_logprobs = self._logprobs("reference", step.microbatches)
+        is_asked = any(one.overrides("refresh_columns", LearnerPlugin) for one in self.plugins)
+        if is_asked and not (is_first and self.objective.updates_per_rollout == 1):
+            step.before = self.reader.logprobs(rows.rows)
+        return step
+
+    def _refresh(self, step: OptimizerStep) -> None:
+        """Take the columns that plug-ins compute again under the weights now."""
+        if step.before is None:
+            return
+        rows, now = step.rows.rows, self.reader.logprobs(step.rows.rows)
+        lengths = [len(row.token_ids) for row in rows]
+        for plugin in self.plugins:
+            for name, column in plugin.refresh_columns(rows, now, step.before).items():
+                rows = [
+                    replace(row, columns={**row.columns, name: part.numpy()})
+                    for row, part in zip(rows, column.split(lengths), strict=True)
+                ]
+        step.microbatches.rows = Minibatch(rows, step.rows.own).mine
 
     # --- an update whose trees come one after the other ------------------------------------------
 
     def begin(self, values: StepConfig) -> None:
         """Begin an update of one optimizer step; forget one that was begun and not finished."""
         self.follow(values)
+        self._gradients = GradientSums(live_gradient(self.engine))
         self._gradients.drop()
         self._gradient_probe.zero_()
         self._parts: dict[int, Passed] = {}
@@ -207,7 +254,7 @@ class Trainer:
             LearnerError: the loss or the gradient is not finite.
         """
         if not self._parts:
-            return {"learner/skipped_updates": (1.0, 1.0)}
+            return dict(NOTHING_TRAINED)
         learning_rate = self._set_learning_rate(policy_version)
         whole = self._nothing_passed()
         for part, passed in self._parts.items():
@@ -215,10 +262,10 @@ class Trainer:
             whole.gaps += passed.gaps
         whole.sums.add("gradient_probe", self._gradient_probe)
         self._gradients.finish(factors)
-        sums, gaps = whole.finished()
-        metrics = self._step(sums, self._added, learning_rate, policy_version)
+        metrics = self._step(whole.sums.reduce(), self._added, learning_rate, policy_version)
+        metrics["learner/optimizer_steps"] = (1.0, 1.0)
         self._gradients.begin()
-        return metrics | gap_metrics(gaps, self.num_ranks)
+        return metrics | gap_metrics(torch.cat(whole.gaps), self.num_ranks)
 
     def _nothing_passed(self) -> Passed:
         return Passed(UpdateSums(self.device), [torch.zeros(0, device=self.device)])
@@ -273,25 +320,6 @@ class Trainer:
         if self.num_ranks > 1:
             dist.all_reduce(most, dist.ReduceOp.MAX)
         return plan + [[] for _ in range(int(most) - len(plan))]
-
-    def _logprobs_to_refresh_with(self, rows: Sequence[TrainingRow]) -> Tensor | None:
-        """[m] log-probabilities before the first update; None where no plug-in asks for them."""
-        is_asked = any(one.overrides("refresh_columns", LearnerPlugin) for one in self.plugins)
-        if self.objective.updates_per_rollout == 1 or not is_asked:
-            return None
-        return self.reader.logprobs(rows)
-
-    def _refreshed(self, rows: Sequence[TrainingRow], before: Tensor) -> list[TrainingRow]:
-        """The rows with the columns that plug-ins compute again under the weights now."""
-        now = self.reader.logprobs(rows)
-        lengths = [len(row.token_ids) for row in rows]
-        for plugin in self.plugins:
-            for name, column in plugin.refresh_columns(rows, now, before).items():
-                rows = [
-                    replace(row, columns={**row.columns, name: part.numpy()})
-                    for row, part in zip(rows, column.split(lengths), strict=True)
-                ]
-        return list(rows)
 
     def _accumulate(
         self,

@@ -55,7 +55,7 @@ class SourceKind(Plugin):
             hint = f"Use auto, or another source than {own.type}."
             problems.append(ConfigProblem("(pipeline.max_staleness_steps)", "1", why, hint))
         if cls.one_layer:
-            found = rank_problems(method.num_ranks, most_completions(method))
+            found = rank_problems(method.num_ranks, most_completions_per_minibatch(method))
             problems += [replace(one, path=f"({one.path})") for one in found]
         return problems
 
@@ -79,9 +79,9 @@ def kinds_of(method: MethodView) -> Iterator[type[SourceKind]]:
 
 def is_on_policy(method: MethodView) -> bool:
     """True where every ratio to the policy that sampled is exactly 1, in every phase."""
-    updates = {values.objective.updates_per_rollout for values in method.ever}
+    steps = {values.objective.optimizer_steps for values in method.ever}
     is_ahead = method.samples_ahead
-    return updates == {1} and not is_ahead and not any(kind.replays for kind in kinds_of(method))
+    return steps == {1} and not is_ahead and not any(kind.replays for kind in kinds_of(method))
 
 
 def is_joint(method: MethodView) -> bool:
@@ -92,8 +92,18 @@ def is_joint(method: MethodView) -> bool:
 
 def most_completions(method: MethodView) -> int:
     """Completions of one step when no parent is left out."""
+    return most_completions_of(method, method.prompts_per_step)
+
+
+def most_completions_per_minibatch(method: MethodView) -> int:
+    """Completions of one optimizer step when no parent is left out."""
+    return most_completions_of(method, method.problems_per_minibatch)
+
+
+def most_completions_of(method: MethodView, num_problems: int) -> int:
+    """Completions of so many of a step's problems when no parent is left out."""
     return max_completions_per_step(
         method.layers,
-        num_problems=method.prompts_per_step,
+        num_problems=num_problems,
         one_layer=any(kind.one_layer for kind in kinds_of(method)),
     )

@@ -16,7 +16,7 @@ RUN = (
     Family("wall_s", "s", "Running time of the run, over all resumptions."),
     Family(
         "policy_version",
-        "optimizer steps",
+        "updates",
         "Version of the weights that the next step samples with.",
     ),
     Family(
@@ -107,6 +107,12 @@ LEARNER = (
         only_when="the recipe measures it (objective.kl)",
     ),
     Family("learner/clip_fraction", FRACTION, "Trained tokens whose ratio was clipped."),
+    Family(
+        "learner/optimizer_steps",
+        "optimizer steps",
+        "Optimizer steps of an update: one for each minibatch with rows to train on, in each pass "
+        "over the rollout. Losses and norms are means over them, tokens are of one pass.",
+    ),
     Family("learner/tokens", "tokens", "Tokens that carry loss."),
     Family("learner/row_tokens", "tokens", "Tokens of all rows, before shared prefixes merge."),
     Family("learner/input_tokens", "tokens", "Tokens that the model computes."),

@@ -70,12 +70,12 @@ def engine_warnings(engines: EnginesConfig, layers: Sequence[LayerConfig]) -> li
 
 
 def clip_warnings(loss: PpoClip | Part, *, is_on_policy: bool) -> list[str]:
-    """In the first update of a rollout every ratio is 1 and nothing is clipped."""
+    """In the first optimizer step of a rollout every ratio is 1 and nothing is clipped."""
     if not isinstance(loss, PpoClip) or not is_on_policy:
         return []
     return [
-        f"objective.loss.{key} has no effect with objective.updates_per_rollout: 1, where every "
-        "ratio is 1."
+        f"objective.loss.{key} has no effect with one optimizer step per rollout "
+        "(objective.minibatches: 1, objective.updates_per_rollout: 1), where every ratio is 1."
         for key in loss.model_dump(exclude_defaults=True)
     ]
 

@@ -29,11 +29,11 @@ examples:
   mgrpo explain rollouts.jsonl --recipe methods/igrpo layers.correct.select=groups_with_success
   mgrpo explain rollouts.jsonl --recipe methods/edge_grpo --layers 1 --model runs/NAME/policy
 
-The loss is each completion's share of the step's policy loss where every ratio is 1, that is
--sum(advantage x weight) over its tokens; KL and entropy terms are added to it. Denominators count
-the completions of the file: where a run recorded only some problems of a step
-(output.rollouts_per_step), shares are larger by that factor. Plug-ins too see only these
-completions.
+The loss is each completion's share of the policy loss of its optimizer step where every ratio is 1,
+that is -sum(advantage x weight) over its tokens; KL and entropy terms are added to it. Denominators
+count the completions of the file, or of a minibatch of it (objective.minibatches): where a run
+recorded only some problems of a step (output.rollouts_per_step), shares are larger by that factor.
+Plug-ins too see only these completions.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -57,12 +58,26 @@ class ObjectiveConfig(StrictConfig):
     """Correction for the gap between the engines' and the learner's log-probabilities: truncate,
     none, or a method's own."""
     updates_per_rollout: PositiveInt = 1
-    """Updates per rollout (mu of the GRPO paper); clipping has an effect above 1."""
+    """Times that a rollout is gone over (mu of the GRPO paper)."""
+    minibatches: PositiveInt = 1
+    """Optimizer steps of one pass over a rollout: its problems are cut into as many parts, in their
+    order, each with all completions of its problems and with denominators of its own. At most
+    prompts_per_step; a step of fewer problems has fewer parts. Clipping has an effect where a
+    rollout has several optimizer steps."""
     learning_rate_factor: PositiveFloat = 1.0
     """Multiplies learner.learning_rate; for phases that train faster or slower than others."""
     update_order: UpdateOrder = Joint()
     """joint: one update from all layers; sequential: one update per layer, first to last;
     alternate_steps: each step trains one layer, in turn."""
+
+    @property
+    def optimizer_steps(self) -> int:
+        """On one rollout, at most."""
+        return self.updates_per_rollout * self.minibatches
+
+    def problems_per_minibatch(self, prompts_per_step: int) -> int:
+        """Of one optimizer step, at most."""
+        return math.ceil(prompts_per_step / self.minibatches)
 
 
 class LearnerConfig(StrictConfig):

@@ -15,7 +15,7 @@ class PpoClip(StrictConfig):
     """The clipped policy gradient, per token."""
 
     type: Literal["ppo_clip"] = "ppo_clip"
-    clip_low: float = Field(default=0.2, ge=0, lt=1)
+    clip_low: float = Field(default=0.2, ge=0, le=1)
     clip_high: float = Field(default=0.2, ge=0)
     """Above clip_low gives more room to unlikely tokens (clip-higher, DAPO)."""
     dual_clip: float | None = Field(default=None, gt=1)

@@ -86,6 +86,11 @@ class MethodView:
         return replace(self, outside_phases=values, phases=())
 
     @property
+    def problems_per_minibatch(self) -> int:
+        """Of one optimizer step, at most; outside phases."""
+        return self.objective.problems_per_minibatch(self.prompts_per_step)
+
+    @property
     def max_kl_weight(self) -> float:
         """The largest factor on the KL term of any layer in any phase; 0 needs no reference."""
         return max(

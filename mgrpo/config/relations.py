@@ -73,6 +73,21 @@ def order_problems(
     return []
 
 
+def minibatch_problems(objective: ObjectiveConfig, prompts_per_step: int) -> list[ConfigProblem]:
+    """More optimizer steps than problems to share among them."""
+    if objective.minibatches <= prompts_per_step:
+        return []
+    return [
+        ConfigProblem(
+            "objective.minibatches",
+            str(objective.minibatches),
+            f"a step has only {prompts_per_step} problems (prompts_per_step), and each minibatch "
+            "has at least one.",
+            f"Nearest valid value: {prompts_per_step}; or raise prompts_per_step.",
+        )
+    ]
+
+
 def learner_problems(
     learner: LearnerConfig,
     layers: Sequence[LayerConfig],
@@ -83,7 +98,7 @@ def learner_problems(
     """A micro-batch that is too small for a sequence, or idle ranks.
 
     Args:
-        num_completions: of one step, at most.
+        num_completions: of one optimizer step, at most.
     """
     problems = []
     longest = context_needed(layers, max_prompt_tokens, guidance_tokens=0)
@@ -102,14 +117,15 @@ def learner_problems(
 
 
 def rank_problems(num_ranks: int, num_completions: int) -> list[ConfigProblem]:
-    """More ranks than a step has completions."""
+    """More ranks than an optimizer step has completions."""
     if num_ranks <= num_completions:
         return []
     return [
         ConfigProblem(
             "learner.num_ranks",
             str(num_ranks),
-            f"a step has only {num_completions} completions, so some ranks would be idle.",
+            f"an optimizer step has only {num_completions} completions, so some ranks would be "
+            "idle.",
             f"Nearest valid value: {num_completions}.",
         )
     ]

@@ -36,6 +36,7 @@ from mgrpo.config.relations import (
     chain_problems,
     learner_problems,
     max_completions_per_step,
+    minibatch_problems,
     order_problems,
 )
 from mgrpo.config.rewards import RewardsConfig
@@ -119,7 +120,8 @@ class RunConfig(StrictConfig):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of all random draws."""
     steps: PositiveInt
-    """Optimizer steps (with update_order: sequential, rounds through the chain)."""
+    """Steps: each samples and then trains (with update_order: sequential, a round through the
+    chain)."""
     prompts_per_step: PositiveInt
     model: ModelConfig
     data: DataConfig
@@ -168,9 +170,11 @@ class RunConfig(StrictConfig):
                 self.layers,
                 max_prompt_tokens=self.data.max_prompt_tokens,
                 num_completions=max_completions_per_step(
-                    self.layers, num_problems=self.prompts_per_step
+                    self.layers,
+                    num_problems=self.objective.problems_per_minibatch(self.prompts_per_step),
                 ),
             ),
+            *minibatch_problems(self.objective, self.prompts_per_step),
             *colocation_problems(
                 self.cluster, self.engines, self.learner, self.weights, self.pipeline
             ),

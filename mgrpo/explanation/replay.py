@@ -54,7 +54,7 @@ class Explained:
     selected: bool
     reason: str  # why it is not selected
     has_signal: bool  # false: its loss and gradient are exactly 0
-    loss: float  # its share of the step's policy loss if every ratio is 1
+    loss: float  # its share of the optimizer step's policy loss if every ratio is 1
     tokens: list[TokenRange]
 
 

@@ -20,7 +20,7 @@ from mgrpo.plan.rows import GpuRow
 from mgrpo.plan.shape import ModelShape
 from mgrpo.plan.timing import PartTime
 from mgrpo.plan.turns import host_bytes
-from mgrpo.sources import most_completions
+from mgrpo.sources import most_completions_per_minibatch
 
 TIGHT_SHARE = 0.9
 """A learner's estimate above this share of the memory is a warning: estimates are inexact."""
@@ -149,8 +149,8 @@ def learner_lines(found: Found) -> Iterator[CheckLine]:
         yield CheckLine("warn", "learner", f"tight: {text}. {learner_advice(found)}")
     else:
         yield CheckLine("ok", "learner", text)
-    completions = most_completions(found.recipe.method)
     ranks = found.recipe.learner.num_ranks
+    completions = most_completions_per_minibatch(found.recipe.method)
     if completions % ranks and completions < 8 * ranks:
         yield CheckLine(
             "warn",

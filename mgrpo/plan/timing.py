@@ -40,11 +40,13 @@ def part_times(
         PartTime(f"layer {batch.name}", sampling_seconds(recipe, shape, gpu, engine, batch))
         for batch in layer_batches(recipe)
     ]
-    per_token = (8 if recipe.learner.gradient_checkpointing else 6) * shape.num_parameters
-    work = learner_tokens(recipe) * LENGTH_SHARE * per_token
-    passes = recipe.method.objective.updates_per_rollout
+    per_update = 8 if recipe.learner.gradient_checkpointing else 6
+    per_token = per_update * recipe.method.objective.updates_per_rollout
+    if recipe.method.objective.optimizer_steps > 1:
+        per_token += 2  # log-probabilities before the first optimizer step
+    work = learner_tokens(recipe) * LENGTH_SHARE * per_token * shape.num_parameters
     speed = recipe.learner.num_ranks * gpu.tflops * 1e12 * ARITHMETIC_SHARE
-    return [*times, PartTime("learner", passes * work / speed)]
+    return [*times, PartTime("learner", work / speed)]
 
 
 def sampling_seconds(

@@ -13,7 +13,7 @@ def method_metrics(config: RunConfig, plugins: list[PluginFacts]) -> dict[str, s
     """Meaning by name; names in capitals are placeholders."""
     found = dict(loop_metrics(config))
     has_clip = isinstance(config.objective.loss, PpoClip)
-    if config.objective.updates_per_rollout > 1 and has_clip:
+    if config.objective.optimizer_steps > 1 and has_clip:
         found["learner/clip_fraction"] = "share of trained tokens outside the clip range"
     for plugin in plugins:
         found |= entries(parts_of(plugin.doc).get("Metrics", []))

@@ -118,11 +118,11 @@ def run_config(
     return RunConfig(
         name="test",
         steps=10,
-        prompts_per_step=2,
         layers=layers or [solve_layer(), layer()],
         learner=settings,
         objective=objective or {},
         **{
+            "prompts_per_step": 2,
             "model": {"path": "tiny", "dtype": "float32"},
             "data": {"train": {"source": "jsonl", "path": "none"}, "max_prompt_tokens": 8},
             **sections,

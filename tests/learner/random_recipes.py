@@ -183,6 +183,7 @@ def random_tree(rng: random.Random, scorer: Path) -> Tree:
         "loss": slot("LOSSES", {"ppo_clip": PpoClip}, rng),
         "importance": slot("IMPORTANCE", {"truncate": Truncate, "none": NoImportance}, rng),
         "updates_per_rollout": rng.randint(1, 2),
+        "minibatches": rng.randint(1, 2),
         "kl": {"weight": rng.choice([0.0, 0.1]), "estimator": rng.choice(["k1", "k2", "k3"])},
     }
     names = rng.sample(sorted(declared("PLUGINS")), rng.randint(0, 3))
@@ -225,7 +226,7 @@ def fitted(tree: Tree, rng: random.Random, scorer: Path) -> Tree:
         if entry["use"] == "expert_anchor":  # nothing may correct what it adds
             entry["layers"] = [layers[-1]["name"]]
         if entry["settings"].get("offpolicy") == "ratio_one":
-            objective["updates_per_rollout"] = 1
+            objective["updates_per_rollout"] = objective["minibatches"] = 1
         if entry["settings"].get("offpolicy") == "sft_loss" and "supervised_injections" not in uses:
             tree["plugins"].append(plugin_tree("supervised_injections", rng, scorer))
     if "expert_anchor" in uses:

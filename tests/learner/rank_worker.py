@@ -44,6 +44,10 @@ LAYER_KL_WEIGHTS = {1: 0.1, 2: 0.02}
 PHASE_STEP, PHASE_TEMPERATURE = 5, 0.7
 REPLAY_WEIGHT = 2.0
 EMA_DECAY, EMA_EVERY = 0.75, 2
+MINIBATCH_RATE = 0.3
+"""So large that ratios of later minibatches leave the clip range."""
+MINIBATCHES = (("p0", "p1"), ("p2",), ("p3",))
+MINIBATCH_PROBLEMS = 4
 ENTROPY_ADVANTAGE = {"use": "entropy_advantage"}
 
 
@@ -198,6 +202,31 @@ def update_in_parts(learner: Any, completions: list[Completion], parts: Any) -> 
         names = {f"p{number}" for number in part}
         learner.add_trees([one for one in completions if one.problem_id in names])
     return learner.finish_update(replayed=replayed)
+
+
+def in_minibatches(ranks: Ranks, zero_stage: int) -> Any:
+    """The weights before and after one update of an optimizer step on each part of its problems."""
+    learner = ranks.learner(
+        SgdLearner,
+        learner={
+            "zero_stage": zero_stage,
+            "microbatch_tokens": SMALL_BUDGET,
+            "learning_rate": MINIBATCH_RATE,
+            "max_grad_norm": 1e9,
+        },
+        prompts_per_step=MINIBATCH_PROBLEMS,
+        objective={"kl": {"weight": KL_WEIGHT}, "minibatches": len(MINIBATCHES)},
+    )
+    before = weights_of(learner)
+    result = learner.update(random_completions(MINIBATCH_PROBLEMS))
+    found = {
+        "before": before,
+        "after": weights_of(learner),
+        "metrics": None if result is None else result.metrics,
+        "version": learner.policy_version,
+    }
+    learner.close()
+    return found
 
 
 def replayed_corrections() -> list[Replayed]:
@@ -660,6 +689,8 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         )
     for stage in (1, 2, 3):
         found[f"zero{stage}_bf16_streamed"] = streamed(ranks, zero_stage=stage, dtype="bfloat16")
+    for stage in (0, 2):
+        found[f"zero{stage}_minibatches"] = in_minibatches(ranks, stage)
     for stage in (0, 2, 3):
         found[f"zero{stage}_towers"] = with_towers(ranks, stage)
     for stage in (2, 3):

@@ -22,6 +22,9 @@ from tests.learner.rank_worker import (
     EMA_DECAY,
     KL_WEIGHT,
     LAYER_KL_WEIGHTS,
+    MINIBATCH_PROBLEMS,
+    MINIBATCH_RATE,
+    MINIBATCHES,
     PHASE_TEMPERATURE,
     REPLAY_WEIGHT,
     replayed_corrections,
@@ -110,7 +113,14 @@ class Definition:
     def gradient(self, folder):
         model = LlamaForCausalLM.from_pretrained(folder / self.model_name)
         reference = LlamaForCausalLM.from_pretrained(folder / "reference")
-        completions = random_completions()
+        loss = self.loss(model, reference, random_completions())
+        if self.replays:
+            loss = loss + self.replayed_loss(model)
+        loss.backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    def loss(self, model, reference, completions, old_logprobs=None):
+        """Of one optimizer step: its completions have the denominators."""
         groups = {}
         for one in completions:
             groups.setdefault(one.group_key, []).append(one)
@@ -121,12 +131,10 @@ class Definition:
                 continue  # groups_with_success
             num_sampled = sum(one.layer == number for one in completions)
             for one, advantage in zip(group, self.advantages(model, group), strict=True):
-                terms = self.token_losses(model, reference, one, advantage)
+                old = None if old_logprobs is None else old_logprobs[one.completion_id]
+                terms = self.token_losses(model, reference, one, advantage, old)
                 loss = loss + terms.mean() / num_sampled
-        if self.replays:
-            loss = loss + self.replayed_loss(model)
-        loss.backward()
-        return {name: parameter.grad for name, parameter in model.named_parameters()}
+        return loss
 
     def advantages(self, model, group):
         rewards = torch.tensor([one.reward.value for one in group])
@@ -139,17 +147,19 @@ class Definition:
         relative = entropies / entropies.mean().detach()
         return advantages / (relative.detach() if self.detaches_entropy else relative)
 
-    def token_losses(self, model, reference, one, advantage):
+    def token_losses(self, model, reference, one, advantage, old=None):
         logprobs, _ = self.naive(model, one)
+        old = logprobs.detach() if old is None else old
         weights = 1.0
         if self.has_importance_weights:
-            weights = (logprobs.detach() - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2)
-        ratio = (logprobs - logprobs.detach()).exp()  # 1, with the gradient of one
+            weights = (old - torch.tensor(one.rollout_logprobs)).exp().clamp(max=2)
+        ratio = (logprobs - old).exp()
+        objective = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
         with torch.no_grad():
             ref_logprobs, _ = self.naive(reference, one)
         d = ref_logprobs - logprobs
         k3 = d.exp() - d - 1
-        return -weights * advantage * ratio + self.kl_weights[one.layer - 1] * k3
+        return -weights * objective + self.kl_weights[one.layer - 1] * k3
 
     def replayed_loss(self, model):
         replayed = replayed_corrections()
@@ -698,3 +708,47 @@ def test_they_do_in_bfloat16_to_its_precision(results, num_ranks, stage):
     found = results[num_ranks][f"zero{stage}_bf16_streamed"]
     for name, whole in found["whole"]["gradient"].items():
         assert_close(found["two"]["gradient"][name], whole, rtol=0, atol=0.02, msg=name)
+
+
+@pytest.fixture(scope="module")
+def minibatches_by_hand(folder):
+    """The change of the weights by a step on each minibatch, old log-probabilities fixed."""
+    model = LlamaForCausalLM.from_pretrained(folder / "tiny")
+    reference = LlamaForCausalLM.from_pretrained(folder / "reference")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    definition, completions = Definition(), random_completions(MINIBATCH_PROBLEMS)
+    with torch.no_grad():
+        old = {one.completion_id: definition.naive(model, one)[0] for one in completions}
+    for problems in MINIBATCHES:
+        part = [one for one in completions if one.problem_id in problems]
+        model.zero_grad()
+        definition.loss(model, reference, part, old).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= MINIBATCH_RATE * parameter.grad
+    return {name: value - before[name] for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("stage", [0, 2])
+def test_minibatches_are_steps_on_parts_with_the_old_policy_fixed(
+    results, minibatches_by_hand, num_ranks, stage
+):
+    found = results[num_ranks][f"zero{stage}_minibatches"]
+    change = {name: found["after"][name] - value for name, value in found["before"].items()}
+    assert relative_difference(change, minibatches_by_hand) < 1e-5
+    metrics = found["metrics"]
+    assert metrics["learner/optimizer_steps"] == (3.0, 1.0)
+    assert metrics["learner/loss"][1] == metrics["learner/grad_norm"][1] == 3.0
+    assert metrics["learner/tokens"][1] == 1.0
+    assert metrics["learner/clip_fraction"][0] > 0
+    assert found["version"] == 1
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_minibatches_on_two_ranks_are_those_on_one(results, stage):
+    one, two = (results[n][f"zero{stage}_minibatches"] for n in (1, 2))
+    for name, value in one["after"].items():
+        assert_close(two["after"][name], value, rtol=0, atol=1e-6, msg=name)
+    for name in ("learner/loss", "learner/tokens", "learner/kl", "mismatch/logprob_gap_max"):
+        assert two["metrics"][name] == pytest.approx(one["metrics"][name], rel=1e-5), name

@@ -75,10 +75,19 @@ class Follows(PolicyLoss):
         return {"factor": torch.full_like(policy_logprobs, 10.0)}
 
 
-def train(plugins, updates):
+PAIR = [completion("q/1", 1.0), dataclasses.replace(completion("q/2", 0.0), token_ids=[4])]
+
+
+def train(plugins, updates, completions=PAIR, minibatches=1):
+    """The table after an update, and its metrics."""
     config = run_config(
         layers=[solve_layer()],
-        objective={"updates_per_rollout": updates, "importance": "none"},
+        prompts_per_step=4,
+        objective={
+            "updates_per_rollout": updates,
+            "minibatches": minibatches,
+            "importance": "none",
+        },
     )
     engine = OneStep()
     trainer = Trainer(
@@ -92,16 +101,15 @@ def train(plugins, updates):
         num_ranks=1,
         device=torch.device("cpu"),
     )
-    pair = [completion("q/1", 1.0), dataclasses.replace(completion("q/2", 0.0), token_ids=[4])]
-    rows = build_batch(pair, config.layers, config.objective, plugins=plugins).rows
-    trainer.train(rows, 0)
-    return engine.module.table.data
+    batch = build_batch(completions, config.layers, config.objective, plugins=plugins)
+    metrics = trainer.train(batch.minibatches, 0)
+    return engine.module.table.data, metrics
 
 
 def test_the_second_update_uses_the_new_columns():
     """Weight 1/2 per token: +0.5 with factor 1, then +5 with factor 10."""
     part = Follows()
-    table = train([part], updates=2)
+    table, _ = train([part], updates=2)
     assert table[[3, 4]].tolist() == pytest.approx([4.5, 4.5])
     assert part.seen == [([-0.5, -0.5], [-1.0, -1.0])]
 
@@ -114,6 +122,47 @@ def test_every_further_update_sees_the_weights_as_they_are_and_as_they_were():
 
 def test_one_update_needs_no_new_columns():
     part = Follows()
-    table = train([part], updates=1)
+    table, _ = train([part], updates=1)
     assert table[[3, 4]].tolist() == pytest.approx([-0.5, -0.5])
     assert part.seen == []
+
+
+def of_problem(name, right, wrong):
+    """A right and a wrong completion of one token each."""
+    return [
+        dataclasses.replace(completion(f"{name}/1", 1.0), token_ids=[right]),
+        dataclasses.replace(completion(f"{name}/2", 0.0), token_ids=[wrong]),
+    ]
+
+
+def test_a_minibatch_after_the_first_is_refreshed_with_its_own_rows():
+    """Each part has weight 1/2 per token: +0.5 with factor 1, then +5 with factor 10."""
+    part = Follows()
+    given = [*of_problem("p", 1, 2), *of_problem("q", 3, 1)]
+    table, metrics = train([part], 1, given, minibatches=2)
+    assert part.seen == [([-1.0, -0.5], [-1.0, -1.0])]  # tokens 3 and 1
+    assert table[[1, 2, 3]].tolist() == pytest.approx([4.5, -0.5, 4.0])
+    assert metrics["learner/optimizer_steps"] == (2.0, 1.0)
+    assert metrics["learner/tokens"] == (4.0, 1.0)
+    assert metrics["learner/grad_norm"] == (2.0, 2.0)
+
+
+def test_further_updates_go_over_all_minibatches():
+    part = Follows()
+    given = [*of_problem("p", 1, 2), *of_problem("q", 3, 4)]
+    _, metrics = train([part], 2, given, minibatches=2)
+    assert [old for _, old in part.seen] == [[-1.0, -1.0]] * 3
+    assert [now[0] for now, _ in part.seen] == [-1.0, -0.5, 4.0]
+    assert metrics["learner/optimizer_steps"] == (4.0, 1.0)
+    assert metrics["learner/tokens"] == (8.0, 2.0)
+
+
+def test_a_minibatch_in_which_nothing_trains_takes_no_step():
+    equal = [dataclasses.replace(one, reward=PAIR[0].reward) for one in of_problem("p", 5, 6)]
+    table, metrics = train([], 1, [*equal, *PAIR], minibatches=2)
+    step = 0.5 * 0.5**0.5  # weight 1/2, advantages of two rewards
+    assert table[[3, 4]].tolist() == pytest.approx([-1 + step, -1 - step], abs=1e-5)
+    assert metrics["learner/optimizer_steps"] == (1.0, 1.0)
+    _, metrics = train([], 1, equal, minibatches=2)
+    assert metrics["learner/optimizer_steps"] == (0.0, 1.0)
+    assert metrics["learner/skipped_updates"] == (1.0, 1.0)

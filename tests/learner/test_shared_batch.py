@@ -115,7 +115,7 @@ def test_ranks_decide_alike_and_their_rows_are_those_of_one_rank(
         assert all(
             part.metrics[name] == pytest.approx(whole.metrics[name]) for name in part.metrics
         )
-    own = [part.rows[place] for part in parts for place in part.own]
+    own = [row for part in parts for row in part.mine]
     rows = {row.completion_id: row for row in own}
     assert len(own) == len(rows) == len(whole.rows) > 0
     for row in whole.rows:
@@ -140,8 +140,8 @@ def test_a_plug_in_that_looks_at_all_tokens_has_them_on_every_rank(num_ranks: in
     whole = built(make())
     parts = on_ranks(make, num_ranks)
     assert all(part.rows == whole.rows and part.verdicts == whole.verdicts for part in parts)
-    own = sorted(place for part in parts for place in part.own)
-    assert own == list(range(len(whole.rows)))
+    own = sorted(row.completion_id for part in parts for row in part.mine)
+    assert own == sorted(row.completion_id for row in whole.rows)
 
 
 def test_tokens_that_are_not_shared_out_yet_are_refused_and_not_taken_for_none() -> None:
@@ -156,7 +156,7 @@ def test_tokens_that_are_not_shared_out_yet_are_refused_and_not_taken_for_none()
 def test_a_tree_is_on_one_rank() -> None:
     homes: dict[str, set[int]] = {}
     for rank, part in enumerate(on_ranks(list, 3)):
-        for place in part.own:
-            problem = part.rows[place].completion_id.split("/")[0]
+        for row in part.mine:
+            problem = row.completion_id.split("/")[0]
             homes.setdefault(problem, set()).add(rank)
     assert np.mean([len(ranks) == 1 for ranks in homes.values()]) >= 0.6

@@ -45,6 +45,16 @@ COMMON = (
     "learner.microbatch_tokens=96",
     "data.max_prompt_tokens=32",
 )
+TWO_UPDATES = ("objective.minibatches=1", "objective.updates_per_rollout=2")
+ONE_STEP = ("objective.minibatches=1",)
+AS_RECORDED = {
+    **{
+        f"methods/{name}": TWO_UPDATES
+        for name in ("cispo", "dapo", "disco", "gmpo", "gspo", "kl_cov", "raft_plus_plus")
+    },
+    **{f"methods/{name}": ONE_STEP for name in ("clip_cov", "nthr", "reinforce_rej")},
+}
+"""Settings of recipes as they were when their numbers were recorded."""
 OWN = {
     "methods/dapo": ("plugins.0.settings.max_tokens=8", "plugins.0.settings.buffer_tokens=3"),
     # Entropies are above the recipe's target, and influences of random tokens below its threshold.
@@ -61,6 +71,9 @@ OWN = {
 }
 """What a case changes in its recipe: so that its special parts take effect on short completions
 within two or three steps."""
+
+ADDED_METRICS = ("learner/optimizer_steps",)
+"""Those that the recorded code did not have."""
 
 STUDY = "study/"
 """What the names of the study's recipes begin with, which are not shipped."""
@@ -93,7 +106,7 @@ def shipped() -> set[str]:
 
 def config_of(case: Case, folder: Path) -> RunConfig:
     """The recipe of a case as it is trained here."""
-    own = list(OWN.get(case.recipe, ()))
+    own = [*AS_RECORDED.get(case.recipe, ()), *OWN.get(case.recipe, ())]
     if case.recipe == "methods/ws_grpo":
         own.append(f"plugins.1.settings.scorer={folder / 'scorer'}")
     short = [f"layers.{place}.max_completion_tokens=16" for place in range(case.num_layers)]
@@ -294,12 +307,13 @@ class Session:
 
 def account(result: UpdateResult) -> dict[str, Any]:
     """What an update reports, by names that stay: metrics as [sum, count], and the advantage and
-    the selection of each completion in the order given. Times are left out."""
+    the selection of each completion in the order given. Times, and what the recorded code did not
+    report, are left out."""
     return {
         "metrics": {
             name: list(value)
             for name, value in sorted(result.metrics.items())
-            if not name.endswith("_s")
+            if not name.endswith("_s") and name not in ADDED_METRICS
         },
         "advantages": [one.advantage for one in result.verdicts],
         "selected": "".join(str(int(one.selected)) for one in result.verdicts),
@@ -357,6 +371,7 @@ def run_arguments(case: Case, folder: Path) -> list[str]:
         *RUN_SETTINGS,
         *(f"layers.{place}.group_size={GROUP_SIZES[place]}" for place in layers),
         *(f"layers.{place}.max_completion_tokens=48" for place in layers),
+        *AS_RECORDED.get(case.recipe, ()),
         *OWN_RUN_SETTINGS.get(case.recipe, ()),
         f"output.runs_dir={folder}",
     ]

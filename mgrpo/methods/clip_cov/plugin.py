@@ -15,6 +15,7 @@ from learner.plugin import LearnerPlugin, Signal
 from learner.plugin_pairs import small_share_warnings
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig, refuse
+from mgrpo.sources import most_completions
 
 
 class ClipCovSettings(StrictConfig):
@@ -52,7 +53,7 @@ class ClipCov(LearnerPlugin):
     Reconstructed:
         Covariances are taken and tokens drawn once per step, under the weights that begin it. The
         authors repeat both in each mini-batch, among the tokens that PPO's clipping has left: in
-        further updates on one rollout the numbers differ.
+        further optimizer steps on one rollout the numbers differ.
     """
 
     Settings: ClassVar[type[StrictConfig]] = ClipCovSettings
@@ -65,7 +66,9 @@ class ClipCov(LearnerPlugin):
     def warnings(
         cls, settings: ClipCovSettings, layers: frozenset[int], method: MethodView
     ) -> list[str]:
-        return small_share_warnings(settings.share, layers, method)
+        return small_share_warnings(
+            settings.share, layers, method, num_completions=most_completions(method)
+        )
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         settings = self.settings

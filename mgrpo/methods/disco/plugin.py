@@ -55,8 +55,8 @@ class Disco(AdvantageEstimator, PolicyLoss):
     No advantages and no clipping: the coefficient of a right answer is 1 / (right answers of its
     group), that of a wrong one minus its share in the softmax of the wrong answers' scores. All
     prompts count alike, whatever their pass rate; those all right or all wrong add 0 and are
-    counted. A penalty holds the policy near the one that sampled; with one update per rollout the
-    two are the same, so it takes updates_per_rollout of 2 or more to matter.
+    counted. A penalty holds the policy near the one that sampled; with one optimizer step per
+    rollout the two are the same, so it takes minibatches or updates_per_rollout above 1 to matter.
 
     Formula:
         s_i = mean_t log p_it (log_likelihood) or mean_t ρ_it (ratio)
@@ -123,14 +123,15 @@ class Disco(AdvantageEstimator, PolicyLoss):
         return found * self.scales(batch)
 
     def scales(self, batch: StepBatch) -> Tensor:
-        """[N] completions per prompt of each row's layer: turns a mean over completions into a sum
-        per prompt, averaged over prompts."""
+        """[N] completions per prompt of each row's layer and minibatch: turns a mean over
+        completions into a sum per prompt, averaged over prompts."""
         scales = torch.zeros(len(batch.completions), dtype=torch.float64)
-        groups = usable_groups(batch, self.layers)
+        is_first = torch.zeros(len(batch.completions), dtype=torch.bool)
+        is_first[[places[0] for places in usable_groups(batch, self.layers)]] = True
         for number in self.layers:
             here = (batch.layers == number) & batch.is_usable
-            num_prompts = sum(int(batch.layers[places[0]]) == number for places in groups)
-            scales[here] = float(here.sum()) / max(1, num_prompts)
+            num_prompts = batch.minibatch_sums(here & is_first).clamp(min=1)
+            scales = torch.where(here, batch.minibatch_sums(here) / num_prompts, scales)
         return scales
 
     def token_columns(
@@ -147,7 +148,8 @@ class Disco(AdvantageEstimator, PolicyLoss):
     def refresh_columns(
         self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
     ) -> dict[str, Tensor]:
-        """Coefficients and penalty under the present weights, before every further update."""
+        """Coefficients and penalty under the present weights, before every further optimizer
+        step."""
         is_trained = torch.from_numpy(np.concatenate([row.token_weights != 0 for row in rows]))
         lengths = torch.tensor([len(row.token_ids) for row in rows])
         row_of_token = torch.arange(len(rows)).repeat_interleave(lengths)

@@ -48,7 +48,7 @@ class CorrectionSettings(StrictConfig):
     raised the reward. sft_loss: the same, and what was put in is a target (needs the plug-in
     supervised_injections). ratio_one (the authors' code) and recompute_logprob_as_old: all of it,
     the wrong attempt too, as if sampled, with the learner's own log-probabilities as the old ones;
-    the two differ only with updates_per_rollout above 1, where ratio_one is refused."""
+    the two differ only with several optimizer steps per rollout, where ratio_one is refused."""
     missing_solution: Literal["inject_answer", "leave"] = "leave"
     """What the third branch does for a problem without a reference solution: leave the completion
     as it is, or do what the second branch does."""
@@ -104,9 +104,9 @@ class GuidedErrorCorrection(RolloutPlugin):
     def problems(
         cls, settings: CorrectionSettings, layers: frozenset[int], method: MethodView
     ) -> list[ConfigProblem]:
-        if settings.offpolicy != "ratio_one" or method.objective.updates_per_rollout == 1:
+        if settings.offpolicy != "ratio_one" or method.objective.optimizer_steps == 1:
             return []
-        why = "with updates_per_rollout above 1 a ratio that stays 1 would never be clipped."
+        why = "with several optimizer steps per rollout a ratio of 1 would never be clipped."
         return [ConfigProblem("offpolicy", "ratio_one", why, "Use recompute_logprob_as_old.")]
 
     def extra_tokens(self) -> int:

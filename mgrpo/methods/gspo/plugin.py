@@ -26,7 +26,7 @@ class Gspo(PolicyLoss):
 
     A reward is given to the completion, so the completion is what is reweighted and held back
     (https://arxiv.org/abs/2507.18071). Needs aggregation: seq_mean. Advantages may differ between
-    tokens (the paper's GSPO-token). With one update per rollout it is GRPO.
+    tokens (the paper's GSPO-token). With one optimizer step per rollout it is GRPO.
 
     Formula:
         J = min(s A, clip(s, 1 - clip_low, 1 + clip_high) A),   s = exp(mean_t log ρ_t)

@@ -19,6 +19,7 @@ from learner.plugin_pairs import small_share_warnings
 from learner.rows import TrainingRow
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
+from mgrpo.sources import most_completions_per_minibatch
 
 IS_HELD = "kl_cov"
 
@@ -27,9 +28,9 @@ class KlCovSettings(StrictConfig):
     """Keys of kl_cov."""
 
     share: float = Field(default=2e-4, gt=0, le=1)
-    """Of all trained tokens of a step, how many are held back; at least one. The default is the
-    authors' for a 32B model; their script for 7B has 2e-3 (k_percent=0.2). Smaller steps need
-    more."""
+    """Of all trained tokens of an optimizer step, how many are held back; at least one. The default
+    is the authors' for a 32B model; their script for 7B has 2e-3 (k_percent=0.2). Smaller steps
+    need more."""
     weight: PositiveFloat = 1.0
     """Factor on their |log-ratio| to the policy that sampled."""
 
@@ -39,8 +40,9 @@ class KlCov(PolicyLoss):
 
     The objective is ratio times advantage, minus weight times |log-ratio| where advantage and
     log-probability vary together most (https://arxiv.org/abs/2505.22617). The ratio is 1 in the
-    first update of a rollout and the penalty has no slope there, so it takes
-    objective.updates_per_rollout above 1. Covariances are taken anew for each update.
+    first optimizer step on a rollout and the penalty has no slope there, so it takes
+    objective.minibatches or objective.updates_per_rollout above 1. Covariances are taken anew for
+    each optimizer step.
 
     Formula:
         J = ρ A - weight |log ρ| on the `share` of tokens of highest cov,  ρ A on the others
@@ -60,7 +62,12 @@ class KlCov(PolicyLoss):
     ) -> list[str]:
         return [
             *super().warnings(settings, layers, method),
-            *small_share_warnings(settings.share, layers, method),
+            *small_share_warnings(
+                settings.share,
+                layers,
+                method,
+                num_completions=most_completions_per_minibatch(method),
+            ),
         ]
 
     def token_columns(

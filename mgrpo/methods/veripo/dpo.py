@@ -119,6 +119,7 @@ class Dpo(LearnerPlugin):
         losses = dpo_losses(margins, beta=self.settings.beta)
         chosen = roles > 0
         count = float(num_pairs)
+        counts = batch.minibatch_sums(chosen).clamp(min=1)
         batch.metrics |= {
             "dpo/loss": (float(losses[chosen].sum()), count),
             "dpo/accuracy": (float((margins[chosen] > 0).sum()), count),
@@ -126,12 +127,12 @@ class Dpo(LearnerPlugin):
         }
         is_trained = batch.is_trained.double()
         return {
-            COEFFICIENT: batch.spread(roles * self.coefficients(batch) / count) * is_trained,
-            SHARE: batch.spread(loss_share(losses, roles, batch.lengths, count)),
+            COEFFICIENT: batch.spread(roles * self.coefficients(batch) / counts) * is_trained,
+            SHARE: batch.spread(loss_share(losses, roles, batch.lengths, counts)),
             ROLE: batch.spread(roles),
             PAIR: batch.spread(batch.group_ids.double()),
             REFERENCE: batch.spread(batch.rows(pair_ref_logprobs(batch.completions))),
-            NUM_PAIRS: torch.full_like(is_trained, count),
+            NUM_PAIRS: batch.spread(counts),
         }
 
     def margins(self, batch: StepBatch) -> Tensor:
@@ -154,7 +155,7 @@ class Dpo(LearnerPlugin):
     def refresh_columns(
         self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
     ) -> dict[str, Tensor]:
-        """Coefficients under the present weights, before every further update."""
+        """Coefficients under the present weights, before every further optimizer step."""
         if not rows or ROLE not in rows[0].columns:
             return {}
         lengths = torch.tensor([len(row.token_ids) for row in rows])
@@ -190,6 +191,6 @@ def roles_of(batch: StepBatch) -> Tensor:
     return batch.rows([float(role) for role in pair_roles(batch.completions)])
 
 
-def loss_share(losses: Tensor, roles: Tensor, lengths: Tensor, num_pairs: Tensor | float) -> Tensor:
+def loss_share(losses: Tensor, roles: Tensor, lengths: Tensor, num_pairs: Tensor) -> Tensor:
     """[N] each token's part of the mean over pairs, half of a pair's loss on either row."""
     return torch.where(roles == 0, 0.0, losses / num_pairs / (2 * lengths.clamp(min=1)))

@@ -139,13 +139,13 @@ def test_a_bonus_for_corrections_that_are_normalised(tree) -> None:
 def test_a_share_of_hardly_any_tokens_is_said_with_how_many(tree) -> None:
     """2 prompts x 4 completions x 50 tokens: 400 at most."""
     (found,) = warned(tree, entry("clip_cov"))
-    assert "share: 0.0002 of a step's tokens, 400 at most, is 1" in found
+    assert "share: 0.0002 of 400 tokens, at most, is 1" in found
     assert "From 0.025 on" in found
     assert warned(tree, entry("clip_cov", share=0.025)) == []
     (found,) = warned(tree, entry("clip_cov", share=0.0249))
     assert "is 9" in found
     objective = {"loss": "kl_cov", "updates_per_rollout": 2}
-    assert "share: 0.0002 of a step's tokens" in warned(tree, objective=objective)[0]
+    assert "share: 0.0002 of 400 tokens" in warned(tree, objective=objective)[0]
 
 
 def test_a_users_plug_in_may_read_and_write_anything(tree) -> None:
@@ -163,7 +163,7 @@ def test_an_entry_that_cannot_be_loaded_is_left_to_those_who_refuse_it(tree) -> 
     [
         (
             {"objective": {"loss": {"clip_high": 0.3}}},
-            "objective.loss.clip_high has no effect with objective.upd",
+            "objective.loss.clip_high has no effect with one optimizer step",
         ),
         ({"objective": {"kl": {"estimator": "k2"}}}, "every KL weight is 0"),
         ({"objective": {"kl": {"estimator": "k1", "weight": 1}}}, "an expected gradient of 0"),

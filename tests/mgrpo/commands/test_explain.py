@@ -94,6 +94,15 @@ def test_rewards_groups_advantages_and_losses_are_those_of_training(folder, caps
     assert (fixed["group"], fixed["advantage"], fixed["loss"]) == ("q/1", 0.5, -0.125)
 
 
+def test_each_minibatch_has_its_own_denominators(folder, capsys):
+    file = write([*ATTEMPTS, completion("r/1", 1), completion("r/2", 0)])
+    whole = explained(capsys, file, "--recipe", "one.yaml")
+    assert whole["by_id"]["q/1"]["loss"] == -0.125
+    parts = explained(capsys, file, "--recipe", "one.yaml", "objective.minibatches=2")
+    assert parts["by_id"]["q/1"]["loss"] == parts["by_id"]["r/1"]["loss"] == -0.25
+    assert parts["by_id"]["q/1"]["advantage"] == whole["by_id"]["q/1"]["advantage"]
+
+
 def test_what_does_not_train_says_why(folder, capsys):
     whole = explained(capsys, write(ATTEMPTS + CORRECTIONS), "--recipe", "two.yaml")
     hopeless = whole["by_id"]["q/2/1"]

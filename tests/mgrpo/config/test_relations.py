@@ -9,7 +9,7 @@ from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.config import RunConfig
 from mgrpo.config.explain import explain
 from mgrpo.errors import ConfigProblem
-from mgrpo.sources import most_completions
+from mgrpo.sources import most_completions, most_completions_per_minibatch
 
 
 def problem_of(tree: dict[str, Any]) -> ConfigProblem:
@@ -185,3 +185,36 @@ def test_steps_cannot_alternate_between_one_layer(tree):
 def test_four_attempts_with_three_corrections_each_are_sixteen(tree):
     tree["layers"][1]["group_size"] = 3
     assert most_completions(RunConfig.model_validate(tree).method_view) == 2 * 16
+
+
+def test_no_more_minibatches_than_problems(tree):
+    tree["objective"] = {"minibatches": tree["prompts_per_step"]}
+    RunConfig.model_validate(tree)
+    tree["objective"]["minibatches"] += 1
+    problem = problem_of(tree)
+    assert problem.path == "objective.minibatches"
+    assert problem.suggestion == (
+        f"Nearest valid value: {tree['prompts_per_step']}; or raise prompts_per_step."
+    )
+
+
+def test_a_phase_may_not_have_more_of_them_either(tree):
+    too_many = {"objective": {"minibatches": tree["prompts_per_step"] + 1}}
+    tree["phases"] = [{"name": "later", "from_step": 1, "changes": too_many}]
+    assert problem_of(tree).path.endswith("objective.minibatches")
+
+
+def test_ranks_are_busy_in_every_minibatch(tree):
+    tree["objective"] = {"minibatches": tree["prompts_per_step"]}
+    config = RunConfig.model_validate(tree)
+    most = most_completions_per_minibatch(config.method_view)
+    assert most == most_completions(config.method_view) / config.prompts_per_step
+    tree["learner"] = {"num_ranks": most + 1}
+    assert f"an optimizer step has only {most} completions" in problem_of(tree).reason
+
+
+def test_a_clip_range_has_an_effect_with_minibatches(tree):
+    tree["objective"] = {"loss": {"clip_high": 0.3}}
+    assert "objective.loss.clip_high has no effect" in warned(tree)
+    tree["objective"]["minibatches"] = 2
+    assert "clip_high" not in warned(tree)

@@ -9,6 +9,7 @@ import torch
 
 from learner.batch import build_batch
 from learner.plugin import LearnerPlugin
+from learner.rows import Minibatch
 from mgrpo.check.plugin_warnings import plugin_warnings
 from mgrpo.config import ObjectiveConfig
 from mgrpo.errors import ConfigError, LearnerError
@@ -172,7 +173,7 @@ def test_a_second_update_weighs_pairs_anew():
     leaf = table.clone().requires_grad_()
     expected = pair_loss(leaf, completions)
     expected.backward()
-    loss, found = gradient_of(dataclasses.replace(batch, rows=rows), table, part)
+    loss, found = gradient_of(Minibatch(rows, []), table, part)
     assert loss == pytest.approx(float(expected.detach()), rel=1e-14)
     assert float((found - leaf.grad).abs().max() / leaf.grad.abs().max()) < 1e-14
 
@@ -221,3 +222,13 @@ def test_a_recipe_that_never_trains_on_pairs_is_warned():
     phase = {"name": "pairs", "from_step": 2, "changes": {"source": {"train_on": "pairs"}}}
     config = run_config(plugins=[{"use": "dpo"}], **PAIRS, phases=[phase])
     assert plugin_warnings(config.method_view) == []
+
+
+def test_a_minibatch_has_the_mean_over_its_own_pairs():
+    completions, table, part = three_pairs(), policy(2), plugin("dpo", beta=BETA)
+    objective = OBJECTIVE.model_copy(update={"minibatches": 2})
+    batch = built(completions, table, part, objective)
+    pairs = (completions[:4], completions[4:])
+    for minibatch, own in zip(batch.minibatches, pairs, strict=True):
+        loss, _ = gradient_of(minibatch, table, part, objective=objective)
+        assert float(loss) == pytest.approx(float(pair_loss(table, own)))
