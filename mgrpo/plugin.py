@@ -24,11 +24,11 @@ from pydantic import ValidationError
 
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.explain import explain
+from mgrpo.config.own_code import import_own
 from mgrpo.config.parts import HOMES, Part, choices, elsewhere, home_of
 from mgrpo.config.resume import OnResume
 from mgrpo.config.sources import stacked
 from mgrpo.errors import ConfigError, ConfigProblem
-from mgrpo.own_code import import_own
 from mgrpo.registry import Kind, declared, load
 
 if TYPE_CHECKING:

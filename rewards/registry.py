@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from mgrpo.config.own_code import import_own
 from mgrpo.errors import RewardError
-from mgrpo.own_code import import_own
 from mgrpo.rooms import ROOMS
 from mgrpo.types import Problem
 

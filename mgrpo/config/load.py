@@ -17,12 +17,12 @@ from pydantic import ValidationError
 
 from mgrpo.config.explain import explain, shortened
 from mgrpo.config.overrides import BadOverride, Tree, apply_override, merged, one_line
+from mgrpo.config.own_code import found_beside
 from mgrpo.config.run import RunConfig
 from mgrpo.config.slots import as_section
 from mgrpo.config.translate import new_name
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
 from mgrpo.errors import ConfigError, ConfigProblem
-from mgrpo.own_code import found_beside
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".yaml", ".yml")

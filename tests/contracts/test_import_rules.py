@@ -19,7 +19,6 @@ GROUND_FLOOR = (
     "mgrpo.records.turns",
     "mgrpo.records.token_columns",
     "mgrpo.errors",
-    "mgrpo.own_code",
     "mgrpo.registry",
     "mgrpo.rooms",
 )

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mgrpo.config.own_code import import_own
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.methods.veripo.settings import PairKind, PreferenceSettings, VerifierSettings
-from mgrpo.own_code import import_own
 from mgrpo.records.token_columns import TokenIds
 from mgrpo.types import Completion
 from rewards.answer_text import key, plain_number, tidy

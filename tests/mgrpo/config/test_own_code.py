@@ -12,9 +12,9 @@ import yaml
 
 from mgrpo.check import check_recipe
 from mgrpo.config.load import load_recipe, save_recipe
+from mgrpo.config.own_code import import_own
 from mgrpo.config.rewards import RewardsConfig, RewardTerm
 from mgrpo.errors import RewardError
-from mgrpo.own_code import import_own
 from mgrpo.plugin import find_plugin
 from mgrpo.rooms import ROOMS, ROOT, CurrentFolderLast
 from mgrpo.types import Problem
