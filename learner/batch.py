@@ -203,7 +203,7 @@ def decide(
     metrics: Metrics = {}
     notes: list[str] = []
     judged: dict[int, Judged] = {}
-    totals: Counter[int] = Counter()
+    totals: defaultdict[int, float] = defaultdict(float)
     advantages, weights = batch.rows([0.0] * len(completions)), batch.rows([0.0] * len(completions))
     for number, layer in enumerate(layers, start=1):
         places = [place for place, one in enumerate(completions) if one.layer == number]
