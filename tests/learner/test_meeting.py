@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from learner.deepspeed_learner import DeepSpeedLearner
+from learner.recipe import learner_recipe
 from mgrpo.errors import LearnerError
 from tests.learner.builders import run_config
 
@@ -17,7 +18,11 @@ def test_a_port_that_was_taken_meanwhile_is_named(monkeypatch: pytest.MonkeyPatc
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")  # as it was, afterwards
     rank = SimpleNamespace(
-        config=run_config(), rank=0, num_ranks=1, device=torch.device("cpu"), _deepspeed=None
+        recipe=learner_recipe(run_config()),
+        rank=0,
+        num_ranks=1,
+        device=torch.device("cpu"),
+        _deepspeed=None,
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -91,7 +91,7 @@ def test_each_signal_is_measured_with_its_own_policy(one_rank, tmp_path):
 )
 def test_the_reference_is_loaded_where_something_needs_it(plugins, objective, is_loaded):
     learner = SimpleNamespace(
-        config=run_config(objective=objective),
+        recipe=learner_recipe(run_config(objective=objective)),
         plugins=plugins,
         _load_frozen=lambda directory: torch.nn.Linear(1, 1),
     )

@@ -47,7 +47,7 @@ def events_of(monkeypatch: pytest.MonkeyPatch, *, zero_stage: int, device: str) 
     for parameter in policy.parameters() if zero_stage == 3 else ():
         parameter.ds_shape = parameter.shape  # as DeepSpeed marks what it has split up
     learner: Any = object.__new__(DeepSpeedLearner)
-    learner.config = SimpleNamespace(model=SimpleNamespace(dtype="float32"))
+    learner.recipe = SimpleNamespace(model_dtype="float32")
     learner.device, learner._dtype = torch.device(device), torch.float32
     learner._hub_weights = HubWeights(policy)
     learner._deepspeed = Gathers(events)

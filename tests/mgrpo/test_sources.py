@@ -23,7 +23,7 @@ def config_of(tree: dict[str, Any], source: Any, **sections: Any) -> RunConfig:
 
 def problem_of(config: RunConfig) -> ConfigProblem:
     with pytest.raises(ConfigError) as error:
-        load_plugins(config, Plugin)
+        load_plugins(config.method_view, Plugin)
     (problem,) = error.value.problems
     return problem
 
@@ -56,7 +56,7 @@ def test_what_draws_its_own_problems_stands_above_fresh_ones_only(tree, name: st
     problem = problem_of(config_of(tree, {"type": name, "above": "correction_buffer"}))
     assert problem.path == "source.above" and f"above: {name}" in problem.suggestion
     above = {"type": "correction_buffer", "above": name}
-    assert len(load_plugins(config_of(tree, above), Plugin)) == 2
+    assert len(load_plugins(config_of(tree, above).method_view, Plugin)) == 2
 
 
 @pytest.mark.parametrize("order", ["sequential", "alternate_steps"])
@@ -90,7 +90,7 @@ def test_pairs_need_a_plug_in_that_trains_on_them(tree):
     pairs: dict[str, Any] = {"name": "pairs", "from_step": 1}
     pairs["changes"] = {"source": {"train_on": "pairs"}}
     config = config_of(tree, "preferences", plugins=[{"use": "dpo"}], phases=[pairs])
-    assert len(load_plugins(config, Plugin)) == 2
+    assert len(load_plugins(config.method_view, Plugin)) == 2
 
 
 @pytest.mark.parametrize(
@@ -109,17 +109,21 @@ def test_a_phase_changes_only_settings_that_are_read_in_each_step(tree, changes,
 
 
 def test_a_step_of_pooled_errors_has_the_completions_of_one_layer(tree):
-    assert most_completions(config_of(tree, "error_pool")) == 8  # 2 x max(4, 2)
+    assert most_completions(config_of(tree, "error_pool").method_view) == 8  # 2 x max(4, 2)
     problem = problem_of(config_of(tree, "error_pool", learner={"num_ranks": 9}))
     assert problem.path == "learner.num_ranks" and "only 8 completions" in problem.reason
     tree["layers"][1]["parents"] = "best"
-    assert most_completions(config_of(tree, "fresh")) == 2 * (4 + 2)
+    assert most_completions(config_of(tree, "fresh").method_view) == 2 * (4 + 2)
 
 
 def test_steps_that_train_a_layer_apart_and_steps_off_policy_are_known(tree):
     names = ["fresh", "dynamic", "error_pool", "correction_buffer"]
     configs = [config_of(tree, name) for name in names]
-    assert [is_joint(config) for config in configs] == [True, True, False, True]
-    assert [is_on_policy(config) for config in configs] == [True, True, True, False]
-    assert not is_on_policy(config_of(tree, "fresh", objective={"updates_per_rollout": 2}))
-    assert not is_joint(config_of(tree, "fresh", objective={"update_order": "sequential"}))
+    assert [is_joint(config.method_view) for config in configs] == [True, True, False, True]
+    assert [is_on_policy(config.method_view) for config in configs] == [True, True, True, False]
+    assert not is_on_policy(
+        config_of(tree, "fresh", objective={"updates_per_rollout": 2}).method_view
+    )
+    assert not is_joint(
+        config_of(tree, "fresh", objective={"update_order": "sequential"}).method_view
+    )

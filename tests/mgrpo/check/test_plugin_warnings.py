@@ -177,6 +177,6 @@ def test_keys_of_the_objective_that_do_nothing(tree, sections, expected: str) ->
 def test_a_sampler_over_domains_needs_more_than_one(tree) -> None:
     tree["data"]["sampler"] = "robust"
     text = "data.sampler (robust): has no effect: all problems of data.train are of one domain."
-    assert text in plugin_warnings(RunConfig.model_validate(tree))
+    assert text in plugin_warnings(RunConfig.model_validate(tree).method_view)
     tree["data"]["train"] = {**tree["data"]["train"], **TWO_DOMAINS}
-    assert text not in plugin_warnings(RunConfig.model_validate(tree))
+    assert text not in plugin_warnings(RunConfig.model_validate(tree).method_view)

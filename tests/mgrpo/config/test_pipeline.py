@@ -29,7 +29,7 @@ def test_layers_that_train_one_after_the_other_cannot_be_sampled_ahead(tree):
 def test_dynamic_sampling_has_no_step_that_could_be_overlapped(tree):
     ahead = {"pipeline": {"max_staleness_steps": 1}, "source": "dynamic"}
     with pytest.raises(ConfigError, match="source dynamic samples before there is a step"):
-        load_plugins(RunConfig.model_validate({**tree, **ahead}), Plugin)
+        load_plugins(RunConfig.model_validate({**tree, **ahead}).method_view, Plugin)
 
 
 @pytest.mark.parametrize("value", [2, -1, "always"])
