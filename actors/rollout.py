@@ -6,7 +6,6 @@ sampled, while other problems are still at layer 1.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from actors.programs import Program, Task, correction_chain
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigProblem, task_group
 from mgrpo.records.turns import Prompt, join_turns
 from mgrpo.types import Completion, CompletionId, Generation, Problem, Reward
 
@@ -232,11 +231,8 @@ async def run_together(
 
     The first failure cancels the rest and is raised as it is, not inside a group.
     """
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part) for part in parts]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
+    async with task_group() as group:
+        tasks = [group.create_task(part) for part in parts]
     return [completion for task in tasks for completion in task.result()]
 
 

@@ -27,7 +27,9 @@ Each has an `exit_code` for the process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 
@@ -39,6 +41,16 @@ class MgrpoError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross processes; the default would call __init__ with the message alone.
         return rebuild_error, (type(self), str(self), dict(self.__dict__))
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """`asyncio.TaskGroup`, whose first failure is raised as it is, not inside a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 def rebuild_error(cls: type[MgrpoError], message: str, state: dict[str, object]) -> MgrpoError:

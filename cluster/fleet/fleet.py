@@ -25,12 +25,7 @@ from cluster.fleet.remote_engine import RemoteEngine
 from cluster.placement import Placement, describe_shortage
 from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
-from mgrpo.errors import (
-    ActorDiedError,
-    DeadlineError,
-    MgrpoError,
-    WeightSyncError,
-)
+from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, WeightSyncError, task_group
 from mgrpo.metric_sums import MetricSums
 
 LOOK_S = 0.25  # between two looks at the engines while a rollout runs
@@ -228,15 +223,12 @@ class Fleet:
                     worker.workload.take()
 
     async def beside_tending(self, work: Coroutine[object, None, Result]) -> Result:
-        try:
-            async with asyncio.TaskGroup() as group:
-                tending = group.create_task(self.keep_tending())
-                try:
-                    return await work
-                finally:
-                    tending.cancel()
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
+        async with task_group() as group:
+            tending = group.create_task(self.keep_tending())
+            try:
+                return await work
+            finally:
+                tending.cancel()
 
     async def keep_tending(self) -> None:
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +10,7 @@ from cluster.remote import Call, RemoteActor, Result, share, wait_for
 from learner.rank import LearnerRank
 from learner.rank_files import save_policy, save_states
 from learner.step_data import StepData
-from mgrpo.errors import LearnerError
+from mgrpo.errors import LearnerError, task_group
 from mgrpo.types import Completion, Replayed, UpdateResult, Verdict
 
 SETTING = "cluster.deadlines.update_s"
@@ -158,7 +157,7 @@ class LearnerRanks:
     ) -> Result:
         """Call every rank, without blocking the event loop; what rank 0 returns."""
         calls = [rank.submit(method, given) for rank in self.ranks]
-        async with asyncio.TaskGroup() as group:
+        async with task_group() as group:
             answers = [
                 group.create_task(call.answer(deadline_s=self.update_s, setting=SETTING))
                 for call in calls

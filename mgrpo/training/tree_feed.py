@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Iterable
 
+from mgrpo.errors import task_group
 from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.sources.source import Work
 from mgrpo.types import Completion, CompletionId, Verdict
@@ -39,16 +40,12 @@ class TreeFeed:
 
         The first failure ends both, and is raised as it is.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                feeding = group.create_task(self.feed())
-                sampled = group.create_task(sampling)
-                done = await sampled
-                self.is_closed, self.closed_at = True, time.monotonic()
-                self.changed.set()
-                await feeding
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
+        async with task_group() as group:
+            feeding = group.create_task(self.feed())
+            done = await group.create_task(sampling)
+            self.is_closed, self.closed_at = True, time.monotonic()
+            self.changed.set()
+            await feeding
         return done
 
     async def feed(self) -> None:

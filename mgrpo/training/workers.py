@@ -14,7 +14,7 @@ from actors.rollout import Rollout, TreeCallback, with_verdicts
 from cluster.remote import Result
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.config import MethodView
-from mgrpo.errors import LearnerError
+from mgrpo.errors import LearnerError, task_group
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.progress import TrainProgress
@@ -179,7 +179,7 @@ class RunWorkers:
         began = time.monotonic()
 
         async def both() -> tuple[UpdateResult, list[Completion] | None]:
-            async with asyncio.TaskGroup() as group:
+            async with task_group() as group:
                 sampling = None
                 if following is not None and following.problems:
                     rollout = self.rollout_at(step + 1)
@@ -196,7 +196,7 @@ class RunWorkers:
                     sums.add_total("seconds/rollout", time.monotonic() - began)
             return result, sampled
 
-        result, sampled = self.engines.run(without_group(both()))
+        result, sampled = self.engines.run(both())
         return self.updated(result, result.verdicts, work.ready, sums), sampled
 
     async def unless_stopped(
@@ -304,14 +304,6 @@ class RunWorkers:
         sums.add_total("weights/sync_s", report.seconds)
         if report.probe_gap_max is not None:
             sums.add("weights/probe_gap_max", report.probe_gap_max)
-
-
-async def without_group(work: Coroutine[object, None, Result]) -> Result:
-    """The first failure of a task group is raised as it is, not inside a group."""
-    try:
-        return await work
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
 
 
 @contextmanager
