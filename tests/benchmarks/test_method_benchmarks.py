@@ -66,7 +66,7 @@ def test_a_cost_is_taken_round_by_round_against_grpo() -> None:
 def test_a_method_is_compared_with_a_grpo_of_as_many_updates_on_the_same_completions() -> None:
     names = {
         "grpo": "GRPO, attempts, 1 update",
-        "gspo": "GRPO, attempts, 2 updates",
+        "gspo": "GRPO, attempts, 1 update of 4 minibatches",
         "mgrpo": "GRPO, attempts and corrections, 1 update",
     }
     for name, expected in names.items():

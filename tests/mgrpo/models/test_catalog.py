@@ -44,7 +44,7 @@ def test_a_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere/model", "./model", "../a", "~/model", "defualt", "a/b/c"]
+    "path", ["/nowhere/model", "./model", "../no-such-model", "~/model", "defualt", "a/b/c"]
 )
 def test_a_path_that_does_not_exist_is_refused_at_once(path):
     with pytest.raises(ModelError, match="There is no folder"):
