@@ -50,6 +50,9 @@ WORK = (
     "engines.shared=true",
     "engines.num_shared_engines=1",
     "engines.num_threads=1",
+    # As on a cluster, a step has more completions than an engine samples at a time: problems are
+    # done one after the other.
+    "engines.max_num_seqs=64",
     "learner.num_threads=1",
     "learner.microbatch_tokens=1024",
     # The learner then needs about as long as the engine.
