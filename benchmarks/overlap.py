@@ -57,6 +57,8 @@ WORK = (
     "learner.microbatch_tokens=1024",
     # The learner then needs about as long as the engine.
     "learner.merge_prefixes=false",
+    "learner.gradient_checkpointing=true",
+    "objective.kl.weight=0.001",
 )
 ENGINE, LEARNER = ("engine", "EngineCore"), ("learner",)
 
