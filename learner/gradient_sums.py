@@ -7,7 +7,7 @@ DeepSpeed's own accumulated gradient, which is multiplied in place.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -91,19 +91,19 @@ class GradientSums:
 
     def begin(self) -> None:
         """A new update: the engine has taken its step, or has accumulated nothing."""
-        self.part: Hashable = None  # what the engine accumulates now
-        self.kept: dict[Hashable, dict[int, Tensor]] = {}
+        self.part: int | None = None  # what the engine accumulates now
+        self.kept: dict[int, dict[int, Tensor]] = {}
 
-    def turn_to(self, part: Hashable) -> None:
+    def turn_to(self, part: int) -> None:
         """What is accumulated from here on belongs to `part`."""
         if self.part is not None and part != self.part:
-            self.put_away()
+            self.put_away(self.part)
         self.part = part
 
     @torch.no_grad()
-    def put_away(self) -> None:
+    def put_away(self, part: int) -> None:
         """Add what the engine holds to what is kept of its part."""
-        kept = self.kept.setdefault(self.part, {})
+        kept = self.kept.setdefault(part, {})
         for number, gradient in self.live.read().items():
             if number in kept:
                 kept[number] += gradient
@@ -112,11 +112,12 @@ class GradientSums:
         self.live.clear()
 
     @torch.no_grad()
-    def finish(self, factors: Mapping[Any, float]) -> None:
+    def finish(self, factors: Mapping[int, float]) -> None:
         """Leave the sum of all parts, each times its factor, to the engine's step."""
         live = self.live.read()
-        for gradient in live.values():
-            gradient *= factors[self.part]
+        if self.part is not None:
+            for gradient in live.values():
+                gradient *= factors[self.part]
         for part, kept in self.kept.items():
             for number, gradient in kept.items():
                 if number in live:

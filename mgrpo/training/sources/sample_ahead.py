@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metric_sums import MetricSums
@@ -32,6 +32,22 @@ class Drawn:
     step: int
     work: Work | None  # None: the step leaves the policy as it is
     is_sampled: bool  # then `work.ready` holds everything that trains
+
+
+class WorkState(TypedDict):
+    """A work without its completions, in a checkpoint."""
+
+    problems: list[str]  # their ids
+    slots: list[int] | None
+    layers: tuple[int, int] | None  # the first, and the one after the last
+
+
+class DrawnState(TypedDict):
+    """A drawn step in a checkpoint."""
+
+    step: int
+    is_sampled: bool
+    work: WorkState | None
 
 
 class SampleAhead:
@@ -81,7 +97,7 @@ class SampleAhead:
 
     # --- state ----------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Plain values; the completions are in `write_completions`."""
         states = self.sources.state_dict()
         if self.following is None:
@@ -93,10 +109,10 @@ class SampleAhead:
         state = states.get(STATE)
         self.following = None if state is None else self.drawn(state)
 
-    def drawn(self, state: Mapping[str, Any]) -> Drawn:
-        if state["work"] is None:
-            return Drawn(step=state["step"], work=None, is_sampled=False)
+    def drawn(self, state: DrawnState) -> Drawn:
         own = state["work"]
+        if own is None:
+            return Drawn(step=state["step"], work=None, is_sampled=False)
         work = Work(
             problems=[self.by_id[name] for name in own["problems"]],
             slots=own["slots"],
@@ -120,7 +136,7 @@ def sampled_work(workers: StepWorkers, step: int, work: Work, sums: MetricSums) 
     return replace(work, problems=(), ready=[*work.ready, *sampled])
 
 
-def plain(drawn: Drawn) -> dict[str, Any]:
+def plain(drawn: Drawn) -> DrawnState:
     """Of a drawn step what fits JSON, without completions."""
     work = drawn.work
     return {
@@ -131,7 +147,7 @@ def plain(drawn: Drawn) -> dict[str, Any]:
         else {
             "problems": [one.problem_id for one in work.problems],
             "slots": None if work.slots is None else list(work.slots),
-            "layers": None if work.layers is None else [work.layers.start, work.layers.stop],
+            "layers": None if work.layers is None else (work.layers.start, work.layers.stop),
         },
     }
 
