@@ -20,7 +20,7 @@ from cluster.fleet.engine_log import EngineLog, sentence
 from cluster.fleet.engine_process import EngineProcess, StartActor, StateChange, Timing
 from cluster.fleet.fleet_metrics import FleetCounts, busy_fractions, pool_load, state_counts
 from cluster.fleet.health import EngineEvent, EngineState, Patience
-from cluster.fleet.leases import Engine, Result, least_busy
+from cluster.fleet.leases import Engine, Result, least_busy, run_interruptible
 from cluster.fleet.remote_engine import RemoteEngine
 from cluster.placement import Placement, describe_shortage
 from cluster.remote import RemoteActor, wait_for
@@ -216,7 +216,7 @@ class Fleet:
         """
         self.take_gpus_back()
         try:
-            return asyncio.run(self.beside_tending(work))
+            return run_interruptible(self.beside_tending(work))
         finally:
             if not counted:
                 for worker in self.workers.values():

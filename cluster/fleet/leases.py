@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mgrpo.errors import (
     ActorDiedError,
     DeadlineError,
     MgrpoError,
     RequestError,
+    RunInterrupted,
     SamplingError,
 )
 from mgrpo.records.turns import Prompt
@@ -79,6 +80,40 @@ class EngineSource(Protocol):
         ...
 
 
+def run_interruptible(work: Coroutine[object, None, Result]) -> Result:
+    """`asyncio.run`, for work that a signal may end.
+
+    A signal's handler raises wherever the main thread is. Where that is a callback of the event
+    loop, asyncio would only log it, and the run would go on.
+
+    Raises:
+        RunInterrupted: the signal's.
+    """
+    caught: list[RunInterrupted] = []
+
+    async def watched() -> Result:
+        loop, own = asyncio.get_running_loop(), asyncio.current_task()
+        assert own is not None, "asyncio.run makes a task"
+
+        def look(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            error = context.get("exception")
+            if not isinstance(error, RunInterrupted):
+                loop.default_exception_handler(context)
+                return
+            caught.append(error)
+            own.cancel()
+
+        loop.set_exception_handler(look)
+        return await work
+
+    try:
+        return asyncio.run(watched())
+    except asyncio.CancelledError:
+        if caught:
+            raise caught[0] from None
+        raise
+
+
 class FixedEngines:
     """A fixed set of engines without restarts: the light twin of the fleet."""
 
@@ -102,7 +137,7 @@ class FixedEngines:
         self.num_resent += 1
 
     def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
-        return asyncio.run(work)
+        return run_interruptible(work)
 
 
 def least_busy(engines: Sequence[Engine], rather_not: Collection[str] = ()) -> Engine:

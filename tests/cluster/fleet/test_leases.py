@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from actors.scripted import ScriptedEngine
-from cluster.fleet.leases import FixedEngines
+from cluster.fleet.leases import FixedEngines, run_interruptible
 from cluster.fleet.remote_engine import Workload
-from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, SamplingError
+from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, RunInterrupted, SamplingError
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 from tests.actors.test_rollout import END, PROBLEMS, TOKENIZER, chain, rollout, scripted
@@ -101,3 +101,33 @@ def test_a_workload_counts_busy_time_and_how_much_there_was_at_a_time() -> None:
         work.change(inflight)
     assert work.take() == (3.0, 20.0)  # 2 s of 8 and 1 s of 4
     assert work.take() == (0.0, 0.0)
+
+
+# --- signals ---
+
+
+async def interrupted_in_a_callback() -> str:
+    """As where a signal's handler raises while the event loop runs a callback."""
+
+    def raises() -> None:
+        raise RunInterrupted("SIGTERM", 143)
+
+    asyncio.get_running_loop().call_soon(raises)
+    await asyncio.sleep(5.0)
+    return "the run went on"
+
+
+def test_a_signal_in_a_callback_ends_the_work():
+    with pytest.raises(RunInterrupted, match="SIGTERM"):
+        run_interruptible(interrupted_in_a_callback())
+
+
+def test_a_callback_that_fails_otherwise_is_logged_and_the_work_goes_on(caplog):
+    async def work() -> int:
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return 7
+
+    assert run_interruptible(work()) == 7
+    assert "ZeroDivisionError" in caplog.text
