@@ -10,6 +10,7 @@ Importing DeepSpeed takes seconds, so all scenarios share the process, each with
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -734,3 +735,6 @@ if __name__ == "__main__":
     scenarios = all_scenarios(Ranks(rank, num_ranks, port, folder))
     if rank == 0:
         torch.save(scenarios, folder / f"results-{num_ranks}.pt")
+    # Threads of gloo that still run when Python ends now and then abort the process.
+    sys.stdout.flush()
+    os._exit(0)
