@@ -147,10 +147,9 @@ def build_batch(
     }
     mine = set(shares[rank])
     minibatches = []
-    for number in range(int(batch.minibatch_ids.max()) + 1):
-        chosen = {
-            place: row for place, row in selected.items() if batch.minibatch_ids[place] == number
-        }
+    minibatch_of = batch.minibatch_ids.tolist()
+    for number in range(max(minibatch_of) + 1):
+        chosen = {place: row for place, row in selected.items() if minibatch_of[place] == number}
         rows = {place: row for place, row in chosen.items() if row.has_signal}
         own = [at for at, place in enumerate(rows) if place in mine]
         added = [row for one in plugins for row in one.added_rows(batch, list(chosen.values()))]

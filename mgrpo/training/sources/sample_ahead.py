@@ -159,8 +159,8 @@ def lines_of(work: Work) -> Iterator[str]:
     for one in work.parents:
         yield json.dumps({"role": PARENT, **one.to_json()})
     for again in work.replayed:
-        row = {"role": REPLAYED, "advantage_then": again.advantage, **again.completion.to_json()}
-        yield json.dumps(row)
+        then = {"advantage": again.advantage, "weight": again.weight}
+        yield json.dumps({"role": REPLAYED, "then": then, **again.completion.to_json()})
 
 
 def with_lines(work: Work, lines: Iterator[str]) -> Work:
@@ -175,12 +175,12 @@ def with_lines(work: Work, lines: Iterator[str]) -> Work:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            role, then = row.pop("role"), row.pop("advantage_then", 0.0)
+            role, then = row.pop("role"), row.pop("then", {})
             one = Completion.from_json(row)
         except (ValueError, KeyError, TypeError) as error:
             raise RunDirectoryError(f"Line {number} of {FILE} cannot be read: {error}.") from error
         if role == REPLAYED:
-            replayed.append(Replayed(completion=one, advantage=then))
+            replayed.append(Replayed(completion=one, **then))
         else:
             (ready if role == READY else parents).append(one)
     return replace(work, ready=ready, parents=parents, replayed=replayed)

@@ -169,4 +169,4 @@ class SamplerPlugin(Plugin):
         Args:
             problems: of the training data, which the sampler's indices are places of.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no `make`, which gives its sampler")

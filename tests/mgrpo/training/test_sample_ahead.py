@@ -19,7 +19,10 @@ from learner.scripted import Update
 from mgrpo.config import RunConfig
 from mgrpo.errors import LearnerError, RunInterrupted
 from mgrpo.storage.checkpoints import newest_whole, read_state
-from mgrpo.training.sources.sample_ahead import FILE
+from mgrpo.training.sources.sample_ahead import FILE, lines_of, with_lines
+from mgrpo.training.sources.source import Work
+from mgrpo.types import Replayed
+from tests.learner.builders import completion
 from tests.mgrpo.training.light_run import LightRun
 
 STEPS = 6
@@ -247,3 +250,9 @@ def test_a_learner_that_fails_ends_the_run_with_its_own_error(tree, tmp_path):
     run.learner.update_beside = fails  # type: ignore[method-assign]
     with pytest.raises(LearnerError, match="no more memory"):
         run.train()
+
+
+def test_a_drawn_step_comes_back_from_a_file_as_it_was():
+    again = Replayed(completion=completion("q/1/1", 1.0), advantage=0.5, weight=0.25)
+    work = Work(ready=[completion("q/1", 1.0)], parents=[completion("q/2", 0.0)], replayed=[again])
+    assert with_lines(Work(), iter(lines_of(work))) == work
