@@ -24,6 +24,7 @@ SEED = 0
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|start|>' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>' }}{% endif %}"
 )
 NEVER_WEIGHT = -20.0  # times a hidden value of 4 or more: a logit that is never sampled
 
