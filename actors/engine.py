@@ -335,9 +335,14 @@ class VllmEngine:
         with self.core_death_named():
             await self.engine.check_health()
 
-    async def pause(self) -> None:
-        """Finish running requests, accept no new ones, clear the prefix cache."""
-        await self.engine.pause_generation(mode="wait", clear_cache=True)
+    async def pause(self, *, in_flight: bool) -> None:
+        """Sample nothing until `resume`, and clear the caches.
+
+        Args:
+            in_flight: running requests stop where they are and go on after `resume`, once their
+                tokens so far are computed again; else they are finished first.
+        """
+        await self.engine.pause_generation(mode="keep" if in_flight else "wait", clear_cache=True)
 
     async def resume(self) -> None:
         await self.engine.resume_generation()

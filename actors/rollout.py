@@ -73,6 +73,12 @@ class Rollout:
     clocks: dict[int, LayerClock] = field(default_factory=dict)
     num_plugin_tokens: int = 0  # sampled because plug-ins asked for it
 
+    @property
+    def seconds(self) -> float:
+        """From the first request of the last `run` to its last answer."""
+        began = [clock.began for clock in self.clocks.values() if clock.began is not None]
+        return max(clock.ended for clock in self.clocks.values()) - min(began) if began else 0.0
+
     async def run(
         self,
         step: int,

@@ -235,7 +235,7 @@ class DeepSpeedLearner:
             num_ranks=self.num_ranks,
             add_over_ranks=self._trainer.reader.sum,
             is_part=is_part,
-            policy_version=self.policy_version if self.recipe.method.samples_ahead else None,
+            policy_version=self.policy_version if self.recipe.method.num_ahead else None,
         )
 
     def _updated(self, metrics: Metrics, verdicts: list[Verdict]) -> UpdateResult | None:

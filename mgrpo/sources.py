@@ -50,10 +50,11 @@ class SourceKind(Plugin):
             why = f"source {own.type} says itself which layers are sampled in a step."
             hint = "Use update_order: joint."
             problems.append(ConfigProblem("(objective.update_order)", order, why, hint))
-        if cls.samples and method.samples_ahead:
+        if cls.samples and method.num_ahead:
             why = f"source {own.type} samples before there is a step that could be overlapped."
             hint = f"Use auto, or another source than {own.type}."
-            problems.append(ConfigProblem("(pipeline.max_staleness_steps)", "1", why, hint))
+            path = "(pipeline.max_staleness_steps)"
+            problems.append(ConfigProblem(path, str(method.num_ahead), why, hint))
         if cls.one_layer:
             found = rank_problems(method.num_ranks, most_completions_per_minibatch(method))
             problems += [replace(one, path=f"({one.path})") for one in found]
@@ -80,8 +81,8 @@ def kinds_of(method: MethodView) -> Iterator[type[SourceKind]]:
 def is_on_policy(method: MethodView) -> bool:
     """True where every ratio to the policy that sampled is exactly 1, in every phase."""
     steps = {values.objective.optimizer_steps for values in method.ever}
-    is_ahead = method.samples_ahead
-    return steps == {1} and not is_ahead and not any(kind.replays for kind in kinds_of(method))
+    replays = any(kind.replays for kind in kinds_of(method))
+    return steps == {1} and not method.num_ahead and not replays
 
 
 def is_joint(method: MethodView) -> bool:

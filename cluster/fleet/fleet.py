@@ -20,7 +20,7 @@ from cluster.fleet.engine_log import EngineLog, sentence
 from cluster.fleet.engine_process import EngineProcess, StartActor, StateChange, Timing
 from cluster.fleet.fleet_metrics import FleetCounts, busy_fractions, pool_load, state_counts
 from cluster.fleet.health import EngineEvent, EngineState, Patience
-from cluster.fleet.leases import Engine, Result, least_busy, run_interruptible
+from cluster.fleet.leases import Engine, Gate, Result, SamplingLoop, least_busy
 from cluster.fleet.remote_engine import RemoteEngine
 from cluster.placement import Placement, describe_shortage
 from cluster.remote import RemoteActor, wait_for
@@ -83,6 +83,7 @@ class Fleet:
         self.serves_loaded_weights = False
         self.policy_version = 0
         self.is_up = False
+        self.loop, self.gate = SamplingLoop(), Gate()
 
     # --- members ---
 
@@ -216,11 +217,23 @@ class Fleet:
         """
         self.take_gpus_back()
         try:
-            return run_interruptible(self.beside_tending(work))
+            return self.loop.run(self.beside_tending(work))
         finally:
             if not counted:
                 for worker in self.workers.values():
                     worker.workload.take()
+
+    def begin(self, work: Coroutine[object, None, Result]) -> asyncio.Task[Result]:
+        """Begin work that samples; it goes on in later calls of `run`."""
+        return self.loop.begin(work)
+
+    async def drained(self) -> None:
+        """Finish the running requests, and hold others back until the next broadcast."""
+        await self.gate.drained(lambda: sum(one.num_inflight for one in self.workers.values()))
+
+    def close(self) -> None:
+        """Cancel what was begun."""
+        self.loop.close()
 
     async def beside_tending(self, work: Coroutine[object, None, Result]) -> Result:
         async with task_group() as group:
@@ -246,6 +259,7 @@ class Fleet:
             ActorDiedError: all of the layer's engines are abandoned.
             DeadlineError: none restarted in time.
         """
+        await self.gate.passed()
         pool = self.pool_of(layer)
         began = time.monotonic()
         self.waiting[pool.name] += 1
@@ -332,6 +346,7 @@ class Fleet:
             ActorDiedError, DeadlineError: of the learner.
         """
         self.policy_version = policy_version
+        self.gate.open()  # nothing runs before the broadcast returns
         self.poll()
         for engine in self.engines:
             if not engine.health.can_join_broadcast:

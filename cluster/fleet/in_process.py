@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Protocol
 
-from cluster.fleet.leases import Engine, FixedEngines
+from cluster.fleet.leases import Engine, FixedEngines, Result, SamplingLoop
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.metric_sums import MetricSums
 
@@ -29,6 +30,22 @@ class InProcessEngines(FixedEngines):
         super().__init__(by_layer, max_resends=max_resends)
         self.members = list({id(one): one for own in by_layer.values() for one in own}.values())
         self.versions: list[int] = []  # of the broadcasts, in order
+        self.loop = SamplingLoop()
+
+    def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
+        return self.loop.run(work)
+
+    def begin(self, work: Coroutine[object, None, Result]) -> asyncio.Task[Result]:
+        """Begin work that samples; it goes on in later calls of `run`."""
+        return self.loop.begin(work)
+
+    async def drained(self) -> None:
+        """Finish the running requests, and hold others back until the next broadcast."""
+        await self.gate.drained(lambda: sum(one.num_inflight for one in self.members))
+
+    def close(self) -> None:
+        """Cancel what was begun."""
+        self.loop.close()
 
     def offload_engines(self) -> None:
         """No-op: nothing is shared with a learner."""
@@ -41,6 +58,7 @@ class InProcessEngines(FixedEngines):
         for engine in self.members:
             engine.policy_version = policy_version
         self.versions.append(policy_version)
+        self.gate.open()
         return SyncReport(policy_version, seconds=0.0, num_tensors=0, probe_gap_max=None)
 
     def close_step(self, sums: MetricSums) -> None:

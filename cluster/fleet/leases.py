@@ -9,7 +9,8 @@ one stays in use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +27,8 @@ from mgrpo.types import Generation
 
 ENGINE_LOSSES = (ActorDiedError, DeadlineError)
 """Errors that mean a lost engine: its process is gone, or it stopped generating."""
+
+LOOK_S = 0.05  # between two looks at whether engines have finished their requests
 
 Result = TypeVar("Result")
 
@@ -80,38 +83,85 @@ class EngineSource(Protocol):
         ...
 
 
-def run_interruptible(work: Coroutine[object, None, Result]) -> Result:
-    """`asyncio.run`, for work that a signal may end.
+class SamplingLoop:
+    """An event loop for work that samples, and that a signal may end.
 
-    A signal's handler raises wherever the main thread is. Where that is a callback of the event
-    loop, asyncio would only log it, and the run would go on.
-
-    Raises:
-        RunInterrupted: the signal's.
+    What was begun with `begin` goes on whenever the loop runs; between two runs engines go on with
+    the requests that they have.
     """
-    caught: list[RunInterrupted] = []
 
-    async def watched() -> Result:
-        loop, own = asyncio.get_running_loop(), asyncio.current_task()
-        assert own is not None, "asyncio.run makes a task"
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner()
 
-        def look(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            error = context.get("exception")
-            if not isinstance(error, RunInterrupted):
-                loop.default_exception_handler(context)
-                return
-            caught.append(error)
-            own.cancel()
+    def begin(self, work: Coroutine[object, None, Result]) -> asyncio.Task[Result]:
+        """Begin work whose result is awaited in a later run."""
+        return self.runner.get_loop().create_task(work)
 
-        loop.set_exception_handler(look)
-        return await work
+    def run(self, work: Coroutine[object, None, Result]) -> Result:
+        """`asyncio.run`; a failure also ends all that was begun.
 
-    try:
-        return asyncio.run(watched())
-    except asyncio.CancelledError:
-        if caught:
-            raise caught[0] from None
-        raise
+        A signal's handler raises wherever the main thread is. Where that is a callback of the
+        event loop, asyncio would only log it, and the run would go on.
+
+        Raises:
+            RunInterrupted: the signal's.
+        """
+        caught: list[RunInterrupted] = []
+
+        async def watched() -> Result:
+            loop, own = asyncio.get_running_loop(), asyncio.current_task()
+            assert own is not None, "the runner makes a task"
+
+            def look(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+                error = context.get("exception")
+                if not isinstance(error, RunInterrupted):
+                    loop.default_exception_handler(context)
+                    return
+                caught.append(error)
+                own.cancel()
+
+            loop.set_exception_handler(look)
+            return await work
+
+        try:
+            return self.runner.run(watched())
+        except BaseException as error:
+            self.close()
+            if caught and isinstance(error, asyncio.CancelledError):
+                raise caught[0] from None
+            raise
+
+    def close(self) -> None:
+        """Cancel what is not done; the next run has a loop of its own."""
+        self.runner.close()
+        self.runner = asyncio.Runner()
+
+
+def run_interruptible(work: Coroutine[object, None, Result]) -> Result:
+    """`SamplingLoop.run` on a loop of its own."""
+    with closing(SamplingLoop()) as loop:
+        return loop.run(work)
+
+
+class Gate:
+    """Lets requests pass to the engines, or holds them back while new weights are due."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.opened.set()
+
+    def open(self) -> None:
+        self.opened.set()
+
+    async def passed(self) -> None:
+        """Wait until the gate is open."""
+        await self.opened.wait()
+
+    async def drained(self, num_inflight: Callable[[], int]) -> None:
+        """Close the gate, and wait until no request runs. Requests have deadlines of their own."""
+        self.opened.clear()
+        while num_inflight():
+            await asyncio.sleep(LOOK_S)
 
 
 class FixedEngines:
@@ -121,8 +171,10 @@ class FixedEngines:
         self.by_layer = {layer: list(engines) for layer, engines in by_layer.items()}
         self.max_resends = max_resends
         self.num_resent = 0
+        self.gate = Gate()
 
     async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
+        await self.gate.passed()
         if not self.by_layer[layer]:
             raise ActorDiedError(f"Layer {layer} has lost its last engine.")
         return least_busy(self.by_layer[layer], rather_not)

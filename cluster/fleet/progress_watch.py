@@ -102,15 +102,16 @@ class ProgressWatch:
 
     async def until_nothing_moves(self) -> None:
         clock = asyncio.get_running_loop().time
-        num_tokens, moved_at = -1, clock()
+        num_tokens, quiet_s, looked_at = -1, 0.0, clock()
         while True:
-            left_s = self.deadline_s - (clock() - moved_at)
+            left_s = self.deadline_s - quiet_s
             found = await self.actor.submit(EngineActor.num_sampled_tokens).answer(
                 deadline_s=max(left_s, self.look_s), setting=GENERATE_S
             )
-            now = clock()
-            if found != num_tokens:
-                num_tokens, moved_at = found, now
-            elif now - moved_at >= self.deadline_s - self.answer_s - self.look_s:
+            # The loop stands still during a broadcast, when engines may be paused.
+            passed_s, looked_at = min(clock() - looked_at, 2 * self.look_s), clock()
+            quiet_s = quiet_s + passed_s if found == num_tokens else 0.0
+            num_tokens = found
+            if quiet_s >= self.deadline_s - self.answer_s - self.look_s:
                 return
             await asyncio.sleep(self.look_s)

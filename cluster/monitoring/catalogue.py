@@ -167,13 +167,26 @@ TIMES = (
         "pipeline/staleness_mean",
         "updates",
         "Updates between sampling and training, over the step's completions.",
-        only_when="the next step is sampled while one trains",
+        only_when="steps are sampled while others train",
     ),
     Family(
         "pipeline/staleness_max",
         "updates",
         "The most of any completion of the step.",
-        only_when="the next step is sampled while one trains",
+        only_when="steps are sampled while others train",
+    ),
+    Family(
+        "pipeline/waited_s",
+        "s",
+        "Time in which the step waited for its completions, and for running requests before a "
+        "broadcast; seconds/rollout is from their first request to their last answer.",
+        only_when="steps are sampled while others train",
+    ),
+    Family(
+        "pipeline/dropped_problems",
+        "problems",
+        "Problems of the step that were ended because enough others were done.",
+        only_when="steps are sampled while others train",
     ),
     Family(
         "pipeline/hidden_update_s",

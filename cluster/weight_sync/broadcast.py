@@ -44,6 +44,7 @@ class GroupSettings:
     workers_per_engine: int
     shares_gpus: bool  # engines and learner take turns (cluster.colocate)
     deadline_s: float  # longest joining, and longest broadcast with its verification
+    in_flight: bool = False  # requests that run take new weights in their midst
 
 
 class WeightBroadcaster:
@@ -76,7 +77,9 @@ class WeightBroadcaster:
         self.probe_token_ids = probe_token_ids
         self.num_groups = 0  # made so far
         self.handover: Handover = (
-            SharedGpus(self.wait, learner) if group.shares_gpus else SeparateGpus(self.wait)
+            SharedGpus(self.wait, learner)
+            if group.shares_gpus
+            else SeparateGpus(self.wait, in_flight=group.in_flight)
         )
 
     def connect(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:

@@ -41,18 +41,23 @@ class Handover(Protocol):
 
 
 class SeparateGpus:
-    """Engines and learner have GPUs of their own."""
+    """Engines and learner have GPUs of their own.
+
+    Args:
+        wait: for calls, with the broadcast's deadline.
+        in_flight: requests that run take the new weights in their midst.
+    """
 
     engines_can_work = True
 
-    def __init__(self, wait: Wait) -> None:
-        self.wait = wait
+    def __init__(self, wait: Wait, *, in_flight: bool = False) -> None:
+        self.wait, self.in_flight = wait, in_flight
 
     def to_learner(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
         """No-op: engines and learner have separate GPUs."""
 
     def to_broadcast(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
-        self.wait([one.submit(EngineActor.pause) for one in engines])
+        self.wait([one.submit(EngineActor.pause, in_flight=self.in_flight) for one in engines])
 
     def to_engines(self, engines: Sequence[RemoteActor[EngineActor]]) -> None:
         self.wait([one.submit(EngineActor.resume) for one in engines])

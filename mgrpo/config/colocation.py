@@ -25,7 +25,7 @@ def colocation_problems(
         why = "passes weights within a GPU, and engines and learner have different ones."
         return [ConfigProblem("weights.backend", "ipc", why, "Use auto, or cluster.colocate.")]
     found = engine_problems(cluster, engines, weights, learner.num_ranks)
-    if pipeline.max_staleness_steps in (0, 1):
+    if isinstance(pipeline.max_staleness_steps, int):
         given = str(pipeline.max_staleness_steps)
         why = "with cluster.colocate engines and learner have the GPUs in turn."
         found.append(ConfigProblem("pipeline.max_staleness_steps", given, why, "Use auto."))

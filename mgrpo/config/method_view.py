@@ -49,7 +49,7 @@ class MethodView:
     prompts_per_step: int
     num_ranks: int  # of the learner
     seed: int  # of all random draws
-    samples_ahead: bool  # a step's completions may be of the policy before
+    num_ahead: int  # so many updates older may the policy be that sampled a step
 
     @property
     def layers(self) -> Sequence[LayerConfig]:

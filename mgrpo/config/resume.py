@@ -61,6 +61,8 @@ ON_RESUME: dict[str, OnResume] = {
     "phases": "phases",
     "objective": "fixed",
     "pipeline.max_staleness_steps": "free",  # from the next step on; what is sampled still trains
+    "pipeline.new_weights": "free",
+    "pipeline.min_done_fraction": "free",
     "learner.num_ranks": "fixed",  # DeepSpeed's shards are one for each rank
     "learner.zero_stage": "fixed",  # and of a form of their own at each stage
     "learner.learning_rate": "fixed",

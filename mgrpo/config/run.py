@@ -228,7 +228,7 @@ class RunConfig(StrictConfig):
             prompts_per_step=self.prompts_per_step,
             num_ranks=self.learner.num_ranks,
             seed=self.seed,
-            samples_ahead=self.pipeline.samples_ahead,
+            num_ahead=self.pipeline.num_ahead,
         )
 
     @property

@@ -300,7 +300,12 @@ def streaming_lines(found: Found) -> Iterator[CheckLine]:
     if recipe.pipeline.max_staleness_steps is None or recipe.cluster.takes_turns:
         return
     if recipe.pipeline.samples_ahead:
-        text = "the next step is sampled while one trains (pipeline.max_staleness_steps: 1)"
+        ahead, when = recipe.pipeline.num_ahead, recipe.pipeline.new_weights
+        steps = "the next step is" if ahead == 1 else f"the next {ahead} steps are"
+        text = (
+            f"{steps} sampled while one trains (pipeline.max_staleness_steps: {ahead}, "
+            f"pipeline.new_weights: {when})"
+        )
         yield CheckLine("ok", "pipeline", text)
         return
     obstacles = recipe_obstacles(recipe.method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class RunState(Hook):
     def keep(self, state: dict[str, Any]) -> None:
         """From now on this is what a checkpoint has."""
         self.latest = state
-        self.latest_drawn: Drawn | None = self.sources.following
+        self.latest_drawn: Sequence[Drawn] = self.sources.collected()
 
     def write_files(self, folder: Path) -> None:
         """What of the latest state is too large for `state.json`."""
@@ -84,7 +85,7 @@ class RunState(Hook):
             )
         # Up to version 0.1 the sources' states lay beside the other values, under the same names.
         self.sources.load_state_dict(state.get(SOURCES, state))
-        self.sources.following = read_completions(self.sources.following, folder)
+        self.sources.drawn = deque(read_completions(self.sources.drawn, folder))
         self.keep(state)
         num_steps: int = state["num_steps"]
         return num_steps

@@ -173,6 +173,7 @@ class Launcher:
                 workers_per_engine=self.config.engines.tensor_parallel_size,
                 shares_gpus=self.config.cluster.takes_turns,
                 deadline_s=self.config.cluster.deadlines.weight_sync_s,
+                in_flight=self.config.pipeline.new_weights == "in_flight",
             ),
             config=self.config.weights,
             dtype=coarsest_dtype(

@@ -122,6 +122,7 @@ def train_system(
             on_signal_s=config.checkpoints.on_signal_s,
             least_tokens=config.learner.microbatch_tokens * config.learner.num_ranks,
         ),
+        pipeline=config.pipeline,
         rollout=system.rollout,
         engines=system.fleet,
         learner=learner,
@@ -133,6 +134,7 @@ def train_system(
     sources = SampleAhead(
         make_sources(config.method_view, system.problems),
         system.problems,
+        num_ahead=config.pipeline.num_ahead,
         num_steps=config.steps,
     )
     run_state = RunState(workers, sources, system.problems, signals)

@@ -13,6 +13,7 @@ from mgrpo.config import MethodView
 from mgrpo.config.learner import Sequential
 from mgrpo.errors import LearnerError
 from mgrpo.metric_sums import MetricSums
+from mgrpo.training.sampling import Sampling
 from mgrpo.training.sources.source import Work, Workers
 from mgrpo.types import Completion, Replayed
 
@@ -47,15 +48,20 @@ class StepWorkers(Workers, Protocol):
         """Sample the work and make one update of it, side by side; everything that trained."""
         ...
 
-    def update_beside(
-        self, step: int, work: Work, following: Work | None, sums: MetricSums
-    ) -> tuple[list[Completion], list[Completion] | None]:
-        """One update of work that is sampled, while the next step's work is being sampled.
+    def begin(self, step: int, work: Work) -> Sampling:
+        """Begin to sample a step's work; it goes on whenever engines or learner work."""
+        ...
 
-        Returns:
-            Everything that trained, and what was sampled: None where there was nothing, or where a
-            signal ended it.
-        """
+    def finish(self, sampling: Sampling, sums: MetricSums) -> list[Completion]:
+        """Wait for what was begun; its completions."""
+        ...
+
+    def update_beside(self, step: int, work: Work, sums: MetricSums) -> list[Completion]:
+        """One update of work that is sampled, while what was begun is being sampled."""
+        ...
+
+    def broadcast_beside(self, begun: Sequence[Sampling], sums: MetricSums) -> None:
+        """The new weights to engines that sample (`pipeline.new_weights`), verified."""
         ...
 
     def broadcast(self, sums: MetricSums) -> None:

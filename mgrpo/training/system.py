@@ -153,6 +153,7 @@ def start_system(
         )
         log = EngineLog(engine_log)
         fleet = Fleet(placed, device, placement, launcher.start_engine, log=log, note=note)
+        stack.callback(fleet.close)
         stack.callback(
             end_calls,
             lambda: [actor.submit(EngineActor.stop) for actor in fleet.actors],

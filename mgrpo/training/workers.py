@@ -14,10 +14,11 @@ from actors.rollout import Rollout, TreeCallback, with_verdicts
 from cluster.remote import Result
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.config import MethodView
-from mgrpo.errors import LearnerError, task_group
+from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.progress import TrainProgress
+from mgrpo.training.sampling import DoneTrees, Sampling
 from mgrpo.training.sources.source import Work
 from mgrpo.training.stop_signals import StopSignals
 from mgrpo.training.tree_feed import TreeFeed
@@ -34,6 +35,14 @@ class Engines(Protocol):
 
     def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
         """Run work that samples, with health checks of the engines meanwhile."""
+        ...
+
+    def begin(self, work: Coroutine[object, None, Result]) -> asyncio.Task[Result]:
+        """Begin work that samples; it goes on in later calls of `run`."""
+        ...
+
+    async def drained(self) -> None:
+        """Finish the running requests, and hold others back until the next broadcast."""
         ...
 
     def offload_engines(self) -> None:
@@ -68,6 +77,7 @@ class RunWorkers:
     Args:
         method: the recipe's.
         limits: of a step.
+        pipeline: how far steps are sampled ahead.
         rollout: samples; its layers and temperature are replaced by those of each step's phase.
         policy_version: optimizer steps that the learner has taken.
         streams: by step, whether trees train while others are sampled.
@@ -78,6 +88,7 @@ class RunWorkers:
         method: MethodView,
         *,
         limits: StepLimits,
+        pipeline: PipelineConfig,
         rollout: Rollout,
         engines: Engines,
         learner: Learner,
@@ -87,7 +98,7 @@ class RunWorkers:
         streams: Callable[[int], bool] = lambda step: False,
     ) -> None:
         self.method, self.rollout = method, rollout
-        self.limits = limits
+        self.limits, self.pipeline = limits, pipeline
         self.engines, self.learner = engines, learner
         self.progress, self.signals = progress, signals
         self.policy_version = policy_version
@@ -157,7 +168,8 @@ class RunWorkers:
         self.learner.begin_update(step)
         feed = TreeFeed(self.learner, step, work, least_tokens=self.least_tokens)
         began = clock()
-        done = self.engines.run(feed.beside(self.sampled(rollout, step, work, sums, feed.put)))
+        done = self.engines.run(feed.beside(self.sampled(rollout, step, work, feed.put)))
+        self.measure(rollout, done, sums)
         self.signals.hold(self.limits.on_signal_s)
         result = self.learner.finish_update(work.replayed, meanwhile=self.engines.poll)
         rollout_s = feed.closed_at - began
@@ -166,80 +178,72 @@ class RunWorkers:
         sums.add_total("pipeline/hidden_update_s", feed.busy_before_close_s)
         return self.updated(result, feed.verdicts, [*work.ready, *done], sums)
 
-    def update_beside(
-        self, step: int, work: Work, following: Work | None, sums: MetricSums
-    ) -> tuple[list[Completion], list[Completion] | None]:
-        """One update of work that is sampled, while the next step's work is being sampled.
+    def begin(self, step: int, work: Work) -> Sampling:
+        """Begin to sample a step's work; it goes on whenever engines or learner work."""
+        rollout = self.rollout_at(step)
+        trees = DoneTrees(len(work.problems), self.pipeline.min_done_fraction)
+        sampling = self.sampled(rollout, step, work, trees.put)
+        return Sampling(rollout, self.engines.begin(sampling), trees)
 
-        A signal that comes meanwhile waits for the update, and ends the sampling then.
+    def finish(self, sampling: Sampling, sums: MetricSums) -> list[Completion]:
+        """Wait for what was begun, or for enough of it (`pipeline.min_done_fraction`)."""
+        with timed(sums, "pipeline/waited_s"):
+            self.engines.run(sampling.settled())
+        done = sampling.completions()
+        sums.add_total("pipeline/dropped_problems", sampling.trees.num_missing)
+        self.measure(sampling.rollout, done, sums)
+        sums.add_total("seconds/rollout", sampling.rollout.seconds)
+        return done
+
+    def update_beside(self, step: int, work: Work, sums: MetricSums) -> list[Completion]:
+        """One update of work that is sampled, while what was begun is being sampled.
+
+        A signal that comes meanwhile waits for the update.
         """
-        self.check_staleness(step, work.ready, sums)
         self.signals.hold(self.limits.on_signal_s)
         self.progress.phase("learner · update")
-        began = time.monotonic()
-
-        async def both() -> tuple[UpdateResult, list[Completion] | None]:
-            async with task_group() as group:
-                sampling = None
-                if following is not None and following.problems:
-                    rollout = self.rollout_at(step + 1)
-                    sampling = group.create_task(
-                        self.sampled(rollout, step + 1, following, sums, None)
-                    )
-                result = await self.learner.update_beside(
-                    work.ready, work.parents, step, work.replayed
-                )
-                sums.add_total("seconds/update", time.monotonic() - began)
-                sampled = None
-                if sampling is not None:
-                    sampled = await self.unless_stopped(sampling)
-                    sums.add_total("seconds/rollout", time.monotonic() - began)
-            return result, sampled
-
-        result, sampled = self.engines.run(both())
-        return self.updated(result, result.verdicts, work.ready, sums), sampled
-
-    async def unless_stopped(
-        self, sampling: asyncio.Task[list[Completion]]
-    ) -> list[Completion] | None:
-        """What is sampled; None where a signal waits for the end of the step."""
-        while not sampling.done():
-            if self.signals.held_back is not None:
-                sampling.cancel()
-            await asyncio.wait({sampling}, timeout=LOOK_S)
-        return None if sampling.cancelled() else sampling.result()
-
-    def check_staleness(
-        self, step: int, completions: Sequence[Completion], sums: MetricSums
-    ) -> None:
-        """
-        Raises:
-            LearnerError: the step was sampled by an older policy than the recipe allows.
-        """
-        ages = [
-            self.policy_version - one.oldest_version for one in completions if one.id.step == step
-        ]
-        if not ages:
-            return
-        sums.add("pipeline/staleness_mean", sum(ages), len(ages))
-        sums.add("pipeline/staleness_max", max(ages))
-        if max(ages) > 1:
-            raise LearnerError(
-                f"Step {step} has completions that were sampled {max(ages)} steps ago, and "
-                "pipeline.max_staleness_steps is 1. This is an error of mgrpo, not of the recipe."
+        with timed(sums, "seconds/update"):
+            result = self.engines.run(
+                self.learner.update_beside(work.ready, work.parents, step, work.replayed)
             )
+        return self.updated(result, result.verdicts, work.ready, sums)
+
+    def broadcast_beside(self, begun: Sequence[Sampling], sums: MetricSums) -> None:
+        """The new weights to engines that sample, verified.
+
+        A signal that waits for the end of the step ends the sampling.
+        """
+        if self.pipeline.new_weights != "in_flight" and begun:
+            with timed(sums, "pipeline/waited_s"):
+                self.engines.run(self.ready_for_weights(begun))
+        for one in begun:
+            one.check()
+        self.broadcast(sums)
+
+    async def ready_for_weights(self, begun: Sequence[Sampling]) -> None:
+        """Wait until engines may take new weights; end the sampling where a signal waits."""
+        if self.pipeline.new_weights == "between_groups":
+            waiting = {asyncio.create_task(self.engines.drained())}
+        else:
+            waiting = {asyncio.create_task(one.settled()) for one in begun}
+        while waiting:
+            if self.signals.held_back is not None:
+                for one in begun:
+                    one.task.cancel()
+            done, waiting = await asyncio.wait(waiting, timeout=LOOK_S)
+            for ended in done:
+                ended.result()
 
     async def sampled(
         self,
         rollout: Rollout,
         step: int,
         work: Work,
-        sums: MetricSums,
-        on_tree: TreeCallback | None,
+        on_tree: TreeCallback,
     ) -> list[Completion]:
         """Everything that the work samples."""
         layers = work.layers or range(1, len(rollout.layers) + 1)
-        done = await rollout.run(
+        return await rollout.run(
             step,
             work.problems,
             first_layer=layers[0],
@@ -248,9 +252,6 @@ class RunWorkers:
             slots=work.slots,
             on_tree=on_tree,
         )
-        self.measure(rollout, done, sums)
-        self.progress.phase("learner · update")
-        return done
 
     @property
     def least_tokens(self) -> int:

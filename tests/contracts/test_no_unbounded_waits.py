@@ -38,6 +38,8 @@ ALLOWED = {
     ("learner/trainer.py", "__iter__"): "a thread of its own lays rows out: nothing it waits for",
     ("learner/tree_attention.py", "tree_being_read"): "a context variable: it has a value at once",
     ("mgrpo/training/tree_feed.py", "feed"): "sampling, which has deadlines, tells it of its end",
+    ("mgrpo/training/sampling.py", "settled"): "requests have deadlines, and end it",
+    ("cluster/fleet/leases.py", "passed"): "a broadcast, which has a deadline, opens the gate",
     ("mgrpo/trackers/background.py", "_work"): "a daemon thread: waiting for rows is its job",
     ("rewards/pool.py", "score_blocking"): "the future was reported done by a wait with a timeout",
     ("rewards/worker.py", "exit_after"): "a daemon thread: waiting for the parent's end is its job",

@@ -32,7 +32,20 @@ def test_dynamic_sampling_has_no_step_that_could_be_overlapped(tree):
         load_plugins(RunConfig.model_validate({**tree, **ahead}).method_view, Plugin)
 
 
-@pytest.mark.parametrize("value", [2, -1, "always"])
+def test_a_staleness_above_one_needs_weights_that_come_while_engines_sample(tree):
+    said = refusal(tree, pipeline={"max_staleness_steps": 2})
+    assert "pipeline.max_staleness_steps = 2" in said and "between_groups" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("new_weights", "in_flight"), ("min_done_fraction", 0.9)]
+)
+def test_what_would_do_nothing_is_refused(tree, key, value):
+    said = refusal(tree, pipeline={"max_staleness_steps": 0, key: value})
+    assert f"pipeline.{key} = {value}" in said and "nothing is sampled ahead" in said
+
+
+@pytest.mark.parametrize("value", [-1, "always", 1.5])
 def test_other_bounds_are_refused(tree, value):
     assert "max_staleness_steps" in refusal(tree, pipeline={"max_staleness_steps": value})
 

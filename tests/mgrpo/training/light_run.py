@@ -103,7 +103,10 @@ class LightRun:
                 self.config.steps, "light", len(self.config.layers), console=shown
             ) as progress,
         ):
-            train_system(system, self.run_dir, resume_from, log, progress, self.signals, mirror)
+            try:
+                train_system(system, self.run_dir, resume_from, log, progress, self.signals, mirror)
+            finally:
+                self.engines.close()
         return read_metrics(self.run_dir)
 
     @property

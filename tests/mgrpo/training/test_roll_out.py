@@ -22,6 +22,7 @@ def asked_at(config: RunConfig, step: int) -> tuple[list[dict[str, Any]], list[i
     workers = RunWorkers(
         config.method_view,
         limits=StepLimits(max_failed_fraction=0.1, on_signal_s=1.0, least_tokens=1),
+        pipeline=config.pipeline,
         rollout=light_rollout(config, engines),
         engines=engines,
         learner=ScriptedLearner(),

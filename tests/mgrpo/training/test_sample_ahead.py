@@ -1,7 +1,8 @@
-"""The next step is sampled while this one trains: the invariant, whatever ends the run.
+"""Steps are sampled while others train: the invariant, whatever ends the run.
 
-Every problem that is drawn trains exactly once, in the step that it was drawn for, on completions
-that are at most one step old; a run that is resumed goes on as one that was never interrupted.
+Every problem that is drawn trains exactly once, in the step that it was drawn for, or is counted as
+dropped; its completions are no older than the bound; a run that is resumed goes on as one that was
+never interrupted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from learner.scripted import Update
 from mgrpo.config import RunConfig
 from mgrpo.errors import LearnerError, RunInterrupted
 from mgrpo.storage.checkpoints import newest_whole, read_state
-from mgrpo.training.sources.sample_ahead import FILE, lines_of, with_lines
+from mgrpo.training.sources.sample_ahead import FILE, Drawn, lines_of, with_lines
 from mgrpo.training.sources.source import Work
 from mgrpo.types import Replayed
 from tests.learner.builders import completion
-from tests.mgrpo.training.light_run import LightRun
+from tests.mgrpo.training.light_run import TOKENIZER, LightRun
 
 STEPS = 6
 
@@ -122,6 +123,121 @@ def test_the_engines_work_while_the_learner_does(tree, tmp_path):
     assert events[-2:] == ["update begins", "update ends"]  # nothing is drawn beyond the last step
 
 
+BOUNDS = [
+    {"max_staleness_steps": bound, "new_weights": when}
+    for bound in (1, 2, 3)
+    for when in ("between_groups", "in_flight")
+]
+BY_BOUND = pytest.mark.parametrize(
+    "pipeline", BOUNDS, ids=lambda one: "-".join(str(value) for value in one.values())
+)
+
+
+def slow_now_and_then(run: LightRun, seed: int) -> None:
+    """Answers take a random while, so that steps meet in every order."""
+    rng = random.Random(seed)
+    run.engine.pause_s = lambda prompt: rng.choice((0.0, 0.0, 0.002, 0.01))
+
+
+def ages(run: LightRun) -> list[int]:
+    """Of each update, how many updates older its oldest token is."""
+    return [
+        update.step - min(one.oldest_version for one in update.completions)
+        for update in run.learner.updates
+    ]
+
+
+@BY_BOUND
+def test_no_token_is_older_than_the_bound_and_the_problems_are_the_same(tree, tmp_path, pipeline):
+    waits = ahead(tree, tmp_path / "a", pipeline={"max_staleness_steps": None})
+    waits.train()
+    run = ahead(tree, tmp_path / "b", pipeline=pipeline)
+    slow_now_and_then(run, seed=1)
+    rows = run.train()
+    assert [trained(one).problems for one in run.learner.updates] == [
+        trained(one).problems for one in waits.learner.updates
+    ]
+    assert all(0 <= age <= pipeline["max_staleness_steps"] for age in ages(run))
+    assert [row["pipeline/staleness_max"] for row in rows] == ages(run)
+    assert run.engines.versions == list(range(STEPS + 1))
+
+
+def test_several_steps_are_sampled_while_one_trains(tree, tmp_path):
+    run = ahead(tree, tmp_path, pipeline=BOUNDS[-1])
+    update, a_step = run.learner.update_beside, 2 * (1 + 4)
+
+    async def late(completions: Any, parents: Any, step: int, *rest: Any) -> Any:
+        while len(run.engine.prompts) < a_step * min(step + 4, STEPS):  # else this never ends
+            await asyncio.sleep(0.001)
+        return await update(completions, parents, step, *rest)
+
+    run.learner.update_beside = late  # type: ignore[method-assign]
+    run.train()
+    assert len(run.engine.prompts) == a_step * STEPS
+
+
+@pytest.mark.parametrize("bound", [1, 2])
+def test_the_completions_of_a_prompt_are_of_one_policy_unless_asked_otherwise(
+    tree, tmp_path, bound
+):
+    run = ahead(
+        tree, tmp_path, pipeline={"max_staleness_steps": bound, "new_weights": "between_groups"}
+    )
+    slow_now_and_then(run, seed=2)
+    at_broadcast: list[int] = []
+    broadcast = run.engines.broadcast
+
+    def noted(policy_version: int) -> Any:
+        at_broadcast.append(run.engine.num_inflight)
+        return broadcast(policy_version)
+
+    run.engines.broadcast = noted  # type: ignore[method-assign]
+    run.train()
+    assert set(at_broadcast) == {0}
+    for update in run.learner.updates:
+        versions: dict[str, set[int]] = {}
+        for one in update.completions:
+            versions.setdefault(one.group_key, set()).add(one.oldest_version)
+        assert {len(found) for found in versions.values()} == {1}
+
+
+def test_weights_may_change_in_the_midst_of_completions(tree, tmp_path):
+    run = ahead(
+        tree, tmp_path, pipeline={"max_staleness_steps": 1, "new_weights": "in_flight"}, steps=3
+    )
+    run.engine.pause_s = lambda prompt: 0.02
+    at_broadcast: list[int] = []
+    broadcast = run.engines.broadcast
+
+    def noted(policy_version: int) -> Any:
+        at_broadcast.append(run.engine.num_inflight)
+        return broadcast(policy_version)
+
+    run.engines.broadcast = noted  # type: ignore[method-assign]
+    run.train()
+    assert max(at_broadcast) > 0
+
+
+def test_a_step_trains_without_its_slowest_problems_where_asked(tree, tmp_path):
+    run = ahead(
+        tree,
+        tmp_path,
+        pipeline={
+            "max_staleness_steps": 1,
+            "new_weights": "in_flight",
+            "min_done_fraction": 0.5,
+        },
+    )
+    slow = "q1"  # never done
+    run.engine.pause_s = lambda ids: 3600.0 if slow in TOKENIZER.decode(ids) else 0.0
+    rows = run.train()
+    dropped = [row.get("pipeline/dropped_problems", 0) for row in rows]
+    names = [set(trained(one).problems) for one in run.learner.updates]
+    assert all("p1" not in found for found in names)
+    assert [len(found) + missing for found, missing in zip(names, dropped, strict=True)] == [2] * 6
+    assert sum(dropped) == 3  # six steps of two ask each of four problems three times
+
+
 # --- interrupted ---
 
 
@@ -175,6 +291,29 @@ def test_a_run_that_was_killed_at_a_random_moment_goes_on_as_if_it_had_not_been(
     assert lineage(lives) == [trained(one) for one in whole.learner.updates]
 
 
+@BY_BOUND
+@pytest.mark.parametrize("seed", range(6))
+def test_a_kill_at_a_random_moment_loses_and_doubles_nothing(tree, tmp_path, pipeline, seed):
+    whole = ahead(tree, tmp_path / "whole", pipeline=pipeline)
+    whole.train()
+    rng = random.Random(seed)
+    lives = []
+    for _ in range(2):
+        run = ahead(tree, tmp_path / "cut", pipeline=pipeline)
+        slow_now_and_then(run, seed)
+        kill_at(run, rng.randint(2, 75))
+        lives.append(run)
+        try:
+            run.train(resume_from=newest_whole(run.run_dir)[0])
+        except Killed:
+            continue
+    lives.append(resumed(tree, tmp_path / "cut", pipeline=pipeline))
+    assert [one.problems for one in lineage(lives)] == [
+        trained(one).problems for one in whole.learner.updates
+    ]
+    assert all(age <= pipeline["max_staleness_steps"] for run in lives for age in ages(run))
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_signal_at_a_random_moment_loses_and_doubles_nothing(tree, tmp_path, seed):
     whole = ahead(tree, tmp_path / "whole")
@@ -219,7 +358,8 @@ def test_a_signal_ends_the_sampling_once_the_update_is_done(tree, tmp_path):
     with pytest.raises(RunInterrupted):
         run.train()
     folder = run.run_dir / "checkpoints" / "step-000003"
-    assert read_state(folder)["sources"]["ahead"]["is_sampled"] is False
+    (drawn,) = read_state(folder)["sources"]["ahead"]
+    assert len(drawn["work"]["problems"]) == 2  # to be sampled again
     again = resumed(tree, tmp_path)
     whole = ahead(tree, tmp_path / "whole")
     whole.train()
@@ -255,4 +395,8 @@ def test_a_learner_that_fails_ends_the_run_with_its_own_error(tree, tmp_path):
 def test_a_drawn_step_comes_back_from_a_file_as_it_was():
     again = Replayed(completion=completion("q/1/1", 1.0), advantage=0.5, weight=0.25)
     work = Work(ready=[completion("q/1", 1.0)], parents=[completion("q/2", 0.0)], replayed=[again])
-    assert with_lines(Work(), iter(lines_of(work))) == work
+    nothing = Work(ready=[], parents=[], replayed=[])
+    drawn = [Drawn(step=3, work=work), Drawn(step=4, work=None), Drawn(step=5, work=nothing)]
+    lines = [line for one in drawn for line in lines_of(one)]
+    empty = [one if one.work is None else replace(one, work=Work()) for one in drawn]
+    assert with_lines(empty, lines) == drawn
