@@ -16,9 +16,6 @@ from mgrpo.errors import ConfigError
 if TYPE_CHECKING:
     from mgrpo.config import RunConfig
     from mgrpo.plan.layouts import Ground
-    from mgrpo.plan.measured_run import measured_tree
-    from mgrpo.plan.recipe import PlanRecipe
-    from mgrpo.simulation.outcome import Outcome
 
 EXAMPLES = """\
 examples:
@@ -53,9 +50,7 @@ def add_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", metavar="N", type=int, default=6, help="default: 6")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of lengths and failures")
     found = parser.add_argument_group("search for the best layout")
-    found.add_argument(
-        "--search", action="store_true", help="try divisions of the GPUs and orders"
-    )
+    found.add_argument("--search", action="store_true", help="try divisions of the GPUs and orders")
     found.add_argument(
         "--max-prompts", metavar="N", type=int, default=0,
         help="also 2, 4, ... times the recipe's problems per step, up to N",
@@ -102,7 +97,9 @@ def run_simulate(args: argparse.Namespace) -> int:
     else:
         rates = rates_of(ground, recipe)
         if rates is None:
-            reason = "does not fit into the GPUs' memory, or their speed is not known: see mgrpo plan."
+            reason = (
+                "does not fit into the GPUs' memory, or their speed is not known: see mgrpo plan."
+            )
             raise option_error("RECIPE", args.recipe, reason)
         outcome = simulated(recipe, rates, num_steps=args.steps, seed=args.seed)
         lines, shown = [], {}
@@ -121,7 +118,10 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: a number is out of its range, or what is given is not enough.
     """
-    for option, value, least in (("--steps", args.steps, 1), ("--max-prompts", args.max_prompts, 0)):
+    for option, value, least in (
+        ("--steps", args.steps, 1),
+        ("--max-prompts", args.max_prompts, 0),
+    ):
         if value < least:
             raise option_error(option, str(value), f"must be {least} or more.")
     if not 0 < args.target_busy <= 1:
@@ -131,9 +131,7 @@ def check_options(args: argparse.Namespace) -> None:
         raise option_error("--search", "(given)", reason)
 
 
-def chosen_ground(
-    args: argparse.Namespace, config: RunConfig
-) -> tuple[RunConfig, Ground]:
+def chosen_ground(args: argparse.Namespace, config: RunConfig) -> tuple[RunConfig, Ground]:
     """The recipe with its layout, and what is known of the hardware and its rates."""
     from mgrpo.plan.layout import laid_out
     from mgrpo.plan.layouts import Ground

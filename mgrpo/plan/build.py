@@ -13,13 +13,13 @@ from mgrpo.plan.batch import LayerBatch, layer_batches, learner_tokens
 from mgrpo.plan.engine_memory import EngineMemory, engine_memory
 from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.hardware import Hardware
+from mgrpo.plan.layouts import LayoutOutcome, own_layout
 from mgrpo.plan.learner_memory import learner_memory
 from mgrpo.plan.memory import MemoryUse
 from mgrpo.plan.rates import roofline_rates
 from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.rows import GpuRow, gpu_rows, gpu_use
 from mgrpo.plan.shape import ModelShape
-from mgrpo.plan.layouts import LayoutOutcome, own_layout
 from mgrpo.plan.simulated import simulated
 from mgrpo.plan.turns import turn_memory
 

@@ -38,8 +38,8 @@ ORDERS: dict[int | None, str] = {None: "synchronous", 0: "streamed", 1: "one ste
 NUM_STEPS = 4
 """Of a compared layout: one or two of them are steady, depending on the order."""
 SLICE_GPUS = 64
-"""Layouts of more GPUs are compared by a slice of the cluster, with as much of the step's work: about
-as many GPUs as this."""
+"""Layouts of more GPUs are compared by a slice of the cluster, of about as many, with as large a
+part of a step's work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,7 +299,7 @@ def with_layout(
 
 
 def overrides_of(before: PlanRecipe, recipe: PlanRecipe) -> list[str]:
-    """The keys by which a layout differs from the recipe, as `mgrpo check` and `train` take them."""
+    """The keys by which a layout differs from the recipe, as `mgrpo check` takes them."""
     keys: dict[str, tuple[object, object]] = {
         "prompts_per_step": (before.method.prompts_per_step, recipe.method.prompts_per_step),
         "engines.shared": (before.engines.shared, recipe.engines.shared),

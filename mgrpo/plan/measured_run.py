@@ -27,4 +27,5 @@ def measured_tree(run_dir: Path) -> Tree:
         work_of=lambda known: workload_of(recipe, known),
         max_running=recipe.engines.max_num_seqs,
     )
-    return rates.model_dump(mode="json", exclude_unset=True)
+    known = {"engine", "learner", "weights_s", "prompt_tokens", "layers"}
+    return rates.model_dump(mode="json", include=known, exclude_none=True)

@@ -1,10 +1,11 @@
 """Rates of engines and learner by the data sheet of a GPU and the shape of a model.
 
 Decoding is bound by memory bandwidth (each decode step reads the weights once and every running
-sequence's keys and values), prefill and training by arithmetic: 2 operations per parameter and token
-forward, 6 with the backward pass (https://arxiv.org/abs/2001.08361, section 2.1), 8 with recomputed
-activations, 2 more for the reference of a KL term. The reached shares of the data sheet's peaks, the
-links and the fixed times are assumptions: `mgrpo simulate --measured` and `--rates` replace them.
+sequence's keys and values), prefill and training by arithmetic: 2 operations per parameter and
+token forward, 6 with the backward pass (https://arxiv.org/abs/2001.08361, section 2.1), 8 with
+recomputed activations, 2 more for the reference of a KL term. The reached shares of the data
+sheet's peaks, the links and the fixed times are assumptions: `mgrpo simulate --measured` and
+`--rates` replace them.
 """
 
 from __future__ import annotations

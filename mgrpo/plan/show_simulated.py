@@ -70,8 +70,8 @@ def search_lines(found: Found, recipe: str) -> Iterator[str]:
         yield "No step reaches the share of busy GPUs asked for; larger steps may: --max-prompts."
     if not found.best.is_on_policy:
         yield (
-            "The next step is sampled while one trains, by the policy before it; --on-policy leaves "
-            "such layouts out."
+            "The next step is sampled while one trains, by the policy before it; --on-policy "
+            "leaves such layouts out."
         )
     yield "mgrpo check " + " ".join([recipe, *found.overrides])
 

@@ -67,7 +67,9 @@ def layer_work(layer: LayerConfig, known: LayerData) -> LayerWork:
         group_size=layer.group_size,
         max_tokens=most,
         lengths=known.lengths or LognormalLengths(mean=LENGTH_SHARE * most),
-        added_prompt_tokens=added if known.added_prompt_tokens is None else known.added_prompt_tokens,
+        added_prompt_tokens=added
+        if known.added_prompt_tokens is None
+        else known.added_prompt_tokens,
         max_parents=layer.max_parents if isinstance(layer, CorrectLayer) else None,
         parent_share=1.0 if known.parent_share is None else known.parent_share,
         skips_truncated=isinstance(layer, CorrectLayer) and layer.skip_truncated_parents,

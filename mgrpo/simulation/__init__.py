@@ -9,7 +9,7 @@
     picture.py    the outcome as a timeline, in text and SVG
     measured.py   rates and lengths of a run that has been
 
-Pure and seeded: nothing is started, and equal inputs give equal outcomes. Events are a heap of times
-(heapq). An engine whose batch changes moves its next event, often hundreds of times per step; with
-simpy each sequence would be a process that is interrupted and resumed by every other one of its batch.
+Pure and seeded: nothing is started, and equal inputs give equal outcomes. Events are a heap of
+times (heapq). An engine whose batch changes moves its next event, often hundreds of times per step;
+with simpy each sequence would be a process that every other one of its batch interrupts.
 """

@@ -1,9 +1,9 @@
 """Rates and lengths of a run that has been, from its metrics and recorded completions.
 
-The time of its updates gives a token's, its lengths are those of its rollout files, and the speed of
-its engines is chosen so that the simulated sampling takes as long as the measured one: all times of
-a decode step are scaled by one factor. How they divide into what every decode step takes and what a
-sequence adds cannot be seen in a run, so that is given.
+The time of its updates gives a token's, its lengths are those of its rollout files, and the speed
+of its engines is chosen so that the simulated sampling takes as long as the measured one: all times
+of a decode step are scaled by one factor. How they divide into what every decode step takes and
+what a sequence adds cannot be seen in a run, so that is given.
 """
 
 from __future__ import annotations

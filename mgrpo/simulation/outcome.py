@@ -37,7 +37,9 @@ class Course:
         self.busy.append(busy)
         self.running.append(running)
 
-    def means(self, edges: Sequence[float] | NDArray[np.float64], values: list[int]) -> NDArray[np.float64]:
+    def means(
+        self, edges: Sequence[float] | NDArray[np.float64], values: list[int]
+    ) -> NDArray[np.float64]:
         """[edges - 1] time means of `busy` or `running` between neighbouring edges."""
         times, values_T = np.asarray(self.times), np.asarray(values, dtype=float)
         sums = np.concatenate([[0.0], np.cumsum(values_T[:-1] * np.diff(times))])

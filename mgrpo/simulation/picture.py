@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -81,15 +82,15 @@ def shaded(shares: NDArray[np.float64]) -> str:
 def wait_letters(outcome: Outcome, edges: NDArray[np.float64]) -> Iterator[str]:
     """For each column the wait that begins or goes on in it."""
     waits = [span for span in outcome.spans if span.kind in LETTERS and span.end_s > span.start_s]
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in pairwise(edges):
         shares = [(min(span.end_s, right) - max(span.start_s, left), span.kind) for span in waits]
         seconds, kind = max(shares, default=(0.0, ""))
         yield LETTERS[kind] if seconds > 0 else " "
 
 
 def svg_timeline(outcome: Outcome, title: str) -> str:
-    """The same steps as an SVG image: a pool's row is as full as its engines are busy, the line in it
-    is the share of their batches that is filled."""
+    """The same steps as an SVG image: a pool's row is as full as its engines are busy, the line in
+    it is the share of their batches that is filled."""
     start, end = shown_window(outcome)
     scale = WIDTH / (end - start)
     edges = np.linspace(start, end, WIDTH // 2 + 1)
@@ -142,7 +143,8 @@ def area(shares: NDArray[np.float64], y: float) -> str:
 def line(shares: NDArray[np.float64], y: float) -> str:
     bottom, most = y + ROW - 8, ROW - 12
     points = " ".join(
-        f"{LEFT + 2 * n + 1} {bottom - most * min(1.0, share):.1f}" for n, share in enumerate(shares)
+        f"{LEFT + 2 * n + 1} {bottom - most * min(1.0, share):.1f}"
+        for n, share in enumerate(shares)
     )
     return f'<polyline points="{points}" fill="none" stroke="#1b5e50" stroke-width="1.2"/>'
 

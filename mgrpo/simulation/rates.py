@@ -16,8 +16,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class EngineRates(StrictConfig):
-    """One engine. A decode step gives every running sequence a token; it takes
-    `max(step_s, sequences * arithmetic_s) + sequences * sequence_s + context_tokens * context_s`."""
+    """One engine. A decode step gives every running sequence a token; with n of them it takes
+    `max(step_s, n * arithmetic_s) + n * sequence_s + context_tokens * context_s`."""
 
     step_s: PositiveFloat
     """Of a decode step, whatever runs: reading the weights, starting kernels."""
@@ -30,7 +30,7 @@ class EngineRates(StrictConfig):
     prefill_s: NonNegativeFloat = 0.0
     """Per token of a prompt that is not cached; decoding waits meanwhile."""
     cached_share: Share = 0.0
-    """Share of a prompt that is in the prefix cache; later completions of a group find all of it."""
+    """Share of a prompt that is in the prefix cache; a group's others find all of it."""
     max_running: PositiveInt
     """Sequences at a time, by engines.max_num_seqs and the cache; others wait."""
 

@@ -13,6 +13,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from mgrpo.simulation.workload import Tree, Workload
 
 QUANTA_PER_COMPLETION = 64
 """Sequences end at multiples of this share of a layer's longest completion, in large runs."""
-EXACT_BELOW = 20_000
+EXACT_BELOW = 1000
 """Completions per step up to which every sequence ends at its own decode step."""
 
 
@@ -162,14 +163,14 @@ class Simulator:
                 self.versions[number, index] += 1
                 if time < float("inf"):
                     version = self.versions[number, index]
-                    self.at(time, lambda n=number, i=index, v=version: self.sequence_ends(n, i, v))
+                    self.at(time, partial(self.sequence_ends, number, index, version))
 
     def sequence_ends(self, number: int, index: int, version: int) -> None:
         if self.versions[number, index] != version:
             return  # the batch has changed since
         for group in self.pools[number].finish(index, self.now):
             if self.rates.score_s:
-                self.at(self.now + self.rates.score_s, lambda one=group: self.group_done(one))
+                self.at(self.now + self.rates.score_s, partial(self.group_done, group))
             else:
                 self.group_done(group)
 

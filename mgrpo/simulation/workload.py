@@ -38,9 +38,7 @@ class EmpiricalLengths(StrictConfig):
     tokens: list[PositiveInt] = Field(min_length=1)
 
 
-Lengths = Annotated[
-    FixedLengths | LognormalLengths | EmpiricalLengths, Field(discriminator="type")
-]
+Lengths = Annotated[FixedLengths | LognormalLengths | EmpiricalLengths, Field(discriminator="type")]
 
 
 def draw_lengths(
@@ -89,7 +87,16 @@ class Tree:
     same work.
     """
 
-    __slots__ = ("attempts", "depth", "learner_tokens", "num_open", "rng", "sampled", "step", "work")
+    __slots__ = (
+        "attempts",
+        "depth",
+        "learner_tokens",
+        "num_open",
+        "rng",
+        "sampled",
+        "step",
+        "work",
+    )
 
     def __init__(self, work: Workload, *, seed: int, step: int, slot: int) -> None:
         self.work, self.step = work, step

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -186,7 +185,7 @@ def test_gpus_are_named_by_kind_and_memory(text: str, count: int, name: str) -> 
 
 def test_an_unknown_gpu_counts_its_memory_and_has_no_times() -> None:
     assert parse_gpus("4xNEW-96GB")[1].memory_bytes == 96 * 10**9
-    assert plan_of("8xNEW-96GB").times == []
+    assert plan_of("8xNEW-96GB").own is None
 
 
 @pytest.mark.parametrize("text", ["A100", "8x", "0xH100", "FOO", "8 H100", "xH100"])
@@ -249,18 +248,16 @@ def test_more_than_the_autoscaler_may_bring_fails() -> None:
     assert "layer2-engine-" in said(plan, "fail")
 
 
-def test_the_command_answers_at_once_without_ray_or_torch() -> None:
+def test_the_command_needs_neither_ray_nor_torch() -> None:
     code = (
         "import sys; from mgrpo.cli import main; "
         "code = main(['plan', 'qwen2.5_math_7b', '--gpus', '8xH100-80GB', '--parameters', '7.6B']);"
         "print([m for m in ('torch', 'ray', 'transformers', 'vllm') if m in sys.modules], code)"
     )
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=60
     )
     assert done.stdout.splitlines()[-1] == "[] 0", done.stdout + done.stderr
-    assert time.monotonic() - began < 10
 
 
 def test_the_command_writes_json_and_exits_with_2_where_something_does_not_fit(
