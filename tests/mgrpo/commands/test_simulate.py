@@ -59,16 +59,20 @@ def test_a_file_replaces_what_the_data_sheet_says(
     assert json.loads(capsys.readouterr().out)["busy"]["learner"] > 0.9
 
 
+def test_a_search_prints_a_command(rates: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["simulate", "quickstart", "--rates", rates, "--gpus", "2xH100-80GB", "--search"]
+    assert main([*arguments, "--steps", "3", "--on-policy"]) == 0
+    assert "mgrpo check quickstart" in capsys.readouterr().out
+
+
 def test_a_search_prints_overrides_that_a_recipe_takes(
     rates: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["simulate", "quickstart", "--rates", rates, "--gpus", "4xH100-80GB", "--search"]
+    arguments = ["simulate", "quickstart", "--rates", rates, "--gpus", "3xH100-80GB", "--search"]
     assert main([*arguments, "--json", "--steps", "3"]) == 0
     told = json.loads(capsys.readouterr().out)
     config = load_recipe("quickstart", told["overrides"])
     assert config.cluster.colocate is not None and told["search"]
-    assert main([*arguments, "--steps", "3", "--on-policy"]) == 0
-    assert "mgrpo check quickstart" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
