@@ -1,13 +1,15 @@
 """How far simulated steps are from measured ones, on a CPU.
 
     python -m benchmarks.simulation                  # six runs, some 15 minutes
+    python -m benchmarks.simulation --quick          # three
     python -m benchmarks.simulation --folder DIR     # keep the runs there, and use those that are
     python -m benchmarks.simulation --write          # docs/benchmarks/simulation.md and .json
 
 The work is that of `benchmarks.overlap`: engine and learner are pinned to a core each. Rates and
 lengths are those of one run, in the synchronous order (`mgrpo simulate --measured`); the same rates
-predict the other orders, and steps of twice the problems. The last line of the output is one JSON
-object.
+predict the other orders, and steps of twice the problems. With the synchronous times of
+`docs/benchmarks/overlap.json` in place of its own they predict that page's other orders too. The
+last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,32 +28,39 @@ from typing import Any
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, machine
 from benchmarks.overlap import DEADLINE_S, ORDERS, RECIPE, WORK, Pinning
+from benchmarks.overlap import PAGE as OVERLAP
 from mgrpo.config.load import load_recipe
 from mgrpo.plan.layouts import with_given
 from mgrpo.plan.measured_run import measured_tree
 from mgrpo.plan.recipe import plan_recipe
 from mgrpo.plan.simulated import simulated
-from mgrpo.simulation.measured import average, steady_rows
+from mgrpo.simulation.measured import average, scaled, steady_rows
 from mgrpo.simulation.rates import Rates
 
 PAGE = REPOSITORY / "docs" / "benchmarks" / "simulation.md"
 STEPS = {16: 8, 32: 5}
 """Steps of a run, by its problems per step."""
 SEEDS = range(5)
+PARTS = ("shared", "learner")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """One run and its simulation; seconds of a step, busy shares of it."""
 
+    source: str  # of the measured seconds: "runs", or a page's
     order: str
     prompts: int
     measured_s: float
     measured_range_s: tuple[float, float]
     simulated_s: float
-    measured_busy: dict[str, float]
+    measured_busy: dict[str, float]  # {} where it was not recorded
     simulated_busy: dict[str, float]
-    is_source: bool  # of the rates
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the rates are those of this very row."""
+        return self.order == "synchronous" and self.prompts == min(STEPS)
 
     @property
     def error(self) -> float:
@@ -64,14 +73,14 @@ def main() -> int:
     stop_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="mgrpo-simulation-") as made:
         folder = args.folder or Path(made)
-        rates: Rates | None = None
-        rows = []
-        for prompts in STEPS:
-            for order in ORDERS:
-                run = run_of(folder, order, prompts)
-                rates = rates or with_given(None, measured_tree(run))
-                rows.append(compared(run, order, prompts, rates, is_source=not rows))
-                print(f"{order} {prompts}: {rows[-1]}", file=sys.stderr, flush=True)
+        source = run_of(folder, "synchronous", min(STEPS))
+        rates = with_given(None, measured_tree(source))
+        rows = [
+            compared(run_of(folder, order, prompts), order, prompts, rates)
+            for prompts in ([min(STEPS)] if args.quick else STEPS)
+            for order in ORDERS
+        ]
+        rows += list(of_overlap_page(rates, steady_rows(source)))
     result = summary(rows)
     if args.write:
         write(rows, result)
@@ -82,6 +91,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare simulated steps with measured ones.")
     parser.add_argument("--folder", type=Path, help="of the runs; those that are there are used")
+    parser.add_argument("--quick", action="store_true", help="steps of one size only")
     parser.add_argument("--write", action="store_true", help=f"update {PAGE.name} and its .json")
     return parser.parse_args()
 
@@ -108,35 +118,65 @@ def overrides(order: str, prompts: int) -> list[str]:
     ]
 
 
-def compared(run: Path, order: str, prompts: int, rates: Rates, *, is_source: bool) -> Compared:
+def compared(run: Path, order: str, prompts: int, rates: Rates) -> Compared:
+    """A run beside its simulation."""
     rows = steady_rows(run)
+    busy = {part: average(rows, f"pipeline/{part}_busy_fraction") for part in PARTS}
+    seconds = [float(row["seconds/step"]) for row in rows]
+    return beside("runs", order, prompts, rates, seconds, busy)
+
+
+def of_overlap_page(rates: Rates, rows: Sequence[dict[str, Any]]) -> Iterator[Compared]:
+    """The orders of `docs/benchmarks/overlap.json`, by its own synchronous times.
+
+    Args:
+        rates: of a run of the same work, for lengths and everything but times.
+        rows: that run's steps.
+    """
+    page = json.loads(OVERLAP.with_suffix(".json").read_text(encoding="utf-8"))
+    sampling, update = page["sampling_s"], page["update_s"]
+    token_s = rates.learner.token_s * update / average(rows, "seconds/update")
+    own = rates.model_copy(
+        update={
+            "engine": scaled(rates.engine, sampling / average(rows, "seconds/rollout")),
+            "learner": rates.learner.model_copy(update={"token_s": token_s}),
+            "weights_s": page["seconds_per_step"]["synchronous"] - sampling - update,
+        }
+    )
+    for order in ORDERS:
+        yield beside(OVERLAP.name, order, min(STEPS), own, page["rounds"][order], {})
+
+
+def beside(
+    source: str,
+    order: str,
+    prompts: int,
+    rates: Rates,
+    seconds: Sequence[float],
+    busy: dict[str, float],
+) -> Compared:
     recipe = plan_recipe(load_recipe(RECIPE, overrides(order, prompts)))
     outcomes = [simulated(recipe, rates, num_steps=8, seed=seed) for seed in SEEDS]
-    seconds = [float(row["seconds/step"]) for row in rows]
     return Compared(
+        source=source,
         order=order,
         prompts=prompts,
         measured_s=mean(seconds),
         measured_range_s=(min(seconds), max(seconds)),
         simulated_s=mean(one.seconds_per_step for one in outcomes),
-        measured_busy={
-            part: average(rows, f"pipeline/{part}_busy_fraction") for part in ("shared", "learner")
-        },
-        simulated_busy={
-            part: mean(one.busy_shares[part] for one in outcomes) for part in ("shared", "learner")
-        },
-        is_source=is_source,
+        measured_busy=busy,
+        simulated_busy={part: mean(one.busy_shares[part] for one in outcomes) for part in PARTS},
     )
 
 
 def summary(rows: Sequence[Compared]) -> dict[str, Any]:
-    predicted = [abs(row.error) for row in rows if not row.is_source]
+    predicted = [abs(row.error) for row in rows if not row.is_fitted]
     return {
         "benchmark": "simulation",
         "rows": [asdict(row) | {"error": row.error} for row in rows],
         "mean_abs_error": mean(predicted),
         "max_abs_error": max(predicted),
-        "command": "python -m benchmarks.simulation --write",
+        "command": " ".join(["python -m benchmarks.simulation", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         **machine(),
     }
@@ -150,23 +190,20 @@ def write(rows: Sequence[Compared], result: dict[str, Any]) -> None:
 def page_lines(rows: Sequence[Compared], result: dict[str, Any]) -> Iterator[str]:
     yield "# Simulated steps\n"
     yield "`mgrpo simulate` against measured steps of the quickstart's policy, with engine and"
-    yield "learner on a core each. Rates and lengths are measured in the table's first run; the"
-    yield "other rows are predictions by the same rates.\n"
+    yield "learner on a core each. The synchronous rows with the fewest problems gave the rates; the"
+    yield "others are predicted by them. Busy shares are measured / simulated.\n"
     yield (
-        "| Order | Problems a step | Measured, s (range) | Simulated, s | Error | "
-        "Engine busy, measured / simulated | Learner busy |"
+        "| Measured in | Order | Problems a step | Measured, s (range) | Simulated, s | Error | "
+        + ("Engine busy | Learner busy |")
     )
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for row in rows:
         low, high = row.measured_range_s
-        source = " (rates are its own)" if row.is_source else ""
-        engine, learner = (
-            f"{100 * row.measured_busy[part]:.0f} / {100 * row.simulated_busy[part]:.0f} %"
-            for part in ("shared", "learner")
-        )
+        fitted = " (fitted)" if row.is_fitted else ""
         yield (
-            f"| {row.order} | {row.prompts} | {row.measured_s:.2f} ({low:.2f} to {high:.2f}) | "
-            f"{row.simulated_s:.2f} | {100 * row.error:+.1f} %{source} | {engine} | {learner} |"
+            f"| {row.source} | {row.order} | {row.prompts} | {row.measured_s:.2f} ({low:.2f} to "
+            f"{high:.2f}) | {row.simulated_s:.2f} | {100 * row.error:+.1f} %{fitted} | "
+            f"{' | '.join(busy_text(row, part) for part in PARTS)} |"
         )
     yield (
         f"\nThe predictions are off by {100 * result['mean_abs_error']:.1f} % on average and by "
@@ -176,6 +213,13 @@ def page_lines(rows: Sequence[Compared], result: dict[str, Any]) -> Iterator[str
     packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
     yield f"`{result['command']}`, {result['date']}, commit {result['commit']}, {result['cpu']},"
     yield f"{result['cores']} cores, Python {result['python']}, {packages}."
+
+
+def busy_text(row: Compared, part: str) -> str:
+    simulated_share = f"{100 * row.simulated_busy[part]:.0f} %"
+    if part not in row.measured_busy:
+        return f"not recorded / {simulated_share}"
+    return f"{100 * row.measured_busy[part]:.0f} / {simulated_share}"
 
 
 if __name__ == "__main__":
