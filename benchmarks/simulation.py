@@ -78,7 +78,7 @@ def main() -> int:
         rows = [
             compared(run_of(folder, order, prompts), order, prompts, rates)
             for prompts in ([min(STEPS)] if args.quick else STEPS)
-            for order in ORDERS
+            for order in args.orders
         ]
         rows += list(of_overlap_page(rates, steady_rows(source)))
     result = summary(rows)
@@ -92,6 +92,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare simulated steps with measured ones.")
     parser.add_argument("--folder", type=Path, help="of the runs; those that are there are used")
     parser.add_argument("--quick", action="store_true", help="steps of one size only")
+    parser.add_argument(
+        "--orders", nargs="+", choices=ORDERS, default=[*ORDERS], metavar="ORDER", help="to run"
+    )
     parser.add_argument("--write", action="store_true", help=f"update {PAGE.name} and its .json")
     return parser.parse_args()
 
@@ -190,11 +193,11 @@ def write(rows: Sequence[Compared], result: dict[str, Any]) -> None:
 def page_lines(rows: Sequence[Compared], result: dict[str, Any]) -> Iterator[str]:
     yield "# Simulated steps\n"
     yield "`mgrpo simulate` against measured steps of the quickstart's policy, with engine and"
-    yield "learner on a core each. The synchronous rows with the fewest problems gave the rates; the"
-    yield "others are predicted by them. Busy shares are measured / simulated.\n"
+    yield "learner on a core each. The synchronous rows of 16 problems gave the rates; the others"
+    yield "are predicted by them. Busy shares are measured / simulated.\n"
     yield (
         "| Measured in | Order | Problems a step | Measured, s (range) | Simulated, s | Error | "
-        + ("Engine busy | Learner busy |")
+        "Engine busy | Learner busy |"
     )
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for row in rows:

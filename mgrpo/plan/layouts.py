@@ -287,7 +287,9 @@ def with_layout(
         layer.model_copy(update={"num_engines": count})
         for layer, count in zip(recipe.layers, counts[:-1], strict=True)
     ]
-    learner: dict[str, object] = {"num_ranks": ranks} | ({"zero_stage": 2} if in_turn else {})
+    learner: dict[str, object] = {"num_ranks": ranks}
+    if in_turn:
+        learner["zero_stage"] = 2
     return replace(
         recipe,
         layers=layers,

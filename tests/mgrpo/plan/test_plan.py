@@ -19,6 +19,7 @@ from mgrpo.plan.memory import GIB
 from mgrpo.plan.recipe import plan_recipe
 from mgrpo.plan.shape import find_shape, parse_parameters, qwen25_shape, shape_like
 from mgrpo.plan.show import plan_text
+from tests.layouts import ENGINES_PER_LAYER
 from tests.repository import REPOSITORY
 
 ROLES = (
@@ -28,7 +29,7 @@ ROLES = (
 
 
 def plan_of(gpus: str, *overrides: str, nodes: int = 1, size: str = "7B") -> Plan:
-    config = load_recipe("qwen2.5_math_7b", overrides)
+    config = load_recipe("qwen2.5_math_7b", [*ENGINES_PER_LAYER, *overrides])
     return make_plan(plan_recipe(config), qwen25_shape(size), named_hardware(gpus, nodes))
 
 
@@ -217,7 +218,7 @@ def test_the_shape_of_a_shipped_model_is_read_and_counted() -> None:
 
 @pytest.mark.parametrize("file", ["aws.yaml", "gcp.yaml", "kuberay/raycluster.yaml"])
 def test_a_cluster_file_is_planned_with_its_labels(file: str) -> None:
-    config = load_recipe("qwen2.5_math_7b", (*ROLES, "learner.num_ranks=8"))
+    config = load_recipe("qwen2.5_math_7b", (*ENGINES_PER_LAYER, *ROLES, "learner.num_ranks=8"))
     plan = make_plan(
         plan_recipe(config),
         qwen25_shape("7B"),
@@ -230,7 +231,8 @@ def test_a_cluster_file_is_planned_with_its_labels(file: str) -> None:
 
 def test_nodes_that_have_to_be_brought_are_named() -> None:
     config = load_recipe(
-        "qwen2.5_math_7b", (*ROLES, "learner.num_ranks=8", "layers.correct.num_engines=6")
+        "qwen2.5_math_7b",
+        (*ENGINES_PER_LAYER, *ROLES, "learner.num_ranks=8", "layers.correct.num_engines=6"),
     )
     hardware = file_hardware(str(REPOSITORY / "cluster/aws.yaml"), None)
     plan = make_plan(plan_recipe(config), qwen25_shape("7B"), hardware)
@@ -241,7 +243,8 @@ def test_nodes_that_have_to_be_brought_are_named() -> None:
 
 def test_more_than_the_autoscaler_may_bring_fails() -> None:
     config = load_recipe(
-        "qwen2.5_math_7b", (*ROLES, "learner.num_ranks=8", "layers.correct.num_engines=16")
+        "qwen2.5_math_7b",
+        (*ENGINES_PER_LAYER, *ROLES, "learner.num_ranks=8", "layers.correct.num_engines=16"),
     )
     hardware = file_hardware(str(REPOSITORY / "cluster/aws.yaml"), None)
     plan = make_plan(plan_recipe(config), qwen25_shape("7B"), hardware)
