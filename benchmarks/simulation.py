@@ -81,7 +81,7 @@ def main() -> int:
             for order in args.orders
         ]
         rows += list(of_overlap_page(rates, steady_rows(source)))
-    result = summary(rows)
+    result = summary(rows) | {"command": command_of(args)}
     if args.write:
         write(rows, result)
     print(json.dumps(result))
@@ -97,6 +97,14 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--write", action="store_true", help=f"update {PAGE.name} and its .json")
     return parser.parse_args()
+
+
+def command_of(args: argparse.Namespace) -> str:
+    """The command without the folder, which is of one machine."""
+    words = ["python -m benchmarks.simulation", *(["--quick"] if args.quick else [])]
+    if args.orders != [*ORDERS]:
+        words += ["--orders", *(f"'{order}'" if " " in order else order for order in args.orders)]
+    return " ".join([*words, *(["--write"] if args.write else [])])
 
 
 def run_of(folder: Path, order: str, prompts: int) -> Path:
@@ -179,7 +187,6 @@ def summary(rows: Sequence[Compared]) -> dict[str, Any]:
         "rows": [asdict(row) | {"error": row.error} for row in rows],
         "mean_abs_error": mean(predicted),
         "max_abs_error": max(predicted),
-        "command": " ".join(["python -m benchmarks.simulation", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         **machine(),
     }
