@@ -185,6 +185,7 @@ def summary(rows: Sequence[Compared]) -> dict[str, Any]:
     return {
         "benchmark": "simulation",
         "rows": [asdict(row) | {"error": row.error} for row in rows],
+        "num_predictions": len(predicted),
         "mean_abs_error": mean(predicted),
         "max_abs_error": max(predicted),
         "date": time.strftime("%Y-%m-%d"),
@@ -216,7 +217,7 @@ def page_lines(rows: Sequence[Compared], result: dict[str, Any]) -> Iterator[str
             f"{' | '.join(busy_text(row, part) for part in PARTS)} |"
         )
     yield (
-        f"\nThe predictions are off by {100 * result['mean_abs_error']:.1f} % on average and by "
+        f"\nThe {result['num_predictions']} predictions are off by {100 * result['mean_abs_error']:.1f} % on average and by "
         f"{100 * result['max_abs_error']:.1f} % at most. Times on GPUs have not been compared with"
     )
     yield "measured ones.\n"

@@ -33,4 +33,4 @@ def test_the_page_tells_fitted_rows_from_predictions() -> None:
     page = "\n".join(page_lines(ROWS, summary(ROWS) | {"command": "python -m this"}))
     assert "+100.0 % (fitted) | 50 / 40 % | not recorded / 60 % |" in page
     assert "| runs | streamed | 16 | 10.00 (9.00 to 11.00) | 9.00 | -10.0 % | " in page
-    assert "off by 6.5 % on average and by 10.0 % at most" in page
+    assert "The 2 predictions are off by 6.5 % on average and by 10.0 % at most" in page
