@@ -217,7 +217,8 @@ def page_lines(rows: Sequence[Compared], result: dict[str, Any]) -> Iterator[str
             f"{' | '.join(busy_text(row, part) for part in PARTS)} |"
         )
     yield (
-        f"\nThe {result['num_predictions']} predictions are off by {100 * result['mean_abs_error']:.1f} % on average and by "
+        f"\nThe {result['num_predictions']} predictions are off by "
+        f"{100 * result['mean_abs_error']:.1f} % on average and by "
         f"{100 * result['max_abs_error']:.1f} % at most. Times on GPUs have not been compared with"
     )
     yield "measured ones.\n"
