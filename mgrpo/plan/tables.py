@@ -28,7 +28,7 @@ def percent(share: float) -> str:
 
 def layout_cells(rows: Sequence[LayoutOutcome]) -> Iterator[list[str]]:
     """A table of compared layouts."""
-    yield ["layout", "order", "GPUs", "a step", "tokens/s", "GPUs busy", "of it engines, learner"]
+    yield ["layout", "order", "GPUs", "a step", "tokens/s", "GPUs busy", "engines, learner"]
     for row in rows:
         outcome = row.outcome
         yield [
