@@ -24,6 +24,7 @@ from mgrpo.commands.jobs import add_logs, add_status, add_stop
 from mgrpo.commands.methods import add_methods
 from mgrpo.commands.plan import add_plan
 from mgrpo.commands.scorer import add_scorer
+from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
 from mgrpo.errors import MgrpoError
 
@@ -141,7 +142,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_live_cluster(check)
     check.set_defaults(run_command=run_check)
 
-    add_plan(commands.add_parser("plan", help="placement on GPUs, memory and step sizes"))
+    add_plan(commands.add_parser("plan", help="placement on GPUs, memory, layouts"))
+    add_simulate(
+        commands.add_parser("simulate", help="how long steps take and how busy GPUs are, simulated")
+    )
 
     add_eval(commands.add_parser("eval", help="accuracy of a model or a run, turn by turn"))
     add_models(commands.add_parser("models", help="list or prepare the named models"))

@@ -35,6 +35,13 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", help="change a key of the recipe: steps=20"
     )
+    add_hardware(parser)
+    parser.add_argument("--json", action="store_true", help="write the numbers as JSON")
+    parser.set_defaults(run_command=run_plan)
+
+
+def add_hardware(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which GPUs there are, and the model's size."""
     parser.add_argument(
         "--gpus", metavar="8xH100-80GB", help="the GPUs of each node: how many, which, memory"
     )
@@ -49,14 +56,13 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         metavar="7B",
         help="the model's size, if its config.json is not available",
     )
-    parser.add_argument("--json", action="store_true", help="write the numbers as JSON")
-    parser.set_defaults(run_command=run_plan)
 
 
 def run_plan(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
     from mgrpo.plan.build import make_plan
     from mgrpo.plan.layout import laid_out
+    from mgrpo.plan.layouts import Ground, compare_layouts
     from mgrpo.plan.recipe import plan_recipe
     from mgrpo.plan.show import plan_json, plan_text
 
@@ -64,10 +70,20 @@ def run_plan(args: argparse.Namespace) -> int:
     config = load_recipe(args.recipe, args.overrides)
     is_one_machine = args.cluster is None and args.nodes == 1
     config, layout = laid_out(config, hardware.gpu_count(hardware.nodes) * is_one_machine)
-    plan = make_plan(
-        plan_recipe(config), chosen_shape(args, config.model.path), hardware, layout=layout
-    )
-    print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan))
+    recipe, shape = plan_recipe(config), chosen_shape(args, config.model.path)
+    plan = make_plan(recipe, shape, hardware, layout=layout)
+    layouts = []
+    if plan.own is not None and not recipe.cluster.has_roles:
+        layouts = compare_layouts(
+            Ground(
+                recipe=recipe,
+                shape=shape,
+                gpu=hardware.smallest_gpu,
+                num_gpus=hardware.gpu_count(hardware.nodes),
+                gpus_per_node=hardware.gpus_per_node,
+            )
+        )
+    print(json.dumps(plan_json(plan, layouts), indent=2) if args.json else plan_text(plan, layouts))
     return DOES_NOT_FIT_EXIT_CODE if plan.fails else 0
 
 

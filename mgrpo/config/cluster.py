@@ -166,6 +166,11 @@ class ClusterConfig(StrictConfig):
         return None if address.strip() in ("", "local") else address.strip()
 
     @property
+    def has_roles(self) -> bool:
+        """Whether engines or learner must be on nodes of their own."""
+        return (self.engine_nodes, self.learner_nodes) != (NodesConfig(), NodesConfig())
+
+    @property
     def takes_turns(self) -> bool:
         """Whether engines and learner share their GPUs. False as long as `auto` is not decided."""
         return self.colocate is True

@@ -18,14 +18,14 @@ from mgrpo.plan.memory import GIB, MemoryUse
 from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.rows import GpuRow
 from mgrpo.plan.shape import ModelShape
-from mgrpo.plan.timing import PartTime
 from mgrpo.plan.turns import host_bytes
+from mgrpo.simulation.outcome import Outcome
 from mgrpo.sources import most_completions_per_minibatch
 
 TIGHT_SHARE = 0.9
 """A learner's estimate above this share of the memory is a warning: estimates are inexact."""
 IDLE_SHARE = 0.15
-"""A part that is busy for less than this share of a step without overlap is mostly idle."""
+"""A part that is busy for less than this share of a step is mostly idle."""
 
 
 TURN_ADVICE = {
@@ -51,7 +51,7 @@ class Found:
     engine_gpu: GpuType
     turns: MemoryUse | None
     batches: list[LayerBatch]
-    times: list[PartTime]
+    outcome: Outcome | None  # None: the GPUs' speed is not known, or the plan does not fit
 
 
 def assess(found: Found) -> list[CheckLine]:
@@ -272,16 +272,17 @@ def cache_needed(batch: LayerBatch, engines: EnginesConfig) -> int:
 
 
 def time_lines(found: Found) -> Iterator[CheckLine]:
-    """Mostly idle parts, by the rough times; shared GPUs are not idle."""
-    if found.turns is not None:
+    """Mostly idle parts, by the simulation; shared GPUs are not idle."""
+    if found.turns is not None or found.outcome is None:
         return
-    whole = sum(part.seconds for part in found.times)
-    parts = with_one_pool(found.times) if found.recipe.engines.shared else found.times
-    for part in parts:
-        if len(parts) > 1 and part.seconds < IDLE_SHARE * whole:
+    names = [f"layer {layer.name}" for layer in found.recipe.layers]
+    if found.recipe.engines.shared:
+        names = ["the engines' pool"]
+    for name, share in zip([*names, "learner"], found.outcome.busy_shares.values(), strict=True):
+        if share < IDLE_SHARE:
             give = (
                 "Fewer ranks and more engines would be faster."
-                if part.name == "learner"
+                if name == "learner"
                 else "More learner ranks and fewer engines would be faster."
                 if found.recipe.engines.shared
                 else "Give some of its engines' GPUs to the others, or use engines.shared: true."
@@ -289,8 +290,7 @@ def time_lines(found: Found) -> Iterator[CheckLine]:
             yield CheckLine(
                 "warn",
                 "balance",
-                f"{part.name} would be busy for about {100 * part.seconds / whole:.0f} % of a step "
-                f"(a rough estimate). {give}",
+                f"{name} would be busy for about {100 * share:.0f} % of a step (simulated). {give}",
             )
 
 
@@ -313,10 +313,3 @@ def streaming_lines(found: Found) -> Iterator[CheckLine]:
     if obstacles:
         text = f"the learner waits for a whole step: {'; '.join(obstacles)}"
     yield CheckLine("ok", "pipeline", text)
-
-
-def with_one_pool(times: list[PartTime]) -> list[PartTime]:
-    """Parts of a step if the same engines serve every layer; the learner is last."""
-    if not times:
-        return []
-    return [PartTime("the engines' pool", sum(part.seconds for part in times[:-1])), times[-1]]

@@ -13,13 +13,17 @@ from mgrpo.plan.batch import LayerBatch, layer_batches, learner_tokens
 from mgrpo.plan.engine_memory import EngineMemory, engine_memory
 from mgrpo.plan.gpus import GpuType
 from mgrpo.plan.hardware import Hardware
+from mgrpo.plan.layouts import LayoutOutcome, own_layout
 from mgrpo.plan.learner_memory import learner_memory
 from mgrpo.plan.memory import MemoryUse
+from mgrpo.plan.rates import roofline_rates
 from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.rows import GpuRow, gpu_rows, gpu_use
 from mgrpo.plan.shape import ModelShape
-from mgrpo.plan.timing import PartTime, part_times
+from mgrpo.plan.simulated import simulated
 from mgrpo.plan.turns import turn_memory
+
+NUM_STEPS = 4  # that are simulated; one or two of them are steady
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,7 @@ class Plan:
     turns: MemoryUse | None  # memory in each turn, if engines and learner share GPUs
     batches: list[LayerBatch]
     learner_tokens: int  # at most, per step
-    times: list[PartTime]
+    own: LayoutOutcome | None  # simulated; None: it cannot be placed, or speeds are not known
     lines: list[CheckLine]  # errors and warnings
 
     @property
@@ -66,7 +70,10 @@ def make_plan(
     learner_gpu, engine_gpu = smallest_gpus(found, hardware)
     engine = engine_memory(recipe, shape, engine_gpu)
     learner = learner_memory(recipe, shape)
-    times = part_times(recipe, shape, engine_gpu, engine) if learner_gpu == engine_gpu else []
+    rates = None
+    if learner_gpu == engine_gpu and not found.left_out:
+        rates = roofline_rates(recipe, shape, engine_gpu, engine, hardware.gpus_per_node)
+    outcome = None if rates is None else simulated(recipe, rates, num_steps=NUM_STEPS)
     turns = turn_memory(recipe, shape, learner, engine)
     rows = gpu_rows(recipe, found, nodes, hardware, gpu_use(learner, engine, turns))
     decided = [CheckLine("ok", "layout", layout)] if layout else []
@@ -83,7 +90,7 @@ def make_plan(
             engine_gpu=engine_gpu,
             turns=turns,
             batches=layer_batches(recipe),
-            times=times,
+            outcome=outcome,
         )
     )
     return Plan(
@@ -96,7 +103,7 @@ def make_plan(
         turns=turns,
         batches=layer_batches(recipe),
         learner_tokens=learner_tokens(recipe),
-        times=times,
+        own=None if outcome is None else own_layout(recipe, outcome),
         lines=lines,
     )
 

@@ -26,6 +26,16 @@ class Hardware:
     def gpu_count(self, nodes: list[Node]) -> int:
         return sum(int(node.resources.get("GPU", 0)) for node in nodes)
 
+    @property
+    def gpus_per_node(self) -> int:
+        """Of the largest node."""
+        return max((int(node.resources.get("GPU", 0)) for node in self.grown), default=0)
+
+    @property
+    def smallest_gpu(self) -> GpuType:
+        """By its memory."""
+        return min(self.gpus.values(), key=lambda gpu: gpu.memory_bytes)
+
 
 def named_hardware(text: str, num_nodes: int) -> Hardware:
     """`--gpus 8xH100-80GB --nodes 2`: as many equal nodes, with enough CPUs."""

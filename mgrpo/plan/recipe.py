@@ -21,6 +21,8 @@ class PlanRecipe(PlacementRecipe):
     model_dtype: Literal["float32", "bfloat16"]  # of the weights as broadcast
     packed_buffer_mib: int  # of the broadcast
     num_reward_processes: int
+    checkpoint_every: int  # steps; 0: none
+    evaluate_every: int
 
 
 def plan_recipe(config: RunConfig) -> PlanRecipe:
@@ -36,4 +38,6 @@ def plan_recipe(config: RunConfig) -> PlanRecipe:
         model_dtype=config.model.dtype,
         packed_buffer_mib=config.weights.packed_buffer_mib,
         num_reward_processes=config.rewards.num_processes,
+        checkpoint_every=config.checkpoints.every_steps,
+        evaluate_every=config.evaluation.every_steps,
     )

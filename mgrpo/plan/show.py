@@ -7,16 +7,22 @@ from dataclasses import asdict
 
 from mgrpo.findings import MARKS
 from mgrpo.plan.build import Plan
+from mgrpo.plan.layouts import LayoutOutcome, recommendations
 from mgrpo.plan.memory import GIB, MemoryUse
-from mgrpo.report.words import duration
+from mgrpo.plan.tables import layout_cells, row_json, table
 
 
-def plan_text(plan: Plan) -> str:
-    """The whole plan, table by table; columns are as wide as their content."""
-    return "\n".join(plan_lines(plan))
+def plan_text(plan: Plan, layouts: Sequence[LayoutOutcome] = ()) -> str:
+    """The whole plan, table by table; columns are as wide as their content.
+
+    Args:
+        layouts: other ways to use the GPUs, fastest first.
+    """
+    return "\n".join(plan_lines(plan, layouts))
 
 
-def plan_lines(plan: Plan) -> Iterator[str]:
+def plan_lines(plan: Plan, layouts: Sequence[LayoutOutcome]) -> Iterator[str]:
+    rows = [*([plan.own] if plan.own else []), *layouts]
     shape = plan.shape
     yield f"{plan.recipe} on {plan.hardware}"
     yield (
@@ -35,14 +41,13 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield ""
     yield "a step, at most"
     yield from table(batch_cells(plan), indent=2)
-    if plan.times:
+    if rows:
         yield ""
-        yield "rough seconds, without overlap and with completions of half the maximum length"
-        yield from table(
-            [[part.name, plain(duration(part.seconds))] for part in plan.times], indent=2
-        )
+        yield "layouts of these GPUs, simulated, with completions of half the maximum length"
+        yield from table(layout_cells(rows), indent=2)
     yield ""
-    yield from (f"{MARKS[line.status][0]} {line.name}: {line.detail}" for line in plan.lines)
+    lines = [*plan.lines, *recommendations(plan.own, layouts)]
+    yield from (f"{MARKS[line.status][0]} {line.name}: {line.detail}" for line in lines)
 
 
 def gpu_cells(plan: Plan) -> Iterator[list[str]]:
@@ -78,20 +83,7 @@ def batch_cells(plan: Plan) -> Iterator[list[str]]:
     yield ["learner", f"{plan.learner_tokens:,} tokens, before prefixes are merged", "", ""]
 
 
-def table(rows: Sequence[Sequence[str]] | Iterator[list[str]], *, indent: int = 0) -> Iterator[str]:
-    """Rows of cells, each column as wide as its widest cell."""
-    cells = [list(row) for row in rows]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))] if cells else []
-    for row in cells:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield " " * indent + line.rstrip()
-
-
-def plain(text: str) -> str:
-    return text.replace("\u00a0", " ")
-
-
-def plan_json(plan: Plan) -> dict[str, object]:
+def plan_json(plan: Plan, layouts: Sequence[LayoutOutcome] = ()) -> dict[str, object]:
     """Plain values; memory in bytes, times in seconds."""
     return {
         "recipe": plan.recipe,
@@ -116,8 +108,9 @@ def plan_json(plan: Plan) -> dict[str, object]:
             for batch in plan.batches
         ],
         "learner_tokens": plan.learner_tokens,
-        "times": [asdict(part) for part in plan.times],
-        "lines": [asdict(line) for line in plan.lines],
+        "simulated": None if plan.own is None else row_json(plan.own),
+        "layouts": [row_json(row) for row in layouts],
+        "lines": [asdict(line) for line in [*plan.lines, *recommendations(plan.own, layouts)]],
         "fits": not plan.fails,
     }
 

@@ -21,6 +21,7 @@ from cluster.allocations import placement_recipe, plan_allocations
 from cluster.placement import Placement
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import PlacementError
+from tests.layouts import ENGINES_PER_LAYER
 
 
 class Sitter:
@@ -31,7 +32,7 @@ class Sitter:
 
 
 def try_recipe(overrides: list[str]) -> dict[str, Any]:
-    config = load_recipe("qwen2.5_math_7b", overrides)
+    config = load_recipe("qwen2.5_math_7b", [*ENGINES_PER_LAYER, *overrides])
     allocations = plan_allocations(placement_recipe(config), "cuda")
     deadline_s = config.cluster.deadlines.placement_s
     try:

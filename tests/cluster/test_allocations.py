@@ -18,6 +18,7 @@ from cluster.allocations import (
 )
 from mgrpo.config.cluster import NodesConfig
 from mgrpo.config.load import load_recipe
+from tests.layouts import ENGINES_PER_LAYER
 
 ROLES = (
     "cluster.engine_nodes.labels.role=rollout",
@@ -26,7 +27,7 @@ ROLES = (
 
 
 def qwen(*overrides: str) -> PlacementRecipe:
-    return placement_recipe(load_recipe("qwen2.5_math_7b", overrides))
+    return placement_recipe(load_recipe("qwen2.5_math_7b", [*ENGINES_PER_LAYER, *overrides]))
 
 
 def test_an_engine_is_one_bundle_with_all_its_gpus() -> None:

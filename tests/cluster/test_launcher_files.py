@@ -19,6 +19,7 @@ from cluster.fit import fit
 from cluster.node_types import all_nodes, read_cluster_file
 from mgrpo.config.load import load_recipe
 from mgrpo.plan.gpus import RAY_NAMES
+from tests.layouts import ENGINES_PER_LAYER
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [ROOT / "cluster" / name for name in ("aws.yaml", "gcp.yaml")]
@@ -99,7 +100,9 @@ def test_as_many_engines_as_the_nodes_may_hold_fit_when_grown_and_no_more(file: 
     most = int(rollout.max_count * rollout.resources["GPU"])
     nodes = all_nodes(read_cluster_file(file), grown=True)
     for count, is_left_out in ((most - 2, False), (most - 1, True)):
-        config = load_recipe("qwen2.5_math_7b", (*ON_ROLES, f"layers.1.num_engines={count}"))
+        config = load_recipe(
+            "qwen2.5_math_7b", (*ENGINES_PER_LAYER, *ON_ROLES, f"layers.1.num_engines={count}")
+        )
         assert (
             bool(fit(plan_allocations(placement_recipe(config), "cuda"), nodes).left_out)
             is is_left_out

@@ -15,6 +15,7 @@ from cluster.runtime import LOOPBACK
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import PlacementError
+from tests.layouts import ENGINES_PER_LAYER
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ class Sitter:
 
 
 def qwen() -> RunConfig:
-    return load_recipe("qwen2.5_math_7b")
+    return load_recipe("qwen2.5_math_7b", ENGINES_PER_LAYER)
 
 
 def taken_gpus(config: RunConfig) -> dict[tuple[str, int], list[int]]:

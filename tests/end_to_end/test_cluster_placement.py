@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.local_cluster import LocalCluster, local_cluster
+from tests.layouts import ENGINES_PER_LAYER
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -133,7 +134,8 @@ def test_what_does_not_fit_says_demand_supply_and_labels(outcomes) -> None:
 
 def check(cluster: LocalCluster, *arguments: str) -> tuple[int, str]:
     """`mgrpo check --address` from outside."""
-    command = [sys.executable, "-m", "mgrpo", "check", "qwen2.5_math_7b", *ROLES, *arguments]
+    command = [sys.executable, "-m", "mgrpo", "check", "qwen2.5_math_7b"]
+    command += [*ENGINES_PER_LAYER, *ROLES, *arguments]
     done = subprocess.run(
         [*command, "--address", cluster.url],
         capture_output=True,

@@ -64,8 +64,10 @@ OWN = {
     "methods/gspo": ("learner.learning_rate=0.00001",),
     "methods/score": ("phases.0.from_step=1",),
     "methods/veripo": ("phases.0.from_step=1", "phases.0.num_steps=2"),
-    # Weights of the tiny policy are all below DeepSpeed's threshold for not sharding.
+    # Weights of the tiny policy are all below DeepSpeed's threshold for not sharding. The numbers
+    # are recorded on policy.
     "qwen2.5_math_7b": (
+        "pipeline.max_staleness_steps=auto",
         "learner.deepspeed={zero_optimization: {stage3_param_persistence_threshold: 0}}",
     ),
 }
@@ -353,7 +355,7 @@ OWN_RUN_SETTINGS = {
     "one_gpu": FOR_GPUS,
     "qwen2.5_math_7b": (
         *(*FOR_GPUS, "learner.num_ranks=2"),
-        *("layers.0.num_engines=1", "layers.1.num_engines=1"),
+        *("engines.shared=false", "pipeline.max_staleness_steps=auto"),
     ),
 }
 GROUP_SIZES = (4, 2, 2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.allocations import placement_recipe
 from mgrpo.config import RunConfig
 from mgrpo.config.lengths import context_needed
 from mgrpo.config.load import load_recipe, save_recipe, shipped_recipes
@@ -84,7 +85,7 @@ def test_igrpo_shows_its_best_draft_without_a_doubt(name: str):
 
 def test_the_recipe_for_eight_gpus_fits_one_node_and_the_models_context():
     config = load_recipe("qwen2.5_math_7b")
-    engines = sum(layer.num_engines.min for layer in config.layers)
+    engines = placement_recipe(config).num_engines
     assert engines * config.engines.tensor_parallel_size + config.learner.num_ranks == 8
     assert config.learner.learning_rate == 5e-7
     assert [layer.group_size for layer in config.layers] == [8, 4]

@@ -14,6 +14,7 @@ from mgrpo.plan.learner_memory import activation_bytes, layer_bytes_per_token, l
 from mgrpo.plan.memory import GIB, MIB, MemoryUse
 from mgrpo.plan.recipe import PlanRecipe, plan_recipe
 from mgrpo.plan.shape import ModelShape, qwen25_shape, shape_of
+from tests.layouts import ENGINES_PER_LAYER
 
 TINY = ModelShape(
     source="tiny",
@@ -29,7 +30,7 @@ TINY = ModelShape(
 
 
 def recipe(*overrides: str) -> PlanRecipe:
-    return plan_recipe(load_recipe("qwen2.5_math_7b", overrides))
+    return plan_recipe(load_recipe("qwen2.5_math_7b", [*ENGINES_PER_LAYER, *overrides]))
 
 
 def sizes(use: MemoryUse) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from mgrpo.plan.memory import GIB
 from mgrpo.plan.recipe import plan_recipe
 from mgrpo.plan.shape import find_shape, parse_parameters, qwen25_shape, shape_like
 from mgrpo.plan.show import plan_text
+from tests.layouts import ENGINES_PER_LAYER
 from tests.repository import REPOSITORY
 
 ROLES = (
@@ -29,7 +29,7 @@ ROLES = (
 
 
 def plan_of(gpus: str, *overrides: str, nodes: int = 1, size: str = "7B") -> Plan:
-    config = load_recipe("qwen2.5_math_7b", overrides)
+    config = load_recipe("qwen2.5_math_7b", [*ENGINES_PER_LAYER, *overrides])
     return make_plan(plan_recipe(config), qwen25_shape(size), named_hardware(gpus, nodes))
 
 
@@ -186,7 +186,7 @@ def test_gpus_are_named_by_kind_and_memory(text: str, count: int, name: str) -> 
 
 def test_an_unknown_gpu_counts_its_memory_and_has_no_times() -> None:
     assert parse_gpus("4xNEW-96GB")[1].memory_bytes == 96 * 10**9
-    assert plan_of("8xNEW-96GB").times == []
+    assert plan_of("8xNEW-96GB").own is None
 
 
 @pytest.mark.parametrize("text", ["A100", "8x", "0xH100", "FOO", "8 H100", "xH100"])
@@ -218,7 +218,7 @@ def test_the_shape_of_a_shipped_model_is_read_and_counted() -> None:
 
 @pytest.mark.parametrize("file", ["aws.yaml", "gcp.yaml", "kuberay/raycluster.yaml"])
 def test_a_cluster_file_is_planned_with_its_labels(file: str) -> None:
-    config = load_recipe("qwen2.5_math_7b", (*ROLES, "learner.num_ranks=8"))
+    config = load_recipe("qwen2.5_math_7b", (*ENGINES_PER_LAYER, *ROLES, "learner.num_ranks=8"))
     plan = make_plan(
         plan_recipe(config),
         qwen25_shape("7B"),
@@ -231,7 +231,8 @@ def test_a_cluster_file_is_planned_with_its_labels(file: str) -> None:
 
 def test_nodes_that_have_to_be_brought_are_named() -> None:
     config = load_recipe(
-        "qwen2.5_math_7b", (*ROLES, "learner.num_ranks=8", "layers.correct.num_engines=6")
+        "qwen2.5_math_7b",
+        (*ENGINES_PER_LAYER, *ROLES, "learner.num_ranks=8", "layers.correct.num_engines=6"),
     )
     hardware = file_hardware(str(REPOSITORY / "cluster/aws.yaml"), None)
     plan = make_plan(plan_recipe(config), qwen25_shape("7B"), hardware)
@@ -242,25 +243,24 @@ def test_nodes_that_have_to_be_brought_are_named() -> None:
 
 def test_more_than_the_autoscaler_may_bring_fails() -> None:
     config = load_recipe(
-        "qwen2.5_math_7b", (*ROLES, "learner.num_ranks=8", "layers.correct.num_engines=16")
+        "qwen2.5_math_7b",
+        (*ENGINES_PER_LAYER, *ROLES, "learner.num_ranks=8", "layers.correct.num_engines=16"),
     )
     hardware = file_hardware(str(REPOSITORY / "cluster/aws.yaml"), None)
     plan = make_plan(plan_recipe(config), qwen25_shape("7B"), hardware)
     assert "layer2-engine-" in said(plan, "fail")
 
 
-def test_the_command_answers_at_once_without_ray_or_torch() -> None:
+def test_the_command_needs_neither_ray_nor_torch() -> None:
     code = (
         "import sys; from mgrpo.cli import main; "
         "code = main(['plan', 'qwen2.5_math_7b', '--gpus', '8xH100-80GB', '--parameters', '7.6B']);"
         "print([m for m in ('torch', 'ray', 'transformers', 'vllm') if m in sys.modules], code)"
     )
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=60
     )
     assert done.stdout.splitlines()[-1] == "[] 0", done.stdout + done.stderr
-    assert time.monotonic() - began < 10
 
 
 def test_the_command_writes_json_and_exits_with_2_where_something_does_not_fit(
