@@ -1,13 +1,14 @@
 """Log-probabilities of chosen tokens without ever holding the [tokens, vocabulary] matrix.
 
-The output layer is applied to `chunk_tokens` positions at a time, and only where a token
-trains: prompts and padding never reach it. The backward pass computes each chunk's logits
-again and uses the closed form of the gradient, so memory stays at one chunk in both passes.
-Logits take the model's type, the softmax is float32.
+The output layer is applied to `chunk_tokens` positions at a time, on a CPU to fewer where the
+vocabulary is large, and only where a token trains: prompts and padding never reach it. The backward
+pass computes each chunk's logits again and uses the closed form of the gradient, so memory stays at
+one chunk in both passes. Logits take the model's type, the softmax is float32.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,9 +17,14 @@ from torch.nn import functional
 
 from learner.logit_transform import UNCHANGED, LogitTransform, transform_of
 from learner.prefix_tree import PrefixTree
-from learner.token_states import Visit, chunk_logits, visit_chunks
+from learner.token_states import LogitRoom, Visit, chunk_logits, visit_chunks
 from learner.tree_attention import reading, text_decoder
 from mgrpo.errors import ModelError
+
+CHUNK_BYTES = 16 * 2**20
+"""Of float32 logits, on a CPU."""
+LEAST_CHUNK_TOKENS = 128
+"""With fewer, reading the layer's weights takes longer than multiplying by them."""
 
 
 class LogprobHead(nn.Module):
@@ -45,6 +51,7 @@ class LogprobHead(nn.Module):
         temperature: float = 1.0,
         chunk_tokens: int = 1024,
         visit: Visit | None = None,
+        with_entropies: bool = True,
     ) -> object:
         """The layer's own logits [..., V] without `target_ids`; with them ([N]) see
         `token_logprobs`.
@@ -55,6 +62,7 @@ class LogprobHead(nn.Module):
         hidden = hidden.to(self.weight.dtype)  # Mamba's states are float32
         if target_ids is None:
             return functional.linear(hidden, self.weight, self.bias)
+        chunk_tokens = int(min(chunk_tokens, most_chunk_tokens(self.weight)))
         if visit is not None:
             visit_chunks(
                 visit,
@@ -75,6 +83,7 @@ class LogprobHead(nn.Module):
             temperature=temperature,
             chunk_tokens=chunk_tokens,
             transform=self.transform,
+            with_entropy=with_entropies,
         )
 
 
@@ -114,6 +123,7 @@ class PolicyModel(nn.Module):
         chunk_tokens: int,
         prefix_tree: PrefixTree | None = None,
         visit: Visit | None = None,
+        with_entropies: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy at the chosen positions.
 
@@ -128,7 +138,7 @@ class PolicyModel(nn.Module):
 
         Returns:
             [N] float32 log-probabilities and [N] float32 entropies, both with gradient; empty
-            ones for a visitor.
+            entropies where they are not wanted, and two empty ones for a visitor.
         """
         tree: dict[str, object] = {}
         if prefix_tree is not None:
@@ -137,8 +147,18 @@ class PolicyModel(nn.Module):
             hidden = self.decoder(input_ids=input_ids, use_cache=False, **tree).last_hidden_state
         chosen = hidden.flatten(0, 1).index_select(0, positions)  # [N, D]
         return self.causal_lm.get_output_embeddings()(
-            chosen, target_ids, temperature, chunk_tokens, visit
+            chosen, target_ids, temperature, chunk_tokens, visit, with_entropies
         )
+
+
+def most_chunk_tokens(weight: Tensor) -> float:
+    """Of how many tokens logits are held at once, so that they stay in a CPU's caches.
+
+    On a GPU there is no such limit.
+    """
+    if weight.device.type != "cpu":
+        return math.inf
+    return max(LEAST_CHUNK_TOKENS, CHUNK_BYTES // (4 * len(weight)))
 
 
 def token_logprobs(
@@ -150,6 +170,7 @@ def token_logprobs(
     temperature: float = 1.0,
     chunk_tokens: int = 1024,
     transform: LogitTransform = UNCHANGED,
+    with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """log softmax(f(hidden @ weight.T + bias) / temperature) at `target_ids`.
 
@@ -159,10 +180,10 @@ def token_logprobs(
 
     Returns:
         [N] float32 log-probabilities, and the [N] float32 entropies of the same
-        distributions, in nats. Both carry a gradient.
+        distributions, in nats; [0] without them. Both carry a gradient.
     """
     return _TokenLogprobs.apply(
-        hidden, weight, bias, target_ids, temperature, chunk_tokens, transform
+        hidden, weight, bias, target_ids, temperature, chunk_tokens, transform, with_entropy
     )
 
 
@@ -181,26 +202,30 @@ class _TokenLogprobs(torch.autograd.Function):
         temperature: float,
         chunk_tokens: int,
         transform: LogitTransform,
+        with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
-        logprobs, entropies, log_normalisers = [], [], []
-        for chunk, targets in zip(
-            hidden.split(chunk_tokens), target_ids.split(chunk_tokens), strict=True
-        ):
-            logits = chunk_logits(chunk, weight, bias, temperature, transform)
-            chosen = logits.gather(1, targets[:, None])[:, 0]
+        room = LogitRoom(min(chunk_tokens, len(hidden)), weight)
+        other_room = torch.empty_like(room.wide) if with_entropy else room.wide
+        logprobs = room.wide.new_empty(len(hidden))
+        log_normalisers = torch.empty_like(logprobs)
+        entropy = torch.empty_like(logprobs) if with_entropy else logprobs.new_empty(0)
+        for start in range(0, len(hidden), chunk_tokens):
+            here = slice(start, start + chunk_tokens)
+            logits = chunk_logits(hidden[here], weight, bias, temperature, transform, room)
+            chosen = logits.gather(1, target_ids[here, None])[:, 0]
             largest = logits.amax(dim=1, keepdim=True)
-            exponentials = (logits - largest).exp_()
+            exponentials = torch.sub(logits, largest, out=other_room[: len(logits)]).exp_()
             total = exponentials.sum(dim=1)
             log_normaliser = total.log() + largest[:, 0]
-            mean_logit = torch.linalg.vecdot(exponentials, logits) / total
-            logprobs.append(chosen - log_normaliser)
-            entropies.append(log_normaliser - mean_logit)
-            log_normalisers.append(log_normaliser)
-        entropy = torch.cat(entropies)
-        ctx.save_for_backward(hidden, weight, bias, target_ids, torch.cat(log_normalisers), entropy)
+            logprobs[here] = chosen - log_normaliser
+            log_normalisers[here] = log_normaliser
+            if with_entropy:
+                mean_logit = torch.linalg.vecdot(exponentials, logits) / total
+                entropy[here] = log_normaliser - mean_logit
+        ctx.save_for_backward(hidden, weight, bias, target_ids, log_normalisers, entropy)
         ctx.temperature, ctx.chunk_tokens, ctx.transform = temperature, chunk_tokens, transform
         ctx.set_materialize_grads(False)  # an unused entropy must cost nothing
-        return torch.cat(logprobs), entropy
+        return logprobs, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -212,23 +237,31 @@ class _TokenLogprobs(torch.autograd.Function):
         needs_weight = ctx.needs_input_grad[1]
         grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
+        room = LogitRoom(min(ctx.chunk_tokens, len(hidden)), weight)
+        other_room = room.wide if grad_entropy is None else torch.empty_like(room.wide)
         for start in range(0, len(hidden), ctx.chunk_tokens):
             here = slice(start, start + ctx.chunk_tokens)
-            log_probs = chunk_logits(hidden[here], weight, bias, ctx.temperature, ctx.transform)
+            log_probs = chunk_logits(
+                hidden[here], weight, bias, ctx.temperature, ctx.transform, room
+            )
             slopes = ctx.transform.slopes(log_probs, ctx.temperature)
             log_probs.sub_(log_normalisers[here, None])
             factors = torch.zeros_like(log_normalisers[here, None])
             if grad_logprobs is not None:
                 factors = grad_logprobs[here, None]
             if grad_entropy is not None:
-                factors = factors + (log_probs + entropy[here, None]) * grad_entropy[here, None]
+                entropy_factors = other_room[: len(log_probs)]
+                torch.add(log_probs, entropy[here, None], out=entropy_factors)
+                factors = entropy_factors.mul_(grad_entropy[here, None]).add_(factors)
             grad = log_probs.exp_().mul_(-factors)
             if grad_logprobs is not None:
                 grad.scatter_add_(1, target_ids[here, None], grad_logprobs[here, None])
             grad.mul_(slopes)
             grad = grad.to(weight.dtype)
-            grad_hidden[here] = grad @ weight
-            if needs_weight:
+            torch.mm(grad, weight, out=grad_hidden[here])
+            if needs_weight and wide == weight.dtype:
+                grad_weight.addmm_(grad.t(), hidden[here])
+            elif needs_weight:
                 grad_weight += grad.t() @ hidden[here]
             if grad_bias is not None:
                 grad_bias += grad.sum(dim=0, dtype=wide)
@@ -236,6 +269,7 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_hidden,
             grad_weight.to(weight.dtype) if needs_weight else None,
             None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
+            None,
             None,
             None,
             None,

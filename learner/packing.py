@@ -9,7 +9,7 @@ no attention mask is needed and the fast kernels apply.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from learner.rows import TrainingRow, text
 
 PAD_TOKEN_ID = 0
 """Any valid id will do: padding is read by no position that counts."""
+TOKEN_ID_BITS = 32
 
 
 def split_rows(lengths: Sequence[int], num_ranks: int) -> list[list[int]]:
@@ -166,6 +167,8 @@ class Microbatch:
     prefix_tree: PrefixTree | None
     positions: Tensor  # [N] int64, where in the flattened input each token is predicted
     target_ids: Tensor  # [N] int64, the tokens that were sampled there
+    distinct: Tensor  # [K] int64, of tokens that follow the same node and are the same: one's place
+    distinct_ids: Tensor  # [N] int64, which of the K each token is
     rollout_logprobs: Tensor  # [N] float32
     advantages: Tensor  # [N] float32
     token_weights: Tensor  # [N] float32
@@ -184,6 +187,34 @@ class Microbatch:
     @property
     def num_trained_tokens(self) -> int:
         return 0 if self.is_empty else len(self.target_ids)
+
+    def read_by(
+        self,
+        model: Callable[..., tuple[Tensor, Tensor]],
+        *,
+        temperature: float,
+        chunk_tokens: int,
+        with_entropies: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy of each token; equal tokens of one node are computed once.
+
+        Args:
+            model: called with `PolicyModel.forward`'s arguments.
+
+        Returns:
+            [N] float32 in nats, both with gradient; [0] entropies without them.
+        """
+        logprobs, entropies = model(
+            self.input_ids,
+            self.positions[self.distinct],
+            self.target_ids[self.distinct],
+            temperature,
+            chunk_tokens,
+            self.prefix_tree,
+            with_entropies=with_entropies,
+        )
+        ids = self.distinct_ids
+        return logprobs[ids], entropies[ids] if with_entropies else entropies
 
 
 DUMMY_ROW = text([PAD_TOKEN_ID], [PAD_TOKEN_ID])
@@ -209,6 +240,9 @@ def collate(
     for row, path in zip(rows, paths, strict=True):
         first = len(row.prompt_token_ids) - 1
         positions.append(path[first : first + len(row.token_ids)])
+    target_ids = np.concatenate([row.token_ids for row in rows]).astype(np.int64)
+    predicted = np.concatenate(positions) << TOKEN_ID_BITS | target_ids
+    _, distinct, distinct_ids = np.unique(predicted, return_index=True, return_inverse=True)
     counts = torch.tensor([len(row.token_ids) for row in rows])
 
     def flat(columns: Iterable[NDArray[np.generic]], kind: type[np.generic] = np.float32) -> Tensor:
@@ -225,7 +259,9 @@ def collate(
         input_ids=input_ids,
         prefix_tree=tree,
         positions=flat(positions, np.int64),
-        target_ids=flat((row.token_ids for row in rows), np.int64),
+        target_ids=flat([target_ids], np.int64),
+        distinct=flat([distinct], np.int64),
+        distinct_ids=flat([distinct_ids], np.int64),
         rollout_logprobs=flat(row.rollout_logprobs for row in rows),
         advantages=flat(row.advantages for row in rows),
         token_weights=flat(row.token_weights for row in rows),

@@ -104,14 +104,7 @@ def prove(
 
     def read() -> list[Tensor]:
         microbatch = collate(rows, device, merge_prefixes=policy.merges_prefixes)
-        found, _ = call(
-            microbatch.input_ids,
-            microbatch.positions,
-            microbatch.target_ids,
-            1.0,
-            chunk_tokens,
-            microbatch.prefix_tree,
-        )
+        found, _ = microbatch.read_by(call, temperature=1.0, chunk_tokens=chunk_tokens)
         return list(found.split([len(row.token_ids) for row in rows]))
 
     found = read()

@@ -75,7 +75,7 @@ class PolicyReader:
             texts: rows of a step, or made by `text`.
             signal: under what name the time is counted.
         """
-        return self._token_values(texts, weights, signal)[0]
+        return self._token_values(texts, weights, signal, with_entropies=False)[0]
 
     @torch.no_grad()
     def last_states(
@@ -126,14 +126,14 @@ class PolicyReader:
         with self.timed(signal):
             for indices, microbatch in self.microbatches(texts):
                 if microbatch.is_empty:
-                    self.call(weights, microbatch, ignore)
+                    self.show(weights, microbatch, ignore)
                     continue
                 places = places_of(indices, first_tokens).to(self.device)
 
                 def show(states: TokenStates, places: Tensor = places) -> None:
                     visit(replace(states, places=places[states.places]))
 
-                self.call(weights, microbatch, show)
+                self.show(weights, microbatch, show)
 
     def visit_completions(
         self,
@@ -177,8 +177,10 @@ class PolicyReader:
         # One pass gives both.
         of_policy = [name for name in ("policy_logprobs", "entropies") if name in wanted]
         if of_policy:
-            logprobs, entropies = self._token_values(texts, "policy", of_policy[0])
-            both = {"policy_logprobs": logprobs, "entropies": entropies}
+            values = self._token_values(
+                texts, "policy", of_policy[0], with_entropies="entropies" in wanted
+            )
+            both = dict(zip(("policy_logprobs", "entropies"), values, strict=False))
             found |= {name: both[name] for name in of_policy}
         if "ref_logprobs" in wanted:
             found["ref_logprobs"] = self.logprobs(texts, weights="reference", signal="ref_logprobs")
@@ -208,19 +210,24 @@ class PolicyReader:
         return perf_counter()
 
     def _token_values(
-        self, texts: Sequence[TrainingRow], weights: Weights, signal: str
-    ) -> tuple[Tensor, Tensor]:
-        """[m] log-probabilities and [m] entropies of all texts' tokens end to end."""
+        self,
+        texts: Sequence[TrainingRow],
+        weights: Weights,
+        signal: str,
+        *,
+        with_entropies: bool,
+    ) -> Tensor:
+        """[1 or 2, m] log-probabilities and entropies of all texts' tokens end to end."""
         first_tokens = first_token_of(texts)
-        values = torch.zeros((2, first_tokens[-1]), dtype=torch.float64, device=self.device)
+        shape = (1 + with_entropies, first_tokens[-1])
+        values = torch.zeros(shape, dtype=torch.float64, device=self.device)
         with self.timed(signal):
             for indices, microbatch in self.microbatches(texts):
-                found = self.call(weights, microbatch)
+                found = self.call(weights, microbatch, with_entropies=with_entropies)
                 if not microbatch.is_empty:
                     places = places_of(indices, first_tokens).to(self.device)
-                    values[:, places] = torch.stack(found).double()
-            logprobs, entropies = self.sum(values).cpu()
-        return logprobs, entropies
+                    values[:, places] = torch.stack(found[: len(values)]).double()
+            return self.sum(values).cpu()
 
     # --- passes ---------------------------------------------------------------------------------
 
@@ -245,25 +252,35 @@ class PolicyReader:
         return collate(rows, self.device, merge_prefixes=self.merges_prefixes)
 
     def call(
-        self, weights: Weights, microbatch: Microbatch, visit: Visit | None = None
+        self, weights: Weights, microbatch: Microbatch, *, with_entropies: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """[n] log-probabilities and entropies of a micro-batch's tokens."""
-        if weights not in self.models:
-            raise LearnerError(
-                f"The {weights} was asked to read and is not loaded: a plug-in that reads with it "
-                "needs `needs_reference`, or `ema`, and there is neither without a learner."
-            )
-        visitor = [] if visit is None else [visit]
-        logprobs, entropies = self.models[weights](
+        """[n] log-probabilities and entropies ([0] without them) of a micro-batch's tokens."""
+        return microbatch.read_by(
+            self._model(weights),
+            temperature=self.temperature,
+            chunk_tokens=self.settings.logprob_chunk_tokens,
+            with_entropies=with_entropies,
+        )
+
+    def show(self, weights: Weights, microbatch: Microbatch, visit: Visit) -> None:
+        """Show a micro-batch's tokens to a visitor, those of every row."""
+        self._model(weights)(
             microbatch.input_ids,
             microbatch.positions,
             microbatch.target_ids,
             self.temperature,
             self.settings.logprob_chunk_tokens,
             microbatch.prefix_tree,
-            *visitor,
+            visit,
         )
-        return logprobs, entropies
+
+    def _model(self, weights: Weights) -> Any:
+        if weights not in self.models:
+            raise LearnerError(
+                f"The {weights} was asked to read and is not loaded: a plug-in that reads with it "
+                "needs `needs_reference`, or `ema`, and there is neither without a learner."
+            )
+        return self.models[weights]
 
 
 def first_token_of(rows: Sequence[TrainingRow]) -> list[int]:

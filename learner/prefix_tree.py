@@ -8,7 +8,7 @@ order such rows are neighbours, so everything here is one walk over sorted rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,14 +18,36 @@ from torch import Tensor
 from mgrpo.records.token_columns import TokenIds
 
 Nodes = NDArray[np.int64]
+Row = tuple[int, Nodes]
+"""How many leading nodes of a row are those of rows before it, and all of its nodes."""
 
 SIMILAR_LENGTH = 0.75
-"""Rows of one attention call are at least this fraction of its longest row."""
+"""Rows of one attention call are at least this fraction of its longest row, and so are their
+queries of its longest."""
+SPARE_QUERIES = 8
+"""A row may have this many queries more than that allows: calls cost something, too."""
 MAX_ATTENTION_SHARE = 4
-"""Attention sees rows whole, prefixes repeated. That costs about a tenth of what a token costs
-elsewhere in the network, so a micro-batch may hold this many times its budget of them."""
+"""Attention reads the keys of whole rows, prefixes repeated. They take room and are copied, so a
+micro-batch may hold this many times its budget of them."""
 
 PADDING = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowBucket:
+    """Rows of one attention call. Those of their tokens that no row before them has are queries.
+
+    Rows share all that lies before `first_query` with rows of before. A row that shares more has
+    queries whose outputs nobody takes.
+    """
+
+    nodes: Tensor  # [b, T] int64: the nodes of rows of similar length
+    first_query: int  # the queries are nodes[:, first_query:]
+
+    @property
+    def num_queries(self) -> int:
+        """Of each row."""
+        return self.nodes.shape[1] - self.first_query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +55,21 @@ class PrefixTree:
     """Where the rows of a micro-batch lie among its distinct tokens (nodes).
 
     A node is a token with everything before it, so its hidden state is the same for every row
-    that passes through. U: nodes. Padding in `buckets` points at node 0; it stands behind a
-    row's last token, where causal attention cannot see it.
+    that passes through: attention computes it once, in the first row that has the node. U: nodes.
+    Padding in `buckets` points at node 0; it stands behind a row's last token, where causal
+    attention cannot see it.
     """
 
     token_ids: Tensor  # [U] int64
     depths: Tensor  # [U] int64, the position of each node in its rows
-    buckets: list[Tensor]  # [b, T] int64 each: the nodes of rows of similar length
-    found_at: Tensor  # [U] int64, a place of each node in the flattened, concatenated buckets
+    buckets: list[RowBucket]  # rows without new nodes are in none
+    found_at: Tensor  # [U] int64, place of each node in the flattened, concatenated queries
 
     def to(self, device: torch.device | str) -> PrefixTree:
         return PrefixTree(
             token_ids=self.token_ids.to(device),
             depths=self.depths.to(device),
-            buckets=[bucket.to(device) for bucket in self.buckets],
+            buckets=[replace(bucket, nodes=bucket.nodes.to(device)) for bucket in self.buckets],
             found_at=self.found_at.to(device),
         )
 
@@ -116,6 +139,7 @@ def build_tree(sequences: Sequence[TokenIds]) -> tuple[PrefixTree, list[Nodes]]:
     depths: list[Nodes] = []
     paths = [np.zeros(0, dtype=np.int64) for _ in sequences]
     before, num_nodes = paths[0], 0
+    rows_with_new: list[Row] = []
     for index, num_shared in zip(order, shared, strict=True):
         sequence = np.asarray(sequences[index])
         num_new = len(sequence) - num_shared
@@ -124,15 +148,26 @@ def build_tree(sequences: Sequence[TokenIds]) -> tuple[PrefixTree, list[Nodes]]:
         new_nodes = np.arange(num_nodes, num_nodes + num_new)
         before = paths[index] = np.concatenate([before[:num_shared], new_nodes])
         num_nodes += num_new
-    buckets = [padded(bucket, PADDING) for bucket in similar_lengths(paths)]
-    flat = torch.cat([bucket.flatten() for bucket in buckets])
+        if num_new:
+            rows_with_new.append((num_shared, before))
+    buckets, queries = [], []
+    for group in similar_rows(rows_with_new):
+        first_query = min(num_shared for num_shared, _ in group)
+        nodes = padded([path for _, path in group], 0)
+        new = torch.full((len(group), nodes.shape[1] - first_query), PADDING, dtype=torch.int64)
+        for row, (num_shared, path) in zip(new, group, strict=True):
+            here = slice(num_shared - first_query, len(path) - first_query)
+            row[here] = torch.from_numpy(path[num_shared:])
+        buckets.append(RowBucket(nodes=nodes, first_query=first_query))
+        queries.append(new.flatten())
+    flat = torch.cat(queries)
     places = (flat != PADDING).nonzero()[:, 0]
     found_at = torch.empty(num_nodes, dtype=torch.int64)
     found_at[flat[places]] = places
     tree = PrefixTree(
         token_ids=torch.from_numpy(np.concatenate(token_ids).astype(np.int64)),
         depths=torch.from_numpy(np.concatenate(depths)),
-        buckets=[bucket.clamp(min=0) for bucket in buckets],
+        buckets=buckets,
         found_at=found_at,
     )
     return tree, paths
@@ -146,12 +181,27 @@ def padded(sequences: Sequence[NDArray[np.generic]], padding: int) -> Tensor:
     return torch.from_numpy(found)
 
 
-def similar_lengths(paths: Sequence[Nodes]) -> list[list[Nodes]]:
-    """Group paths by length, longest first, so that little is padded."""
-    groups: list[list[Nodes]] = []
-    for path in sorted(paths, key=len, reverse=True):
-        if groups and len(path) >= SIMILAR_LENGTH * len(groups[-1][0]):
-            groups[-1].append(path)
+def similar_rows(rows: Sequence[Row]) -> list[list[Row]]:
+    """Group rows by length and by number of new nodes, longest first, so that little is padded."""
+    groups: list[list[Row]] = []
+    shapes: list[tuple[int, int, int]] = []  # longest row, fewest shared nodes, fewest new ones
+    for row in sorted(rows, key=lambda row: -len(row[1])):
+        num_shared, path = row
+        for place, (longest, least_shared, least_new) in enumerate(shapes):
+            joined = (
+                longest,
+                min(least_shared, num_shared),
+                min(least_new, len(path) - num_shared),
+            )
+            num_queries = longest - joined[1]
+            if (
+                len(path) >= SIMILAR_LENGTH * longest
+                and joined[2] >= SIMILAR_LENGTH * num_queries - SPARE_QUERIES
+            ):
+                groups[place].append(row)
+                shapes[place] = joined
+                break
         else:
-            groups.append([path])
+            groups.append([row])
+            shapes.append((len(path), num_shared, len(path) - num_shared))
     return groups

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cluster.address import free_port, own_address
+from cluster.weight_sync.engine_client import EngineClient, SentWeights
 from learner.node_files import NodeFiles
 from learner.recipe import LearnerRecipe
 from learner.step_data import StepData
@@ -18,7 +19,6 @@ from mgrpo.actor_log import ActorLog
 from mgrpo.types import UpdateResult, Verdict
 
 if TYPE_CHECKING:
-    from cluster.weight_sync.engine_client import EngineClient
     from learner.deepspeed_learner import DeepSpeedLearner
     from learner.offload import Part
 
@@ -141,8 +141,8 @@ class LearnerRank(NodeFiles):
         """Take back what left."""
         self.learner.offload.come_back()
 
-    def send_weights(self, policy_version: int) -> dict[str, int]:
-        """Broadcast to every engine. Returns the checksum of each tensor as sent (rank 0)."""
+    def send_weights(self, policy_version: int) -> SentWeights:
+        """Broadcast to every engine. Rank 0 has the checksum of each tensor as sent."""
         assert self.client is not None, "connect() comes first"
         self.client.version = str(policy_version)
         self.transfer.source.iterating = None
@@ -152,7 +152,8 @@ class LearnerRank(NodeFiles):
             self.transfer.source.finish_iteration()
             self.disconnect()  # or the engines would go on waiting for the rest
             raise
-        return dict(self.transfer.source.sent)
+        source = self.transfer.source
+        return SentWeights(dict(source.sent), source.num_bytes)
 
     def probe_logprobs(self, token_ids: list[int]) -> list[float]:
         return self.learner.probe_logprobs(token_ids)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from learner.logit_transform import UNCHANGED, LogitTransform
 
@@ -68,12 +67,39 @@ def chunk_logits(
     bias: Tensor | None,
     temperature: float,
     transform: LogitTransform,
+    room: LogitRoom | None = None,
 ) -> Tensor:
-    """[n, V] float32 (float64 for float64 inputs) logits of one chunk."""
-    logits = functional.linear(hidden, weight, bias)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    """[n, V] float32 (float64 for float64 inputs) logits of one chunk.
+
+    Args:
+        room: where they are put, over what stood there; None: into memory of their own.
+    """
+    if room is None:
+        room = LogitRoom(len(hidden), weight)
+    logits = room.raw[: len(hidden)]
+    if bias is None:
+        torch.mm(hidden, weight.t(), out=logits)
+    else:
+        torch.addmm(bias, hidden, weight.t(), out=logits)
+    if room.wide is not room.raw:
+        logits = room.wide[: len(hidden)].copy_(logits)
     logits = transform.apply_(logits)
     return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+class LogitRoom:
+    """Memory for the logits of one chunk after the other: new pages for each would take as long as
+    what is worked out in them."""
+
+    def __init__(self, num_tokens: int, weight: Tensor) -> None:
+        """
+        Args:
+            num_tokens: of the longest chunk.
+            weight: [V, D] of the output layer.
+        """
+        self.raw = weight.new_empty(num_tokens, len(weight))
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self.wide = self.raw if dtype == weight.dtype else torch.empty_like(self.raw, dtype=dtype)
 
 
 def visit_chunks(

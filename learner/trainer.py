@@ -434,4 +434,4 @@ class Trainer:
     def _logprobs(self, weights: Weights, microbatches: LaidOut) -> list[Tensor]:
         """[N] of each micro-batch's tokens, without gradient."""
         with self.reader.timed(SIGNAL_OF[weights]):
-            return [self.reader.call(weights, one)[0] for one in microbatches]
+            return [self.reader.call(weights, one, with_entropies=False)[0] for one in microbatches]

@@ -1,9 +1,9 @@
 """Runs a Hugging Face model once per distinct token of a prefix tree.
 
 Everything in a decoder except attention treats tokens one by one, so it runs on the tree's
-nodes. For attention the nodes' queries, keys and values are laid out as whole rows again, which
-lets the plain causal kernels do it, and each node takes its output from one of its rows. Exactly
-the unmerged computation, on any device, without a mask.
+nodes. For attention keys and values are laid out as whole rows again, and each node's query is put
+into the first row that has it, behind the same tokens as in any other. The plain causal kernels
+then do it, on any device: what a row's new tokens see ends at its lower right corner.
 
 A window that holds the longest row is no window. One that a row outgrows is refused where
 attention is computed, and where masks are made, whatever its name in the configuration is.
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 
 from learner.prefix_tree import PrefixTree
 from mgrpo.errors import LearnerError
@@ -142,7 +143,7 @@ def refuse_longer(tree: PrefixTree, window: int | None) -> None:
     Raises:
         LearnerError: attention without the window would be another.
     """
-    longest = max(bucket.shape[1] for bucket in tree.buckets)
+    longest = max(bucket.nodes.shape[1] for bucket in tree.buckets)
     if window and longest > window:
         raise LearnerError(
             f"A row of {longest} tokens is longer than the {window} that the model's attention "
@@ -182,17 +183,58 @@ def tree_attention(
                 f"The model's attention takes {name}, which merged prefixes leave out. "
                 "Set learner.merge_prefixes=false."
             )
-    by_node = [one[0].transpose(0, 1).flatten(1) for one in (query, key, value)]  # [U, heads * D]
+    tables = [one[0].transpose(0, 1).flatten(1) for one in (query, key, value)]  # [U, heads * D]
     widths = [one.shape[-1] for one in (query, key, value)]
     outputs = []
-    for nodes in prefix_tree.buckets:
+    for bucket in prefix_tree.buckets:
+        new = bucket.nodes[:, bucket.first_query :]
         # An embedding's backward pass adds up what a node's rows send back, in float32.
         rows = [
             functional.embedding(nodes, table).unflatten(-1, (-1, width)).transpose(1, 2)
-            for table, width in zip(by_node, widths, strict=True)
-        ]  # [b, heads, T, D] each
-        output, _ = sdpa_attention_forward(module, *rows, None, **kwargs)  # [b, T, heads, D]
-        outputs.append(output.flatten(0, 1))
+            for nodes, table, width in zip(
+                (new, bucket.nodes, bucket.nodes), tables, widths, strict=True
+            )
+        ]  # [b, heads, queries or T, D] each
+        output = lower_right_attention(*rows, **kwargs)  # [b, heads, queries, D]
+        outputs.append(output.transpose(1, 2).flatten(0, 1))
     whole = torch.cat(outputs)  # [places, heads, D]
     merged = functional.embedding(prefix_tree.found_at, whole.flatten(1))  # [U, heads * D]
     return merged.view(1, -1, *whole.shape[1:]), None
+
+
+def lower_right_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: object,
+) -> Tensor:
+    """Causal attention whose last query sees all keys.
+
+    Args:
+        query: [b, heads, queries, D].
+        key, value: [b, their own number of heads, T, D].
+
+    Returns:
+        [b, heads, queries, D].
+    """
+    from transformers.integrations.sdpa_attention import repeat_kv, use_gqa_in_sdpa
+
+    num_shared = query.shape[1] // key.shape[1]  # queries of one key's head
+    # Of the kernels for GPUs only those of 16-bit types read shared heads.
+    is_native = use_gqa_in_sdpa(None, key, value) and (
+        query.device.type == "cpu" or query.dtype.itemsize == 2
+    )
+    if not is_native:
+        key, value = repeat_kv(key, num_shared), repeat_kv(value, num_shared)
+    return functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        causal_lower_right(query.shape[2], key.shape[2]),
+        dropout_p=dropout,
+        scale=scaling,
+        enable_gqa=is_native and num_shared > 1,
+    )

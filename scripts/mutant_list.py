@@ -15,7 +15,10 @@ BROADCAST = "tests/cluster/weight_sync/test_broadcast.py"
 TRANSFER = "tests/cluster/weight_sync/test_weight_transfer.py"
 BATCH = "tests/learner/test_batch.py"
 COLUMNS = "tests/learner/test_columns.py"
+CHECKSUM = "tests/cluster/weight_sync/test_checksum.py"
 PACKING = "tests/learner/test_packing.py"
+PREFIX_TREE = "tests/learner/test_prefix_tree.py"
+TREE_ATTENTION = "tests/learner/test_tree_attention.py"
 TRANSITIONS = "tests/mgrpo/metrics/test_transitions.py"
 ALARMS = "tests/mgrpo/metrics/test_alarms.py"
 LOG = "tests/mgrpo/metrics/test_log.py"
@@ -409,6 +412,13 @@ MUTANTS = (
         "return [n for n in names if n in received and sent.get(n) != received[n]]",
         (TRANSFER,),
     ),
+    Mutant(
+        "a checksum does not look where in its row a word is",
+        "cluster/weight_sync/checksum.py",
+        "for part in (rows, columns, flat[size:]):",
+        "for part in (rows, flat[size:]):",
+        (CHECKSUM,),
+    ),
     # --- learner: batch and packing ---
     Mutant(
         "tokens without loss have a weight",
@@ -458,6 +468,20 @@ MUTANTS = (
         "(len(microbatches[-1]) + 1) * longest <= budget_tokens",
         "len(microbatches[-1]) * longest <= budget_tokens",
         (PACKING,),
+    ),
+    Mutant(
+        "equal tokens of different nodes go through the output layer once",
+        "learner/packing.py",
+        "np.concatenate(positions) << TOKEN_ID_BITS | target_ids",
+        "target_ids",
+        (PACKING, TREE_ATTENTION),
+    ),
+    Mutant(
+        "new tokens of a row are looked for as far behind as its bucket's are",
+        "learner/prefix_tree.py",
+        "here = slice(num_shared - first_query, len(path) - first_query)",
+        "here = slice(0, len(path) - num_shared)",
+        (PREFIX_TREE, TREE_ATTENTION),
     ),
     # --- metrics ---
     Mutant(

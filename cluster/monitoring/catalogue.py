@@ -149,6 +149,11 @@ MISMATCH = (
 WEIGHTS = (
     Family("weights/sync_s", "s", "Time of the step's broadcasts, with their verification."),
     Family(
+        "weights/sync_gb_per_s",
+        "GB/s",
+        "Bytes of the weights, counted once, over the time of a broadcast with its verification.",
+    ),
+    Family(
         "weights/probe_gap_max",
         "nats",
         "Largest difference on the probe prompt between learner and any engine.",

@@ -34,6 +34,7 @@ class SyncReport:
     seconds: float
     num_tensors: int
     probe_gap_max: float | None  # nats; None when verify_probe is off
+    num_bytes: int = 0  # of the weights, once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +135,12 @@ class WeightBroadcaster:
         sent = self.wait(calls)[0]
         self.check_versions(policy_version)
         if self.config.verify_checksums:
-            self.check_checksums(sent, policy_version)
+            self.check_checksums(sent.checksums, policy_version)
         expected = self.expected_probe()
         self.handover.to_engines(self.engines)
         gap = None if expected is None else self.check_probe(policy_version, expected)
-        return SyncReport(policy_version, time.monotonic() - began, len(sent), gap)
+        seconds = time.monotonic() - began
+        return SyncReport(policy_version, seconds, len(sent.checksums), gap, sent.num_bytes)
 
     def check_versions(self, policy_version: int) -> None:
         calls = [engine.submit(EngineActor.weight_version) for engine in self.engines]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from cluster.engine_actor import EngineActor
@@ -54,6 +55,14 @@ class EngineClient:
         return wait_for(calls, doing=doing, deadline_s=self.deadline_s, setting=SYNC_DEADLINE)
 
 
+@dataclass(frozen=True, slots=True)
+class SentWeights:
+    """What a rank sent; rank 0 sends all."""
+
+    checksums: dict[str, int]  # by tensor; empty where there are none
+    num_bytes: int
+
+
 class RankActor(Protocol):
     """The methods of a learner rank's actor that the cluster calls; `learner.rank.LearnerRank` has
     them."""
@@ -64,7 +73,7 @@ class RankActor(Protocol):
         self, client: EngineClient, *, backend: str, address: str, port: int, num_receivers: int
     ) -> None: ...
 
-    def send_weights(self, policy_version: int) -> dict[str, int]: ...
+    def send_weights(self, policy_version: int) -> SentWeights: ...
 
     def probe_logprobs(self, token_ids: list[int]) -> list[float]: ...
 

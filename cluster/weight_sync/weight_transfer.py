@@ -79,6 +79,7 @@ class LearnerSource(WeightSource):
         self.learner = learner
         self.with_checksums = with_checksums
         self.sent: dict[str, int] = {}
+        self.num_bytes = 0  # of the newest iteration
         self.iterating: Iterator[tuple[str, Tensor]] | None = None
 
     def metadata(self) -> list[ParamMeta]:
@@ -98,8 +99,9 @@ class LearnerSource(WeightSource):
             pass
 
     def checked_weights(self) -> Iterator[tuple[str, Tensor]]:
-        self.sent = {}
+        self.sent, self.num_bytes = {}, 0
         for name, tensor in self.learner.iter_weights():
+            self.num_bytes += tensor.nbytes
             if self.with_checksums:
                 self.sent[name] = tensor_checksum(tensor)
             yield name, tensor

@@ -103,7 +103,8 @@ class LearnerConfig(StrictConfig):
     """Compute common prefixes of rows once, if the model supports it. Does not change the
     result."""
     logprob_chunk_tokens: PositiveInt = 1024
-    """Log-probabilities are computed for this many positions at a time, to save memory."""
+    """Log-probabilities are computed for this many positions at a time, to save memory. On a CPU
+    fewer where the vocabulary is large: as many as have 16 MiB of logits, but at least 128."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type. auto: that of the policy (model.dtype) on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = False

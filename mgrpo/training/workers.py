@@ -303,6 +303,8 @@ class RunWorkers:
         report = self.engines.broadcast(self.policy_version)
         sums.add_total("seconds/weights", report.seconds)
         sums.add_total("weights/sync_s", report.seconds)
+        if report.num_bytes:
+            sums.add("weights/sync_gb_per_s", report.num_bytes / 1e9 / report.seconds)
         if report.probe_gap_max is not None:
             sums.add("weights/probe_gap_max", report.probe_gap_max)
 

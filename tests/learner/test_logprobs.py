@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from learner.logprobs import PolicyModel, token_logprobs
+from learner.logprobs import PolicyModel, most_chunk_tokens, token_logprobs
 from learner.policy_loading import in_training, load_policy
 from mgrpo.errors import ModelError
 from tests.learner.builders import save_tiny_llama
@@ -55,6 +57,30 @@ def test_chunks_give_the_values_and_gradients_of_the_full_softmax(
         gradients(found, entropy), gradients(expected, expected_entropy), strict=True
     ):
         assert_close(mine, theirs)
+
+
+def test_without_entropies_log_probabilities_and_gradients_are_the_same():
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 5, generator=generator, requires_grad=True)
+    weight = torch.randn(11, 5, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 11, (7,), generator=generator)
+    found = {}
+    for with_entropy in (True, False):
+        logprobs, entropies = token_logprobs(
+            hidden, weight, None, targets, chunk_tokens=3, with_entropy=with_entropy
+        )
+        gradients = torch.autograd.grad(logprobs.square().sum(), [hidden, weight])
+        found[with_entropy] = [logprobs, *gradients]
+        assert len(entropies) == (7 if with_entropy else 0)
+    for one, other in zip(found[True], found[False], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_on_a_cpu_a_chunks_logits_are_16_mib_and_at_least_128_tokens():
+    assert most_chunk_tokens(torch.empty(259, 1)) == 2**22 // 259
+    assert most_chunk_tokens(torch.empty(2**14, 1)) == 256
+    assert most_chunk_tokens(torch.empty(150_000, 1)) == 128
+    assert most_chunk_tokens(torch.empty(150_000, 1, device="meta")) == math.inf
 
 
 def test_entropy_of_three_known_probabilities():

@@ -55,6 +55,25 @@ def test_no_rows_need_no_microbatch():
     assert plan_microbatches([], 10) == []
 
 
+def test_equal_tokens_of_one_node_go_through_the_output_layer_once():
+    # 1 2 -> 3 -> 4 twice, 1 2 -> 3 -> 5, 1 2 -> 6.
+    part = collate(
+        [row([1, 2], tokens) for tokens in ([3, 4], [3, 5], [3, 4], [6])], merge_prefixes=True
+    )
+    asked = []
+
+    def model(input_ids, positions, target_ids, *_, with_entropies):
+        asked.extend(zip(positions.tolist(), target_ids.tolist(), strict=True))
+        return target_ids.float().requires_grad_(), positions.float()
+
+    logprobs, entropies = part.read_by(model, temperature=1.0, chunk_tokens=8)
+    assert asked == [(1, 3), (1, 6), (2, 4), (2, 5)]
+    assert logprobs.tolist() == part.target_ids.tolist() == [3, 4, 3, 5, 3, 4, 6]
+    assert entropies.tolist() == part.positions.tolist() == [1, 2, 1, 2, 1, 2, 1]
+    apart = collate([row([1, 2], [3, 4]), row([1, 2], [3, 4])], merge_prefixes=False)
+    assert len(apart.distinct) == 4
+
+
 @pytest.mark.parametrize("merge_prefixes", [False, True])
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 5, 9])
 def test_every_rank_has_as_many_microbatches_and_each_row_is_somewhere_once(

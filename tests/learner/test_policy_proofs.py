@@ -66,6 +66,23 @@ def test_proof_rows_outgrow_the_longest_window_that_a_row_can_outgrow(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_shared", [0, 1])
+def test_new_tokens_that_do_not_see_all_they_share_are_found(
+    tmp_path, monkeypatch, dtype, num_shared
+):
+    """As if their first query were the row's first token, or its second."""
+    policy = loaded(save_tiny_llama(tmp_path / "tiny"), dtype=dtype)
+
+    def misplaced(num_queries, num_keys):
+        offset = num_shared if num_queries < num_keys else 0
+        return torch.ones(num_queries, num_keys, dtype=torch.bool).tril(offset)
+
+    monkeypatch.setattr(tree_attention, "causal_lower_right", misplaced)
+    with pytest.raises(ModelError, match=r"share their prefixes.*merge_prefixes=false"):
+        prove(policy)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_windows_that_a_replaced_attention_loses_are_found(tmp_path, monkeypatch, dtype):
     policy = loaded(save_tiny("Gemma 3 (images)", tmp_path), dtype=dtype)
     # As if the windows of a nested configuration had not been seen anywhere.

@@ -2,11 +2,12 @@ import random
 
 import pytest
 
+from learner import prefix_tree
 from learner.prefix_tree import (
     MAX_ATTENTION_SHARE,
     build_tree,
     plan_merged,
-    similar_lengths,
+    similar_rows,
     sorted_with_prefixes,
 )
 
@@ -27,8 +28,25 @@ def test_a_tree_by_hand():
     assert tree.token_ids.tolist() == [1, 2, 3, 4, 5, 7]
     assert tree.depths.tolist() == [0, 1, 2, 3, 2, 0]
     assert [path.tolist() for path in paths] == [[0, 1, 4], [5], [0, 1, 2, 3]]
-    # 3 of 4 tokens is similar enough for one bucket, 1 of 4 is not.
-    assert [bucket.tolist() for bucket in tree.buckets] == [[[0, 1, 2, 3], [0, 1, 4, 0]], [[5]]]
+    # 3 of 4 tokens is similar enough for one bucket, 1 of 4 is not. The second row asks again for
+    # what it shares, and nobody takes it.
+    assert [bucket.nodes.tolist() for bucket in tree.buckets] == [
+        [[0, 1, 2, 3], [0, 1, 4, 0]],
+        [[5]],
+    ]
+    assert [bucket.first_query for bucket in tree.buckets] == [0, 0]
+    assert tree.found_at.tolist() == [0, 1, 2, 3, 6, 8]
+
+
+def test_queries_of_a_bucket_begin_behind_what_its_rows_share():
+    shared, more = list(range(100)), list(range(200, 230))
+    tree, _ = build_tree([shared + more, shared + more, [*shared, *more[:5], 7, *more[6:]]])
+    # The second row is the first again, and the third has 25 tokens of its own behind 105.
+    assert [(len(one.nodes), one.first_query, one.num_queries) for one in tree.buckets] == [
+        (1, 0, 130),
+        (1, 105, 25),
+    ]
+    assert tree.found_at.tolist() == list(range(155))
 
 
 def test_large_token_ids_are_ordered_as_numbers():
@@ -51,23 +69,32 @@ def test_every_distinct_prefix_is_one_node(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_each_node_is_found_where_a_row_has_it_never_in_padding(seed):
-    tree, paths = build_tree(random_rows(seed))
-    real = []
-    lengths = sorted((len(path) for path in paths), reverse=True)
+@pytest.mark.parametrize("longest", [12, 80])
+def test_each_node_asks_in_one_row_behind_all_that_comes_before_it(seed, longest):
+    tree, paths = build_tree(random_rows(seed, longest=longest))
+    before = {path[end]: list(path[:end]) for path in paths for end in range(len(path))}
+    asked = []
     for bucket in tree.buckets:
-        for row in bucket.tolist():
-            length = lengths.pop(0)
-            real += [*row[:length], *[None] * (len(row) - length)]
-    assert [real[place] for place in tree.found_at.tolist()] == list(range(len(tree.token_ids)))
+        for row in bucket.nodes.tolist():
+            asked += [(row[place], row[:place]) for place in range(bucket.first_query, len(row))]
+    found = [asked[place] for place in tree.found_at.tolist()]
+    assert found == [(node, before[node]) for node in range(len(tree.token_ids))]
 
 
-def test_rows_of_a_bucket_are_of_similar_length():
-    paths = [[0] * length for length in (4, 16, 3, 12, 11)]
-    assert [[len(path) for path in group] for group in similar_lengths(paths)] == [
-        [16, 12],
-        [11],
-        [4, 3],
+def test_rows_of_a_bucket_are_of_similar_length_and_have_as_many_new_tokens(monkeypatch):
+    monkeypatch.setattr(prefix_tree, "SPARE_QUERIES", 0)
+    rows = [
+        (shared, [0] * length)
+        for shared, length in [(0, 4), (0, 16), (0, 3), (3, 16), (0, 12), (5, 16), (7, 15), (0, 11)]
+    ]
+    groups = [[(shared, len(path)) for shared, path in group] for group in similar_rows(rows)]
+    # 13 of 16 queries are similar, 11 of 16 and 8 of 11 are not, 9 of 11 would be.
+    assert groups == [
+        [(0, 16), (3, 16), (0, 12)],
+        [(5, 16)],
+        [(7, 15)],
+        [(0, 11)],
+        [(0, 4), (0, 3)],
     ]
 
 

@@ -33,7 +33,7 @@ class TableModel(torch.nn.Module):
         super().__init__()
         self.table = torch.nn.Parameter(torch.full((8,), -1.0))
 
-    def forward(self, input_ids, positions, target_ids, *_):
+    def forward(self, input_ids, positions, target_ids, *_, with_entropies):
         logprobs = self.table[target_ids]
         return logprobs, logprobs * 0
 
@@ -44,8 +44,8 @@ class OneStep:
     def __init__(self):
         self.module = TableModel()
 
-    def __call__(self, *inputs):
-        return self.module(*inputs)
+    def __call__(self, *inputs, **settings):
+        return self.module(*inputs, **settings)
 
     def backward(self, loss):
         loss.backward()

@@ -83,9 +83,7 @@ def compute(policy, *, merge_prefixes):
     """Log-probabilities, entropies and the gradient of a weighted sum over tokens."""
     part = collate(tree_of_rows(), merge_prefixes=merge_prefixes)
     policy.zero_grad()
-    logprobs, entropies = policy(
-        part.input_ids, part.positions, part.target_ids, 0.8, 7, part.prefix_tree
-    )
+    logprobs, entropies = part.read_by(policy, temperature=0.8, chunk_tokens=7)
     (logprobs * torch.linspace(-1, 2, len(logprobs))).sum().backward()
     gradient = {name: one.grad.clone() for name, one in policy.named_parameters()}
     return part, logprobs.detach(), entropies, gradient

@@ -15,6 +15,7 @@ from cluster.address import own_address
 from cluster.allocations import Allocation
 from cluster.placement import Placement
 from cluster.remote import RemoteActor
+from cluster.weight_sync.engine_client import SentWeights
 from mgrpo.errors import RequestError
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
@@ -146,7 +147,7 @@ class LightLearner:
         self.client = client
         client.init_weight_transfer_engine({"rank_offset": 1})
 
-    def send_weights(self, policy_version: int) -> dict[str, int]:
+    def send_weights(self, policy_version: int) -> SentWeights:
         if self.dies:
             os._exit(1)
         self.client.version = str(policy_version)
@@ -154,7 +155,7 @@ class LightLearner:
         self.client.update_weights({})
         self.client.finish_weight_update()
         self.version = policy_version
-        return {"weight": policy_version}
+        return SentWeights({"weight": policy_version}, 8)
 
     def probe_logprobs(self, token_ids: list[int]) -> list[float]:
         return [-float(self.version)]

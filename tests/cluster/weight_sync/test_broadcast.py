@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.weight_sync.broadcast import GroupSettings, SyncReport, WeightBroadcaster
+from cluster.weight_sync.engine_client import SentWeights
 from mgrpo.config import WeightsConfig
 from mgrpo.errors import WeightSyncError
 from tests.cluster.asked import Asked, AskedActor
@@ -45,7 +46,7 @@ class Told(WeightBroadcaster):
         if f"{side} {method}" in self.answers:
             return self.answers[f"{side} {method}"]
         good = {
-            "send_weights": SENT,
+            "send_weights": SentWeights(SENT, 12),
             "weight_version": "9",
             "received_checksums": [SENT, SENT],  # of two workers
             "probe_logprobs": PROBE,
@@ -79,6 +80,7 @@ def test_a_broadcast_pauses_sends_proves_and_resumes_in_this_order() -> None:
         ("engines", *probe),
     ]
     assert (report.policy_version, report.num_tensors, report.probe_gap_max) == (9, 2, 0.0)
+    assert report.num_bytes == 12
 
 
 def test_the_same_engines_need_no_new_group_and_others_do() -> None:

@@ -108,6 +108,7 @@ def test_the_source_notes_a_checksum_of_each_tensor_it_sends() -> None:
     source = LearnerSource(learner, with_checksums=True)
     assert [name for name, _ in source] == ["a", "b"] == [m.name for m in source.metadata()]
     assert source.sent == {name: tensor_checksum(t) for name, t in learner.tensors.items()}
+    assert source.num_bytes == sum(tensor.nbytes for tensor in learner.tensors.values())
 
 
 def test_the_loader_notes_a_checksum_and_passes_the_tensors_on() -> None:
