@@ -152,6 +152,7 @@ def train_system(
         mirror=mirror,
         progress=progress,
         signals=signals,
+        deadline_s=config.cluster.deadlines.update_s,
     )
     run = Run(
         first_step=first_step,
@@ -183,6 +184,8 @@ def train_system(
     except RunInterrupted:
         checkpoints.save_on_signal()
         raise
+    finally:
+        checkpoints.close()
     progress.phase("saving the policy")
     learner.save_policy(run_dir / "policy")
     return run_dir / "policy"
