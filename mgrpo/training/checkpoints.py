@@ -96,8 +96,8 @@ class RunState(Hook):
 class Checkpoints(Hook):
     """Writes checkpoints after every so many steps, and when a signal ends the run.
 
-    A step waits until the learner's state is in files. A thread hashes them, names the checkpoint
-    and deletes old ones while the next steps run. Until then the one before is the newest.
+    A step waits until the learner's state is in files. A thread hashes them and names the
+    checkpoint while the next steps run. Until then the one before is the newest.
     """
 
     def __init__(
@@ -155,8 +155,6 @@ class Checkpoints(Hook):
         Args:
             deadline_s: what a signal leaves; None for the usual deadline.
         """
-        if deadline_s is None:
-            self.mirror.settle()  # for the one before, before its files are deleted here
         self.signals.hold(self.config.on_signal_s)
         self.is_saving = True
         self.progress.phase("writing a checkpoint")
@@ -173,12 +171,12 @@ class Checkpoints(Hook):
             if not is_saved:
                 shutil.rmtree(folder, ignore_errors=True)  # half a one may be what fills the disk
         if is_saved:
-            self.finishing = Finishing(folder, state, keep=self.config.keep)
+            self.finishing = Finishing(folder, state)
         self.is_saving = False
         self.signals.release()
 
     def finish(self, within_s: float, *, is_last: bool = False) -> Path | None:
-        """Wait for the checkpoint that was begun, and start its upload; None if there is none.
+        """Wait for the checkpoint that was begun, tidy and start its upload; None: there is none.
 
         Args:
             is_last: a signal ends the run, and `within_s` is what it leaves.
@@ -192,6 +190,9 @@ class Checkpoints(Hook):
         finishing, self.finishing = self.finishing, None
         setting = "checkpoints.on_signal_s" if is_last else "cluster.deadlines.update_s"
         folder = finishing.result(within_s, setting)
+        if not is_last:
+            self.mirror.settle()  # for the one before, before its files are deleted here
+        keep_newest(self.run_dir, self.config.keep)
         self.mirror.checkpoint(folder, within_s if is_last else None)
         return folder
 
@@ -231,16 +232,15 @@ class Checkpoints(Hook):
 
 
 class Finishing:
-    """A checkpoint whose files are written, while a thread hashes, names and tidies.
+    """A checkpoint whose files are written, while a thread hashes and names it.
 
     Args:
         folder: of `begin_checkpoint`, with all files but the state's.
         state: for `state.json`.
-        keep: so many of the newest checkpoints stay.
     """
 
-    def __init__(self, folder: Path, state: Mapping[str, object], *, keep: int) -> None:
-        self.folder, self.state, self.keep = folder, state, keep
+    def __init__(self, folder: Path, state: Mapping[str, object]) -> None:
+        self.folder, self.state = folder, state
         self.finished: Path | None = None
         self.error: Exception | None = None
         self.thread = threading.Thread(target=self.work, name="checkpoint", daemon=True)
@@ -249,7 +249,6 @@ class Finishing:
     def work(self) -> None:
         try:
             self.finished = finish_checkpoint(self.folder, self.state)
-            keep_newest(self.finished.parent.parent, self.keep)
         except Exception as error:  # `result` raises it in the run's own thread
             self.error = error
             shutil.rmtree(self.folder, ignore_errors=True)
