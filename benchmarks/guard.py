@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="record this processor's figures")
     args = parser.parse_args(argv)
     stop_on_sigterm()
-    before = matmul_rate()
+    before, load = matmul_rate(), os.getloadavg()[0]
     seconds = step_seconds()
     rate = statistics.mean([before, matmul_rate()])
     found = {part: round(value * rate, 2) for part, value in seconds.items()}
@@ -68,7 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"  {part:<8} {value:7.2f} CPU s a step")
     if args.write:
         facts = {name: machine()[name] for name in ("commit", "python", "packages")}
-        entry = {"gflop_per_core_s": round(rate, 1), "cpu_s": seconds, "normalised": found, **facts}
+        entry = {
+            "gflop_per_core_s": round(rate, 1),
+            "cpu_s": seconds,
+            "normalised": found,
+            "load_before": round(load, 1),
+            **facts,
+        }
         text = json.dumps({**recorded, processor(): entry}, indent=1, sort_keys=True)
         RECORD.write_text(text + "\n", encoding="utf-8")
         return 0
