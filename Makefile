@@ -114,6 +114,10 @@ bench: ## measure a training step against TRL on this machine
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.step_time $(ARGS)
 
+bench-guard: ## compare a step's CPU seconds with recorded ones; fails above +10 % (ARGS=--write)
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.guard $(ARGS)
+
 answers: ## judge labelled answers with math_answer and with math-verify (ARGS=--write)
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.answers $(ARGS)

@@ -28,10 +28,21 @@ def machine() -> dict[str, Any]:
 
 def cpu_model() -> str:
     """The processor's name as Linux gives it."""
+    return cpu_fact("model name") or "unknown"
+
+
+def processor() -> str:
+    """The processor's name, family and model: a virtual machine's name may be that of a brand."""
+    family, model = cpu_fact("cpu family"), cpu_fact("model\t")
+    return f"{cpu_model()}, family {family}, model {model}" if family else cpu_model()
+
+
+def cpu_fact(name: str) -> str:
+    """One line of the first processor in /proc/cpuinfo; "" if there is none."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown"
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith(name)]
+    return found[0] if found else ""
 
 
 def commit(revision: object) -> str:

@@ -136,7 +136,7 @@ class PlacementRecipe:
         """The pools of engines, layer 1's first."""
         if self.engines.shared:
             every_layer = tuple(range(1, len(self.layers) + 1))
-            return [Pool("shared", every_layer, self.engines.num_shared_engines)]
+            return [Pool("shared", every_layer, self.engines.pool)]
         return [
             Pool(f"layer{number}", (number,), layer.num_engines)
             for number, layer in enumerate(self.layers, start=1)

@@ -154,6 +154,9 @@ def local_ray(
         (folder / "tmp").symlink_to(tempfile.gettempdir())
         environment = {**environment, "TMPDIR": str(folder / "tmp")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray starts workers at niceness 15. Beside other programs of the machine they then get a small
+    # part of its cores, and the driver's own processes a large one.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         url = init_ray(
             address="local",

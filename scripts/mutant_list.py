@@ -77,6 +77,13 @@ MUTANTS = (
         (LOOP,),
     ),
     Mutant(
+        "a checkpoint that could not be finished is passed over",
+        "mgrpo/training/checkpoints.py",
+        "            self.error = error\n",
+        "            self.finished = self.folder\n",
+        (LOOP,),
+    ),
+    Mutant(
         "a checkpoint of another step's learner is read",
         "mgrpo/training/checkpoints.py",
         'if self.workers.policy_version != state["policy_version"]:',

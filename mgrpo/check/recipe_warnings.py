@@ -59,8 +59,8 @@ def layer_warnings(layer: CorrectLayer, path: str) -> list[str]:
 
 def engine_warnings(engines: EnginesConfig, layers: Sequence[LayerConfig]) -> list[str]:
     if not engines.shared:
-        if engines.num_shared_engines.max > 1:
-            return ["engines.num_shared_engines has no effect with engines.shared: false."]
+        if engines.pool.max > 1:
+            return ["engines.num_shared_engines has no effect without engines.shared: true."]
         return []
     return [
         f"layers.{depth}.num_engines has no effect with engines.shared: true."

@@ -35,11 +35,12 @@ def colocation_problems(
 def engine_problems(
     cluster: ClusterConfig, engines: EnginesConfig, weights: WeightsConfig, ranks: int
 ) -> list[ConfigProblem]:
-    count, ways = engines.num_shared_engines, engines.tensor_parallel_size
+    count, ways = engines.pool, engines.tensor_parallel_size
     problems = []
     if not engines.shared:
+        given = "null" if engines.shared is None else "false"
         why = "with cluster.colocate each GPU has one engine, which serves every layer."
-        problems.append(ConfigProblem("engines.shared", "false", why, "Use engines.shared: true."))
+        problems.append(ConfigProblem("engines.shared", given, why, "Use engines.shared: true."))
     elif (count.min, count.max) != (ranks, ranks):
         shown = f"{{min: {count.min}, max: {count.max}}}" if count.is_elastic else str(count.min)
         why = f"with cluster.colocate each of the learner's {ranks} ranks shares its GPU with one."

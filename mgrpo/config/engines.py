@@ -61,11 +61,15 @@ ONE_ENGINE = EngineRange(min=1, max=1)
 class EnginesConfig(StrictConfig):
     """The vLLM engines."""
 
-    shared: bool = False
-    """True: one pool of engines serves every layer. False: each layer has its own."""
-    num_shared_engines: EngineRange = ONE_ENGINE
+    shared: bool | None = None
+    """True: one pool of engines serves every layer. False: each layer has its own. Null: true where
+    the run computes on the CPU of one machine, unless a layer's `num_engines` is set; else false.
+    """
+    num_shared_engines: EngineRange | None = None
     """Engines in the pool when `shared` is true: a number, or {min: 1, max: 4} for a pool that
-    grows while it is the bottleneck and shrinks when it is idle."""
+    grows while it is the bottleneck and shrinks when it is idle. Null: on the CPU of one machine,
+    as many as it has cores for `num_threads` (null: 1) each, memory for (half of it), and as a step
+    has 64 completions for; else 1."""
     tensor_parallel_size: PositiveInt = 1
     """GPUs per engine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -86,6 +90,11 @@ class EnginesConfig(StrictConfig):
     extra_args: dict[str, Any] = Field(default_factory=dict)
     """Passed to vLLM's AsyncEngineArgs unchanged, for settings without a key in mgrpo. Arguments
     that mgrpo sets itself are refused."""
+
+    @property
+    def pool(self) -> EngineRange:
+        """Engines that serve every layer, if `shared` is true."""
+        return self.num_shared_engines or ONE_ENGINE
 
     @model_validator(mode="after")
     def check_extra_args(self) -> EnginesConfig:

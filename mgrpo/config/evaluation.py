@@ -18,7 +18,9 @@ from mgrpo.config.engines import MIN_TEMPERATURE
 from mgrpo.config.layers import LayerConfig, corrections_of
 from mgrpo.errors import ConfigProblem
 
+Guidance = Literal["all", "first", "random"] | list[NonNegativeInt]
 GUIDANCE_WORDS = ("all", "first", "random")
+GUIDANCE_KEYS = ("guidance", "guidance_during")
 FEWEST_RESAMPLES = 100  # with fewer, a 95 % interval rests on two or three draws
 
 
@@ -45,9 +47,12 @@ class EvaluationConfig(StrictConfig):
     """For `decoding: sampled`."""
     samples_per_problem: PositiveInt = 1
     """First attempts per problem; accuracies are averaged over them. Needs `sampled` above 1."""
-    guidance: Literal["all", "first", "random"] | list[NonNegativeInt] = "all"
+    guidance: Guidance = "all"
     """Which guidance phrases open a correction: all (mean and range are reported), first, random
     (one seeded draw per attempt), or a list of their numbers, counted from 0."""
+    guidance_during: Guidance = "first"
+    """The same for evaluations during training (`every_steps`), whose time is the run's: with all
+    of seven phrases they sample four times as much as with one."""
     pass_at: list[PositiveInt] | None = None
     """The k of pass@k and maj@k; None takes 1, 2, 4, ... up to samples_per_problem."""
     decode_select: DecodeSelectConfig | None = None
@@ -59,26 +64,21 @@ class EvaluationConfig(StrictConfig):
     @classmethod
     def check_guidance(cls, values: object) -> object:
         # Pydantic would complain once for each half of the union, and never say what to write.
-        given = values.get("guidance", "all") if isinstance(values, dict) else "all"
-        if isinstance(given, str):
-            is_sound = given in GUIDANCE_WORDS
-        else:
-            is_sound = (
-                isinstance(given, list)
-                and len(given) > 0
-                and all(type(index) is int and index >= 0 for index in given)
-                and len(set(given)) == len(given)
+        given = values if isinstance(values, dict) else {}
+        problems = [
+            ConfigProblem(
+                key,
+                repr(given[key]),
+                "is not a choice of phrases.",
+                f"Allowed: {', '.join(GUIDANCE_WORDS)}, or a list of different phrase numbers such "
+                "as [0, 3].",
             )
-        if is_sound:
-            return values
-        problem = ConfigProblem(
-            "guidance",
-            repr(given),
-            "is not a choice of phrases.",
-            f"Allowed: {', '.join(GUIDANCE_WORDS)}, or a list of different phrase numbers such as "
-            "[0, 3].",
-        )
-        raise RelationError([problem])
+            for key in GUIDANCE_KEYS
+            if key in given and not is_choice(given[key])
+        ]
+        if problems:
+            raise RelationError(problems)
+        return values
 
     @model_validator(mode="after")
     def check_samples(self) -> EvaluationConfig:
@@ -115,6 +115,18 @@ class EvaluationConfig(StrictConfig):
         if self.pass_at is not None:
             return sorted(set(self.pass_at))
         return [2**power for power in range(self.samples_per_problem.bit_length())]
+
+
+def is_choice(given: object) -> bool:
+    """Is it one of the words, or a list of different numbers?"""
+    if isinstance(given, str):
+        return given in GUIDANCE_WORDS
+    return (
+        isinstance(given, list)
+        and len(given) > 0
+        and all(type(index) is int and index >= 0 for index in given)
+        and len(set(given)) == len(given)
+    )
 
 
 def select_problems(settings: EvaluationConfig) -> list[ConfigProblem]:
@@ -165,26 +177,30 @@ def pass_at_problems(pass_at: Sequence[int], num_samples: int) -> list[ConfigPro
 def guidance_problems(
     settings: EvaluationConfig, layers: Sequence[LayerConfig]
 ) -> list[ConfigProblem]:
-    """Phrases of `evaluation.guidance` that a later layer lacks."""
-    if not isinstance(settings.guidance, list):
+    """Phrases of the evaluations that a later layer lacks."""
+    return [
+        problem
+        for key in GUIDANCE_KEYS
+        for problem in phrase_problems(f"evaluation.{key}", getattr(settings, key), layers)
+    ]
+
+
+def phrase_problems(
+    path: str, chosen: Guidance, layers: Sequence[LayerConfig]
+) -> list[ConfigProblem]:
+    if not isinstance(chosen, list):
         return []
-    shown = str(settings.guidance)
+    shown = str(chosen)
     if len(layers) == 1:
-        return [
-            ConfigProblem(
-                "evaluation.guidance",
-                shown,
-                "the chain has one layer, so no correction is opened by a phrase.",
-                "Remove the key.",
-            )
-        ]
+        why = "the chain has one layer, so no correction is opened by a phrase."
+        return [ConfigProblem(path, shown, why, "Remove the key.")]
     problems = []
     for depth, layer in enumerate(corrections_of(layers), start=1):
         count = len(layer.guidance.phrases)
-        if max(settings.guidance) >= count:
+        if max(chosen) >= count:
             problems.append(
                 ConfigProblem(
-                    "evaluation.guidance",
+                    path,
                     shown,
                     f"layers.{depth} ({layer.name}) has only {count} "
                     f"{'phrase' if count == 1 else 'phrases'}, counted from 0.",

@@ -116,21 +116,31 @@ def cpu_line(recipe: PlanRecipe) -> CheckLine:
     )
 
 
+def cpu_engine_gib(recipe: PlanRecipe, num_parameters: int) -> float:
+    """Memory of one CPU engine, roughly."""
+    weights = num_parameters * (4 if recipe.model_dtype == "float32" else 2) / GIB
+    return PROCESS_GIB + 2 * weights + recipe.engines.cpu_kv_cache_gib  # 2: vLLM packs a copy
+
+
+def memory_here_gib() -> float:
+    """Of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+
+
 def memory_lines(recipe: PlanRecipe, num_parameters: int | None) -> list[CheckLine]:
     """A rough bound of the memory of a run on one machine's CPUs."""
     if num_parameters is None:
         return [CheckLine("warn", "memory", "not checked: the model's size is not known")]
-    weights = num_parameters * (4 if recipe.model_dtype == "float32" else 2) / GIB
-    engine = PROCESS_GIB + 2 * weights + recipe.engines.cpu_kv_cache_gib  # 2: vLLM packs a copy
+    engine = cpu_engine_gib(recipe, num_parameters)
     reference = num_parameters * 4 / GIB if recipe.method.max_kl_weight > 0 else 0.0
     rank = PROCESS_GIB + num_parameters * ADAM_BYTES_PER_PARAMETER / GIB + reference
     wanted = recipe.num_engines * engine + recipe.learner.num_ranks * rank
-    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    here = memory_here_gib()
     text = (
         f"about {wanted:.1f} GiB: {recipe.num_engines} x {engine:.1f} for engines, "
         f"{recipe.learner.num_ranks} x {rank:.1f} for the learner; this machine has {here:.1f}"
     )
     if wanted <= here:
         return [CheckLine("ok", "memory", text)]
-    advice = ". Use fewer engines, engines.shared: true, or a smaller model."
+    advice = ". Use fewer engines (engines.shared, engines.num_shared_engines), or a smaller model."
     return [CheckLine("warn", "memory", text + advice)]

@@ -47,7 +47,7 @@ def layer_batches(recipe: PlanRecipe) -> list[LayerBatch]:
     for depth, layer in enumerate(recipe.layers):
         if isinstance(layer, CorrectLayer) and layer.max_parents is not None:
             num_prompts = recipe.method.prompts_per_step * layer.max_parents
-        count = recipe.engines.num_shared_engines if recipe.engines.shared else layer.num_engines
+        count = recipe.engines.pool if recipe.engines.shared else layer.num_engines
         batches.append(
             LayerBatch(
                 name=layer.name,

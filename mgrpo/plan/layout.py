@@ -1,15 +1,22 @@
-"""The layout on GPUs if a recipe leaves it open (`cluster.colocate: auto`).
+"""The layout of engines and learner on one machine, where a recipe leaves it open.
+
+On GPUs, with `cluster.colocate: auto`:
 
     as many GPUs as it asks for    every layer's engines and the learner have their own
     fewer                          one pool of engines serves every layer
     too few for that               engines and learner take turns
+
+On a CPU, with `engines.shared: null`: one pool of engines serves every layer. Layers sample one
+after the other for the most part, so that an engine of one layer alone would often be idle.
 
 The choice is printed, and recorded in the run's config.yaml.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,10 +24,28 @@ from pydantic import ValidationError
 from cluster.allocations import placement_recipe
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config import RunConfig
+from mgrpo.config.engines import ONE_ENGINE
 from mgrpo.config.explain import explain
-from mgrpo.errors import ConfigError
+from mgrpo.errors import ConfigError, HubUnreachable, ModelError
 from mgrpo.findings import counted
-from mgrpo.plan.arithmetic import local_gpus
+from mgrpo.plan.arithmetic import cpu_engine_gib, local_gpus, memory_here_gib
+from mgrpo.plan.batch import layer_batches
+from mgrpo.plan.recipe import plan_recipe
+from mgrpo.plan.shape import find_shape
+
+ENGINES_SHARE = 0.5
+"""Of a machine's memory, for a pool of CPU engines."""
+WORTH_AN_ENGINE = 64
+"""Completions of a layer in a step. With fewer, an engine's fixed time of a decoding step (5 of 16
+ms at 64 sequences) and its start cost more than it brings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """What a machine without GPUs has for engines."""
+
+    number: int
+    memory_gib: float
 
 
 def laid_out(
@@ -65,13 +90,63 @@ def laid_out(
 
 
 def laid_out_here(config: RunConfig, *, with_learner: bool = True) -> tuple[RunConfig, str]:
-    """The same for the GPUs of this machine, where the run has a Ray of its own.
+    """The same for the GPUs or the cores of this machine, where the run has a Ray of its own.
 
-    A cluster's number of GPUs is not known here: on a cluster no GPU is shared.
+    A cluster's GPUs and cores are not known here: on a cluster nothing is shared.
     """
-    gpus = local_gpus() if config.cluster.starts_ray else 0
+    if not config.cluster.starts_ray:
+        return laid_out(config, 0, with_learner=with_learner)
+    gpus = local_gpus()
     device = choose_device(config.cluster.device, num_gpus=gpus, build=installed_build())
-    return laid_out(config, gpus if device == "cuda" else 0, with_learner=with_learner)
+    if device == "cuda":
+        return laid_out(config, gpus, with_learner=with_learner)
+    config, _ = laid_out(config, 0, with_learner=with_learner)
+    return pooled(config, Cores(os.cpu_count() or 1, memory_here_gib()))
+
+
+def pooled(config: RunConfig, cores: Cores) -> tuple[RunConfig, str]:
+    """A recipe with one pool of engines on a machine's cores, and the choice in words.
+
+    Returns:
+        The recipe; unchanged and with "" if it has a layout of its own.
+    """
+    engines = config.engines
+    has_pools = engines.shared is None and any(
+        layer.num_engines != ONE_ENGINE for layer in config.layers
+    )
+    is_decided = engines.shared and engines.num_shared_engines is not None
+    if config.cluster.takes_turns or engines.shared is False or has_pools or is_decided:
+        return config, ""
+    count = engines.num_shared_engines or most_engines(config, cores)
+    pool = {"shared": True, "num_shared_engines": count}
+    chosen = changed(config, colocate=False, engines=pool)
+    number = chosen.engines.pool.min
+    threads = engines.num_threads or max(1, cores.number // number)
+    return chosen, (
+        f"{counted(number, 'engine')} for all layers (engines.shared), "
+        f"{counted(threads, 'thread')} each, on {counted(cores.number, 'core')}"
+    )
+
+
+def most_engines(config: RunConfig, cores: Cores) -> int:
+    """CPU engines that cores, memory and the work of a step allow; at least one."""
+    recipe = plan_recipe(config)
+    engine_gib = cpu_engine_gib(recipe, num_parameters(config))
+    completions = max(batch.num_completions for batch in layer_batches(recipe))
+    bounds = (
+        cores.number // (config.engines.num_threads or 1),
+        int(ENGINES_SHARE * cores.memory_gib / engine_gib),
+        -(-completions // WORTH_AN_ENGINE),
+    )
+    return max(1, min(bounds))
+
+
+def num_parameters(config: RunConfig) -> int:
+    """Of the policy; 0 where it is not available, of which the check of the model tells."""
+    try:
+        return find_shape(config.model.path).num_parameters
+    except (HubUnreachable, ModelError):
+        return 0
 
 
 def changed(

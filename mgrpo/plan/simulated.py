@@ -98,7 +98,7 @@ def order_of(recipe: PlanRecipe) -> Order:
     streams = recipe.pipeline.streams_on("cuda", recipe.cluster)
     microbatch = recipe.learner.microbatch_tokens
     return Order(
-        staleness_steps=int(recipe.pipeline.samples_ahead),
+        staleness_steps=recipe.pipeline.num_ahead,
         streams=streams and not recipe_obstacles(recipe.method),
         least_tokens=microbatch * recipe.learner.num_ranks,
         microbatch_tokens=microbatch,

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from mgrpo.report.chart import Chart, Series, Values, smoothing_window
+from mgrpo.report.outcome import Evaluation
 from mgrpo.report.run_data import RunData
 
 NOT_METRICS = {"step", "wall_s", "policy_version"}
@@ -114,11 +115,12 @@ def with_heldout(chart: Chart, run: RunData) -> Chart:
     A measurement stands at the point that holds its step; one outside the steps of the training
     gets a point of its own.
     """
+    accs = comparable(run.evaluations)
     heldout = {
         layer: {
-            evaluation["step"]: evaluation["acc"][layer - 1]
-            for evaluation in run.evaluations
-            if len(evaluation.get("acc", [])) >= layer and evaluation["acc"][layer - 1] is not None
+            evaluation["step"]: acc[layer - 1]
+            for evaluation, acc in zip(run.evaluations, accs, strict=True)
+            if len(acc) >= layer and acc[layer - 1] is not None
         }
         for layer in range(1, run.num_layers + 1)
     }
@@ -142,8 +144,41 @@ def with_heldout(chart: Chart, run: RunData) -> Chart:
         steps=steps,
         step_names=[names.get(step, str(step)) for step in steps],
         series=[line for line in lines if line.known],
-        note=f"Diamonds: held-out problems. {chart.note}",
+        note=f"Diamonds: held-out problems{phrases_note(run.evaluations)}. {chart.note}",
     )
+
+
+def comparable(evaluations: Sequence[Evaluation]) -> list[list[float | None]]:
+    """The accuracies of each evaluation, by turn, over the guidance phrases that all of them have.
+
+    Evaluations during training have fewer phrases than those before and after.
+    """
+    common = common_phrases(evaluations)
+    if not common:
+        return [evaluation.get("acc", []) for evaluation in evaluations]
+    return [
+        [
+            fmean(known) if (known := [acc for acc in turn if acc is not None]) else None
+            for turn in zip(
+                *(one["acc"] for one in evaluation["phrases"] if one["index"] in common),
+                strict=True,
+            )
+        ]
+        for evaluation in evaluations
+    ]
+
+
+def common_phrases(evaluations: Sequence[Evaluation]) -> set[int]:
+    """Numbers of the phrases that every evaluation has; none where they are drawn."""
+    phrases = [{one["index"] for one in row.get("phrases", [])} for row in evaluations]
+    return set.intersection(*phrases) if phrases else set()
+
+
+def phrases_note(evaluations: Sequence[Evaluation]) -> str:
+    """Says that the chart has fewer phrases than some evaluations have."""
+    common = common_phrases(evaluations)
+    has_more = any(len(row.get("phrases", [])) > len(common) for row in evaluations)
+    return ", with the guidance phrases that all evaluations have" if common and has_more else ""
 
 
 def all_charts(curves: Curves) -> list[Chart]:

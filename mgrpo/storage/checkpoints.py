@@ -8,14 +8,17 @@
 
 Sampling, guidance and parents are drawn from seeds that contain the step's number, so this state
 continues a run to the same numbers. The folder is built under another name and renamed.
+`mgrpo/training/checkpoints.py` hashes and renames beside the next steps.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
 LEARNER_DIR = "learner"
 UNFINISHED = ".unfinished"
+HASH_THREADS = min(8, os.cpu_count() or 1)  # one hashes about 1 GB/s; disks read several
 
 
 def checkpoint_dir(run_dir: Path, num_steps: int) -> Path:
@@ -45,13 +49,10 @@ def begin_checkpoint(run_dir: Path, num_steps: int) -> Path:
 def finish_checkpoint(unfinished: Path, state: Mapping[str, object]) -> Path:
     """Add the state and the manifest, and rename the folder."""
     (unfinished / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+    files = [file for file in sorted(unfinished.rglob("*")) if file.is_file()]
     manifest = {
-        file.relative_to(unfinished).as_posix(): {
-            "bytes": file.stat().st_size,
-            "sha256": sha256_of(file),
-        }
-        for file in sorted(unfinished.rglob("*"))
-        if file.is_file()
+        file.relative_to(unfinished).as_posix(): {"bytes": file.stat().st_size, "sha256": digest}
+        for file, digest in zip(files, sha256_of_all(files), strict=True)
     }
     (unfinished / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     folder = unfinished.with_suffix("")
@@ -102,7 +103,9 @@ def fault_of(folder: Path) -> str:
             return f"{name} is missing"
         if file.stat().st_size != expected["bytes"]:
             return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
-        if sha256_of(file) != expected["sha256"]:
+    digests = sha256_of_all([folder / name for name in manifest])
+    for (name, expected), digest in zip(manifest.items(), digests, strict=True):
+        if digest != expected["sha256"]:
             return f"{name} was changed"
     return ""
 
@@ -145,6 +148,12 @@ def refuse_other_problems(problems: Sequence[Problem], expected: str, source: st
             "answers or their order differ. Restore the earlier data to resume, give this "
             "run another name (--run NAME), or delete the earlier one first (--overwrite)."
         )
+
+
+def sha256_of_all(files: Sequence[Path]) -> list[str]:
+    """One of each file, several at a time."""
+    with ThreadPool(HASH_THREADS) as pool:
+        return pool.map(sha256_of, files, chunksize=1)
 
 
 def sha256_of(file: Path) -> str:

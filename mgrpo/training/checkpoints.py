@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mgrpo.config.run import CheckpointConfig
-from mgrpo.errors import MgrpoError, RunDirectoryError
+from mgrpo.errors import DeadlineError, MgrpoError, RunDirectoryError
 from mgrpo.storage.checkpoints import (
     LEARNER_DIR,
     begin_checkpoint,
+    checkpoint_dir,
     fingerprint,
     finish_checkpoint,
     keep_newest,
@@ -92,7 +95,11 @@ class RunState(Hook):
 
 
 class Checkpoints(Hook):
-    """Writes checkpoints after every so many steps, and when a signal ends the run."""
+    """Writes checkpoints after every so many steps, and when a signal ends the run.
+
+    A step waits until the learner's state is in files. A thread hashes them and names the
+    checkpoint while the next steps run. Until then the one before is the newest.
+    """
 
     def __init__(
         self,
@@ -105,56 +112,90 @@ class Checkpoints(Hook):
         mirror: Mirror,
         progress: TrainProgress,
         signals: StopSignals,
+        deadline_s: float,
     ) -> None:
         """
         Args:
             num_steps: of the whole run.
             state: remembers the last whole step; a hook that comes before this one.
             mirror: copies finished checkpoints to shared storage.
+            deadline_s: cluster.deadlines.update_s, for the thread that finishes a checkpoint.
         """
         self.run_dir, self.config, self.num_steps = run_dir, config, num_steps
         self.state, self.learner, self.mirror = state, learner, mirror
-        self.progress, self.signals = progress, signals
-        self.is_saving = False  # a checkpoint is half written
+        self.progress, self.signals, self.deadline_s = progress, signals, deadline_s
+        self.is_saving = False  # the learner's state is half written
+        self.finishing: Finishing | None = None
 
     def after_step(self, done: StepDone) -> None:
+        """
+        Raises:
+            RunDirectoryError: the checkpoint before could not be finished.
+        """
+        if self.finishing is not None and self.finishing.is_over:
+            self.finish(self.deadline_s)
         if self.is_due(done.num_done):
+            self.finish(self.deadline_s)
             self.save()
+
+    def after_run(self, num_steps: int) -> None:
+        """
+        Raises:
+            RunDirectoryError: the last checkpoint could not be finished.
+        """
+        self.finish(self.deadline_s)
 
     def is_due(self, num_done: int) -> bool:
         every = self.config.every_steps
         # Also after the last step: a run can then be made longer.
         return every > 0 and (num_done % every == 0 or num_done == self.num_steps)
 
-    def save(self, deadline_s: float | None = None) -> Path | None:
-        """Write a checkpoint of the last complete step; None if the learner has updated since.
+    def save(self, deadline_s: float | None = None) -> None:
+        """Begin a checkpoint of the last complete step, unless the learner has updated since.
 
         Args:
             deadline_s: what a signal leaves; None for the usual deadline.
         """
-        if deadline_s is None:
-            self.mirror.settle()  # for the one before, before its files are deleted here
         self.signals.hold(self.config.on_signal_s)
         self.is_saving = True
         self.progress.phase("writing a checkpoint")
         state = self.state.latest
         folder = begin_checkpoint(self.run_dir, state["num_steps"])
-        finished = None
+        is_saved = False
         try:
             is_saved = self.learner.save_states(
                 folder / LEARNER_DIR, state["policy_version"], deadline_s=deadline_s
             )
             if is_saved:
                 self.state.write_files(folder)
-                finished = finish_checkpoint(folder, state)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)  # half a one may be what fills the disk
-        if finished is not None:
-            keep_newest(self.run_dir, self.config.keep)
-            self.mirror.checkpoint(finished, deadline_s)
+            if not is_saved:
+                shutil.rmtree(folder, ignore_errors=True)  # half a one may be what fills the disk
+        if is_saved:
+            self.finishing = Finishing(folder, state)
         self.is_saving = False
         self.signals.release()
-        return finished
+
+    def finish(self, within_s: float, *, is_last: bool = False) -> Path | None:
+        """Wait for the checkpoint that was begun, tidy and start its upload; None: there is none.
+
+        Args:
+            is_last: a signal ends the run, and `within_s` is what it leaves.
+
+        Raises:
+            RunDirectoryError: it could not be finished.
+            DeadlineError: it was not finished in time.
+        """
+        if self.finishing is None:
+            return None
+        finishing, self.finishing = self.finishing, None
+        setting = "checkpoints.on_signal_s" if is_last else "cluster.deadlines.update_s"
+        folder = finishing.result(within_s, setting)
+        if not is_last:
+            self.mirror.settle()  # for the one before, before its files are deleted here
+        keep_newest(self.run_dir, self.config.keep)
+        self.mirror.checkpoint(folder, within_s if is_last else None)
+        return folder
 
     def save_on_signal(self) -> None:
         """Write a checkpoint of the last complete step if a signal ends the run."""
@@ -164,12 +205,77 @@ class Checkpoints(Hook):
                 f"checkpoints.on_signal_s ({self.config.on_signal_s:g} s)"
             )
             return
-        if self.state.latest["num_steps"] == 0:
+        num_steps = self.state.latest["num_steps"]
+        if num_steps == 0:
             return
+        end = time.monotonic() + self.config.on_signal_s
+
+        def left_s() -> float:
+            return max(0.1, end - time.monotonic())
+
         try:
-            folder = self.save(self.config.on_signal_s)
+            folder = self.finish(left_s(), is_last=True)
+            if folder != checkpoint_dir(self.run_dir, num_steps):
+                self.save(left_s())
+                folder = self.finish(left_s(), is_last=True)
         except (MgrpoError, OSError) as error:  # the signal is what ends the run, not this
             self.progress.warn(f"no checkpoint was written: {error}")
             return
         if folder is not None:
             self.progress.note(f"checkpoint: {folder}; the same command resumes from it")
+
+    def close(self) -> None:
+        """Wait for a checkpoint that is being finished; its failure does not hide the run's."""
+        try:
+            self.finish(self.deadline_s)
+        except MgrpoError as error:
+            self.progress.warn(str(error))
+
+
+class Finishing:
+    """A checkpoint whose files are written, while a thread hashes and names it.
+
+    Args:
+        folder: of `begin_checkpoint`, with all files but the state's.
+        state: for `state.json`.
+    """
+
+    def __init__(self, folder: Path, state: Mapping[str, object]) -> None:
+        self.folder, self.state = folder, state
+        self.finished: Path | None = None
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self.work, name="checkpoint", daemon=True)
+        self.thread.start()
+
+    def work(self) -> None:
+        try:
+            self.finished = finish_checkpoint(self.folder, self.state)
+        except Exception as error:  # `result` raises it in the run's own thread
+            self.error = error
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def is_over(self) -> bool:
+        return not self.thread.is_alive()
+
+    def result(self, within_s: float, setting: str) -> Path:
+        """The checkpoint's folder.
+
+        Raises:
+            RunDirectoryError: it could not be finished.
+            DeadlineError: it was not finished in time.
+        """
+        self.thread.join(within_s)
+        if not self.is_over:
+            raise DeadlineError(
+                f"the checkpoint after step {self.state['num_steps']} to be hashed",
+                deadline_s=round(within_s, 1),
+                setting=setting,
+            )
+        if self.error is not None or self.finished is None:
+            raise RunDirectoryError(
+                f"The checkpoint after step {self.state['num_steps']} could not be finished in "
+                f"{self.folder.parent}: {self.error}. Checkpoints before it are whole: mend the "
+                "cause, such as a full disk, and the same command resumes from the newest."
+            ) from self.error
+        return self.finished

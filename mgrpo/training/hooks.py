@@ -127,25 +127,26 @@ class Evaluation(Hook):
         num_steps: int,
     ) -> None:
         self.config, self.heldout, self.rollout = config, heldout, rollout
+        self.config_during = config.model_copy(update={"guidance": config.guidance_during})
         self.log, self.progress = log, progress
         self.num_steps = num_steps
 
     def before_run(self, first_step: int) -> None:
         if first_step == 0:
-            self.evaluate(0, "before")
+            self.evaluate(0, "before", self.config)
 
     def after_step(self, done: StepDone) -> None:
         if is_evaluation_due(done.num_done, self.config, self.num_steps):
-            self.evaluate(done.num_done, "during")
+            self.evaluate(done.num_done, "during", self.config_during)
 
     def after_run(self, num_steps: int) -> None:
-        self.evaluate(num_steps, "after")
+        self.evaluate(num_steps, "after", self.config)
 
-    def evaluate(self, num_done: int, label: str) -> None:
+    def evaluate(self, num_done: int, label: str, config: EvaluationConfig) -> None:
         if not self.heldout:
             return
         self.progress.phase(f"evaluation · {len(self.heldout)} held-out problems")
-        evaluation, seconds = evaluate(self.rollout, self.heldout, self.config, key="eval")
+        evaluation, seconds = evaluate(self.rollout, self.heldout, config, key="eval")
         row: dict[str, Any] = evaluation_row(
             evaluation, step=num_done, label=label, seconds=seconds, layers=self.rollout.layers
         )

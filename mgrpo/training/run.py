@@ -154,6 +154,7 @@ def train_system(
         mirror=mirror,
         progress=progress,
         signals=signals,
+        deadline_s=config.cluster.deadlines.update_s,
     )
     run = Run(
         first_step=first_step,
@@ -185,6 +186,8 @@ def train_system(
     except RunInterrupted:
         checkpoints.save_on_signal()
         raise
+    finally:
+        checkpoints.close()
     progress.phase("saving the policy")
     learner.save_policy(run_dir / "policy")
     return run_dir / "policy"

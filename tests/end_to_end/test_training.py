@@ -131,6 +131,7 @@ def test_sigterm_ends_a_run_cleanly(tree: dict[str, Any], tmp_path: Path) -> Non
     wait_until(lambda: (run_dir / "metrics.jsonl").is_file() and len(read_metrics(run_dir)) > 1)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) > 5  # Ray, engines, learner, reward processes
+    assert {child.nice() for child in children} == {psutil.Process(process.pid).nice()}
     os.kill(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 128 + signal.SIGTERM, output

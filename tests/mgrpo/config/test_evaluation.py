@@ -49,11 +49,12 @@ def test_greedy_decoding_gives_one_sample():
     assert set(problems(samples_per_problem=2)) == {"samples_per_problem"}
 
 
+@pytest.mark.parametrize("key", ["guidance", "guidance_during"])
 @pytest.mark.parametrize("guidance", ["some", [], [0, 0], [-1], [True], ["0"], 3, None, {}])
-def test_a_choice_of_phrases_is_a_word_or_different_numbers(guidance: Any):
-    found = problems(guidance=guidance)
-    assert set(found) == {"guidance"}
-    assert "all, first, random" in found["guidance"].suggestion
+def test_a_choice_of_phrases_is_a_word_or_different_numbers(key: str, guidance: Any):
+    found = problems(**{key: guidance})
+    assert set(found) == {key}
+    assert "all, first, random" in found[key].suggestion
 
 
 @pytest.mark.parametrize("guidance", ["all", "first", "random", [2], [3, 0]])
@@ -74,6 +75,8 @@ def test_every_layer_must_have_the_chosen_phrases():
     assert "layers.2 (c1) has only 2 phrases" in problem.reason
     assert problem.suggestion == "Valid: 0 to 1."
     assert guidance_problems(EvaluationConfig(), chain(1)) == []
+    [problem] = guidance_problems(EvaluationConfig(guidance_during=[2]), chain(2))
+    assert problem.path == "evaluation.guidance_during"
 
 
 def test_a_single_layer_has_no_phrases_to_choose():

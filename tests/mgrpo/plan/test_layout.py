@@ -1,4 +1,4 @@
-"""`cluster.colocate: auto` makes the best of the GPUs that there are, and says and records it."""
+"""A machine's GPUs or cores decide what a recipe leaves open; it is said and recorded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mgrpo.plan import layout
 from mgrpo.plan.arithmetic import gpus_wanted
 from mgrpo.plan.build import make_plan
 from mgrpo.plan.hardware import named_hardware
-from mgrpo.plan.layout import laid_out, laid_out_here
+from mgrpo.plan.layout import Cores, laid_out, laid_out_here, pooled
 from mgrpo.plan.recipe import plan_recipe
 from mgrpo.plan.shape import find_shape
 
@@ -71,7 +71,7 @@ def test_turns_bring_all_the_keys_that_they_need() -> None:
     config, said = laid_out(QUICKSTART, 1)
     assert config.cluster.takes_turns and config.engines.shared
     assert (config.learner.num_ranks, config.learner.zero_stage) == (1, 2)
-    assert config.engines.num_shared_engines.min == 1
+    assert config.engines.pool.min == 1
     assert "in turn (cluster.colocate)" in said
     assert not [one for one in warnings_of(config) if "num_engines" in one]
 
@@ -180,3 +180,54 @@ def test_check_and_train_say_what_was_decided_and_the_run_records_it(
     save_recipe(config, tmp_path / "config.yaml")
     assert load_recipe(tmp_path / "config.yaml") == config
     assert "colocate: true" in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "memory_gib", "engines", "threads"),
+    [
+        ([], 2, 16, 2, 1),
+        ([], 1, 16, 1, 1),
+        ([], 64, 500, 8, 8),  # 512 corrections in a step, 64 for each engine
+        ([], 64, 13, 3, 21),  # half of the memory, and an engine takes 2 GiB
+        (["engines.num_threads=4"], 16, 500, 4, 4),
+        (["engines.num_shared_engines=3"], 64, 500, 3, 21),
+        (["engines.shared=true"], 2, 16, 2, 1),
+        (["prompts_per_step=2"], 2, 16, 1, 2),  # 64 corrections
+    ],
+)
+def test_on_a_cpu_one_pool_has_as_many_engines_as_cores_memory_and_work_allow(
+    settings: list[str], cores: int, memory_gib: float, engines: int, threads: int
+) -> None:
+    config, said = pooled(load_recipe("quickstart", settings), Cores(cores, memory_gib))
+    assert config.engines.shared is True
+    assert (config.engines.pool.min, config.engines.pool.max) == (engines, engines)
+    assert f"{engines} engine" in said and f"{threads} thread" in said
+    assert not [one for one in warnings_of(config) if "engines" in one]
+    assert pooled(config, Cores(cores + 2, memory_gib)) == (config, "")  # as recorded
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["engines.shared=false"],
+        ["engines.shared=true", "engines.num_shared_engines=1"],
+        ["layers.solve.num_engines=2"],
+        ["layers.solve.num_engines={min: 1, max: 2}"],
+    ],
+)
+def test_a_recipe_with_pools_of_its_own_keeps_them_on_a_cpu(settings: list[str]) -> None:
+    config = load_recipe("quickstart", settings)
+    assert pooled(config, Cores(8, 64)) == (config, "")
+
+
+def test_cores_decide_only_where_no_gpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, gpus=3, build="cuda")
+    assert not laid_out_here(QUICKSTART)[0].engines.shared
+    monkeypatch.setattr(layout, "local_gpus", lambda: 0)
+    config, said = laid_out_here(QUICKSTART)
+    assert config.engines.shared and "for all layers (engines.shared)" in said
+
+
+def test_a_model_that_is_not_there_is_left_to_its_own_check(tmp_path: Path) -> None:
+    config = load_recipe("quickstart", [f"model.path={tmp_path / 'missing'}"])
+    assert pooled(config, Cores(2, 16))[0].engines.pool.min == 2

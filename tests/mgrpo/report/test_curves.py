@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.log import MetricsLog
 from mgrpo.metrics.transitions import rollout_metrics
-from mgrpo.report.curves import Curves, accuracy, all_charts, other_metrics
+from mgrpo.report.curves import (
+    Curves,
+    accuracy,
+    all_charts,
+    comparable,
+    other_metrics,
+    phrases_note,
+)
 from mgrpo.report.run_data import load_run
 from tests.mgrpo.metrics.test_transitions import completion
 
@@ -99,6 +108,20 @@ def test_heldout_accuracies_stand_at_their_steps_and_after_the_last_one(tmp_path
     assert (line.kind, line.values) == ("line", [0.5, 0.5, None])
     assert (mark.kind, mark.values) == ("mark", [0.1, 0.2, 0.3])
     assert mark.label == "Layer 1, held-out" and chart.note.startswith("Diamonds")
+
+
+def test_heldout_accuracies_are_compared_over_the_phrases_that_all_evaluations_have():
+    def row(*second_turns: float | None) -> dict[str, Any]:
+        phrases = [{"index": i, "acc": [0.5, acc]} for i, acc in enumerate(second_turns)]
+        return {"acc": [0.5, 0.9], "phrases": phrases}
+
+    every = [row(0.2, 0.4, 0.9), row(0.3), row(None, 0.5)]
+    assert comparable(every) == [[0.5, 0.2], [0.5, 0.3], [0.5, None]]
+    assert comparable(every[::2]) == [[0.5, pytest.approx(0.3)], [0.5, 0.5]]
+    assert "phrases that all evaluations have" in phrases_note(every)
+    assert phrases_note(every[1:2]) == phrases_note([]) == ""
+    drawn = [{"acc": [0.5, 0.6], "phrases": []}]
+    assert comparable([*every, *drawn])[-1] == [0.5, 0.6]
 
 
 def test_a_steps_seconds_are_its_phases_and_the_rest(tmp_path):

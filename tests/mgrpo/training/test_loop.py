@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mgrpo.config import RunConfig
-from mgrpo.errors import AlarmError, MgrpoError, RunInterrupted
+from mgrpo.errors import AlarmError, MgrpoError, RunDirectoryError, RunInterrupted
 from mgrpo.metrics.log import read_evaluations
-from mgrpo.storage.checkpoints import checkpoints, read_state
+from mgrpo.storage.checkpoints import (
+    checkpoints,
+    finish_checkpoint,
+    newest_whole,
+    read_state,
+    sha256_of,
+)
 from mgrpo.types import Completion, Replayed, UpdateResult
 from tests.mgrpo.training.light_run import PROBLEMS, LightRun
 
@@ -199,6 +209,19 @@ def test_a_resumed_run_has_been_evaluated_before_it_began(tree, tmp_path):
     assert (len(whole.engine.asked), len(cut.engine.asked)) == (1 + 2 * 2 + 1, 2 + 1)
 
 
+def test_evaluations_during_training_have_phrases_of_their_own(tree, tmp_path):
+    settings = {"steps": 2, "evaluation": {"every_steps": 1}}
+    run = light(tree, tmp_path, **settings)
+    run.heldout = PROBLEMS[:1]
+    run.train()
+    rows = read_evaluations(run.run_dir)
+    assert [(row["label"], row["guidance"], len(row["phrases"])) for row in rows] == [
+        ("before", "all", 7),
+        ("during", "first", 1),
+        ("after", "all", 7),
+    ]
+
+
 def test_a_checkpoint_whose_learner_is_of_another_step_is_refused(tree, tmp_path):
     run = light(tree, tmp_path, steps=2, checkpoints={"every_steps": 1})
     run.train()
@@ -219,6 +242,120 @@ def test_a_checkpoint_of_the_form_before_sources_is_still_read(tree, tmp_path):
     again = light(tree, tmp_path / "again", steps=2)
     again.train(resume_from=folder)
     assert again.learner.updates[0].completions == run.learner.updates[1].completions
+
+
+@pytest.fixture
+def hashing(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Checkpoints are hashed only once this is set."""
+    may_hash = threading.Event()
+
+    def waits(unfinished: Path, state: dict[str, Any]) -> Path:
+        assert may_hash.wait(30)
+        return finish_checkpoint(unfinished, state)
+
+    monkeypatch.setattr("mgrpo.training.checkpoints.finish_checkpoint", waits)
+    return may_hash
+
+
+def test_steps_go_on_while_a_checkpoint_is_hashed(tree, tmp_path, hashing):
+    run = light(one_layer(tree), tmp_path, steps=5, checkpoints={"every_steps": 2, "keep": 9})
+    update = run.learner.update
+    seen: list[tuple[int, list[str]]] = []
+
+    def noted(completions: Any, parents: Any, step: int, *rest: Any, **keys: Any) -> Any:
+        seen.append((step, run.checkpoint_names))
+        if step == 3:
+            hashing.set()
+        return update(completions, parents, step, *rest, **keys)
+
+    run.learner.update = noted  # type: ignore[method-assign]
+    run.train()
+    assert seen[:4] == [(0, []), (1, []), (2, []), (3, [])]
+    assert seen[4] == (4, ["step-000002"]) or "step-000004" in seen[4][1]
+    assert run.checkpoint_names == ["step-000002", "step-000004", "step-000005"]
+
+
+def test_a_checkpoint_that_cannot_be_finished_ends_the_run_at_the_next_step(
+    tree, tmp_path, monkeypatch
+):
+    def full(unfinished: Path, state: dict[str, Any]) -> Path:
+        if state["num_steps"] == 2:
+            raise OSError(28, "No space left on device")
+        return finish_checkpoint(unfinished, state)
+
+    monkeypatch.setattr("mgrpo.training.checkpoints.finish_checkpoint", full)
+    run = light(one_layer(tree), tmp_path, steps=5, checkpoints={"every_steps": 1, "keep": 9})
+    with pytest.raises(RunDirectoryError, match=r"after step 2 .* No space left on device"):
+        run.train()
+    assert len(run.learner.updates) == 3
+    assert run.checkpoint_names == ["step-000001"]
+    assert [one.name for one in (run.run_dir / "checkpoints").iterdir()] == ["step-000001"]
+
+
+def killed_while_hashing(tree: dict[str, Any], folder: Path) -> None:
+    """A run whose process the kernel ends in the middle of its second checkpoint."""
+
+    def dies(file: Path) -> str:
+        if "step-000004" in str(file):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sha256_of(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mgrpo.storage.checkpoints.sha256_of", dies)
+        light(tree, folder, steps=5, checkpoints={"every_steps": 2, "keep": 1}).train()
+
+
+def test_a_run_that_is_killed_while_a_checkpoint_is_hashed_has_the_one_before(tree, tmp_path):
+    process = multiprocessing.get_context("spawn").Process(
+        target=killed_while_hashing, args=(one_layer(tree), tmp_path)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    run = light(one_layer(tree), tmp_path, steps=5, checkpoints={"every_steps": 2, "keep": 1})
+    assert run.checkpoint_names == ["step-000002"]
+    assert newest_whole(run.run_dir) == (run.run_dir / "checkpoints" / "step-000002", [])
+    run.train(resume_from=run.run_dir / "checkpoints" / "step-000002")
+    assert run.checkpoint_names == ["step-000005"]
+
+
+def test_a_signal_waits_for_the_checkpoint_that_is_being_hashed(tree, tmp_path, hashing):
+    settings = {"every_steps": 2, "on_signal_s": 20, "keep": 9}
+    run = light(one_layer(tree), tmp_path, steps=5, checkpoints=settings)
+    sample = run.engines.run
+
+    def interrupted(work: Any, **keys: Any) -> Any:
+        if len(run.learner.updates) == 2:
+            work.close()
+            threading.Timer(0.2, hashing.set).start()
+            run.signals.receive(15, None)
+        return sample(work, **keys)
+
+    run.engines.run = interrupted  # type: ignore[method-assign]
+    recorder = Recorder(run)
+    with pytest.raises(RunInterrupted):
+        run.train()
+    assert run.checkpoint_names == ["step-000002"]
+    assert recorder.calls.count("save") == 1  # what was begun is the last whole step's
+
+
+def test_a_signal_waits_no_longer_than_it_may(tree, tmp_path, hashing):
+    settings = {"every_steps": 2, "on_signal_s": 0.2}
+    run = light(one_layer(tree), tmp_path, steps=5, checkpoints=settings)
+    sample = run.engines.run
+
+    def interrupted(work: Any, **keys: Any) -> Any:
+        if len(run.learner.updates) == 2:
+            work.close()
+            run.signals.receive(15, None)
+        return sample(work, **keys)
+
+    run.engines.run = interrupted  # type: ignore[method-assign]
+    with pytest.raises(RunInterrupted):
+        run.train()
+    assert run.checkpoint_names == []
+    assert "raise checkpoints.on_signal_s" in " ".join(run.console.getvalue().split())
+    hashing.set()
 
 
 def test_a_signal_during_a_step_waits_for_its_end_and_leaves_a_checkpoint(tree, tmp_path):

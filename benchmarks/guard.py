@@ -1,0 +1,197 @@
+"""Did a training step become more expensive? CPU seconds per step and part, against recorded ones.
+
+    python -m benchmarks.guard           # about a minute; exit code 1 if a part costs 10 % more
+    python -m benchmarks.guard --write   # record this processor's figures in benchmarks/guard.json
+
+`mgrpo train` runs a few steps of the quickstart with a learning rate so small that every run
+samples the same tokens. CPU seconds of its processes are counted, not wall-clock ones: waiting for
+the cores of a shared machine then does not count. They are multiplied by the rate of a float32
+matrix product on one core, measured before and after, so that a slower or throttled core does not
+count either. Other processors have other ratios between matrix products and everything else:
+figures are compared with those of the same processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import torch
+
+from benchmarks.commands import CommandFailed, end, stop_on_sigterm
+from benchmarks.machine import REPOSITORY, machine, processor
+
+RECORD = Path(__file__).with_suffix(".json")
+NUM_STEPS = 6
+WARM_UP_STEPS = 2
+OVERRIDES = (
+    *(f"steps={NUM_STEPS}", "prompts_per_step=8", "seed=0", "data.heldout=null"),
+    *("learner.learning_rate=1e-12", "learner.warmup_steps=0", "learner.num_threads=2"),
+    *("engines.shared=true", "engines.num_shared_engines=2", "engines.num_threads=1"),
+    *("cluster.address=local", "cluster.device=cpu", "cluster.colocate=false"),
+    *("checkpoints.every_steps=0", "output.report=false", "output.trackers=[]"),
+)
+ROOM = 1.10
+"""A part may cost this much of its recorded figure."""
+SMALLEST_SHARE = 0.05
+"""Of a step: smaller parts vary more than `ROOM` by themselves, and count in the sum alone."""
+DEADLINE_S = 600.0
+LOOK_S = 0.02
+MATRIX = 1024
+"""Rows and columns of the matrix product that a core's rate is measured by."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.guard", description="Compare a step's CPU seconds with recorded."
+    )
+    parser.add_argument("--write", action="store_true", help="record this processor's figures")
+    args = parser.parse_args(argv)
+    stop_on_sigterm()
+    before, load = matmul_rate(), os.getloadavg()[0]
+    seconds = step_seconds()
+    rate = statistics.mean([before, matmul_rate()])
+    found = {part: round(value * rate, 2) for part, value in seconds.items()}
+    recorded = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    print(f"{processor()}: {rate:.1f} GFLOP/s of one core in float32")
+    for part, value in seconds.items():
+        print(f"  {part:<8} {value:7.2f} CPU s a step")
+    if args.write:
+        facts = {name: machine()[name] for name in ("commit", "python", "packages")}
+        entry = {
+            "gflop_per_core_s": round(rate, 1),
+            "cpu_s": seconds,
+            "normalised": found,
+            "load_before": round(load, 1),
+            **facts,
+        }
+        text = json.dumps({**recorded, processor(): entry}, indent=1, sort_keys=True)
+        RECORD.write_text(text + "\n", encoding="utf-8")
+        return 0
+    if processor() not in recorded:
+        known = ", ".join(sorted(recorded)) or "none"
+        print(
+            f"not judged: {RECORD.name} has no figures of this processor (but of: {known}). On an "
+            "idle machine of this kind: python -m benchmarks.guard --write"
+        )
+        return 0
+    verdicts = judged(found, recorded[processor()]["normalised"])
+    for part, (ratio, is_judged) in verdicts.items():
+        said = f"{ratio:.3f} of the recorded figure" + ("" if is_judged else " (not judged: small)")
+        print(f"  {part:<8} {said}")
+    worse = [part for part, (ratio, is_judged) in verdicts.items() if is_judged and ratio > ROOM]
+    if worse:
+        print(
+            f"more expensive than recorded by more than {ROOM - 1:.0%}: {', '.join(worse)}. Repeat "
+            "on an idle machine; if it stays, mend it, or say why in the commit that records it "
+            "anew."
+        )
+    return 1 if worse else 0
+
+
+def judged(
+    found: Mapping[str, float], recorded: Mapping[str, float]
+) -> dict[str, tuple[float, bool]]:
+    """Part -> how much of its recorded figure it costs, and whether that may fail the guard."""
+    return {
+        part: (found.get(part, 0.0) / value, value >= SMALLEST_SHARE * recorded["sum"])
+        for part, value in recorded.items()
+        if value > 0
+    }
+
+
+def matmul_rate() -> float:
+    """GFLOP per CPU second of a float32 matrix product on one core: the best of several."""
+    torch.set_num_threads(1)
+    left, right = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
+    seconds = []
+    for _ in range(8):
+        began = time.process_time()
+        left @ right
+        seconds.append(time.process_time() - began)
+    return 2 * MATRIX**3 / min(seconds) / 1e9
+
+
+def step_seconds() -> dict[str, float]:
+    """Part -> median CPU seconds of a step; and their "sum".
+
+    Raises:
+        CommandFailed: the run failed or took too long.
+    """
+    with tempfile.TemporaryDirectory(prefix="mgrpo-guard-") as folder:
+        totals = list(totals_by_step(Path(folder)))
+    steps = [
+        {part: after[part] - before[part] for part in after} for before, after in pairwise(totals)
+    ][WARM_UP_STEPS - 1 :]
+    parts = sorted({part for step in steps for part in step})
+    medians = {part: statistics.median(step.get(part, 0.0) for step in steps) for part in parts}
+    medians["sum"] = statistics.median(sum(step.values()) for step in steps)
+    return {part: round(value, 3) for part, value in medians.items()}
+
+
+def totals_by_step(folder: Path) -> Iterator[Counter[str]]:
+    """The run's CPU seconds so far, by part, at the end of each step."""
+    log, metrics = folder / "log", folder / "guard" / "metrics.jsonl"
+    command = [sys.executable, "-m", "mgrpo", "train", "quickstart", "--run", "guard"]
+    with log.open("w", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            [*command, f"output.runs_dir={folder}", *OVERRIDES],
+            cwd=REPOSITORY,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+    driver, until = psutil.Process(process.pid), time.monotonic() + DEADLINE_S
+    num_steps = 0
+    try:
+        while num_steps < NUM_STEPS:
+            if process.poll() is not None or time.monotonic() > until:
+                raise CommandFailed(
+                    f"{' '.join(process.args)} made {num_steps} of {NUM_STEPS} steps. The end of "
+                    f"what it said:\n{log.read_text(encoding='utf-8')[-3000:]}"
+                )
+            if metrics.exists() and metrics.read_bytes().count(b"\n") > num_steps:
+                num_steps += 1
+                yield cpu_seconds(driver)
+            time.sleep(LOOK_S)
+    finally:
+        end(process)
+
+
+def cpu_seconds(driver: psutil.Process) -> Counter[str]:
+    """CPU seconds so far of a run's living processes, by part."""
+    seconds: Counter[str] = Counter()
+    for process in [driver, *driver.children(recursive=True)]:
+        try:
+            times, command = process.cpu_times(), process.cmdline()
+        except psutil.NoSuchProcess:
+            continue
+        is_driver = process.pid == driver.pid
+        seconds["driver" if is_driver else part_of(command)] += times.user + times.system
+    return seconds
+
+
+def part_of(command: Sequence[str]) -> str:
+    """The part of a run that a process works for, by its command."""
+    first = command[0] if command else ""
+    if first.startswith(("VLLM::", "ray::VllmEngine")):
+        return "engines"
+    if first.startswith("ray::LearnerRank"):
+        return "learner"
+    if any("multiprocessing.spawn" in word for word in command):
+        return "rewards"
+    return "ray"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The verdict on a step's CPU seconds, without a run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks import guard
+
+RECORDED = {"engines": 6.0, "learner": 3.0, "driver": 0.4, "sum": 9.4}
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        (["VLLM::EngineCore"], "engines"),
+        (["ray::VllmEngine.generate"], "engines"),
+        (["ray::LearnerRank"], "learner"),
+        (["python", "-B", "-c", "from multiprocessing.spawn import spawn_main"], "rewards"),
+        (["/lib/raylet", "--address"], "ray"),
+        ([], "ray"),
+    ],
+)
+def test_a_process_belongs_to_the_part_that_its_command_names(
+    command: list[str], part: str
+) -> None:
+    assert guard.part_of(command) == part
+
+
+def test_a_step_s_seconds_are_medians_of_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = [Counter(engines=e, learner=e / 2) for e in (50.0, 60.0, 62.0, 65.0, 67.0, 69.0)]
+    monkeypatch.setattr(guard, "totals_by_step", lambda folder: iter(totals))
+    assert guard.step_seconds() == {"engines": 2.0, "learner": 1.0, "sum": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("factors", "slowdown", "code"),
+    [
+        ({}, 1.0, 0),
+        ({"learner": 1.09}, 1.0, 0),
+        ({"learner": 1.2}, 1.0, 1),
+        ({"driver": 1.9}, 1.0, 0),  # 4 % of a step: in the sum, which it makes no tenth larger
+        ({}, 2.0, 0),  # every core at half its speed
+        ({"engines": 0.5}, 1.0, 0),
+    ],
+)
+def test_a_part_that_became_more_expensive_fails_and_a_slower_machine_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    factors: dict[str, float],
+    slowdown: float,
+    code: int,
+) -> None:
+    rate = 50.0
+    record = {"here": {"normalised": {part: value * rate for part, value in RECORDED.items()}}}
+    file = tmp_path / "guard.json"
+    file.write_text(json.dumps(record))
+    seconds = {part: value * slowdown * factors.get(part, 1) for part, value in RECORDED.items()}
+    monkeypatch.setattr(guard, "RECORD", file)
+    monkeypatch.setattr(guard, "processor", lambda: "here")
+    monkeypatch.setattr(guard, "matmul_rate", lambda: rate / slowdown)
+    monkeypatch.setattr(guard, "step_seconds", lambda: seconds)
+    assert guard.main([]) == code
+    assert ("more expensive" in capsys.readouterr().out) == bool(code)
+
+
+def test_another_processor_is_not_judged_until_its_figures_are_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(guard, "RECORD", tmp_path / "guard.json")
+    monkeypatch.setattr(guard, "processor", lambda: "there")
+    monkeypatch.setattr(guard, "matmul_rate", lambda: 50.0)
+    monkeypatch.setattr(guard, "step_seconds", lambda: dict(RECORDED))
+    assert guard.main([]) == 0
+    assert "not judged" in capsys.readouterr().out
+    assert guard.main(["--write"]) == 0
+    assert guard.main([]) == 0
+    assert "1.000 of the recorded figure" in capsys.readouterr().out
