@@ -6,6 +6,8 @@ sampled, while other problems are still at layer 1.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +26,8 @@ from mgrpo.types import Completion, CompletionId, Generation, Problem, Reward
 ProgressCallback = Callable[[int, int, int], None]  # layer, groups done, groups known of
 TreeCallback = Callable[[CompletionId, list[Completion]], None]
 """Which problem of the step it is, and all completions of it, once the last is scored."""
+Refill = Callable[[CompletionId, list[Completion]], Sequence[Problem]]
+"""The same -> further problems of the step, which are sampled at once, in its next slots."""
 
 
 class Scorer(Protocol):
@@ -89,6 +93,7 @@ class Rollout:
         attempts: Sequence[Completion] = (),
         slots: Sequence[int] | None = None,
         on_tree: TreeCallback | None = None,
+        refill: Refill | None = None,
     ) -> list[Completion]:
         """Sample and score layers first_layer..last_layer of every problem.
 
@@ -99,6 +104,7 @@ class Rollout:
             last_layer: None is the whole chain.
             slots: each problem's number in the step; None counts from 0.
             on_tree: called for each problem as soon as it is done, while others are sampled.
+            refill: called likewise; may add problems to the step.
 
         Returns:
             Completions of these layers, ordered by problem, then layer.
@@ -108,26 +114,34 @@ class Rollout:
         by_tree: dict[CompletionId, list[Completion]] = {}
         for attempt in attempts:
             by_tree.setdefault(attempt.id.tree, []).append(attempt)
-        trees = [CompletionId(step, slot) for slot in slots or range(len(problems))]
-        tasks = [
-            Task(
+        places = list(slots or range(len(problems)))
+        following = itertools.count(max(places, default=-1) + 1)
+        running: list[asyncio.Task[list[Completion]]] = []
+
+        async def tree(problem: Problem, slot: int) -> list[Completion]:
+            place = CompletionId(step, slot)
+            task = Task(
                 problem=problem,
                 step=step,
-                tree=tree,
+                tree=place,
                 first_layer=first_layer,
                 last_layer=last,
-                attempts=by_tree.get(tree, ()),
+                attempts=by_tree.get(place, ()),
             )
-            for tree, problem in zip(trees, problems, strict=True)
-        ]
-        return await run_together(self.tree(task, on_tree) for task in tasks)
+            done = await self.program(task, self)
+            if on_tree is not None:
+                on_tree(place, done)
+            for another in refill(place, done) if refill is not None else ():
+                begin(another, next(following))
+            return done
 
-    async def tree(self, task: Task, on_tree: TreeCallback | None) -> list[Completion]:
-        """All of one problem."""
-        done = await self.program(task, self)
-        if on_tree is not None:
-            on_tree(task.tree, done)
-        return done
+        def begin(problem: Problem, slot: int) -> None:
+            running.append(group.create_task(tree(problem, slot)))
+
+        async with task_group() as group:
+            for problem, slot in zip(problems, places, strict=True):
+                begin(problem, slot)
+        return [completion for task in running for completion in task.result()]
 
     async def sample_all(
         self, number: int, problem: Problem, requests: Sequence[PromptRequest]

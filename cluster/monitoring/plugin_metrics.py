@@ -13,7 +13,7 @@ MISMATCH_CORRECTION = (
 
 SAMPLING = (
     Family("sampler/{domain}", FRACTION, "Chance that the next problem is of a domain."),
-    Family("dynamic_sampling/rounds", "rounds", "Times that problems were drawn for the step."),
+    Family("dynamic_sampling/drawn", "problems", "Problems that were sampled to fill the step."),
     Family("dynamic_sampling/kept_fraction", FRACTION, "Problems with right and wrong attempts."),
     Family("error_pool/size", "attempts", "Wrong attempts that wait for a correction step."),
     Family("error_pool/added", "attempts", "Wrong attempts that the step added to the pool."),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.rollout import Rollout, TreeCallback, with_verdicts
+from actors.rollout import Refill, Rollout, TreeCallback, with_verdicts
 from cluster.remote import Result
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.config import MethodView
@@ -113,12 +113,14 @@ class RunWorkers:
         layers: range | None = None,
         attempts: Sequence[Completion] = (),
         slots: Sequence[int] | None = None,
+        refill: Refill | None = None,
     ) -> list[Completion]:
         """Sample and score some layers (None: all) for a step's problems.
 
         Args:
             attempts: completions of the layer before the first of `layers`.
             slots: the problems' numbers in the step, where they do not count from 0.
+            refill: adds problems as others are done.
         """
         rollout = self.rollout_at(step)
         layers = layers or range(1, len(rollout.layers) + 1)
@@ -131,6 +133,7 @@ class RunWorkers:
                     last_layer=layers[-1],
                     attempts=attempts,
                     slots=slots,
+                    refill=refill,
                 )
             )
         self.measure(rollout, completions, sums)

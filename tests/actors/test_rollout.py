@@ -13,7 +13,7 @@ from cluster.fleet.leases import FixedEngines
 from mgrpo.config import CorrectLayer, LayerConfig, SolveLayer
 from mgrpo.errors import RewardError
 from mgrpo.records.turns import Prompt
-from mgrpo.types import Completion, Problem, Reward
+from mgrpo.types import Completion, CompletionId, Problem, Reward
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -106,6 +106,26 @@ def test_corrections_start_while_other_problems_are_still_at_layer_one() -> None
     first_layer_done = order.index((1, 3))
     corrections_before = [event for event in order[:first_layer_done] if event[0] == 2]
     assert len(corrections_before) == 2 * 2  # both attempts of both quick problems
+
+
+def test_a_refill_is_sampled_in_the_next_slot_while_others_still_are() -> None:
+    """Each of the first two problems brings in another; the slow one is done after all."""
+
+    def pause_s(prompt: list[int]) -> float:
+        return 0.2 if "question 2" in TOKENIZER.decode(prompt) else 0.0
+
+    more = [Problem(problem_id=f"p{n}", question=f"question {n}", answer=str(n)) for n in (3, 4)]
+    order: list[int] = []
+
+    def refill(tree: CompletionId, completions: list[Completion]) -> list[Problem]:
+        order.append(tree.slot)
+        return [more.pop(0)] if tree.slot < 2 else []
+
+    parts = rollout(scripted(pause_s=pause_s), chain(2))
+    completions = asyncio.run(parts.run(4, PROBLEMS, refill=refill))
+    assert order[-1] == 2 and sorted(order) == [0, 1, 2, 3, 4]
+    found = [(one.id.slot, one.problem_id) for one in completions[::2]]
+    assert found == [(slot, f"p{slot}") for slot in range(5)]
 
 
 def test_the_same_step_repeats_its_seeds_and_another_step_does_not() -> None:

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from actors.rollout import Refill
 from mgrpo.config import MethodView
 from mgrpo.config.sources import stacked
 from mgrpo.data.sampler import Sampler
@@ -66,8 +67,10 @@ class Workers(Protocol):
         layers: range | None = None,
         attempts: Sequence[Completion] = (),
         slots: Sequence[int] | None = None,
+        refill: Refill | None = None,
     ) -> list[Completion]:
-        """Completions of some layers (None: all) of the problems, scored."""
+        """Completions of some layers (None: all) of the problems, scored, and of those that
+        `refill` adds while others are still being sampled."""
         ...
 
     def sequence_logprobs(self, step: int, completions: Sequence[Completion]) -> list[float]:
