@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -188,3 +188,19 @@ def correction_requests(
         )
         first_index += count
     return requests
+
+
+def split_requests(
+    requests: Sequence[PromptRequest], count: int
+) -> tuple[list[PromptRequest], list[PromptRequest]]:
+    """Requests for the first `count` of the completions, and for the others."""
+    first, others = [], []
+    for one in requests:
+        taken = min(count, one.num_samples)
+        count -= taken
+        left = one.num_samples - taken
+        if taken:
+            first.append(replace(one, num_samples=taken))
+        if left:
+            others.append(replace(one, num_samples=left, first_index=one.first_index + taken))
+    return first, others

@@ -61,7 +61,8 @@ class RolloutPlugin(Plugin):
     async def after_sampling(
         self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]
     ) -> list[Completion]:
-        """The scored completions of one prompt, changed or as they are."""
+        """The scored completions of one prompt, changed or as they are. With a layer's `early_stop`
+        these may be a part of its group."""
         return list(completions)
 
     def annotate(self, tools: RolloutTools, completion: Completion) -> Completion:

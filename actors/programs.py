@@ -7,8 +7,9 @@ tool between two turns, say), write another program and give it to `Rollout`.
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,10 +20,12 @@ from actors.layers import (
     draw_guidance,
     falls_back_to_problem,
     solve_request,
+    split_requests,
     stable_seed,
 )
 from actors.templates import PromptBuilder
-from mgrpo.config.layers import CorrectLayer, LayerConfig
+from mgrpo.config.layers import CorrectLayer, LayerConfig, StopOnAgreement
+from mgrpo.errors import task_group
 from mgrpo.types import Completion, CompletionId, Problem
 
 
@@ -72,9 +75,53 @@ async def correction_chain(task: Task, sampler: Sampler) -> list[Completion]:
             requests = corrections(task, sampler, number, layer, parents)
         else:
             requests = [solve_request(sampler.builder, layer, task.problem, tree=task.tree)]
-        parents = await sampler.sample_all(number, task.problem, requests)
+        if isinstance(layer, CorrectLayer) and isinstance(layer.early_stop, StopOnAgreement):
+            parents = await run_together(
+                in_parts(task, sampler, number, layer.early_stop, list(family))
+                for _, family in itertools.groupby(requests, key=lambda one: one.group_key)
+            )
+        else:
+            parents = await sampler.sample_all(number, task.problem, requests)
         done += parents
     return done
+
+
+async def in_parts(
+    task: Task, sampler: Sampler, number: int, stop: StopOnAgreement, family: list[PromptRequest]
+) -> list[Completion]:
+    """A group, or no more of it than its first part where the rewards of that agree.
+
+    Chance decides by the group's name alone, so that a resumed run decides alike.
+    """
+    first, others = split_requests(family, stop.first)
+    done = await sampler.sample_all(number, task.problem, first)
+    if not agree(done):
+        return done + await sampler.sample_all(number, task.problem, others)
+    rng = random.Random(stable_seed(sampler.seed, family[0].group_key, "go on"))
+    if rng.random() < stop.go_on_chance:
+        done += await sampler.sample_all(number, task.problem, others)
+        return [replace(one, weight=1 / stop.go_on_chance) for one in done]
+    counts_as = sum(one.num_samples for one in family) / len(done)
+    weight = 0.0 if stop.go_on_chance else counts_as
+    return [replace(one, weight=weight, counts_as=counts_as) for one in done]
+
+
+def agree(completions: Sequence[Completion]) -> bool:
+    """Is the reward of all known and the same?"""
+    rewards = [one.reward for one in completions if one.reward and one.reward.is_usable]
+    return len(rewards) == len(completions) and len({one.value for one in rewards}) == 1
+
+
+async def run_together(
+    parts: Iterable[Coroutine[object, None, list[Completion]]],
+) -> list[Completion]:
+    """Run all parts at the same time; their completions in the order of the parts.
+
+    The first failure cancels the rest and is raised as it is, not inside a group.
+    """
+    async with task_group() as group:
+        tasks = [group.create_task(part) for part in parts]
+    return [completion for task in tasks for completion in task.result()]
 
 
 def corrections(

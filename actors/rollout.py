@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.layers import PromptRequest, stable_seed
 from actors.plugin import RolloutPlugin
-from actors.programs import Program, Task, correction_chain
+from actors.programs import Program, Task, correction_chain, run_together
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig
@@ -242,18 +242,6 @@ class Rollout:
             reward=reward,
             **join_turns([generation.turn(request.prompt)]),
         )
-
-
-async def run_together(
-    parts: Iterable[Coroutine[object, None, list[Completion]]],
-) -> list[Completion]:
-    """Run all parts at the same time; their completions in the order of the parts.
-
-    The first failure cancels the rest and is raised as it is, not inside a group.
-    """
-    async with task_group() as group:
-        tasks = [group.create_task(part) for part in parts]
-    return [completion for task in tasks for completion in task.result()]
 
 
 def with_verdicts(

@@ -43,7 +43,8 @@ def layer_weights(judged: Sequence[Judged], layer: LayerConfig) -> LayerWeights:
     where "rows" are, by `CorrectLayer.denominator`, all usable completions sampled, those
     retained, or those retained of the same parent; in that last case the result is averaged
     over the parents that retain any. Completions that do not train get 0. Tokens count where
-    `train_mask` lets them train.
+    `train_mask` lets them train. A completion counts as `Completion.counts_as` many, and its own
+    loss has the factor `Completion.weight`.
     """
     denominator = layer.denominator if isinstance(layer, CorrectLayer) else "sampled"
     if denominator == "per_parent":
@@ -64,16 +65,19 @@ def layer_weights(judged: Sequence[Judged], layer: LayerConfig) -> LayerWeights:
 
 
 def row_weight(one: Judged, layer: LayerConfig) -> float:
-    """The layer's loss_weight, over the row's own length where each row counts the same."""
+    """The layer's loss_weight times the row's, over its length where each row counts the same."""
     is_per_row = isinstance(layer.aggregation, SeqMean)
-    return layer.loss_weight / (max(1, one.completion.num_trained_tokens) if is_per_row else 1)
+    length = max(1, one.completion.num_trained_tokens) if is_per_row else 1
+    return layer.loss_weight * one.completion.weight / length
 
 
 def rows_total(members: Sequence[Judged], layer: LayerConfig) -> float:
     """What the summed losses of these rows are divided by, apart from a row's own length."""
     own = layer.aggregation
+    counts = [one.completion.counts_as for one in members]
     if isinstance(own, TokenMean):
-        return float(sum(one.completion.num_trained_tokens for one in members))
+        lengths = [one.completion.num_trained_tokens for one in members]
+        return float(sum(count * length for count, length in zip(counts, lengths, strict=True)))
     if isinstance(own, FixedLength):
-        return float(len(members) * (own.num_tokens or layer.max_completion_tokens))
-    return float(len(members))
+        return float(sum(counts) * (own.num_tokens or layer.max_completion_tokens))
+    return float(sum(counts))

@@ -205,6 +205,10 @@ class Completion(WrittenRecord):
     spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """Named parts of the completion, as [start, end) token places: steps, analysis, ..."""
     augmented_by: str = ""  # what a plug-in did to it after it was sampled
+    weight: float = 1.0
+    """Factor on its loss; 1 over the chance with which it was sampled, where that was drawn."""
+    counts_as: float = 1.0
+    """Completions of its layer's denominator that it stands for, where others were not sampled."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Data from a rollout plug-in for a learner plug-in; plain values for JSON."""
     reward: Reward | None = None

@@ -46,6 +46,12 @@ LAYERS = (
         "advantage",
         "Mean size of the advantages that train; near 0 there is no signal.",
     ),
+    Family(
+        "layer{layer}/saved_fraction",
+        FRACTION,
+        "Corrections that were not sampled, as the first of their group agreed.",
+        only_when="early_stop stopped a group",
+    ),
 )
 
 MOVES = (

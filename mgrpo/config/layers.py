@@ -40,19 +40,25 @@ REVIEW_SYSTEM_PROMPT = (
 
 
 class AllParents(StrictConfig):
-    """Every attempt."""
+    """Every attempt. The other kinds' layer loss has a mean over fewer parents; what each says of
+    its expectation is for problems with equally many attempts that may be corrected."""
 
     type: Literal["all"] = "all"
 
 
 class WrongParents(StrictConfig):
-    """Every wrong attempt."""
+    """Every wrong attempt: another objective, in which nothing protects right attempts from
+    corrections that spoil them."""
 
     type: Literal["wrong_only"] = "wrong_only"
 
 
 class WrongFirstParents(StrictConfig):
-    """k attempts of each problem, wrong ones before right ones."""
+    """k attempts of each problem, wrong ones before right ones.
+
+    Another objective than all attempts, which no weight could undo: where k attempts are wrong, the
+    corrections of right ones have no chance to be sampled.
+    """
 
     type: Literal["wrong_first"] = "wrong_first"
     k: PositiveInt = 1
@@ -60,7 +66,12 @@ class WrongFirstParents(StrictConfig):
 
 
 class UniformParents(StrictConfig):
-    """k attempts of each problem, drawn without replacement."""
+    """k attempts of each problem, drawn without replacement by the run's seed.
+
+    Each attempt has the same chance, and the layer's loss is a mean over those drawn: its
+    expectation is the mean over all attempts, without further weights. k: 1 is one parent per
+    problem.
+    """
 
     type: Literal["uniform_k"] = "uniform_k"
     k: PositiveInt = 1
@@ -118,6 +129,41 @@ class SelfContinue(StrictConfig):
 Layout = Annotated[
     ReviewChat | UserQuote | SelfContinue, Field(discriminator="type"), by_name("review_chat")
 ]
+
+
+class NoEarlyStop(StrictConfig):
+    """All corrections of a parent are sampled at once."""
+
+    type: Literal["never"] = "never"
+
+
+class StopOnAgreement(StrictConfig):
+    """Some corrections of a parent first; the others only where the rewards of these differ.
+
+    A group that is stopped has no gradient of advantages. One that would have been sampled to its
+    end may have had some, so stopping takes some away: of a parent whose corrections are right with
+    probability p, its expected gradient without division by the spread is multiplied by
+
+        1 - n (p^(m-1) (m + (n-1) p) + q^(m-1) (m + (n-1) q)) / (H (H-1)),  q = 1 - p, n = H - m
+
+    with m corrections first of H. It keeps its direction, and loses the more the closer p is to 0
+    or 1: at these ends m / H remains. With go_on_chance above 0 nothing is lost in expectation,
+    for any advantage of the group. The layer's denominator counts a stopped group as a whole one.
+
+    Rewards are those of the checks: what plug-ins would have made of equal ones is not waited for.
+    A layer above has fewer parents, and a rollout plug-in sees a group's parts one after the other.
+    """
+
+    type: Literal["agreement"] = "agreement"
+    first: int = Field(default=2, ge=2)
+    """Corrections of each parent that are sampled first."""
+    go_on_chance: float = Field(default=0.0, ge=0, lt=1)
+    """The chance that a group is sampled to its end although its first rewards agree; its loss
+    then has the weight 1 / go_on_chance, and that of a stopped one 0 (Russian roulette): no bias,
+    more variance. 0 stops them all."""
+
+
+EarlyStop = Annotated[NoEarlyStop | StopOnAgreement, Field(discriminator="type"), by_name("never")]
 
 
 class LayerBase(StrictConfig):
@@ -193,6 +239,9 @@ class CorrectLayer(LayerBase):
     quoted in a user turn."""
     skip_truncated_parents: bool = True
     """Sample no corrections of truncated attempts."""
+    early_stop: EarlyStop = NoEarlyStop()
+    """never: all corrections of a parent at once; agreement: some first, the others only where the
+    rewards of these differ."""
     guidance: GuidanceConfig = GuidanceConfig()
 
     @model_validator(mode="after")
@@ -207,6 +256,33 @@ class CorrectLayer(LayerBase):
             for key, value in written.items()
             if value is not None
         ]
+        if problems:
+            raise RelationError(problems)
+        return self
+
+    @model_validator(mode="after")
+    def check_early_stop(self) -> CorrectLayer:
+        """A stopped group must have no gradient, and the layer's denominator must know its size."""
+        if not isinstance(self.early_stop, StopOnAgreement):
+            return self
+        why = "does not go with early_stop: agreement, "
+        problems = []
+        if self.early_stop.first >= self.group_size:
+            reason = f"leaves nothing of {self.group_size} corrections to stop."
+            hint = f"Use at most {self.group_size - 1}."
+            problems.append(
+                ConfigProblem("early_stop.first", str(self.early_stop.first), reason, hint)
+            )
+        if not isinstance(self.advantage, GroupZ):
+            reason = why + "as equal rewards have a gradient."
+            problems.append(ConfigProblem("advantage", self.advantage.type, reason, "Use group_z."))
+        for key, value, needed in (
+            ("group_by", self.group_by, "parent"),
+            ("denominator", self.denominator, "sampled"),
+        ):
+            if value != needed:
+                reason = why + "which counts by parent what would have been sampled."
+                problems.append(ConfigProblem(key, str(value), reason, f"Use {needed}."))
         if problems:
             raise RelationError(problems)
         return self

@@ -32,6 +32,7 @@ SLOTS = frozenset(
     {
         "parents",
         "layout",
+        "early_stop",
         "draw",
         "advantage",
         "aggregation",

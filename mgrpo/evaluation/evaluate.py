@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.layers import PromptRequest, correction_requests, solve_request, stable_seed
-from actors.rollout import Rollout, run_together
+from actors.programs import run_together
+from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig, LayerConfig
 from mgrpo.config.layers import CorrectLayer, corrections_of
 from mgrpo.evaluation.summary import Evaluation

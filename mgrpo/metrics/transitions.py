@@ -164,7 +164,9 @@ def sampling_metrics(completions: Sequence[Completion], layer: int) -> Sums:
     tokens = sum(len(c.token_ids) for c in here)
     prompt_tokens = sum(len(c.prompt_token_ids) for c in here)
     name = f"layer{layer}"
-    return {
+    planned = sum(c.counts_as for c in here)
+    saved = {f"{name}/saved_fraction": (planned - len(here), planned)}
+    return (saved if planned != len(here) else {}) | {
         f"{name}/reward_mean": (sum(reward_value(c) for c in usable), len(usable)),
         f"{name}/completion_tokens_mean": (tokens, len(here)),
         f"{name}/prompt_tokens_mean": (prompt_tokens, len(here)),
