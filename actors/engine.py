@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.chat_format import without_last
+from actors.shortest import kept_first, too_long
 from cluster.vllm_build import installed_build, mismatch
 from mgrpo.actor_log import ActorLog
-from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError
+from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError, task_group
 from mgrpo.records.turns import Prompt, VersionSpans
 from mgrpo.types import FinishReason, Generation
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 BATCHED_TOKENS = 8192
+LOOK_S = 0.02
+"""Between two looks at completions that may have become too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +209,7 @@ class VllmEngine:
         max_tokens: int,
         temperature: float,
         seed: int,
+        num_spare: int = 0,
     ) -> list[Generation]:
         """Sample completions of one prompt.
 
@@ -215,6 +219,10 @@ class VllmEngine:
             max_tokens: longest completion.
             temperature: 0 is greedy.
             seed: the same seed, prompt and weights give the same completions.
+            num_spare: so many more are begun, and all but the shortest aborted (`actors.shortest`).
+
+        Returns:
+            Those wanted, in their order, and after them what there is of the aborted ones.
 
         Raises:
             ActorDiedError: vLLM's own process is gone.
@@ -236,17 +244,73 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         given: Any = prompt.engine_input()
-        outputs: list[Any] = []
         with self.core_death_named(), self.request_failure_named(len(prompt)):
-            async for result in self.engine.generate(given, parameters, uuid.uuid4().hex):
-                outputs = result.outputs
-        generations = [self.generation(one) for one in sorted(outputs, key=lambda o: o.index)]
+            if num_spare:
+                generations = await self.shortest(given, parameters, num_spare)
+            else:
+                outputs = await self.outputs(given, parameters, uuid.uuid4().hex)
+                generations = [self.generation(one) for one in outputs]
         self.num_returned_tokens += sum(len(one.token_ids) for one in generations)
         found = nonfinite_text(generations)
         if found:
             why = await self.why_not_finite()
             raise SamplingError(f"{self.settings.name} returned {found} {why}")
         return generations
+
+    async def outputs(self, given: Any, parameters: Any, name: str) -> list[Any]:
+        """vLLM's final outputs of a request, in their order."""
+        outputs: list[Any] = []
+        async for result in self.engine.generate(given, parameters, name):
+            outputs = result.outputs
+        return sorted(outputs, key=lambda one: one.index)
+
+    async def shortest(self, given: Any, parameters: Any, num_spare: int) -> list[Generation]:
+        """The shortest of parameters.n + num_spare completions, and after them the others as far
+        as they came.
+
+        Each is a request of its own, with the seed that it has in vLLM's request for all of them.
+        """
+        from vllm.sampling_params import SamplingParams
+
+        num_kept, found = parameters.n, {}
+        names = [uuid.uuid4().hex for _ in range(num_kept + num_spare)]
+
+        async def sampled(number: int) -> None:
+            own: SamplingParams = parameters.clone()
+            own.n = 1
+            own.seed = None if parameters.seed is None else parameters.seed + number
+            (output,) = await self.outputs(given, own, names[number])
+            found[number] = self.generation(output)
+
+        async with task_group() as group:
+            running = {number: group.create_task(sampled(number)) for number in range(len(names))}
+            while running:
+                is_decided = len(found) >= num_kept
+                await asyncio.wait(
+                    running.values(),
+                    timeout=LOOK_S if is_decided else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                running = {number: task for number, task in running.items() if not task.done()}
+                lengths = {number: len(one.token_ids) for number, one in found.items()}
+                so_far = {number: self.num_tokens_of(names[number]) for number in running}
+                dropped = too_long(lengths, so_far, num_kept)
+                if dropped:
+                    await self.engine.abort([names[number] for number in dropped])
+                    running = {
+                        number: task for number, task in running.items() if number not in dropped
+                    }
+        return kept_first(found, num_kept)
+
+    def num_tokens_of(self, name: str) -> int:
+        """Tokens that a running request has by now."""
+        processor = self.engine.output_processor
+        states = [
+            processor.request_states[own]
+            for own in processor.external_req_ids.get(name, ())
+            if own in processor.request_states
+        ]
+        return sum(one.detokenizer.num_output_tokens() for one in states if one.detokenizer)
 
     async def num_sampled_tokens(self) -> int:
         """Tokens sampled so far, those of unfinished requests included: moves while vLLM works."""

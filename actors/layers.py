@@ -40,6 +40,7 @@ class PromptRequest:
     guidance_id: int | None
     within: CompletionId  # completions are its children, numbered from `first_index`
     first_index: int = 0
+    num_spare: int = 0  # further ones are begun, and all but the shortest aborted
     prompt_opening: str = ""  # what the prompt has already written of the answer
 
     @property

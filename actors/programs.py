@@ -75,6 +75,7 @@ async def correction_chain(task: Task, sampler: Sampler) -> list[Completion]:
             requests = corrections(task, sampler, number, layer, parents)
         else:
             requests = [solve_request(sampler.builder, layer, task.problem, tree=task.tree)]
+        requests = [replace(one, num_spare=layer.over_sample) for one in requests]
         if isinstance(layer, CorrectLayer) and isinstance(layer.early_stop, StopOnAgreement):
             parents = await run_together(
                 in_parts(task, sampler, number, layer.early_stop, list(family))

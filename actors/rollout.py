@@ -38,12 +38,24 @@ class Scorer(Protocol):
 
 @dataclass
 class LayerClock:
-    """Start and end of a layer's work, for the phase times."""
+    """Start and end of a layer's work, and what it sampled."""
 
     num_known: int = 0
     num_done: int = 0
     began: float | None = None
     ended: float = 0.0
+    num_kept: int = 0
+    num_aborted: int = 0
+    kept_tokens: int = 0
+    aborted_tokens: int = 0
+
+    def count(self, generations: Sequence[Generation], num_kept: int) -> None:
+        """Add up one prompt's completions, of which the first are kept."""
+        lengths = [len(one.token_ids) for one in generations]
+        self.num_kept += num_kept
+        self.num_aborted += len(lengths) - num_kept
+        self.kept_tokens += sum(lengths[:num_kept])
+        self.aborted_tokens += sum(lengths[num_kept:])
 
     @property
     def seconds(self) -> float:
@@ -165,8 +177,11 @@ class Rollout:
             temperature=self.temperature,
             seed=stable_seed(self.seed, request.id_prefix, request.first_index),
             what=f"completions {request.id_prefix}* of problem {problem.problem_id}",
+            num_spare=request.num_spare,
         )
         clock.ended = time.monotonic()
+        clock.count(generations, request.num_samples)
+        generations = generations[: request.num_samples]
         problem = replace(problem, prompt_opening=request.prompt_opening)
         rewards = await self.score(problem, [generation.text for generation in generations])
         completions = [

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from actors.shortest import kept_first
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -52,6 +54,7 @@ class ScriptedEngine:
         max_tokens: int,
         temperature: float,
         seed: int,
+        num_spare: int = 0,
     ) -> list[Generation]:
         self.asked.append(
             {"num_samples": num_samples, "max_tokens": max_tokens, "temperature": temperature}
@@ -60,8 +63,11 @@ class ScriptedEngine:
         self.prompts.append(token_ids)
         self.seeds.append(seed)
         await asyncio.sleep(self.pause_s(token_ids))
-        texts = [self.script(token_ids, index) for index in range(num_samples)]
-        return [self.generation(text, max_tokens) for text in texts]
+        texts = [self.script(token_ids, index) for index in range(num_samples + num_spare)]
+        whole = [self.generation(text, max_tokens) for text in texts]
+        ordered = kept_first(dict(enumerate(whole)), num_samples)
+        dropped = [replace(one, finish_reason="aborted") for one in ordered[num_samples:]]
+        return [*ordered[:num_samples], *dropped]
 
     def generation(self, text: str, max_tokens: int) -> Generation:
         ids = [*self.encode(text), self.end_id]

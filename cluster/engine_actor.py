@@ -27,6 +27,7 @@ class EngineActor(Protocol):
         max_tokens: int,
         temperature: float,
         seed: int,
+        num_spare: int = 0,
     ) -> list[Generation]: ...
 
     async def pause(self, *, in_flight: bool) -> None: ...

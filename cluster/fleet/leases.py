@@ -47,6 +47,7 @@ class Engine(Protocol):
         max_tokens: int,
         temperature: float,
         seed: int,
+        num_spare: int = 0,
     ) -> list[Generation]: ...
 
 
@@ -208,14 +209,17 @@ async def sample_leased(
     temperature: float,
     seed: int,
     what: str,
+    num_spare: int = 0,
 ) -> list[Generation]:
     """Sample one prompt's completions, with retries on other engines.
 
     Args:
         what: name of the request in messages: "completions of problem sum/3".
+        num_spare: so many more are begun; all but the shortest are aborted.
 
     Returns:
-        What was sampled, stamped with the name of the engine that made them.
+        What was sampled, stamped with the name of the engine that made them: `num_samples`, and
+        after these what there is of the aborted ones.
 
     Raises:
         ActorDiedError: it was lost with an engine more than `max_resends` times.
@@ -226,7 +230,7 @@ async def sample_leased(
     failed_on: list[str] = []
     while True:
         engine = await source.take(layer, rather_not=failed_on)
-        engine.num_inflight += num_samples
+        engine.num_inflight += num_samples + num_spare
         try:
             generations = await engine.generate(
                 prompt,
@@ -234,6 +238,7 @@ async def sample_leased(
                 max_tokens=max_tokens,
                 temperature=temperature,
                 seed=seed,
+                num_spare=num_spare,
             )
         except ENGINE_LOSSES as error:
             source.report_lost(engine, error)
@@ -256,5 +261,5 @@ async def sample_leased(
         else:
             return [replace(one, engine=engine.name) for one in generations]
         finally:
-            engine.num_inflight -= num_samples
+            engine.num_inflight -= num_samples + num_spare
         num_resent += 1

@@ -78,8 +78,9 @@ class RemoteEngine:
         max_tokens: int,
         temperature: float,
         seed: int,
+        num_spare: int = 0,
     ) -> list[Generation]:
-        """Sample completions of one prompt.
+        """Sample completions of one prompt; see `VllmEngine.generate`.
 
         Raises:
             DeadlineError, ActorDiedError: the engine is lost.
@@ -97,6 +98,7 @@ class RemoteEngine:
                 max_tokens=max_tokens,
                 temperature=temperature,
                 seed=seed,
+                num_spare=num_spare,
             ).answer(deadline_s=None, setting=GENERATE_S)  # the watch has a deadline
         )
         try:

@@ -52,6 +52,19 @@ LAYERS = (
         "Corrections that were not sampled, as the first of their group agreed.",
         only_when="early_stop stopped a group",
     ),
+    Family(
+        "layer{layer}/aborted_tokens_fraction",
+        FRACTION,
+        "Sampled tokens of completions that were aborted as too long.",
+        only_when="over_sample is above 0",
+    ),
+    Family(
+        "layer{layer}/kept_length_ratio",
+        FRACTION,
+        "Mean length of what over_sample kept, over that of all it began, the aborted ones as far "
+        "as they came. 1: no bias towards short ones, which is at least as large as this says.",
+        only_when="over_sample is above 0",
+    ),
 )
 
 MOVES = (

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mgrpo.config.advantages import CorrectAdvantage, GroupZ, SolveAdvantage
 from mgrpo.config.aggregations import Aggregation, SeqMean
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import ONE_ENGINE, EngineRange
-from mgrpo.config.guidance import GuidanceConfig
+from mgrpo.config.guidance import DrawPerCorrection, GuidanceConfig
 from mgrpo.config.slots import by_name
 from mgrpo.errors import ConfigProblem
 
@@ -173,6 +173,11 @@ class LayerBase(StrictConfig):
     group_size: int = Field(ge=2)
     """Completions per prompt (G in layer 1, H per parent in later layers). Advantages compare
     within a group, so one is not enough."""
+    over_sample: NonNegativeInt = 0
+    """Completions that are begun of each prompt beyond group_size. The group_size shortest are
+    kept, and each of the others is aborted once it is longer than these, so that no group waits for
+    its longest ones. What is kept is biased towards short completions: one of length l is kept with
+    the probability that at most group_size - 1 of the others are shorter. 0 has no bias."""
     max_completion_tokens: PositiveInt = 1024
     """Longest completion, in tokens; a longer one ends with finish_reason "length"."""
     loss_weight: float = Field(default=1.0, ge=0)
@@ -263,6 +268,13 @@ class CorrectLayer(LayerBase):
     @model_validator(mode="after")
     def check_early_stop(self) -> CorrectLayer:
         """A stopped group must have no gradient, and the layer's denominator must know its size."""
+        if self.over_sample and isinstance(self.guidance.draw, DrawPerCorrection):
+            reason = (
+                "needs one prompt for a parent's corrections, which draw: per_correction has not."
+            )
+            raise RelationError(
+                [ConfigProblem("over_sample", str(self.over_sample), reason, "Use 0.")]
+            )
         if not isinstance(self.early_stop, StopOnAgreement):
             return self
         why = "does not go with early_stop: agreement, "
@@ -279,6 +291,7 @@ class CorrectLayer(LayerBase):
         for key, value, needed in (
             ("group_by", self.group_by, "parent"),
             ("denominator", self.denominator, "sampled"),
+            ("over_sample", self.over_sample, 0),
         ):
             if value != needed:
                 reason = why + "which counts by parent what would have been sampled."

@@ -19,6 +19,7 @@ class LayerBatch:
     name: str
     num_prompts: int
     group_size: int
+    num_spare: int  # further ones of each prompt that are begun and do not train
     num_engines: int  # at the start of the run
     max_engines: int
     max_completion_tokens: int
@@ -31,7 +32,8 @@ class LayerBatch:
 
     @property
     def sequences_per_engine(self) -> int:
-        return -(-self.num_completions // self.num_engines)
+        num_begun = self.num_prompts * (self.group_size + self.num_spare)
+        return -(-num_begun // self.num_engines)
 
     @property
     def max_tokens(self) -> int:
@@ -53,6 +55,7 @@ def layer_batches(recipe: PlanRecipe) -> list[LayerBatch]:
                 name=layer.name,
                 num_prompts=num_prompts,
                 group_size=layer.group_size,
+                num_spare=layer.over_sample,
                 num_engines=count.min,
                 max_engines=count.max,
                 max_completion_tokens=layer.max_completion_tokens,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.rollout import Refill, Rollout, TreeCallback, with_verdicts
+from actors.rollout import LayerClock, Refill, Rollout, TreeCallback, with_verdicts
 from cluster.remote import Result
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.config import MethodView
@@ -156,6 +156,8 @@ class RunWorkers:
         """
         for number, clock in rollout.clocks.items():
             sums.add_total(f"seconds/layer{number}", clock.seconds)
+            if clock.num_aborted:
+                add_over_sampling(sums, f"layer{number}", clock)
         if rollout.plugins:
             sums.add_total("tokens/sampled_by_plugins", rollout.num_plugin_tokens)
         rewards = [c.reward for c in completions if c.reward is not None]
@@ -310,6 +312,16 @@ class RunWorkers:
             sums.add("weights/sync_gb_per_s", report.num_bytes / 1e9 / report.seconds)
         if report.probe_gap_max is not None:
             sums.add("weights/probe_gap_max", report.probe_gap_max)
+
+
+def add_over_sampling(sums: MetricSums, layer: str, clock: LayerClock) -> None:
+    """What aborted completions cost, and how much shorter the kept ones are for it."""
+    num_tokens = clock.kept_tokens + clock.aborted_tokens
+    num_begun = clock.num_kept + clock.num_aborted
+    sums.add(f"{layer}/aborted_tokens_fraction", clock.aborted_tokens, num_tokens)
+    sums.add(
+        f"{layer}/kept_length_ratio", clock.kept_tokens * num_begun, num_tokens * clock.num_kept
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""Run by test_stop_tokens.py in a process of its own: one engine, two groups, written as JSON.
+"""Run by test_stop_tokens.py in a process of its own: one engine, some groups, written as JSON.
 
-In the middle of the second the engine is paused and its version changes.
+One group is sampled whole and again with over-sampling. In the middle of the last the engine is
+paused and its version changes.
 """
 
 from __future__ import annotations
@@ -42,12 +43,18 @@ async def main(model_dir: str, output: Path) -> None:
     prompt = Prompt.of(builder.solve_prompt(layer, "What is 3 + 4?"))
     asked = {"num_samples": 4, "max_tokens": 64, "temperature": 1.0}
     group = await engine.generate(prompt, **asked, seed=1)
+    six = await engine.generate(prompt, **{**asked, "num_samples": 6}, seed=3)
+    spared = await engine.generate(prompt, **{**asked, "num_samples": 2}, seed=3, num_spare=4)
+    num_left = len(engine.engine.output_processor.request_states)
     later = asyncio.create_task(engine.generate(prompt, **asked, seed=2))
     counts = await change_version(engine, "1")
     found = {
         "group": [dataclasses.asdict(one) for one in group],
         "later": [dataclasses.asdict(one) for one in await later],
         "counts": counts,
+        "six": [dataclasses.asdict(one) for one in six],
+        "spared": [dataclasses.asdict(one) for one in spared],
+        "num_left": num_left,
     }
     output.write_text(json.dumps(found, default=lambda column: column.tolist()))
     await engine.stop()

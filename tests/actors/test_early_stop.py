@@ -193,6 +193,7 @@ def test_the_chain_stops_parents_one_by_one_and_names_the_completions_as_ever() 
         ({"advantage": "improvement"}, "advantage"),
         ({"group_by": "query"}, "group_by"),
         ({"denominator": "retained"}, "denominator"),
+        ({"over_sample": 1}, "over_sample"),
     ],
 )
 def test_keys_with_which_a_stopped_group_would_not_be_without_loss_are_refused(

@@ -299,3 +299,59 @@ def test_an_engine_starts_at_version_zero_with_its_arguments(
     assert engine_args.logprobs_mode == "processed_logprobs"
     assert engine_args.block_size == 16
     assert llm.calls == [("update_weight_version", ("0",), {})]
+
+
+class GrowingLLM(RecordingLLM):
+    """Completion number n of a prompt has LENGTHS[n] tokens, and all grow by one at a time."""
+
+    LENGTHS = (500, 2, 400, 3, 300)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output_processor = SimpleNamespace(request_states={}, external_req_ids={})
+        self.aborted: list[str] = []
+
+    async def generate(
+        self, prompt: Any, parameters: SamplingParams, request_id: str
+    ) -> AsyncIterator[Any]:
+        self.requests.append((prompt["prompt_token_ids"], parameters, request_id))
+        length, tokens, processor = self.LENGTHS[parameters.seed - 91], [], self.output_processor
+        detokenizer = SimpleNamespace(num_output_tokens=lambda: len(tokens))
+        processor.external_req_ids[request_id] = [f"{request_id}-0"]
+        processor.request_states[f"{request_id}-0"] = SimpleNamespace(detokenizer=detokenizer)
+        while len(tokens) < length and request_id not in self.aborted:
+            await asyncio.sleep(0.001)
+            tokens.append(65)
+        del processor.request_states[f"{request_id}-0"]
+        output = self.output(0)
+        output.token_ids, output.logprobs.logprobs = tokens, [-0.5] * len(tokens)
+        output.finish_reason = "abort" if request_id in self.aborted else "stop"
+        yield SimpleNamespace(outputs=[output])
+
+    async def abort(self, request_ids: list[str]) -> None:
+        self.aborted += request_ids
+
+
+def test_over_sampling_keeps_the_shortest_and_aborts_the_others_in_vllm() -> None:
+    llm = GrowingLLM()
+    found = sample(llm, num_samples=2, num_spare=3)
+    assert [len(one.token_ids) for one in found[:2]] == [2, 3]
+    assert [one.finish_reason for one in found] == ["stop", "stop", *["aborted"] * 3]
+    # Each has the seed that it has in vLLM's own request for all of them.
+    assert [parameters.seed for _, parameters, _ in llm.requests] == [91, 92, 93, 94, 95]
+    assert {parameters.n for _, parameters, _ in llm.requests} == {1}
+    names = [name for *_, name in llm.requests]
+    assert sorted(llm.aborted) == sorted(names[place] for place in (0, 2, 4))
+    assert all(len(one.token_ids) < 200 for one in found)
+
+
+def test_a_request_that_fails_ends_the_others_that_were_begun_for_its_prompt() -> None:
+    class FailingLLM(GrowingLLM):
+        async def generate(self, prompt: Any, parameters: Any, request_id: str) -> Any:
+            if parameters.seed == 92:
+                raise EngineGenerateError
+            async for one in super().generate(prompt, parameters, request_id):
+                yield one
+
+    with pytest.raises(RequestError, match="EngineGenerateError"):
+        sample(FailingLLM(), num_samples=2, num_spare=1)

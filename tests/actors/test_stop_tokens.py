@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,12 @@ ENGINE_ENVIRONMENT = {
 
 @pytest.fixture
 def base_model(tmp_path: Path) -> Path:
+    return make_base_model(tmp_path / "base")
+
+
+def make_base_model(folder: Path) -> Path:
     """The shipped policy with the ends of a base model: nothing but its template names <|im_end|>,
     which is a token like any other to the tokenizer."""
-    folder = tmp_path / "base"
     shutil.copytree(SHIPPED_DEFAULT_DIR, folder)
     for name in ("config.json", "generation_config.json"):
         change(folder / name, eos_token_id=PAD)
@@ -46,13 +50,14 @@ def change(file: Path, **keys: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
 
 
-@pytest.mark.timeout(300)
-def test_a_real_engine_stops_at_the_templates_end_and_says_which_version_wrote_what(
-    base_model: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a real engine sampled of the base model."""
+    folder = tmp_path_factory.mktemp("sampled")
+    model, samples = make_base_model(folder / "base"), folder / "samples.json"
     script = REPOSITORY / "tests" / "actors" / "sample_once.py"
     done = subprocess.run(
-        [sys.executable, str(script), str(base_model), str(tmp_path / "samples.json")],
+        [sys.executable, str(script), str(model), str(samples)],
         env={**os.environ, **ENGINE_ENVIRONMENT},
         capture_output=True,
         text=True,
@@ -60,7 +65,13 @@ def test_a_real_engine_stops_at_the_templates_end_and_says_which_version_wrote_w
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((tmp_path / "samples.json").read_text())
+    return json.loads(samples.read_text())
+
+
+@pytest.mark.timeout(300)
+def test_a_real_engine_stops_at_the_templates_end_and_says_which_version_wrote_what(
+    found: dict[str, Any],
+) -> None:
     assert len(found["group"]) == 4
     for sample in found["group"]:
         assert sample["version_spans"] == [[0, 0]]
@@ -71,6 +82,27 @@ def test_a_real_engine_stops_at_the_templates_end_and_says_which_version_wrote_w
     spans = [one["version_spans"] for one in found["later"]]
     assert spans == [[[0, 0], [count, 1]] for count in found["counts"]]
     assert min(found["counts"]) > 0
+
+
+@pytest.mark.timeout(300)
+def test_a_real_engine_keeps_the_shortest_and_aborts_the_others(found: dict[str, Any]) -> None:
+    whole, kept, aborted = found["six"], found["spared"][:2], found["spared"][2:]
+    by_length = sorted(whole, key=lambda one: len(one["token_ids"]))  # equal ones in their order
+    assert [one["token_ids"] for one in kept] == [
+        one["token_ids"] for one in whole if one in by_length[:2]
+    ]
+    assert {one["finish_reason"] for one in kept} == {"stop"}
+    assert len(aborted) == 4
+    longest = max(len(one["token_ids"]) for one in kept)
+    for one in aborted:
+        same = [
+            full for full in whole if full["token_ids"][: len(one["token_ids"])] == one["token_ids"]
+        ]
+        assert same and len(one["token_ids"]) >= longest
+        assert len(one["logprobs"]) == len(one["token_ids"])
+    sampled = sum(len(one["token_ids"]) for one in found["spared"])
+    assert sampled < sum(len(one["token_ids"]) for one in whole)
+    assert found["num_left"] == 0
 
 
 def test_the_templates_end_comes_first_and_the_listed_ones_stay(base_model: Path) -> None:

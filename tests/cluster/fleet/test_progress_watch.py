@@ -284,6 +284,6 @@ def test_a_rollout_that_ends_takes_its_requests_back() -> None:
 
 def test_an_actor_is_asked_for_what_the_rollout_asks_for() -> None:
     actor = TokenActor()
-    asked = {"num_samples": 3, "max_tokens": 2, "temperature": 0.6, "seed": 77}
+    asked = {"num_samples": 3, "max_tokens": 2, "temperature": 0.6, "seed": 77, "num_spare": 4}
     run(ask(engines(actor)[0], **asked))
     assert actor.asked == [asked]

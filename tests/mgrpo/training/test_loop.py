@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mgrpo.config import RunConfig
+from mgrpo.config.layers import REVIEW_SYSTEM_PROMPT
 from mgrpo.errors import AlarmError, MgrpoError, RunDirectoryError, RunInterrupted
 from mgrpo.metrics.log import read_evaluations
 from mgrpo.storage.checkpoints import (
@@ -23,13 +24,15 @@ from mgrpo.storage.checkpoints import (
     sha256_of,
 )
 from mgrpo.types import Completion, Replayed, UpdateResult
-from tests.mgrpo.training.light_run import PROBLEMS, LightRun
+from tests.mgrpo.training.light_run import PROBLEMS, LightRun, Script, says_its_number
 
 
-def light(tree: dict[str, Any], folder: Path, **changes: Any) -> LightRun:
+def light(
+    tree: dict[str, Any], folder: Path, *, says: Script = says_its_number, **changes: Any
+) -> LightRun:
     """A light run of the small recipe; checkpoints and report settings as given."""
     given = {"checkpoints": {"every_steps": 0}, "steps": 3, **changes}
-    return LightRun(RunConfig.model_validate({**tree, **given}), folder / "run")
+    return LightRun(RunConfig.model_validate({**tree, **given}), folder / "run", script=says)
 
 
 def one_layer(tree: dict[str, Any]) -> dict[str, Any]:
@@ -195,6 +198,47 @@ def test_a_resumed_run_asks_for_what_the_whole_one_asked_for(tree, tmp_path):
     assert cut.engine.seeds == whole.engine.seeds[2 * per_step :]
     assert [one.step for one in cut.learner.updates] == [2, 3, 4]
     assert cut.learner.policy_version == 5
+
+
+def sparing(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that samples no more than it needs."""
+    solve, correct = tree["layers"]
+    stop = {"type": "agreement", "first": 2, "go_on_chance": 0.5}
+    return {
+        **tree,
+        "layers": [{**solve, "over_sample": 2}, {**correct, "group_size": 3, "early_stop": stop}],
+        "source": "dynamic",
+    }
+
+
+def test_what_is_not_sampled_is_the_same_after_a_resume(tree, tmp_path):
+    """Groups whose rest is dropped or kept by chance, aborted completions, replaced problems: q2
+    and q3 have no right attempt, and all corrections of q0 are right."""
+
+    def says(prompt: str, index: int) -> str:
+        is_correction = REVIEW_SYSTEM_PROMPT in prompt
+        return "0" if is_correction and "q0" in prompt else str(index % 2)
+
+    def run(folder: Path) -> LightRun:
+        keys = {"checkpoints": {"every_steps": 2, "keep": 9}, "steps": 6}
+        return light(sparing(tree), folder, says=says, **keys)
+
+    whole = run(tmp_path / "whole")
+    rows = whole.train()
+    folder = whole.run_dir / "checkpoints" / "step-000004"
+    again = run(tmp_path / "again")
+    again.train(resume_from=folder)
+    expected, found = [
+        [(one.step, list(one.completions), list(one.parents)) for one in own]
+        for own in (whole.learner.updates[4:], again.learner.updates)
+    ]
+    assert found == expected
+    made = [one for update in whole.learner.updates for one in update.completions]
+    assert {one.weight for one in made} == {1.0, 2.0, 0.0}
+    assert {one.counts_as for one in made} == {1.0, 1.5}
+    assert sum(row["layer2/saved_fraction"] or 0 for row in rows if "layer2/saved_fraction" in row)
+    assert all(row["layer1/aborted_tokens_fraction"] > 0 for row in rows)
+    assert max(row["dynamic_sampling/drawn"] for row in rows) > 2
 
 
 def test_a_resumed_run_has_been_evaluated_before_it_began(tree, tmp_path):
