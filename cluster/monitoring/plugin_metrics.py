@@ -56,6 +56,7 @@ ADVANTAGES = (
 REWARD_SHAPING = (
     Family("overlong/penalised_fraction", FRACTION, "Completions with a length penalty."),
     Family("entities/match_rate", FRACTION, "Entities of the problem that a completion names."),
+    Family("credit_back/raised_fraction", FRACTION, "Attempts that their corrections raised."),
     Family("grpo_care/consistent_fraction", FRACTION, "Right answers that earned the bonus."),
     Family("grpo_care/answer_probability", "probability", "Mean, of the answer given its steps."),
     Family("steps/per_completion", "steps", "Mean number of steps that a completion was cut into."),

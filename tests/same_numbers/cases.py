@@ -77,7 +77,7 @@ ONE_LAYER = (
 TWO_LAYERS = (
     *("quickstart", "one_gpu", "qwen2.5_math_7b", "smollm2", "strict_fix"),
     *("study/evaluation", "study/igrpo", "study/mgrpo", "study/strict_fix"),
-    *("methods/igrpo", "methods/mgrpo", "methods/score", "methods/strict_fix"),
+    *("methods/igrpo", "methods/mgrpo", "methods/murphy", "methods/score", "methods/strict_fix"),
 )
 
 CASES = {
