@@ -7,8 +7,9 @@
 
 Completions are random tokens in prompts of the real layouts, rewards are random, and the policy is
 a Llama with random weights; the learner is the real one, alone, on every core. Two revisions are
-two processes that take turns, update by update, so that a drift of the machine's speed meets both.
-The first update of each is left out. The last line of the output is one JSON object.
+two processes that take turns, update by update, so that a drift of the machine's speed meets both,
+and are compared by CPU seconds, in which other processes of the machine do not count. The first
+update of each is left out. The last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -354,7 +355,9 @@ def rounds_of(
             update = ask(process, work)
             if number > 0:
                 found[name].append(update)
-    print(work, {k: [round(u.seconds, 2) for u in v] for k, v in found.items()}, file=sys.stderr)
+    for name, updates in found.items():
+        seconds = " ".join(f"{one.cpu_s:.2f}" for one in updates)
+        print(f"{work}: {name}: {seconds} CPU s", file=sys.stderr, flush=True)
     return found
 
 
@@ -363,25 +366,25 @@ def summary(
     growth: dict[str, dict[str, dict[str, list[Update]]]],
     against: Sequence[str],
 ) -> dict[str, Any]:
-    """What is reported; ratios are of one round each, and above 1 where this revision is faster."""
+    """What is reported; ratios are of one round each, above 1 where this revision takes less."""
 
     def described(updates: Sequence[Update]) -> dict[str, Any]:
-        seconds = [one.seconds for one in updates]
+        cpu_s = [one.cpu_s for one in updates]
         last = updates[-1]
         return {
-            "seconds": statistics.median(seconds),
-            "lowest": min(seconds),
-            "highest": max(seconds),
-            "cpu_s": statistics.median(one.cpu_s for one in updates),
+            "seconds": statistics.median(one.seconds for one in updates),
+            "cpu_s": statistics.median(cpu_s),
+            "lowest_cpu_s": min(cpu_s),
+            "highest_cpu_s": max(cpu_s),
             "distinct_tokens": last.distinct_tokens,
             "row_tokens": last.row_tokens,
-            "us_per_distinct_token": 1e6 * statistics.median(seconds) / last.distinct_tokens,
+            "cpu_us_per_distinct_token": 1e6 * statistics.median(cpu_s) / last.distinct_tokens,
         }
 
     ratios = {
         name: {
             revision: [
-                other.seconds / own.seconds
+                other.cpu_s / own.cpu_s
                 for own, other in zip(rounds["here"], rounds[revision], strict=True)
             ]
             for revision in against
@@ -412,9 +415,11 @@ def summary(
 
 def page_lines(result: dict[str, Any]) -> Iterator[str]:
     against = result["against"]
-    titles = "".join(f" {one} | times as fast (each round) |" for one in against)
-    yield f"| Work | distinct tokens | row tokens | seconds | µs a distinct token |{titles}"
-    yield f"| --- | ---: | ---: | ---: | ---: |{' ---: | ---: |' * len(against)}"
+    titles = "".join(f" CPU s of {one} | times as much (each round) |" for one in against)
+    head = "distinct tokens | row tokens | seconds | CPU s | CPU µs a distinct token |"
+    rule = " --- | ---: | ---: | ---: | ---: | ---: |"
+    yield f"| Work | {head}{titles}"
+    yield f"|{rule}{' ---: | ---: |' * len(against)}"
     for name, revisions in result["workloads"].items():
         more = ""
         for revision in against:
@@ -423,15 +428,15 @@ def page_lines(result: dict[str, Any]) -> Iterator[str]:
             more += f" {spread(revisions[revision])} | {ratio:.2f} ({rounds}) |"
         yield f"| {name} | {columns(revisions['here'])} |{more}"
     for axis, points in result["scaling"].items():
-        yield f"\n| {axis} | distinct tokens | row tokens | seconds | µs a distinct token |"
-        yield "| --- | ---: | ---: | ---: | ---: |"
+        yield f"\n| {axis} | {head}"
+        yield f"|{rule}"
         for point, one in points.items():
             yield f"| {point} | {columns(one)} |"
     versions = [
         f"{name} {result['packages'][name]}" for name in ("torch", "transformers", "deepspeed")
     ]
     yield (
-        f"\nSeconds are medians (lowest to highest). `{result['command']}`, {result['date']}, "
+        f"\nMedians (lowest to highest). `{result['command']}`, {result['date']}, "
         f"commit {result['commit']}, {result['cpu']}, {result['cores']} cores, "
         f"Python {result['python']}, {', '.join(versions)}."
     )
@@ -439,13 +444,13 @@ def page_lines(result: dict[str, Any]) -> Iterator[str]:
 
 def columns(one: dict[str, Any]) -> str:
     return (
-        f"{one['distinct_tokens']:,} | {one['row_tokens']:,} | {spread(one)} | "
-        f"{one['us_per_distinct_token']:.0f}"
+        f"{one['distinct_tokens']:,} | {one['row_tokens']:,} | {one['seconds']:.2f} | "
+        f"{spread(one)} | {one['cpu_us_per_distinct_token']:.0f}"
     )
 
 
 def spread(one: dict[str, Any]) -> str:
-    return f"{one['seconds']:.2f} ({one['lowest']:.2f} to {one['highest']:.2f})"
+    return f"{one['cpu_s']:.2f} ({one['lowest_cpu_s']:.2f} to {one['highest_cpu_s']:.2f})"
 
 
 if __name__ == "__main__":

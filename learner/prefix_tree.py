@@ -26,6 +26,9 @@ SIMILAR_LENGTH = 0.75
 queries of its longest."""
 SPARE_QUERIES = 8
 """A row may have this many queries more than that allows: calls cost something, too."""
+LEAST_SHARED = 1 / 3
+"""Of a row that shares less, all tokens are queries. On a CPU only the kernel for whole rows leaves
+out what comes after a token, and such a row costs less by it."""
 MAX_ATTENTION_SHARE = 4
 """Attention reads the keys of whole rows, prefixes repeated. They take room and are copied, so a
 micro-batch may hold this many times its budget of them."""
@@ -37,8 +40,8 @@ PADDING = -1
 class RowBucket:
     """Rows of one attention call. Those of their tokens that no row before them has are queries.
 
-    Rows share all that lies before `first_query` with rows of before. A row that shares more has
-    queries whose outputs nobody takes.
+    Rows share all that lies before `first_query` with rows of before. Of what a row shares beyond
+    that nobody takes the outputs.
     """
 
     nodes: Tensor  # [b, T] int64: the nodes of rows of similar length
@@ -152,7 +155,7 @@ def build_tree(sequences: Sequence[TokenIds]) -> tuple[PrefixTree, list[Nodes]]:
             rows_with_new.append((num_shared, before))
     buckets, queries = [], []
     for group in similar_rows(rows_with_new):
-        first_query = min(num_shared for num_shared, _ in group)
+        first_query = min(first_query_of(row) for row in group)
         nodes = padded([path for _, path in group], 0)
         new = torch.full((len(group), nodes.shape[1] - first_query), PADDING, dtype=torch.int64)
         for row, (num_shared, path) in zip(new, group, strict=True):
@@ -182,26 +185,27 @@ def padded(sequences: Sequence[NDArray[np.generic]], padding: int) -> Tensor:
 
 
 def similar_rows(rows: Sequence[Row]) -> list[list[Row]]:
-    """Group rows by length and by number of new nodes, longest first, so that little is padded."""
+    """Group rows by length and by number of queries, longest first, so that little is padded."""
     groups: list[list[Row]] = []
-    shapes: list[tuple[int, int, int]] = []  # longest row, fewest shared nodes, fewest new ones
+    shapes: list[tuple[int, int, int]] = []  # longest row, first query, fewest queries
     for row in sorted(rows, key=lambda row: -len(row[1])):
-        num_shared, path = row
-        for place, (longest, least_shared, least_new) in enumerate(shapes):
-            joined = (
-                longest,
-                min(least_shared, num_shared),
-                min(least_new, len(path) - num_shared),
-            )
-            num_queries = longest - joined[1]
+        length, first = len(row[1]), first_query_of(row)
+        for place, (longest, first_of_all, fewest) in enumerate(shapes):
+            first_of_all, fewest = min(first_of_all, first), min(fewest, length - first)
+            most = longest - first_of_all
             if (
-                len(path) >= SIMILAR_LENGTH * longest
-                and joined[2] >= SIMILAR_LENGTH * num_queries - SPARE_QUERIES
+                length >= SIMILAR_LENGTH * longest
+                and fewest >= SIMILAR_LENGTH * most - SPARE_QUERIES
             ):
                 groups[place].append(row)
-                shapes[place] = joined
+                shapes[place] = (longest, first_of_all, fewest)
                 break
         else:
             groups.append([row])
-            shapes.append((len(path), num_shared, len(path) - num_shared))
+            shapes.append((length, first, length - first))
     return groups
+
+
+def first_query_of(row: Row) -> int:
+    num_shared, path = row
+    return num_shared if num_shared >= LEAST_SHARED * len(path) else 0

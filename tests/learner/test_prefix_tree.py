@@ -81,8 +81,19 @@ def test_each_node_asks_in_one_row_behind_all_that_comes_before_it(seed, longest
     assert found == [(node, before[node]) for node in range(len(tree.token_ids))]
 
 
+def test_a_row_that_shares_little_is_asked_whole(monkeypatch):
+    monkeypatch.setattr(prefix_tree, "SPARE_QUERIES", 0)
+    shared = list(range(10))
+    for length, first_query in ((30, 10), (31, 0)):
+        rows = [[*shared, *range(100, 90 + length)], [*shared, *range(300, 290 + length)]]
+        tree, _ = build_tree(rows)
+        assert [bucket.first_query for bucket in tree.buckets] == ([0, 10] if first_query else [0])
+        assert len(tree.found_at) == len(set(tree.found_at.tolist())) == 2 * length - 10
+
+
 def test_rows_of_a_bucket_are_of_similar_length_and_have_as_many_new_tokens(monkeypatch):
     monkeypatch.setattr(prefix_tree, "SPARE_QUERIES", 0)
+    monkeypatch.setattr(prefix_tree, "LEAST_SHARED", 0)
     rows = [
         (shared, [0] * length)
         for shared, length in [(0, 4), (0, 16), (0, 3), (3, 16), (0, 12), (5, 16), (7, 15), (0, 11)]
