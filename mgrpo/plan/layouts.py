@@ -107,8 +107,10 @@ def compare_layouts(ground: Ground) -> list[LayoutOutcome]:
 def own_layout(recipe: PlanRecipe, outcome: Outcome) -> LayoutOutcome:
     """A recipe as it is, as a row beside others."""
     order = order_of(recipe)
-    bound = 1 if order.staleness_steps else 0 if order.streams else None
-    return LayoutOutcome(kind="this recipe", order=ORDERS[bound], recipe=recipe, outcome=outcome)
+    ahead = order.staleness_steps
+    bound = ahead if ahead or order.streams else None
+    name = ORDERS.get(bound, f"{ahead} steps off")
+    return LayoutOutcome(kind="this recipe", order=name, recipe=recipe, outcome=outcome)
 
 
 def recommendations(
@@ -296,7 +298,10 @@ def with_layout(
         engines=recipe.engines.model_copy(update=engines),
         learner=recipe.learner.model_copy(update=learner),
         cluster=recipe.cluster.model_copy(update={"colocate": in_turn}),
-        pipeline=PipelineConfig(max_staleness_steps=bound),
+        pipeline=PipelineConfig(
+            max_staleness_steps=bound,
+            new_weights=recipe.pipeline.new_weights if bound else "between_steps",
+        ),
     )
 
 
@@ -313,9 +318,10 @@ def overrides_of(before: PlanRecipe, recipe: PlanRecipe) -> list[str]:
             recipe.pipeline.max_staleness_steps,
         ),
     }
+    for key in ("new_weights", "min_done_fraction"):
+        keys[f"pipeline.{key}"] = (getattr(before.pipeline, key), getattr(recipe.pipeline, key))
     if recipe.engines.shared:
-        shared = recipe.engines.num_shared_engines
-        keys["engines.num_shared_engines"] = (before.engines.num_shared_engines, shared)
+        keys["engines.num_shared_engines"] = (before.engines.pool, recipe.engines.pool)
     for old, new in zip(before.layers, recipe.layers, strict=True):
         keys[f"layers.{new.name}.num_engines"] = (old.num_engines, new.num_engines)
     return [f"{key}={as_yaml(new)}" for key, (old, new) in keys.items() if old != new]

@@ -38,6 +38,8 @@ def outcome_lines(recipe: PlanRecipe, outcome: Outcome, source: str) -> Iterator
         ]
     )
     yield f"time: {outcome.bound()}"
+    if recipe.pipeline.min_done_fraction < 1:
+        yield "pipeline.min_done_fraction is not simulated: no problem is dropped"
     if outcome.num_engine_losses or outcome.num_learner_losses:
         yield (
             f"lost: {counted(outcome.num_engine_losses, 'engine')}, "

@@ -81,9 +81,7 @@ def layout_of(recipe: PlanRecipe) -> Layout:
     """The recipe's engines and ranks."""
     engines = recipe.engines
     counts = (
-        [engines.num_shared_engines.min]
-        if engines.shared
-        else [layer.num_engines.min for layer in recipe.layers]
+        [engines.pool.min] if engines.shared else [layer.num_engines.min for layer in recipe.layers]
     )
     return Layout(
         num_engines=counts,
@@ -99,6 +97,7 @@ def order_of(recipe: PlanRecipe) -> Order:
     microbatch = recipe.learner.microbatch_tokens
     return Order(
         staleness_steps=recipe.pipeline.num_ahead,
+        new_weights=recipe.pipeline.new_weights,
         streams=streams and not recipe_obstacles(recipe.method),
         least_tokens=microbatch * recipe.learner.num_ranks,
         microbatch_tokens=microbatch,

@@ -24,7 +24,8 @@ class EnginePool:
         self.name, self.gpus_per_engine = name, gpus_per_engine
         self.engines = [Engine(rates, quantum=quantum) for _ in range(num_engines)]
         self.loads = [(0, index) for index in range(num_engines)]  # a heap, with entries of before
-        self.homeless: deque[Group] = deque()  # while no engine is up
+        self.homeless: deque[Group] = deque()  # while no engine is up, or the pool is closed
+        self.is_closed = self.is_paused = False
         self.changed: set[int] = set()  # engines whose next event has moved
         self.course = Course()
         self.was: dict[int, tuple[bool, int]] = {}
@@ -32,7 +33,7 @@ class EnginePool:
 
     def submit(self, group: Group, now: float) -> None:
         """To the least busy engine."""
-        index = self.least_busy()
+        index = None if self.is_closed else self.least_busy()
         if index is None:
             self.homeless.append(group)
             return
@@ -67,9 +68,38 @@ class EnginePool:
             self.num_running += engine.num_running - running
             self.was[index] = (engine.is_busy, engine.num_running)
         if self.changed:
-            self.course.add(wall, self.num_busy, self.num_running)
+            self.note_course(wall)
         self.changed.clear()
         return events
+
+    def note_course(self, wall: float) -> None:
+        busy = 0 if self.is_paused else self.num_busy
+        self.course.add(wall, busy, self.num_running if busy else 0)
+
+    @property
+    def is_drained(self) -> bool:
+        """No engine has a request."""
+        return not any(engine.num_requested for engine in self.engines)
+
+    def pause(self, now: float, wall: float, seconds: float) -> None:
+        """Running requests stand still, and go on in as many seconds."""
+        for index, engine in enumerate(self.engines):
+            if engine.is_up and engine.num_requested:
+                engine.advance(now)
+                engine.prefill_s += seconds
+                self.note(index)
+        self.is_paused = True
+
+    def resume(self, now: float, wall: float) -> None:
+        """Requests that came while the pool was closed go to its engines."""
+        self.is_closed = self.is_paused = False
+        self.note_course(wall)
+        self.submit_homeless(now)
+
+    def submit_homeless(self, now: float) -> None:
+        waiting, self.homeless = self.homeless, deque()
+        for group in waiting:
+            self.submit(group, now)
 
     def finish(self, index: int, now: float) -> list[Group]:
         """The next sequences of an engine end; the groups that are done."""
@@ -91,6 +121,4 @@ class EnginePool:
         engine = self.engines[index]
         engine.is_up, engine.now = True, now
         self.note(index)
-        waiting, self.homeless = self.homeless, deque()
-        for group in waiting:
-            self.submit(group, now)
+        self.submit_homeless(now)

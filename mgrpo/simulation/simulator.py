@@ -1,10 +1,9 @@
 """The events of a run, and the rules of `pipeline.max_staleness_steps`.
 
-Step s is sampled with the weights of at least s - k updates, one step at a time. Its update begins
-when it is sampled, or where it streams, when the trees that are done hold `least_tokens`. New
-weights are delivered when neither engines nor learner work; checkpoints and evaluations follow. For
-k = 1 that is the order of `SampleAhead.overlapped_step`: an update beside the next step's sampling,
-then the broadcast.
+The update of step s begins when the step is sampled, or where it streams, when the trees that are
+done hold `least_tokens`. Beside it the k steps after it are sampled, as in
+`SampleAhead.overlapped_step`. New weights are delivered after each update, at the time that
+`pipeline.new_weights` says; checkpoints and evaluations follow.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from mgrpo.config.pipeline import NewWeights
 from mgrpo.simulation.engine import Group
 from mgrpo.simulation.outcome import Outcome, PoolOutcome, Span, SpanKind
 from mgrpo.simulation.pools import EnginePool
@@ -44,6 +44,7 @@ class Order:
     """How far sampling and learning run side by side."""
 
     staleness_steps: int = 0
+    new_weights: NewWeights = "between_steps"
     streams: bool = False  # trees train while others of the step are sampled
     least_tokens: float = 0  # that a streamed batch of the learner holds, before the last
     microbatch_tokens: int = 8192
@@ -97,10 +98,9 @@ class Simulator:
         self.now = self.lost_s = 0.0
         self.versions: Counter[tuple[int, int]] = Counter()  # of each engine's next event
         self.spans: list[Span] = []
-        self.sampling: int | None = None  # the step
-        self.num_open = 0  # trees of that step
+        self.num_open: dict[int, int] = {}  # trees that are being sampled, by step
         self.num_begun = 0  # steps whose sampling has begun
-        self.num_sampled = 0  # whole steps
+        self.num_sampled = 0  # whole steps, up to the first that is not
         self.num_updated = 0
         self.num_delivered = 0
         self.is_blocked = False  # weights, a switch, a checkpoint
@@ -177,8 +177,8 @@ class Simulator:
     # --- sampling -------------------------------------------------------------------------------
 
     def begin_sampling(self, step: int) -> None:
-        self.sampling, self.num_begun = step, step + 1
-        self.num_open = self.work.prompts_per_step
+        self.num_begun = step + 1
+        self.num_open[step] = self.work.prompts_per_step
         for slot in range(self.work.prompts_per_step):
             self.next_layer(Tree(self.work, seed=self.seed, step=step, slot=slot))
 
@@ -195,14 +195,17 @@ class Simulator:
         group.tree.num_open -= 1
         if group.tree.num_open == 0:
             self.next_layer(group.tree)
+        if self.num_updated > self.num_delivered:
+            self.decide()  # engines may have waited for this group to take new weights
 
     def tree_done(self, tree: Tree) -> None:
         self.sampled_tokens[tree.step] += tree.sampled
         (self.waiting if tree.step == self.num_updated else self.later).append(tree)
-        self.num_open -= 1
-        if self.num_open == 0:
-            self.sampling = None
-            self.num_sampled += 1
+        self.num_open[tree.step] -= 1
+        if self.num_open[tree.step] == 0:
+            del self.num_open[tree.step]
+            while self.num_sampled < self.num_begun and self.num_sampled not in self.num_open:
+                self.num_sampled += 1
             if self.layout.is_colocated:
                 self.block("switch", self.rates.switch_s, self.decide)
                 return
@@ -243,17 +246,30 @@ class Simulator:
         """Begin everything that may begin now."""
         if self.is_blocked:
             return
-        if self.sampling is None and not self.is_training and self.num_updated > self.num_delivered:
-            self.deliver()
+        if self.num_updated > self.num_delivered:
+            if self.takes_weights():
+                self.deliver()
             return
-        if (
-            self.sampling is None
-            and self.num_begun < self.num_steps
-            and self.num_begun - self.order.staleness_steps <= self.num_delivered
-        ):
+        while self.num_begun < min(self.num_steps, self.num_allowed):
             self.begin_sampling(self.num_begun)
         if not self.is_training and self.is_worth_it():
             self.begin_training()
+
+    @property
+    def num_allowed(self) -> int:
+        """Steps that may have begun: the next that trains, and once it is sampled those ahead."""
+        is_sampled = self.num_sampled > self.num_delivered
+        return self.num_delivered + 1 + self.order.staleness_steps * is_sampled
+
+    def takes_weights(self) -> bool:
+        """Whether engines may take new weights now; else their requests run out."""
+        if self.order.new_weights == "in_flight":
+            return True
+        if self.order.new_weights == "between_steps":
+            return not self.num_open
+        for pool in self.pools:
+            pool.is_closed = True
+        return all(pool.is_drained for pool in self.pools)
 
     def is_worth_it(self) -> bool:
         """Whether the learner may take the trees that wait."""
@@ -266,6 +282,8 @@ class Simulator:
 
     def deliver(self) -> None:
         """The broadcast, and what a step ends with."""
+        for pool in self.pools:
+            pool.pause(self.now, self.wall, self.rates.weights_s)
         parts: list[tuple[SpanKind, float]] = [("weights", self.rates.weights_s)]
         if self.layout.is_colocated:
             parts.append(("switch", self.rates.switch_s))
@@ -286,9 +304,10 @@ class Simulator:
             self.checkpoint_s = self.now + seconds
 
     def delivered(self) -> None:
-        new = self.num_updated - self.num_delivered
-        self.num_delivered = self.num_updated
-        self.ends_s += [self.wall] * new
+        self.num_delivered += 1
+        self.ends_s.append(self.wall)
+        for pool in self.pools:
+            pool.resume(self.now, self.wall)
         self.decide()
 
     def block(self, kind: SpanKind, seconds: float, then: Callable[[], None]) -> None:
@@ -354,6 +373,7 @@ class Simulator:
             return
         self.num_engine_losses += 1
         pool.lose(index, self.now)
+        self.decide()  # it may have been the last that weights waited for
         self.at(self.now + recovery_s, lambda: pool.restore(index, self.now))
 
     def rank_lost(self) -> None:
@@ -368,7 +388,7 @@ class Simulator:
         self.lost_s += seconds
         self.training_began_s = self.wall
         for pool in self.pools:
-            pool.course.add(self.wall, pool.num_busy, pool.num_running)
+            pool.note_course(self.wall)
 
 
 def quantum_of(work: Workload) -> int:
