@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -132,7 +132,8 @@ def step_seconds() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="mgrpo-guard-") as folder:
         totals = list(totals_by_step(Path(folder)))
     steps = [
-        {part: after[part] - before[part] for part in after} for before, after in pairwise(totals)
+        {part: after[part] - before.get(part, 0.0) for part in after}
+        for before, after in pairwise(totals)
     ][WARM_UP_STEPS - 1 :]
     parts = sorted({part for step in steps for part in step})
     medians = {part: statistics.median(step.get(part, 0.0) for step in steps) for part in parts}
@@ -140,13 +141,16 @@ def step_seconds() -> dict[str, float]:
     return {part: round(value, 3) for part, value in medians.items()}
 
 
-def totals_by_step(folder: Path) -> Iterator[Counter[str]]:
+def totals_by_step(folder: Path) -> Iterator[dict[str, float]]:
     """The run's CPU seconds so far, by part, at the end of each step."""
     log, metrics = folder / "log", folder / "guard" / "metrics.jsonl"
-    command = [sys.executable, "-m", "mgrpo", "train", "quickstart", "--run", "guard"]
+    command = [
+        *(sys.executable, "-m", "mgrpo", "train", "quickstart", "--run", "guard"),
+        *(f"output.runs_dir={folder}", *OVERRIDES),
+    ]
     with log.open("w", encoding="utf-8") as said:
         process = subprocess.Popen(
-            [*command, f"output.runs_dir={folder}", *OVERRIDES],
+            command,
             cwd=REPOSITORY,
             stdout=said,
             stderr=subprocess.STDOUT,
@@ -157,7 +161,7 @@ def totals_by_step(folder: Path) -> Iterator[Counter[str]]:
         while num_steps < NUM_STEPS:
             if process.poll() is not None or time.monotonic() > until:
                 raise CommandFailed(
-                    f"{' '.join(process.args)} made {num_steps} of {NUM_STEPS} steps. The end of "
+                    f"{' '.join(command)} made {num_steps} of {NUM_STEPS} steps. The end of "
                     f"what it said:\n{log.read_text(encoding='utf-8')[-3000:]}"
                 )
             if metrics.exists() and metrics.read_bytes().count(b"\n") > num_steps:
@@ -168,9 +172,9 @@ def totals_by_step(folder: Path) -> Iterator[Counter[str]]:
         end(process)
 
 
-def cpu_seconds(driver: psutil.Process) -> Counter[str]:
+def cpu_seconds(driver: psutil.Process) -> dict[str, float]:
     """CPU seconds so far of a run's living processes, by part."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for process in [driver, *driver.children(recursive=True)]:
         try:
             times, command = process.cpu_times(), process.cmdline()

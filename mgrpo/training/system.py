@@ -1,18 +1,16 @@
 """Starts all parts of a run in order, and stops them at the end.
 
-Ray beside the data and the reward processes, then resources (an impossible placement fails at
-once), then engines and learner in parallel, then the weight group, then a first verified broadcast:
-a run starts with the same policy in all processes.
+Resources first (an impossible placement fails at once), then engines and learner in parallel, then
+the weight group, then a first verified broadcast: a run starts with the same policy in all
+processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout, program_of
@@ -41,7 +39,6 @@ from mgrpo.types import Problem
 from rewards.pool import RewardPool
 
 Note = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass
@@ -122,17 +119,18 @@ def start_system(
         alone = config.cluster.model_copy(update={"colocate": False})
         config = config.model_copy(update={"cluster": alone})
     deadlines, placed = config.cluster.deadlines, placement_recipe(config)
+    inputs = read_inputs(config, same_problems)
+
     num_cpus = total(most_allocations(placed, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:
-        note("starting Ray and the reward processes")
-        ray = stack.enter_context(
-            beside(ray_runtime(config.cluster, num_cpus=num_cpus, logs_to=logs_to))
-        )
-        inputs = read_inputs(config, same_problems)
+        note("starting the reward processes")
         scorer = stack.enter_context(
             RewardPool(config.rewards, problems=[*inputs.problems, *inputs.heldout])
         )
-        runtime = ray()
+        note("starting Ray")
+        runtime = stack.enter_context(
+            ray_runtime(config.cluster, num_cpus=num_cpus, logs_to=logs_to)
+        )
         if runtime.dashboard_url:
             note(f"Ray's dashboard: {runtime.dashboard_url}; curves: mgrpo dashboard --address URL")
         device = detect_device(config.cluster)
@@ -208,21 +206,6 @@ def start_system(
         else:
             fleet.serve_loaded_weights()
         yield system
-
-
-@contextmanager
-def beside(context: AbstractContextManager[T]) -> Iterator[Callable[[], T]]:
-    """A context that a thread enters meanwhile; what is yielded waits for it and gives its value.
-
-    It is left in the calling thread, also where nobody waited for its value.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        entering = pool.submit(context.__enter__)
-        try:
-            yield entering.result
-        finally:
-            if entering.exception() is None:
-                context.__exit__(None, None, None)
 
 
 def end_calls(submit: Callable[[], Sequence[Call[None]]], deadlines: DeadlinesConfig) -> None:

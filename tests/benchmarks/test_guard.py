@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ def test_a_process_belongs_to_the_part_that_its_command_names(
 
 
 def test_a_step_s_seconds_are_medians_of_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    totals = [Counter(engines=e, learner=e / 2) for e in (50.0, 60.0, 62.0, 65.0, 67.0, 69.0)]
+    totals = [{"engines": e, "learner": e / 2} for e in (50.0, 60.0, 62.0, 65.0, 67.0, 69.0)]
     monkeypatch.setattr(guard, "totals_by_step", lambda folder: iter(totals))
     assert guard.step_seconds() == {"engines": 2.0, "learner": 1.0, "sum": 3.0}
 
