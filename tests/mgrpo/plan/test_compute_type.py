@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from mgrpo.plan.compute_type import cpu_flags, typed_here, with_dtype
 
 from learner.deepspeed_config import is_bfloat16
 from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.plan import compute_type
-from mgrpo.plan.compute_type import cpu_flags, typed_here, with_dtype
 from mgrpo.storage.run_directory import recorded_recipe, resume_point
 from tests.mgrpo.storage.test_checkpoints import make
 
