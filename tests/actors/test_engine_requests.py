@@ -246,7 +246,6 @@ def test_tokens_are_counted_while_they_come_and_when_they_have_left() -> None:
 @pytest.mark.parametrize(
     ("method", "args", "call"),
     [
-        ("pause", (), ("pause_generation", (), {"mode": "wait", "clear_cache": True})),
         ("resume", (), ("resume_generation", (), {})),
         ("sleep", (), ("sleep", (), {"level": 2, "mode": "wait"})),
         ("wake", ("weights",), ("wake_up", (), {"tags": ["weights"]})),
@@ -265,6 +264,15 @@ def test_what_a_broadcast_asks_of_an_engine_reaches_vllm(
     llm = RecordingLLM()
     asyncio.run(getattr(engine_on(llm), method)(*args))
     assert llm.calls == [call]
+
+
+@pytest.mark.parametrize(("in_flight", "mode"), [(False, "wait"), (True, "keep")])
+def test_running_requests_are_finished_before_a_broadcast_or_kept(
+    in_flight: bool, mode: str
+) -> None:
+    llm = RecordingLLM()
+    asyncio.run(engine_on(llm).pause(in_flight=in_flight))
+    assert llm.calls == [("pause_generation", (), {"mode": mode, "clear_cache": True})]
 
 
 @pytest.mark.parametrize(
