@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.chat_format import without_last
+from actors.drafts import SPECULATION
 from actors.shortest import kept_first, too_long
 from cluster.vllm_build import installed_build, mismatch
 from mgrpo.actor_log import ActorLog
+from mgrpo.config.layers import Speculation
 from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError, task_group
 from mgrpo.records.turns import Prompt, VersionSpans
 from mgrpo.types import FinishReason, Generation
@@ -54,6 +56,7 @@ class EngineSettings:
     extra_args: dict[str, Any]
     stop_token_ids: tuple[int, ...] = ()  # end a completion, beside vLLM's own
     find_model: Callable[[], str] | None = None  # gives model_dir as it is on the engine's node
+    max_draft_tokens: int = 0  # the longest draft of any request; 0: the engine does not speculate
 
     @property
     def suspects(self) -> str:
@@ -97,8 +100,25 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         # The actor has all of the engine's GPUs. By itself vLLM would see Ray, and ask its
         # placement group for one bundle per GPU.
         arguments["distributed_executor_backend"] = "mp"
+    if settings.max_draft_tokens:
+        arguments |= draft_arguments(settings.max_draft_tokens)
     check_extra_args(settings)
     return {**arguments, **settings.extra_args}
+
+
+def draft_arguments(max_draft_tokens: int) -> dict[str, Any]:
+    """vLLM's arguments for an engine that speculates."""
+    from actors.draft_worker import DRAFT_WORKER, DRAFTER
+
+    return {
+        "speculative_config": {
+            "method": "custom_class",
+            "model": DRAFTER,
+            "num_speculative_tokens": max_draft_tokens,
+        },
+        "per_request_spec_decode_metrics": "summary",
+        "worker_extension_cls": DRAFT_WORKER,
+    }
 
 
 def check_extra_args(settings: EngineSettings) -> None:
@@ -107,7 +127,8 @@ def check_extra_args(settings: EngineSettings) -> None:
     Raises:
         ModelError: naming the argument.
     """
-    from cluster.weight_sync.weight_transfer import WORKER_EXTENSION, WeightInspector
+    from actors.draft_worker import DraftWorker
+    from cluster.weight_sync.weight_transfer import WeightInspector
 
     if settings.device == "cpu" and settings.extra_args.get("enable_chunked_prefill"):
         raise ModelError(
@@ -121,10 +142,13 @@ def check_extra_args(settings: EngineSettings) -> None:
         extension = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ModelError(f"engines.extra_args.worker_extension_cls = {path!r}: {error}") from error
-    if not (isinstance(extension, type) and issubclass(extension, WeightInspector)):
+    base, why = WeightInspector, "through which weights are sent and checked"
+    if settings.max_draft_tokens:
+        base, why = DraftWorker, "through which layers with `speculation` are drafted"
+    if not (isinstance(extension, type) and issubclass(extension, base)):
         raise ModelError(
             f"engines.extra_args.worker_extension_cls = {path!r} is not a subclass of "
-            f"{WORKER_EXTENSION}, through which weights are sent and checked."
+            f"{base.__module__}.{base.__name__}, {why}."
         )
 
 
@@ -156,6 +180,11 @@ def version_spans(spans: Sequence[Any]) -> VersionSpans:
     and counts as the oldest.
     """
     return tuple((one.start, int(one.version)) for one in spans if one.end > one.start) or ((0, 0),)
+
+
+def num_accepted(histogram: Sequence[int]) -> int:
+    """Drafted tokens that stand, of how many drafts had 0, 1, … of them."""
+    return sum(number * count for number, count in enumerate(histogram))
 
 
 class VllmEngine:
@@ -194,6 +223,8 @@ class VllmEngine:
             ) from error
         self.tokenizer = AutoTokenizer.from_pretrained(settings.model_dir)
         await self.engine.update_weight_version("0")
+        if settings.max_draft_tokens:
+            await self.on_workers("start_drafting")
         return settings.name
 
     @property
@@ -210,6 +241,7 @@ class VllmEngine:
         temperature: float,
         seed: int,
         num_spare: int = 0,
+        speculation: Speculation | None = None,
     ) -> list[Generation]:
         """Sample completions of one prompt.
 
@@ -220,6 +252,7 @@ class VllmEngine:
             temperature: 0 is greedy.
             seed: the same seed, prompt and weights give the same completions.
             num_spare: so many more are begun, and all but the shortest aborted (`actors.shortest`).
+            speculation: how they are drafted, which changes nothing but the time; None: not.
 
         Returns:
             Those wanted, in their order, and after them what there is of the aborted ones.
@@ -232,6 +265,7 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        extra_args = None if speculation is None else {SPECULATION: speculation.model_dump()}
         parameters = SamplingParams(
             n=num_samples,
             max_tokens=max_tokens,
@@ -242,6 +276,7 @@ class VllmEngine:
             flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args=extra_args,
         )
         given: Any = prompt.engine_input()
         with self.core_death_named(), self.request_failure_named(len(prompt)):
@@ -319,7 +354,7 @@ class VllmEngine:
         return self.num_returned_tokens + in_hand
 
     def generation(self, output: Any) -> Generation:
-        token_ids = list(output.token_ids)
+        token_ids, drafts = list(output.token_ids), output.spec_decode_metrics
         reason: FinishReason = (
             output.finish_reason if output.finish_reason in ("stop", "length") else "aborted"
         )
@@ -327,6 +362,8 @@ class VllmEngine:
             token_ids=np.array(token_ids, dtype=np.int32),
             logprobs=np.array(output.logprobs.logprobs, dtype=np.float32),
             finish_reason=reason,
+            num_drafted=drafts.num_draft_tokens if drafts else 0,
+            num_accepted=num_accepted(drafts.histogram) if drafts else 0,
             version_spans=version_spans(output.weight_versions or []),
             text=self.tokenizer.decode(
                 without_last(token_ids, self.settings.stop_token_ids), skip_special_tokens=True

@@ -38,7 +38,7 @@ class Scorer(Protocol):
 
 @dataclass
 class LayerClock:
-    """Start and end of a layer's work, and what it sampled."""
+    """Start and end of a layer's work, what it sampled, and its drafts."""
 
     num_known: int = 0
     num_done: int = 0
@@ -48,6 +48,8 @@ class LayerClock:
     num_aborted: int = 0
     kept_tokens: int = 0
     aborted_tokens: int = 0
+    num_drafted: int = 0  # tokens, of the kept ones
+    num_accepted: int = 0
 
     def count(self, generations: Sequence[Generation], num_kept: int) -> None:
         """Add up one prompt's completions, of which the first are kept."""
@@ -56,6 +58,8 @@ class LayerClock:
         self.num_aborted += len(lengths) - num_kept
         self.kept_tokens += sum(lengths[:num_kept])
         self.aborted_tokens += sum(lengths[num_kept:])
+        self.num_drafted += sum(one.num_drafted for one in generations[:num_kept])
+        self.num_accepted += sum(one.num_accepted for one in generations[:num_kept])
 
     @property
     def seconds(self) -> float:
@@ -178,6 +182,7 @@ class Rollout:
             seed=stable_seed(self.seed, request.id_prefix, request.first_index),
             what=f"completions {request.id_prefix}* of problem {problem.problem_id}",
             num_spare=request.num_spare,
+            speculation=self.layers[number - 1].speculation,
         )
         clock.ended = time.monotonic()
         clock.count(generations, request.num_samples)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from actors.shortest import kept_first
+from mgrpo.config.layers import Speculation
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -55,9 +56,15 @@ class ScriptedEngine:
         temperature: float,
         seed: int,
         num_spare: int = 0,
+        speculation: Speculation | None = None,
     ) -> list[Generation]:
         self.asked.append(
-            {"num_samples": num_samples, "max_tokens": max_tokens, "temperature": temperature}
+            {
+                "num_samples": num_samples,
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "speculation": speculation,
+            }
         )
         token_ids = prompt.token_ids.tolist()
         self.prompts.append(token_ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from mgrpo.config.layers import Speculation
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -28,6 +29,7 @@ class EngineActor(Protocol):
         temperature: float,
         seed: int,
         num_spare: int = 0,
+        speculation: Speculation | None = None,
     ) -> list[Generation]: ...
 
     async def pause(self, *, in_flight: bool) -> None: ...

@@ -95,6 +95,8 @@ class Generation(WrittenRecord):
     version_spans: VersionSpans  # which policy version sampled which tokens
     text: str  # decoded without special tokens; for checks and people, never re-tokenised
     engine: str = ""  # name of the engine that sampled it
+    num_drafted: int = 0  # tokens that were drafted, by speculation
+    num_accepted: int = 0  # those of them that it has: it took as many fewer decode steps
 
     def turn(self, prompt: Prompt) -> Turn:
         """As a completion's turn, for which the policy read this prompt."""

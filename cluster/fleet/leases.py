@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from mgrpo.config.layers import Speculation
 from mgrpo.errors import (
     ActorDiedError,
     DeadlineError,
@@ -48,6 +49,7 @@ class Engine(Protocol):
         temperature: float,
         seed: int,
         num_spare: int = 0,
+        speculation: Speculation | None = None,
     ) -> list[Generation]: ...
 
 
@@ -210,12 +212,14 @@ async def sample_leased(
     seed: int,
     what: str,
     num_spare: int = 0,
+    speculation: Speculation | None = None,
 ) -> list[Generation]:
     """Sample one prompt's completions, with retries on other engines.
 
     Args:
         what: name of the request in messages: "completions of problem sum/3".
         num_spare: so many more are begun; all but the shortest are aborted.
+        speculation: how its completions are drafted; None: not.
 
     Returns:
         What was sampled, stamped with the name of the engine that made them: `num_samples`, and
@@ -239,6 +243,7 @@ async def sample_leased(
                 temperature=temperature,
                 seed=seed,
                 num_spare=num_spare,
+                speculation=speculation,
             )
         except ENGINE_LOSSES as error:
             source.report_lost(engine, error)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from cluster.engine_actor import EngineActor
 from cluster.fleet.progress_watch import GENERATE_S, ProgressWatch
 from cluster.remote import RemoteActor
+from mgrpo.config.layers import Speculation
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -79,6 +80,7 @@ class RemoteEngine:
         temperature: float,
         seed: int,
         num_spare: int = 0,
+        speculation: Speculation | None = None,
     ) -> list[Generation]:
         """Sample completions of one prompt; see `VllmEngine.generate`.
 
@@ -99,6 +101,7 @@ class RemoteEngine:
                 temperature=temperature,
                 seed=seed,
                 num_spare=num_spare,
+                speculation=speculation,
             ).answer(deadline_s=None, setting=GENERATE_S)  # the watch has a deadline
         )
         try:

@@ -65,6 +65,24 @@ LAYERS = (
         "as they came. 1: no bias towards short ones, which is at least as large as this says.",
         only_when="over_sample is above 0",
     ),
+    Family(
+        "layer{layer}/drafted_tokens",
+        "tokens",
+        "Tokens that were drafted for the layer's completions.",
+        only_when="the layer has speculation",
+    ),
+    Family(
+        "layer{layer}/draft_acceptance",
+        FRACTION,
+        "Drafted tokens that the policy sampled.",
+        only_when="the layer has speculation",
+    ),
+    Family(
+        "layer{layer}/tokens_per_decode_step",
+        "tokens",
+        "Mean tokens that a completion gained in a decode step; 1 without drafts.",
+        only_when="the layer has speculation",
+    ),
 )
 
 MOVES = (

@@ -20,6 +20,8 @@ OWN_KEYS = {
     "gpu_memory_utilization": "engines.gpu_memory_utilization",
     "enforce_eager": "engines.enforce_eager",
     "seed": "seed",
+    "speculative_config": "layers.*.speculation",
+    "per_request_spec_decode_metrics": "layers.*.speculation",
     "enable_sleep_mode": "cluster.colocate",
     "weight_transfer_config": "weights.backend",
 }

@@ -166,6 +166,21 @@ class StopOnAgreement(StrictConfig):
 EarlyStop = Annotated[NoEarlyStop | StopOnAgreement, Field(discriminator="type"), by_name("never")]
 
 
+class Speculation(StrictConfig):
+    """Drafts a layer's completions from what its prompt says and what is written so far, so that a
+    decode step may yield several tokens (speculative decoding).
+
+    Completions are the same as without: a drafted token stands only where the policy samples it.
+    """
+
+    method: Literal["ngram"] = "ngram"
+    """ngram: what followed the newest tokens where they last occurred."""
+    max_draft_tokens: int = Field(default=8, ge=1, le=64)
+    """Longest draft, in tokens. A decode step computes all of them, whether they stand or not."""
+    match_tokens: int = Field(default=2, ge=1, le=16)
+    """Newest tokens that must have occurred before. A draft is shorter than what repeats."""
+
+
 class LayerBase(StrictConfig):
     """Keys of every layer."""
 
@@ -189,6 +204,8 @@ class LayerBase(StrictConfig):
     num_engines: EngineRange = ONE_ENGINE
     """vLLM engines that serve this layer (unless engines.shared): a number, or {min: 1, max: 4}
     for as many as the layer has work for."""
+    speculation: Speculation | None = None
+    """Drafts this layer's completions, for speed alone; null: not."""
     system_prompt: str | None = None
     """None takes the layer's default; "" omits the system turn."""
     user_template: str | None = None

@@ -18,6 +18,7 @@ FIXED_LAYER_KEYS = (
     "name",
     "num_engines",
     "max_completion_tokens",
+    "speculation",
     "system_prompt",
     "user_template",
 )

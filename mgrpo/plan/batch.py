@@ -24,6 +24,7 @@ class LayerBatch:
     max_engines: int
     max_completion_tokens: int
     max_sequence_tokens: int  # prompt and completion
+    max_draft_tokens: int  # of speculation; 0: none
     trains: bool
 
     @property
@@ -60,6 +61,7 @@ def layer_batches(recipe: PlanRecipe) -> list[LayerBatch]:
                 max_engines=count.max,
                 max_completion_tokens=layer.max_completion_tokens,
                 max_sequence_tokens=lengths[depth],
+                max_draft_tokens=layer.speculation.max_draft_tokens if layer.speculation else 0,
                 trains=layer.loss_weight > 0,
             )
         )

@@ -78,9 +78,13 @@ def batch_cells(plan: Plan) -> Iterator[list[str]]:
             f"{batch.num_prompts:,} prompts x {batch.group_size} = {batch.num_completions:,} "
             "completions",
             f"{batch.sequences_per_engine:,} per engine on {batch.num_engines}",
-            f"{batch.max_tokens:,} tokens sampled",
+            f"{batch.max_tokens:,} tokens sampled" + drafts_text(batch.max_draft_tokens),
         ]
     yield ["learner", f"{plan.learner_tokens:,} tokens, before prefixes are merged", "", ""]
+
+
+def drafts_text(max_tokens: int) -> str:
+    return f", drafted up to {max_tokens} at a time" if max_tokens else ""
 
 
 def plan_json(plan: Plan, layouts: Sequence[LayoutOutcome] = ()) -> dict[str, object]:

@@ -103,6 +103,7 @@ class Launcher:
             seed=self.config.seed,
             extra_args=config.extra_args,
             stop_token_ids=self.stop_token_ids,
+            max_draft_tokens=max_draft_tokens(self.config.layers, allocation.layers),
         )
 
     def learner(self, allocations: Sequence[Allocation]) -> list[RemoteActor[LearnerRank]]:
@@ -184,6 +185,13 @@ class Launcher:
             ),
             probe_token_ids=probe_sequence(builder, self.config.layers[0], problems)[:longest],
         )
+
+
+def max_draft_tokens(layers: Sequence[LayerConfig], served: Sequence[int]) -> int:
+    """The longest draft that an engine of some layers (1 for the first) may be asked for, in
+    tokens."""
+    speculations = [layers[number - 1].speculation for number in served]
+    return max((one.max_draft_tokens for one in speculations if one is not None), default=0)
 
 
 def weight_backend(weights: WeightsConfig, cluster: ClusterConfig, device: str) -> str:

@@ -158,6 +158,11 @@ class RunWorkers:
             sums.add_total(f"seconds/layer{number}", clock.seconds)
             if clock.num_aborted:
                 add_over_sampling(sums, f"layer{number}", clock)
+            if rollout.layers[number - 1].speculation is not None:
+                sums.add_total(f"layer{number}/drafted_tokens", clock.num_drafted)
+                sums.add(f"layer{number}/draft_acceptance", clock.num_accepted, clock.num_drafted)
+                num_steps = clock.kept_tokens - clock.num_accepted
+                sums.add(f"layer{number}/tokens_per_decode_step", clock.kept_tokens, num_steps)
         if rollout.plugins:
             sums.add_total("tokens/sampled_by_plugins", rollout.num_plugin_tokens)
         rewards = [c.reward for c in completions if c.reward is not None]

@@ -89,3 +89,21 @@ def test_extra_args_that_an_engine_cannot_start_with(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         arguments(device="cpu", weight_backend="gloo", extra_args=extra_args)
+
+
+def test_an_engine_that_drafts_has_our_drafter_and_worker() -> None:
+    found = arguments(max_draft_tokens=5)
+    assert found["speculative_config"] == {
+        "method": "custom_class",
+        "model": "actors.draft_worker.Drafter",
+        "num_speculative_tokens": 5,
+    }
+    assert found["worker_extension_cls"] == "actors.draft_worker.DraftWorker"
+    assert "speculative_config" not in arguments()
+
+
+def test_an_engine_that_drafts_takes_no_worker_that_cannot() -> None:
+    own = {"worker_extension_cls": "cluster.weight_sync.weight_transfer.WeightInspector"}
+    assert arguments(extra_args=own)["worker_extension_cls"] == own["worker_extension_cls"]
+    with pytest.raises(ModelError, match=r"not a subclass of actors\.draft_worker\.DraftWorker"):
+        arguments(extra_args=own, max_draft_tokens=5)

@@ -16,6 +16,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from actors.engine import VllmEngine
+from mgrpo.config.layers import Speculation
 from mgrpo.errors import ActorDiedError, RequestError, SamplingError
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
@@ -32,6 +33,7 @@ class RecordingLLM:
         self.error: Exception | None = None
         self.logprob: Callable[[int], float] = lambda place: -0.5 - place
         self.spans = [SimpleNamespace(version="7", start=0, end=2)]
+        self.drafts: Any = None
         self.worker_answers: list[Any] = [[]]
         self.output_processor = SimpleNamespace(request_states={})
 
@@ -58,6 +60,7 @@ class RecordingLLM:
             logprobs=SimpleNamespace(logprobs=[self.logprob(0), self.logprob(1)]),
             finish_reason="stop",
             weight_versions=self.spans,
+            spec_decode_metrics=self.drafts,
         )
 
     def prompt_logprobs(self, prompt: Any) -> list[Any]:
@@ -123,6 +126,24 @@ def test_greedy_sampling_has_no_seed_and_other_sampling_its_own() -> None:
     assert len({name for _, _, name in llm.requests}) == 3  # requests are told apart
 
 
+def test_only_requests_with_speculation_say_how_they_are_drafted() -> None:
+    llm = RecordingLLM()
+    sample(llm)
+    sample(llm, speculation=Speculation(max_draft_tokens=3, match_tokens=4))
+    asked = {"method": "ngram", "max_draft_tokens": 3, "match_tokens": 4}
+    assert [parameters.extra_args for _, parameters, _ in llm.requests] == [
+        None,
+        {"speculation": asked},
+    ]
+
+
+def test_drafted_and_accepted_tokens_are_counted() -> None:
+    llm = RecordingLLM()
+    llm.drafts = SimpleNamespace(histogram=[5, 2, 0, 3], num_draft_tokens=24)
+    assert {(one.num_drafted, one.num_accepted) for one in sample(llm)} == {(24, 2 + 3 * 3)}
+    assert {(one.num_drafted, one.num_accepted) for one in sample(RecordingLLM())} == {(0, 0)}
+
+
 def test_samples_come_in_their_order_with_their_own_values() -> None:
     samples = sample(RecordingLLM())
     assert [one.token_ids.tolist() for one in samples] == [[65, 66], [66, 66], [67, 66]]
@@ -184,11 +205,11 @@ def broken(llm: RecordingLLM, **changes: Any) -> str:
 def test_values_that_are_not_finite_name_the_engine_and_the_settings(value: float) -> None:
     llm = RecordingLLM()
     llm.logprob = lambda place: value if place == 1 else -0.5
-    said = broken(llm, extra_args={"speculative_config": {"method": "ngram"}})
+    said = broken(llm, extra_args={"kv_cache_dtype": "fp8"})
     assert "engine-0 returned log-probabilities that are not finite for 2 of 4 tokens" in said
     assert f"{value} for token 1 of completion 0" in said
     assert "Its weights are finite" in said
-    assert "engines.extra_args has speculative_config={'method': 'ngram'}" in said
+    assert "engines.extra_args has kv_cache_dtype='fp8'" in said
     assert "learning" not in said
 
 
@@ -202,7 +223,7 @@ def test_weights_that_are_not_finite_are_named_instead() -> None:
     llm = RecordingLLM()
     llm.logprob = lambda place: math.nan
     llm.worker_answers = [["model.norm.weight"], ["lm_head.weight", "model.norm.weight"]]
-    said = broken(llm, extra_args={"speculative_config": {}})
+    said = broken(llm, extra_args={"kv_cache_dtype": "fp8"})
     assert "2 of its weights are not finite either (lm_head.weight, model.norm.weight)" in said
     assert "learner.learning_rate" in said and "extra_args" not in said
     assert llm.calls[-1] == ("collective_rpc", ("nonfinite_weights",), {"args": ()})

@@ -11,6 +11,7 @@ from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import FixedEngines
 from mgrpo.config import CorrectLayer, LayerConfig, SolveLayer
+from mgrpo.config.layers import Speculation
 from mgrpo.errors import RewardError
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, CompletionId, Problem, Reward
@@ -141,13 +142,19 @@ def test_every_layer_asks_for_its_own_numbers_at_the_rollouts_temperature() -> N
     engine = scripted()
     layers = [
         SolveLayer(name="solve", group_size=3, max_completion_tokens=11),
-        CorrectLayer(name="correct", group_size=2, max_completion_tokens=7),
+        CorrectLayer(
+            name="correct",
+            group_size=2,
+            max_completion_tokens=7,
+            speculation=Speculation(max_draft_tokens=3),
+        ),
     ]
     parts = rollout(engine, layers)
     parts.temperature = 0.6
     run(parts)
-    first = {"num_samples": 3, "max_tokens": 11, "temperature": 0.6}
-    second = {"num_samples": 2, "max_tokens": 7, "temperature": 0.6}
+    common = {"temperature": 0.6, "speculation": None}
+    first = {**common, "num_samples": 3, "max_tokens": 11}
+    second = {**common, "num_samples": 2, "max_tokens": 7, "speculation": layers[1].speculation}
     assert engine.asked.count(first) == len(PROBLEMS)
     assert engine.asked.count(second) == 3 * len(PROBLEMS) == len(engine.asked) - len(PROBLEMS)
 

@@ -68,6 +68,7 @@ class LightEngine:
         max_tokens: int,
         temperature: float,
         seed: int,
+        **_: object,
     ) -> list[Generation]:
         await self.reach("generate")
         assert not self.needs, "asleep"

@@ -25,6 +25,7 @@ def load_with(arguments: dict[str, Any]) -> dict[str, Any]:
         ({"max_num_seqs": 4}, "Use engines.max_num_seqs."),
         ({"seed": 3}, "Use seed."),
         ({"dtype": "float16"}, "Use engines.dtype."),
+        ({"speculative_config": {"method": "ngram"}}, "Use layers.*.speculation."),
         ({"data_parallel_size": 2}, "layers.*.num_engines"),
         ({"data_parallel_backend": "ray"}, "layers.*.num_engines"),
         ({"pipeline_parallel_size": 2}, "as many as engines.tensor_parallel_size"),
@@ -59,7 +60,7 @@ def test_every_argument_that_an_engine_is_given_is_refused_or_meant_to_be_tuned(
     }
     given = {
         *engine_arguments(settings(shares_gpu=True, tensor_parallel_size=2)),
-        *engine_arguments(settings(device="cpu", weight_backend="gloo")),
+        *engine_arguments(settings(device="cpu", weight_backend="gloo", max_draft_tokens=4)),
     }
     assert given - set(OWN_KEYS) - set(OWN_REASONS) == tunable
 

@@ -170,6 +170,12 @@ def test_the_table_has_a_row_per_gpu_and_every_item_its_formula() -> None:
     assert "32 prompts x 8 = 256 completions" in text
 
 
+def test_the_table_says_which_layers_are_drafted() -> None:
+    text = plan_text(plan_of("8xH100-80GB", "layers.correct.speculation={max_draft_tokens: 5}"))
+    (solve, correct) = (line for line in text.splitlines() if "tokens sampled" in line)
+    assert correct.endswith(", drafted up to 5 at a time") and "drafted" not in solve
+
+
 @pytest.mark.parametrize(
     ("text", "count", "name"),
     [

@@ -6,7 +6,7 @@ import pytest
 
 from learner.deepspeed_config import is_bfloat16
 from mgrpo.config.load import load_recipe
-from mgrpo.training.launcher import coarsest_dtype
+from mgrpo.training.launcher import coarsest_dtype, max_draft_tokens
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,14 @@ def test_the_learner_computes_in_the_policys_type_and_the_probe_allows_for_the_c
         device=device,
     )
     assert found == coarsest
+
+
+def test_an_engine_drafts_as_long_as_any_layer_that_it_serves() -> None:
+    layers = load_recipe("mgrpo_three_layers").layers
+    longest = {"max_draft_tokens": 5}, {"max_draft_tokens": 9}
+    own = [
+        type(layer).model_validate({**layer.model_dump(), "speculation": speculation})
+        for layer, speculation in zip(layers, (None, *longest), strict=True)
+    ]
+    assert [max_draft_tokens(own, (number,)) for number in (1, 2, 3)] == [0, 5, 9]
+    assert max_draft_tokens(own, (1, 2, 3)) == 9

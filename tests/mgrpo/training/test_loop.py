@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mgrpo.storage.checkpoints import (
     read_state,
     sha256_of,
 )
-from mgrpo.types import Completion, Replayed, UpdateResult
+from mgrpo.types import Completion, Generation, Replayed, UpdateResult
 from tests.mgrpo.training.light_run import PROBLEMS, LightRun, Script, says_its_number
 
 
@@ -124,6 +125,26 @@ def test_each_step_leaves_its_metrics_and_rollouts(tree, tmp_path):
     assert all(one.selected is not None for one in kept)
     assert "step 2 " in run.console.getvalue()
     assert (run.run_dir / "policy").is_dir()
+
+
+def test_the_drafts_of_layers_with_speculation_are_measured(tree, tmp_path):
+    solve, correct = tree["layers"]
+    layers = [solve, {**correct, "speculation": {"max_draft_tokens": 2}}]
+    run = light({**tree, "layers": layers}, tmp_path, steps=1)
+    sampled = run.engine.generation
+
+    def drafted(*args: Any) -> Generation:
+        return replace(sampled(*args), num_drafted=4, num_accepted=1)
+
+    run.engine.generation = drafted
+    (row,) = run.train()
+    num_completions = 2 * 4 * 2
+    num_tokens = num_completions * row["layer2/completion_tokens_mean"]
+    assert row["layer2/drafted_tokens"] == 4 * num_completions
+    assert row["layer2/draft_acceptance"] == 0.25
+    steps = num_tokens - num_completions
+    assert row["layer2/tokens_per_decode_step"] == pytest.approx(num_tokens / steps)
+    assert not {"layer1/drafted_tokens", "layer1/tokens_per_decode_step"} & set(row)
 
 
 def test_heldout_problems_are_scored_before_during_and_after(tree, tmp_path):
