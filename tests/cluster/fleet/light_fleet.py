@@ -88,7 +88,7 @@ class LightEngine:
             for index in range(num_samples)
         ]
 
-    async def pause(self) -> None:
+    async def pause(self, *, in_flight: bool) -> None:
         await self.reach("pause")
 
     async def resume(self) -> None:
