@@ -329,7 +329,7 @@ MUTANTS = (
     Mutant(
         "an engine is busy for ever",
         "cluster/fleet/leases.py",
-        "            engine.num_inflight -= num_samples\n",
+        "            engine.num_inflight -= num_samples + num_spare\n",
         "            pass\n",
         (LEASES, ROLLOUT),
     ),

@@ -202,6 +202,9 @@ def random_tree(rng: random.Random, scorer: Path) -> Tree:
     return fitted(tree, rng, scorer)
 
 
+NEED_CORRECTIONS = {"correction_bonus", "credit_back"}
+
+
 def plugin_tree(name: str, rng: random.Random, scorer: Path) -> Tree:
     given = {"scorer": str(scorer)} if name == "prefix_preference" else GIVEN.get(name, {})
     return {"use": name, "settings": drawn(find_plugin(name).Settings, rng, given)}
@@ -212,7 +215,7 @@ def fitted(tree: Tree, rng: random.Random, scorer: Path) -> Tree:
     layers, objective = tree["layers"], tree["objective"]
     layers[0]["loss_weight"] = 1.0  # something must train
     if len(layers) == 1:
-        tree["plugins"] = [one for one in tree["plugins"] if one["use"] != "correction_bonus"]
+        tree["plugins"] = [one for one in tree["plugins"] if one["use"] not in NEED_CORRECTIONS]
     for entry in list(tree["plugins"]):
         kind = find_plugin(entry["use"])
         needs = kind.needed(kind.Settings.model_validate(entry["settings"]))

@@ -38,8 +38,8 @@ class Engine:
     def __init__(self, policy):
         self.module = policy
 
-    def __call__(self, *arguments):
-        return self.module(*arguments)
+    def __call__(self, *arguments, **named):
+        return self.module(*arguments, **named)
 
 
 def direct(policy, rows):

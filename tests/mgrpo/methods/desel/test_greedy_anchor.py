@@ -21,7 +21,7 @@ class Recorder:
     def __init__(self):
         self.asked = []
 
-    async def generate(self, prompt, *, num_samples, max_tokens, temperature, seed):
+    async def generate(self, prompt, *, num_samples, max_tokens, temperature, **other):
         self.asked.append((num_samples, temperature, max_tokens))
         logprobs = [-0.2, -0.4] if temperature == 0 else [-1.0]
         one = Generation(
