@@ -152,7 +152,11 @@ def build_batch(
         chosen = {place: row for place, row in selected.items() if minibatch_of[place] == number}
         rows = {place: row for place, row in chosen.items() if row.has_signal}
         own = [at for at, place in enumerate(rows) if place in mine]
-        added = [row for one in plugins for row in one.added_rows(batch, list(chosen.values()))]
+        added = [
+            replace(row, is_added=True)
+            for one in plugins
+            for row in one.added_rows(batch, list(chosen.values()))
+        ]
         minibatches.append(
             Minibatch(list(rows.values()), own).with_rows(
                 added, split_rows([row.num_input_tokens for row in added], num_ranks)[rank]

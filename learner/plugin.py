@@ -206,7 +206,8 @@ class LearnerPlugin(Plugin):
         It costs a forward pass over the rows for each of these steps, and one before the first.
 
         Args:
-            rows: those that train in this step, with the columns of `token_columns`.
+            rows: those that train in this step, with the columns of `token_columns`; not those of
+                `added_rows`.
             policy_logprobs: [m] of the rows' tokens end to end, float64, under the weights now.
             old_logprobs: [m] the same before the first optimizer step.
 

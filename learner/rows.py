@@ -40,6 +40,7 @@ class TrainingRow(ColumnRecord):
     columns: Mapping[str, Values] = field(default_factory=dict)  # by name, [T]
     is_sampled: TokenMask | None = None  # [T] false has no rollout_logprob; None: all were
     is_replayed: bool = False  # of an earlier step, and trains again
+    is_added: bool = False  # by a plug-in: it has that one's columns alone
     is_stale: TokenMask | None = None  # [T] sampled by an older policy; None: none were
     kl_weight: float = 0.0
 

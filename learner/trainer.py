@@ -207,15 +207,21 @@ class Trainer:
         """Take the columns that plug-ins compute again under the weights now."""
         if step.before is None:
             return
-        rows, now = step.rows.rows, self.reader.logprobs(step.rows.rows)
+        every, now = step.rows.rows, self.reader.logprobs(step.rows.rows)
+        is_own = [not row.is_added for row in every]
+        of_own = torch.from_numpy(np.repeat(is_own, [len(row.token_ids) for row in every]))
+        rows = [row for row in every if not row.is_added]
         lengths = [len(row.token_ids) for row in rows]
         for plugin in self.plugins:
-            for name, column in plugin.refresh_columns(rows, now, step.before).items():
+            given = (rows, now[of_own], step.before[of_own])
+            for name, column in plugin.refresh_columns(*given).items():
                 rows = [
                     replace(row, columns={**row.columns, name: part.numpy()})
                     for row, part in zip(rows, column.split(lengths), strict=True)
                 ]
-        step.microbatches.rows = Minibatch(rows, step.rows.own).mine
+        refreshed = iter(rows)
+        whole = [row if row.is_added else next(refreshed) for row in every]
+        step.microbatches.rows = Minibatch(whole, step.rows.own).mine
 
     # --- an update whose trees come one after the other ------------------------------------------
 

@@ -3,12 +3,13 @@
 import dataclasses
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import distributed as dist
 
 from learner.batch import build_batch
-from learner.plugin import PolicyLoss
+from learner.plugin import LearnerPlugin, PolicyLoss
 from learner.recipe import learner_recipe
 from learner.trainer import Trainer
 from mgrpo.config.base import StrictConfig
@@ -67,7 +68,7 @@ class Follows(PolicyLoss):
         return {"factor": torch.ones_like(advantages), "kept": 5 * torch.ones_like(advantages)}
 
     def policy_objective(self, tokens):
-        assert (tokens.columns["kept"] == 5).all()
+        assert tokens.columns["kept"].unique().tolist() in ([5.0], [0.0, 5.0])
         return tokens.columns["factor"] * tokens.policy_logprobs
 
     def refresh_columns(self, rows, policy_logprobs, old_logprobs):
@@ -118,6 +119,33 @@ def test_every_further_update_sees_the_weights_as_they_are_and_as_they_were():
     part = Follows()
     train([part], updates=3)
     assert part.seen == [([-0.5, -0.5], [-1.0, -1.0]), ([4.5, 4.5], [-1.0, -1.0])]
+
+
+class Adds(LearnerPlugin):
+    """Trains the first row once more, pushed up by a loss of its own."""
+
+    def __init__(self):
+        super().__init__(StrictConfig(), frozenset({1}))
+
+    def added_rows(self, batch, rows):
+        zeros = np.zeros(1)
+        added = dataclasses.replace(
+            rows[0], advantages=zeros, token_weights=zeros, columns={"pushed": np.ones(1)}
+        )
+        return [added]
+
+    def added_loss(self, tokens):
+        return -tokens.columns["pushed"] * tokens.policy_logprobs
+
+
+@pytest.mark.parametrize("first", [Follows, Adds])
+def test_rows_that_a_plugin_adds_keep_their_own_columns(first):
+    """Token 3 is pushed once more in each update: +1 beside what the other test has."""
+    part = Follows()
+    plugins = [part, Adds()] if first is Follows else [Adds(), part]
+    table, _ = train(plugins, updates=2)
+    assert part.seen == [([0.5, -0.5], [-1.0, -1.0])]
+    assert table[[3, 4]].tolist() == pytest.approx([6.5, 4.5])
 
 
 def test_one_update_needs_no_new_columns():
