@@ -25,14 +25,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from actors.layers import PromptRequest
 from actors.programs import Task, correction_chain
 from actors.shortest import shortest
 from actors.templates import PromptBuilder
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
-from benchmarks.machine import REPOSITORY, machine
+from benchmarks.machine import REPOSITORY, Result, machine
 from learner.batch import build_batch
 from mgrpo.config import LayerConfig, RunConfig
 from mgrpo.config.load import load_recipe
@@ -170,7 +169,7 @@ def windows(steps: Sequence[list[Completion]]) -> dict[str, Sequence[list[Comple
     }
 
 
-def measured(steps: Sequence[list[Completion]]) -> dict[str, Any]:
+def measured(steps: Sequence[list[Completion]]) -> Result:
     """Every way of sampling on the same steps."""
     config = load_recipe(RECIPE)
     builder = load_builder(resolve_model(config.model.path), config.model)
@@ -264,7 +263,7 @@ def table(ways: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
         )
 
 
-def page_lines(result: Mapping[str, Any]) -> Iterator[str]:
+def page_lines(result: Result) -> Iterator[str]:
     yield "# How much of layer 2 carries gradient\n"
     yield "Layer 2 of a [quickstart](../../mgrpo/recipes/quickstart.yaml) run (8 attempts of each"
     yield "problem, 4 corrections of each), by the choice of parents (`layers.correct.parents`) and"

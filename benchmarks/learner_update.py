@@ -33,7 +33,7 @@ import numpy as np
 
 from actors.templates import PromptBuilder
 from benchmarks.commands import end, stop_on_sigterm
-from benchmarks.machine import REPOSITORY, machine
+from benchmarks.machine import REPOSITORY, Result, machine
 from benchmarks.measured_page import write_measured
 from benchmarks.workload import byte_tokenizer, questions
 from mgrpo.config import RunConfig
@@ -223,7 +223,7 @@ def make_learner(work: Work) -> Any:
 
 
 def recipe_of(work: Work) -> RunConfig:
-    layers: list[dict[str, Any]] = [{"name": "solve", "group_size": work.groups[0]}]
+    layers: list[Result] = [{"name": "solve", "group_size": work.groups[0]}]
     for number, size in enumerate(work.groups[1:], start=1):
         opened = {"system_prompt": ""} if work.layout == "review_chat" else {}
         layers.append(
@@ -365,10 +365,10 @@ def summary(
     found: dict[str, dict[str, list[Update]]],
     growth: dict[str, dict[str, dict[str, list[Update]]]],
     against: Sequence[str],
-) -> dict[str, Any]:
+) -> Result:
     """What is reported; ratios are of one round each, above 1 where this revision takes less."""
 
-    def described(updates: Sequence[Update]) -> dict[str, Any]:
+    def described(updates: Sequence[Update]) -> Result:
         cpu_s = [one.cpu_s for one in updates]
         last = updates[-1]
         return {
@@ -413,7 +413,7 @@ def summary(
     }
 
 
-def page_lines(result: dict[str, Any]) -> Iterator[str]:
+def page_lines(result: Result) -> Iterator[str]:
     against = result["against"]
     titles = "".join(f" CPU s of {one} | times as much (each round) |" for one in against)
     head = "distinct tokens | row tokens | seconds | CPU s | CPU µs a distinct token |"
@@ -442,14 +442,14 @@ def page_lines(result: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def columns(one: dict[str, Any]) -> str:
+def columns(one: Result) -> str:
     return (
         f"{one['distinct_tokens']:,} | {one['row_tokens']:,} | {one['seconds']:.2f} | "
         f"{spread(one)} | {one['cpu_us_per_distinct_token']:.0f}"
     )
 
 
-def spread(one: dict[str, Any]) -> str:
+def spread(one: Result) -> str:
     return f"{one['cpu_s']:.2f} ({one['lowest_cpu_s']:.2f} to {one['highest_cpu_s']:.2f})"
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from mgrpo.storage.provenance import provenance
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+Result = dict[str, Any]
+"""What a benchmark writes as JSON, or a part of it."""
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Result:
     """CPU, cores, memory, versions and the source's commit."""
     found = provenance()
     packages: Any = found["packages"]

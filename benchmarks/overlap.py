@@ -27,12 +27,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
-from benchmarks.machine import REPOSITORY, machine
+from benchmarks.machine import REPOSITORY, Result, machine
 from mgrpo.metrics.log import read_metrics
 
 ORDERS = {"synchronous": "null", "streamed": "0", "one step off": "1"}
@@ -169,7 +168,7 @@ def check_equal_work(found: dict[str, Steps]) -> None:
         raise SystemExit(f"orders sampled different numbers of tokens: {found}")
 
 
-def summary(rounds: Sequence[dict[str, Steps]], *, is_pinned: bool) -> dict[str, Any]:
+def summary(rounds: Sequence[dict[str, Steps]], *, is_pinned: bool) -> Result:
     """Medians, and the ratio of each round to the synchronous order."""
     medians = {
         order: [statistics.median(found[order].seconds) for found in rounds] for order in ORDERS
@@ -197,12 +196,12 @@ def summary(rounds: Sequence[dict[str, Steps]], *, is_pinned: bool) -> dict[str,
     }
 
 
-def write(result: dict[str, Any]) -> None:
+def write(result: Result) -> None:
     PAGE.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text("\n".join(page_lines(result)) + "\n", encoding="utf-8")
 
 
-def page_lines(result: dict[str, Any]) -> Iterator[str]:
+def page_lines(result: Result) -> Iterator[str]:
     where = "Engine and learner each on a core of its own" if result["pinned"] else "Shared cores"
     tokens = result["tokens_per_step"]
     yield "# Overlapped steps\n"

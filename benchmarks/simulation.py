@@ -23,10 +23,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
-from benchmarks.machine import REPOSITORY, machine
+from benchmarks.machine import REPOSITORY, Result, machine
 from benchmarks.overlap import DEADLINE_S, ORDERS, RECIPE, WORK, Pinning
 from benchmarks.overlap import PAGE as OVERLAP
 from mgrpo.config.load import load_recipe
@@ -137,7 +136,7 @@ def compared(run: Path, order: str, prompts: int, rates: Rates) -> Compared:
     return beside("runs", order, prompts, rates, seconds, busy)
 
 
-def of_overlap_page(rates: Rates, rows: Sequence[dict[str, Any]]) -> Iterator[Compared]:
+def of_overlap_page(rates: Rates, rows: Sequence[Result]) -> Iterator[Compared]:
     """The orders of `docs/benchmarks/overlap.json`, by its own synchronous times.
 
     Args:
@@ -180,7 +179,7 @@ def beside(
     )
 
 
-def summary(rows: Sequence[Compared]) -> dict[str, Any]:
+def summary(rows: Sequence[Compared]) -> Result:
     predicted = [abs(row.error) for row in rows if not row.is_fitted]
     return {
         "benchmark": "simulation",
@@ -193,12 +192,12 @@ def summary(rows: Sequence[Compared]) -> dict[str, Any]:
     }
 
 
-def write(rows: Sequence[Compared], result: dict[str, Any]) -> None:
+def write(rows: Sequence[Compared], result: Result) -> None:
     PAGE.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text("\n".join(page_lines(rows, result)) + "\n", encoding="utf-8")
 
 
-def page_lines(rows: Sequence[Compared], result: dict[str, Any]) -> Iterator[str]:
+def page_lines(rows: Sequence[Compared], result: Result) -> Iterator[str]:
     yield "# Simulated steps\n"
     yield "`mgrpo simulate` against measured steps of the quickstart's policy, with engine and"
     yield "learner on a core each. The synchronous rows of 16 problems gave the rates; the others"

@@ -27,12 +27,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
-from benchmarks.machine import machine
+from benchmarks.machine import Result, machine
 from benchmarks.measured_page import write_measured
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
@@ -112,7 +111,7 @@ def trained_policy(folder: Path, steps: int) -> Path:
     return folder / "trained" / "policy"
 
 
-def measured(args: argparse.Namespace, policy: Path, logs: Path) -> dict[str, Any]:
+def measured(args: argparse.Namespace, policy: Path, logs: Path) -> Result:
     """Every batch size, with and without drafts in each step."""
     drafts = {"max_draft_tokens": args.max_draft_tokens, "match_tokens": args.match_tokens}
     batches = {}
@@ -181,13 +180,13 @@ def silent(_: str) -> None:
     """No notes."""
 
 
-def summary(steps: Sequence[dict[int, Sampled]]) -> dict[str, Any]:
+def summary(steps: Sequence[dict[int, Sampled]]) -> Result:
     """Of one batch size: seconds of a step, their ratio, and what a decode step yields."""
     plain, drafting = (
         functools.reduce(operator.add, (found[layer] for found in steps))
         for layer in (PLAIN, DRAFTING)
     )
-    result: dict[str, Any] = {
+    result: Result = {
         "tokens_per_decode_step": drafting.tokens / drafting.decode_steps,
         "drafted_per_decode_step": drafting.drafted / drafting.decode_steps,
         "draft_acceptance": drafting.accepted / max(1, drafting.drafted),
@@ -209,7 +208,7 @@ def summary(steps: Sequence[dict[int, Sampled]]) -> dict[str, Any]:
     return result
 
 
-def page_lines(result: dict[str, Any]) -> Iterator[str]:
+def page_lines(result: Result) -> Iterator[str]:
     columns = (
         "Sequences an engine samples at a time",
         "Tokens a decode step",
@@ -239,7 +238,7 @@ def page_lines(result: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def speedup_text(found: dict[str, Any]) -> str:
+def speedup_text(found: Result) -> str:
     least, most = found["speedup_range"]
     return f"{found['speedup']:.2f} ({least:.2f}, {most:.2f})"
 

@@ -27,6 +27,10 @@ ALARMS_FILE = "alarms.jsonl"
 ROLLOUTS_DIR = "rollouts"
 
 
+Row = dict[str, Any]
+"""One line of a run's files, by name."""
+
+
 class MetricsLog:
     """Appends a run's metrics to its JSON Lines files, and passes them to its trackers."""
 
@@ -48,7 +52,7 @@ class MetricsLog:
 
         Values that are not finite become null in the file and are not sent to the trackers.
         """
-        row: dict[str, Any] = {"step": step}
+        row: Row = {"step": step}
         row["wall_s"] = self.wall_s_before + time.monotonic() - self.started
         row |= {name: plain_number(value) for name, value in values.items()}
         if self.trackers.num_missed:
@@ -105,13 +109,13 @@ class MetricsLog:
         self.close()
 
 
-def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:
+def read_metrics(run_dir: Path | str) -> list[Row]:
     """The steps of a run, oldest first; [] if there are none yet.
 
     A resumed run writes some steps a second time. Its step replaces that step and all later ones of
     the interrupted run, which are not part of the resumed policy's history.
     """
-    kept: list[dict[str, Any]] = []
+    kept: list[Row] = []
     for row in read_lines(Path(run_dir) / METRICS_FILE):
         while kept and kept[-1]["step"] >= row["step"]:
             kept.pop()
@@ -119,9 +123,9 @@ def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:
     return kept
 
 
-def read_evaluations(run_dir: Path | str) -> list[dict[str, Any]]:
+def read_evaluations(run_dir: Path | str) -> list[Row]:
     """The evaluations of a run, oldest first; one that was repeated after a resume counts once."""
-    kept: list[dict[str, Any]] = []
+    kept: list[Row] = []
     for row in read_lines(Path(run_dir) / EVALUATION_FILE):
         key = (row["step"], row["label"])
         kept = [old for old in kept if (old["step"], old["label"]) != key]
@@ -130,9 +134,9 @@ def read_evaluations(run_dir: Path | str) -> list[dict[str, Any]]:
     return kept
 
 
-def read_alarms(run_dir: Path | str) -> list[dict[str, Any]]:
+def read_alarms(run_dir: Path | str) -> list[Row]:
     """The alerts of a run, oldest first; those of repeated steps after a resume count once."""
-    kept: list[dict[str, Any]] = []
+    kept: list[Row] = []
     for row in read_lines(Path(run_dir) / ALARMS_FILE):
         key = (row["step"], row["name"], row["layer"])
         kept = [old for old in kept if (old["step"], old["name"], old["layer"]) != key]

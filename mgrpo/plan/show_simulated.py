@@ -78,7 +78,7 @@ def search_lines(found: Found, recipe: str) -> Iterator[str]:
     yield "mgrpo check " + " ".join([recipe, *found.overrides])
 
 
-def search_json(found: Found) -> dict[str, Any]:
+def search_json(found: Found) -> dict[str, object]:
     return {
         "search": [row_json(row) for row in found.rows],
         "overrides": found.overrides,
@@ -86,7 +86,7 @@ def search_json(found: Found) -> dict[str, Any]:
     }
 
 
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
+def outcome_json(outcome: Outcome) -> dict[str, object]:
     return {
         "seconds_per_step": outcome.seconds_per_step,
         "step_seconds": outcome.step_seconds,

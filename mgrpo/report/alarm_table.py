@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mgrpo.metrics.log import Row
 from mgrpo.report.run_data import RunData
 from mgrpo.report.words import plural
 
@@ -17,10 +18,10 @@ TITLES = {
 }
 
 
-def alarm_lines(run: RunData) -> list[dict[str, Any]]:
+def alarm_lines(run: RunData) -> list[Row]:
     """One line per alarm and layer, the earliest first: the last alarm, with its title, place
     and steps."""
-    groups: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, Any], list[Row]] = {}
     for alarm in run.alarms:
         groups.setdefault((alarm["name"], alarm["layer"]), []).append(alarm)
     return [

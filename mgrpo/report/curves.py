@@ -12,6 +12,7 @@ from itertools import chain, pairwise
 from statistics import fmean
 from typing import Any
 
+from mgrpo.metrics.log import Row
 from mgrpo.report.chart import Chart, Series, Values, smoothing_window
 from mgrpo.report.outcome import Evaluation
 from mgrpo.report.run_data import RunData
@@ -78,7 +79,7 @@ class Curves:
         return dict(zip(names, map(self.run.layer_label, layers), strict=True))
 
 
-def with_rest(row: dict[str, Any]) -> dict[str, Any]:
+def with_rest(row: Row) -> Row:
     """The row with the seconds that no phase accounts for. Phases that overlap leave none."""
     phases = sum(row.get(f"seconds/{phase}") or 0.0 for phase in ("rollout", "update", "weights"))
     rest = (row.get("seconds/step") or 0.0) - phases

@@ -15,6 +15,7 @@ import yaml
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.log import (
     METRICS_FILE,
+    Row,
     read_alarms,
     read_evaluations,
     read_metrics,
@@ -34,8 +35,8 @@ class RunData:
     config_text: str = ""  # config.yaml as written
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, object] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)  # one row per step
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[Row] = field(default_factory=list)  # one row per step
+    evaluations: list[Row] = field(default_factory=list)
     alarms: list[dict[str, object]] = field(default_factory=list)
     rollouts: dict[int, Path] = field(default_factory=dict)  # step -> file
 

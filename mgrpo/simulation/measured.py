@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from mgrpo.config.layers import LayerConfig
 from mgrpo.errors import RunDirectoryError
-from mgrpo.metrics.log import read_metrics, read_rollouts, rollout_paths
+from mgrpo.metrics.log import Row, read_metrics, read_rollouts, rollout_paths
 from mgrpo.simulation.rates import EngineRates, LayerData, LearnerRates, Rates
 from mgrpo.simulation.simulator import Layout, Order, simulate
 from mgrpo.simulation.workload import EmpiricalLengths, FixedLengths, Lengths, Tree, Workload
@@ -30,7 +29,7 @@ WorkOf = Callable[[Rates], Workload]
 """The step of the run's own recipe, with what is known of its completions."""
 
 
-def steady_rows(run_dir: Path) -> list[dict[str, Any]]:
+def steady_rows(run_dir: Path) -> list[Row]:
     """The run's steps without its first ones, and without its last if that has none beside it.
 
     Raises:
@@ -101,12 +100,12 @@ def measured_rates(
     )
 
 
-def average(rows: Sequence[dict[str, Any]], name: str) -> float:
+def average(rows: Sequence[Row], name: str) -> float:
     """The mean of a metric; a step without it counts as 0."""
     return mean(float(row.get(name) or 0.0) for row in rows)
 
 
-def rest_seconds(row: dict[str, Any]) -> float:
+def rest_seconds(row: Row) -> float:
     """What a step takes beside sampling and its update: weights, and the driver's own time."""
     parts = (row["seconds/rollout"], row["seconds/update"])
     overlaps = "pipeline/staleness_max" in row
@@ -114,7 +113,7 @@ def rest_seconds(row: dict[str, Any]) -> float:
 
 
 def layer_data(
-    run_dir: Path, rows: Sequence[dict[str, Any]], layers: Sequence[LayerConfig]
+    run_dir: Path, rows: Sequence[Row], layers: Sequence[LayerConfig]
 ) -> dict[str, LayerData]:
     """Lengths, prompts and shares of corrected attempts, by layer."""
     recorded = recorded_lengths(run_dir, first_step=rows[0]["step"])
@@ -142,9 +141,7 @@ def layer_data(
     return found
 
 
-def usable(
-    attempts: float, rows: Sequence[dict[str, Any]], before: str, layer: LayerConfig
-) -> float:
+def usable(attempts: float, rows: Sequence[Row], before: str, layer: LayerConfig) -> float:
     """Attempts that may be corrected."""
     if getattr(layer, "skip_truncated_parents", False):
         attempts *= 1 - average(rows, f"{before}/truncated_fraction")
