@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mgrpo.commands.plan import add_hardware, chosen_hardware, chosen_shape, option_error
+from mgrpo.config.overrides import Tree
 from mgrpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def run_simulate(args: argparse.Namespace) -> int:
     config = load_recipe(args.recipe, args.overrides)
     config, ground = chosen_ground(args, config)
     recipe = plan_recipe(config)
-    shown: dict[str, Any]
+    shown: dict[str, object]
     if args.search:
         found = search(
             ground,
@@ -138,7 +139,7 @@ def chosen_ground(args: argparse.Namespace, config: RunConfig) -> tuple[RunConfi
     from mgrpo.plan.measured_run import measured_tree
     from mgrpo.plan.recipe import plan_recipe
 
-    given: dict[str, Any] = {} if args.measured is None else measured_tree(args.measured)
+    given: Tree = {} if args.measured is None else measured_tree(args.measured)
     if args.rates is not None:
         given = with_file(given, args.rates)
     has_hardware = args.gpus is not None or args.cluster is not None
@@ -163,7 +164,7 @@ def chosen_ground(args: argparse.Namespace, config: RunConfig) -> tuple[RunConfi
     )
 
 
-def with_file(given: dict[str, Any], file: Path) -> dict[str, Any]:
+def with_file(given: Tree, file: Path) -> Tree:
     """Given rates with those of a YAML file in their place.
 
     Raises:
@@ -173,7 +174,7 @@ def with_file(given: dict[str, Any], file: Path) -> dict[str, Any]:
     from mgrpo.config.overrides import merged
 
     try:
-        tree: dict[str, Any] = merged(given, read_tree(file))
+        tree: Tree = merged(given, read_tree(file))
     except ConfigError as error:
         raise ConfigError(error.problems, source=str(file)) from error
     return tree

@@ -6,11 +6,12 @@ Used by the report and by the terminal, so that both say the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from mgrpo.metrics.log import Row
 from mgrpo.report.words import EN_DASH, percent, plural, points
 
 Evaluation = dict[str, Any]
@@ -162,7 +163,7 @@ def course(start: float, end: float) -> str:
     return f"{verb} from {percent(start, digits=0)} to {percent(end, digits=0)}"
 
 
-def training_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
+def training_sentence(metrics: Sequence[Row]) -> str:
     """What happened to sampled first attempts in training; "" where none were measured.
 
     Held-out accuracy is greedy unless a recipe says otherwise, and may jump where this glides.
