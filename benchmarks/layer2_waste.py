@@ -31,7 +31,7 @@ from actors.programs import Task, correction_chain
 from actors.shortest import shortest
 from actors.templates import PromptBuilder
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
-from benchmarks.machine import REPOSITORY, Result, machine
+from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
 from learner.batch import build_batch
 from mgrpo.config import LayerConfig, RunConfig
 from mgrpo.config.load import load_recipe
@@ -286,9 +286,7 @@ def page_lines(result: Result) -> Iterator[str]:
     yield "  variance. `StopOnAgreement` in [mgrpo/config/layers.py](../../mgrpo/config/layers.py)"
     yield "  has the formula."
     yield "- `over_sample` is biased towards short completions.\n"
-    packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
-    yield f"`{result['command']}`, {result['date']}, commit {result['commit']}, {result['cpu']},"
-    yield f"{result['cores']} cores, Python {result['python']}, {packages}."
+    yield from origin_lines(result)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ def machine() -> Result:
         "mgrpo": found["mgrpo"],
         "packages": {name: version for name, version in packages.items() if version},
     }
+
+
+def origin_lines(result: Result) -> Iterator[str]:
+    """The closing lines of a page: command, date, machine and versions of `result`."""
+    packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
+    yield f"`{result['command']}`, {result['date']}, commit {result['commit']}, {result['cpu']},"
+    yield f"{result['cores']} cores, Python {result['python']}, {packages}."
 
 
 def cpu_model() -> str:

@@ -31,7 +31,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
-from benchmarks.machine import REPOSITORY, Result, machine
+from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
 from mgrpo.metrics.log import read_metrics
 
 ORDERS = {"synchronous": "null", "streamed": "0", "one step off": "1"}
@@ -217,9 +217,8 @@ def page_lines(result: Result) -> Iterator[str]:
             rounds = ", ".join(f"{value:.2f}" for value in result["speedup_rounds"][order])
             speed = f"{result['speedup'][order]:.2f} ({rounds})"
         yield f"| {order} | {seconds:.2f} | {speed} |"
-    packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
-    yield f"\n`{result['command']}`, {result['date']}, commit {result['commit']}, {result['cpu']},"
-    yield f"{result['cores']} cores, Python {result['python']}, {packages}."
+    yield ""
+    yield from origin_lines(result)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
-from benchmarks.machine import REPOSITORY, Result, machine
+from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
 from benchmarks.overlap import DEADLINE_S, ORDERS, RECIPE, WORK, Pinning
 from benchmarks.overlap import PAGE as OVERLAP
 from mgrpo.config.load import load_recipe
@@ -221,9 +221,7 @@ def page_lines(rows: Sequence[Compared], result: Result) -> Iterator[str]:
         f"{100 * result['max_abs_error']:.1f} % at most. Times on GPUs have not been compared with"
     )
     yield "measured ones.\n"
-    packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
-    yield f"`{result['command']}`, {result['date']}, commit {result['commit']}, {result['cpu']},"
-    yield f"{result['cores']} cores, Python {result['python']}, {packages}."
+    yield from origin_lines(result)
 
 
 def busy_text(row: Compared, part: str) -> str:
