@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -310,11 +311,13 @@ def make_step(work: Work) -> list[Completion]:
 
 
 def check_out(revision: str, folder: Path) -> None:
-    """Put the files of a revision of this repository into a folder."""
+    """Put the files of a revision of this repository into a folder, with the present benchmarks."""
     files = folder / "revision.tar"
     git = ["git", "-C", str(REPOSITORY), "archive", "--output", str(files), revision]
-    for command in (git, ["tar", "-xf", str(files), "-C", str(folder)]):
+    extract = ["tar", "-xf", str(files), "-C", str(folder), "--exclude", "benchmarks"]
+    for command in (git, extract):
         subprocess.run(command, check=True, timeout=120)
+    shutil.copytree(REPOSITORY / "benchmarks", folder / "benchmarks")
 
 
 @contextlib.contextmanager
