@@ -16,6 +16,8 @@ import pytest
 
 from benchmarks.study.__main__ import RECIPES, main
 from benchmarks.study.plan import Study, check_study
+from benchmarks.study.runs import made_with
+from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.errors import ConfigError
 
 HERE = Path(__file__).resolve().parent
@@ -242,3 +244,15 @@ def test_recipes_of_one_file_name_are_refused(desk):
 
     with pytest.raises(ConfigError, match="share a folder"):
         check_study(Study(recipes=(str(desk.recipe), str(other)), seeds=(0,), budget=16))
+
+
+def test_a_run_is_known_by_what_its_results_depend_on(tmp_path):
+    """Training saves the layout that it found for this machine."""
+    asked = load_recipe("quickstart")
+    saved = tmp_path / "config.yaml"
+
+    save_recipe(load_recipe("quickstart", ["engines.shared=true", "cluster.colocate=false"]), saved)
+    assert made_with(saved, asked)
+
+    save_recipe(load_recipe("quickstart", ["learner.learning_rate=0.001"]), saved)
+    assert not made_with(saved, asked)
