@@ -78,7 +78,9 @@ def judged(
         f"{reward.value:g} for '{text}'{returned(reward, names)}"
         for text, reward in zip(texts, rewards, strict=True)
     )
-    if of_right.correct and of_right.value > of_none.value:
+    if not problem.answer:
+        values += f"; {problem.problem_id} has no reference answer to try it with"
+    if not problem.answer or (of_right.correct and of_right.value > of_none.value):
         return CheckLine("ok", "rewards", f"{total}: {values}")
     what = (
         "does not count as correct" if not of_right.correct else "scores no higher than no answer"
