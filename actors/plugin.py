@@ -16,6 +16,7 @@ from typing import Protocol
 from actors.programs import Program
 from actors.templates import PromptBuilder
 from mgrpo.plugin import Plugin
+from mgrpo.records.token_columns import TokenIds
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, Generation, Problem, Reward
 
@@ -39,8 +40,10 @@ class RolloutTools(Protocol):
         """Sample from the least busy engine of a layer; temperature None is the rollout's."""
         ...
 
-    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
-        """Check texts, as completions are checked."""
+    async def score(
+        self, problem: Problem, texts: list[str], token_ids: list[TokenIds] | None = None
+    ) -> list[Reward]:
+        """Check texts as completions are checked; some reward functions also read token ids."""
         ...
 
 

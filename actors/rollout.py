@@ -20,6 +20,7 @@ from actors.templates import PromptBuilder
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig
 from mgrpo.errors import ConfigError, ConfigProblem, task_group
+from mgrpo.records.token_columns import TokenIds
 from mgrpo.records.turns import Prompt, join_turns
 from mgrpo.types import Completion, CompletionId, Generation, Problem, Reward
 
@@ -33,7 +34,9 @@ Refill = Callable[[CompletionId, list[Completion]], Sequence[Problem]]
 class Scorer(Protocol):
     """The scorer's interface for a rollout."""
 
-    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]: ...
+    async def score(
+        self, problem: Problem, texts: list[str], token_ids: list[TokenIds] | None = None
+    ) -> list[Reward]: ...
 
 
 @dataclass
@@ -188,7 +191,9 @@ class Rollout:
         clock.count(generations, request.num_samples)
         generations = generations[: request.num_samples]
         problem = replace(problem, prompt_opening=request.prompt_opening)
-        rewards = await self.score(problem, [generation.text for generation in generations])
+        rewards = await self.score(
+            problem, [one.text for one in generations], [one.token_ids for one in generations]
+        )
         completions = [
             self.completion(number, problem, request, index, generation, reward)
             for index, (generation, reward) in enumerate(zip(generations, rewards, strict=True))
@@ -223,9 +228,11 @@ class Rollout:
         self.num_plugin_tokens += sum(len(one.token_ids) for one in generations)
         return generations
 
-    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
-        """The rewards of some texts."""
-        return await self.scorer.score(problem, texts)
+    async def score(
+        self, problem: Problem, texts: list[str], token_ids: list[TokenIds] | None = None
+    ) -> list[Reward]:
+        """The rewards of some completions of a problem, which are one group to the scorer."""
+        return await self.scorer.score(problem, texts, token_ids)
 
     async def with_plugins(
         self, layer: int, problem: Problem, completions: list[Completion]

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.machine import REPOSITORY
 from benchmarks.measured_page import write_measured
-from mgrpo.config.rewards import RewardsConfig, RewardTerm
+from mgrpo.config.rewards import CheckTerm, RewardsConfig
 from mgrpo.types import Problem
 from rewards.math_answer import math_answer
 from rewards.pool import RewardPool
@@ -153,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} as well")
     arguments = parser.parse_args()
-    term = RewardTerm(check="benchmarks.answers:plain_math_verify")
+    term = CheckTerm(check="benchmarks.answers:plain_math_verify")
     config = RewardsConfig(terms=[term], num_processes=1, deadline_s=DEADLINE_S)
     with RewardPool(config) as pool:
         found = measured(rows_of(read_pairs(), partial(judge_by_pool, pool)))

@@ -15,7 +15,7 @@ def unknown_check_problems(
     rewards: RewardsConfig, key: str, part: str | None
 ) -> list[ConfigProblem]:
     """Of a key that names one of the recipe's checks, or "check#part" of it."""
-    checks = [term.check for term in rewards.terms]
+    checks = [term.function for term in rewards.terms]
     if part is None or part.partition("#")[0] in checks:
         return []
     return [ConfigProblem(key, part, f"is not one of the recipe's checks: {', '.join(checks)}.")]

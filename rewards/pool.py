@@ -21,16 +21,19 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.errors import RewardError
+from mgrpo.records.token_columns import TokenIds
 from mgrpo.rooms import call_in_rooms
 from mgrpo.types import Problem, Reward, RewardStatus
-from rewards.group_job import ChunkFuture, GroupJob, chunk_size, closed_error, failure
+from rewards.conventions import Group
+from rewards.group_job import Cell, ChunkFuture, GroupJob, Piece, closed_error, failures, pieces_of
+from rewards.score import Outcome, TermReward, combine
 from rewards.task_answer import VERIFYING, tasks_of
 from rewards.worker import (
     CHUNK_BUDGET_S,
     Chunk,
-    Term,
     initialise,
     judge_chunk,
+    judge_group,
     probe,
 )
 
@@ -38,6 +41,7 @@ NUM_SLOTS = 1 << 16  # tasks that may wait at one time before two share a positi
 MAX_REPLACED_POOLS = 5  # within REPLACED_POOLS_WINDOW_S; more have a systematic cause
 REPLACED_POOLS_WINDOW_S = 600.0
 PROBE_PAUSE_S = 0.02
+CANCEL_GRACE_S = 2.0  # from an async function's deadline, in its process, to the process's end
 DISCARD_DEADLINE_S = 60.0  # killed processes end at once, unless the kernel holds them
 
 CONSTS.term_timeout = 0.01  # seconds from pebble's SIGTERM, which our processes ignore, to SIGKILL
@@ -51,7 +55,7 @@ class RewardPool:
 
     Args:
         config: the recipe's rewards section. Its `deadline_s` is for one completion, all of its
-            checks together.
+            checks together; for a function that gets a whole group, for that.
         start_deadline_s: longest wait for the processes to import the checks, in seconds; by
             default the recipe's.
         problems: those that will be scored: the verifiers of their tasks are then loaded at the
@@ -67,11 +71,9 @@ class RewardPool:
     ) -> None:
         self.config = config
         self.start_deadline_s = start_deadline_s or config.start_deadline_s
-        self.terms = [
-            Term(check=term.check, weight=term.weight, settings=dict(term.settings))
-            for term in config.terms
-        ]
-        verifies = any(term.check in VERIFYING for term in config.terms)
+        self.terms = config.terms
+        self.is_async: Sequence[bool] = []  # of each term; known when its module is imported
+        verifies = any(term.function in VERIFYING for term in config.terms)
         self.tasks = tasks_of(problems) if verifies else []
         self._context = multiprocessing.get_context("spawn")
         self._positions = self._context.RawArray("i", NUM_SLOTS)
@@ -113,26 +115,45 @@ class RewardPool:
             self.close()
             raise
 
-    def submit(self, problem: Problem, texts: Sequence[str]) -> Future[list[Reward]]:
-        """Submit a group; the future's rewards are in the order of the texts."""
+    def submit(
+        self,
+        problem: Problem,
+        texts: Sequence[str],
+        token_ids: Sequence[TokenIds | list[int]] | None = None,
+    ) -> Future[list[Reward]]:
+        """Submit a group; the future's rewards are in the order of the texts.
+
+        Args:
+            problem: that all of them answer.
+            texts: the completions.
+            token_ids: of each, for reward functions that read them.
+        """
         if self._pool is None:
             raise RewardError("The reward pool is not running; call start() first.")
         if not self._jobs:
             self._last_progress = time.monotonic()
-        job = GroupJob(problem, texts, self._submit_chunk)
+        group = Group(problem=problem, texts=list(texts), token_ids=token_ids)
+        job = GroupJob(group, len(self.terms), self._submit_piece, self._combine)
         try:
-            job.start(chunk_size(len(job.texts), self.config.num_processes))
+            waits = zip(self.terms, self.is_async, strict=True)
+            takes_group = [term.FOR_GROUP or is_async for term, is_async in waits]
+            job.start(pieces_of(len(texts), takes_group, self.config.num_processes))
         except BaseException as error:
             job.fail(error)
             raise
         return job.result
 
-    async def score(self, problem: Problem, texts: Sequence[str]) -> list[Reward]:
+    async def score(
+        self,
+        problem: Problem,
+        texts: Sequence[str],
+        token_ids: Sequence[TokenIds | list[int]] | None = None,
+    ) -> list[Reward]:
         """The rewards of one problem's completions, in the order of the texts.
 
         Cancelling it removes the group from the pool.
         """
-        future = asyncio.wrap_future(self.submit(problem, texts))
+        future = asyncio.wrap_future(self.submit(problem, texts, token_ids))
         try:
             while not (await asyncio.wait({future}, timeout=self.patience_s))[0]:
                 self._refuse_stall()
@@ -140,9 +161,14 @@ class RewardPool:
         finally:
             future.cancel()  # no effect if it is done
 
-    def score_blocking(self, problem: Problem, texts: Sequence[str]) -> list[Reward]:
+    def score_blocking(
+        self,
+        problem: Problem,
+        texts: Sequence[str],
+        token_ids: Sequence[TokenIds | list[int]] | None = None,
+    ) -> list[Reward]:
         """Like `score`, for threads without an event loop."""
-        future = self.submit(problem, texts)
+        future = self.submit(problem, texts, token_ids)
         try:
             while not wait([future], timeout=self.patience_s).done:
                 self._refuse_stall()
@@ -166,13 +192,19 @@ class RewardPool:
     @property
     def patience_s(self) -> float:
         """Longest time without a finished completion in a working pool, in seconds."""
-        return self.config.deadline_s + CHUNK_BUDGET_S + self.start_deadline_s
+        return self.config.deadline_s + CANCEL_GRACE_S + self.start_deadline_s
 
     def _new_pool(self) -> ProcessPool:
         return ProcessPool(
             max_workers=self.config.num_processes,
             initializer=call_in_rooms,  # otherwise a user's rewards.py would shadow this package
-            initargs=(initialise, self.terms, self.tasks, self._positions),
+            initargs=(
+                initialise,
+                self.terms,
+                self.tasks,
+                self._positions,
+                self.config.deadline_s,
+            ),
             context=self._context,
         )
 
@@ -187,7 +219,7 @@ class RewardPool:
             ]
             for future in probes:
                 try:
-                    pid, reason = future.result(timeout=max(0.0, deadline - time.monotonic()))
+                    found = future.result(timeout=max(0.0, deadline - time.monotonic()))
                 except TimeoutError as error:
                     raise RewardError(
                         f"Only {len(ready)} of {self.config.num_processes} reward processes "
@@ -199,49 +231,66 @@ class RewardPool:
                         f"A reward process died while it imported {self._names()}: {error}. "
                         "Import them manually to see the error."
                     ) from error
-                if reason:
-                    raise RewardError(reason)
-                ready.add(pid)
+                if found.failure:
+                    raise RewardError(found.failure)
+                self.is_async = found.is_async
+                ready.add(found.pid)
 
     def _names(self) -> str:
-        return ", ".join(term.check for term in self.terms)
+        return ", ".join(term.function for term in self.terms)
 
-    def _submit_chunk(self, job: GroupJob, indices: list[int]) -> None:
-        """Make a task of some of a job's completions."""
+    def _combine(self, outcomes: Sequence[Outcome]) -> Reward:
+        return combine(
+            [
+                TermReward(
+                    name=term.function,
+                    weight=term.weight,
+                    reward=outcome,
+                    says_correct=term.correct_at is not None,
+                )
+                for term, outcome in zip(self.terms, outcomes, strict=True)
+            ]
+        )
+
+    def _submit_piece(self, job: GroupJob, piece: Piece) -> None:
+        """Make a task of some of a job's work."""
         slot = next(self._slots) % NUM_SLOTS
         self._positions[slot] = 0
-        chunk = Chunk(problem=job.problem, texts=[job.texts[i] for i in indices], slot=slot)
+        group = job.group if piece.is_group else job.group.part(piece.indices)
+        chunk = Chunk(group=group, terms=piece.terms, slot=slot)
         with self._lock:  # so that a pool that is replaced now includes this task
-            future = self._schedule(chunk)
+            future = self._schedule(chunk, is_group=piece.is_group)
             self._jobs[future] = job
         job.watch(future)
 
-        def failure_of(status: RewardStatus, what: str) -> tuple[int, Reward]:
-            position, term = divmod(self._positions[slot], len(self.terms))
-            check = self.terms[term].check
-            deadline_s = self.config.deadline_s
-            return failure(status, what, check=check, position=position, deadline_s=deadline_s)
+        def failure_of(status: RewardStatus, what: str) -> list[Cell]:
+            position, deadline_s = self._positions[slot], self.config.deadline_s
+            return failures(piece, position, status, what, deadline_s=deadline_s)
 
         def when_done(future: ChunkFuture) -> None:
             self._last_progress = time.monotonic()
-            job.absorb(indices, future, failure_of)
+            job.absorb(piece, future, failure_of)
             with self._lock:
                 self._jobs.pop(future, None)
 
         future.add_done_callback(when_done)
 
-    def _schedule(self, chunk: Chunk) -> ChunkFuture:
+    def _schedule(self, chunk: Chunk, *, is_group: bool) -> ChunkFuture:
         """Queue a task. Its deadline starts when a process begins it."""
-        budget_s = CHUNK_BUDGET_S if len(chunk.texts) > 1 else 0.0
-        timeout = self.config.deadline_s + budget_s
+        judge = judge_group if is_group else judge_chunk
+        timeout = self.config.deadline_s
+        if is_group:
+            timeout += CANCEL_GRACE_S if self.is_async[chunk.terms[0]] else 0.0
+        elif len(chunk.group.texts) > 1:
+            timeout += CHUNK_BUDGET_S
         with self._lock:
             if self._pool is None:
                 raise closed_error()
             try:
-                return self._pool.schedule(judge_chunk, args=(chunk,), timeout=timeout)
+                return self._pool.schedule(judge, args=(chunk,), timeout=timeout)
             except RuntimeError:  # the pool has stopped working: see _replace_pool
                 self._replace_pool()
-                return self._pool.schedule(judge_chunk, args=(chunk,), timeout=timeout)
+                return self._pool.schedule(judge, args=(chunk,), timeout=timeout)
 
     def _replace_pool(self) -> None:
         """Start over with new processes.

@@ -1,27 +1,30 @@
-"""Combines the results of checks to one Reward per completion. Pure."""
+"""Combines the results of a reward's terms to one Reward per completion. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
 from typing import Any, get_args
 
 from mgrpo.types import Reward, RewardStatus
 
+Outcome = Reward | None
+"""What a term says of a completion; None: it leaves that one out."""
 WORST_FIRST: tuple[RewardStatus, ...] = ("error", "timeout", "unparsable", "scored")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TermReward:
-    """The result of one check of a recipe's reward, with its weight."""
+    """The result of one term of a recipe's reward, with its weight."""
 
     name: str
     weight: float
-    reward: Reward
+    reward: Outcome
+    says_correct: bool = True  # it knows what is right: the first that does decides
 
 
 def failed(status: RewardStatus, detail: str) -> Reward:
@@ -29,11 +32,14 @@ def failed(status: RewardStatus, detail: str) -> Reward:
     return Reward(value=0.0, status=status, detail=detail)
 
 
-def as_reward(returned: object) -> Reward:
+def as_reward(returned: object, correct_at: float | None = 1.0) -> Reward:
     """Convert a check's result; anything but a finite number, a bool or a Reward is an error.
 
-    Numbers and bools may be NumPy's or torch's. A bare number of 1 or more counts as correct. A
-    check with another scale returns a Reward with its own `correct`.
+    Numbers and bools may be NumPy's or torch's.
+
+    Args:
+        returned: what the check returned.
+        correct_at: a bare number of this or more counts as correct; None: no number does.
     """
     if isinstance(returned, Reward):
         return checked(returned)
@@ -41,7 +47,8 @@ def as_reward(returned: object) -> Reward:
     if isinstance(value, bool):
         return Reward(value=float(value), correct=value)
     if isinstance(value, Real | Decimal):
-        return checked(Reward(value=float(value), correct=float(value) >= 1.0))
+        correct = correct_at is not None and float(value) >= correct_at
+        return checked(Reward(value=float(value), correct=correct))
     if inspect.iscoroutine(returned):
         returned.close()  # prevents the warning about a coroutine that was never awaited
     return failed(
@@ -96,41 +103,59 @@ def checked(reward: Reward) -> Reward:
 
 
 def combine(terms: Sequence[TermReward]) -> Reward:
-    """One completion's reward from all of its checks.
+    """One completion's reward from all of its terms.
 
-    The value is the weighted sum. The first term decides what is correct and which answer
-    was read. The worst status counts (error, timeout, unparsable, scored): a completion with one
-    failed check is not usable, whatever the others returned, and its value is 0.
+    The value is the weighted sum over the terms that do not leave it out. The first of these that
+    says what is right decides what is correct and which answer was read; without one, nothing is.
+    The worst status counts (error, timeout, unparsable, scored): a completion with one failed check
+    is not usable, whatever the others returned, and its value is 0. So is one that every term
+    leaves out.
 
     Args:
-        terms: one entry per check, in the recipe's order; at least one.
+        terms: one entry per term, in the recipe's order; at least one.
     """
     assert terms, "a reward needs at least one term"
-    first = terms[0].reward
-    status = min((term.reward.status for term in terms), key=WORST_FIRST.index)
-    usable = status in ("scored", "unparsable")
     names = distinct([term.name for term in terms])
-    value = math.fsum(term.weight * term.reward.value for term in terms)
+    found = [
+        (name, term, term.reward)
+        for name, term in zip(names, terms, strict=True)
+        if term.reward is not None
+    ]
+    if not found:
+        return failed("error", "no term judges it: each returned None")
+    status = min((reward.status for *_, reward in found), key=WORST_FIRST.index)
+    usable = status in ("scored", "unparsable")
+    deciding = next((reward for _, term, reward in found if term.says_correct), None)
+    value = math.fsum(term.weight * reward.value for _, term, reward in found)
     return Reward(
         value=value if usable else 0.0,
         status=status,
-        correct=first.correct and usable,
+        correct=deciding is not None and deciding.correct and usable,
         parts={
-            name: term.reward.value
-            for name, term in zip(names, terms, strict=True)
-            if term.reward.is_usable
+            key: part
+            for name, _, reward in found
+            if reward.is_usable
+            for key, part in parts_of(name, reward)
         },
-        extracted_answer=first.extracted_answer,
-        detail=combined_detail(names, terms),
+        extracted_answer=None if deciding is None else deciding.extracted_answer,
+        detail=combined_detail({name: reward for name, _, reward in found}, len(terms)),
     )
 
 
-def combined_detail(names: Sequence[str], terms: Sequence[TermReward]) -> str:
-    """Every check's detail; with one check, only that."""
-    if len(terms) == 1:
-        return terms[0].reward.detail
-    pairs = zip(names, terms, strict=True)
-    return "; ".join(f"{name}: {term.reward.detail}" for name, term in pairs if term.reward.detail)
+def parts_of(name: str, reward: Reward) -> Iterator[tuple[str, float]]:
+    """A term's value under its name, and its own parts as name#part."""
+    yield name, reward.value
+    for part, value in reward.parts.items():
+        yield f"{name}#{part}", value
+
+
+def combined_detail(rewards: Mapping[str, Reward], num_terms: int) -> str:
+    """Every check's detail with its name; of a single one that worked, only that."""
+    return "; ".join(
+        reward.detail if num_terms == 1 and reward.is_usable else f"{name}: {reward.detail}"
+        for name, reward in rewards.items()
+        if reward.detail
+    )
 
 
 def distinct(names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The code of a reward process: load the checks once, then score chunks of completions.
+"""The code of a reward process: load the checks once, then score completions.
 
 Started by spawning, so nothing of the driver is inherited. Must not import torch, vLLM or
 Ray: a process that is killed has to be replaced in well under a second.
@@ -6,6 +6,7 @@ Ray: a process that is killed has to be replaced in well under a second.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import multiprocessing
 import os
@@ -17,12 +18,13 @@ import traceback
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from mgrpo.config.rewards import RewardTerm
 from mgrpo.errors import RewardError
-from mgrpo.types import Problem, Reward
-from rewards.registry import Check, load_check
-from rewards.score import TermReward, as_reward, combine, failed
+from rewards.conventions import Group, Invocation, RewardFunction, invocations
+from rewards.registry import load_function
+from rewards.score import Outcome, failed
 from rewards.task_answer import Task, verifier
 
 CHUNK_BUDGET_S = 0.25
@@ -31,30 +33,31 @@ EXIT_CODE_OF_ZERO = 70
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Term:
-    """One check of the recipe, in plain types: pydantic is not needed here."""
-
-    check: str
-    weight: float
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Completions of one problem that are sent to a reward process together."""
+    """Completions of one problem that are sent to a reward process together, for some terms."""
 
-    problem: Problem
-    texts: Sequence[str]
+    group: Group
+    terms: Sequence[int]
     slot: int  # index of this chunk's progress in the shared positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worker:
-    """The checks of this process, or why they could not be loaded."""
+class Probe:
+    """What a process says when its checks are imported."""
 
-    terms: Sequence[Term]
-    checks: Sequence[Check]
+    pid: int
+    failure: str  # why they could not be
+    is_async: Sequence[bool]  # of each term
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """The functions of this process, or why they could not be loaded."""
+
+    functions: Sequence[RewardFunction]
     positions: MutableSequence[int]
+    deadline_s: float  # of what is awaited; the pool ends what blocks
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     failure: str = ""
 
 
@@ -62,7 +65,10 @@ current: Worker | None = None  # a process pool's initialiser has no other way t
 
 
 def initialise(
-    terms: Sequence[Term], tasks: Sequence[Task], positions: MutableSequence[int]
+    terms: Sequence[RewardTerm],
+    tasks: Sequence[Task],
+    positions: MutableSequence[int],
+    deadline_s: float,
 ) -> None:
     """Prepare this process. The error of a check that cannot be loaded is kept for `probe`."""
     global current
@@ -71,23 +77,25 @@ def initialise(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent()
     tell_exits_apart()
-    checks: list[Check] = []
+    functions: list[RewardFunction] = []
     failure = ""
     try:
-        checks = [load_check(term.check, term.settings) for term in terms]
+        functions = [load_function(term) for term in terms]
         for task in tasks:
             verifier(task)  # now, not within the first deadline
     except RewardError as error:
         failure = str(error)
-    current = Worker(terms=terms, checks=checks, positions=positions, failure=failure)
+    current = Worker(
+        functions=functions, positions=positions, deadline_s=deadline_s, failure=failure
+    )
 
 
-def probe(pause_s: float) -> tuple[int, str]:
-    """(process id, why its checks could not be loaded). The pause lets other processes answer
-    too."""
+def probe(pause_s: float) -> Probe:
+    """The pause lets other processes answer too."""
     assert current is not None
     time.sleep(pause_s)
-    return os.getpid(), current.failure
+    is_async = [function.is_async for function in current.functions]
+    return Probe(pid=os.getpid(), failure=current.failure, is_async=is_async)
 
 
 def loaded_modules() -> list[str]:
@@ -95,42 +103,78 @@ def loaded_modules() -> list[str]:
     return sorted({name.partition(".")[0] for name in sys.modules})
 
 
-def judge_chunk(chunk: Chunk) -> list[Reward]:
-    """The rewards of the chunk's first completions: all of them if that is quick.
+def judge_chunk(chunk: Chunk) -> list[list[Outcome]]:
+    """[completion][term of the chunk] of the chunk's first completions: all if that is quick.
 
     Before each check it records its position, so that the completion at which a process was killed
     or died is known.
     """
     assert current is not None
     started = time.monotonic()
-    rewards: list[Reward] = []
-    for index, text in enumerate(chunk.texts):
-        if rewards and time.monotonic() - started > CHUNK_BUDGET_S:
+    rows: list[list[Outcome]] = []
+    if current.failure:
+        return all_failed(chunk, current.failure)
+    calls = [invocations(current.functions[term], chunk.group) for term in chunk.terms]
+    for index, of_completion in enumerate(zip(*calls, strict=True)):
+        if rows and time.monotonic() - started > CHUNK_BUDGET_S:
             break
-        rewards.append(judge(current, chunk, index, text))
-    return rewards
+        row: list[Outcome] = []
+        for number, call in enumerate(of_completion):
+            current.positions[chunk.slot] = index * len(calls) + number
+            row += scored(call)
+        rows.append(row)
+    return rows
 
 
-def judge(worker: Worker, chunk: Chunk, index: int, text: str) -> Reward:
-    """One completion's reward from all checks."""
-    if worker.failure:
-        return failed("error", worker.failure)
-    terms = []
-    for number, (term, check) in enumerate(zip(worker.terms, worker.checks, strict=True)):
-        worker.positions[chunk.slot] = index * len(worker.terms) + number
-        reward = run_check(check, text, chunk.problem, term.settings)
-        terms.append(TermReward(name=term.check, weight=term.weight, reward=reward))
-    return combine(terms)
+def judge_group(chunk: Chunk) -> list[list[Outcome]]:
+    """[completion][1] of a term whose function takes the group, or is awaited for all of it."""
+    assert current is not None
+    if current.failure:
+        return all_failed(chunk, current.failure)
+    function = current.functions[chunk.terms[0]]
+    calls = invocations(function, chunk.group)
+    if function.is_async:
+        outcomes = current.loop.run_until_complete(all_awaited(calls, current.deadline_s))
+    else:
+        outcomes = [scored(call) for call in calls]
+    return [[outcome] for of_call in outcomes for outcome in of_call]
 
 
-def run_check(check: Check, text: str, problem: Problem, settings: dict[str, object]) -> Reward:
-    """Call a check; any exception becomes the status `error`."""
+def all_failed(chunk: Chunk, why: str) -> list[list[Outcome]]:
+    return [[failed("error", why) for _ in chunk.terms] for _ in chunk.group.texts]
+
+
+def scored(call: Invocation) -> list[Outcome]:
+    """Make a call; any exception becomes the status `error`."""
     try:
-        return as_reward(check(text, problem, **settings))
+        return call.read(call.make())
     except BaseException as error:  # sys.exit() in a check is a crash too
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(place.filename)}:{place.lineno}"  # noqa: PTH119
-        return failed("error", f"{type(error).__name__}: {error} ({where})"[:2000])
+        return [failed("error", description(error))] * call.count
+
+
+async def all_awaited(calls: Sequence[Invocation], deadline_s: float) -> list[list[Outcome]]:
+    """Make calls of an async function; they wait at the same time."""
+    return await asyncio.gather(*(awaited(call, deadline_s) for call in calls))
+
+
+async def awaited(call: Invocation, deadline_s: float) -> list[Outcome]:
+    limit = asyncio.timeout(deadline_s)
+    try:
+        async with limit:
+            returned = await call.make()
+        return call.read(returned)
+    except BaseException as error:
+        if limit.expired():
+            detail = f"took longer than rewards.deadline_s = {deadline_s:g} s and was cancelled"
+            return [failed("timeout", detail)] * call.count
+        return [failed("error", description(error))] * call.count
+
+
+def description(error: BaseException) -> str:
+    """ "KeyError: 'x' (my.py:12)" """
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(place.filename)}:{place.lineno}"  # noqa: PTH119
+    return f"{type(error).__name__}: {error} ({where})"[:2000]
 
 
 def tell_exits_apart() -> None:

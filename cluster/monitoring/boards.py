@@ -127,6 +127,13 @@ REWARDS = Board(
             "short",
             ("layer{layer}/reward_mean", LAYER),
         ),
+        chart(
+            "Terms of the reward",
+            "What each returned, without its weight.",
+            "short",
+            ("layer{layer}/reward_term/{term}", "layer {{layer}} {{term}}"),
+            only_when="the reward has several terms or numbers",
+        ),
         share(
             "Outcomes of the checks",
             "Timeouts and errors leave the loss; the run stops where they are too many.",

@@ -29,6 +29,13 @@ RUN = (
 
 LAYERS = (
     Family("layer{layer}/domain/{domain}/accuracy", FRACTION, "Right answers, by domain."),
+    Family(
+        "layer{layer}/reward_term/{term}",
+        "reward",
+        "Mean of what a term of the reward returned, or of a number that it returned beside it, "
+        "over the completions that it judged. Without its weight.",
+        only_when="the reward has several terms or numbers",
+    ),
     Family("layer{layer}/accuracy", FRACTION, "Right answers among those that could be checked."),
     Family("layer{layer}/reward_mean", "reward", "Mean reward; failed checks are left out."),
     Family("layer{layer}/completions", "completions", "Completions that were sampled."),

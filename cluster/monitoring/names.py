@@ -21,7 +21,7 @@ EXPORTED_PREFIX = "ray_"
 """Ray's own addition to every name that it exports."""
 
 TAG = re.compile(r"\{(\w+)\}")
-ACCEPTED = {"layer": r"\d+", "layer_or_all": r"(?:layer\d+|all)", "domain": r".+"}
+ACCEPTED = {"layer": r"\d+", "layer_or_all": r"(?:layer\d+|all)", "domain": r".+", "term": r".+"}
 ANYTHING = r"[^/]+"
 FRACTION = "fraction"
 """The unit of shares: of 1, not of 100."""

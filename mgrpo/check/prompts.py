@@ -125,9 +125,12 @@ def has_date(builder: PromptBuilder) -> bool:
 def opening_line(opening: str, rewards: RewardsConfig) -> CheckLine:
     """The line about a prompt that begins the answer."""
     text = f"prompts begin the answer with {opening!r}"
-    own = [term.check for term in rewards.terms if ":" in term.check]
+    own = [term.function for term in rewards.terms if ":" in term.function]
     if own:
-        text += f"; {', '.join(own)} finds that in problem.prompt_opening, not in the completion"
+        text += (
+            f"; {', '.join(own)} does not find that in the completion. A check of ours finds it in "
+            "problem.prompt_opening"
+        )
         return CheckLine("warn", "template", text)
     return CheckLine("ok", "template", f"{text}; checks receive it, and quoted attempts keep it")
 

@@ -10,6 +10,7 @@ from mgrpo.config.engines import EnginesConfig
 from mgrpo.config.layers import CorrectLayer, LayerConfig, corrections_of
 from mgrpo.config.losses import PpoClip
 from mgrpo.config.parts import Part
+from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.run import RunConfig
 from mgrpo.sources import is_on_policy
 
@@ -37,6 +38,7 @@ def warnings_of(config: RunConfig) -> list[str]:
         *clip_warnings(config.objective.loss, is_on_policy=is_on_policy(config.method_view)),
         *kl_warnings(config.objective.kl.estimator, config.method_view.max_kl_weight),
         *engine_warnings(config.engines, config.layers),
+        *group_reward_warnings(config.rewards, config.layers),
     ]
 
 
@@ -55,6 +57,23 @@ def layer_warnings(layer: CorrectLayer, path: str) -> list[str]:
             "phrases, so a group's prompts are not quite equal."
         )
     return warnings
+
+
+def group_reward_warnings(rewards: RewardsConfig, layers: Sequence[LayerConfig]) -> list[str]:
+    """Of functions that get a whole group, where a layer scores a group in parts."""
+    names = [term.function for term in rewards.terms if term.FOR_GROUP]
+    parted = []
+    for depth, layer in enumerate(corrections_of(layers), start=1):
+        if layer.early_stop.type != "never":
+            parted.append(f"layers.{depth}.early_stop")
+        if layer.guidance.draw.type == "per_correction":
+            parted.append(f"layers.{depth}.guidance.draw: per_correction")
+    if not (names and parted):
+        return []
+    return [
+        f"{' and '.join(parted)}: groups are sampled and scored in parts there, and "
+        f"{', '.join(names)} is called for each part."
+    ]
 
 
 def engine_warnings(engines: EnginesConfig, layers: Sequence[LayerConfig]) -> list[str]:

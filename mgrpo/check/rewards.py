@@ -1,4 +1,4 @@
-"""Checks that the rewards' checks load, run and distinguish a correct answer from none."""
+"""Checks that the rewards' functions load, run and distinguish a correct answer from none."""
 
 from __future__ import annotations
 
@@ -9,29 +9,38 @@ from mgrpo.errors import RewardError
 from mgrpo.findings import CheckLine
 from mgrpo.types import Problem, Reward
 from rewards.pool import RewardPool
+from rewards.score import distinct
 from rewards.task_answer import VERIFYING, task_of
 
-MAX_DOMAINS = 3  # one problem of each is tried
+MAX_ROWS = 3  # of different domains, where there are several
+MIN_ROWS = 2
 NO_ANSWER = "I do not know."
+EXAMPLES = [
+    Problem(problem_id="sample", question="What is 3 + 4?", answer="7"),
+    Problem(problem_id="another sample", question="What is 5 + 6?", answer="11"),
+]
 
 
 def reward_lines(rewards: RewardsConfig, problems: Sequence[Problem]) -> list[CheckLine]:
-    """Score the reference answer and an empty one, in a process as in a run."""
-    samples = list({problem.domain: problem for problem in reversed(problems)}.values())
-    if not samples:
-        samples = [Problem(problem_id="sample", question="What is 3 + 4?", answer="7")]
+    """Score the reference answer and an empty one of some rows, in a process as in a run."""
     alone = rewards.model_copy(update={"num_processes": 1})
-    names = " + ".join(f"{term.weight:g} x {term.check}" for term in rewards.terms)
-    verifies = any(term.check in VERIFYING for term in rewards.terms)
+    names = distinct([term.function for term in rewards.terms])
+    total = " + ".join(
+        f"{term.weight:g} x {name}{'' if term.KEY == 'check' else f' ({term.KEY})'}"
+        for term, name in zip(rewards.terms, names, strict=True)
+    )
+    verifies = any(term.function in VERIFYING for term in rewards.terms)
+    samples = probed(problems)
     lines: list[CheckLine] = []
     try:
         with RewardPool(alone, problems=samples) as pool:
-            for problem in samples[:MAX_DOMAINS]:
+            for problem in samples:
                 task = task_of(problem) if verifies else None
-                judge = names if task is None else f"{names} ({task.name}: its own verifier)"
-                right = f"The result is \\boxed{{{problem.answer}}}"
-                scored = pool.score_blocking(problem, [right, NO_ANSWER])
-                lines.append(judged(judge, problem, right, *scored))
+                judge = total if task is None else f"{total} ({task.name}: its own verifier)"
+                texts = [f"The result is \\boxed{{{problem.answer}}}", NO_ANSWER]
+                token_ids = [list(text.encode()) for text in texts]  # in place of a tokenizer's
+                scored = pool.score_blocking(problem, texts, token_ids)
+                lines.append(judged(judge, problem, texts, scored, names))
                 if lines[-1].status == "fail":
                     break  # a check that hung once would hang again
     except RewardError as error:
@@ -39,27 +48,55 @@ def reward_lines(rewards: RewardsConfig, problems: Sequence[Problem]) -> list[Ch
     return lines
 
 
+def probed(problems: Sequence[Problem]) -> list[Problem]:
+    """The first row of each domain, or two rows."""
+    if not problems:
+        return EXAMPLES
+    firsts = list({problem.domain: problem for problem in reversed(problems)}.values())
+    others = [problem for problem in problems[:MIN_ROWS] if problem not in firsts]
+    return [*firsts, *others][: max(MIN_ROWS, min(len(firsts), MAX_ROWS))]
+
+
 def judged(
-    names: str, problem: Problem, right: str, of_right: Reward, of_none: Reward
+    total: str,
+    problem: Problem,
+    texts: Sequence[str],
+    rewards: Sequence[Reward],
+    names: Sequence[str],
 ) -> CheckLine:
-    """The line for one problem's two rewards."""
-    for text, reward in ((right, of_right), (NO_ANSWER, of_none)):
+    """The line for one row's two completions, the right one first."""
+    for text, reward in zip(texts, rewards, strict=True):
         if not reward.is_usable:
             return CheckLine(
                 "fail",
                 "rewards",
-                f"{names}: {reward.status} on '{text}' for {problem.problem_id}: {reward.detail}. "
+                f"{total}: {reward.status} on '{text}' for {problem.problem_id}: {reward.detail}. "
                 "Such completions would not train; fix the check.",
             )
-    values = f"{of_right.value:g} for '{right}', {of_none.value:g} for '{NO_ANSWER}'"
-    if of_right.correct and of_right.value > of_none.value:
-        return CheckLine("ok", "rewards", f"{names}: {values}")
+    of_right, of_none = rewards
+    values = ", ".join(
+        f"{reward.value:g} for '{text}'{returned(reward, names)}"
+        for text, reward in zip(texts, rewards, strict=True)
+    )
+    if not problem.answer:
+        values += f"; {problem.problem_id} has no reference answer to try it with"
+    if not problem.answer or (of_right.correct and of_right.value > of_none.value):
+        return CheckLine("ok", "rewards", f"{total}: {values}")
     what = (
         "does not count as correct" if not of_right.correct else "scores no higher than no answer"
     )
     return CheckLine(
         "warn",
         "rewards",
-        f"{names}: the reference answer in a box {what} ({problem.problem_id}): {values}. "
+        f"{total}: the reference answer in a box {what} ({problem.problem_id}): {values}. "
         f"{of_right.detail}",
     )
+
+
+def returned(reward: Reward, names: Sequence[str]) -> str:
+    """What each function returned, where there are several numbers."""
+    if list(reward.parts) == list(names) and len(names) == 1:
+        return ""
+    left_out = {name: "left out" for name in names if name not in reward.parts}
+    shown = [f"{name} {value:g}" for name, value in reward.parts.items()]
+    return f" ({', '.join([*shown, *(f'{name} {what}' for name, what in left_out.items())])})"

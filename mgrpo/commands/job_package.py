@@ -72,7 +72,7 @@ def data_files(data: DataConfig) -> Iterator[Path]:
 
 def own_code(rewards: RewardsConfig, method: MethodView, here: Path) -> Iterator[Path]:
     """The user's modules with checks and plug-ins below `here`."""
-    names = [term.check for term in rewards.terms if ":" in term.check]
+    names = [term.function for term in rewards.terms if ":" in term.function]
     names += [part for part in names_in(method) if ":" in part]
     modules = {name.partition(":")[0] for name in names}
     files = {module for module in modules if module.endswith(".py")}

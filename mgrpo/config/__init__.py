@@ -28,12 +28,13 @@ from mgrpo.config.output import (
     WandbConfig,
 )
 from mgrpo.config.plugins import PhaseConfig, PluginConfig
-from mgrpo.config.rewards import RewardsConfig, RewardTerm
+from mgrpo.config.rewards import CheckTerm, RewardsConfig, RewardTerm
 from mgrpo.config.run import CheckpointConfig, ModelConfig, RunConfig
 
 __all__ = [
     "GUIDANCE_PHRASES",
     "AlarmsConfig",
+    "CheckTerm",
     "CheckpointConfig",
     "ClusterConfig",
     "CorrectLayer",

@@ -129,6 +129,8 @@ def owners(key: str, siblings: Sequence[type[BaseModel]]) -> str:
     names = [str(tag(section)) for section in siblings if key in section.model_fields]
     if not names:
         return ""
+    if hasattr(siblings[0], "KEY"):
+        return f"It belongs to entries with the key {' or '.join(names)}."
     return f"It belongs to {tag_key(siblings[0])}: {' or '.join(names)}."
 
 
@@ -186,7 +188,8 @@ def tags(field: FieldInfo | None, key: str, given: str = "") -> str:
 
 def tag(section: type[BaseModel]) -> object:
     """What tells this section of a union apart from the others."""
-    default = section.model_fields[tag_key(section)].default
+    key: str | None = getattr(section, "KEY", None)  # told apart by a key that only it has
+    default = key or section.model_fields[tag_key(section)].default
     return OWN if default is PydanticUndefined else default
 
 

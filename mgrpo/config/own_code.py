@@ -74,7 +74,7 @@ def found_beside(target: str, folder: Path) -> str:
     """A recipe's `module:name` or `file.py:name` as a path, if its file is not in the current
     folder but in the recipe's `folder`."""
     module, colon, name = target.partition(":")
-    if not colon or not module:
+    if not module or not (colon or module.endswith(".py")):
         return target
     here = Path.cwd().resolve()
     places = [Path(module)] if module.endswith(".py") else files_of(module, Path())
@@ -84,4 +84,4 @@ def found_beside(target: str, folder: Path) -> str:
     if beside is None:
         return target
     file = beside.resolve()
-    return f"{file.relative_to(here) if file.is_relative_to(here) else file}:{name}"
+    return f"{file.relative_to(here) if file.is_relative_to(here) else file}{colon}{name}"

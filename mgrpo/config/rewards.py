@@ -1,36 +1,172 @@
-"""Rewards: the checks of completions and their processes."""
+"""Rewards: what scores completions, and its processes.
+
+terms:
+  - {check: math_answer}                          # built in, or your own module:function
+  - {check: "./my.py:close", weight: 0.5}
+  - {batch: "./my.py:differ"}                     # your own, called once for a group
+  - {trl: "./my.py:reward", correct_at: 1.0}      # written for TRL, verl or OpenRLHF
+  - {verl: ./my.py, correct_at: 1.0}
+  - {openrlhf: ./my.py, correct_at: 1.0}
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
-from mgrpo.config.base import StrictConfig
+from mgrpo.config.base import RelationError, StrictConfig, refuse
+from mgrpo.errors import ConfigProblem
+
+TermKind = Literal["check", "batch", "trl", "verl", "openrlhf"]
+KINDS: tuple[TermKind, ...] = ("check", "batch", "trl", "verl", "openrlhf")
 
 
-class RewardTerm(StrictConfig):
-    """One check and its weight in the sum."""
+def with_function(default: str = "") -> AfterValidator:
+    """Refuses a target without a function, unless its convention has a name for it."""
+
+    def check(target: str) -> str:
+        place, _, function = target.partition(":")
+        if not place or not (function or default):
+            refuse("", target, "must be `module:function` or `./file.py:function`.")
+        return f"{place}:{function or default}"
+
+    return AfterValidator(check)
+
+
+class TermBase(StrictConfig):
+    """Keys of every reward term."""
+
+    KEY: ClassVar[TermKind]  # the key that names its function, and tells the kinds apart
+    FOR_GROUP: ClassVar[bool] = False  # it is called once for all completions of a prompt
+
+    weight: float = 1.0
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments that the function is called with, beside those of its kind."""
+    correct_at: float | None = None
+    """The number that the function returns for a right completion, or more. Null: it does not say
+    what is right, as a reward for length or format. The first term that says it for a completion
+    decides. A bool, or the `correct` of a Reward, says it itself."""
+
+    @property
+    def function(self) -> str:
+        """A built-in name, `module:function` or `./file.py:function`."""
+        return str(getattr(self, self.KEY))
+
+
+class CheckTerm(TermBase):
+    """A check: `check(completion, problem, **settings)` returns a bool, a number or a Reward."""
+
+    KEY: ClassVar[TermKind] = "check"
 
     check: str
     """A built-in name (math_answer, format, reasoning_gym), or your own `module:function` or
     `./file.py:function`. Modules and files lie in the folder that the command is run in, beside
     the recipe, or (modules) are installed."""
-    weight: float = 1.0
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments that the check is called with."""
+    correct_at: float | None = 1.0
+    """The number that it returns for a right completion, or more. Null: it does not say what is
+    right. The first term that says it for a completion decides. A bool, or the `correct` of a
+    Reward, says it itself."""
+
+
+class BatchTerm(TermBase):
+    """A check of a whole group: `check(completions, problem, **settings)` returns a list with a
+    bool, a number, a Reward or None for each; None leaves the term out for that completion."""
+
+    KEY: ClassVar[TermKind] = "batch"
+    FOR_GROUP: ClassVar[bool] = True
+
+    batch: Annotated[str, with_function()]
+    """`module:function` or `./file.py:function`."""
+
+
+class TrlTerm(TermBase):
+    """A reward function of TRL: `f(prompts, completions, completion_ids, **columns)` with a list
+    for each returns a list of numbers; None leaves the term out for that completion."""
+
+    KEY: ClassVar[TermKind] = "trl"
+    FOR_GROUP: ClassVar[bool] = True
+
+    trl: Annotated[str, with_function()]
+    """`module:function` or `./file.py:function`."""
+    messages: bool | None = None
+    """Whether prompts and completions are lists of messages; null: where the row's prompt is."""
+
+
+class VerlTerm(TermBase):
+    """A reward function of verl: `compute_score(data_source, solution_str, ground_truth,
+    extra_info)` returns a number, or a dict with one as `score`, whose other numbers are kept."""
+
+    KEY: ClassVar[TermKind] = "verl"
+
+    verl: Annotated[str, with_function("compute_score")]
+    """`module:function` or `./file.py:function`; without a function: compute_score."""
+
+
+class OpenRlhfTerm(TermBase):
+    """A reward function of OpenRLHF: `reward_func(queries, prompts, labels)` returns a tensor or a
+    list of numbers, or a dict with one as `rewards`, whose other numbers are kept."""
+
+    KEY: ClassVar[TermKind] = "openrlhf"
+    FOR_GROUP: ClassVar[bool] = True
+
+    openrlhf: Annotated[str, with_function("reward_func")]
+    """`module:function` or `./file.py:function`; without a function: reward_func."""
+
+
+def kind_of(value: Any) -> str | None:
+    """The kind of a term, by the one key that names its function."""
+    if isinstance(value, TermBase):
+        return value.KEY
+    given = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
+    return given[0] if len(given) == 1 else None
+
+
+RewardTerm = Annotated[
+    Annotated[CheckTerm, Tag("check")]
+    | Annotated[BatchTerm, Tag("batch")]
+    | Annotated[TrlTerm, Tag("trl")]
+    | Annotated[VerlTerm, Tag("verl")]
+    | Annotated[OpenRlhfTerm, Tag("openrlhf")],
+    Discriminator(
+        kind_of,
+        custom_error_type="reward_term",
+        custom_error_message=f"must be a map with exactly one of the keys {', '.join(KINDS)}",
+    ),
+]
 
 
 class RewardsConfig(StrictConfig):
-    """The checks and their processes."""
+    """The reward's terms and their processes."""
 
-    terms: list[RewardTerm] = Field(default=[RewardTerm(check="math_answer")], min_length=1)
-    """Added up by weight. The first one decides whether a completion is correct."""
+    terms: list[RewardTerm] = Field(default=[CheckTerm(check="math_answer")], min_length=1)
+    """Added up by weight. The first that says it for a completion (`correct_at`) decides whether
+    that is correct."""
     num_processes: PositiveInt = 2
     deadline_s: PositiveFloat = 10.0
-    """A check that takes longer is killed and counted as a timeout, in seconds. Importing it does
-    not count."""
+    """Longest time for the checks of one completion, in seconds; for a function that gets a whole
+    group, for the group. What takes longer is ended and counted as a timeout. Importing does not
+    count."""
     start_deadline_s: PositiveFloat = 60.0
     """Longest wait for the reward processes to import the checks, in seconds."""
     max_failed_fraction: float = Field(default=0.2, ge=0, le=1)
     """The run stops when more than this share of a step's checks time out or crash."""
+
+    @model_validator(mode="after")
+    def check_correct_at(self) -> RewardsConfig:
+        if all(term.correct_at is None for term in self.terms):
+            hint = (
+                "Give it to the term that does, e.g. correct_at: 1.0, or add a term of weight 0 "
+                "that does."
+            )
+            reason = "is needed: no term says which completions are right."
+            raise RelationError([ConfigProblem("terms.0.correct_at", "null", reason, hint)])
+        return self

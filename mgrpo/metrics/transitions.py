@@ -13,6 +13,7 @@ the last layer. If a step has problems of several domains, the same numbers are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -172,7 +173,29 @@ def sampling_metrics(completions: Sequence[Completion], layer: int) -> Sums:
         f"{name}/prompt_tokens_mean": (prompt_tokens, len(here)),
         f"{name}/truncated_fraction": (sum(c.is_truncated for c in here), len(here)),
         f"{name}/completions": (len(here), 1),
+        **part_metrics(usable, name),
     }
+
+
+def part_metrics(usable: Sequence[Completion], name: str) -> Sums:
+    """The mean of each part of the reward over the completions that have it, where there are
+    several parts."""
+    values: dict[str, list[float]] = {}
+    for completion in usable:
+        for part, value in completion.reward.parts.items() if completion.reward else ():
+            values.setdefault(part, []).append(value)
+    if len(values) < 2:
+        return {}
+    return {
+        f"{name}/reward_term/{in_a_name(part)}": (sum(found), len(found))
+        for part, found in values.items()
+    }
+
+
+def in_a_name(part: str) -> str:
+    """A part as it stands in a metric's name, which not every tracker lets have all characters:
+    "./my.py:score#acc" is my.py_score_acc."""
+    return re.sub(r"[^\w./ -]+", "_", part).lstrip("./")
 
 
 def sampled(completions: Sequence[Completion]) -> list[Completion]:

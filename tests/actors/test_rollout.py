@@ -24,7 +24,7 @@ PROBLEMS = [Problem(problem_id=f"p{i}", question=f"question {i}", answer=str(i))
 class ExactScorer:
     """A completion is right when it is the answer."""
 
-    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+    async def score(self, problem: Problem, texts: list[str], *_: object) -> list[Reward]:
         return [
             Reward(value=float(text == problem.answer), correct=text == problem.answer)
             for text in texts
@@ -211,7 +211,7 @@ def test_layers_can_be_sampled_one_after_the_other() -> None:
 
 def test_a_failure_comes_out_as_itself() -> None:
     class Broken(ExactScorer):
-        async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+        async def score(self, problem: Problem, texts: list[str], *_: object) -> list[Reward]:
             raise RewardError("the pool is closed")
 
     parts = rollout(scripted(), chain(2, 2))
@@ -235,7 +235,7 @@ def test_checks_are_told_what_the_prompt_has_written_of_the_answer(
     class Listening(ExactScorer):
         told: ClassVar[list[str | None]] = []
 
-        async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+        async def score(self, problem: Problem, texts: list[str], *_: object) -> list[Reward]:
             self.told.append(problem.prompt_opening)
             return await super().score(problem, texts)
 

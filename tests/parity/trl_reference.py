@@ -8,6 +8,8 @@ where they would run a model.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -22,6 +24,7 @@ class OneProcess:
     """What accelerate does with one process."""
 
     device = torch.device("cpu")
+    is_main_process = True
     num_processes, process_index = 1, 0
     sync_gradients = True
 
@@ -146,6 +149,30 @@ class Stub:
         return found
 
 
+class RewardStub(Stub):
+    """The same with TRL's own call of reward functions, for completions that are given as text."""
+
+    def __init__(self, texts: Sequence[Any], ids: Sequence[list[int]], **settings: Any) -> None:
+        super().__init__([len(one) for one in ids], report_to=[], **settings)
+        self.texts, self.ids = list(texts), list(ids)
+        self.state = SimpleNamespace(global_step=0)
+        self._has_async_funcs = True
+        self._log_completion_extra = lambda column, values: None
+        self._log_metric = lambda name, value: None
+        self.async_loop = asyncio.new_event_loop()
+        threading.Thread(target=self.async_loop.run_forever, daemon=True).start()
+
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        prompt_ids = [[1, 2] for _ in self.ids]
+        sampled = [[0.0] * len(ids) for ids in self.ids]
+        return prompt_ids, self.ids, None, self.texts, sampled, {}, None, None
+
+    def _calculate_rewards(self, *given: Any) -> Tensor:
+        found: Tensor = unwrapped(GRPOTrainer._calculate_rewards)(self, *given)
+        self.rewards = found
+        return found
+
+
 class RlooStub(Stub):
     """The same for RLOOTrainer, which unpacks other things."""
 
@@ -156,6 +183,40 @@ def trl_advantages(
     """[N] as GRPOTrainer computes them; rows of a group stand together."""
     stub = Stub(lengths, num_generations=group_size, **settings)
     return scored(stub, rewards, lengths)["advantages"]
+
+
+def trl_rewards(
+    functions: Sequence[Any],
+    weights: Sequence[float],
+    rows: Sequence[dict[str, Any]],
+    texts: Sequence[Any],
+    ids: Sequence[list[int]],
+    group_size: int,
+) -> tuple[Tensor, Tensor]:
+    """([N, functions] with NaN for None, [N] advantages) as GRPOTrainer computes them.
+
+    Args:
+        functions: as its `reward_funcs`.
+        weights: of each.
+        rows: the data set's row of each completion; those of a group stand together.
+        texts: the completions, or lists of messages where prompts are.
+        ids: their tokens.
+        group_size: completions of each prompt.
+    """
+    stub = RewardStub(
+        texts,
+        ids,
+        num_generations=group_size,
+        reward_funcs=list(functions),
+        reward_func_names=[one.__name__ for one in functions],
+        reward_processing_classes=[None] * len(functions),
+        reward_weights=torch.tensor(weights),
+    )
+    zeros = torch.zeros(sum(stub.lengths), dtype=torch.float64)
+    stub.given = {"policy": zeros, "rollout": zeros}
+    found = unwrapped(GRPOTrainer._generate_and_score_completions)(stub, list(rows))
+    stub.async_loop.call_soon_threadsafe(stub.async_loop.stop)
+    return stub.rewards, found["advantages"]
 
 
 def trl_rloo_advantages(

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mgrpo.config.rewards import RewardsConfig, RewardTerm
+from mgrpo.config.rewards import CheckTerm, RewardsConfig
 from mgrpo.errors import RewardError
 from mgrpo.types import Problem
 from rewards.pool import RewardPool, discard
@@ -55,16 +55,16 @@ def wait_until(claim, timeout_s=5.0):
 @pytest.fixture(scope="module")
 def obedient():
     """A pool whose check does what the completion says; its deadline is one second."""
-    with RewardPool(config_of(RewardTerm(check=f"{CHECKS}:by_command"))) as pool:
+    with RewardPool(config_of(CheckTerm(check=f"{CHECKS}:by_command"))) as pool:
         yield pool
 
 
 @pytest.fixture(scope="module")
 def mathematician():
     terms = [
-        RewardTerm(check="math_answer"),
-        RewardTerm(check="format", weight=0.5),
-        RewardTerm(check=f"{CHECKS}:imported_heavy_modules", weight=100),
+        CheckTerm(check="math_answer"),
+        CheckTerm(check="format", weight=0.5),
+        CheckTerm(check=f"{CHECKS}:imported_heavy_modules", weight=100),
     ]
     with RewardPool(config_of(*terms, deadline_s=2.0)) as pool:
         yield pool
@@ -115,7 +115,7 @@ def test_each_failure_costs_one_completion_and_the_order_is_kept(obedient):
     expected = {
         "fine": ("scored", ""),
         "hang": ("timeout", "rewards.deadline_s = 1 s"),
-        "hang in C": ("timeout", "by_command took longer"),
+        "hang in C": ("timeout", "by_command: took longer"),
         "exit 0": ("error", "exit code 70"),
         "exit 1": ("error", "exit code 1"),
         "raise": ("error", "ValueError: bad luck (example_checks.py:"),
@@ -133,7 +133,7 @@ def test_each_failure_costs_one_completion_and_the_order_is_kept(obedient):
 
 
 def test_slow_checks_in_one_chunk_each_get_the_whole_deadline():
-    term = RewardTerm(check=f"{CHECKS}:by_command", settings={"pause_s": 0.3})
+    term = CheckTerm(check=f"{CHECKS}:by_command", settings={"pause_s": 0.3})
     with RewardPool(config_of(term, deadline_s=0.5)) as pool:
         rewards = pool.score_blocking(SEVEN, ["fine"] * 12)  # chunks of three, 0.9 s each
     assert [reward.status for reward in rewards] == ["scored"] * 12
@@ -150,7 +150,7 @@ def test_an_idle_process_that_is_killed_from_outside_is_replaced(obedient):
 
 
 def test_the_signal_that_stops_a_job_does_not_disturb_a_check():
-    term = RewardTerm(check=f"{CHECKS}:by_command", settings={"pause_s": 0.5})
+    term = CheckTerm(check=f"{CHECKS}:by_command", settings={"pause_s": 0.5})
     with RewardPool(config_of(term, deadline_s=2.0)) as pool:
         scoring = pool.submit(SEVEN, ["fine", "pid"])
         time.sleep(0.2)  # within the first check
@@ -163,7 +163,7 @@ def test_the_signal_that_stops_a_job_does_not_disturb_a_check():
 
 def test_processes_that_keep_dying_without_a_cause_stop_the_run(monkeypatch):
     monkeypatch.setattr("rewards.pool.MAX_REPLACED_POOLS", 0)
-    with RewardPool(config_of(RewardTerm(check=f"{CHECKS}:by_command"), num_processes=1)) as pool:
+    with RewardPool(config_of(CheckTerm(check=f"{CHECKS}:by_command"), num_processes=1)) as pool:
         pid = int(pool.score_blocking(SEVEN, ["pid"])[0].value)
         os.kill(pid, signal.SIGKILL)
         time.sleep(0.4)  # the pool looks after its processes every 0.1 s
@@ -235,14 +235,14 @@ def test_of_512_completions_each_is_judged_as_itself(mathematician):
 def test_a_check_that_cannot_be_loaded_stops_the_start(check, message):
     before = settled_worker_pids()
     with pytest.raises(RewardError, match=message):
-        RewardPool(config_of(RewardTerm(check=check), num_processes=1)).start()
+        RewardPool(config_of(CheckTerm(check=check), num_processes=1)).start()
     assert wait_until(lambda: worker_pids() == before)
 
 
 def test_a_module_that_never_finishes_importing_stops_the_start(tmp_path, monkeypatch):
     (tmp_path / "sleepy_module.py").write_text("import time\ntime.sleep(100)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = config_of(RewardTerm(check="sleepy_module:check"), num_processes=1)
+    config = config_of(CheckTerm(check="sleepy_module:check"), num_processes=1)
     started = time.monotonic()
     with pytest.raises(RewardError, match="0 of 1 reward processes started within 1 s"):
         RewardPool(config, start_deadline_s=1.0).start()
@@ -254,7 +254,7 @@ def test_importing_a_check_has_a_deadline_of_its_own(tmp_path, monkeypatch):
         "import time\ntime.sleep(1.5)\ndef check(completion, problem):\n    return 1.0\n"
     )
     monkeypatch.chdir(tmp_path)
-    config = config_of(RewardTerm(check="slow_module:check"), deadline_s=0.5, num_processes=1)
+    config = config_of(CheckTerm(check="slow_module:check"), deadline_s=0.5, num_processes=1)
     with RewardPool(config) as pool:
         assert [reward.status for reward in pool.score_blocking(SEVEN, ["fine"])] == ["scored"]
     hasty = config.model_copy(update={"start_deadline_s": 0.5})
@@ -264,7 +264,7 @@ def test_importing_a_check_has_a_deadline_of_its_own(tmp_path, monkeypatch):
 
 def test_close_is_quick_leaves_no_process_and_ends_who_waits():
     before = settled_worker_pids()
-    pool = RewardPool(config_of(RewardTerm(check=f"{CHECKS}:by_command"), deadline_s=60))
+    pool = RewardPool(config_of(CheckTerm(check=f"{CHECKS}:by_command"), deadline_s=60))
     pool.start()
     waiting = pool.submit(SEVEN, ["hang in C", "hang"] * 50)
     time.sleep(0.5)
@@ -281,12 +281,12 @@ def test_close_is_quick_leaves_no_process_and_ends_who_waits():
 
 DRIVER = f"""
 import os, sys, time
-from mgrpo.config.rewards import RewardsConfig, RewardTerm
+from mgrpo.config.rewards import CheckTerm, RewardsConfig
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
 
 if __name__ == "__main__":
-    terms = [RewardTerm(check="{CHECKS}:by_command")]
+    terms = [CheckTerm(check="{CHECKS}:by_command")]
     pool = RewardPool(RewardsConfig(terms=terms, deadline_s=100))
     pool.start()
     problem = Problem(problem_id="p", question="", answer="")

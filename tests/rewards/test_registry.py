@@ -34,7 +34,6 @@ def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
         ("no_such_module_anywhere:check", {}, "Searched: "),
         (f"{MODULE}:says_yess", {}, "Did you mean 'says_yes'?"),
         (f"{MODULE}:os", {}, "expected a function"),
-        (f"{MODULE}:waits", {}, "async"),
         (f"{MODULE}:length", {"scales": 2}, "scales"),
         ("math_answer", {"tolerance": 1}, "tolerance"),
         ("tests.rewards.broken_module:check", {}, "ZeroDivisionError: this module divides"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgrpo.config import ReasoningGymSource
-from mgrpo.config.rewards import RewardsConfig, RewardTerm
+from mgrpo.config.rewards import CheckTerm, RewardsConfig
 from mgrpo.data.problems import load_problems
 from mgrpo.errors import DataError
 from mgrpo.types import Problem
@@ -261,7 +261,7 @@ def test_a_problem_of_other_data_is_an_error_that_names_the_other_check():
 def test_a_pool_loads_the_verifiers_before_the_first_deadline():
     source = ReasoningGymSource(tasks=[{"name": "countdown"}, {"name": "word_ladder"}], size=4)
     problems = load_problems(source).problems
-    config = RewardsConfig(terms=[RewardTerm(check="math_answer")], deadline_s=5, num_processes=1)
+    config = RewardsConfig(terms=[CheckTerm(check="math_answer")], deadline_s=5, num_processes=1)
     with RewardPool(config, problems=problems) as pool:
         assert [task.name for task in pool.tasks] == ["word_ladder"]
         for problem in problems:

@@ -71,16 +71,18 @@ class ExpertAnchor(RolloutPlugin):
         text = self.solution_of(problem)
         if not text or not self.is_hard(completions):
             return given
-        token_ids = [*tools.builder.encode(text), *tools.builder.end_of_turn_ids()]
+        token_ids = np.array(
+            [*tools.builder.encode(text), *tools.builder.end_of_turn_ids()], dtype=np.int32
+        )
         if len(token_ids) > self.settings.max_solution_tokens:
             return given
-        (reward,) = await tools.score(problem, [text])
+        (reward,) = await tools.score(problem, [text], [token_ids])
         if not reward.correct:
             return given
         expert = replace(
             given[0],
             id=given[0].id.parent.child(-1 - given[0].id.path[-1]),
-            token_ids=np.array(token_ids, dtype=np.int32),
+            token_ids=token_ids,
             rollout_logprobs=np.zeros(len(token_ids), dtype=np.float32),
             sampled_mask=np.zeros(len(token_ids), dtype=np.bool_),
             train_mask=None,

@@ -128,7 +128,11 @@ class GuidedErrorCorrection(RolloutPlugin):
             repair = await self.repair(tools, layer, problem, one, branch)
             repaired[place] = self.apply(tools, one, repair, branch)
         changed = [place for place, one in enumerate(repaired) if one is not completions[place]]
-        rewards = await tools.score(problem, [repaired[place].text for place in changed])
+        rewards = await tools.score(
+            problem,
+            [repaired[place].text for place in changed],
+            [repaired[place].token_ids for place in changed],
+        )
         for place, reward in zip(changed, rewards, strict=True):
             repaired[place] = self.judged(completions[place], repaired[place], reward)
         return repaired

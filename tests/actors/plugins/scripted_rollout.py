@@ -26,7 +26,7 @@ class EndsWithAnswer:
     def __init__(self) -> None:
         self.scored: list[str] = []
 
-    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+    async def score(self, problem: Problem, texts: list[str], *_: object) -> list[Reward]:
         self.scored += texts
         right = [text.rstrip("}.").endswith(problem.answer) for text in texts]
         return [Reward(value=float(is_right), correct=is_right) for is_right in right]

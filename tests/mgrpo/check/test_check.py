@@ -381,6 +381,27 @@ def test_a_reward_that_does_not_work_fails_with_its_reason(sound, check: str, ex
     assert expected in details(report, "rewards")
 
 
+def test_functions_from_elsewhere_are_tried_on_two_rows(sound, tmp_path: Path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(
+        "def accuracy(completions, answer, **columns):\n"
+        "    return [float(a in c) for c, a in zip(completions, answer)]\n"
+        "def odd(prompts, completions, **columns):\n"
+        "    return [None if 'box' in c else 0.5 for c in completions]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    trl = [{"trl": "./theirs.py:accuracy", "correct_at": 1.0}, {"trl": "./theirs.py:odd"}]
+    sound["rewards"] = {"terms": trl}
+    report = checked(sound)
+    lines = details(report, "rewards").splitlines()
+    assert failed_names(report) == [] and len(lines) == 2
+    for line in lines:
+        assert "1 x ./theirs.py:accuracy (trl) + 1 x ./theirs.py:odd (trl): 1 for" in line
+        assert "(./theirs.py:accuracy 1, ./theirs.py:odd left out)" in line
+        assert "(./theirs.py:accuracy 0, ./theirs.py:odd 0.5)" in line
+    sound["rewards"] = {"terms": [{"check": "./theirs.py:accuracy"}]}
+    assert "write `trl: ./theirs.py:accuracy`" in details(checked(sound), "rewards")
+
+
 def test_a_task_with_many_right_answers_is_judged_by_its_verifier_and_the_check_says_so(sound):
     tasks = [{"name": "countdown"}, {"name": "chain_sum"}]
     sound["data"]["train"] = {"source": "reasoning_gym", "size": 8, "seed": 3, "tasks": tasks}

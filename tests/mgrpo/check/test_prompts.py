@@ -85,7 +85,7 @@ def test_a_users_own_check_is_warned_of_an_opened_thought(lines) -> None:
     rewards = {"terms": [{"check": "my_rewards:tags"}]}
     status, detail = of(lines(TURNS + OPENED, rewards=rewards), "template")
     assert status == "warn"
-    assert "my_rewards:tags finds that in problem.prompt_opening" in detail
+    assert "my_rewards:tags does not find that in the completion" in detail
 
 
 def test_paying_for_tags_that_the_prompt_writes_is_a_warning(lines) -> None:

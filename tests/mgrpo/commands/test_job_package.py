@@ -78,13 +78,14 @@ def test_relative_data_and_own_modules_are_packed_under_their_paths(
 def test_own_files_are_packed_whatever_they_are_called(
     tree: dict[str, Any], here: Path, package: Path
 ) -> None:
-    for name in ("rewards.py", "parts/learner.py", "unnamed.py"):
+    for name in ("rewards.py", "parts/learner.py", "theirs.py", "unnamed.py"):
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_text("def check(completion, problem): return 1.0\n")
-    terms = [{"check": "rewards:check"}, {"check": "./parts/learner.py:check"}]
+    own = [{"check": "rewards:check"}, {"check": "./parts/learner.py:check"}]
+    terms = [*own, {"verl": "./theirs.py"}]
     pack(recipe(tree, rewards={"terms": terms}), package)
     files = files_of(package)
-    assert {"rewards.py", "rewards/pool.py", "parts/learner.py"} <= files
+    assert {"rewards.py", "rewards/pool.py", "parts/learner.py", "theirs.py"} <= files
     assert "unnamed.py" not in files
 
 

@@ -13,7 +13,7 @@ import yaml
 from mgrpo.check import check_recipe
 from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.config.own_code import import_own
-from mgrpo.config.rewards import RewardsConfig, RewardTerm
+from mgrpo.config.rewards import CheckTerm, RewardsConfig
 from mgrpo.errors import RewardError
 from mgrpo.plugin import find_plugin
 from mgrpo.rooms import ROOMS, ROOT, CurrentFolderLast
@@ -52,7 +52,7 @@ def test_a_file_of_any_name_in_the_current_folder_is_the_users(mine: Path, name:
 @pytest.mark.parametrize("form", ["rewards:good", "./rewards.py:good", "rewards.py:good"])
 def test_reward_processes_use_the_users_file(mine: Path, form: str):
     (mine / "rewards.py").write_text(CHECK)
-    config = RewardsConfig(terms=[RewardTerm(check=form)], num_processes=1)
+    config = RewardsConfig(terms=[CheckTerm(check=form)], num_processes=1)
     with RewardPool(config) as pool:
         rewards = pool.score_blocking(SEVEN, ["good", "bad"])
     assert [reward.correct for reward in rewards] == [True, False]

@@ -218,3 +218,15 @@ def test_a_clip_range_has_an_effect_with_minibatches(tree):
     assert "objective.loss.clip_high has no effect" in warned(tree)
     tree["objective"]["minibatches"] = 2
     assert "clip_high" not in warned(tree)
+
+
+def test_functions_of_groups_are_called_for_parts_where_groups_are_sampled_in_parts(tree):
+    batch = {"batch": "./my.py:rank", "correct_at": 1.0}
+    tree["rewards"] = {"terms": [batch, {"check": "format"}]}
+    assert "in parts" not in warned(tree)
+    tree["layers"][1]["guidance"] = {"draw": "per_correction"}
+    warning = warned(tree)
+    assert (
+        "layers.1.guidance.draw: per_correction: groups are sampled and scored in parts" in warning
+    )
+    assert "./my.py:rank" in warning and "format" not in warning

@@ -28,7 +28,7 @@ PHRASES = ["Sure?", "Really?"]
 
 
 class ExactScorer:
-    async def score(self, problem: Problem, texts: list[str]) -> list[Reward]:
+    async def score(self, problem: Problem, texts: list[str], *_: object) -> list[Reward]:
         return [
             Reward(
                 value=float(text == problem.answer),

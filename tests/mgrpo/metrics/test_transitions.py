@@ -298,3 +298,21 @@ def test_attempts_out_of_the_error_pool_are_parents_and_nothing_else() -> None:
     assert "layer1/accuracy" not in means and means["layer1/completions"] == 0
     assert means["layer2/accuracy"] == 0.5 and means["tokens/generated"] == 6
     assert means["transition/layer2/wrong_to_right"] == 0.5
+
+
+def test_each_term_of_a_reward_has_a_mean_over_what_it_judged() -> None:
+    both = {"./my.py:accuracy": 1.0, "./my.py:score#acc": 0.5}
+    rewards = [
+        Reward(value=1.5, parts=both),
+        Reward(value=0.5, parts={"./my.py:score#acc": 0.0}),
+        Reward(value=0.0, status="timeout"),
+    ]
+    completions = [
+        completion(1, f"p#{number}", None, False, reward=reward)
+        for number, reward in enumerate(rewards)
+    ]
+    sums = rollout_metrics(completions, 1)
+    assert sums["layer1/reward_term/my.py_accuracy"] == (1.0, 1)
+    assert sums["layer1/reward_term/my.py_score_acc"] == (0.5, 2)
+    alone = [completion(1, "p#0", None, True, reward=Reward(value=1.0, parts={"format": 1.0}))]
+    assert not any("reward_term" in name for name in rollout_metrics(alone, 1))

@@ -1,0 +1,89 @@
+"""Reward terms of each kind, as recipes write them."""
+
+import pytest
+from pydantic import ValidationError
+
+from mgrpo.config.explain import explain
+from mgrpo.config.load import load_recipe
+from mgrpo.config.rewards import CheckTerm, RewardsConfig, TrlTerm
+from mgrpo.errors import ConfigError
+
+
+def terms_of(*terms):
+    return RewardsConfig.model_validate({"terms": list(terms)}).terms
+
+
+def problem_of(*terms):
+    with pytest.raises(ValidationError) as caught:
+        terms_of(*terms)
+    return explain(caught.value, RewardsConfig)[0]
+
+
+def test_a_term_is_told_by_its_one_key():
+    check, trl = terms_of({"check": "format"}, {"trl": "./my.py:reward", "weight": 2})
+    assert isinstance(check, CheckTerm) and isinstance(trl, TrlTerm)
+    assert (check.function, check.correct_at) == ("format", 1.0)
+    assert (trl.function, trl.correct_at, trl.KEY) == ("./my.py:reward", None, "trl")
+
+
+def test_verl_and_openrlhf_have_names_for_their_functions():
+    given = {"correct_at": 1}
+    verl, own, openrlhf = terms_of(
+        {"verl": "./my.py", **given}, {"verl": "my:f", **given}, {"openrlhf": "./my.py", **given}
+    )
+    assert verl.function == "./my.py:compute_score"
+    assert own.function == "my:f"
+    assert openrlhf.function == "./my.py:reward_func"
+
+
+def test_terms_survive_being_written_and_read():
+    config = RewardsConfig.model_validate(
+        {"terms": [{"verl": "./my.py", "correct_at": 0.5}, {"check": "format", "correct_at": None}]}
+    )
+    assert RewardsConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("term", [{"weight": 2.0}, {"check": "format", "trl": "a:b"}, "format"])
+def test_a_term_has_exactly_one_function(term):
+    problem = problem_of(term)
+    assert problem.path == "terms.0"
+    assert "exactly one of the keys check, batch, trl, verl, openrlhf" in problem.reason
+
+
+def test_a_key_of_another_kind_is_explained():
+    problem = problem_of({"check": "format", "messages": True})
+    assert problem.path == "terms.0.messages"
+    assert problem.suggestion == "It belongs to entries with the key trl."
+    assert "Did you mean weight?" in problem_of({"trl": "a:b", "wieght": 2}).suggestion
+
+
+def test_a_function_is_named_with_its_file():
+    problem = problem_of({"trl": "./my.py"})
+    assert (problem.path, problem.value) == ("terms.0.trl", "./my.py")
+    assert "module:function" in problem.reason
+
+
+def test_some_term_must_say_what_is_right():
+    problem = problem_of({"trl": "./my.py:reward"}, {"check": "format", "correct_at": None})
+    assert problem.path == "terms.0.correct_at"
+    assert "no term says which completions are right" in problem.reason
+    terms_of({"trl": "./my.py:reward"}, {"check": "format"})
+
+
+def test_functions_beside_the_recipe_are_found(tmp_path, monkeypatch):
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "judge.py").touch()
+    (folder / "one.yaml").write_text(
+        "extends: quickstart\nrewards: {terms: [{verl: ./judge.py, correct_at: 1}]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    (term,) = load_recipe(folder / "one.yaml").rewards.terms
+    assert term.function == "recipes/judge.py:compute_score"
+
+
+def test_overrides_reach_a_term(tmp_path):
+    config = load_recipe("quickstart", ["rewards.terms=[{trl: 'a:b', correct_at: 0.5}]"])
+    assert config.rewards.terms[0].correct_at == 0.5
+    with pytest.raises(ConfigError, match="exactly one of the keys"):
+        load_recipe("quickstart", ["rewards.terms=[{tlr: 'a:b'}]"])
