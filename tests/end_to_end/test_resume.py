@@ -48,11 +48,14 @@ def whole(policy_dir: Path, problems_file: Path, tmp_path_factory: pytest.TempPa
     return folder
 
 
-def begin(folder: Path, name: str) -> subprocess.Popen[str]:
+def begin(folder: Path, name: str, *overrides: str) -> subprocess.Popen[str]:
     """A run of the same recipe that has done two steps."""
     metrics = folder / name / "metrics.jsonl"
     process = subprocess.Popen(
-        command(folder / "recipe.yaml", name), cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        [*command(folder / "recipe.yaml", name), *overrides],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 240
     while not metrics.is_file() or len(metrics.read_text().splitlines()) < 2:
@@ -103,9 +106,8 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
 @pytest.mark.timeout(600)
 def test_a_run_whose_learner_is_killed_ends_with_the_same_policy(whole: Path) -> None:
     run = begin(whole, "lost")
-    ranks = [one for one in psutil.Process(run.pid).children(recursive=True) if is_rank(one)]
-    assert len(ranks) == 1
-    ranks[0].kill()
+    (rank,) = ranks_of(run)
+    rank.kill()
     said, _ = run.communicate(timeout=300)
     assert run.returncode == 0
     assert "learner-rank-0 died" in said and "Restart 1 of 3" in said
@@ -113,6 +115,34 @@ def test_a_run_whose_learner_is_killed_ends_with_the_same_policy(whole: Path) ->
     assert rows[-1]["learner/restarts"] == 1
     assert not list((whole / "lost").glob("checkpoints/*"))  # it went on from memory
     check_same(whole, "lost")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("num_ranks", "fault"), [(2, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_rank_among_others_may_die_and_one_that_hangs_is_replaced(
+    whole: Path, num_ranks: int, fault: signal.Signals
+) -> None:
+    name = f"{fault.name}-{num_ranks}"
+    short = [
+        "cluster.deadlines.update_s=30",
+        "cluster.health.suspect_after_s=5",
+        "cluster.health.dead_after_s=15",
+    ]
+    run = begin(whole, name, f"learner.num_ranks={num_ranks}", *short)
+    ranks = ranks_of(run)
+    assert len(ranks) == num_ranks
+    ranks[-1].send_signal(fault)
+    said, _ = run.communicate(timeout=400)
+    assert run.returncode == 0
+    assert "Restart 1 of 3" in said
+    rows = read_metrics(whole / name)
+    assert [row["step"] for row in rows] == list(range(6))
+    assert rows[-1]["policy_version"] == 6
+
+
+def ranks_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [one for one in psutil.Process(run.pid).children(recursive=True) if is_rank(one)]
 
 
 def is_rank(process: psutil.Process) -> bool:
