@@ -373,6 +373,15 @@ class DeepSpeedLearner:
         finally:
             dist.barrier()
 
+    @property
+    def state_bytes(self) -> int:
+        """About what `save_state` writes on all ranks: weights, and in float32 masters and Adam's
+        two moments."""
+        parameters = self.policy.causal_lm.parameters()
+        return sum(
+            getattr(one, "ds_numel", one.numel()) * (one.itemsize + 3 * 4) for one in parameters
+        )
+
     def save_state(self, directory: str) -> None:
         """Write all that an exact resume needs: weights as trained, optimizer, version.
 

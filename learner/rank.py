@@ -130,6 +130,10 @@ class LearnerRank(NodeFiles):
         completions, _, _ = given.unpacked(with_texts=False)
         return self.learner.sequence_logprobs(completions, step=given.step)
 
+    def state_bytes(self) -> int:
+        """All ranks' states in files, about."""
+        return self.learner.state_bytes
+
     def leave_gpu(self, part: Part) -> None:
         """Make room for an engine on the same GPU: the "optimizer" first, then the "weights"."""
         self.learner.offload.leave(part)

@@ -95,13 +95,21 @@ class ScriptedLearner:
         return [self.logprob(one) for one in completions]
 
     def save_states(
-        self, directory: Path, policy_version: int, *, deadline_s: float | None
+        self,
+        directory: Path,
+        policy_version: int,
+        *,
+        deadline_s: float | None,
+        is_run_folder: bool = True,
     ) -> bool:
         if policy_version != self.policy_version:
             return False
         directory.mkdir()
         (directory / STATE_FILE).write_text(json.dumps(policy_version), encoding="utf-8")
         return True
+
+    def state_bytes(self) -> int:
+        return 8
 
     def load_states(self, directory: Path) -> int:
         """Continue from `save_states`; returns the policy version."""

@@ -206,6 +206,14 @@ class Fleet:
         self.broadcast(policy_version)
         self.is_up = True
 
+    def lose_learner(self, error: MgrpoError) -> None:
+        """End all sampling, and leave the weight group of a lost learner, until `connect`."""
+        self.close()
+        if self.delivery is not None:
+            self.delivery.broadcaster.disband()
+            holders = [engine for engine in self.engines if engine.health.is_alive]
+            self.delivery.find_lost(holders, error)
+
     # --- scheduling requests ---
 
     def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
@@ -232,8 +240,9 @@ class Fleet:
         await self.gate.drained(lambda: sum(one.num_inflight for one in self.workers.values()))
 
     def close(self) -> None:
-        """Cancel what was begun."""
+        """Cancel what was begun; later work has a loop of its own."""
         self.loop.close()
+        self.gate = Gate()
 
     async def beside_tending(self, work: Coroutine[object, None, Result]) -> Result:
         async with task_group() as group:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Protocol
 
-from cluster.fleet.leases import Engine, FixedEngines, Result, SamplingLoop
+from cluster.fleet.leases import Engine, FixedEngines, Gate, Result, SamplingLoop
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.metric_sums import MetricSums
 
@@ -44,8 +44,9 @@ class InProcessEngines(FixedEngines):
         await self.gate.drained(lambda: sum(one.num_inflight for one in self.members))
 
     def close(self) -> None:
-        """Cancel what was begun."""
+        """Cancel what was begun; later work has a loop of its own."""
         self.loop.close()
+        self.gate = Gate()
 
     def offload_engines(self) -> None:
         """No-op: nothing is shared with a learner."""

@@ -172,6 +172,11 @@ LEARNER = (
         "Updates without a single row to train on.",
         is_counted=True,
     ),
+    Family(
+        "learner/restarts",
+        "restarts",
+        "Times that lost ranks were replaced, since the command was started.",
+    ),
 )
 
 MISMATCH = (

@@ -112,5 +112,8 @@ class LearnerConfig(StrictConfig):
     """CPUs that Ray reserves for each rank."""
     num_threads: PositiveInt | None = None
     """Compute threads of each CPU rank. None: the machine's cores divided by the ranks."""
+    max_restarts: NonNegativeInt = 3
+    """Times in a run that lost ranks are replaced and the step repeated, before a loss ends the
+    run. Where engines and learner take turns on GPUs (cluster.colocate) the first loss does."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
     """Merged into the generated DeepSpeed configuration, for offload and similar settings."""

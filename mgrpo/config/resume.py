@@ -79,6 +79,7 @@ ON_RESUME: dict[str, OnResume] = {
     "learner.gradient_checkpointing": "free",
     "learner.num_cpus": "free",
     "learner.num_threads": "free",
+    "learner.max_restarts": "free",
     "learner.deepspeed": "fixed",
     "weights": "free",
     "evaluation": "evaluation",

@@ -106,8 +106,15 @@ class Launcher:
             max_draft_tokens=max_draft_tokens(self.config.layers, allocation.layers),
         )
 
-    def learner(self, allocations: Sequence[Allocation]) -> list[RemoteActor[LearnerRank]]:
-        """The rank actors, made but not started; empty without a learner's allocation."""
+    def learner(
+        self, allocations: Sequence[Allocation], *, replacement: int = 0
+    ) -> list[RemoteActor[LearnerRank]]:
+        """The rank actors, made but not started; empty without a learner's allocation.
+
+        Args:
+            replacement: how often they were replaced; Ray forgets an actor's name late.
+        """
+        again = f".{replacement}" if replacement else ""
         if not allocations:
             return []
         num_ranks = len(allocations[0].bundles)
@@ -125,7 +132,7 @@ class Launcher:
                 ),
                 allocation=allocations[0],
                 bundle=rank,
-                name=f"learner-rank-{rank}",
+                name=f"learner-rank-{rank}{again}",
                 environment=self.learner_environment(num_ranks),
             )
             for rank in range(num_ranks)
@@ -149,14 +156,19 @@ class Launcher:
         calls = [rank.submit(LearnerRank.start, address, port) for rank in learner]
         wait_for(calls, doing="load the policy", deadline_s=deadline_s, setting=setting)
 
-    def load_state(self, learner: list[RemoteActor[LearnerRank]], directory: Path) -> int:
+    def load_state(
+        self,
+        learner: list[RemoteActor[LearnerRank]],
+        directory: Path,
+        shared_folder: bool | None,
+    ) -> int:
         """Let the learner continue from a checkpoint; returns its policy version."""
         return load_states(
             learner,
             directory,
             deadline_s=self.config.cluster.deadlines.learner_start_s,
             setting="cluster.deadlines.learner_start_s",
-            is_shared=self.config.checkpoints.shared_folder,
+            is_shared=shared_folder,
         )
 
     def broadcaster(

@@ -69,17 +69,27 @@ class Learner(Protocol):
         ...
 
     def save_states(
-        self, directory: Path, policy_version: int, *, deadline_s: float | None
+        self,
+        directory: Path,
+        policy_version: int,
+        *,
+        deadline_s: float | None,
+        is_run_folder: bool = True,
     ) -> bool:
         """Write everything that an exact resume needs.
 
         Args:
             deadline_s: None for the update's own; else `checkpoints.on_signal_s`.
+            is_run_folder: False for a folder of this machine's own.
 
         Returns:
             False, with nothing worth keeping written, where an update has been made since
             `policy_version`.
         """
+        ...
+
+    def state_bytes(self) -> int:
+        """What `save_states` writes, about."""
         ...
 
     def save_policy(self, directory: Path) -> None:
@@ -91,19 +101,19 @@ class LearnerRanks:
     """A learner of one or several actors.
 
     Args:
-        ranks: `learner.rank.LearnerRank` actors.
+        ranks: `learner.rank.LearnerRank` actors; others may take their places in the list.
         update_s: deadline of an update, of a measurement and of writing files.
         shared_folder: do all ranks' nodes see the run's folder? None asks each.
     """
 
     def __init__(
         self,
-        ranks: Sequence[RemoteActor[LearnerRank]],
+        ranks: list[RemoteActor[LearnerRank]],
         *,
         update_s: float,
         shared_folder: bool | None,
     ) -> None:
-        self.ranks, self.update_s, self.shared_folder = list(ranks), update_s, shared_folder
+        self.ranks, self.update_s, self.shared_folder = ranks, update_s, shared_folder
 
     def update(
         self,
@@ -187,7 +197,12 @@ class LearnerRanks:
         return found[0]
 
     def save_states(
-        self, directory: Path, policy_version: int, *, deadline_s: float | None
+        self,
+        directory: Path,
+        policy_version: int,
+        *,
+        deadline_s: float | None,
+        is_run_folder: bool = True,
     ) -> bool:
         return save_states(
             self.ranks,
@@ -195,8 +210,11 @@ class LearnerRanks:
             policy_version,
             deadline_s=deadline_s or self.update_s,
             setting="checkpoints.on_signal_s" if deadline_s else SETTING,
-            is_shared=self.shared_folder,
+            is_shared=self.shared_folder if is_run_folder else None,
         )
+
+    def state_bytes(self) -> int:
+        return self._wait([self.ranks[0].submit(LearnerRank.state_bytes)])[0]
 
     def save_policy(self, directory: Path) -> None:
         save_policy(

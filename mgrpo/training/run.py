@@ -15,12 +15,12 @@ from learner.plugin import LearnerPlugin
 from learner.streaming import check_streaming, streaming_obstacles
 from mgrpo.config import LayerConfig, RunConfig
 from mgrpo.config.load import save_recipe
-from mgrpo.errors import RunInterrupted, StorageError
+from mgrpo.errors import MgrpoError, RunInterrupted, StorageError
 from mgrpo.metrics.alarms import AlarmWatch
 from mgrpo.metrics.log import MetricsLog, read_evaluations, read_metrics
 from mgrpo.plugin import load_plugins
 from mgrpo.report import write_report
-from mgrpo.storage.checkpoints import LEARNER_DIR, read_state
+from mgrpo.storage.checkpoints import LEARNER_DIR, newest_whole, read_state
 from mgrpo.storage.mirror import Mirror, mirror_of
 from mgrpo.storage.provenance import write_provenance
 from mgrpo.trackers import RunFacts, open_trackers
@@ -32,6 +32,7 @@ from mgrpo.training.hooks import (
     RolloutMetrics,
     WriteStep,
 )
+from mgrpo.training.last_step import KeepLastStep, LastStep
 from mgrpo.training.loop import Run, train
 from mgrpo.training.progress import TrainProgress, print_before_after
 from mgrpo.training.sources.sample_ahead import SampleAhead
@@ -84,7 +85,9 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
             ):
                 log.trackers.add("ray", lambda: ray_metrics)
                 system.rollout.on_progress = groups_progress(progress)
-                policy = train_system(system, run_dir, resume_from, log, progress, signals, mirror)
+                policy = train_through_losses(
+                    system, run_dir, resume_from, log, progress, signals, mirror
+                )
             progress.note(f"policy saved to {policy}")
     except RunInterrupted as stop:
         upload_s = min(upload_s, config.checkpoints.on_signal_s)
@@ -99,7 +102,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     return StorageError.exit_code if lost else 0
 
 
-def train_system(
+def train_through_losses(
     system: System,
     run_dir: Path,
     resume_from: Path | None,
@@ -108,10 +111,72 @@ def train_system(
     signals: StopSignals,
     mirror: Mirror,
 ) -> Path:
+    """`train_system`, again from the last step that is kept whenever the learner is lost."""
+    restarts, point = 0, resume_from
+    with LastStep(system.config.checkpoints.memory_copy_share) as last_step:
+        while True:
+            try:
+                return train_system(
+                    system,
+                    run_dir,
+                    point,
+                    log,
+                    progress,
+                    signals,
+                    mirror,
+                    last_step=last_step,
+                    restarts=restarts,
+                )
+            except RunInterrupted:
+                raise
+            except MgrpoError as error:
+                processes = system.processes
+                lost = None if processes is None else processes.lost(error)
+                if processes is None or lost is None:
+                    raise
+                if restarts >= processes.max_restarts:
+                    raise lost from error
+                restarts += 1
+                point = newest_point([last_step.newest, newest_whole(run_dir)[0], resume_from])
+                signals.hold(system.config.checkpoints.on_signal_s)
+                progress.warn(
+                    f"{lost} Restart {restarts} of {processes.max_restarts} "
+                    f"(learner.max_restarts), from step {0 if point is None else steps_of(point)}."
+                )
+                progress.phase("starting the learner again")
+                system.policy_version = processes.replace(
+                    None if point is None else point / LEARNER_DIR, lost
+                )
+
+
+def newest_point(points: Iterable[Path | None]) -> Path | None:
+    """Of copies and checkpoints that with most steps, the first of equals; None: there is none."""
+    return max((one for one in points if one is not None), key=steps_of, default=None)
+
+
+def steps_of(point: Path) -> int:
+    num_steps: int = read_state(point)["num_steps"]
+    return num_steps
+
+
+def train_system(
+    system: System,
+    run_dir: Path,
+    resume_from: Path | None,
+    log: MetricsLog,
+    progress: TrainProgress,
+    signals: StopSignals,
+    mirror: Mirror,
+    *,
+    last_step: LastStep,
+    restarts: int = 0,
+) -> Path:
     """Train with engines and learner that are up; returns where the policy was saved.
 
     Args:
         resume_from: the checkpoint that the learner has loaded; None in a new run.
+        last_step: where the last step is copied to.
+        restarts: of the learner so far.
     """
     config, learner = system.config, system.learner
     assert learner is not None, "the system was started with a learner"
@@ -170,6 +235,13 @@ def train_system(
             WriteStep(log, progress, problems_kept=config.output.rollouts_per_step),
             Alarms(alarms, log, progress),
             run_state,
+            KeepLastStep(
+                last_step,
+                state=run_state,
+                learner=learner,
+                restarts=restarts,
+                progress=progress,
+            ),
             Evaluation(
                 config.evaluation,
                 system.heldout,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from actors.plugin import RolloutPlugin
 from actors.rollout import Rollout, program_of
@@ -34,11 +35,22 @@ from mgrpo.models.weight_check import refuse_broken_model
 from mgrpo.plugin import load_plugins
 from mgrpo.storage.checkpoints import refuse_other_problems
 from mgrpo.training.launcher import Launcher
+from mgrpo.training.learner_processes import LearnerProcesses
 from mgrpo.training.learner_ranks import Learner, LearnerRanks
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
 
 Note = Callable[[str], None]
+
+
+class Replaceable(Protocol):
+    """Processes of a learner that others may replace; see `LearnerProcesses`."""
+
+    max_restarts: int
+
+    def lost(self, error: MgrpoError) -> MgrpoError | None: ...
+
+    def replace(self, state: Path | None, error: MgrpoError) -> int: ...
 
 
 @dataclass
@@ -53,6 +65,7 @@ class System:
     fleet: Fleet
     scorer: RewardPool
     learner: Learner | None = None  # None: engines only, for an evaluation
+    processes: Replaceable | None = None  # the learner's
     policy_version: int = 0  # that the run begins with
 
 
@@ -160,14 +173,20 @@ def start_system(
             deadlines,
         )
         fleet.start()
-        learner = launcher.learner(
-            [allocation for allocation in allocations if allocation.is_learner]
+        processes = LearnerProcesses(
+            config,
+            launcher,
+            [allocation for allocation in allocations if allocation.is_learner],
+            fleet,
+            builder=inputs.builder,
+            problems=inputs.problems,
         )
+        learner = processes.ranks
         if config.cluster.takes_turns:  # one after the other: each measures how much memory is free
             fleet.wait_until_loaded()
             fleet.sleep()
         if learner:
-            launcher.start_learner(learner)
+            processes.start()
             stack.callback(
                 end_calls, lambda: [rank.submit(LearnerRank.close) for rank in learner], deadlines
             )
@@ -196,13 +215,13 @@ def start_system(
             )
             if learner
             else None,
+            processes=processes,
         )
         if learner:
-            if learner_state is not None:
-                system.policy_version = launcher.load_state(learner, learner_state)
             note("joining the weight group and verifying the first broadcast")
-            broadcaster = launcher.broadcaster(learner, inputs.builder, inputs.problems)
-            fleet.connect(broadcaster, system.policy_version)
+            system.policy_version = processes.connect(
+                learner_state, shared_folder=config.checkpoints.shared_folder
+            )
         else:
             fleet.serve_loaded_weights()
         yield system

@@ -26,6 +26,10 @@ def problems_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tree(policy_dir: Path, problems_file: Path) -> dict[str, Any]:
     """A recipe for a random policy, as plain values that a test may change."""
+    return small_tree(policy_dir, problems_file)
+
+
+def small_tree(policy_dir: Path, problems_file: Path) -> dict[str, Any]:
     layer = {"max_completion_tokens": 12, "system_prompt": ""}
     correct = {**layer, "select": "none", "skip_truncated_parents": False}
     return {

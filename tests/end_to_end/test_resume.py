@@ -10,56 +10,63 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
 from mgrpo.metrics.log import read_metrics
+from tests.end_to_end.conftest import small_tree
 from tests.end_to_end.test_training import REPOSITORY
 
-NOT_COMPARED = ("seconds/", "pipeline/", "wall_s", "weights/", "mismatch/")
+NOT_COMPARED = ("seconds/", "learner/restarts", "pipeline/", "wall_s", "weights/", "mismatch/")
 
 
 def command(recipe: Path, name: str) -> list[str]:
     return [sys.executable, "-m", "mgrpo", "train", str(recipe), "--run", name]
 
 
-@pytest.mark.timeout(600)
-def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_policy(
-    tree: dict[str, Any], tmp_path: Path
-) -> None:
-    recipe = tmp_path / "recipe.yaml"
+@pytest.fixture(scope="module")
+def whole(policy_dir: Path, problems_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe, and its run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs")
+    tree = small_tree(policy_dir, problems_file)
     settings = {
         "steps": 6,
-        "output": {**tree["output"], "runs_dir": str(tmp_path)},
-        # The only checkpoint is the one that the signal leaves, wherever in a step it comes.
+        "output": {**tree["output"], "runs_dir": str(folder)},
+        # The only checkpoint is the one that a signal leaves, wherever in a step it comes.
         "checkpoints": {"every_steps": 0},
         # An engine's log-probabilities depend, in the last digit, on what it happens to batch.
         # Without importance weights they do not reach the gradient.
         "objective": {"importance": "none"},
         "learner": {**tree["learner"], "warmup_steps": 4, "schedule": "linear"},
     }
-    recipe.write_text(yaml.safe_dump({**tree, **settings}))
-    subprocess.run(command(recipe, "whole"), cwd=REPOSITORY, check=True, timeout=300)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**tree, **settings}))
+    done = command(folder / "recipe.yaml", "whole")
+    subprocess.run(done, cwd=REPOSITORY, check=True, timeout=300)
+    return folder
 
-    metrics = tmp_path / "cut" / "metrics.jsonl"
-    cut = subprocess.Popen(command(recipe, "cut"), cwd=REPOSITORY)
+
+def begin(folder: Path, name: str, *overrides: str) -> subprocess.Popen[str]:
+    """A run of the same recipe that has done two steps."""
+    metrics = folder / name / "metrics.jsonl"
+    process = subprocess.Popen(
+        [*command(folder / "recipe.yaml", name), *overrides],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 240
     while not metrics.is_file() or len(metrics.read_text().splitlines()) < 2:
-        assert cut.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(cut.pid, signal.SIGTERM)
-    assert cut.wait(timeout=120) == 143
-    (checkpoint,) = (tmp_path / "cut" / "checkpoints").iterdir()
-    num_done = int(checkpoint.name.removeprefix("step-"))
-    assert 2 <= num_done < 6
+    return process
 
-    said = subprocess.run(
-        command(recipe, "cut"), cwd=REPOSITORY, check=True, timeout=300, capture_output=True
-    ).stdout.decode()
-    assert f"resuming from {checkpoint}" in said
-    rows = [read_metrics(tmp_path / name) for name in ("whole", "cut")]
+
+def check_same(folder: Path, name: str) -> None:
+    """The run has the metrics and the weights of the uninterrupted one."""
+    rows = [read_metrics(folder / run) for run in ("whole", name)]
     for expected, found in zip(*rows, strict=True):
         same = {name for name in expected if not name.startswith(NOT_COMPARED)}
         # Sums of many float32 values may differ in the last digit from process to process, and
@@ -68,11 +75,82 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_pol
         assert {name: found[name] for name in same} == pytest.approx(
             {name: expected[name] for name in same}, rel=1e-4, abs=1e-6
         )
-    weights = [
-        load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("whole", "cut")
-    ]
+    weights = [load_file(folder / run / "policy" / "model.safetensors") for run in ("whole", name)]
     for name, expected in weights[0].items():
         torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.timeout(600)
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_policy(
+    whole: Path,
+) -> None:
+    cut = begin(whole, "cut")
+    os.kill(cut.pid, signal.SIGTERM)
+    cut.communicate(timeout=120)
+    assert cut.returncode == 143
+    (checkpoint,) = (whole / "cut" / "checkpoints").iterdir()
+    num_done = int(checkpoint.name.removeprefix("step-"))
+    assert 2 <= num_done < 6
+
+    said = subprocess.run(
+        command(whole / "recipe.yaml", "cut"),
+        cwd=REPOSITORY,
+        check=True,
+        timeout=300,
+        capture_output=True,
+    ).stdout.decode()
+    assert f"resuming from {checkpoint}" in said
+    check_same(whole, "cut")
+
+
+@pytest.mark.timeout(600)
+def test_a_run_whose_learner_is_killed_ends_with_the_same_policy(whole: Path) -> None:
+    run = begin(whole, "lost")
+    (rank,) = ranks_of(run)
+    rank.kill()
+    said, _ = run.communicate(timeout=300)
+    assert run.returncode == 0
+    assert "learner-rank-0 died" in said and "Restart 1 of 3" in said
+    rows = read_metrics(whole / "lost")
+    assert rows[-1]["learner/restarts"] == 1
+    assert not list((whole / "lost").glob("checkpoints/*"))  # it went on from memory
+    check_same(whole, "lost")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("num_ranks", "fault"), [(2, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_rank_among_others_may_die_and_one_that_hangs_is_replaced(
+    whole: Path, num_ranks: int, fault: signal.Signals
+) -> None:
+    name = f"{fault.name}-{num_ranks}"
+    short = [
+        "cluster.deadlines.update_s=30",
+        "cluster.health.suspect_after_s=5",
+        "cluster.health.dead_after_s=15",
+    ]
+    run = begin(whole, name, f"learner.num_ranks={num_ranks}", *short)
+    ranks = ranks_of(run)
+    assert len(ranks) == num_ranks
+    ranks[-1].send_signal(fault)
+    said, _ = run.communicate(timeout=400)
+    assert run.returncode == 0
+    assert "Restart 1 of 3" in said
+    rows = read_metrics(whole / name)
+    assert [row["step"] for row in rows] == list(range(6))
+    assert rows[-1]["policy_version"] == 6
+
+
+def ranks_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [one for one in psutil.Process(run.pid).children(recursive=True) if is_rank(one)]
+
+
+def is_rank(process: psutil.Process) -> bool:
+    try:
+        title = process.cmdline()[0]
+        return "LearnerRank" in title or "learner-rank" in title  # idle, in a call
+    except (psutil.Error, IndexError):
+        return False
 
 
 @pytest.mark.slow

@@ -20,9 +20,9 @@ from mgrpo.metrics.log import MetricsLog, read_metrics
 from mgrpo.storage.checkpoints import LEARNER_DIR, checkpoints
 from mgrpo.storage.mirror import mirror_of
 from mgrpo.training.progress import TrainProgress
-from mgrpo.training.run import train_system
+from mgrpo.training.run import train_through_losses
 from mgrpo.training.stop_signals import StopSignals
-from mgrpo.training.system import System
+from mgrpo.training.system import Replaceable, System
 from mgrpo.types import Problem
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 from tests.actors.test_rollout import ExactScorer
@@ -64,6 +64,7 @@ class LightRun:
     problems: Sequence[Problem] = tuple(PROBLEMS)
     heldout: Sequence[Problem] = ()
     learner: ScriptedLearner = field(default_factory=ScriptedLearner)
+    processes: Replaceable | None = None
     console: io.StringIO = field(default_factory=io.StringIO)
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class LightRun:
             scorer=scorer,
             learner=self.learner,
             policy_version=self.learner.policy_version,
+            processes=self.processes,
         )
         self.engines.broadcast(self.learner.policy_version)  # a run begins with one
         mirror = mirror_of(self.config, self.run_dir)
@@ -104,7 +106,9 @@ class LightRun:
             ) as progress,
         ):
             try:
-                train_system(system, self.run_dir, resume_from, log, progress, self.signals, mirror)
+                train_through_losses(
+                    system, self.run_dir, resume_from, log, progress, self.signals, mirror
+                )
             finally:
                 self.engines.close()
         return read_metrics(self.run_dir)

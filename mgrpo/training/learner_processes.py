@@ -1,0 +1,100 @@
+"""A run's learner ranks: started, joined to the engines, and replaced when one is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.templates import PromptBuilder
+from cluster.allocations import Allocation
+from cluster.fleet.fleet import Fleet
+from cluster.remote import wait_for
+from learner.rank import LearnerRank
+from mgrpo.config import RunConfig
+from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
+from mgrpo.training.launcher import Launcher
+from mgrpo.types import Problem
+
+
+class LearnerProcesses:
+    """The actors of the learner.
+
+    Args:
+        allocations: the learner's; without one there are no ranks.
+        fleet: the engines that get their weights.
+        problems: the probe of a broadcast is a prompt of theirs.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        launcher: Launcher,
+        allocations: Sequence[Allocation],
+        fleet: Fleet,
+        *,
+        builder: PromptBuilder,
+        problems: Sequence[Problem],
+    ) -> None:
+        self.launcher, self.allocations, self.fleet = launcher, list(allocations), fleet
+        self.builder, self.problems = builder, problems
+        self.silent_s = config.cluster.health.dead_after_s
+        self.num_replacements = 0
+        # With engines on the same GPU the new rank would have to load while they use it.
+        self.max_restarts = 0 if config.cluster.takes_turns else config.learner.max_restarts
+        self.shared_folder = config.checkpoints.shared_folder
+        self.ranks = launcher.learner(self.allocations)
+
+    def start(self) -> None:
+        """Load the policy.
+
+        Raises:
+            ModelError, ActorDiedError, DeadlineError: naming the rank.
+        """
+        self.launcher.start_learner(self.ranks)
+
+    def connect(self, state: Path | None, *, shared_folder: bool | None) -> int:
+        """Go on from a saved state, and give the engines its weights; returns the policy version.
+
+        Args:
+            state: the learner's part of a checkpoint; None begins with the recipe's model.
+            shared_folder: do all ranks' nodes see it? None asks each.
+        """
+        version = 0
+        if state is not None:
+            version = self.launcher.load_state(self.ranks, state, shared_folder)
+        broadcaster = self.launcher.broadcaster(self.ranks, self.builder, self.problems)
+        self.fleet.connect(broadcaster, version)
+        return version
+
+    def lost(self, error: MgrpoError) -> MgrpoError | None:
+        """The loss of a rank that caused an error of a step; None: the ranks are there."""
+        try:
+            wait_for(
+                [rank.submit(LearnerRank.meeting_point) for rank in self.ranks],
+                doing="answer after an error",
+                deadline_s=self.silent_s,
+                setting="cluster.health.dead_after_s",
+            )
+        except ActorDiedError as lost:
+            return lost
+        except MgrpoError:  # busy, or it hangs: then the error was that it is late
+            return error if isinstance(error, DeadlineError) else None
+        return None
+
+    def replace(self, state: Path | None, error: MgrpoError) -> int:
+        """Other ranks in the place of these, which go on from a saved state; its policy version.
+
+        Args:
+            state: as for `connect`.
+            error: why.
+
+        Raises:
+            ActorDiedError, DeadlineError, WeightSyncError: they did not come up.
+        """
+        for rank in self.ranks:
+            rank.kill()
+        self.fleet.lose_learner(error)
+        self.num_replacements += 1
+        self.ranks[:] = self.launcher.learner(self.allocations, replacement=self.num_replacements)
+        self.start()
+        return self.connect(state, shared_folder=None)

@@ -1,0 +1,225 @@
+"""A learner that is lost: the step is repeated by another, and nothing else changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mgrpo.config import RunConfig
+from mgrpo.errors import ActorDiedError, LearnerError, MgrpoError
+from mgrpo.metrics.log import read_metrics
+from mgrpo.training import last_step
+from tests.mgrpo.training.light_run import LightRun
+from tests.mgrpo.training.test_sample_ahead import lineage, trained
+
+STEPS = 6
+LOSSES = ["update", "save_states", "broadcast"]
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "memory"
+    folder.mkdir()
+    monkeypatch.setattr(last_step, "memory_folder", lambda: folder)
+    return folder
+
+
+@dataclass
+class Processes:
+    """Replaces the scripted learner of a run by one that loads the state it is given."""
+
+    run: LightRun
+    max_restarts: int = 3
+    is_lost: bool = False
+    states: list[Path | None] = field(default_factory=list)
+
+    def lost(self, error: MgrpoError) -> MgrpoError | None:
+        return error if self.is_lost else None
+
+    def replace(self, state: Path | None, error: MgrpoError) -> int:
+        self.is_lost = False
+        self.states.append(state)
+        self.run.engines.close()
+        learner = self.run.learner
+        learner.policy_version = 0
+        if state is not None:
+            learner.load_states(state)
+        self.run.engines.broadcast(learner.policy_version)
+        return learner.policy_version
+
+
+def light(tree: dict[str, Any], folder: Path, **changes: Any) -> LightRun:
+    given = {
+        "checkpoints": {"every_steps": 4, "memory_copy_share": 0.5},
+        "steps": STEPS,
+        "output": {"report": False},
+        **changes,
+    }
+    run = LightRun(RunConfig.model_validate({**tree, **given}), folder / "run")
+    run.processes = Processes(run)
+    return run
+
+
+def lose(run: LightRun, where: str, *, times: tuple[int, ...]) -> Processes:
+    """The learner dies in some calls of a method, counted from 1."""
+    processes = run.processes
+    assert isinstance(processes, Processes)
+    owner: Any = run.engines if where == "broadcast" else run.learner
+    method: Callable[..., Any] = getattr(owner, where)
+    num_calls = 0
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls in times and not processes.is_lost:
+            processes.is_lost = True
+            raise ActorDiedError("learner-rank-0 died during the call to update.")
+        return method(*args, **kwargs)
+
+    setattr(owner, where, dying)
+    return processes
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        {"max_staleness_steps": None},
+        {"max_staleness_steps": 1},
+        {"max_staleness_steps": 2, "new_weights": "between_groups"},
+    ],
+)
+@pytest.mark.parametrize("where", LOSSES)
+def test_each_step_trains_once_on_what_it_would_have_had(tree, tmp_path, where, pipeline):
+    whole = light(tree, tmp_path / "whole", pipeline=pipeline)
+    whole.train()
+    run = light(tree, tmp_path / "lost", pipeline=pipeline)
+    processes = lose(run, where, times=(3, 6))
+    rows = run.train()
+
+    assert len(processes.states) == 2
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    assert rows[-1]["policy_version"] == STEPS
+    assert rows[-1]["learner/restarts"] == 2
+    expected, found = ([trained(u) for u in one.learner.updates] for one in (whole, run))
+    kept = {one.step: one for one in found}  # the later one of a repeated step
+    assert len(found) - len(kept) <= 2  # each loss repeats one step at most
+    assert [(one.step, one.problems) for one in kept.values()] == [
+        (one.step, one.problems) for one in expected
+    ]
+    if (
+        pipeline["max_staleness_steps"] is None
+    ):  # else what is sampled again is of a policy that is less old
+        assert list(kept.values()) == expected
+
+
+def test_a_loss_in_the_first_step_begins_again(tree, tmp_path):
+    run = light(tree, tmp_path)
+    processes = lose(run, "update", times=(1,))
+    assert [row["step"] for row in run.train()] == list(range(STEPS))
+    assert processes.states == [None]
+
+
+def test_without_copies_it_goes_on_from_the_newest_checkpoint(tree, tmp_path, memory):
+    run = light(tree, tmp_path, checkpoints={"every_steps": 2, "memory_copy_share": 0})
+    processes = lose(run, "update", times=(4,))
+    run.train()
+    (state,) = processes.states
+    assert state is not None and state.parent.name == "step-000002"
+    steps = [update.step for update in run.learner.updates]
+    assert steps == [0, 1, 2, 2, 3, 4, 5]
+    assert [one.step for one in lineage([run])] == steps
+
+
+def test_the_last_of_too_many_losses_ends_the_run_with_its_own_error(tree, tmp_path, memory):
+    run = light(tree, tmp_path)
+    processes = lose(run, "update", times=(2, 3, 4, 5))
+    with pytest.raises(ActorDiedError, match="learner-rank-0 died"):
+        run.train()
+    assert len(processes.states) == processes.max_restarts
+    assert not any(memory.iterdir())
+    said = run.console.getvalue()
+    assert "Restart 1 of 3 (learner.max_restarts), from step 1." in said
+
+
+def test_an_error_of_a_living_learner_ends_the_run(tree, tmp_path):
+    run = light(tree, tmp_path)
+
+    def not_finite(*args: Any, **kwargs: Any) -> Any:
+        raise LearnerError("The gradient is nan.")
+
+    run.learner.update = not_finite  # type: ignore[method-assign]
+    with pytest.raises(LearnerError, match="nan"):
+        run.train()
+
+
+def test_a_loss_while_the_next_step_is_sampled_ends_that_sampling(tree, tmp_path):
+    run = light(tree, tmp_path, pipeline={"max_staleness_steps": 1})
+    generate, update, cancelled = run.engine.generate, run.learner.update_beside, []
+
+    async def late(*args: Any) -> Any:
+        await asyncio.sleep(0.01)
+        return await update(*args)
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        try:
+            await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+        return await generate(*args, **kwargs)
+
+    run.engine.generate = slow  # type: ignore[method-assign]
+    run.learner.update_beside = late  # type: ignore[method-assign]
+    lose(run, "update", times=(3,))
+    assert [row["step"] for row in run.train()] == list(range(STEPS))
+    assert cancelled
+
+
+# --- the copies ---
+
+
+def test_a_run_leaves_no_copy_behind(tree, tmp_path, memory):
+    run = light(tree, tmp_path)
+    run.train()
+    assert not any(memory.iterdir())
+
+
+def test_copies_of_killed_processes_are_removed_and_others_are_not(memory):
+    gone = memory / f"{last_step.PREFIX}{2**22 + 1}-x"
+    here = memory / f"{last_step.PREFIX}{os.getpid()}-x"
+    for folder in (gone, here, memory / "another"):
+        folder.mkdir()
+    with last_step.LastStep(0.05):
+        assert not gone.exists() and here.exists() and (memory / "another").exists()
+
+
+def test_copies_that_memory_does_not_hold_are_not_made_and_it_is_said(tree, tmp_path, memory):
+    run = light(tree, tmp_path)
+    run.learner.state_bytes = lambda: 2**50  # type: ignore[method-assign]
+    processes = lose(run, "update", times=(6,))
+    run.train()
+    assert "no copies of the last step" in run.console.getvalue()
+    (state,) = processes.states
+    assert state is not None and state.parent.name == "step-000004"
+    assert len(read_metrics(run.run_dir)) == STEPS
+
+
+def test_copies_keep_to_their_share_of_the_time(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(last_step, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with last_step.LastStep(0.05) as copy:
+        assert copy.is_due  # the first one measures
+        copy.seconds, copy.ended = 2.0, 100.0
+        clock[0] = 137.0
+        assert not copy.is_due
+        clock[0] = 138.0
+        assert copy.is_due
+    with last_step.LastStep(0.0) as none:
+        assert not none.is_due
