@@ -19,7 +19,7 @@ from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.check.storage import storage_lines
 from mgrpo.check.trackers import tracker_lines
 from mgrpo.config import RunConfig
-from mgrpo.data.problems import LoadedData
+from mgrpo.data.problems import LoadedData, refuse_missing_answers
 from mgrpo.errors import HubUnreachable, MgrpoError
 from mgrpo.findings import CheckLine, CheckReport
 from mgrpo.plan.arithmetic import batch_lines, resource_lines
@@ -74,6 +74,7 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
     with part_of(report, "rewards"):
         from mgrpo.check.rewards import reward_lines
 
+        refuse_missing_answers(problems_in(loaded), config.rewards)
         report.add(reward_lines(config.rewards, problems_in(loaded)))
 
     num_parameters: int | None = None

@@ -38,10 +38,14 @@ def source_lines(
     question = " ".join(first.question.split())
     if len(question) > SAMPLE_CHARACTERS:
         question = question[: SAMPLE_CHARACTERS - 3] + "..."
+    answer = repr(first.answer[:SAMPLE_CHARACTERS]) if first.answer else "no answer"
     detail = (
         f"{counted(len(data.problems), 'problem')} from {source_name(source)}; "
-        f"the first: {question!r} -> {first.answer[:SAMPLE_CHARACTERS]!r}"
+        f"the first: {question!r} -> {answer}"
     )
+    if first.earlier_turns:
+        roles = ", ".join(turn["role"] for turn in first.earlier_turns)
+        detail += f"; turns before it: {roles}"
     lines = [CheckLine("ok", name, detail)]
     if data.num_dropped:
         lines.append(CheckLine("warn", name, f"left out: {data.describe_dropped()}"))

@@ -67,9 +67,13 @@ def measure_prompts(
     """
     first, corrections = layers[0], corrections_of(layers)
     by_length = sorted(
-        ((len(builder.solve_prompt(first, p.question)), p.question) for p in problems),
+        ((len(builder.solve_prompt(first, problem)), problem) for problem in problems),
+        key=lambda pair: (pair[0], pair[1].question),
         reverse=True,
     )
+    # A problem's own system turn takes the place of the layers': the overhead is another.
+    longest = [pair for pair in by_length if pair[1].has_system_turn][:NUM_LONGEST]
+    longest += [pair for pair in by_length if not pair[1].has_system_turn][:NUM_LONGEST]
     guidance = max(
         (
             len(builder.encode(f"\n{phrase}"))
@@ -83,8 +87,8 @@ def measure_prompts(
         guidance_tokens=guidance,
         overhead_tokens=max(
             (
-                correction_overhead(builder, corrections, question) - solve - guidance
-                for solve, question in by_length[:NUM_LONGEST]
+                correction_overhead(builder, corrections, problem) - solve - guidance
+                for solve, problem in longest
             ),
             default=0,
         )
@@ -94,7 +98,7 @@ def measure_prompts(
 
 
 def correction_overhead(
-    builder: PromptBuilder, layers: Sequence[CorrectLayer], question: str
+    builder: PromptBuilder, layers: Sequence[CorrectLayer], problem: Problem
 ) -> int:
     """Tokens of the longest correction prompt of an empty attempt, over layers and phrases."""
     lengths = [0]
@@ -106,7 +110,7 @@ def correction_overhead(
             cut_mark
             + len(
                 builder.correction_prompt(
-                    layer, question, parent_prompt_ids=[], parent_ids=[], guidance=phrase
+                    layer, problem, parent_prompt_ids=[], parent_ids=[], guidance=phrase
                 )
             )
             for phrase in layer.guidance.phrases

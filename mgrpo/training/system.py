@@ -27,7 +27,7 @@ from learner.rank import LearnerRank
 from mgrpo.config import RunConfig
 from mgrpo.config.cluster import DeadlinesConfig
 from mgrpo.data.lengths import measure_prompts
-from mgrpo.data.problems import source_name, usable_data
+from mgrpo.data.problems import refuse_missing_answers, source_name, usable_data
 from mgrpo.errors import MgrpoError
 from mgrpo.models.node_model import NodeModel, driver_model
 from mgrpo.models.policy_tokenizer import load_builder
@@ -98,6 +98,7 @@ def read_inputs(config: RunConfig, same_problems: str | None) -> Inputs:
     if config.data.heldout is not None:
         loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
         heldout = loaded.problems[: config.evaluation.max_problems]
+    refuse_missing_answers([*problems, *heldout], config.rewards)
     plugins = load_plugins(config.method_view, RolloutPlugin)
     max_model_len = config.engines.max_model_len or (
         measure_prompts(builder, config.layers, problems + heldout).context_needed(config.layers)

@@ -56,26 +56,32 @@ def has_data_suffix(path: Path) -> bool:
     return bool(suffixes) and suffixes[-1] in DATA_SUFFIXES
 
 
-def read_files(path: Path) -> Iterator[Row]:
-    """The rows of a file, or of all data files of a folder.
+def files_of(folder: Path, pattern: str = "*") -> list[Path]:
+    """The data files of a folder that match a pattern ("*.parquet", "**/*.jsonl"), by their names.
 
     Raises:
-        DataError: there is no such file, or it cannot be read at all.
+        DataError: there is none.
     """
-    if not path.is_dir():
-        yield from read_file(path)
-        return
-    files = sorted(
-        file for file in path.iterdir() if has_data_suffix(file) and file.name[0] not in "._"
+    found = sorted(
+        file
+        for file in folder.glob(pattern)
+        if file.is_file() and has_data_suffix(file) and file.name[0] not in "._"
     )
-    if not files:
+    if not found:
+        inside = "" if pattern == "*" else f" that matches {pattern}"
         raise DataError(
-            f"The folder {path} contains no data file. Supported suffixes: "
-            f"{', '.join(DATA_SUFFIXES)}."
+            f"The folder {folder} contains no data file{inside}. Supported suffixes: "
+            f"{', '.join(DATA_SUFFIXES)}. Files of folders inside it match {folder}/**/*."
         )
+    return found
+
+
+def read_files(files: Iterable[Path], folder: Path) -> Iterator[Row]:
+    """The rows of several files of a folder, one after the other."""
     for file in files:
+        name = file.relative_to(folder).as_posix()
         for row in read_file(file):
-            yield replace(row, where=f"{file.name} {row.where}", stem=printable(file.name))
+            yield replace(row, where=f"{name} {row.where}", stem=printable(name))
 
 
 def read_file(file: Path) -> Iterator[Row]:
