@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from mgrpo.check.data import disjoint_lines, problems_in, size_lines, source_lines
+from mgrpo.check.data import disjoint_lines, problems_in, share_lines, size_lines, source_lines
 from mgrpo.check.environment import environment_lines
 from mgrpo.check.plugins import plugin_lines
 from mgrpo.check.recipe_warnings import warnings_of
@@ -85,6 +85,7 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
         report.add(lines)
     with part_of(report, "steps"):
         report.add(size_lines(config.steps, config.prompts_per_step, loaded))
+        report.add(share_lines(config.data, config.steps, config.prompts_per_step, loaded))
     with part_of(report, "held-out"):
         report.add(disjoint_lines(loaded))
     if not on_cluster:

@@ -116,6 +116,9 @@ class RowsSource(SourceBase):
     user_template: str | None = Field(default=None, pattern=r"\{problem\}")
     """Makes the question of a row's: {problem} stands for it. (OpenRLHF's input_template, with
     {problem} in the place of {}.)"""
+    on_disk: bool = False
+    """Keep the problems in a temporary file, from which each is read when it is drawn: for data
+    larger than memory. The file is in the folder that TMPDIR names, or in /tmp."""
     max_rows: PositiveInt | None = None
     """Read the first rows only; null: all."""
 

@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 NUM_LONGEST = 5  # prompts on which the overhead is measured; it hardly depends on the question
+MOST_HELD = 1000  # prompts in memory, of which the longest are kept
+Measured = tuple[int, Problem]
+"""Tokens of a layer-1 prompt, and its problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +69,14 @@ def measure_prompts(
         DataError: the chat template loses the attempt.
     """
     first, corrections = layers[0], corrections_of(layers)
-    by_length = sorted(
-        ((len(builder.solve_prompt(first, problem)), problem) for problem in problems),
-        key=lambda pair: (pair[0], pair[1].question),
-        reverse=True,
-    )
     # A problem's own system turn takes the place of the layers': the overhead is another.
-    longest = [pair for pair in by_length if pair[1].has_system_turn][:NUM_LONGEST]
-    longest += [pair for pair in by_length if not pair[1].has_system_turn][:NUM_LONGEST]
+    by_kind: dict[bool, list[Measured]] = {True: [], False: []}
+    for problem in problems:
+        kind = by_kind[problem.has_system_turn]
+        kind.append((len(builder.solve_prompt(first, problem)), problem))
+        if len(kind) > MOST_HELD:
+            kind[:] = longest_of(kind)
+    measured = [pair for kind in by_kind.values() for pair in longest_of(kind)]
     guidance = max(
         (
             len(builder.encode(f"\n{phrase}"))
@@ -83,18 +86,23 @@ def measure_prompts(
         default=0,
     )
     return PromptLengths(
-        max_prompt_tokens=by_length[0][0],
+        max_prompt_tokens=max(length for length, _ in measured),
         guidance_tokens=guidance,
         overhead_tokens=max(
             (
                 correction_overhead(builder, corrections, problem) - solve - guidance
-                for solve, problem in longest
+                for solve, problem in measured
             ),
             default=0,
         )
         if corrections
         else 0,
     )
+
+
+def longest_of(measured: list[Measured]) -> list[Measured]:
+    """Those with the most tokens."""
+    return sorted(measured, key=lambda one: (one[0], one[1].question), reverse=True)[:NUM_LONGEST]
 
 
 def correction_overhead(

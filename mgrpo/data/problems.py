@@ -25,6 +25,7 @@ from mgrpo.data.formats.generated import load_generated
 from mgrpo.data.formats.rows import LoadedData, load_rows
 from mgrpo.data.lengths import characters_of
 from mgrpo.data.sampler import ShufflingSampler
+from mgrpo.data.store import StoredProblems, selected
 from mgrpo.errors import DataError, ModelError
 from mgrpo.types import Problem
 from rewards.task_answer import VERIFYING
@@ -63,17 +64,13 @@ def load_problems(source: DataSource) -> LoadedData:
 
 def joined(parts: Mapping[str, LoadedData]) -> LoadedData:
     """The data of several sources, by their names, one after the other."""
-    whole = LoadedData()
+    is_stored = any(isinstance(data.problems, StoredProblems) for data in parts.values())
+    whole = LoadedData(problems=StoredProblems() if is_stored else [])
     for name, data in parts.items():
-        whole.problems += [
-            replace(
-                one,
-                problem_id=f"{name}/{one.problem_id}",
-                source=name,
-                domain=name if one.domain == "default" else one.domain,
-            )
-            for one in data.problems
-        ]
+        for one in data.problems:
+            problem_id = f"{name}/{one.problem_id}"
+            domain = name if one.domain == "default" else one.domain
+            whole.problems.append(replace(one, problem_id=problem_id, source=name, domain=domain))
         whole.num_dropped += data.num_dropped
         for reason, places in data.examples.items():
             examples = whole.examples.setdefault(reason, [])
@@ -93,12 +90,12 @@ def usable_data(
 def refuse_missing_answers(problems: Sequence[Problem], rewards: RewardsConfig) -> None:
     """Raise DataError if a check compares with answers that the data does not have."""
     comparing = [term.check for term in rewards.terms if term.check in VERIFYING]
-    without = [one for one in problems if not one.answer]
-    if comparing and without:
+    without = [one.problem_id for one in problems if not one.answer] if comparing else []
+    if without:
         raise DataError(
             f"{comparing[0]} compares with the reference answer, and {len(without)} of "
-            f"{len(problems)} problems have none ({without[0].problem_id}). Use a check that needs "
-            "none, or leave these rows out by needs_answer: true."
+            f"{len(problems)} problems have none ({without[0]}). Use a check that needs none, or "
+            "leave these rows out by needs_answer: true."
         )
 
 
@@ -121,7 +118,8 @@ def drop_long_prompts(
         examples={reason: list(where) for reason, where in data.examples.items()},
     )
     max_characters = characters_of(builder.tokenizer, max_prompt_tokens)
-    order = sorted(range(len(data.problems)), key=lambda i: -data.problems[i].num_characters)
+    sizes = [problem.num_characters for problem in data.problems]
+    order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
     faults: dict[int, tuple[str, str]] = {}
     num_fitting = 0
     for index in order:
@@ -133,12 +131,11 @@ def drop_long_prompts(
         num_fitting += 1
         if num_fitting == max_fitting:
             break
-    for index, problem in enumerate(data.problems):
-        if index in faults:
-            reason, measured = faults[index]
-            kept.drop(reason, f"{problem.problem_id}: {measured}")
-        else:
-            kept.problems.append(problem)
+    for index in sorted(faults):
+        reason, measured = faults[index]
+        kept.drop(reason, f"{data.problems[index].problem_id}: {measured}")
+    fitting = (index for index in range(len(data.problems)) if index not in faults)
+    kept.problems = selected(data.problems, fitting)
     return kept
 
 

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -173,13 +174,17 @@ TABLES = {
 
 def read_json(stream: IO[bytes]) -> Iterator[Parsed]:
     """One object per line; or one JSON value over several lines, usually a list of objects."""
-    lines = [(number, line) for number, line in enumerate(stream, start=1) if line.strip()]
-    if lines and not is_object(lines[0][1]):
-        whole = b"".join(line for _, line in lines)
+    numbered = ((number, line) for number, line in enumerate(stream, start=1) if line.strip())
+    first = next(numbered, None)
+    if first is None:
+        return
+    lines = chain([first], numbered)
+    if not is_object(first[1]):
+        held = list(lines)
         try:
-            value = loads(whole)
+            value = loads(b"".join(line for _, line in held))
         except ValueError:
-            pass  # JSON lines, with an invalid first line
+            lines = iter(held)  # JSON lines, with an invalid first line
         else:
             rows = value if isinstance(value, list) else [value]
             for number, row in enumerate(rows, start=1):

@@ -24,6 +24,7 @@ from mgrpo.data.formats.chats import (
 )
 from mgrpo.data.formats.files import Row
 from mgrpo.data.formats.places import rows_at
+from mgrpo.data.store import StoredProblems
 from mgrpo.errors import DataError
 from mgrpo.types import Problem
 
@@ -37,7 +38,7 @@ NOT_TEXT = "not text or a number"
 class LoadedData:
     """The problems of one source, and its unusable rows."""
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] | StoredProblems = field(default_factory=list)
     num_dropped: Counter[str] = field(default_factory=Counter)  # reason -> rows
     examples: dict[str, list[str]] = field(default_factory=dict)  # reason -> positions, a few each
 
@@ -80,7 +81,7 @@ def problems_of(rows: Iterable[Row], source: RowsSource) -> LoadedData:
     Raises:
         DataError: a column of the recipe is in no row, or no row is usable.
     """
-    data = LoadedData()
+    data = LoadedData(problems=StoredProblems() if source.on_disk else [])
     columns = NamedColumns(source)
     for row in rows:
         if not row.fault and isinstance(row.value, dict):

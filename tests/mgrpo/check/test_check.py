@@ -224,6 +224,21 @@ def test_a_check_that_compares_needs_answers(sound, tmp_path: Path):
     assert "-> no answer" in details(report, "data.train")
 
 
+def test_several_sources_are_counted_by_their_shares(sound, tmp_path: Path):
+    own = sound["data"]["train"]
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"question": "How much is 7?", "answer": "7"}\n')
+    sound["data"]["train"] = [{**own, "weight": 3}, {"path": str(other), "weight": 1}]
+    sound["steps"], sound["prompts_per_step"] = 6, 4
+    report = checked(sound)
+    assert report.failures == []
+    assert details(report, "sources") == "sums 75%: 6 epochs, other 25%: 6 epochs"
+    sound["data"]["train"][1]["weight"] = 3
+    report = checked(sound)
+    assert failed_names(report) == ["sources"]
+    assert "other has only 1 problem, and a step draws 2 of it" in details(report, "sources")
+
+
 def test_turns_before_a_question_are_shown(sound):
     turns = [("system", "Add."), ("user", "1 + 1?"), ("assistant", "2"), ("user", "2 + 2?")]
     Path(sound["data"]["train"]["path"]).write_text("")
