@@ -58,10 +58,16 @@ class Problem:
     earlier_turns: list[dict[str, str]] = field(default_factory=list)
     """What stands before the question in every layer's prompt, each with role and content: a
     system turn, which takes the place of the layer's, then worked examples."""
+    is_chat: bool = False  # the row has its prompt as a list of turns, not as text
     source: str = ""  # which of several sources it is of
     prompt_opening: str | None = None
     """The beginning of the answer in the prompt, such as "<think>\\n"; the completion continues it.
     Set when completions are scored; None: unknown."""
+
+    @property
+    def chat(self) -> list[dict[str, str]]:
+        """The prompt as turns with role and content, the question last."""
+        return [*self.earlier_turns, {"role": "user", "content": self.question}]
 
     @property
     def has_system_turn(self) -> bool:

@@ -8,6 +8,7 @@ train: [{path: sums.jsonl, weight: 3}, {path: words.csv, weight: 1}]
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from types import MappingProxyType
@@ -98,8 +99,9 @@ class RowsSource(SourceBase):
     """Column of the reference answer, or several: the first of them that a row has. Its default
     depends on the format."""
     needs_answer: bool = True
-    """False keeps rows without an answer, for checks that need none; theirs is then empty, and
-    checks that compare with it (math_answer) are refused. Otherwise such rows are left out."""
+    """False keeps rows without an answer, or with one that is not text (a list of tests), for
+    checks that need none; theirs is then empty, and checks that compare with it (math_answer) are
+    refused. Otherwise such rows are left out."""
     domain_field: str | None = None
     """Column that names each row's domain; metrics are then kept per domain too."""
     solution_field: str | None = None
@@ -138,7 +140,10 @@ class RowsSource(SourceBase):
 
     @property
     def label(self) -> str:
-        return PurePath(self.path).name.partition(".")[0]
+        """From the path, without suffixes and wildcards: train of data/train-*.parquet."""
+        parts = [part.partition(".")[0] for part in reversed(PurePath(self.path).parts)]
+        words = [re.sub(r"[^\w-]+", "_", part).strip("_-") for part in parts]
+        return next(filter(None, words), "rows")
 
 
 class ReasoningGymTask(StrictConfig):

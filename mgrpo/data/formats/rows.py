@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -16,6 +16,7 @@ from mgrpo.data.formats.answers import answer_fault, final_answer, solution_befo
 from mgrpo.data.formats.chats import (
     Turn,
     UnfitRow,
+    Written,
     chat_in,
     content_of,
     is_reply,
@@ -32,6 +33,8 @@ EXAMPLES_PER_REASON = 3
 MISSING = object()
 NAMED_ROWS = 1000  # whose columns are listed where one is missing
 NOT_TEXT = "not text or a number"
+WRITTEN = (str, int, float, Decimal)
+"""Types of values that are read as text."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +116,8 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
     if not isinstance(row.value, dict):
         raise UnfitRow("not a JSON object")
     columns: dict[str, object] = row.value
-    earlier, question, reply = conversation_at(columns, source)
+    chat = chat_in(value_at(columns, source.question_field))
+    earlier, question, reply = conversation_at(columns, source, chat)
     answer = answer_at(columns, source) or reply
     reference = final_answer(answer)
     if answer and (fault := answer_fault(reference)):
@@ -133,6 +137,7 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
         solution=solution,
         metadata=metadata_of(columns, source),
         earlier_turns=earlier,
+        is_chat=chat is not None,
     )
     texts = [problem.question, answer, problem.domain, problem.solution]
     for text in (*texts, *(turn["content"] for turn in earlier)):
@@ -141,8 +146,13 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
     return problem
 
 
-def conversation_at(columns: dict[str, object], source: RowsSource) -> tuple[list[Turn], str, str]:
+def conversation_at(
+    columns: dict[str, object], source: RowsSource, chat: Sequence[Written] | None
+) -> tuple[list[Turn], str, str]:
     """Earlier turns, the question, and the reference reply that a chat of `messages` ends with.
+
+    Args:
+        chat: the question's turns; None: it is text.
 
     Raises:
         UnfitRow: there is no question, or it is neither text, a number nor a chat.
@@ -150,7 +160,7 @@ def conversation_at(columns: dict[str, object], source: RowsSource) -> tuple[lis
     value = value_at(columns, source.question_field)
     earlier: list[Turn] = []
     reply = ""
-    if (chat := chat_in(value)) is not None:
+    if chat is not None:
         if source.format == "messages" and is_reply(chat[-1]):
             reply, chat = content_of(chat[-1]).strip(), chat[:-1]
         earlier, value = parted(chat[-1:] if source.ignore_earlier_turns else chat)
@@ -173,7 +183,7 @@ def answer_at(columns: dict[str, object], source: RowsSource) -> str:
             value = value[0]
             if isinstance(value, dict) and role_of(value):
                 value = content_of(value)
-        if is_gap(value) or (value != value and not source.needs_answer):  # NaN: a table's gap
+        if is_gap(value) or not (source.needs_answer or is_written(value)):
             continue
         return text_of_value(value, "answer")
     return ""
@@ -189,13 +199,18 @@ def text_of_value(value: object, what: str) -> str:
         raise UnfitRow(f"no {what}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # an integer column with a missing value stores 7 as 7.0
-    if isinstance(value, str | int | float | Decimal):
+    if isinstance(value, WRITTEN):
         return str(value)
     raise UnfitRow(f"{what} is a {type(value).__name__}, {NOT_TEXT}")
 
 
 def is_gap(value: object) -> bool:
     return value in (None, MISSING) or (isinstance(value, str) and not value.strip())
+
+
+def is_written(value: object) -> bool:
+    """Whether a value is text or a number, and no NaN, a table's mark of a missing one."""
+    return isinstance(value, WRITTEN) and value == value
 
 
 def metadata_of(columns: dict[str, object], source: RowsSource) -> dict[str, Any]:

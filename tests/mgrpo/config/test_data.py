@@ -99,6 +99,20 @@ def test_several_sources_have_names_and_weights(tree):
 
 
 @pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("data/train-*.parquet", "train"),
+        ("sums/**/*.jsonl", "sums"),
+        ("openai/gsm8k", "gsm8k"),
+        ("x/a#1.jsonl.gz", "a_1"),
+        ("*", "rows"),
+    ],
+)
+def test_a_source_without_a_name_is_called_after_its_path(path: str, name: str):
+    assert RowsSource(path=path).label == name
+
+
+@pytest.mark.parametrize(
     ("train", "data", "expected"),
     [
         ([{"path": "a"}, {"path": "x/a"}], {}, "data.train.sources.1.name = a: another source has"),

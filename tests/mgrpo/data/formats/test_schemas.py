@@ -75,6 +75,8 @@ def test_trl(tmp_path: Path, column: str) -> None:
     )
     plain, chat = load(format="trl", path=path).problems
     assert (plain.question, plain.answer, plain.earlier_turns) == ("3 + 4?", "7", [])
+    assert (plain.is_chat, chat.is_chat) == (False, True)
+    assert chat.chat == [SYSTEM, ASKED, TOLD, QUESTION]
     assert plain.metadata == {column: "7", "level": 2}
     assert (chat.question, chat.answer) == ("3 + 4?", "7")
     assert chat.earlier_turns == [SYSTEM, ASKED, TOLD]
@@ -180,6 +182,16 @@ def test_gaps_of_a_table_are_no_answers(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     data = load(path=str(tmp_path / "a.parquet"), needs_answer=False)
     assert [one.answer for one in data.problems] == ["7", "", ""]
+
+
+def test_an_answer_that_is_no_text_is_left_to_the_metadata(tmp_path: Path) -> None:
+    tests = {"inputs": ["1 2"], "outputs": ["3"]}
+    path = lines(tmp_path / "a.jsonl", {"prompt": "Add.", "reward_model": {"ground_truth": tests}})
+    with pytest.raises(DataError, match="answer is a dict, not text"):
+        load(format="verl", path=path)
+    (problem,) = load(format="verl", path=path, needs_answer=False).problems
+    assert problem.answer == ""
+    assert problem.metadata["reward_model"]["ground_truth"] == tests
 
 
 # --- metadata ---
