@@ -63,7 +63,7 @@ def parted(chat: Sequence[Written]) -> tuple[list[Turn], str]:
         raise UnfitRow("question is a chat with a system turn after others")
     is_system = turns[0]["role"] == "system"
     says_nothing = is_system and not turns[0]["content"].strip()
-    return turns[says_nothing:-1], turns[-1]["content"]
+    return turns[1 if says_nothing else 0 : -1], turns[-1]["content"]
 
 
 def role_of(turn: Written) -> str:
