@@ -178,7 +178,7 @@ def read_json(stream: IO[bytes]) -> Iterator[Parsed]:
     first = next(numbered, None)
     if first is None:
         return
-    lines = chain([first], numbered)
+    lines: Iterator[tuple[int, bytes]] = chain([first], numbered)
     if not is_object(first[1]):
         held = list(lines)
         try:
