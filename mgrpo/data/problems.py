@@ -89,7 +89,7 @@ def usable_data(
 
 def refuse_missing_answers(problems: Sequence[Problem], rewards: RewardsConfig) -> None:
     """Raise DataError if a check compares with answers that the data does not have."""
-    comparing = [term.check for term in rewards.terms if term.check in VERIFYING]
+    comparing = [term.function for term in rewards.terms if term.function in VERIFYING]
     without = [one.problem_id for one in problems if not one.answer] if comparing else []
     if without:
         raise DataError(
