@@ -60,7 +60,7 @@ def solve_request(
 ) -> PromptRequest:
     """Layer 1's request for the problem that a tree of the step is of."""
     return PromptRequest(
-        prompt=Prompt.of(builder.solve_prompt(layer, problem.question)),
+        prompt=Prompt.of(builder.solve_prompt(layer, problem)),
         num_samples=layer.group_size,
         group_key=str(tree),
         parent_id=None,
@@ -166,7 +166,7 @@ def correction_requests(
         count = list(guidance_ids).count(guidance_id)
         prompt_token_ids = builder.correction_prompt(
             layer,
-            problem.question,
+            problem,
             parent_prompt_ids=parent.prompt_token_ids,
             parent_ids=parent.token_ids,
             guidance=layer.guidance.phrases[guidance_id],

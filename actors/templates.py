@@ -11,8 +11,10 @@ Three layouts (CorrectLayer.layout):
     self_continue  the attempt's own prompt and ids, then the guidance: an exact extension
     user_quote     system | user: problem, attempt, guidance | assistant: ...
 
-An attempt's trailing end-of-turn tokens are left out where it is quoted. It begins as its policy
-began it: behind what the generation prompt had already written of the answer ("<think>\\n").
+A problem's earlier turns (a system turn, worked examples) stand before its question in all of them,
+and its system turn takes the place of the layer's. An attempt's trailing end-of-turn tokens are
+left out where it is quoted. It begins as its policy began it: behind what the generation prompt had
+already written of the answer ("<think>\\n").
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ from mgrpo.config.layers import (
 )
 from mgrpo.errors import DataError, ModelError
 from mgrpo.records.token_columns import TokenIds, as_list
+from mgrpo.types import Problem
 
+Asked = Problem | str
+"""A problem, or the question of one without earlier turns."""
 ATTEMPT_PLACEHOLDER = "\ue000attempt\ue001"
 CUT_MARK = "\n[...]\n"
 DEFAULT_QUOTE_TEMPLATE = "{problem}\n\nAn earlier attempt:\n{attempt}\n\n{guidance}"
@@ -54,26 +59,39 @@ def fill(template: str, **values: str) -> str:
     return re.sub(pattern, lambda match: values[match.group()[1:-1]], template)
 
 
-def solve_messages(layer: LayerConfig, question: str) -> Messages:
+def solve_messages(layer: LayerConfig, problem: Asked) -> Messages:
     """The conversation that layer 1 continues."""
-    system = SOLVE_SYSTEM_PROMPT if layer.system_prompt is None else layer.system_prompt
-    user = fill(layer.user_template or "{problem}", problem=question)
-    return [*system_turn(system), {"role": "user", "content": user}]
+    user = fill(layer.user_template or "{problem}", problem=question_of(problem))
+    return [*turns_before(layer, problem, SOLVE_SYSTEM_PROMPT), {"role": "user", "content": user}]
 
 
-def review_messages(layer: CorrectLayer, question: str, attempt: str, guidance: str) -> Messages:
+def review_messages(layer: CorrectLayer, problem: Asked, attempt: str, guidance: str) -> Messages:
     """The conversation that a correction continues (review_chat and user_quote)."""
-    system = REVIEW_SYSTEM_PROMPT if layer.system_prompt is None else layer.system_prompt
+    before, question = turns_before(layer, problem, REVIEW_SYSTEM_PROMPT), question_of(problem)
     if isinstance(layer.layout, UserQuote):
         template = layer.user_template or DEFAULT_QUOTE_TEMPLATE
         user = fill(template, problem=question, attempt=attempt, guidance=guidance)
-        return [*system_turn(system), {"role": "user", "content": user}]
+        return [*before, {"role": "user", "content": user}]
     user = fill(layer.user_template or "{problem}", problem=question)
     return [
-        *system_turn(system),
+        *before,
         {"role": "user", "content": user},
         {"role": "assistant", "content": f"{attempt}\n{guidance}"},
     ]
+
+
+def question_of(problem: Asked) -> str:
+    return problem if isinstance(problem, str) else problem.question
+
+
+def turns_before(layer: LayerConfig, problem: Asked, default_system: str) -> Messages:
+    """The turns before the question: the problem's own, and the layer's system turn where the
+    problem has none."""
+    earlier = [] if isinstance(problem, str) else problem.earlier_turns
+    if not isinstance(problem, str) and problem.has_system_turn:
+        return list(earlier)
+    system = default_system if layer.system_prompt is None else layer.system_prompt
+    return [*system_turn(system), *earlier]
 
 
 def system_turn(system: str) -> Messages:
@@ -144,14 +162,14 @@ class PromptBuilder:
         """
         return render(self.tokenizer, messages, self.template_kwargs)
 
-    def solve_prompt(self, layer: LayerConfig, question: str) -> list[int]:
+    def solve_prompt(self, layer: LayerConfig, problem: Asked) -> list[int]:
         """Token ids of a layer-1 prompt."""
-        return self.encode(self.render(solve_messages(layer, question)))
+        return self.encode(self.render(solve_messages(layer, problem)))
 
     def correction_prompt(
         self,
         layer: CorrectLayer,
-        question: str,
+        problem: Asked,
         *,
         parent_prompt_ids: Sequence[int] | TokenIds,
         parent_ids: Sequence[int] | TokenIds,
@@ -162,7 +180,7 @@ class PromptBuilder:
 
         Args:
             layer: the layer that will answer this prompt.
-            question: the problem.
+            problem: the problem, or the question of one without earlier turns.
             parent_prompt_ids: what the parent's policy read; used by self_continue.
             parent_ids: the parent's completion, end-of-turn tokens included.
             guidance: the phrase that opens the correction.
@@ -174,7 +192,7 @@ class PromptBuilder:
             return [*as_list(parent_prompt_ids), *attempt_ids, *self.encode(f"\n{guidance}")]
         is_answer_only = layout.quote == "answer_only" and parent_answer is not None
         attempt_ids = self.quoted(layout, parent_ids, parent_answer)
-        before, after = self.around_attempt(layer, question, guidance)
+        before, after = self.around_attempt(layer, problem, guidance)
         if isinstance(layout, ReviewChat) and not self.chat.reopens:
             raise ModelError(
                 "The chat template opens no second assistant turn behind an assistant's turn, so a "
@@ -185,20 +203,20 @@ class PromptBuilder:
             return [*self.encode(before), *attempt_ids, *self.encode(after)]
         if isinstance(layout, ReviewChat):
             # The quoted turn begins as any answer does: with the generation prompt.
-            before = self.render(review_messages(layer, question, "", "")[:-1])
+            before = self.render(review_messages(layer, problem, "", "")[:-1])
         else:
             before += self.chat.opening
         return [*self.encode(before), *attempt_ids, *self.encode(after)]
 
-    def around_attempt(self, layer: CorrectLayer, question: str, guidance: str) -> tuple[str, str]:
+    def around_attempt(self, layer: CorrectLayer, problem: Asked, guidance: str) -> tuple[str, str]:
         """The template's text before and after the place of the attempt."""
-        messages = review_messages(layer, question, ATTEMPT_PLACEHOLDER, guidance)
+        messages = review_messages(layer, problem, ATTEMPT_PLACEHOLDER, guidance)
         pieces = self.render(messages).split(ATTEMPT_PLACEHOLDER)
         if len(pieces) != 2:
             raise DataError(
                 f"The attempt's place occurs {len(pieces) - 1} times in a correction's prompt, "
                 "expected once: the chat template drops assistant turns, or the question contains "
-                f"the placeholder. Question: {question[:200]!r}"
+                f"the placeholder. Question: {question_of(problem)[:200]!r}"
             )
         before, after = pieces
         return before, after

@@ -51,13 +51,32 @@ class Problem:
 
     problem_id: str  # stable across runs: resume and reports refer to it
     question: str
-    answer: str  # the reference answer that the reward compares with
+    answer: str  # the reference answer that checks compare with; "" where the data has none
     domain: str = "default"  # metrics are also kept per domain
     solution: str = ""  # a worked solution, where the data has one
     metadata: dict[str, Any] = field(default_factory=dict)
+    earlier_turns: list[dict[str, str]] = field(default_factory=list)
+    """What stands before the question in every layer's prompt, each with role and content: a
+    system turn, which takes the place of the layer's, then worked examples."""
+    is_chat: bool = False  # the row has its prompt as a list of turns, not as text
+    source: str = ""  # which of several sources it is of
     prompt_opening: str | None = None
     """The beginning of the answer in the prompt, such as "<think>\\n"; the completion continues it.
     Set when completions are scored; None: unknown."""
+
+    @property
+    def chat(self) -> list[dict[str, str]]:
+        """The prompt as turns with role and content, the question last."""
+        return [*self.earlier_turns, {"role": "user", "content": self.question}]
+
+    @property
+    def has_system_turn(self) -> bool:
+        return bool(self.earlier_turns) and self.earlier_turns[0]["role"] == "system"
+
+    @property
+    def num_characters(self) -> int:
+        """Of the question and of the turns before it."""
+        return len(self.question) + sum(len(turn["content"]) for turn in self.earlier_turns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,6 @@ from mgrpo.config.rewards import BatchTerm, OpenRlhfTerm, RewardTerm, TrlTerm, V
 from mgrpo.types import Problem, Reward
 from rewards.score import Outcome, as_reward, described, failed, plain_scalar
 
-Message = dict[str, str]
 NOT_COLUMNS = ("prompt", "completion", "completion_ids")
 SHOWN_CHARS = 200  # of a text that a function returns beside its number
 
@@ -152,14 +151,14 @@ def of_openrlhf(function: RewardFunction, group: Group) -> Invocation:
 
 def of_trl(function: RewardFunction, term: TrlTerm, group: Group) -> Invocation:
     problem, count = group.problem, len(group.texts)
-    as_chat = is_chat(problem) if term.messages is None else term.messages
+    as_chat = problem.is_chat if term.messages is None else term.messages
     logged: dict[str, Any] = {}
     columns = {"answer": problem.answer, "problem_id": problem.problem_id, **problem.metadata}
     if problem.solution:
         columns.setdefault("solution", problem.solution)
     given: dict[str, Any] = {
         **{name: [value] * count for name, value in without(columns, *NOT_COLUMNS).items()},
-        "prompts": [chat_of(problem) if as_chat else problem.question for _ in group.texts],
+        "prompts": [problem.chat if as_chat else problem.question for _ in group.texts],
         "completions": [
             [{"role": "assistant", "content": text}] if as_chat else text for text in group.texts
         ],
@@ -174,16 +173,6 @@ def of_trl(function: RewardFunction, term: TrlTerm, group: Group) -> Invocation:
         return with_columns(rewards, logged)
 
     return Invocation(function=function, count=count, by_name=given, read=read)
-
-
-def is_chat(problem: Problem) -> bool:
-    """Whether the row's prompt is a list of messages. So far every prompt is kept as text."""
-    return False
-
-
-def chat_of(problem: Problem) -> list[Message]:
-    """The prompt as messages."""
-    return [{"role": "user", "content": problem.question}]
 
 
 def taken(function: RewardFunction, given: Mapping[str, Any]) -> Mapping[str, Any]:

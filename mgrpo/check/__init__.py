@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from mgrpo.check.data import disjoint_lines, problems_in, size_lines, source_lines
+from mgrpo.check.data import disjoint_lines, problems_in, share_lines, size_lines, source_lines
 from mgrpo.check.environment import environment_lines
 from mgrpo.check.plugins import plugin_lines
 from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.check.storage import storage_lines
 from mgrpo.check.trackers import tracker_lines
 from mgrpo.config import RunConfig
-from mgrpo.data.problems import LoadedData
+from mgrpo.data.problems import LoadedData, refuse_missing_answers
 from mgrpo.errors import HubUnreachable, MgrpoError
 from mgrpo.findings import CheckLine, CheckReport
 from mgrpo.plan.arithmetic import batch_lines, resource_lines
@@ -74,6 +74,7 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
     with part_of(report, "rewards"):
         from mgrpo.check.rewards import reward_lines
 
+        refuse_missing_answers(problems_in(loaded), config.rewards)
         report.add(reward_lines(config.rewards, problems_in(loaded)))
 
     num_parameters: int | None = None
@@ -84,6 +85,7 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
         report.add(lines)
     with part_of(report, "steps"):
         report.add(size_lines(config.steps, config.prompts_per_step, loaded))
+        report.add(share_lines(config.data, config.steps, config.prompts_per_step, loaded))
     with part_of(report, "held-out"):
         report.add(disjoint_lines(loaded))
     if not on_cluster:

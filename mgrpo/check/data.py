@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from actors.templates import PromptBuilder
-from mgrpo.config import DataConfig, DataSource, LayerConfig
+from mgrpo.config import DataConfig, DataSource, LayerConfig, MixtureSource
 from mgrpo.data.problems import (
     LoadedData,
     drop_long_prompts,
@@ -13,6 +15,7 @@ from mgrpo.data.problems import (
     load_problems,
     source_name,
 )
+from mgrpo.data.store import JoinedProblems
 from mgrpo.errors import DataError
 from mgrpo.findings import CheckLine, counted
 from mgrpo.types import Problem
@@ -38,18 +41,22 @@ def source_lines(
     question = " ".join(first.question.split())
     if len(question) > SAMPLE_CHARACTERS:
         question = question[: SAMPLE_CHARACTERS - 3] + "..."
+    answer = repr(first.answer[:SAMPLE_CHARACTERS]) if first.answer else "no answer"
     detail = (
         f"{counted(len(data.problems), 'problem')} from {source_name(source)}; "
-        f"the first: {question!r} -> {first.answer[:SAMPLE_CHARACTERS]!r}"
+        f"the first: {question!r} -> {answer}"
     )
+    if first.earlier_turns:
+        roles = ", ".join(turn["role"] for turn in first.earlier_turns)
+        detail += f"; turns before it: {roles}"
     lines = [CheckLine("ok", name, detail)]
     if data.num_dropped:
         lines.append(CheckLine("warn", name, f"left out: {data.describe_dropped()}"))
     return lines, data
 
 
-def problems_in(loaded: Mapping[str, LoadedData]) -> list[Problem]:
-    return [problem for data in loaded.values() for problem in data.problems]
+def problems_in(loaded: Mapping[str, LoadedData]) -> Sequence[Problem]:
+    return JoinedProblems(*(data.problems for data in loaded.values()))
 
 
 def fit_lines(
@@ -106,13 +113,35 @@ def size_lines(
     ]
 
 
+def share_lines(
+    config: DataConfig, num_steps: int, prompts_per_step: int, loaded: Mapping[str, LoadedData]
+) -> list[CheckLine]:
+    """How often a run goes through each of several sources, and whether a step repeats problems."""
+    source, data = config.train, loaded.get("data.train")
+    if data is None or not isinstance(source, MixtureSource) or source.weights is None:
+        return []
+    counts = Counter(problem.source for problem in data.problems)
+    lines, parts = [], []
+    for name, weight in source.weights.items():
+        share = weight / sum(source.weights.values())
+        most = math.ceil(share * prompts_per_step)
+        if most > counts[name]:
+            detail = f"{name} has only {counted(counts[name], 'problem')}, and a step draws {most}"
+            lines.append(CheckLine("fail", "sources", f"{detail} of it. Lower its weight."))
+            continue
+        epochs = share * num_steps * prompts_per_step / counts[name]
+        parts.append(f"{name} {share:.0%}: {epochs:.2g} epochs")
+    return [*lines, CheckLine("ok", "sources", ", ".join(parts))] if parts else lines
+
+
 def disjoint_lines(loaded: Mapping[str, LoadedData]) -> list[CheckLine]:
     """Held-out questions that are also in the training data."""
     train, heldout = loaded.get("data.train"), loaded.get("data.heldout")
     if train is None or heldout is None:
         return []
-    trained = {" ".join(problem.question.split()) for problem in train.problems}
-    shared = [p for p in heldout.problems if " ".join(p.question.split()) in trained]
+    asked = {words(problem) for problem in heldout.problems}
+    trained = {text for problem in train.problems if (text := words(problem)) in asked}
+    shared = [problem for problem in heldout.problems if words(problem) in trained]
     if not shared:
         return [CheckLine("ok", "held-out", "no question is also in data.train")]
     fraction = len(shared) / len(heldout.problems)
@@ -126,3 +155,8 @@ def disjoint_lines(loaded: Mapping[str, LoadedData]) -> list[CheckLine]:
             "data.train.exclude_questions_of.",
         )
     ]
+
+
+def words(problem: Problem) -> str:
+    """The question without differences in spacing."""
+    return " ".join(problem.question.split())

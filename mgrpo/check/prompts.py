@@ -149,7 +149,7 @@ def context_line(
         problems: whose prompts are measured.
         limits: tokens of a context, by the name of what sets it; None: it sets none.
     """
-    measured = heapq.nlargest(MAX_MEASURED_PROMPTS, problems, key=lambda one: len(one.question))
+    measured = heapq.nlargest(MAX_MEASURED_PROMPTS, problems, key=lambda one: one.num_characters)
     lengths = measure_prompts(builder, layers, measured)
     totals = lengths.layer_lengths(layers)
     needed = max(totals)
@@ -191,14 +191,14 @@ def token_lines(
     """Check that each correction's prompt contains the attempt's token ids unchanged, in one
     piece."""
     lines = []
-    prompt = builder.solve_prompt(layers[0], problem.question)
+    prompt = builder.solve_prompt(layers[0], problem)
     attempt = builder.encode(SAMPLE_ATTEMPT)
     for layer in corrections_of(layers):
         if not isinstance(layer.layout, SelfContinue):
             attempt = attempt[: layer.layout.max_quote_tokens]
         correction = builder.correction_prompt(
             layer,
-            problem.question,
+            problem,
             parent_prompt_ids=prompt,
             parent_ids=attempt,
             guidance=layer.guidance.phrases[0],

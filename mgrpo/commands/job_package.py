@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mgrpo.config import DataConfig, MethodView, RewardsConfig, RunConfig
-from mgrpo.config.data import HuggingFaceSource, JsonlSource
+from mgrpo.config.data import RowsSource, sources_in
 from mgrpo.config.load import save_recipe
+from mgrpo.data.formats.places import local_paths
 from mgrpo.errors import ConfigError, ConfigProblem, JobError
 from mgrpo.plugin import names_in
 from mgrpo.rooms import ROOMS, ROOT
@@ -64,10 +65,9 @@ def refuse_local_model(model_path: str) -> None:
 def data_files(data: DataConfig) -> Iterator[Path]:
     """Data that lies here under a relative path."""
     for source in (data.train, data.heldout):
-        if isinstance(source, JsonlSource | HuggingFaceSource):
-            path = Path(source.path)
-            if not path.is_absolute() and path.exists():
-                yield path
+        for one in sources_in(source) if source is not None else ():
+            if isinstance(one, RowsSource) and not Path(one.path).is_absolute():
+                yield from local_paths(one.path)
 
 
 def own_code(rewards: RewardsConfig, method: MethodView, here: Path) -> Iterator[Path]:

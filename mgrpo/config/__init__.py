@@ -6,10 +6,10 @@ from mgrpo.config.cluster import ClusterConfig, DeadlinesConfig, WeightsConfig
 from mgrpo.config.data import (
     DataConfig,
     DataSource,
-    HuggingFaceSource,
-    JsonlSource,
+    MixtureSource,
     ReasoningGymSource,
     ReasoningGymTask,
+    RowsSource,
 )
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig
@@ -45,12 +45,11 @@ __all__ = [
     "EvaluationConfig",
     "GroupZ",
     "GuidanceConfig",
-    "HuggingFaceSource",
-    "JsonlSource",
     "KlConfig",
     "LayerConfig",
     "LearnerConfig",
     "MethodView",
+    "MixtureSource",
     "MlflowConfig",
     "ModelConfig",
     "ObjectiveConfig",
@@ -62,6 +61,7 @@ __all__ = [
     "ReasoningGymTask",
     "RewardTerm",
     "RewardsConfig",
+    "RowsSource",
     "RunConfig",
     "SamplingConfig",
     "SolveLayer",

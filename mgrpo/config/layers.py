@@ -207,10 +207,12 @@ class LayerBase(StrictConfig):
     speculation: Speculation | None = None
     """Drafts this layer's completions, for speed alone; null: not."""
     system_prompt: str | None = None
-    """None takes the layer's default; "" omits the system turn."""
+    """None takes the layer's default; "" omits the system turn. A problem whose row has a system
+    turn of its own keeps that one, in every layer."""
     user_template: str | None = None
-    """The user turn. {problem} stands for the question and, with layout user_quote, {attempt} and
-    {guidance} for the quoted attempt and the phrase. None takes the layout's default."""
+    """The last user turn; those of a row's earlier turns stay as they are. {problem} stands for the
+    question and, with layout user_quote, {attempt} and {guidance} for the quoted attempt and the
+    phrase. None takes the layout's default."""
 
     @model_validator(mode="after")
     def check_user_template(self) -> LayerBase:

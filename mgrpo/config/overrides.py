@@ -83,9 +83,8 @@ def merged(base: Any, changes: Any, path: str = "") -> Any:
     """`base` with the changes of a recipe that extends it.
 
     Sections merge key by key; all else is replaced. A list of named entries may be changed by a
-    map from names to changes: `layers: {correct: {group_size: 8}}`. A section whose tag changes
-    (the `source` of data, the `type` of a slot) is replaced whole, since its keys are another
-    kind's.
+    map from names to changes: `layers: {correct: {group_size: 8}}`. A section of another kind is
+    replaced whole, since its keys are that kind's.
     """
     if isinstance(base, list) and isinstance(changes, dict):
         entries = copy.deepcopy(base)
@@ -96,8 +95,7 @@ def merged(base: Any, changes: Any, path: str = "") -> Any:
         return entries
     if not isinstance(base, dict) or not isinstance(changes, dict):
         return copy.deepcopy(changes)
-    tags = ("source", "type") if path else ()  # the recipe itself is no kind of anything
-    if any(tag in changes and changes[tag] != base.get(tag) for tag in tags):
+    if path and is_other_kind(base, changes):  # the recipe itself is no kind of anything
         return copy.deepcopy(changes)
     result = dict(base)
     for key, change in changes.items():
@@ -107,6 +105,19 @@ def merged(base: Any, changes: Any, path: str = "") -> Any:
         else:
             result[key] = copy.deepcopy(change)
     return result
+
+
+def is_other_kind(base: Tree, changes: Tree) -> bool:
+    """Whether a section's changes are of another kind than the section.
+
+    The `type` of a slot tells, of data its `source` and `format`; rows need no `source`, and are
+    told from generated problems by their `path`.
+    """
+    if any(
+        tag in changes and changes[tag] != base.get(tag) for tag in ("source", "format", "type")
+    ):
+        return True
+    return "path" in changes and "path" not in base and "source" in base
 
 
 def one_line(error: Exception) -> str:

@@ -32,6 +32,8 @@ ON_RESUME: dict[str, OnResume] = {
     "prompts_per_step": "fixed",
     "model": "fixed",
     "data.train": "fixed",
+    "data.train.on_disk": "free",
+    "data.train.sources.*.on_disk": "free",
     "data.heldout": "evaluation",
     "data.max_prompt_tokens": "fixed",
     "data.max_dropped_fraction": "free",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Tag
+from pydantic import Field, PositiveInt, Tag
 
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.parts import Part, chosen, declared_as
@@ -50,9 +50,27 @@ class Shuffle(StrictConfig):
     type: Literal["shuffle"] = "shuffle"
 
 
+class Curriculum(StrictConfig):
+    """Easy problems first: each draw is from a growing share of the problems, sorted by a number
+    of theirs."""
+
+    type: Literal["curriculum"] = "curriculum"
+    by: str
+    """Column of metadata with the number, e.g. level or extra_info.pass_rate."""
+    order: Literal["ascending", "descending"] = "ascending"
+    """ascending: problems with the lowest numbers first (a difficulty); descending: with the
+    highest (a pass rate)."""
+    start_fraction: float = Field(default=0.2, gt=0, le=1)
+    """Share of the problems that the first step draws from."""
+    full_after_steps: PositiveInt
+    """The share grows evenly, and is all problems from this step on."""
+
+
 Sampler = Annotated[
-    Annotated[Shuffle, Tag("shuffle")] | Annotated[Part, Tag("own")],
-    chosen("shuffle"),
+    Annotated[Shuffle, Tag("shuffle")]
+    | Annotated[Curriculum, Tag("curriculum")]
+    | Annotated[Part, Tag("own")],
+    chosen("shuffle", "curriculum"),
     by_name("shuffle"),
-    declared_as("SAMPLERS", "shuffle"),
+    declared_as("SAMPLERS", "shuffle", "curriculum"),
 ]

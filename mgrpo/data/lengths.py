@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 NUM_LONGEST = 5  # prompts on which the overhead is measured; it hardly depends on the question
+MOST_HELD = 1000  # prompts in memory, of which the longest are kept
+Measured = tuple[int, Problem]
+"""Tokens of a layer-1 prompt, and its problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +69,14 @@ def measure_prompts(
         DataError: the chat template loses the attempt.
     """
     first, corrections = layers[0], corrections_of(layers)
-    by_length = sorted(
-        ((len(builder.solve_prompt(first, p.question)), p.question) for p in problems),
-        reverse=True,
-    )
+    # A problem's own system turn takes the place of the layers': the overhead is another.
+    by_kind: dict[bool, list[Measured]] = {True: [], False: []}
+    for problem in problems:
+        kind = by_kind[problem.has_system_turn]
+        kind.append((len(builder.solve_prompt(first, problem)), problem))
+        if len(kind) > MOST_HELD:
+            kind[:] = longest_of(kind)
+    measured = [pair for kind in by_kind.values() for pair in longest_of(kind)]
     guidance = max(
         (
             len(builder.encode(f"\n{phrase}"))
@@ -79,12 +86,12 @@ def measure_prompts(
         default=0,
     )
     return PromptLengths(
-        max_prompt_tokens=by_length[0][0],
+        max_prompt_tokens=max(length for length, _ in measured),
         guidance_tokens=guidance,
         overhead_tokens=max(
             (
-                correction_overhead(builder, corrections, question) - solve - guidance
-                for solve, question in by_length[:NUM_LONGEST]
+                correction_overhead(builder, corrections, problem) - solve - guidance
+                for solve, problem in measured
             ),
             default=0,
         )
@@ -93,8 +100,13 @@ def measure_prompts(
     )
 
 
+def longest_of(measured: list[Measured]) -> list[Measured]:
+    """Those with the most tokens."""
+    return sorted(measured, key=lambda one: (one[0], one[1].question), reverse=True)[:NUM_LONGEST]
+
+
 def correction_overhead(
-    builder: PromptBuilder, layers: Sequence[CorrectLayer], question: str
+    builder: PromptBuilder, layers: Sequence[CorrectLayer], problem: Problem
 ) -> int:
     """Tokens of the longest correction prompt of an empty attempt, over layers and phrases."""
     lengths = [0]
@@ -106,7 +118,7 @@ def correction_overhead(
             cut_mark
             + len(
                 builder.correction_prompt(
-                    layer, question, parent_prompt_ids=[], parent_ids=[], guidance=phrase
+                    layer, problem, parent_prompt_ids=[], parent_ids=[], guidance=phrase
                 )
             )
             for phrase in layer.guidance.phrases

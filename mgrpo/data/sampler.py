@@ -79,12 +79,17 @@ class ShufflingSampler:
         Raises:
             DataError: the state is of other data or another seed.
         """
-        for key, now in (("num_problems", self.num_problems), ("seed", self.seed)):
-            if state[key] != now:
-                raise DataError(
-                    f"The checkpoint's sampler has {key} {state[key]}, this run {now}: the order "
-                    "of problems cannot be continued. Resume with the data and seed of the "
-                    "checkpoint, or start a new run."
-                )
+        refuse_other_order(state, num_problems=self.num_problems, seed=self.seed)
         self.begin_epoch(state["epoch"], deferred=list(state["deferred"]))
         self.position = state["position"]
+
+
+def refuse_other_order(state: dict[str, Any], **present: int) -> None:
+    """Raise DataError if a sampler's state is not of this run's order of problems."""
+    for key, now in present.items():
+        if state[key] != now:
+            raise DataError(
+                f"The checkpoint's sampler has {key} {state[key]}, this run {now}: the order "
+                "of problems cannot be continued. Resume with the data and seed of the "
+                "checkpoint, or start a new run."
+            )

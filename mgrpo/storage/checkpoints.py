@@ -123,7 +123,7 @@ def fingerprint(problems: Sequence[Problem]) -> str:
     """The same for the same problems in the same order, and for no others."""
     digest = hashlib.sha256()
     for problem in problems:
-        row = [
+        row: list[object] = [
             problem.problem_id,
             problem.question,
             problem.answer,
@@ -131,6 +131,7 @@ def fingerprint(problems: Sequence[Problem]) -> str:
             problem.solution,
             problem.metadata,
         ]
+        row += [given for given in (problem.earlier_turns, problem.source) if given]
         digest.update(json.dumps(row, sort_keys=True, default=repr).encode() + b"\n")
     return digest.hexdigest()
 

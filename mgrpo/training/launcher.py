@@ -228,5 +228,5 @@ def probe_sequence(
     builder: PromptBuilder, layer: LayerConfig, problems: Sequence[Problem]
 ) -> list[int]:
     """A real prompt, repeated to a fixed length: what the probe compares on."""
-    prompt = builder.solve_prompt(layer, problems[0].question)
+    prompt = builder.solve_prompt(layer, problems[0])
     return (prompt * math.ceil(PROBE_TOKENS / len(prompt)))[:PROBE_TOKENS]

@@ -27,7 +27,8 @@ from learner.rank import LearnerRank
 from mgrpo.config import RunConfig
 from mgrpo.config.cluster import DeadlinesConfig
 from mgrpo.data.lengths import measure_prompts
-from mgrpo.data.problems import source_name, usable_data
+from mgrpo.data.problems import refuse_missing_answers, source_name, usable_data
+from mgrpo.data.store import JoinedProblems
 from mgrpo.errors import MgrpoError
 from mgrpo.models.node_model import NodeModel, driver_model
 from mgrpo.models.policy_tokenizer import load_builder
@@ -59,8 +60,8 @@ class System:
 
     config: RunConfig
     device: str
-    problems: list[Problem]
-    heldout: list[Problem]
+    problems: Sequence[Problem]
+    heldout: Sequence[Problem]
     rollout: Rollout
     fleet: Fleet
     scorer: RewardPool
@@ -75,8 +76,8 @@ class Inputs:
 
     model: NodeModel
     builder: PromptBuilder
-    problems: list[Problem]
-    heldout: list[Problem]
+    problems: Sequence[Problem]
+    heldout: Sequence[Problem]
     plugins: list[RolloutPlugin]
     max_model_len: int  # tokens that an engine must hold of one sequence
 
@@ -94,13 +95,16 @@ def read_inputs(config: RunConfig, same_problems: str | None) -> Inputs:
     problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
     if same_problems is not None:
         refuse_other_problems(problems, same_problems, source_name(config.data.train))
-    heldout: list[Problem] = []
+    heldout: Sequence[Problem] = []
     if config.data.heldout is not None:
         loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
         heldout = loaded.problems[: config.evaluation.max_problems]
+    refuse_missing_answers(JoinedProblems(problems, heldout), config.rewards)
     plugins = load_plugins(config.method_view, RolloutPlugin)
     max_model_len = config.engines.max_model_len or (
-        measure_prompts(builder, config.layers, problems + heldout).context_needed(config.layers)
+        measure_prompts(builder, config.layers, JoinedProblems(problems, heldout)).context_needed(
+            config.layers
+        )
         + sum(plugin.extra_tokens() for plugin in plugins)
     )
     return Inputs(model, builder, problems, heldout, plugins, max_model_len)
@@ -138,7 +142,7 @@ def start_system(
     with ExitStack() as stack:
         note("starting the reward processes")
         scorer = stack.enter_context(
-            RewardPool(config.rewards, problems=[*inputs.problems, *inputs.heldout])
+            RewardPool(config.rewards, problems=JoinedProblems(inputs.problems, inputs.heldout))
         )
         note("starting Ray")
         runtime = stack.enter_context(

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.templates import CUT_MARK, PromptBuilder, fill
-from mgrpo.config import CorrectLayer
+from actors.templates import CUT_MARK, DEFAULT_QUOTE_TEMPLATE, Asked, PromptBuilder, fill
+from mgrpo.config import CorrectLayer, SolveLayer
 from mgrpo.config.layers import ReviewChat
 from mgrpo.errors import ModelError
+from mgrpo.types import Problem
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 
 BUILDER = PromptBuilder(ByteTokenizer())
@@ -22,10 +23,10 @@ def contains(whole: list[int], part: list[int]) -> bool:
     return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
 
 
-def correction(config: CorrectLayer, attempt: list[int], question: str = "1+1?") -> list[int]:
-    prompt = BUILDER.solve_prompt(config, question)
+def correction(config: CorrectLayer, attempt: list[int], asked: Asked = "1+1?") -> list[int]:
+    prompt = BUILDER.solve_prompt(config, asked)
     return BUILDER.correction_prompt(
-        config, question, parent_prompt_ids=prompt, parent_ids=attempt, guidance=GUIDANCE
+        config, asked, parent_prompt_ids=prompt, parent_ids=attempt, guidance=GUIDANCE
     )
 
 
@@ -83,3 +84,54 @@ def test_a_template_that_refuses_the_turns_says_what_to_change() -> None:
 
     with pytest.raises(ModelError, match="user_quote"):
         PromptBuilder(Strict()).solve_prompt(layer(), "1+1?")
+
+
+# --- problems with turns of their own ---
+
+EARLIER = [
+    {"role": "system", "content": "Add."},
+    {"role": "user", "content": "1+2?"},
+    {"role": "assistant", "content": "3"},
+]
+BEFORE = "system: Add.<end>\nuser: 1+2?<end>\nassistant: 3<end>\n"
+
+
+def problem(earlier: list[dict[str, str]]) -> Problem:
+    return Problem(problem_id="p", question="3+4?", answer="7", earlier_turns=earlier)
+
+
+def text_of(ids: list[int]) -> str:
+    return ByteTokenizer().decode(ids)
+
+
+def test_a_problem_s_own_turns_stand_in_the_prompts_of_both_layers() -> None:
+    solve = SolveLayer(
+        name="solve", group_size=2, system_prompt="Solve.", user_template="Q {problem}"
+    )
+    asked = BUILDER.solve_prompt(solve, problem(EARLIER))
+    assert text_of(asked) == f"{BEFORE}user: Q 3+4?<end>\nassistant: "
+    prompts = {
+        name: text_of(
+            BUILDER.correction_prompt(
+                layer(layout=name),
+                problem(EARLIER),
+                parent_prompt_ids=asked,
+                parent_ids=[*b"It is 8.", END],
+                guidance=GUIDANCE,
+            )
+        )
+        for name in ("review_chat", "user_quote", "self_continue")
+    }
+    quote = DEFAULT_QUOTE_TEMPLATE.format(problem="3+4?", attempt="It is 8.", guidance=GUIDANCE)
+    review = f"user: 3+4?<end>\nassistant: It is 8.\n{GUIDANCE}<end>\nassistant: "
+    assert prompts["review_chat"] == BEFORE + review
+    assert prompts["user_quote"] == f"{BEFORE}user: {quote}<end>\nassistant: "
+    assert prompts["self_continue"] == f"{text_of(asked)}It is 8.\n{GUIDANCE}"
+
+
+def test_a_layer_s_system_turn_is_for_problems_without_one() -> None:
+    solve = SolveLayer(name="solve", group_size=2, system_prompt="Solve.")
+    asked = text_of(BUILDER.solve_prompt(solve, problem(EARLIER[1:])))
+    assert asked.startswith("system: Solve.<end>\nuser: 1+2?<end>\nassistant: 3<end>\nuser: 3+4?")
+    review = correction(layer(system_prompt="Look."), list(b"8"), problem(EARLIER[1:]))
+    assert text_of(review).startswith("system: Look.<end>\nuser: 1+2?<end>\n")

@@ -100,7 +100,7 @@ def test_check_of_a_sound_recipe_exits_0(recipe: Path, capsys):
 @pytest.mark.parametrize(
     ("overrides", "code", "expected"),
     [
-        (["data.train.path=empty.jsonl"], 2, ["the file is empty", "Each line is like"]),
+        (["data.train.path=empty.jsonl"], 2, ["there are no rows", "Each row is like"]),
         (["data.train.question_field=q"], 2, ["no column 'q'", "question, answer"]),
         (["layers.solve.group_sise=4"], 2, ["layers.0.group_sise", "Did you mean group_size?"]),
         (["layers.solve.group_size=1"], 2, ["one is not enough", "Nearest valid value: 2"]),

@@ -1,5 +1,7 @@
 """Reward functions of TRL, verl and OpenRLHF, unmodified, and what is made of what they return."""
 
+from dataclasses import replace
+
 import pytest
 
 from mgrpo.config.rewards import RewardsConfig
@@ -58,6 +60,13 @@ def test_a_reward_of_the_group_sees_the_group():
 
 def test_trl_gets_messages_where_it_is_told_to():
     assert values(outcomes("trl", "chat_accuracy", messages=True)) == [1.0, 0.0, 0.0]
+
+
+def test_trl_gets_messages_where_the_row_has_them():
+    told = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+    chat = replace(SEVEN, is_chat=True, earlier_turns=told)
+    assert values(outcomes("trl", "chat_accuracy", problem=chat)) == [1.0, 0.0, 0.0]
+    assert chat.chat == [*told, {"role": "user", "content": SEVEN.question}]
 
 
 def test_none_leaves_the_term_out():

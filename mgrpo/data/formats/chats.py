@@ -11,15 +11,23 @@ from typing import Any
 
 WRITTEN = re.compile(r"\s*\[\s*\{")
 MAX_WRITTEN_CHARS = 1_000_000
-USER_ROLES = ("user", "human")
-Turn = dict[str, Any]
+ROLES = {
+    **{role: role for role in ("system", "user", "assistant")},
+    "human": "user",
+    "gpt": "assistant",  # as ShareGPT names them
+}
+"""Roles of data, and what chat templates call them."""
+Written = dict[str, Any]
+"""A turn as data has it."""
+Turn = dict[str, str]
+"""A turn with role and content."""
 
 
-class UnfitChat(Exception):
-    """Why a chat cannot be used as a question."""
+class UnfitRow(Exception):
+    """Why a row is unusable, as a phrase after a count."""
 
 
-def chat_in(value: Any) -> Sequence[Turn] | None:
+def chat_in(value: Any) -> Sequence[Written] | None:
     """The turns, if the value is a chat or its text form; else None.
 
     CSV files hold chats as JSON, or as Python prints them.
@@ -37,39 +45,46 @@ def chat_in(value: Any) -> Sequence[Turn] | None:
     return turns if len(turns) == len(value) else None
 
 
-def question_of(chat: Sequence[Turn], *, ignore_earlier_turns: bool) -> str:
-    """The last turn's text, which must be the user's.
+def parted(chat: Sequence[Written]) -> tuple[list[Turn], str]:
+    """The turns before the question, and the question: the last turn, which must be the user's.
 
     Raises:
-        UnfitChat: it has another role, has no text, or follows turns that may not be ignored.
+        UnfitRow: a turn has a role that chat templates do not know, or no text; or a system turn
+            is not the first.
     """
-    *earlier, last = chat
-    if role_of(last) not in USER_ROLES:
-        raise UnfitChat(f"question is a chat whose last turn is of the role {role_of(last)!r}")
-    if earlier and not ignore_earlier_turns:
-        roles = ", ".join(role_of(turn) for turn in earlier)
-        raise UnfitChat(
-            f"question is a chat with earlier turns ({roles}); ignore_earlier_turns: true uses "
-            "only its last turn, and a system turn belongs in layers.0.system_prompt"
-        )
-    return text_of(last)
+    turns = [{"role": ROLES.get(role_of(one), ""), "content": content_of(one)} for one in chat]
+    for turn, written in zip(turns, chat, strict=True):
+        if not turn["role"]:
+            raise UnfitRow(f"question is a chat with a turn of the role {role_of(written)!r}")
+    role = turns[-1]["role"] if turns else "nobody"
+    if role != "user":
+        raise UnfitRow(f"question is a chat whose last turn is of the role {role!r}")
+    if any(turn["role"] == "system" for turn in turns[1:]):
+        raise UnfitRow("question is a chat with a system turn after others")
+    is_system = turns[0]["role"] == "system"
+    says_nothing = is_system and not turns[0]["content"].strip()
+    return turns[1 if says_nothing else 0 : -1], turns[-1]["content"]
 
 
-def role_of(turn: Turn) -> str:
+def role_of(turn: Written) -> str:
     """ "user", "system", ...; "" if this is not a turn."""
     role = turn.get("role", turn.get("from"))
     return role if isinstance(role, str) else ""
 
 
-def text_of(turn: Turn) -> str:
+def is_reply(turn: Written) -> bool:
+    return ROLES.get(role_of(turn)) == "assistant"
+
+
+def content_of(turn: Written) -> str:
     content = turn.get("content", turn.get("value"))
     if isinstance(content, list):
         parts: list[Any] = [
             part.get("text") if isinstance(part, dict) else part for part in content
         ]
         if not all(isinstance(part, str) for part in parts):
-            raise UnfitChat("question is a chat with parts that are not text")
+            raise UnfitRow("a chat with parts that are not text")
         return "".join(parts)
     if content is None or isinstance(content, str):
         return content or ""
-    raise UnfitChat(f"question is a chat whose last turn is a {type(content).__name__}")
+    raise UnfitRow(f"a chat with a turn that is a {type(content).__name__}")

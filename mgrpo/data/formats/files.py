@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,26 +57,32 @@ def has_data_suffix(path: Path) -> bool:
     return bool(suffixes) and suffixes[-1] in DATA_SUFFIXES
 
 
-def read_files(path: Path) -> Iterator[Row]:
-    """The rows of a file, or of all data files of a folder.
+def files_of(folder: Path, pattern: str = "*") -> list[Path]:
+    """The data files of a folder that match a pattern ("*.parquet", "**/*.jsonl"), by their names.
 
     Raises:
-        DataError: there is no such file, or it cannot be read at all.
+        DataError: there is none.
     """
-    if not path.is_dir():
-        yield from read_file(path)
-        return
-    files = sorted(
-        file for file in path.iterdir() if has_data_suffix(file) and file.name[0] not in "._"
+    found = sorted(
+        file
+        for file in folder.glob(pattern)
+        if file.is_file() and has_data_suffix(file) and file.name[0] not in "._"
     )
-    if not files:
+    if not found:
+        inside = "" if pattern == "*" else f" that matches {pattern}"
         raise DataError(
-            f"The folder {path} contains no data file. Supported suffixes: "
-            f"{', '.join(DATA_SUFFIXES)}."
+            f"The folder {folder} contains no data file{inside}. Supported suffixes: "
+            f"{', '.join(DATA_SUFFIXES)}. Files of folders inside it match {folder}/**/*."
         )
+    return found
+
+
+def read_files(files: Iterable[Path], folder: Path) -> Iterator[Row]:
+    """The rows of several files of a folder, one after the other."""
     for file in files:
+        name = file.relative_to(folder).as_posix()
         for row in read_file(file):
-            yield replace(row, where=f"{file.name} {row.where}", stem=printable(file.name))
+            yield replace(row, where=f"{name} {row.where}", stem=printable(name))
 
 
 def read_file(file: Path) -> Iterator[Row]:
@@ -167,13 +174,17 @@ TABLES = {
 
 def read_json(stream: IO[bytes]) -> Iterator[Parsed]:
     """One object per line; or one JSON value over several lines, usually a list of objects."""
-    lines = [(number, line) for number, line in enumerate(stream, start=1) if line.strip()]
-    if lines and not is_object(lines[0][1]):
-        whole = b"".join(line for _, line in lines)
+    numbered = ((number, line) for number, line in enumerate(stream, start=1) if line.strip())
+    first = next(numbered, None)
+    if first is None:
+        return
+    lines: Iterator[tuple[int, bytes]] = chain([first], numbered)
+    if not is_object(first[1]):
+        held = list(lines)
         try:
-            value = loads(whole)
+            value = loads(b"".join(line for _, line in held))
         except ValueError:
-            pass  # JSON lines, with an invalid first line
+            lines = iter(held)  # JSON lines, with an invalid first line
         else:
             rows = value if isinstance(value, list) else [value]
             for number, row in enumerate(rows, start=1):

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
-from mgrpo.config.data import RowsSource
+from mgrpo.config.data import COLUMNS, RowsSource
 from mgrpo.data.formats.answers import answer_fault, final_answer, solution_before
-from mgrpo.data.formats.chats import UnfitChat, chat_in, question_of
+from mgrpo.data.formats.chats import (
+    Turn,
+    UnfitRow,
+    Written,
+    chat_in,
+    content_of,
+    is_reply,
+    parted,
+    role_of,
+)
 from mgrpo.data.formats.files import Row
+from mgrpo.data.formats.places import rows_at
+from mgrpo.data.store import StoredProblems
 from mgrpo.errors import DataError
 from mgrpo.types import Problem
 
@@ -20,13 +33,15 @@ EXAMPLES_PER_REASON = 3
 MISSING = object()
 NAMED_ROWS = 1000  # whose columns are listed where one is missing
 NOT_TEXT = "not text or a number"
+WRITTEN = (str, int, float, Decimal)
+"""Types of values that are read as text."""
 
 
 @dataclass(slots=True, kw_only=True)
 class LoadedData:
     """The problems of one source, and its unusable rows."""
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] | StoredProblems = field(default_factory=list)
     num_dropped: Counter[str] = field(default_factory=Counter)  # reason -> rows
     examples: dict[str, list[str]] = field(default_factory=dict)  # reason -> positions, a few each
 
@@ -53,23 +68,23 @@ class LoadedData:
         )
 
 
-class UnfitRow(Exception):
-    """Why a row is unusable, as a phrase after a count."""
+def load_rows(source: RowsSource) -> LoadedData:
+    """A source's problems.
+
+    Raises:
+        DataError: its rows cannot be read, lack a column, or hold no problem.
+        HubUnreachable: its hub does not answer, and it is not in the cache.
+    """
+    return problems_of(islice(rows_at(source), source.max_rows), source)
 
 
-def problems_of(
-    rows: Iterable[Row], source: RowsSource, *, where: str, kind: str = "file"
-) -> LoadedData:
+def problems_of(rows: Iterable[Row], source: RowsSource) -> LoadedData:
     """The rows' problems; unusable rows are counted by reason.
-
-    Args:
-        where: the source of the rows, for messages.
-        kind: the source's type, for the message about an empty one.
 
     Raises:
         DataError: a column of the recipe is in no row, or no row is usable.
     """
-    data = LoadedData()
+    data = LoadedData(problems=StoredProblems() if source.on_disk else [])
     columns = NamedColumns(source)
     for row in rows:
         if not row.fault and isinstance(row.value, dict):
@@ -78,14 +93,13 @@ def problems_of(
             data.problems.append(problem_of(row, source))
         except UnfitRow as reason:
             data.drop(str(reason), row.where)
-    columns.refuse_missing(where)
+    columns.refuse_missing(source.path)
     if not data.problems:
-        what = data.describe_dropped() or f"the {kind} is empty"
+        what = data.describe_dropped() or "there are no rows"
         nested = "; a part of a column is named with dots, reward_model.ground_truth or answer.0"
         raise DataError(
-            f"{where} contains no usable problem: {what}. Each "
-            f"{'line' if kind == 'file' else 'row'} is like "
-            f'{{"{source.question_field}": "What is 3 + 4?", "{source.answer_field}": "7"}}'
+            f"{source.path} contains no usable problem: {what}. Each row is like "
+            f'{{"{source.question_field}": "What is 3 + 4?", "{source.answer_fields[0]}": "7"}}'
             f"{nested if NOT_TEXT in what else ''}."
         )
     return data
@@ -102,56 +116,118 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
     if not isinstance(row.value, dict):
         raise UnfitRow("not a JSON object")
     columns: dict[str, object] = row.value
-    question = text_at(columns, source.question_field, "question", source)
-    answer = text_at(columns, source.answer_field, "answer", source)
-    if fault := text_fault(question) or text_fault(answer):
-        raise UnfitRow(fault)
+    chat = chat_in(value_at(columns, source.question_field))
+    earlier, question, reply = conversation_at(columns, source, chat)
+    answer = answer_at(columns, source) or reply
     reference = final_answer(answer)
-    if fault := answer_fault(reference):
+    if answer and (fault := answer_fault(reference)):
         raise UnfitRow(fault)
-    domain = value_at(columns, source.domain_field) if source.domain_field else None
-    solution = solution_before(answer)
+    if not answer and source.needs_answer:
+        raise UnfitRow("no answer")
+    solution = reply or solution_before(answer)
     if source.solution_field is not None:
         given = value_at(columns, source.solution_field)
         solution = "" if given in (None, MISSING) else str(given).strip()
+    domain = value_at(columns, source.domain_field) if source.domain_field else None
     problem = Problem(
         problem_id=f"{row.stem}/{row.number}",
-        question=question.strip(),
+        question=question,
         answer=reference,
-        domain="default" if domain in (None, MISSING) else str(domain),
+        domain=(source.name or "default") if domain in (None, MISSING) else str(domain),
         solution=solution,
-        metadata={
-            key: plain(value)
-            for key in source.metadata_fields
-            if (value := value_at(columns, key)) not in (None, MISSING)
-        },
+        metadata=metadata_of(columns, source),
+        earlier_turns=earlier,
+        is_chat=chat is not None,
     )
-    if fault := text_fault(problem.domain) or text_fault(problem.solution):
-        raise UnfitRow(fault)
+    texts = [problem.question, answer, problem.domain, problem.solution]
+    for text in (*texts, *(turn["content"] for turn in earlier)):
+        if fault := text_fault(text):
+            raise UnfitRow(fault)
     return problem
 
 
-def text_at(columns: dict[str, object], path: str, what: str, source: RowsSource) -> str:
+def conversation_at(
+    columns: dict[str, object], source: RowsSource, chat: Sequence[Written] | None
+) -> tuple[list[Turn], str, str]:
+    """Earlier turns, the question, and the reference reply that a chat of `messages` ends with.
+
+    Args:
+        chat: the question's turns; None: it is text.
+
+    Raises:
+        UnfitRow: there is no question, or it is neither text, a number nor a chat.
+    """
+    value = value_at(columns, source.question_field)
+    earlier: list[Turn] = []
+    reply = ""
+    if chat is not None:
+        if source.format == "messages" and is_reply(chat[-1]):
+            reply, chat = content_of(chat[-1]).strip(), chat[:-1]
+        earlier, value = parted(chat[-1:] if source.ignore_earlier_turns else chat)
+    if source.system_prompt and not (earlier and earlier[0]["role"] == "system"):
+        earlier = [{"role": "system", "content": source.system_prompt}, *earlier]
+    question = text_of_value(value, "question").strip()
+    if source.user_template is not None:
+        question = source.user_template.replace("{problem}", question)
+    return earlier, question, reply
+
+
+def answer_at(columns: dict[str, object], source: RowsSource) -> str:
+    """The text of the first answer column that the row has; "" without one.
+
+    A list of a single answer is that answer, and so is a chat of a single turn.
+    """
+    for path in source.answer_fields:
+        value = value_at(columns, path)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+            if isinstance(value, dict) and role_of(value):
+                value = content_of(value)
+        if is_gap(value) or not (source.needs_answer or is_written(value)):
+            continue
+        return text_of_value(value, "answer")
+    return ""
+
+
+def text_of_value(value: object, what: str) -> str:
     """A column's value as the text in the data.
 
     Raises:
-        UnfitRow: there is none, or it is neither text, a number nor (for a question) a chat.
+        UnfitRow: there is none, or it is neither text nor a number.
     """
-    value = value_at(columns, path)
-    if what == "question" and (chat := chat_in(value)) is not None:
-        try:
-            value = question_of(chat, ignore_earlier_turns=source.ignore_earlier_turns)
-        except UnfitChat as error:
-            raise UnfitRow(str(error)) from error
-    if value in (None, MISSING) or (isinstance(value, str) and not value.strip()):
+    if is_gap(value) or (what == "question" and value != value):
         raise UnfitRow(f"no {what}")
-    if what == "question" and value != value:  # NaN, a table's mark of a missing value
-        raise UnfitRow("no question")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # an integer column with a missing value stores 7 as 7.0
-    if isinstance(value, str | int | float | Decimal):
+    if isinstance(value, WRITTEN):
         return str(value)
     raise UnfitRow(f"{what} is a {type(value).__name__}, {NOT_TEXT}")
+
+
+def is_gap(value: object) -> bool:
+    return value in (None, MISSING) or (isinstance(value, str) and not value.strip())
+
+
+def is_written(value: object) -> bool:
+    """Whether a value is text or a number, and no NaN, a table's mark of a missing one."""
+    return isinstance(value, WRITTEN) and value == value
+
+
+def metadata_of(columns: dict[str, object], source: RowsSource) -> dict[str, Any]:
+    """The further columns that the recipe keeps, as plain values.
+
+    Raises:
+        UnfitRow: they are larger than the source's `max_metadata_kib`.
+    """
+    if source.metadata_fields == "all":
+        kept = {key: value for key, value in columns.items() if key != source.question_field}
+    else:
+        found = {key: value_at(columns, key) for key in source.metadata_fields}
+        kept = {key: value for key, value in found.items() if value not in (None, MISSING)}
+    metadata: dict[str, Any] = plain(kept)
+    if kept and len(json.dumps(metadata)) > source.max_metadata_kib * 1024:
+        raise UnfitRow("with more metadata than max_metadata_kib")
+    return metadata
 
 
 def value_at(columns: dict[str, Any], path: str) -> Any:
@@ -171,14 +247,14 @@ def value_at(columns: dict[str, Any], path: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The value with plain Python numbers, for computations with metadata."""
+    """The value as plain values of JSON: Python's numbers, and dates and the like as text."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, list):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
         return [plain(one) for one in value]
-    return value
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def text_fault(text: str) -> str:
@@ -196,10 +272,22 @@ class NamedColumns:
     """The recipe's columns that were found in the rows."""
 
     def __init__(self, source: RowsSource) -> None:
-        keys = ("question_field", "answer_field", "domain_field", "solution_field")
-        named = [(key, getattr(source, key)) for key in keys]
-        named += [("metadata_fields", column) for column in source.metadata_fields]
-        self.unseen = [(key, column) for key, column in named if column is not None]
+        by_format = COLUMNS[source.format]
+        named: dict[str, list[str | None]] = {
+            "question_field": [source.question_field],
+            "answer_field": [*source.answer_fields],
+            "domain_field": [source.domain_field],
+            "solution_field": [source.solution_field],
+        }
+        if source.domain_field == by_format.get("domain_field"):
+            del named["domain_field"]
+        has_replies = source.format == "messages" or not source.needs_answer
+        if has_replies and source.answer_field == by_format.get("answer_field", "answer"):
+            del named["answer_field"]
+        unseen = [(key, [path for path in paths if path]) for key, paths in named.items()]
+        if source.metadata_fields != "all":
+            unseen += [("metadata_fields", [column]) for column in source.metadata_fields]
+        self.unseen = [(key, paths) for key, paths in unseen if paths]
         self.names: dict[str, None] = {}  # of the first rows
         self.num_rows = 0
 
@@ -209,19 +297,23 @@ class NamedColumns:
         self.num_rows += 1
         if self.unseen:
             self.unseen = [
-                column for column in self.unseen if value_at(columns, column[1]) is MISSING
+                (key, paths)
+                for key, paths in self.unseen
+                if all(value_at(columns, path) is MISSING for path in paths)
             ]
 
     def refuse_missing(self, where: str) -> None:
         """Raise DataError if a column of the recipe is in no row."""
         if not self.num_rows or not self.unseen:
             return
-        key, column = self.unseen[0]
-        near = difflib.get_close_matches(column, self.names, n=1)
+        key, paths = self.unseen[0]
+        near = [found for path in paths for found in difflib.get_close_matches(path, self.names, 1)]
         hint = f" Did you mean {near[0]}?" if near else ""
+        without = ", or needs_answer: false if no check compares with an answer"
         raise DataError(
-            f"{where} has no column {column!r} ({key}).{hint} Its columns: "
-            f"{', '.join(self.names) or 'none'}. Set {key} to one of them in the recipe."
+            f"{where} has no column {' or '.join(map(repr, paths))} ({key}).{hint} Its columns: "
+            f"{', '.join(self.names) or 'none'}. Set {key} to one of them in the recipe"
+            f"{without if key == 'answer_field' else ''}."
         )
 
 

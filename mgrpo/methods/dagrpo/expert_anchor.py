@@ -98,7 +98,7 @@ class ExpertAnchor(RolloutPlugin):
 
     def solution_of(self, problem: Problem) -> str:
         """What an expert would have written, or ""."""
-        if problem.solution or self.settings.missing_solution == "leave":
+        if problem.solution or not problem.answer or self.settings.missing_solution == "leave":
             return problem.solution
         return str(self.settings.answer_sentence).replace("{answer}", problem.answer)
 

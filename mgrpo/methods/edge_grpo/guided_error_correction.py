@@ -125,6 +125,8 @@ class GuidedErrorCorrection(RolloutPlugin):
                 if self.settings.missing_solution == "leave":
                     continue
                 branch = "answer_injected"
+            if branch == "answer_injected" and not problem.answer:
+                continue
             repair = await self.repair(tools, layer, problem, one, branch)
             repaired[place] = self.apply(tools, one, repair, branch)
         changed = [place for place, one in enumerate(repaired) if one is not completions[place]]

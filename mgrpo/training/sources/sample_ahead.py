@@ -73,7 +73,7 @@ class SampleAhead:
         num_steps: int,
     ) -> None:
         self.sources, self.num_ahead, self.num_steps = sources, num_ahead, num_steps
-        self.by_id = {one.problem_id: one for one in problems}
+        self.problems = problems
         self.drawn: deque[Drawn] = deque()  # the steps after this one, in their order
         self.here: Sampling | None = None  # of this step
         self.max_age = num_ahead  # more where a run is resumed with a lower bound
@@ -125,19 +125,23 @@ class SampleAhead:
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         self.sources.load_state_dict(states)
-        self.drawn = deque(self.drawn_before(state) for state in states.get(STATE, ()))
+        waiting = states.get(STATE, ())
+        named = {name for state in waiting for name in (state["work"] or {}).get("problems", ())}
+        by_id = {one.problem_id: one for one in self.problems if one.problem_id in named}
+        self.drawn = deque(drawn_before(state, by_id) for state in waiting)
         self.max_age = max(self.num_ahead, len(self.drawn))
 
-    def drawn_before(self, state: DrawnState) -> Drawn:
-        own = state["work"]
-        if own is None:
-            return Drawn(step=state["step"], work=None)
-        work = Work(
-            problems=[self.by_id[name] for name in own["problems"]],
-            slots=own["slots"],
-            layers=None if own["layers"] is None else range(*own["layers"]),
-        )
-        return Drawn(step=state["step"], work=work)
+
+def drawn_before(state: DrawnState, by_id: Mapping[str, Problem]) -> Drawn:
+    own = state["work"]
+    if own is None:
+        return Drawn(step=state["step"], work=None)
+    work = Work(
+        problems=[by_id[name] for name in own["problems"]],
+        slots=own["slots"],
+        layers=None if own["layers"] is None else range(*own["layers"]),
+    )
+    return Drawn(step=state["step"], work=work)
 
 
 def begun(workers: StepWorkers, step: int, work: Work) -> Sampling | None:

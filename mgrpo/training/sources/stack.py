@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mgrpo.config import MethodView
+from mgrpo.config.data import MixtureSource
+from mgrpo.config.sources import Curriculum
+from mgrpo.data.curriculum import CurriculumSampler, difficulties
 from mgrpo.data.sampler import Sampler, ShufflingSampler
+from mgrpo.data.weighted import WeightedSampler
 from mgrpo.metric_sums import MetricSums
 from mgrpo.plugin import load_plugins
 from mgrpo.training.sources.fresh import FreshProblems
@@ -64,4 +68,14 @@ def make_sampler(method: MethodView, problems: Sequence[Problem]) -> Sampler:
     """Which problems come next."""
     for plugin in load_plugins(method, SamplerPlugin):
         return plugin.make(problems, method.seed)
+    sampler, train = method.data.sampler, method.data.train
+    if isinstance(sampler, Curriculum):
+        return CurriculumSampler(
+            difficulties(problems, sampler),
+            method.seed,
+            start_fraction=sampler.start_fraction,
+            num_draws_until_full=sampler.full_after_steps * method.prompts_per_step,
+        )
+    if isinstance(train, MixtureSource) and train.weights is not None:
+        return WeightedSampler([one.source for one in problems], train.weights, method.seed)
     return ShufflingSampler(len(problems), method.seed)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_dropped_rows_are_a_warning_until_they_are_too_many(sound):
     assert failed_names(checked(sound)) == ["data.train"]
 
 
-def add_rows(sound, *questions: str) -> None:
+def add_rows(sound, *questions: object) -> None:
     with Path(sound["data"]["train"]["path"]).open("a") as file:
         for question in questions:
             file.write(json.dumps({"question": question, "answer": "1"}) + "\n")
@@ -187,6 +188,65 @@ def test_what_the_steps_want_is_counted_without_overlong_rows(sound):
     report = checked(sound)
     assert failed_names(report) == ["steps"]
     assert "only 3 problems" in details(report, "steps")
+
+
+def test_a_row_s_turns_that_the_template_refuses_cost_the_row(sound, tiny_model: Path, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    template = (folder / "chat_template.jinja").read_text()
+    no_answers = "{% if messages[:-1] | selectattr('role', 'eq', 'assistant') | list %}"
+    (folder / "chat_template.jinja").write_text(
+        f"{no_answers}{{{{ raise_exception('no examples') }}}}{{% endif %}}{template}"
+    )
+    sound["model"]["path"] = str(folder)
+    sound["layers"] = sound["layers"][:1]
+    sound["data"]["max_dropped_fraction"] = 0.5
+    turns = [("user", "1?"), ("assistant", "1"), ("user", "2?")]
+    add_rows(sound, [{"role": role, "content": content} for role, content in turns])
+    report = checked(sound)
+    assert "1 with turns that the chat template cannot render" in details(report, "data.train")
+
+
+def test_a_check_that_compares_needs_answers(sound, tmp_path: Path):
+    file = tmp_path / "open.jsonl"
+    rows = [{"question": f"Write {n} words.", "kind": "poem"} for n in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sound["data"]["train"] = {"path": str(file), "needs_answer": False, "metadata_fields": "all"}
+    report = checked(sound)
+    assert failed_names(report) == ["rewards"]
+    assert "math_answer compares" in details(report, "rewards")
+    assert "3 of 3 problems have none (open/1)" in details(report, "rewards")
+    (tmp_path / "own.py").write_text("def words(completion, problem):\n    return 0.5\n")
+    sound["rewards"] = {"terms": [{"check": f"{tmp_path}/own.py:words"}]}
+    report = checked(sound)
+    assert report.failures == []
+    assert "no reference answer to try it with" in details(report, "rewards")
+    assert "-> no answer" in details(report, "data.train")
+
+
+def test_several_sources_are_counted_by_their_shares(sound, tmp_path: Path):
+    own = sound["data"]["train"]
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"question": "How much is 7?", "answer": "7"}\n')
+    sound["data"]["train"] = [{**own, "weight": 3}, {"path": str(other), "weight": 1}]
+    sound["steps"], sound["prompts_per_step"] = 6, 4
+    report = checked(sound)
+    assert report.failures == []
+    assert details(report, "sources") == "sums 75%: 6 epochs, other 25%: 6 epochs"
+    sound["data"]["train"][1]["weight"] = 3
+    report = checked(sound)
+    assert failed_names(report) == ["sources"]
+    assert "other has only 1 problem, and a step draws 2 of it" in details(report, "sources")
+
+
+def test_turns_before_a_question_are_shown(sound):
+    turns = [("system", "Add."), ("user", "1 + 1?"), ("assistant", "2"), ("user", "2 + 2?")]
+    Path(sound["data"]["train"]["path"]).write_text("")
+    chat = [{"role": role, "content": content} for role, content in turns]
+    add_rows(sound, chat, "3 + 3?")
+    report = checked(sound)
+    assert report.failures == []
+    assert "turns before it: system, user, assistant" in details(report, "data.train")
 
 
 def test_text_that_the_tokenizer_refuses_costs_its_row(sound, monkeypatch):
@@ -276,6 +336,38 @@ def test_measured_lengths_bound_every_prompt_that_is_built(sound, tiny_model: Pa
     )
     assert lengths.layer_lengths(config.layers)[1] == longest + 60
     assert lengths.context_needed(config.layers) == longest + 60
+
+
+def test_lengths_bound_prompts_of_problems_with_and_without_turns_of_their_own(
+    sound, tiny_model: Path
+):
+    builder = PromptBuilder(AutoTokenizer.from_pretrained(tiny_model))
+    layers = RunConfig.model_validate(sound).layers
+    system = {"role": "system", "content": "Be brief. " * 30}
+    problems = [
+        Problem(
+            problem_id=str(n),
+            question="How much is it? " * n,
+            answer="1",
+            earlier_turns=[system] if n % 2 else [],
+        )
+        for n in range(1, 24)
+    ]
+    longest = max(
+        len(
+            builder.correction_prompt(
+                layers[1],
+                problem,
+                parent_prompt_ids=[],
+                parent_ids=[1] * layers[0].max_completion_tokens,
+                guidance=phrase,
+            )
+        )
+        for problem in problems
+        for phrase in layers[1].guidance.phrases
+    )
+    lengths = measure_prompts(builder, layers, problems)
+    assert lengths.context_needed(layers) >= longest + 60
 
 
 def test_a_chain_of_one_needs_no_room_for_corrections(sound, tiny_model: Path):

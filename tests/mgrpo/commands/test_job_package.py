@@ -60,18 +60,19 @@ def test_relative_data_and_own_modules_are_packed_under_their_paths(
 ) -> None:
     (here / "data").mkdir()
     (here / "data" / "sums.jsonl").write_text("{}\n")
+    (here / "data" / "more.jsonl").write_text("{}\n")
     (here / "data" / "other.jsonl").write_text("{}\n")
     (here / "my_checks").mkdir()
     (here / "my_checks" / "digits.py").write_text("def check(completion, problem): return 1.0\n")
     (here / "notes.txt").write_text("mine")
     config = recipe(
         tree,
-        data={"train": {"source": "jsonl", "path": "data/sums.jsonl"}},
+        data={"train": [{"path": "data/sums.jsonl"}, {"path": "data/m*.jsonl", "name": "more"}]},
         rewards={"terms": [{"check": "my_checks.digits:check"}, {"check": "math_answer"}]},
     )
     pack(config, package, include=["notes.txt"])
     files = files_of(package)
-    assert {"data/sums.jsonl", "my_checks/digits.py", "notes.txt"} <= files
+    assert {"data/sums.jsonl", "data/more.jsonl", "my_checks/digits.py", "notes.txt"} <= files
     assert "data/other.jsonl" not in files
 
 

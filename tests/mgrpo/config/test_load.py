@@ -121,7 +121,7 @@ def test_a_wrong_choice_lists_the_choices(recipe: Path):
 def test_an_unknown_source_lists_the_sources(recipe: Path):
     problem = only_problem(recipe, "data.train.source=csv")
     assert problem.path == "data.train.source"
-    assert "jsonl, huggingface, reasoning_gym" in problem.suggestion
+    assert "rows, reasoning_gym, mixture" in problem.suggestion
 
 
 def test_an_error_of_relations_names_the_key_itself(recipe: Path):

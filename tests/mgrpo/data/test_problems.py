@@ -8,9 +8,8 @@ import pytest
 from actors.templates import PromptBuilder
 from mgrpo.config import (
     DataConfig,
-    HuggingFaceSource,
-    JsonlSource,
     ReasoningGymSource,
+    RowsSource,
     SolveLayer,
 )
 from mgrpo.data.formats import huggingface
@@ -23,11 +22,11 @@ SUMS = {"name": "chain_sum", "settings": {"min_terms": 2, "max_terms": 2, "max_d
 LEGS = {"name": "leg_counting", "settings": {"max_animals": 4}}
 
 
-def jsonl(folder: Path, *lines: object, **settings: object) -> JsonlSource:
+def jsonl(folder: Path, *lines: object, **settings: object) -> RowsSource:
     path = folder / "rows.jsonl"
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path.write_text("\n".join(texts))
-    return JsonlSource(path=str(path), **settings)
+    return RowsSource(path=str(path), **settings)
 
 
 def row(n: int) -> dict[str, object]:
@@ -74,7 +73,7 @@ def test_lines_that_are_no_problem_are_counted_with_their_numbers(tmp_path: Path
         row(1),
         "{broken",
         {"question": " ", "answer": "1"},
-        {"question": "q", "answer": [1]},
+        {"question": "q", "answer": [1, 2]},
         [1, 2],
         row(2),
     )
@@ -97,7 +96,7 @@ def test_max_rows_reads_the_first_rows(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("lines", "expected"),
-    [((), "the file is empty"), (("not json",), "1 not JSON"), (("[1]",), "not a JSON object")],
+    [((), "there are no rows"), (("not json",), "1 not JSON"), (("[1]",), "not a JSON object")],
 )
 def test_a_file_without_problems_says_so(tmp_path: Path, lines, expected: str):
     with pytest.raises(DataError, match=expected):
@@ -112,18 +111,18 @@ def test_a_wrong_column_names_those_that_exist(tmp_path: Path):
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path):
     (tmp_path / "sums.jsonl").touch()
     with pytest.raises(DataError, match="Did you mean") as error:
-        load_problems(JsonlSource(path=str(tmp_path / "sum.jsonl")))
+        load_problems(RowsSource(path=str(tmp_path / "sum.jsonl")))
     assert str(Path.cwd()) in str(error.value)
     with pytest.raises(DataError, match=r"the folder .* does not exist"):
-        load_problems(JsonlSource(path=str(tmp_path / "no" / "sum.jsonl")))
+        load_problems(RowsSource(path=str(tmp_path / "no" / "sum.jsonl")))
 
 
 def test_a_folder_and_a_binary_file_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="contains no data file"):
-        load_problems(JsonlSource(path=str(tmp_path)))
+        load_problems(RowsSource(path=str(tmp_path)))
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(DataError, match="not UTF-8"):
-        load_problems(JsonlSource(path=str(tmp_path / "b.jsonl")))
+        load_problems(RowsSource(path=str(tmp_path / "b.jsonl")))
 
 
 # --- Hugging Face ---
@@ -139,7 +138,7 @@ def saved_rows(tmp_path: Path) -> str:
 
 
 def test_a_local_data_set_is_loaded(saved_rows: str):
-    source = HuggingFaceSource(path=saved_rows, question_field="q", answer_field="a")
+    source = RowsSource(path=saved_rows, question_field="q", answer_field="a")
     problems = load_problems(source).problems
     assert [(p.problem_id, p.answer) for p in problems] == [
         ("set/train/0", "42"),
@@ -149,14 +148,14 @@ def test_a_local_data_set_is_loaded(saved_rows: str):
 
 def test_a_local_data_set_has_its_columns_and_splits_checked(saved_rows: str):
     with pytest.raises(DataError, match="Its columns: q, a"):
-        load_problems(HuggingFaceSource(path=saved_rows))
+        load_problems(RowsSource(path=saved_rows))
     with pytest.raises(DataError, match="split 'test'"):
-        load_problems(HuggingFaceSource(path=saved_rows, split="test"))
+        load_problems(RowsSource(path=saved_rows, split="test"))
 
 
 def test_a_folder_of_jsonl_files_is_a_data_set_too(tmp_path: Path):
     (tmp_path / "train.jsonl").write_text(json.dumps({"question": "2 + 2?", "answer": "4"}) + "\n")
-    (problem,) = load_problems(HuggingFaceSource(path=str(tmp_path))).problems
+    (problem,) = load_problems(RowsSource(path=str(tmp_path), split="train")).problems
     assert problem.answer == "4"
 
 
@@ -166,7 +165,7 @@ def test_a_hub_that_does_not_answer_is_told_apart_from_a_wrong_name(monkeypatch)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubUnreachable, match="nobody/nothing is not in the local cache"):
-        load_problems(HuggingFaceSource(path="nobody/nothing"))
+        load_problems(RowsSource(path="nobody/nothing"))
 
 
 # --- reasoning-gym ---

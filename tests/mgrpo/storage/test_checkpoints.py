@@ -86,8 +86,10 @@ def test_the_fingerprint_is_that_of_the_problems_and_their_order() -> None:
         [dataclasses.replace(first, domain="sums"), second],
         [dataclasses.replace(first, solution="one and one"), second],
         [dataclasses.replace(first, metadata={"a": [3], "b": 1}), second],
+        [dataclasses.replace(first, earlier_turns=[{"role": "system", "content": "a"}]), second],
+        [dataclasses.replace(first, source="a"), second],
     ]
-    assert len({fingerprint(problems) for problems in [[first, second], *others]}) == 8
+    assert len({fingerprint(problems) for problems in [[first, second], *others]}) == 10
     refuse_other_problems([first, second], fingerprint([same, second]), "sums.jsonl")
     with pytest.raises(RunDirectoryError, match=r"data\.train \(sums\.jsonl\) has changed since"):
         refuse_other_problems([first], fingerprint([first, second]), "sums.jsonl")

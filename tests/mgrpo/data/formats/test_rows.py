@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgrpo.config import JsonlSource
+from mgrpo.config import RowsSource
 from mgrpo.data.formats.answers import answer_fault, final_answer, solution_before
 from mgrpo.data.formats.files import Row
 from mgrpo.data.formats.rows import LoadedData, problems_of
@@ -39,7 +39,7 @@ def load(*values: Any, **settings: Any) -> LoadedData:
         Row(value=value, where=f"line {number}", number=number, stem="rows")
         for number, value in enumerate(values, start=1)
     ]
-    return problems_of(rows, JsonlSource(path="rows.jsonl", **settings), where="rows.jsonl")
+    return problems_of(rows, RowsSource(path="rows.jsonl", **settings))
 
 
 # --- chats and nested columns ---
@@ -49,7 +49,7 @@ def test_rows_of_verl_are_read(tmp_path: Path):
     row = {"prompt": [USER], "reward_model": {"style": "rule", "ground_truth": "7"}}
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(row))
-    source = JsonlSource(
+    source = RowsSource(
         path=str(file), question_field="prompt", answer_field="reward_model.ground_truth"
     )
     (problem,) = load_problems(source).problems
@@ -78,17 +78,13 @@ def test_a_question_that_begins_like_a_chat_is_text(question: str):
 
 
 @pytest.mark.parametrize("earlier", [[SYSTEM], [USER, {"role": "assistant", "content": "7"}]])
-def test_turns_before_the_question_are_refused_until_they_may_be_ignored(earlier: list[object]):
+def test_turns_before_the_question_are_kept_unless_they_are_to_be_ignored(earlier: list[object]):
     rows = [{"question": [*earlier, USER], "answer": 7}, SOUND]
-    data = load(*rows)
-    assert [problem.answer for problem in data.problems] == ["2"]
-    (reason,) = data.num_dropped
-    assert "ignore_earlier_turns: true" in reason and "layers.0.system_prompt" in reason
-    loosened = load(*rows, ignore_earlier_turns=True)
-    assert [problem.question for problem in loosened.problems] == [
-        USER["content"],
-        "What is 1 + 1?",
-    ]
+    asked = [USER["content"], "What is 1 + 1?"]
+    for ignored, turns in ((False, [earlier, []]), (True, [[], []])):
+        problems = load(*rows, ignore_earlier_turns=ignored).problems
+        assert [problem.question for problem in problems] == asked
+        assert [problem.earlier_turns for problem in problems] == turns
 
 
 @pytest.mark.parametrize(
@@ -208,7 +204,7 @@ def test_an_answer_that_is_no_number_or_an_endless_one_is_refused(answer: object
 def test_the_same_written_as_json_numbers(tmp_path: Path, literal: str):
     file = tmp_path / "rows.jsonl"
     file.write_text(f'{json.dumps(SOUND)}\n{{"question": "q", "answer": {literal}}}\n')
-    assert dict(load_problems(JsonlSource(path=str(file))).num_dropped) == {
+    assert dict(load_problems(RowsSource(path=str(file))).num_dropped) == {
         "answer is not finite": 1
     }
 
