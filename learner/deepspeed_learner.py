@@ -38,6 +38,7 @@ from learner.hub_weights import HubWeights, whole_bytes
 from learner.logprobs import PolicyModel
 from learner.offload import StateOffload
 from learner.packing import split_rows
+from learner.plain_states import PlainStates, refuse_other_objects
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import load_policy
 from learner.policy_proofs import prove_policy
@@ -387,13 +388,13 @@ class DeepSpeedLearner:
 
         Every rank writes its own shard, so `directory` must be one that all ranks see.
         """
+        plugins = [plugin.state_dict() for plugin in self.plugins]
+        for plugin, state in zip(self.plugins, plugins, strict=True):
+            refuse_other_objects(state, type(plugin).__name__)
         self.engine.save_checkpoint(
             directory,
             tag=STATE_TAG,
-            client_state={
-                "policy_version": self.policy_version,
-                "plugins": [plugin.state_dict() for plugin in self.plugins],
-            },
+            client_state={"policy_version": self.policy_version, "plugins": plugins},
             save_latest=False,
         )
         if self.ema is not None:
@@ -489,6 +490,7 @@ class DeepSpeedLearner:
             config=engine_config(self.settings, num_ranks=self.num_ranks, is_bf16=self._is_bf16),
             dist_init_required=False,
         )
+        engine.checkpoint_engine = PlainStates(engine._config)
         return engine
 
     def _grad_norm(self) -> float:

@@ -12,6 +12,7 @@ MgrpoError
 ├── ClusterError
 │   ├── PlacementError     the requested resources are not available
 │   ├── ActorDiedError     a process of the run died
+│   │   └── LearnerLostError   a rank of the learner died, or hangs
 │   ├── RequestError       a healthy engine cannot sample one request
 │   ├── JobError           a job cannot be submitted, found, streamed or stopped
 │   │   └── NoServerError  no job server answers, or not yet
@@ -148,6 +149,10 @@ class PlacementError(ClusterError):
 
 class ActorDiedError(ClusterError):
     """A process of the run died."""
+
+
+class LearnerLostError(ActorDiedError):
+    """A rank of the learner died, or does not answer; others may take their places."""
 
 
 class RequestError(ClusterError):

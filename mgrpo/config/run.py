@@ -95,7 +95,7 @@ class CheckpointConfig(StrictConfig):
 
     every_steps: NonNegativeInt = 10
     """A checkpoint after every this many steps, and after the last one, so that the run can be made
-    longer; 0: only when the run is stopped by a signal."""
+    longer; 0: only when a signal or an error ends the run."""
     keep: PositiveInt = 2
     """Number of newest checkpoints kept."""
     on_signal_s: PositiveFloat = 60.0

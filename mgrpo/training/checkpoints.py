@@ -197,9 +197,15 @@ class Checkpoints(Hook):
         self.mirror.checkpoint(folder, within_s if is_last else None)
         return folder
 
-    def save_on_signal(self) -> None:
-        """Write a checkpoint of the last complete step if a signal ends the run."""
+    def save_last(self, copy: Path | None) -> None:
+        """Leave a checkpoint of the last complete step where a signal or an error ends the run.
+
+        Args:
+            copy: of a step in memory, for a learner that is lost or has made an update since.
+        """
         if self.is_saving:
+            if not self.signals.is_stopping:
+                return  # that it cannot be written is the error
             self.progress.warn(
                 "the checkpoint was not finished within "
                 f"checkpoints.on_signal_s ({self.config.on_signal_s:g} s)"
@@ -215,14 +221,33 @@ class Checkpoints(Hook):
 
         try:
             folder = self.finish(left_s(), is_last=True)
-            if folder != checkpoint_dir(self.run_dir, num_steps):
-                self.save(left_s())
+            if not checkpoint_dir(self.run_dir, num_steps).is_dir():
+                self.save_or_keep(copy, left_s())
                 folder = self.finish(left_s(), is_last=True)
-        except (MgrpoError, OSError) as error:  # the signal is what ends the run, not this
+        except (MgrpoError, OSError) as error:  # what ends the run is something else
             self.progress.warn(f"no checkpoint was written: {error}")
             return
         if folder is not None:
             self.progress.note(f"checkpoint: {folder}; the same command resumes from it")
+
+    def save_or_keep(self, copy: Path | None, within_s: float) -> None:
+        """Save the last complete step; where the learner cannot, make a copy of it a checkpoint.
+
+        Raises:
+            MgrpoError, OSError: neither was possible.
+        """
+        failure: MgrpoError | None = None
+        try:
+            self.save(within_s)
+        except MgrpoError as error:
+            failure = error
+        if self.finishing is None and copy is not None:
+            state = read_state(copy)
+            folder = begin_checkpoint(self.run_dir, state["num_steps"])
+            shutil.copytree(copy, folder, dirs_exist_ok=True)
+            self.finishing = Finishing(folder, state)
+        elif failure is not None:
+            raise failure
 
     def close(self) -> None:
         """Wait for a checkpoint that is being finished; its failure does not hide the run's."""

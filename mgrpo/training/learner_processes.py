@@ -66,7 +66,7 @@ class LearnerProcesses:
         self.fleet.connect(broadcaster, version)
         return version
 
-    def lost(self, error: MgrpoError) -> MgrpoError | None:
+    def lost(self, error: Exception) -> MgrpoError | None:
         """The loss of a rank that caused an error of a step; None: the ranks are there."""
         try:
             wait_for(

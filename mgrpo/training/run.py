@@ -15,7 +15,7 @@ from learner.plugin import LearnerPlugin
 from learner.streaming import check_streaming, streaming_obstacles
 from mgrpo.config import LayerConfig, RunConfig
 from mgrpo.config.load import save_recipe
-from mgrpo.errors import MgrpoError, RunInterrupted, StorageError
+from mgrpo.errors import LearnerLostError, RunInterrupted, StorageError
 from mgrpo.metrics.alarms import AlarmWatch
 from mgrpo.metrics.log import MetricsLog, read_evaluations, read_metrics
 from mgrpo.plugin import load_plugins
@@ -127,15 +127,11 @@ def train_through_losses(
                     last_step=last_step,
                     restarts=restarts,
                 )
-            except RunInterrupted:
-                raise
-            except MgrpoError as error:
+            except LearnerLostError as lost:
                 processes = system.processes
-                lost = None if processes is None else processes.lost(error)
-                if processes is None or lost is None:
-                    raise
+                assert processes is not None, "they say that it is lost"
                 if restarts >= processes.max_restarts:
-                    raise lost from error
+                    raise
                 restarts += 1
                 point = newest_point([last_step.newest, newest_whole(run_dir)[0], resume_from])
                 signals.hold(system.config.checkpoints.on_signal_s)
@@ -255,8 +251,14 @@ def train_system(
     )
     try:
         train(run)
-    except RunInterrupted:
-        checkpoints.save_on_signal()
+    except Exception as error:
+        processes = system.processes
+        is_signal = isinstance(error, RunInterrupted)
+        lost = None if processes is None or is_signal else processes.lost(error)
+        if processes is None or lost is None or restarts >= processes.max_restarts:
+            checkpoints.save_last(last_step.newest)
+        if lost is not None:
+            raise LearnerLostError(str(lost)) from error
         raise
     finally:
         checkpoints.close()

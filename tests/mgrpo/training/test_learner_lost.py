@@ -13,8 +13,15 @@ from typing import Any
 import pytest
 
 from mgrpo.config import RunConfig
-from mgrpo.errors import ActorDiedError, LearnerError, MgrpoError
+from mgrpo.errors import (
+    ActorDiedError,
+    LearnerError,
+    MgrpoError,
+    RunDirectoryError,
+    WeightSyncError,
+)
 from mgrpo.metrics.log import read_metrics
+from mgrpo.storage.checkpoints import newest_whole
 from mgrpo.training import last_step
 from tests.mgrpo.training.light_run import LightRun
 from tests.mgrpo.training.test_sample_ahead import lineage, trained
@@ -180,6 +187,83 @@ def test_a_loss_while_the_next_step_is_sampled_ends_that_sampling(tree, tmp_path
     lose(run, "update", times=(3,))
     assert [row["step"] for row in run.train()] == list(range(STEPS))
     assert cancelled
+
+
+# --- errors that end a run ---
+
+
+def fails(run: LightRun, where: str, *, at: int, error: Exception) -> None:
+    """A method of the learner or the engines raises at its n-th call."""
+    owner: Any = run.engines if where == "broadcast" else run.learner
+    method: Callable[..., Any] = getattr(owner, where)
+    num_calls = 0
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == at:
+            raise error
+        return method(*args, **kwargs)
+
+    setattr(owner, where, failing)
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("update", LearnerError("The gradient is nan.")),
+        ("update", ZeroDivisionError("a user's plug-in")),
+        # The learner is then ahead of the last whole step, which the copy in memory still has.
+        ("broadcast", WeightSyncError("engine-0 holds other weights.")),
+    ],
+)
+def test_an_error_leaves_a_checkpoint_from_which_the_run_goes_on_as_if_there_were_none(
+    tree, tmp_path, where, error
+):
+    whole = light(tree, tmp_path / "whole")
+    whole.train()
+    run = light(tree, tmp_path / "cut", checkpoints={"every_steps": 0, "memory_copy_share": 0.5})
+    fails(run, where, at=4 if where == "update" else 5, error=error)
+    with pytest.raises(type(error)):
+        run.train()
+    assert run.checkpoint_names == ["step-000003"]
+    again = light(tree, tmp_path / "cut", checkpoints={"every_steps": 0})
+    again.train(resume_from=newest_whole(run.run_dir)[0])
+    assert lineage([run, again]) == lineage([whole])
+
+
+def test_too_many_losses_leave_a_checkpoint_of_the_copy(tree, tmp_path):
+    run = light(tree, tmp_path, checkpoints={"every_steps": 0, "memory_copy_share": 0.5})
+    lose(run, "update", times=(4, 5, 6, 7))
+    with pytest.raises(ActorDiedError):
+        run.train()
+    assert run.checkpoint_names == ["step-000003"]
+
+
+def test_an_error_right_after_a_checkpoint_leaves_it_as_it_is(tree, tmp_path):
+    run = light(tree, tmp_path, checkpoints={"every_steps": 2})
+    fails(run, "update", at=3, error=LearnerError("The gradient is nan."))
+    saves: list[Path] = []
+    save = run.learner.save_states
+
+    def noted(directory: Path, *args: Any, **kwargs: Any) -> bool:
+        saves.append(directory)
+        return save(directory, *args, **kwargs)
+
+    run.learner.save_states = noted  # type: ignore[method-assign]
+    with pytest.raises(LearnerError):
+        run.train()
+    assert run.checkpoint_names == ["step-000002"]
+    assert sum("checkpoints" in str(one) for one in saves) == 1
+
+
+def test_a_disk_that_is_full_is_the_error_that_is_shown(tree, tmp_path):
+    run = light(tree, tmp_path, checkpoints={"every_steps": 2, "memory_copy_share": 0})
+    fails(run, "save_states", at=1, error=RunDirectoryError("No space left on device."))
+    with pytest.raises(RunDirectoryError, match="No space left"):
+        run.train()
+    assert run.checkpoint_names == []
+    assert "no checkpoint was written" not in run.console.getvalue()
 
 
 # --- the copies ---

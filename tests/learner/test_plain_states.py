@@ -1,0 +1,63 @@
+"""A checkpoint's shard can't run code."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from learner.plain_states import PlainStates, refuse_other_objects
+from mgrpo.errors import LearnerError, RunDirectoryError
+
+
+class Planted:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_planted_object_is_refused_and_does_not_run(tmp_path, is_zip):
+    file, mark = tmp_path / "shard.pt", tmp_path / "was-run"
+    shard = {"module": {"weight": torch.ones(2)}, "more": Planted(mark)}
+    torch.save(shard, file, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(RunDirectoryError, match=r"shard\.pt is not loaded"):
+        PlainStates().load(str(file))
+    assert not mark.exists()
+
+
+def test_tensors_and_plain_values_come_back(tmp_path):
+    file = tmp_path / "shard.pt"
+    shard = {"weight": torch.arange(3), "plugins": [{"a": 1, "b": [0.5, None, "x"], "c": (True,)}]}
+    states = PlainStates()
+    torch.save(shard, file)
+    found = states.load(str(file), map_location="cpu")
+    assert torch.equal(found.pop("weight"), shard.pop("weight"))
+    assert found == shard
+
+
+@pytest.mark.parametrize(
+    ("state", "place"),
+    [
+        ({"seen": {1, 2}}, r"a set at \['seen'\]"),
+        ({"mean": [0.0, np.float64(1.0)]}, r"a float64 at \['mean'\]\[1\]"),
+        ({"by": {(1, 2): 0.5}}, r"a tuple at \['by'\]\[\(1, 2\)\]"),
+        ({"count": Counter("ab")["a"], "path": Path("x")}, r"Path at \['path'\]"),
+    ],
+)
+def test_a_state_that_could_not_be_loaded_is_refused_when_it_is_saved(state, place):
+    with pytest.raises(LearnerError, match=f"The state_dict of Mine has .*{place}"):
+        refuse_other_objects(state, "Mine")
+
+
+def test_plain_states_may_be_saved():
+    refuse_other_objects({"a": [1, 2.0, "x", None, True, b"y"], "t": torch.ones(1), 3: ()}, "Mine")
