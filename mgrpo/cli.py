@@ -26,11 +26,9 @@ from mgrpo.commands.plan import add_plan
 from mgrpo.commands.scorer import add_scorer
 from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
-from mgrpo.errors import MgrpoError
+from mgrpo.errors import MgrpoError, RunInterrupted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mgrpo.config import RunConfig
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
@@ -285,58 +283,23 @@ def guidance_choice(text: str) -> str | list[int]:
 
 def run_train(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
-    from mgrpo.plan.layout import laid_out_here
-    from mgrpo.storage.mirror import local_run_dir
-    from mgrpo.storage.run_lock import run_lock
+    from mgrpo.library.start import CheckFailed, train_recipe
 
-    config = load_recipe(args.recipe, args.overrides)
-    if args.run is not None:
-        config = load_recipe(args.recipe, [*args.overrides, f"name={quoted(args.run)}"])
-    config, layout = laid_out_here(config)
-    run_dir = local_run_dir(config.output, config.name)
-    with run_lock(run_dir):
-        return train_in(run_dir, config, layout=layout, overwrite=args.overwrite)
-
-
-def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) -> int:
-    """Check, then train or resume in a folder that only this run writes to."""
-    from mgrpo.check import check_recipe
-    from mgrpo.storage.mirror import mirror_of
-    from mgrpo.storage.run_directory import (
-        claim_run_directory,
-        refuse_existing_run,
-        reopen_run,
-        resume_point,
-    )
-
-    mirror = mirror_of(config, run_dir)
-    if not overwrite:
-        mirror.fetch()
-    checkpoint = None if overwrite else resume_point(run_dir, config)
-    if checkpoint is None and not overwrite:
-        refuse_existing_run(run_dir)  # before the seconds that the check takes
-        mirror.refuse_existing()
-    report = check_recipe(config, layout=layout)
-    report.show(console(stderr=True))
-    if report.exit_code:
-        return report.exit_code
-    if checkpoint is None:
-        claim_run_directory(run_dir, overwrite=overwrite)
-        if overwrite:
-            mirror.remove()
-    else:
-        print(f"resuming from {checkpoint}")
-        reopen_run(run_dir)
-        mirror.reopen()
-
-    from mgrpo.training.run import run_training
-
-    return run_training(config, run_dir, resume_from=checkpoint)
+    overrides = [*args.overrides, *([f"name={quoted(args.run)}"] if args.run is not None else [])]
+    try:
+        train_recipe(load_recipe(args.recipe, overrides), overwrite=args.overwrite)
+    except CheckFailed as failed:  # what it found is on the screen
+        return failed.exit_code
+    except RunInterrupted as stop:
+        print(f"{stop} The same command resumes the run.")
+        return stop.exit_code
+    return 0
 
 
 def run_check(args: argparse.Namespace) -> int:
     from mgrpo.check import check_recipe
     from mgrpo.config.load import load_recipe
+    from mgrpo.findings import console
     from mgrpo.plan.layout import laid_out_here
 
     config, layout = load_recipe(args.recipe, args.overrides), ""
@@ -421,14 +384,6 @@ def run_report(args: argparse.Namespace) -> int:
 def run_version(args: argparse.Namespace) -> int:
     print(f"mgrpo {__version__}")
     return 0
-
-
-def console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    made = Console(stderr=stderr, highlight=False)
-    made.width = made.width or 80  # COLUMNS=0 would print nothing at all
-    return made
 
 
 def quoted(name: str) -> str:

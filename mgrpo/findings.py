@@ -75,3 +75,12 @@ class CheckReport:
 
 def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal to show findings on."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False)
+    made.width = made.width or 80  # COLUMNS=0 would print nothing at all
+    return made

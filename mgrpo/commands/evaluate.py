@@ -19,7 +19,8 @@ from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
 from mgrpo.config.explain import explain
 from mgrpo.config.load import load_recipe
-from mgrpo.errors import ConfigError, ConfigProblem, ModelError
+from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.storage.run_directory import policy_of
 
 DEFAULT_RECIPE = "quickstart"
 
@@ -93,12 +94,7 @@ def resolve_target(target: str, config: RunConfig | None) -> tuple[RunConfig, Pa
     """The recipe with the target as its model, and the run's directory if it is one."""
     run_dir = Path(target)
     if (run_dir / "config.yaml").is_file():
-        policy = run_dir / "policy"
-        if not policy.is_dir():
-            raise ModelError(
-                f"The run {target} has saved no policy ({policy} does not exist): it is not "
-                "finished. Train it to the end, or name a model instead."
-            )
+        policy = policy_of(run_dir)
         config = config or load_recipe(run_dir / "config.yaml")
         return with_model(config, str(policy)), run_dir
     return with_model(config or load_recipe(DEFAULT_RECIPE), target), None

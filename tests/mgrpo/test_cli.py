@@ -39,10 +39,9 @@ def loop(monkeypatch) -> list[tuple[Any, Path]]:
     """Stands in for mgrpo.training.run and records what it is asked to run."""
     calls: list[tuple[Any, Path]] = []
 
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         calls.append((config, run_dir))
         (run_dir / "metrics.jsonl").write_text("{}\n")
-        return 0
 
     module = ModuleType("mgrpo.training.run")
     module.run_training = run_training  # type: ignore[attr-defined]
@@ -191,11 +190,10 @@ def test_a_second_run_of_the_name_is_refused_while_the_first_lives(
 ):
     codes = []
 
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         (run_dir / "metrics.jsonl").write_text('{"step": 0}\n')
         codes.append(main(["train", "small.yaml", *options]))  # beside this one
         assert (run_dir / "metrics.jsonl").read_text() == '{"step": 0}\n'
-        return 0
 
     monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == 0
@@ -220,7 +218,7 @@ def test_a_run_name_that_is_no_name_is_refused(recipe: Path, loop, capsys):
     ],
 )
 def test_errors_become_exit_codes(recipe: Path, loop, monkeypatch, error, code: int):
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         raise error
 
     monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
@@ -228,7 +226,7 @@ def test_errors_become_exit_codes(recipe: Path, loop, monkeypatch, error, code: 
 
 
 def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
@@ -237,7 +235,7 @@ def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
 
 
 def test_a_full_disk_is_an_error_without_a_traceback(recipe: Path, loop, monkeypatch, capsys):
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "checkpoints"))
 
     monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
