@@ -29,12 +29,13 @@ from mgrpo.training.hooks import (
     Alarms,
     EngineMetrics,
     Evaluation,
+    NothingLearnt,
     RolloutMetrics,
     WriteStep,
 )
 from mgrpo.training.last_step import KeepLastStep, LastStep
 from mgrpo.training.loop import Run, train
-from mgrpo.training.progress import TrainProgress, print_before_after
+from mgrpo.training.progress import TrainProgress, print_before_after, print_next
 from mgrpo.training.sources.sample_ahead import SampleAhead
 from mgrpo.training.sources.stack import make_sources
 from mgrpo.training.step_orders import STEP_ORDERS
@@ -102,6 +103,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
             leave_report(run_dir)
         lost = mirror.finish(upload_s)
     print_before_after(Console(), read_evaluations(run_dir), read_metrics(run_dir))
+    print_next(Console(highlight=False), run_dir, config.model.path, config.steps)
     if lost:
         raise StorageError(lost)
 
@@ -237,6 +239,7 @@ def train_system(
             EngineMetrics(system.fleet),
             RolloutMetrics(len(config.layers)),
             WriteStep(log, progress, problems_kept=config.output.rollouts_per_step),
+            NothingLearnt(progress),
             Alarms(alarms, log, progress),
             run_state,
             KeepLastStep(
