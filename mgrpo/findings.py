@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class CheckReport:
     @property
     def exit_code(self) -> int:
         return FAILED_EXIT_CODE if self.failures else 0
+
+    def to_json(self) -> dict[str, object]:
+        """The findings in plain values."""
+        return {"would_start": not self.failures, "findings": [asdict(line) for line in self.lines]}
 
     def summary(self) -> str:
         num_warnings = sum(line.status == "warn" for line in self.lines)

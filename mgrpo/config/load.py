@@ -159,10 +159,15 @@ def unknown_recipe(name: Path, shipped: Mapping[str, Path]) -> tuple[str, str]:
     for place in (now, Path(now.parent.name) / now.name, Path(now.name)):  # recipes/... of before
         if place.as_posix() in shipped:
             return "was renamed.", f"Use {place}."
-    here = [file.relative_to("recipes") for file in Path("recipes").rglob("*.yaml")]
-    available = sorted({*shipped, *(file.with_suffix("").as_posix() for file in here)})
-    near = difflib.get_close_matches(name.name, available, n=3, cutoff=0.4) or available
-    return "no such recipe.", f"Recipes here: {', '.join(near)}. Or give a file."
+    own = [file.relative_to("recipes") for file in Path("recipes").rglob("*.yaml")]
+    available = sorted({*shipped, *(file.with_suffix("").as_posix() for file in own)})
+    if near := difflib.get_close_matches(name.name, available, n=3, cutoff=0.4):
+        return "no such recipe.", f"Did you mean {' or '.join(near)}?"
+    usual = [one for one in available if not one.startswith("methods/")]
+    advice = (
+        f"Recipes here: {', '.join(usual)}; mgrpo methods lists those of methods. Or give a file."
+    )
+    return "no such recipe.", advice
 
 
 def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> Tree:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.config.overrides import nested
+from mgrpo.config.overrides import Tree, merged_maps, nested
 from mgrpo.errors import MgrpoError
 from mgrpo.findings import FAILED_EXIT_CODE, CheckReport, console
 from mgrpo.library.caller import beside_the_caller
@@ -65,21 +65,17 @@ def train(
         MgrpoError: any other reason why the run ended early.
     """
     changes = nested(overrides)
-    base = load_recipe(recipe, changes=changes)
-    inputs = inputs_folder(base)
+    given: Tree = {}
     if data is not None:
-        changes.setdefault("data", {})
-        train_keys = dict(changes["data"].get("train") or {})
-        section = data_section(data, "train", inputs)
-        changes["data"] = {"heldout": None, **changes["data"], "train": {**section, **train_keys}}
+        given = {"data": {"train": {"source": "jsonl", "path": "given"}, "heldout": None}}
+    inputs = inputs_folder(load_recipe(recipe, changes=merged_maps(given, changes)))
+    if data is not None:
+        given["data"]["train"] = data_section(data, "train", inputs)
     if heldout is not None:
-        keys = dict(changes.get("data", {}).get("heldout") or {})
-        section = {**data_section(heldout, "heldout", inputs), **keys}
-        changes["data"] = {**changes.get("data", {}), "heldout": section}
+        given.setdefault("data", {})["heldout"] = data_section(heldout, "heldout", inputs)
     if reward is not None:
-        terms = reward_terms(reward, inputs)
-        changes["rewards"] = {**changes.get("rewards", {}), "terms": terms}
-    config = load_recipe(recipe, changes=changes)
+        given["rewards"] = {"terms": reward_terms(reward, inputs)}
+    config = load_recipe(recipe, changes=merged_maps(given, changes))
     with beside_the_caller():
         return Run(train_recipe(config, overwrite=overwrite))
 

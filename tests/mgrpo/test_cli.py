@@ -348,3 +348,40 @@ def test_json_and_data_paths_are_relative_to_the_folder_of_the_user(recipe: Path
     assert main(["check", "small.yaml", "data.train.path=mine.jsonl"]) == 0
     assert os.environ.get("MGRPO_DEBUG") is None
     assert "4 problems from mine.jsonl" in said(capsys)
+
+
+def test_the_version_is_an_option_too(capsys):
+    for option in ("--version", "-V"):
+        with pytest.raises(SystemExit) as ended:
+            main([option])
+        assert ended.value.code == 0
+    assert capsys.readouterr().out.count("mgrpo 0.") == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"), [(["trian", "x"], "train"), (["models", "prepar"], "prepare")]
+)
+def test_a_misspelt_command_is_answered_with_the_nearest(argv: list[str], meant: str, capsys):
+    with pytest.raises(SystemExit):
+        main(argv)
+    assert f"Did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_an_unknown_recipe_is_answered_shortly(capsys):
+    assert main(["check", "nofile.yaml"]) == 2
+    text = said(capsys)
+    assert "quickstart" in text and "mgrpo methods" in text and len(text) < 300
+
+
+def test_findings_and_models_are_told_as_json(recipe: Path, capsys):
+    assert main(["check", "small.yaml", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["would_start"] is True
+    assert {"ok"} <= {one["status"] for one in shown["findings"]}
+    assert main(["models", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "default"
+
+
+def test_the_schema_is_printed(capsys):
+    assert main(["schema"]) == 0
+    assert "extends" in json.loads(capsys.readouterr().out)["properties"]

@@ -72,6 +72,12 @@ def test_a_recipe_in_the_call_may_extend_another(trained, tiny_model: Path) -> N
     assert (trained[0].name, trained[0].steps) == ("x", 3)
 
 
+def test_a_recipe_in_the_call_needs_no_data_of_its_own(recipe, trained) -> None:
+    del recipe["data"]
+    mgrpo.train(recipe, data=ROWS, **{"data.max_prompt_tokens": 300})
+    assert trained[0].data.train.path == "runs/small.inputs/train.jsonl"
+
+
 def test_other_data_leaves_the_recipe_s_held_out_problems_out(trained) -> None:
     mgrpo.train("quickstart", data=ROWS, prompts_per_step=4, **{"cluster.device": "cpu"})
     assert trained[0].data.heldout is None
