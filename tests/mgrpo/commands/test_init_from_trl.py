@@ -9,6 +9,7 @@ import pytest
 
 from mgrpo.cli import main
 from mgrpo.commands.init_from_trl import files_from_trl
+from mgrpo.config.load import load_recipe
 from mgrpo.config.yaml_core import parse_yaml
 from mgrpo.errors import DataError
 
@@ -90,6 +91,12 @@ def test_constants_become_keys(files: dict[str, str]) -> None:
     assert layer["advantage"] == {"type": "group_z", "scale_by_std": False}
     assert layer["stop"] == ["</answer>"]
     assert tree["output"]["trackers"] == ["wandb"]
+
+
+def test_what_is_written_is_a_recipe(files: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(files["mine.yaml"])
+    config = load_recipe(tmp_path / "mine.yaml")
+    assert (config.steps, config.layers[0].stop.texts) == (100, ["</answer>"])
 
 
 def test_the_data_set_is_found_by_way_of_names(files: dict[str, str]) -> None:

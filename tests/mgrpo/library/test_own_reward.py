@@ -78,6 +78,11 @@ def test_what_no_process_can_import_is_written_by_value(tmp_path: Path, monkeypa
     assert [in_another_process(term["check"], tmp_path) for term in terms] == ["3.0", "1"]
 
 
+def test_a_function_written_for_another_system_says_so_by_its_key(tmp_path: Path) -> None:
+    (term,) = reward_terms({"trl": lambda completions, **_: [1.0]}, tmp_path)
+    assert term == {"trl": f"{tmp_path}/reward.py:reward"}
+
+
 def test_two_functions_of_one_name_have_a_file_each(tmp_path: Path) -> None:
     terms = reward_terms([lambda c, p: 1, lambda c, p: 2], tmp_path)
     files = [term["check"].removeprefix(f"{tmp_path}/") for term in terms]
