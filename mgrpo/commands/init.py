@@ -220,11 +220,12 @@ def columns_of(file: Path, question: str | None, answer: str | None) -> Columns:
     Raises:
         DataError: the file cannot be read, or no column has a usual name.
     """
-    from mgrpo.data.formats.files import read_files
+    from mgrpo.data.formats.files import files_of, read_file
 
+    first = files_of(file)[0] if file.is_dir() else file
     rows = [
         dict(flat(row.value))
-        for row in islice(read_files(file), MAX_READ_ROWS)
+        for row in islice(read_file(first), MAX_READ_ROWS)
         if isinstance(row.value, dict)
     ]
     names = list(dict.fromkeys(name for row in rows for name in row))
