@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mgrpo.errors import ModelError
 
@@ -233,3 +233,26 @@ def first_special_id(tokenizer: Tokenizer, text: str) -> int | None:
 def without_last(ids: Sequence[int], ends: Collection[int]) -> list[int]:
     """The ids of a completion without the token that ended it."""
     return list(ids[:-1] if ids and ids[-1] in ends else ids)
+
+
+def known_ids(tokenizer: Any, tokens: Sequence[str | int], key: str) -> list[int]:
+    """The ids of tokens that a recipe names by text or id.
+
+    Args:
+        key: where the recipe names them.
+
+    Raises:
+        ModelError: the tokenizer has no such token.
+    """
+    vocabulary = tokenizer.get_vocab() if tokens else {}
+    known = set(vocabulary.values())
+    ids = []
+    for token in tokens:
+        found = vocabulary.get(token) if isinstance(token, str) else token
+        if found is None or found not in known:
+            raise ModelError(
+                f"{key} names {token!r}, which is not a token of this model's tokenizer. Give a "
+                "token of its vocabulary, such as <|im_end|>, or its id."
+            )
+        ids.append(found)
+    return ids

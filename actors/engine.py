@@ -24,9 +24,9 @@ from actors.drafts import SPECULATION
 from actors.shortest import kept_first, too_long
 from cluster.vllm_build import installed_build, mismatch
 from mgrpo.actor_log import ActorLog
-from mgrpo.config.layers import Speculation
+from mgrpo.config.layers import Speculation, Stop
 from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError, task_group
-from mgrpo.records.turns import Prompt, VersionSpans
+from mgrpo.records.turns import Prompt, VersionSpans, cut_versions
 from mgrpo.types import FinishReason, Generation
 
 if TYPE_CHECKING:
@@ -242,6 +242,7 @@ class VllmEngine:
         seed: int,
         num_spare: int = 0,
         speculation: Speculation | None = None,
+        stop: Stop | None = None,
     ) -> list[Generation]:
         """Sample completions of one prompt.
 
@@ -253,6 +254,7 @@ class VllmEngine:
             seed: the same seed, prompt and weights give the same completions.
             num_spare: so many more are begun, and all but the shortest aborted (`actors.shortest`).
             speculation: how they are drafted, which changes nothing but the time; None: not.
+            stop: what ends them beside the end of the turn; tokens as ids.
 
         Returns:
             Those wanted, in their order, and after them what there is of the aborted ones.
@@ -265,26 +267,28 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        stop = stop or Stop()
         extra_args = None if speculation is None else {SPECULATION: speculation.model_dump()}
         parameters = SamplingParams(
             n=num_samples,
             max_tokens=max_tokens,
             temperature=temperature,
             seed=seed if temperature > 0 else None,
-            stop_token_ids=list(self.settings.stop_token_ids),
+            stop_token_ids=[*self.settings.stop_token_ids, *map(int, stop.tokens)],
+            stop=stop.texts,
             logprobs=0,  # only the sampled token's own
             flat_logprobs=True,
-            detokenize=False,
+            detokenize=bool(stop.texts),  # vLLM looks for them in the text
             output_kind=RequestOutputKind.FINAL_ONLY,
             extra_args=extra_args,
         )
         given: Any = prompt.engine_input()
         with self.core_death_named(), self.request_failure_named(len(prompt)):
             if num_spare:
-                generations = await self.shortest(given, parameters, num_spare)
+                generations = await self.shortest(given, parameters, num_spare, stop)
             else:
                 outputs = await self.outputs(given, parameters, uuid.uuid4().hex)
-                generations = [self.generation(one) for one in outputs]
+                generations = [self.generation(one, stop) for one in outputs]
         self.num_returned_tokens += sum(len(one.token_ids) for one in generations)
         found = nonfinite_text(generations)
         if found:
@@ -299,7 +303,9 @@ class VllmEngine:
             outputs = result.outputs
         return sorted(outputs, key=lambda one: one.index)
 
-    async def shortest(self, given: Any, parameters: Any, num_spare: int) -> list[Generation]:
+    async def shortest(
+        self, given: Any, parameters: Any, num_spare: int, stop: Stop
+    ) -> list[Generation]:
         """The shortest of parameters.n + num_spare completions, and after them the others as far
         as they came.
 
@@ -315,7 +321,7 @@ class VllmEngine:
             own.n = 1
             own.seed = None if parameters.seed is None else parameters.seed + number
             (output,) = await self.outputs(given, own, names[number])
-            found[number] = self.generation(output)
+            found[number] = self.generation(output, stop)
 
         async with task_group() as group:
             running = {number: group.create_task(sampled(number)) for number in range(len(names))}
@@ -353,22 +359,36 @@ class VllmEngine:
         in_hand = sum(one.detokenizer.num_output_tokens() for one in states if one.detokenizer)
         return self.num_returned_tokens + in_hand
 
-    def generation(self, output: Any) -> Generation:
+    def generation(self, output: Any, stop: Stop) -> Generation:
         token_ids, drafts = list(output.token_ids), output.spec_decode_metrics
         reason: FinishReason = (
             output.finish_reason if output.finish_reason in ("stop", "length") else "aborted"
         )
         return Generation(
             token_ids=np.array(token_ids, dtype=np.int32),
-            logprobs=np.array(output.logprobs.logprobs, dtype=np.float32),
+            # A step may sample several tokens, of which vLLM keeps those up to a stop text.
+            logprobs=np.array(output.logprobs.logprobs[: len(token_ids)], dtype=np.float32),
             finish_reason=reason,
             num_drafted=drafts.num_draft_tokens if drafts else 0,
             num_accepted=num_accepted(drafts.histogram) if drafts else 0,
-            version_spans=version_spans(output.weight_versions or []),
-            text=self.tokenizer.decode(
-                without_last(token_ids, self.settings.stop_token_ids), skip_special_tokens=True
+            version_spans=cut_versions(
+                version_spans(output.weight_versions or []), 0, len(token_ids)
             ),
+            text=self.text_of(token_ids, output.stop_reason, stop),
         )
+
+    def text_of(self, token_ids: list[int], reason: str | int | None, stop: Stop) -> str:
+        """What checks read of a completion.
+
+        Args:
+            reason: what ended it, as vLLM says: a text or a token of `stop`, or None.
+        """
+        own = () if stop.keep_text else map(int, stop.tokens)
+        ends = [*self.settings.stop_token_ids, *own]
+        text: str = self.tokenizer.decode(without_last(token_ids, ends), skip_special_tokens=True)
+        if not isinstance(reason, str) or reason not in text:
+            return text
+        return text[: text.index(reason) + (len(reason) if stop.keep_text else 0)]
 
     async def probe_logprobs(self, token_ids: list[int]) -> list[float]:
         """Log-probabilities of tokens 1.. of a fixed sequence, at temperature 1, in nats."""

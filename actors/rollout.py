@@ -186,6 +186,7 @@ class Rollout:
             what=f"completions {request.id_prefix}* of problem {problem.problem_id}",
             num_spare=request.num_spare,
             speculation=self.layers[number - 1].speculation,
+            stop=self.builder.stop_of(self.layers[number - 1]),
         )
         clock.ended = time.monotonic()
         clock.count(generations, request.num_samples)
@@ -224,6 +225,7 @@ class Rollout:
             temperature=self.temperature if temperature is None else temperature,
             seed=seed,
             what="a plug-in's prompt",
+            stop=self.builder.stop_of(self.layers[layer - 1]),
         )
         self.num_plugin_tokens += sum(len(one.token_ids) for one in generations)
         return generations

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from actors.shortest import kept_first
-from mgrpo.config.layers import Speculation
+from mgrpo.config.layers import Speculation, Stop
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -57,6 +57,7 @@ class ScriptedEngine:
         seed: int,
         num_spare: int = 0,
         speculation: Speculation | None = None,
+        stop: Stop | None = None,
     ) -> list[Generation]:
         self.asked.append(
             {
@@ -64,6 +65,7 @@ class ScriptedEngine:
                 "max_tokens": max_tokens,
                 "temperature": temperature,
                 "speculation": speculation,
+                "stop": stop,
             }
         )
         token_ids = prompt.token_ids.tolist()

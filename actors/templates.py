@@ -28,6 +28,7 @@ from actors.chat_format import (
     ChatFormat,
     Messages,
     Tokenizer,
+    known_ids,
     read_chat_format,
     render,
     without_last,
@@ -40,6 +41,7 @@ from mgrpo.config.layers import (
     QuotedAttempt,
     ReviewChat,
     SelfContinue,
+    Stop,
     UserQuote,
 )
 from mgrpo.errors import DataError, ModelError
@@ -141,6 +143,18 @@ class PromptBuilder:
         ends = [self.chat.end_of_turn_id] if chosen is None else chosen
         known = [*ends, self.tokenizer.eos_token_id, *self.listed_stop_ids]
         return tuple(dict.fromkeys(token for token in known if token is not None))
+
+    def stop_of(self, layer: LayerConfig) -> Stop | None:
+        """What ends a layer's completions beside `stop_ids`, its tokens as ids; None: nothing.
+
+        Raises:
+            ModelError: the tokenizer has no such token.
+        """
+        stop = layer.stop
+        if not (stop.texts or stop.tokens):
+            return None
+        ids = known_ids(self.tokenizer, stop.tokens, f"stop.tokens of layer {layer.name}")
+        return stop.model_copy(update={"tokens": ids})
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mgrpo.config.layers import Speculation
+from mgrpo.config.layers import Speculation, Stop
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -30,6 +30,7 @@ class EngineActor(Protocol):
         seed: int,
         num_spare: int = 0,
         speculation: Speculation | None = None,
+        stop: Stop | None = None,
     ) -> list[Generation]: ...
 
     async def pause(self, *, in_flight: bool) -> None: ...

@@ -7,30 +7,32 @@ Nothing heavy is imported here: each command imports what it needs when it runs,
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import io
+import json
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.folders import check_current_folder, settle_home
 from mgrpo import __version__
 from mgrpo.commands.dashboard import add_dashboard
 from mgrpo.commands.explain import add_explain
+from mgrpo.commands.init import add_init
 from mgrpo.commands.jobs import add_logs, add_status, add_stop
 from mgrpo.commands.methods import add_methods
 from mgrpo.commands.plan import add_plan
+from mgrpo.commands.runs import add_runs
 from mgrpo.commands.scorer import add_scorer
 from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
-from mgrpo.errors import MgrpoError
+from mgrpo.errors import MgrpoError, RunInterrupted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mgrpo.config import RunConfig
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
@@ -45,6 +47,7 @@ MACHINE_ERRORS = (
 
 EXAMPLES = """\
 examples:
+  mgrpo init sums                               a recipe, data and a reward to change
   mgrpo check quickstart                        find errors in a recipe: seconds, no GPU
   mgrpo plan qwen2.5_math_7b --gpus 8xH100-80GB
                                                 placement, memory and step sizes
@@ -53,7 +56,7 @@ examples:
   mgrpo eval runs/wide                          accuracy of the trained policy
   mgrpo eval runs/wide --against default        ... and is the gain significant?
   mgrpo eval default --decoding sampled --samples 8 --pass-k 1,8
-  mgrpo report runs/wide                        write runs/wide/report.html again
+  mgrpo runs                                    list runs; status, logs, report: of one
   mgrpo methods                                 list methods; methods NAME: explain one
   mgrpo explain runs/wide/rollouts/step-000039.jsonl --recipe methods/igrpo
 
@@ -120,14 +123,30 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+class Parser(argparse.ArgumentParser):
+    """Answers a command that does not exist with the one that looks like it."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = list(action.choices or ())
+        if not isinstance(action, argparse._SubParsersAction) or value in choices:
+            super()._check_value(action, value)
+            return
+        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]}?" if near else f"There is {', '.join(choices)}."
+        raise argparse.ArgumentError(action, f"no such command: {value!r}. {hint}")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mgrpo",
         description="Train language models to reason and to correct themselves.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("-V", "--version", action="version", version=f"mgrpo {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    add_init(commands.add_parser("init", help="write a recipe for your own data and reward"))
 
     train = commands.add_parser("train", help="check a recipe, then train it or resume its run")
     add_recipe(train)
@@ -139,6 +158,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="find errors in a recipe, in seconds")
     add_recipe(check)
+    check.add_argument("--json", action="store_true", help="write the findings as JSON")
+    check.add_argument(
+        "--sample",
+        action="store_true",
+        help="also start engines, and show prompts and a few graded completions",
+    )
     add_live_cluster(check)
     check.set_defaults(run_command=run_check)
 
@@ -159,16 +184,20 @@ def build_parser() -> argparse.ArgumentParser:
     add_scorer(commands.add_parser("scorer", help="train the prefix scorer of WS-GRPO"))
 
     add_submit(commands.add_parser("submit", help="train on a cluster, as a Ray job, or resume"))
-    add_status(commands.add_parser("status", help="list the jobs of a cluster, or of one run"))
-    add_logs(commands.add_parser("logs", help="print the log of a submitted run"))
+    add_status(commands.add_parser("status", help="the state of a run, or the jobs of a cluster"))
+    add_logs(commands.add_parser("logs", help="print the logs of a run"))
     add_stop(commands.add_parser("stop", help="stop a submitted run; it leaves a checkpoint"))
     add_dashboard(
         commands.add_parser("dashboard", help="serve curves and alerts of a cluster's runs")
     )
 
+    add_runs(commands.add_parser("runs", help="list the runs of this machine"))
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")
     report.set_defaults(run_command=run_report)
+
+    schema = commands.add_parser("schema", help="print the JSON schema of recipes, for editors")
+    schema.set_defaults(run_command=run_schema)
 
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run_command=run_version)
@@ -201,8 +230,9 @@ def add_live_cluster(parser: argparse.ArgumentParser) -> None:
 
 def add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "target", metavar="MODEL_OR_RUN", help="a run's folder, or any value of model.path"
+        "target", metavar="MODEL_OR_RUN", help="a run's folder or name, or any value of model.path"
     )
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES_HELP)
     parser.add_argument("--recipe", metavar="R", help=f"{RECIPE_HELP}; default: the run's own")
     parser.add_argument(
         "--against",
@@ -255,6 +285,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 def add_models(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list the named models, and which are ready")
+    listing.add_argument("--json", action="store_true", help="write a list")
     listing.set_defaults(run_command=run_models_list)
     prepare = actions.add_parser("prepare", help="make a model ready to train")
     prepare.add_argument("name", metavar="NAME", help="default, smollm2, ...")
@@ -285,58 +316,23 @@ def guidance_choice(text: str) -> str | list[int]:
 
 def run_train(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
-    from mgrpo.plan.layout import laid_out_here
-    from mgrpo.storage.mirror import local_run_dir
-    from mgrpo.storage.run_lock import run_lock
+    from mgrpo.library.start import CheckFailed, train_recipe
 
-    config = load_recipe(args.recipe, args.overrides)
-    if args.run is not None:
-        config = load_recipe(args.recipe, [*args.overrides, f"name={quoted(args.run)}"])
-    config, layout = laid_out_here(config)
-    run_dir = local_run_dir(config.output, config.name)
-    with run_lock(run_dir):
-        return train_in(run_dir, config, layout=layout, overwrite=args.overwrite)
-
-
-def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) -> int:
-    """Check, then train or resume in a folder that only this run writes to."""
-    from mgrpo.check import check_recipe
-    from mgrpo.storage.mirror import mirror_of
-    from mgrpo.storage.run_directory import (
-        claim_run_directory,
-        refuse_existing_run,
-        reopen_run,
-        resume_point,
-    )
-
-    mirror = mirror_of(config, run_dir)
-    if not overwrite:
-        mirror.fetch()
-    checkpoint = None if overwrite else resume_point(run_dir, config)
-    if checkpoint is None and not overwrite:
-        refuse_existing_run(run_dir)  # before the seconds that the check takes
-        mirror.refuse_existing()
-    report = check_recipe(config, layout=layout)
-    report.show(console(stderr=True))
-    if report.exit_code:
-        return report.exit_code
-    if checkpoint is None:
-        claim_run_directory(run_dir, overwrite=overwrite)
-        if overwrite:
-            mirror.remove()
-    else:
-        print(f"resuming from {checkpoint}")
-        reopen_run(run_dir)
-        mirror.reopen()
-
-    from mgrpo.training.run import run_training
-
-    return run_training(config, run_dir, resume_from=checkpoint)
+    overrides = [*args.overrides, *([f"name={quoted(args.run)}"] if args.run is not None else [])]
+    try:
+        train_recipe(load_recipe(args.recipe, overrides), overwrite=args.overwrite)
+    except CheckFailed as failed:  # what it found is on the screen
+        return failed.exit_code
+    except RunInterrupted as stop:
+        print(f"{stop} The same command resumes the run.")
+        return stop.exit_code
+    return 0
 
 
 def run_check(args: argparse.Namespace) -> int:
     from mgrpo.check import check_recipe
     from mgrpo.config.load import load_recipe
+    from mgrpo.findings import console
     from mgrpo.plan.layout import laid_out_here
 
     config, layout = load_recipe(args.recipe, args.overrides), ""
@@ -356,7 +352,18 @@ def run_check(args: argparse.Namespace) -> int:
                 wait_s=args.wait_s,
             )
         )
-    report.show(console())
+    shown = report.to_json()
+    if not args.json:
+        report.show(console())
+    if args.sample and not report.failures:
+        from mgrpo.commands.check_sample import sample_recipe, sampled_json, show_sampled
+
+        sampled = sample_recipe(config)
+        shown["sample"] = sampled_json(sampled)
+        if not args.json:
+            show_sampled(console(), sampled)
+    if args.json:
+        print(json.dumps(shown, indent=2))
     return report.exit_code
 
 
@@ -365,12 +372,13 @@ def run_eval(args: argparse.Namespace) -> int:
     if args.recipe is not None:
         from mgrpo.config.load import load_recipe
 
-        config = load_recipe(args.recipe)
+        config = load_recipe(args.recipe, args.overrides)
     from mgrpo.commands.evaluate import evaluate_command
 
     return evaluate_command(
         args.target,
         config=config,
+        overrides=args.overrides,
         max_problems=args.problems,
         decoding=args.decoding,
         settings={
@@ -392,6 +400,18 @@ def run_eval(args: argparse.Namespace) -> int:
 def run_models_list(args: argparse.Namespace) -> int:
     from mgrpo.models.catalog import DESCRIPTIONS, is_complete, prepared_dir
 
+    if args.json:
+        models = [
+            {
+                "name": name,
+                "description": text,
+                "path": str(prepared_dir(name)),
+                "is_ready": is_complete(prepared_dir(name)),
+            }
+            for name, text in DESCRIPTIONS.items()
+        ]
+        print(json.dumps(models, indent=2))
+        return 0
     for name, description in DESCRIPTIONS.items():
         folder = prepared_dir(name)
         state = (
@@ -418,17 +438,16 @@ def run_report(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_version(args: argparse.Namespace) -> int:
-    print(f"mgrpo {__version__}")
+def run_schema(args: argparse.Namespace) -> int:
+    from mgrpo.config.schema import schema_text
+
+    print(schema_text(), end="")
     return 0
 
 
-def console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    made = Console(stderr=stderr, highlight=False)
-    made.width = made.width or 80  # COLUMNS=0 would print nothing at all
-    return made
+def run_version(args: argparse.Namespace) -> int:
+    print(f"mgrpo {__version__}")
+    return 0
 
 
 def quoted(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class CheckReport:
     def exit_code(self) -> int:
         return FAILED_EXIT_CODE if self.failures else 0
 
+    def to_json(self) -> dict[str, object]:
+        """The findings in plain values."""
+        return {"would_start": not self.failures, "findings": [asdict(line) for line in self.lines]}
+
     def summary(self) -> str:
         num_warnings = sum(line.status == "warn" for line in self.lines)
         if self.failures:
@@ -75,3 +79,12 @@ class CheckReport:
 
 def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal to show findings on."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False)
+    made.width = made.width or 80  # COLUMNS=0 would print nothing at all
+    return made

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from mgrpo.config.layers import Speculation
+from mgrpo.config.layers import Speculation, Stop
 from mgrpo.errors import (
     ActorDiedError,
     DeadlineError,
@@ -50,6 +50,7 @@ class Engine(Protocol):
         seed: int,
         num_spare: int = 0,
         speculation: Speculation | None = None,
+        stop: Stop | None = None,
     ) -> list[Generation]: ...
 
 
@@ -213,6 +214,7 @@ async def sample_leased(
     what: str,
     num_spare: int = 0,
     speculation: Speculation | None = None,
+    stop: Stop | None = None,
 ) -> list[Generation]:
     """Sample one prompt's completions, with retries on other engines.
 
@@ -220,6 +222,7 @@ async def sample_leased(
         what: name of the request in messages: "completions of problem sum/3".
         num_spare: so many more are begun; all but the shortest are aborted.
         speculation: how its completions are drafted; None: not.
+        stop: what ends them beside the end of the turn; tokens as ids.
 
     Returns:
         What was sampled, stamped with the name of the engine that made them: `num_samples`, and
@@ -244,6 +247,7 @@ async def sample_leased(
                 seed=seed,
                 num_spare=num_spare,
                 speculation=speculation,
+                stop=stop,
             )
         except ENGINE_LOSSES as error:
             source.report_lost(engine, error)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from cluster.engine_actor import EngineActor
 from cluster.fleet.progress_watch import GENERATE_S, ProgressWatch
 from cluster.remote import RemoteActor
-from mgrpo.config.layers import Speculation
+from mgrpo.config.layers import Speculation, Stop
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -81,6 +81,7 @@ class RemoteEngine:
         seed: int,
         num_spare: int = 0,
         speculation: Speculation | None = None,
+        stop: Stop | None = None,
     ) -> list[Generation]:
         """Sample completions of one prompt; see `VllmEngine.generate`.
 
@@ -102,6 +103,7 @@ class RemoteEngine:
                 seed=seed,
                 num_spare=num_spare,
                 speculation=speculation,
+                stop=stop,
             ).answer(deadline_s=None, setting=GENERATE_S)  # the watch has a deadline
         )
         try:

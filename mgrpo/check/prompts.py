@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from actors.chat_format import ASKED, END_OF_THINK, SYSTEM_TURN, THINK, try_render, turns
@@ -33,6 +33,7 @@ def prompt_lines(
     """
     try:
         lines = [*template_lines(builder, config.layers[0], config.rewards), stop_line(builder)]
+        lines += stop_lines_of_layers(builder, config.layers)
         if not problems_in(loaded):
             skipped = "not checked: there are no problems to build prompts from"
             return [*lines, CheckLine("warn", "context", skipped)]
@@ -74,6 +75,19 @@ def stop_line(builder: PromptBuilder) -> CheckLine:
         f"{builder.chat.end_of_turn[:20]!r}, which is not a single token. If the policy does not "
         "end its turns with these, set model.stop_tokens.",
     )
+
+
+def stop_lines_of_layers(
+    builder: PromptBuilder, layers: Sequence[LayerConfig]
+) -> Iterator[CheckLine]:
+    """What else ends the completions of the layers that say so."""
+    for layer in layers:
+        stop = builder.stop_of(layer)
+        if stop is not None:
+            ends = [*map(repr, stop.texts), *(named(builder, int(token)) for token in stop.tokens)]
+            seen = "checks read it" if stop.keep_text else "checks do not read it"
+            text = f"completions of layer {layer.name} also end with {', '.join(ends)}; {seen}"
+            yield CheckLine("ok", "stop", text)
 
 
 def named(builder: PromptBuilder, token: int) -> str:

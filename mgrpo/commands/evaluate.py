@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from mgrpo.commands.evaluate_output import Scored, form_of, show, write_completions
+from mgrpo.commands.runs import local_run
 from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
 from mgrpo.config.explain import explain
 from mgrpo.config.load import load_recipe
-from mgrpo.errors import ConfigError, ConfigProblem, ModelError
+from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.models.catalog import DESCRIPTIONS
+from mgrpo.storage.run_directory import policy_of
 
 DEFAULT_RECIPE = "quickstart"
 
@@ -28,6 +31,7 @@ def evaluate_command(
     target: str,
     *,
     config: RunConfig | None,
+    overrides: Sequence[str] = (),
     max_problems: int | None = None,
     decoding: str | None = None,
     settings: Mapping[str, object] | None = None,
@@ -44,9 +48,10 @@ def evaluate_command(
     All errors in the arguments are raised before an engine starts.
 
     Args:
-        target: a run's directory, a prepared model's name, a local model or a hub name.
+        target: a run's directory or name, a prepared model's name, a local model or a hub name.
         config: the recipe whose problems, layers and checks are used. None takes the run's own,
-            or the quickstart's.
+            or the quickstart's, with the overrides.
+        overrides: "a.b=value" each.
         max_problems: overrides evaluation.max_problems.
         decoding: overrides evaluation.decoding.
         settings: overrides further keys of the evaluation section.
@@ -59,7 +64,7 @@ def evaluate_command(
         save_completions: a file for every completion, one JSON object a line; those of `against`
             go to FILE.against.jsonl beside it.
     """
-    config, run_dir = resolve_target(target, config)
+    config, run_dir = resolve_target(target, config, overrides)
     asked = {"max_problems": max_problems, "decoding": decoding, **(settings or {})}
     changes = {name: value for name, value in asked.items() if value is not None}
     if select_ratio is not None:
@@ -89,19 +94,21 @@ def evaluate_command(
     return 0
 
 
-def resolve_target(target: str, config: RunConfig | None) -> tuple[RunConfig, Path | None]:
-    """The recipe with the target as its model, and the run's directory if it is one."""
+def resolve_target(
+    target: str, config: RunConfig | None, overrides: Sequence[str] = ()
+) -> tuple[RunConfig, Path | None]:
+    """The recipe with the target as its model, and the run's directory if it is one.
+
+    A run may go by its name, if no model is called so.
+    """
     run_dir = Path(target)
+    if not run_dir.exists() and target not in DESCRIPTIONS:
+        run_dir = local_run(target) or run_dir
     if (run_dir / "config.yaml").is_file():
-        policy = run_dir / "policy"
-        if not policy.is_dir():
-            raise ModelError(
-                f"The run {target} has saved no policy ({policy} does not exist): it is not "
-                "finished. Train it to the end, or name a model instead."
-            )
-        config = config or load_recipe(run_dir / "config.yaml")
+        policy = policy_of(run_dir)
+        config = config or load_recipe(run_dir / "config.yaml", overrides)
         return with_model(config, str(policy)), run_dir
-    return with_model(config or load_recipe(DEFAULT_RECIPE), target), None
+    return with_model(config or load_recipe(DEFAULT_RECIPE, overrides), target), None
 
 
 def rival_target(against: str, config: RunConfig) -> tuple[RunConfig, Path | None]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  mgrpo explain runs/quickstart
+  mgrpo explain quickstart
   mgrpo explain runs/quickstart/rollouts/step-000003.jsonl --recipe success_only
   mgrpo explain rollouts.jsonl --recipe methods/igrpo layers.correct.select=groups_with_success
   mgrpo explain rollouts.jsonl --recipe methods/edge_grpo --layers 1 --model runs/NAME/policy
@@ -58,8 +58,8 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         "batch",
         metavar="FILE",
         type=Path,
-        help="recorded completions: rollouts/step-*.jsonl of a run, the run's folder for its last "
-        "step, or a JSON array",
+        help="recorded completions: rollouts/step-*.jsonl of a run, the run's folder or name for "
+        "its last step, or a JSON array",
     )
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="keys of the recipe")
     parser.add_argument(
@@ -115,7 +115,7 @@ def run_explain(args: argparse.Namespace) -> int:
     from mgrpo.config.load import load_recipe
     from mgrpo.explanation.recorded import read_recorded, step_of
 
-    batch = last_rollouts(args.batch) if args.batch.is_dir() else args.batch
+    batch = recorded_file(args.batch)
     recipe = args.recipe or recipe_of_run(batch)
     config = load_recipe(recipe, args.overrides)
     recorded = read_recorded(batch)
@@ -152,6 +152,22 @@ def run_explain(args: argparse.Namespace) -> int:
     else:
         show(explanation, heading, with_tokens=args.tokens or bool(args.completion))
     return 0
+
+
+def recorded_file(given: Path) -> Path:
+    """The file that is meant: itself, or the newest of a run by folder or name.
+
+    Raises:
+        RunDirectoryError: there is no such run.
+        DataError: the run has recorded nothing.
+    """
+    from mgrpo.storage.run_directory import find_run
+
+    if given.is_dir():
+        return last_rollouts(given)
+    if given.exists() or given.suffix in (".json", ".jsonl"):
+        return given
+    return last_rollouts(find_run(str(given)))
 
 
 def last_rollouts(run_dir: Path) -> Path:

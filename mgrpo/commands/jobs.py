@@ -1,4 +1,5 @@
-"""`mgrpo status`, `mgrpo stop` and `mgrpo logs`: runs that were submitted to a cluster.
+"""`mgrpo status`, `mgrpo stop` and `mgrpo logs`: runs that were submitted to a cluster; status and
+logs of a run of this machine.
 
 Light to import: the command imports heavy packages when it runs.
 """
@@ -10,10 +11,12 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgrpo.commands.runs import local_run, show_local_logs, show_local_status
 from mgrpo.commands.submit import ADDRESS_HELP, stream_to_end, write_through
-from mgrpo.errors import DeadlineError, JobError
+from mgrpo.errors import DeadlineError, JobError, NoServerError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from cluster.jobs.client import Job, JobServer
 
 RUN_HELP = "the run's name, or a job's submission id"
+ANY_RUN_HELP = f"a run of this machine (mgrpo runs), or of a cluster: {RUN_HELP}"
 STOP_MARGIN_S = 30.0  # beyond the time after which Ray kills the job: for the state to be updated
 DEFAULT_STOP_WAIT_S = 3.0  # Ray's default, for a job that sets no other
 POLL_S = 1.0
@@ -30,7 +34,8 @@ GOODBYE = "Stopped by SIGTERM."  # of a driver that ended by itself; Ray keeps n
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
-    add_target(parser, nargs="?", help=f"{RUN_HELP}; default: list all")
+    listed = "default: list a cluster's jobs"
+    add_target(parser, nargs="?", help=f"{ANY_RUN_HELP}; {listed}")
     parser.add_argument("--json", action="store_true", help="a list of attempts, oldest first")
     parser.set_defaults(run_command=run_status)
 
@@ -43,7 +48,7 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
-    add_target(parser)
+    add_target(parser, help=ANY_RUN_HELP)
     follow = "stream until the job ends; Ctrl-C does not stop the job"
     parser.add_argument("--follow", action="store_true", help=follow)
     parser.set_defaults(run_command=run_logs)
@@ -57,6 +62,15 @@ def add_target(
 
 
 def run_status(args: argparse.Namespace) -> int:
+    if (run_dir := own_run(args)) is not None:
+        return show_local_status(run_dir, as_json=args.json)
+    try:
+        return show_jobs(args)
+    except NoServerError as error:
+        raise NoServerError(f"{error} mgrpo runs lists the runs of this machine.") from error
+
+
+def show_jobs(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from cluster.jobs.client import JobServer
@@ -82,6 +96,11 @@ def run_status(args: argparse.Namespace) -> int:
         if lines := last_lines(server.logs(latest), TAIL_LINES):
             print(f"\nlast lines of {latest.submission_id}:\n" + "\n".join(lines))
     return 0
+
+
+def own_run(args: argparse.Namespace) -> Path | None:
+    """The folder of a run of this machine; None where a cluster's is meant."""
+    return None if args.run is None or args.address is not None else local_run(args.run)
 
 
 def job_facts(job: Job, now_s: float) -> dict[str, Any]:
@@ -189,6 +208,8 @@ def last_lines(log: str, count: int) -> list[str]:
 def run_logs(args: argparse.Namespace) -> int:
     from cluster.jobs.client import JobServer
 
+    if not args.follow and (run_dir := own_run(args)) is not None:
+        return show_local_logs(run_dir)
     server = JobServer(args.address)
     job = server.latest(args.run)
     if args.follow:

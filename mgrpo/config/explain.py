@@ -20,6 +20,93 @@ from mgrpo.errors import ConfigProblem
 LONGEST_VALUE = 80  # characters of a value that a message shows
 NOUNS = {"source": "source", "use": "tracker", "kind": "kind of layer"}
 """What to call what the tag of a union's sections names."""
+SYNONYMS = {
+    "lr": "learner.learning_rate",
+    "max_steps": "steps",
+    "num_steps": "steps",
+    "total_training_steps": "steps",
+    **dict.fromkeys(
+        ("num_epochs", "epochs", "num_train_epochs", "total_epochs"),
+        "steps (one epoch is the number of rows / prompts_per_step)",
+    ),
+    **dict.fromkeys(
+        (
+            *("batch_size", "train_batch_size", "per_device_train_batch_size"),
+            *("rollout_batch_size", "n_samples_per_step"),
+        ),
+        "prompts_per_step, with layers.N.group_size completions each",
+    ),
+    "gradient_accumulation_steps": "learner.microbatch_tokens, a limit in tokens",
+    "micro_batch_size": "learner.microbatch_tokens, a limit in tokens",
+    **dict.fromkeys(
+        ("mini_batch_size", "ppo_mini_batch_size", "steps_per_generation"), "objective.minibatches"
+    ),
+    **dict.fromkeys(
+        (
+            "num_generations",
+            "num_samples",
+            "n_samples_per_prompt",
+            "rollout_n",
+            "num_return_sequences",
+        ),
+        "layers.N.group_size",
+    ),
+    **dict.fromkeys(
+        (
+            *("max_tokens", "max_new_tokens", "max_completion_length", "max_response_length"),
+            *("response_length", "generate_max_len"),
+        ),
+        "layers.N.max_completion_tokens",
+    ),
+    **dict.fromkeys(("max_prompt_length", "prompt_max_len"), "data.max_prompt_tokens"),
+    **dict.fromkeys(
+        ("beta", "kl_coef", "kl_beta", "kl_loss_coef", "init_kl_coef"), "objective.kl.weight"
+    ),
+    **dict.fromkeys(
+        ("cliprange", "clip_range", "clip_ratio", "eps_clip", "epsilon_low"),
+        "objective.loss.clip_low and objective.loss.clip_high",
+    ),
+    "epsilon_high": "objective.loss.clip_high",
+    "loss_type": "objective.loss, and layers.N.aggregation for how tokens are averaged",
+    "scale_rewards": "layers.N.advantage.scale_by_std",
+    **dict.fromkeys(
+        ("reward_funcs", "reward_func", "reward_fn", "reward_function", "reward_model"),
+        "rewards.terms",
+    ),
+    "reward_weights": "rewards.terms.N.weight",
+    **dict.fromkeys(("model_name", "model_name_or_path", "pretrain", "base_model"), "model.path"),
+    "output_dir": "output.runs_dir",
+    **dict.fromkeys(("report_to", "logger", "use_wandb"), "output.trackers"),
+    **dict.fromkeys(("save_steps", "save_freq"), "checkpoints.every_steps"),
+    "save_total_limit": "checkpoints.keep",
+    **dict.fromkeys(("eval_steps", "test_freq"), "evaluation.every_steps"),
+    **dict.fromkeys(
+        ("dataset", "train_dataset", "dataset_name", "train_files", "prompt_data"), "data.train"
+    ),
+    **dict.fromkeys(("eval_dataset", "val_files", "test_dataset"), "data.heldout"),
+    "gradient_clipping": "learner.max_grad_norm",
+    "warmup_ratio": "learner.warmup_steps, a number of steps",
+    **dict.fromkeys(("lr_scheduler_type", "lr_scheduler"), "learner.schedule"),
+    "bf16": "model.dtype and learner.dtype",
+    "fp16": "model.dtype and learner.dtype",
+    "vllm_gpu_memory_utilization": "engines.gpu_memory_utilization",
+    "tensor_model_parallel_size": "engines.tensor_parallel_size",
+    "enable_thinking": "model.chat_template_kwargs: {enable_thinking: false}",
+    **dict.fromkeys(("stop_strings", "stop_words", "stop_sequences"), "layers.N.stop"),
+    "stop_token_ids": "layers.N.stop.tokens, or model.stop_tokens for all layers",
+    **dict.fromkeys(("prompt_template", "template"), "layers.N.user_template"),
+    "optimizer": "learner.betas and learner.weight_decay; the optimizer is AdamW",
+    **dict.fromkeys(
+        ("top_p", "top_k", "min_p"),
+        "There is none: tokens that are never sampled would give the recorded log-probabilities "
+        "another distribution than the trained one. Use sampling.temperature.",
+    ),
+    **dict.fromkeys(
+        ("lora_rank", "lora_r", "lora_alpha", "use_peft", "peft_config"),
+        "There is no LoRA: all weights train.",
+    ),
+}
+"""What keys of TRL, verl and OpenRLHF are called here; a sentence where there is no such thing."""
 NEEDED = "this key is needed."
 NO_SUCH_VALUE = "not one of the allowed values."
 
@@ -135,7 +222,10 @@ def owners(key: str, siblings: Sequence[type[BaseModel]]) -> str:
 
 
 def nearest_key(key: str, section: type[BaseModel], root: type[BaseModel]) -> str:
-    """A valid key of the section that looks like `key`, else where a key of that name lives."""
+    """What the key of another system is called here, else a valid key of the section that looks
+    like `key`, else where a key of that name lives."""
+    if said := SYNONYMS.get(key.lower()):
+        return said if said.endswith(".") else f"Here that is {said}."
     near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.6)
     if near:
         return f"Did you mean {near[0]}?"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from mgrpo.config.advantages import CorrectAdvantage, GroupZ, SolveAdvantage
 from mgrpo.config.aggregations import Aggregation, SeqMean
@@ -181,6 +181,29 @@ class Speculation(StrictConfig):
     """Newest tokens that must have occurred before. A draft is shorter than what repeats."""
 
 
+class Stop(StrictConfig):
+    """What ends a layer's completions, beside the end of the assistant's turn. In training and in
+    evaluation alike, so that both are of the same policy."""
+
+    texts: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """A completion ends with the token that completes one of these. Its tokens train with those of
+    the text that ended it, which were sampled too."""
+    tokens: list[str | int] = Field(default_factory=list)
+    """Tokens, as text or ids. model.stop_tokens are those of every layer."""
+    keep_text: bool = False
+    """Whether checks read what ended the completion: true for a check that looks for
+    "</answer>"."""
+
+
+def stop_texts(value: object) -> object:
+    """Stop texts may be written without the section."""
+    given = [value] if isinstance(value, str) else value
+    return {"texts": given} if isinstance(given, list) else given
+
+
+STOP_FORMS = BeforeValidator(stop_texts, json_schema_input_type=Stop | list[str] | str)
+
+
 class LayerBase(StrictConfig):
     """Keys of every layer."""
 
@@ -195,6 +218,8 @@ class LayerBase(StrictConfig):
     the probability that at most group_size - 1 of the others are shorter. 0 has no bias."""
     max_completion_tokens: PositiveInt = 1024
     """Longest completion, in tokens; a longer one ends with finish_reason "length"."""
+    stop: Annotated[Stop, STOP_FORMS] = Stop()
+    """What ends completions beside the end of the turn: texts, such as ["\\nQ:"], or a section."""
     loss_weight: float = Field(default=1.0, ge=0)
     """Factor on this layer's loss. 0 samples the layer without training on it."""
     kl_weight: float | None = Field(default=None, ge=0)

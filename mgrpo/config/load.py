@@ -7,10 +7,13 @@ A recipe may start from another: `extends: quickstart`, or `extends: my_base.yam
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -31,32 +34,48 @@ RENAMED = {"paper_literal": "success_only"}
 """Shipped recipes by the names that they had, so that whoever remembers one is told the new one."""
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The recipe at `path` with the overrides applied, validated.
+def load_recipe(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> RunConfig:
+    """The recipe with the changes and then the overrides applied, validated.
 
     Args:
-        path: a file, or the name of a shipped recipe ("quickstart", "igrpo").
+        recipe: a file, the name of a shipped recipe ("quickstart", "igrpo"), or what such a file
+            holds.
         overrides: "a.b=value" each; a layer may be called by its name.
+        changes: what a recipe that extends this one would hold.
 
     Raises:
         ConfigError: lists all errors, with path, value, reason and a valid alternative.
     """
-    file = find_recipe(path)
-    tree = read_recipe(file)
     bad = []
+    if isinstance(recipe, Mapping):
+        source, folder = "the recipe", Path()
+        tree = extended(copy.deepcopy(dict(recipe)), folder, source)
+    else:
+        file = find_recipe(recipe)
+        source, folder = str(file), file.parent
+        tree = read_recipe(file)
+    try:
+        tree = merged(tree, dict(changes))
+    except BadOverride as error:
+        bad.append(error.problem)
     for override in overrides:
         try:
             apply_override(tree, override)
         except BadOverride as error:
             bad.append(error.problem)
     problems = list(bad)
-    find_own_code(tree, file.parent)
+    find_own_code(tree, folder)
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
         problems += [with_new_name(one) for one in explain(error, RunConfig)]
     if problems:
-        raise ConfigError(problems, source=str(file))
+        raise ConfigError(problems, source=source)
     return config
 
 
@@ -140,25 +159,39 @@ def unknown_recipe(name: Path, shipped: Mapping[str, Path]) -> tuple[str, str]:
     for place in (now, Path(now.parent.name) / now.name, Path(now.name)):  # recipes/... of before
         if place.as_posix() in shipped:
             return "was renamed.", f"Use {place}."
-    here = [file.relative_to("recipes") for file in Path("recipes").rglob("*.yaml")]
-    available = sorted({*shipped, *(file.with_suffix("").as_posix() for file in here)})
-    near = difflib.get_close_matches(name.name, available, n=3, cutoff=0.4) or available
-    return "no such recipe.", f"Recipes here: {', '.join(near)}. Or give a file."
+    own = [file.relative_to("recipes") for file in Path("recipes").rglob("*.yaml")]
+    available = sorted({*shipped, *(file.with_suffix("").as_posix() for file in own)})
+    if near := difflib.get_close_matches(name.name, available, n=3, cutoff=0.4):
+        return "no such recipe.", f"Did you mean {' or '.join(near)}?"
+    usual = [one for one in available if not one.startswith("methods/")]
+    advice = (
+        f"Recipes here: {', '.join(usual)}; mgrpo methods lists those of methods. Or give a file."
+    )
+    return "no such recipe.", advice
 
 
 def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> Tree:
     """A recipe's tree of values, with the recipe that it extends underneath."""
-    tree = read_tree(file)
+    return extended(read_tree(file), file.parent, str(file), (*seen, file.resolve()))
+
+
+def extended(tree: Tree, folder: Path, source: str, seen: tuple[Path, ...] = ()) -> Tree:
+    """A recipe's tree with the recipe that it extends underneath.
+
+    Args:
+        folder: the recipe's, in which the other one is looked for first.
+        source: what messages call it.
+        seen: the files that led here.
+    """
     if "extends" not in tree:
         return tree
-    seen = (*seen, file.resolve())
-    base_file = find_recipe(str(tree.pop("extends")), beside=file.parent)
+    base_file = find_recipe(str(tree.pop("extends")), beside=folder)
     if base_file.resolve() in seen:
-        raise recipe_error(str(file), f"extends itself by way of {base_file}.", "", key="extends")
+        raise recipe_error(source, f"extends itself by way of {base_file}.", "", key="extends")
     try:
         changed: Tree = merged(read_recipe(base_file, seen), tree)
     except BadOverride as error:
-        raise ConfigError([error.problem], source=str(file)) from error
+        raise ConfigError([error.problem], source=source) from error
     return changed
 
 

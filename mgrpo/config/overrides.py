@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -118,6 +119,30 @@ def is_other_kind(base: Tree, changes: Tree) -> bool:
     ):
         return True
     return "path" in changes and "path" not in base and "source" in base
+
+
+def nested(changes: Mapping[str, Any]) -> Tree:
+    """Changes by dotted key as the map that a recipe which extends another has.
+
+    {"layers.correct.group_size": 8, "steps": 20} gives {"layers": {"correct": {"group_size": 8}},
+    "steps": 20}.
+    """
+    tree: Tree = {}
+    for path, value in changes.items():
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        tree = merged_maps(tree, value)
+    return tree
+
+
+def merged_maps(base: Tree, changes: Tree) -> Tree:
+    """Both maps in one, of any depth; where both have a value, that of `changes`."""
+    both = {
+        key: merged_maps(base[key], changes[key])
+        for key in base.keys() & changes.keys()
+        if isinstance(base[key], dict) and isinstance(changes[key], dict)
+    }
+    return {**base, **changes, **both}
 
 
 def one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from actors.chat_format import known_ids
 from actors.templates import PromptBuilder
 from mgrpo.config.run import ModelConfig
 from mgrpo.errors import ModelError
@@ -34,7 +35,9 @@ def load_builder(source: str, config: ModelConfig) -> PromptBuilder:
             for name in ("generation_config.json", "config.json")
             for token in listed_ends(settings_file(source, name))
         ],
-        stop_ids=chosen_ids(tokenizer, config.stop_tokens),
+        stop_ids=None
+        if config.stop_tokens is None
+        else known_ids(tokenizer, config.stop_tokens, "model.stop_tokens"),
     )
 
 
@@ -68,24 +71,6 @@ def refuse_unused(tokenizer: Any, template_kwargs: dict[str, Any]) -> None:
                 f"The chat template does not use {name!r} of model.chat_template_kwargs. Remove "
                 "it, or use the template's spelling (chat_template.jinja beside the tokenizer)."
             )
-
-
-def chosen_ids(tokenizer: Any, stop_tokens: list[str | int] | None) -> list[int] | None:
-    """The ids of model.stop_tokens; None if the recipe leaves them to the chat template."""
-    if stop_tokens is None:
-        return None
-    vocabulary = tokenizer.get_vocab()
-    known = set(vocabulary.values())
-    ids = []
-    for token in stop_tokens:
-        found = vocabulary.get(token) if isinstance(token, str) else token
-        if found is None or found not in known:
-            raise ModelError(
-                f"model.stop_tokens names {token!r}, which is not a token of this model's "
-                "tokenizer. Give a token of its vocabulary, such as <|im_end|>, or its id."
-            )
-        ids.append(found)
-    return ids
 
 
 def settings_file(source: str, name: str) -> dict[str, object]:

@@ -47,7 +47,8 @@ function nodeRow(node) {
   summary.append(make("span", "soft", `${node.tokens} tokens`));
   if (node.finish === "length") summary.append(make("span", "flag", "cut off at the limit"));
   if (node.finish === "aborted") summary.append(make("span", "flag", "aborted"));
-  if (node.selected === true) summary.append(make("span", "soft", "trained"));
+  if (node.still) summary.append(make("span", "flag", `no gradient: ${node.still}`));
+  else if (node.selected === true) summary.append(make("span", "soft", "trained"));
   if (node.selected === false) summary.append(make("span", "flag", `not trained${node.why ? `: ${node.why}` : ""}`));
 
   const facts = make("dl", "");

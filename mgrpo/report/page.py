@@ -16,6 +16,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from mgrpo.metrics.learning import learning_sentence
 from mgrpo.report.alarm_table import alarm_lines
 from mgrpo.report.chart import Values
 from mgrpo.report.curves import Curves, accuracy, all_charts, curve_note, other_metrics
@@ -121,7 +122,8 @@ def outcome_text(run: RunData) -> str:
     if not run.metrics:
         return f"No step has been taken yet. {sentence}".strip()
     training = training_sentence(run.metrics) or f"{plural(len(run.metrics), 'step')} taken."
-    return f"{sentence or 'Nothing was measured on held-out problems.'} {training}"
+    measured = sentence or "Nothing was measured on held-out problems."
+    return f"{measured} {training} {learning_sentence(run.metrics)}".strip()
 
 
 def sparkline(values: Values) -> str:

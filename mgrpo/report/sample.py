@@ -13,6 +13,7 @@ from typing import Any
 from jinja2.utils import htmlsafe_json_dumps
 
 from mgrpo.config.guidance import GUIDANCE_PHRASES
+from mgrpo.metrics.learning import changed_policy
 from mgrpo.metrics.log import read_rollouts
 from mgrpo.report.run_data import RunData
 from mgrpo.types import Completion
@@ -37,10 +38,13 @@ class Sample:
 def load_sample(run: RunData, max_bytes: int = MAX_SAMPLE_BYTES) -> Sample:
     """As many recorded steps as fit: the last, the first, then evenly between."""
     guidance = guidance_phrases(run.config)
+    silent = {row["step"] for row in run.metrics if changed_policy(row) is False}
     kept: dict[int, dict[str, object]] = {}
     num_bytes = 0
     for step in spread_order(list(run.rollouts)):
-        data = step_data(step, read_rollouts(run.rollouts[step]), guidance)
+        data = step_data(
+            step, read_rollouts(run.rollouts[step]), guidance, is_silent=step in silent
+        )
         size = len(htmlsafe_json_dumps(data, **COMPACT).encode("utf-8", "replace"))
         if num_bytes + size > max_bytes:
             break
@@ -68,9 +72,17 @@ def spread_order(steps: Sequence[int]) -> list[int]:
 
 
 def step_data(
-    step: int, completions: Sequence[Completion], guidance: dict[int, list[str]]
+    step: int,
+    completions: Sequence[Completion],
+    guidance: dict[int, list[str]],
+    *,
+    is_silent: bool = False,
 ) -> dict[str, Any]:
-    """One step: its problems, each with its question and the completions sampled for it."""
+    """One step: its problems, each with its question and the completions sampled for it.
+
+    Args:
+        is_silent: the step changed nothing.
+    """
     by_problem: dict[str, list[Completion]] = {}
     for completion in completions:
         by_problem.setdefault(completion.problem_id, []).append(completion)
@@ -82,14 +94,16 @@ def step_data(
                 "domain": members[0].domain,
                 # Corrections are recorded without the question.
                 "question": clip(next((one.prompt_text for one in members if one.prompt_text), "")),
-                "nodes": [node(member, guidance) for member in members],
+                "nodes": [node(member, guidance, is_silent) for member in members],
             }
             for name, members in by_problem.items()
         ],
     }
 
 
-def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, object]:
+def node(
+    completion: Completion, guidance: dict[int, list[str]], is_silent: bool = False
+) -> dict[str, object]:
     """One completion as the page needs it; what has no value is left out."""
     reward = completion.reward
     fields: dict[str, object] = {
@@ -104,6 +118,7 @@ def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, ob
         "advantage": completion.advantage,
         "selected": completion.selected,
         "why": completion.not_selected_because,
+        "still": stillness(completion, is_silent),
         "guidance": phrase(completion, guidance),
     }
     if reward is not None:
@@ -114,6 +129,15 @@ def node(completion: Completion, guidance: dict[int, list[str]]) -> dict[str, ob
             "detail": clip(reward.detail, 600),
         }
     return {name: value for name, value in fields.items() if value not in (None, "", {})}
+
+
+def stillness(completion: Completion, is_silent: bool) -> str:
+    """Why a completion that is selected does not change the policy; "" if it does."""
+    if not completion.selected:
+        return ""
+    if is_silent:
+        return "the step changed nothing"
+    return "" if completion.advantage else "its advantage is 0"
 
 
 def versions(completion: Completion) -> int | str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mgrpo.config import OutputConfig, RunConfig, StorageConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.config.resume import changes_between, phases_rewrite, schedule_warning
-from mgrpo.errors import RunDirectoryError
+from mgrpo.errors import ModelError, RunDirectoryError
 from mgrpo.metrics.log import read_lines, to_line
 from mgrpo.plugin import resume_rules
 from mgrpo.storage.checkpoints import checkpoints, newest_whole, read_state
@@ -154,6 +154,21 @@ def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:
             f"Cannot make the run's folder {run_dir}: {error.strerror}. Set output.runs_dir to a "
             "writable folder."
         ) from error
+
+
+def policy_of(run_dir: Path) -> Path:
+    """The folder of a run's trained policy.
+
+    Raises:
+        ModelError: the run has saved none.
+    """
+    policy = run_dir / POLICY_DIR
+    if not policy.is_dir():
+        raise ModelError(
+            f"The run {run_dir} has saved no policy ({policy} does not exist): it is not "
+            "finished. Train it to the end, or name a model instead."
+        )
+    return policy
 
 
 def fetched_run(url: str) -> Path:

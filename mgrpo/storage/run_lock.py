@@ -60,6 +60,12 @@ def own_machine() -> str:
     return os.uname().nodename
 
 
+def lock_file(run_dir: Path) -> Path:
+    """The file that is there while a run is active in the folder."""
+    place = run_dir.resolve()
+    return place.parent / f".{place.name}.lock"
+
+
 @contextmanager
 def run_lock(run_dir: Path, *, note: Callable[[str], None] = print) -> Iterator[None]:
     """Lock a run's folder for the duration of the context.
@@ -73,8 +79,7 @@ def run_lock(run_dir: Path, *, note: Callable[[str], None] = print) -> Iterator[
     Raises:
         RunDirectoryError: a run of this name is active, or the file cannot be written.
     """
-    place, holder = run_dir.resolve(), Holder.this_process()
-    file = place.parent / f".{place.name}.lock"
+    file, holder = lock_file(run_dir), Holder.this_process()
     made = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

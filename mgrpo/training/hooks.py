@@ -15,6 +15,7 @@ from mgrpo.config import EvaluationConfig
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
+from mgrpo.metrics.learning import changed_policy, why_nothing_was_learnt
 from mgrpo.metrics.log import MetricsLog
 from mgrpo.metrics.transitions import rollout_metrics
 from mgrpo.training.progress import TrainProgress
@@ -93,6 +94,24 @@ class WriteStep(Hook):
         self.log.write(done.step, values)
         self.log.write_rollouts(done.step, whole_trees(done.completions, self.problems_kept))
         self.progress.step_done(done.step, values)
+
+
+class NothingLearnt(Hook):
+    """Says after the first step if that changed nothing, since the following ones may not
+    either."""
+
+    def __init__(self, progress: TrainProgress) -> None:
+        self.progress, self.first_step = progress, 0
+
+    def before_run(self, first_step: int) -> None:
+        self.first_step = first_step
+
+    def after_step(self, done: StepDone) -> None:
+        values = done.values
+        if done.step == self.first_step and changed_policy(values) is False:
+            why = why_nothing_was_learnt(values)
+            look = "mgrpo check RECIPE --sample shows prompts and graded completions."
+            self.progress.warn(f"step {done.step} changed nothing. {why} {look}")
 
 
 class Alarms(Hook):

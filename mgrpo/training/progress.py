@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -26,6 +27,7 @@ from mgrpo.evaluation.tables import (
     evaluation_note,
     evaluation_tables,
 )
+from mgrpo.metrics.learning import learning_sentence
 from mgrpo.report.outcome import (
     first_and_last,
     footnote,
@@ -48,24 +50,28 @@ class Column:
     head: str
     width: int
     metric: str
+    meaning: str
     digits: int | None = None  # decimals; None: three significant digits
 
 
 def columns_for(num_layers: int, width: int) -> list[Column]:
     """The columns that fit into `width` characters, the most important ones first."""
-    wanted = [Column(f"Acc@t{k}", 7, f"layer{k}/accuracy", 3) for k in range(1, num_layers + 1)]
+    wanted = [
+        Column(f"Acc@t{k}", 7, f"layer{k}/accuracy", f"share right after turn {k}", 3)
+        for k in range(1, num_layers + 1)
+    ]
     if num_layers > 1:
         last = f"transition/layer{num_layers}"
-        wanted.append(Column("i→c", 6, f"{last}/wrong_to_right", 3))
-        wanted.append(Column("c→i", 6, f"{last}/right_to_wrong", 3))
+        wanted.append(Column("i→c", 6, f"{last}/wrong_to_right", "wrong made right", 3))
+        wanted.append(Column("c→i", 6, f"{last}/right_to_wrong", "right made wrong", 3))
     wanted += [
-        Column("reward", 7, "layer1/reward_mean", 3),
-        Column("tokens", 8, "tokens/generated", 0),
-        Column("grad", 7, "learner/grad_norm"),
-        Column("gap", 8, "mismatch/logprob_gap_mean"),
-        Column("roll s", 7, "seconds/rollout", 1),
-        Column("upd s", 6, "seconds/update", 1),
-        Column("wts s", 6, "seconds/weights", 1),
+        Column("reward", 7, "layer1/reward_mean", "mean of first attempts", 3),
+        Column("tokens", 8, "tokens/generated", "sampled", 0),
+        Column("grad", 7, "learner/grad_norm", "norm of the gradient (none: nothing trained)"),
+        Column("gap", 8, "mismatch/logprob_gap_mean", "engine against learner, nats a token"),
+        Column("roll s", 7, "seconds/rollout", "sampling", 1),
+        Column("upd s", 6, "seconds/update", "update", 1),
+        Column("wts s", 6, "seconds/weights", "new weights to the engines", 1),
     ]
     left = width - STEP_WIDTH - len("  1 h 59 min")
     columns = []
@@ -135,6 +141,8 @@ class TrainProgress:
         left = self.total_steps - self.first_step
         resumed = f", resumed after step {self.first_step}" if self.first_step else ""
         self.console.print(Text(f"{self.title}: {plural(left, 'step')}{resumed}", style="bold"))
+        legend = "; ".join(f"{column.head}: {column.meaning}" for column in self.columns)
+        self.console.print(Text(legend, style="dim"), soft_wrap=not self.is_live)
         self.live.start()
         self.step_started = self.last_line = time.monotonic()
         return self
@@ -237,6 +245,8 @@ def print_before_after(
     before, after = first_and_last(evaluations)
     measured = after or before
     if measured is None:
+        if learning := learning_sentence(metrics):
+            console.print(Text(learning, style="bold"))
         return
     later = "After" if after is None or after["label"] == "after" else f"Step {after['step']}"
     table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
@@ -254,11 +264,25 @@ def print_before_after(
     console.print()
     console.print(Text(outcome_sentence(evaluations), style="bold"))
     training = training_sentence(metrics)
-    if training:
-        console.print(Text(training))
+    for sentence in filter(None, (training, learning_sentence(metrics))):
+        console.print(Text(sentence))
     console.print()
     console.print(table)
     console.print(Text(footnote(measured), style="dim"))
+
+
+def print_next(console: Console, run_dir: Path, model: str, steps: int) -> None:
+    """What can be done with a run that has ended."""
+    lines = {
+        f"mgrpo eval {run_dir} --against {model}": "is the gain significant?",
+        f"mgrpo explain {run_dir}": "rewards and advantages of its completions",
+        f"mgrpo train ... steps={2 * steps}": "the same command with more steps makes it longer",
+        "mgrpo init NAME --data FILE": "a recipe for your own data and reward",
+    }
+    width = max(map(len, lines))
+    console.print("\nNext:")
+    for command, meaning in lines.items():
+        console.print(Text(f"  {command:{width}}  {meaning}"), soft_wrap=True)
 
 
 def print_evaluation(console: Console, evaluation: dict[str, object], *, title: str) -> None:

@@ -29,12 +29,13 @@ from mgrpo.training.hooks import (
     Alarms,
     EngineMetrics,
     Evaluation,
+    NothingLearnt,
     RolloutMetrics,
     WriteStep,
 )
 from mgrpo.training.last_step import KeepLastStep, LastStep
 from mgrpo.training.loop import Run, train
-from mgrpo.training.progress import TrainProgress, print_before_after
+from mgrpo.training.progress import TrainProgress, print_before_after, print_next
 from mgrpo.training.sources.sample_ahead import SampleAhead
 from mgrpo.training.sources.stack import make_sources
 from mgrpo.training.step_orders import STEP_ORDERS
@@ -43,8 +44,8 @@ from mgrpo.training.system import System, start_system
 from mgrpo.training.workers import RunWorkers, StepLimits
 
 
-def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None = None) -> int:
-    """Train a recipe into `run_dir`. Returns the process's exit code.
+def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None = None) -> None:
+    """Train a recipe into `run_dir`.
 
     However the run ends, its metrics are kept, engines and learner are stopped, and the report is
     written. A signal also leaves a checkpoint of the last complete step; a signal during an update
@@ -52,6 +53,10 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
 
     Args:
         resume_from: a checkpoint of the same run to go on from.
+
+    Raises:
+        RunInterrupted: by a signal, which has left a checkpoint.
+        StorageError: the run has ended, and its files are not all in shared storage.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     save_recipe(config, run_dir / "config.yaml")
@@ -89,17 +94,18 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                     system, run_dir, resume_from, log, progress, signals, mirror
                 )
             progress.note(f"policy saved to {policy}")
-    except RunInterrupted as stop:
+    except RunInterrupted:
         upload_s = min(upload_s, config.checkpoints.on_signal_s)
-        print(f"{stop} Its metrics are in {run_dir}.")
-        return stop.exit_code
+        raise
     finally:
         log.close()
         if config.output.report:
             leave_report(run_dir)
         lost = mirror.finish(upload_s)
     print_before_after(Console(), read_evaluations(run_dir), read_metrics(run_dir))
-    return StorageError.exit_code if lost else 0
+    print_next(Console(highlight=False), run_dir, config.model.path, config.steps)
+    if lost:
+        raise StorageError(lost)
 
 
 def train_through_losses(
@@ -229,6 +235,7 @@ def train_system(
             EngineMetrics(system.fleet),
             RolloutMetrics(len(config.layers)),
             WriteStep(log, progress, problems_kept=config.output.rollouts_per_step),
+            NothingLearnt(progress),
             Alarms(alarms, log, progress),
             run_state,
             KeepLastStep(

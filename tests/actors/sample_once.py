@@ -14,6 +14,7 @@ from pathlib import Path
 
 from actors.engine import EngineSettings, VllmEngine
 from mgrpo.config import SolveLayer
+from mgrpo.config.layers import Stop
 from mgrpo.config.run import ModelConfig
 from mgrpo.models.policy_tokenizer import load_builder
 from mgrpo.records.turns import Prompt
@@ -45,6 +46,9 @@ async def main(model_dir: str, output: Path) -> None:
     group = await engine.generate(prompt, **asked, seed=1)
     six = await engine.generate(prompt, **{**asked, "num_samples": 6}, seed=3)
     spared = await engine.generate(prompt, **{**asked, "num_samples": 2}, seed=3, num_spare=4)
+    stopped_by = group[0].text[4:7]
+    stop = Stop(texts=[stopped_by])
+    stopped = await engine.generate(prompt, **asked, seed=1, stop=stop)
     num_left = len(engine.engine.output_processor.request_states)
     later = asyncio.create_task(engine.generate(prompt, **asked, seed=2))
     counts = await change_version(engine, "1")
@@ -55,6 +59,8 @@ async def main(model_dir: str, output: Path) -> None:
         "six": [dataclasses.asdict(one) for one in six],
         "spared": [dataclasses.asdict(one) for one in spared],
         "num_left": num_left,
+        "stopped_by": stopped_by,
+        "stopped": [dataclasses.asdict(one) for one in stopped],
     }
     output.write_text(json.dumps(found, default=lambda column: column.tolist()))
     await engine.stop()

@@ -16,7 +16,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from actors.engine import VllmEngine
-from mgrpo.config.layers import Speculation
+from mgrpo.config.layers import Speculation, Stop
 from mgrpo.errors import ActorDiedError, RequestError, SamplingError
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
@@ -34,6 +34,7 @@ class RecordingLLM:
         self.logprob: Callable[[int], float] = lambda place: -0.5 - place
         self.spans = [SimpleNamespace(version="7", start=0, end=2)]
         self.drafts: Any = None
+        self.stop_reason: str | int | None = None
         self.worker_answers: list[Any] = [[]]
         self.output_processor = SimpleNamespace(request_states={})
 
@@ -59,6 +60,7 @@ class RecordingLLM:
             token_ids=[65 + index, 66],
             logprobs=SimpleNamespace(logprobs=[self.logprob(0), self.logprob(1)]),
             finish_reason="stop",
+            stop_reason=self.stop_reason,
             weight_versions=self.spans,
             spec_decode_metrics=self.drafts,
         )
@@ -135,6 +137,48 @@ def test_only_requests_with_speculation_say_how_they_are_drafted() -> None:
         None,
         {"speculation": asked},
     ]
+
+
+def test_stop_texts_and_tokens_reach_the_engine_beside_the_end_of_the_turn() -> None:
+    llm = RecordingLLM()
+    sample(llm, stop=Stop(texts=["</answer>", "Q:"], tokens=[7, 8]))
+    ((_, parameters, _),) = llm.requests
+    assert parameters.stop == ["</answer>", "Q:"]
+    assert parameters.stop_token_ids[-2:] == [7, 8]
+    assert parameters.detokenize is True  # vLLM finds texts nowhere else
+    sample(llm, stop=Stop(tokens=[7]))
+    assert llm.requests[1][1].stop == [] and llm.requests[1][1].detokenize is False
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "reason", "keep", "read"),
+    [
+        (b"7 Q: 8", "Q:", False, "7 "),
+        (b"7 Q:", "Q:", True, "7 Q:"),
+        (b"7Q", 81, False, "7"),  # "Q" is token 81
+        (b"7Q", 81, True, "7Q"),
+        (b"7 Q: 8", None, False, "7 Q: 8"),  # too long, and ended by nothing
+    ],
+)
+def test_checks_read_what_ended_a_completion_only_if_asked(
+    token_ids: bytes, reason: str | int | None, keep: bool, read: str
+) -> None:
+    stop = Stop(texts=["Q:"], tokens=[81], keep_text=keep)
+    engine = engine_on(RecordingLLM())
+    assert engine.text_of(list(token_ids), reason, stop) == read
+
+
+def test_values_of_tokens_behind_a_stop_text_are_left_out() -> None:
+    llm = RecordingLLM()
+    llm.logprob = lambda place: -1.0
+    output = llm.output(0)
+    output.logprobs.logprobs = [-1.0, -1.0, -2.0]  # of a step that sampled two tokens at once
+    output.weight_versions = [
+        SimpleNamespace(version="4", start=0, end=2),
+        SimpleNamespace(version="5", start=2, end=3),
+    ]
+    found = engine_on(llm).generation(output, Stop(texts=["B"]))
+    assert found.logprobs.tolist() == [-1.0, -1.0] and found.version_spans == ((0, 4),)
 
 
 def test_drafted_and_accepted_tokens_are_counted() -> None:

@@ -147,14 +147,16 @@ def test_every_layer_asks_for_its_own_numbers_at_the_rollouts_temperature() -> N
             group_size=2,
             max_completion_tokens=7,
             speculation=Speculation(max_draft_tokens=3),
+            stop=["Q:"],
         ),
     ]
     parts = rollout(engine, layers)
     parts.temperature = 0.6
     run(parts)
-    common = {"temperature": 0.6, "speculation": None}
+    common = {"temperature": 0.6, "speculation": None, "stop": None}
     first = {**common, "num_samples": 3, "max_tokens": 11}
-    second = {**common, "num_samples": 2, "max_tokens": 7, "speculation": layers[1].speculation}
+    second = {"temperature": 0.6, "speculation": layers[1].speculation, "stop": layers[1].stop}
+    second |= {"num_samples": 2, "max_tokens": 7}
     assert engine.asked.count(first) == len(PROBLEMS)
     assert engine.asked.count(second) == 3 * len(PROBLEMS) == len(engine.asked) - len(PROBLEMS)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from mgrpo.config.layers import SolveLayer, Stop
 from mgrpo.config.run import ModelConfig
 from mgrpo.errors import ModelError
 from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
@@ -103,6 +105,35 @@ def test_a_real_engine_keeps_the_shortest_and_aborts_the_others(found: dict[str,
     sampled = sum(len(one["token_ids"]) for one in found["spared"])
     assert sampled < sum(len(one["token_ids"]) for one in whole)
     assert found["num_left"] == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_real_engine_ends_completions_at_a_stop_text(found: dict[str, Any]) -> None:
+    pairs = list(zip(found["group"], found["stopped"], strict=True))
+    assert any(found["stopped_by"] in whole["text"] for whole, _ in pairs)
+    for whole, cut in pairs:
+        assert whole["token_ids"][: len(cut["token_ids"])] == cut["token_ids"]
+        assert len(cut["logprobs"]) == len(cut["token_ids"])
+        assert cut["finish_reason"] == "stop"
+        assert cut["text"] == whole["text"].partition(found["stopped_by"])[0]
+
+
+def test_a_layer_s_stop_tokens_are_ids_or_refused(base_model: Path) -> None:
+    builder = load_builder(str(base_model), ModelConfig(path="base"))
+    assert builder.stop_of(SolveLayer(name="solve", group_size=2)) is None
+    layer = SolveLayer(name="solve", group_size=2, stop={"tokens": ["<|im_start|>"]})
+    assert builder.stop_of(layer) == Stop(tokens=[IM_START])
+    layer = SolveLayer(name="solve", group_size=2, stop={"tokens": ["</answer>"]})
+    with pytest.raises(ModelError, match=r"stop\.tokens of layer solve names '</answer>'"):
+        builder.stop_of(layer)
+
+
+def test_stop_texts_may_be_written_without_their_section() -> None:
+    for written in ("Q:", ["Q:"], {"texts": ["Q:"]}):
+        layer = SolveLayer(name="solve", group_size=2, stop=written)
+        assert layer.stop == Stop(texts=["Q:"])
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        SolveLayer(name="solve", group_size=2, stop=[""])
 
 
 def test_the_templates_end_comes_first_and_the_listed_ones_stay(base_model: Path) -> None:

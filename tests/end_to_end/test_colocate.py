@@ -37,9 +37,9 @@ def test_taking_turns_changes_nothing_of_what_is_learned(
         "objective": {"kl": {"weight": 0.01}},  # a frozen reference, which moves too
     }
     turns, apart = tmp_path / "turns", tmp_path / "apart"
-    assert run_training(recipe(tree, **common), apart) == 0
+    run_training(recipe(tree, **common), apart)
     cluster = {**tree["cluster"], "colocate": True}
-    assert run_training(recipe(tree, **common, cluster=cluster), turns) == 0
+    run_training(recipe(tree, **common, cluster=cluster), turns)
 
     for name in sorted(path.name for path in (apart / "rollouts").iterdir()):
         assert tokens(turns / "rollouts" / name) == tokens(apart / "rollouts" / name)

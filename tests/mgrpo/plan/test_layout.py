@@ -164,9 +164,8 @@ def test_check_and_train_say_what_was_decided_and_the_run_records_it(
     monkeypatch.setattr("mgrpo.plan.arithmetic.installed_build", lambda: "cuda")
     trained: list[Any] = []
 
-    def record(config: RunConfig, run_dir: Path, **keys: Any) -> int:
+    def record(config: RunConfig, run_dir: Path, **keys: Any) -> None:
         trained.append(config)
-        return 0
 
     monkeypatch.setattr("mgrpo.training.run.run_training", record)
     arguments = ["quickstart", f"output.runs_dir={tmp_path}", "data.train.size=40"]

@@ -54,6 +54,29 @@ def test_a_completion_shows_the_version_that_wrote_it_or_the_first_and_the_last(
     assert [node["version"] for node in problem["nodes"]] == [7, "7 to 8"]
 
 
+@pytest.mark.parametrize(
+    ("advantage", "selected", "is_silent", "still"),
+    [
+        (0.5, True, False, None),
+        (0.0, True, False, "its advantage is 0"),
+        (0.5, True, True, "the step changed nothing"),
+        (0.0, False, True, None),  # it says why it was not selected
+    ],
+)
+def test_only_what_has_a_gradient_is_called_trained(advantage, selected, is_silent, still):
+    one = a_completion(advantage=advantage, selected=selected)
+    (problem,) = step_data(3, [one], {}, is_silent=is_silent)["problems"]
+    assert problem["nodes"][0].get("still") == still
+
+
+def test_a_step_without_an_update_is_known_from_the_metrics(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        log.write(0, {"learner/skipped_updates": 1.0})
+        log.write_rollouts(0, [a_completion(advantage=0.5, selected=True)])
+    (step,) = load_sample(load_run(tmp_path)).steps
+    assert step["problems"][0]["nodes"][0]["still"] == "the step changed nothing"
+
+
 def test_long_texts_keep_their_head_and_tail():
     assert clip("abcdefghij", limit=4) == "ab\n[… 6 characters left out …]\nij"
     assert clip("abcd", limit=4) == "abcd"

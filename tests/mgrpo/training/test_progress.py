@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from mgrpo.training.progress import TrainProgress, columns_for, print_before_after
+from mgrpo.training.progress import TrainProgress, columns_for, print_before_after, print_next
 from tests.mgrpo.report.fake_run import make_evaluation
 
 VALUES = {
@@ -43,12 +43,13 @@ def test_a_log_gets_one_line_per_step_however_long():
             progress.step_done(step, VALUES)
     lines = written(console).splitlines()
     assert lines[0] == "sums: 2 steps"
-    assert len(lines) == 3  # phases of short steps are not logged
-    assert lines[1].startswith(
+    assert lines[1].startswith("Acc@t1: share right after turn 1; Acc@t2: share right after turn 2")
+    assert len(lines) == 4  # phases of short steps are not logged
+    assert lines[2].startswith(
         "step 0  Acc@t1 0.421  Acc@t2 0.455  i→c 0.090  c→i 0.056  reward 0.400  tokens 21,049"
     )
-    assert "roll s 4.6  upd s 2.4  wts s 0.3  done 1/2  left " in lines[1]
-    assert lines[2].endswith("done 2/2  left 0.0 s")
+    assert "roll s 4.6  upd s 2.4  wts s 0.3  done 1/2  left " in lines[2]
+    assert lines[3].endswith("done 2/2  left 0.0 s")
 
 
 def test_a_long_step_says_now_and_then_how_far_it_is(monkeypatch):
@@ -64,7 +65,7 @@ def test_a_long_step_says_now_and_then_how_far_it_is(monkeypatch):
         progress.step_done(12, {})
         progress.phase("layer 1 · 1/16 groups")
         progress.phase("learner · [update]")
-    lines = written(console).splitlines()[1:]
+    lines = written(console).splitlines()[2:]
     assert lines[:2] == ["step 12 · layer 2 · 87/128 groups", "step 12 · layer 2 · 128/128 groups"]
     assert lines[2].startswith("step 12  Acc@t1")
     assert lines[3:] == ["step 13 · learner · [update]"]
@@ -74,7 +75,7 @@ def test_a_missing_value_and_one_that_is_not_a_number_show_as_a_dash():
     console = plain_console()
     with TrainProgress(1, "sums", num_layers=1, console=console) as progress:
         progress.step_done(0, {"layer1/accuracy": None, "learner/grad_norm": float("nan")})
-    line = written(console).splitlines()[1]
+    line = written(console).splitlines()[2]
     assert "Acc@t1 \u2013 " in line and "grad \u2013 " in line
     assert "Acc@t2" not in line  # one layer has one accuracy
 
@@ -84,7 +85,7 @@ def test_a_terminal_gets_a_header_and_aligned_rows_that_fit():
     with TrainProgress(30, "sums", num_layers=2, console=console) as progress:
         progress.step_done(0, VALUES)
     lines = written(console).replace("\r", "\n").splitlines()
-    header = next(line for line in lines if "Acc@t1" in line)
+    header = next(line for line in lines if "Acc@t1  " in line)
     row = next(line for line in lines if "0.421" in line)
     assert header.index("Acc@t2") + len("Acc@t2") == row.index("0.455") + len("0.455")
     assert len(row) <= 80
@@ -130,8 +131,8 @@ def test_notes_and_warnings_are_lines_of_their_own_without_markup():
         progress.note("written: [bold]x[/bold]")
         progress.warn("the gap is " + "large " * 30)
     lines = written(console).splitlines()
-    assert lines[1] == "written: [bold]x[/bold]"
-    assert lines[2].startswith("warning: the gap is large") and len(lines) == 3
+    assert lines[2] == "written: [bold]x[/bold]"
+    assert lines[3].startswith("warning: the gap is large") and len(lines) == 4
 
 
 def test_the_final_table_shows_before_after_change_and_domains():
@@ -152,3 +153,18 @@ def test_nothing_is_printed_where_nothing_was_measured():
     console = plain_console()
     print_before_after(console, [])
     assert written(console) == ""
+
+
+def test_steps_that_changed_nothing_are_counted_at_the_end():
+    console = plain_console()
+    silent = {"learner/skipped_updates": 1.0, "layer1/zero_variance_fraction": 1.0}
+    print_before_after(console, [], [silent, silent])
+    assert "0 of 2 steps changed the policy. In all groups" in " ".join(written(console).split())
+
+
+def test_the_end_says_what_can_be_done_next(tmp_path):
+    console = plain_console()
+    print_next(console, tmp_path / "runs" / "sums", "default", 20)
+    text = written(console)
+    assert f"mgrpo eval {tmp_path}/runs/sums --against default" in text
+    assert "steps=40" in text and "mgrpo init NAME --data FILE" in text
