@@ -28,7 +28,7 @@ that a file chooses."""
 PLAIN = (type(None), bool, int, float, str, bytes, torch.Tensor)
 
 
-class PlainStates(TorchCheckpointEngine):  # type: ignore[misc]
+class PlainStates(TorchCheckpointEngine):
     """What `DeepSpeedEngine` saves and loads its shards with."""
 
     def load(self, path: str, map_location: Any = None) -> Any:

@@ -57,12 +57,11 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 # --- light ---
 
 
-def test_help_answers_within_a_second_and_imports_nothing_heavy():
+def test_help_answers_and_imports_nothing_heavy():
     code = (
         "import sys; from mgrpo.cli import build_parser; build_parser().format_help();"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
-    began = time.monotonic()
     shown = subprocess.run(
         [sys.executable, "-m", "mgrpo", "--help"],
         cwd=REPOSITORY,
@@ -70,10 +69,8 @@ def test_help_answers_within_a_second_and_imports_nothing_heavy():
         text=True,
         timeout=20,
     )
-    seconds = time.monotonic() - began
     assert shown.returncode == 0
     assert "mgrpo check quickstart" in shown.stdout
-    assert seconds < 1.0
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=20
     )
