@@ -1,7 +1,7 @@
 """The check `code_answer`: the share of a problem's tests that the completion's program passes.
 
-The program is the last fenced block of the completion. It runs in a sandbox (`sandbox.py`), every
-test in a process of its own, and its answers are compared out here.
+The program is the last fenced block of Python in the completion. It runs in a sandbox
+(`sandbox.py`), every test in a process of its own, and its answers are compared out here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from mgrpo.types import Problem, Reward
 from rewards.code.problem_tests import ProgramTest, read_tests
 from rewards.code.sandbox import Answer, Choice, Limits, Sandbox, kind_for
 
-FENCED = re.compile(
-    r"^[ \t]*```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)^[ \t]*```",
-    re.DOTALL | re.MULTILINE | re.IGNORECASE,
-)
+FENCED = re.compile(r"```[ \t]*([^\n`]*)\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+LANGUAGES = ("python", "python3", "py", "")
 SHOWN_CHARACTERS = 300
 
 
@@ -39,7 +37,7 @@ def code_answer(
     """1 for a program that passes all tests, else 0 or the share that it passes.
 
     Args:
-        completion: the policy's text; its last fenced block is the program, in Python.
+        completion: the policy's text; its last fenced block of Python is the program.
         problem: its tests are in `metadata`, else its answer: see `rewards/code/problem_tests.py`.
         sandbox: auto (the strongest that the machine has), namespaces, bubblewrap, or none, in
             which a program can read and write whatever this user can.
@@ -60,7 +58,8 @@ def code_answer(
     """
     wanted = read_tests(problem, tests)
     kind = kind_for(sandbox)
-    blocks = FENCED.findall(completion)
+    found = FENCED.findall(completion)
+    blocks = [code for language, code in found if language.strip().casefold() in LANGUAGES]
     if not blocks or not blocks[-1].strip():
         detail = "no closed block of code (```python ... ```)"
         return Reward(value=0.0, status="unparsable", detail=detail)

@@ -90,6 +90,9 @@ def test_the_last_block_counts(language: str) -> None:
     completion = f"{fenced('print(0)')}\n{fenced(ADD, language)}"
     assert judged(completion).correct
     assert judged(f"<think>{fenced(ADD)}</think>\\boxed{{{fenced(ADD)}}}").correct
+    assert judged(f"\\boxed{{```{language}\n{ADD}\n```}}").correct
+    assert judged(f"{fenced('fn main() {}', 'rust')}\nIn Python:\n{fenced(ADD, language)}").correct
+    assert judged(f"{fenced(ADD, language)}\n{fenced('$ run', 'sh')}").correct
 
 
 @pytest.mark.parametrize(
