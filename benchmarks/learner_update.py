@@ -223,7 +223,12 @@ def make_learner(work: Work) -> Any:
         )
 
 
-def recipe_of(work: Work) -> RunConfig:
+def recipe_of(work: Work, *, model_dtype: str = "float32", **learner: object) -> RunConfig:
+    """The work as a recipe.
+
+    Args:
+        learner: keys of the section of that name.
+    """
     layers: list[Result] = [{"name": "solve", "group_size": work.groups[0]}]
     for number, size in enumerate(work.groups[1:], start=1):
         opened = {"system_prompt": ""} if work.layout == "review_chat" else {}
@@ -243,7 +248,7 @@ def recipe_of(work: Work) -> RunConfig:
             "name": "learner-update",
             "steps": 1000,
             "prompts_per_step": work.prompts,
-            "model": {"path": "policy", "dtype": "float32"},
+            "model": {"path": "policy", "dtype": model_dtype},
             "data": {"train": {"source": "jsonl", "path": "none"}},
             "layers": [
                 {**one, "max_completion_tokens": work.tokens, "system_prompt": ""}
@@ -252,7 +257,7 @@ def recipe_of(work: Work) -> RunConfig:
                 for one in layers
             ],
             # So small that the policy stays what it was.
-            "learner": {"learning_rate": 1e-12, "num_threads": os.cpu_count()},
+            "learner": {"learning_rate": 1e-12, "num_threads": os.cpu_count(), **learner},
         }
     )
 

@@ -42,6 +42,7 @@ class Profile:
     completion_tokens: int  # of each completion, exactly
     trl_batch_size: int  # completions per forward and backward of TRL
     learning_rate: float = 1e-6
+    context: int = 512  # tokens that the policy can read
 
     @property
     def tokens_per_step(self) -> int:
@@ -134,7 +135,7 @@ def build_model(profile: Profile, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
         num_attention_heads=num_heads,
         num_key_value_heads=num_heads,
         head_dim=profile.head_dim,
-        max_position_embeddings=512,
+        max_position_embeddings=profile.context,
         tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

@@ -34,6 +34,7 @@ BUILT_IN = {
     "math_answer": "rewards.math_answer:math_answer",
     "format": "rewards.format:format_answer",
     "reasoning_gym": "rewards.task_answer:task_answer",
+    "code_answer": "rewards.code.check:code_answer",
 }
 EXAMPLE_PROBLEM = Problem(problem_id="example", question="", answer="")
 ARGUMENTS: Mapping[TermKind, tuple[str, ...]] = MappingProxyType(

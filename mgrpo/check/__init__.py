@@ -72,9 +72,11 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
                 report.add(lines)
 
     with part_of(report, "rewards"):
+        from mgrpo.check.code_sandbox import sandbox_lines
         from mgrpo.check.rewards import reward_lines
 
         refuse_missing_answers(problems_in(loaded), config.rewards)
+        report.add(sandbox_lines(config.rewards))
         report.add(reward_lines(config.rewards, problems_in(loaded)))
 
     num_parameters: int | None = None

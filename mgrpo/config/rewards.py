@@ -68,9 +68,9 @@ class CheckTerm(TermBase):
     KEY: ClassVar[TermKind] = "check"
 
     check: str
-    """A built-in name (math_answer, format, reasoning_gym), or your own `module:function` or
-    `./file.py:function`. Modules and files lie in the folder that the command is run in, beside
-    the recipe, or (modules) are installed."""
+    """A built-in name (math_answer, format, reasoning_gym, code_answer), or your own
+    `module:function` or `./file.py:function`. Modules and files lie in the folder that the command
+    is run in, beside the recipe, or (modules) are installed."""
     correct_at: float | None = 1.0
     """The number that it returns for a right completion, or more. Null: it does not say what is
     right. The first term that says it for a completion decides. A bool, or the `correct` of a

@@ -120,9 +120,10 @@ def shape_like(parameters: int) -> ModelShape:
     )
 
 
-def qwen25_shape(name: str) -> ModelShape:
+def qwen25_settings(name: str) -> dict[str, Any]:
+    """What the config.json of a Qwen2.5 says of its shape."""
     hidden, layers, heads, kv_heads, intermediate, vocabulary, is_tied = QWEN25[name]
-    settings = {
+    return {
         "model_type": "qwen2",
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -132,7 +133,10 @@ def qwen25_shape(name: str) -> ModelShape:
         "vocab_size": vocabulary,
         "tie_word_embeddings": is_tied,
     }
-    return shape_of(settings, f"Qwen2.5-{name}", None)
+
+
+def qwen25_shape(name: str) -> ModelShape:
+    return shape_of(qwen25_settings(name), f"Qwen2.5-{name}", None)
 
 
 def parse_parameters(text: str) -> int:
