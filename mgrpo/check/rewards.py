@@ -15,6 +15,7 @@ from rewards.task_answer import VERIFYING, task_of
 MAX_ROWS = 3  # of different domains, where there are several
 MIN_ROWS = 2
 NO_ANSWER = "I do not know."
+SHOWN_FEEDBACK_CHARS = 200
 EXAMPLES = [
     Problem(problem_id="sample", question="What is 3 + 4?", answer="7"),
     Problem(problem_id="another sample", question="What is 5 + 6?", answer="11"),
@@ -75,7 +76,7 @@ def judged(
             )
     of_right, of_none = rewards
     values = ", ".join(
-        f"{reward.value:g} for '{text}'{returned(reward, names)}"
+        f"{reward.value:g} for '{text}'{returned(reward, names)}{told(reward)}"
         for text, reward in zip(texts, rewards, strict=True)
     )
     if not problem.answer:
@@ -100,3 +101,8 @@ def returned(reward: Reward, names: Sequence[str]) -> str:
     left_out = {name: "left out" for name in names if name not in reward.parts}
     shown = [f"{name} {value:g}" for name, value in reward.parts.items()]
     return f" ({', '.join([*shown, *(f'{name} {what}' for name, what in left_out.items())])})"
+
+
+def told(reward: Reward) -> str:
+    """The feedback for a correction, where there is any."""
+    return f", feedback {reward.feedback[:SHOWN_FEEDBACK_CHARS]!r}" if reward.feedback else ""
