@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.layers import correction_requests, draw_guidance
+from actors.plugin import RolloutPlugin, RolloutTools
 from actors.templates import PromptBuilder, guidance_text
 from mgrpo.config import CorrectLayer
+from mgrpo.config.base import StrictConfig
 from mgrpo.config.layers import without_feedback
 from mgrpo.data.lengths import measure_prompts
 from mgrpo.metrics.transitions import rollout_metrics
@@ -147,6 +149,22 @@ def test_each_layer_has_its_own_guidance_and_records_what_it_read() -> None:
     assert sums["layer2/feedback_fraction"] == (2, 4)
     assert sums["layer2/feedback_tokens_mean"] == (2 * len("6 is too low."), 2)
     assert "layer3/feedback_fraction" not in sums
+
+
+class Critic(RolloutPlugin):
+    """A plug-in that has more to say of an attempt than its check."""
+
+    def annotate(self, tools: RolloutTools, completion: Completion) -> Completion:
+        assert completion.reward is not None
+        reward = dataclasses.replace(completion.reward, feedback=f"{completion.text}? No.")
+        return dataclasses.replace(completion, reward=reward)
+
+
+def test_a_plug_in_may_say_it_in_place_of_the_check() -> None:
+    run = rollout(lambda *_: "5", [Critic(StrictConfig(), frozenset({1}))], group_sizes=(2, 2))
+    run.layers = [run.layers[0], layer()]
+    told = [one.feedback for one in sampled(run) if one.layer == 2]
+    assert told == ["5? No."] * 4
 
 
 def test_records_keep_it() -> None:
