@@ -246,12 +246,13 @@ class PromptBuilder:
         return ids
 
     def feedback_ids(self, layer: CorrectLayer, feedback: str) -> list[int]:
-        """A check's text as the layer shows it: its head, without special tokens; [] of others."""
+        """A check's text as a layer shows it: its head, without special tokens and those that end
+        a turn; [] where the layer shows none."""
         limit = layer.guidance.feedback_tokens
         if not feedback or not limit:
             return []
-        ids = self.encode(feedback)
-        return [token for token in ids if token not in self.special_ids][:limit]
+        left_out = self.special_ids.union(self.stop_ids)
+        return [token for token in self.encode(feedback) if token not in left_out][:limit]
 
     def around_attempt(self, layer: CorrectLayer, problem: Asked, guidance: str) -> tuple[str, str]:
         """The template's text before and after the place of the attempt."""
