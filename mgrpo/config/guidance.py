@@ -63,6 +63,10 @@ Draw = Annotated[
 ]
 
 
+SPELLED = "from"
+"""The key that may stand in place of a guidance's `type`: guidance: {from: check}."""
+
+
 class GuidanceBase(StrictConfig):
     """Keys of every guidance."""
 
@@ -96,7 +100,7 @@ class GuidanceBase(StrictConfig):
 class PhraseGuidance(GuidanceBase):
     """A phrase at the start of a correction."""
 
-    type: Literal["phrases"] = "phrases"
+    type: Literal["phrases"] = Field(default="phrases", json_schema_extra={"spelled": SPELLED})
 
 
 class CheckGuidance(GuidanceBase):
@@ -106,7 +110,7 @@ class CheckGuidance(GuidanceBase):
     policy to copy.
     """
 
-    type: Literal["check"] = "check"
+    type: Literal["check"] = Field(default="check", json_schema_extra={"spelled": SPELLED})
     max_tokens: PositiveInt = 128
     """Longest feedback, in tokens; of a longer one the head is shown."""
     template: str = "The check says: {feedback}\n{guidance}"
@@ -128,5 +132,5 @@ class CheckGuidance(GuidanceBase):
 Guidance = Annotated[
     PhraseGuidance | CheckGuidance,
     Field(discriminator="type"),
-    by_name("phrases", spelled="from"),
+    by_name("phrases", spelled=SPELLED),
 ]
