@@ -13,8 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actors.templates import PromptBuilder
-from mgrpo.config.guidance import DrawFixed, DrawPerCorrection, DrawSchedule, DrawWeighted
+from actors.templates import PromptBuilder, guidance_text
+from mgrpo.config.guidance import (
+    CheckGuidance,
+    DrawFixed,
+    DrawPerCorrection,
+    DrawSchedule,
+    DrawWeighted,
+)
 from mgrpo.config.layers import (
     AllParents,
     BestParents,
@@ -38,6 +44,8 @@ class PromptRequest:
     group_key: str
     parent_id: str | None
     guidance_id: int | None
+    feedback: str | None = None  # the check's text in the prompt; None: the layer does not ask
+    feedback_tokens: int = 0
     within: CompletionId  # completions are its children, numbered from `first_index`
     first_index: int = 0
     num_spare: int = 0  # further ones are begun, and all but the shortest aborted
@@ -162,6 +170,8 @@ def correction_requests(
     """
     requests = []
     first_index = 0
+    feedback_ids = builder.feedback_ids(layer, parent.reward.feedback if parent.reward else "")
+    feedback = builder.decode(feedback_ids) if isinstance(layer.guidance, CheckGuidance) else None
     for guidance_id in dict.fromkeys(guidance_ids):
         count = list(guidance_ids).count(guidance_id)
         prompt_token_ids = builder.correction_prompt(
@@ -169,7 +179,10 @@ def correction_requests(
             problem,
             parent_prompt_ids=parent.prompt_token_ids,
             parent_ids=parent.token_ids,
-            guidance=layer.guidance.phrases[guidance_id],
+            guidance=guidance_text(
+                layer, layer.guidance.phrases[guidance_id], has_feedback=bool(feedback_ids)
+            ),
+            feedback_ids=feedback_ids,
             parent_answer=parent.reward.extracted_answer if parent.reward else None,
         )
         requests.append(
@@ -179,6 +192,8 @@ def correction_requests(
                 group_key=parent.completion_id,
                 parent_id=parent.completion_id,
                 guidance_id=guidance_id,
+                feedback=feedback,
+                feedback_tokens=len(feedback_ids),
                 within=parent.id,
                 first_index=first_index,
                 # A turn that goes on was opened long ago.

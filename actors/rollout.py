@@ -267,6 +267,8 @@ class Rollout:
             text=generation.text,
             prompt_text=problem.question if number == 1 else "",
             guidance_id=request.guidance_id,
+            feedback=request.feedback,
+            feedback_tokens=request.feedback_tokens,
             engine=generation.engine,
             reward=reward,
             **join_turns([generation.turn(request.prompt)]),

@@ -11,6 +11,9 @@ Three layouts (CorrectLayer.layout):
     self_continue  the attempt's own prompt and ids, then the guidance: an exact extension
     user_quote     system | user: problem, attempt, guidance | assistant: ...
 
+The guidance is a phrase, or has a check's feedback, whose ids are put in like the attempt's: their
+number is bounded, and no text of a check can end a turn.
+
 A problem's earlier turns (a system turn, worked examples) stand before its question in all of them,
 and its system turn takes the place of the layer's. An attempt's trailing end-of-turn tokens are
 left out where it is quoted. It begins as its policy began it: behind what the generation prompt had
@@ -33,6 +36,7 @@ from actors.chat_format import (
     render,
     without_last,
 )
+from mgrpo.config.guidance import CheckGuidance
 from mgrpo.config.layers import (
     REVIEW_SYSTEM_PROMPT,
     SOLVE_SYSTEM_PROMPT,
@@ -51,6 +55,7 @@ from mgrpo.types import Problem
 Asked = Problem | str
 """A problem, or the question of one without earlier turns."""
 ATTEMPT_PLACEHOLDER = "\ue000attempt\ue001"
+FEEDBACK_PLACEHOLDER = "\ue000feedback\ue001"
 CUT_MARK = "\n[...]\n"
 DEFAULT_QUOTE_TEMPLATE = "{problem}\n\nAn earlier attempt:\n{attempt}\n\n{guidance}"
 
@@ -80,6 +85,14 @@ def review_messages(layer: CorrectLayer, problem: Asked, attempt: str, guidance:
         {"role": "user", "content": user},
         {"role": "assistant", "content": f"{attempt}\n{guidance}"},
     ]
+
+
+def guidance_text(layer: CorrectLayer, phrase: str, *, has_feedback: bool) -> str:
+    """What opens a correction: the phrase, or the template for a check's feedback, with
+    FEEDBACK_PLACEHOLDER in its place."""
+    if not has_feedback or not isinstance(layer.guidance, CheckGuidance):
+        return phrase
+    return fill(layer.guidance.template, feedback=FEEDBACK_PLACEHOLDER, guidance=phrase)
 
 
 def question_of(problem: Asked) -> str:
@@ -188,6 +201,7 @@ class PromptBuilder:
         parent_prompt_ids: Sequence[int] | TokenIds,
         parent_ids: Sequence[int] | TokenIds,
         guidance: str,
+        feedback_ids: Sequence[int] = (),
         parent_answer: str | None = None,
     ) -> list[int]:
         """Token ids of a later layer's prompt, with the parent's ids inside.
@@ -197,13 +211,15 @@ class PromptBuilder:
             problem: the problem, or the question of one without earlier turns.
             parent_prompt_ids: what the parent's policy read; used by self_continue.
             parent_ids: the parent's completion, end-of-turn tokens included.
-            guidance: the phrase that opens the correction.
+            guidance: the text that opens the correction (`guidance_text`).
+            feedback_ids: what stands at FEEDBACK_PLACEHOLDER in it (`feedback_ids`).
             parent_answer: the parent's final answer, for `quote: answer_only`.
         """
         layout = layer.layout
         if isinstance(layout, SelfContinue):
             attempt_ids = self.without_end_of_turn(parent_ids)
-            return [*as_list(parent_prompt_ids), *attempt_ids, *self.encode(f"\n{guidance}")]
+            opened = self.with_feedback(f"\n{guidance}", feedback_ids)
+            return [*as_list(parent_prompt_ids), *attempt_ids, *opened]
         is_answer_only = layout.quote == "answer_only" and parent_answer is not None
         attempt_ids = self.quoted(layout, parent_ids, parent_answer)
         before, after = self.around_attempt(layer, problem, guidance)
@@ -213,14 +229,30 @@ class PromptBuilder:
                 f"correction of layer {layer.name} would have no beginning. Set layout: user_quote "
                 "or self_continue for it."
             )
-        if is_answer_only:
-            return [*self.encode(before), *attempt_ids, *self.encode(after)]
-        if isinstance(layout, ReviewChat):
+        if not is_answer_only and isinstance(layout, ReviewChat):
             # The quoted turn begins as any answer does: with the generation prompt.
             before = self.render(review_messages(layer, problem, "", "")[:-1])
-        else:
+        elif not is_answer_only:
             before += self.chat.opening
-        return [*self.encode(before), *attempt_ids, *self.encode(after)]
+        head, tail = (self.with_feedback(text, feedback_ids) for text in (before, after))
+        return [*head, *attempt_ids, *tail]
+
+    def with_feedback(self, text: str, feedback_ids: Sequence[int]) -> list[int]:
+        """Token ids of a text, with the feedback's where its placeholder stands."""
+        before, *others = text.split(FEEDBACK_PLACEHOLDER)
+        ids = self.encode(before)
+        for part in others:
+            ids += [*feedback_ids, *self.encode(part)]
+        return ids
+
+    def feedback_ids(self, layer: CorrectLayer, feedback: str) -> list[int]:
+        """A check's text as a layer shows it: its head, without special tokens and those that end
+        a turn; [] where the layer shows none."""
+        limit = layer.guidance.feedback_tokens
+        if not feedback or not limit:
+            return []
+        left_out = self.special_ids.union(self.stop_ids)
+        return [token for token in self.encode(feedback) if token not in left_out][:limit]
 
     def around_attempt(self, layer: CorrectLayer, problem: Asked, guidance: str) -> tuple[str, str]:
         """The template's text before and after the place of the attempt."""

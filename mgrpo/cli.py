@@ -253,6 +253,12 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         help="phrases that open a correction: all, first, random, or numbers from 0 such as 0,3",
     )
     sampling.add_argument(
+        "--feedback",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether corrections read the check's feedback, for layers with guidance from: check",
+    )
+    sampling.add_argument(
         "--pass-k", metavar="K,...", type=numbers, help="the k of pass@k and maj@k, such as 1,4,8"
     )
     sampling.add_argument(
@@ -385,6 +391,7 @@ def run_eval(args: argparse.Namespace) -> int:
             "samples_per_problem": args.samples,
             "temperature": args.temperature,
             "guidance": args.guidance,
+            "feedback": args.feedback,
             "pass_at": args.pass_k,
         },
         select_ratio=args.select,

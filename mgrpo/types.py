@@ -95,6 +95,7 @@ class Reward:
     parts: dict[str, float] = field(default_factory=dict)  # e.g. {"answer": 1.0, "format": 0.0}
     extracted_answer: str | None = None  # what the check read as the final answer
     detail: str = ""  # for people: why, or the error's text
+    feedback: str = ""  # for the policy's correction, with `guidance: {from: check}`
 
     @property
     def is_usable(self) -> bool:
@@ -219,6 +220,8 @@ class Completion(WrittenRecord):
     text: str
     prompt_text: str  # layer 1: the question, without template or system prompt; later layers: ""
     guidance_id: int | None = None  # which guidance phrase opened this correction
+    feedback: str | None = None  # of the parent's check, as its prompt has it; None: not asked for
+    feedback_tokens: int = 0  # tokens of it
     engine: str = ""  # name of the engine that sampled it
     sampled_mask: TokenMask | None = None  # false: put in, not sampled; None: all were sampled
     train_mask: TokenMask | None = None  # false: no loss on this token; None: all train

@@ -25,8 +25,10 @@ from typing import Any
 
 from mgrpo.config.rewards import BatchTerm, OpenRlhfTerm, RewardTerm, TrlTerm, VerlTerm
 from mgrpo.types import Problem, Reward
-from rewards.score import Outcome, as_reward, described, failed, plain_scalar
+from rewards.score import Outcome, as_reward, checked, described, failed, plain_scalar
 
+FEEDBACK = "feedback"
+"""The text for the policy's correction, among what a function returns or logs."""
 NOT_COLUMNS = ("prompt", "completion", "completion_ids")
 SHOWN_CHARS = 200  # of a text that a function returns beside its number
 
@@ -242,10 +244,11 @@ def with_columns(rewards: list[Outcome], columns: Mapping[str, Any]) -> list[Out
 
 
 def with_others(reward: Reward, others: Mapping[str, Any]) -> Reward:
-    """With numbers as parts of the reward, and all else in its detail."""
+    """With numbers as parts of the reward, `feedback` as that, and all else in its detail."""
     if not reward.is_usable:
         return reward
-    values = {str(name): plain_scalar(value) for name, value in others.items()}
+    feedback = others.get(FEEDBACK)
+    values = {str(name): plain_scalar(value) for name, value in without(others, FEEDBACK).items()}
     numbers = {
         name: float(one)
         for name, one in values.items()
@@ -254,7 +257,14 @@ def with_others(reward: Reward, others: Mapping[str, Any]) -> Reward:
     texts = [
         f"{name}: {one!s:.{SHOWN_CHARS}}" for name, one in values.items() if name not in numbers
     ]
-    return replace(reward, parts={**reward.parts, **numbers}, detail="; ".join(texts))
+    return checked(
+        replace(
+            reward,
+            parts={**reward.parts, **numbers},
+            detail="; ".join(texts),
+            feedback=reward.feedback if feedback is None else feedback,
+        )
+    )
 
 
 def without(columns: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def format_answer(
     allow_several_boxes: bool = False,
     allow_text_after_box: bool = False,
 ) -> Reward:
-    """1 for a completion in the requested format, else 0 with the reason in `detail`.
+    """1 for a completion in the requested format, else 0 with the reason as detail and feedback.
 
     Args:
         completion: the policy's text.
@@ -41,7 +41,12 @@ def format_answer(
     if think_tags:
         completion = with_opening(completion, problem.prompt_opening)
     reason = fault(completion, think_tags, allow_several_boxes, allow_text_after_box)
-    return Reward(value=float(reason is None), correct=reason is None, detail=reason or "")
+    return Reward(
+        value=float(reason is None),
+        correct=reason is None,
+        detail=reason or "",
+        feedback=f"The format: {reason}." if reason else "",
+    )
 
 
 def with_opening(completion: str, opening: str | None) -> str:

@@ -13,6 +13,10 @@ from rewards.boxed import is_blank, last_box
 
 MAX_ANSWER_CHARS = 1000  # a longer one is not worth reading
 SHOWN_CHARS = 80
+NO_BOX = "There is no answer in a closed \\boxed{}."
+TOO_LONG = "The answer in the box is too long."
+RIGHT = "The answer is right."
+WRONG = "The answer is not the expected one."
 NO_NUMBER = re.compile(r"[+-]?(?:nan|inf)", re.IGNORECASE)
 
 SPOKEN_MIXED = re.compile(r"(-?\d+) ?(?:and|\\text\{ ?and ?\}) ?(\d+/\d+|\\frac\{\d+\}\{\d+\})")
@@ -25,18 +29,20 @@ def reference_answer(
 ) -> Reward:
     """1 for the reference answer in the last \\boxed{}, else 0; without a box, unparsable.
 
+    Its detail names the reference, its feedback never does.
+
     Args:
         rules: the equality rules.
         compare: see `rewards.math_answer.math_answer`.
     """
     box = last_box(completion)
     if box is None:
-        return Reward(value=0.0, status="unparsable", detail="no closed \\boxed{} with an answer")
+        return unparsable("no closed \\boxed{} with an answer", NO_BOX)
     if len(box.content.strip()) > MAX_ANSWER_CHARS:
         detail = (
             f"the boxed answer has {len(box.content)} characters, the limit is {MAX_ANSWER_CHARS}"
         )
-        return Reward(value=0.0, status="unparsable", detail=detail)
+        return unparsable(detail, TOO_LONG)
     reference = reference_of(problem)
     correct = is_right(reference, box.content, rules, compare)
     sign = "=" if correct else "is not"
@@ -45,7 +51,13 @@ def reference_answer(
         correct=correct,
         extracted_answer=box.content.strip(),
         detail=f"{shown(box.content)} {sign} {shown(reference)}",
+        feedback=RIGHT if correct else WRONG,
     )
+
+
+def unparsable(detail: str, feedback: str) -> Reward:
+    """The reward of a completion without a readable answer."""
+    return Reward(value=0.0, status="unparsable", detail=detail, feedback=feedback)
 
 
 def reference_of(problem: Problem) -> str:

@@ -14,6 +14,7 @@ from mgrpo.types import Reward, RewardStatus
 
 Outcome = Reward | None
 """What a term says of a completion; None: it leaves that one out."""
+MAX_FEEDBACK_CHARS = 4000  # of one term; guidance.max_tokens bounds what a prompt has of it
 WORST_FIRST: tuple[RewardStatus, ...] = ("error", "timeout", "unparsable", "scored")
 
 
@@ -99,7 +100,13 @@ def checked(reward: Reward) -> Reward:
         parts={str(name): float(part) for name, part in reward.parts.items()},
         extracted_answer=None if answer is None else str(answer),
         detail=str(reward.detail),
+        feedback=tidy_feedback(reward.feedback),
     )
+
+
+def tidy_feedback(text: object) -> str:
+    """As text that every tokenizer reads: bounded, without halves of characters."""
+    return str(text).strip()[:MAX_FEEDBACK_CHARS].encode(errors="replace").decode()
 
 
 def combine(terms: Sequence[TermReward]) -> Reward:
@@ -109,7 +116,7 @@ def combine(terms: Sequence[TermReward]) -> Reward:
     says what is right decides what is correct and which answer was read; without one, nothing is.
     The worst status counts (error, timeout, unparsable, scored): a completion with one failed check
     is not usable, whatever the others returned, and its value is 0. So is one that every term
-    leaves out.
+    leaves out. Feedback has the terms' texts in their order, a line or more for each.
 
     Args:
         terms: one entry per term, in the recipe's order; at least one.
@@ -139,6 +146,7 @@ def combine(terms: Sequence[TermReward]) -> Reward:
         },
         extracted_answer=None if deciding is None else deciding.extracted_answer,
         detail=combined_detail({name: reward for name, _, reward in found}, len(terms)),
+        feedback="\n".join(reward.feedback for *_, reward in found if reward.feedback),
     )
 
 

@@ -32,7 +32,14 @@ from typing import Any
 from mgrpo.types import Problem, Reward
 from rewards.answer_equality import Rules
 from rewards.boxed import last_box
-from rewards.reference_answer import reference_answer
+from rewards.reference_answer import (
+    NO_BOX,
+    RIGHT,
+    TOO_LONG,
+    WRONG,
+    reference_answer,
+    unparsable,
+)
 
 TASK_KEY = "reasoning_gym"  # in Problem.metadata: the task's name and settings
 VERIFYING = ("math_answer", "reasoning_gym")  # the checks that come here
@@ -132,14 +139,14 @@ def task_answer(completion: str, problem: Problem, *, partial: bool = False) -> 
         )
     box = last_box(completion)
     if box is None or not box.content.strip():
-        return Reward(value=0.0, status="unparsable", detail="no closed \\boxed{} with an answer")
+        return unparsable("no closed \\boxed{} with an answer", NO_BOX)
     task = task_of(problem)
     if task is None:
         return reference_answer(completion, problem, Rules())
     answer = box.content.strip()
     if len(answer) > len(problem.answer) * 2 + MAX_SPARE_CHARS:
         detail = f"the boxed answer has {len(answer)} characters, {len(problem.answer)} are asked"
-        return Reward(value=0.0, status="unparsable", detail=detail)
+        return unparsable(detail, TOO_LONG)
     score = max(score_of(task, reading, problem) for reading in readings(answer))
     correct = score == 1.0  # exactly: sums of partial credit come near it
     shown = min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0
@@ -149,6 +156,7 @@ def task_answer(completion: str, problem: Problem, *, partial: bool = False) -> 
         correct=correct,
         extracted_answer=answer,
         detail=f"{task.name} scores it {score:g}",
+        feedback=RIGHT if correct else WRONG,
     )
 
 

@@ -300,8 +300,8 @@ MUTANTS = (
     Mutant(
         "every correction gets the first phrase",
         "actors/layers.py",
-        "guidance=layer.guidance.phrases[guidance_id],",
-        "guidance=layer.guidance.phrases[0],",
+        "layer, layer.guidance.phrases[guidance_id], has_feedback",
+        "layer, layer.guidance.phrases[0], has_feedback",
         (LAYERS, ROLLOUT),
     ),
     Mutant(

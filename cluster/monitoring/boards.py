@@ -135,6 +135,19 @@ REWARDS = Board(
             only_when="the reward has several terms or numbers",
         ),
         share(
+            "Corrections with feedback",
+            "Those that read what the check said of their attempt.",
+            ("layer{layer}/feedback_fraction", LAYER),
+            only_when="a layer has guidance from: check",
+        ),
+        chart(
+            "Length of feedback",
+            "Tokens of it in a prompt, where there is any.",
+            "short",
+            ("layer{layer}/feedback_tokens_mean", LAYER),
+            only_when="a layer has guidance from: check",
+        ),
+        share(
             "Outcomes of the checks",
             "Timeouts and errors leave the loss; the run stops where they are too many.",
             ("rewards/{status}", "{{status}}"),

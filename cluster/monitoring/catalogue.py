@@ -41,6 +41,17 @@ LAYERS = (
     Family("layer{layer}/completions", "completions", "Completions that were sampled."),
     Family("layer{layer}/completion_tokens_mean", "tokens", "Mean length of a completion."),
     Family("layer{layer}/prompt_tokens_mean", "tokens", "Mean length of a completion's prompt."),
+    Family(
+        "layer{layer}/feedback_fraction",
+        FRACTION,
+        "Corrections whose prompt has feedback of the attempt's check. Only with `guidance: "
+        "{from: check}`.",
+    ),
+    Family(
+        "layer{layer}/feedback_tokens_mean",
+        "tokens",
+        "Mean length of that feedback, where there is any.",
+    ),
     Family("layer{layer}/truncated_fraction", FRACTION, "Completions that ran out of tokens."),
     Family(
         "layer{layer}/zero_variance_fraction",

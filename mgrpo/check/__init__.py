@@ -77,7 +77,7 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
 
         refuse_missing_answers(problems_in(loaded), config.rewards)
         report.add(sandbox_lines(config.rewards))
-        report.add(reward_lines(config.rewards, problems_in(loaded)))
+        report.add(reward_lines(config.rewards, config.layers, problems_in(loaded)))
 
     num_parameters: int | None = None
     with part_of(report, "model"):

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from actors.chat_format import ASKED, END_OF_THINK, SYSTEM_TURN, THINK, try_render, turns
-from actors.templates import PromptBuilder
+from actors.templates import PromptBuilder, guidance_text
 from mgrpo.check.data import fit_lines, problems_in
 from mgrpo.config import LayerConfig, RewardsConfig, RunConfig
+from mgrpo.config.guidance import CheckGuidance
 from mgrpo.config.layers import CorrectLayer, SelfContinue, corrections_of
 from mgrpo.data.lengths import measure_prompts
 from mgrpo.data.problems import LoadedData
@@ -18,6 +19,7 @@ from mgrpo.findings import CheckLine
 from mgrpo.types import Problem
 
 MAX_MEASURED_PROMPTS = 4000  # a few seconds of tokenising; the run measures all
+SAMPLE_FEEDBACK = "This is what a check says of the attempt."
 SAMPLE_ATTEMPT = "Let me see. 12 + 7 = 19, so the result is \\boxed{19}."
 A_DAY = "sunday the 31st"  # a substitute date, to detect prompts that contain one
 
@@ -215,8 +217,11 @@ def token_lines(
             problem,
             parent_prompt_ids=prompt,
             parent_ids=attempt,
-            guidance=layer.guidance.phrases[0],
+            guidance=guidance_text(layer, layer.guidance.phrases[0], has_feedback=True),
+            feedback_ids=builder.feedback_ids(layer, SAMPLE_FEEDBACK),
         )
+        if isinstance(layer.guidance, CheckGuidance):
+            lines.append(feedback_line(builder, layer, correction))
         if isinstance(layer.layout, SelfContinue):
             is_exact = correction[: len(prompt) + len(attempt)] == [*prompt, *attempt]
             kind = "extend the attempt's sequence exactly"
@@ -230,6 +235,19 @@ def token_lines(
         )
         prompt = correction
     return lines
+
+
+def feedback_line(
+    builder: PromptBuilder, layer: CorrectLayer, correction: Sequence[int]
+) -> CheckLine:
+    """A correction's prompt with feedback, as the policy reads it."""
+    shown = builder.tokenizer.decode(list(correction), skip_special_tokens=False)
+    return CheckLine(
+        "ok",
+        "feedback",
+        f"layer {layer.name} reads at most {layer.guidance.feedback_tokens} tokens of what the "
+        f"check says of the attempt. A prompt of it: {shown!r}",
+    )
 
 
 def contains(ids: Sequence[int], piece: Sequence[int]) -> bool:

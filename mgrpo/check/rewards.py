@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgrpo.config import RewardsConfig
+from mgrpo.config import LayerConfig, RewardsConfig
+from mgrpo.config.layers import corrections_of
 from mgrpo.errors import RewardError
 from mgrpo.findings import CheckLine
 from mgrpo.types import Problem, Reward
@@ -15,13 +16,16 @@ from rewards.task_answer import VERIFYING, task_of
 MAX_ROWS = 3  # of different domains, where there are several
 MIN_ROWS = 2
 NO_ANSWER = "I do not know."
+SHOWN_FEEDBACK_CHARS = 200
 EXAMPLES = [
     Problem(problem_id="sample", question="What is 3 + 4?", answer="7"),
     Problem(problem_id="another sample", question="What is 5 + 6?", answer="11"),
 ]
 
 
-def reward_lines(rewards: RewardsConfig, problems: Sequence[Problem]) -> list[CheckLine]:
+def reward_lines(
+    rewards: RewardsConfig, layers: Sequence[LayerConfig], problems: Sequence[Problem]
+) -> list[CheckLine]:
     """Score the reference answer and an empty one of some rows, in a process as in a run."""
     alone = rewards.model_copy(update={"num_processes": 1})
     names = distinct([term.function for term in rewards.terms])
@@ -32,6 +36,7 @@ def reward_lines(rewards: RewardsConfig, problems: Sequence[Problem]) -> list[Ch
     verifies = any(term.function in VERIFYING for term in rewards.terms)
     samples = probed(problems)
     lines: list[CheckLine] = []
+    said: list[str] = []
     try:
         with RewardPool(alone, problems=samples) as pool:
             for problem in samples:
@@ -41,10 +46,18 @@ def reward_lines(rewards: RewardsConfig, problems: Sequence[Problem]) -> list[Ch
                 token_ids = [list(text.encode()) for text in texts]  # in place of a tokenizer's
                 scored = pool.score_blocking(problem, texts, token_ids)
                 lines.append(judged(judge, problem, texts, scored, names))
+                said += [reward.feedback for reward in scored]
                 if lines[-1].status == "fail":
                     break  # a check that hung once would hang again
     except RewardError as error:
         return [CheckLine("fail", "rewards", str(error))]
+    told = [one.name for one in corrections_of(layers) if one.guidance.feedback_tokens]
+    if told and not any(said):
+        text = (
+            f"the guidance of {', '.join(told)} is from: check, and no check gave feedback here; "
+            "without it corrections read a phrase. Return a Reward with feedback"
+        )
+        lines.append(CheckLine("warn", "rewards", text))
     return lines
 
 
@@ -75,7 +88,7 @@ def judged(
             )
     of_right, of_none = rewards
     values = ", ".join(
-        f"{reward.value:g} for '{text}'{returned(reward, names)}"
+        f"{reward.value:g} for '{text}'{returned(reward, names)}{told(reward)}"
         for text, reward in zip(texts, rewards, strict=True)
     )
     if not problem.answer:
@@ -100,3 +113,8 @@ def returned(reward: Reward, names: Sequence[str]) -> str:
     left_out = {name: "left out" for name in names if name not in reward.parts}
     shown = [f"{name} {value:g}" for name, value in reward.parts.items()]
     return f" ({', '.join([*shown, *(f'{name} {what}' for name, what in left_out.items())])})"
+
+
+def told(reward: Reward) -> str:
+    """The feedback for a correction, where there is any."""
+    return f", feedback {reward.feedback[:SHOWN_FEEDBACK_CHARS]!r}" if reward.feedback else ""

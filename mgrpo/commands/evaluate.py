@@ -19,6 +19,7 @@ from mgrpo.commands.runs import local_run
 from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
 from mgrpo.config.explain import explain
+from mgrpo.config.layers import corrections_of
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.models.catalog import DESCRIPTIONS
@@ -160,6 +161,17 @@ def with_evaluation(config: RunConfig, changes: Mapping[str, object]) -> RunConf
                 f"{settings.temperature:g}",
                 "has no effect with decoding: greedy.",
                 "Add --decoding sampled, or leave --temperature out.",
+            )
+        )
+    if "feedback" in changes and not any(
+        layer.guidance.feedback_tokens for layer in corrections_of(config.layers)
+    ):
+        problems.append(
+            ConfigProblem(
+                "evaluation.feedback",
+                str(settings.feedback),
+                "has no effect: no layer of the recipe has guidance: {from: check}.",
+                "Leave it out, or name another recipe with --recipe.",
             )
         )
     if problems:

@@ -13,7 +13,7 @@ from mgrpo.config.data import (
 )
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig
-from mgrpo.config.guidance import GUIDANCE_PHRASES, GuidanceConfig
+from mgrpo.config.guidance import GUIDANCE_PHRASES, CheckGuidance, PhraseGuidance
 from mgrpo.config.layers import CorrectLayer, LayerConfig, SolveLayer
 from mgrpo.config.learner import KlConfig, LearnerConfig, ObjectiveConfig
 from mgrpo.config.losses import PpoClip, Truncate
@@ -34,6 +34,7 @@ from mgrpo.config.run import CheckpointConfig, ModelConfig, RunConfig
 __all__ = [
     "GUIDANCE_PHRASES",
     "AlarmsConfig",
+    "CheckGuidance",
     "CheckTerm",
     "CheckpointConfig",
     "ClusterConfig",
@@ -44,7 +45,6 @@ __all__ = [
     "EnginesConfig",
     "EvaluationConfig",
     "GroupZ",
-    "GuidanceConfig",
     "KlConfig",
     "LayerConfig",
     "LearnerConfig",
@@ -55,6 +55,7 @@ __all__ = [
     "ObjectiveConfig",
     "OutputConfig",
     "PhaseConfig",
+    "PhraseGuidance",
     "PluginConfig",
     "PpoClip",
     "ReasoningGymSource",

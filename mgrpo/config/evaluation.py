@@ -53,6 +53,9 @@ class EvaluationConfig(StrictConfig):
     guidance_during: Guidance = "first"
     """The same for evaluations during training (`every_steps`), whose time is the run's: with all
     of seven phrases they sample four times as much as with one."""
+    feedback: bool = True
+    """Whether corrections read the feedback of the attempt's check where their layer asks for it
+    (`guidance: {from: check}`). A phrase otherwise: what the policy does without a check."""
     pass_at: list[PositiveInt] | None = None
     """The k of pass@k and maj@k; None takes 1, 2, 4, ... up to samples_per_problem."""
     decode_select: DecodeSelectConfig | None = None

@@ -1,10 +1,10 @@
-"""The guidance phrase of a correction, and its draw."""
+"""The guidance of a correction: a phrase and its draw, and what the check said of the attempt."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.slots import by_name
@@ -63,15 +63,19 @@ Draw = Annotated[
 ]
 
 
-class GuidanceConfig(StrictConfig):
-    """The guidance phrase at the start of a correction."""
+SPELLED = "from"
+"""The key that may stand in place of a guidance's `type`: guidance: {from: check}."""
+
+
+class GuidanceBase(StrictConfig):
+    """Keys of every guidance."""
 
     phrases: list[str] = Field(default=list(GUIDANCE_PHRASES), min_length=1)
     draw: Draw = DrawPerParent()
     """Once per parent keeps a group's prompts equal; per_correction does not."""
 
     @model_validator(mode="after")
-    def check_draw(self) -> GuidanceConfig:
+    def check_draw(self) -> GuidanceBase:
         count, draw = len(self.phrases), self.draw
         problem = None
         if isinstance(draw, DrawFixed) and draw.index >= count:
@@ -86,3 +90,47 @@ class GuidanceConfig(StrictConfig):
         if problem is not None:
             raise RelationError([problem])
         return self
+
+    @property
+    def feedback_tokens(self) -> int:
+        """Most tokens of a check's feedback in a correction's prompt."""
+        return 0
+
+
+class PhraseGuidance(GuidanceBase):
+    """A phrase at the start of a correction."""
+
+    type: Literal["phrases"] = Field(default="phrases", json_schema_extra={"spelled": SPELLED})
+
+
+class CheckGuidance(GuidanceBase):
+    """The feedback of the attempt's check (`Reward.feedback`); a phrase where it gave none.
+
+    What is fed back is the check's decision. Feedback with the reference answer in it teaches the
+    policy to copy.
+    """
+
+    type: Literal["check"] = Field(default="check", json_schema_extra={"spelled": SPELLED})
+    max_tokens: PositiveInt = 128
+    """Longest feedback, in tokens; of a longer one the head is shown."""
+    template: str = "The check says: {feedback}\n{guidance}"
+    """{feedback} stands for the check's text, {guidance} for the drawn phrase, which may be left
+    out."""
+
+    @model_validator(mode="after")
+    def check_template(self) -> CheckGuidance:
+        if (count := self.template.count("{feedback}")) != 1:
+            reason = f"has {{feedback}} {count} times, expected once."
+            raise RelationError([ConfigProblem("template", repr(self.template[:60]), reason)])
+        return self
+
+    @property
+    def feedback_tokens(self) -> int:
+        return self.max_tokens
+
+
+Guidance = Annotated[
+    PhraseGuidance | CheckGuidance,
+    Field(discriminator="type"),
+    by_name("phrases", spelled=SPELLED),
+]

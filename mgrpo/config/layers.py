@@ -17,7 +17,7 @@ from mgrpo.config.advantages import CorrectAdvantage, GroupZ, SolveAdvantage
 from mgrpo.config.aggregations import Aggregation, SeqMean
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import ONE_ENGINE, EngineRange
-from mgrpo.config.guidance import DrawPerCorrection, GuidanceConfig
+from mgrpo.config.guidance import CheckGuidance, DrawPerCorrection, Guidance, PhraseGuidance
 from mgrpo.config.slots import by_name
 from mgrpo.errors import ConfigProblem
 
@@ -236,8 +236,8 @@ class LayerBase(StrictConfig):
     turn of its own keeps that one, in every layer."""
     user_template: str | None = None
     """The last user turn; those of a row's earlier turns stay as they are. {problem} stands for the
-    question and, with layout user_quote, {attempt} and {guidance} for the quoted attempt and the
-    phrase. None takes the layout's default."""
+    question and, with layout user_quote, {attempt} and {guidance} for the quoted attempt and its
+    guidance. None takes the layout's default."""
 
     @model_validator(mode="after")
     def check_user_template(self) -> LayerBase:
@@ -291,7 +291,9 @@ class CorrectLayer(LayerBase):
     early_stop: EarlyStop = NoEarlyStop()
     """never: all corrections of a parent at once; agreement: some first, the others only where the
     rewards of these differ."""
-    guidance: GuidanceConfig = GuidanceConfig()
+    guidance: Guidance = PhraseGuidance()
+    """What opens a correction behind the attempt. phrases: a drawn phrase; check: what the check
+    said of the attempt (`guidance: {from: check}`), and a phrase where it said nothing."""
 
     @model_validator(mode="after")
     def check_turns(self) -> CorrectLayer:
@@ -345,7 +347,10 @@ class CorrectLayer(LayerBase):
         return self
 
     def needed_in_template(self) -> list[str]:
-        return ["{problem}", "{attempt}"] if self.layout.type == "user_quote" else ["{problem}"]
+        if not isinstance(self.layout, UserQuote):
+            return ["{problem}"]
+        guided = ["{guidance}"] if isinstance(self.guidance, CheckGuidance) else []
+        return ["{problem}", "{attempt}", *guided]
 
     @property
     def max_parents(self) -> int | None:
@@ -355,6 +360,14 @@ class CorrectLayer(LayerBase):
 
 LayerConfig = SolveLayer | CorrectLayer
 """Any layer of the chain."""
+
+
+def without_feedback(layer: LayerConfig) -> LayerConfig:
+    """The layer with its phrases alone as guidance."""
+    if not isinstance(layer, CorrectLayer):
+        return layer
+    phrases = PhraseGuidance(phrases=layer.guidance.phrases, draw=layer.guidance.draw)
+    return layer.model_copy(update={"guidance": phrases})
 
 
 def corrections_of(layers: Sequence[LayerConfig]) -> list[CorrectLayer]:

@@ -1,8 +1,8 @@
 """How many tokens a sequence of each layer can need: plain arithmetic, no tokenizer.
 
     layer 1         prompt + completion
-    layer k         prompt + overhead + quoted attempt + guidance + completion
-    self_continue   the layer before, whole, + guidance + completion
+    layer k         prompt + overhead + quoted attempt + guidance + feedback + completion
+    self_continue   the layer before, whole, + guidance + feedback + completion
 
 The quoted attempt is at most max_quote_tokens, or the layer before's max_completion_tokens.
 """
@@ -25,7 +25,7 @@ def layer_lengths(
     Args:
         layers: the chain.
         max_prompt_tokens: longest layer-1 prompt.
-        guidance_tokens: longest guidance phrase.
+        guidance_tokens: longest guidance, without the check's feedback.
         overhead_tokens: what a correction's prompt holds beyond the layer-1 prompt, the attempt
             and the guidance: a longer system turn, further turns' marks, the cut mark.
     """
@@ -34,10 +34,11 @@ def layer_lengths(
         if not isinstance(layer, CorrectLayer):
             prompt = max_prompt_tokens
         elif isinstance(layer.layout, SelfContinue):
-            prompt = lengths[-1] + guidance_tokens
+            prompt = lengths[-1] + guidance_tokens + layer.guidance.feedback_tokens
         else:
             attempt = quoted_tokens(layer, layers[depth - 1])
-            prompt = max_prompt_tokens + overhead_tokens + attempt + guidance_tokens
+            guided = guidance_tokens + layer.guidance.feedback_tokens
+            prompt = max_prompt_tokens + overhead_tokens + attempt + guided
         lengths.append(prompt + layer.max_completion_tokens)
     return lengths
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
+from functools import reduce
 from typing import Any
 
 from mgrpo.config.layers import CorrectLayer, LayerConfig
@@ -22,7 +22,13 @@ FIXED_LAYER_KEYS = (
     "system_prompt",
     "user_template",
 )
-FIXED_CORRECT_KEYS = ("layout", "guidance.phrases")
+FIXED_CORRECT_KEYS = (
+    "layout",
+    "guidance.type",
+    "guidance.phrases",
+    "guidance.max_tokens",
+    "guidance.template",
+)
 """Engines and context lengths are fixed by these at the start."""
 
 
@@ -83,11 +89,16 @@ def fixed_key_problems(
         problems += part_problems(f"layers.{depth}.advantage", before.advantage, after.advantage)
         corrects = isinstance(before, CorrectLayer)
         for key in (*FIXED_LAYER_KEYS, *(FIXED_CORRECT_KEYS if corrects else ())):
-            value = attrgetter(key)(after)
-            if attrgetter(key)(before) != value:
+            value = at_path(after, key)
+            if at_path(before, key) != value:
                 reason = "cannot change during a run: engines and contexts are fixed at the start."
                 problems.append(ConfigProblem(f"layers.{depth}.{key}", str(value), reason))
     return problems
+
+
+def at_path(section: Any, path: str) -> Any:
+    """A key's value; None where the section's kind does not have it."""
+    return reduce(lambda found, name: getattr(found, name, None), path.split("."), section)
 
 
 def stack_words(source: Fresh | SourcePart) -> str:

@@ -43,8 +43,11 @@ def schema_text() -> str:
 
 def loosen(section: dict[str, Any]) -> None:
     """Allow, in each property, the short forms that the loader reads."""
-    for spec in section.get("properties", {}).values():
+    properties = section.get("properties", {})
+    for spec in list(properties.values()):
         add_short_forms(spec)
+        if "spelled" in spec:
+            properties[spec.pop("spelled")] = spec
 
 
 def add_short_forms(spec: dict[str, Any]) -> None:

@@ -15,12 +15,20 @@ TAGS = ("source", "use", "kind", "type")
 """Keys that tell the sections of a union apart."""
 
 
-def by_name(default: str, tag: str = "type") -> BeforeValidator:
-    """Reads a slot that is written as a kind's name, or without one."""
+def by_name(default: str, tag: str = "type", *, spelled: str = "") -> BeforeValidator:
+    """Reads a slot that is written as a kind's name, or without one.
+
+    Args:
+        default: the kind of a section without a tag.
+        tag: the key that names the kind.
+        spelled: another key that may stand in its place.
+    """
 
     def read(value: object) -> object:
         if isinstance(value, str):
             return {tag: value}
+        if isinstance(value, dict) and spelled in value and tag not in value:
+            return {tag if key == spelled else key: one for key, one in value.items()}
         if isinstance(value, dict) and tag not in value:
             return {tag: default, **value}
         return value
@@ -34,6 +42,7 @@ SLOTS = frozenset(
         "layout",
         "early_stop",
         "draw",
+        "guidance",
         "advantage",
         "aggregation",
         "loss",

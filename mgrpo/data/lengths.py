@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.chat_format import Tokenizer
-from actors.templates import PromptBuilder
+from actors.templates import PromptBuilder, guidance_text
 from mgrpo.config.layers import CorrectLayer, LayerConfig, SelfContinue, corrections_of
 from mgrpo.config.lengths import context_needed, layer_lengths
 from mgrpo.types import Problem
@@ -79,9 +79,9 @@ def measure_prompts(
     measured = [pair for kind in by_kind.values() for pair in longest_of(kind)]
     guidance = max(
         (
-            len(builder.encode(f"\n{phrase}"))
+            len(builder.with_feedback(f"\n{text}", []))
             for layer in corrections
-            for phrase in layer.guidance.phrases
+            for text in guidance_texts(layer)
         ),
         default=0,
     )
@@ -105,10 +105,20 @@ def longest_of(measured: list[Measured]) -> list[Measured]:
     return sorted(measured, key=lambda one: (one[0], one[1].question), reverse=True)[:NUM_LONGEST]
 
 
+def guidance_texts(layer: CorrectLayer) -> list[str]:
+    """All that may open the layer's corrections, without a check's feedback."""
+    texts = [
+        guidance_text(layer, phrase, has_feedback=has_feedback)
+        for phrase in layer.guidance.phrases
+        for has_feedback in (False, True)
+    ]
+    return list(dict.fromkeys(texts))
+
+
 def correction_overhead(
     builder: PromptBuilder, layers: Sequence[CorrectLayer], problem: Problem
 ) -> int:
-    """Tokens of the longest correction prompt of an empty attempt, over layers and phrases."""
+    """Tokens of the longest correction prompt of an empty attempt, over layers and guidances."""
     lengths = [0]
     for layer in layers:
         if isinstance(layer.layout, SelfContinue):
@@ -118,9 +128,9 @@ def correction_overhead(
             cut_mark
             + len(
                 builder.correction_prompt(
-                    layer, problem, parent_prompt_ids=[], parent_ids=[], guidance=phrase
+                    layer, problem, parent_prompt_ids=[], parent_ids=[], guidance=text
                 )
             )
-            for phrase in layer.guidance.phrases
+            for text in guidance_texts(layer)
         ]
     return max(lengths)

@@ -16,7 +16,7 @@ from actors.layers import PromptRequest, correction_requests, solve_request, sta
 from actors.programs import run_together
 from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig, LayerConfig
-from mgrpo.config.layers import CorrectLayer, corrections_of
+from mgrpo.config.layers import CorrectLayer, corrections_of, without_feedback
 from mgrpo.evaluation.summary import Evaluation
 from mgrpo.types import Completion, CompletionId, Problem
 
@@ -41,8 +41,15 @@ def evaluate(
     """
     began = time.monotonic()
     greedy = config.decoding == "greedy"
+    layers = (
+        rollout.layers if config.feedback else [without_feedback(one) for one in rollout.layers]
+    )
     examiner = dataclasses.replace(
-        rollout, temperature=0.0 if greedy else config.temperature, clocks={}, plugins=()
+        rollout,
+        layers=layers,
+        temperature=0.0 if greedy else config.temperature,
+        clocks={},
+        plugins=(),
     )
     work = examine_all(examiner, problems, config, key)
     completions = examiner.engines.run(work, counted=False)
@@ -135,6 +142,7 @@ def evaluation_row(
         "temperature": settings.temperature if settings.decoding == "sampled" else 0.0,
         "samples_per_problem": settings.samples_per_problem,
         "guidance": settings.guidance,
+        "feedback": settings.feedback and any(one.feedback for one in evaluation.completions),
         "seed": evaluation.seed,
         **summary,
         "seconds": round(seconds, 2),

@@ -150,6 +150,8 @@ def evaluation_note(row: dict[str, Any]) -> str:
     parts = [f"{plural(row['num_problems'], 'held-out problem')}, {decoding}, seed {row['seed']}."]
     if len(row["acc"]) > 1:
         parts.append(guidance_note(row["guidance"]))
+        if row.get("feedback"):
+            parts.append("Corrections read the check's feedback on the attempt.")
     if "ci" in row:
         resamples = f"{row['ci']['resamples']:,} resamples"
         parts.append(f"Intervals: bootstrap over problems, {resamples}.")

@@ -174,6 +174,19 @@ def sampling_metrics(completions: Sequence[Completion], layer: int) -> Sums:
         f"{name}/truncated_fraction": (sum(c.is_truncated for c in here), len(here)),
         f"{name}/completions": (len(here), 1),
         **part_metrics(usable, name),
+        **feedback_metrics(here, name),
+    }
+
+
+def feedback_metrics(here: Sequence[Completion], name: str) -> Sums:
+    """What corrections were told by the check of their attempt, where guidance asks for it."""
+    lengths = [c.feedback_tokens for c in here if c.feedback is not None]
+    told = [length for length in lengths if length]
+    if not lengths:
+        return {}
+    return {
+        f"{name}/feedback_fraction": (len(told), len(lengths)),
+        f"{name}/feedback_tokens_mean": (sum(told), len(told)),
     }
 
 

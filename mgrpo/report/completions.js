@@ -55,6 +55,8 @@ function nodeRow(node) {
   const fact = (term, value) => facts.append(make("div", "", make("dt", "", `${term} `), make("dd", "", value)));
   if (node.parts) fact("Reward parts", Object.entries(node.parts).map(([name, value]) => `${name} ${value}`).join(" · "));
   if (node.detail) fact("Check", node.detail);
+  if (node.feedback) fact("Feedback of the check", node.feedback);
+  if (node.fed_back) fact("Read of the attempt's check", node.fed_back);
   fact("Policy version", node.version);
   fact("Id", node.id);
   return make("details", "node", summary, make("div", "body", make("pre", "", node.text || "(empty)"), facts));

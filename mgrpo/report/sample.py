@@ -120,6 +120,7 @@ def node(
         "why": completion.not_selected_because,
         "still": stillness(completion, is_silent),
         "guidance": phrase(completion, guidance),
+        "fed_back": clip(completion.feedback or "", 600),
     }
     if reward is not None:
         fields |= {
@@ -127,6 +128,7 @@ def node(
             "answer": clip(reward.extracted_answer or "", 300),
             "parts": reward.parts if len(reward.parts) > 1 else {},
             "detail": clip(reward.detail, 600),
+            "feedback": clip(reward.feedback, 600),
         }
     return {name: value for name, value in fields.items() if value not in (None, "", {})}
 

@@ -62,7 +62,7 @@ def code_answer(
     blocks = [code for language, code in found if language.strip().casefold() in LANGUAGES]
     if not blocks or not blocks[-1].strip():
         detail = "no closed block of code (```python ... ```)"
-        return Reward(value=0.0, status="unparsable", detail=detail)
+        return Reward(value=0.0, status="unparsable", detail=detail, feedback=f"There is {detail}.")
     limits = Limits(
         seconds=seconds,
         total_s=total_s,
@@ -87,8 +87,8 @@ def code_answer(
         value=share if partial or share == 1.0 else 0.0,
         correct=share == 1.0,
         extracted_answer=blocks[-1].strip(),
-        # `feedback=` of Reward, where it has one
         detail=f"passed {passed} of {len(wanted)} tests. {failure}".strip(),
+        feedback=failure or "All tests passed.",
     )
 
 

@@ -122,6 +122,23 @@ def test_near_answers_earn_a_part(text: str, value: float, status: str, correct:
     assert (reward.value, reward.status, reward.correct) == (pytest.approx(value), status, correct)
 
 
+@pytest.mark.parametrize(
+    ("text", "value", "said"),
+    [
+        ("\\boxed{50}", 1.0, "This is right."),
+        ("\\boxed{45}", 0.0, "45 is too low."),
+        ("\\boxed{50} \\boxed{51}", 0.0, "51 is too high."),
+        ("fifty", 0.0, "There is no number in a box."),
+    ],
+)
+def test_feedback_says_the_direction_and_never_the_number(
+    text: str, value: float, said: str
+) -> None:
+    rewards = import_from(EXAMPLES / "feedback", "rewards")
+    reward = rewards.too_low_or_high(text, Problem(problem_id="p", question="", answer="50"))
+    assert (reward.value, reward.feedback) == (value, said)
+
+
 def test_written_steps_earn_up_to_one() -> None:
     shows_steps = import_from(EXAMPLES / "own_reward", "rewards").shows_steps
     problem = Problem(problem_id="p", question="20 + 30", answer="50")

@@ -89,6 +89,24 @@ def test_verl_s_dict_has_a_score_and_parts():
     assert (wrong.value, wrong.correct, wrong.detail) == (-1.0, False, "pred: 8")
 
 
+def test_a_text_under_feedback_is_for_the_correction():
+    right, wrong, _ = outcomes("verl", "score_with_feedback")
+    assert (right.feedback, wrong.feedback) == ("", "Line 3: expected a semicolon.")
+    assert (wrong.detail, wrong.parts) == ("", {})
+    logged = outcomes("trl", "logs_feedback")
+    assert [one.feedback for one in logged] == [f"{len(text)} characters" for text in TEXTS]
+
+
+def test_feedback_comes_back_from_the_reward_process_with_that_of_other_terms():
+    config = config_of(
+        {"verl": f"{HERE}:score_with_feedback", "correct_at": 1.0}, {"check": "math_answer"}
+    )
+    with RewardPool(config, problems=[SEVEN]) as pool:
+        right, wrong, _ = pool.score_blocking(SEVEN, TEXTS, [[1]] * 3)
+    assert right.feedback == "The answer is right."
+    assert wrong.feedback == "Line 3: expected a semicolon.\nThe answer is not the expected one."
+
+
 def test_verl_reads_its_own_columns():
     row = Problem(
         problem_id="row",

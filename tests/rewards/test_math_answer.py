@@ -333,3 +333,17 @@ def test_no_text_is_too_messy_to_tidy_and_classify(answer):
     assert tidy(tidied) == tidy(tidy(tidied))
     assert read(clean(answer)) == read(clean(answer))
     assert last_box(f"\\boxed{{{answer}}}") is None or count_boxes(f"\\boxed{{{answer}}}") >= 1
+
+
+@given(st.text(max_size=30), st.sampled_from(["7", "1234567", "\\frac{5}{12}", "(3, 4)", "Lima"]))
+def test_feedback_never_names_the_reference(wrong: str, answer: str):
+    for text in (wrong, boxed(wrong), boxed("x" * 2000), boxed(answer)):
+        reward = check(text, answer)
+        assert reward.feedback and answer not in reward.feedback
+        assert not any(digit in reward.feedback for digit in "0123456789")
+
+
+def test_feedback_says_what_is_wrong():
+    assert "no answer in a closed" in check("It is 7.", "7").feedback
+    assert "not the expected one" in check(boxed("8"), "7").feedback
+    assert check(boxed("7"), "7").feedback == "The answer is right."

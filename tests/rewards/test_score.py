@@ -8,7 +8,7 @@ import torch
 from mgrpo.errors import RewardError
 from mgrpo.types import Reward
 from rewards.failures import check_failed_fraction, failed_fraction
-from rewards.score import TermReward, as_reward, combine, failed
+from rewards.score import MAX_FEEDBACK_CHARS, TermReward, as_reward, combine, failed
 
 
 def term(name, weight, **fields):
@@ -148,3 +148,10 @@ def test_beyond_the_limit_the_run_stops_with_counts_first_cause_and_advice():
     assert "2 checks timed out and 1 crashed, of 10 (30%)" in message
     assert "slow one" in message
     assert "rewards.deadline_s" in message
+
+
+def test_feedback_has_the_terms_texts_in_order_each_bounded():
+    texts = ["a" * 5000, "", " broken \ud800 "]
+    rewards = [as_reward(Reward(value=1.0, feedback=text)) for text in texts]
+    terms = [TermReward(name=str(n), weight=1.0, reward=reward) for n, reward in enumerate(rewards)]
+    assert combine(terms).feedback == f"{'a' * MAX_FEEDBACK_CHARS}\nbroken ?"

@@ -569,3 +569,15 @@ def test_the_table_shows_data_that_looks_like_markup(sound, is_terminal: bool):
     assert "[red]2[/] + 2?" in stream.getvalue()
     assert "✓" in stream.getvalue()
     assert "No problem found" in stream.getvalue()
+
+
+def test_a_prompt_with_feedback_is_shown_and_a_check_without_is_named(sound):
+    sound["layers"][1]["guidance"] = {"from": "check", "max_tokens": 12}
+    report = checked(sound)
+    shown = details(report, "feedback")
+    assert "at most 12 tokens" in shown
+    assert "Thechecksays:Thisiswhat\\nWhich" in shown.replace(" ", "")  # its tokens are characters
+    assert "feedback 'There is no answer in a closed" in details(report, "rewards")
+    sound["rewards"] = {"terms": [{"check": "tests.rewards.example_checks:says_yes"}]}
+    silent = [line for line in checked(sound).lines if line.name == "rewards"]
+    assert silent[-1].status == "warn" and "no check gave feedback" in silent[-1].detail

@@ -77,6 +77,17 @@ def test_settings_of_the_command_line_reach_the_evaluation(recipe: Path, engines
     assert (config.seed, config.model.path, run_dir) == (9, "default", None)
 
 
+@pytest.mark.parametrize(("option", "expected"), [([], True), (["--no-feedback"], False)])
+def test_feedback_is_read_unless_it_is_switched_off(
+    recipe: Path, engines: Calls, option: list[str], expected: bool
+):
+    told = "extends: small.yaml\nname: told\nlayers: {correct: {guidance: {from: check}}}\n"
+    Path("told.yaml").write_text(told)
+    assert main(["eval", "default", "--recipe", "told.yaml", *option]) == 0
+    [(config, _)] = engines
+    assert config.evaluation.feedback is expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -86,6 +97,7 @@ def test_settings_of_the_command_line_reach_the_evaluation(recipe: Path, engines
         (["--guidance", "often"], "is not a choice of phrases"),
         (["--temperature", "0.5"], "no effect with decoding: greedy"),
         (["--decoding", "sampled", "--temperature", "0"], "evaluation.temperature = 0.0"),
+        (["--no-feedback"], "no layer of the recipe has guidance: {from: check}"),
         (["--output", "nowhere/out.json"], "there is no folder nowhere"),
         (["--save-completions", "."], "is a folder"),
         (["--against", "no/such/model"], "no/such/model"),

@@ -47,6 +47,12 @@ def test_what_is_wrong_does_not_fit(tree: dict[str, Any], validator) -> None:
     assert not validator.is_valid(tree)
 
 
+@pytest.mark.parametrize("key", ["from", "type"])
+def test_guidance_may_be_written_by_either_key(key: str, validator) -> None:
+    guided = {"name": "correct", "kind": "correct", "group_size": 2, "guidance": {key: "check"}}
+    validator.validate({"extends": "quickstart", "layers": [guided]})
+
+
 def test_a_layer_may_be_changed_by_its_name(validator) -> None:
     validator.validate({"extends": "quickstart", "layers": {"correct": {"group_size": 8}}})
     validator.validate({"extends": "quickstart", "layers": [{"name": "a", "stop": ["Q:"]}]})

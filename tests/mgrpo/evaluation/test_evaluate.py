@@ -215,3 +215,31 @@ def test_an_evaluation_samples_at_its_own_temperature(
     engine = parts.engines.by_layer[1][0]
     assert {one["temperature"] for one in engine.asked} == {temperature}
     assert parts.temperature == 1.0, "training's is left alone"
+
+
+class Tells:
+    """Says of every wrong text that it is wrong."""
+
+    async def score(self, problem: Problem, texts: list[str], *_: object) -> list[Reward]:
+        return [
+            Reward(value=float(text == "yes"), correct=text == "yes", feedback="Not so.")
+            for text in texts
+        ]
+
+
+@pytest.mark.parametrize(("feedback", "accuracies"), [(True, [0.5, 1.0]), (False, [0.5, 0.5])])
+def test_evaluation_with_and_without_feedback(feedback: bool, accuracies: list[float]) -> None:
+    def script(prompt: list[int], index: int) -> str:
+        text = TOKENIZER.decode(prompt)
+        return "yes" if "Not so." in text or "q0" in text or "q1" in text else "no"
+
+    examined = rollout()
+    layer = {"name": "correct2", "group_size": 4, "guidance": {"from": "check", "phrases": ["Hm."]}}
+    examined.layers = [examined.layers[0], CorrectLayer.model_validate(layer)]
+    engine = ScriptedEngine(script, encode=TOKENIZER.encode, end_id=END)
+    examined.engines = FixedEngines({1: [engine], 2: [engine]})
+    examined.scorer = Tells()
+    settings = EvaluationConfig(feedback=feedback, bootstrap_resamples=0)
+    evaluation, seconds = evaluate(examined, PROBLEMS, settings, key="e")
+    row = evaluation_row(evaluation, step=0, label="after", seconds=seconds, layers=examined.layers)
+    assert (row["acc"], row["feedback"]) == (accuracies, feedback)

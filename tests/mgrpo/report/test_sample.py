@@ -48,6 +48,14 @@ def test_guidance_is_shown_as_its_phrase():
     assert problem["nodes"][1]["parent"] == "sum/3#1.0"
 
 
+def test_what_the_check_said_stands_with_the_attempt_and_with_what_read_it():
+    said = a_completion(reward=Reward(value=0.0, feedback="It is too low."))
+    child = a_completion("sum/3#2.0.0", layer=2, parent_id="sum/3#1.0", feedback="It is too")
+    (problem,) = step_data(3, [said, child], {})["problems"]
+    assert problem["nodes"][0]["feedback"] == "It is too low."
+    assert problem["nodes"][1]["fed_back"] == "It is too"
+
+
 def test_a_completion_shows_the_version_that_wrote_it_or_the_first_and_the_last():
     later = a_completion(version_spans=((0, 7), (1, 8)))
     (problem,) = step_data(3, [a_completion(), later], {})["problems"]

@@ -47,6 +47,7 @@ def test_a_right_program_earns_1() -> None:
     assert (reward.value, reward.correct, reward.status) == (1.0, True, "scored")
     assert reward.extracted_answer == ADD
     assert reward.detail == "passed 3 of 3 tests."
+    assert reward.feedback == "All tests passed."
 
 
 def test_a_part_of_the_tests_earns_their_share_and_the_first_failure_is_said() -> None:
@@ -74,6 +75,7 @@ def test_an_error_is_said_with_its_line() -> None:
     reward = judged(fenced("x = [1]\nprint(x[3])"))
     assert "line 2" in reward.detail and "IndexError: list index out of range" in reward.detail
     assert "SyntaxError" in judged(fenced("print((")).detail
+    assert "SyntaxError" in judged(fenced("print((")).feedback
 
 
 @pytest.mark.parametrize(
