@@ -26,7 +26,6 @@ model:
 
 data:
   train:                   # JSON Lines, JSON, CSV or Parquet; dots lead into nested columns
-    source: jsonl
     path: {path}
     question_field: {question}
     answer_field: {answer}
@@ -71,14 +70,12 @@ cluster:
 
 HELDOUT = """\
   heldout:                 # never trained on: accuracy before and after
-    source: jsonl
     path: {path}
     question_field: {question}
     answer_field: {answer}
 """
 NO_HELDOUT = """\
   # heldout:               # never trained on: accuracy before and after
-  #   source: jsonl
   #   path: heldout.jsonl  # other rows than those of train
   #   question_field: {question}
   #   answer_field: {answer}

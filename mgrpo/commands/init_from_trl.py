@@ -273,7 +273,7 @@ def data_of(
         columns: that the reward functions take; the first holds the reference answer.
     """
     value = script.values.get(node.id, node) if isinstance(node, ast.Name) else node
-    section: Tree = {"source": "jsonl", "path": "data.jsonl", "question_field": "prompt"}
+    section: Tree = {"path": "data.jsonl", "question_field": "prompt"}
     call = find_load(script, value, set())
     name = script.constant(call.args[0]) if call is not None and call.args else UNKNOWN
     if call is None or not isinstance(name, str):
@@ -286,7 +286,7 @@ def data_of(
             section["path"] = files
         else:
             split = words.get("split")
-            section |= {"source": "huggingface", "path": name}
+            section["path"] = name
             section |= {"subset": subset} if isinstance(subset, str) else {}
             section |= {"split": split} if isinstance(split, str) else {}
     if columns:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from mgrpo.errors import DataError
-
-HUB_NAME = re.compile(r"\w[\w-]*/[\w-]+")
 
 Row = Mapping[str, Any]
 
@@ -36,7 +33,7 @@ def data_section(data: Data, name: str, folder: Path) -> dict[str, Any]:
         DataError: it is none of these, or a row cannot be written as JSON.
     """
     if isinstance(data, str | Path):
-        return path_section(data)
+        return {"path": str(data)}
     if isinstance(data, Mapping) and not hasattr(data, "column_names"):
         if "train" in data and "source" not in data:
             raise DataError(
@@ -46,14 +43,7 @@ def data_section(data: Data, name: str, folder: Path) -> dict[str, Any]:
         return dict(data)
     file = folder / f"{name}.jsonl"
     write_rows(data, file, name)
-    return {"source": "jsonl", "path": str(file)}
-
-
-def path_section(data: str | Path) -> dict[str, Any]:
-    """A file or folder that is there, else a name on the hub ("openai/gsm8k")."""
-    is_hub_name = isinstance(data, str) and HUB_NAME.fullmatch(data) is not None
-    is_here = Path(data).expanduser().exists()
-    return {"source": "huggingface" if is_hub_name and not is_here else "jsonl", "path": str(data)}
+    return {"path": str(file)}
 
 
 def write_rows(rows: Iterable[Any], file: Path, name: str) -> None:

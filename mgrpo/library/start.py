@@ -67,7 +67,7 @@ def train(
     changes = nested(overrides)
     given: Tree = {}
     if data is not None:
-        given = {"data": {"train": {"source": "jsonl", "path": "given"}, "heldout": None}}
+        given = {"data": {"train": {"path": "given"}, "heldout": None}}
     inputs = inputs_folder(load_recipe(recipe, changes=merged_maps(given, changes)))
     if data is not None:
         given["data"]["train"] = data_section(data, "train", inputs)

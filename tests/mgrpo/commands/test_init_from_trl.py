@@ -101,7 +101,7 @@ def test_what_is_written_is_a_recipe(files: dict[str, str], tmp_path: Path) -> N
 
 def test_the_data_set_is_found_by_way_of_names(files: dict[str, str]) -> None:
     train = parse_yaml(files["mine.yaml"])["data"]["train"]
-    assert (train["source"], train["path"]) == ("huggingface", "openai/gsm8k")
+    assert train["path"] == "openai/gsm8k"
     assert (train["subset"], train["split"]) == ("main", "train")
     assert (train["question_field"], train["answer_field"]) == ("prompt", "ground_truth")
     assert train["metadata_fields"] == ["difficulty"]

@@ -16,7 +16,7 @@ ROWS = [{"question": "What is 3 + 4?", "answer": "7"}, {"question": "π?", "answ
 def test_rows_are_written_beside_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "sums.inputs"
     section = data_section(ROWS, "train", folder)
-    assert section == {"source": "jsonl", "path": str(folder / "train.jsonl")}
+    assert section == {"path": str(folder / "train.jsonl")}
     lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == ROWS
 
@@ -30,28 +30,13 @@ def test_a_data_set_of_the_library_is_rows(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == rows
 
 
-@pytest.mark.parametrize(
-    ("given", "source"),
-    [
-        ("sums.jsonl", "jsonl"),
-        ("data/sums.parquet", "jsonl"),
-        ("openai/gsm8k", "huggingface"),
-        ("../gsm8k", "jsonl"),
-        (Path("openai/gsm8k"), "jsonl"),
-    ],
-)
-def test_a_path_is_a_file_and_a_name_with_an_owner_is_the_hub_s(given, source: str) -> None:
-    assert data_section(given, "train", Path()) == {"source": source, "path": str(given)}
-
-
-def test_a_folder_that_is_here_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "my" / "data").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert data_section("my/data", "train", Path())["source"] == "jsonl"
+@pytest.mark.parametrize("given", ["sums.jsonl", "openai/gsm8k", Path("data/*.parquet")])
+def test_a_path_or_a_name_on_the_hub_is_the_source_s_path(given) -> None:
+    assert data_section(given, "train", Path()) == {"path": str(given)}
 
 
 def test_a_section_stays_as_it_is() -> None:
-    section = {"source": "jsonl", "path": "x.csv", "question_field": "q"}
+    section = {"path": "x.csv", "question_field": "q"}
     assert data_section(section, "train", Path()) == section
 
 
