@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ Cell = tuple[int, int, Outcome]
 """A completion, a term, and what it says."""
 ChunkFuture = Future[list[list[Outcome]]]
 Submit = Callable[["GroupJob", Piece], None]
-Combine = Callable[[Sequence[Outcome]], Reward]
+Combine = Callable[[Mapping[int, Outcome]], Reward]
 
 
 def chunk_size(num_texts: int, num_processes: int) -> int:
@@ -49,21 +49,21 @@ def chunk_size(num_texts: int, num_processes: int) -> int:
     return max(1, min(MAX_CHUNK, num_texts // (2 * num_processes)))
 
 
-def pieces_of(num_texts: int, takes_group: Sequence[bool], num_processes: int) -> list[Piece]:
+def pieces_of(num_texts: int, takes_group: Mapping[int, bool], num_processes: int) -> list[Piece]:
     """A group's tasks.
 
     Args:
         num_texts: completions of the group.
-        takes_group: of each term, whether its function scores them together.
+        takes_group: of each term that scores it, whether its function scores them together.
         num_processes: that share the work.
     """
     everything = range(num_texts)
     alone = [
         Piece(indices=everything, terms=[term], is_group=True)
-        for term, is_group in enumerate(takes_group)
+        for term, is_group in takes_group.items()
         if is_group
     ]
-    divided = [term for term, is_group in enumerate(takes_group) if not is_group]
+    divided = [term for term, is_group in takes_group.items() if not is_group]
     size = chunk_size(num_texts, num_processes)
     starts = range(0, num_texts, size) if divided else ()
     return [*alone, *(Piece(indices=everything[at : at + size], terms=divided) for at in starts)]
@@ -74,17 +74,19 @@ class GroupJob:
 
     Args:
         group: the completions.
-        num_terms: of the reward.
+        terms: of the reward, by number, those that score this group.
         submit: makes a task of a piece of the work.
         combine: one completion's reward from what each term says.
     """
 
-    def __init__(self, group: Group, num_terms: int, submit: Submit, combine: Combine) -> None:
+    def __init__(
+        self, group: Group, terms: Collection[int], submit: Submit, combine: Combine
+    ) -> None:
         self.group = group
         self.submit = submit
         self.combine = combine
         self.outcomes: list[dict[int, Outcome]] = [{} for _ in group.texts]
-        self.num_missing = len(group.texts) * num_terms
+        self.num_missing = len(group.texts) * len(terms)
         self.lock = threading.Lock()  # futures finish on several of the pool's threads
         self.futures: set[ChunkFuture] = set()
         self.result: Future[list[Reward]] = Future()
@@ -153,7 +155,7 @@ class GroupJob:
             self.finish()
 
     def finish(self) -> None:
-        rewards = [self.combine([row[term] for term in sorted(row)]) for row in self.outcomes]
+        rewards = [self.combine(row) for row in self.outcomes]
         with contextlib.suppress(InvalidStateError):  # cancelled just now: no caller is waiting
             self.result.set_result(rewards)
 

@@ -12,7 +12,7 @@ import itertools
 import multiprocessing
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
@@ -133,10 +133,18 @@ class RewardPool:
         if not self._jobs:
             self._last_progress = time.monotonic()
         group = Group(problem=problem, texts=list(texts), token_ids=token_ids)
-        job = GroupJob(group, len(self.terms), self._submit_piece, self._combine)
+        takes_group = {
+            number: term.FOR_GROUP or is_async
+            for number, (term, is_async) in enumerate(zip(self.terms, self.is_async, strict=True))
+            if term.scores(problem.source)
+        }
+        if not takes_group:
+            raise RewardError(
+                f"No term of rewards.terms scores problem {problem.problem_id} of the source "
+                f"{problem.source!r}: add the source to `sources` of a term."
+            )
+        job = GroupJob(group, takes_group, self._submit_piece, self._combine)
         try:
-            waits = zip(self.terms, self.is_async, strict=True)
-            takes_group = [term.FOR_GROUP or is_async for term, is_async in waits]
             job.start(pieces_of(len(texts), takes_group, self.config.num_processes))
         except BaseException as error:
             job.fail(error)
@@ -239,16 +247,16 @@ class RewardPool:
     def _names(self) -> str:
         return ", ".join(term.function for term in self.terms)
 
-    def _combine(self, outcomes: Sequence[Outcome]) -> Reward:
+    def _combine(self, outcomes: Mapping[int, Outcome]) -> Reward:
         return combine(
             [
                 TermReward(
                     name=term.function,
                     weight=term.weight,
-                    reward=outcome,
+                    reward=outcomes.get(number),
                     says_correct=term.correct_at is not None,
                 )
-                for term, outcome in zip(self.terms, outcomes, strict=True)
+                for number, term in enumerate(self.terms)
             ]
         )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mgrpo.config.data import DataConfig, DataSource, MixtureSource, name_of, sources_in
 from mgrpo.config.layers import CorrectLayer, LayerConfig
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
 from mgrpo.config.lengths import context_needed
+from mgrpo.config.rewards import RewardsConfig
 from mgrpo.errors import ConfigProblem
 
 
@@ -27,6 +29,32 @@ def chain_problems(layers: Sequence[LayerConfig]) -> list[ConfigProblem]:
         reason, hint = "nothing would be trained.", "Give at least one layer a loss_weight above 0."
         problems.append(ConfigProblem("layers", "loss_weight 0 in every layer", reason, hint))
     return problems + parent_problems(layers)
+
+
+def reward_source_problems(data: DataConfig, rewards: RewardsConfig) -> list[ConfigProblem]:
+    """Terms for sources that there are not, and sources of which no term says what is right."""
+    lists = [one for one in (data.train, data.heldout) if one is not None]
+    named = [name_of(one) for part in lists if is_list(part) for one in sources_in(part)]
+    names = [*dict.fromkeys(named), *([""] if not all(map(is_list, lists)) else [])]
+    problems = []
+    for number, term in enumerate(rewards.terms):
+        path = f"rewards.terms.{number}.sources"
+        for name in term.sources or ():
+            if name not in named:
+                known = ", ".join(named) or "none: only the sources of a list have names"
+                reason = "no data source has this name."
+                problems.append(ConfigProblem(path, name, reason, f"Names: {known}."))
+    for name in names if not problems else ():
+        if not any(one.scores(name) and one.correct_at is not None for one in rewards.terms):
+            reason = "has no reward term that says what is right."
+            where = name or "the problems of a single source, which has no name,"
+            hint = "Name it in `sources` of a term with correct_at, or leave `sources` out of one."
+            problems.append(ConfigProblem("rewards.terms", where, reason, hint))
+    return problems
+
+
+def is_list(source: DataSource) -> bool:
+    return isinstance(source, MixtureSource)
 
 
 def parent_problems(layers: Sequence[LayerConfig]) -> list[ConfigProblem]:

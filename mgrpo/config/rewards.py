@@ -55,6 +55,13 @@ class TermBase(StrictConfig):
     """The number that the function returns for a right completion, or more. Null: it does not say
     what is right, as a reward for length or format. The first term that says it for a completion
     decides. A bool, or the `correct` of a Reward, says it itself."""
+    sources: list[str] | None = Field(default=None, min_length=1)
+    """Names of the data sources (of a list in data.train or data.heldout) whose problems it scores;
+    null: all problems."""
+
+    def scores(self, source: str) -> bool:
+        """Whether it scores the problems of a source; "" for one that has no name."""
+        return self.sources is None or source in self.sources
 
     @property
     def function(self) -> str:

@@ -38,6 +38,7 @@ from mgrpo.config.relations import (
     max_completions_per_step,
     minibatch_problems,
     order_problems,
+    reward_source_problems,
 )
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.sources import Fresh, Source
@@ -167,6 +168,7 @@ class RunConfig(StrictConfig):
     def check_relations(self) -> RunConfig:
         problems = [
             *chain_problems(self.layers),
+            *reward_source_problems(self.data, self.rewards),
             *order_problems(self.objective, self.layers),
             *guidance_problems(self.evaluation, self.layers),
             *learner_problems(

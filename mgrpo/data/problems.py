@@ -89,11 +89,15 @@ def usable_data(
 
 def refuse_missing_answers(problems: Sequence[Problem], rewards: RewardsConfig) -> None:
     """Raise DataError if a check compares with answers that the data does not have."""
-    comparing = [term.function for term in rewards.terms if term.function in VERIFYING]
-    without = [one.problem_id for one in problems if not one.answer] if comparing else []
+    comparing = [term for term in rewards.terms if term.function in VERIFYING]
+    without = [
+        one.problem_id
+        for one in (problems if comparing else ())
+        if not one.answer and any(term.scores(one.source) for term in comparing)
+    ]
     if without:
         raise DataError(
-            f"{comparing[0]} compares with the reference answer, and {len(without)} of "
+            f"{comparing[0].function} compares with the reference answer, and {len(without)} of "
             f"{len(problems)} problems have none ({without[0]}). Use a check that needs none, or "
             "leave these rows out by needs_answer: true."
         )

@@ -218,6 +218,30 @@ def test_a_term_that_is_left_out_adds_nothing_and_decides_nothing():
     assert {one.status for one in [*judged, *left_out]} == {"scored"}
 
 
+def test_a_term_scores_the_problems_of_its_sources_alone():
+    terms = [
+        {"check": "math_answer", "sources": ["sums"]},
+        {"trl": f"{HERE}:think_format", "weight": 0.5, "correct_at": 1.0, "sources": ["chats"]},
+        {"batch": f"{HERE}:whole_group", "weight": 0.0},
+    ]
+    sums, chats = replace(SEVEN, source="sums"), replace(SEVEN, source="chats")
+    texts = ["<think>3 + 4</think>\\boxed{7}", "\\boxed{7}"]
+    with RewardPool(config_of(*terms)) as pool:
+        of_sums, of_chats = (pool.score_blocking(one, texts) for one in (sums, chats))
+    assert [(one.value, one.correct) for one in of_sums] == [(1.0, True), (1.0, True)]
+    assert [(one.value, one.correct) for one in of_chats] == [(0.25, False), (0.0, False)]
+    assert set(of_sums[0].parts) == {"math_answer", f"{HERE}:whole_group"}
+    assert set(of_chats[0].parts) == {f"{HERE}:think_format", f"{HERE}:whole_group"}
+
+
+def test_a_source_without_a_term_is_an_error_that_names_it():
+    with (
+        RewardPool(config_of({"check": "math_answer", "sources": ["sums"]})) as pool,
+        pytest.raises(RewardError, match=r"No term .* problem seven of the source 'chats'"),
+    ):
+        pool.score_blocking(replace(SEVEN, source="chats"), [RIGHT])
+
+
 def test_a_completion_that_no_term_judges_is_an_error():
     with RewardPool(config_of({"trl": f"{HERE}:never_judges", "correct_at": 1.0})) as pool:
         (reward,) = pool.score_blocking(SEVEN, [RIGHT])

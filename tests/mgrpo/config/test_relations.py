@@ -230,3 +230,47 @@ def test_functions_of_groups_are_called_for_parts_where_groups_are_sampled_in_pa
         "layers.1.guidance.draw: per_correction: groups are sampled and scored in parts" in warning
     )
     assert "./my.py:rank" in warning and "format" not in warning
+
+
+# --- rewards of sources ---
+
+
+@pytest.mark.parametrize(
+    ("terms", "heldout", "complaint"),
+    [
+        ([{"check": "math_answer", "sources": ["easy", "hard"]}], None, None),
+        (
+            [{"check": "math_answer", "sources": ["easy"]}, {"check": "format"}],
+            {"path": "other.jsonl"},
+            None,
+        ),
+        (
+            [{"check": "math_answer", "sources": ["eazy"]}],
+            None,
+            "rewards.terms.0.sources = eazy: no data source has this name. Names: easy, hard.",
+        ),
+        (
+            [
+                {"check": "math_answer", "sources": ["easy"]},
+                {"check": "format", "correct_at": None},
+            ],
+            None,
+            "rewards.terms = hard: has no reward term that says what is right.",
+        ),
+        (
+            [{"check": "math_answer", "sources": ["easy", "hard"]}],
+            {"path": "other.jsonl"},
+            "rewards.terms = the problems of a single source, which has no name,",
+        ),
+    ],
+)
+def test_each_source_has_a_term_that_says_what_is_right(tree, terms, heldout, complaint):
+    train = [{"name": name, "path": f"{name}.jsonl"} for name in ("easy", "hard")]
+    tree["data"] |= {"train": train, "heldout": heldout}
+    tree["rewards"] = {"terms": terms}
+    if complaint is None:
+        RunConfig.model_validate(tree)
+        return
+    with pytest.raises(ValidationError) as caught:
+        RunConfig.model_validate(tree)
+    assert complaint in str(caught.value)
