@@ -266,6 +266,7 @@ class Rollout:
             finish_reason=generation.finish_reason,
             text=generation.text,
             prompt_text=problem.question if number == 1 else "",
+            reference_answer=problem.answer if number == 1 else "",
             guidance_id=request.guidance_id,
             feedback=request.feedback,
             feedback_tokens=request.feedback_tokens,

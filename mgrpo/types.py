@@ -219,6 +219,7 @@ class Completion(WrittenRecord):
     version_spans: VersionSpans  # which policy version wrote which tokens
     text: str
     prompt_text: str  # layer 1: the question, without template or system prompt; later layers: ""
+    reference_answer: str = ""  # layer 1: the problem's; later layers: ""
     guidance_id: int | None = None  # which guidance phrase opened this correction
     feedback: str | None = None  # of the parent's check, as its prompt has it; None: not asked for
     feedback_tokens: int = 0  # tokens of it

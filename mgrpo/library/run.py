@@ -124,6 +124,7 @@ def completion_row(completion: Completion) -> Row:
         "completion_id": completion.completion_id,
         "parent_id": completion.parent_id,
         "question": completion.prompt_text,
+        "reference_answer": completion.reference_answer,
         "text": completion.text,
         "reward": None if reward is None else reward.value,
         "correct": None if reward is None else reward.correct,

@@ -102,7 +102,8 @@ function problemCard(problem, isShown) {
   const domain = problem.domain === "default" ? "" : problem.domain;
   const summary = make("summary", "", make("h3", "", problem.id), make("span", "domain-name", domain), glyphs);
   return make("details", "problem", summary,
-    make("div", "inside", make("p", "question", problem.question), tree));
+    make("div", "inside", make("p", "question", problem.question),
+      ...(problem.reference ? [make("p", "", `Reference answer: ${problem.reference}`)] : []), tree));
 }
 
 function browse(steps) {

@@ -92,8 +92,9 @@ def step_data(
             {
                 "id": name,
                 "domain": members[0].domain,
-                # Corrections are recorded without the question.
+                # Corrections are recorded without the question and its answer.
                 "question": clip(next((one.prompt_text for one in members if one.prompt_text), "")),
+                "reference": clip(max((one.reference_answer for one in members), key=len)),
                 "nodes": [node(member, guidance, is_silent) for member in members],
             }
             for name, members in by_problem.items()

@@ -86,9 +86,10 @@ def test_ids_and_prompt_texts_are_what_the_record_says_of_them() -> None:
     assert (one.layer, one.parent_id, one.group_key) == (2, "s0p0#0", "s0p0#0")
     for said in (f"id={one.id!r}", f'parent_id="{one.parent_id}"', f'group_key="{one.group_key}"'):
         assert said in str(Completion.__doc__)
-    assert one.prompt_text == ""
+    assert (one.prompt_text, one.reference_answer) == ("", "")
     attempt = next(c for c in completions if c.completion_id == one.parent_id)
     assert (attempt.prompt_text, attempt.group_key) == ("question 0", "s0p0")
+    assert attempt.reference_answer == "0"
 
 
 def test_corrections_start_while_other_problems_are_still_at_layer_one() -> None:

@@ -34,10 +34,10 @@ def test_each_status_has_its_own_verdict(reward, word):
 
 
 def test_the_question_is_that_of_the_first_attempt_whatever_the_order():
-    attempt = a_completion(prompt_text="What is 3 + 4?")
+    attempt = a_completion(prompt_text="What is 3 + 4?", reference_answer="7")
     correction = a_completion("sum/3#2.0.0", layer=2, parent_id="sum/3#1.0", prompt_text="")
     (problem,) = step_data(0, [correction, attempt], {})["problems"]
-    assert problem["question"] == "What is 3 + 4?"
+    assert (problem["question"], problem["reference"]) == ("What is 3 + 4?", "7")
 
 
 def test_guidance_is_shown_as_its_phrase():
