@@ -22,7 +22,10 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
 from mgrpo.errors import RunDirectoryError
+from mgrpo.storage.files import leaves_its_folder
 from mgrpo.types import Problem
 
 CHECKPOINTS_DIR = "checkpoints"
@@ -31,6 +34,16 @@ MANIFEST_FILE = "manifest.json"
 LEARNER_DIR = "learner"
 UNFINISHED = ".unfinished"
 HASH_THREADS = min(8, os.cpu_count() or 1)  # one hashes about 1 GB/s; disks read several
+
+
+class Listed(BaseModel, extra="forbid"):
+    """A file in a manifest."""
+
+    bytes: int
+    sha256: str
+
+
+MANIFEST = TypeAdapter(dict[str, Listed])
 
 
 def checkpoint_dir(run_dir: Path, num_steps: int) -> Path:
@@ -55,10 +68,22 @@ def finish_checkpoint(unfinished: Path, state: Mapping[str, object]) -> Path:
         for file, digest in zip(files, sha256_of_all(files), strict=True)
     }
     (unfinished / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in (*unfinished.rglob("*"), unfinished):
+        to_disk(path)
     folder = unfinished.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)  # the same step, written before a resume
     unfinished.rename(folder)
+    to_disk(folder.parent)
     return folder
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, would survive a loss of power."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def keep_newest(run_dir: Path, count: int) -> None:
@@ -94,18 +119,21 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
 def fault_of(folder: Path) -> str:
     """The fault of a checkpoint's files; "" if there is none."""
     try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"its manifest cannot be read ({error})"
+        manifest = MANIFEST.validate_json((folder / MANIFEST_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        return f"its manifest cannot be read ({str(error).partition(chr(10))[0]})"
+    has_learner = any(name.startswith(f"{LEARNER_DIR}/") for name in manifest)
+    if STATE_FILE not in manifest or not has_learner:
+        return f"its manifest does not list {STATE_FILE} and files of {LEARNER_DIR}/"
     for name, expected in manifest.items():
         file = folder / name
-        if not file.is_file():
+        if not file.is_file() or leaves_its_folder(name):
             return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
+        if file.stat().st_size != expected.bytes:
+            return f"{name} has {file.stat().st_size} bytes instead of {expected.bytes}"
     digests = sha256_of_all([folder / name for name in manifest])
     for (name, expected), digest in zip(manifest.items(), digests, strict=True):
-        if digest != expected["sha256"]:
+        if digest != expected.sha256:
             return f"{name} was changed"
     return ""
 

@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from fsspec.core import url_to_fs
@@ -34,6 +34,12 @@ def is_url(path: str) -> bool:
 
 def scheme_of(url: str) -> str:
     return url.partition("://")[0].lower()
+
+
+def leaves_its_folder(name: str) -> bool:
+    """Whether a file's relative name leads out of the folder that it is relative to."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
 
 
 class Storage:
@@ -110,7 +116,14 @@ class Storage:
                 return {}
             raise
         start = len(self.root.rstrip("/")) + 1
-        return {path[start:]: int(entry["size"] or 0) for path, entry in sorted(found.items())}
+        sizes = {path[start:]: int(entry["size"] or 0) for path, entry in sorted(found.items())}
+        outside = [name for name in sizes if leaves_its_folder(name)]
+        if outside:
+            raise StorageError(
+                f"{self.url} has a file named {outside[0]!r}, which would be written outside the "
+                "run's folder. No run of mgrpo writes such names: somebody else did. Delete it."
+            )
+        return sizes
 
     def remove(self, name: str) -> None:
         """Delete one file; a missing one is no error."""

@@ -66,6 +66,8 @@ def resume_point(
     folder, faults = newest_whole(run_dir)
     if folder is None:
         raise RunDirectoryError(no_way_on(run_dir, faults))
+    for fault in faults:
+        note(f"{fault}; resuming from {folder.name} instead")
     for line in accepted_changes(run_dir, before, config, read_state(folder)["num_steps"]):
         note(line)
     return folder

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mgrpo.errors import RunDirectoryError
 from mgrpo.storage.checkpoints import (
@@ -66,11 +70,50 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
     assert len(faults) == 1 and str(newer) in faults[0] and fault in faults[0]
 
 
-def test_a_manifest_that_is_no_json_is_a_fault(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "{}",
+        "[]",
+        "5",
+        '{"state.json": null}',
+        '{"state.json": {"bytes": 1}}',
+        '{"state.json": {"bytes": 1, "sha256": "x", "more": 2}}',
+        '{"learner/shard.pt": {"bytes": 14, "sha256": "x"}}',
+        "\x00",
+        "",
+    ],
+)
+def test_a_manifest_that_is_none_is_a_fault(tmp_path: Path, text: str) -> None:
     folder = make(tmp_path, 2)
-    (folder / "manifest.json").write_text("{")
+    (folder / "manifest.json").write_text(text)
     assert "manifest" in fault_of(folder)
     assert newest_whole(tmp_path)[0] is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_one_flipped_bit_of_a_manifest_is_a_fault_or_changes_nothing(place: int, bit: int) -> None:
+    with tempfile.TemporaryDirectory() as run_dir:
+        folder = make(Path(run_dir), 2)
+        file = folder / "manifest.json"
+        before = file.read_bytes()
+        content = bytearray(before)
+        content[place % len(content)] ^= 1 << bit
+        file.write_bytes(content)
+        if not fault_of(folder):
+            assert json.loads(content) == json.loads(before)
+
+
+def test_a_file_outside_of_the_checkpoint_is_no_part_of_it(tmp_path: Path) -> None:
+    folder = make(tmp_path, 2)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    shard = manifest["learner/shard.pt"]
+    (tmp_path / "shard.pt").write_bytes((folder / "learner" / "shard.pt").read_bytes())
+    manifest["../../shard.pt"] = shard
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "../../shard.pt is missing" in fault_of(folder)
 
 
 def test_the_fingerprint_is_that_of_the_problems_and_their_order() -> None:

@@ -3,6 +3,7 @@ import time
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFile
 from fsspec.registry import known_implementations
 
 from mgrpo.config import StorageConfig
@@ -34,6 +35,18 @@ def test_a_file_is_replaced_removed_and_missed_without_fuss(storage, tmp_path):
     storage.remove("metrics.jsonl")
     storage.remove("metrics.jsonl")
     assert storage.find() == {} and storage.find("checkpoints") == {}
+
+
+@pytest.mark.parametrize("name", ["checkpoints/step-000010/../../../x", "../x", "/x"])
+def test_a_name_that_leads_out_of_the_run_is_refused(name):
+    storage = Storage("memory://hostile/run", QUICK)
+    path = f"{storage.root}/{name}"
+    storage.files.store[path] = MemoryFile(storage.files, path, b"x")
+    try:
+        with pytest.raises(StorageError, match=r"written outside the run's folder"):
+            storage.find()
+    finally:
+        del storage.files.store[path]
 
 
 def test_a_missing_file_is_an_error_that_names_its_url_and_is_not_tried_again(storage):

@@ -16,7 +16,12 @@ from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.config.resume import ON_RESUME, changes_between, on_resume
 from mgrpo.data.problems import load_problems
 from mgrpo.errors import RunDirectoryError
-from mgrpo.storage.checkpoints import begin_checkpoint, fingerprint, finish_checkpoint
+from mgrpo.storage.checkpoints import (
+    LEARNER_DIR,
+    begin_checkpoint,
+    fingerprint,
+    finish_checkpoint,
+)
 from mgrpo.storage.run_directory import reopen_run, resume_point
 
 STEPS = load_recipe("quickstart").steps
@@ -28,6 +33,8 @@ def started(run_dir: Path, *overrides: str, num_done: int = 2) -> Path:
     run_dir.mkdir(exist_ok=True)
     save_recipe(load_recipe("quickstart", overrides), run_dir / "config.yaml")
     folder = begin_checkpoint(run_dir, num_done)
+    (folder / LEARNER_DIR).mkdir()
+    (folder / LEARNER_DIR / "shard.pt").write_bytes(b"state")
     return finish_checkpoint(folder, {"num_steps": num_done})
 
 
@@ -265,3 +272,11 @@ def test_a_data_file_with_other_content_is_refused_before_anything_starts(
     )
     with pytest.raises(RunDirectoryError, match=r"sums\.jsonl\) has changed since"):
         start.__enter__()
+
+
+def test_a_damaged_checkpoint_is_said_when_an_older_one_is_taken(tmp_path):
+    older, newer = (started(tmp_path, num_done=number) for number in (10, 20))
+    (newer / LEARNER_DIR / "shard.pt").write_bytes(b"stat3")
+    found, (note,) = resumed(tmp_path)
+    assert found == older
+    assert "shard.pt was changed; resuming from step-000010 instead" in note
