@@ -12,7 +12,6 @@ as many reward processes as there are cores. The last line of the output is one 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -20,7 +19,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
-from benchmarks.measured_page import write_measured
+from benchmarks.measured_page import publish
 from mgrpo.config import RewardsConfig
 from mgrpo.types import Problem
 from rewards.code.sandbox import kind_for, weaknesses
@@ -72,12 +71,8 @@ def main() -> int:
         "date": time.strftime("%Y-%m-%d"),
         **machine(),
     }
-    page = "\n".join(page_lines(result))
-    print(page)
-    if args.write:
-        write_measured(PAGE, page, title="Checks of programs")
-        PAGE.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    page = PAGE if args.write else None
+    publish(result, "\n".join(page_lines(result)), page, title="Checks of programs")
     return 0
 
 

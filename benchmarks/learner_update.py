@@ -35,7 +35,7 @@ import numpy as np
 from actors.templates import PromptBuilder
 from benchmarks.commands import end, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, Result, machine
-from benchmarks.measured_page import write_measured
+from benchmarks.measured_page import publish
 from benchmarks.workload import byte_tokenizer, questions
 from mgrpo.config import RunConfig
 from mgrpo.config.guidance import GUIDANCE_PHRASES
@@ -128,12 +128,8 @@ def main() -> int:
                 for axis, works in SCALING.items()
             }
     result = summary(found, growth, args.against)
-    page = "\n".join(page_lines(result))
-    print(page)
-    if args.write:
-        write_measured(PAGE, page, title="The learner's update")
-        PAGE.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    page = PAGE if args.write else None
+    publish(result, "\n".join(page_lines(result)), page, title="The learner's update")
     return 0
 
 

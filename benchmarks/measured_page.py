@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+from benchmarks.machine import Result
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
@@ -22,3 +25,13 @@ def write_measured(page: Path, measured: str, *, title: str) -> None:
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
     page.write_text(f"{head}{BEGIN}\n{measured}\n{END}{tail}", encoding="utf-8")
+
+
+def publish(result: Result, text: str, page: Path | None, *, title: str) -> None:
+    """Print a benchmark's text and, last, its result as one line of JSON; put both into a page and
+    the .json beside it, if one is given."""
+    print(text)
+    if page is not None:
+        write_measured(page, text, title=title)
+        page.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result))

@@ -25,7 +25,7 @@ KNOWN: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 """Classes in DeepSpeed's states besides tensors, containers and numbers. Making one runs no code
 that a file chooses."""
-PLAIN = (type(None), bool, int, float, str, bytes, torch.Tensor)
+PLAIN = (type(None), bool, int, float, str, bytes)
 
 
 class PlainStates(TorchCheckpointEngine):

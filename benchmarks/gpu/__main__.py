@@ -34,7 +34,7 @@ from benchmarks.gpu.mgrpo_step import run_steps
 from benchmarks.gpu.sizes import SIZES, WORKLOADS, Dtype, Fit, fit, gib, shape_by_name
 from benchmarks.learner_update import Work
 from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
-from benchmarks.measured_page import write_measured
+from benchmarks.measured_page import publish
 from benchmarks.workload import byte_tokenizer
 from learner.packing import plan_padded
 
@@ -101,12 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.only in part.name:
                 run_part(bench, part)
     result = summary(bench, args, seconds=time.monotonic() - began)
-    page = "\n".join(page_lines(result))
-    print(page)
-    if args.write:
-        write_measured(PAGE, page, title="On a GPU")
-        PAGE.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    page = PAGE if args.write else None
+    publish(result, "\n".join(page_lines(result)), page, title="On a GPU")
     return 0
 
 

@@ -41,7 +41,6 @@ class LearnerProcesses:
         self.num_replacements = 0
         # With engines on the same GPU the new rank would have to load while they use it.
         self.max_restarts = 0 if config.cluster.takes_turns else config.learner.max_restarts
-        self.shared_folder = config.checkpoints.shared_folder
         self.ranks = launcher.learner(self.allocations)
 
     def start(self) -> None:
