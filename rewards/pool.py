@@ -12,10 +12,12 @@ import itertools
 import multiprocessing
 import threading
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
@@ -79,6 +81,7 @@ class RewardPool:
         self._positions = self._context.RawArray("i", NUM_SLOTS)
         self._slots = itertools.count()
         self._lock = threading.RLock()
+        self._turns: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._pool: ProcessPool | None = None
         self._jobs: dict[ChunkFuture, GroupJob] = {}
         self._replaced_pools_at: list[float] = []  # monotonic seconds
@@ -159,9 +162,12 @@ class RewardPool:
     ) -> list[Reward]:
         """The rewards of one problem's completions, in the order of the texts.
 
-        Cancelling it removes the group from the pool.
+        Cancelling it removes the group from the pool. However many groups come at once, the event
+        loop runs what else waits between two of them.
         """
-        future = asyncio.wrap_future(self.submit(problem, texts, token_ids))
+        async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            await asyncio.sleep(0)
+            future = asyncio.wrap_future(self.submit(problem, texts, token_ids))
         try:
             while not (await asyncio.wait({future}, timeout=self.patience_s))[0]:
                 self._refuse_stall()

@@ -182,6 +182,27 @@ def test_many_groups_at_once_from_one_event_loop(mathematician):
         assert [reward.correct for reward in rewards] == [d == number % 10 for d in range(10)]
 
 
+def test_the_event_loop_runs_between_groups_that_come_at_once(mathematician, monkeypatch):
+    begun, seen = [], []  # groups; how many there were at each turn of the loop
+    submit = mathematician.submit
+    monkeypatch.setattr(
+        mathematician,
+        "submit",
+        lambda problem, *rest: begun.append(problem) or submit(problem, *rest),
+    )
+
+    async def score_all():
+        groups = [asyncio.ensure_future(mathematician.score(SEVEN, ["7"])) for _ in range(50)]
+        while not all(group.done() for group in groups):
+            seen.append(len(begun))
+            await asyncio.sleep(0)
+
+    for _ in range(2):  # each has a loop of its own
+        begun.clear(), seen.clear()
+        asyncio.run(score_all())
+        assert sorted(set(seen)) == list(range(51))
+
+
 def test_threads_share_a_pool(mathematician):
     results = {}
 
