@@ -13,10 +13,8 @@ BIN := .venv/bin
 SETUP := scripts/setup.sh $(if $(EXTRA),--extra $(EXTRA))
 PYTEST := $(BIN)/python -m pytest
 FAST := "not slow and not methods and not cluster and not gpu"
-# Tests that start Ray, engines or learner ranks take both cores; the others run on two workers.
-WITH_ENGINES := $(addprefix tests/,end_to_end examples cluster/fleet same_numbers)
-# What pytest returns where ARGS chose no test.
-NONE := 5
+# A file's tests on one worker, the long files first: see tests/conftest.py.
+TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 help: ## list these commands
 	@echo "usage: make COMMAND"
@@ -32,8 +30,7 @@ quickstart: ## train a small policy on this machine and write its report
 
 test: ## run the tests: minutes on two cores, real engines and learner included
 	@$(SETUP)
-	@$(PYTEST) -n 2 --dist loadfile $(WITH_ENGINES:%=--ignore=%) -m $(FAST) $(ARGS) || [ $$? = $(NONE) ]
-	@$(PYTEST) $(WITH_ENGINES) -m $(FAST) $(ARGS) || [ $$? = $(NONE) ]
+	@$(PYTEST) $(TWO_WORKERS) -m $(FAST) $(ARGS)
 
 test-slow: ## run the few tests that are left out of `make test` for their length
 	@$(SETUP)

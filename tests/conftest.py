@@ -36,8 +36,22 @@ settings.register_profile(
 settings.load_profile("mgrpo")
 
 
+LONG = (
+    "tests/end_to_end/",
+    "tests/learner/test_deepspeed_learner.py",
+    "tests/examples/",
+    "tests/cluster/fleet/",
+    "tests/same_numbers/",
+)
+"""Where tests start Ray, engines or learner ranks."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` skip, with the reason, where torch sees no CUDA device."""
+    """The long files first, so that no worker is left alone with one at the end.
+
+    Tests marked `gpu` skip, with the reason, where torch sees no CUDA device.
+    """
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items or has_cuda():
         return

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from mgrpo.data.problems import load_problems
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.log import read_metrics
 from mgrpo.training.sources.stack import make_sources
-from tests.end_to_end.test_resume import command
+from tests.end_to_end.test_resume import command, wait_for_steps
 from tests.end_to_end.test_training import REPOSITORY
 
 STEPS = 8
@@ -39,12 +38,8 @@ def test_a_run_that_samples_ahead_is_stopped_and_resumed(
         "checkpoints": {"every_steps": 0},
     }
     recipe.write_text(yaml.safe_dump({**tree, **settings}))
-    metrics = tmp_path / "cut" / "metrics.jsonl"
-    cut = subprocess.Popen(command(recipe, "cut"), cwd=REPOSITORY)
-    deadline = time.monotonic() + 240
-    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 3:
-        assert cut.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    cut = subprocess.Popen(command(recipe, "cut"), cwd=REPOSITORY, text=True)
+    wait_for_steps(tmp_path, "cut", cut, 3)
     os.kill(cut.pid, signal.SIGTERM)
     assert cut.wait(timeout=120) == 143
     subprocess.run(command(recipe, "cut"), cwd=REPOSITORY, check=True, timeout=300)

@@ -10,6 +10,7 @@ Importing DeepSpeed takes seconds, so all scenarios share the process, each with
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ from tests.learner.builders import (
 
 SGD_RATE = 1000.0
 """So large that weights after one step are the gradient, to float32's precision."""
-SMALL_BUDGET = 32
+SMALL_BUDGET = 100
 KL_WEIGHT = 0.05
 LAYER_KL_WEIGHTS = {1: 0.1, 2: 0.02}
 PHASE_STEP, PHASE_TEMPERATURE = 5, 0.7
@@ -732,6 +733,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
 if __name__ == "__main__":
     rank, num_ranks, port = (int(argument) for argument in sys.argv[1:4])
     folder = Path(sys.argv[4])
+    gc.freeze()  # DeepSpeed collects garbage at every start, and the libraries' objects are many
     scenarios = all_scenarios(Ranks(rank, num_ranks, port, folder))
     if rank == 0:
         torch.save(scenarios, folder / f"results-{num_ranks}.pt")
