@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import ray
 import yaml
 from ray.exceptions import AuthenticationError
@@ -42,6 +44,11 @@ QUIET_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+
+START_TRIES = 3
+LATE = "timed out during startup"
+"""Of the bare exception by which Ray says that its processes took longer than 30 s, a limit that it
+does not let anybody change."""
 
 SMALLEST_STORE_BYTES, LARGEST_STORE_BYTES = 256 << 20, 4 << 30
 """Of a local Ray's object store."""
@@ -158,18 +165,18 @@ def local_ray(
     # part of its cores, and the driver's own processes a large one.
     os.environ.setdefault("RAY_worker_niceness", "0")
     try:
-        url = init_ray(
-            address="local",
-            num_cpus=max(1, int(num_cpus + 0.999)),
-            _temp_dir=str(folder / RAY_SUBFOLDER),
-            _node_ip_address=LOOPBACK,
-            object_store_memory=object_store_bytes(),
-            runtime_env={
+        options |= {
+            "address": "local",
+            "num_cpus": max(1, int(num_cpus + 0.999)),
+            "_temp_dir": str(folder / RAY_SUBFOLDER),
+            "_node_ip_address": LOOPBACK,
+            "object_store_memory": object_store_bytes(),
+            "runtime_env": {
                 "env_vars": {**environment, "PYTHONPATH": str(REPOSITORY_ROOT)},
                 **WORKER_SETUP,
             },
-            **options,
-        )
+        }
+        url = start_local(options, folder)
         logs = folder / RAY_SUBFOLDER / "session_latest" / "logs"
         yield Runtime(True, LOOPBACK, logs, url)
     finally:
@@ -181,6 +188,47 @@ def local_ray(
             print(f"warning: the actors' logs were not kept: {error}", file=sys.stderr)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_local(options: dict[str, object], folder: Path) -> str | None:
+    """Start Ray's processes, again if a busy machine starts them too slowly for Ray.
+
+    Args:
+        folder: of their files; what a failed try leaves there is deleted.
+
+    Raises:
+        ClusterError: they did not start in START_TRIES tries.
+    """
+    number = 0
+    while True:
+        number += 1
+        try:
+            return init_ray(**options)
+        except Exception as error:
+            if LATE not in str(error):
+                raise
+            end_processes_of(folder)
+            load, cores = os.getloadavg()[0], os.cpu_count()
+            said = (
+                f"Ray's processes did not start within Ray's own limit of 30 s (try {number} of "
+                f"{START_TRIES}). The machine's load is {load:.0f} on {cores} cores"
+            )
+            if number == START_TRIES:
+                raise ClusterError(
+                    f"{said}: start again when it has less to do, or use a Ray that runs already "
+                    "(ray start --head; cluster.address: auto)."
+                ) from error
+            print(f"note: {said}; trying again", file=sys.stderr, flush=True)
+
+
+def end_processes_of(folder: Path) -> None:
+    """Kill this process's children that name the folder, and delete what they wrote."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if str(folder) in " ".join(child.cmdline()):
+                child.kill()
+                child.wait(timeout=10)
+    shutil.rmtree(folder / RAY_SUBFOLDER, ignore_errors=True)
 
 
 def object_store_bytes() -> int:
