@@ -99,7 +99,8 @@ def test_a_run_loses_its_learner_is_stopped_and_resumed_and_ends_with_the_same_p
     assert "learner-rank-0 died" in said and "Restart 1 of 3" in said
     assert read_metrics(whole / "cut")[-1]["learner/restarts"] == 1
     (checkpoint,) = (whole / "cut" / "checkpoints").iterdir()  # it went on from memory before
-    assert 4 <= int(checkpoint.name.removeprefix("step-")) < STEPS
+    # A signal between a step's metrics and its end leaves the step before: it is repeated.
+    assert 3 <= int(checkpoint.name.removeprefix("step-")) < STEPS
 
     said = subprocess.run(
         command(whole / "recipe.yaml", "cut"),
