@@ -31,6 +31,7 @@ ON_RESUME: dict[str, OnResume] = {
     "steps": "length",
     "prompts_per_step": "fixed",
     "model": "fixed",
+    "model.from_run": "free",
     "data.train": "fixed",
     "data.train.on_disk": "free",
     "data.train.sources.*.on_disk": "free",
@@ -88,6 +89,7 @@ ON_RESUME: dict[str, OnResume] = {
     "evaluation.every_steps": "free",
     "alarms": "free",
     "checkpoints": "free",
+    "early_stopping": "free",  # what is done did not need its end
     "output": "free",
     "cluster": "free",
 }

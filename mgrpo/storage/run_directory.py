@@ -10,17 +10,17 @@ from pathlib import Path
 from mgrpo.config import OutputConfig, RunConfig, StorageConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.config.resume import changes_between, phases_rewrite, schedule_warning
-from mgrpo.errors import ModelError, RunDirectoryError
+from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.log import read_lines, to_line
 from mgrpo.plugin import resume_rules
 from mgrpo.storage.checkpoints import checkpoints, newest_whole, read_state
 from mgrpo.storage.files import Storage, is_url, local_folder_of
 from mgrpo.storage.mirror import Mirror
+from mgrpo.storage.policies import EARLY_END_FILE, POLICY_DIR, early_end_of
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.jsonl"
 CONFIG_FILE = "config.yaml"
-POLICY_DIR = "policy"
 
 
 def refuse_existing_run(run_dir: Path) -> None:
@@ -57,7 +57,15 @@ def resume_point(
     if not (run_dir / CONFIG_FILE).is_file() or not (has_ended or checkpoints(run_dir)):
         return None
     before = load_recipe(run_dir / CONFIG_FILE)
-    if has_ended and config.steps <= before.steps:
+    end = early_end_of(run_dir)
+    if has_ended and end is not None and config.early_stopping == before.early_stopping:
+        raise RunDirectoryError(
+            f"The run in {run_dir} ended early, after {end.num_steps} of {before.steps} steps: "
+            f"{end.reason}. Go on with another early_stopping.patience or early_stopping=null, "
+            "give this one another name (--run NAME), or delete the earlier one first "
+            "(--overwrite)."
+        )
+    if has_ended and end is None and config.steps <= before.steps:
         raise RunDirectoryError(
             f"The run in {run_dir} is already finished, after {before.steps} steps. Make it longer "
             f"(steps={before.steps + 1} or more), give this one another name (--run NAME), or "
@@ -82,7 +90,7 @@ def no_way_on(run_dir: Path, faults: list[str]) -> str:
         )
     return (
         f"The run in {run_dir} is already finished and has no checkpoint to resume from. To train "
-        f"its policy further: --run NAME model.path={run_dir / POLICY_DIR}."
+        f"its policy further: --run NAME --from {run_dir}."
     )
 
 
@@ -124,7 +132,9 @@ def reopen_run(run_dir: Path) -> None:
     policy = run_dir / POLICY_DIR
     if not policy.is_dir():
         return
-    num_steps = load_recipe(run_dir / CONFIG_FILE).steps
+    end = early_end_of(run_dir)
+    num_steps = load_recipe(run_dir / CONFIG_FILE).steps if end is None else end.num_steps
+    (run_dir / EARLY_END_FILE).unlink(missing_ok=True)
     policy.rename(run_dir / f"{POLICY_DIR}-step-{num_steps:06d}")
     rows = read_lines(run_dir / EVALUATION_FILE)
     during = [row | {"label": "during"} if row["label"] == "after" else row for row in rows]
@@ -156,21 +166,6 @@ def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:
             f"Cannot make the run's folder {run_dir}: {error.strerror}. Set output.runs_dir to a "
             "writable folder."
         ) from error
-
-
-def policy_of(run_dir: Path) -> Path:
-    """The folder of a run's trained policy.
-
-    Raises:
-        ModelError: the run has saved none.
-    """
-    policy = run_dir / POLICY_DIR
-    if not policy.is_dir():
-        raise ModelError(
-            f"The run {run_dir} has saved no policy ({policy} does not exist): it is not "
-            "finished. Train it to the end, or name a model instead."
-        )
-    return policy
 
 
 def fetched_run(url: str) -> Path:
