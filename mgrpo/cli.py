@@ -152,6 +152,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_recipe(train)
     train.add_argument("--run", metavar="NAME", help="the run's name, instead of the recipe's")
     train.add_argument(
+        "--from",
+        dest="from_run",
+        metavar="RUN",
+        help="begin with the policy of this run: the best one if it keeps that, else the newest",
+    )
+    train.add_argument(
         "--overwrite", action="store_true", help="delete an earlier run of the same name first"
     )
     train.set_defaults(run_command=run_train)
@@ -325,8 +331,14 @@ def run_train(args: argparse.Namespace) -> int:
     from mgrpo.library.start import CheckFailed, train_recipe
 
     overrides = [*args.overrides, *([f"name={quoted(args.run)}"] if args.run is not None else [])]
+    config = load_recipe(args.recipe, overrides)
+    if args.from_run is not None:
+        from mgrpo.library.begin_from import begun_from
+
+        config = begun_from(args.from_run, config)
+        print(f"beginning from {config.model.from_run}")
     try:
-        train_recipe(load_recipe(args.recipe, overrides), overwrite=args.overwrite)
+        train_recipe(config, overwrite=args.overwrite)
     except CheckFailed as failed:  # what it found is on the screen
         return failed.exit_code
     except RunInterrupted as stop:
