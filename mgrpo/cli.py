@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.folders import check_current_folder, settle_home
 from mgrpo import __version__
+from mgrpo.commands.compare import add_compare
 from mgrpo.commands.dashboard import add_dashboard
 from mgrpo.commands.explain import add_explain
 from mgrpo.commands.init import add_init
@@ -30,6 +31,7 @@ from mgrpo.commands.runs import add_runs
 from mgrpo.commands.scorer import add_scorer
 from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
+from mgrpo.commands.sweep import add_sweep
 from mgrpo.errors import MgrpoError, RunInterrupted
 
 if TYPE_CHECKING:
@@ -198,6 +200,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add_runs(commands.add_parser("runs", help="list the runs of this machine"))
+    add_compare(commands.add_parser("compare", help="runs and seeds side by side, with a test"))
+    add_sweep(commands.add_parser("sweep", help="train a recipe with several values of its keys"))
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")
     report.set_defaults(run_command=run_report)

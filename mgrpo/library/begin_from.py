@@ -17,10 +17,9 @@ from mgrpo.storage.policies import (
     BEST_DIR,
     POLICIES_DIR,
     POLICY_DIR,
-    best_or_newest_policy,
     best_record,
 )
-from mgrpo.storage.run_directory import CONFIG_FILE, find_run
+from mgrpo.storage.run_directory import CONFIG_FILE, find_policy
 
 
 def begun_from(run: str | Path, config: RunConfig) -> RunConfig:
@@ -35,7 +34,8 @@ def begun_from(run: str | Path, config: RunConfig) -> RunConfig:
         ModelError: the run has saved no policy, or one with another tokenizer than the recipe's
             model.
     """
-    run_dir, policy = policy_to_begin_from(str(run), config)
+    runs_dir = config.output.runs_dir
+    run_dir, policy = find_policy(str(run), "runs" if is_url(runs_dir) else runs_dir)
     if run_dir.resolve() == local_run_dir(config.output, config.name).resolve():
         raise RunDirectoryError(
             f"The new run would have the name and the folder of the run that it begins from, "
@@ -46,22 +46,6 @@ def begun_from(run: str | Path, config: RunConfig) -> RunConfig:
         refuse_other_tokenizer(policy, config)
     changes = {"path": str(policy.resolve()), "from_run": provenance_of(run_dir, policy)}
     return config.model_copy(update={"model": config.model.model_copy(update=changes)})
-
-
-def policy_to_begin_from(run: str, config: RunConfig) -> tuple[Path, Path]:
-    """The folders of a run and of its policy."""
-    folder = Path(run).expanduser()
-    if not is_url(run) and (folder / "config.json").is_file():
-        parents = [one for one in folder.parents[:2] if (one / CONFIG_FILE).is_file()]
-        if not parents:
-            raise RunDirectoryError(
-                f"{folder} is a model, and no run's folder holds it. Begin from it with "
-                f"model.path={folder}."
-            )
-        return parents[0], folder
-    runs_dir = config.output.runs_dir
-    run_dir = find_run(run, "runs" if is_url(runs_dir) else runs_dir)
-    return run_dir, best_or_newest_policy(run_dir)
 
 
 def provenance_of(run_dir: Path, policy: Path) -> str:

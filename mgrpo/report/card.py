@@ -210,7 +210,9 @@ def method_part(run: RunData, num_steps: int) -> Iterator[str]:
         "Held-out data": source_of(data.get("heldout") or {}),
     }
     yield "## Method\n"
-    yield table(("", ""), [(name, str(value)) for name, value in facts.items() if value != ""])
+    yield table(
+        ("", ""), [(name, str(value)) for name, value in facts.items() if value not in ("", None)]
+    )
 
 
 def source_of(source: Mapping[str, Any]) -> str:

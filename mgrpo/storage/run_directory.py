@@ -9,14 +9,24 @@ from pathlib import Path
 
 from mgrpo.config import OutputConfig, RunConfig, StorageConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.config.resume import changes_between, phases_rewrite, schedule_warning
-from mgrpo.errors import RunDirectoryError
+from mgrpo.config.resume import (
+    changes_between,
+    changes_of_results,
+    phases_rewrite,
+    schedule_warning,
+)
+from mgrpo.errors import ConfigError, RunDirectoryError
 from mgrpo.metrics.log import read_lines, to_line
 from mgrpo.plugin import resume_rules
 from mgrpo.storage.checkpoints import checkpoints, newest_whole, read_state
 from mgrpo.storage.files import Storage, is_url, local_folder_of
 from mgrpo.storage.mirror import Mirror
-from mgrpo.storage.policies import EARLY_END_FILE, POLICY_DIR, early_end_of
+from mgrpo.storage.policies import (
+    EARLY_END_FILE,
+    POLICY_DIR,
+    best_or_newest_policy,
+    early_end_of,
+)
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.jsonl"
@@ -127,6 +137,20 @@ def accepted_changes(
     return lines
 
 
+def made_with(config_file: Path, config: RunConfig) -> bool:
+    """Does a saved config give the same results as this one?
+
+    A run saves how its layout came out on this machine, and may be kept elsewhere.
+    """
+    if not config_file.is_file():
+        return False
+    try:
+        earlier = load_recipe(config_file)
+    except ConfigError:  # a key has gone since: made by another version
+        return False
+    return not changes_of_results(earlier, config)
+
+
 def reopen_run(run_dir: Path) -> None:
     """Continue a finished run: its policy is kept under its number of steps."""
     policy = run_dir / POLICY_DIR
@@ -192,3 +216,26 @@ def find_run(name: str, runs_dir: str = "runs") -> Path:
         f"There is no run {name!r}: neither that folder nor {Path(runs_dir) / name} holds "
         f"{METRICS_FILE}. Runs here: {', '.join(near) or 'none'}."
     )
+
+
+def find_policy(run: str, runs_dir: str = "runs") -> tuple[Path, Path]:
+    """The folders of a run and of its policy: the best one if it keeps that, else the newest.
+
+    Args:
+        run: as for `find_run`, or the folder of one of a run's policies.
+
+    Raises:
+        RunDirectoryError: there is no such run.
+        ModelError: it has saved no policy.
+    """
+    folder = Path(run).expanduser()
+    if not is_url(run) and (folder / "config.json").is_file():
+        for parent in list(folder.absolute().parents)[:2]:
+            if (parent / CONFIG_FILE).is_file():
+                return parent, parent / folder.absolute().relative_to(parent)
+        raise RunDirectoryError(
+            f"{folder} is a model, and no run's folder holds it. Name a run; to train that model, "
+            f"set model.path={folder}."
+        )
+    run_dir = find_run(run, runs_dir)
+    return run_dir, best_or_newest_policy(run_dir)

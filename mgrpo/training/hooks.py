@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig
+from mgrpo.evaluation.answers import write_answers
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
@@ -177,6 +178,7 @@ class Evaluation(Hook):
             evaluation, step=num_done, label=label, seconds=seconds, layers=self.rollout.layers
         )
         self.log.write_evaluation(row)
+        write_answers(self.log.run_dir, num_done, evaluation)
         self.tell(row)
         turns = " · ".join(f"Acc@t{i} {a:.1%}" for i, a in enumerate(row["acc"], start=1))
         self.progress.note(f"evaluation {label} ({len(self.heldout)} problems): {turns}")
