@@ -130,7 +130,7 @@ def hub_errors(repo: str) -> Iterator[None]:
         raise MgrpoError(f"REPO {repo!r} is no name of a repository: {error}") from error
     except OfflineModeIsEnabled as error:
         raise MgrpoError("HF_HUB_OFFLINE is set, so nothing can be pushed. Unset it.") from error
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, ValueError) as error:  # ValueError: of an answer that it can't read
         reason = " ".join(str(error).split())
         raise MgrpoError(
             f"The hub {endpoint()} did not take {repo}: {reason} Check the name, the "

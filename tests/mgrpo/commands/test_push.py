@@ -37,6 +37,7 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def server(policy: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with hub(lfs=("model.safetensors",)) as started:
         monkeypatch.setenv("HF_ENDPOINT", started.url)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", started.url)  # read at its import
         yield started
 
 
