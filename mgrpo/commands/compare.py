@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mgrpo.evaluation.run_results import Contrast, Group, RunResult
     from mgrpo.evaluation.tables import TextTable
 
+PATTERN = set("*?[")
+LONGEST_VALUE = 32  # characters
 EXAMPLES = """\
 examples:
   mgrpo compare wide narrow              two runs: a test over their held-out problems
@@ -89,11 +91,16 @@ def folders_of(names: Sequence[str]) -> list[Path]:
         matches = [
             file.parent
             for root in (Path(), Path(RUNS_DIR))
-            for file in sorted(root.glob(f"{name}/{CONFIG_FILE}"))
-            if "*" in name and not Path(name).is_absolute()
+            for file in matching(root / name / CONFIG_FILE)
         ]
-        folders += matches or [find_run(name)]
+        folders += (matches if PATTERN & set(name) else []) or [find_run(name)]
     return list(dict.fromkeys(folders))
+
+
+def matching(pattern: Path) -> list[Path]:
+    """The files of a pattern, relative or absolute."""
+    top = Path(pattern.anchor)
+    return sorted(top.glob(str(pattern.relative_to(top))))
 
 
 def comparison_tables(
@@ -240,10 +247,16 @@ def setting_table(groups: Sequence[Group]) -> TextTable:
     from mgrpo.evaluation.tables import TextTable
 
     rows = [
-        [path, *map(as_written, values)] for path, values in settings_that_differ(groups).items()
+        [path, *(clipped(as_written(value)) for value in values)]
+        for path, values in settings_that_differ(groups).items()
     ]
     heads = ["key", *(letter(place) for place in range(len(groups)))]
     return TextTable("What differs in the recipes", heads, rows)
+
+
+def clipped(text: str) -> str:
+    """So that the keys beside it keep their room; --json has all of it."""
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
 
 
 def comparison_json(

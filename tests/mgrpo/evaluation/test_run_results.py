@@ -63,6 +63,12 @@ def groups_of(*folders: Path):
     return grouped_by_recipe([read_run(folder) for folder in folders])
 
 
+def first_turn(*folders: Path):
+    """The second recipe's first attempts against the first one's."""
+    first, second = groups_of(*folders)
+    return contrast_of(first, second, T1)
+
+
 def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path):
     runs = [
         make(tmp_path / "wide-seed-0", "seed=0"),
@@ -93,7 +99,7 @@ def test_common_seeds_are_paired(tmp_path):
         )
         for seed, solved in runs.items()
     ]
-    found = contrast_of(*groups_of(*folders), T1)
+    found = first_turn(*folders)
     expected = ttest_rel([0.5, 0.75, 0.75], [0.25, 0.5, 0.75])
     assert (found.test, found.pairs, found.level) == (PAIRED_SEEDS, 3, "seeds")
     assert found.difference == pytest.approx(0.5 / 3)
@@ -108,14 +114,14 @@ def test_other_seeds_are_compared_by_welch(tmp_path):
         make(tmp_path / "b-2", "seed=2", "learner.learning_rate=1e-5", solved=[0, 0]),
         make(tmp_path / "b-3", "seed=3", "learner.learning_rate=1e-5", solved=[1, 0]),
     ]
-    found = contrast_of(*groups_of(*folders), T1)
+    found = first_turn(*folders)
     assert found.test == UNPAIRED_SEEDS and found.difference == pytest.approx(-0.5)
 
 
 def test_two_runs_are_compared_over_their_problems(tmp_path):
     one = make(tmp_path / "a", solved=[1, 1, 0, 0, 0, 0, 0, 0])
     other = make(tmp_path / "b", "learner.learning_rate=1e-5", solved=[0, 1, 1, 1, 1, 1, 1, 0])
-    found = contrast_of(*groups_of(one, other), T1)
+    found = first_turn(one, other)
     assert (found.test, found.pairs, found.level) == (MCNEMAR, 8, "problems")
     assert found.difference == pytest.approx(0.5)
     assert found.p_value == pytest.approx(exact_mcnemar(5, 1))
@@ -129,14 +135,14 @@ def test_two_runs_are_compared_over_their_problems(tmp_path):
     ],
 )
 def test_runs_that_were_asked_otherwise_are_not_tested(tmp_path, changes, why):
-    found = contrast_of(*groups_of(make(tmp_path / "a"), make(tmp_path / "b", *changes)), T1)
+    found = first_turn(make(tmp_path / "a"), make(tmp_path / "b", *changes))
     assert (found.test, found.p_value) == (why, None)
 
 
 def test_runs_without_recorded_answers_are_sent_to_eval(tmp_path):
     one, other = make(tmp_path / "a"), make(tmp_path / "b", "learner.learning_rate=1e-5")
     answers_file(other, 2).unlink()
-    assert "mgrpo eval A --against B" in contrast_of(*groups_of(one, other), T1).test
+    assert "mgrpo eval A --against B" in first_turn(one, other).test
 
 
 def test_equal_differences_leave_no_test():
@@ -152,7 +158,10 @@ def test_the_command_prints_tables_and_json(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     for text in ("Against A: a", "exact McNemar", "learner.learning_rate", "0.00025"):
         assert text in shown
-    assert main(["compare", "*", "--json", "--metric", "layer1/accuracy"]) == 0
+    assert (
+        main(["compare", str(tmp_path / "runs" / "*"), "--json", "--metric", "layer1/accuracy"])
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert [run["name"] for run in found["runs"]] == ["a", "b"]
     assert found["against_first"][1]["metric"] == T2
