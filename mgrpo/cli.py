@@ -20,16 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.folders import check_current_folder, settle_home
 from mgrpo import __version__
+from mgrpo.commands.chat import add_chat
+from mgrpo.commands.compare import add_compare
 from mgrpo.commands.dashboard import add_dashboard
 from mgrpo.commands.explain import add_explain
 from mgrpo.commands.init import add_init
 from mgrpo.commands.jobs import add_logs, add_status, add_stop
 from mgrpo.commands.methods import add_methods
 from mgrpo.commands.plan import add_plan
+from mgrpo.commands.push import add_push
 from mgrpo.commands.runs import add_runs
 from mgrpo.commands.scorer import add_scorer
+from mgrpo.commands.serve import add_serve
 from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
+from mgrpo.commands.sweep import add_sweep
 from mgrpo.errors import MgrpoError, RunInterrupted
 
 if TYPE_CHECKING:
@@ -152,6 +157,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_recipe(train)
     train.add_argument("--run", metavar="NAME", help="the run's name, instead of the recipe's")
     train.add_argument(
+        "--from",
+        dest="from_run",
+        metavar="RUN",
+        help="begin with the policy of this run: the best one if it keeps that, else the newest",
+    )
+    train.add_argument(
         "--overwrite", action="store_true", help="delete an earlier run of the same name first"
     )
     train.set_defaults(run_command=run_train)
@@ -192,6 +203,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add_runs(commands.add_parser("runs", help="list the runs of this machine"))
+    add_compare(commands.add_parser("compare", help="runs and seeds side by side, with a test"))
+    add_chat(commands.add_parser("chat", help="ask a run's policy, and read its corrections"))
+    add_serve(commands.add_parser("serve", help="serve a run's policy by vLLM's OpenAI server"))
+    add_push(commands.add_parser("push", help="upload a run's policy to a model hub"))
+    add_sweep(commands.add_parser("sweep", help="train a recipe with several values of its keys"))
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")
     report.set_defaults(run_command=run_report)
@@ -325,8 +341,14 @@ def run_train(args: argparse.Namespace) -> int:
     from mgrpo.library.start import CheckFailed, train_recipe
 
     overrides = [*args.overrides, *([f"name={quoted(args.run)}"] if args.run is not None else [])]
+    config = load_recipe(args.recipe, overrides)
+    if args.from_run is not None:
+        from mgrpo.library.begin_from import begun_from
+
+        config = begun_from(args.from_run, config)
+        print(f"beginning from {config.model.from_run}")
     try:
-        train_recipe(load_recipe(args.recipe, overrides), overwrite=args.overwrite)
+        train_recipe(config, overwrite=args.overwrite)
     except CheckFailed as failed:  # what it found is on the screen
         return failed.exit_code
     except RunInterrupted as stop:

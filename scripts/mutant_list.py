@@ -65,8 +65,8 @@ MUTANTS = (
     Mutant(
         "no checkpoint after the last step",
         "mgrpo/training/checkpoints.py",
-        " or num_done == self.num_steps)",
-        ")",
+        " or num_done == self.num_steps or is_last)",
+        " or is_last)",
         (LOOP,),
     ),
     Mutant(
@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         "a resumed run begins at step 0",
         "mgrpo/training/loop.py",
-        "for step in range(run.first_step, run.num_steps):",
-        "for step in range(run.num_steps):",
+        "num_done, stop_because = run.first_step, run.stop_because",
+        "num_done, stop_because = 0, run.stop_because",
         (LOOP,),
     ),
     Mutant(

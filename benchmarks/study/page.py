@@ -11,7 +11,7 @@ from benchmarks.machine import cpu_model
 from benchmarks.study.plan import LAST_STEPS, Study, chosen_trial, tuning_accuracy
 from benchmarks.study.results import Result, Scores
 from benchmarks.study.runs import Runs
-from benchmarks.study.welch import welch
+from mgrpo.evaluation.seeds import welch
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from typing import Any
 from benchmarks.commands import CommandFailed, run_command
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, save_recipe
-from mgrpo.config.resume import OnResume, changes_between
-from mgrpo.errors import ConfigError
+from mgrpo.storage.run_directory import made_with
 
 MGRPO = (sys.executable, "-m", "mgrpo")
 FINISHED = "wall_s.txt"  # seconds of the whole command; written last, so it marks a finished run
@@ -22,8 +21,6 @@ START = "start"  # folder of the untrained policy's evaluation
 EVALUATION_FOLDER = "common_evaluation"
 TRAIN_DEADLINE_S = 6 * 3600
 EVALUATE_DEADLINE_S = 3600
-NO_RESULT: tuple[OnResume, ...] = ("free", "onward")
-"""Classes of keys on which no result of a run depends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,20 +126,6 @@ class Runs:
         whole = folder / "result.unfinished"
         whole.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
         whole.replace(folder / "result.json")
-
-
-def made_with(config_file: Path, config: RunConfig) -> bool:
-    """Does a saved config give the same results as this one?
-
-    A run saves how its layout came out on this machine, and may be kept elsewhere.
-    """
-    if not config_file.is_file():
-        return False
-    try:
-        earlier = load_recipe(config_file)
-    except ConfigError:  # a key has gone since: made by another version
-        return False
-    return all(change.kind in NO_RESULT for change in changes_between(earlier, config))
 
 
 def read_environment(run_dir: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mgrpo.check.plugins import plugin_lines
 from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.check.storage import storage_lines
 from mgrpo.check.trackers import tracker_lines
+from mgrpo.check.watched import watched_lines
 from mgrpo.config import RunConfig
 from mgrpo.data.problems import LoadedData, refuse_missing_answers
 from mgrpo.errors import HubUnreachable, MgrpoError
@@ -59,6 +60,8 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
         report.add(batch_lines(plan_recipe(config)))
     with part_of(report, "plug-ins"):
         report.add(plugin_lines(config.method_view, config.pipeline))
+    with part_of(report, "metrics"):
+        report.add(watched_lines(config))
     with part_of(report, "trackers"):
         report.add(tracker_lines(config.output.trackers))
     with part_of(report, "storage"):

@@ -23,7 +23,7 @@ from mgrpo.config.layers import corrections_of
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.models.catalog import DESCRIPTIONS
-from mgrpo.storage.run_directory import policy_of
+from mgrpo.storage.policies import policy_of
 
 DEFAULT_RECIPE = "quickstart"
 

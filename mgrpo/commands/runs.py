@@ -105,6 +105,8 @@ def show_local_status(run_dir: Path, *, as_json: bool) -> int:
     show_table([summary])
     if outcome := outcome_sentence(read_evaluations(run_dir)):
         print(f"\n{outcome}")
+    if summary.ended_early:
+        print(f"\nended early: {summary.ended_early}")
     alarms = read_alarms(run_dir)[-LAST_ALERTS:]
     if alarms:
         print("\nlast alerts:\n" + "\n".join(str(alarm["message"]) for alarm in alarms))

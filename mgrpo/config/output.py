@@ -107,6 +107,11 @@ class OutputConfig(StrictConfig):
     """Problems whose whole tree of completions is written to rollouts/ each step."""
     trackers: list[TrackerConfig] = Field(default=[TensorboardConfig()])
     """Trackers of each step's metrics besides metrics.jsonl: names, or sections with `use`."""
+    policy_every_steps: NonNegativeInt = 0
+    """Save the policy in Hugging Face form after every this many steps, as policies/step-N/. 0:
+    only at the end, as policy/."""
+    keep_policies: PositiveInt = 3
+    """Number of newest policies of `policy_every_steps` that are kept."""
     report: bool = True
     """Write report.html at the end, and when the run is stopped."""
 

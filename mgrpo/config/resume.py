@@ -22,6 +22,9 @@ it, but for rounding. onward: one that stopped a run, so what is done did not ne
 free, but evaluations before and after are of different things. length: free, but not below what is
 done; see `schedule_warning`. phases: free, as far as they leave the finished steps as they were."""
 
+NO_RESULT: tuple[OnResume, ...] = ("free", "onward")
+"""Classes of keys on which no result of a run depends."""
+
 ON_RESUME: dict[str, OnResume] = {
     "name": "free",  # a run's folder that was copied: the copy goes on by itself
     "description": "free",
@@ -31,6 +34,7 @@ ON_RESUME: dict[str, OnResume] = {
     "steps": "length",
     "prompts_per_step": "fixed",
     "model": "fixed",
+    "model.from_run": "free",
     "data.train": "fixed",
     "data.train.on_disk": "free",
     "data.train.sources.*.on_disk": "free",
@@ -88,6 +92,7 @@ ON_RESUME: dict[str, OnResume] = {
     "evaluation.every_steps": "free",
     "alarms": "free",
     "checkpoints": "free",
+    "early_stopping": "free",  # what is done did not need its end
     "output": "free",
     "cluster": "free",
 }
@@ -115,6 +120,11 @@ def changes_between(
         rules: the class of keys that are not the trainer's own, by path.
     """
     return changes_of_trees(before.model_dump(mode="json"), now.model_dump(mode="json"), rules)
+
+
+def changes_of_results(before: RunConfig, now: RunConfig) -> list[Change]:
+    """Every key that differs and on which a result depends."""
+    return [one for one in changes_between(before, now) if one.kind not in NO_RESULT]
 
 
 def changes_of_trees(before: object, now: object, rules: Mapping[str, OnResume]) -> list[Change]:

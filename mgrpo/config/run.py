@@ -42,6 +42,7 @@ from mgrpo.config.relations import (
 )
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.sources import Fresh, Source
+from mgrpo.config.watched import EarlyStoppingConfig, WatchedMetric, heldout_problems
 from mgrpo.errors import ConfigProblem
 
 TEMPLATE_CALL_ARGUMENTS = {
@@ -73,6 +74,9 @@ class ModelConfig(StrictConfig):
     path: str
     """A prepared model ("default", "smollm2"), a local folder, a hub name, or a URL of shared
     storage. Each node fetches missing files once."""
+    from_run: str = ""
+    """A label: the run whose policy `path` is, and after which step; `mgrpo train --from` writes
+    it."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the weights as broadcast and saved."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -99,6 +103,9 @@ class CheckpointConfig(StrictConfig):
     longer; 0: only when a signal or an error ends the run."""
     keep: PositiveInt = 2
     """Number of newest checkpoints kept."""
+    keep_best: WatchedMetric | None = None
+    """The policy with the best value so far is kept as `policy-best/`, in Hugging Face form. Null:
+    none is."""
     on_signal_s: PositiveFloat = 60.0
     """Longest delay of a signal, in seconds, to finish a step whose update has begun, and longest
     time to write the checkpoint then. A cluster that kills stopped jobs should wait longer than
@@ -150,6 +157,8 @@ class RunConfig(StrictConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: AlarmsConfig = AlarmsConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
+    early_stopping: EarlyStoppingConfig | None = None
+    """Null: the run takes all its steps."""
     output: OutputConfig = OutputConfig()
     cluster: ClusterConfig = ClusterConfig()
 
@@ -186,6 +195,7 @@ class RunConfig(StrictConfig):
             ),
             *ahead_problems(self.pipeline, self.objective),
             *order_of_phases(self.phases, num_steps=self.steps),
+            *self.watched_problems(),
         ]
         for index, phase in enumerate(self.phases):
             path = f"phases.{index}.changes."
@@ -193,6 +203,21 @@ class RunConfig(StrictConfig):
         if problems:
             raise RelationError(problems)
         return self
+
+    def watched_problems(self) -> list[ConfigProblem]:
+        """Held-out accuracies that decide something and are not measured."""
+        every = 0 if self.data.heldout is None else self.evaluation.every_steps
+        watched = {
+            "checkpoints.keep_best": self.checkpoints.keep_best,
+            "early_stopping": self.early_stopping,
+        }
+        return [
+            problem
+            for path, one in watched.items()
+            for problem in heldout_problems(
+                path, one, num_layers=len(self.layers), measured_every=every
+            )
+        ]
 
     def change_problems(self, phase: PhaseConfig) -> list[ConfigProblem]:
         """What a phase changes that it must not, or changes wrongly."""

@@ -8,6 +8,7 @@ the means per problem are compared by a paired bootstrap.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,39 +38,65 @@ def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
     Raises:
         DataError: they have no common problem.
     """
-    pairs = paired_means(a, b)
-    settings = a.settings
+    return compare_means(
+        problem_means(a),
+        problem_means(b),
+        one_answer=[
+            gives_one_answer(a, turn) and gives_one_answer(b, turn) for turn in range(a.num_layers)
+        ],
+        num_resamples=a.settings.bootstrap_resamples,
+        seed=a.bootstrap_seed,
+    )
+
+
+def compare_means(
+    a: Mapping[ProblemKey, Floats],
+    b: Mapping[ProblemKey, Floats],
+    *,
+    one_answer: Sequence[bool],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """A minus B, per turn and for the gain of correction.
+
+    Args:
+        a: [T] share of right answers of each turn, by problem.
+        b: the same of the other policy.
+        one_answer: [T] whether both gave one greedy answer to each problem.
+        num_resamples: of the bootstrap; 0: no intervals.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: they have no common problem.
+    """
+    pairs, num_turns = paired_means(a, b), len(one_answer)
     differences_PT = pairs.a_PT - pairs.b_PT
     # One more column: the difference of the two gains.
     table = np.column_stack([differences_PT, differences_PT[:, -1] - differences_PT[:, 0]])
     tests: list[dict[str, object]] = [{} for _ in range(table.shape[1])]
-    if settings.bootstrap_resamples > 0 and len(table) > 1:
+    if num_resamples > 0 and len(table) > 1:
         tests = [
             {"ci": list(interval), "p_value": p_value, "test": BOOTSTRAP}
-            for interval, p_value in paired_bootstrap(
-                table, num_resamples=settings.bootstrap_resamples, seed=a.bootstrap_seed
-            )
+            for interval, p_value in paired_bootstrap(table, num_resamples=num_resamples, seed=seed)
         ]
     turns = []
-    for turn in range(a.num_layers):
+    for turn in range(num_turns):
         row = {
             "turn": turn + 1,
             "acc": [float(pairs.a_PT[:, turn].mean()), float(pairs.b_PT[:, turn].mean())],
             "difference": float(differences_PT[:, turn].mean()),
             **tests[turn],
         }
-        if gives_one_answer(a, turn) and gives_one_answer(b, turn):
+        if one_answer[turn]:
             row |= discordant(differences_PT[:, turn])
         turns.append(row)
     return {
         "num_problems": len(table),
         "num_unpaired": pairs.num_unpaired,
         "level": CONFIDENCE,
-        "resamples": settings.bootstrap_resamples,
+        "resamples": num_resamples,
         "turns": turns,
-        "delta": {"difference": float(table[:, -1].mean()), **tests[-1]}
-        if a.num_layers > 1
-        else None,
+        "delta": {"difference": float(table[:, -1].mean()), **tests[-1]} if num_turns > 1 else None,
     }
 
 
@@ -90,12 +117,13 @@ def discordant(differences_P: Floats) -> dict[str, object]:
     }
 
 
-def paired_means(a: Evaluation, b: Evaluation) -> PairedMeans:
+def paired_means(
+    means_a: Mapping[ProblemKey, Floats], means_b: Mapping[ProblemKey, Floats]
+) -> PairedMeans:
     """Match the problems by their ids.
 
     A problem may be too long for only one policy's tokenizer, so the sets can differ.
     """
-    means_a, means_b = problem_means(a), problem_means(b)
     common = [name for name in means_a if name in means_b]
     if not common:
         raise DataError(

@@ -18,7 +18,8 @@ from mgrpo.metrics.log import (
     read_rollouts,
     rollout_paths,
 )
-from mgrpo.storage.run_directory import CONFIG_FILE, find_run, policy_of
+from mgrpo.storage.policies import policy_of
+from mgrpo.storage.run_directory import CONFIG_FILE, find_run
 from mgrpo.storage.run_list import RunState, state_of
 from mgrpo.types import Completion
 

@@ -11,6 +11,7 @@ from mgrpo.config.load import load_recipe
 from mgrpo.config.overrides import Tree, merged_maps, nested
 from mgrpo.errors import MgrpoError
 from mgrpo.findings import FAILED_EXIT_CODE, CheckReport, console
+from mgrpo.library.begin_from import begun_from
 from mgrpo.library.caller import beside_the_caller
 from mgrpo.library.inputs import Data, data_section
 from mgrpo.library.own_reward import RewardLike, reward_terms
@@ -33,6 +34,7 @@ def train(
     data: Data | None = None,
     heldout: Data | None = None,
     reward: RewardLike | Sequence[RewardLike] | None = None,
+    from_run: str | Path | None = None,
     overwrite: bool = False,
     **overrides: Any,
 ) -> Run:
@@ -53,6 +55,9 @@ def train(
         reward: a function `(completion, problem, **settings)`, the name of a check, a reward term
             as a mapping, or a list of these, which are summed. A function of a script or notebook
             is written to `NAME.inputs/`, for the reward processes. None: the recipe's.
+        from_run: begin with the policy of this run, its best one if it keeps that, else its
+            newest: a name, a folder, a URL, or the folder of one of its policies. None: the
+            recipe's `model.path`.
         overwrite: delete an earlier run of the same name first.
         overrides: keys of the recipe: `steps=20`, `name="wide"`, `layers={"correct":
             {"group_size": 8}}`; dotted ones by `**{"data.train.question_field": "prompt"}`.
@@ -76,6 +81,8 @@ def train(
     if reward is not None:
         given["rewards"] = {"terms": reward_terms(reward, inputs)}
     config = load_recipe(recipe, changes=merged_maps(given, changes))
+    if from_run is not None:
+        config = begun_from(from_run, config)
     with beside_the_caller():
         return Run(train_recipe(config, overwrite=overwrite))
 

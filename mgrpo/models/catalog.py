@@ -19,6 +19,12 @@ DESCRIPTIONS = {
 }
 """Every catalog name, with a one-line description."""
 
+ORIGINS = {
+    DEFAULT: {"license": "apache-2.0"},  # as mgrpo, which it is made with
+    SMOLLM2: {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "license": "apache-2.0"},
+}
+"""What their model cards say, as a hub has it."""
+
 SHIPPED_DEFAULT_DIR = Path(__file__).parent / "default"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

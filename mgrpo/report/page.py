@@ -30,6 +30,7 @@ from mgrpo.report.outcome import (
 from mgrpo.report.run_data import RunData, load_run
 from mgrpo.report.sample import COMPACT, MAX_SAMPLE_BYTES, Sample, load_sample
 from mgrpo.report.words import duration, number, plural
+from mgrpo.storage.policies import early_end_of
 
 REPORT_FILE = "report.html"
 STYLES = ("uplot/uplot.min.css", "style.css")
@@ -107,10 +108,12 @@ def facts_of(run: RunData) -> dict[str, str]:
     steps = str(len(run.metrics))
     if run.planned_steps is not None and run.planned_steps != len(run.metrics):
         steps += f" of {run.planned_steps}"
+    end = early_end_of(run.run_dir)
     return {
         "Method": run.config.get("method") or "",
         "Model": (run.config.get("model") or {}).get("path") or "",
         "Steps": steps,
+        "Ended early": "" if end is None else end.reason,
         "Running time": duration(run.seconds) if run.seconds is not None else "",
         "Last step written": f"{date:%d %B %Y, %H:%M}" if date else "",
     }

@@ -25,9 +25,9 @@ from mgrpo.storage.checkpoints import (
     newest_whole,
 )
 from mgrpo.storage.files import Storage, is_url, local_folder_of
+from mgrpo.storage.policies import POLICY_DIR
 from mgrpo.storage.runs_dir import resolve_runs_dir
 
-POLICY_DIR = "policy"
 POLICY_LAST = f"{POLICY_DIR}/config.json"  # its last file: a policy without it is incomplete
 PARTIAL = (".unfinished", ".partial", ".old")
 
@@ -300,6 +300,9 @@ class Mirror:
             if self.sent.get(name.as_posix()) != state:
                 self.storage.put(file, name.as_posix())
                 self.sent[name.as_posix()] = state
+        for gone in [name for name in self.sent if not (self.run_dir / name).exists()]:
+            self.storage.remove(gone)  # policies that are no longer kept
+            del self.sent[gone]
 
 
 def stored_checkpoints(names: dict[str, int]) -> list[str]:

@@ -9,18 +9,28 @@ from pathlib import Path
 
 from mgrpo.config import OutputConfig, RunConfig, StorageConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.config.resume import changes_between, phases_rewrite, schedule_warning
-from mgrpo.errors import ModelError, RunDirectoryError
+from mgrpo.config.resume import (
+    changes_between,
+    changes_of_results,
+    phases_rewrite,
+    schedule_warning,
+)
+from mgrpo.errors import ConfigError, RunDirectoryError
 from mgrpo.metrics.log import read_lines, to_line
 from mgrpo.plugin import resume_rules
 from mgrpo.storage.checkpoints import checkpoints, newest_whole, read_state
 from mgrpo.storage.files import Storage, is_url, local_folder_of
 from mgrpo.storage.mirror import Mirror
+from mgrpo.storage.policies import (
+    EARLY_END_FILE,
+    POLICY_DIR,
+    best_or_newest_policy,
+    early_end_of,
+)
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.jsonl"
 CONFIG_FILE = "config.yaml"
-POLICY_DIR = "policy"
 
 
 def refuse_existing_run(run_dir: Path) -> None:
@@ -57,7 +67,15 @@ def resume_point(
     if not (run_dir / CONFIG_FILE).is_file() or not (has_ended or checkpoints(run_dir)):
         return None
     before = load_recipe(run_dir / CONFIG_FILE)
-    if has_ended and config.steps <= before.steps:
+    end = early_end_of(run_dir)
+    if has_ended and end is not None and config.early_stopping == before.early_stopping:
+        raise RunDirectoryError(
+            f"The run in {run_dir} ended early, after {end.num_steps} of {before.steps} steps: "
+            f"{end.reason}. Go on with another early_stopping.patience or early_stopping=null, "
+            "give this one another name (--run NAME), or delete the earlier one first "
+            "(--overwrite)."
+        )
+    if has_ended and end is None and config.steps <= before.steps:
         raise RunDirectoryError(
             f"The run in {run_dir} is already finished, after {before.steps} steps. Make it longer "
             f"(steps={before.steps + 1} or more), give this one another name (--run NAME), or "
@@ -82,7 +100,7 @@ def no_way_on(run_dir: Path, faults: list[str]) -> str:
         )
     return (
         f"The run in {run_dir} is already finished and has no checkpoint to resume from. To train "
-        f"its policy further: --run NAME model.path={run_dir / POLICY_DIR}."
+        f"its policy further: --run NAME --from {run_dir}."
     )
 
 
@@ -119,12 +137,28 @@ def accepted_changes(
     return lines
 
 
+def made_with(config_file: Path, config: RunConfig) -> bool:
+    """Does a saved config give the same results as this one?
+
+    A run saves how its layout came out on this machine, and may be kept elsewhere.
+    """
+    if not config_file.is_file():
+        return False
+    try:
+        earlier = load_recipe(config_file)
+    except ConfigError:  # a key has gone since: made by another version
+        return False
+    return not changes_of_results(earlier, config)
+
+
 def reopen_run(run_dir: Path) -> None:
     """Continue a finished run: its policy is kept under its number of steps."""
     policy = run_dir / POLICY_DIR
     if not policy.is_dir():
         return
-    num_steps = load_recipe(run_dir / CONFIG_FILE).steps
+    end = early_end_of(run_dir)
+    num_steps = load_recipe(run_dir / CONFIG_FILE).steps if end is None else end.num_steps
+    (run_dir / EARLY_END_FILE).unlink(missing_ok=True)
     policy.rename(run_dir / f"{POLICY_DIR}-step-{num_steps:06d}")
     rows = read_lines(run_dir / EVALUATION_FILE)
     during = [row | {"label": "during"} if row["label"] == "after" else row for row in rows]
@@ -158,21 +192,6 @@ def claim_run_directory(run_dir: Path, *, overwrite: bool) -> None:
         ) from error
 
 
-def policy_of(run_dir: Path) -> Path:
-    """The folder of a run's trained policy.
-
-    Raises:
-        ModelError: the run has saved none.
-    """
-    policy = run_dir / POLICY_DIR
-    if not policy.is_dir():
-        raise ModelError(
-            f"The run {run_dir} has saved no policy ({policy} does not exist): it is not "
-            "finished. Train it to the end, or name a model instead."
-        )
-    return policy
-
-
 def fetched_run(url: str) -> Path:
     """The local folder of a run in shared storage."""
     parent, _, name = url.rstrip("/").rpartition("/")
@@ -197,3 +216,26 @@ def find_run(name: str, runs_dir: str = "runs") -> Path:
         f"There is no run {name!r}: neither that folder nor {Path(runs_dir) / name} holds "
         f"{METRICS_FILE}. Runs here: {', '.join(near) or 'none'}."
     )
+
+
+def find_policy(run: str, runs_dir: str = "runs") -> tuple[Path, Path]:
+    """The folders of a run and of its policy: the best one if it keeps that, else the newest.
+
+    Args:
+        run: as for `find_run`, or the folder of one of a run's policies.
+
+    Raises:
+        RunDirectoryError: there is no such run.
+        ModelError: it has saved no policy.
+    """
+    folder = Path(run).expanduser()
+    if not is_url(run) and (folder / "config.json").is_file():
+        for parent in list(folder.absolute().parents)[:2]:
+            if (parent / CONFIG_FILE).is_file():
+                return parent, parent / folder.absolute().relative_to(parent)
+        raise RunDirectoryError(
+            f"{folder} is a model, and no run's folder holds it. Name a run; to train that model, "
+            f"set model.path={folder}."
+        )
+    run_dir = find_run(run, runs_dir)
+    return run_dir, best_or_newest_policy(run_dir)

@@ -11,7 +11,8 @@ import yaml
 
 from mgrpo.config.yaml_core import parse_yaml
 from mgrpo.metrics.log import METRICS_FILE, read_evaluations, read_metrics
-from mgrpo.storage.run_directory import CONFIG_FILE, POLICY_DIR
+from mgrpo.storage.policies import POLICY_DIR, early_end_of
+from mgrpo.storage.run_directory import CONFIG_FILE
 from mgrpo.storage.run_lock import WATCH_S, lock_file
 
 RunState = Literal["running", "finished", "stopped", "started"]
@@ -27,6 +28,7 @@ class RunSummary:
     method: str
     num_done: int  # steps
     num_steps: int | None  # planned; None: unknown
+    ended_early: str  # why it took fewer; "": it did not
     train_accuracy: float | None  # of first attempts, in the newest step
     heldout_before: float | None  # of first attempts
     heldout_now: float | None  # ... in the newest evaluation
@@ -63,6 +65,7 @@ def summary_of(run_dir: Path) -> RunSummary:
     files = [file for file in run_dir.iterdir() if file.is_file()]
     newest_s = max((file.stat().st_mtime for file in files), default=run_dir.stat().st_mtime)
     last: dict[str, Any] = metrics[-1] if metrics else {}
+    end = early_end_of(run_dir)
     return RunSummary(
         name=run_dir.name,
         path=str(run_dir),
@@ -70,6 +73,7 @@ def summary_of(run_dir: Path) -> RunSummary:
         method=str(config.get("method", "")),
         num_done=int(last["step"]) + 1 if metrics else 0,
         num_steps=config.get("steps"),
+        ended_early="" if end is None else end.reason,
         train_accuracy=last.get("layer1/accuracy"),
         heldout_before=before,
         heldout_now=later[-1] if later else None,

@@ -134,7 +134,7 @@ class Checkpoints(Hook):
         """
         if self.finishing is not None and self.finishing.is_over:
             self.finish(self.deadline_s)
-        if self.is_due(done.num_done):
+        if self.is_due(done.num_done, is_last=bool(done.stop_because)):
             self.finish(self.deadline_s)
             self.save()
 
@@ -145,10 +145,10 @@ class Checkpoints(Hook):
         """
         self.finish(self.deadline_s)
 
-    def is_due(self, num_done: int) -> bool:
+    def is_due(self, num_done: int, *, is_last: bool) -> bool:
         every = self.config.every_steps
         # Also after the last step: a run can then be made longer.
-        return every > 0 and (num_done % every == 0 or num_done == self.num_steps)
+        return every > 0 and (num_done % every == 0 or num_done == self.num_steps or is_last)
 
     def save(self, deadline_s: float | None = None) -> None:
         """Begin a checkpoint of the last complete step, unless the learner has updated since.

@@ -6,17 +6,17 @@ order of the list. `mgrpo/training/run.py` makes the list.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig
+from mgrpo.evaluation.answers import write_answers
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
 from mgrpo.metrics.learning import changed_policy, why_nothing_was_learnt
-from mgrpo.metrics.log import MetricsLog
+from mgrpo.metrics.log import MetricsLog, Row
 from mgrpo.metrics.transitions import rollout_metrics
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.workers import Engines
@@ -31,6 +31,7 @@ class StepDone:
     completions: Sequence[Completion] = ()  # sampled or trained on, and their parents
     policy_version: int = 0  # after the step
     sums: MetricSums = field(default_factory=MetricSums)
+    stop_because: str = ""  # a hook's reason to end the run after this step
 
     @property
     def num_done(self) -> int:
@@ -144,7 +145,14 @@ class Evaluation(Hook):
         progress: TrainProgress,
         *,
         num_steps: int,
+        tell: Callable[[Row], None] = lambda row: None,
     ) -> None:
+        """
+        Args:
+            num_steps: of the whole run.
+            tell: gets each evaluation, as a line of evaluation.jsonl.
+        """
+        self.tell = tell
         self.config, self.heldout, self.rollout = config, heldout, rollout
         self.config_during = config.model_copy(update={"guidance": config.guidance_during})
         self.log, self.progress = log, progress
@@ -166,10 +174,12 @@ class Evaluation(Hook):
             return
         self.progress.phase(f"evaluation · {len(self.heldout)} held-out problems")
         evaluation, seconds = evaluate(self.rollout, self.heldout, config, key="eval")
-        row: dict[str, Any] = evaluation_row(
+        row: Row = evaluation_row(
             evaluation, step=num_done, label=label, seconds=seconds, layers=self.rollout.layers
         )
         self.log.write_evaluation(row)
+        write_answers(self.log.run_dir, num_done, evaluation)
+        self.tell(row)
         turns = " · ".join(f"Acc@t{i} {a:.1%}" for i, a in enumerate(row["acc"], start=1))
         self.progress.note(f"evaluation {label} ({len(self.heldout)} problems): {turns}")
 

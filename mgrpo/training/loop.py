@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mgrpo.metric_sums import MetricSums
+from mgrpo.storage.policies import EarlyEnd
 from mgrpo.training.hooks import Hook, StepDone
 from mgrpo.training.sources.sample_ahead import SampleAhead
 from mgrpo.training.step_orders import StepOrder, StepWorkers
@@ -37,13 +38,20 @@ class Run:
     workers: StepWorkers
     order: StepOrder
     hooks: Sequence[Hook]
+    stop_because: str = ""  # a resumed run that was ending
 
 
-def train(run: Run) -> None:
-    """Improve the policy until `num_steps` steps are done."""
+def train(run: Run) -> EarlyEnd | None:
+    """Improve the policy until `num_steps` steps are done, or a hook ends the run.
+
+    Returns:
+        The hook's end; None: all steps are done.
+    """
+    num_done, stop_because = run.first_step, run.stop_because
     for hook in run.hooks:
         hook.before_run(run.first_step)
-    for step in range(run.first_step, run.num_steps):
+    while num_done < run.num_steps and not stop_because:
+        step = num_done
         sums = MetricSums()
         with timed(sums, "seconds/step"):
             completions = take_step(run, step, sums)
@@ -52,8 +60,12 @@ def train(run: Run) -> None:
             hook.measure(done)
         for hook in run.hooks:
             hook.after_step(done)
+        num_done, stop_because = done.num_done, done.stop_because
+        if stop_because:
+            run.source.cancel()
     for hook in run.hooks:
-        hook.after_run(run.num_steps)
+        hook.after_run(num_done)
+    return EarlyEnd(num_done, stop_because) if stop_because else None
 
 
 def take_step(run: Run, step: int, sums: MetricSums) -> list[Completion]:

@@ -36,6 +36,7 @@ from mgrpo.report.outcome import (
     training_sentence,
 )
 from mgrpo.report.words import MISSING, duration, number, plural
+from mgrpo.storage.policies import EarlyEnd
 
 HEADER_EVERY = 20  # rows, so that the header stays on the screen
 STEP_WIDTH = 6
@@ -283,6 +284,13 @@ def print_next(console: Console, run_dir: Path, model: str, steps: int) -> None:
     console.print("\nNext:")
     for command, meaning in lines.items():
         console.print(Text(f"  {command:{width}}  {meaning}"), soft_wrap=True)
+
+
+def print_early_end(console: Console, end: EarlyEnd | None, num_planned: int) -> None:
+    """Why a run took fewer steps than planned: its last line."""
+    if end is not None:
+        line = f"\nEnded early, after {end.num_steps} of {num_planned} steps: {end.reason}."
+        console.print(Text(line, style="bold"), soft_wrap=True)
 
 
 def print_evaluation(console: Console, evaluation: dict[str, object], *, title: str) -> None:

@@ -15,13 +15,15 @@ from learner.plugin import LearnerPlugin
 from learner.streaming import check_streaming, streaming_obstacles
 from mgrpo.config import LayerConfig, RunConfig
 from mgrpo.config.load import save_recipe
-from mgrpo.errors import LearnerLostError, RunInterrupted, StorageError
+from mgrpo.errors import LearnerLostError, MgrpoError, RunInterrupted, StorageError
 from mgrpo.metrics.alarms import AlarmWatch
 from mgrpo.metrics.log import MetricsLog, read_evaluations, read_metrics
 from mgrpo.plugin import load_plugins
 from mgrpo.report import write_report
+from mgrpo.report.card import write_cards
 from mgrpo.storage.checkpoints import LEARNER_DIR, newest_whole, read_state
 from mgrpo.storage.mirror import Mirror, mirror_of
+from mgrpo.storage.policies import EARLY_END_FILE, POLICY_DIR, early_end_of, write_early_end
 from mgrpo.storage.provenance import write_provenance
 from mgrpo.trackers import RunFacts, open_trackers
 from mgrpo.training.checkpoints import Checkpoints, RunState
@@ -35,7 +37,13 @@ from mgrpo.training.hooks import (
 )
 from mgrpo.training.last_step import KeepLastStep, LastStep
 from mgrpo.training.loop import Run, train
-from mgrpo.training.progress import TrainProgress, print_before_after, print_next
+from mgrpo.training.policies import PolicyWriter, SteppedPolicies, WatchedMetrics
+from mgrpo.training.progress import (
+    TrainProgress,
+    print_before_after,
+    print_early_end,
+    print_next,
+)
 from mgrpo.training.sources.sample_ahead import SampleAhead
 from mgrpo.training.sources.stack import make_sources
 from mgrpo.training.step_orders import STEP_ORDERS
@@ -93,6 +101,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                 policy = train_through_losses(
                     system, run_dir, resume_from, log, progress, signals, mirror
                 )
+            leave_cards(run_dir)
             progress.note(f"policy saved to {policy}")
     except RunInterrupted:
         upload_s = min(upload_s, config.checkpoints.on_signal_s)
@@ -104,6 +113,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
         lost = mirror.finish(upload_s)
     print_before_after(Console(), read_evaluations(run_dir), read_metrics(run_dir))
     print_next(Console(highlight=False), run_dir, config.model.path, config.steps)
+    print_early_end(Console(highlight=False), early_end_of(run_dir), config.steps)
     if lost:
         raise StorageError(lost)
 
@@ -223,8 +233,13 @@ def train_system(
         signals=signals,
         deadline_s=config.cluster.deadlines.update_s,
     )
+    writer = PolicyWriter(
+        run_dir, learner, mirror, progress, signals, config.checkpoints.on_signal_s
+    )
+    watched = WatchedMetrics(config, first_step, writer)
     run = Run(
         first_step=first_step,
+        stop_because=watched.why_stop(first_step),
         num_steps=config.steps,
         source=sources,
         workers=workers,
@@ -252,12 +267,20 @@ def train_system(
                 log,
                 progress,
                 num_steps=config.steps,
+                tell=watched.add_evaluation,
+            ),
+            watched,
+            SteppedPolicies(
+                writer,
+                every_steps=config.output.policy_every_steps,
+                keep=config.output.keep_policies,
             ),
             checkpoints,
         ],
     )
+    (run_dir / EARLY_END_FILE).unlink(missing_ok=True)
     try:
-        train(run)
+        early_end = train(run)
     except Exception as error:
         processes = system.processes
         is_signal = isinstance(error, RunInterrupted)
@@ -269,9 +292,11 @@ def train_system(
         raise
     finally:
         checkpoints.close()
+    if early_end is not None:
+        write_early_end(run_dir, early_end)
     progress.phase("saving the policy")
-    learner.save_policy(run_dir / "policy")
-    return run_dir / "policy"
+    learner.save_policy(run_dir / POLICY_DIR)
+    return run_dir / POLICY_DIR
 
 
 def streams_by_step(config: RunConfig, device: str) -> Callable[[int], bool]:
@@ -301,6 +326,14 @@ def trained_layers(chains: Iterable[Sequence[LayerConfig]]) -> set[int]:
         for number, layer in enumerate(layers, start=1)
         if layer.loss_weight > 0
     }
+
+
+def leave_cards(run_dir: Path) -> None:
+    """Write the policies' cards; their failure must not end a run whose policy is saved."""
+    try:
+        write_cards(run_dir)
+    except (OSError, MgrpoError) as error:
+        print(f"warning: no model card was written: {error}", file=sys.stderr)
 
 
 def leave_report(run_dir: Path) -> None:

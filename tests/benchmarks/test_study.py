@@ -16,9 +16,9 @@ import pytest
 
 from benchmarks.study.__main__ import RECIPES, main
 from benchmarks.study.plan import Study, check_study
-from benchmarks.study.runs import made_with
 from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.errors import ConfigError
+from mgrpo.storage.run_directory import made_with
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent

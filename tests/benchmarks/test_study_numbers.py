@@ -15,7 +15,7 @@ from benchmarks.study.page import Column, accuracy_table, difference_block, mean
 from benchmarks.study.plan import late_accuracy
 from benchmarks.study.results import Cost, Result, Scores, cost_of, scores_of, trained_tokens
 from benchmarks.study.runs import Trial
-from benchmarks.study.welch import welch
+from mgrpo.evaluation.seeds import welch
 
 
 def result(

@@ -112,6 +112,12 @@ class SampleAhead:
             if one.work is not None and one.sampling is None:
                 self.drawn[place] = replace(one, sampling=begun(workers, one.step, one.work))
 
+    def cancel(self) -> None:
+        """End the sampling of what is drawn: its steps are not taken."""
+        for one in self.drawn:
+            if one.sampling is not None:
+                one.sampling.task.cancel()
+
     # --- state ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, object]:

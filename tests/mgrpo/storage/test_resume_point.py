@@ -22,6 +22,7 @@ from mgrpo.storage.checkpoints import (
     fingerprint,
     finish_checkpoint,
 )
+from mgrpo.storage.policies import EarlyEnd, early_end_of, write_early_end
 from mgrpo.storage.run_directory import reopen_run, resume_point
 
 STEPS = load_recipe("quickstart").steps
@@ -232,7 +233,7 @@ def test_an_ended_run_without_a_checkpoint_says_how_to_train_its_policy_further(
     save_recipe(load_recipe("quickstart"), tmp_path / "config.yaml")
     (tmp_path / "policy").mkdir()
     text = refusal(tmp_path, f"steps={STEPS + 2}")
-    assert f"model.path={tmp_path / 'policy'}" in text
+    assert f"--run NAME --from {tmp_path}" in text
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -280,3 +281,15 @@ def test_a_damaged_checkpoint_is_said_when_an_older_one_is_taken(tmp_path):
     found, (note,) = resumed(tmp_path)
     assert found == older
     assert "shard.pt was changed; resuming from step-000010 instead" in note
+
+
+def test_a_run_that_ended_early_goes_on_with_another_patience_alone(tmp_path: Path) -> None:
+    stopping = "early_stopping={metric: layer1/accuracy, patience: 2}"
+    checkpoint = ended(tmp_path, stopping, num_done=20)
+    write_early_end(tmp_path, EarlyEnd(20, "it has not improved"))
+    said = refusal(tmp_path, stopping)
+    assert f"ended early, after 20 of {STEPS} steps: it has not improved" in said
+    assert resumed(tmp_path)[0] == checkpoint
+    reopen_run(tmp_path)
+    assert (tmp_path / "policy-step-000020").is_dir()
+    assert early_end_of(tmp_path) is None

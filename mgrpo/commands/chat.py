@@ -1,0 +1,149 @@
+"""`mgrpo chat`: questions to a run's policy, with its corrections, in a terminal or a pipe.
+
+The policy runs by transformers in this process: one person's questions come one at a time, and it
+is there in seconds, without Ray, an engine and the recipe's data. `mgrpo serve` has vLLM's server.
+Light to import: the command imports heavy packages when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mgrpo.errors import ConfigError, ConfigProblem
+
+if TYPE_CHECKING:
+    from mgrpo.models.turns import Answered, Asked, Turns
+
+EXAMPLES = """\
+examples:
+  mgrpo chat quickstart                                ask, and read both turns; Ctrl-D ends
+  mgrpo chat quickstart --once "What is 12 + 30?"      one question
+  mgrpo chat quickstart --guidance 2 --temperature 1 < questions.txt
+
+A line is a question of its own: the policy was trained on single problems.
+"""
+
+
+def add_chat(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "run", metavar="RUN", help="a run's folder or name, or the folder of one of its policies"
+    )
+    parser.add_argument("--once", metavar="QUESTION", help="answer this question, and end")
+    parser.add_argument(
+        "--guidance",
+        metavar="N",
+        type=int,
+        default=0,
+        help="number of the guidance phrase that opens corrections, from 0; default: 0",
+    )
+    parser.add_argument(
+        "--temperature", metavar="T", type=float, default=0.0, help="default: 0, greedy"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of sampling; default: 0")
+    parser.add_argument("--json", action="store_true", help="one JSON object for each question")
+    parser.set_defaults(run_command=run_chat)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question with the turns of its answer."""
+
+    question: str
+    turns: list[Answered]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "question": self.question,
+            "turns": [
+                {
+                    "layer": turn.asked.layer.name,
+                    "guidance": turn.asked.guidance,
+                    "text": turn.text,
+                    "num_tokens": len(turn.token_ids),
+                    "is_cut": turn.is_cut,
+                }
+                for turn in self.turns
+            ],
+        }
+
+
+def run_chat(args: argparse.Namespace) -> int:
+    from mgrpo.config.load import load_recipe
+    from mgrpo.models.local_policy import LocalPolicy
+    from mgrpo.models.policy_tokenizer import load_builder
+    from mgrpo.models.turns import Turns
+    from mgrpo.storage.run_directory import CONFIG_FILE, find_policy
+
+    run_dir, folder = find_policy(args.run)
+    config = load_recipe(run_dir / CONFIG_FILE)
+    builder = load_builder(str(folder), config.model)
+    turns = Turns(builder, config.layers)
+    check_choices(args.guidance, args.temperature, turns.num_phrases)
+    print(f"policy: {folder}", file=sys.stderr)
+    policy = LocalPolicy(folder, builder.stop_ids, temperature=args.temperature, seed=args.seed)
+    for question in questions(args.once):
+        found = exchange(turns, policy.write, question, args.guidance)
+        print(json.dumps(found.to_json()) if args.json else shown(found), flush=True)
+    return 0
+
+
+def check_choices(guidance: int, temperature: float, num_phrases: int) -> None:
+    """
+    Raises:
+        ConfigError: there is no such phrase, or the temperature is below 0.
+    """
+    problems = []
+    if guidance != 0 and not 0 <= guidance < num_phrases:
+        valid = f"Valid: 0 to {num_phrases - 1}." if num_phrases else "No layer corrects."
+        problems.append(ConfigProblem("--guidance", str(guidance), "no such phrase.", valid))
+    if temperature < 0:
+        problems.append(ConfigProblem("--temperature", f"{temperature:g}", "must not be below 0."))
+    if problems:
+        raise ConfigError(problems, source="the command")
+
+
+def questions(once: str | None) -> Iterator[str]:
+    """The one of the command, or each line that is not empty."""
+    if once is not None:
+        yield once
+        return
+    is_terminal = sys.stdin.isatty()
+    while True:
+        if is_terminal:
+            print("\n> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def exchange(
+    turns: Turns, write: Callable[[Asked], list[int]], question: str, phrase: int
+) -> Exchange:
+    """All turns of the policy on one question."""
+    from mgrpo.models.turns import asked_in
+
+    problem = asked_in(question)
+    asked = turns.first(problem)
+    answers = [turns.answered(asked, write(asked))]
+    for layer in turns.corrections:
+        asked = turns.correction(layer, problem, answers[-1], phrase)
+        answers.append(turns.answered(asked, write(asked)))
+    return Exchange(question, answers)
+
+
+def shown(found: Exchange) -> str:
+    parts = []
+    for turn in found.turns:
+        guidance = f" · {turn.asked.guidance}" if turn.asked.guidance else ""
+        cut = " [cut: out of tokens]" if turn.is_cut else ""
+        parts.append(f"[{turn.asked.layer.name}{guidance}]\n{turn.text}{cut}")
+    return "\n\n".join(parts)
