@@ -52,7 +52,7 @@ class Group:
     token_ids: Sequence[Any] | None = None  # per completion an array or a list; None: not known
 
     def part(self, indices: Sequence[int]) -> Group:
-        """Some of its completions, without the token ids: only functions of groups read these."""
+        """Some of its completions, without the token ids, which functions of groups alone read."""
         return Group(problem=self.problem, texts=[self.texts[index] for index in indices])
 
 

@@ -299,7 +299,7 @@ class RewardPool:
         with self._lock:  # so that a pool that is replaced now includes this task
             service = self._services.get(piece.terms[0])
             if service is not None:
-                future = service.submit(group)
+                future = service.submit(job.group.part(piece.indices))
             else:
                 future = self._schedule(chunk, is_group=piece.is_group)
             self._jobs[future] = job

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgrpo.config import LayerConfig, RewardsConfig
+from mgrpo.config import CheckTerm, LayerConfig, RewardsConfig
 from mgrpo.config.layers import corrections_of
+from mgrpo.config.services import ServiceTerm
 from mgrpo.errors import RewardError
 from mgrpo.findings import CheckLine
 from mgrpo.types import Problem, Reward
@@ -30,7 +31,8 @@ def reward_lines(
     alone = rewards.model_copy(update={"num_processes": 1})
     names = distinct([term.function for term in rewards.terms])
     total = " + ".join(
-        f"{term.weight:g} x {name}{'' if term.KEY == 'check' else f' ({term.KEY})'}"
+        f"{term.weight:g} x {name}"
+        + ("" if isinstance(term, CheckTerm | ServiceTerm) else f" ({term.KEY})")
         for term, name in zip(rewards.terms, names, strict=True)
     )
     verifies = any(term.function in VERIFYING for term in rewards.terms)

@@ -4,7 +4,8 @@ It is posted
 
     {"version": 1,
      "problem": {"problem_id": ..., "question": ..., "answer": ..., "solution": ..., "domain": ...,
-                 "source": ..., "messages": [{"role": ..., "content": ...}, ...], "metadata": {}},
+                 "source": ..., "messages": [{"role": ..., "content": ...}, ...], "opening": "",
+                 "metadata": {}},
      "completions": ["...", ...]}
 
 and answers with a list, or {"rewards": [...]}, that has for each completion a number, a bool, null
@@ -68,6 +69,7 @@ def described_problem(problem: Problem) -> dict[str, Any]:
         "domain": problem.domain,
         "source": problem.source,
         "messages": problem.chat,
+        "opening": problem.prompt_opening or "",
         "metadata": problem.metadata,
     }
 

@@ -181,6 +181,7 @@ class Life:
         with self._lock:
             self.is_over = True
             self.death = self.failure or code
+        self._sending.shutdown(wait=False)
         self._forget_all()
 
     def _forget_all(self) -> None:

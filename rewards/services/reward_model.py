@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
 
 from mgrpo.config.services import ModelTerm
 from mgrpo.errors import RewardError
-from mgrpo.types import Problem
+from mgrpo.types import Problem, Reward
 from rewards.conventions import Group
 from rewards.score import Outcome, as_reward, failed
 from rewards.services.service import Progress, Service
@@ -31,8 +32,11 @@ class RewardModel(Service):
     def __init__(self, term: ModelTerm) -> None:
         self.term = term
         torch.set_num_threads(term.num_threads)
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         self.model = load_classifier(term)
         self.tokenizer = load_tokenizer(term)
+        self.tokenizer.padding_side = "right"  # positions as without padding
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         text_config = self.model.config.get_text_config()
@@ -51,9 +55,9 @@ class RewardModel(Service):
         return await loop.run_in_executor(self.computing, self.scored, group, progress)
 
     def scored(self, group: Group, on_progress: Callable[[], None]) -> list[Outcome]:
-        rows = [self.token_ids(group.problem, text) for text in group.texts]
-        fitting = [index for index, row in enumerate(rows) if self.fits(row)]
+        rows = [self.encoded(group.problem, text) for text in group.texts]
         outcomes: list[Outcome] = [self.too_long(row) for row in rows]
+        fitting = [index for index, outcome in enumerate(outcomes) if outcome is None]
         for at in range(0, len(fitting), self.term.batch_size):
             indices = fitting[at : at + self.term.batch_size]
             values = self.values([rows[index] for index in indices])
@@ -62,32 +66,30 @@ class RewardModel(Service):
             on_progress()
         return outcomes
 
-    def token_ids(self, problem: Problem, text: str) -> list[int]:
+    def encoded(self, problem: Problem, text: str) -> Mapping[str, list[int]]:
+        """Token ids, and what else the model reads beside them."""
+        answer = (problem.prompt_opening or "") + text
         if self.term.input == "pair":
-            return list(self.tokenizer(problem.question, text)["input_ids"])
-        turns = [*problem.chat, {"role": "assistant", "content": text}]
-        return list(self.tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"])
+            return self.tokenizer(problem.question, answer)
+        turns = [*problem.chat, {"role": "assistant", "content": answer}]
+        return self.tokenizer.apply_chat_template(turns, return_dict=True)
 
-    def fits(self, row: Sequence[int]) -> bool:
-        return self.max_tokens is None or len(row) <= self.max_tokens
-
-    def too_long(self, row: Sequence[int]) -> Outcome:
+    def too_long(self, row: Mapping[str, list[int]]) -> Reward | None:
+        """The failure of a completion that does not fit the model."""
+        count = len(row["input_ids"])
+        if self.max_tokens is None or count <= self.max_tokens:
+            return None
         return failed(
             "error",
-            f"prompt and completion have {len(row)} tokens, and {self.term.model} reads "
+            f"prompt and completion have {count} tokens, and {self.term.model} reads "
             f"{self.max_tokens}. Lower max_completion_tokens of the layers, or use another model",
         )
 
-    def values(self, rows: Sequence[Sequence[int]]) -> list[float]:
+    def values(self, rows: Sequence[Mapping[str, list[int]]]) -> list[float]:
         """[len(rows)] the outputs of a batch."""
-        longest = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-        device = self.model.device
+        batch = self.tokenizer.pad(rows, padding=True, return_tensors="pt")
         with torch.inference_mode():
-            logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        logits = logits.float()
+            logits = self.model(**batch.to(self.model.device)).logits.float()
         chosen = logits[:, 0] if self.label is None else logits.softmax(-1)[:, self.label]
         return chosen.tolist()
 

@@ -38,7 +38,7 @@ def messages_for(term: JudgeTerm, problem: Problem, completion: str) -> list[dic
     try:
         asked = term.prompt.format(
             question=problem.question,
-            completion=completion,
+            completion=(problem.prompt_opening or "") + completion,
             reference=problem.answer,
             solution=problem.solution,
             domain=problem.domain,

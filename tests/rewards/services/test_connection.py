@@ -65,6 +65,7 @@ def test_a_group_is_one_request_with_all_that_is_known(server):
             "domain": "sums",
             "source": "",
             "messages": [{"role": "user", "content": "What is 3 + 4?"}],
+            "opening": "",
             "metadata": {"level": 2},
         },
         "completions": ["7", "8"],

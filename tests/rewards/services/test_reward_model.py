@@ -5,7 +5,13 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.services import ModelTerm
@@ -75,6 +81,30 @@ def test_a_label_s_probability_is_the_value(classifier_dir):
     (chat,) = scored(classifier_dir, TEXTS[:1], label="LABEL_1")
     expected = logits_of(classifier_dir, TEXTS[0]).softmax(-1)[1].item()
     assert chat.value == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_cross_encoder_reads_question_and_completion_as_two_segments(tmp_path):
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=512,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=1,
+    )
+    model = BertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(
+        SHIPPED_DEFAULT_DIR, model_input_names=["input_ids", "token_type_ids", "attention_mask"]
+    ).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    with torch.no_grad():
+        pairs = (tokenizer(SEVEN.question, text, return_tensors="pt") for text in TEXTS)
+        expected = [model(**pair).logits.item() for pair in pairs]
+    assert 1 in tokenizer(SEVEN.question, TEXTS[0])["token_type_ids"]
+    rewards = scored(tmp_path, input="pair", batch_size=3)
+    assert [one.value for one in rewards] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_what_does_not_fit_the_model_is_an_error_of_that_completion(scorer_dir):

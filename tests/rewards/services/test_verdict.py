@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,12 @@ def test_the_prompt_has_the_fields_of_the_row():
     system, user = messages_for(term, SEVEN, "it is {7}")
     assert system == {"role": "system", "content": "You grade."}
     assert user["content"] == "What is 3 + 4?|it is {7}|7|3 + 4 = 7|easy|{}"
+
+
+def test_what_the_template_began_is_a_part_of_the_answer():
+    thinking = replace(SEVEN, prompt_opening="<think>\n")
+    term = term_of(prompt="{completion}", verdict="pattern", pattern="(1)")
+    assert messages_for(term, thinking, "3 + 4")[0]["content"] == "<think>\n3 + 4"
 
 
 def test_a_column_that_is_not_there_is_named():

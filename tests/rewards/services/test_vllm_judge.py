@@ -5,6 +5,7 @@ server's doing, by the schema.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,11 +20,12 @@ from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
 
-START_S = 400.0
+START_S = 500.0
 SEVEN = Problem(problem_id="seven", question="What is 3 + 4?", answer="7")
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's process computes, too
     "VLLM_NO_USAGE_STATS": "1",
     "OMP_NUM_THREADS": "1",
 }
@@ -64,22 +66,22 @@ def endpoint(tmp_path):
         command += [f"--{name}", str(value)]
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, env={**os.environ, **ENVIRONMENT}, stdout=output, stderr=output
+            command,
+            env={**os.environ, **ENVIRONMENT},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=60)
+        os.killpg(process.pid, signal.SIGKILL)  # with the engine's processes
+        process.wait(timeout=60)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_a_real_endpoint_judges_by_the_schema(endpoint):
     judge = {"judge": "judge", "url": endpoint, "scale": [0, 3], "max_tokens": 200}
     terms = [
