@@ -70,7 +70,8 @@ def test_no_verdict_is_a_failure(check):
         (ROWS[:2], "all 2 labels are equal"),
         ([{**ROWS[0], "correct": "perhaps"}], "'perhaps' in the column correct"),
         ([{"question": "a", "answer": "b", "correct": True}], "no text in the column completion"),
-        ([{"answer": "b"}], "unusable rows"),
+        ([{"answer": "b"}], "has no column 'question'"),
+        ([ROWS[0], {**ROWS[3], "question": ""}], "unusable rows"),
     ],
 )
 def test_rows_that_say_nothing_are_refused(check, rows, why):
