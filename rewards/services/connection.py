@@ -175,9 +175,9 @@ class Connection:
             raise ServiceFailure(f"{self.shown_url} {attempt.what}, which is not JSON.") from None
         return Answered(data=data, text=attempt.text, seconds=seconds, retries=retries)
 
-    def wrong(self, answered: Answered, why: str, advice: str) -> ServiceFailure:
+    def wrong(self, said: str, why: str, advice: str) -> ServiceFailure:
         """The error of an answer that is JSON, and not what it must be."""
-        shown = self.excerpt(answered.text)
+        shown = self.excerpt(said)
         return ServiceFailure(f"{self.shown_url} answered 200 (OK): {shown}: {why}. {advice}")
 
     def excerpt(self, text: str) -> str:

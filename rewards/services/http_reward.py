@@ -48,7 +48,7 @@ class HttpReward(Service):
         try:
             found = read_answer(answered.data, len(group.texts), self.term.correct_at)
         except ValueError as error:
-            raise self.connection.wrong(answered, str(error), FORM) from None
+            raise self.connection.wrong(answered.text, str(error), FORM) from None
         return [measured(one, answered) for one in found]
 
 

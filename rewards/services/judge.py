@@ -42,10 +42,12 @@ class Judge(Service):
             return failed("error", f"{error}{hint}")
         except NoVerdict as error:
             return failed("error", f"the judge was not asked: {error}.")
+        said = answered.text
         try:
-            verdict = read_verdict(reply_in(answered.data), self.term)
+            said = reply_in(answered.data)
+            verdict = read_verdict(said, self.term)
         except NoVerdict as error:
-            return failed("error", str(self.connection.wrong(answered, str(error), ADVICE)))
+            return failed("error", str(self.connection.wrong(said, str(error), ADVICE)))
         return measured(reward_of(verdict, self.term), answered)
 
 
