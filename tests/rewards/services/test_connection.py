@@ -10,7 +10,7 @@ from mgrpo.errors import RewardError
 from mgrpo.types import Problem
 from rewards.conventions import Group
 from rewards.services import connection
-from rewards.services.connection import Connection, pause_before, retry_after_s
+from rewards.services.connection import Attempt, Connection, pause_before, retry_after_s
 from rewards.services.http_reward import HttpReward
 from rewards.services.service import ServiceFailure, ServiceTimeout
 from tests.rewards.services.loopback import drops, never, says, serving
@@ -103,10 +103,23 @@ def test_a_server_that_hangs_meets_the_deadline(server):
         scored(server, deadline_s=0.2)
 
 
-def test_the_deadline_is_for_all_tries(server):
-    server.script = [says("", 503), never]
+class Scripted(Connection):
+    """A connection without a network: each try is as the script says, and the last one hangs."""
+
+    def __init__(self, *attempts, **keys):
+        super().__init__("http://nowhere/", HttpTerm(http="http://nowhere/", **keys))
+        self.attempts = list(attempts)
+
+    async def attempt(self, sent):
+        if not self.attempts:
+            await asyncio.sleep(3600)
+        return self.attempts.pop(0)
+
+
+def test_the_deadline_is_for_all_tries():
+    link = Scripted(Attempt(what="answered 503", status=503), deadline_s=1.5)
     with pytest.raises(ServiceTimeout, match="after 1 that failed"):
-        scored(server, deadline_s=0.5)
+        asyncio.run(link.post({}, lambda: None))
 
 
 def test_a_long_retry_after_is_not_waited_for(server):
@@ -211,24 +224,24 @@ def test_a_query_of_the_address_is_sent_and_not_shown(server):
     assert "private" not in text and f"{server.url}/score answered" in text
 
 
-def at_once(server, count, **keys):
+def at_once(link, count):
     async def run():
-        link = Connection(server.url, HttpTerm(http=server.url, **keys))
-        posted = (link.post({"n": n}, lambda: None) for n in range(count))
-        answers = await asyncio.gather(*posted)
-        await link.opened().close()
+        answers = await asyncio.gather(*(link.post({}, lambda: None) for _ in range(count)))
+        if link.session is not None:
+            await link.session.close()
         return answers
 
     return asyncio.run(run())
 
 
 def test_only_so_many_requests_are_under_way(server):
-    async def slow(request, asked):
-        await asyncio.sleep(0.02)
+    async def until_three_are_inside(request, asked):
+        while server.most_inside < 3:
+            await asyncio.sleep(0.01)
         return await says([1])(request, asked)
 
-    server.reply = slow
-    at_once(server, 12, max_concurrent=3)
+    server.reply = until_three_are_inside
+    at_once(Connection(server.url, HttpTerm(http=server.url, max_concurrent=3)), 12)
     assert server.most_inside == 3
     assert len(server.bodies) == 12
 
@@ -241,9 +254,10 @@ def test_turns_are_spread():
     assert [connection.Pace(None).reserve(now) for now in asked_at] == asked_at
 
 
-def test_waiting_for_a_turn_is_not_the_servers_time(server):
-    answers = at_once(server, 4, requests_per_s=5, deadline_s=0.5)  # the last begins after 0.6 s
-    assert len(answers) == 4
+def test_waiting_for_a_turn_is_not_the_servers_time():
+    fine = [Attempt(what="", text="[]", status=200)] * 4
+    link = Scripted(*fine, requests_per_s=10, deadline_s=0.2)  # the last begins after 0.3 s
+    assert [answered.data for answered in at_once(link, 4)] == [[]] * 4
 
 
 def test_pauses_double_up_to_a_bound():

@@ -4,6 +4,7 @@ import asyncio
 import json
 import multiprocessing
 import threading
+import time
 
 import pytest
 
@@ -11,9 +12,12 @@ from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.services import HttpTerm
 from mgrpo.errors import RewardError
 from mgrpo.types import Problem
+from rewards.conventions import Group
 from rewards.pool import RewardPool
 from rewards.services import process
+from rewards.services.child import answer
 from rewards.services.process import ServiceProcess
+from rewards.services.service import Service, ServiceFailure, ServiceTimeout
 from tests.rewards.services.loopback import chat_reply, never, says, serving
 
 SEVEN = Problem(problem_id="seven", question="What is 3 + 4?", answer="7")
@@ -58,7 +62,7 @@ def pool(server):
     judge = {"judge": "big", "url": f"{server.url}/v1/", "prompt": "{question} {completion}"}
     config = config_of(
         {"check": "math_answer"},
-        {"http": f"{server.url}/score", "weight": 0.01, "deadline_s": 1.0, "name": "length"},
+        {"http": f"{server.url}/score", "weight": 0.01, "name": "length"},
         {**judge, "weight": 0.5, "correct_at": 0.8, "auth": {"from_env": "JUDGE_KEY"}},
     )
     with pytest.MonkeyPatch.context() as environment:
@@ -121,12 +125,46 @@ def test_many_groups_are_in_a_service_at_a_time(alone, server):
     assert values == [0.0] * count
 
 
-def test_a_hanging_request_is_a_timeout_and_holds_nobody_up(pool):
-    hung = pool.submit(SEVEN, ["hang"])
-    fine = pool.score_blocking(SEVEN, ["it is 7"])
-    assert fine[0].is_usable
-    (reward,) = hung.result(timeout=WAIT_S)
-    assert reward.status == "timeout" and "did not answer within 1 s" in reward.detail
+def test_a_request_that_is_not_answered_holds_nobody_up(alone, server):
+    released = threading.Event()
+
+    async def held(request, asked):
+        while not released.is_set():
+            await asyncio.sleep(0.01)
+        return await says([9.0])(request, asked)
+
+    server.script = [held]
+    waiting = alone.submit(SEVEN, ["four"])
+    while server.script:
+        time.sleep(0.01)
+    assert alone.score_blocking(SEVEN, ["seven"])[0].value == 5.0
+    assert not waiting.done()
+    released.set()
+    assert waiting.result(timeout=WAIT_S)[0].value == 9.0
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "detail"),
+    [
+        (ServiceTimeout("too slow"), "timeout", "too slow"),
+        (ServiceFailure("it said <html>"), "error", "it said <html>"),
+        (KeyError("x"), "error", "KeyError: 'x' (test_services.py:"),
+    ],
+)
+def test_what_a_service_raises_is_the_outcome_of_its_group(raised, status, detail):
+    class Raising(Service):
+        async def score(self, group, on_progress):
+            raise raised
+
+    class Pipe(list):
+        send = list.append
+
+    sent = Pipe()
+    asyncio.run(answer(Raising(), 3, Group(problem=SEVEN, texts=["7", "8"]), sent))
+    ((number, outcomes),) = sent
+    assert number == 3
+    assert [one.status for one in outcomes] == [status] * 2
+    assert detail in outcomes[0].detail
 
 
 def test_a_dead_process_is_replaced_and_its_groups_are_asked_again(alone, server):
