@@ -63,6 +63,15 @@ def reward_lines(
     return lines
 
 
+def unreachable_line(rewards: RewardsConfig) -> CheckLine | None:
+    """For a job on a cluster, whose driver may reach services that this machine does not."""
+    services = [term.function for term in rewards.terms if isinstance(term, ServiceTerm)]
+    if not services:
+        return None
+    text = f"not tried from here: {', '.join(services)} is asked by the job when it starts"
+    return CheckLine("warn", "rewards", text)
+
+
 def probed(problems: Sequence[Problem]) -> list[Problem]:
     """The first row of each domain, or two rows."""
     if not problems:

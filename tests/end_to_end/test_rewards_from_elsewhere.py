@@ -41,8 +41,15 @@ def reward_func(queries, prompts, labels, **kwargs):
 """
 
 
+seen: list[Any] = []
+
+
 async def by_length(request: Any, asked: Any) -> Any:
-    """A server's rewards: a completion's characters, and the problem's level as a number beside."""
+    """A server's rewards: a completion's characters, and the problem's level as a number beside. It
+    drops each request once."""
+    if asked not in seen:
+        seen.append(asked)
+        return await drops(request, asked)
     level = asked["problem"]["metadata"]["level"]
     texts = asked["completions"]
     return await says([{"score": len(text), "level": level} for text in texts])(request, asked)
@@ -65,7 +72,6 @@ def test_rewards_of_other_systems_and_of_a_server_train(
         {"http": "", "weight": 0.001},
     ]
     with serving(by_length) as server:
-        server.script = [drops]
         terms[-1]["http"] = f"{server.url}/score"
         changed = {**tree, "data": {"train": source}, "rewards": {"terms": terms}, "steps": 1}
         (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(changed))
@@ -89,4 +95,4 @@ def test_rewards_of_other_systems_and_of_a_server_train(
         lengths = row[f"{terms_of_layer}/theirs.py_compute_score"] / -0.001
         assert row[f"{terms_of_layer}/http"] == pytest.approx(lengths)
         assert row[f"{terms_of_layer}/http_level"] == 3.0
-    assert row["layer1/reward_term/http_retries"] > 0.0
+    assert row["layer1/reward_term/http_retries"] > 0.5  # 1, but for equal groups

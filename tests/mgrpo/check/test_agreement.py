@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mgrpo.check.agreement import accuracy, agreement_lines, cohens_kappa
+from mgrpo.check.rewards import unreachable_line
 from mgrpo.config import RewardsConfig
 from tests.rewards.services.loopback import chat_reply, says, serving
 
@@ -87,3 +88,11 @@ def test_kappa_takes_chance_away():
     assert (accuracy(always), cohens_kappa(always)) == (0.9, pytest.approx(0.0))
     assert cohens_kappa([(True, True), (False, False)]) == 1.0
     assert cohens_kappa([(True, False), (False, True)]) == -1.0
+
+
+def test_services_are_not_asked_from_a_machine_that_is_not_the_driver_s():
+    terms = [{"http": "http://10.1.2.3/"}, {"check": "math_answer"}]
+    line = unreachable_line(RewardsConfig.model_validate({"terms": terms}))
+    assert line is not None and line.status == "warn"
+    assert "not tried from here: http is asked by the job" in line.detail
+    assert unreachable_line(RewardsConfig()) is None
