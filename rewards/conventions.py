@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
-from mgrpo.config.rewards import BatchTerm, OpenRlhfTerm, RewardTerm, TrlTerm, VerlTerm
+from mgrpo.config.rewards import BatchTerm, FunctionTerm, OpenRlhfTerm, TrlTerm, VerlTerm
 from mgrpo.types import Problem, Reward
 from rewards.score import Outcome, as_reward, checked, described, failed, plain_scalar
 
@@ -37,7 +37,7 @@ SHOWN_CHARS = 200  # of a text that a function returns beside its number
 class RewardFunction:
     """A term with its function, imported."""
 
-    term: RewardTerm
+    term: FunctionTerm
     call: Callable[..., Any]
     signature: inspect.Signature | None  # None: written in C
     is_async: bool  # what it returns is awaited, for all completions of a prompt at the same time
@@ -52,7 +52,7 @@ class Group:
     token_ids: Sequence[Any] | None = None  # per completion an array or a list; None: not known
 
     def part(self, indices: Sequence[int]) -> Group:
-        """Some of its completions, without the token ids: only functions of groups read these."""
+        """Some of its completions, without the token ids, which functions of groups alone read."""
         return Group(problem=self.problem, texts=[self.texts[index] for index in indices])
 
 

@@ -19,9 +19,10 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from weakref import WeakKeyDictionary
 
-from pebble import CONSTS, ProcessExpired, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 
 from mgrpo.config.rewards import RewardsConfig
+from mgrpo.config.services import ServiceTerm
 from mgrpo.errors import RewardError
 from mgrpo.records.token_columns import TokenIds
 from mgrpo.rooms import call_in_rooms
@@ -29,6 +30,7 @@ from mgrpo.types import Problem, Reward, RewardStatus
 from rewards.conventions import Group
 from rewards.group_job import Cell, ChunkFuture, GroupJob, Piece, closed_error, failures, pieces_of
 from rewards.score import Outcome, TermReward, combine
+from rewards.services.process import ServiceProcess
 from rewards.task_answer import VERIFYING, tasks_of
 from rewards.worker import (
     CHUNK_BUDGET_S,
@@ -74,10 +76,20 @@ class RewardPool:
         self.config = config
         self.start_deadline_s = start_deadline_s or config.start_deadline_s
         self.terms = config.terms
-        self.is_async: Sequence[bool] = []  # of each term; known when its module is imported
+        self.functions = {
+            number: term
+            for number, term in enumerate(config.terms)
+            if not isinstance(term, ServiceTerm)
+        }
+        self.is_async: Mapping[int, bool] = {}  # of each function; known when it is imported
         verifies = any(term.function in VERIFYING for term in config.terms)
         self.tasks = tasks_of(problems) if verifies else []
         self._context = multiprocessing.get_context("spawn")
+        self._services = {
+            number: ServiceProcess(term, self._context, self._note_progress)
+            for number, term in enumerate(config.terms)
+            if isinstance(term, ServiceTerm)
+        }
         self._positions = self._context.RawArray("i", NUM_SLOTS)
         self._slots = itertools.count()
         self._lock = threading.RLock()
@@ -112,8 +124,13 @@ class RewardPool:
             if self._pool is not None:
                 return
             self._pool = self._new_pool()
+            for service in self._services.values():
+                service.start()
+        deadline = time.monotonic() + self.start_deadline_s
         try:
-            self._wait_for_processes(self._pool)
+            self._wait_for_processes(self._pool, deadline)
+            for service in self._services.values():
+                service.wait_until_ready(deadline - time.monotonic())
         except BaseException:
             self.close()
             raise
@@ -137,8 +154,8 @@ class RewardPool:
             self._last_progress = time.monotonic()
         group = Group(problem=problem, texts=list(texts), token_ids=token_ids)
         takes_group = {
-            number: term.FOR_GROUP or is_async
-            for number, (term, is_async) in enumerate(zip(self.terms, self.is_async, strict=True))
+            number: number in self._services or term.FOR_GROUP or self.is_async[number]
+            for number, term in enumerate(self.terms)
             if term.scores(problem.source)
         }
         if not takes_group:
@@ -170,7 +187,7 @@ class RewardPool:
             future = asyncio.wrap_future(self.submit(problem, texts, token_ids))
         try:
             while not (await asyncio.wait({future}, timeout=self.patience_s))[0]:
-                self._refuse_stall()
+                self.refuse_stall()
             return future.result()
         finally:
             future.cancel()  # no effect if it is done
@@ -185,7 +202,7 @@ class RewardPool:
         future = self.submit(problem, texts, token_ids)
         try:
             while not wait([future], timeout=self.patience_s).done:
-                self._refuse_stall()
+                self.refuse_stall()
             return future.result()
         finally:
             future.cancel()
@@ -200,13 +217,21 @@ class RewardPool:
             jobs = list(self._jobs.items())
         for _, job in jobs:
             job.fail(closed_error())
+        for service in self._services.values():
+            service.close()
         if pool is not None:
             discard(pool)
 
     @property
     def patience_s(self) -> float:
         """Longest time without a finished completion in a working pool, in seconds."""
-        return self.config.deadline_s + CANCEL_GRACE_S + self.start_deadline_s
+        slowest_s = max(
+            self.config.deadline_s, *(one.term.patience_s for one in self._services.values()), 0.0
+        )
+        return slowest_s + CANCEL_GRACE_S + self.start_deadline_s
+
+    def _note_progress(self) -> None:
+        self._last_progress = time.monotonic()
 
     def _new_pool(self) -> ProcessPool:
         return ProcessPool(
@@ -214,7 +239,7 @@ class RewardPool:
             initializer=call_in_rooms,  # otherwise a user's rewards.py would shadow this package
             initargs=(
                 initialise,
-                self.terms,
+                self.functions,
                 self.tasks,
                 self._positions,
                 self.config.deadline_s,
@@ -222,9 +247,8 @@ class RewardPool:
             context=self._context,
         )
 
-    def _wait_for_processes(self, pool: ProcessPool) -> None:
+    def _wait_for_processes(self, pool: ProcessPool, deadline: float) -> None:
         """Until each process has answered a probe; the first failure to load is raised."""
-        deadline = time.monotonic() + self.start_deadline_s
         ready: set[int] = set()
         while len(ready) < self.config.num_processes:
             probes = [
@@ -251,7 +275,7 @@ class RewardPool:
                 ready.add(found.pid)
 
     def _names(self) -> str:
-        return ", ".join(term.function for term in self.terms)
+        return ", ".join(term.function for term in self.functions.values())
 
     def _combine(self, outcomes: Mapping[int, Outcome]) -> Reward:
         return combine(
@@ -273,7 +297,11 @@ class RewardPool:
         group = job.group if piece.is_group else job.group.part(piece.indices)
         chunk = Chunk(group=group, terms=piece.terms, slot=slot)
         with self._lock:  # so that a pool that is replaced now includes this task
-            future = self._schedule(chunk, is_group=piece.is_group)
+            service = self._services.get(piece.terms[0])
+            if service is not None:
+                future = service.submit(job.group.part(piece.indices))
+            else:
+                future = self._schedule(chunk, is_group=piece.is_group)
             self._jobs[future] = job
         job.watch(future)
 
@@ -282,7 +310,7 @@ class RewardPool:
             return failures(piece, position, status, what, deadline_s=deadline_s)
 
         def when_done(future: ChunkFuture) -> None:
-            self._last_progress = time.monotonic()
+            self._note_progress()
             job.absorb(piece, future, failure_of)
             with self._lock:
                 self._jobs.pop(future, None)
@@ -323,21 +351,21 @@ class RewardPool:
                 "kernel's out-of-memory messages (dmesg), or lower rewards.num_processes."
             )
         broken, self._pool = self._pool, self._new_pool()
-        lost = list(self._jobs)
+        lost = [future for future in self._jobs if isinstance(future, ProcessFuture)]
         # A thread of its own: this may run on a thread of the pool that is discarded.
         threading.Thread(target=discard, args=(broken,), daemon=True).start()
         for future in lost:
             future.cancel()  # its callback submits it again, to the new pool
 
-    def _refuse_stall(self) -> None:
+    def refuse_stall(self) -> None:
         """Raise if no task has progressed: called after a long wait."""
         silence_s = time.monotonic() - self._last_progress
         if silence_s > self.patience_s:
             raise RewardError(
                 f"No completion has been scored for {silence_s:.0f} s, while {len(self._jobs)} "
                 f"tasks wait. A check's deadline is rewards.deadline_s = "
-                f"{self.config.deadline_s:g} s, so the reward processes are stuck; check whether "
-                "the machine is out of memory."
+                f"{self.config.deadline_s:g} s, a service's its own, so the reward processes are "
+                "stuck; check whether the machine is out of memory."
             )
 
 

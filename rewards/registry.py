@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mgrpo.config.own_code import import_own
-from mgrpo.config.rewards import RewardTerm, TermKind
+from mgrpo.config.rewards import FunctionTerm, TermKind
 from mgrpo.errors import RewardError
 from mgrpo.rooms import ROOMS
 from mgrpo.types import Problem
@@ -63,7 +63,7 @@ NOT_GIVEN = {"trainer_state", "environments"}
 """What TRL gives to a reward function, and we do not have."""
 
 
-def load_function(term: RewardTerm) -> RewardFunction:
+def load_function(term: FunctionTerm) -> RewardFunction:
     """A term's function; imports its module.
 
     Raises:

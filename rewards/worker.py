@@ -15,12 +15,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import NoReturn
 
-from mgrpo.config.rewards import RewardTerm
+from mgrpo.config.rewards import FunctionTerm
 from mgrpo.errors import RewardError
 from rewards.conventions import Group, Invocation, RewardFunction, invocations
 from rewards.registry import load_function
@@ -47,14 +47,14 @@ class Probe:
 
     pid: int
     failure: str  # why they could not be
-    is_async: Sequence[bool]  # of each term
+    is_async: Mapping[int, bool]  # of each term
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """The functions of this process, or why they could not be loaded."""
 
-    functions: Sequence[RewardFunction]
+    functions: Mapping[int, RewardFunction]  # by the number of their term
     positions: MutableSequence[int]
     deadline_s: float  # of what is awaited; the pool ends what blocks
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
@@ -65,7 +65,7 @@ current: Worker | None = None  # a process pool's initialiser has no other way t
 
 
 def initialise(
-    terms: Sequence[RewardTerm],
+    terms: Mapping[int, FunctionTerm],
     tasks: Sequence[Task],
     positions: MutableSequence[int],
     deadline_s: float,
@@ -77,10 +77,10 @@ def initialise(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent()
     tell_exits_apart()
-    functions: list[RewardFunction] = []
+    functions: dict[int, RewardFunction] = {}
     failure = ""
     try:
-        functions = [load_function(term) for term in terms]
+        functions = {number: load_function(term) for number, term in terms.items()}
         for task in tasks:
             verifier(task)  # now, not within the first deadline
     except RewardError as error:
@@ -94,7 +94,7 @@ def probe(pause_s: float) -> Probe:
     """The pause lets other processes answer too."""
     assert current is not None
     time.sleep(pause_s)
-    is_async = [function.is_async for function in current.functions]
+    is_async = {number: one.is_async for number, one in current.functions.items()}
     return Probe(pid=os.getpid(), failure=current.failure, is_async=is_async)
 
 

@@ -75,12 +75,19 @@ def check_recipe(config: RunConfig, *, layout: str = "", on_cluster: bool = Fals
                 report.add(lines)
 
     with part_of(report, "rewards"):
+        from mgrpo.check.agreement import agreement_lines
         from mgrpo.check.code_sandbox import sandbox_lines
-        from mgrpo.check.rewards import reward_lines
+        from mgrpo.check.rewards import reward_lines, unreachable_line
 
         refuse_missing_answers(problems_in(loaded), config.rewards)
         report.add(sandbox_lines(config.rewards))
-        report.add(reward_lines(config.rewards, config.layers, problems_in(loaded)))
+        elsewhere = unreachable_line(config.rewards) if on_cluster else None
+        if elsewhere is not None:
+            report.lines.append(elsewhere)
+        else:
+            report.add(reward_lines(config.rewards, config.layers, problems_in(loaded)))
+            if not any(line.name == "rewards" for line in report.failures):
+                report.add(agreement_lines(config.rewards))
 
     num_parameters: int | None = None
     with part_of(report, "model"):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from mgrpo.config import RewardsConfig
+from mgrpo.config import CheckTerm, RewardsConfig
 from mgrpo.findings import CheckLine
 from rewards.code.check import code_answer
 from rewards.code.sandbox import SandboxError, kind_for, weaknesses
@@ -17,7 +17,7 @@ NAME = "sandbox"
 def sandbox_lines(rewards: RewardsConfig) -> Iterator[CheckLine]:
     """One line for each term that runs programs, from programs that were run."""
     for term in rewards.terms:
-        if term.function != code_answer.__name__:
+        if not isinstance(term, CheckTerm) or term.check != code_answer.__name__:
             continue
         chosen = settings_of(term.settings)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 from actors.chat_format import ASKED, END_OF_THINK, SYSTEM_TURN, THINK, try_render, turns
 from actors.templates import PromptBuilder, guidance_text
 from mgrpo.check.data import fit_lines, problems_in
-from mgrpo.config import LayerConfig, RewardsConfig, RunConfig
+from mgrpo.config import CheckTerm, LayerConfig, RewardsConfig, RunConfig
 from mgrpo.config.guidance import CheckGuidance
 from mgrpo.config.layers import CorrectLayer, SelfContinue, corrections_of
 from mgrpo.data.lengths import measure_prompts
@@ -104,7 +104,8 @@ def template_lines(
     lines = []
     if builder.chat.opening:
         lines.append(opening_line(builder.chat.opening, rewards))
-    if any(term.settings.get("think_tags") for term in rewards.terms):
+    checks = [term for term in rewards.terms if isinstance(term, CheckTerm)]
+    if any(term.settings.get("think_tags") for term in checks):
         if END_OF_THINK in builder.chat.before_answer:
             text = (
                 "prompts already close the thinking block: think_tags does not measure the policy"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgrpo.config import LayerConfig, RewardsConfig
+from mgrpo.config import CheckTerm, LayerConfig, RewardsConfig
 from mgrpo.config.layers import corrections_of
+from mgrpo.config.services import ServiceTerm
 from mgrpo.errors import RewardError
 from mgrpo.findings import CheckLine
 from mgrpo.types import Problem, Reward
@@ -30,7 +31,8 @@ def reward_lines(
     alone = rewards.model_copy(update={"num_processes": 1})
     names = distinct([term.function for term in rewards.terms])
     total = " + ".join(
-        f"{term.weight:g} x {name}{'' if term.KEY == 'check' else f' ({term.KEY})'}"
+        f"{term.weight:g} x {name}"
+        + ("" if isinstance(term, CheckTerm | ServiceTerm) else f" ({term.KEY})")
         for term, name in zip(rewards.terms, names, strict=True)
     )
     verifies = any(term.function in VERIFYING for term in rewards.terms)
@@ -59,6 +61,15 @@ def reward_lines(
         )
         lines.append(CheckLine("warn", "rewards", text))
     return lines
+
+
+def unreachable_line(rewards: RewardsConfig) -> CheckLine | None:
+    """For a job on a cluster, whose driver may reach services that this machine does not."""
+    services = [term.function for term in rewards.terms if isinstance(term, ServiceTerm)]
+    if not services:
+        return None
+    text = f"not tried from here: {', '.join(services)} is asked by the job when it starts"
+    return CheckLine("warn", "rewards", text)
 
 
 def probed(problems: Sequence[Problem]) -> list[Problem]:

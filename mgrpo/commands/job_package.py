@@ -15,6 +15,7 @@ from pathlib import Path
 from mgrpo.config import DataConfig, MethodView, RewardsConfig, RunConfig
 from mgrpo.config.data import RowsSource, sources_in
 from mgrpo.config.load import save_recipe
+from mgrpo.config.services import ModelTerm
 from mgrpo.data.formats.places import local_paths
 from mgrpo.errors import ConfigError, ConfigProblem, JobError
 from mgrpo.plugin import names_in
@@ -40,7 +41,10 @@ def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int
         ConfigError: the recipe names files that only this machine has.
         JobError: a file lies outside of the current folder, or the whole is too large.
     """
-    refuse_local_model(config.model.path)
+    refuse_local_model("model.path", config.model.path)
+    for number, term in enumerate(config.rewards.terms):
+        if isinstance(term, ModelTerm):
+            refuse_local_model(f"rewards.terms.{number}.model", term.model)
     for room in ROOMS:
         shutil.copytree(ROOT / room, folder / room, ignore=LEFT_OUT)
     save_recipe(config, folder / RECIPE_FILE)
@@ -54,12 +58,12 @@ def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int
     return sum(sizes.values())
 
 
-def refuse_local_model(model_path: str) -> None:
+def refuse_local_model(key: str, model_path: str) -> None:
     path = Path(model_path)
     if not path.is_absolute() and path.is_dir():
         reason = "a folder of this machine, which the job cannot access."
         hint = "Copy it to storage of all nodes of the cluster, and give its absolute path there."
-        raise ConfigError([ConfigProblem("model.path", model_path, reason, hint)])
+        raise ConfigError([ConfigProblem(key, model_path, reason, hint)])
 
 
 def data_files(data: DataConfig) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from mgrpo.config.explain import explain, shortened
 from mgrpo.config.overrides import BadOverride, Tree, apply_override, merged, one_line
 from mgrpo.config.own_code import found_beside
-from mgrpo.config.rewards import KINDS
+from mgrpo.config.rewards import FUNCTION_KINDS
 from mgrpo.config.run import RunConfig
 from mgrpo.config.slots import as_section
 from mgrpo.config.translate import new_name
@@ -92,7 +92,7 @@ def find_own_code(tree: Tree, folder: Path) -> None:
     """Name the user's own code by path, where it lies beside the recipe only."""
     rewards = tree.get("rewards")
     terms = rewards.get("terms") if isinstance(rewards, dict) else None
-    for entries, keys in ((terms, KINDS), (tree.get("plugins"), ("use",))):
+    for entries, keys in ((terms, FUNCTION_KINDS), (tree.get("plugins"), ("use",))):
         for entry in entries if isinstance(entries, list) else ():
             for key in keys if isinstance(entry, dict) else ():
                 if isinstance(entry.get(key), str):

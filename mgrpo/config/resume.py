@@ -59,6 +59,13 @@ ON_RESUME: dict[str, OnResume] = {
     "engines.num_threads": "free",
     "engines.extra_args": "fixed",  # vLLM takes settings of sampling there, too
     "rewards.terms": "fixed",
+    **{
+        f"rewards.terms.*.{key}": "free"  # where a service is and how it is asked, not what it is
+        for key in (
+            *("http", "url", "auth", "deadline_s", "max_retries", "max_concurrent"),
+            *("requests_per_s", "agreement", "device", "num_threads", "batch_size"),
+        )
+    },
     "rewards.num_processes": "free",
     "rewards.deadline_s": "free",
     "rewards.start_deadline_s": "free",

@@ -7,6 +7,7 @@ terms:
   - {trl: "./my.py:reward", correct_at: 1.0}      # written for TRL, verl or OpenRLHF
   - {verl: ./my.py, correct_at: 1.0}
   - {openrlhf: ./my.py, correct_at: 1.0}
+  - {http: "http://127.0.0.1:8000/score"}         # answered by a service: see services.py
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ from pydantic import (
 )
 
 from mgrpo.config.base import RelationError, StrictConfig, refuse
+from mgrpo.config.services import HttpTerm, JudgeTerm, ModelTerm
+from mgrpo.config.term_base import TermBase
 from mgrpo.errors import ConfigProblem
 
 TermKind = Literal["check", "batch", "trl", "verl", "openrlhf"]
-KINDS: tuple[TermKind, ...] = ("check", "batch", "trl", "verl", "openrlhf")
+FUNCTION_KINDS: tuple[TermKind, ...] = ("check", "batch", "trl", "verl", "openrlhf")
+"""Keys that name a function."""
+KINDS = (*FUNCTION_KINDS, "http", "judge", "model")
 
 
 def with_function(default: str = "") -> AfterValidator:
@@ -42,34 +47,16 @@ def with_function(default: str = "") -> AfterValidator:
     return AfterValidator(check)
 
 
-class TermBase(StrictConfig):
-    """Keys of every reward term."""
+class FunctionTermBase(TermBase):
+    """Keys of every term that names a function."""
 
-    KEY: ClassVar[TermKind]  # the key that names its function, and tells the kinds apart
-    FOR_GROUP: ClassVar[bool] = False  # it is called once for all completions of a prompt
+    KEY: ClassVar[TermKind]
 
-    weight: float = 1.0
     settings: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments that the function is called with, beside those of its kind."""
-    correct_at: float | None = None
-    """The number that the function returns for a right completion, or more. Null: it does not say
-    what is right, as a reward for length or format. The first term that says it for a completion
-    decides. A bool, or the `correct` of a Reward, says it itself."""
-    sources: list[str] | None = Field(default=None, min_length=1)
-    """Names of the data sources (of a list in data.train or data.heldout) whose problems it scores;
-    null: all problems."""
-
-    def scores(self, source: str) -> bool:
-        """Whether it scores the problems of a source; "" for one that has no name."""
-        return self.sources is None or source in self.sources
-
-    @property
-    def function(self) -> str:
-        """A built-in name, `module:function` or `./file.py:function`."""
-        return str(getattr(self, self.KEY))
 
 
-class CheckTerm(TermBase):
+class CheckTerm(FunctionTermBase):
     """A check: `check(completion, problem, **settings)` returns a bool, a number or a Reward."""
 
     KEY: ClassVar[TermKind] = "check"
@@ -84,7 +71,7 @@ class CheckTerm(TermBase):
     Reward, says it itself."""
 
 
-class BatchTerm(TermBase):
+class BatchTerm(FunctionTermBase):
     """A check of a whole group: `check(completions, problem, **settings)` returns a list with a
     bool, a number, a Reward or None for each; None leaves the term out for that completion."""
 
@@ -95,7 +82,7 @@ class BatchTerm(TermBase):
     """`module:function` or `./file.py:function`."""
 
 
-class TrlTerm(TermBase):
+class TrlTerm(FunctionTermBase):
     """A reward function of TRL: `f(prompts, completions, completion_ids, **columns)` with a list
     for each returns a list of numbers; None leaves the term out for that completion."""
 
@@ -108,7 +95,7 @@ class TrlTerm(TermBase):
     """Whether prompts and completions are lists of messages; null: where the row's prompt is."""
 
 
-class VerlTerm(TermBase):
+class VerlTerm(FunctionTermBase):
     """A reward function of verl: `compute_score(data_source, solution_str, ground_truth,
     extra_info)` returns a number, or a dict with one as `score`, whose other numbers are kept."""
 
@@ -118,7 +105,7 @@ class VerlTerm(TermBase):
     """`module:function` or `./file.py:function`; without a function: compute_score."""
 
 
-class OpenRlhfTerm(TermBase):
+class OpenRlhfTerm(FunctionTermBase):
     """A reward function of OpenRLHF: `reward_func(queries, prompts, labels)` returns a tensor or a
     list of numbers, or a dict with one as `rewards`, whose other numbers are kept."""
 
@@ -130,19 +117,23 @@ class OpenRlhfTerm(TermBase):
 
 
 def kind_of(value: Any) -> str | None:
-    """The kind of a term, by the one key that names its function."""
+    """The kind of a term, by the one key that names what scores."""
     if isinstance(value, TermBase):
         return value.KEY
     given = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
     return given[0] if len(given) == 1 else None
 
 
+FunctionTerm = CheckTerm | BatchTerm | TrlTerm | VerlTerm | OpenRlhfTerm
 RewardTerm = Annotated[
     Annotated[CheckTerm, Tag("check")]
     | Annotated[BatchTerm, Tag("batch")]
     | Annotated[TrlTerm, Tag("trl")]
     | Annotated[VerlTerm, Tag("verl")]
-    | Annotated[OpenRlhfTerm, Tag("openrlhf")],
+    | Annotated[OpenRlhfTerm, Tag("openrlhf")]
+    | Annotated[HttpTerm, Tag("http")]
+    | Annotated[JudgeTerm, Tag("judge")]
+    | Annotated[ModelTerm, Tag("model")],
     Discriminator(
         kind_of,
         custom_error_type="reward_term",

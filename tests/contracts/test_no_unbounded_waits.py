@@ -42,6 +42,8 @@ ALLOWED = {
     ("cluster/fleet/leases.py", "passed"): "a broadcast, which has a deadline, opens the gate",
     ("mgrpo/trackers/background.py", "_work"): "a daemon thread: waiting for rows is its job",
     ("rewards/pool.py", "score_blocking"): "the future was reported done by a wait with a timeout",
+    ("rewards/services/process.py", "_listen"): "a daemon thread: a process's end ends it",
+    ("rewards/services/child.py", "take"): "the event loop calls it when there is a message",
     ("rewards/worker.py", "exit_after"): "a daemon thread: waiting for the parent's end is its job",
 }
 

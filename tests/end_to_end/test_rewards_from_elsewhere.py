@@ -1,4 +1,4 @@
-"""A run whose rewards were written for TRL, verl and OpenRLHF."""
+"""A run whose rewards were written for TRL, verl and OpenRLHF, or come from a server."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import yaml
 
 from mgrpo.metrics.log import read_metrics
 from mgrpo.rooms import ROOT
+from tests.rewards.services.loopback import drops, says, serving
 
 FUNCTIONS = """
 import re
@@ -40,9 +41,23 @@ def reward_func(queries, prompts, labels, **kwargs):
 """
 
 
+seen: list[Any] = []
+
+
+async def by_length(request: Any, asked: Any) -> Any:
+    """A server's rewards: a completion's characters, and the problem's level as a number beside. It
+    drops each request once."""
+    if asked not in seen:
+        seen.append(asked)
+        return await drops(request, asked)
+    level = asked["problem"]["metadata"]["level"]
+    texts = asked["completions"]
+    return await says([{"score": len(text), "level": level} for text in texts])(request, asked)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_unmodified_reward_functions_of_other_systems_train(
+def test_rewards_of_other_systems_and_of_a_server_train(
     tree: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "theirs.py").write_text(FUNCTIONS)
@@ -54,18 +69,21 @@ def test_unmodified_reward_functions_of_other_systems_train(
         {"trl": "./theirs.py:accuracy", "messages": True, "correct_at": 1.0},
         {"verl": "./theirs.py"},
         {"openrlhf": "theirs:reward_func", "weight": 0.1},
+        {"http": "", "weight": 0.001},
     ]
-    changed = {**tree, "data": {"train": source}, "rewards": {"terms": terms}, "steps": 1}
-    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(changed))
-    done = subprocess.run(
-        [sys.executable, "-m", "mgrpo", "train", "theirs.yaml"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    with serving(by_length) as server:
+        terms[-1]["http"] = f"{server.url}/score"
+        changed = {**tree, "data": {"train": source}, "rewards": {"terms": terms}, "steps": 1}
+        (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(changed))
+        done = subprocess.run(
+            [sys.executable, "-m", "mgrpo", "train", "theirs.yaml"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = read_metrics(tmp_path / "runs" / "tiny")
     assert row["rewards/scored"] == 1.0
@@ -74,3 +92,7 @@ def test_unmodified_reward_functions_of_other_systems_train(
         assert row[f"{terms_of_layer}/theirs.py_compute_score_level"] == 3.0
         assert row[f"{terms_of_layer}/theirs_reward_func_group"] == layer["group_size"]
         assert row[f"layer{number}/accuracy"] == row[f"{terms_of_layer}/theirs.py_accuracy"]
+        lengths = row[f"{terms_of_layer}/theirs.py_compute_score"] / -0.001
+        assert row[f"{terms_of_layer}/http"] == pytest.approx(lengths)
+        assert row[f"{terms_of_layer}/http_level"] == 3.0
+    assert row["layer1/reward_term/http_retries"] > 0.5  # 1, but for equal groups

@@ -87,3 +87,60 @@ def test_overrides_reach_a_term(tmp_path):
     assert config.rewards.terms[0].correct_at == 0.5
     with pytest.raises(ConfigError, match="exactly one of the keys"):
         load_recipe("quickstart", ["rewards.terms=[{tlr: 'a:b'}]"])
+
+
+# Terms that a service answers
+
+JUDGE = {"judge": "big", "url": "http://127.0.0.1:8001/v1"}
+
+
+def test_services_are_told_by_their_key_and_have_names():
+    terms = terms_of(
+        {"http": "http://127.0.0.1:8000/score"},
+        {**JUDGE, "name": "tone"},
+        {"model": "./scorer"},
+        {"check": "format"},
+    )
+    assert [term.function for term in terms] == ["http", "judge.tone", "model", "format"]
+    assert [term.correct_at for term in terms] == [None, None, None, 1.0]
+    config = RewardsConfig.model_validate({"terms": [term.model_dump() for term in terms]})
+    assert config.terms == terms
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "said"),
+    [
+        ({"http": "127.0.0.1:8000"}, "http", "must be an address"),
+        ({"http": "ftp://host/x"}, "http", "must be an address"),
+        ({**JUDGE, "pattern": "(1)"}, "pattern", "no effect without verdict: pattern"),
+        ({**JUDGE, "verdict": "pattern"}, "pattern", "is needed with verdict: pattern"),
+        ({**JUDGE, "verdict": "pattern", "pattern": "("}, "pattern", "no regular expression"),
+        ({**JUDGE, "verdict": "pattern", "pattern": "3"}, "pattern", "no group for the score"),
+        ({**JUDGE, "prompt": "{answer} {completion}"}, "prompt", "unknown field {answer}"),
+        ({**JUDGE, "prompt": "{completion.x}"}, "prompt", "unknown field {completion.x}"),
+        ({**JUDGE, "prompt": "grade {question}"}, "prompt", "does not show the {completion}"),
+        ({**JUDGE, "prompt": '{completion} {"a": 1}'}, "prompt", "unknown field"),
+        ({**JUDGE, "prompt": "{completion} }"}, "prompt", "cannot be read"),
+        ({**JUDGE, "scale": [5, 5]}, "scale", "the lowest score, then a higher one"),
+        ({**JUDGE, "agreement": {"path": "a", "at_least": 1}}, "correct_at", "by agreement"),
+        ({"model": "x", "device": "gpu"}, "device", "must match"),
+        ({**JUDGE, "settings": {}}, "settings", "no such key"),
+    ],
+)
+def test_a_service_that_cannot_work_is_refused(keys, path, said):
+    problem = problem_of(keys, {"check": "format"})
+    assert problem.path == f"terms.0.{path}"
+    assert said in problem.reason
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"http": "http://user:hunter2@127.0.0.1/"},
+        {"http": "http://a/", "auth": {"from_env": "sk-hunter2"}},
+    ],
+)
+def test_a_secret_in_a_recipe_is_refused_and_not_repeated(keys):
+    text = str(problem_of(keys))
+    assert "environment variable" in text
+    assert "hunter2" not in text

@@ -1,0 +1,1 @@
+"""Reward terms that a service answers: HTTP servers, LLM judges, reward models."""
