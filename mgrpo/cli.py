@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.folders import check_current_folder, settle_home
 from mgrpo import __version__
@@ -30,10 +30,8 @@ from mgrpo.commands.runs import add_runs
 from mgrpo.commands.scorer import add_scorer
 from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
+from mgrpo.commands.suites import add_suites
 from mgrpo.errors import MgrpoError, RunInterrupted
-
-if TYPE_CHECKING:
-    from mgrpo.config import RunConfig
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE_EXIT_CODE = (
@@ -56,6 +54,7 @@ examples:
   mgrpo eval runs/wide                          accuracy of the trained policy
   mgrpo eval runs/wide --against default        ... and is the gain significant?
   mgrpo eval default --decoding sampled --samples 8 --pass-k 1,8
+  mgrpo eval runs/wide --suite gsm8k            ... on a benchmark; mgrpo suites lists them
   mgrpo runs                                    list runs; status, logs, report: of one
   mgrpo methods                                 list methods; methods NAME: explain one
   mgrpo explain runs/wide/rollouts/step-000039.jsonl --recipe methods/igrpo
@@ -173,6 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add_eval(commands.add_parser("eval", help="accuracy of a model or a run, turn by turn"))
+    add_suites(commands.add_parser("suites", help="list the benchmarks of eval, or explain one"))
     add_models(commands.add_parser("models", help="list or prepare the named models"))
 
     add_methods(commands.add_parser("methods", help="list the methods, or explain one"))
@@ -234,6 +234,11 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES_HELP)
     parser.add_argument("--recipe", metavar="R", help=f"{RECIPE_HELP}; default: the run's own")
+    parser.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="a benchmark's problems, grader and sampling; mgrpo suites lists them",
+    )
     parser.add_argument(
         "--against",
         metavar="MODEL_OR_RUN",
@@ -374,17 +379,13 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def run_eval(args: argparse.Namespace) -> int:
-    config: RunConfig | None = None
-    if args.recipe is not None:
-        from mgrpo.config.load import load_recipe
-
-        config = load_recipe(args.recipe, args.overrides)
     from mgrpo.commands.evaluate import evaluate_command
 
     return evaluate_command(
         args.target,
-        config=config,
+        recipe=args.recipe,
         overrides=args.overrides,
+        suite=args.suite,
         max_problems=args.problems,
         decoding=args.decoding,
         settings={
