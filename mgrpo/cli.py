@@ -20,6 +20,7 @@ from typing import Any
 
 from cluster.folders import check_current_folder, settle_home
 from mgrpo import __version__
+from mgrpo.commands.completion import add_completion
 from mgrpo.commands.dashboard import add_dashboard
 from mgrpo.commands.explain import add_explain
 from mgrpo.commands.init import add_init
@@ -31,7 +32,7 @@ from mgrpo.commands.scorer import add_scorer
 from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
 from mgrpo.commands.suites import add_suites
-from mgrpo.errors import MgrpoError, RunInterrupted
+from mgrpo.errors import ConfigError, ConfigProblem, MgrpoError, RunInterrupted
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE_EXIT_CODE = (
@@ -192,13 +193,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add_runs(commands.add_parser("runs", help="list the runs of this machine"))
-    report = commands.add_parser("report", help="write a run's report.html again")
-    report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")
+    report = commands.add_parser("report", help="write a run's report.html, or one of several runs")
+    report.add_argument(
+        "runs", metavar="RUN", nargs="+", help="a run's folder, or its name under runs/"
+    )
+    report.add_argument(
+        "--output", metavar="FILE", type=Path, help="of several runs; default: report-A-B.html"
+    )
     report.set_defaults(run_command=run_report)
 
     schema = commands.add_parser("schema", help="print the JSON schema of recipes, for editors")
     schema.set_defaults(run_command=run_schema)
 
+    add_completion(
+        commands.add_parser("completion", help="print a script that completes commands in a shell"),
+        build_parser,
+    )
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run_command=run_version)
     return parser
@@ -439,10 +449,20 @@ def run_models_prepare(args: argparse.Namespace) -> int:
 
 
 def run_report(args: argparse.Namespace) -> int:
-    from mgrpo.report import write_report
+    from mgrpo.report import write_comparison, write_report
     from mgrpo.storage.run_directory import find_run
 
-    print(write_report(find_run(args.run)))
+    folders = [find_run(run) for run in args.runs]
+    if len(folders) > 1:
+        names = "-".join(folder.resolve().name for folder in folders)
+        print(write_comparison(folders, args.output or Path(f"report-{names}.html")))
+        return 0
+    if args.output is not None:
+        reason = "is for several runs; that of one is in its folder."
+        raise ConfigError(
+            [ConfigProblem("--output", str(args.output), reason)], source="the command"
+        )
+    print(write_report(folders[0]))
     return 0
 
 
