@@ -16,12 +16,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.folders import check_current_folder, settle_home
 from mgrpo import __version__
 from mgrpo.commands.chat import add_chat
 from mgrpo.commands.compare import add_compare
+from mgrpo.commands.completion import add_completion
 from mgrpo.commands.dashboard import add_dashboard
 from mgrpo.commands.explain import add_explain
 from mgrpo.commands.init import add_init
@@ -34,11 +35,9 @@ from mgrpo.commands.scorer import add_scorer
 from mgrpo.commands.serve import add_serve
 from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
+from mgrpo.commands.suites import add_suites
 from mgrpo.commands.sweep import add_sweep
-from mgrpo.errors import MgrpoError, RunInterrupted
-
-if TYPE_CHECKING:
-    from mgrpo.config import RunConfig
+from mgrpo.errors import ConfigError, ConfigProblem, MgrpoError, RunInterrupted
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE_EXIT_CODE = (
@@ -61,6 +60,7 @@ examples:
   mgrpo eval runs/wide                          accuracy of the trained policy
   mgrpo eval runs/wide --against default        ... and is the gain significant?
   mgrpo eval default --decoding sampled --samples 8 --pass-k 1,8
+  mgrpo eval runs/wide --suite gsm8k            ... on a benchmark; mgrpo suites lists them
   mgrpo runs                                    list runs; status, logs, report: of one
   mgrpo methods                                 list methods; methods NAME: explain one
   mgrpo explain runs/wide/rollouts/step-000039.jsonl --recipe methods/igrpo
@@ -184,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add_eval(commands.add_parser("eval", help="accuracy of a model or a run, turn by turn"))
+    add_suites(commands.add_parser("suites", help="list the benchmarks of eval, or explain one"))
     add_models(commands.add_parser("models", help="list or prepare the named models"))
 
     add_methods(commands.add_parser("methods", help="list the methods, or explain one"))
@@ -208,13 +209,22 @@ def build_parser() -> argparse.ArgumentParser:
     add_serve(commands.add_parser("serve", help="serve a run's policy by vLLM's OpenAI server"))
     add_push(commands.add_parser("push", help="upload a run's policy to a model hub"))
     add_sweep(commands.add_parser("sweep", help="train a recipe with several values of its keys"))
-    report = commands.add_parser("report", help="write a run's report.html again")
-    report.add_argument("run", metavar="RUN", help="the run's folder, or its name under runs/")
+    report = commands.add_parser("report", help="write a run's report.html, or one of several runs")
+    report.add_argument(
+        "runs", metavar="RUN", nargs="+", help="a run's folder, or its name under runs/"
+    )
+    report.add_argument(
+        "--output", metavar="FILE", type=Path, help="of several runs; default: report-A-B.html"
+    )
     report.set_defaults(run_command=run_report)
 
     schema = commands.add_parser("schema", help="print the JSON schema of recipes, for editors")
     schema.set_defaults(run_command=run_schema)
 
+    add_completion(
+        commands.add_parser("completion", help="print a script that completes commands in a shell"),
+        build_parser,
+    )
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run_command=run_version)
     return parser
@@ -250,6 +260,11 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES_HELP)
     parser.add_argument("--recipe", metavar="R", help=f"{RECIPE_HELP}; default: the run's own")
+    parser.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="a benchmark's problems, grader and sampling; mgrpo suites lists them",
+    )
     parser.add_argument(
         "--against",
         metavar="MODEL_OR_RUN",
@@ -396,17 +411,13 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def run_eval(args: argparse.Namespace) -> int:
-    config: RunConfig | None = None
-    if args.recipe is not None:
-        from mgrpo.config.load import load_recipe
-
-        config = load_recipe(args.recipe, args.overrides)
     from mgrpo.commands.evaluate import evaluate_command
 
     return evaluate_command(
         args.target,
-        config=config,
+        recipe=args.recipe,
         overrides=args.overrides,
+        suite=args.suite,
         max_problems=args.problems,
         decoding=args.decoding,
         settings={
@@ -460,10 +471,20 @@ def run_models_prepare(args: argparse.Namespace) -> int:
 
 
 def run_report(args: argparse.Namespace) -> int:
-    from mgrpo.report import write_report
+    from mgrpo.report import write_comparison, write_report
     from mgrpo.storage.run_directory import find_run
 
-    print(write_report(find_run(args.run)))
+    folders = [find_run(run) for run in args.runs]
+    if len(folders) > 1:
+        names = "-".join(folder.resolve().name for folder in folders)
+        print(write_comparison(folders, args.output or Path(f"report-{names}.html")))
+        return 0
+    if args.output is not None:
+        reason = "is for several runs; that of one is in its folder."
+        raise ConfigError(
+            [ConfigProblem("--output", str(args.output), reason)], source="the command"
+        )
+    print(write_report(folders[0]))
     return 0
 
 

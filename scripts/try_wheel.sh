@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Try a wheel without the repository: in a folder that holds one example, with the packages of .venv.
+# Try a wheel without the repository: in folders that hold one example and the tutorial's files, with
+# the packages of .venv.
 #
 #   scripts/try_wheel.sh dist/mgrpo-0.1.0-py3-none-any.whl
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python="$PWD/.venv/bin/python"
+repository="$PWD"
+python="$repository/.venv/bin/python"
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
 
@@ -20,4 +22,7 @@ mgrpo version
 mgrpo methods >/dev/null
 mgrpo plan quickstart --gpus 8xH100-80GB >/dev/null
 mgrpo check own_reward.yaml
-mgrpo train quickstart steps=1 prompts_per_step=4 data.heldout=null
+mkdir "$folder/tutorial"
+"$python" "$repository/scripts/tutorial.py" "$folder/tutorial"
+cd "$folder/tutorial"
+time PATH="$PATH:$repository/.venv/bin" bash -ex commands.sh

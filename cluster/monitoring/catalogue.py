@@ -266,6 +266,12 @@ TIMES = (
         "Learner time for measurements that plug-ins require.",
         only_when="a plug-in requires measurements",
     ),
+    Family(
+        "memory/run_gib",
+        "GiB",
+        "Memory of the driver and the processes that it has started on its machine: all of them in "
+        "a run of its own Ray. Without what they share, and without GPU memory.",
+    ),
     Family("tokens/generated", "tokens", "Tokens that the engines sampled.", is_counted=True),
     Family(
         "tokens/sampled_by_plugins",

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 from mgrpo.config.advantages import GroupZ
 from mgrpo.config.engines import EnginesConfig
-from mgrpo.config.layers import CorrectLayer, LayerConfig, corrections_of
+from mgrpo.config.layers import CorrectLayer, LayerConfig, SelfContinue, corrections_of
 from mgrpo.config.losses import PpoClip
 from mgrpo.config.parts import Part
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.run import RunConfig
 from mgrpo.sources import is_on_policy
+
+READ_BOXES = ("math_answer", "format", "reasoning_gym")
+"""Built-in checks that read what the default prompts ask for."""
 
 
 def warnings_of(config: RunConfig) -> list[str]:
@@ -39,6 +42,7 @@ def warnings_of(config: RunConfig) -> list[str]:
         *kl_warnings(config.objective.kl.estimator, config.method_view.max_kl_weight),
         *engine_warnings(config.engines, config.layers),
         *group_reward_warnings(config.rewards, config.layers),
+        *prompt_warnings(config.rewards, config.layers),
     ]
 
 
@@ -73,6 +77,21 @@ def group_reward_warnings(rewards: RewardsConfig, layers: Sequence[LayerConfig])
     return [
         f"{' and '.join(parted)}: groups are sampled and scored in parts there, and "
         f"{', '.join(names)} is called for each part."
+    ]
+
+
+def prompt_warnings(rewards: RewardsConfig, layers: Sequence[LayerConfig]) -> list[str]:
+    """Of the default prompts, which ask for mathematics, where no check reads their box."""
+    functions = [term.function for term in rewards.terms]
+    if any(name in READ_BOXES for name in functions):
+        return []
+    return [
+        f"layers.{depth}.system_prompt is not set: the default asks for a mathematics problem's "
+        f"result in \\boxed{{}}, which {', '.join(functions)} may not read. Say what your task "
+        'wants, or "" for no system turn.'
+        for depth, layer in enumerate(layers)
+        if layer.system_prompt is None
+        and not (isinstance(layer, CorrectLayer) and isinstance(layer.layout, SelfContinue))
     ]
 
 

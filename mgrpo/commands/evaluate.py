@@ -1,7 +1,8 @@
 """`mgrpo eval`: score a model, or a run's policy, on a recipe's held-out problems.
 
 With a second policy to compare with, both answer the same problems with the same recipe and
-the same seeds, one after the other.
+the same seeds, one after the other. A suite has the problems of a benchmark, its grader and how it
+is sampled.
 """
 
 from __future__ import annotations
@@ -21,18 +22,22 @@ from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
 from mgrpo.config.explain import explain
 from mgrpo.config.layers import corrections_of
 from mgrpo.config.load import load_recipe
+from mgrpo.config.suites import Suite, load_suite, suite_recipe
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.models.catalog import DESCRIPTIONS
 from mgrpo.storage.policies import policy_of
 
 DEFAULT_RECIPE = "quickstart"
+SUITE_RECIPE = "evaluate"
+"""The recipe whose prompts a model gets that is no run, where a suite has the problems."""
 
 
 def evaluate_command(
     target: str,
     *,
-    config: RunConfig | None,
+    recipe: str | None = None,
     overrides: Sequence[str] = (),
+    suite: str | None = None,
     max_problems: int | None = None,
     decoding: str | None = None,
     settings: Mapping[str, object] | None = None,
@@ -50,9 +55,10 @@ def evaluate_command(
 
     Args:
         target: a run's directory or name, a prepared model's name, a local model or a hub name.
-        config: the recipe whose problems, layers and checks are used. None takes the run's own,
-            or the quickstart's, with the overrides.
+        recipe: the one whose problems, layers and checks are used. None takes the run's own, or
+            that of any model.
         overrides: "a.b=value" each.
+        suite: a suite, whose problems, grader and sampling take the place of the recipe's.
         max_problems: overrides evaluation.max_problems.
         decoding: overrides evaluation.decoding.
         settings: overrides further keys of the evaluation section.
@@ -65,7 +71,8 @@ def evaluate_command(
         save_completions: a file for every completion, one JSON object a line; those of `against`
             go to FILE.against.jsonl beside it.
     """
-    config, run_dir = resolve_target(target, config, overrides)
+    benchmark = None if suite is None else load_suite(suite)
+    config, run_dir = resolve_target(target, recipe, overrides, benchmark)
     asked = {"max_problems": max_problems, "decoding": decoding, **(settings or {})}
     changes = {name: value for name, value in asked.items() if value is not None}
     if select_ratio is not None:
@@ -92,13 +99,26 @@ def evaluate_command(
         show(scored, form, stream)
     if output is not None:
         note(f"written to {output}")
+    for score in benchmark.scores if benchmark is not None else ():
+        note(f"published: {score}")
     return 0
 
 
 def resolve_target(
-    target: str, config: RunConfig | None, overrides: Sequence[str] = ()
+    target: str, recipe: str | None, overrides: Sequence[str], suite: Suite | None
 ) -> tuple[RunConfig, Path | None]:
-    """The recipe with the target as its model, and the run's directory if it is one.
+    """The recipe with the target as its model, and the run's directory if it is one."""
+    policy, run_dir = policy_and_run(target)
+    base: str | Path = recipe or (DEFAULT_RECIPE if suite is None else SUITE_RECIPE)
+    if recipe is None and run_dir is not None:
+        base = run_dir / "config.yaml"
+    if suite is None:
+        return with_model(load_recipe(base, overrides), policy), run_dir
+    return with_model(suite_recipe(suite, base, overrides), policy), run_dir
+
+
+def policy_and_run(target: str) -> tuple[str, Path | None]:
+    """The model that a target stands for, and the run's directory if it is one.
 
     A run may go by its name, if no model is called so.
     """
@@ -106,17 +126,16 @@ def resolve_target(
     if not run_dir.exists() and target not in DESCRIPTIONS:
         run_dir = local_run(target) or run_dir
     if (run_dir / "config.yaml").is_file():
-        policy = policy_of(run_dir)
-        config = config or load_recipe(run_dir / "config.yaml", overrides)
-        return with_model(config, str(policy)), run_dir
-    return with_model(config or load_recipe(DEFAULT_RECIPE, overrides), target), None
+        return str(policy_of(run_dir)), run_dir
+    return target, None
 
 
 def rival_target(against: str, config: RunConfig) -> tuple[RunConfig, Path | None]:
     """The same recipe with the second policy as its model."""
     from mgrpo.models.catalog import resolve_model
 
-    rival, run_dir = resolve_target(against, config)
+    policy, run_dir = policy_and_run(against)
+    rival = with_model(config, policy)
     resolve_model(rival.model.path)  # now, not after minutes of scoring the first policy
     if run_dir is not None and load_recipe(run_dir / "config.yaml").layers != config.layers:
         note(
@@ -207,7 +226,9 @@ def run_evaluation(config: RunConfig, run_dir: Path | None) -> Scored:
         note(f"layout: {layout}")
     with tempfile.TemporaryDirectory(prefix="mgrpo-eval-") as folder, signals_as_errors():
         logs = (run_dir or Path(folder)) / "logs"
-        with start_system(config, logs_to=logs, with_learner=False, note=note) as system:
+        with start_system(
+            config, logs_to=logs, with_learner=False, with_training=False, note=note
+        ) as system:
             note(f"evaluating {config.model.path} on {len(system.heldout)} problems")
             evaluation, seconds = evaluate(
                 system.rollout, system.heldout, config.evaluation, key="eval"

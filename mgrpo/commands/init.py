@@ -29,6 +29,7 @@ examples:
   mgrpo init sums                           sums.yaml, data.jsonl, heldout.jsonl, reward.py
   mgrpo init mine --data train.parquet      mine.yaml for your own rows
   mgrpo init mine --data train.csv --question prompt --answer label.value
+  mgrpo init mine --data rows.jsonl --reward rewards.py:exact
   mgrpo init mine --from trl train_grpo.py  mine.yaml from a TRL script, which is only read
 
 Files that exist are never written over.
@@ -56,6 +57,9 @@ def add_init(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--heldout", metavar="FILE", type=Path, help="rows that are never trained on")
     own.add_argument("--question", metavar="COLUMN", help="default: found by its name")
     own.add_argument("--answer", metavar="COLUMN", help="default: found by its name")
+    own.add_argument(
+        "--reward", metavar="FILE.py:FUNCTION", help="a check of yours: f(completion, problem)"
+    )
     parser.add_argument("--model", metavar="M", default="default", help="default: the shipped one")
     parser.add_argument(
         "--from",
@@ -79,8 +83,9 @@ def run_init(args: argparse.Namespace) -> int:
         files = files_from_trl(args.name, Path(script))
     elif args.data is not None:
         files = files_for_data(args)
-    elif args.heldout or args.question or args.answer:
-        raise refused("--data", "(not given)", "--heldout, --question and --answer need it.")
+    elif args.heldout or args.question or args.answer or args.reward:
+        why = "--heldout, --question, --answer and --reward need it."
+        raise refused("--data", "(not given)", why)
     else:
         files = example_files(args.name, args.model)
     from mgrpo.config.schema import schema_text
@@ -168,8 +173,11 @@ class Columns:
 
 def files_for_data(args: argparse.Namespace) -> dict[str, str]:
     columns = columns_of(args.data, args.question, args.answer)
-    if columns.are_numbers:
-        reward: dict[str, str] = {}
+    reward: dict[str, str] = {}
+    if args.reward:
+        check, comment = own_check(args.reward), "your function"
+        solve = ""
+    elif columns.are_numbers:
         check, comment = "math_answer", "the answers are numbers; your own: ./reward.py:exact"
         solve = "Reason step by step, then give the result as \\boxed{result}."
     else:
@@ -192,9 +200,25 @@ def files_for_data(args: argparse.Namespace) -> dict[str, str]:
         check=check,
         check_comment=comment,
         solve_prompt=quoted(solve),
-        correct_prompt=quoted(f"Check the attempt and correct it where it is wrong. {solve}"),
+        correct_prompt=quoted(
+            f"Check the attempt and correct it where it is wrong. {solve}"
+            if solve
+            else "Check the attempt."
+        ),
     )
     return {f"{args.name}.yaml": recipe, **reward}
+
+
+def own_check(target: str) -> str:
+    """`rewards.py:f` as a recipe names it.
+
+    Raises:
+        ConfigError: there is no such file, or no function is named.
+    """
+    file, _, function = target.rpartition(":")
+    if not function.isidentifier() or not Path(file).is_file():
+        raise refused("--reward", target, "names no function of a file here.", "rewards.py:exact")
+    return target if Path(file).is_absolute() else f"./{Path(file)}:{function}"
 
 
 def quoted(text: str) -> str:

@@ -20,7 +20,7 @@ from mgrpo.config.base import RelationError, StrictConfig, refuse
 from mgrpo.config.sources import Sampler, Shuffle
 from mgrpo.errors import ConfigProblem
 
-Format = Literal["rows", "trl", "verl", "openrlhf", "messages"]
+Format = Literal["rows", "trl", "verl", "openrlhf", "messages", "gpqa", "livecodebench"]
 
 COLUMNS: Mapping[Format, Mapping[str, Any]] = MappingProxyType(
     {
@@ -53,6 +53,15 @@ COLUMNS: Mapping[Format, Mapping[str, Any]] = MappingProxyType(
             "answer_field": "answer",
             "metadata_fields": "all",
         },
+        # Idavidrein/gpqa (arXiv 2311.12022), with the options in an order of their own per row.
+        "gpqa": {"domain_field": "High-level domain"},
+        # livecodebench/code_generation_lite (arXiv 2403.07974), releases 1 to 6.
+        "livecodebench": {
+            "needs_answer": False,
+            "domain_field": "difficulty",
+            "metadata_fields": ["tests"],
+            "max_metadata_kib": 2**20,
+        },
     }
 )
 """What the keys of a source's columns are by default, by its format."""
@@ -81,8 +90,9 @@ class RowsSource(SourceBase):
     format: Format = "rows"
     """The columns' defaults. rows: question and answer. trl, verl, openrlhf: those systems'.
     messages: the column messages, a chat that ends with the reference answer as an assistant's
-    turn, unless there is a column answer. With every format but rows, all columns are kept in
-    the problem's metadata."""
+    turn, unless there is a column answer. These four keep all columns in the problem's metadata.
+    gpqa: a question with four options, whose answer is a letter. livecodebench: a programming task
+    with its tests, for `code_answer`."""
     path: str
     """A file (JSON Lines, a JSON list, CSV, Parquet or Arrow; the text forms also compressed by
     gzip, bzip2 or xz), a folder of such files, a pattern ("data/*.parquet", "data/**/*.jsonl"), a

@@ -105,6 +105,8 @@ class OutputConfig(StrictConfig):
     storage: StorageConfig = StorageConfig()
     rollouts_per_step: NonNegativeInt = 4
     """Problems whose whole tree of completions is written to rollouts/ each step."""
+    heldout_recorded: NonNegativeInt = 20
+    """Held-out problems whose whole tree of completions is written there at each evaluation."""
     trackers: list[TrackerConfig] = Field(default=[TensorboardConfig()])
     """Trackers of each step's metrics besides metrics.jsonl: names, or sections with `use`."""
     policy_every_steps: NonNegativeInt = 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.metrics.log import (
+    RolloutKind,
     Row,
     read_alarms,
     read_evaluations,
@@ -88,7 +89,10 @@ class Run:
         Args:
             steps: one or several; None: all that were recorded.
         """
-        paths = rollout_paths(self.path)
+        return self._recorded("step", steps)
+
+    def _recorded(self, kind: RolloutKind, steps: int | Iterable[int] | None) -> pd.DataFrame:
+        paths = rollout_paths(self.path, kind)
         chosen = paths if steps is None else [steps] if isinstance(steps, int) else list(steps)
         return frame(
             [
@@ -98,6 +102,11 @@ class Run:
                 for one in read_rollouts(paths[step])
             ]
         )
+
+    def heldout_rollouts(self, steps: int | Iterable[int] | None = None) -> pd.DataFrame:
+        """The same of the evaluations (`output.heldout_recorded` problems of each); `step` is the
+        number of steps before one."""
+        return self._recorded("heldout", steps)
 
     def report(self) -> Path:
         """Write the run's report.html again; returns its path."""

@@ -1,10 +1,11 @@
 """The metric files of a run, and their readers.
 
 A run's directory holds `metrics.jsonl` (one object per step), `evaluation.jsonl` (one per
-evaluation), `alarms.jsonl` (one per alert, if any) and `rollouts/step-000012.jsonl`
-(some completions of the step); the recipe's trackers receive the same numbers. Lines are written at
-once and flushed, so a crash can truncate only the last one; readers skip a truncated last line, and
-a resumed run removes it before it appends.
+evaluation), `alarms.jsonl` (one per alert, if any), `rollouts/step-000012.jsonl` (some completions
+of the step) and `rollouts/heldout-000013.jsonl` (of an evaluation after so many steps); the
+recipe's trackers receive the same numbers. Lines are written at once and flushed, so a crash can
+truncate only the last one; readers skip a truncated last line, and a resumed run removes it before
+it appends.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from mgrpo.errors import RunDirectoryError
 from mgrpo.trackers.group import FAILED_WRITES, Trackers
@@ -27,6 +28,7 @@ ALARMS_FILE = "alarms.jsonl"
 ROLLOUTS_DIR = "rollouts"
 
 
+RolloutKind = Literal["step", "heldout"]
 Row = dict[str, Any]
 """One line of a run's files, by name."""
 
@@ -83,9 +85,15 @@ class MetricsLog:
         with open_lines(path) as file:
             append(file, alarm)
 
-    def write_rollouts(self, step: int, completions: Iterable[Completion]) -> Path:
-        """Write the step's recorded completions; the file appears only once it is complete."""
-        path = self.run_dir / ROLLOUTS_DIR / f"step-{step:06d}.jsonl"
+    def write_rollouts(
+        self, step: int, completions: Iterable[Completion], kind: RolloutKind = "step"
+    ) -> Path:
+        """Write recorded completions; the file appears only once it is complete.
+
+        Args:
+            step: their step, or of an evaluation the number of steps before it.
+        """
+        path = self.run_dir / ROLLOUTS_DIR / f"{kind}-{step:06d}.jsonl"
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("w", encoding="utf-8") as file:
             file.writelines(to_line(completion.to_json()) for completion in completions)
@@ -146,14 +154,15 @@ def read_alarms(run_dir: Path | str) -> list[Row]:
 
 
 def read_rollouts(path: Path | str) -> list[Completion]:
-    """The completions of one `rollouts/step-N.jsonl`."""
+    """The completions of one file of `rollouts/`."""
     return [Completion.from_json(row) for row in read_lines(Path(path))]
 
 
-def rollout_paths(run_dir: Path | str) -> dict[int, Path]:
-    """Step -> file, for every step whose completions were recorded, ascending."""
-    paths = (Path(run_dir) / ROLLOUTS_DIR).glob("step-*.jsonl")
-    return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in paths))
+def rollout_paths(run_dir: Path | str, kind: RolloutKind = "step") -> dict[int, Path]:
+    """Step -> file, for every step whose completions were recorded, ascending; with "heldout" for
+    every evaluation, by the number of steps before it."""
+    paths = (Path(run_dir) / ROLLOUTS_DIR).glob(f"{kind}-*.jsonl")
+    return dict(sorted((int(path.stem.removeprefix(f"{kind}-")), path) for path in paths))
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:

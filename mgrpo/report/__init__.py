@@ -1,5 +1,6 @@
-"""The report that a run writes about itself: one self-contained page."""
+"""The report that a run writes about itself, and one about several runs: self-contained pages."""
 
 from mgrpo.report.page import write_report
+from mgrpo.report.several import write_comparison
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mgrpo.report.words import number, percent
 
 Values = Sequence[float | None]
+SeriesKind = Literal["line", "dash", "bar", "mark"]
 LOG_FROM_RATIO = 50  # a logarithmic axis helps once values differ by this factor
 SMOOTHED_FROM = 24  # points; shorter runs are shown as they are
 
@@ -20,7 +21,7 @@ class Series:
     label: str
     values: Values  # [points]; None where there is none
     color: int  # 0 to 5
-    kind: Literal["line", "dash", "bar", "mark"] = "line"
+    kind: SeriesKind = "line"
 
     @property
     def known(self) -> list[float]:
@@ -63,12 +64,14 @@ class Chart:
 
     @property
     def last(self) -> int:
-        """The last point of the training itself; an evaluation may come after it."""
+        """The last point of the training itself, where there is one: an evaluation may come after
+        it."""
+        lines = [one for one in self.series if one.kind != "mark"] or self.series
         return max(
             index
-            for series in self.series
+            for series in lines
             for index, value in enumerate(series.values)
-            if value is not None and series.kind != "mark"
+            if value is not None
         )
 
     @property

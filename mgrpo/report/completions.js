@@ -18,6 +18,8 @@ function make(tag, className, ...content) {
   return element;
 }
 
+// A step of training, or an evaluation: the policy before that step.
+const nameOf = (step) => (step.heldout ? `Held-out problems, after ${step.step} steps` : `Step ${step.step}`);
 const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(2);
 const isJudged = (node) => node.verdict !== "failed" && node.verdict !== "unscored";
 
@@ -124,7 +126,7 @@ function browse(steps) {
   const state = { index: steps.length - 1, filter: "all" };
 
   const select = make("select", "", ...steps.map((step, index) => {
-    const option = make("option", "", `Step ${step.step}`);
+    const option = make("option", "", nameOf(step));
     option.value = index;
     return option;
   }));
@@ -171,8 +173,8 @@ function browse(steps) {
     const number = step.counts[state.filter] || 0;
     const what = `${number} ${number === 1 ? "completion" : "completions"}`;
     status.textContent = number
-      ? `Step ${step.step}: ${what} of ${shown.length} ${shown.length === 1 ? "problem" : "problems"}. Open a line to read the text.`
-      : `Step ${step.step} has none of these.`;
+      ? `${nameOf(step)}: ${what} of ${shown.length} ${shown.length === 1 ? "problem" : "problems"}. Open a line to read the text.`
+      : `${nameOf(step)} has none of these.`;
   }
   draw();
 }

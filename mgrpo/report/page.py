@@ -9,14 +9,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from pydantic import ValidationError
 
+from mgrpo.config import RunConfig
+from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.metrics.learning import learning_sentence
+from mgrpo.metrics.log import Row
 from mgrpo.report.alarm_table import alarm_lines
 from mgrpo.report.chart import Values
 from mgrpo.report.curves import Curves, accuracy, all_charts, curve_note, other_metrics
@@ -51,11 +58,7 @@ def write_report(run_dir: Path | str, *, max_sample_bytes: int = MAX_SAMPLE_BYTE
     """
     run = load_run(run_dir)
     sample = load_sample(run, max_sample_bytes)
-    path = run.run_dir / REPORT_FILE
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(render(run, sample), encoding="utf-8", errors="replace")
-    unfinished.replace(path)
-    return path
+    return written_to(run.run_dir / REPORT_FILE, render(run, sample))
 
 
 def render(run: RunData, sample: Sample) -> str:
@@ -63,19 +66,9 @@ def render(run: RunData, sample: Sample) -> str:
     curves = Curves(run)
     before, after = first_and_last(run.evaluations)
     measured = after or before
-    style = "\n".join(map(asset, STYLES))
-    script = f"/*\n{asset('uplot/LICENSE')}*/\n" + "\n".join(map(asset, SCRIPTS))
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "plural": plural, "sparkline": sparkline}
-    environment.policies["json.dumps_kwargs"] = COMPACT
-    return environment.from_string(asset("page.html.j2")).render(
+    return rendered(
+        "page.html.j2",
         run=run,
-        style=Markup(style),
-        script=Markup(script),
-        policy=f"default-src 'none'; style-src '{source_hash(style)}'; "
-        f"script-src '{source_hash(script)}'; base-uri 'none'; form-action 'none'",
         outcome=outcome_text(run),
         facts=facts_of(run),
         rows=outcome_rows(before, after),
@@ -87,9 +80,40 @@ def render(run: RunData, sample: Sample) -> str:
         curve_note=curve_note(run),
         sample=sample,
         metrics={name: curves.column(name) for name in other_metrics(curves)},
+        changed=changed_keys(run),
         environment=flat(run.environment),
+    )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page with its style and script, which no others may join."""
+    style = "\n".join(map(asset, STYLES))
+    script = f"/*\n{asset('uplot/LICENSE')}*/\n" + "\n".join(map(asset, SCRIPTS))
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(asset),
+    )
+    environment.filters |= {"number": number, "plural": plural, "sparkline": sparkline}
+    environment.policies["json.dumps_kwargs"] = COMPACT
+    return environment.get_template(template).render(
+        **values,
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; style-src '{source_hash(style)}'; "
+        f"script-src '{source_hash(script)}'; base-uri 'none'; form-action 'none'",
         written=f"{datetime.now().astimezone():%d %B %Y at %H:%M}",
     )
+
+
+def written_to(path: Path, page: str) -> Path:
+    """The page's path, once it is there as a whole."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(page, encoding="utf-8", errors="replace")
+    unfinished.replace(path)
+    return path
 
 
 def asset(name: str) -> str:
@@ -115,8 +139,35 @@ def facts_of(run: RunData) -> dict[str, str]:
         "Steps": steps,
         "Ended early": "" if end is None else end.reason,
         "Running time": duration(run.seconds) if run.seconds is not None else "",
+        "Generated": throughput(run.metrics),
+        "Memory": memory(run.metrics),
         "Last step written": f"{date:%d %B %Y, %H:%M}" if date else "",
     }
+
+
+def throughput(metrics: Sequence[Row]) -> str:
+    """Generated tokens per second of a step, the median over steps; "" where unknown."""
+    rates = [
+        row["tokens/generated"] / row["seconds/step"]
+        for row in metrics
+        if row.get("tokens/generated") and row.get("seconds/step")
+    ]
+    return f"{number(median(rates))} tokens/s" if rates else ""
+
+
+def memory(metrics: Sequence[Row]) -> str:
+    """The most that the run's processes held on the driver's machine; "" where unknown."""
+    known = [row["memory/run_gib"] for row in metrics if row.get("memory/run_gib") is not None]
+    return f"{max(known):.1f} GiB" if known else ""
+
+
+def changed_keys(run: RunData) -> str:
+    """The recipe without what has its default, as YAML; "" where it is of another version."""
+    try:
+        config = RunConfig.model_validate(run.config)
+    except ValidationError:
+        return ""
+    return dump_yaml(config.model_dump(mode="json", exclude_defaults=True))
 
 
 def outcome_text(run: RunData) -> str:

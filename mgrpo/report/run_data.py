@@ -39,6 +39,7 @@ class RunData:
     evaluations: list[Row] = field(default_factory=list)
     alarms: list[dict[str, object]] = field(default_factory=list)
     rollouts: dict[int, Path] = field(default_factory=dict)  # step -> file
+    heldout: dict[int, Path] = field(default_factory=dict)  # steps before an evaluation -> file
 
     @property
     def name(self) -> str:
@@ -117,6 +118,7 @@ def load_run(run_dir: Path | str) -> RunData:
         evaluations=read_evaluations(run_dir),
         alarms=read_alarms(run_dir),
         rollouts=rollout_paths(run_dir),
+        heldout=rollout_paths(run_dir, "heldout"),
     )
 
 

@@ -6,8 +6,9 @@ element, and completions.js only ever writes it as text, never as HTML.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2.utils import htmlsafe_json_dumps
@@ -27,31 +28,43 @@ COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}  # f
 class Sample:
     """The steps that the page shows, and how much it leaves out."""
 
-    steps: list[dict[str, Any]]  # ascending; see `step_data`
+    steps: list[dict[str, Any]]  # evaluations, then steps, ascending; see `step_data`
     num_recorded_steps: int
 
     @property
+    def num_of_training(self) -> int:
+        return sum("heldout" not in step for step in self.steps)
+
+    @property
     def num_left_out(self) -> int:
-        return self.num_recorded_steps - len(self.steps)
+        return self.num_recorded_steps - self.num_of_training
 
 
 def load_sample(run: RunData, max_bytes: int = MAX_SAMPLE_BYTES) -> Sample:
-    """As many recorded steps as fit: the last, the first, then evenly between."""
+    """As many recorded steps as fit: the last, the first, then evenly between; and before them the
+    evaluations, which have at most half of the room, likewise."""
     guidance = guidance_phrases(run.config)
     silent = {row["step"] for row in run.metrics if changed_policy(row) is False}
-    kept: dict[int, dict[str, object]] = {}
-    num_bytes = 0
-    for step in spread_order(list(run.rollouts)):
-        data = step_data(
-            step, read_rollouts(run.rollouts[step]), guidance, is_silent=step in silent
-        )
-        size = len(htmlsafe_json_dumps(data, **COMPACT).encode("utf-8", "replace"))
-        if num_bytes + size > max_bytes:
-            break
-        num_bytes += size
-        kept[step] = data
-    steps = [kept[step] for step in sorted(kept)]
-    return Sample(steps=steps, num_recorded_steps=len(run.rollouts))
+
+    def fitting(
+        paths: Mapping[int, Path], room: int, **marks: bool
+    ) -> tuple[list[dict[str, Any]], int]:
+        """The steps, and the bytes that they leave of the room."""
+        kept: dict[int, dict[str, Any]] = {}
+        for step in spread_order(list(paths)):
+            is_silent = not marks and step in silent
+            completions = read_rollouts(paths[step])
+            one = step_data(step, completions, guidance, is_silent=is_silent) | marks
+            size = len(htmlsafe_json_dumps(one, **COMPACT).encode("utf-8", "replace"))
+            if size > room:
+                break
+            room -= size
+            kept[step] = one
+        return [kept[step] for step in sorted(kept)], room
+
+    measured, left = fitting(run.heldout, max_bytes // 2, heldout=True)
+    trained, _ = fitting(run.rollouts, max_bytes - max_bytes // 2 + left)
+    return Sample(steps=[*measured, *trained], num_recorded_steps=len(run.rollouts))
 
 
 def spread_order(steps: Sequence[int]) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_UP, Decimal
+
 NO_BREAK = "\u00a0"
 MINUS = "\u2212"
 EN_DASH = "\u2013"
@@ -9,10 +11,11 @@ MISSING = EN_DASH
 
 
 def percent(share: float | None, *, digits: int = 1) -> str:
-    """0.425 -> "42.5 %"; None -> a dash."""
+    """0.425 -> "42.5 %"; None -> a dash. A half is rounded up, as people do: 92.5 is 93."""
     if share is None:
         return MISSING
-    return f"{100 * share:.{digits}f}{NO_BREAK}%"
+    exact = Decimal(f"{100 * share:.9f}")
+    return f"{exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)}{NO_BREAK}%"
 
 
 def points(share: float | None, *, digits: int = 1) -> str:

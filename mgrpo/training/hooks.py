@@ -17,6 +17,7 @@ from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
 from mgrpo.metrics.learning import changed_policy, why_nothing_was_learnt
 from mgrpo.metrics.log import MetricsLog, Row
+from mgrpo.metrics.memory import run_memory_gib
 from mgrpo.metrics.transitions import rollout_metrics
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.workers import Engines
@@ -78,6 +79,14 @@ class RolloutMetrics(Hook):
 
     def measure(self, done: StepDone) -> None:
         done.sums.merge(rollout_metrics(done.completions, self.num_layers))
+
+
+class MemoryMetrics(Hook):
+    """Memory of the run's processes here."""
+
+    def measure(self, done: StepDone) -> None:
+        if (used := run_memory_gib()) is not None:
+            done.sums.add("memory/run_gib", used)
 
 
 class WriteStep(Hook):
@@ -145,18 +154,20 @@ class Evaluation(Hook):
         progress: TrainProgress,
         *,
         num_steps: int,
+        problems_kept: int = 0,
         tell: Callable[[Row], None] = lambda row: None,
     ) -> None:
         """
         Args:
             num_steps: of the whole run.
+            problems_kept: so many problems are written with all their completions.
             tell: gets each evaluation, as a line of evaluation.jsonl.
         """
         self.tell = tell
         self.config, self.heldout, self.rollout = config, heldout, rollout
         self.config_during = config.model_copy(update={"guidance": config.guidance_during})
         self.log, self.progress = log, progress
-        self.num_steps = num_steps
+        self.num_steps, self.problems_kept = num_steps, problems_kept
 
     def before_run(self, first_step: int) -> None:
         if first_step == 0:
@@ -179,6 +190,8 @@ class Evaluation(Hook):
         )
         self.log.write_evaluation(row)
         write_answers(self.log.run_dir, num_done, evaluation)
+        if kept := whole_trees(evaluation.completions, self.problems_kept):
+            self.log.write_rollouts(num_done, kept, "heldout")
         self.tell(row)
         turns = " · ".join(f"Acc@t{i} {a:.1%}" for i, a in enumerate(row["acc"], start=1))
         self.progress.note(f"evaluation {label} ({len(self.heldout)} problems): {turns}")
@@ -191,7 +204,7 @@ def is_evaluation_due(num_done: int, config: EvaluationConfig, num_steps: int) -
 
 
 def whole_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:
-    """All completions of a step's first few problems, for inspection."""
+    """All completions of the first few problems, for inspection."""
     trees = dict.fromkeys(c.id.tree for c in completions)
     kept = set(list(trees)[:num_problems])
     return [c for c in completions if c.id.tree in kept]

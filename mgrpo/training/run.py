@@ -31,6 +31,7 @@ from mgrpo.training.hooks import (
     Alarms,
     EngineMetrics,
     Evaluation,
+    MemoryMetrics,
     NothingLearnt,
     RolloutMetrics,
     WriteStep,
@@ -249,6 +250,7 @@ def train_system(
         hooks=[
             EngineMetrics(system.fleet),
             RolloutMetrics(len(config.layers)),
+            MemoryMetrics(),
             WriteStep(log, progress, problems_kept=config.output.rollouts_per_step),
             NothingLearnt(progress),
             Alarms(alarms, log, progress),
@@ -267,6 +269,7 @@ def train_system(
                 log,
                 progress,
                 num_steps=config.steps,
+                problems_kept=config.output.heldout_recorded,
                 tell=watched.add_evaluation,
             ),
             watched,

@@ -82,17 +82,22 @@ class Inputs:
     max_model_len: int  # tokens that an engine must hold of one sequence
 
 
-def read_inputs(config: RunConfig, same_problems: str | None) -> Inputs:
+def read_inputs(
+    config: RunConfig, same_problems: str | None, *, with_training: bool = True
+) -> Inputs:
     """Model, prompts and problems of a recipe.
 
     Args:
+        with_training: False reads the held-out problems alone.
         same_problems: the fingerprint that the training problems must have; None takes any.
     """
     model = driver_model(config.model.path, config.output.storage)
     if model.is_here:
         refuse_broken_model(Path(model.driver_dir))
     builder = load_builder(model.driver_dir, config.model)
-    problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
+    problems: Sequence[Problem] = []
+    if with_training:
+        problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
     if same_problems is not None:
         refuse_other_problems(problems, same_problems, source_name(config.data.train))
     heldout: Sequence[Problem] = []
@@ -116,6 +121,7 @@ def start_system(
     *,
     logs_to: Path,
     with_learner: bool,
+    with_training: bool = True,
     note: Note,
     learner_state: Path | None = None,
     same_problems: str | None = None,
@@ -127,6 +133,7 @@ def start_system(
         config: the recipe.
         logs_to: where the actors' logs are kept.
         with_learner: False serves an evaluation: engines only.
+        with_training: False reads the held-out problems alone.
         note: reports the current wait.
         learner_state: a checkpoint's, that the learner continues from.
         same_problems: the fingerprint of the problems that a checkpoint was made with.
@@ -136,7 +143,7 @@ def start_system(
         alone = config.cluster.model_copy(update={"colocate": False})
         config = config.model_copy(update={"cluster": alone})
     deadlines, placed = config.cluster.deadlines, placement_recipe(config)
-    inputs = read_inputs(config, same_problems)
+    inputs = read_inputs(config, same_problems, with_training=with_training)
 
     num_cpus = total(most_allocations(placed, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:

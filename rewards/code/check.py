@@ -26,6 +26,7 @@ def code_answer(
     partial: bool = True,
     shown: bool = True,
     tolerance: float = 1e-6,
+    prelude: str = "",
     seconds: float = 4.0,
     total_s: float = 8.0,
     cpu_s: float = 2.0,
@@ -46,6 +47,7 @@ def code_answer(
         shown: the first failing test's input and expected output are in the text about it; false:
             only what happened.
         tolerance: of decimals, relative above 1.
+        prelude: code before every program, such as the imports that its problem takes for granted.
         seconds, total_s: of one test and of all, by the clock; below rewards.deadline_s.
         cpu_s, memory_mb: of each process of a test.
         processes: at a time, threads included.
@@ -73,7 +75,8 @@ def code_answer(
         files_mb=files_mb,
     )
     passed, failure = 0, ""
-    with Sandbox(kind, blocks[-1], limits) as program:
+    code = f"{prelude}\n{blocks[-1]}" if prelude else blocks[-1]
+    with Sandbox(kind, code, limits) as program:
         for number, test in enumerate(wanted, start=1):
             answer = program.ask(test.asked)
             if test.passes(answer, tolerance=tolerance):

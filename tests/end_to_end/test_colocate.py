@@ -59,7 +59,7 @@ def test_taking_turns_changes_nothing_of_what_is_learned(
 
     # Without a learner there is nobody to take turns with: `mgrpo eval` lets the engine be.
     capsys.readouterr()
-    assert evaluate_command(str(turns), config=None, as_json=True) == 0
+    assert evaluate_command(str(turns), as_json=True) == 0
     scored = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert scored["acc"] == read_evaluations(turns)[-1]["acc"]
 

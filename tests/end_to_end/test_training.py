@@ -64,9 +64,7 @@ def test_two_layers_raise_the_reward_of_a_random_policy(
 
     # vLLM loads what was saved, and `mgrpo eval` gives the accuracies that the run ended with.
     capsys.readouterr()
-    code = evaluate_command(
-        str(tmp_path), config=None, max_problems=None, decoding=None, as_json=True
-    )
+    code = evaluate_command(str(tmp_path), max_problems=None, decoding=None, as_json=True)
     assert code == 0
     scored = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert scored["acc"] == read_evaluations(tmp_path)[-1]["acc"]

@@ -294,7 +294,7 @@ def test_eval_hands_over_its_arguments(recipe: Path, monkeypatch):
     assert main([*command, "--decoding", "sampled", "--json"]) == 0
     ((target, kwargs),) = calls
     assert target == "default"
-    assert kwargs["config"].name == "small"
+    assert kwargs["recipe"] == "small.yaml"
     assert (kwargs["max_problems"], kwargs["decoding"], kwargs["as_json"]) == (5, "sampled", True)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from mgrpo.config.data import COLUMNS, RowsSource
 from mgrpo.data.formats.answers import answer_fault, final_answer, solution_before
+from mgrpo.data.formats.benchmarks import prepared
 from mgrpo.data.formats.chats import (
     Turn,
     UnfitRow,
@@ -86,13 +87,14 @@ def problems_of(rows: Iterable[Row], source: RowsSource) -> LoadedData:
     """
     data = LoadedData(problems=StoredProblems() if source.on_disk else [])
     columns = NamedColumns(source)
-    for row in rows:
-        if not row.fault and isinstance(row.value, dict):
-            columns.look_at(row.value)
+    for given in rows:
         try:
+            row = prepared(given, source.format)
+            if not row.fault and isinstance(row.value, dict):
+                columns.look_at(row.value)
             data.problems.append(problem_of(row, source))
         except UnfitRow as reason:
-            data.drop(str(reason), row.where)
+            data.drop(str(reason), given.where)
     columns.refuse_missing(source.path)
     if not data.problems:
         what = data.describe_dropped() or "there are no rows"

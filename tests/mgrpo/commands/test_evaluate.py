@@ -210,3 +210,27 @@ def test_a_run_is_scored_by_its_own_recipe_and_its_saved_policy(
     assert evaluated("--against", str(run), "--json") == 0
     assert engines[-1][0].layers[1].system_prompt == "Look again."
     assert "was trained by a recipe with other layers" in capsys.readouterr().err
+
+
+def test_a_run_is_scored_by_a_suite_with_its_own_prompts(
+    recipe: Path, tree: dict[str, Any], engines: Calls, capsys
+):
+    run = Path("runs/mine")
+    (run / "policy").mkdir(parents=True)
+    (run / "policy" / "config.json").write_text("{}")
+    tree["layers"][0]["system_prompt"] = "As in training."
+    (run / "config.yaml").write_text(dump_yaml({**tree, "name": "mine"}))
+    assert main(["eval", "mine", "--suite", "math500", "evaluation.max_problems=2", "--json"]) == 0
+    [(config, run_dir)] = engines
+    assert (config.layers[0].system_prompt, run_dir) == ("As in training.", run)
+    assert config.data.heldout.path == "HuggingFaceH4/MATH-500"
+    assert (config.evaluation.guidance, config.evaluation.max_problems) == ("random", 2)
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["guidance"] == "random"
+    assert "published: deepseek-ai/DeepSeek-R1-Distill-Qwen-7B 92.8 %" in shown.err
+
+    # A model that is no run gets the prompts that fit every suite.
+    assert main(["eval", "default", "--suite", "gpqa", "--json"]) == 0
+    assert "Reason step by step" in engines[-1][0].layers[0].system_prompt
+    assert main(["eval", "default", "--suite", "gqpa"]) == 2
+    assert "Did you mean gpqa?" in capsys.readouterr().err

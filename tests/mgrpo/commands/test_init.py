@@ -73,3 +73,15 @@ def test_nothing_is_written_over(capsys) -> None:
 def test_arguments_that_cannot_be_are_refused(argv: list[str], capsys) -> None:
     assert main(argv) == 2
     assert not list(Path().iterdir())
+
+
+def test_a_reward_of_ones_own_is_the_recipes_check(capsys) -> None:
+    Path("own.jsonl").write_text(json.dumps({"prompt": "3 + 4?", "label": {"value": 7}}) + "\n")
+    Path("judge.py").write_text("def right(completion, problem):\n    return True\n")
+    command = ["init", "mine", "--data", "own.jsonl", "--answer", "label.value"]
+    assert main([*command, "--reward", "judge.py:wrong-name"]) == 2
+    assert main([*command, "--reward", "no.py:right"]) == 2
+    assert "names no function of a file here" in said(capsys)
+    assert main([*command, "--reward", "judge.py:right"]) == 0
+    assert load_recipe("mine").rewards.terms[0].check == "./judge.py:right"
+    assert load_recipe("mine").layers[0].system_prompt == ""

@@ -274,3 +274,14 @@ def test_each_source_has_a_term_that_says_what_is_right(tree, terms, heldout, co
     with pytest.raises(ValidationError) as caught:
         RunConfig.model_validate(tree)
     assert complaint in str(caught.value)
+
+
+def test_default_prompts_for_mathematics_are_pointed_out_where_no_check_reads_a_box(tree):
+    for layer in tree["layers"]:
+        layer.pop("system_prompt", None)
+    assert "system_prompt" not in warned(tree)
+    tree["rewards"] = {"terms": [{"check": "./my.py:near"}]}
+    assert "layers.0.system_prompt is not set" in warned(tree)
+    for layer in tree["layers"]:
+        layer["system_prompt"] = ""
+    assert "system_prompt" not in warned(tree)

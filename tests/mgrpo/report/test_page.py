@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -10,6 +11,8 @@ import pytest
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.log import MetricsLog
 from mgrpo.report import write_report
+from mgrpo.report.page import changed_keys, memory, throughput
+from mgrpo.report.run_data import load_run
 from mgrpo.types import Reward
 from tests.mgrpo.metrics.test_log import a_completion
 from tests.mgrpo.report.fake_run import make_run
@@ -192,3 +195,15 @@ def test_a_directory_that_is_no_run_is_refused_with_advice(tmp_path):
         write_report(tmp_path / "nowhere")
     with pytest.raises(RunDirectoryError, match="not a run's directory"):
         write_report(tmp_path)
+
+
+def test_what_differs_from_the_defaults_throughput_and_memory_are_shown(tmp_path):
+    run = load_run(make_run(tmp_path / "run", steps=3))
+    text = changed_keys(run)
+    assert "path: smollm2" in text and "learning_rate" not in text
+    rows = [{"tokens/generated": 300, "seconds/step": 2.0}, {"memory/run_gib": 2.25}, {}]
+    assert (throughput(rows), memory(rows)) == ("150 tokens/s", "2.2 GiB")
+    assert (throughput([{}]), memory([{}])) == ("", "")
+    page = (write_report(run.run_dir)).read_text()
+    assert "What differs from the defaults" in page and "tokens/s" in page
+    assert changed_keys(dataclasses.replace(run, config={"of": "another version"})) == ""

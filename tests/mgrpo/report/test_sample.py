@@ -107,3 +107,18 @@ def test_corrections_without_their_attempt_are_kept(tmp_path):
         log.write_rollouts(0, [orphan])
     (step,) = load_sample(load_run(tmp_path)).steps
     assert step["problems"][0]["nodes"][0]["parent"] == "pool/9#1.0"
+
+
+def test_held_out_completions_stand_before_the_steps(tmp_path):
+    run = make_run(tmp_path / "run", steps=4, rollouts_every=2)
+    with MetricsLog(run) as log:
+        log.write_rollouts(0, [a_completion()], "heldout")
+        log.write_rollouts(4, [a_completion()], "heldout")
+    sample = load_sample(load_run(run))
+    assert [(one["step"], one.get("heldout", False)) for one in sample.steps] == [
+        (0, True),
+        (4, True),
+        (0, False),
+        (2, False),
+    ]
+    assert (sample.num_of_training, sample.num_left_out) == (2, 0)

@@ -49,3 +49,8 @@ def test_durations_use_two_units(seconds, text):
 def test_one_is_singular():
     assert plural(1, "step") == "1\u00a0step"
     assert plural(1200, "step") == "1,200\u00a0steps"
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.925, "93"), (0.355, "36"), (0.9249, "92")])
+def test_a_half_is_rounded_up(share, text):
+    assert percent(share, digits=0) == f"{text}\u00a0%"
