@@ -29,7 +29,7 @@ from cluster.allocations import (
     resource_text,
     total,
 )
-from cluster.remote import RemoteActor
+from cluster.remote import LOOK_S, RemoteActor, errors_of_signals
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.errors import PlacementError
@@ -70,7 +70,9 @@ class Placement:
         for asked in packing_order(groups_of(allocations)):  # all before the first wait, to be seen
             groups[asked.name] = ask_for(asked, asked.name)
         for name, group in groups.items():
-            if not group.wait(timeout_seconds=max(0.1, end - time.monotonic())):
+            while not is_placed(group):
+                if time.monotonic() < end:
+                    continue
                 message = describe_shortage(
                     allocations, f"{name} was not placed within {deadline_s:g} s"
                 )
@@ -93,7 +95,10 @@ class Placement:
     def is_granted(self, allocation: Allocation) -> bool:
         """Whether the allocation has been granted. Does not wait."""
         grant = self.grants.get(allocation.name)  # none: taken by `reserve`, which waited
-        return grant is None or bool(ray.wait([grant], timeout=0)[0])
+        if grant is None:
+            return True
+        with errors_of_signals():
+            return bool(ray.wait([grant], timeout=0)[0])
 
     def node_of(self, allocation: Allocation) -> str:
         """The address of the node that a granted allocation's first bundle is on; "" if unknown."""
@@ -162,6 +167,12 @@ def ask_for(group: Group, name: str) -> PlacementGroup:
         name=name,
         bundle_label_selector=group.label_selectors,
     )
+
+
+def is_placed(group: PlacementGroup) -> bool:
+    """Within the longest single wait in Ray."""
+    with errors_of_signals():
+        return bool(group.wait(timeout_seconds=LOOK_S))
 
 
 def describe_shortage(allocations: list[Allocation], why: str) -> str:

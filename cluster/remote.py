@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 import ray
@@ -22,7 +23,8 @@ from ray.exceptions import (
 
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
 
-MEANWHILE_S = 1.0  # between two calls of `meanwhile`
+LOOK_S = 1.0
+"""Longest single wait in Ray: a signal's handler has its effect only when that is over."""
 PROCESS_LOST = (
     ActorPlacementGroupRemoved,
     ActorUnschedulableError,
@@ -106,7 +108,8 @@ class Call(Generic[Result_co]):
         return time.monotonic() - self.began
 
     def is_done(self) -> bool:
-        return bool(ray.wait([self.reference], timeout=0)[0])
+        with errors_of_signals():
+            return bool(ray.wait([self.reference], timeout=0)[0])
 
     def outcome(self, doing: str | None = None) -> Result_co:
         """What a call that is done returned.
@@ -120,7 +123,8 @@ class Call(Generic[Result_co]):
         """
         doing = doing or self.method
         try:
-            result: Result_co = ray.get(self.reference, timeout=FETCH_S)
+            with errors_of_signals():
+                result: Result_co = ray.get(self.reference, timeout=FETCH_S)
         except GetTimeoutError:
             raise self.too_late(f"{doing}: its result", FETCH_S, "nothing") from None
         except (RayTaskError, *PROCESS_LOST) as error:
@@ -181,8 +185,8 @@ def wait_for(
     results: dict[ray.ObjectRef, Result] = {}
     while pending:
         left_s = max(0.001, end - time.monotonic())
-        look_s = left_s if meanwhile is None else min(left_s, MEANWHILE_S)
-        done, _ = ray.wait(list(pending), num_returns=1, timeout=look_s)
+        with errors_of_signals():
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=min(left_s, LOOK_S))
         for reference in done:
             results[reference] = pending.pop(reference).outcome(doing)
         if not done and time.monotonic() >= end:
@@ -191,6 +195,18 @@ def wait_for(
         if meanwhile is not None:
             meanwhile()
     return [results[call.reference] for call in calls]
+
+
+@contextmanager
+def errors_of_signals() -> Iterator[None]:
+    """What a signal's handler raises during a wait in Ray is raised; Ray makes a SystemError of it,
+    which has it as its cause."""
+    try:
+        yield
+    except SystemError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
 
 
 def translated(error: Exception, actor: str, doing: str) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +22,18 @@ from cluster.fleet.fleet import Fleet, costs_least
 from cluster.fleet.health import EngineHealth, EngineState
 from cluster.fleet.leases import sample_leased
 from cluster.placement import Placement
-from cluster.remote import RemoteActor
+from cluster.remote import Call, RemoteActor, errors_of_signals, wait_for
 from cluster.runtime import LOOPBACK, REPOSITORY_ROOT
 from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from mgrpo.config import RunConfig, WeightsConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.errors import ActorDiedError, DeadlineError, RequestError, WeightSyncError
+from mgrpo.errors import (
+    ActorDiedError,
+    DeadlineError,
+    RequestError,
+    RunInterrupted,
+    WeightSyncError,
+)
 from mgrpo.metric_sums import MetricSums
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
@@ -50,6 +57,30 @@ def one_node() -> Iterator[None]:
         )
         yield
         ray.shutdown()
+
+
+def test_a_signal_ends_a_wait_in_ray_by_its_own_error(one_node: None) -> None:
+    """Otherwise Ctrl-C while engines load does nothing until they are there."""
+
+    def stop(number: int, frame: object) -> None:
+        raise RunInterrupted("SIGALRM", 142)
+
+    never = ray.remote(num_cpus=0)(lambda: time.sleep(600)).remote()
+    call: Call[None] = Call(RemoteActor(None, "nobody"), "sleep", never)
+    previous = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(RunInterrupted):
+            wait_for([call], **CALL)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        ray.cancel(never, force=True)
+
+
+def test_an_error_of_ray_itself_stays_one() -> None:
+    with pytest.raises(SystemError, match="its own"), errors_of_signals():
+        raise SystemError("its own")
 
 
 @dataclass
