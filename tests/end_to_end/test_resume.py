@@ -21,7 +21,15 @@ from tests.end_to_end.conftest import small_tree
 from tests.end_to_end.test_training import REPOSITORY
 
 STEPS = 7
-NOT_COMPARED = ("seconds/", "learner/restarts", "pipeline/", "wall_s", "weights/", "mismatch/")
+NOT_COMPARED = (
+    "seconds/",
+    "learner/restarts",
+    "memory/",
+    "pipeline/",
+    "wall_s",
+    "weights/",
+    "mismatch/",
+)
 
 
 def command(recipe: Path, name: str) -> list[str]:

@@ -318,7 +318,7 @@ def test_preparing_an_unknown_model_lists_those_that_exist(capsys):
         ["trian", "x"],
         ["check"],
         ["check", "small", "--fast"],
-        ["report", "a", "b=1"],
+        ["report"],
         ["eval", "default", "--problems", "0"],
     ],
 )
