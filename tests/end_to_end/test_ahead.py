@@ -23,6 +23,7 @@ from tests.end_to_end.test_training import REPOSITORY
 STEPS = 8
 
 
+@pytest.mark.slow  # light twins do it many times: tests/mgrpo/training/test_sample_ahead.py
 @pytest.mark.timeout(600)
 def test_a_run_that_samples_ahead_is_stopped_and_resumed(
     tree: dict[str, Any], tmp_path: Path
