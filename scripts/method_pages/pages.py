@@ -212,22 +212,19 @@ def index_table(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> 
             method.changes,
             paper_link(method.paper),
             ", ".join(f"`{plugin.use}`" for plugin in method.plugins) or "keys alone",
-            *accuracy_words(curves.get(method.id)),
+            sampled_words(curves.get(method.id)),
         )
         for method in methods
     ]
-    return table(("Method", "Idea", "Source", "Plug-ins", "Sampled", "Greedy"), rows)
+    return table(("Method", "Idea", "Source", "Plug-ins", "Sampled"), rows)
 
 
-def accuracy_words(curve: Curve | None) -> tuple[str, str]:
-    """Sampled and greedy."""
+def sampled_words(curve: Curve | None) -> str:
+    """Accuracy of sampled first attempts, at the beginning and at the end."""
     if curve is None:
-        return "", ""
+        return ""
     before, after = curve.sampled_accuracy
-    last = f", last turn {curve.final_accuracy[-1]:.1%}"
-    is_chain = curve.final_accuracy != curve.accuracy
-    greedy = f"{curve.accuracy[0]:.1%} → {curve.accuracy[-1]:.1%}{last if is_chain else ''}"
-    return f"{before:.0%} → {after:.0%}", greedy
+    return f"{before:.0%} → {after:.0%}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
