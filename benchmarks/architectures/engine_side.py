@@ -7,11 +7,12 @@ import os
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from actors.engine import EngineSettings, VllmEngine
 from mgrpo.config import RunConfig
 from mgrpo.errors import MgrpoError
 from mgrpo.records.token_columns import TokenIds
@@ -28,6 +29,13 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 """As `mgrpo.training.launcher` starts an engine on a CPU."""
+Found = TypeVar("Found")
+
+
+class Wait(Protocol):
+    """Runs an engine's call and returns what it returns."""
+
+    def __call__(self, call: Coroutine[Any, Any, Found], deadline_s: float = ...) -> Found: ...
 
 
 def measure_engine(model_dir: Path) -> dict[str, Any]:
@@ -38,12 +46,10 @@ def measure_engine(model_dir: Path) -> dict[str, Any]:
         compared, the mean gap in nats to the trained learner before and after the broadcast.
     """
     os.environ.update(ENVIRONMENT)
-    from actors.engine import EngineSettings, VllmEngine
-
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
 
-    def wait(call: Coroutine[Any, Any, Any], deadline_s: float = UPDATE_S) -> Any:
+    def wait(call: Coroutine[Any, Any, Found], deadline_s: float = UPDATE_S) -> Found:
         return asyncio.run_coroutine_threadsafe(call, loop).result(deadline_s)
 
     engine = VllmEngine(
@@ -75,7 +81,7 @@ def measure_engine(model_dir: Path) -> dict[str, Any]:
         wait(engine.stop())
 
 
-def compared(engine: Any, wait: Any, model_dir: Path) -> dict[str, Any]:
+def compared(engine: VllmEngine, wait: Wait, model_dir: Path) -> dict[str, Any]:
     from cluster.address import free_port
     from cluster.weight_sync.weight_transfer import open_sender
     from learner.deepspeed_learner import DeepSpeedLearner
@@ -109,7 +115,7 @@ def compared(engine: Any, wait: Any, model_dir: Path) -> dict[str, Any]:
         with_checksums=True,
         packed_buffer_bytes=1 << 20,
     )
-    wait(engine.pause())
+    wait(engine.pause(in_flight=False))
     sender.send_weights()
     wait(engine.resume())
     received = wait(engine.received_checksums())[0]
@@ -127,7 +133,7 @@ def compared(engine: Any, wait: Any, model_dir: Path) -> dict[str, Any]:
 class DirectClient:
     """vLLM's four-method client protocol, on an engine of this process."""
 
-    def __init__(self, engine: Any, wait: Any) -> None:
+    def __init__(self, engine: VllmEngine, wait: Wait) -> None:
         self.engine, self.wait = engine, wait
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
