@@ -86,6 +86,9 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         "worker_extension_cls": WORKER_EXTENSION,
         # Of a forward pass. Left alone, vLLM would take 2048 for an engine made this way.
         "max_num_batched_tokens": BATCHED_TOKENS,
+        # Corrections of an earlier problem go before attempts at later ones, so that problems are
+        # done one after the other and the learner can begin.
+        "scheduling_policy": "priority",
         "disable_log_stats": True,
         "enable_log_requests": False,
     }
@@ -243,6 +246,7 @@ class VllmEngine:
         num_spare: int = 0,
         speculation: Speculation | None = None,
         stop: Stop | None = None,
+        priority: int = 0,
     ) -> list[Generation]:
         """Sample completions of one prompt.
 
@@ -255,6 +259,7 @@ class VllmEngine:
             num_spare: so many more are begun, and all but the shortest aborted (`actors.shortest`).
             speculation: how they are drafted, which changes nothing but the time; None: not.
             stop: what ends them beside the end of the turn; tokens as ids.
+            priority: vLLM begins waiting requests with a lower number first.
 
         Returns:
             Those wanted, in their order, and after them what there is of the aborted ones.
@@ -285,9 +290,9 @@ class VllmEngine:
         given: Any = prompt.engine_input()
         with self.core_death_named(), self.request_failure_named(len(prompt)):
             if num_spare:
-                generations = await self.shortest(given, parameters, num_spare, stop)
+                generations = await self.shortest(given, parameters, num_spare, stop, priority)
             else:
-                outputs = await self.outputs(given, parameters, uuid.uuid4().hex)
+                outputs = await self.outputs(given, parameters, uuid.uuid4().hex, priority)
                 generations = [self.generation(one, stop) for one in outputs]
         self.num_returned_tokens += sum(len(one.token_ids) for one in generations)
         found = nonfinite_text(generations)
@@ -296,15 +301,15 @@ class VllmEngine:
             raise SamplingError(f"{self.settings.name} returned {found} {why}")
         return generations
 
-    async def outputs(self, given: Any, parameters: Any, name: str) -> list[Any]:
+    async def outputs(self, given: Any, parameters: Any, name: str, priority: int) -> list[Any]:
         """vLLM's final outputs of a request, in their order."""
         outputs: list[Any] = []
-        async for result in self.engine.generate(given, parameters, name):
+        async for result in self.engine.generate(given, parameters, name, priority=priority):
             outputs = result.outputs
         return sorted(outputs, key=lambda one: one.index)
 
     async def shortest(
-        self, given: Any, parameters: Any, num_spare: int, stop: Stop
+        self, given: Any, parameters: Any, num_spare: int, stop: Stop, priority: int
     ) -> list[Generation]:
         """The shortest of parameters.n + num_spare completions, and after them the others as far
         as they came.
@@ -320,7 +325,7 @@ class VllmEngine:
             own: SamplingParams = parameters.clone()
             own.n = 1
             own.seed = None if parameters.seed is None else parameters.seed + number
-            (output,) = await self.outputs(given, own, names[number])
+            (output,) = await self.outputs(given, own, names[number], priority)
             found[number] = self.generation(output, stop)
 
         async with task_group() as group:

@@ -187,6 +187,7 @@ class Rollout:
             num_spare=request.num_spare,
             speculation=self.layers[number - 1].speculation,
             stop=self.builder.stop_of(self.layers[number - 1]),
+            priority=request.within.drawing_order,
         )
         clock.ended = time.monotonic()
         clock.count(generations, request.num_samples)

@@ -58,6 +58,7 @@ class ScriptedEngine:
         num_spare: int = 0,
         speculation: Speculation | None = None,
         stop: Stop | None = None,
+        priority: int = 0,
     ) -> list[Generation]:
         self.asked.append(
             {
@@ -66,6 +67,7 @@ class ScriptedEngine:
                 "temperature": temperature,
                 "speculation": speculation,
                 "stop": stop,
+                "priority": priority,
             }
         )
         token_ids = prompt.token_ids.tolist()

@@ -31,6 +31,7 @@ class EngineActor(Protocol):
         num_spare: int = 0,
         speculation: Speculation | None = None,
         stop: Stop | None = None,
+        priority: int = 0,
     ) -> list[Generation]: ...
 
     async def pause(self, *, in_flight: bool) -> None: ...

@@ -159,6 +159,11 @@ class CompletionId:
         return CompletionId(self.step, self.slot)
 
     @property
+    def drawing_order(self) -> int:
+        """Greater for problems that were drawn later."""
+        return self.step * SLOTS_OF_A_STEP + self.slot
+
+    @property
     def parent(self) -> CompletionId:
         """Of a correction its attempt, of an attempt the problem."""
         return replace(self, path=self.path[:-1])
@@ -184,6 +189,7 @@ class CompletionId:
         return cls(-1, zlib.crc32(label.partition("#")[0].encode()), numbers, label)
 
 
+SLOTS_OF_A_STEP = 1 << 32  # more than any step has
 PRINTED_ID = re.compile(r"(?:s(\d+)p(\d+)|(.+))#(-?\d+(?:\.-?\d+)*)")
 
 

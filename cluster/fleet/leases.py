@@ -51,6 +51,7 @@ class Engine(Protocol):
         num_spare: int = 0,
         speculation: Speculation | None = None,
         stop: Stop | None = None,
+        priority: int = 0,
     ) -> list[Generation]: ...
 
 
@@ -215,6 +216,7 @@ async def sample_leased(
     num_spare: int = 0,
     speculation: Speculation | None = None,
     stop: Stop | None = None,
+    priority: int = 0,
 ) -> list[Generation]:
     """Sample one prompt's completions, with retries on other engines.
 
@@ -223,6 +225,7 @@ async def sample_leased(
         num_spare: so many more are begun; all but the shortest are aborted.
         speculation: how its completions are drafted; None: not.
         stop: what ends them beside the end of the turn; tokens as ids.
+        priority: engines begin requests with a lower number first.
 
     Returns:
         What was sampled, stamped with the name of the engine that made them: `num_samples`, and
@@ -248,6 +251,7 @@ async def sample_leased(
                 num_spare=num_spare,
                 speculation=speculation,
                 stop=stop,
+                priority=priority,
             )
         except ENGINE_LOSSES as error:
             source.report_lost(engine, error)

@@ -82,6 +82,7 @@ class RemoteEngine:
         num_spare: int = 0,
         speculation: Speculation | None = None,
         stop: Stop | None = None,
+        priority: int = 0,
     ) -> list[Generation]:
         """Sample completions of one prompt; see `VllmEngine.generate`.
 
@@ -104,6 +105,7 @@ class RemoteEngine:
                 num_spare=num_spare,
                 speculation=speculation,
                 stop=stop,
+                priority=priority,
             ).answer(deadline_s=None, setting=GENERATE_S)  # the watch has a deadline
         )
         try:

@@ -49,6 +49,7 @@ async def main(model_dir: str, output: Path) -> None:
     stopped_by = group[0].text[4:7]
     stop = Stop(texts=[stopped_by])
     stopped = await engine.generate(prompt, **asked, seed=1, stop=stop)
+    order = await order_of(engine, prompt, priorities=[5, 7, 6])
     num_left = len(engine.engine.output_processor.request_states)
     later = asyncio.create_task(engine.generate(prompt, **asked, seed=2))
     counts = await change_version(engine, "1")
@@ -58,12 +59,26 @@ async def main(model_dir: str, output: Path) -> None:
         "counts": counts,
         "six": [dataclasses.asdict(one) for one in six],
         "spared": [dataclasses.asdict(one) for one in spared],
+        "order": order,
         "num_left": num_left,
         "stopped_by": stopped_by,
         "stopped": [dataclasses.asdict(one) for one in stopped],
     }
     output.write_text(json.dumps(found, default=lambda column: column.tolist()))
     await engine.stop()
+
+
+async def order_of(engine: VllmEngine, prompt: Prompt, priorities: list[int]) -> list[int]:
+    """In which order requests end that each fill the engine, begun in the order given."""
+    ended: list[int] = []
+
+    async def sample(priority: int) -> None:
+        given = {"num_samples": engine.settings.max_num_seqs, "max_tokens": 4, "temperature": 1.0}
+        await engine.generate(prompt, **given, seed=priority, priority=priority)
+        ended.append(priority)
+
+    await asyncio.gather(*(sample(one) for one in priorities))
+    return ended
 
 
 async def change_version(engine: VllmEngine, version: str) -> list[int]:

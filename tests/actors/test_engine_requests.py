@@ -30,6 +30,7 @@ class RecordingLLM:
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.requests: list[tuple[list[int], SamplingParams, str]] = []
+        self.priorities: list[int] = []
         self.error: Exception | None = None
         self.logprob: Callable[[int], float] = lambda place: -0.5 - place
         self.spans = [SimpleNamespace(version="7", start=0, end=2)]
@@ -46,8 +47,9 @@ class RecordingLLM:
         return note
 
     async def generate(
-        self, prompt: Any, parameters: SamplingParams, request_id: str
+        self, prompt: Any, parameters: SamplingParams, request_id: str, *, priority: int = 0
     ) -> AsyncIterator[Any]:
+        self.priorities.append(priority)
         self.requests.append((prompt["prompt_token_ids"], parameters, request_id))
         if self.error is not None:
             raise self.error
@@ -92,6 +94,15 @@ def test_every_sampling_parameter_reaches_vllm() -> None:
     assert parameters.logprobs == 0 and parameters.flat_logprobs
     assert parameters.output_kind is RequestOutputKind.FINAL_ONLY
     assert parameters.detokenize is False
+
+
+def test_every_request_of_a_prompt_has_its_priority() -> None:
+    plain, over_sampling = RecordingLLM(), GrowingLLM()
+    sample(plain)
+    sample(plain, priority=6)
+    assert plain.priorities == [0, 6]
+    sample(over_sampling, num_samples=2, num_spare=3, priority=6)
+    assert over_sampling.priorities == [6] * 5
 
 
 def test_nothing_truncates_or_bends_the_distribution() -> None:
@@ -370,6 +381,7 @@ def test_an_engine_starts_at_version_zero_with_its_arguments(
     (engine_args,) = made
     assert (engine_args.model, engine_args.seed) == (str(tmp_path), 41)
     assert engine_args.logprobs_mode == "processed_logprobs"
+    assert engine_args.scheduling_policy == "priority"  # else priorities mean nothing
     assert engine_args.block_size == 16
     assert llm.calls == [("update_weight_version", ("0",), {})]
 
@@ -385,8 +397,9 @@ class GrowingLLM(RecordingLLM):
         self.aborted: list[str] = []
 
     async def generate(
-        self, prompt: Any, parameters: SamplingParams, request_id: str
+        self, prompt: Any, parameters: SamplingParams, request_id: str, *, priority: int = 0
     ) -> AsyncIterator[Any]:
+        self.priorities.append(priority)
         self.requests.append((prompt["prompt_token_ids"], parameters, request_id))
         length, tokens, processor = self.LENGTHS[parameters.seed - 91], [], self.output_processor
         detokenizer = SimpleNamespace(num_output_tokens=lambda: len(tokens))
@@ -420,7 +433,9 @@ def test_over_sampling_keeps_the_shortest_and_aborts_the_others_in_vllm() -> Non
 
 def test_a_request_that_fails_ends_the_others_that_were_begun_for_its_prompt() -> None:
     class FailingLLM(GrowingLLM):
-        async def generate(self, prompt: Any, parameters: Any, request_id: str) -> Any:
+        async def generate(
+            self, prompt: Any, parameters: Any, request_id: str, *, priority: int = 0
+        ) -> Any:
             if parameters.seed == 92:
                 raise EngineGenerateError
             async for one in super().generate(prompt, parameters, request_id):

@@ -87,6 +87,11 @@ def test_a_real_engine_stops_at_the_templates_end_and_says_which_version_wrote_w
 
 
 @pytest.mark.timeout(300)
+def test_a_real_engine_begins_what_was_drawn_first(found: dict[str, Any]) -> None:
+    assert found["order"] == [5, 6, 7]
+
+
+@pytest.mark.timeout(300)
 def test_a_real_engine_keeps_the_shortest_and_aborts_the_others(found: dict[str, Any]) -> None:
     whole, kept, aborted = found["six"], found["spared"][:2], found["spared"][2:]
     by_length = sorted(whole, key=lambda one: len(one["token_ids"]))  # equal ones in their order

@@ -26,6 +26,13 @@ def test_an_id_knows_its_tree() -> None:
     assert CORRECTION.parent.child(1) == CORRECTION
 
 
+def test_a_tree_is_sampled_before_those_that_were_drawn_later() -> None:
+    order = [CompletionId(3, 5), CompletionId(3, 6), CompletionId(3, 4_000_000), CompletionId(4, 0)]
+    numbers = [one.drawing_order for one in order]
+    assert numbers == sorted(set(numbers))
+    assert CORRECTION.drawing_order == CORRECTION.tree.drawing_order
+
+
 def test_ids_are_ordered_as_a_step_is() -> None:
     ids = [
         CompletionId(3, 10, (0,)),

@@ -253,6 +253,8 @@ def read_csv(stream: IO[bytes], file: Path) -> Iterator[Parsed]:
 
 def missing_file(file: Path) -> str:
     folder = file.parent
+    if file.is_symlink():
+        return f"{file} is a link to {file.readlink()}, which does not exist."
     if not folder.is_dir():
         return (
             f"There is no file {file}: the folder {folder} does not exist. Paths are relative to "

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def test_engines_are_asked_with_the_recipes_numbers(tree, tmp_path):
     assert {one["temperature"] for one in run.engine.asked} == {0.7}
     assert len(run.engine.asked) == 2 + 2 * 4  # two problems, and their four attempts each
     assert len(set(run.engine.seeds)) == len(run.engine.seeds)
+
+
+def test_corrections_of_a_problem_go_before_attempts_at_later_ones(tree, tmp_path):
+    run = light(tree, tmp_path, steps=2)
+    run.train()
+    by_problem = Counter(one["priority"] for one in run.engine.asked)
+    assert sorted(by_problem.values()) == [5] * 4  # attempts at it and their corrections
+    first, second = sorted(by_problem)[:2], sorted(by_problem)[2:]
+    assert {one["priority"] for one in run.engine.asked[:10]} == set(first)
+    assert {one["priority"] for one in run.engine.asked[10:]} == set(second)
 
 
 def test_the_next_step_samples_from_the_new_policy_with_other_seeds(tree, tmp_path):

@@ -282,6 +282,13 @@ def test_a_local_path_that_does_not_exist_is_not_blamed_on_the_hub(monkeypatch, 
         load_problems(of_split(path=path))
 
 
+def test_a_link_to_nothing_is_said_to_be_one(tmp_path: Path):
+    link = tmp_path / "train.jsonl"
+    link.symlink_to("elsewhere.jsonl")
+    with pytest.raises(DataError, match=r"train\.jsonl is a link to elsewhere\.jsonl, which"):
+        load_problems(RowsSource(path=str(link)))
+
+
 def test_a_name_that_could_be_the_hubs_is_local_where_its_folder_is(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(huggingface, "is_hub_reachable", lambda: False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
