@@ -287,6 +287,6 @@ def test_an_actor_is_asked_for_what_the_rollout_asks_for() -> None:
     actor = TokenActor()
     asked: dict[str, Any] = {"num_samples": 3, "max_tokens": 2, "temperature": 0.6}
     asked |= {"seed": 77, "num_spare": 4, "speculation": Speculation(max_draft_tokens=3)}
-    asked["stop"] = Stop(texts=["Q:"])
+    asked |= {"stop": Stop(texts=["Q:"]), "priority": 5}
     run(ask(engines(actor)[0], **asked))
     assert actor.asked == [asked]
