@@ -406,7 +406,7 @@ class DeepSpeedLearner:
                     folder / COMMON_FILE,
                 )
         finally:
-            dist.barrier()  # where one rank fails, the others' files are written, and can be removed
+            dist.barrier()  # so that where one rank fails, no other writes any more
 
     def load_state(self, directory: str) -> None:
         """Continue from `save_state`, of any number of ranks and any ZeRO stage.

@@ -111,7 +111,11 @@ class EmaPolicy:
     def _held(self, shard: Shard) -> list[Held]:
         wholes = [whole_numel(one) for one in self.average.parameters()]
         return [
-            Held(padded_piece(name, whole, value.numel(), shard.rank if self.is_sharded else 0), value, 0)
+            Held(
+                padded_piece(name, whole, value.numel(), shard.rank if self.is_sharded else 0),
+                value,
+                0,
+            )
             for (name, value), whole in zip(self._values(), wholes, strict=True)
         ]
 

@@ -2,11 +2,11 @@
 
     weights-zero2-00001-of-00004.safetensors   rank 1's part of the float32 weights
     exp_avg-zero2-00001-of-00004.safetensors   of a state of the optimizer, by its name there
-    ema-zero2-00001-of-00004.safetensors       of the policy's running average, if it has one
+    ema/average-zero2-00001-of-00004.safetensors   of the policy's running average, if it has one
 
-A file has one tensor of each weight: the numbers that the rank holds, in row-major order. Its header
-says where in the weight they begin and how many there are in all. A reader looks up which files have
-the numbers that it needs.
+A file has one tensor of each weight: the numbers that the rank holds, in row-major order. Its
+header says where in the weight they begin and how many there are in all. A reader looks up which
+files have the numbers that it needs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -158,9 +157,7 @@ class StateReader:
         saved = {name: found[0][0].whole for name, found in self.pieces.items()}
         if saved == sizes:
             return
-        differ = sorted(
-            name for name in {**saved, **sizes} if saved.get(name) != sizes.get(name)
-        )
+        differ = sorted(name for name in {**saved, **sizes} if saved.get(name) != sizes.get(name))
         raise RunDirectoryError(
             f"The learner's state in {self.directory} is not of this policy: {len(differ)} of its "
             f"{self.kind} differ, such as {differ[0]}, which has {saved.get(differ[0], 0)} numbers "
@@ -183,8 +180,8 @@ class StateReader:
             filled = last
         if filled < piece.stop:
             raise RunDirectoryError(
-                f"The learner's state in {self.directory} is incomplete: no file has {self.kind} of "
-                f"{piece.name} from number {filled} on. Files of some ranks are missing."
+                f"The learner's state in {self.directory} is incomplete: no file has {self.kind} "
+                f"of {piece.name} from number {filled} on. Files of some ranks are missing."
             )
 
 
@@ -197,4 +194,3 @@ def overlaps(wanted: Piece, saved: list[Piece]) -> Iterator[tuple[int, int, int]
         if first < last:
             yield place, first, last
             reached = last
-

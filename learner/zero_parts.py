@@ -1,9 +1,9 @@
 """What one rank holds of the weights that train and of the optimizer's state, at any ZeRO stage.
 
-At stage 0 every rank has all of both. At 1 and 2 the float32 weights of all parameters lie end to end
-in one flat tensor, of which each rank has an equal part; at 3 each parameter is cut into such parts
-(https://arxiv.org/abs/1910.02054). The optimizer steps these tensors and has its states in their form,
-so that a piece of a weight lies at the same place of each. DeepSpeed is not imported here.
+At stage 0 every rank has all of both. At 1 and 2 the float32 weights of all parameters lie end to
+end in one flat tensor, of which each rank has an equal part; at 3 each parameter is cut into such
+parts (https://arxiv.org/abs/1910.02054). The optimizer steps these tensors and has its states in
+their form, so that a piece of a weight lies at the same place of each.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ class ZeroParts:
 
     def _scalar(self, value: float, flat: Tensor) -> Tensor:
         """A number of steps, where the optimizer's kind of step has it."""
-        on_device = self.optimizer.defaults.get("fused") or self.optimizer.defaults.get("capturable")
+        on_device = self.optimizer.defaults.get("fused") or self.optimizer.defaults.get(
+            "capturable"
+        )
         return torch.tensor(value, dtype=torch.float32, device=flat.device if on_device else "cpu")
 
     def _show(self) -> None:

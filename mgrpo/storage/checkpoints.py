@@ -72,9 +72,7 @@ def begin_checkpoint(run_dir: Path, num_steps: int) -> Path:
 
 def finish_checkpoint(unfinished: Path, state: Mapping[str, object]) -> Path:
     """Add the state and the manifest, and rename the folder."""
-    (unfinished / STATE_FILE).write_text(
-        json.dumps({"format": FORMAT, **state}), encoding="utf-8"
-    )
+    (unfinished / STATE_FILE).write_text(json.dumps({"format": FORMAT, **state}), encoding="utf-8")
     files = [file for file in sorted(unfinished.rglob("*")) if file.is_file()]
     manifest = {
         file.relative_to(unfinished).as_posix(): {"bytes": file.stat().st_size, "sha256": digest}
@@ -175,8 +173,8 @@ def fault_of_state(folder: Path) -> str:
         return ""
     writer = "a later" if state.format > FORMAT else "an earlier"
     return (
-        f"it was written by {writer} version of mgrpo, in format {state.format}; this version reads "
-        f"format {FORMAT}. Resume with the version in the run's environment.json"
+        f"it was written by {writer} version of mgrpo, in format {state.format}; this version "
+        f"reads format {FORMAT}. Resume with the version in the run's environment.json"
     )
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from learner.state_files import Piece, Shard, StateReader, overlaps, padded_piece, share
 from mgrpo.errors import RunDirectoryError
+from tests.disk import files_of_at_most
 
 NUMEL = st.integers(1, 97)
 RANKS = st.integers(1, 9)
@@ -130,7 +128,7 @@ def test_a_state_of_another_policy_is_refused_with_the_weight(saved, sizes, said
 def test_a_header_that_says_other_things_is_an_error(saved, places):
     file = saved / "weights-zero2-00001-of-00004.safetensors"
     save_file(load_file(file), file, metadata={"places": places, "values": "{}"})
-    with pytest.raises(RunDirectoryError, match="00001-of-00004.*cannot be read"):
+    with pytest.raises(RunDirectoryError, match=r"00001-of-00004.*cannot be read"):
         read_whole(saved)
 
 
@@ -154,23 +152,14 @@ def test_damage_is_an_error_of_ours_or_other_numbers(place, byte, length):
             assert "\n" not in str(error) and str(directory) in str(error)
 
 
-@contextmanager
-def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_quota_is_an_error_of_ours(tmp_path):
-    """Python ignores SIGXFSZ, so that a write beyond the limit fails with EFBIG."""
     numbers = torch.zeros(50_000)
     piece = Piece("w", 0, len(numbers), len(numbers))
     with (
         files_of_at_most(1 << 16),
-        pytest.raises(RunDirectoryError, match=r"cannot be written: .*(File too large|os error 27)"),
+        pytest.raises(
+            RunDirectoryError, match=r"cannot be written: .*(File too large|os error 27)"
+        ),
     ):
         Shard(2, 0, 1).write(tmp_path, "weights", [(piece, numbers)])
 

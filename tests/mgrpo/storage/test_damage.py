@@ -131,7 +131,9 @@ class Damage:
             content = state.read_bytes()
             listed = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             try:
-                manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {state.name: listed}))
+                manifest.write_text(
+                    json.dumps(json.loads(manifest.read_text()) | {state.name: listed})
+                )
             except (ValueError, TypeError):
                 manifest.write_text("{}")
 
