@@ -380,12 +380,10 @@ class DeepSpeedLearner:
 
     @property
     def state_bytes(self) -> int:
-        """About what `save_state` writes on all ranks: weights, and in float32 masters and Adam's
-        two moments."""
-        parameters = self.policy.causal_lm.parameters()
-        return sum(
-            getattr(one, "ds_numel", one.numel()) * (one.itemsize + 3 * 4) for one in parameters
-        )
+        """About what `save_state` writes on all ranks: in float32 weights and Adam's two moments,
+        and the average, if there is one."""
+        num_kinds = 3 if self.ema is None else 4
+        return sum(self.parts.sizes.values()) * num_kinds * 4
 
     def save_state(self, directory: str) -> None:
         """Write all that an exact resume needs: weights as trained, optimizer, version.

@@ -139,7 +139,7 @@ class StateReader:
             tensors = self._opened.enter_context(safe_open(file, "pt"))
             header = tensors.metadata() or {}
             places = PLACES_TYPE.validate_json(header.get(PLACES, ""))
-            self.values |= VALUES_TYPE.validate_json(header.get(VALUES, ""))
+            self.values.update(VALUES_TYPE.validate_json(header.get(VALUES, "")))
             for name, (start, whole) in places.items():
                 numbers = tensors.get_slice(name)
                 (numel,) = numbers.get_shape()

@@ -94,6 +94,7 @@ class Mirror:
             if not fault:
                 return self._fetch_files(names)
             faults.append(f"{url}: {fault}")
+            print(f"{faults[-1]}; looking at the one before", flush=True)
         if here is None:
             raise RunDirectoryError(
                 f"No checkpoint at {self.storage.url} is complete: {'; '.join(faults)}. Start "
