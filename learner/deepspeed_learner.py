@@ -38,7 +38,7 @@ from learner.hub_weights import HubWeights, whole_bytes
 from learner.logprobs import PolicyModel
 from learner.offload import StateOffload
 from learner.packing import split_rows
-from learner.plain_states import PlainStates, refuse_other_objects
+from learner.plain_states import load_plain, refuse_other_objects, save_plain
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import load_policy
 from learner.policy_proofs import prove_policy
@@ -46,8 +46,10 @@ from learner.recipe import LearnerRecipe
 from learner.replay import replayed_rows
 from learner.rows import Minibatch, text
 from learner.sequence_logprobs import sequence_logprobs
+from learner.state_files import Shard
 from learner.streamed_update import StreamedUpdate
 from learner.trainer import Trainer
+from learner.zero_parts import ZeroParts
 from mgrpo.config import StepConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
 from mgrpo.plugin import load_plugins
@@ -57,8 +59,8 @@ logger = logging.getLogger(__name__)
 
 GATHER_BUCKET_BYTES = 256 * 2**20
 """Sharded weights are put together this many bytes at a time."""
-STATE_TAG = "learner"
-"""Name of the folder of shards inside a checkpoint."""
+COMMON_FILE = "common.pt"
+"""What all ranks know alike of a saved state: its policy version, what plug-ins remember."""
 
 
 class DeepSpeedLearner:
@@ -109,6 +111,8 @@ class DeepSpeedLearner:
         )
         self._whole_grad_norm = 0.0
         self.engine = self.start_engine()
+        self.shard = Shard(self._zero_stage, rank, num_ranks)
+        self.parts = ZeroParts(self.engine, self.optimizer, self.shard)
         self._hub_weights = HubWeights(self.policy.causal_lm)
         prove_policy(
             self.policy,
@@ -376,12 +380,10 @@ class DeepSpeedLearner:
 
     @property
     def state_bytes(self) -> int:
-        """About what `save_state` writes on all ranks: weights, and in float32 masters and Adam's
-        two moments."""
-        parameters = self.policy.causal_lm.parameters()
-        return sum(
-            getattr(one, "ds_numel", one.numel()) * (one.itemsize + 3 * 4) for one in parameters
-        )
+        """About what `save_state` writes on all ranks: in float32 weights and Adam's two moments,
+        and the average, if there is one."""
+        num_kinds = 3 if self.ema is None else 4
+        return sum(self.parts.sizes.values()) * num_kinds * 4
 
     def save_state(self, directory: str) -> None:
         """Write all that an exact resume needs: weights as trained, optimizer, version.
@@ -391,37 +393,34 @@ class DeepSpeedLearner:
         plugins = [plugin.state_dict() for plugin in self.plugins]
         for plugin, state in zip(self.plugins, plugins, strict=True):
             refuse_other_objects(state, type(plugin).__name__)
-        self.engine.save_checkpoint(
-            directory,
-            tag=STATE_TAG,
-            client_state={"policy_version": self.policy_version, "plugins": plugins},
-            save_latest=False,
-        )
-        if self.ema is not None:
-            self.ema.save(directory)
-        dist.barrier()
+        folder = Path(directory)
+        try:
+            self.parts.save(folder)
+            if self.ema is not None:
+                self.ema.save(folder, self.shard)
+            if self.rank == 0:
+                save_plain(
+                    {"policy_version": self.policy_version, "plugins": plugins},
+                    folder / COMMON_FILE,
+                )
+        finally:
+            dist.barrier()  # so that where one rank fails, no other writes any more
 
     def load_state(self, directory: str) -> None:
-        """Continue from `save_state`, with the same number of ranks and ZeRO stage.
+        """Continue from `save_state`, of any number of ranks and any ZeRO stage.
 
         Raises:
-            RunDirectoryError: there is no such state, or it does not fit this learner.
+            RunDirectoryError: there is no such state, it is damaged, or it is of another policy.
         """
-        if not (Path(directory) / STATE_TAG).is_dir():
+        folder = Path(directory)
+        if not (folder / COMMON_FILE).is_file():
             raise RunDirectoryError(f"There is no learner state in {directory}.")
-        try:
-            path, client_state = self.engine.load_checkpoint(directory, tag=STATE_TAG)
-        except (OSError, RuntimeError, AssertionError, KeyError) as error:
-            raise RunDirectoryError(
-                f"The learner's state in {directory} does not fit {self.num_ranks} ranks at ZeRO "
-                f"stage {self._zero_stage}: {error}. Resume with the recipe that saved it."
-            ) from error
-        if path is None:
-            raise RunDirectoryError(f"The learner's state in {directory} is incomplete.")
-        self.policy_version = int(client_state["policy_version"])
-        self._load_plugins(client_state.get("plugins", []))
+        common = load_plain(folder / COMMON_FILE)
+        self.parts.load(folder)
+        self.policy_version = int(common["policy_version"])
+        self._load_plugins(common["plugins"])
         if self.ema is not None:
-            self.ema.load(directory)
+            self.ema.load(folder, self.shard)
 
     def _load_plugins(self, states: Sequence[dict[str, object]]) -> None:
         """Go on with what plug-ins remembered.
@@ -490,7 +489,6 @@ class DeepSpeedLearner:
             config=engine_config(self.settings, num_ranks=self.num_ranks, is_bf16=self._is_bf16),
             dist_init_required=False,
         )
-        engine.checkpoint_engine = PlainStates(engine._config)
         return engine
 
     def _grad_norm(self) -> float:
@@ -533,7 +531,7 @@ class DeepSpeedLearner:
         if schedule is None:
             return None
         model = self._load_frozen(self.model_dir)
-        return EmaPolicy(schedule, policy=self.policy, model=model, rank=self.rank)
+        return EmaPolicy(schedule, policy=self.policy, model=model)
 
     def _load_frozen(self, model_dir: str) -> Any:
         """A policy that does not train, sharded where the policy's weights are."""

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from learner.plugin import EmaSchedule, LearnerPlugin
-from mgrpo.errors import LearnerError, RunDirectoryError
+from learner.state_files import Shard, StateReader, padded_piece
+from learner.zero_parts import Held, cut, whole_numel
+from mgrpo.errors import LearnerError
 
-FOLDER = "ema"
+FOLDER, KIND = "ema", "average"
 """Of its files, inside a checkpoint of the learner."""
 
 
@@ -52,14 +52,14 @@ def ema_schedule(plugins: Sequence[LearnerPlugin]) -> EmaSchedule | None:
 class EmaPolicy:
     """The average of one policy, as one rank holds it."""
 
-    def __init__(self, schedule: EmaSchedule, *, policy: nn.Module, model: Any, rank: int) -> None:
+    def __init__(self, schedule: EmaSchedule, *, policy: nn.Module, model: Any) -> None:
         """
         Args:
             policy: the one that trains.
             model: a model of the same kind, or its engine, sharded alike; called to read with the
                 average. Its weights become the average.
         """
-        self.schedule, self.rank, self.model = schedule, rank, model
+        self.schedule, self.model = schedule, model
         self.policy, self.average = policy, getattr(model, "module", model)
         parameters = list(self.average.parameters())
         self.is_sharded = any(hasattr(one, "ds_tensor") for one in parameters)
@@ -84,44 +84,40 @@ class EmaPolicy:
         self.average.to(device)
         self._exact = [None if one is None else one.to(device) for one in self._exact]
 
-    def save(self, directory: str) -> None:
-        """Write this rank's part of the average; only rank 0's where each holds all of it."""
-        if self.rank > 0 and not self.is_sharded:
-            return
-        folder = Path(directory) / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        values = {name: value.detach().cpu().contiguous() for name, value in self._values()}
-        save_file(values, self._file(directory))
-
-    @torch.no_grad()
-    def load(self, directory: str) -> None:
-        """Continue from `save`, with as many ranks.
+    def save(self, directory: Path, shard: Shard) -> None:
+        """Write this rank's part of the average.
 
         Raises:
-            RunDirectoryError: there is no average, or it is of another policy or other shards.
+            RunDirectoryError: it cannot be written.
         """
-        file = self._file(directory)
-        try:
-            saved = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise RunDirectoryError(
-                f"The average of the policy cannot be read from {file}: {error}. Resume with the "
-                "recipe that saved the checkpoint."
-            ) from error
-        own = dict(self._values())
-        if {name: one.shape for name, one in own.items()} != {
-            name: one.shape for name, one in saved.items()
-        }:
-            raise RunDirectoryError(
-                f"The average of the policy in {file} is of another policy or another number of "
-                "ranks. Resume with the recipe that saved it."
-            )
-        for name, value in own.items():
-            value.copy_(saved[name])
+        held = self._held(shard)
+        written = held if self.is_sharded else [cut(one, shard) for one in held]
+        shard.write(directory / FOLDER, KIND, [(one.piece, one.of(one.flat)) for one in written])
+
+    @torch.no_grad()
+    def load(self, directory: Path, shard: Shard) -> None:
+        """Continue from the files of all ranks that saved, whatever their number and ZeRO stage.
+
+        Raises:
+            RunDirectoryError: there is no average, or it is damaged or of another policy.
+        """
+        held = self._held(shard)
+        with StateReader(directory / FOLDER, KIND) as saved:
+            saved.refuse_other_weights({one.piece.name: one.piece.whole for one in held})
+            for one in held:
+                saved.read(one.piece, one.of(one.flat))
         self._show()
 
-    def _file(self, directory: str) -> Path:
-        return Path(directory) / FOLDER / f"rank-{self.rank if self.is_sharded else 0}.safetensors"
+    def _held(self, shard: Shard) -> list[Held]:
+        wholes = [whole_numel(one) for one in self.average.parameters()]
+        return [
+            Held(
+                padded_piece(name, whole, value.numel(), shard.rank if self.is_sharded else 0),
+                value,
+                0,
+            )
+            for (name, value), whole in zip(self._values(), wholes, strict=True)
+        ]
 
     def _values(self) -> Iterator[tuple[str, Tensor]]:
         """Name and float32 shard of every weight of the average."""

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -51,7 +51,8 @@ def write_policy(
             directory.rename(old)
         partial.rename(directory)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise RunDirectoryError(
             f"The policy could not be saved to {directory}: {error}. Free some space or choose "
             "another output.runs_dir."

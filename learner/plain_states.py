@@ -1,52 +1,53 @@
-"""Reads DeepSpeed's shards as tensors and plain values: a checkpoint can't run code.
+"""States of plug-ins in a file, as tensors and plain values: a checkpoint can't run code.
 
-DeepSpeed loads them as pickles of any kind, so that whoever may write into a run's folder or its
-storage could run code in the learner. Here a shard holds what is listed below, or is refused.
+A pickle of any kind would let whoever may write into a run's folder or its storage run code in the
+learner. Here a file holds what is listed below, or is refused.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
 
 from mgrpo.errors import LearnerError, RunDirectoryError
 
-KNOWN: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    LossScaler,
-    ZeroStageEnum,
-    fragment_address,
-]
-"""Classes in DeepSpeed's states besides tensors, containers and numbers. Making one runs no code
-that a file chooses."""
 PLAIN = (type(None), bool, int, float, str, bytes)
 
 
-class PlainStates(TorchCheckpointEngine):
-    """What `DeepSpeedEngine` saves and loads its shards with."""
+def save_plain(state: object, file: Path) -> None:
+    """Write a state in which `refuse_other_objects` finds none.
 
-    def load(self, path: str, map_location: Any = None) -> Any:
-        """
-        Raises:
-            RunDirectoryError: the file holds objects that are not known.
-        """
-        try:
-            with torch.serialization.safe_globals(KNOWN):
-                return torch.load(path, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError as error:
-            reason = str(error).partition("\n")[0]
-            raise RunDirectoryError(
-                f"{path} is not loaded, because it holds more than tensors and plain values: "
-                f"{reason} Objects in a checkpoint could run code. If a plug-in of yours keeps it, "
-                "let its state_dict return tensors, numbers, texts, lists and dicts; otherwise "
-                "somebody has changed the file."
-            ) from error
+    Raises:
+        RunDirectoryError: the file cannot be written.
+    """
+    try:
+        torch.save(state, file)
+    except (OSError, RuntimeError) as error:
+        raise RunDirectoryError(f"{file} cannot be written: {error}") from error
+
+
+def load_plain(file: Path) -> Any:
+    """What `save_plain` wrote.
+
+    Raises:
+        RunDirectoryError: the file is missing or damaged, or holds other objects.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("\n")[0]
+        raise RunDirectoryError(
+            f"{file} is not loaded, because it holds more than tensors and plain values: "
+            f"{reason} Objects in a checkpoint could run code. If a plug-in of yours keeps it, "
+            "let its state_dict return tensors, numbers, texts, lists and dicts; otherwise "
+            "somebody has changed the file."
+        ) from error
+    except (OSError, RuntimeError, EOFError) as error:
+        raise RunDirectoryError(f"{file} cannot be read: {error}") from error
 
 
 def refuse_other_objects(state: object, owner: str) -> None:

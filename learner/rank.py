@@ -176,6 +176,10 @@ class LearnerRank(NodeFiles):
         self.learner.save_state(directory)
         return True
 
+    def shard_ending(self) -> str:
+        """How the names of this rank's files end."""
+        return self.learner.shard.ending
+
     def load_state(self, directory: str) -> int:
         """Continue from `save_state`; returns the policy version."""
         self.learner.load_state(directory)

@@ -8,7 +8,6 @@ store ever holds a whole one. A checkpoint is therefore always whole in one plac
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 import time
@@ -21,7 +20,6 @@ from cluster.remote import Arguments, Call, RemoteActor, Result, wait_for
 from learner.rank import LearnerRank
 
 PART_BYTES = 32 << 20
-SHARD_OF_RANK = re.compile(r"zero_pp_rank_(\d+)_")  # DeepSpeed's names for one rank's files
 
 
 @dataclass(frozen=True)
@@ -129,13 +127,19 @@ class LearnerFiles:
                     opened.write(part)
 
     def distribute(self) -> None:
-        """Send each node what its ranks will read: what is everybody's, and their own shards."""
+        """Send each node what its ranks will read: what is everybody's, and their own shards; all
+        shards where other ranks saved them."""
+        if not self.away:
+            return
         ranks = [home.rank for home in self.homes]
+        endings = self.call(ranks, LearnerRank.shard_ending)
+        files = [file for file in sorted(self.directory.rglob("*")) if file.is_file()]
+        owners = {file: next(filter(file.name.endswith, endings), None) for file in files}
+        are_same_ranks = set(endings) <= set(owners.values())
         for homes in self.away.values():
-            numbers = {ranks.index(home.rank) for home in homes}
-            for file in sorted(self.directory.rglob("*")):
-                shard = SHARD_OF_RANK.search(file.name)
-                if file.is_file() and (shard is None or int(shard.group(1)) in numbers):
+            own = {None, *(endings[ranks.index(home.rank)] for home in homes)}
+            for file in files:
+                if not are_same_ranks or owners[file] in own:
                     self._push(homes[0], file)
 
     def close(self) -> None:

@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant(
         "all checkpoints are kept",
         "mgrpo/training/checkpoints.py",
-        "keep_newest(self.run_dir, self.config.keep)",
-        "keep_newest(self.run_dir, 1000)",
+        "keep_newest(self.run_dir, self.config.keep, folder)",
+        "keep_newest(self.run_dir, 1000, folder)",
         (LOOP,),
     ),
     Mutant(
@@ -93,7 +93,7 @@ MUTANTS = (
     Mutant(
         "the sources' state is forgotten on resume",
         "mgrpo/training/checkpoints.py",
-        "self.sources.load_state_dict(state.get(SOURCES, state))",
+        "self.sources.load_state_dict(state[SOURCES])",
         "self.sources.load_state_dict({})",
         (LOOP,),
     ),

@@ -115,8 +115,13 @@ def find_parts(section: object, folder: Path) -> None:
 
 
 def save_recipe(config: RunConfig, path: str | Path) -> None:
-    """Write the resolved recipe, every default included; `load_recipe` reads it back equal."""
-    Path(path).write_text(dump_yaml(config.model_dump(mode="json")), encoding="utf-8")
+    """Write the resolved recipe, every default included; `load_recipe` reads it back equal.
+
+    It replaces what is there whole: a run that is killed as it starts again still has its recipe.
+    """
+    unfinished = Path(path).with_suffix(".unfinished")
+    unfinished.write_text(dump_yaml(config.model_dump(mode="json")), encoding="utf-8")
+    unfinished.replace(path)
 
 
 def find_recipe(name: str | Path, beside: Path | None = None) -> Path:

@@ -76,8 +76,8 @@ ON_RESUME: dict[str, OnResume] = {
     "pipeline.max_staleness_steps": "free",  # from the next step on; what is sampled still trains
     "pipeline.new_weights": "free",
     "pipeline.min_done_fraction": "free",
-    "learner.num_ranks": "fixed",  # DeepSpeed's shards are one for each rank
-    "learner.zero_stage": "fixed",  # and of a form of their own at each stage
+    "learner.num_ranks": "free",
+    "learner.zero_stage": "free",
     "learner.learning_rate": "fixed",
     "learner.betas": "fixed",
     "learner.weight_decay": "fixed",

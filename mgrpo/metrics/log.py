@@ -3,9 +3,9 @@
 A run's directory holds `metrics.jsonl` (one object per step), `evaluation.jsonl` (one per
 evaluation), `alarms.jsonl` (one per alert, if any), `rollouts/step-000012.jsonl` (some completions
 of the step) and `rollouts/heldout-000013.jsonl` (of an evaluation after so many steps); the
-recipe's trackers receive the same numbers. Lines are written at once and flushed, so a crash can
-truncate only the last one; readers skip a truncated last line, and a resumed run removes it before
-it appends.
+recipe's trackers receive the same numbers. Lines are written at once, so a crash can truncate only
+the last one; readers skip a truncated last line, and a resumed run removes it before it appends.
+What a disk that is full does not take is kept in memory and written as soon as it does.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from mgrpo.errors import RunDirectoryError
 from mgrpo.trackers.group import FAILED_WRITES, Trackers
@@ -45,9 +46,10 @@ class MetricsLog:
         earlier = read_metrics(self.run_dir)
         self.wall_s_before = float(earlier[-1].get("wall_s") or 0.0) if earlier else 0.0
         self.started = time.monotonic()
-        self.metrics_file = open_lines(self.run_dir / METRICS_FILE)
-        self.evaluation_file = open_lines(self.run_dir / EVALUATION_FILE)
         self.trackers = trackers or Trackers()
+        self.metrics = LineFile(self.run_dir / METRICS_FILE)
+        self.evaluations = LineFile(self.run_dir / EVALUATION_FILE)
+        self.alarms: LineFile | None = None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one step. `wall_s`, seconds of running so far, is added if it is missing.
@@ -59,12 +61,12 @@ class MetricsLog:
         row |= {name: plain_number(value) for name, value in values.items()}
         if self.trackers.num_missed:
             row[FAILED_WRITES] = self.trackers.num_missed
-        append(self.metrics_file, row)
+        self.append(self.metrics, row)
         self.trackers.write(step, {name: row[name] for name in row if name != "step"})
 
     def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Append one evaluation: step, label, num_problems, decoding, acc per layer, ..."""
-        append(self.evaluation_file, dict(evaluation))
+        self.append(self.evaluations, evaluation)
         scalars: dict[str, float | None] = {
             f"heldout/layer{layer}/accuracy": value
             for layer, value in enumerate(evaluation.get("acc", []), start=1)
@@ -80,10 +82,17 @@ class MetricsLog:
 
     def write_alarm(self, alarm: Mapping[str, object]) -> None:
         """Append one alert: step, name, message, ... The first one creates the file."""
-        path = self.run_dir / ALARMS_FILE
-        remove_torn_line(path)
-        with open_lines(path) as file:
-            append(file, alarm)
+        if self.alarms is None:
+            remove_torn_line(self.run_dir / ALARMS_FILE)
+            self.alarms = LineFile(self.run_dir / ALARMS_FILE)
+        self.append(self.alarms, alarm)
+
+    def append(self, file: LineFile, row: Mapping[str, Any]) -> None:
+        if (error := file.append(to_line(row))) is not None:
+            self.trackers.warn(
+                f"{file.path} cannot be written: {error}. {len(file.waiting)} bytes are kept in "
+                "memory until it can. Free space on the disk, or make it writable"
+            )
 
     def write_rollouts(
         self, step: int, completions: Iterable[Completion], kind: RolloutKind = "step"
@@ -92,17 +101,27 @@ class MetricsLog:
 
         Args:
             step: their step, or of an evaluation the number of steps before it.
+
+        Returns:
+            Its path, where there is none if the disk refuses it, which is reported.
         """
         path = self.run_dir / ROLLOUTS_DIR / f"{kind}-{step:06d}.jsonl"
         unfinished = path.with_suffix(".unfinished")
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.writelines(to_line(completion.to_json()) for completion in completions)
-        unfinished.replace(path)
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.writelines(to_line(completion.to_json()) for completion in completions)
+            unfinished.replace(path)
+        except OSError as error:
+            self.trackers.warn(f"{path} is not written: {error}")
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
         return path
 
     def close(self) -> None:
-        self.metrics_file.close()
-        self.evaluation_file.close()
+        for file in (self.metrics, self.evaluations, self.alarms):
+            if file is not None and (error := file.close()) is not None:
+                lost = file.waiting.count(b"\n")
+                self.trackers.warn(f"{lost} lines of {file.path} are lost: {error}")
         self.trackers.close()
 
     def __enter__(self) -> MetricsLog:
@@ -206,13 +225,28 @@ def remove_torn_line(path: Path) -> None:
         path.write_bytes(content + b"\n")
 
 
-def open_lines(path: Path) -> TextIO:
-    return path.open("a", encoding="utf-8", buffering=1)
+class LineFile:
+    """Appends lines to a file, and keeps what the disk does not take."""
 
+    def __init__(self, path: Path) -> None:
+        """Open the file, creating it."""
+        self.path, self.file, self.waiting = path, path.open("ab", buffering=0), b""
 
-def append(file: TextIO, row: Mapping[str, Any]) -> None:
-    file.write(to_line(row))
-    file.flush()
+    def append(self, line: str) -> OSError | None:
+        """Write what waits and a line more; returns why some of it still waits."""
+        self.waiting += line.encode()
+        try:
+            while self.waiting:
+                self.waiting = self.waiting[self.file.write(self.waiting) :]
+        except OSError as error:
+            return error
+        return None
+
+    def close(self) -> OSError | None:
+        """Returns why something is lost."""
+        error = self.append("")
+        self.file.close()
+        return error
 
 
 def to_line(row: Mapping[str, object]) -> str:

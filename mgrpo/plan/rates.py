@@ -67,7 +67,7 @@ def roofline_rates(
         ),
         weights_s=BROADCAST_S + weights * (1 / link + 2 / CHECKSUM_RATE),
         switch_s=SWITCH_S + away / HOST_LINK,
-        checkpoint_s=14 * size / CHECKPOINT_RATE,
+        checkpoint_s=12 * size / CHECKPOINT_RATE,
     )
 
 

@@ -1,9 +1,10 @@
 """Checkpoints: everything that an exact resume needs, written atomically.
 
     checkpoints/step-000020/
-        learner/       DeepSpeed's shards: weights as trained, optimizer, policy version
-        state.json     steps done, the problems' fingerprint, the sampler's state, pooled
-                       errors, kept corrections
+        learner/       weights in float32 and the optimizer's states, for any number of ranks
+                       and any ZeRO stage (learner/state_files.py); policy version
+        state.json     format, steps done, the problems' fingerprint, the sampler's state,
+                       pooled errors, kept corrections
         manifest.json  every file's size and SHA-256, written last
 
 Sampling, guidance and parents are drawn from seeds that contain the step's number, so this state
@@ -22,7 +23,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
 from mgrpo.errors import RunDirectoryError
 from mgrpo.storage.files import leaves_its_folder
@@ -33,7 +34,16 @@ STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
 LEARNER_DIR = "learner"
 UNFINISHED = ".unfinished"
+FORMAT = 2
+"""Of a checkpoint's content. 1, which had none, kept the learner as DeepSpeed's shards."""
 HASH_THREADS = min(8, os.cpu_count() or 1)  # one hashes about 1 GB/s; disks read several
+
+
+class State(BaseModel, extra="allow"):
+    """What every checkpoint's state says, whatever the format."""
+
+    format: int = 1
+    num_steps: NonNegativeInt
 
 
 class Listed(BaseModel, extra="forbid"):
@@ -52,16 +62,17 @@ def checkpoint_dir(run_dir: Path, num_steps: int) -> Path:
 
 
 def begin_checkpoint(run_dir: Path, num_steps: int) -> Path:
-    """An empty folder to fill; leftovers of an interrupted attempt are removed."""
+    """An empty folder to fill; leftovers of interrupted attempts are removed."""
+    for left in (run_dir / CHECKPOINTS_DIR).glob(f"*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
     folder = checkpoint_dir(run_dir, num_steps).with_suffix(UNFINISHED)
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
 def finish_checkpoint(unfinished: Path, state: Mapping[str, object]) -> Path:
     """Add the state and the manifest, and rename the folder."""
-    (unfinished / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+    (unfinished / STATE_FILE).write_text(json.dumps({"format": FORMAT, **state}), encoding="utf-8")
     files = [file for file in sorted(unfinished.rglob("*")) if file.is_file()]
     manifest = {
         file.relative_to(unfinished).as_posix(): {"bytes": file.stat().st_size, "sha256": digest}
@@ -86,23 +97,29 @@ def to_disk(path: Path) -> None:
         os.close(opened)
 
 
-def keep_newest(run_dir: Path, count: int) -> None:
-    """Delete all but the newest checkpoints."""
-    for folder in checkpoints(run_dir)[:-count]:
+def keep_newest(run_dir: Path, count: int, newest: Path) -> None:
+    """Delete all checkpoints but the newest up to one that is whole.
+
+    Later ones are damaged: the run went on from one before them.
+    """
+    folders = checkpoints(run_dir)
+    number = folders.index(newest) + 1
+    for folder in (*folders[number:], *folders[: max(0, number - count)]):
         shutil.rmtree(folder)
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    return sorted(
-        folder
+    """Checkpoints, oldest first; damage may have made some of them useless."""
+    folders = {
+        int(folder.name.removeprefix("step-")): folder
         for folder in (run_dir / CHECKPOINTS_DIR).glob("step-*")
-        if folder.suffix != UNFINISHED and (folder / MANIFEST_FILE).is_file()
-    )
+        if folder.name.removeprefix("step-").isdecimal() and folder.is_dir()
+    }
+    return [folders[number] for number in sorted(folders)]
 
 
 def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files are all intact.
+    """The newest checkpoint that this version reads and whose files are all intact.
 
     Returns:
         Its folder, or None, and the fault of each newer one.
@@ -117,7 +134,15 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def fault_of(folder: Path) -> str:
-    """The fault of a checkpoint's files; "" if there is none."""
+    """Why nothing can go on from a checkpoint; "" if it is whole."""
+    try:
+        return fault_of_files(folder) or fault_of_state(folder)
+    except OSError as error:
+        return f"a file cannot be read ({error})"
+
+
+def fault_of_files(folder: Path) -> str:
+    """The first file that is not as the manifest says; "" if there is none."""
     try:
         manifest = MANIFEST.validate_json((folder / MANIFEST_FILE).read_bytes())
     except (OSError, ValidationError) as error:
@@ -127,7 +152,7 @@ def fault_of(folder: Path) -> str:
         return f"its manifest does not list {STATE_FILE} and files of {LEARNER_DIR}/"
     for name, expected in manifest.items():
         file = folder / name
-        if not file.is_file() or leaves_its_folder(name):
+        if leaves_its_folder(name) or not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != expected.bytes:
             return f"{name} has {file.stat().st_size} bytes instead of {expected.bytes}"
@@ -136,6 +161,21 @@ def fault_of(folder: Path) -> str:
         if digest != expected.sha256:
             return f"{name} was changed"
     return ""
+
+
+def fault_of_state(folder: Path) -> str:
+    """Why this version cannot go on from a state that is as it was written; "" if it can."""
+    try:
+        state = State.model_validate_json((folder / STATE_FILE).read_bytes())
+    except ValidationError as error:
+        return f"{STATE_FILE} is none ({str(error).partition(chr(10))[0]})"
+    if state.format == FORMAT:
+        return ""
+    writer = "a later" if state.format > FORMAT else "an earlier"
+    return (
+        f"it was written by {writer} version of mgrpo, in format {state.format}; this version "
+        f"reads format {FORMAT}. Resume with the version in the run's environment.json"
+    )
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class Mirror:
             if not fault:
                 return self._fetch_files(names)
             faults.append(f"{url}: {fault}")
+            print(f"{faults[-1]}; looking at the one before", flush=True)
         if here is None:
             raise RunDirectoryError(
                 f"No checkpoint at {self.storage.url} is complete: {'; '.join(faults)}. Start "
@@ -266,7 +267,9 @@ class Mirror:
             self.storage.put(file, f"{prefix}/{file.relative_to(folder).as_posix()}")
         self._send_files()
         names = self.storage.find(CHECKPOINTS_DIR)
-        for old in stored_checkpoints(names)[: -self.keep]:
+        stored = stored_checkpoints(names)
+        kept = [name for name in stored if name <= folder.name][-self.keep :]
+        for old in sorted(set(stored).difference(kept)):  # later ones are damaged
             start = f"{CHECKPOINTS_DIR}/{old}/"
             self.storage.remove(f"{start}{MANIFEST_FILE}")
             for name in names:

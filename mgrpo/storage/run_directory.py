@@ -95,7 +95,7 @@ def no_way_on(run_dir: Path, faults: list[str]) -> str:
     """Why a run cannot resume from any checkpoint, with advice."""
     if faults:
         return (
-            f"No checkpoint in {run_dir} is complete: {'; '.join(faults)}. Start again with "
+            f"No checkpoint in {run_dir} can be resumed from: {'; '.join(faults)}. To start again: "
             "--overwrite."
         )
     return (

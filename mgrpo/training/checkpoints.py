@@ -16,6 +16,7 @@ from mgrpo.storage.checkpoints import (
     LEARNER_DIR,
     begin_checkpoint,
     checkpoint_dir,
+    checkpoints,
     fingerprint,
     finish_checkpoint,
     keep_newest,
@@ -86,8 +87,7 @@ class RunState(Hook):
                 f"state at {state['policy_version']}: the two come from different steps, and the "
                 "checkpoint is inconsistent. Delete it to resume from the one before."
             )
-        # Up to version 0.1 the sources' states lay beside the other values, under the same names.
-        self.sources.load_state_dict(state.get(SOURCES, state))
+        self.sources.load_state_dict(state[SOURCES])
         self.sources.drawn = deque(read_completions(self.sources.drawn, folder))
         self.keep(state)
         num_steps: int = state["num_steps"]
@@ -98,7 +98,9 @@ class Checkpoints(Hook):
     """Writes checkpoints after every so many steps, and when a signal ends the run.
 
     A step waits until the learner's state is in files. A thread hashes them and names the
-    checkpoint while the next steps run. Until then the one before is the newest.
+    checkpoint while the next steps run. Until then the one before is the newest. A disk that is
+    full, slow or read-only costs the checkpoint and not the run, which tries again when the next
+    one is due.
     """
 
     def __init__(
@@ -128,22 +130,13 @@ class Checkpoints(Hook):
         self.finishing: Finishing | None = None
 
     def after_step(self, done: StepDone) -> None:
-        """
-        Raises:
-            RunDirectoryError: the checkpoint before could not be finished.
-        """
         if self.finishing is not None and self.finishing.is_over:
-            self.finish(self.deadline_s)
-        if self.is_due(done.num_done, is_last=bool(done.stop_because)):
-            self.finish(self.deadline_s)
-            self.save()
+            self.settle()
+        if self.is_due(done.num_done, is_last=bool(done.stop_because)) and self.settle():
+            self.save_if_possible()
 
     def after_run(self, num_steps: int) -> None:
-        """
-        Raises:
-            RunDirectoryError: the last checkpoint could not be finished.
-        """
-        self.finish(self.deadline_s)
+        self.close()
 
     def is_due(self, num_done: int, *, is_last: bool) -> bool:
         every = self.config.every_steps
@@ -176,6 +169,30 @@ class Checkpoints(Hook):
         self.is_saving = False
         self.signals.release()
 
+    def save_if_possible(self) -> None:
+        """Begin a checkpoint; a disk that refuses it is reported."""
+        try:
+            self.save()
+        except (RunDirectoryError, OSError) as error:
+            self.is_saving = False
+            self.progress.warn(self.failed(self.state.latest["num_steps"], error))
+            self.signals.release()
+
+    def settle(self) -> bool:
+        """Wait for the checkpoint that was begun; its failure is reported. False: it goes on, and
+        is waited for once alone."""
+        if self.finishing is not None and self.finishing.is_late and not self.finishing.is_over:
+            self.progress.warn(
+                f"{self.finishing.name} is still being written, to storage that is slow or hangs; "
+                "there will be none after this step"
+            )
+            return False
+        try:
+            self.finish(self.deadline_s)
+        except MgrpoError as error:
+            self.progress.warn(str(error))
+        return self.finishing is None
+
     def finish(self, within_s: float, *, is_last: bool = False) -> Path | None:
         """Wait for the checkpoint that was begun, tidy and start its upload; None: there is none.
 
@@ -184,18 +201,36 @@ class Checkpoints(Hook):
 
         Raises:
             RunDirectoryError: it could not be finished.
-            DeadlineError: it was not finished in time.
+            DeadlineError: it was not finished in time, and goes on.
         """
-        if self.finishing is None:
+        finishing = self.finishing
+        if finishing is None:
             return None
-        finishing, self.finishing = self.finishing, None
-        setting = "checkpoints.on_signal_s" if is_last else "cluster.deadlines.update_s"
-        folder = finishing.result(within_s, setting)
-        if not is_last:
-            self.mirror.settle()  # for the one before, before its files are deleted here
-        keep_newest(self.run_dir, self.config.keep)
+        if is_last:
+            self.finishing = None
+        finishing.wait(
+            within_s, "checkpoints.on_signal_s" if is_last else "cluster.deadlines.update_s"
+        )
+        self.finishing = None
+        try:
+            folder = finishing.result()
+            if not is_last:
+                self.mirror.settle()  # for the one before, before its files are deleted here
+            keep_newest(self.run_dir, self.config.keep, folder)
+        except OSError as error:
+            raise RunDirectoryError(self.failed(finishing.state["num_steps"], error)) from error
         self.mirror.checkpoint(folder, within_s if is_last else None)
         return folder
+
+    def failed(self, num_steps: int, error: Exception) -> str:
+        """What is said of a checkpoint that could not be written."""
+        newest = checkpoints(self.run_dir)[-1:]
+        before = f"the newest is {newest[0].name}" if newest else "there is none yet"
+        return (
+            f"the checkpoint after step {num_steps} could not be written: {error}. Of those before "
+            f"it, {before}. Free space on the disk, or make it writable; the next one is tried "
+            "when it is due"
+        )
 
     def save_last(self, copy: Path | None) -> None:
         """Leave a checkpoint of the last complete step where a signal or an error ends the run.
@@ -251,10 +286,8 @@ class Checkpoints(Hook):
 
     def close(self) -> None:
         """Wait for a checkpoint that is being finished; its failure does not hide the run's."""
-        try:
-            self.finish(self.deadline_s)
-        except MgrpoError as error:
-            self.progress.warn(str(error))
+        self.settle()
+        self.finishing = None
 
 
 class Finishing:
@@ -269,6 +302,7 @@ class Finishing:
         self.folder, self.state = folder, state
         self.finished: Path | None = None
         self.error: Exception | None = None
+        self.is_late = False
         self.thread = threading.Thread(target=self.work, name="checkpoint", daemon=True)
         self.thread.start()
 
@@ -280,27 +314,34 @@ class Finishing:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
+    def name(self) -> str:
+        return f"the checkpoint after step {self.state['num_steps']}"
+
+    @property
     def is_over(self) -> bool:
         return not self.thread.is_alive()
 
-    def result(self, within_s: float, setting: str) -> Path:
-        """The checkpoint's folder.
-
+    def wait(self, within_s: float, setting: str) -> None:
+        """
         Raises:
-            RunDirectoryError: it could not be finished.
             DeadlineError: it was not finished in time.
         """
         self.thread.join(within_s)
         if not self.is_over:
+            self.is_late = True
             raise DeadlineError(
-                f"the checkpoint after step {self.state['num_steps']} to be hashed",
+                f"{self.name} to be on disk",
                 deadline_s=round(within_s, 1),
                 setting=setting,
             )
-        if self.error is not None or self.finished is None:
-            raise RunDirectoryError(
-                f"The checkpoint after step {self.state['num_steps']} could not be finished in "
-                f"{self.folder.parent}: {self.error}. Checkpoints before it are whole: mend the "
-                "cause, such as a full disk, and the same command resumes from the newest."
-            ) from self.error
+
+    def result(self) -> Path:
+        """The checkpoint's folder, once it is over.
+
+        Raises:
+            Exception: what kept it from being finished.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.finished is not None, "it is over"
         return self.finished

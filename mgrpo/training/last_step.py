@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from mgrpo.errors import RunDirectoryError
 from mgrpo.storage.checkpoints import LEARNER_DIR, STATE_FILE
 from mgrpo.training.checkpoints import RunState
 from mgrpo.training.hooks import Hook, StepDone
@@ -73,14 +74,18 @@ class LastStep:
         folder = self.root / f"step-{latest['num_steps']:06d}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        version = latest["policy_version"]
-        if not learner.save_states(
-            folder / LEARNER_DIR, version, deadline_s=None, is_run_folder=False
-        ):
-            shutil.rmtree(folder)
-            return
-        state.write_files(folder)
-        (folder / STATE_FILE).write_text(json.dumps(latest), encoding="utf-8")
+        version, is_whole = latest["policy_version"], False
+        try:
+            if not learner.save_states(
+                folder / LEARNER_DIR, version, deadline_s=None, is_run_folder=False
+            ):
+                return
+            state.write_files(folder)
+            (folder / STATE_FILE).write_text(json.dumps(latest), encoding="utf-8")
+            is_whole = True
+        finally:
+            if not is_whole:
+                shutil.rmtree(folder, ignore_errors=True)
         before, self.newest = self.newest, folder
         if before is not None and before != folder:
             shutil.rmtree(before)
@@ -122,8 +127,16 @@ class KeepLastStep(Hook):
         done.sums.add_total("learner/restarts", self.restarts)
 
     def after_step(self, done: StepDone) -> None:
-        if self.copy.is_due:
+        if not self.copy.is_due:
+            return
+        try:
             self.copy.write(self.state, self.learner)
+        except (RunDirectoryError, OSError) as error:
+            self.progress.warn(
+                f"step {done.step} could not be copied: {error}. There will be no more copies; a "
+                "learner that is lost goes on from the one before, or the newest checkpoint"
+            )
+            self.copy.share = 0
 
 
 def remove_left_over() -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from mgrpo.config import RunConfig
+from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.log import Row
 from mgrpo.storage.mirror import Mirror
 from mgrpo.storage.policies import (
@@ -42,14 +43,21 @@ class PolicyWriter:
         self.run_dir, self.learner, self.mirror = run_dir, learner, mirror
         self.progress, self.signals, self.hold_s = progress, signals, hold_s
 
-    def write(self, folder: Path) -> None:
-        """Whole or not at all; replaces what is there."""
+    def write(self, folder: Path) -> bool:
+        """Whole or not at all; replaces what is there. False: the disk refused it, and it is said
+        so."""
         self.signals.hold(self.hold_s)
         self.progress.phase("saving the policy")
         self.mirror.settle()  # it may read what is replaced
-        folder.parent.mkdir(exist_ok=True)
-        self.learner.save_policy(folder)
+        is_written = True
+        try:
+            folder.parent.mkdir(exist_ok=True)
+            self.learner.save_policy(folder)
+        except (RunDirectoryError, OSError) as error:
+            is_written = False
+            self.progress.warn(f"no policy is written to {folder}: {error}")
         self.signals.release()
+        return is_written
 
 
 class SteppedPolicies(Hook):
@@ -66,7 +74,8 @@ class SteppedPolicies(Hook):
     def after_step(self, done: StepDone) -> None:
         if not self.every_steps or done.num_done % self.every_steps:
             return
-        self.writer.write(stepped_policy(self.writer.run_dir, done.num_done))
+        if not self.writer.write(stepped_policy(self.writer.run_dir, done.num_done)):
+            return
         for old in stepped_policies(self.writer.run_dir)[: -self.keep]:
             shutil.rmtree(old)
 
@@ -125,7 +134,8 @@ class WatchedMetrics(Hook):
         if self.best is not None and not improves(newest, self.best, self.keep_best.mode):
             return
         folder, metric = self.writer.run_dir / BEST_DIR, self.keep_best.metric
-        self.writer.write(folder)
+        if not self.writer.write(folder):
+            return
         write_best(folder, BestRecord(num_steps, metric, self.keep_best.mode, newest))
         self.best = newest
         self.writer.progress.note(f"best so far: {metric} {newest:.4g} after step {num_steps}")

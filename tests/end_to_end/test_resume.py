@@ -159,7 +159,7 @@ def is_rank(process: psutil.Process) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_that_is_made_longer_ends_as_one_that_was_that_long(
+def test_a_run_that_is_made_longer_on_other_ranks_ends_as_one_that_was_that_long(
     tree: dict[str, Any], tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
@@ -169,9 +169,14 @@ def test_a_run_that_is_made_longer_ends_as_one_that_was_that_long(
         "learner": {**tree["learner"], "schedule": "constant"},
     }
     recipe.write_text(yaml.safe_dump({**tree, **settings}))
-    for name, length in (("whole", 4), ("longer", 2), ("longer", 4)):
-        done = [*command(recipe, name), f"steps={length}", f"rewards.deadline_s={length * 10}"]
-        subprocess.run(done, cwd=REPOSITORY, check=True, timeout=300)
+    two_ranks = ["learner.num_ranks=2", "learner.zero_stage=3"]
+    for name, length, ranks in (("whole", 4, []), ("longer", 2, []), ("longer", 4, two_ranks)):
+        changes = [f"steps={length}", f"rewards.deadline_s={length * 10}", *ranks]
+        done = [*command(recipe, name), *changes]
+        said = subprocess.run(
+            done, cwd=REPOSITORY, check=True, timeout=300, capture_output=True, text=True
+        ).stdout
+    assert "learner.num_ranks was 1 and is now 2" in said
     assert [row["step"] for row in read_metrics(tmp_path / "longer")] == [0, 1, 2, 3]
     whole, longer = (
         load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("whole", "longer")

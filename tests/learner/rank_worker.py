@@ -13,6 +13,7 @@ import dataclasses
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +26,9 @@ from learner.deepspeed_learner import DeepSpeedLearner
 from learner.plugin import EmaSchedule, LearnerPlugin, Signal
 from learner.recipe import learner_recipe
 from learner.rows import text
+from learner.state_files import Piece, StateReader
 from learner.token_states import TokenStates
+from learner.zero_parts import kinds_in
 from mgrpo.errors import LearnerError, ModelError, RunDirectoryError
 from mgrpo.types import Completion, Replayed, Reward
 from tests.learner import set_scenarios
@@ -50,6 +53,12 @@ MINIBATCH_RATE = 0.3
 """So large that ratios of later minibatches leave the clip range."""
 MINIBATCHES = (("p0", "p1"), ("p2",), ("p3",))
 MINIBATCH_PROBLEMS = 4
+MOVES = {
+    1: ((0, "2-2"), (1, "2-3"), (2, "1-0"), (3, "1-2"), (3, "2-2")),
+    2: ((0, "2-3"), (2, "1-3"), (3, "1-0"), (3, "2-2")),
+}
+"""By number of ranks: at which stage they go on, and from which ranks' and stage's state."""
+MOVE_DEADLINE_S = 240.0
 ENTROPY_ADVANTAGE = {"use": "entropy_advantage"}
 
 
@@ -447,19 +456,25 @@ def saved_policy(ranks: Ranks, zero_stage: int) -> Any:
     return found
 
 
+def sections_of_resume(zero_stage: int) -> dict[str, Any]:
+    # A plug-in that remembers earlier steps: what it knows must come back too.
+    grouping = {"use": "agro", "settings": {"warmup_steps": 0, "learning_rate": 0.01}}
+    return {"learner": {"zero_stage": zero_stage, "warmup_steps": 3}, "plugins": [grouping]}
+
+
 def resumed(ranks: Ranks, zero_stage: int) -> Any:
     """Two updates in a row, and the second once more by a learner that resumed after the first."""
     folder = str(ranks.folder / f"state-{ranks.num_ranks}-{zero_stage}")
-    settings = {"zero_stage": zero_stage, "warmup_steps": 3}
-    # A plug-in that remembers earlier steps: what it knows must come back too.
-    grouping = {"use": "agro", "settings": {"warmup_steps": 0, "learning_rate": 0.01}}
-    sections = {"learner": settings, "plugins": [grouping]}
+    sections = sections_of_resume(zero_stage)
     first = ranks.learner(**sections)
     first.update(random_completions(seed=1))
     first.save_state(folder)
+    saved = weights_of(first)
     first.update(random_completions(seed=2))
     uninterrupted = weights_of(first)
     first.close()
+    if ranks.rank == 0:
+        Path(f"{folder}.whole").touch()
 
     second = ranks.learner(**sections)
     message = ""
@@ -470,6 +485,7 @@ def resumed(ranks: Ranks, zero_stage: int) -> Any:
     second.load_state(folder)
     second.update(random_completions(seed=2))
     found = {
+        "saved": saved,
         "uninterrupted": uninterrupted,
         "resumed": weights_of(second),
         "remembered": second.plugins[0].num_updates,
@@ -477,6 +493,49 @@ def resumed(ranks: Ranks, zero_stage: int) -> Any:
         "message": message,
     }
     second.close()
+    return found
+
+
+def moved(ranks: Ranks, zero_stage: int, saved: str) -> Any:
+    """Goes on from what other ranks saved, at another stage, and saves it again in its own files.
+
+    Args:
+        saved: "NUM_RANKS-STAGE", of `resumed`.
+    """
+    source = ranks.folder / f"state-{saved}"
+    target = ranks.folder / f"state-{saved}-to-{ranks.num_ranks}-{zero_stage}"
+    end = time.monotonic() + MOVE_DEADLINE_S
+    while not Path(f"{source}.whole").exists():
+        assert time.monotonic() < end, f"nobody saved {source}"
+        time.sleep(0.05)
+    learner = ranks.learner(**sections_of_resume(zero_stage))
+    learner.load_state(str(source))
+    loaded = weights_of(learner)
+    learner.save_state(str(target))
+    learner.update(random_completions(seed=2))
+    found = {
+        "loaded": loaded,
+        "before": whole_state(source),
+        "after": whole_state(target),
+        "next": weights_of(learner),
+        "remembered": learner.plugins[0].num_updates,
+        "version": learner.policy_version,
+        "files": sorted(file.name for file in target.iterdir()),
+    }
+    learner.close()
+    return found
+
+
+def whole_state(folder: Path) -> dict[str, Any]:
+    """Every weight and state of the optimizer, put together from all files."""
+    found: dict[str, Any] = {}
+    for kind in kinds_in(folder):
+        with StateReader(folder, kind) as saved:
+            for name, pieces in saved.pieces.items():
+                whole = pieces[0][0].whole
+                found[f"{kind} {name}"] = torch.full((whole,), torch.nan)
+                saved.read(Piece(name, 0, whole, whole), found[f"{kind} {name}"])
+            found |= {f"values {name}": dict(values) for name, values in saved.values.items()}
     return found
 
 
@@ -726,6 +785,8 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found["zero0_saved"] = saved_policy(ranks, 0)
         found["schedule"] = schedule(ranks)
         found["bf16_offloaded"] = offloaded(ranks, dtype="bfloat16")
+    for stage, saved in MOVES[ranks.num_ranks]:
+        found[f"{saved}-to-{ranks.num_ranks}-{stage}"] = moved(ranks, stage, saved)
     dist.destroy_process_group()
     return found
 

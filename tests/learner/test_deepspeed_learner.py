@@ -25,6 +25,7 @@ from tests.learner.rank_worker import (
     MINIBATCH_PROBLEMS,
     MINIBATCH_RATE,
     MINIBATCHES,
+    MOVES,
     PHASE_TEMPERATURE,
     REPLAY_WEIGHT,
     replayed_corrections,
@@ -319,11 +320,13 @@ def test_the_average_goes_on_from_a_checkpoint(results, num_ranks, scenario):
         torch.testing.assert_close(value, found["averages"][-1][name], rtol=0, atol=1e-6)
 
 
-def test_under_zero_3_each_rank_holds_and_saves_its_own_shards_of_the_average(results):
+def test_under_zero_3_each_rank_holds_its_own_shards_of_the_average(results):
     whole, half = results[1]["zero3_ema"], results[2]["zero3_ema"]
     assert [2 * count for count in half["shards"]] == whole["shards"]
-    assert half["files"] == ["rank-0.safetensors", "rank-1.safetensors"]
-    assert results[2]["zero2_ema"]["files"] == ["rank-0.safetensors"]
+    for stage in (2, 3):
+        assert results[2][f"zero{stage}_ema"]["files"] == [
+            f"average-zero{stage}-{rank:05d}-of-00002.safetensors" for rank in range(2)
+        ]
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
@@ -752,3 +755,29 @@ def test_minibatches_on_two_ranks_are_those_on_one(results, stage):
         assert_close(two["after"][name], value, rtol=0, atol=1e-6, msg=name)
     for name in ("learner/loss", "learner/tokens", "learner/kl", "mismatch/logprob_gap_max"):
         assert two["metrics"][name] == pytest.approx(one["metrics"][name], rel=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "stage", "saved"),
+    [(num_ranks, *one) for num_ranks, moves in MOVES.items() for one in moves],
+)
+def test_a_learner_goes_on_from_other_ranks_and_another_zero_stage(
+    results, num_ranks, stage, saved
+):
+    found = results[num_ranks][f"{saved}-to-{num_ranks}-{stage}"]
+    before_ranks, before_stage = map(int, saved.split("-"))
+    source = results[before_ranks][f"zero{before_stage}_resumed"]
+    for name, tensor in source["saved"].items():
+        assert torch.equal(found["loaded"][name], tensor), name
+    # To the bit the same weights, moments and numbers of steps, in other files.
+    assert found["before"].keys() == found["after"].keys()
+    kinds = {name.split()[0] for name in found["before"]}
+    assert kinds == {"weights", "exp_avg", "exp_avg_sq", "values"}
+    for name, value in found["before"].items():
+        same = torch.equal if isinstance(value, torch.Tensor) else dict.__eq__
+        assert same(found["after"][name], value), name
+    assert len(found["files"]) == 3 * num_ranks + 1
+    # The next step is the same but for the order in which ranks are summed.
+    for name, tensor in source["uninterrupted"].items():
+        assert_close(found["next"][name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+    assert (found["version"], found["remembered"]) == (2, 2)

@@ -13,7 +13,7 @@ def test_an_average_leaves_its_device_whole_with_what_bfloat16_cannot_hold():
     policy = nn.Linear(2, 3).bfloat16()
     model = copy.deepcopy(policy)
     schedule = EmaSchedule(decay=0.9, every_updates=1)
-    ema = EmaPolicy(schedule, policy=policy, model=model, rank=0)
+    ema = EmaPolicy(schedule, policy=policy, model=model)
     before = [value.clone() for _, value in ema._values()]
     assert {value.dtype for value in before} == {torch.float32}
     ema.to(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""A checkpoint's shard can't run code."""
+"""What plug-ins keep in a checkpoint can't run code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from learner.plain_states import PlainStates, refuse_other_objects
+from learner.plain_states import load_plain, refuse_other_objects, save_plain
 from mgrpo.errors import LearnerError, RunDirectoryError
 
 
@@ -27,22 +27,29 @@ class Planted:
 
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_a_planted_object_is_refused_and_does_not_run(tmp_path, is_zip):
-    file, mark = tmp_path / "shard.pt", tmp_path / "was-run"
-    shard = {"module": {"weight": torch.ones(2)}, "more": Planted(mark)}
-    torch.save(shard, file, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(RunDirectoryError, match=r"shard\.pt is not loaded"):
-        PlainStates().load(str(file))
+    file, mark = tmp_path / "common.pt", tmp_path / "was-run"
+    state = {"policy_version": torch.ones(2), "more": Planted(mark)}
+    torch.save(state, file, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(RunDirectoryError, match=r"common\.pt is not loaded"):
+        load_plain(file)
     assert not mark.exists()
 
 
 def test_tensors_and_plain_values_come_back(tmp_path):
-    file = tmp_path / "shard.pt"
-    shard = {"weight": torch.arange(3), "plugins": [{"a": 1, "b": [0.5, None, "x"], "c": (True,)}]}
-    states = PlainStates()
-    torch.save(shard, file)
-    found = states.load(str(file), map_location="cpu")
-    assert torch.equal(found.pop("weight"), shard.pop("weight"))
-    assert found == shard
+    file = tmp_path / "common.pt"
+    state = {"weight": torch.arange(3), "plugins": [{"a": 1, "b": [0.5, None, "x"], "c": (True,)}]}
+    save_plain(state, file)
+    found = load_plain(file)
+    assert torch.equal(found.pop("weight"), state.pop("weight"))
+    assert found == state
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02}q\x00"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    file = tmp_path / "common.pt"
+    file.write_bytes(content)
+    with pytest.raises(RunDirectoryError, match=r"common\.pt"):
+        load_plain(file)
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,22 @@ import pytest
 from learner import rank_files as learner_files
 from learner.node_files import NodeFiles
 from learner.rank_files import LearnerFiles, load_states, save_policy, save_states
+from learner.state_files import Shard
 from mgrpo.errors import DeadlineError
 
 IN_TIME = {"deadline_s": 20.0, "setting": "a test"}
-SHARD = "state/zero_pp_rank_{}_mp_rank_00_optim_states.pt"
-MODEL = "state/mp_rank_00_model_states.pt"
+SHARD = "weights-zero2-0000{}-of-00004.safetensors"
+AVERAGE = "ema/average-zero2-0000{}-of-00004.safetensors"
+COMMON = "common.pt"
 
 
 class Rank(NodeFiles):
-    """Writes the files that DeepSpeed would, on a node with a temporary folder of its own."""
+    """Writes files named as the learner's, on a node with a temporary folder of its own."""
 
     def __init__(self, number: int, node: str, root: Path, *, is_with_driver: bool) -> None:
         self.number, self.name, self.root = number, node, root
         self.is_with_driver = is_with_driver
-        self.policy_version = 7
+        self.policy_version, self.zero_stage = 7, 2
         self.read: dict[str, bytes] = {}
 
     def node(self) -> str:
@@ -42,12 +44,17 @@ class Rank(NodeFiles):
     def save_state(self, directory: str, policy_version: int) -> bool:
         if policy_version != self.policy_version:
             return False
-        (Path(directory) / "state").mkdir(parents=True, exist_ok=True)
-        (Path(directory) / SHARD.format(self.number)).write_bytes(bytes([self.number]) * 1000)
+        for name in (SHARD, AVERAGE):
+            file = Path(directory) / name.format(self.number)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(bytes([self.number]) * 1000)
         if self.number == 0:
-            (Path(directory) / MODEL).write_bytes(bytes(range(250)) * 10)
+            (Path(directory) / COMMON).write_bytes(bytes(range(250)) * 10)
             (Path(directory) / "empty").write_bytes(b"")
         return True
+
+    def shard_ending(self) -> str:
+        return Shard(self.zero_stage, self.number, 4).ending
 
     def load_state(self, directory: str) -> int:
         root = Path(directory)
@@ -91,8 +98,8 @@ def ranks(tmp_path, monkeypatch):
 def test_shards_of_another_node_join_those_of_the_drivers(ranks, tmp_path):
     directory = tmp_path / "run" / "learner"
     assert save_states(ranks, directory, 7, **IN_TIME)
-    names = sorted(file.relative_to(directory).as_posix() for file in directory.rglob("*.pt"))
-    assert names == sorted([MODEL, *(SHARD.format(n) for n in range(4))])
+    names = sorted(file.relative_to(directory).as_posix() for file in directory.rglob("*-of-*"))
+    assert names == sorted(one.format(n) for one in (SHARD, AVERAGE) for n in range(4))
     assert (directory / SHARD.format(3)).read_bytes() == b"\x03" * 1000
     assert list((tmp_path / "tmp1").iterdir()) == [] and not (tmp_path / "tmp0").exists()
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["learner"]
@@ -102,11 +109,26 @@ def test_a_node_is_sent_what_is_everybodys_and_its_own_shards(ranks, tmp_path):
     directory = tmp_path / "run" / "learner"
     save_states(ranks, directory, 7, **IN_TIME)
     assert load_states(ranks, directory, **IN_TIME) == 7
+    own = {name.format(n) for name in (SHARD, AVERAGE) for n in (2, 3)}
     for one in ranks[2:]:
-        assert set(one.rank.read) == {MODEL, "empty", SHARD.format(2), SHARD.format(3)}
-        assert one.rank.read[MODEL] == bytes(range(250)) * 10
+        assert set(one.rank.read) == {COMMON, "empty", *own}
+        assert one.rank.read[COMMON] == bytes(range(250)) * 10
         assert one.rank.read["empty"] == b""
-    assert len(ranks[0].rank.read) == 6  # reads in place, where all of it is
+    assert len(ranks[0].rank.read) == 10  # reads in place, where all of it is
+
+
+@pytest.mark.parametrize("change", ["fewer ranks", "another stage"])
+def test_a_node_is_sent_all_shards_where_other_ranks_saved_them(ranks, tmp_path, change):
+    directory = tmp_path / "run" / "learner"
+    save_states(ranks, directory, 7, **IN_TIME)
+    if change == "fewer ranks":
+        for file in directory.rglob("*-00003-of-*"):
+            file.unlink()
+    else:
+        for one in ranks:
+            one.rank.zero_stage = 3
+    load_states(ranks, directory, **IN_TIME)
+    assert len(ranks[3].rank.read) == (8 if change == "fewer ranks" else 10)
 
 
 def test_a_learner_that_has_moved_on_is_not_saved(ranks, tmp_path):

@@ -1,13 +1,16 @@
+import errno
 import json
 import math
 import random
 import time
+from pathlib import Path
 
 import pytest
 
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.log import (
+    LineFile,
     MetricsLog,
     read_evaluations,
     read_metrics,
@@ -16,6 +19,7 @@ from mgrpo.metrics.log import (
 )
 from mgrpo.trackers import Trackers
 from mgrpo.types import Completion, CompletionId, Reward
+from tests.disk import files_of_at_most
 from tests.mgrpo.trackers.doubles import FailingTracker, KeepingTracker
 
 
@@ -147,6 +151,42 @@ def test_rollouts_survive_the_round_trip_with_hostile_text(tmp_path):
     assert path.name == "step-000012.jsonl"
     assert rollout_paths(tmp_path) == {12: path}
     assert read_rollouts(path) == written
+
+
+def test_a_line_file_keeps_what_a_full_disk_refuses(tmp_path):
+    file = LineFile(Path("/dev/full"))
+    errors = [file.append(f"{number}\n") for number in range(2)]
+    assert [error is not None and error.errno for error in errors] == [errno.ENOSPC] * 2
+    file.file = (tmp_path / "lines").open("ab", buffering=0)  # there is room again
+    assert file.append("2\n") is None and file.close() is None
+    assert (tmp_path / "lines").read_text() == "0\n1\n2\n"
+
+
+def test_steps_that_a_quota_refuses_are_written_when_there_is_room_again(tmp_path):
+    trackers, said = Trackers(), []
+    trackers.warn = said.append
+    with MetricsLog(tmp_path, trackers) as log:
+        log.write(0, {"a": 0.0})
+        with files_of_at_most((tmp_path / "metrics.jsonl").stat().st_size + 10):
+            log.write(1, {"a": 1.0})  # ten bytes of it are written
+            log.write(2, {"a": 2.0})
+            assert [row["step"] for row in read_metrics(tmp_path)] == [0]
+            log.write_rollouts(2, [a_completion()])
+        log.write(3, {"a": 3.0})
+    assert [row["a"] for row in read_metrics(tmp_path)] == [0.0, 1.0, 2.0, 3.0]
+    assert ["metrics.jsonl cannot be written" in one for one in said] == [True, True, False]
+    assert "step-000002.jsonl is not written" in said[2]
+    assert list((tmp_path / "rollouts").iterdir()) == []
+
+
+def test_what_is_lost_at_the_end_is_said(tmp_path):
+    trackers, said = Trackers(), []
+    trackers.warn = said.append
+    log = MetricsLog(tmp_path, trackers)
+    with files_of_at_most(0):
+        log.write_evaluation({"step": 0, "label": "before", "acc": [0.25]})
+        log.close()
+    assert "1 lines of" in said[1] and "evaluation.jsonl are lost" in said[1]
 
 
 def test_an_empty_directory_reads_as_nothing(tmp_path):

@@ -80,6 +80,8 @@ HARMLESS = [
     ("checkpoints.keep=5", "checkpoints.keep was 2 and is now 5"),
     ("alarms.copying.threshold=null", "alarms.copying.threshold was 0.9 and is now null"),
     ("learner.microbatch_tokens=1000", "learner.microbatch_tokens was "),
+    ("learner.num_ranks=4", "learner.num_ranks was 1 and is now 4"),
+    ("learner.zero_stage=3", "learner.zero_stage was 2 and is now 3"),
     ("engines.gpu_memory_utilization=0.5", "engines.gpu_memory_utilization was 0.9 and is now 0.5"),
     ("engines.cpu_kv_cache_gib=2", "engines.cpu_kv_cache_gib was 1 and is now 2"),
     ("weights.probe_tolerance=0.01", "weights.probe_tolerance was null and is now 0.01"),
@@ -255,7 +257,7 @@ def test_a_run_may_become_shorter_but_not_than_what_is_done(tmp_path: Path) -> N
 def test_without_a_whole_checkpoint_it_says_so(tmp_path: Path) -> None:
     folder = started(tmp_path)
     (folder / "state.json").unlink()
-    assert "is complete" in refusal(tmp_path)
+    assert "can be resumed from" in refusal(tmp_path)
 
 
 def test_a_data_file_with_other_content_is_refused_before_anything_starts(

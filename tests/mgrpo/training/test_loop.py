@@ -16,7 +16,7 @@ import pytest
 
 from mgrpo.config import RunConfig
 from mgrpo.config.layers import REVIEW_SYSTEM_PROMPT
-from mgrpo.errors import AlarmError, MgrpoError, RunDirectoryError, RunInterrupted
+from mgrpo.errors import AlarmError, MgrpoError, RunInterrupted
 from mgrpo.metrics.log import read_evaluations
 from mgrpo.storage.checkpoints import (
     checkpoints,
@@ -313,18 +313,6 @@ def test_a_checkpoint_whose_learner_is_of_another_step_is_refused(tree, tmp_path
         again.train(resume_from=folder)
 
 
-def test_a_checkpoint_of_the_form_before_sources_is_still_read(tree, tmp_path):
-    run = light(tree, tmp_path, steps=2, checkpoints={"every_steps": 1})
-    run.train()
-    folder = checkpoints(run.run_dir)[0]
-    state = read_state(folder)
-    before = {**state, **state.pop("sources"), "error_pool": {"waiting": []}, "corrections": None}
-    (folder / "state.json").write_text(json.dumps(before))
-    again = light(tree, tmp_path / "again", steps=2)
-    again.train(resume_from=folder)
-    assert again.learner.updates[0].completions == run.learner.updates[1].completions
-
-
 @pytest.fixture
 def hashing(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Checkpoints are hashed only once this is set."""
@@ -354,24 +342,6 @@ def test_steps_go_on_while_a_checkpoint_is_hashed(tree, tmp_path, hashing):
     assert seen[:4] == [(0, []), (1, []), (2, []), (3, [])]
     assert seen[4] == (4, ["step-000002"]) or "step-000004" in seen[4][1]
     assert run.checkpoint_names == ["step-000002", "step-000004", "step-000005"]
-
-
-def test_a_checkpoint_that_cannot_be_finished_ends_the_run_at_the_next_step(
-    tree, tmp_path, monkeypatch
-):
-    def full(unfinished: Path, state: dict[str, Any]) -> Path:
-        if state["num_steps"] == 2:
-            raise OSError(28, "No space left on device")
-        return finish_checkpoint(unfinished, state)
-
-    monkeypatch.setattr("mgrpo.training.checkpoints.finish_checkpoint", full)
-    run = light(one_layer(tree), tmp_path, steps=5, checkpoints={"every_steps": 1, "keep": 9})
-    with pytest.raises(RunDirectoryError, match=r"after step 2 .* No space left on device"):
-        run.train()
-    assert len(run.learner.updates) == 3
-    names = ["step-000001", "step-000003"]  # the last is what the error left
-    assert run.checkpoint_names == names
-    assert sorted(one.name for one in (run.run_dir / "checkpoints").iterdir()) == names
 
 
 def killed_while_hashing(tree: dict[str, Any], folder: Path) -> None:

@@ -171,7 +171,7 @@ def test_the_average_of_1_that_follows_2_is_1_005(tmp_path):
     policy.weight.data.fill_(2.0)
     average.weight.data.fill_(1.0)
     schedule = plugin("grpo_care").ema()
-    ema = EmaPolicy(schedule, policy=policy, model=average, rank=0)
+    ema = EmaPolicy(schedule, policy=policy, model=average)
     for number in range(1, 10):
         ema.follow(number)
     assert average.weight.item() == 1.0
