@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO
@@ -86,9 +86,10 @@ class MetricsLog:
             append(file, alarm)
 
     def write_rollouts(
-        self, step: int, completions: Iterable[Completion], kind: RolloutKind = "step"
+        self, step: int, completions: Sequence[Completion], kind: RolloutKind = "step"
     ) -> Path:
-        """Write recorded completions; the file appears only once it is complete.
+        """Write recorded completions; the file appears only once it is complete. The trackers get
+        some of a step's.
 
         Args:
             step: their step, or of an evaluation the number of steps before it.
@@ -98,6 +99,8 @@ class MetricsLog:
         with unfinished.open("w", encoding="utf-8") as file:
             file.writelines(to_line(completion.to_json()) for completion in completions)
         unfinished.replace(path)
+        if kind == "step":
+            self.trackers.write_completions(step, completions)
         return path
 
     def close(self) -> None:
