@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from mgrpo.metrics.log import read_metrics
-from mgrpo.rooms import ROOMS, ROOT
+from mgrpo.rooms import ROOMS
+from tests.end_to_end.conftest import train_in
 
 
 @pytest.mark.slow
@@ -35,17 +31,6 @@ def test_the_users_rewards_train_and_his_other_files_are_left_alone(
         "rewards": {"terms": [{"check": "rewards:digits"}]},
         "steps": 1,
     }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed))
-    done = subprocess.run(
-        [sys.executable, "-m", "mgrpo", "train", "mine.yaml"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "left out: 1 longer than data.max_prompt_tokens" in done.stderr
-    (row,) = read_metrics(tmp_path / "runs" / "tiny")
-    assert row["rewards/scored"] == 1.0
+    rows, said = train_in(tmp_path, changed)
+    assert "left out: 1 longer than data.max_prompt_tokens" in said
+    assert [row["rewards/scored"] for row in rows] == [1.0]
