@@ -220,9 +220,9 @@ def page_lines(result: Result) -> Iterator[str]:
     for form, rate in result["checks_per_minute"].items():
         rounds = ", ".join(f"{one:,.0f}" for one in result["rounds"][form])
         goal = result["goals"][form]
-        verdict = "met" if rate >= goal else "not met"
+        outcome = "met" if rate >= goal else "not met"
         pause = 1000 * result["longest_pause_s"][form]
-        yield f"| {form} | {rate:,.0f} ({rounds}) | {goal:,}: {verdict} | {pause:.0f} |"
+        yield f"| {form} | {rate:,.0f} ({rounds}) | {goal:,}: {outcome} | {pause:.0f} |"
     yield ""
     yield f"The goal of the pause is {1000 * PAUSE_GOAL_S:.0f} ms."
     yield f"{result['tests']} tests a program, {result['processes']} reward processes, sandbox"
