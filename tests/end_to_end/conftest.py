@@ -59,11 +59,11 @@ def recipe(tree: dict[str, Any], **changes: Any) -> RunConfig:
     return RunConfig.model_validate({**tree, **changes})
 
 
-def train_in(folder: Path, tree: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+def train_in(folder: Path, tree: dict[str, Any], *options: str) -> tuple[list[dict[str, Any]], str]:
     """The metrics of `mgrpo train` with a recipe in a folder, and what it wrote to stderr."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
     done = subprocess.run(
-        [sys.executable, "-m", "mgrpo", "train", "recipe.yaml"],
+        [sys.executable, "-m", "mgrpo", "train", "recipe.yaml", *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
