@@ -180,11 +180,6 @@ class Evaluation(Hook):
     def after_run(self, num_steps: int) -> None:
         self.evaluate(num_steps, "after", self.config)
 
-    def num_left(self, num_done: int) -> int:
-        """Evaluations after so many steps, the one at the end included."""
-        later = range(num_done + 1, self.num_steps)
-        return 1 + sum(is_evaluation_due(step, self.config, self.num_steps) for step in later)
-
     def evaluate(self, num_done: int, label: str, config: EvaluationConfig) -> None:
         if not self.heldout:
             return
@@ -198,7 +193,8 @@ class Evaluation(Hook):
         if kept := whole_trees(evaluation.completions, self.problems_kept):
             self.log.write_rollouts(num_done, kept, "heldout")
         self.tell(row)
-        self.progress.evaluated(seconds, self.num_left(num_done) if label != "after" else 0)
+        left = 0 if label == "after" else num_evaluations_left(num_done, config, self.num_steps)
+        self.progress.evaluated(seconds, left)
         turns = " · ".join(f"Acc@t{i} {a:.1%}" for i, a in enumerate(row["acc"], start=1))
         self.progress.note(f"evaluation {label} ({len(self.heldout)} problems): {turns}")
 
@@ -207,6 +203,12 @@ def is_evaluation_due(num_done: int, config: EvaluationConfig, num_steps: int) -
     """After every `every_steps` steps; the one after the last step is made in any case."""
     every = config.every_steps
     return every > 0 and num_done % every == 0 and num_done < num_steps
+
+
+def num_evaluations_left(num_done: int, config: EvaluationConfig, num_steps: int) -> int:
+    """Evaluations after so many steps, the one at the end included."""
+    later = range(num_done + 1, num_steps)
+    return 1 + sum(is_evaluation_due(step, config, num_steps) for step in later)
 
 
 def whole_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:
