@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from actors.templates import PromptBuilder, solve_messages
+from actors.templates import PromptBuilder, system_of
 from mgrpo.config import RewardsConfig
 from mgrpo.config.data import (
     DataConfig,
@@ -22,7 +22,7 @@ from mgrpo.config.data import (
     RowsSource,
     name_of,
 )
-from mgrpo.config.layers import LayerConfig
+from mgrpo.config.layers import SOLVE_SYSTEM_PROMPT, LayerConfig
 from mgrpo.data.formats.generated import load_generated
 from mgrpo.data.formats.rows import LoadedData, load_rows
 from mgrpo.data.kept import KeptData, key_of
@@ -125,7 +125,8 @@ def fitting_data(
 ) -> LoadedData:
     """A source's problems whose layer-1 prompts fit; those on disk are measured once for a
     tokenizer and a prompt."""
-    kept, prompts = KeptData.of(source), prompts_key(builder, layer, max_prompt_tokens)
+    kept = KeptData.of(source)
+    prompts = "" if kept is None else prompts_key(builder, layer, max_prompt_tokens)
     if kept is not None and prompts and (found := kept.load(prompts)):
         note(f"{len(found.problems):,} problems as they were measured before ({kept.folder})")
         return found
@@ -231,18 +232,9 @@ def prompts_key(builder: PromptBuilder, layer: LayerConfig, max_tokens: int) -> 
     backend = getattr(builder.tokenizer, "backend_tokenizer", None)
     if backend is None:
         return ""
-    template = getattr(builder.tokenizer, "chat_template", None)
-    sample = builder.render(solve_messages(layer, "?"))
-    return key_of(
-        [
-            backend.to_str(),
-            template,
-            builder.template_kwargs,
-            layer.system_prompt,
-            sample,
-            max_tokens,
-        ]
-    )
+    template = [getattr(builder.tokenizer, "chat_template", None), builder.template_kwargs]
+    around = [system_of(layer, SOLVE_SYSTEM_PROMPT), layer.user_template]
+    return key_of([backend.to_str(), template, around, max_tokens])
 
 
 def enforce_max_dropped(data: LoadedData, max_fraction: float, source: DataSource) -> None:
