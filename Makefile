@@ -82,7 +82,7 @@ check: ## lint, formatting, types, import contract, documentation
 	@$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory docs
 
-fix: ## mend formatting and what the linter can mend by itself
+fix: ## fix formatting and what the linter can fix by itself
 	@$(SETUP)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .

@@ -68,13 +68,15 @@ def fill(template: str, **values: str) -> str:
 
 def solve_messages(layer: LayerConfig, problem: Asked) -> Messages:
     """The conversation that layer 1 continues."""
+    before = turns_before(system_of(layer, SOLVE_SYSTEM_PROMPT), problem)
     user = fill(layer.user_template or "{problem}", problem=question_of(problem))
-    return [*turns_before(layer, problem, SOLVE_SYSTEM_PROMPT), {"role": "user", "content": user}]
+    return [*before, {"role": "user", "content": user}]
 
 
 def review_messages(layer: CorrectLayer, problem: Asked, attempt: str, guidance: str) -> Messages:
     """The conversation that a correction continues (review_chat and user_quote)."""
-    before, question = turns_before(layer, problem, REVIEW_SYSTEM_PROMPT), question_of(problem)
+    before = turns_before(system_of(layer, REVIEW_SYSTEM_PROMPT), problem)
+    question = question_of(problem)
     if isinstance(layer.layout, UserQuote):
         template = layer.user_template or DEFAULT_QUOTE_TEMPLATE
         user = fill(template, problem=question, attempt=attempt, guidance=guidance)
@@ -99,14 +101,18 @@ def question_of(problem: Asked) -> str:
     return problem if isinstance(problem, str) else problem.question
 
 
-def turns_before(layer: LayerConfig, problem: Asked, default_system: str) -> Messages:
-    """The turns before the question: the problem's own, and the layer's system turn where the
-    problem has none."""
-    earlier = [] if isinstance(problem, str) else problem.earlier_turns
-    if not isinstance(problem, str) and problem.has_system_turn:
-        return list(earlier)
-    system = default_system if layer.system_prompt is None else layer.system_prompt
-    return [*system_turn(system), *earlier]
+def turns_before(system: str, problem: Asked) -> Messages:
+    """The turns before the question: the problem's own, and a system turn where it has none; ""
+    writes none."""
+    if isinstance(problem, str):
+        return system_turn(system)
+    own = [] if problem.has_system_turn else system_turn(system)
+    return [*own, *problem.earlier_turns]
+
+
+def system_of(layer: LayerConfig, default: str) -> str:
+    """A layer's system turn; "" for none."""
+    return default if layer.system_prompt is None else layer.system_prompt
 
 
 def system_turn(system: str) -> Messages:

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if worse:
         print(
             f"more expensive than recorded by more than {ROOM - 1:.0%}: {', '.join(worse)}. Repeat "
-            "on an idle machine; if it stays, mend it, or say why in the commit that records it "
+            "on an idle machine; if it stays, fix it, or say why in the commit that records it "
             "anew."
         )
     return 1 if worse else 0

@@ -47,6 +47,7 @@ def write_policy(
         record_dtype(partial / "config.json", dtype_name)
         keep_ignored_weights(model, source_dir, partial)
         copy_tokenizer(source_dir, partial)
+        let_others_read(partial)
         if directory.exists():
             directory.rename(old)
         partial.rename(directory)
@@ -57,6 +58,13 @@ def write_policy(
             f"The policy could not be saved to {directory}: {error}. Free some space or choose "
             "another output.runs_dir."
         ) from error
+
+
+def let_others_read(folder: Path) -> None:
+    """Give weights the mode of new files: safetensors writes them for their owner alone."""
+    mode = (folder / "config.json").stat().st_mode
+    for file in folder.glob("*.safetensors"):
+        file.chmod(mode)
 
 
 def record_dtype(config_path: Path, dtype_name: str) -> None:

@@ -27,6 +27,7 @@ from mgrpo.commands.dashboard import add_dashboard
 from mgrpo.commands.explain import add_explain
 from mgrpo.commands.init import add_init
 from mgrpo.commands.jobs import add_logs, add_status, add_stop
+from mgrpo.commands.keys import add_keys
 from mgrpo.commands.methods import add_methods
 from mgrpo.commands.plan import add_plan
 from mgrpo.commands.push import add_push
@@ -218,6 +219,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(run_command=run_report)
 
+    add_keys(commands.add_parser("keys", help="find keys of a recipe by words"))
     schema = commands.add_parser("schema", help="print the JSON schema of recipes, for editors")
     schema.set_defaults(run_command=run_schema)
 

@@ -165,13 +165,16 @@ def signature_fault(
 ) -> str:
     """Why a function cannot be called as its kind is, or ""."""
     known, ours = signature.parameters, ARGUMENTS[kind]
+    absent = NOT_GIVEN & {*needed(signature)} - settings.keys() if kind == "trl" else ()
+    if absent:
+        return f"{', '.join(sorted(absent))} of TRL's trainer is not there: give it a default"
     try:
         if kind in ("check", "batch"):
             signature.bind("completion", EXAMPLE_PROBLEM, **settings)
             return ""
         named = {name for name in ours if name in known} | settings.keys()
         if kind == "trl":  # what else it needs is a column of the data
-            named |= set(needed(signature)) - NOT_GIVEN
+            named |= set(needed(signature))
         signature.bind(**dict.fromkeys(named))
     except TypeError as error:
         return str(error)

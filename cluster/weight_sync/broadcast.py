@@ -45,7 +45,7 @@ class GroupSettings:
     workers_per_engine: int
     shares_gpus: bool  # engines and learner take turns (cluster.colocate)
     deadline_s: float  # longest joining, and longest broadcast with its verification
-    in_flight: bool = False  # requests that run take new weights in their midst
+    in_flight: bool = False  # running requests go on with the new weights
 
 
 class WeightBroadcaster:

@@ -45,7 +45,7 @@ class SeparateGpus:
 
     Args:
         wait: for calls, with the broadcast's deadline.
-        in_flight: requests that run take the new weights in their midst.
+        in_flight: running requests go on with the new weights.
     """
 
     engines_can_work = True

@@ -64,7 +64,7 @@ def find_model(path: str, storage: StorageConfig | None = None) -> FoundModel:
     if not settings and not is_local and not is_hub_reachable():
         raise HubUnreachable(f"The model {source}", "model.path")
     refuse_unusable(settings, source)
-    weights = weights_folder(source) if "://" not in path else None  # of an URL, small files only
+    weights = weights_folder(source) if "://" not in path else None  # of a URL, small files only
     return FoundModel(source=source, settings=settings, weights=weights)
 
 

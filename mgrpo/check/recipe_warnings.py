@@ -6,16 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mgrpo.config.advantages import GroupZ
+from mgrpo.config.default_prompts import READ_BOXES, READ_PROGRAMS, continues_a_turn
 from mgrpo.config.engines import EnginesConfig
-from mgrpo.config.layers import CorrectLayer, LayerConfig, SelfContinue, corrections_of
+from mgrpo.config.layers import CorrectLayer, LayerConfig, corrections_of
 from mgrpo.config.losses import PpoClip
 from mgrpo.config.parts import Part
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.run import RunConfig
 from mgrpo.sources import is_on_policy
-
-READ_BOXES = ("math_answer", "format", "reasoning_gym")
-"""Built-in checks that read what the default prompts ask for."""
 
 
 def warnings_of(config: RunConfig) -> list[str]:
@@ -81,17 +79,16 @@ def group_reward_warnings(rewards: RewardsConfig, layers: Sequence[LayerConfig])
 
 
 def prompt_warnings(rewards: RewardsConfig, layers: Sequence[LayerConfig]) -> list[str]:
-    """Of the default prompts, which ask for mathematics, where no check reads their box."""
-    functions = [term.function for term in rewards.terms]
-    if any(name in READ_BOXES for name in functions):
+    """Of default prompts that ask for a boxed result, where programs are checked too."""
+    functions = {term.function for term in rewards.terms}
+    programs = functions & set(READ_PROGRAMS)
+    if not (programs and functions & set(READ_BOXES)):
         return []
     return [
-        f"layers.{depth}.system_prompt is not set: the default asks for a mathematics problem's "
-        f"result in \\boxed{{}}, which {', '.join(functions)} may not read. Say what your task "
-        'wants, or "" for no system turn.'
+        f"layers.{depth}.system_prompt is not set: the default asks for a result in \\boxed{{}}, "
+        f"and {', '.join(programs)} reads a block of code. Set system_prompt of each source."
         for depth, layer in enumerate(layers)
-        if layer.system_prompt is None
-        and not (isinstance(layer, CorrectLayer) and isinstance(layer.layout, SelfContinue))
+        if layer.system_prompt is None and not continues_a_turn(layer)
     ]
 
 

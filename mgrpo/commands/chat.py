@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.commands.policy_arguments import add_guidance, add_policy, refuse_unknown_phrase
 
 if TYPE_CHECKING:
     from mgrpo.models.turns import Answered, Asked, Turns
@@ -30,21 +30,11 @@ A line is a question of its own: the policy was trained on single problems.
 
 
 def add_chat(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
-    parser.add_argument(
-        "run", metavar="RUN", help="a run's folder or name, or the folder of one of its policies"
-    )
+    add_policy(parser, EXAMPLES)
     parser.add_argument("--once", metavar="QUESTION", help="answer this question, and end")
+    add_guidance(parser)
     parser.add_argument(
-        "--guidance",
-        metavar="N",
-        type=int,
-        default=0,
-        help="number of the guidance phrase that opens corrections, from 0; default: 0",
-    )
-    parser.add_argument(
-        "--temperature", metavar="T", type=float, default=0.0, help="default: 0, greedy"
+        "--temperature", metavar="T", type=temperature, default=0.0, help="default: 0, greedy"
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of sampling; default: 0")
     parser.add_argument("--json", action="store_true", help="one JSON object for each question")
@@ -85,7 +75,7 @@ def run_chat(args: argparse.Namespace) -> int:
     config = load_recipe(run_dir / CONFIG_FILE)
     builder = load_builder(str(folder), config.model)
     turns = Turns(builder, config.layers)
-    check_choices(args.guidance, args.temperature, turns.num_phrases)
+    refuse_unknown_phrase(args.guidance, turns.num_phrases)
     print(f"policy: {folder}", file=sys.stderr)
     policy = LocalPolicy(folder, builder.stop_ids, temperature=args.temperature, seed=args.seed)
     for question in questions(args.once):
@@ -94,19 +84,11 @@ def run_chat(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_choices(guidance: int, temperature: float, num_phrases: int) -> None:
-    """
-    Raises:
-        ConfigError: there is no such phrase, or the temperature is below 0.
-    """
-    problems = []
-    if guidance != 0 and not 0 <= guidance < num_phrases:
-        valid = f"Valid: 0 to {num_phrases - 1}." if num_phrases else "No layer corrects."
-        problems.append(ConfigProblem("--guidance", str(guidance), "no such phrase.", valid))
-    if temperature < 0:
-        problems.append(ConfigProblem("--temperature", f"{temperature:g}", "must not be below 0."))
-    if problems:
-        raise ConfigError(problems, source="the command")
+def temperature(text: str) -> float:
+    value = float(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be below 0, and is {text}")
+    return value
 
 
 def questions(once: str | None) -> Iterator[str]:

@@ -95,28 +95,44 @@ def find(name: str) -> MethodFacts | PluginFacts:
 def show_list(
     console: Console, methods: Sequence[MethodFacts], unused: Sequence[PluginFacts]
 ) -> None:
-    """On a terminal three lines for each method, elsewhere one, so that they can be searched."""
-    for method in methods:
-        head = " · ".join(text for text in (method.name, method.paper, method.recipe) if text)
-        body = method.changes or f"cannot be read: {method.problems[0]}"
-        if console.is_terminal:
-            show_line(console, f"{method.id}  [{head}]")
-            show_line(console, INDENT + body)
-            show_line(console, f"{INDENT}seams: {seam_words(method)}\n")
-        else:
-            show_line(console, f"{method.id}: {body} | {head} | seams: {seam_words(method)}")
-    if unused:
-        show_line(console, "Plug-ins that none of these uses:")
-        for plugin in unused:
-            hooks = ", ".join(plugin.hooks)
-            first = plugin.problem or plugin.doc.split("\n\n")[0].replace("\n", " ")
-            show_line(console, f"{INDENT}{plugin.use} ({hooks}): {first}")
+    """A table for each group; without a terminal each method is one line, to be searched."""
+    from mgrpo.methods.catalog import GROUPS, group_of
+
+    widest = max((len(method.id) for method in methods), default=0)
+    for group, title in GROUPS.items():
+        rows = [(one.id, idea_of(one)) for one in methods if group_of(one) == group]
+        show_table(console, title, rows, widest)
+    rows = [(one.use, one.problem or one.doc.split("\n\n")[0].replace("\n", " ")) for one in unused]
+    show_table(console, "Plug-ins that none of these uses", rows, widest)
     show_line(console, "Explain one: mgrpo methods NAME. Train it: mgrpo train methods/NAME.")
 
 
-def seam_words(one: MethodFacts) -> str:
-    """chain: solve, correct; layers: parents, select; plugins: ..."""
-    return "; ".join(f"{place}: {', '.join(names)}" for place, names in one.seams.items()) or "none"
+def idea_of(method: MethodFacts) -> str:
+    """Its idea, name and paper."""
+    idea = method.changes or f"cannot be read: {method.problems[0]}"
+    return f"{idea} [{', '.join(text for text in (method.name, method.paper) if text)}]"
+
+
+def show_table(console: Console, title: str, rows: Sequence[tuple[str, str]], widest: int) -> None:
+    """A heading and two columns, of which a terminal wraps the second."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return
+    console.print(Text(title, style="bold"))
+    if console.is_terminal:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(width=widest, no_wrap=True)
+        table.add_column()
+        for name, text in rows:
+            table.add_row(Text(name), Text(text))
+        console.print(Padding(table, (0, 0, 1, len(INDENT))))
+        return
+    for name, text in rows:
+        console.print(Text(f"{INDENT}{name:<{widest}}  {text}"), soft_wrap=True)
+    console.print()
 
 
 def show_line(console: Console, text: str) -> None:

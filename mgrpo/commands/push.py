@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mgrpo.commands.policy_arguments import add_policy
 from mgrpo.errors import MgrpoError, ModelError
 
 EXAMPLES = """\
@@ -28,11 +29,7 @@ The hub is that of HF_ENDPOINT, huggingface.co by default. The token is HF_TOKEN
 
 
 def add_push(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
-    parser.add_argument(
-        "run", metavar="RUN", help="a run's folder or name, or the folder of one of its policies"
-    )
+    add_policy(parser, EXAMPLES)
     parser.add_argument("repo", metavar="REPO", help="owner/name on the hub; made if it is missing")
     parser.add_argument(
         "--private", action="store_true", help="make the repository private if it is new"

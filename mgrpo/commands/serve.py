@@ -9,7 +9,7 @@ import argparse
 import shlex
 import sys
 
-from mgrpo.commands.chat import check_choices
+from mgrpo.commands.policy_arguments import add_guidance, add_policy, refuse_unknown_phrase
 
 EXAMPLES = """\
 examples:
@@ -24,24 +24,14 @@ Without --api-key whoever reaches the port can use the model.
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
-    parser.add_argument(
-        "run", metavar="RUN", help="a run's folder or name, or the folder of one of its policies"
-    )
+    add_policy(parser, EXAMPLES)
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     parser.add_argument(
         "--vllm", metavar="ARGUMENTS", type=shlex.split, default=[], help="further ones of vLLM's"
     )
     parser.add_argument("--name", metavar="NAME", help="the model's; default: the run's")
-    parser.add_argument(
-        "--guidance",
-        metavar="N",
-        type=int,
-        default=0,
-        help="guidance phrase of corrections, from 0, unless a request has `guidance`; default: 0",
-    )
+    add_guidance(parser, unless=", unless a request has `guidance`")
     parser.add_argument(
         "--start-s", metavar="S", type=float, default=900.0, help="deadline of the start, s"
     )
@@ -70,7 +60,7 @@ def run_serve(args: argparse.Namespace) -> int:
     run_dir, policy = find_policy(args.run)
     config = load_recipe(run_dir / CONFIG_FILE)
     turns = Turns(load_builder(str(policy), config.model), config.layers)
-    check_choices(args.guidance, 0.0, turns.num_phrases)
+    refuse_unknown_phrase(args.guidance, turns.num_phrases)
     name = args.name or run_dir.resolve().name
     with (
         signals_as_errors(),

@@ -129,8 +129,9 @@ class RowsSource(SourceBase):
     """Makes the question of a row's: {problem} stands for it. (OpenRLHF's input_template, with
     {problem} in the place of {}.)"""
     on_disk: bool = False
-    """Keep the problems in a temporary file, from which each is read when it is drawn: for data
-    larger than memory. The file is in the folder that TMPDIR names, or in /tmp."""
+    """Keep the problems in a file, from which each is read when it is drawn: for data larger than
+    memory. Files of this machine are read once, and the problems kept in $MGRPO_CACHE/data, or
+    ~/.cache/mgrpo/data; those of the hub are in a temporary file (TMPDIR, or /tmp)."""
     max_rows: PositiveInt | None = None
     """Read the first rows only; null: all."""
 

@@ -232,8 +232,10 @@ class LayerBase(StrictConfig):
     speculation: Speculation | None = None
     """Drafts this layer's completions, for speed alone; null: not."""
     system_prompt: str | None = None
-    """None takes the layer's default; "" omits the system turn. A problem whose row has a system
-    turn of its own keeps that one, in every layer."""
+    """None takes the layer's default, which suits the checks: it asks for a \\boxed{} result or a
+    block of code where they read one, and the first layer has none with your own checks. "" omits
+    the system turn. A problem whose row has a system turn of its own keeps that one, in every
+    layer."""
     user_template: str | None = None
     """The last user turn; those of a row's earlier turns stay as they are. {problem} stands for the
     question and, with layout user_quote, {attempt} and {guidance} for the quoted attempt and its

@@ -29,7 +29,7 @@ class PipelineConfig(StrictConfig):
     """When engines that sample ahead take new weights. between_steps: once all steps drawn ahead
     are sampled, so that a run can be repeated; for a staleness of 1. between_groups: once the
     running requests are done, while others wait; the completions of one prompt are of one policy.
-    in_flight: at once, in the midst of completions; each token's ratio is against its own policy's
+    in_flight: at once, during completions; each token's ratio is against its own policy's
     log-probability."""
 
     min_done_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -21,6 +21,7 @@ from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.cluster import ClusterConfig, WeightsConfig
 from mgrpo.config.colocation import colocation_problems
 from mgrpo.config.data import DataConfig
+from mgrpo.config.default_prompts import with_default_prompts
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig, guidance_problems
 from mgrpo.config.explain import explain
@@ -172,6 +173,12 @@ class RunConfig(StrictConfig):
             {"kind": "correct" if depth else "solve", **entry} if isinstance(entry, dict) else entry
             for depth, entry in enumerate(given)
         ]
+
+    @model_validator(mode="after")
+    def fill_prompts(self) -> RunConfig:
+        """System turns that suit the checks, in layers that set none."""
+        object.__setattr__(self, "layers", with_default_prompts(self.layers, self.rewards))
+        return self
 
     @model_validator(mode="after")
     def check_relations(self) -> RunConfig:

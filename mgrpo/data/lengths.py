@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from actors.chat_format import Tokenizer
@@ -60,23 +60,27 @@ def characters_of(tokenizer: Tokenizer, num_tokens: int) -> float:
 
 
 def measure_prompts(
-    builder: PromptBuilder, layers: Sequence[LayerConfig], problems: Sequence[Problem]
+    builder: PromptBuilder,
+    layers: Sequence[LayerConfig],
+    problems: Sequence[Problem],
+    measured: Iterable[Measured] = (),
 ) -> PromptLengths:
     """Measure the layer-1 prompts of all `problems`, and what corrections add to them.
+
+    Args:
+        measured: the longest prompts of further problems, as `LongestPrompts` has them.
 
     Raises:
         ModelError: the chat template cannot render a layer's turns.
         DataError: the chat template loses the attempt.
     """
     first, corrections = layers[0], corrections_of(layers)
-    # A problem's own system turn takes the place of the layers': the overhead is another.
-    by_kind: dict[bool, list[Measured]] = {True: [], False: []}
+    longest = LongestPrompts()
+    for tokens, problem in measured:
+        longest.add(tokens, problem)
     for problem in problems:
-        kind = by_kind[problem.has_system_turn]
-        kind.append((len(builder.solve_prompt(first, problem)), problem))
-        if len(kind) > MOST_HELD:
-            kind[:] = longest_of(kind)
-    measured = [pair for kind in by_kind.values() for pair in longest_of(kind)]
+        longest.add(len(builder.solve_prompt(first, problem)), problem)
+    found = longest.found()
     guidance = max(
         (
             len(builder.with_feedback(f"\n{text}", []))
@@ -86,18 +90,35 @@ def measure_prompts(
         default=0,
     )
     return PromptLengths(
-        max_prompt_tokens=max(length for length, _ in measured),
+        max_prompt_tokens=max(tokens for tokens, _ in found),
         guidance_tokens=guidance,
         overhead_tokens=max(
             (
                 correction_overhead(builder, corrections, problem) - solve - guidance
-                for solve, problem in measured
+                for solve, problem in found
             ),
             default=0,
         )
         if corrections
         else 0,
     )
+
+
+class LongestPrompts:
+    """The longest layer-1 prompts of many problems: of those with a system turn of their own, which
+    takes the place of the layers', so that corrections add another overhead, and of the others."""
+
+    def __init__(self) -> None:
+        self.by_kind: dict[bool, list[Measured]] = {True: [], False: []}
+
+    def add(self, tokens: int, problem: Problem) -> None:
+        kind = self.by_kind[problem.has_system_turn]
+        kind.append((tokens, problem))
+        if len(kind) > MOST_HELD:
+            kind[:] = longest_of(kind)
+
+    def found(self) -> list[Measured]:
+        return [pair for kind in self.by_kind.values() for pair in longest_of(kind)]
 
 
 def longest_of(measured: list[Measured]) -> list[Measured]:

@@ -7,10 +7,12 @@ exceed `data.max_dropped_fraction` of the rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from actors.templates import PromptBuilder
+import numpy as np
+
+from actors.templates import PromptBuilder, system_of
 from mgrpo.config import RewardsConfig
 from mgrpo.config.data import (
     DataConfig,
@@ -20,13 +22,16 @@ from mgrpo.config.data import (
     RowsSource,
     name_of,
 )
-from mgrpo.config.layers import LayerConfig
+from mgrpo.config.layers import SOLVE_SYSTEM_PROMPT, LayerConfig
 from mgrpo.data.formats.generated import load_generated
 from mgrpo.data.formats.rows import LoadedData, load_rows
-from mgrpo.data.lengths import characters_of
+from mgrpo.data.kept import KeptData, key_of
+from mgrpo.data.lengths import LongestPrompts, characters_of
+from mgrpo.data.progress import Note, noting, silent
 from mgrpo.data.sampler import ShufflingSampler
 from mgrpo.data.store import StoredProblems, selected
 from mgrpo.errors import DataError, ModelError
+from mgrpo.storage.checkpoints import fingerprint
 from mgrpo.types import Problem
 from rewards.task_answer import VERIFYING
 
@@ -44,28 +49,48 @@ __all__ = [
 TOO_LONG = "longer than data.max_prompt_tokens"
 
 
-def load_problems(source: DataSource) -> LoadedData:
+def load_problems(source: DataSource, note: Note = silent) -> LoadedData:
     """Read or generate a source's problems. The same source gives the same problems.
 
     An answer with "####" in it, as GSM8K has, is the text after the last one. Problems of a mixture
-    name their source, also in their ids.
+    name their source, also in their ids. Those of a source on disk are read once (`kept.py`).
+
+    Args:
+        note: gets the progress, from time to time.
 
     Raises:
         DataError: a source has no usable problem; the message has advice.
     """
+    kept = KeptData.of(source)
+    if kept is None:
+        return read_problems(source, [], note)
+    return kept.read_or(lambda into: read_problems(source, into, note), note)
+
+
+def read_problems(
+    source: DataSource, into: list[Problem] | StoredProblems, note: Note
+) -> LoadedData:
+    """Like `load_problems`, into a list or a file."""
     match source:
         case RowsSource():
-            return load_rows(source)
+            is_whole = isinstance(into, StoredProblems) or not source.on_disk
+            return load_rows(source, into if is_whole else StoredProblems(), note)
         case ReasoningGymSource():
             return load_generated(source)
         case MixtureSource():
-            return joined({name_of(one): load_problems(one) for one in source.sources})
+            parts = {name_of(one): read_problems(one, [], note) for one in source.sources}
+            return joined(parts, into)
 
 
-def joined(parts: Mapping[str, LoadedData]) -> LoadedData:
-    """The data of several sources, by their names, one after the other."""
+def joined(parts: Mapping[str, LoadedData], into: list[Problem] | StoredProblems) -> LoadedData:
+    """The data of several sources, by their names, one after the other.
+
+    Args:
+        into: what they are put into; if one of them is in a file, a file.
+    """
     is_stored = any(isinstance(data.problems, StoredProblems) for data in parts.values())
-    whole = LoadedData(problems=StoredProblems() if is_stored else [])
+    is_whole = isinstance(into, StoredProblems) or not is_stored
+    whole = LoadedData(problems=into if is_whole else StoredProblems())
     for name, data in parts.items():
         for one in data.problems:
             problem_id = f"{name}/{one.problem_id}"
@@ -79,11 +104,36 @@ def joined(parts: Mapping[str, LoadedData]) -> LoadedData:
 
 
 def usable_data(
-    source: DataSource, config: DataConfig, builder: PromptBuilder, layer: LayerConfig
+    source: DataSource,
+    config: DataConfig,
+    builder: PromptBuilder,
+    layer: LayerConfig,
+    note: Note = silent,
 ) -> LoadedData:
     """A source's problems whose layer-1 prompts fit, or DataError if too many do not."""
-    data = drop_long_prompts(load_problems(source), builder, layer, config.max_prompt_tokens)
+    data = fitting_data(source, config.max_prompt_tokens, builder, layer, note)
     enforce_max_dropped(data, config.max_dropped_fraction, source)
+    return data
+
+
+def fitting_data(
+    source: DataSource,
+    max_prompt_tokens: int,
+    builder: PromptBuilder,
+    layer: LayerConfig,
+    note: Note,
+) -> LoadedData:
+    """A source's problems whose layer-1 prompts fit; those on disk are measured once for a
+    tokenizer and a prompt."""
+    kept = KeptData.of(source)
+    prompts = "" if kept is None else prompts_key(builder, layer, max_prompt_tokens)
+    if kept is not None and prompts and (found := kept.load(prompts)):
+        note(f"{len(found.problems):,} problems as they were measured before ({kept.folder})")
+        return found
+    loaded = load_problems(source, note)
+    data = drop_long_prompts(loaded, builder, layer, max_prompt_tokens, note=note)
+    if kept is not None and prompts:
+        kept.save(prompts, data, fingerprint(data.problems))
     return data
 
 
@@ -110,47 +160,59 @@ def drop_long_prompts(
     max_prompt_tokens: int,
     *,
     max_fitting: int | None = None,
+    note: Note = silent,
 ) -> LoadedData:
     """The data without problems with too long layer-1 prompts, which are counted.
 
     Args:
         max_fitting: measure from the longest text down, and stop after that many consecutive
-        fitting prompts; None measures all.
+        fitting prompts; None measures all, and says which are the longest.
+        note: gets the progress, from time to time.
     """
     kept = LoadedData(
         num_dropped=Counter(data.num_dropped),
         examples={reason: list(where) for reason, where in data.examples.items()},
     )
+    problems = data.problems
     max_characters = characters_of(builder.tokenizer, max_prompt_tokens)
-    sizes = [problem.num_characters for problem in data.problems]
-    order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+    order = range(len(problems)) if max_fitting is None else longest_first(problems)
+    longest = LongestPrompts()
     faults: dict[int, tuple[str, str]] = {}
     num_fitting = 0
-    for index in order:
-        problem = data.problems[index]
-        if fault := prompt_fault(problem, builder, layer, max_prompt_tokens, max_characters):
-            faults[index] = fault
+    for index in noting(order, note, f"{{}} of {len(problems):,} prompts measured"):
+        problem = problems[index]
+        tokens = prompt_tokens(problem, builder, layer, max_prompt_tokens, max_characters)
+        if not isinstance(tokens, int):
+            faults[index] = tokens
             num_fitting = 0
             continue
+        longest.add(tokens, problem)
         num_fitting += 1
         if num_fitting == max_fitting:
             break
     for index in sorted(faults):
         reason, measured = faults[index]
-        kept.drop(reason, f"{data.problems[index].problem_id}: {measured}")
-    fitting = (index for index in range(len(data.problems)) if index not in faults)
-    kept.problems = selected(data.problems, fitting)
+        kept.drop(reason, f"{problems[index].problem_id}: {measured}")
+    kept.problems = selected(problems, (n for n in range(len(problems)) if n not in faults))
+    if max_fitting is None:
+        kept.longest = longest.found()
     return kept
 
 
-def prompt_fault(
+def longest_first(problems: Sequence[Problem]) -> Iterator[int]:
+    """The places of problems, those with the longest texts first."""
+    sizes = np.fromiter((one.num_characters for one in problems), np.int32, len(problems))
+    return map(int, np.argsort(-sizes, kind="stable"))
+
+
+def prompt_tokens(
     problem: Problem,
     builder: PromptBuilder,
     layer: LayerConfig,
     max_tokens: int,
     max_characters: float,
-) -> tuple[str, str] | None:
-    """(reason, measurement) if a problem has no valid layer-1 prompt; else None."""
+) -> int | tuple[str, str]:
+    """Tokens of a problem's layer-1 prompt, or (reason, measurement) if it has no valid one."""
     if problem.num_characters > max_characters:  # tokenising millions of them takes a minute
         return TOO_LONG, f"{problem.num_characters:,} characters"
     try:
@@ -161,7 +223,18 @@ def prompt_fault(
         return "with turns that the chat template cannot render", str(error)[:200]
     except (TypeError, ValueError, OverflowError) as error:
         return "refused by the tokenizer", f"{type(error).__name__}: {error}"[:100]
-    return (TOO_LONG, f"{tokens} tokens") if tokens > max_tokens else None
+    return (TOO_LONG, f"{tokens} tokens") if tokens > max_tokens else tokens
+
+
+def prompts_key(builder: PromptBuilder, layer: LayerConfig, max_tokens: int) -> str:
+    """Changes with the tokenizer and with what stands around a question; "" if the tokenizer does
+    not say what it is."""
+    backend = getattr(builder.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return ""
+    template = [getattr(builder.tokenizer, "chat_template", None), builder.template_kwargs]
+    around = [system_of(layer, SOLVE_SYSTEM_PROMPT), layer.user_template]
+    return key_of([backend.to_str(), template, around, max_tokens])
 
 
 def enforce_max_dropped(data: LoadedData, max_fraction: float, source: DataSource) -> None:

@@ -32,14 +32,26 @@ class Problems(Sequence[Problem]):
 
 
 class StoredProblems(Problems):
-    """Problems in a temporary file, which the system deletes with the last of its readers.
+    """Problems in a file. Memory holds 12 bytes of each. Any number of threads may read.
 
-    Memory holds 12 bytes of each. Any number of threads may read.
+    Args:
+        file: an open one, with the problems that the other arguments describe; None: an empty
+            temporary one, which the system deletes with the last of its readers.
+        starts: of each problem in the file, in bytes.
+        sizes: of each problem, in bytes.
+        known_fingerprint: of these problems; "" if it is unknown.
     """
 
-    def __init__(self) -> None:
-        self.file: IO[bytes] = tempfile.TemporaryFile(buffering=BUFFER_BYTES)  # noqa: SIM115
-        self.starts, self.sizes = array("q"), array("i")
+    def __init__(
+        self,
+        file: IO[bytes] | None = None,
+        starts: Iterable[int] = (),
+        sizes: Iterable[int] = (),
+        known_fingerprint: str = "",
+    ) -> None:
+        self.file = file or tempfile.TemporaryFile(buffering=BUFFER_BYTES)  # noqa: SIM115
+        self.starts, self.sizes = array("q", starts), array("i", sizes)
+        self.known_fingerprint = known_fingerprint
         self.is_flushed = True
 
     def append(self, problem: Problem) -> None:
@@ -47,14 +59,12 @@ class StoredProblems(Problems):
         self.starts.append(self.file.tell())
         self.sizes.append(len(data))
         self.file.write(data)
-        self.is_flushed = False
+        self.is_flushed, self.known_fingerprint = False, ""
 
     def selected(self, places: Iterable[int]) -> StoredProblems:
         """Those at some places, in the same file."""
         self.flush()
-        chosen = StoredProblems.__new__(StoredProblems)
-        chosen.file, chosen.is_flushed = self.file, True
-        chosen.starts, chosen.sizes = array("q"), array("i")
+        chosen = StoredProblems(self.file)
         for place in places:
             chosen.starts.append(self.starts[place])
             chosen.sizes.append(self.sizes[place])

@@ -33,6 +33,15 @@ SECTIONS = ("sampling", "rewards", "objective")
 """Sections that make a method, besides its layers, plug-ins and phases."""
 KEYS_OF_THE_MODEL = ("max_completion_tokens", "num_engines", "system_prompt", "user_template")
 """Keys of a layer that suit it to a model and its data; they tell no method from another."""
+GROUPS = {
+    "plain": "The plain method, which all others change",
+    "chain": "Corrections: chains of several layers",
+    "problems": "Problems and completions of a step",
+    "rewards": "Rewards",
+    "advantages": "Advantages",
+    "losses": "Losses and averages over tokens",
+}
+"""What a list of methods is divided into: by the first of these that a method changes."""
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
@@ -78,6 +87,22 @@ class MethodFacts:
     phases: list[dict[str, Any]] = field(default_factory=list)
     seams: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # what keeps it from training here
+
+
+def group_of(method: MethodFacts) -> str:
+    """The method's entry of GROUPS."""
+    hooks = {hook for plugin in method.plugins for hook in plugin.hooks}
+    if len(method.chain) > 1:
+        return "chain"
+    if any(plugin.kind in ("SOURCES", "SAMPLERS") for plugin in method.plugins):
+        return "problems"
+    if "shape_rewards" in hooks:
+        return "rewards"
+    if "importance" in method.seams.get("objective", ()):
+        return "losses"
+    if hooks & {"estimate_advantages", "transform_advantages", "filter_rows"}:
+        return "advantages"
+    return "losses" if method.seams else "plain"
 
 
 def method_files() -> dict[str, Path]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -95,9 +95,10 @@ class MetricsLog:
             )
 
     def write_rollouts(
-        self, step: int, completions: Iterable[Completion], kind: RolloutKind = "step"
+        self, step: int, completions: Sequence[Completion], kind: RolloutKind = "step"
     ) -> Path:
-        """Write recorded completions; the file appears only once it is complete.
+        """Write recorded completions; the file appears only once it is complete. The trackers get
+        some of a step's.
 
         Args:
             step: their step, or of an evaluation the number of steps before it.
@@ -115,6 +116,8 @@ class MetricsLog:
             self.trackers.warn(f"{path} is not written: {error}")
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
+        if kind == "step":
+            self.trackers.write_completions(step, completions)
         return path
 
     def close(self) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mgrpo.errors import MgrpoError, TrackerError
-from mgrpo.trackers.interface import Tracker
+from mgrpo.trackers.completions import Table
+from mgrpo.trackers.interface import CompletionsTracker, Tracker
 
 MAX_WAITING = 1000  # steps queued for a slow tracker before some are dropped
 
-Row = tuple[int, Mapping[str, float]]
+Row = tuple[int, Mapping[str, float] | Table]
 
 
 @dataclass
@@ -70,8 +71,8 @@ class BackgroundTracker:
                 "above, set offline: true in output.trackers, or remove the tracker."
             ) from error
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Queue a row. Never blocks."""
+    def write(self, step: int, values: Mapping[str, float] | Table) -> None:
+        """Queue a step's metrics or completions. Never blocks."""
         try:
             self.rows.put_nowait((step, values))
         except queue.Full:
@@ -127,7 +128,11 @@ class BackgroundTracker:
         finally:
             self.opened.set()
         while (row := self.rows.get()) is not None:
-            self._guard(tracker.write, *row)
+            step, values = row
+            if isinstance(values, Mapping):
+                self._guard(tracker.write, step, values)
+            elif isinstance(tracker, CompletionsTracker):
+                self._guard(tracker.write_completions, step, values)
         self._guard(tracker.close)
 
     def _guard(self, call: Callable[..., None], *args: object) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 
 from mgrpo.config import TrackerConfig
 from mgrpo.errors import TrackerError
 from mgrpo.trackers.background import BackgroundTracker
+from mgrpo.trackers.completions import EVERY_STEPS, Table, table_of
 from mgrpo.trackers.interface import RunFacts, Tracker
+from mgrpo.types import Completion
 
 FAILED_WRITES = "trackers/failed_writes"
 PACKAGES = {
@@ -48,8 +50,16 @@ class Trackers:
             for name, value in values.items()
             if value is not None and math.isfinite(value)
         }
+        self._give(step, finite)
+
+    def write_completions(self, step: int, completions: Iterable[Completion]) -> None:
+        """Show some completions of every tenth step, in the trackers that can."""
+        if step % EVERY_STEPS == 0 and (table := table_of(completions)):
+            self._give(step, table)
+
+    def _give(self, step: int, values: Mapping[str, float] | Table) -> None:
         for member in self.members:
-            member.write(step, finite)
+            member.write(step, values)
             if warning := member.new_warning():
                 self.warn(warning)
 

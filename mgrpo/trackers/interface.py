@@ -7,9 +7,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mgrpo.errors import TrackerError
+from mgrpo.trackers.completions import Table
 
 RECORD_FILE = "trackers.json"
 RECORDING = threading.Lock()  # the trackers open side by side, and share the file
@@ -23,6 +24,14 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """Finish what is under way. Called once."""
+
+
+@runtime_checkable
+class CompletionsTracker(Tracker, Protocol):
+    """A tracker that also shows completions."""
+
+    def write_completions(self, step: int, table: Table) -> None:
+        """Record some completions of a step."""
 
 
 @dataclass(frozen=True)

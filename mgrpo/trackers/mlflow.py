@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.config import MlflowConfig
+from mgrpo.trackers.completions import Table, as_markdown
 from mgrpo.trackers.interface import RunFacts, flat
 
 OFFLINE_DIR = "mlruns"
@@ -31,6 +32,10 @@ class MlflowTracker:
         metrics = [Metric(name, value, now_ms, step) for name, value in values.items()]
         for first in range(0, len(metrics), MAX_METRICS):
             self.client.log_batch(self.run_id, metrics=metrics[first : first + MAX_METRICS])
+
+    def write_completions(self, step: int, table: Table) -> None:
+        file = f"completions/step-{step:06d}.md"
+        self.client.log_text(self.run_id, as_markdown(table), file)
 
     def write_recipe(self, recipe: Mapping[str, object]) -> None:
         """The recipe's keys as parameters; MLflow keeps them as text and refuses long ones."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mgrpo.config import TrackioConfig
+from mgrpo.trackers.completions import COLUMNS, Table
 from mgrpo.trackers.interface import RunFacts
 
 OFFLINE_DIR = "trackio"
@@ -21,6 +22,13 @@ class TrackioTracker:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
+
+    def write_completions(self, step: int, table: Table) -> None:
+        import pandas
+        import trackio
+
+        frame = pandas.DataFrame(table, columns=list(COLUMNS))
+        self.run.log({"completions": trackio.Table(dataframe=frame)}, step=step)
 
     def close(self) -> None:
         self.run.finish()

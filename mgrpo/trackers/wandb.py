@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mgrpo.config import WandbConfig
+from mgrpo.trackers.completions import COLUMNS, Table
 from mgrpo.trackers.interface import RunFacts
 
 SHARE_FOR_UPLOAD = 0.8  # of the deadline: W&B stops first, and reports unsent data
@@ -26,6 +27,12 @@ class WandbTracker:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log({"step": step, **values})
+
+    def write_completions(self, step: int, table: Table) -> None:
+        import wandb
+
+        shown = wandb.Table(columns=list(COLUMNS), data=[list(row) for row in table])
+        self.run.log({"step": step, "completions": shown})
 
     def close(self) -> None:
         self.run.finish()

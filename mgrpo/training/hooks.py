@@ -193,6 +193,8 @@ class Evaluation(Hook):
         if kept := whole_trees(evaluation.completions, self.problems_kept):
             self.log.write_rollouts(num_done, kept, "heldout")
         self.tell(row)
+        left = 0 if label == "after" else num_evaluations_left(num_done, config, self.num_steps)
+        self.progress.evaluated(seconds, left)
         turns = " · ".join(f"Acc@t{i} {a:.1%}" for i, a in enumerate(row["acc"], start=1))
         self.progress.note(f"evaluation {label} ({len(self.heldout)} problems): {turns}")
 
@@ -201,6 +203,12 @@ def is_evaluation_due(num_done: int, config: EvaluationConfig, num_steps: int) -
     """After every `every_steps` steps; the one after the last step is made in any case."""
     every = config.every_steps
     return every > 0 and num_done % every == 0 and num_done < num_steps
+
+
+def num_evaluations_left(num_done: int, config: EvaluationConfig, num_steps: int) -> int:
+    """Evaluations after so many steps, the one at the end included."""
+    later = range(num_done + 1, num_steps)
+    return 1 + sum(is_evaluation_due(step, config, num_steps) for step in later)
 
 
 def whole_trees(completions: Sequence[Completion], num_problems: int) -> list[Completion]:

@@ -124,6 +124,8 @@ class TrainProgress:
         self.num_rows = 0
         self.columns = columns_for(num_layers, self.console.width if self.is_live else 10_000)
         self.step_seconds: deque[float] = deque(maxlen=STEPS_FOR_ETA)
+        self.evaluation_s = 0.0  # the latest
+        self.num_evaluations_left = 0
         self.step_started = self.last_line = time.monotonic()
         self.live = Progress(
             TextColumn("{task.description}"),
@@ -207,12 +209,17 @@ class TrainProgress:
             Text(f"step {step}  {cells}  done {self.num_done}/{self.total_steps}  left {left}")
         )
 
+    def evaluated(self, seconds: float, num_left: int) -> None:
+        """Note how long an evaluation took, and how many are to come."""
+        self.evaluation_s, self.num_evaluations_left = seconds, num_left
+
     def seconds_left(self) -> float | None:
-        """Time until the last step, at the pace of the latest ones."""
+        """Time until the end, at the pace of the latest steps and the latest evaluation."""
         if not self.step_seconds:
             return None
         mean_s = sum(self.step_seconds) / len(self.step_seconds)
-        return mean_s * max(self.total_steps - self.num_done, 0)
+        steps_s = mean_s * max(self.total_steps - self.num_done, 0)
+        return steps_s + self.evaluation_s * self.num_evaluations_left
 
     def note(self, text: str) -> None:
         """Print a note on its own line."""

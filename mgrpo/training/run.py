@@ -27,6 +27,7 @@ from mgrpo.storage.policies import EARLY_END_FILE, POLICY_DIR, early_end_of, wri
 from mgrpo.storage.provenance import write_provenance
 from mgrpo.trackers import RunFacts, open_trackers
 from mgrpo.training.checkpoints import Checkpoints, RunState
+from mgrpo.training.frozen_heap import frozen_heap
 from mgrpo.training.hooks import (
     Alarms,
     EngineMetrics,
@@ -96,6 +97,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                     engine_log=run_dir / ENGINES_FILE,
                 ) as system,
                 RayMetrics(config.name) as ray_metrics,
+                frozen_heap(),
             ):
                 log.trackers.add("ray", lambda: ray_metrics)
                 system.rollout.on_progress = groups_progress(progress)

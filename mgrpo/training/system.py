@@ -27,7 +27,13 @@ from learner.rank import LearnerRank
 from mgrpo.config import RunConfig
 from mgrpo.config.cluster import DeadlinesConfig
 from mgrpo.data.lengths import measure_prompts
-from mgrpo.data.problems import refuse_missing_answers, source_name, usable_data
+from mgrpo.data.problems import (
+    LoadedData,
+    refuse_missing_answers,
+    source_name,
+    usable_data,
+)
+from mgrpo.data.progress import Note, silent
 from mgrpo.data.store import JoinedProblems
 from mgrpo.errors import MgrpoError
 from mgrpo.models.node_model import NodeModel, driver_model
@@ -40,8 +46,6 @@ from mgrpo.training.learner_processes import LearnerProcesses
 from mgrpo.training.learner_ranks import Learner, LearnerRanks
 from mgrpo.types import Problem
 from rewards.pool import RewardPool
-
-Note = Callable[[str], None]
 
 
 class Replaceable(Protocol):
@@ -83,33 +87,39 @@ class Inputs:
 
 
 def read_inputs(
-    config: RunConfig, same_problems: str | None, *, with_training: bool = True
+    config: RunConfig,
+    same_problems: str | None,
+    *,
+    with_training: bool = True,
+    note: Note = silent,
 ) -> Inputs:
     """Model, prompts and problems of a recipe.
 
     Args:
         with_training: False reads the held-out problems alone.
         same_problems: the fingerprint that the training problems must have; None takes any.
+        note: gets the progress of long readings.
     """
     model = driver_model(config.model.path, config.output.storage)
     if model.is_here:
         refuse_broken_model(Path(model.driver_dir))
     builder = load_builder(model.driver_dir, config.model)
-    problems: Sequence[Problem] = []
+    train = LoadedData(longest=[])
     if with_training:
-        problems = usable_data(config.data.train, config.data, builder, config.layers[0]).problems
+        train = usable_data(config.data.train, config.data, builder, config.layers[0], note)
+    problems = train.problems
     if same_problems is not None:
         refuse_other_problems(problems, same_problems, source_name(config.data.train))
     heldout: Sequence[Problem] = []
     if config.data.heldout is not None:
-        loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0])
+        loaded = usable_data(config.data.heldout, config.data, builder, config.layers[0], note)
         heldout = loaded.problems[: config.evaluation.max_problems]
     refuse_missing_answers(JoinedProblems(problems, heldout), config.rewards)
     plugins = load_plugins(config.method_view, RolloutPlugin)
     max_model_len = config.engines.max_model_len or (
-        measure_prompts(builder, config.layers, JoinedProblems(problems, heldout)).context_needed(
-            config.layers
-        )
+        measure_prompts(
+            builder, config.layers, heldout, measured=train.longest or ()
+        ).context_needed(config.layers)
         + sum(plugin.extra_tokens() for plugin in plugins)
     )
     return Inputs(model, builder, problems, heldout, plugins, max_model_len)
@@ -143,7 +153,7 @@ def start_system(
         alone = config.cluster.model_copy(update={"colocate": False})
         config = config.model_copy(update={"cluster": alone})
     deadlines, placed = config.cluster.deadlines, placement_recipe(config)
-    inputs = read_inputs(config, same_problems, with_training=with_training)
+    inputs = read_inputs(config, same_problems, with_training=with_training, note=note)
 
     num_cpus = total(most_allocations(placed, "cpu"))["CPU"]  # the size of a local Ray
     with ExitStack() as stack:

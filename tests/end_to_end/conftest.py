@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mgrpo.config import RunConfig
+from mgrpo.metrics.log import read_metrics
+from mgrpo.rooms import ROOT
 from tests.random_policy import save_random_policy
 
 
@@ -51,3 +57,19 @@ def small_tree(policy_dir: Path, problems_file: Path) -> dict[str, Any]:
 
 def recipe(tree: dict[str, Any], **changes: Any) -> RunConfig:
     return RunConfig.model_validate({**tree, **changes})
+
+
+def train_in(folder: Path, tree: dict[str, Any], *options: str) -> tuple[list[dict[str, Any]], str]:
+    """The metrics of `mgrpo train` with a recipe in a folder, and what it wrote to stderr."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    done = subprocess.run(
+        [sys.executable, "-m", "mgrpo", "train", "recipe.yaml", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return read_metrics(folder / "runs" / tree["name"]), done.stderr

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from mgrpo.metrics.log import read_metrics
-from mgrpo.rooms import ROOT
+from tests.end_to_end.conftest import train_in
 from tests.rewards.services.loopback import drops, says, serving
 
 FUNCTIONS = """
@@ -74,18 +69,7 @@ def test_rewards_of_other_systems_and_of_a_server_train(
     with serving(by_length) as server:
         terms[-1]["http"] = f"{server.url}/score"
         changed = {**tree, "data": {"train": source}, "rewards": {"terms": terms}, "steps": 1}
-        (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(changed))
-        done = subprocess.run(
-            [sys.executable, "-m", "mgrpo", "train", "theirs.yaml"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (row,) = read_metrics(tmp_path / "runs" / "tiny")
+        (row,), _ = train_in(tmp_path, changed)
     assert row["rewards/scored"] == 1.0
     for number, layer in enumerate(changed["layers"], start=1):
         terms_of_layer = f"layer{number}/reward_term"

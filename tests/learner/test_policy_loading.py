@@ -183,6 +183,7 @@ def test_weights_that_the_architecture_ignores_stay_in_the_checkpoint(tmp_path):
     for _ in range(2):  # and stay there when the saved policy trains again
         save(load(source), source, saved)
         torch.testing.assert_close(load_file(saved / KEPT_FILE)["mtp.fc.weight"], guess)
+        assert len({file.stat().st_mode for file in saved.iterdir()}) == 1  # others may read them
         load(saved)
         source, saved = saved, tmp_path / "again"
 

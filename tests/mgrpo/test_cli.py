@@ -231,6 +231,14 @@ def test_an_error_of_ours_keeps_its_traceback(recipe: Path, loop, monkeypatch):
         main(["train", "small.yaml"])
 
 
+def test_a_python_without_the_packages_says_that_it_is_the_wrong_one() -> None:
+    command = [sys.executable, "-S", "-m", "mgrpo", "check", "quickstart"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "has no module 'pydantic'" in done.stderr and "Traceback" not in done.stderr
+    assert "start Ray there with that of mgrpo's environment" in done.stderr
+
+
 def test_a_full_disk_is_an_error_without_a_traceback(recipe: Path, loop, monkeypatch, capsys):
     def run_training(config: Any, run_dir: Path, *, resume_from: Path | None = None) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run_dir / "checkpoints"))

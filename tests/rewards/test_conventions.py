@@ -167,7 +167,11 @@ def test_what_goes_wrong_is_an_error_and_no_zero(kind, name, statuses, detail):
         ("trl", "nicely", "write `check: {name}` in place of `trl: {name}`."),
         ("verl", "accuracy", "write `trl: {name}` in place of `verl: {name}`"),
         ("openrlhf", "compute_score", "write `verl: {name}` in place of `openrlhf: {name}`"),
-        ("trl", "needs_the_trainer", "missing a required argument: 'trainer_state'"),
+        (
+            "trl",
+            "needs_the_trainer",
+            "trainer_state of TRL's trainer is not there: give it a default",
+        ),
     ],
 )
 def test_a_function_of_another_kind_is_refused_with_the_term_to_write(kind, name, advice):

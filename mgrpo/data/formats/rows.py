@@ -26,6 +26,7 @@ from mgrpo.data.formats.chats import (
 )
 from mgrpo.data.formats.files import Row
 from mgrpo.data.formats.places import rows_at
+from mgrpo.data.progress import Note, noting
 from mgrpo.data.store import StoredProblems
 from mgrpo.errors import DataError
 from mgrpo.types import Problem
@@ -45,6 +46,8 @@ class LoadedData:
     problems: list[Problem] | StoredProblems = field(default_factory=list)
     num_dropped: Counter[str] = field(default_factory=Counter)  # reason -> rows
     examples: dict[str, list[str]] = field(default_factory=dict)  # reason -> positions, a few each
+    longest: list[tuple[int, Problem]] | None = field(default=None, compare=False)
+    """Tokens of the longest layer-1 prompts, and their problems; None: not all were measured."""
 
     def drop(self, reason: str, where: str) -> None:
         self.num_dropped[reason] += 1
@@ -69,23 +72,30 @@ class LoadedData:
         )
 
 
-def load_rows(source: RowsSource) -> LoadedData:
+def load_rows(source: RowsSource, into: list[Problem] | StoredProblems, note: Note) -> LoadedData:
     """A source's problems.
+
+    Args:
+        into: what they are put into; it is empty.
+        note: gets the number of rows that were read, from time to time.
 
     Raises:
         DataError: its rows cannot be read, lack a column, or hold no problem.
         HubUnreachable: its hub does not answer, and it is not in the cache.
     """
-    return problems_of(islice(rows_at(source), source.max_rows), source)
+    rows = noting(islice(rows_at(source), source.max_rows), note, f"{source.path}: {{}} rows read")
+    return problems_of(rows, source, into)
 
 
-def problems_of(rows: Iterable[Row], source: RowsSource) -> LoadedData:
+def problems_of(
+    rows: Iterable[Row], source: RowsSource, into: list[Problem] | StoredProblems
+) -> LoadedData:
     """The rows' problems; unusable rows are counted by reason.
 
     Raises:
         DataError: a column of the recipe is in no row, or no row is usable.
     """
-    data = LoadedData(problems=StoredProblems() if source.on_disk else [])
+    data = LoadedData(problems=into)
     columns = NamedColumns(source)
     for given in rows:
         try:

@@ -21,8 +21,8 @@ from mgrpo.types import Completion, CompletionId, Problem
 
 def is_mixed(attempts: Sequence[Completion]) -> bool:
     """Neither all right nor all wrong, among those whose checks worked."""
-    verdicts = {one.is_correct for one in attempts if one.reward and one.reward.is_usable}
-    return len(verdicts) == 2
+    correctness = {one.is_correct for one in attempts if one.reward and one.reward.is_usable}
+    return len(correctness) == 2
 
 
 class DynamicSamplingSettings(StrictConfig):

@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from actors.layers import stable_seed
 from actors.plugin import RolloutPlugin, RolloutTools
-from actors.templates import PromptBuilder, fill, system_turn
+from actors.templates import PromptBuilder, fill, turns_before
 from mgrpo.config.base import StrictConfig, refuse
 from mgrpo.errors import DataError
 from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
@@ -40,7 +40,7 @@ class IntegratedSettings(StrictConfig):
     max_new_tokens: PositiveInt = 512
     """Longest integrated answer, and longest completion sampled from a context."""
     system_prompt: str = ""
-    """Of contexts; "" has no system turn."""
+    """Of contexts, where the problem has no system turn of its own; "" has none."""
     integrate_template: str = (
         "{problem}\n\nAnswers that were given:{answers}\n\nPut them together to one answer."
     )
@@ -84,11 +84,9 @@ class IntegratedAnswers(RolloutPlugin):
             return []
         builder, settings = tools.builder, self.settings
         answers = {one.completion_id: builder.whole_answer(one.token_ids) for one in completions}
-        before, after = self.rendered(
-            builder, settings.integrate_template, problem.question, ANSWERS
-        )
+        before, after = self.rendered(builder, settings.integrate_template, problem, ANSWERS)
         opening, bridge, closing = self.rendered(
-            builder, settings.context_template, problem.question, ANSWERS, INTEGRATED
+            builder, settings.context_template, problem, ANSWERS, INTEGRATED
         )
         separator = builder.encode(SEPARATOR)
         fixed = max(len(before) + len(after), len(opening) + len(bridge) + len(closing))
@@ -126,17 +124,17 @@ class IntegratedAnswers(RolloutPlugin):
         ]
 
     def rendered(
-        self, builder: PromptBuilder, template: str, question: str, *marks: str
+        self, builder: PromptBuilder, template: str, problem: Problem, *marks: str
     ) -> list[list[int]]:
         """Token ids of a chat prompt's pieces around the places of `marks`.
 
         Raises:
             DataError: the chat template loses a place, or the question holds one.
         """
+        question = problem.question
         user = fill(template, problem=question, answers=ANSWERS, integrated=INTEGRATED)
-        text = builder.render(
-            [*system_turn(self.settings.system_prompt), {"role": "user", "content": user}]
-        )
+        before = turns_before(self.settings.system_prompt, problem)
+        text = builder.render([*before, {"role": "user", "content": user}])
         pieces = []
         for mark in marks:
             piece, found, text = text.partition(mark)

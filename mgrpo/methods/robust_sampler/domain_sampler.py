@@ -70,11 +70,11 @@ class DomainSampler:
 
     def observe(self, completions: Sequence[Completion]) -> dict[str, float]:
         """Take in a step's first attempts; returns the chances of the next draw, by domain."""
-        verdicts: dict[str, list[bool]] = {}
+        correctness: dict[str, list[bool]] = {}
         for one in completions:
             if one.layer == 1 and one.reward is not None and one.reward.is_usable:
-                verdicts.setdefault(one.domain, []).append(one.is_correct)
-        self.mixture.observe({name: sum(own) / len(own) for name, own in verdicts.items()})
+                correctness.setdefault(one.domain, []).append(one.is_correct)
+        self.mixture.observe({name: sum(own) / len(own) for name, own in correctness.items()})
         return self.mixture.probabilities()
 
     def state_dict(self) -> dict[str, Any]:

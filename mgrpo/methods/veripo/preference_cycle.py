@@ -60,9 +60,9 @@ class PreferenceCycle:
 
     def note_solved(self, group: Sequence[Completion]) -> None:
         """A problem is solved while every first attempt at it is right."""
-        verdicts = [one.is_correct for one in group if one.reward and one.reward.is_usable]
-        if group[0].layer == 1 and verdicts:
-            change = self.solved.add if all(verdicts) else self.solved.discard
+        correctness = [one.is_correct for one in group if one.reward and one.reward.is_usable]
+        if group[0].layer == 1 and correctness:
+            change = self.solved.add if all(correctness) else self.solved.discard
             change(group[0].problem_id)
 
     # --- steps on pairs ---

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from actors.templates import PromptBuilder
-from mgrpo.cli import main
-from mgrpo.commands.chat import check_choices, exchange, shown
+from mgrpo.cli import main, parse
+from mgrpo.commands.chat import exchange, shown
+from mgrpo.commands.policy_arguments import refuse_unknown_phrase
 from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.errors import ConfigError
 from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
@@ -55,10 +56,16 @@ def test_earlier_turns_stand_before_the_question():
     assert prompt.index("Be brief.") < prompt.index("And?")
 
 
-@pytest.mark.parametrize(("guidance", "temperature"), [(7, 0.0), (-1, 0.0), (0, -1.0)])
-def test_impossible_choices_are_refused(guidance, temperature):
-    with pytest.raises(ConfigError):
-        check_choices(guidance, temperature, 7)
+@pytest.mark.parametrize("guidance", [7, -1])
+def test_an_unknown_guidance_phrase_is_refused(guidance):
+    with pytest.raises(ConfigError, match="Valid: 0 to 6"):
+        refuse_unknown_phrase(guidance, 7)
+
+
+def test_a_temperature_below_0_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse(["chat", "quickstart", "--temperature", "-1"])
+    assert "must not be below 0, and is -1" in capsys.readouterr().err
 
 
 def test_a_real_policy_answers_in_a_pipe(tmp_path: Path, monkeypatch, capsys):

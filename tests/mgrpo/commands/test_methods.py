@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mgrpo.cli import main
-from mgrpo.config.load import load_recipe
 from mgrpo.methods.catalog import (
+    GROUPS,
     all_methods,
     first_sentence,
     leading_comment,
@@ -35,19 +35,33 @@ def output_of(capsys, *args: str) -> str:
     return capsys.readouterr().out
 
 
-def test_every_recipe_of_the_folder_is_a_line_with_its_paper_sentence_and_file(capsys):
-    lines = output_of(capsys).splitlines()
-    for name in RECIPES:
-        (line,) = [one for one in lines if one.startswith(f"{name}: ")]
-        config = load_recipe(f"methods/{name}")
-        assert config.method in line
-        assert config.paper in line
-        assert f"methods/{name}/recipe.yaml" in line
-        assert all(entry.use in line for entry in config.plugins)
+def line_of(text: str, name: str) -> str:
+    """The line of a list that begins with this name."""
+    (line,) = [one for one in text.splitlines() if one.split()[:1] == [name]]
+    return line
+
+
+def test_every_recipe_of_the_folder_is_a_line_with_its_idea_name_and_paper(capsys):
+    text = output_of(capsys)
+    for method in all_methods():
+        line = line_of(text, method.id)
+        assert method.changes in line and method.name in line and method.paper in line
+    assert {method.id for method in all_methods()} == set(RECIPES)
+
+
+def test_methods_are_listed_by_what_they_change(capsys):
+    groups = [block.splitlines() for block in output_of(capsys).split("\n\n")]
+    named = {title: {line.split()[0] for line in lines} for title, *lines in groups}
+    assert named[GROUPS["plain"]] == {"grpo"}
+    assert {"mgrpo", "score", "scrpo"} <= named[GROUPS["chain"]]
+    assert {"dapo", "robust_sampler"} <= named[GROUPS["problems"]]
+    assert {"lead", "ws_grpo"} <= named[GROUPS["rewards"]]
+    assert {"rloo", "edge_grpo"} <= named[GROUPS["advantages"]]
+    assert {"gspo", "dr_grpo", "tis"} <= named[GROUPS["losses"]]
 
 
 def test_a_method_whose_model_is_not_trained_yet_is_listed_and_says_so(capsys):
-    assert "ws_grpo: a preference model" in output_of(capsys)
+    assert "a preference model" in line_of(output_of(capsys), "ws_grpo")
     text = output_of(capsys, "ws_grpo")
     assert "Before it can train" in text
     assert "there is no scorer in this folder" in text
@@ -55,9 +69,9 @@ def test_a_method_whose_model_is_not_trained_yet_is_listed_and_says_so(capsys):
 
 def test_plug_ins_that_no_method_uses_are_listed_below(capsys):
     used = {plugin.use for method in all_methods() for plugin in method.plugins}
-    _, _, below = output_of(capsys).partition("Plug-ins that none of these uses:")
+    _, _, below = output_of(capsys).partition("Plug-ins that none of these uses")
     for name in declared("PLUGINS"):
-        assert (f"  {name} (" in below) == (name not in used)
+        assert (f"  {name} " in below) == (name not in used)
 
 
 def test_seams_are_the_keys_hooks_and_phases_that_a_method_has_of_its_own():
@@ -122,19 +136,17 @@ def test_a_users_own_method_stands_beside_ours(own_recipe: Path, capsys):
     own_recipe.write_text("# Mine: twice as many. And more.\nextends: grpo.yaml\nmethod: Mine\n")
     assert set(method_files()) == {*RECIPES, "mine"}
     text = output_of(capsys)
-    assert "mine: twice as many. | Mine" in text
-    assert "| seams: none" in text
+    assert line_of(text, "mine").split(maxsplit=1)[1].startswith("twice as many. [Mine, ")
 
 
 def test_a_recipe_that_cannot_be_read_is_listed_with_its_problem(own_recipe: Path, capsys):
     own_recipe.write_text("extends: grpo.yaml\nstepps: 3\n")
-    (line,) = [one for one in output_of(capsys).splitlines() if one.startswith("mine: ")]
-    assert "cannot be read" in line
+    assert "cannot be read" in line_of(output_of(capsys), "mine")
 
 
 def test_a_plug_in_that_is_not_there_does_not_hide_the_method(own_recipe: Path, capsys):
     own_recipe.write_text("# Mine.\nextends: grpo.yaml\nplugins: [{use: entropy_advantag}]\n")
-    assert "mine: Mine." in output_of(capsys)
+    assert "Mine." in line_of(output_of(capsys), "mine")
     assert "Did you mean entropy_advantage?" in output_of(capsys, "mine")
 
 

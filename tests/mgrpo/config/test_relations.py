@@ -276,11 +276,32 @@ def test_each_source_has_a_term_that_says_what_is_right(tree, terms, heldout, co
     assert complaint in str(caught.value)
 
 
-def test_default_prompts_for_mathematics_are_pointed_out_where_no_check_reads_a_box(tree):
+def prompts_of(tree, terms) -> list[str | None]:
+    tree["rewards"] = {"terms": terms}
+    return [layer.system_prompt for layer in RunConfig.model_validate(tree).layers]
+
+
+def test_default_prompts_suit_what_the_checks_read(tree):
     for layer in tree["layers"]:
         layer.pop("system_prompt", None)
-    assert "system_prompt" not in warned(tree)
-    tree["rewards"] = {"terms": [{"check": "./my.py:near"}]}
+    number = len(tree["layers"])
+    assert prompts_of(tree, [{"check": "math_answer"}]) == [None] * number
+    assert prompts_of(tree, [{"check": "./my.py:near"}, {"check": "format"}]) == [None] * number
+    for terms, words in (
+        ([{"check": "./my.py:near"}], "an attempt at a task"),
+        ([{"check": "code_answer"}], "a block of code"),
+        ([{"http": "http://127.0.0.1:1/score", "correct_at": 1.0}], "an attempt at a task"),
+    ):
+        found = prompts_of(tree, terms)
+        assert None not in found and (found[0] == "") == (words == "an attempt at a task")
+    tree["layers"][0]["system_prompt"] = "Mine."
+    assert prompts_of(tree, [{"check": "code_answer"}])[0] == "Mine."
+
+
+def test_one_default_prompt_for_boxes_and_programs_is_pointed_out(tree):
+    for layer in tree["layers"]:
+        layer.pop("system_prompt", None)
+    tree["rewards"] = {"terms": [{"check": "math_answer"}, {"check": "code_answer"}]}
     assert "layers.0.system_prompt is not set" in warned(tree)
     for layer in tree["layers"]:
         layer["system_prompt"] = ""

@@ -26,6 +26,8 @@ def test_an_offline_run_is_resumed_under_its_id_with_the_recipe_as_parameters(tm
         "layers.1.name": "correct",
         "tags": "['a', 'b']",
     }
+    (file,) = (tmp_path / "mlruns").rglob("completions/*")
+    assert file.name == "step-000000.md" and "| so<br>7 |" in file.read_text()
     steps = client.get_metric_history(run.info.run_id, "layer1/accuracy")
     assert sorted((metric.step, metric.value) for metric in steps) == [
         (0, 0.25),

@@ -21,8 +21,11 @@ record(TrackioConfig(offline=True, project="p"), run_dir)
 from trackio.sqlite_storage import SQLiteStorage
 
 name = json.loads((run_dir / "trackers.json").read_text())["trackio"]
-rows = [(row["step"], row["layer1/accuracy"]) for row in SQLiteStorage.get_logs("p", name)]
-print("FOUND", json.dumps({"runs": SQLiteStorage.get_runs("p"), "name": name, "rows": rows}))
+logs = SQLiteStorage.get_logs("p", name)
+rows = [(row["step"], row["layer1/accuracy"]) for row in logs if "layer1/accuracy" in row]
+shown = [row["step"] for row in logs if "completions" in row]
+runs = SQLiteStorage.get_runs("p")
+print("FOUND", json.dumps({"runs": runs, "name": name, "rows": rows, "shown": shown}))
 """
 
 
@@ -45,4 +48,5 @@ def test_an_offline_run_is_resumed_under_its_name(tmp_path):
         (4, 0.25),
         (4, 0.75),
     ]
+    assert found["shown"] == [0]
     assert (tmp_path / "trackio" / "p.db").is_file()

@@ -8,6 +8,7 @@ import pytest
 from mgrpo.config import WandbConfig
 from mgrpo.errors import TrackerError
 from mgrpo.trackers import RunFacts, open_trackers
+from mgrpo.trackers.completions import COLUMNS
 from tests.mgrpo.trackers.resumed_run import record
 from tests.mgrpo.trackers.wandb_file import history, records
 
@@ -20,14 +21,27 @@ def test_an_offline_run_and_its_resumption_are_files_of_one_run(tmp_path):
     record(WandbConfig(offline=True, project="p", tags=["t"]), tmp_path, pause_s=1.0)
     run_id = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     first, second = sorted((tmp_path / "wandb").glob(f"offline-run-*/run-{run_id}.wandb"))
-    assert [(row["step"], row["layer1/accuracy"]) for row in history(first)] == [
+    shown, rows = parted(history(first))
+    assert [(row["step"], row["layer1/accuracy"]) for row in rows] == [
         (step, 0.25) for step in range(5)
     ]
-    assert [(row["step"], row["layer1/accuracy"]) for row in history(second)] == [
+    assert "learner/kl" not in rows[0]
+    assert [row["step"] for row in shown] == [0]
+    (file,) = first.parent.glob("files/media/table/completions_*.table.json")
+    table = json.loads(file.read_text())
+    assert table["columns"] == list(COLUMNS)
+    assert table["data"][0] == ["s0p0#0", 1, "3 | 4?", "so\n7", "7", 1.0]
+    assert [(row["step"], row["layer1/accuracy"]) for row in parted(history(second))[1]] == [
         (3, 0.75),
         (4, 0.75),
     ]
-    assert "learner/kl" not in history(first)[0]
+
+
+def parted(rows):
+    """The rows with completions, and those with metrics."""
+    return [row for row in rows if "layer1/accuracy" not in row], [
+        row for row in rows if "layer1/accuracy" in row
+    ]
 
 
 def test_charts_are_drawn_over_our_step_and_the_recipe_is_the_runs_config(tmp_path):
@@ -55,6 +69,7 @@ from pathlib import Path
 from mgrpo.config import WandbConfig
 from mgrpo.errors import TrackerError
 from mgrpo.trackers import RunFacts, open_trackers
+from mgrpo.trackers.completions import COLUMNS
 try:
     open_trackers([WandbConfig(deadline_s=3)], RunFacts("sums", Path(sys.argv[1])))
 except TrackerError as error:

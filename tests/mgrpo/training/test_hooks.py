@@ -23,6 +23,7 @@ from mgrpo.training.hooks import (
     StepDone,
     WriteStep,
     is_evaluation_due,
+    num_evaluations_left,
     whole_trees,
 )
 from mgrpo.training.loop import Run, train
@@ -122,6 +123,8 @@ def test_evaluations_are_due_after_every_so_many_steps_but_not_after_the_last(
 ) -> None:
     config = EvaluationConfig(every_steps=every)
     assert [n for n in range(1, steps + 1) if is_evaluation_due(n, config, steps)] == due
+    left = [num_evaluations_left(n, config, steps) for n in range(steps)]
+    assert left == [1 + sum(one > n for one in due) for n in range(steps)]
 
 
 class Notes(Hook):

@@ -117,6 +117,16 @@ def test_the_time_left_follows_the_latest_steps(monkeypatch):
     assert progress.seconds_left() == 6.0 * 4  # a mean of 6 s, and 4 of 10 steps to go
 
 
+def test_the_time_left_counts_the_evaluations_to_come():
+    progress = TrainProgress(10, "sums", num_layers=1, console=plain_console())
+    with progress:
+        progress.evaluated(3.0, num_left=2)
+        progress.step_done(0, {"seconds/step": 5.0})
+        assert progress.seconds_left() == 5.0 * 9 + 3.0 * 2
+        progress.evaluated(4.0, num_left=1)
+        assert progress.seconds_left() == 5.0 * 9 + 4.0
+
+
 def test_a_resumed_run_says_so_and_counts_on():
     console = plain_console()
     with TrainProgress(10, "sums", num_layers=1, first_step=4, console=console) as progress:

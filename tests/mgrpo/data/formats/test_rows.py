@@ -39,7 +39,7 @@ def load(*values: Any, **settings: Any) -> LoadedData:
         Row(value=value, where=f"line {number}", number=number, stem="rows")
         for number, value in enumerate(values, start=1)
     ]
-    return problems_of(rows, RowsSource(path="rows.jsonl", **settings))
+    return problems_of(rows, RowsSource(path="rows.jsonl", **settings), [])
 
 
 # --- chats and nested columns ---

@@ -10,6 +10,7 @@ from actors.plugin import RolloutPlugin
 from mgrpo.errors import ConfigError, DataError
 from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.plugin import load_plugins
+from mgrpo.types import Problem
 from tests.actors.byte_tokenizer import END
 from tests.actors.plugins.scripted_rollout import PROBLEM, TOKENIZER, plugin, rollout, sampled
 from tests.learner.builders import run_config
@@ -21,10 +22,10 @@ def script(prompt: str, index: int) -> str:
     return f"more{index}" if "Put together:" in prompt else f"answer{index}"
 
 
-def run(*, group_size: int = 3, question: str = PROBLEM.question, **settings):
+def run(*, group_size: int = 3, problem: Problem = PROBLEM, **settings):
     """The completions, and the texts of the prompts that were asked for, in order."""
     parts = rollout(script, [plugin("integrated_answers", **settings)], group_sizes=[group_size])
-    completions = sampled(parts, dataclasses.replace(PROBLEM, question=question))
+    completions = sampled(parts, problem)
     (engine,) = parts.engines.by_layer[1]
     return completions, engine
 
@@ -45,6 +46,20 @@ def test_all_answers_are_shown_and_put_together_once_and_once_more():
         assert shown == ["together0", "together1"]
         assert one.metadata["context_samples"] == []
         assert contexts.num_cut == 0
+
+
+def test_turns_before_the_question_stand_before_it_in_contexts_too():
+    turns = [{"role": "system", "content": "Theirs."}, {"role": "user", "content": "1 + 1?"}]
+    turns.append({"role": "assistant", "content": "2"})
+    problem = dataclasses.replace(PROBLEM, earlier_turns=turns)
+    completions, engine = run(problem=problem, system_prompt="Ours.", max_context_tokens=2000)
+    opening = TOKENIZER.decode(contexts_of(completions[0]).opening)
+    for text in (TOKENIZER.decode(engine.prompts[1]), opening):
+        assert "Theirs." in text and "1 + 1?" in text and "Ours." not in text
+    alone, _ = run(
+        problem=dataclasses.replace(problem, earlier_turns=turns[1:]), system_prompt="O."
+    )
+    assert "O." in TOKENIZER.decode(contexts_of(alone[0]).opening)
 
 
 def test_a_context_holds_the_others_and_the_integrated_answer_without_ends_of_turns():
@@ -94,7 +109,7 @@ def test_a_problem_that_leaves_no_room_is_named():
 
 def test_a_question_that_holds_the_place_of_answers_is_refused():
     with pytest.raises(DataError, match="must occur once in a context"):
-        run(question="\ue000answers\ue001")
+        run(problem=dataclasses.replace(PROBLEM, question="\ue000answers\ue001"))
 
 
 def test_engines_are_laid_out_for_contexts_and_what_follows_them():
