@@ -65,9 +65,8 @@ def measured(num_steps: int) -> Result:
         CommandFailed: the run failed or took too long.
     """
     before = traces_outside()
-    with tempfile.TemporaryDirectory(prefix="mgrpo-l-") as name:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(prefix="m-") as short:
         folder = Path(name)
-        (folder / "tmp").mkdir()
         run_command(
             [
                 *(sys.executable, "-m", "mgrpo", "train", "quickstart", f"steps={num_steps}"),
@@ -75,10 +74,10 @@ def measured(num_steps: int) -> Result:
             ],
             log=folder / "log",
             deadline_s=START_S + STEP_S * num_steps,
-            environment={"TMPDIR": str(folder / "tmp")},
+            environment={"TMPDIR": short},  # Ray's sockets have room for no more
         )
         growth = growths(read_lines(folder / "leaks" / RESOURCES_FILE))
-        left = [f"file {one.name}" for one in (folder / "tmp").iterdir()]
+        left = [f"file {one.name}" for one in Path(short).iterdir()]
     left += sorted(traces_outside() - before)
     growing = [name for name, found in growth.items() if found["grows"]]
     return {"steps": num_steps, "growth": growth, "growing": growing, "left": left}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copyreg
 import os
 import signal
 import time
@@ -25,7 +24,7 @@ class ContainedProcess(SpawnProcess):
     def __reduce__(self) -> tuple[object, ...]:
         # As it is sent to the process itself, which may not import this program yet: see
         # `mgrpo.rooms.call_in_rooms`.
-        return copyreg.__newobj__, (SpawnProcess,), self.__dict__  # type: ignore[attr-defined]
+        return SpawnProcess, (), self.__dict__
 
 
 class ContainedContext(SpawnContext):

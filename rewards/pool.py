@@ -278,21 +278,22 @@ class RewardPool:
         return ", ".join(term.function for term in self.functions.values())
 
     def _combine(self, outcomes: Mapping[int, Outcome]) -> Reward:
-        is_zero = self.config.timeout_is == "zero"
         return combine(
             [
                 TermReward(
                     name=term.function,
                     weight=term.weight,
-                    reward=no_answer_in_time(outcome)
-                    if is_zero and number in self.functions
-                    else outcome,
+                    reward=self._counted(number, outcomes.get(number)),
                     says_correct=term.correct_at is not None,
                 )
                 for number, term in enumerate(self.terms)
-                for outcome in [outcomes.get(number)]
             ]
         )
+
+    def _counted(self, number: int, outcome: Outcome) -> Outcome:
+        """What a term says, with the recipe's word on a function that took too long."""
+        is_zero = self.config.timeout_is == "zero" and number in self.functions
+        return no_answer_in_time(outcome) if is_zero else outcome
 
     def _submit_piece(self, job: GroupJob, piece: Piece) -> None:
         """Make a task of some of a job's work."""

@@ -14,11 +14,12 @@ from mgrpo.metrics.memory import PROC, below, own_kib
 
 RESOURCES_FILE = "resources.jsonl"
 ROLES = {
-    "engines": ("VLLM::", "ray::VllmEngine"),
-    "learner": ("ray::LearnerRank",),
+    "engines": ("VLLM::", "VllmEngine", "engine-"),
+    "learner": ("LearnerRank", "learner-rank-"),
     "rewards": ("multiprocessing.spawn",),
 }
-"""By role, parts of a process's command line; other processes that a run starts are Ray's."""
+"""By role, parts of a process's command line: an actor has its class there, in a call its name.
+Other processes that a run starts are Ray's."""
 MEMORY, FILES, THREADS = "memory_mib", "files", "threads"
 
 

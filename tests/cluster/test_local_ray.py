@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 
 from cluster.runtime import TOKEN_VARIABLES, ray_runtime
 from mgrpo.config import ClusterConfig
+from tests.sockets import listening, reached_from_outside
 
 STRANGER = """
 import sys
@@ -30,15 +29,6 @@ class Sleeper:
 
     def hub_token(self) -> str:
         return os.environ["HF_TOKEN"]
-
-
-def listening(pids: set[int]) -> set[tuple[int, str]]:
-    """(pid, address) of every socket that processes listen at."""
-    return {
-        (one.pid, one.laddr.ip.removeprefix("::ffff:"))
-        for one in psutil.net_connections(kind="inet")
-        if one.status == psutil.CONN_LISTEN and one.pid in pids
-    }
 
 
 def asked_by_a_stranger(address: str, **variables: str) -> str:
@@ -61,15 +51,13 @@ def test_a_local_ray_listens_on_this_machine_alone_and_answers_no_stranger(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of the cluster")
     monkeypatch.setenv("HF_TOKEN", "hf_" + "of the hub")
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    open_before = set(reached_from_outside(os.getpid()))  # other tests'
     config = ClusterConfig(address="local", dashboard=True)
     with ray_runtime(config, num_cpus=1, logs_to=None) as runtime:
         actor = ray.remote(Sleeper).remote()
         pid = ray.get(actor.pid.remote(), timeout=DEADLINE_S)
-        children = {child.pid for child in psutil.Process().children(recursive=True)} - before
-        found = listening({os.getpid(), *children})
-        assert pid in {one for one, _ in found}
-        assert {ip for _, ip in found if not ipaddress.ip_address(ip).is_loopback} == set()
+        assert pid in {owner for owner, _ in listening(os.getpid())}
+        assert set(reached_from_outside(os.getpid())) <= open_before
 
         assert runtime.token_file is not None and runtime.session_logs is not None
         own = Path(runtime.token_file)

@@ -757,10 +757,6 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         )
     for stage in (1, 2, 3):
         found[f"zero{stage}_bf16_streamed"] = streamed(ranks, zero_stage=stage, dtype="bfloat16")
-    for stage in (0, 3):
-        found[f"zero{stage}_left_out"] = left_out_updates(ranks, stage)
-    found["zero2_left_out"] = left_out_updates(ranks, 2, is_streamed=True)
-    found["zero1_bf16_left_out"] = left_out_updates(ranks, 1, dtype="bfloat16", is_streamed=True)
     for stage in (0, 2):
         found[f"zero{stage}_minibatches"] = in_minibatches(ranks, stage)
     for stage in (0, 2, 3):
@@ -781,6 +777,9 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found["zero3_resumed"] = resumed(ranks, 3)
     found["improvement"] = improvement(ranks)
     found["zero2_offloaded"] = offloaded(ranks)
+    if ranks.num_ranks == 2:
+        found["zero2_left_out"] = left_out_updates(ranks, 2, is_streamed=True)
+        found["zero3_left_out"] = left_out_updates(ranks, 3)
     if ranks.num_ranks == 1:
         found["one_batch"] = gradient(ranks, zero_stage=0, budget=8192)
         found["checkpointed"] = gradient(
@@ -794,7 +793,9 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found["zero0_refused"] = refused_update(ranks, 0, spoil_gradient)
         found["rollout_refused"] = refused_update(ranks, 0, spoil_rollout)
         found["broken_weights"] = broken_weights(ranks)
-        for stage in (0, 1, 2):
+        found["zero0_left_out"] = left_out_updates(ranks, 0)
+        found["zero1_left_out"] = left_out_updates(ranks, 1, dtype="bfloat16", is_streamed=True)
+        for stage in (0, 2):
             found[f"zero{stage}_unlimited"] = unlimited_gradient(ranks, stage)
         found["zero0_saved"] = saved_policy(ranks, 0)
         found["schedule"] = schedule(ranks)

@@ -501,15 +501,11 @@ def test_the_parameters_with_a_broken_gradient_are_named(results):
     assert "learner.learning_rate" in message
 
 
-LEFT_OUT = ["zero0_left_out", "zero1_bf16_left_out", "zero2_left_out", "zero3_left_out"]
-
-
-@pytest.mark.parametrize("num_ranks", [1, 2])
-@pytest.mark.parametrize("scenario", LEFT_OUT)
+@pytest.mark.parametrize(("num_ranks", "zero_stage"), [(1, 0), (1, 1), (2, 2), (2, 3)])
 def test_an_update_that_is_left_out_changes_nothing_and_the_next_is_as_if_it_had_not_been(
-    results, num_ranks, scenario
+    results, num_ranks, zero_stage
 ):
-    found = results[num_ranks][scenario]
+    found = results[num_ranks][f"zero{zero_stage}_left_out"]
     for name, weight in found["without"].items():
         torch.testing.assert_close(found["with"][name], weight, rtol=1e-6, atol=1e-6)
     first, second, third = found["results"]
@@ -521,7 +517,7 @@ def test_an_update_that_is_left_out_changes_nothing_and_the_next_is_as_if_it_had
     assert "(it is 1, in a row)" in found["message"]
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+@pytest.mark.parametrize("zero_stage", [0, 2])
 def test_a_gradient_whose_norm_is_beyond_its_type_moves_no_weight(results, zero_stage):
     found = results[1][f"zero{zero_stage}_unlimited"]
     assert found["unchanged"]

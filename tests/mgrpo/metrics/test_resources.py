@@ -15,7 +15,9 @@ from mgrpo.metrics.resources import held, role_of
     [
         ("ray::VllmEngine.generate", "engines"),
         ("VLLM::EngineCore", "engines"),
-        ("ray::LearnerRank.update", "learner"),
+        ("ray::LearnerRank", "learner"),
+        ("ray::learner-rank-0.update", "learner"),
+        ("ray::layer1-engine-0.generate", "engines"),
         ("python -c from multiprocessing.spawn import spawn_main", "rewards"),
         ("/lib/ray/core/src/ray/raylet/raylet --raylet_socket_name=x", "ray"),
         ("ray::RuntimeEnvAgent", "ray"),
