@@ -87,7 +87,8 @@ def suspects(
         "objective": [
             name for one in traces if not is_finite(one.loss) for name in one.completion_ids
         ],
-        "gradient": [name for name, total in gradients.items() if not np.isfinite(total)],
+        # From the loss back: the first of them is where it began, or near.
+        "gradient": [name for name, total in reversed(gradients.items()) if not np.isfinite(total)],
     }
 
 

@@ -497,7 +497,7 @@ def test_the_completion_with_broken_rollout_logprobs_is_named(results):
 
 def test_the_parameters_with_a_broken_gradient_are_named(results):
     message = results[1]["zero0_refused"]["message"]
-    assert "gradient of model.embed_tokens.weight, model.layers.0." in message
+    assert "gradient of model.layers.0." in message
     assert "learner.learning_rate" in message
 
 
