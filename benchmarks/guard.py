@@ -31,6 +31,7 @@ import torch
 
 from benchmarks.commands import CommandFailed, end, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, machine, processor
+from mgrpo.metrics.resources import role_of
 
 RECORD = Path(__file__).with_suffix(".json")
 NUM_STEPS = 6
@@ -177,24 +178,12 @@ def cpu_seconds(driver: psutil.Process) -> dict[str, float]:
     seconds: defaultdict[str, float] = defaultdict(float)
     for process in [driver, *driver.children(recursive=True)]:
         try:
-            times, command = process.cpu_times(), process.cmdline()
+            times, command = process.cpu_times(), " ".join(process.cmdline())
         except psutil.NoSuchProcess:
             continue
         is_driver = process.pid == driver.pid
-        seconds["driver" if is_driver else part_of(command)] += times.user + times.system
+        seconds["driver" if is_driver else role_of(command)] += times.user + times.system
     return seconds
-
-
-def part_of(command: Sequence[str]) -> str:
-    """The part of a run that a process works for, by its command."""
-    first = command[0] if command else ""
-    if first.startswith(("VLLM::", "ray::VllmEngine")):
-        return "engines"
-    if first.startswith("ray::LearnerRank"):
-        return "learner"
-    if any("multiprocessing.spawn" in word for word in command):
-        return "rewards"
-    return "ray"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -19,6 +20,8 @@ from pathlib import Path
 import psutil
 import ray
 import yaml
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config
 from ray.exceptions import AuthenticationError
 
 from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_place
@@ -33,9 +36,9 @@ WORKER_SETUP = {"worker_process_setup_hook": "mgrpo.rooms.prepare_ray_worker"}
 package."""
 RUNTIME_ENV_FILE = Path(__file__).with_name("runtime_env.yaml")
 
-LOOPBACK = "127.0.0.2"
-"""Address of a local Ray's node: Ray replaces 127.0.0.1 and localhost by an address that other
-machines can reach, which a local run does not need."""
+LOOPBACK = "127.0.0.1"
+"""Address of a local Ray's node. Ray's processes then listen on it alone, not on all interfaces."""
+TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 QUIET_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -62,6 +65,7 @@ class Runtime:
     node_address: str
     session_logs: Path | None  # of a local Ray
     dashboard_url: str | None = None  # where Ray has one
+    token_file: Path | None = None  # of a local Ray
 
 
 def allowed_environment(prefixes: list[str]) -> dict[str, str]:
@@ -70,13 +74,13 @@ def allowed_environment(prefixes: list[str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(tuple(prefixes))}
 
 
-def actor_environment(prefixes: list[str]) -> dict[str, str]:
+def actor_environment(variables: dict[str, str]) -> dict[str, str]:
     """The variables that this run adds to its actors' environment.
 
     Variables of a job's runtime environment reach every actor without this. Ray refuses to set such
     a variable a second time, even to the same value.
     """
-    wanted = {**QUIET_ENVIRONMENT, **allowed_environment(prefixes)}
+    wanted = {**QUIET_ENVIRONMENT, **variables}
     return {name: value for name, value in wanted.items() if name not in job_variables()}
 
 
@@ -108,7 +112,6 @@ def ray_runtime(
         ClusterError: the cluster does not answer, or refuses the token; or no folder for the files
         of a local Ray is available.
     """
-    environment = actor_environment(config.env_prefixes)
     options: dict[str, object] = {
         "log_to_driver": False,
         "configure_logging": False,
@@ -120,9 +123,11 @@ def ray_runtime(
     if config.starts_ray:
         refuse_local_in_job(config.address)
         options["include_dashboard"] = config.dashboard
-        yield from local_ray(environment, options, num_cpus=num_cpus, logs_to=logs_to)
+        # Its processes inherit this one's variables. What is handed over Ray writes to its logs.
+        yield from local_ray(actor_environment({}), options, num_cpus=num_cpus, logs_to=logs_to)
         return
     address = await_cluster(config)
+    environment = actor_environment(allowed_environment(config.env_prefixes))
     runtime_env = {"env_vars": environment, **WORKER_SETUP, **code_for_actors()}
     try:
         url = init_ray(address=address, runtime_env=runtime_env, **options)
@@ -176,18 +181,59 @@ def local_ray(
                 **WORKER_SETUP,
             },
         }
-        url = start_local(options, folder)
-        logs = folder / RAY_SUBFOLDER / "session_latest" / "logs"
-        yield Runtime(True, LOOPBACK, logs, url)
+        with token_of_its_own(folder) as token:
+            try:
+                with this_machine_alone():
+                    url = start_local(options, folder)
+                logs = folder / RAY_SUBFOLDER / "session_latest" / "logs"
+                yield Runtime(True, LOOPBACK, logs, url, token)
+            finally:
+                ray.shutdown()
     finally:
         try:
-            ray.shutdown()
             if logs_to is not None:
                 copy_actor_logs(folder / RAY_SUBFOLDER, logs_to)
         except OSError as error:  # such as a full disk: it must not hide the run's own error
             print(f"warning: the actors' logs were not kept: {error}", file=sys.stderr)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def token_of_its_own(folder: Path) -> Iterator[Path]:
+    """Ray's processes answer those alone who know a token that only this user can read, whatever
+    the environment says of tokens."""
+    file = folder / "token"
+    file.touch(mode=0o600)
+    file.write_text(secrets.token_hex(32), encoding="ascii")
+    before = {name: os.environ.pop(name) for name in TOKEN_VARIABLES if name in os.environ}
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
+    read_token_again()
+    try:
+        yield file
+    finally:
+        for name in TOKEN_VARIABLES:
+            os.environ.pop(name, None)
+        os.environ |= before
+        read_token_again()
+
+
+def read_token_again() -> None:
+    """Ray keeps what it has once read of its variables and of the token."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def this_machine_alone() -> Iterator[None]:
+    """Ray starts as it does on a Mac: it would replace 127.0.0.1 by an address that other machines
+    reach, and its processes would listen on all interfaces."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def start_local(options: dict[str, object], folder: Path) -> str | None:

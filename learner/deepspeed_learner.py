@@ -10,7 +10,9 @@ of backward passes add up, undivided, until `step()`.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import math
 import os
 import time
 import warnings
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from cluster.weight_sync.gloo_group import listening_socket, loopback_interface
 from learner.batch import TrainingBatch, build_batch, looks_at_all_tokens
 from learner.columns import Metrics
 from learner.deepspeed_config import (
@@ -36,6 +39,7 @@ from learner.ema_policy import EmaPolicy, ema_schedule
 from learner.export import write_policy
 from learner.hub_weights import HubWeights, whole_bytes
 from learner.logprobs import PolicyModel
+from learner.nonfinite import explained
 from learner.offload import StateOffload
 from learner.packing import split_rows
 from learner.plain_states import load_plain, refuse_other_objects, save_plain
@@ -159,7 +163,8 @@ class DeepSpeedLearner:
 
         Raises:
             LearnerError: the completions are inconsistent, or the loss or gradient is not
-                finite; the weights are then as before.
+                finite (and `learner.max_nonfinite_updates` is reached); the weights are then as
+                before.
         """
         values = self.recipe.method.at_step(step)
         self._trainer.follow(values)
@@ -246,11 +251,14 @@ class DeepSpeedLearner:
     def _updated(self, metrics: Metrics, verdicts: list[Verdict]) -> UpdateResult | None:
         """After the optimizer step."""
         self.policy_version += 1
+        said, self._trainer.warnings = self._trainer.warnings, []
         if self.ema is not None:
             self.ema.follow(self.policy_version)
         if self.rank != 0:
             return None
-        return UpdateResult(policy_version=self.policy_version, metrics=metrics, verdicts=verdicts)
+        return UpdateResult(
+            policy_version=self.policy_version, metrics=metrics, verdicts=verdicts, warnings=said
+        )
 
     @property
     def needs_texts(self) -> bool:
@@ -273,7 +281,11 @@ class DeepSpeedLearner:
 
     @torch.no_grad()
     def probe_logprobs(self, token_ids: list[int]) -> list[float]:
-        """Log-probability of each token after the first, given those before, at temperature 1."""
+        """Log-probability of each token after the first, given those before, at temperature 1.
+
+        Raises:
+            LearnerError: one is not finite; it names the weights that are not.
+        """
         if len(token_ids) < 2:
             raise LearnerError(f"A probe needs at least 2 tokens, not {len(token_ids)}.")
         tokens = torch.tensor(token_ids, device=self.device)
@@ -281,7 +293,13 @@ class DeepSpeedLearner:
         logprobs, _ = self.engine(
             tokens[None, :-1], positions, tokens[1:], 1.0, self.settings.logprob_chunk_tokens
         )
-        return [float(value) for value in logprobs]
+        found: list[float] = logprobs.tolist()
+        if not all(map(math.isfinite, found)):
+            raise LearnerError(
+                f"After update {self.policy_version} the policy's log-probabilities of a fixed "
+                f"prompt are not finite. {explained([self._trainer.suspects()])}"
+            )
+        return found
 
     # --- weights -------------------------------------------------------------------------------
 
@@ -504,13 +522,17 @@ class DeepSpeedLearner:
         self._whole_grad_norm = float(norm)
 
     def _drop_large_gradient(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        """An optimizer that finds no gradient changes neither weights nor its own state.
+        """An optimizer that finds no gradient changes neither weights nor its own state; nor may it
+        by a gradient whose norm is beyond its type. DeepSpeed skips that step by itself in some
+        stages, and here it is the same in all.
 
         All ranks know the same norm by the time their optimizers step, so all drop it. DeepSpeed
         steps its optimizer once to make room for its state, before there is a norm.
         """
-        limit = self.settings.skip_above_grad_norm
-        if limit is None or not hasattr(self, "engine") or self._grad_norm() <= limit:
+        if not hasattr(self, "engine"):
+            return
+        norm, limit = self._grad_norm(), self.settings.skip_above_grad_norm
+        if math.isfinite(norm) and (limit is None or norm <= limit):
             return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -548,7 +570,10 @@ class DeepSpeedLearner:
         return engine
 
     def join_ranks(self, address: str, port: int, *, backend: str) -> None:
-        """Join the other ranks; also with one rank, so that there is one path."""
+        """Join the other ranks; also with one rank, so that there is one path.
+
+        Rank 0 listens at that address alone, and where it is of this machine alone, gloo does.
+        """
         deadline_s = self.recipe.update_s
         began = time.monotonic()
         os.environ |= {
@@ -558,15 +583,24 @@ class DeepSpeedLearner:
             "MASTER_ADDR": address,
             "MASTER_PORT": str(port),
         }
+        if ipaddress.ip_address(address).is_loopback:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback_interface())
+        timeout = timedelta(seconds=deadline_s)
         try:
-            dist.init_process_group(
-                backend,
-                init_method=f"tcp://{address}:{port}",
-                rank=self.rank,
-                world_size=self.num_ranks,
-                timeout=timedelta(seconds=deadline_s),
+            listening = listening_socket(address, port).detach() if self.rank == 0 else None
+            store = dist.TCPStore(
+                address,
+                port,
+                self.num_ranks,
+                is_master=self.rank == 0,
+                timeout=timeout,
+                wait_for_workers=False,
+                master_listen_fd=listening,
             )
-        except dist.DistError as error:
+            dist.init_process_group(
+                backend, store=store, rank=self.rank, world_size=self.num_ranks, timeout=timeout
+            )
+        except (dist.DistError, OSError) as error:
             if time.monotonic() - began < deadline_s:
                 raise LearnerError(
                     f"Learner rank {self.rank} cannot meet the others at {address}:{port}: "

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from learner.logit_transform import LogitTransform, planted_logits
 from learner.logprobs import PolicyModel
+from learner.nonfinite import is_finite
 from learner.packing import collate
 from learner.policy_loading import in_training, merge_where_possible
 from learner.rows import TrainingRow, text
@@ -91,6 +92,7 @@ def prove(
     Raises:
         ModelError: what differs, by how much, and what is allowed.
     """
+    check_weights(policy)
     rows = proof_rows(policy, max_row_tokens)
     with as_loaded(policy):
         check_logits(policy, rows[0].input_token_ids[:NUM_HEAD_TOKENS], device)
@@ -221,6 +223,22 @@ def untouched_logprobs(
     head = policy.causal_lm.get_output_embeddings()
     logprobs, _ = head(states[-len(targets) :], targets, 1.0, chunk_tokens)
     return logprobs
+
+
+def check_weights(policy: PolicyModel) -> None:
+    """Refuse weights that are not finite. Of sharded ones (ZeRO-3) a rank sees its part.
+
+    Raises:
+        ModelError: with their names.
+    """
+    weights = {name: getattr(one, "ds_tensor", one) for name, one in policy.named_parameters()}
+    broken = [name for name, weight in weights.items() if not is_finite(weight)]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} of {len(weights)} weights of {name_of(policy)} are not finite "
+            f"({', '.join(broken[:3])}): the file is damaged, or was saved by a training that "
+            "failed."
+        )
 
 
 def check_logits(policy: PolicyModel, token_ids: TokenIds, device: torch.device | str) -> None:

@@ -6,10 +6,12 @@ here depends on how weights and optimizer are sharded.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch import distributed as dist
 
 from learner.columns import Metrics
 from learner.gradient_sums import GradientSums, live_gradient
+from learner.nonfinite import Suspects, Trace, explained, suspects, traced
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
 from learner.packing import Microbatch
 from learner.plugin import LearnerPlugin
@@ -30,6 +33,8 @@ from learner.update_metrics import UpdateSums, gap_metrics, merge
 from mgrpo.config import ObjectiveConfig, StepConfig
 from mgrpo.errors import LearnerError
 
+logger = logging.getLogger(__name__)
+
 SIGNAL_OF: dict[Weights, str] = {
     "policy": "policy_logprobs",
     "reference": "ref_logprobs",
@@ -40,6 +45,8 @@ NOTHING_TRAINED: Metrics = {
     "learner/skipped_updates": (1.0, 1.0),
     "learner/optimizer_steps": (0.0, 1.0),
 }
+MUST_BE_FINITE = {"loss": "loss", "gradient": "gradient_probe"}
+"""By its name in messages, the sum that says it."""
 ROLLOUT_TOTALS = ("learner/tokens", "learner/row_tokens", "learner/input_tokens")
 """Metrics that minibatches add up."""
 
@@ -74,6 +81,7 @@ class Passed:
 
     sums: UpdateSums
     gaps: list[Tensor] = field(default_factory=list)  # [n] each: |learner - rollout|, nats
+    traces: list[Trace] = field(default_factory=list)  # of each micro-batch
 
 
 @dataclass
@@ -129,10 +137,16 @@ class Trainer:
         self.optimizer, self.grad_norm = optimizer, grad_norm
         self.plugins = plugins
         self.rank, self.num_ranks, self.device = rank, num_ranks, device
-        self._gradient_probe = torch.zeros((), dtype=torch.float64, device=device)
-        for parameter in engine.module.parameters():
-            if parameter.requires_grad:
-                parameter.register_hook(self._probe_gradient)
+        self.warnings: list[str] = []  # of the update
+        self._nonfinite_in_a_row = 0
+        self._trained = {
+            name.removeprefix("causal_lm."): one
+            for name, one in engine.module.named_parameters()
+            if one.requires_grad
+        }
+        self._gradient_probe = torch.zeros(len(self._trained), dtype=torch.float64, device=device)
+        for number, parameter in enumerate(self._trained.values()):
+            parameter.register_hook(partial(self._probe_gradient, number))
 
     def train(
         self,
@@ -148,7 +162,7 @@ class Trainer:
             values: the sections of this step; None: those outside phases.
 
         Raises:
-            LearnerError: the loss or the gradient is not finite.
+            LearnerError: too many losses or gradients in a row were not finite.
         """
         self.follow(values or self.recipe.method.outside_phases)
         planned = [(one, plan) for one in minibatches if (plan := self._plan(one.mine))]
@@ -173,9 +187,7 @@ class Trainer:
                 passed = self._nothing_passed()
                 self._gradient_probe.zero_()
                 self._accumulate(step.microbatches, step.old_logprobs, step.ref_logprobs, passed)
-                passed.sums.add("gradient_probe", self._gradient_probe)
-                sums = passed.sums.reduce()
-                merge(metrics, self._step(sums, step.rows.mine, learning_rate, policy_version))
+                merge(metrics, self._step(passed, step.rows.mine, learning_rate, policy_version))
                 gaps += passed.gaps if number == 0 else []
         for name in ROLLOUT_TOTALS:
             total, count = metrics[name]
@@ -257,7 +269,7 @@ class Trainer:
         """The step along `sum of factor * gradient` over the parts.
 
         Raises:
-            LearnerError: the loss or the gradient is not finite.
+            LearnerError: too many losses or gradients in a row were not finite.
         """
         if not self._parts:
             return dict(NOTHING_TRAINED)
@@ -266,9 +278,9 @@ class Trainer:
         for part, passed in self._parts.items():
             whole.sums.include(passed.sums, loss_factor=factors[part])
             whole.gaps += passed.gaps
-        whole.sums.add("gradient_probe", self._gradient_probe)
+            whole.traces += passed.traces
         self._gradients.finish(factors)
-        metrics = self._step(whole.sums.reduce(), self._added, learning_rate, policy_version)
+        metrics = self._step(whole, self._added, learning_rate, policy_version)
         metrics["learner/optimizer_steps"] = (1.0, 1.0)
         self._gradients.begin()
         return metrics | gap_metrics(torch.cat(whole.gaps), self.num_ranks)
@@ -278,17 +290,73 @@ class Trainer:
 
     def _step(
         self,
-        sums: UpdateSums,
+        passed: Passed,
         rows: Sequence[TrainingRow],
         learning_rate: float,
         policy_version: int,
     ) -> Metrics:
-        """The optimizer step along the gradient that is in place."""
-        self._refuse_non_finite(sums, rows, policy_version)
-        self.engine.step()
-        metrics: Metrics = dict(sums.means())
-        merge(metrics, self._step_metrics(sums, learning_rate, policy_version))
+        """The optimizer step along the gradient that is in place, unless it is not finite."""
+        passed.sums.add("gradient_probe", self._gradient_probe.sum())
+        sums = passed.sums.reduce()
+        numbers = {name: sums.total(total) for name, total in MUST_BE_FINITE.items()}
+        grad_norm = math.nan
+        if all(map(math.isfinite, numbers.values())):
+            self.engine.step()
+            grad_norm = numbers["gradient norm"] = self.grad_norm()
+        else:
+            live_gradient(self.engine).clear()
+        is_finite = all(map(math.isfinite, numbers.values()))
+        if is_finite:
+            self._nonfinite_in_a_row = 0
+        else:
+            self._leave_out(numbers, passed.traces, rows, policy_version)
+        limit = self.settings.skip_above_grad_norm
+        is_skipped = not is_finite or (limit is not None and grad_norm > limit)
+        metrics: Metrics = {
+            **sums.means(),
+            "learner/loss": (sums.total("loss"), 1.0),
+            "learner/grad_norm": (grad_norm, 1.0),
+            "learner/skipped_updates": (float(is_skipped), 1.0),
+            "learner/learning_rate": (learning_rate, 1.0),
+            "learner/tokens": (sums.total("trained_tokens"), 1.0),
+            "learner/row_tokens": (sums.total("row_tokens"), 1.0),
+            "learner/input_tokens": (sums.total("input_tokens"), 1.0),
+        }
+        if not is_finite:
+            metrics["learner/nonfinite_updates"] = (1.0, 1.0)
         return metrics
+
+    def _leave_out(
+        self,
+        numbers: Mapping[str, float],
+        traces: Sequence[Trace],
+        rows: Sequence[TrainingRow],
+        policy_version: int,
+    ) -> None:
+        """Say where a number that is not finite comes from. All ranks know the same numbers, so all
+        of them come here.
+
+        Raises:
+            LearnerError: learner.max_nonfinite_updates in a row were left out before it.
+        """
+        what, value = next(
+            (name, value) for name, value in numbers.items() if not math.isfinite(value)
+        )
+        every = self._of_all_ranks(self.suspects(rows, traces))
+        said = (
+            f"The {what} of update {policy_version + 1} is {value}; the weights were not changed. "
+            f"{explained(every)}"
+        )
+        self._nonfinite_in_a_row += 1
+        most = self.settings.max_nonfinite_updates
+        if self._nonfinite_in_a_row > most:
+            raise LearnerError(
+                f"{said} To leave such updates out and go on, raise learner.max_nonfinite_updates "
+                f"(it is {most}, in a row)."
+            )
+        self.warnings.append(
+            f"{said} It is left out, {self._nonfinite_in_a_row} of {most} in a row."
+        )
 
     def measure(
         self,
@@ -364,63 +432,27 @@ class Trainer:
             for name, values in measured.items():
                 sums.add_tokens(name, values)
             passed.gaps.append(measured["mismatch/logprob_gap_mean"])
+            passed.traces.append(traced(microbatch, loss, logprobs))
             sums.add("loss", loss)
             sums.add("trained_tokens", microbatch.num_trained_tokens)
             sums.add("input_tokens", microbatch.input_ids.numel())
             sums.add("row_tokens", microbatch.num_row_tokens)
 
-    def _probe_gradient(self, gradient: Tensor) -> None:
+    def _probe_gradient(self, number: int, gradient: Tensor) -> None:
         """A sum is finite only where every element is: one cheap check for all ZeRO stages."""
-        self._gradient_probe += gradient.sum()
+        self._gradient_probe[number] += gradient.sum()
 
-    def _refuse_non_finite(
-        self, sums: UpdateSums, rows: Sequence[TrainingRow], policy_version: int
-    ) -> None:
-        """Stop before the weights change. All ranks see the same sums, so all of them stop."""
-        for name, what in (("loss", "loss"), ("gradient_probe", "gradient")):
-            if math.isfinite(sums.total(name)):
-                continue
-            suspects = self._gathered(
-                [row.completion_id for row in rows if not np.isfinite(row.rollout_logprobs).all()]
-            )
-            hint = (
-                f" The rollout log-probabilities of {', '.join(suspects[:8])} are not finite, "
-                "which is the engine's fault."
-                if suspects
-                else ""
-            )
-            raise LearnerError(
-                f"The {what} of update {policy_version + 1} is {sums.total(name)}; the weights "
-                f"were not changed.{hint} Lower learner.learning_rate or raise "
-                "learner.warmup_steps, and look at mismatch/logprob_gap_max and "
-                "learner/grad_norm of the steps before."
-            )
+    def suspects(self, rows: Sequence[TrainingRow] = (), traces: Sequence[Trace] = ()) -> Suspects:
+        """What is not finite on this rank: weights, gradient, and what is given."""
+        weights = {name: getattr(one, "ds_tensor", one) for name, one in self._trained.items()}
+        gradients = dict(zip(self._trained, self._gradient_probe.tolist(), strict=True))
+        return suspects(rows, traces, weights, gradients)
 
-    def _gathered(self, names: list[str]) -> list[str]:
-        """The names of all ranks."""
-        found: list[list[str]] = [names] * self.num_ranks
+    def _of_all_ranks(self, own: Suspects) -> list[Suspects]:
+        found = [own] * self.num_ranks
         if self.num_ranks > 1:
-            dist.all_gather_object(found, names)
-        return [name for own in found for name in own]
-
-    def _step_metrics(self, sums: UpdateSums, learning_rate: float, policy_version: int) -> Metrics:
-        grad_norm = self.grad_norm()
-        if not math.isfinite(grad_norm):
-            raise LearnerError(
-                f"The gradient norm of update {policy_version + 1} is {grad_norm}, and the weights "
-                "have been changed by it. Go back to the last checkpoint: the same command resumes "
-                "from it, where a phase from its step on may lower objective.learning_rate_factor."
-            )
-        limit = self.settings.skip_above_grad_norm
-        return {
-            "learner/loss": (sums.total("loss"), 1.0),
-            "learner/grad_norm": (grad_norm, 1.0),
-            "learner/skipped_updates": (float(limit is not None and grad_norm > limit), 1.0),
-            "learner/learning_rate": (learning_rate, 1.0),
-            "learner/tokens": (sums.total("trained_tokens"), 1.0),
-            "learner/row_tokens": (sums.total("row_tokens"), 1.0),
-            "learner/input_tokens": (sums.total("input_tokens"), 1.0),
-        }
+            dist.all_gather_object(found, own)
+        return found
 
     def _set_learning_rate(self, policy_version: int) -> float:
         """Set and return the rate of this update, from the number of updates before it."""

@@ -176,6 +176,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also start engines, and show prompts and a few graded completions",
     )
+    check.add_argument(
+        "--canary",
+        action="store_true",
+        help="also train two steps at learning rate 0, which may change nothing: minutes",
+    )
     add_live_cluster(check)
     check.set_defaults(run_command=run_check)
 
@@ -397,6 +402,10 @@ def run_check(args: argparse.Namespace) -> int:
                 wait_s=args.wait_s,
             )
         )
+    if args.canary and not report.failures:
+        from mgrpo.check.canary import canary_lines
+
+        report.add(canary_lines(args.recipe, args.overrides))
     shown = report.to_json()
     if not args.json:
         report.show(console())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -379,3 +380,4 @@ class UpdateResult:
     policy_version: int
     metrics: dict[str, tuple[float, float]]
     verdicts: list[Verdict]
+    warnings: Sequence[str] = ()  # for the user

@@ -22,6 +22,7 @@ from pebble import ProcessExpired
 
 from mgrpo.errors import RewardError
 from mgrpo.types import Reward, RewardStatus
+from rewards.containment import EXIT_CODE_OF_RETIRED
 from rewards.conventions import Group
 from rewards.score import Outcome, failed
 
@@ -132,6 +133,8 @@ class GroupJob:
         except TimeoutError:
             cells = failure_of("timeout", "")
         except ProcessExpired as death:
+            if death.exitcode == EXIT_CODE_OF_RETIRED:
+                return piece.indices
             cells = failure_of("error", f"exit code {death.exitcode}")
         else:
             cells = [

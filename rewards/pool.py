@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import multiprocessing
 import threading
 import time
 from asyncio import AbstractEventLoop
@@ -27,17 +26,17 @@ from mgrpo.errors import RewardError
 from mgrpo.records.token_columns import TokenIds
 from mgrpo.rooms import call_in_rooms
 from mgrpo.types import Problem, Reward, RewardStatus
+from rewards.contained_process import ContainedContext, end_session
 from rewards.conventions import Group
 from rewards.group_job import Cell, ChunkFuture, GroupJob, Piece, closed_error, failures, pieces_of
-from rewards.score import Outcome, TermReward, combine
+from rewards.score import Outcome, TermReward, combine, no_answer_in_time
 from rewards.services.process import ServiceProcess
 from rewards.task_answer import VERIFYING, tasks_of
 from rewards.worker import (
     CHUNK_BUDGET_S,
     Chunk,
     initialise,
-    judge_chunk,
-    judge_group,
+    judge,
     probe,
 )
 
@@ -84,7 +83,7 @@ class RewardPool:
         self.is_async: Mapping[int, bool] = {}  # of each function; known when it is imported
         verifies = any(term.function in VERIFYING for term in config.terms)
         self.tasks = tasks_of(problems) if verifies else []
-        self._context = multiprocessing.get_context("spawn")
+        self._context = ContainedContext()
         self._services = {
             number: ServiceProcess(term, self._context, self._note_progress)
             for number, term in enumerate(config.terms)
@@ -243,6 +242,7 @@ class RewardPool:
                 self.tasks,
                 self._positions,
                 self.config.deadline_s,
+                self.config.memory_gib,
             ),
             context=self._context,
         )
@@ -283,12 +283,17 @@ class RewardPool:
                 TermReward(
                     name=term.function,
                     weight=term.weight,
-                    reward=outcomes.get(number),
+                    reward=self._counted(number, outcomes.get(number)),
                     says_correct=term.correct_at is not None,
                 )
                 for number, term in enumerate(self.terms)
             ]
         )
+
+    def _counted(self, number: int, outcome: Outcome) -> Outcome:
+        """What a term says, with the recipe's word on a function that took too long."""
+        is_zero = self.config.timeout_is == "zero" and number in self.functions
+        return no_answer_in_time(outcome) if is_zero else outcome
 
     def _submit_piece(self, job: GroupJob, piece: Piece) -> None:
         """Make a task of some of a job's work."""
@@ -311,6 +316,8 @@ class RewardPool:
 
         def when_done(future: ChunkFuture) -> None:
             self._note_progress()
+            if not future.cancelled() and isinstance(death := future.exception(), ProcessExpired):
+                end_session(death.pid)
             job.absorb(piece, future, failure_of)
             with self._lock:
                 self._jobs.pop(future, None)
@@ -319,7 +326,6 @@ class RewardPool:
 
     def _schedule(self, chunk: Chunk, *, is_group: bool) -> ChunkFuture:
         """Queue a task. Its deadline starts when a process begins it."""
-        judge = judge_group if is_group else judge_chunk
         timeout = self.config.deadline_s
         if is_group:
             timeout += CANCEL_GRACE_S if self.is_async[chunk.terms[0]] else 0.0
@@ -329,10 +335,10 @@ class RewardPool:
             if self._pool is None:
                 raise closed_error()
             try:
-                return self._pool.schedule(judge, args=(chunk,), timeout=timeout)
+                return self._pool.schedule(judge, args=(chunk, is_group), timeout=timeout)
             except RuntimeError:  # the pool has stopped working: see _replace_pool
                 self._replace_pool()
-                return self._pool.schedule(judge, args=(chunk,), timeout=timeout)
+                return self._pool.schedule(judge, args=(chunk, is_group), timeout=timeout)
 
     def _replace_pool(self) -> None:
         """Start over with new processes.

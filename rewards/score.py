@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
-from typing import Any, get_args
+from typing import Any
 
 from mgrpo.types import Reward, RewardStatus
 
 Outcome = Reward | None
 """What a term says of a completion; None: it leaves that one out."""
 MAX_FEEDBACK_CHARS = 4000  # of one term; guidance.max_tokens bounds what a prompt has of it
+MAX_DETAIL_CHARS = 4000
+MAX_PARTS, MAX_NAME_CHARS = 64, 200  # they are metrics' names
 WORST_FIRST: tuple[RewardStatus, ...] = ("error", "timeout", "unparsable", "scored")
 
 
@@ -31,6 +34,13 @@ class TermReward:
 def failed(status: RewardStatus, detail: str) -> Reward:
     """The reward of a completion with a failed check."""
     return Reward(value=0.0, status=status, detail=detail)
+
+
+def no_answer_in_time(outcome: Outcome) -> Outcome:
+    """A check that timed out as one that found no answer: a legitimate 0."""
+    if outcome is None or outcome.status != "timeout":
+        return outcome
+    return dataclasses.replace(outcome, value=0.0, status="unparsable")
 
 
 def as_reward(returned: object, correct_at: float | None = 1.0) -> Reward:
@@ -83,7 +93,7 @@ def checked(reward: Reward) -> Reward:
 
     Plain types, because it is sent from the reward process to the driver.
     """
-    if reward.status not in get_args(RewardStatus):
+    if reward.status not in WORST_FIRST:
         return failed("error", f"the check returned the unknown status {reward.status!r:.40}")
     value = plain_scalar(reward.value)  # a user's check may return anything here
     if not isinstance(value, Real | Decimal):
@@ -97,9 +107,12 @@ def checked(reward: Reward) -> Reward:
         value=float(value),
         status=reward.status,
         correct=bool(reward.correct),
-        parts={str(name): float(part) for name, part in reward.parts.items()},
-        extracted_answer=None if answer is None else str(answer),
-        detail=str(reward.detail),
+        parts={
+            str(name)[:MAX_NAME_CHARS]: float(part)
+            for name, part in itertools.islice(reward.parts.items(), MAX_PARTS)
+        },
+        extracted_answer=None if answer is None else str(answer)[:MAX_DETAIL_CHARS],
+        detail=str(reward.detail)[:MAX_DETAIL_CHARS],
         feedback=tidy_feedback(reward.feedback),
     )
 
@@ -133,7 +146,9 @@ def combine(terms: Sequence[TermReward]) -> Reward:
     status = min((reward.status for *_, reward in found), key=WORST_FIRST.index)
     usable = status in ("scored", "unparsable")
     deciding = next((reward for _, term, reward in found if term.says_correct), None)
-    value = math.fsum(term.weight * reward.value for _, term, reward in found)
+    value = weighted_sum([(term.weight, reward.value) for _, term, reward in found])
+    if not math.isfinite(value):
+        return failed("error", f"the weighted sum of the terms is {value}")
     return Reward(
         value=value if usable else 0.0,
         status=status,
@@ -148,6 +163,14 @@ def combine(terms: Sequence[TermReward]) -> Reward:
         detail=combined_detail({name: reward for name, _, reward in found}, len(terms)),
         feedback="\n".join(reward.feedback for *_, reward in found if reward.feedback),
     )
+
+
+def weighted_sum(pairs: Sequence[tuple[float, float]]) -> float:
+    """The exact sum of weight * value, rounded once; infinite where no float holds it."""
+    try:
+        return math.fsum(weight * value for weight, value in pairs)
+    except (OverflowError, ValueError):
+        return math.inf
 
 
 def parts_of(name: str, reward: Reward) -> Iterator[tuple[str, float]]:

@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -22,6 +23,12 @@ from typing import NoReturn
 
 from mgrpo.config.rewards import FunctionTerm
 from mgrpo.errors import RewardError
+from rewards.containment import (
+    EXIT_CODE_OF_RETIRED,
+    MAX_LEFT_BEHIND,
+    contain,
+    num_left_behind,
+)
 from rewards.conventions import Group, Invocation, RewardFunction, invocations
 from rewards.registry import load_function
 from rewards.score import Outcome, failed
@@ -30,6 +37,8 @@ from rewards.task_answer import Task, verifier
 CHUNK_BUDGET_S = 0.25
 """A chunk starts no further completion after this time, and returns the rest."""
 EXIT_CODE_OF_ZERO = 70
+EXIT_CODE_OF_BROKEN = 71
+"""A check has changed this program's own modules or objects, so that nothing can be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +68,7 @@ class Worker:
     deadline_s: float  # of what is awaited; the pool ends what blocks
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     failure: str = ""
+    num_own: int = 0  # threads and processes of the imported modules
 
 
 current: Worker | None = None  # a process pool's initialiser has no other way to keep it
@@ -69,6 +79,7 @@ def initialise(
     tasks: Sequence[Task],
     positions: MutableSequence[int],
     deadline_s: float,
+    memory_gib: float | None,
 ) -> None:
     """Prepare this process. The error of a check that cannot be loaded is kept for `probe`."""
     global current
@@ -76,6 +87,7 @@ def initialise(
     # finish a step, for which checks are still needed. The pool ends its processes by SIGKILL.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent()
+    contain(memory_gib)
     tell_exits_apart()
     functions: dict[int, RewardFunction] = {}
     failure = ""
@@ -86,7 +98,11 @@ def initialise(
     except RewardError as error:
         failure = str(error)
     current = Worker(
-        functions=functions, positions=positions, deadline_s=deadline_s, failure=failure
+        functions=functions,
+        positions=positions,
+        deadline_s=deadline_s,
+        failure=failure,
+        num_own=num_left_behind(),
     )
 
 
@@ -101,6 +117,19 @@ def probe(pause_s: float) -> Probe:
 def loaded_modules() -> list[str]:
     """Top-level modules that this process has imported."""
     return sorted({name.partition(".")[0] for name in sys.modules})
+
+
+def judge(chunk: Chunk, is_group: bool) -> list[list[Outcome]]:
+    """`judge_group` or `judge_chunk`; the process ends where it is no longer fit for it."""
+    assert current is not None
+    if num_left_behind() - current.num_own > MAX_LEFT_BEHIND:
+        os._exit(EXIT_CODE_OF_RETIRED)
+    try:
+        rows = judge_group(chunk) if is_group else judge_chunk(chunk)
+        pickle.dumps(rows)
+    except BaseException:  # whatever a check raised is in the rows
+        os._exit(EXIT_CODE_OF_BROKEN)
+    return rows
 
 
 def judge_chunk(chunk: Chunk) -> list[list[Outcome]]:
@@ -174,7 +203,11 @@ def description(error: BaseException) -> str:
     """ "KeyError: 'x' (my.py:12)" """
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(place.filename)}:{place.lineno}"  # noqa: PTH119
-    return f"{type(error).__name__}: {error} ({where})"[:2000]
+    try:
+        text = str(error)[:2000]
+    except BaseException as other:
+        text = f"its text raises {type(other).__name__}"
+    return f"{type(error).__name__}: {text} ({where})"
 
 
 def tell_exits_apart() -> None:

@@ -180,7 +180,16 @@ LEARNER = (
     Family(
         "learner/skipped_updates",
         "updates",
-        "Updates without a single row to train on.",
+        "Optimizer steps that were left out: without a single row to train on, with a gradient "
+        "above learner.skip_above_grad_norm, or not finite.",
+        is_counted=True,
+    ),
+    Family(
+        "learner/nonfinite_updates",
+        "updates",
+        "Optimizer steps that were left out because the loss or the gradient was not finite "
+        "(learner.max_nonfinite_updates).",
+        only_when="there was one",
         is_counted=True,
     ),
     Family(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+import psutil
 import torch
 from torch import Tensor
 from torch.distributed import BroadcastOptions, PrefixStore, ProcessGroupGloo, TCPStore
@@ -15,12 +16,22 @@ MEETING_LOOK_S = 0.02
 GIVEN_UP = "given up"  # a key of the store
 
 
-def listening_socket(address: str) -> socket.socket:
-    """A socket bound to one address and a free port: no race for the port, no open interface."""
+def listening_socket(address: str, port: int = 0) -> socket.socket:
+    """A socket bound to one address, not to all interfaces, and to a port; 0 takes a free one,
+    without a race for it."""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    server.bind((address, 0))
+    server.bind((address, port))
     server.listen()
     return server
+
+
+def loopback_interface() -> str:
+    """The name of the network interface that no other machine reaches: "lo" on Linux."""
+    return next(
+        name
+        for name, addresses in psutil.net_if_addrs().items()
+        if any(one.address == "127.0.0.1" for one in addresses)
+    )
 
 
 def address_towards(peer: str) -> str:

@@ -96,6 +96,23 @@ class TruncationAlarm(AlarmConfig):
     """Steps in a row above the threshold."""
 
 
+class GradientSpikeAlarm(AlarmConfig):
+    """A gradient that is far larger than those before it.
+
+    It warns and does not skip the step: learner.max_grad_norm bounds what the step does, and one
+    large gradient may be right. learner.skip_above_grad_norm skips.
+    """
+
+    threshold: float | None = Field(default=20.0, gt=1)
+    """Largest ratio of a step's gradient norm to the median of the steps before. null disables the
+    alert."""
+    window_steps: PositiveInt = 20
+    """Steps whose median it is; the alert begins once there are so many. Those without a gradient
+    do not count."""
+    patience_steps: PositiveInt = 1
+    """Steps in a row above the threshold."""
+
+
 class AlarmsConfig(StrictConfig):
     """The alerts of a run, checked once per step."""
 
@@ -107,3 +124,4 @@ class AlarmsConfig(StrictConfig):
     entropy_collapse: EntropyCollapseAlarm = EntropyCollapseAlarm()
     mismatch: MismatchAlarm = MismatchAlarm()
     truncation: TruncationAlarm = TruncationAlarm()
+    gradient_spike: GradientSpikeAlarm = GradientSpikeAlarm()

@@ -86,7 +86,8 @@ class LearnerConfig(StrictConfig):
     num_ranks: PositiveInt = 1
     zero_stage: Literal[0, 1, 2, 3] = 0
     """States that DeepSpeed ZeRO shards over the ranks: 1 optimizer, 2 + gradients, 3 + weights."""
-    learning_rate: PositiveFloat = 1e-6
+    learning_rate: NonNegativeFloat = 1e-6
+    """Of AdamW, at its peak. 0 trains nothing (`mgrpo check --canary`)."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: NonNegativeFloat = 0.0
     warmup_steps: NonNegativeInt = 0
@@ -96,6 +97,10 @@ class LearnerConfig(StrictConfig):
     skip_above_grad_norm: PositiveFloat | None = None
     """Updates whose gradient has a larger norm, before clipping, leave weights and optimizer as
     they are; learner/skipped_updates counts them. None: no update is left out for that."""
+    max_nonfinite_updates: NonNegativeInt = 0
+    """Updates in a row whose loss or gradient is not finite (NaN or infinite) that are left out,
+    each with a warning that names its origin; learner/nonfinite_updates counts them. The next one
+    ends the run, with the state of the last whole step. 0: the first one does."""
     microbatch_tokens: PositiveInt = 8192
     """Most tokens of one forward and backward: those that are computed, so shared ones count
     once and padding counts. Does not change the result."""

@@ -114,6 +114,9 @@ class OutputConfig(StrictConfig):
     only at the end, as policy/."""
     keep_policies: PositiveInt = 3
     """Number of newest policies of `policy_every_steps` that are kept."""
+    resources: bool = False
+    """Write at each step to resources.jsonl what the run's processes on the driver's machine hold:
+    memory, files and threads."""
     report: bool = True
     """Write report.html at the end, and when the run is stopped."""
 

@@ -155,6 +155,14 @@ class RewardsConfig(StrictConfig):
     count."""
     start_deadline_s: PositiveFloat = 60.0
     """Longest wait for the reward processes to import the checks, in seconds."""
+    timeout_is: Literal["error", "zero"] = "error"
+    """A check of one's own, or a built-in one, that is ended at the deadline. error: the completion
+    is left out, as with a check that crashed. zero: it is worth 0, like a text without an answer,
+    and counts as unparsable. For checks whose time a policy's text decides: a policy may not escape
+    a 0 by what takes long, but a slow machine then gives zeros, too."""
+    memory_gib: PositiveFloat | None = 8.0
+    """Most memory that a reward process, and each process that a check starts, may write to, in
+    GiB; beyond it the check fails. null: as much as there is."""
     max_failed_fraction: float = Field(default=0.2, ge=0, le=1)
     """The run stops when more than this share of a step's checks time out or crash."""
 

@@ -13,7 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, median
 
 from mgrpo.config.alarms import EntropyCollapseAlarm
 
@@ -262,3 +262,31 @@ class Truncation:
             advice=f"Raise layers.{layer - 1}.max_completion_tokens, and read some in rollouts/: "
             "if the text only repeats itself, lower learner.learning_rate instead.",
         )
+
+
+@dataclass(slots=True)
+class GradientSpike:
+    """The gradient's norm, compared with the median of those before it."""
+
+    threshold: float
+    recent: deque[float]  # of the latest steps with a gradient, at most as many as its length
+
+    def __call__(self, values: Values) -> dict[Place, Sign]:
+        norm = known(values, "learner/grad_norm")
+        if not norm:
+            return {}
+        before = list(self.recent)
+        self.recent.append(norm)
+        if len(before) < (self.recent.maxlen or 0):
+            return {}
+        usual = median(before)
+        sign = Sign(
+            is_bad=norm > self.threshold * usual,
+            seen=f"the gradient's norm is {norm:.3g}, {norm / usual:.3g} times the median of the "
+            f"{len(before)} steps before (threshold {self.threshold:.3g})",
+            meaning="One step's completions pull the policy far more than others do; the step is "
+            "clipped to learner.max_grad_norm.",
+            advice="Look at the step in rollouts/ and at mismatch/logprob_gap_max; "
+            "learner.skip_above_grad_norm leaves such updates out.",
+        )
+        return {None: sign}

@@ -9,6 +9,7 @@ was met for `patience_steps` steps in a row, once per affected layer, and is rep
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from mgrpo.metrics.alarm_signs import (
     Detector,
     EntropyCollapse,
     FirstTurnFalls,
+    GradientSpike,
     Mismatch,
     NoSignal,
     Place,
@@ -144,6 +146,7 @@ def detectors_for(
     found: dict[str, tuple[AlarmConfig, Detector]] = {}
     copying, falls, silent = config.copying, config.first_turn_falls, config.no_signal
     entropy, mismatch, truncation = config.entropy_collapse, config.mismatch, config.truncation
+    spike = config.gradient_spike
     if copying.threshold is not None:
         found["copying"] = (copying, Copying(copying.threshold, copying.min_pairs))
     if falls.threshold is not None:
@@ -157,6 +160,9 @@ def detectors_for(
         found["mismatch"] = (mismatch, Mismatch(mismatch.threshold))
     if truncation.threshold is not None:
         found["truncation"] = (truncation, Truncation(truncation.threshold))
+    if spike.threshold is not None:
+        seen = deque[float](maxlen=spike.window_steps)
+        found["gradient_spike"] = (spike, GradientSpike(spike.threshold, seen))
     return found
 
 

@@ -14,7 +14,7 @@ def changed_policy(values: Values) -> bool | None:
     """Whether a step's update changed the weights; None where the step has had no update to make.
 
     An update without a row to train on is skipped, and so is one with too large a gradient
-    (learner.skip_above_grad_norm).
+    (learner.skip_above_grad_norm) or one that is not finite.
     """
     skipped, grad_norm = values.get("learner/skipped_updates"), values.get("learner/grad_norm")
     if skipped is None and grad_norm is None:
@@ -28,6 +28,10 @@ def why_nothing_was_learnt(values: Values) -> str:
     def share(name: str) -> float:
         return values.get(name) or 0.0
 
+    if share("learner/nonfinite_updates"):
+        return (
+            "The loss or its gradient is not finite (NaN or infinite); a warning names its origin."
+        )
     failed = share("rewards/timeout") + share("rewards/error")
     if failed >= ALMOST_ALL:
         return (

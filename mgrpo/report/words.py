@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import ROUND_HALF_UP, Decimal
 
 NO_BREAK = "\u00a0"
@@ -12,7 +13,7 @@ MISSING = EN_DASH
 
 def percent(share: float | None, *, digits: int = 1) -> str:
     """0.425 -> "42.5 %"; None -> a dash. A half is rounded up, as people do: 92.5 is 93."""
-    if share is None:
+    if share is None or not math.isfinite(share):
         return MISSING
     exact = Decimal(f"{100 * share:.9f}")
     return f"{exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)}{NO_BREAK}%"
@@ -20,7 +21,7 @@ def percent(share: float | None, *, digits: int = 1) -> str:
 
 def points(share: float | None, *, digits: int = 1) -> str:
     """A difference of two shares in percentage points: 0.05 -> "+5.0"."""
-    if share is None:
+    if share is None or not math.isfinite(share):
         return MISSING
     text = f"{100 * share:+.{digits}f}"
     return text.replace("-", MINUS) if float(text) != 0 else f"{0:.{digits}f}"
@@ -32,6 +33,8 @@ def number(value: float | None) -> str:
         return MISSING
     if value == 0:
         return "0"
+    if not math.isfinite(value):
+        return str(value).replace("-", MINUS)
     if 1e-3 <= abs(value) < 1e6:
         text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     else:
@@ -42,7 +45,7 @@ def number(value: float | None) -> str:
 
 def duration(seconds: float | None) -> str:
     """45 -> "45 s"; 200 -> "3 min 20 s"; 4000 -> "1 h 7 min"."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds < 60:
         digits = 1 if seconds < 10 else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig
@@ -16,8 +17,9 @@ from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
 from mgrpo.metrics.learning import changed_policy, why_nothing_was_learnt
-from mgrpo.metrics.log import MetricsLog, Row
+from mgrpo.metrics.log import MetricsLog, Row, append, open_lines
 from mgrpo.metrics.memory import run_memory_gib
+from mgrpo.metrics.resources import RESOURCES_FILE, held
 from mgrpo.metrics.transitions import rollout_metrics
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.workers import Engines
@@ -87,6 +89,17 @@ class MemoryMetrics(Hook):
     def measure(self, done: StepDone) -> None:
         if (used := run_memory_gib()) is not None:
             done.sums.add("memory/run_gib", used)
+
+
+class Resources(Hook):
+    """What the run's processes here hold, into a file of its own."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.file = run_dir / RESOURCES_FILE
+
+    def after_step(self, done: StepDone) -> None:
+        with open_lines(self.file) as file:
+            append(file, {"step": done.step, **held()})
 
 
 class WriteStep(Hook):

@@ -34,6 +34,7 @@ from mgrpo.training.hooks import (
     Evaluation,
     MemoryMetrics,
     NothingLearnt,
+    Resources,
     RolloutMetrics,
     WriteStep,
 )
@@ -281,6 +282,7 @@ def train_system(
                 keep=config.output.keep_policies,
             ),
             checkpoints,
+            *([Resources(run_dir)] if config.output.resources else []),
         ],
     )
     (run_dir / EARLY_END_FILE).unlink(missing_ok=True)

@@ -166,7 +166,11 @@ def start_system(
             ray_runtime(config.cluster, num_cpus=num_cpus, logs_to=logs_to)
         )
         if runtime.dashboard_url:
-            note(f"Ray's dashboard: {runtime.dashboard_url}; curves: mgrpo dashboard --address URL")
+            secret = f"RAY_AUTH_TOKEN_PATH={runtime.token_file} " if runtime.token_file else ""
+            note(
+                f"Ray's dashboard: {runtime.dashboard_url}; curves: "
+                f"{secret}mgrpo dashboard --address URL"
+            )
         device = detect_device(config.cluster)
         allocations = [
             allocation

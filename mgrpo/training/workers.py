@@ -277,6 +277,8 @@ class RunWorkers:
         """After an update: the completions with what was decided of each."""
         self.policy_version = result.policy_version
         sums.merge(result.metrics)
+        for text in result.warnings:
+            self.progress.warn(text)
         return with_verdicts(
             completions, {v.completion_id: (v.advantage, v.selected, v.reason) for v in verdicts}
         )

@@ -12,23 +12,6 @@ from benchmarks import guard
 RECORDED = {"engines": 6.0, "learner": 3.0, "driver": 0.4, "sum": 9.4}
 
 
-@pytest.mark.parametrize(
-    ("command", "part"),
-    [
-        (["VLLM::EngineCore"], "engines"),
-        (["ray::VllmEngine.generate"], "engines"),
-        (["ray::LearnerRank"], "learner"),
-        (["python", "-B", "-c", "from multiprocessing.spawn import spawn_main"], "rewards"),
-        (["/lib/raylet", "--address"], "ray"),
-        ([], "ray"),
-    ],
-)
-def test_a_process_belongs_to_the_part_that_its_command_names(
-    command: list[str], part: str
-) -> None:
-    assert guard.part_of(command) == part
-
-
 def test_a_step_s_seconds_are_medians_of_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     totals = [{"engines": e, "learner": e / 2} for e in (50.0, 60.0, 62.0, 65.0, 67.0, 69.0)]
     monkeypatch.setattr(guard, "totals_by_step", lambda folder: iter(totals))

@@ -11,7 +11,7 @@ import ray
 
 from cluster.allocations import placement_recipe, plan_allocations, total
 from cluster.placement import Placement
-from cluster.runtime import LOOPBACK
+from cluster.runtime import LOOPBACK, this_machine_alone
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import PlacementError
@@ -21,16 +21,17 @@ from tests.layouts import ENGINES_PER_LAYER
 @pytest.fixture(scope="module")
 def eight_gpus() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="mgrpo-ray-") as folder:
-        ray.init(
-            address="local",
-            num_cpus=32,
-            num_gpus=8,
-            include_dashboard=False,
-            _temp_dir=folder,
-            _node_ip_address=LOOPBACK,
-            object_store_memory=80 * 1024 * 1024,
-            log_to_driver=False,
-        )
+        with this_machine_alone():
+            ray.init(
+                address="local",
+                num_cpus=32,
+                num_gpus=8,
+                include_dashboard=False,
+                _temp_dir=folder,
+                _node_ip_address=LOOPBACK,
+                object_store_memory=80 * 1024 * 1024,
+                log_to_driver=False,
+            )
         yield
         ray.shutdown()
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from mgrpo.metrics.log import read_metrics
 from tests.end_to_end.conftest import small_tree
 from tests.end_to_end.test_training import REPOSITORY
+from tests.sockets import listening, reached_from_outside
 
 STEPS = 7
 NOT_COMPARED = (
@@ -99,6 +100,8 @@ def test_a_run_loses_its_learner_is_stopped_and_resumed_and_ends_with_the_same_p
 ) -> None:
     cut = begin(whole, "cut")
     (rank,) = ranks_of(cut)
+    assert rank.pid in {owner for owner, _ in listening(cut.pid)}
+    assert reached_from_outside(cut.pid) == []
     rank.kill()
     wait_for_steps(whole, "cut", cut, 4)
     os.kill(cut.pid, signal.SIGTERM)

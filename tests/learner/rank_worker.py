@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 import os
 import sys
 import time
@@ -30,7 +31,7 @@ from learner.state_files import Piece, StateReader
 from learner.token_states import TokenStates
 from learner.zero_parts import kinds_in
 from mgrpo.errors import LearnerError, ModelError, RunDirectoryError
-from mgrpo.types import Completion, Replayed, Reward
+from mgrpo.types import Completion, Replayed, Reward, UpdateResult
 from tests.learner import set_scenarios
 from tests.learner.builders import (
     completion,
@@ -424,6 +425,71 @@ def refused_update(ranks: Ranks, zero_stage: int, spoil: Callable[..., list[Comp
     }
 
 
+def left_out_updates(
+    ranks: Ranks, zero_stage: int, *, dtype: str = "float32", is_streamed: bool = False
+) -> Any:
+    """An update that is not finite between two that are, beside a learner that never had it."""
+
+    def updated(learner: DeepSpeedLearner, given: list[Completion]) -> UpdateResult | None:
+        if not is_streamed:
+            return learner.update(given)
+        learner.begin_update()
+        learner.add_trees(given)
+        return learner.finish_update()
+
+    found: dict[str, Any] = {"message": ""}
+    for name in ("without", "with"):
+        learner = ranks.learner(
+            learner={"zero_stage": zero_stage, "max_nonfinite_updates": 1, "dtype": dtype}
+        )
+        results = [updated(learner, random_completions(seed=1))]
+        if name == "with":
+            results.append(updated(learner, spoil_rollout(learner, random_completions(seed=3))))
+        results.append(updated(learner, random_completions(seed=2)))
+        found |= {name: weights_of(learner), "results": results}
+        if name == "with":
+            try:
+                for _ in range(2):
+                    updated(learner, spoil_rollout(learner, random_completions()))
+            except LearnerError as error:
+                found["message"] = str(error)
+        learner.close()
+    return found
+
+
+def unlimited_gradient(ranks: Ranks, zero_stage: int) -> Any:
+    """Every element of the gradient is finite, and its norm is not."""
+    learner = ranks.learner(learner={"zero_stage": zero_stage, "max_nonfinite_updates": 1})
+
+    def blow_up(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda grad: grad * 1e25)
+
+    learner.policy.causal_lm.model.norm.register_forward_hook(blow_up)
+    before = weights_of(learner)
+    result = learner.update(random_completions())
+    after = weights_of(learner)
+    learner.close()
+    return {
+        "unchanged": all(torch.equal(before[name], after[name]) for name in before),
+        "warnings": None if result is None else result.warnings,
+    }
+
+
+def broken_weights(ranks: Ranks) -> str:
+    """What the probe of a broadcast says of weights that are not finite."""
+    learner = ranks.learner()
+    with torch.no_grad():
+        learner.policy.causal_lm.model.norm.weight[0] = math.nan
+    try:
+        learner.probe_logprobs([1, 2, 3])
+    except LearnerError as error:
+        return str(error)
+    finally:
+        learner.close()
+    return ""
+
+
 def spoil_rollout(_: DeepSpeedLearner, completions: list[Completion]) -> list[Completion]:
     """The engine reports NaN for one completion."""
     first = completions[0]
@@ -770,6 +836,9 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found["zero3_resumed"] = resumed(ranks, 3)
     found["improvement"] = improvement(ranks)
     found["zero2_offloaded"] = offloaded(ranks)
+    if ranks.num_ranks == 2:
+        found["zero2_left_out"] = left_out_updates(ranks, 2, is_streamed=True)
+        found["zero3_left_out"] = left_out_updates(ranks, 3)
     if ranks.num_ranks == 1:
         found["one_batch"] = gradient(ranks, zero_stage=0, budget=8192)
         found["checkpointed"] = gradient(
@@ -782,6 +851,11 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         found["skipped"] = skipped_update(ranks)
         found["zero0_refused"] = refused_update(ranks, 0, spoil_gradient)
         found["rollout_refused"] = refused_update(ranks, 0, spoil_rollout)
+        found["broken_weights"] = broken_weights(ranks)
+        found["zero0_left_out"] = left_out_updates(ranks, 0)
+        found["zero1_left_out"] = left_out_updates(ranks, 1, dtype="bfloat16", is_streamed=True)
+        for stage in (0, 2):
+            found[f"zero{stage}_unlimited"] = unlimited_gradient(ranks, stage)
         found["zero0_saved"] = saved_policy(ranks, 0)
         found["schedule"] = schedule(ranks)
         found["bf16_offloaded"] = offloaded(ranks, dtype="bfloat16")

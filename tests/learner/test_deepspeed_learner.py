@@ -490,12 +490,46 @@ def test_a_value_that_is_not_finite_stops_the_update_before_the_weights(
     found = results[num_ranks][scenario]
     assert found["unchanged"]
     assert f"The {what} of update 1 is" in found["message"]
-    assert "learner.learning_rate" in found["message"]
+    assert "raise learner.max_nonfinite_updates" in found["message"]
 
 
 def test_the_completion_with_broken_rollout_logprobs_is_named(results):
     message = results[1]["rollout_refused"]["message"]
     assert "p0/1" in message and "the engine's fault" in message
+
+
+def test_the_parameters_with_a_broken_gradient_are_named(results):
+    message = results[1]["zero0_refused"]["message"]
+    assert "gradient of model.layers.0." in message
+    assert "learner.learning_rate" in message
+
+
+@pytest.mark.parametrize(("num_ranks", "zero_stage"), [(1, 0), (1, 1), (2, 2), (2, 3)])
+def test_an_update_that_is_left_out_changes_nothing_and_the_next_is_as_if_it_had_not_been(
+    results, num_ranks, zero_stage
+):
+    found = results[num_ranks][f"zero{zero_stage}_left_out"]
+    for name, weight in found["without"].items():
+        torch.testing.assert_close(found["with"][name], weight, rtol=1e-6, atol=1e-6)
+    first, second, third = found["results"]
+    assert (first.warnings, third.warnings) == ([], [])
+    assert "p0/1 are not finite, which is the engine's fault" in second.warnings[0]
+    assert "left out, 1 of 1 in a row" in second.warnings[0]
+    assert second.metrics["learner/nonfinite_updates"] == (1.0, 1.0)
+    assert second.metrics["learner/skipped_updates"] == (1.0, 1.0)
+    assert "(it is 1, in a row)" in found["message"]
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_a_gradient_whose_norm_is_beyond_its_type_moves_no_weight(results, zero_stage):
+    found = results[1][f"zero{zero_stage}_unlimited"]
+    assert found["unchanged"]
+    assert "gradient norm of update 1 is inf" in found["warnings"][0]
+
+
+def test_weights_that_are_not_finite_are_named_by_the_probe(results):
+    message = results[1]["broken_weights"]
+    assert "model.norm.weight are not finite themselves" in message
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])

@@ -23,7 +23,7 @@ from cluster.fleet.health import EngineHealth, EngineState
 from cluster.fleet.leases import sample_leased
 from cluster.placement import Placement
 from cluster.remote import Call, RemoteActor, errors_of_signals, wait_for
-from cluster.runtime import LOOPBACK, REPOSITORY_ROOT
+from cluster.runtime import LOOPBACK, REPOSITORY_ROOT, this_machine_alone
 from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from mgrpo.config import RunConfig, WeightsConfig
 from mgrpo.config.load import load_recipe
@@ -45,16 +45,17 @@ CALL = {"deadline_s": 20.0, "setting": "a test"}
 @pytest.fixture(scope="module")
 def one_node() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="mgrpo-ray-") as folder:
-        ray.init(
-            address="local",
-            num_cpus=6,
-            include_dashboard=False,
-            _temp_dir=folder,
-            _node_ip_address=LOOPBACK,
-            object_store_memory=80 * 1024 * 1024,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY_ROOT)}},
-        )
+        with this_machine_alone():
+            ray.init(
+                address="local",
+                num_cpus=6,
+                include_dashboard=False,
+                _temp_dir=folder,
+                _node_ip_address=LOOPBACK,
+                object_store_memory=80 * 1024 * 1024,
+                log_to_driver=False,
+                runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY_ROOT)}},
+            )
         yield
         ray.shutdown()
 

@@ -26,6 +26,7 @@ OFF = {
     "entropy_collapse": {"threshold": None, "fraction_of_start": None},
     "mismatch": {"threshold": None},
     "truncation": {"threshold": None},
+    "gradient_spike": {"threshold": None},
 }
 
 
@@ -55,6 +56,22 @@ def recorded_steps() -> list[dict[str, float | None]]:
 
 
 # --- each alarm, sounding and quiet ---
+
+
+def norms(*values: float) -> list[dict[str, float]]:
+    return [{"learner/grad_norm": value} for value in values]
+
+
+def test_a_gradient_far_above_the_median_of_those_before_sounds_at_once():
+    watched = watch("gradient_spike", threshold=10.0, window_steps=4)
+    (alarm,) = run(watched, norms(1.0, 3.0, 0.0, 2.0, math.nan, 2.0, 21.0, 2.0))
+    assert (alarm.step, alarm.num_steps, alarm.action) == (6, 1, "warn")
+    assert "is 21, 10.5 times the median of the 4 steps before (threshold 10)" in alarm.message
+    assert "learner.skip_above_grad_norm" in alarm.message
+
+
+def test_gradients_are_not_compared_before_there_are_enough_of_them():
+    assert run(watch("gradient_spike", threshold=2.0, window_steps=4), norms(1, 1, 1, 90)) == []
 
 
 def test_copying_sounds_where_corrections_of_wrong_attempts_repeat_them():
@@ -250,6 +267,7 @@ def every_alarm() -> list[Alarm]:
     config = {name: {"patience_steps": 1} for name in OFF}
     config["first_turn_falls"] |= {"window_steps": 1}
     config["entropy_collapse"] |= {"start_steps": 1}
+    config["gradient_spike"] |= {"window_steps": 1}
     bad = {
         **copying_step(1.0),
         **signal(1.0),
@@ -258,8 +276,14 @@ def every_alarm() -> list[Alarm]:
         "learner/entropy": 0.0,
         "layer1/accuracy": 0.1,
         "layer2/accuracy": 0.9,
+        "learner/grad_norm": 100.0,
     }
-    good = {"layer1/accuracy": 0.9, "layer2/accuracy": 0.1, "learner/entropy": 1.0}
+    good = {
+        "layer1/accuracy": 0.9,
+        "layer2/accuracy": 0.1,
+        "learner/entropy": 1.0,
+        "learner/grad_norm": 1.0,
+    }
     return run(AlarmWatch(AlarmsConfig.model_validate(config)), [good, bad])
 
 

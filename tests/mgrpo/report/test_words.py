@@ -1,6 +1,6 @@
 import pytest
 
-from mgrpo.report.words import duration, number, percent, plural, points
+from mgrpo.report.words import MISSING, duration, number, percent, plural, points
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,9 @@ def test_differences_read_as_signed_points_and_nothing_is_minus_zero(share, text
         (-1.5, "\u22121.5"),
         (1e-6, "1e-6"),
         (2.25e-5, "2.25e-5"),
+        (float("inf"), "inf"),
+        (-float("inf"), "\u2212inf"),
+        (float("nan"), "nan"),
     ],
 )
 def test_numbers_keep_three_digits(value, text):
@@ -44,6 +47,12 @@ def test_numbers_keep_three_digits(value, text):
 )
 def test_durations_use_two_units(seconds, text):
     assert duration(seconds).replace("\u00a0", " ") == text
+
+
+@pytest.mark.parametrize("words", [percent, points, duration])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_no_number_ends_a_report(words, value):
+    assert words(value) == MISSING
 
 
 def test_one_is_singular():

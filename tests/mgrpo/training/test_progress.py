@@ -52,6 +52,14 @@ def test_a_log_gets_one_line_per_step_however_long():
     assert lines[3].endswith("done 2/2  left 0.0 s")
 
 
+def test_a_metric_that_is_not_finite_ends_no_run():
+    for value in (float("inf"), -float("inf"), float("nan")):
+        for console in (plain_console(), terminal()):
+            with TrainProgress(2, "sums", num_layers=2, console=console) as progress:
+                progress.step_done(0, dict.fromkeys(VALUES, value))
+            assert "step" in written(console)
+
+
 def test_a_long_step_says_now_and_then_how_far_it_is(monkeypatch):
     # Made, entered, then a phase at 29, 31, 40, 62 s; the step ends at 63 s, and a phase at 80 s.
     clock = iter([0.0, 0.0, 29.0, 31.0, 40.0, 62.0, 63.0, 80.0, 94.0])

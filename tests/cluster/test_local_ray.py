@@ -1,0 +1,87 @@
+"""Who can reach a run's own Ray: its sockets, and a stranger who knows its address."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from cluster.runtime import TOKEN_VARIABLES, ray_runtime
+from mgrpo.config import ClusterConfig
+from tests.sockets import listening, reached_from_outside
+
+STRANGER = """
+import sys
+from ray._raylet import GcsClient
+print(GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeout=20))
+"""
+DEADLINE_S = 60
+
+
+class Sleeper:
+    def pid(self) -> int:
+        return os.getpid()
+
+    def hub_token(self) -> str:
+        return os.environ["HF_TOKEN"]
+
+
+def asked_by_a_stranger(address: str, **variables: str) -> str:
+    """What a client with other variables than the run's is answered."""
+    own = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", STRANGER, address],
+        env={**own, **variables},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    return f"{done.returncode} {done.stdout} {done.stderr}"
+
+
+def test_a_local_ray_listens_on_this_machine_alone_and_answers_no_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As somebody has it who uses a cluster, and once had trouble with its tokens.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of the cluster")
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "of the hub")
+    open_before = set(reached_from_outside(os.getpid()))  # other tests'
+    config = ClusterConfig(address="local", dashboard=True)
+    with ray_runtime(config, num_cpus=1, logs_to=None) as runtime:
+        actor = ray.remote(Sleeper).remote()
+        pid = ray.get(actor.pid.remote(), timeout=DEADLINE_S)
+        assert pid in {owner for owner, _ in listening(os.getpid())}
+        assert set(reached_from_outside(os.getpid())) <= open_before
+
+        assert runtime.token_file is not None and runtime.session_logs is not None
+        own = Path(runtime.token_file)
+        assert stat.S_IMODE(own.stat().st_mode) == 0o600
+        assert stat.S_IMODE(own.parent.stat().st_mode) == 0o700
+        assert own.parent in runtime.session_logs.parents
+
+        address = ray.get_runtime_context().gcs_address
+        secret = own.read_text()
+        for variables in (
+            {"RAY_AUTH_MODE": "disabled"},
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secret[::-1]},
+        ):
+            answer = asked_by_a_stranger(address, **variables)
+            assert answer.startswith("1 ") and "AuthenticationError" in answer, answer
+        owner = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(own)}
+        assert asked_by_a_stranger(address, **owner).startswith("0 "), "the token opens it"
+
+        assert ray.get(actor.hub_token.remote(), timeout=DEADLINE_S) == "hf_of the hub"
+        logs = [log for log in runtime.session_logs.rglob("*") if log.is_file()]
+        assert logs
+        for log in logs:
+            text = log.read_text(errors="replace")
+            assert secret not in text and "hf_of the hub" not in text, log
+    assert not own.exists()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    assert os.environ["RAY_AUTH_TOKEN"] == "of the cluster"
