@@ -21,7 +21,7 @@ import psutil
 import ray
 import yaml
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
 from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_place

@@ -88,7 +88,9 @@ def suspects(
             name for one in traces if not is_finite(one.loss) for name in one.completion_ids
         ],
         # From the loss back: the first of them is where it began, or near.
-        "gradient": [name for name, total in reversed(gradients.items()) if not np.isfinite(total)],
+        "gradient": [
+            name for name, total in reversed([*gradients.items()]) if not np.isfinite(total)
+        ],
     }
 
 

@@ -222,7 +222,7 @@ class Checkpoints(Hook):
         self.mirror.checkpoint(folder, within_s if is_last else None)
         return folder
 
-    def failed(self, num_steps: int, error: Exception) -> str:
+    def failed(self, num_steps: object, error: Exception) -> str:
         """What is said of a checkpoint that could not be written."""
         newest = checkpoints(self.run_dir)[-1:]
         before = f"the newest is {newest[0].name}" if newest else "there is none yet"

@@ -17,7 +17,7 @@ from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
 from mgrpo.metrics.learning import changed_policy, why_nothing_was_learnt
-from mgrpo.metrics.log import MetricsLog, Row, append, open_lines
+from mgrpo.metrics.log import LineFile, MetricsLog, Row, to_line
 from mgrpo.metrics.memory import run_memory_gib
 from mgrpo.metrics.resources import RESOURCES_FILE, held
 from mgrpo.metrics.transitions import rollout_metrics
@@ -95,11 +95,13 @@ class Resources(Hook):
     """What the run's processes here hold, into a file of its own."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.file = run_dir / RESOURCES_FILE
+        self.file = LineFile(run_dir / RESOURCES_FILE)
 
     def after_step(self, done: StepDone) -> None:
-        with open_lines(self.file) as file:
-            append(file, {"step": done.step, **held()})
+        self.file.append(to_line({"step": done.step, **held()}))
+
+    def after_run(self, num_steps: int) -> None:
+        self.file.close()
 
 
 class WriteStep(Hook):
