@@ -213,7 +213,7 @@ class Checkpoints(Hook):
         )
         self.finishing = None
         try:
-            folder = finishing.result()
+            folder = finishing.outcome()
             if not is_last:
                 self.mirror.settle()  # for the one before, before its files are deleted here
             keep_newest(self.run_dir, self.config.keep, folder)
@@ -309,7 +309,7 @@ class Finishing:
     def work(self) -> None:
         try:
             self.finished = finish_checkpoint(self.folder, self.state)
-        except Exception as error:  # `result` raises it in the run's own thread
+        except Exception as error:  # `outcome` raises it in the run's own thread
             self.error = error
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -335,7 +335,7 @@ class Finishing:
                 setting=setting,
             )
 
-    def result(self) -> Path:
+    def outcome(self) -> Path:
         """The checkpoint's folder, once it is over.
 
         Raises:

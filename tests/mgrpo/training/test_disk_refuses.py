@@ -181,5 +181,5 @@ def test_storage_that_is_slow_costs_those_that_were_due_meanwhile(tree, tmp_path
 
     run.learner.update = updating  # type: ignore[method-assign]
     run.train()
-    assert "is still being written" in run.console.getvalue()
+    assert "the checkpoint after step 4 to be on disk" in run.console.getvalue()
     assert run.checkpoint_names == ["step-000004", "step-000008"]
