@@ -41,10 +41,6 @@ def regular_expression(_):
     return bool(re.match(r"(a+)+$", "a" * 40 + "!"))
 
 
-def power(_):
-    return float(len(str(9**9**9)))
-
-
 def exits(_):
     os._exit(0)
 
@@ -64,7 +60,7 @@ def stops_itself(_):
 
 
 def memory(_):
-    return float(len([bytearray(2**28) for _number in range(64)]))  # 16 GiB
+    return float(len(bytearray(2**34)))  # 16 GiB
 
 
 def prints(_):
