@@ -17,7 +17,10 @@ from mgrpo.errors import RunDirectoryError
 COPIED_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 KEPT_FILE = "model-kept.safetensors"
 """Of the weights that the architecture itself declares to ignore."""
-NOT_COPIED = ("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+NOT_COPIED = (
+    *("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"),
+    "origin.json",  # of the shipped policy: how its weights were made
+)
 
 
 def write_policy(

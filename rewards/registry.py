@@ -165,8 +165,8 @@ def signature_fault(
 ) -> str:
     """Why a function cannot be called as its kind is, or ""."""
     known, ours = signature.parameters, ARGUMENTS[kind]
-    absent = NOT_GIVEN & {*needed(signature)} - settings.keys() if kind == "trl" else ()
-    if absent:
+    absent = NOT_GIVEN & set(needed(signature)) - settings.keys()
+    if kind == "trl" and absent:
         return f"{', '.join(sorted(absent))} of TRL's trainer is not there: give it a default"
     try:
         if kind in ("check", "batch"):

@@ -57,6 +57,7 @@ OWN_REASONS = {
     "logprobs_mode": OTHER_CHANCES,
     "logits_processors": OTHER_CHANCES,
     "watermark_config": OTHER_CHANCES,
+    "scheduling_policy": "engines begin what was drawn first, by the priority of each request.",
 }
 """By argument of vLLM: why no key sets it otherwise."""
 DATA_PARALLEL = "data_parallel_"

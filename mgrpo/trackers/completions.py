@@ -30,7 +30,7 @@ def table_of(completions: Iterable[Completion]) -> Table:
 
 def as_markdown(table: Table) -> str:
     """For trackers that show text; each text stays on its row's line."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *table]
+    lines: list[Sequence[Cell]] = [COLUMNS, ["---"] * len(COLUMNS), *table]
     return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
 
 

@@ -180,10 +180,12 @@ def test_weights_that_the_architecture_ignores_stay_in_the_checkpoint(tmp_path):
     save_tiny("Qwen3.5 text", source)
     guess = torch.arange(6.0).reshape(2, 3)
     rewrite(source, lambda weights: weights.update({"mtp.fc.weight": guess}))
+    (source / "origin.json").write_text("{}")
     for _ in range(2):  # and stay there when the saved policy trains again
         save(load(source), source, saved)
         torch.testing.assert_close(load_file(saved / KEPT_FILE)["mtp.fc.weight"], guess)
         assert len({file.stat().st_mode for file in saved.iterdir()}) == 1  # others may read them
+        assert not (saved / "origin.json").exists()  # of the weights before
         load(saved)
         source, saved = saved, tmp_path / "again"
 
