@@ -12,14 +12,16 @@ import asyncio
 import dataclasses
 import pkgutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from actors.chat_format import without_last
+from actors.core_watch import CoreWatch, descendants
 from actors.drafts import SPECULATION
 from actors.shortest import kept_first, too_long
 from cluster.vllm_build import installed_build, mismatch
@@ -32,9 +34,14 @@ from mgrpo.types import FinishReason, Generation
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
 BATCHED_TOKENS = 8192
 LOOK_S = 0.02
 """Between two looks at completions that may have become too long."""
+ALIVE_LOOK_S = 0.2
+"""Between two looks at whether vLLM's own process is there, while it is asked something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +64,7 @@ class EngineSettings:
     stop_token_ids: tuple[int, ...] = ()  # end a completion, beside vLLM's own
     find_model: Callable[[], str] | None = None  # gives model_dir as it is on the engine's node
     max_draft_tokens: int = 0  # the longest draft of any request; 0: the engine does not speculate
+    dead_after_s: float = 60  # vLLM's own process is ended when it stands still for so long
 
     @property
     def suspects(self) -> str:
@@ -190,6 +198,35 @@ def num_accepted(histogram: Sequence[int]) -> int:
     return sum(number * count for number, count in enumerate(histogram))
 
 
+def while_core_lives(
+    method: Callable[Concatenate[VllmEngine, Arguments], Coroutine[Any, Any, Result]],
+) -> Callable[Concatenate[VllmEngine, Arguments], Coroutine[Any, Any, Result]]:
+    """A method that asks vLLM's own process, and raises ActorDiedError when that dies.
+
+    vLLM 0.33 itself forgets who waits for an answer of a process that has died: they would wait
+    until their own deadlines.
+    """
+
+    @wraps(method)
+    async def asked(
+        self: VllmEngine, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        answer = asyncio.create_task(method(self, *args, **kwargs))
+        self.num_asked += 1
+        try:
+            with self.core_death_named():
+                while not answer.done():
+                    await asyncio.wait({answer}, timeout=ALIVE_LOOK_S)
+                    if not answer.done():
+                        await self.engine.check_health()
+                return answer.result()
+        finally:
+            self.num_asked -= 1
+            answer.cancel()
+
+    return asked
+
+
 class VllmEngine:
     """An AsyncLLM with the lifecycle that training needs."""
 
@@ -198,6 +235,8 @@ class VllmEngine:
         self.log = ActorLog(settings.name)
         self.llm: AsyncLLM | None = None
         self.num_returned_tokens = 0  # in completions that have left the engine
+        self.num_asked = 0  # calls that wait for vLLM's own process
+        self.watching: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
         """Load the model. Returns the engine's name.
@@ -228,7 +267,20 @@ class VllmEngine:
         await self.engine.update_weight_version("0")
         if settings.max_draft_tokens:
             await self.on_workers("start_drafting")
+        watch = CoreWatch(
+            self, patience_s=settings.dead_after_s, processes=descendants, say=self.log.warning
+        )
+        self.watching = asyncio.create_task(watch.run())
         return settings.name
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether vLLM has neither requests nor a call."""
+        return not self.num_asked and not self.engine.output_processor.has_unfinished_requests()
+
+    def ask(self) -> Awaitable[object]:
+        """A question that vLLM's own process answers between two steps."""
+        return self.engine.is_sleeping()
 
     @property
     def engine(self) -> AsyncLLM:
@@ -395,6 +447,7 @@ class VllmEngine:
             return text
         return text[: text.index(reason) + (len(reason) if stop.keep_text else 0)]
 
+    @while_core_lives
     async def probe_logprobs(self, token_ids: list[int]) -> list[float]:
         """Log-probabilities of tokens 1.. of a fixed sequence, at temperature 1, in nats."""
         from vllm import SamplingParams, TokensPrompt
@@ -461,6 +514,7 @@ class VllmEngine:
         with self.core_death_named():
             await self.engine.check_health()
 
+    @while_core_lives
     async def pause(self, *, in_flight: bool) -> None:
         """Sample nothing until `resume`, and clear the caches.
 
@@ -470,9 +524,11 @@ class VllmEngine:
         """
         await self.engine.pause_generation(mode="keep" if in_flight else "wait", clear_cache=True)
 
+    @while_core_lives
     async def resume(self) -> None:
         await self.engine.resume_generation()
 
+    @while_core_lives
     async def sleep(self) -> None:
         """Offload weights and cache: `wake` reloads both, with new weights in between.
 
@@ -481,19 +537,23 @@ class VllmEngine:
         await self.engine.sleep(level=2, mode="wait")
         self.log.info("asleep")
 
+    @while_core_lives
     async def wake(self, part: str) -> None:
         """Take memory again for the "weights", which are then to be sent, or for the "kv_cache"."""
         is_awake = await self.engine.wake_up(tags=[part])
         self.log.info("awake: %s%s", part, " and all" if is_awake else "")
 
+    @while_core_lives
     async def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         await self.engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info))
 
+    @while_core_lives
     async def start_weight_update(self) -> None:
         await self.engine.start_weight_update()
 
+    @while_core_lives
     async def update_weights(
         self, update_info: dict[str, object] | list[dict[str, object]]
     ) -> None:
@@ -501,33 +561,40 @@ class VllmEngine:
 
         await self.engine.update_weights(WeightTransferUpdateRequest(update_info))
 
+    @while_core_lives
     async def finish_weight_update(self, weight_version: str) -> None:
         await self.engine.finish_weight_update(weight_version=weight_version)
         self.log.step = int(weight_version)
         self.log.info("weights of policy version %s", weight_version)
 
+    @while_core_lives
     async def abandon_weight_update(self) -> None:
         """Leave the weight group and an update that will not be finished; answers when done."""
-        with self.core_death_named():
-            await self.engine.collective_rpc("abandon_weight_update")
+        await self.engine.collective_rpc("abandon_weight_update")
 
+    @while_core_lives
     async def weight_version(self) -> str:
         return await self.engine.get_weight_version()
 
+    @while_core_lives
     async def received_checksums(self) -> list[dict[str, int]]:
         """One map per worker of this engine: tensor name to checksum as it arrived."""
         return list(await self.engine.collective_rpc("received_checksums"))
 
+    @while_core_lives
     async def on_workers(self, method: str, *args: object) -> list[Any]:
         """Call a method of the worker extension on every worker."""
         return list(await self.engine.collective_rpc(method, args=args))
 
+    @while_core_lives
     async def loaded_checksums(self) -> list[dict[str, str]]:
         """SHA-256 of each tensor as loaded, per worker: equal engines must agree."""
         return list(await self.engine.compute_weight_checksums())
 
     async def stop(self) -> None:
         """End vLLM's own processes."""
+        if self.watching is not None:
+            self.watching.cancel()
         if self.llm is not None:
             await asyncio.to_thread(self.llm.shutdown)
             self.llm = None

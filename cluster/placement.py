@@ -29,7 +29,7 @@ from cluster.allocations import (
     resource_text,
     total,
 )
-from cluster.remote import LOOK_S, RemoteActor, errors_of_signals
+from cluster.remote import LOOK_S, LOOKS, RemoteActor, errors_of_signals
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.errors import PlacementError
@@ -128,6 +128,7 @@ class Placement:
         name: str,
         environment: dict[str, str],
         max_concurrency: int | None = None,
+        answers_looks: bool = False,
     ) -> RemoteActor[Instance]:
         """Make a plain class an actor in one bundle of an allocation. Does not wait for it.
 
@@ -137,6 +138,7 @@ class Placement:
             name: of the actor, in messages too.
             environment: variables of its process.
             max_concurrency: calls at the same time; None: Ray's default.
+            answers_looks: has a thread beside the one that works, for `RemoteActor.look`.
         """
         resources = allocation.bundles[bundle]
         options: dict[str, object] = {
@@ -151,7 +153,8 @@ class Placement:
         }
         if max_concurrency is not None:
             options["max_concurrency"] = max_concurrency
-        made = ray.remote(construct.func).options(**options)
+        remote = ray.remote(concurrency_groups={LOOKS: 1}) if answers_looks else ray.remote
+        made = remote(construct.func).options(**options)
         return RemoteActor(made.remote(*construct.args, **construct.keywords), name)
 
     def release(self) -> None:

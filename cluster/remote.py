@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 import ray
 from ray.exceptions import (
@@ -35,6 +35,8 @@ PROCESS_LOST = (
     WorkerCrashedError,
 )
 FETCH_S = 300.0  # a result that is there still has to travel here
+LOOKS = "looks"
+"""The concurrency group of Ray in which an actor answers `RemoteActor.look`."""
 
 Instance_co = TypeVar("Instance_co", covariant=True)
 Arguments = ParamSpec("Arguments")
@@ -81,9 +83,58 @@ class RemoteActor(Generic[Instance_co]):
         # Its name in Ray's dashboard.
         return Call(self, name, named.remote(*args, **kwargs))
 
+    def look(self, method: Callable[[Instance_co], Result]) -> Call[Result]:
+        """A call that is answered beside the one that runs; the actor was made with
+        `Placement.start(..., answers_looks=True)`."""
+        name = method.__name__
+        looking = getattr(self.handle, name).options(
+            name=f"{self.name}.{name}", concurrency_group=LOOKS
+        )
+        return Call(self, name, looking.remote())
+
     def kill(self) -> None:
         """End the actor's process now. Safe when it is already gone."""
         ray.kill(self.handle)
+
+
+class Counter(Protocol):
+    """Counts progress of what is waited for: a deadline is then for a time without any."""
+
+    def count(self) -> int:
+        """How often there was progress so far; must not wait."""
+        ...
+
+    def said(self) -> str:
+        """For people: what was last seen."""
+        ...
+
+
+class Patience:
+    """A deadline, which begins anew with each progress.
+
+    Args:
+        progress: None: the deadline is for the whole.
+    """
+
+    def __init__(self, deadline_s: float, progress: Counter | None) -> None:
+        self.deadline_s, self.progress = deadline_s, progress
+        self.num_seen = -1
+        self.renew()
+
+    def renew(self) -> None:
+        self.end = time.monotonic() + self.deadline_s
+
+    def left_s(self) -> float:
+        """Until it is over. Looks at the progress."""
+        if self.progress is not None:
+            num_seen, self.num_seen = self.num_seen, self.progress.count()
+            if self.num_seen != num_seen:
+                self.renew()
+        return self.end - time.monotonic()
+
+    @property
+    def detail(self) -> str:
+        return "" if self.progress is None else self.progress.said()
 
 
 def share(value: Value) -> Value:
@@ -140,18 +191,25 @@ class Call(Generic[Result_co]):
         """
         return wait_for([self], deadline_s=deadline_s, setting=setting)[0]
 
-    async def answer(self, *, deadline_s: float | None, setting: str) -> Result_co:
+    async def answer(
+        self, *, deadline_s: float | None, setting: str, progress: Counter | None = None
+    ) -> Result_co:
         """`result` for an event loop. Cancelling it cancels the actor's work, too.
 
         Args:
             deadline_s: None if the caller limits the wait.
+            progress: see `wait_for`.
         """
         answer: asyncio.Future[Result_co] = asyncio.wrap_future(self.reference.future())
+        patience = None if deadline_s is None else Patience(deadline_s, progress)
         try:
-            # Not `wait_for`: after a pause of this loop it forgets an answer that has come.
-            await asyncio.wait({answer}, timeout=deadline_s)
-            if deadline_s is not None and not answer.done():
-                raise self.too_late(self.method, deadline_s, setting)
+            while not answer.done():
+                left_s = None if patience is None else patience.left_s()
+                if patience is not None and left_s is not None and left_s <= 0:
+                    raise self.too_late(self.method, patience.deadline_s, setting, patience.detail)
+                look_s = left_s if progress is None or left_s is None else min(left_s, LOOK_S)
+                # Not `wait_for`: after a pause of this loop it forgets an answer that has come.
+                await asyncio.wait({answer}, timeout=look_s)
             return answer.result()
         except (RayTaskError, *PROCESS_LOST) as error:
             raise translated(error, self.actor.name, self.method) from error
@@ -160,8 +218,12 @@ class Call(Generic[Result_co]):
                 answer.cancel()  # its result is not needed
                 ray.cancel(self.reference)
 
-    def too_late(self, doing: str, deadline_s: float, setting: str) -> DeadlineError:
-        return DeadlineError(f"{self.actor.name} ({doing})", deadline_s=deadline_s, setting=setting)
+    def too_late(
+        self, doing: str, deadline_s: float, setting: str, detail: str = ""
+    ) -> DeadlineError:
+        return DeadlineError(
+            f"{self.actor.name} ({doing})", deadline_s=deadline_s, setting=setting, detail=detail
+        )
 
 
 def wait_for(
@@ -171,6 +233,7 @@ def wait_for(
     deadline_s: float,
     setting: str,
     meanwhile: Callable[[], None] | None = None,
+    progress: Counter | None = None,
 ) -> list[Result]:
     """Wait for several calls under one deadline; results in the order of `calls`.
 
@@ -179,20 +242,22 @@ def wait_for(
     Args:
         doing: what errors say of the calls; None: the method's name.
         meanwhile: called about once a second while waiting; must not block.
+        progress: the deadline is for a time without any; None: for the whole.
     """
-    end = time.monotonic() + deadline_s
+    patience = Patience(deadline_s, progress)
     pending = {call.reference: call for call in calls}
     results: dict[ray.ObjectRef, Result] = {}
     while pending:
-        left_s = max(0.001, end - time.monotonic())
+        left_s = patience.left_s()
         with errors_of_signals():
-            done, _ = ray.wait(list(pending), num_returns=1, timeout=min(left_s, LOOK_S))
+            timeout_s = min(max(0.001, left_s), LOOK_S)
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=timeout_s)
         for reference in done:
             results[reference] = pending.pop(reference).outcome(doing)
-        if not done and time.monotonic() >= end:
+        if not done and patience.left_s() <= 0:
             late = next(iter(pending.values()))
-            raise late.too_late(doing or late.method, deadline_s, setting)
-        if meanwhile is not None:
+            raise late.too_late(doing or late.method, deadline_s, setting, patience.detail)
+        if meanwhile is not None and not done:
             meanwhile()
     return [results[call.reference] for call in calls]
 

@@ -26,7 +26,9 @@ from ray.exceptions import AuthenticationError
 
 from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_place
 from cluster.jobs.job_config import is_in_job, job_variables
+from cluster.left_over import mark_owner, remove_left_over
 from cluster.reach import await_cluster, cannot_connect
+from cluster.stacks import RUN_VARIABLE
 from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
 
@@ -63,6 +65,7 @@ class Runtime:
 
     is_local: bool  # started by this run, so no nodes can be added
     node_address: str
+    run_id: str  # in the environment of each of the run's processes
     session_logs: Path | None  # of a local Ray
     dashboard_url: str | None = None  # where Ray has one
     token_file: Path | None = None  # of a local Ray
@@ -112,22 +115,24 @@ def ray_runtime(
         ClusterError: the cluster does not answer, or refuses the token; or no folder for the files
         of a local Ray is available.
     """
+    # A process id would not be unique: drivers of two nodes may have the same.
+    run_id = f"mgrpo-{uuid.uuid4().hex[:12]}"
     options: dict[str, object] = {
         "log_to_driver": False,
         "configure_logging": False,
-        # Names of actors are unique in here. A process id would not be: drivers of two nodes
-        # may have the same.
-        "namespace": f"mgrpo-{uuid.uuid4().hex[:12]}",
+        "namespace": run_id,  # names of actors are unique in here
     }
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if config.starts_ray:
         refuse_local_in_job(config.address)
         options["include_dashboard"] = config.dashboard
         # Its processes inherit this one's variables. What is handed over Ray writes to its logs.
-        yield from local_ray(actor_environment({}), options, num_cpus=num_cpus, logs_to=logs_to)
+        environment = actor_environment({RUN_VARIABLE: run_id})
+        yield from local_ray(environment, options, num_cpus=num_cpus, logs_to=logs_to)
         return
     address = await_cluster(config)
-    environment = actor_environment(allowed_environment(config.env_prefixes))
+    variables = {**allowed_environment(config.env_prefixes), RUN_VARIABLE: run_id}
+    environment = actor_environment(variables)
     runtime_env = {"env_vars": environment, **WORKER_SETUP, **code_for_actors()}
     try:
         url = init_ray(address=address, runtime_env=runtime_env, **options)
@@ -135,7 +140,7 @@ def ray_runtime(
         # Ray reports a wrong token as a failed connection.
         raise ClusterError(cannot_connect(config, str(error))) from error
     try:
-        yield Runtime(False, ray.util.get_node_ip_address(), None, url)
+        yield Runtime(False, ray.util.get_node_ip_address(), run_id, None, url)
     finally:
         ray.shutdown()
 
@@ -159,7 +164,9 @@ def local_ray(
     place, said = ray_place()
     if said:
         print(f"note: {said}", file=sys.stderr, flush=True)
+    remove_left_over(place, RAY_PREFIX)
     folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
+    mark_owner(folder)
     # vLLM does not delete its sockets: they are deleted with this folder.
     environment = {"VLLM_RPC_BASE_PATH": str(folder), **environment}
     if said:  # a short TMPDIR also for other sockets, such as those of multiprocessing
@@ -186,7 +193,7 @@ def local_ray(
                 with this_machine_alone():
                     url = start_local(options, folder)
                 logs = folder / RAY_SUBFOLDER / "session_latest" / "logs"
-                yield Runtime(True, LOOPBACK, logs, url, token)
+                yield Runtime(True, LOOPBACK, environment[RUN_VARIABLE], logs, url, token)
             finally:
                 ray.shutdown()
     finally:

@@ -57,6 +57,7 @@ from learner.zero_parts import ZeroParts
 from mgrpo.config import StepConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
 from mgrpo.plugin import load_plugins
+from mgrpo.progress_board import ProgressBoard
 from mgrpo.types import Completion, Replayed, UpdateResult, Verdict
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,9 @@ GATHER_BUCKET_BYTES = 256 * 2**20
 """Sharded weights are put together this many bytes at a time."""
 COMMON_FILE = "common.pt"
 """What all ranks know alike of a saved state: its policy version, what plug-ins remember."""
+PATIENCE_OF_RANKS = 3
+"""Times `cluster.deadlines.update_s` that ranks wait for each other: one may write files while the
+others wait. A rank that hangs is found earlier, by the driver."""
 
 
 class DeepSpeedLearner:
@@ -82,6 +86,7 @@ class DeepSpeedLearner:
         device: Literal["cpu", "cuda"],
         reference_dir: str | None = None,
         max_row_tokens: int | None = None,
+        board: ProgressBoard | None = None,
     ) -> None:
         """Load the policy and meet the other ranks.
 
@@ -90,6 +95,7 @@ class DeepSpeedLearner:
             master_address, master_port: where rank 0 listens for the others.
             reference_dir: the frozen policy of the KL penalty; None: `model_dir`.
             max_row_tokens: longest sequence of the run; None: any that the model can read.
+            board: is told of each piece of work.
 
         Raises:
             ModelError: the policy cannot be loaded or trained.
@@ -98,6 +104,7 @@ class DeepSpeedLearner:
         """
         self.recipe, self.rank, self.num_ranks = recipe, rank, num_ranks
         self.model_dir, self.max_row_tokens = model_dir, max_row_tokens
+        self.board = board or ProgressBoard()
         self.policy_version = 0
         self.plugins = load_plugins(recipe.method, LearnerPlugin)
         self.settings = recipe.settings
@@ -139,6 +146,7 @@ class DeepSpeedLearner:
             rank=rank,
             num_ranks=num_ranks,
             device=self.device,
+            board=self.board,
         )
         for plugin in self.plugins:
             plugin.start(self.device)
@@ -332,10 +340,12 @@ class DeepSpeedLearner:
         """
         weights = self._hub_weights
         for bucket in self._weight_buckets():
+            self.board.did("gathering weights")
             with self._gathered([weights.tensors[name] for names in bucket for name in names]):
                 for names in bucket:
                     values = {name: weights.tensors[name].detach() for name in names}
                     for name, tensor in weights.convert(values).items():
+                        self.board.did(f"the weight {name}")
                         dtype = getattr(torch, self._sent_dtype(names, tensor.dtype))
                         yield name, tensor.to(dtype).contiguous()
 
@@ -408,6 +418,7 @@ class DeepSpeedLearner:
 
         Every rank writes its own shard, so `directory` must be one that all ranks see.
         """
+        self.board.did("writing its state")
         plugins = [plugin.state_dict() for plugin in self.plugins]
         for plugin, state in zip(self.plugins, plugins, strict=True):
             refuse_other_objects(state, type(plugin).__name__)
@@ -430,6 +441,7 @@ class DeepSpeedLearner:
         Raises:
             RunDirectoryError: there is no such state, it is damaged, or it is of another policy.
         """
+        self.board.did("reading its state")
         folder = Path(directory)
         if not (folder / COMMON_FILE).is_file():
             raise RunDirectoryError(f"There is no learner state in {directory}.")
@@ -495,6 +507,7 @@ class DeepSpeedLearner:
 
     def start_engine(self) -> Any:
         """The DeepSpeed engine around the loaded policy."""
+        self.board.did("starting DeepSpeed")
         if self._zero_stage < 3:
             self.policy.to(self.device)
         self.optimizer = self.make_optimizer()
@@ -574,8 +587,9 @@ class DeepSpeedLearner:
 
         Rank 0 listens at that address alone, and where it is of this machine alone, gloo does.
         """
-        deadline_s = self.recipe.update_s
+        deadline_s = PATIENCE_OF_RANKS * self.recipe.update_s
         began = time.monotonic()
+        self.board.did("meeting the other ranks")
         os.environ |= {
             "RANK": str(self.rank),
             "WORLD_SIZE": str(self.num_ranks),

@@ -26,6 +26,7 @@ from learner.rows import TrainingRow, text
 from learner.token_states import TokenStates, Visit
 from mgrpo.config import LearnerConfig
 from mgrpo.errors import LearnerError
+from mgrpo.progress_board import ProgressBoard
 
 Weights = Literal["policy", "reference", "ema"]
 """Whose weights read: the policy's as they are, those it began with, or their running average."""
@@ -45,6 +46,7 @@ class PolicyReader:
         device: torch.device | str = "cpu",
         rank: int = 0,
         num_ranks: int = 1,
+        board: ProgressBoard | None = None,
     ) -> None:
         """
         Args:
@@ -52,11 +54,13 @@ class PolicyReader:
             temperature: that logits are divided by.
             merges_prefixes: the models can read prefix trees.
             hidden_size: of the last layer's states, D.
+            board: is told of each pass.
         """
         self.models, self.settings, self.temperature = models, settings, temperature
         self.merges_prefixes, self.hidden_size = merges_prefixes, hidden_size
         self.device = torch.device(device)
         self.rank, self.num_ranks = rank, num_ranks
+        self.board = board or ProgressBoard()
         self.seconds: dict[str, float] = defaultdict(float)  # by signal, of this rank
 
     # --- what plug-ins may ask ------------------------------------------------------------------
@@ -275,6 +279,7 @@ class PolicyReader:
         )
 
     def _model(self, weights: Weights) -> Any:
+        self.board.did(f"a forward pass of the {weights}")
         if weights not in self.models:
             raise LearnerError(
                 f"The {weights} was asked to read and is not loaded: a plug-in that reads with it "

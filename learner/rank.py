@@ -16,6 +16,7 @@ from learner.node_files import NodeFiles
 from learner.recipe import LearnerRecipe
 from learner.step_data import StepData
 from mgrpo.actor_log import ActorLog
+from mgrpo.progress_board import Progress, ProgressBoard
 from mgrpo.types import UpdateResult, Verdict
 
 if TYPE_CHECKING:
@@ -42,8 +43,13 @@ class LearnerRank(NodeFiles):
         self.rank, self.num_ranks = rank, num_ranks
         self.device, self.max_row_tokens = device, max_row_tokens
         self.log = ActorLog(f"learner-rank-{rank}")
+        self.board = ProgressBoard()
         self.transfer: Any = None
         self.client: EngineClient | None = None
+
+    def progress(self) -> Progress:
+        """How far the call is that runs; asked beside it (`RemoteActor.look`)."""
+        return self.board.read()
 
     def meeting_point(self) -> tuple[str, int]:
         """Address and free port of this process's node."""
@@ -65,6 +71,7 @@ class LearnerRank(NodeFiles):
             master_port=master_port,
             device="cuda" if self.device == "cuda" else "cpu",
             max_row_tokens=self.max_row_tokens,
+            board=self.board,
         )
 
     def connect(
@@ -77,6 +84,7 @@ class LearnerRank(NodeFiles):
 
         weights = self.recipe.weights
         self.client = client
+        client.progress = self.board
         self.transfer = open_sender(
             self.learner,
             client,
@@ -107,6 +115,7 @@ class LearnerRank(NodeFiles):
         completions, parents, replayed = given.unpacked(with_texts=self.learner.needs_texts)
         self.log.step = given.step
         self.log.info("update · %d completions", len(completions))
+        self.board.did("an update")
         return self.learner.update(completions, parents, step=given.step, replayed=replayed)
 
     def begin_update(self, step: int) -> None:
@@ -118,6 +127,7 @@ class LearnerRank(NodeFiles):
         """Forward and backward of whole trees; the decision for each of their completions."""
         completions, parents, _ = given.unpacked(with_texts=self.learner.needs_texts)
         self.log.info("update · %d more completions", len(completions))
+        self.board.did("a part of an update")
         return self.learner.add_trees(completions, parents)
 
     def finish_update(self, given: StepData) -> UpdateResult | None:

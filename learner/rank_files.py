@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate
 
-from cluster.remote import Arguments, Call, RemoteActor, Result, wait_for
+from cluster.remote import Arguments, Call, Counter, RemoteActor, Result, wait_for
 from learner.rank import LearnerRank
 
 PART_BYTES = 32 << 20
@@ -42,6 +42,7 @@ class LearnerFiles:
         deadline_s: float,
         setting: str,
         is_shared: bool | None = None,
+        progress: Counter | None = None,
     ) -> None:
         """Find out who sees the folder.
 
@@ -49,9 +50,11 @@ class LearnerFiles:
             directory: what is read or written; its parent must be there.
             deadline_s: for everything together; `setting` names it in messages.
             is_shared: what is known of it already; None asks each rank.
+            progress: of the ranks; the deadline is then for a time without any.
         """
         self.directory = directory.resolve()
         self.end, self.deadline_s, self.setting = time.monotonic() + deadline_s, deadline_s, setting
+        self.progress = progress
         self.token = secrets.token_hex(8)
         seen = [is_shared] * len(ranks) if is_shared is not None else self._ask(ranks)
         nodes = self.call(ranks, LearnerRank.node) if not all(seen) else [""] * len(ranks)
@@ -90,8 +93,12 @@ class LearnerFiles:
         )
 
     def wait(self, calls: Sequence[Call[Result]], doing: str) -> list[Result]:
+        if self.progress is not None:
+            self.end = time.monotonic() + self.deadline_s  # that a call begins is progress, too
         left_s = max(0.1, self.end - time.monotonic())
-        return wait_for(calls, doing=doing, deadline_s=left_s, setting=self.setting)
+        return wait_for(
+            calls, doing=doing, deadline_s=left_s, setting=self.setting, progress=self.progress
+        )
 
     def path_for(self, home: Home) -> str:
         """The directory under the name that it has on the rank's node."""
@@ -175,11 +182,17 @@ def save_states(
     deadline_s: float,
     setting: str,
     is_shared: bool | None = None,
+    progress: Counter | None = None,
 ) -> bool:
     """Every rank's state in one folder; False, with nothing worth keeping in it, where an update
     has been made since `policy_version`."""
     files = LearnerFiles(
-        ranks, directory, deadline_s=deadline_s, setting=setting, is_shared=is_shared
+        ranks,
+        directory,
+        deadline_s=deadline_s,
+        setting=setting,
+        is_shared=is_shared,
+        progress=progress,
     )
     are_saved = all(files.run("write its state", LearnerRank.save_state, policy_version))
     if are_saved:
@@ -195,10 +208,16 @@ def load_states(
     deadline_s: float,
     setting: str,
     is_shared: bool | None = None,
+    progress: Counter | None = None,
 ) -> int:
     """Let the ranks continue from `save_states`; returns their policy version."""
     files = LearnerFiles(
-        ranks, directory, deadline_s=deadline_s, setting=setting, is_shared=is_shared
+        ranks,
+        directory,
+        deadline_s=deadline_s,
+        setting=setting,
+        is_shared=is_shared,
+        progress=progress,
     )
     files.distribute()
     versions = files.run("load the checkpoint", LearnerRank.load_state)
@@ -213,10 +232,16 @@ def save_policy(
     deadline_s: float,
     setting: str,
     is_shared: bool | None = None,
+    progress: Counter | None = None,
 ) -> None:
     """The policy in Hugging Face form, whole or not at all. All ranks gather, rank 0 writes."""
     files = LearnerFiles(
-        ranks, directory, deadline_s=deadline_s, setting=setting, is_shared=is_shared
+        ranks,
+        directory,
+        deadline_s=deadline_s,
+        setting=setting,
+        is_shared=is_shared,
+        progress=progress,
     )
     files.run("save the policy", LearnerRank.save_policy)
     home = files.homes[0]

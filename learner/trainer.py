@@ -32,6 +32,7 @@ from learner.schedule import learning_rate_at
 from learner.update_metrics import UpdateSums, gap_metrics, merge
 from mgrpo.config import ObjectiveConfig, StepConfig
 from mgrpo.errors import LearnerError
+from mgrpo.progress_board import ProgressBoard
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Trainer:
         rank: int,
         num_ranks: int,
         device: torch.device,
+        board: ProgressBoard | None = None,
     ) -> None:
         """
         Args:
@@ -119,6 +121,7 @@ class Trainer:
             ema: the policy's running average, likewise.
             plugins: those that may have an objective or a loss of their own.
             grad_norm: the whole gradient's norm, asked for after each step.
+            board: is told of each pass.
         """
         self.recipe, self.settings = recipe, recipe.settings
         self.engine = engine
@@ -132,6 +135,7 @@ class Trainer:
             device=device,
             rank=rank,
             num_ranks=num_ranks,
+            board=board,
         )
         self.follow(recipe.method.outside_phases)
         self.optimizer, self.grad_norm = optimizer, grad_norm
@@ -301,6 +305,7 @@ class Trainer:
         numbers = {name: sums.total(total) for name, total in MUST_BE_FINITE.items()}
         grad_norm = math.nan
         if all(map(math.isfinite, numbers.values())):
+            self.reader.board.did("the optimizer's step")
             self.engine.step()
             grad_norm = numbers["gradient norm"] = self.grad_norm()
         else:
@@ -417,6 +422,7 @@ class Trainer:
             loss = microbatch_loss(
                 microbatch, logprobs, old, ref, entropies, self.objective, self.plugins
             )
+            self.reader.board.did("a backward pass")
             self.engine.backward(loss * self.num_ranks)
             if microbatch.is_empty:
                 continue

@@ -4,6 +4,8 @@
 would be imported in place of our package. Users do have files of such names.
 """
 
+import faulthandler
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
@@ -12,6 +14,8 @@ from types import ModuleType
 
 ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
 ROOT = Path(__file__).resolve().parent.parent
+STACK_SIGNAL = signal.SIGUSR2
+"""By it a process of ours writes the Python stacks of its threads to its log."""
 
 
 class Rooms:
@@ -60,4 +64,11 @@ def prepare_ray_worker() -> None:
     They inherit sys.path. Ray puts the current folder first, but only after this call, with the
     first task.
     """
+    write_stacks_on_signal()
     sys.meta_path.insert(0, CurrentFolderLast)
+
+
+def write_stacks_on_signal() -> None:
+    """On `STACK_SIGNAL` this process writes where its threads are; see `cluster.stacks`."""
+    if sys.__stderr__ is not None:
+        faulthandler.register(STACK_SIGNAL, file=sys.__stderr__, all_threads=True)

@@ -12,7 +12,7 @@ from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
 from cluster.weight_sync.engine_client import RankActor
 from mgrpo.config.cluster import HealthConfig
-from mgrpo.errors import LearnerError, MgrpoError, WeightSyncError
+from mgrpo.errors import LearnerError, LearnerLostError, MgrpoError, WeightSyncError
 
 
 class WeightDelivery:
@@ -41,7 +41,7 @@ class WeightDelivery:
         """
         try:
             report = self.broadcaster.broadcast(policy_version, actors_of(members))
-        except (WeightSyncError, LearnerError):
+        except (WeightSyncError, LearnerError, LearnerLostError):
             raise
         except MgrpoError as error:
             self.recover(members, error)
@@ -61,7 +61,7 @@ class WeightDelivery:
         """
         try:
             self.broadcaster.handover.to_learner(actors_of(members))
-        except LearnerError:
+        except (LearnerError, LearnerLostError):
             raise
         except MgrpoError as error:
             self.recover(members, error)
@@ -83,7 +83,7 @@ class WeightDelivery:
                 setting="cluster.health.dead_after_s",
             )
         except MgrpoError as lost:
-            raise lost from error
+            raise LearnerLostError(str(lost)) from error
 
     def find_lost(self, members: Sequence[EngineProcess], error: MgrpoError) -> None:
         """Mark unresponsive engines dead and all others stale."""
@@ -91,7 +91,8 @@ class WeightDelivery:
         leaving = []
         for engine in members:
             engine.notice(EngineEvent.PASSED_OVER, f"a broadcast failed: {error}")
-            if engine.actor is not None:
+            # One that was found dead meanwhile may already have another process, which loads.
+            if engine.actor is not None and engine.health.is_alive:
                 leaving.append((engine, engine.actor.submit(EngineActor.abandon_weight_update)))
         for engine, call in leaving:
             try:

@@ -74,6 +74,7 @@ class EngineProcess:
         self.num_actors = 0
         self.was_released = False
         self.last_words = ""  # why it was last lost
+        self.moved_at = time.monotonic()  # when it last came closer to work, or was lost
         on_change(StateChange(self.name, None, self.state, "asked for"))
 
     @property
@@ -89,6 +90,7 @@ class EngineProcess:
         before = self.health.state
         self.health = after(self.health, event, time.monotonic(), self.timing.patience)
         if self.health.state is not before:
+            self.moved_at = time.monotonic()
             self.on_change(StateChange(self.name, before, self.health.state, why, self.node))
 
     # --- the life of one process ---
@@ -123,6 +125,7 @@ class EngineProcess:
         """Start the process and the loading; its resources must have been granted."""
         suffix = f".restart{self.num_actors}" if self.num_actors else ""
         self.num_actors += 1
+        self.moved_at = time.monotonic()
         self.node = self.placement.node_of(self.allocation)
         self.actor = self.start_actor(self.allocation, self.name + suffix)
         self.loading = self.actor.submit(EngineActor.start)

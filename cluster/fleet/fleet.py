@@ -27,6 +27,7 @@ from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, WeightSyncError, task_group
 from mgrpo.metric_sums import MetricSums
+from mgrpo.progress_board import ProgressBoard
 
 LOOK_S = 0.25  # between two looks at the engines while a rollout runs
 TAKE_AGAIN_S = 0.05  # between two attempts to get an engine if there is none
@@ -42,6 +43,7 @@ class Fleet:
         start_actor: makes an engine's actor in a granted place.
         log: receives each change of an engine's state.
         note: reports important changes to the user.
+        board: is told of tokens, requests and changes.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class Fleet:
         *,
         log: EngineLog,
         note: Callable[[str], None],
+        board: ProgressBoard | None = None,
     ) -> None:
+        self.board = board or ProgressBoard()
         self.recipe, self.device, self.placement = recipe, device, placement
         self.start_actor, self.log, self.note = start_actor, log, note
         cluster = recipe.cluster
@@ -114,7 +118,9 @@ class Fleet:
         worker = self.workers.get(engine.name)
         if worker is None or worker.actor is not engine.actor:
             deadline_s = self.deadlines.generate_s
-            worker = self.workers[engine.name] = RemoteEngine(engine.actor, deadline_s=deadline_s)
+            worker = self.workers[engine.name] = RemoteEngine(
+                engine.actor, deadline_s=deadline_s, board=self.board
+            )
         return worker
 
     def add_engine(self, pool: Pool) -> EngineProcess:
@@ -133,6 +139,7 @@ class Fleet:
 
     def changed(self, change: StateChange) -> None:
         self.log.write(change)
+        self.board.did(f"{change.engine} is {change.now}")
         self.counts.count(change)
         said = sentence(change)
         if said is not None and self.is_up:
@@ -203,6 +210,7 @@ class Fleet:
     def connect(self, broadcaster: WeightBroadcaster, policy_version: int) -> None:
         """From now on engines hold the learner's weights; the first broadcast is made here."""
         self.delivery = WeightDelivery(broadcaster, self.health)
+        broadcaster.meanwhile = self.poll
         self.broadcast(policy_version)
         self.is_up = True
 
@@ -277,7 +285,8 @@ class Fleet:
                 healthy = self.in_state(pool, EngineState.HEALTHY)
                 if healthy:
                     return least_busy([self.worker(engine) for engine in healthy], rather_not)
-                self.check_hope(pool, waited_s=time.monotonic() - began)
+                moved_at = max(engine.moved_at for engine in self.members[pool.name])
+                self.check_hope(pool, waited_s=time.monotonic() - max(began, moved_at))
                 await asyncio.sleep(TAKE_AGAIN_S)
         finally:
             self.waiting[pool.name] -= 1
@@ -297,7 +306,11 @@ class Fleet:
         self.counts.last_failed_request = str(error)
 
     def check_hope(self, pool: Pool, *, waited_s: float) -> None:
-        """Raise if a pool without a healthy engine will not get one, or not in time."""
+        """Raise if a pool without a healthy engine will not get one, or not in time.
+
+        Args:
+            waited_s: since one of its engines came closer to work.
+        """
         members = self.members[pool.name]
         if all(engine.state is EngineState.GONE for engine in members):
             deaths = "; ".join(f"{engine.name}: {engine.last_words}" for engine in members)

@@ -7,6 +7,7 @@ import asyncio
 from cluster.engine_actor import EngineActor
 from cluster.remote import RemoteActor
 from mgrpo.errors import DeadlineError, MgrpoError, RequestError
+from mgrpo.progress_board import ProgressBoard
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -25,10 +26,13 @@ class ProgressWatch:
     Args:
         actor: the engine's.
         deadline_s: longest time without a token, the test token included.
+        board: is told of tokens.
     """
 
-    def __init__(self, actor: RemoteActor[EngineActor], *, deadline_s: float) -> None:
-        self.actor, self.deadline_s = actor, deadline_s
+    def __init__(
+        self, actor: RemoteActor[EngineActor], *, deadline_s: float, board: ProgressBoard
+    ) -> None:
+        self.actor, self.deadline_s, self.board = actor, deadline_s, board
         self.look_s = min(LOOK_S, deadline_s / 8)
         self.answer_s = min(ANSWER_S, deadline_s / 4)
         self.requests: dict[asyncio.Task[list[Generation]], Prompt] = {}  # and their prompts
@@ -111,6 +115,8 @@ class ProgressWatch:
             # The loop stands still during a broadcast, when engines may be paused.
             passed_s, looked_at = min(clock() - looked_at, 2 * self.look_s), clock()
             quiet_s = quiet_s + passed_s if found == num_tokens else 0.0
+            if found != num_tokens:
+                self.board.did(f"tokens of {self.actor.name}")
             num_tokens = found
             if quiet_s >= self.deadline_s - self.answer_s - self.look_s:
                 return

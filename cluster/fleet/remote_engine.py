@@ -10,6 +10,7 @@ from cluster.engine_actor import EngineActor
 from cluster.fleet.progress_watch import GENERATE_S, ProgressWatch
 from cluster.remote import RemoteActor
 from mgrpo.config.layers import Speculation, Stop
+from mgrpo.progress_board import ProgressBoard
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -54,9 +55,17 @@ class RemoteEngine:
     Args:
         actor: the engine's.
         deadline_s: longest time in which none of its requests gets a token.
+        board: is told of tokens and requests.
     """
 
-    def __init__(self, actor: RemoteActor[EngineActor], *, deadline_s: float) -> None:
+    def __init__(
+        self,
+        actor: RemoteActor[EngineActor],
+        *,
+        deadline_s: float,
+        board: ProgressBoard | None = None,
+    ) -> None:
+        self.board = board or ProgressBoard()
         self.actor, self.name = actor, actor.name
         self.deadline_s = deadline_s
         self.workload = Workload()
@@ -70,6 +79,7 @@ class RemoteEngine:
     @num_inflight.setter
     def num_inflight(self, count: int) -> None:
         self.workload.change(count)
+        self.board.did(f"requests of {self.name}")
 
     async def generate(
         self,
@@ -92,7 +102,7 @@ class RemoteEngine:
             SamplingError: what it sampled cannot be trained on.
         """
         if self.watch is None or self.watch.is_over:
-            self.watch = ProgressWatch(self.actor, deadline_s=self.deadline_s)
+            self.watch = ProgressWatch(self.actor, deadline_s=self.deadline_s, board=self.board)
         watch = self.watch
         request = asyncio.create_task(
             self.actor.submit(

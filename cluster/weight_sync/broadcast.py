@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.engine_actor import EngineActor
-from cluster.remote import Call, RemoteActor, Result, wait_for
+from cluster.remote import Call, Counter, RemoteActor, Result, wait_for
 from cluster.weight_sync.engine_client import SYNC_DEADLINE, EngineClient, RankActor
 from cluster.weight_sync.handover import Handover, SeparateGpus, SharedGpus
 from mgrpo.config import WeightsConfig
@@ -60,6 +60,7 @@ class WeightBroadcaster:
         config: which checks.
         dtype: the coarsest of learner and engines, for the probe's default tolerance.
         probe_token_ids: a fixed token sequence, at least two tokens.
+        progress: of the learner's ranks; a deadline is then for a time without any.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class WeightBroadcaster:
         config: WeightsConfig,
         dtype: str,
         probe_token_ids: list[int],
+        progress: Counter | None = None,
     ) -> None:
         self.learner = list(learner)
         self.engines: list[RemoteActor[EngineActor]] = []  # in the group with the learner
         self.group, self.config = group, config
         self.tolerance = config.probe_tolerance or DEFAULT_TOLERANCE[dtype]
-        self.probe_token_ids = probe_token_ids
+        self.probe_token_ids, self.progress = probe_token_ids, progress
+        self.meanwhile: Callable[[], None] | None = None  # about once a second in each wait
         self.num_groups = 0  # made so far
         self.handover: Handover = (
             SharedGpus(self.wait, learner)
@@ -192,7 +195,14 @@ class WeightBroadcaster:
         return worst
 
     def wait(self, calls: Sequence[Call[Result]], doing: str | None = None) -> list[Result]:
-        return wait_for(calls, doing=doing, deadline_s=self.group.deadline_s, setting=SYNC_DEADLINE)
+        return wait_for(
+            calls,
+            doing=doing,
+            deadline_s=self.group.deadline_s,
+            setting=SYNC_DEADLINE,
+            meanwhile=self.meanwhile,
+            progress=self.progress,
+        )
 
 
 def differing_tensors(sent: dict[str, int], received: dict[str, int]) -> list[str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from cluster.engine_actor import EngineActor
-from cluster.remote import Call, RemoteActor, Result, wait_for
+from cluster.remote import Call, Counter, RemoteActor, Result, wait_for
+from mgrpo.progress_board import Progress
 
 SYNC_DEADLINE = "cluster.deadlines.weight_sync_s"
 
@@ -30,6 +31,7 @@ class EngineClient:
         self.workers_per_engine = workers_per_engine
         self.deadline_s = deadline_s
         self.version = "0"
+        self.progress: Counter | None = None  # of the rank's sending, in whose process this is
 
     def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
         calls = []
@@ -52,7 +54,13 @@ class EngineClient:
         self.wait([one.submit(EngineActor.finish_weight_update, version) for one in self.engines])
 
     def wait(self, calls: list[Call[Result]], doing: str | None = None) -> list[Result]:
-        return wait_for(calls, doing=doing, deadline_s=self.deadline_s, setting=SYNC_DEADLINE)
+        return wait_for(
+            calls,
+            doing=doing,
+            deadline_s=self.deadline_s,
+            setting=SYNC_DEADLINE,
+            progress=self.progress,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class RankActor(Protocol):
     them."""
 
     def meeting_point(self) -> tuple[str, int]: ...
+
+    def progress(self) -> Progress: ...
 
     def connect(
         self, client: EngineClient, *, backend: str, address: str, port: int, num_receivers: int

@@ -55,7 +55,9 @@ from cluster.weight_sync.ipc_transfer import (
     CheckedIpcSender,
     CheckedIpcTrainerInitInfo,
 )
+from mgrpo.rooms import write_stacks_on_signal
 
+write_stacks_on_signal()  # vLLM's own processes import this module too
 WORKER_EXTENSION = "cluster.weight_sync.weight_transfer.WeightInspector"
 BACKENDS = {"gloo": "mgrpo_gloo", "nccl": "mgrpo_nccl", "ipc": "mgrpo_ipc"}
 

@@ -12,7 +12,8 @@ from mgrpo.errors import ConfigProblem
 
 
 class DeadlinesConfig(StrictConfig):
-    """Deadlines in seconds. Every wait has one."""
+    """Deadlines in seconds. Every wait has one; docs/guides/liveness.md says what counts as
+    progress."""
 
     connect_s: PositiveFloat = 10
     """Until a cluster that the run joins answers."""
@@ -21,17 +22,23 @@ class DeadlinesConfig(StrictConfig):
     engine_start_s: PositiveFloat = 600
     """Until an engine has loaded its model."""
     learner_start_s: PositiveFloat = 600
-    engine_return_s: PositiveFloat = 1800
-    """Until a layer that lost its last engine has one again, with resources, model and weights."""
+    """Longest time without progress of the ranks' start, and of loading a checkpoint."""
+    engine_return_s: PositiveFloat = 600
+    """Longest time without progress of a layer that lost its last engine: resources, model,
+    weights."""
     generate_s: PositiveFloat = 600
     """Longest time in which a busy engine generates no token: longer than any forward pass,
     independent of the length of completions and of the queue. An engine that then does not answer a
     new request either is restarted; otherwise it stays in use, and its hanging requests are retried
     on another, at most cluster.health.max_resends times."""
-    update_s: PositiveFloat = 1800
-    """One update by the learner."""
+    update_s: PositiveFloat = 600
+    """Longest time without progress of an update by the learner, of a measurement, and of writing
+    its files: no rank begins a pass over a micro-batch, gathers a weight, or reads or writes
+    another MiB. Longer than any of these; ranks that show none are replaced
+    (learner.max_restarts)."""
     weight_sync_s: PositiveFloat = 300
-    """One broadcast to every engine, its verification included."""
+    """Longest time without progress of a broadcast to every engine, its verification included: no
+    tensor is sent."""
     shutdown_s: PositiveFloat = 20
 
 
@@ -73,10 +80,12 @@ class HealthConfig(StrictConfig):
 
     heartbeat_s: PositiveFloat = 5
     """Seconds between two health checks of an engine."""
-    suspect_after_s: PositiveFloat = 30
+    suspect_after_s: PositiveFloat = 20
     """Seconds without an answer after which an engine gets no new requests."""
-    dead_after_s: PositiveFloat = 120
-    """Seconds without an answer after which an engine is ended and restarted."""
+    dead_after_s: PositiveFloat = 60
+    """Seconds without an answer after which an engine is ended and restarted, and a learner rank
+    is replaced. vLLM's own process behind an engine is ended when it was stopped, or idle without
+    an answer, for so long."""
     max_restarts: NonNegativeInt = 5
     """Restarts of one engine within restart_window_s; one more death and it is abandoned. 0: a lost
     engine is not restarted."""
@@ -93,6 +102,18 @@ class HealthConfig(StrictConfig):
             reason = f"must be above suspect_after_s, which is {self.suspect_after_s:g}."
             raise RelationError([ConfigProblem("dead_after_s", f"{self.dead_after_s:g}", reason)])
         return self
+
+
+class WatchdogConfig(StrictConfig):
+    """What happens when no part of a run makes progress."""
+
+    after_s: PositiveFloat = 300
+    """Longest time without progress of the whole run: no token, no pass, no weight sent, no phase
+    of a step, no file. Then the Python stacks of every process of the run on every node, the
+    engines' states, queues and prompts are written to hangs/ in the run's directory."""
+    action: Literal["warn", "checkpoint_and_stop"] = "warn"
+    """Then: name the files, once for each hang; or end the run as SIGTERM does, with a checkpoint
+    of the last whole step."""
 
 
 class ElasticConfig(StrictConfig):
@@ -152,6 +173,7 @@ class ClusterConfig(StrictConfig):
     """Environment variables with these prefixes are passed to the actors; no others are."""
     deadlines: DeadlinesConfig = DeadlinesConfig()
     health: HealthConfig = HealthConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
     elastic: ElasticConfig = ElasticConfig()
 
     @property

@@ -119,6 +119,6 @@ class LearnerConfig(StrictConfig):
     """Compute threads of each CPU rank. None: the machine's cores divided by the ranks."""
     max_restarts: NonNegativeInt = 3
     """Times in a run that lost ranks are replaced and the step repeated, before a loss ends the
-    run. Where engines and learner take turns on GPUs (cluster.colocate) the first loss does."""
+    run."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
     """Merged into the generated DeepSpeed configuration, for offload and similar settings."""

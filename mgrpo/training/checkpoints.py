@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.remote import LOOK_S, Counter, Patience
 from mgrpo.config.run import CheckpointConfig
 from mgrpo.errors import DeadlineError, MgrpoError, RunDirectoryError
+from mgrpo.progress_board import OwnBytes
 from mgrpo.storage.checkpoints import (
     LEARNER_DIR,
     begin_checkpoint,
@@ -121,7 +123,8 @@ class Checkpoints(Hook):
             num_steps: of the whole run.
             state: remembers the last whole step; a hook that comes before this one.
             mirror: copies finished checkpoints to shared storage.
-            deadline_s: cluster.deadlines.update_s, for the thread that finishes a checkpoint.
+            deadline_s: cluster.deadlines.update_s: longest time in which the thread that finishes
+                a checkpoint reads nothing.
         """
         self.run_dir, self.config, self.num_steps = run_dir, config, num_steps
         self.state, self.learner, self.mirror = state, learner, mirror
@@ -208,9 +211,8 @@ class Checkpoints(Hook):
             return None
         if is_last:
             self.finishing = None
-        finishing.wait(
-            within_s, "checkpoints.on_signal_s" if is_last else "cluster.deadlines.update_s"
-        )
+        setting = "checkpoints.on_signal_s" if is_last else "cluster.deadlines.update_s"
+        finishing.wait(within_s, setting, None if is_last else OwnBytes())
         self.finishing = None
         try:
             folder = finishing.outcome()
@@ -321,12 +323,17 @@ class Finishing:
     def is_over(self) -> bool:
         return not self.thread.is_alive()
 
-    def wait(self, within_s: float, setting: str) -> None:
+    def wait(self, within_s: float, setting: str, progress: Counter | None) -> None:
         """
+        Args:
+            progress: the deadline is for a time without any; None: for the whole.
+
         Raises:
             DeadlineError: it was not finished in time.
         """
-        self.thread.join(within_s)
+        patience = Patience(within_s, progress)
+        while not self.is_over and (left_s := patience.left_s()) > 0:
+            self.thread.join(min(left_s, LOOK_S))
         if not self.is_over:
             self.is_late = True
             raise DeadlineError(

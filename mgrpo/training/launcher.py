@@ -12,7 +12,7 @@ from actors.engine import EngineSettings, VllmEngine
 from actors.templates import PromptBuilder
 from cluster.allocations import Allocation, placement_recipe
 from cluster.placement import Placement
-from cluster.remote import RemoteActor, wait_for
+from cluster.remote import Counter, RemoteActor, wait_for
 from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from learner.deepspeed_config import is_bfloat16
 from learner.rank import LearnerRank
@@ -104,6 +104,7 @@ class Launcher:
             extra_args=config.extra_args,
             stop_token_ids=self.stop_token_ids,
             max_draft_tokens=max_draft_tokens(self.config.layers, allocation.layers),
+            dead_after_s=self.config.cluster.health.dead_after_s,
         )
 
     def learner(
@@ -134,6 +135,7 @@ class Launcher:
                 bundle=rank,
                 name=f"learner-rank-{rank}{again}",
                 environment=self.learner_environment(num_ranks),
+                answers_looks=True,
             )
             for rank in range(num_ranks)
         ]
@@ -148,19 +150,26 @@ class Launcher:
             "DS_ACCELERATOR": "cpu",
         }
 
-    def start_learner(self, learner: list[RemoteActor[LearnerRank]]) -> None:
+    def start_learner(self, learner: list[RemoteActor[LearnerRank]], progress: Counter) -> None:
         deadline_s = self.config.cluster.deadlines.learner_start_s
         setting = "cluster.deadlines.learner_start_s"
         meeting = learner[0].submit(LearnerRank.meeting_point)
         address, port = meeting.result(deadline_s=deadline_s, setting=setting)
         calls = [rank.submit(LearnerRank.start, address, port) for rank in learner]
-        wait_for(calls, doing="load the policy", deadline_s=deadline_s, setting=setting)
+        wait_for(
+            calls,
+            doing="load the policy",
+            deadline_s=deadline_s,
+            setting=setting,
+            progress=progress,
+        )
 
     def load_state(
         self,
         learner: list[RemoteActor[LearnerRank]],
         directory: Path,
         shared_folder: bool | None,
+        progress: Counter,
     ) -> int:
         """Let the learner continue from a checkpoint; returns its policy version."""
         return load_states(
@@ -169,6 +178,7 @@ class Launcher:
             deadline_s=self.config.cluster.deadlines.learner_start_s,
             setting="cluster.deadlines.learner_start_s",
             is_shared=shared_folder,
+            progress=progress,
         )
 
     def broadcaster(
@@ -176,6 +186,7 @@ class Launcher:
         learner: list[RemoteActor[LearnerRank]],
         builder: PromptBuilder,
         problems: Sequence[Problem],
+        progress: Counter,
     ) -> WeightBroadcaster:
         """Sends the learner's weights to engines, which are named at each broadcast."""
         longest = self.max_model_len - 1  # vLLM wants room for one more token
@@ -196,6 +207,7 @@ class Launcher:
                 device=self.device,
             ),
             probe_token_ids=probe_sequence(builder, self.config.layers[0], problems)[:longest],
+            progress=progress,
         )
 
 

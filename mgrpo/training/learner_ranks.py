@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cluster.remote import Call, RemoteActor, Result, share, wait_for
+from cluster.remote import Call, Counter, RemoteActor, Result, share, wait_for
 from learner.rank import LearnerRank
 from learner.rank_files import save_policy, save_states
 from learner.step_data import StepData
@@ -102,8 +102,9 @@ class LearnerRanks:
 
     Args:
         ranks: `learner.rank.LearnerRank` actors; others may take their places in the list.
-        update_s: deadline of an update, of a measurement and of writing files.
+        update_s: longest time without progress of an update, a measurement or writing files.
         shared_folder: do all ranks' nodes see the run's folder? None asks each.
+        progress: of the ranks; None: `update_s` is for the whole.
     """
 
     def __init__(
@@ -112,8 +113,10 @@ class LearnerRanks:
         *,
         update_s: float,
         shared_folder: bool | None,
+        progress: Counter | None = None,
     ) -> None:
         self.ranks, self.update_s, self.shared_folder = ranks, update_s, shared_folder
+        self.progress = progress
 
     def update(
         self,
@@ -169,7 +172,9 @@ class LearnerRanks:
         calls = [rank.submit(method, given) for rank in self.ranks]
         async with task_group() as group:
             answers = [
-                group.create_task(call.answer(deadline_s=self.update_s, setting=SETTING))
+                group.create_task(
+                    call.answer(deadline_s=self.update_s, setting=SETTING, progress=self.progress)
+                )
                 for call in calls
             ]
         return answers[0].result()
@@ -186,6 +191,7 @@ class LearnerRanks:
             deadline_s=self.update_s,
             setting=SETTING,
             meanwhile=meanwhile,
+            progress=self.progress,
         )
 
     def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
@@ -211,6 +217,7 @@ class LearnerRanks:
             deadline_s=deadline_s or self.update_s,
             setting="checkpoints.on_signal_s" if deadline_s else SETTING,
             is_shared=self.shared_folder if is_run_folder else None,
+            progress=None if deadline_s else self.progress,
         )
 
     def state_bytes(self) -> int:
@@ -223,6 +230,7 @@ class LearnerRanks:
             deadline_s=self.update_s,
             setting=SETTING,
             is_shared=self.shared_folder,
+            progress=self.progress,
         )
 
 

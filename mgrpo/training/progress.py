@@ -28,6 +28,7 @@ from mgrpo.evaluation.tables import (
     evaluation_tables,
 )
 from mgrpo.metrics.learning import learning_sentence
+from mgrpo.progress_board import ProgressBoard
 from mgrpo.report.outcome import (
     first_and_last,
     footnote,
@@ -123,6 +124,7 @@ class TrainProgress:
         self.num_done = first_step
         self.num_rows = 0
         self.columns = columns_for(num_layers, self.console.width if self.is_live else 10_000)
+        self.board = ProgressBoard()  # of the whole run
         self.step_seconds: deque[float] = deque(maxlen=STEPS_FOR_ETA)
         self.evaluation_s = 0.0  # the latest
         self.num_evaluations_left = 0
@@ -163,6 +165,7 @@ class TrainProgress:
 
         A terminal shows every phase. A log gets one only if nothing was written for PHASE_EVERY_S.
         """
+        self.board.did(text)
         if not self.is_live:
             self.log_phase(text)
             return
@@ -179,6 +182,7 @@ class TrainProgress:
 
     def step_done(self, step: int, values: Mapping[str, float | None]) -> None:
         """Print the step's row. `values` are the metrics by name, as in metrics.jsonl."""
+        self.board.did(f"the end of step {step}")
         now = time.monotonic()
         # The step's own clock where it is known: what lies before step 0 is not a step's pace.
         self.step_seconds.append(values.get("seconds/step") or now - self.step_started)

@@ -52,6 +52,7 @@ from mgrpo.training.sources.stack import make_sources
 from mgrpo.training.step_orders import STEP_ORDERS
 from mgrpo.training.stop_signals import StopSignals, signals_as_errors
 from mgrpo.training.system import System, start_system
+from mgrpo.training.watchdog import watchdog_of
 from mgrpo.training.workers import RunWorkers, StepLimits
 
 
@@ -96,9 +97,11 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
                     learner_state=None if resume_from is None else resume_from / LEARNER_DIR,
                     same_problems=None if state is None else state.get("problems"),
                     engine_log=run_dir / ENGINES_FILE,
+                    board=progress.board,
                 ) as system,
                 RayMetrics(config.name) as ray_metrics,
                 frozen_heap(),
+                watchdog_of(system, run_dir, progress),
             ):
                 log.trackers.add("ray", lambda: ray_metrics)
                 system.rollout.on_progress = groups_progress(progress)

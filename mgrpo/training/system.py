@@ -21,7 +21,7 @@ from cluster.engine_actor import EngineActor
 from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
 from cluster.placement import Placement, detect_device
-from cluster.remote import Call
+from cluster.remote import Call, Counter
 from cluster.runtime import ray_runtime
 from learner.rank import LearnerRank
 from mgrpo.config import RunConfig
@@ -40,6 +40,7 @@ from mgrpo.models.node_model import NodeModel, driver_model
 from mgrpo.models.policy_tokenizer import load_builder
 from mgrpo.models.weight_check import refuse_broken_model
 from mgrpo.plugin import load_plugins
+from mgrpo.progress_board import ProgressBoard
 from mgrpo.storage.checkpoints import refuse_other_problems
 from mgrpo.training.launcher import Launcher
 from mgrpo.training.learner_processes import LearnerProcesses
@@ -52,6 +53,9 @@ class Replaceable(Protocol):
     """Processes of a learner that others may replace; see `LearnerProcesses`."""
 
     max_restarts: int
+
+    @property
+    def progress(self) -> Counter: ...
 
     def lost(self, error: Exception) -> MgrpoError | None: ...
 
@@ -72,6 +76,7 @@ class System:
     learner: Learner | None = None  # None: engines only, for an evaluation
     processes: Replaceable | None = None  # the learner's
     policy_version: int = 0  # that the run begins with
+    run_id: str = ""  # in the environment of each of its processes
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ def start_system(
     learner_state: Path | None = None,
     same_problems: str | None = None,
     engine_log: Path | None = None,
+    board: ProgressBoard | None = None,
 ) -> Iterator[System]:
     """A context with all parts running; stops them at its end, also after an error.
 
@@ -148,6 +154,7 @@ def start_system(
         learner_state: a checkpoint's, that the learner continues from.
         same_problems: the fingerprint of the problems that a checkpoint was made with.
         engine_log: file for the engines' state changes.
+        board: of the whole run.
     """
     if not with_learner:  # then engines have the GPUs to themselves
         alone = config.cluster.model_copy(update={"colocate": False})
@@ -182,7 +189,9 @@ def start_system(
             deadline_s=deadlines.placement_s,
             can_grow=not runtime.is_local,
         )
-        stack.callback(placement.release)
+        # A local Ray ends anyway. One that has lost its GCS would end the driver for such a call.
+        if not runtime.is_local:
+            stack.callback(placement.release)
         num_engines = sum(bool(allocation.layers) for allocation in allocations)
         also = " and the learner" if with_learner else ""
         note(f"starting {num_engines} vLLM engines{also}")
@@ -190,7 +199,9 @@ def start_system(
             config, placement, device, inputs.model, inputs.max_model_len, inputs.builder.stop_ids
         )
         log = EngineLog(engine_log)
-        fleet = Fleet(placed, device, placement, launcher.start_engine, log=log, note=note)
+        fleet = Fleet(
+            placed, device, placement, launcher.start_engine, log=log, note=note, board=board
+        )
         stack.callback(fleet.close)
         stack.callback(
             end_calls,
@@ -205,6 +216,7 @@ def start_system(
             fleet,
             builder=inputs.builder,
             problems=inputs.problems,
+            board=board,
         )
         learner = processes.ranks
         if config.cluster.takes_turns:  # one after the other: each measures how much memory is free
@@ -237,10 +249,12 @@ def start_system(
                 learner,
                 update_s=deadlines.update_s,
                 shared_folder=config.checkpoints.shared_folder,
+                progress=processes.progress,
             )
             if learner
             else None,
             processes=processes,
+            run_id=runtime.run_id,
         )
         if learner:
             note("joining the weight group and verifying the first broadcast")

@@ -443,3 +443,44 @@ def test_a_request_that_fails_ends_the_others_that_were_begun_for_its_prompt() -
 
     with pytest.raises(RequestError, match="EngineGenerateError"):
         sample(FailingLLM(), num_samples=2, num_spare=1)
+
+
+# --- vLLM's own process is gone ---
+
+
+class DeadCore(RecordingLLM):
+    """vLLM 0.33 whose process died after it was asked: the answer never comes."""
+
+    def __getattr__(self, method: str) -> Any:
+        async def never(*args: Any, **keys: Any) -> Any:
+            if method == "check_health":
+                raise EngineDeadError()
+            await asyncio.Event().wait()
+
+        return never
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda engine: engine.pause(in_flight=False),
+        lambda engine: engine.start_weight_update(),
+        lambda engine: engine.update_weights({}),
+        lambda engine: engine.finish_weight_update("3"),
+        lambda engine: engine.abandon_weight_update(),
+        lambda engine: engine.received_checksums(),
+        lambda engine: engine.sleep(),
+    ],
+)
+def test_a_call_that_waits_for_a_process_that_died_ends(
+    ask: Callable[[VllmEngine], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.engine.ALIVE_LOOK_S", 0.01)
+    engine = engine_on(DeadCore())
+
+    async def asked() -> None:
+        await asyncio.wait_for(ask(engine), timeout=20)
+
+    with pytest.raises(ActorDiedError, match="vLLM process died"):
+        asyncio.run(asked())
+    assert engine.num_asked == 0

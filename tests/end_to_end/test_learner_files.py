@@ -1,24 +1,30 @@
-"""Two learner ranks on two nodes that share no folder: checkpoint, resume, policy."""
+"""Two learner ranks on two nodes that share no folder: checkpoint, resume, policy; one hangs."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from safetensors import safe_open
 
-from cluster.remote import RemoteActor, wait_for
+from cluster.board_watch import BoardWatch
+from cluster.remote import LOOKS, RemoteActor, wait_for
 from cluster.runtime import QUIET_ENVIRONMENT, init_ray
 from learner import rank_files as learner_files
 from learner.rank import LearnerRank
 from learner.rank_files import LearnerFiles, load_states, save_policy, save_states
 from learner.recipe import learner_recipe
 from learner.step_data import StepData
+from mgrpo.errors import DeadlineError, LearnerLostError
+from mgrpo.training.learner_ranks import LearnerRanks
 from tests.learner.builders import random_completions, run_config
 from tests.random_policy import save_random_policy
 
@@ -52,7 +58,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RemoteActor
     settings: dict[str, Any] = {"recipe": learner_recipe(config), "num_ranks": 2, "device": "cpu"}
     made: list[RemoteActor[LearnerRank]] = [
         RemoteActor(
-            ray.remote(LearnerRank)
+            ray.remote(concurrency_groups={LOOKS: 1})(LearnerRank)
             .options(resources={f"node{rank}": 1}, name=f"learner-rank-{rank}")
             .remote(model_dir=str(model), rank=rank, **settings),
             f"learner-rank-{rank}",
@@ -128,3 +134,63 @@ def test_the_policy_comes_from_rank_0s_node_whole(ranks, tmp_path):
     with safe_open(tmp_path / "policy" / "model.safetensors", "pt") as weights:
         assert weights.get_tensor("model.embed_tokens.weight").shape == (259, 64)
     assert [file.name for file in tmp_path.iterdir()] == ["policy"]
+
+
+# --- one hangs; the last tests, since the ranks go on from within an update ---
+
+
+@contextmanager
+def one_is_stopped() -> Iterator[None]:
+    """The process of one rank, whichever."""
+    stopped = next(one for one in psutil.Process().children(recursive=True) if is_rank(one))
+    stopped.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+
+
+def is_rank(process: psutil.Process) -> bool:
+    try:
+        title = process.cmdline()[0]
+        return "LearnerRank" in title or "learner-rank" in title
+    except (psutil.Error, IndexError):
+        return False
+
+
+def update(ranks: list[RemoteActor[LearnerRank]], watch: BoardWatch, update_s: float) -> None:
+    learner = LearnerRanks(ranks, update_s=update_s, shared_folder=True, progress=watch)
+    learner.update(random_completions(seed=2), (), 0, (), meanwhile=lambda: None)
+
+
+def test_boards_are_read_while_the_ranks_work(ranks):
+    watch = BoardWatch(ranks, silent_s=60)
+    before = [one.look(LearnerRank.progress).result(**IN_TIME) for one in ranks]
+    update(ranks, watch, update_s=60)
+    after = [one.look(LearnerRank.progress).result(**IN_TIME) for one in ranks]
+    assert all(one.is_after(other) for one, other in zip(after, before, strict=True))
+    assert {one.doing for one in after} == {"the optimizer's step"}
+
+
+def test_ranks_without_progress_are_named_with_what_they_did_last(ranks):
+    watch = BoardWatch(ranks, silent_s=600)
+    everybody(ranks, LearnerRank.node)
+    watch.count()
+    with (
+        one_is_stopped(),
+        pytest.raises(
+            DeadlineError, match=r"(?s)update the policy.*Nothing moved .*learner-rank-1: "
+        ),
+    ):
+        update(ranks, watch, update_s=4)
+    everybody(ranks, LearnerRank.node)  # the update goes on and ends
+
+
+def test_a_rank_that_is_stopped_is_lost_long_before_an_update_s_deadline(ranks):
+    watch = BoardWatch(ranks, silent_s=2)
+    update(ranks, watch, update_s=60)
+    with (
+        one_is_stopped(),
+        pytest.raises(LearnerLostError, match=r"learner-rank-\d has not answered"),
+    ):
+        update(ranks, watch, update_s=600)

@@ -31,6 +31,12 @@ NOT_COMPARED = (
     "weights/",
     "mismatch/",
 )
+COLOCATED = [
+    "cluster.colocate=true",
+    "engines.shared=true",
+    "engines.num_shared_engines=1",
+    "learner.zero_stage=2",
+]
 
 
 def command(recipe: Path, name: str) -> list[str]:
@@ -126,17 +132,20 @@ def test_a_run_loses_its_learner_is_stopped_and_resumed_and_ends_with_the_same_p
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("num_ranks", "fault"), [(2, signal.SIGKILL), (1, signal.SIGSTOP)])
+@pytest.mark.parametrize(
+    ("num_ranks", "fault", "settings"),
+    [
+        (2, signal.SIGKILL, []),
+        (1, signal.SIGSTOP, []),
+        (1, signal.SIGKILL, COLOCATED),
+    ],
+)
 def test_a_rank_among_others_may_die_and_one_that_hangs_is_replaced(
-    whole: Path, num_ranks: int, fault: signal.Signals
+    whole: Path, num_ranks: int, fault: signal.Signals, settings: list[str]
 ) -> None:
-    name = f"{fault.name}-{num_ranks}"
-    short = [
-        "cluster.deadlines.update_s=30",
-        "cluster.health.suspect_after_s=5",
-        "cluster.health.dead_after_s=15",
-    ]
-    run = begin(whole, name, f"learner.num_ranks={num_ranks}", *short)
+    name = f"{fault.name}-{num_ranks}-{len(settings)}"
+    short = ["cluster.health.suspect_after_s=5", "cluster.health.dead_after_s=15"]
+    run = begin(whole, name, f"learner.num_ranks={num_ranks}", *short, *settings)
     ranks = ranks_of(run)
     assert len(ranks) == num_ranks
     ranks[-1].send_signal(fault)
@@ -146,6 +155,19 @@ def test_a_rank_among_others_may_die_and_one_that_hangs_is_replaced(
     rows = read_metrics(whole / name)
     assert [row["step"] for row in rows] == list(range(STEPS))
     assert rows[-1]["policy_version"] == STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_whose_gcs_is_lost_shortly_before_its_end_is_finished(whole: Path) -> None:
+    run = begin(whole, "headless")
+    wait_for_steps(whole, "headless", run, STEPS - 2)
+    for process in psutil.Process(run.pid).children(recursive=True):
+        if "gcs_server" in process.name():
+            process.kill()
+    run.communicate(timeout=200)
+    assert run.returncode == 0
+    assert (whole / "headless" / "policy" / "model.safetensors").is_file()
 
 
 def ranks_of(run: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -77,7 +77,7 @@ class InProcess:
         return self.name, getattr(self.rank, method.__name__)(*args)
 
 
-def no_wait(calls, *, doing, deadline_s, setting):
+def no_wait(calls, *, doing, deadline_s, setting, progress):
     if deadline_s < 0.2:
         raise DeadlineError(f"{calls[0][0]} ({doing})", deadline_s=deadline_s, setting=setting)
     return [result for _, result in calls]

@@ -12,13 +12,16 @@ from mgrpo.training import learner_ranks
 from mgrpo.training.learner_ranks import LearnerRanks
 from tests.learner.builders import attempts
 
+PROGRESS: Any = object()
+
 
 class Answer:
     def __init__(self, outcome: Any) -> None:
         self.outcome = outcome
 
-    async def answer(self, *, deadline_s: float, setting: str) -> Any:
+    async def answer(self, *, deadline_s: float, setting: str, progress: Any) -> Any:
         assert (deadline_s, setting) == (60.0, "cluster.deadlines.update_s")
+        assert progress is PROGRESS
         if isinstance(self.outcome, Exception):
             raise self.outcome
         await asyncio.sleep(self.outcome or 0)
@@ -39,7 +42,7 @@ class Rank:
 def ranks_of(monkeypatch: pytest.MonkeyPatch, *outcomes: Any) -> LearnerRanks:
     monkeypatch.setattr(learner_ranks, "share", lambda value: value)
     ranks: Any = [Rank(outcome) for outcome in outcomes]
-    return LearnerRanks(ranks, update_s=60.0, shared_folder=True)
+    return LearnerRanks(ranks, update_s=60.0, shared_folder=True, progress=PROGRESS)
 
 
 def test_every_rank_gets_the_trees_and_rank_0_answers(monkeypatch):

@@ -1,0 +1,84 @@
+"""Temporary folders of runs that were killed, and processes that still use them.
+
+A run deletes its own folder at its end. One that was ended by SIGKILL or with its machine cannot;
+the next run on this machine does it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+OWNER_FILE = "owner"
+WAIT_S = 5.0
+
+
+def mark_owner(folder: Path) -> None:
+    """Say in a folder which process uses it."""
+    (folder / OWNER_FILE).write_text(owner_of(psutil.Process()), encoding="utf-8")
+
+
+def owner_of(process: psutil.Process) -> str:
+    """A process, told from every other of all machines and containers that share a folder."""
+    return f"{machine()} {process.pid} {process.create_time():.2f}"
+
+
+def machine() -> str:
+    """This host and its space of process ids, which a container has for itself."""
+    with suppress(OSError):
+        return f"{platform.node()}:{Path('/proc/self/ns/pid').readlink()}"
+    return platform.node()
+
+
+def remove_left_over(place: Path, prefix: str) -> list[Path]:
+    """Delete the marked folders of this user whose process is gone, and end what still uses them.
+
+    Args:
+        place: where they are.
+        prefix: of their names.
+    """
+    found = [folder for folder in place.glob(f"{prefix}*") if is_left_over(folder)]
+    for folder in found:
+        for process in users_of(folder):
+            with suppress(psutil.Error):
+                process.kill()
+                process.wait(WAIT_S)
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def is_left_over(folder: Path) -> bool:
+    """Whether its owner ran on this machine and is gone; False where nobody is named."""
+    try:
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            return False
+        host, pid, _ = (owner := (folder / OWNER_FILE).read_text(encoding="utf-8")).rsplit(" ", 2)
+    except (OSError, ValueError):
+        return False
+    if host != machine() or not pid.isdecimal():
+        return False
+    try:
+        return owner_of(psutil.Process(int(pid))) != owner
+    except psutil.NoSuchProcess:
+        return True
+
+
+def users_of(folder: Path) -> Iterator[psutil.Process]:
+    """This user's processes of Ray that have a file open there, or are told of it."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.uids().real == os.getuid() and is_rays(words := process.cmdline()):
+                files = [opened.path for opened in process.open_files()]
+                if any(str(folder) in text for text in (*words, *files)):
+                    yield process
+
+
+def is_rays(command: list[str]) -> bool:
+    """Whether a command is one of Ray's programs, or has the name that Ray gives its workers."""
+    return any(word.startswith("ray::") or "/ray/" in word for word in command[:4])

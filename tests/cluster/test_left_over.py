@@ -1,0 +1,67 @@
+"""What killed runs leave behind is deleted by the next, and nothing else is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.left_over import OWNER_FILE, machine, mark_owner, owner_of, remove_left_over
+
+PREFIX = "mgrpo-ray-"
+
+
+def folder_of(place: Path, name: str, owner: str | None) -> Path:
+    folder = place / f"{PREFIX}{name}"
+    (folder / "r" / "sockets").mkdir(parents=True)
+    if owner is not None:
+        (folder / OWNER_FILE).write_text(owner)
+    return folder
+
+
+def test_folders_of_processes_that_are_gone_are_deleted_and_others_stay(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["sleep", "60"])
+    owner = owner_of(psutil.Process(gone.pid))
+    gone.kill()
+    gone.wait(timeout=10)
+    left = folder_of(tmp_path, "left", owner)
+    again = folder_of(tmp_path, "again", f"{machine()} {psutil.Process().pid} 1.00")
+    kept = [
+        folder_of(tmp_path, "elsewhere", f"another:pid:[1] {gone.pid} 1.00"),
+        folder_of(tmp_path, "unmarked", None),
+        folder_of(tmp_path, "strange", "x"),
+        tmp_path / "another",
+    ]
+    kept[-1].mkdir()
+    own = folder_of(tmp_path, "own", None)
+    mark_owner(own)
+
+    found = remove_left_over(tmp_path, PREFIX)
+    assert sorted(found) == sorted([left, again])  # its number belongs to another process now
+    assert not left.exists() and not again.exists()
+    assert all(one.is_dir() for one in [*kept, own])
+
+
+@pytest.mark.parametrize("title", ["ray::DashboardAgent", "tail"])
+def test_processes_of_ray_that_still_use_such_a_folder_are_ended(
+    tmp_path: Path, title: str
+) -> None:
+    left = folder_of(tmp_path, "left", f"{machine()} 4194305 1.00")
+    code = (
+        f"import time; log = open({str(left / 'log')!r}, 'w'); print(flush=True); time.sleep(600)"
+    )
+    user = subprocess.Popen([title, "-c", code], executable=sys.executable, stdout=subprocess.PIPE)
+    try:
+        assert user.stdout is not None and user.stdout.readline()
+        remove_left_over(tmp_path, PREFIX)
+        assert not left.exists()
+        if title == "tail":  # somebody reads a log
+            assert user.poll() is None
+        else:
+            user.wait(timeout=20)  # it would sleep for ten minutes
+    finally:
+        user.kill()
+        user.communicate(timeout=10)

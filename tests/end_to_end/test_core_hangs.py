@@ -1,0 +1,138 @@
+"""vLLM's own process, or its actor, stops or dies where it hurts most: found in seconds.
+
+Light twins: tests/actors/test_core_watch.py, tests/actors/test_engine_requests.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster.fleet.health import EngineState
+from mgrpo.training.system import System, start_system
+from tests.end_to_end.conftest import recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+DEAD_AFTER_S = 6.0
+LONG_S = 120.0
+"""Deadlines that would find it otherwise."""
+
+
+@pytest.fixture(scope="module")
+def system(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    health = {"heartbeat_s": 1, "suspect_after_s": 3, "dead_after_s": DEAD_AFTER_S}
+    deadlines = {"weight_sync_s": LONG_S, "generate_s": LONG_S}
+    config = recipe(
+        tree,
+        prompts_per_step=12,
+        engines={"shared": True, "num_shared_engines": 2, "num_threads": 1},
+        cluster={**tree["cluster"], "health": health, "deadlines": deadlines},
+    )
+    logs: Path = tmp_path_factory.mktemp("logs")
+    with start_system(config, logs_to=logs, with_learner=True, note=print) as running:
+        yield running
+
+
+def processes(word: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if word in " ".join([process.name(), *process.cmdline()]):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def all_healthy(system: System, version: int) -> None:
+    """Wait until both engines are there again, and give them the weights."""
+    end = time.monotonic() + 300
+    while any(not engine.health.can_join_broadcast for engine in system.fleet.engines):
+        assert time.monotonic() < end, [(e.name, e.state) for e in system.fleet.engines]
+        system.fleet.poll()
+        time.sleep(0.2)
+    system.fleet.broadcast(version)
+    assert all(engine.state is EngineState.HEALTHY for engine in system.fleet.engines)
+
+
+def strike(victim: psutil.Process, fault: signal.Signals, after_s: float) -> threading.Timer:
+    timer = threading.Timer(after_s, lambda: os.kill(victim.pid, fault))
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.05])
+def test_a_core_that_dies_as_a_broadcast_begins_is_noticed_at_once(
+    system: System, after_s: float
+) -> None:
+    all_healthy(system, 1)
+    timer = strike(processes("EngineCore")[0], signal.SIGKILL, after_s)
+    began = time.monotonic()
+    system.fleet.broadcast(2)
+    took_s = time.monotonic() - began
+    timer.join()
+    print(f"killed {after_s} s after the beginning of a broadcast, which took {took_s:.1f} s")
+    assert took_s < LONG_S / 4
+
+
+@pytest.mark.parametrize("word", ["EngineCore", "engine-0"])
+def test_a_process_that_is_stopped_in_a_broadcast_is_lost_in_seconds(
+    system: System, word: str
+) -> None:
+    all_healthy(system, 3)
+    victim = processes(word)[0]
+    victim.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    system.fleet.broadcast(4)
+    took_s = time.monotonic() - began
+    print(f"{word} stopped: the broadcast took {took_s:.1f} s")
+    assert took_s < LONG_S / 2
+
+
+def test_a_core_that_is_stopped_in_a_rollout_is_lost_in_seconds(system: System) -> None:
+    all_healthy(system, 5)
+    core = processes("EngineCore")[0]
+    stopped_at = 0.0
+
+    async def stop() -> None:
+        nonlocal stopped_at
+        await asyncio.sleep(0.2)
+        core.send_signal(signal.SIGSTOP)
+        stopped_at = time.monotonic()
+
+    async def work() -> Any:
+        return await asyncio.gather(system.rollout.run(0, system.problems[:12]), stop())
+
+    completions = system.fleet.run(work())[0]
+    took_s = time.monotonic() - stopped_at
+    print(f"stopped in a rollout, which took {took_s:.1f} s more; {len(completions)} completions")
+    assert took_s < LONG_S / 2
+
+
+def test_an_idle_core_that_is_stopped_is_lost_between_steps(system: System) -> None:
+    all_healthy(system, 6)
+    processes("EngineCore")[0].send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+
+    def is_lost() -> bool:
+        return any(engine.state is not EngineState.HEALTHY for engine in system.fleet.engines)
+
+    wait_until(system, is_lost)
+    print(f"stopped while idle: found after {time.monotonic() - began:.1f} s")
+
+
+def wait_until(system: System, condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONG_S / 2
+    while not condition():
+        assert time.monotonic() < end
+        system.fleet.poll()
+        time.sleep(0.2)
