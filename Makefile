@@ -115,6 +115,10 @@ bench-guard: ## compare a step's CPU seconds with recorded ones; fails above +10
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.guard $(ARGS)
 
+leaks: ## does a run hold more with every step? 500 steps, some ten minutes (ARGS="--steps 60")
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.leaks $(ARGS)
+
 answers: ## judge labelled answers with math_answer and with math-verify (ARGS=--write)
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.answers $(ARGS)

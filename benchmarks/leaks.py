@@ -1,6 +1,6 @@
 """Does a run hold more with every step? Memory, files and threads by role, and what it leaves.
 
-    python -m benchmarks.leaks --steps 500
+    make leaks                      # python -m benchmarks.leaks --steps 500
 
 Trains the quickstart's policy on very small batches, with checkpoints and evaluations, and fits a
 line to what `resources.jsonl` says of the steps after the warm-up. The last line of the output is

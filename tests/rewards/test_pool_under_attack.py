@@ -27,10 +27,13 @@ def pool():
 
 
 def marked() -> list[int]:
-    """Processes that checks have started and that still run."""
+    """Processes that checks have started and that still run; forks of a reward process, whose
+    command line they have, once they have lost their parent."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if MARK in (process.info["cmdline"] or []) and process.info["status"] != "zombie":
+    for process in psutil.process_iter(["cmdline", "status", "ppid"]):
+        command = process.info["cmdline"] or []
+        is_fork = process.info["ppid"] == 1 and any("spawn_main" in word for word in command)
+        if (MARK in command or is_fork) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.pid)
     return found
 

@@ -13,7 +13,7 @@ SECTIONS = {
 }
 
 
-def test_there_are_six_alarms_and_each_only_warns_by_default():
+def test_there_are_seven_alarms_and_each_only_warns_by_default():
     assert set(SECTIONS) == {
         "copying",
         "first_turn_falls",
@@ -21,6 +21,7 @@ def test_there_are_six_alarms_and_each_only_warns_by_default():
         "entropy_collapse",
         "mismatch",
         "truncation",
+        "gradient_spike",
     }
     assert {section.action for section in SECTIONS.values()} == {"warn"}
 
