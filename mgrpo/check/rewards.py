@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mgrpo.config import CheckTerm, LayerConfig, RewardsConfig
+from mgrpo.config.default_prompts import READ_BOXES, READ_PROGRAMS
 from mgrpo.config.layers import corrections_of
 from mgrpo.config.services import ServiceTerm
 from mgrpo.errors import RewardError
@@ -18,6 +19,7 @@ MAX_ROWS = 3  # of different domains, where there are several
 MIN_ROWS = 2
 NO_ANSWER = "I do not know."
 SHOWN_FEEDBACK_CHARS = 200
+SHOWN_CHARACTERS = 100  # of a completion
 EXAMPLES = [
     Problem(problem_id="sample", question="What is 3 + 4?", answer="7"),
     Problem(problem_id="another sample", question="What is 5 + 6?", answer="11"),
@@ -35,16 +37,16 @@ def reward_lines(
         + ("" if isinstance(term, CheckTerm | ServiceTerm) else f" ({term.KEY})")
         for term, name in zip(rewards.terms, names, strict=True)
     )
-    verifies = any(term.function in VERIFYING for term in rewards.terms)
+    functions = {term.function for term in rewards.terms}
     samples = probed(problems)
     lines: list[CheckLine] = []
     said: list[str] = []
     try:
         with RewardPool(alone, problems=samples) as pool:
             for problem in samples:
-                task = task_of(problem) if verifies else None
+                task = task_of(problem) if functions & set(VERIFYING) else None
                 judge = total if task is None else f"{total} ({task.name}: its own verifier)"
-                texts = [f"The result is \\boxed{{{problem.answer}}}", NO_ANSWER]
+                texts = [right_answer(problem, functions), NO_ANSWER]
                 token_ids = [list(text.encode()) for text in texts]  # in place of a tokenizer's
                 scored = pool.score_blocking(problem, texts, token_ids)
                 lines.append(judged(judge, problem, texts, scored, names))
@@ -61,6 +63,18 @@ def reward_lines(
         )
         lines.append(CheckLine("warn", "rewards", text))
     return lines
+
+
+def right_answer(problem: Problem, functions: set[str]) -> str:
+    """The reference answer as the checks read it: in a box, or a program as it is."""
+    if functions & set(READ_PROGRAMS) and not functions & set(READ_BOXES):
+        return problem.answer
+    return f"The result is \\boxed{{{problem.answer}}}"
+
+
+def on_a_line(text: str) -> str:
+    shown = text.replace("\n", "\\n")
+    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}..."
 
 
 def unreachable_line(rewards: RewardsConfig) -> CheckLine | None:
@@ -94,12 +108,12 @@ def judged(
             return CheckLine(
                 "fail",
                 "rewards",
-                f"{total}: {reward.status} on '{text}' for {problem.problem_id}: {reward.detail}. "
-                "Such completions would not train; fix the check.",
+                f"{total}: {reward.status} on '{on_a_line(text)}' for {problem.problem_id}: "
+                f"{reward.detail}. Such completions would not train; fix the check.",
             )
     of_right, of_none = rewards
     values = ", ".join(
-        f"{reward.value:g} for '{text}'{returned(reward, names)}{told(reward)}"
+        f"{reward.value:g} for '{on_a_line(text)}'{returned(reward, names)}{told(reward)}"
         for text, reward in zip(texts, rewards, strict=True)
     )
     if not problem.answer:
@@ -112,8 +126,7 @@ def judged(
     return CheckLine(
         "warn",
         "rewards",
-        f"{total}: the reference answer in a box {what} ({problem.problem_id}): {values}. "
-        f"{of_right.detail}",
+        f"{total}: the reference answer {what} ({problem.problem_id}): {values}. {of_right.detail}",
     )
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from mgrpo.check.agreement import accuracy, agreement_lines, cohens_kappa
-from mgrpo.check.rewards import unreachable_line
+from mgrpo.check.rewards import on_a_line, right_answer, unreachable_line
 from mgrpo.config import RewardsConfig
+from mgrpo.types import Problem
 from tests.rewards.services.loopback import chat_reply, says, serving
 
 ROWS = [
@@ -97,3 +98,15 @@ def test_services_are_not_asked_from_a_machine_that_is_not_the_driver_s():
     assert line is not None and line.status == "warn"
     assert "not tried from here: http is asked by the job" in line.detail
     assert unreachable_line(RewardsConfig()) is None
+
+
+def test_the_reference_answer_is_tried_in_the_form_that_the_checks_read() -> None:
+    problem = Problem(problem_id="p", question="?", answer="```python\nx = 1\n```")
+    assert right_answer(problem, {"code_answer"}) == problem.answer
+    for functions in ({"math_answer"}, {"./mine.py:exact"}, {"code_answer", "format"}):
+        assert right_answer(problem, functions) == f"The result is \\boxed{{{problem.answer}}}"
+
+
+def test_a_completion_is_shown_on_one_line() -> None:
+    assert on_a_line("```python\nx = 1\n```") == "```python\\nx = 1\\n```"
+    assert on_a_line("y" * 150) == "y" * 100 + "..."
