@@ -93,10 +93,9 @@ def watchdog_of(system: System, run_dir: Path, progress: TrainProgress) -> Itera
         folder = run_dir / HANGS_DIR / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         try:
             write_dump(folder, system, progress.board, seconds)
-        except Exception as error:  # a watchdog must not end what it watches
+            progress.warn(hang_sentence(seconds, folder, config))
+        except Exception as error:  # the record is of less use than the run
             progress.warn(f"no progress for {seconds:.0f} s, and no record of it: {error!r}")
-            return
-        progress.warn(hang_sentence(seconds, folder, config))
         if config.action == "checkpoint_and_stop":
             os.kill(os.getpid(), signal.SIGTERM)
 

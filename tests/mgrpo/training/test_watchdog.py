@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -61,6 +63,38 @@ def test_the_sentence_names_the_files_and_what_comes() -> None:
     assert "no progress for 312 s (cluster.watchdog.after_s)" in warned and str(folder) in warned
     stops = WatchdogConfig(action="checkpoint_and_stop")
     assert "checkpoint" in hang_sentence(312.4, folder, stops)
+
+
+@pytest.mark.parametrize("action", ["warn", "checkpoint_and_stop"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_hang_is_told_and_ends_the_run_where_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, fails: bool
+) -> None:
+    is_over, said, killed = threading.Event(), [], []
+
+    def dump(*given: Any) -> None:
+        if fails:
+            raise OSError("No space left on device")
+
+    def warn(text: str) -> None:
+        said.append(text)
+        if action == "warn":
+            is_over.set()
+
+    def kill(*given: int) -> None:
+        killed.append(given)
+        is_over.set()
+
+    monkeypatch.setattr(watchdog, "write_dump", dump)
+    monkeypatch.setattr(watchdog.os, "kill", kill)
+    cluster = SimpleNamespace(watchdog=WatchdogConfig(after_s=0.02, action=action))
+    system: Any = SimpleNamespace(config=SimpleNamespace(cluster=cluster))
+    progress: Any = SimpleNamespace(board=ProgressBoard(), warn=warn)
+    with watchdog.watchdog_of(system, tmp_path, progress):
+        assert is_over.wait(20)
+    assert len(said) == 1 and said[0].startswith("no progress for")
+    assert ("No space left" in said[0]) is fails
+    assert killed == ([(os.getpid(), signal.SIGTERM)] if action != "warn" else [])
 
 
 def fleet_with_a_prompt() -> Any:
