@@ -115,6 +115,14 @@ bench-guard: ## compare a step's CPU seconds with recorded ones; fails above +10
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.guard $(ARGS)
 
+chaos: ## train under a schedule of 200 faults; goes on where it stopped (ARGS="--faults 24")
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+fuzz: ## read 100,000 damaged recipes, files and replies (ARGS="--cases 2000 --only recipes")
+	@$(SETUP)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 answers: ## judge labelled answers with math_answer and with math-verify (ARGS=--write)
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.answers $(ARGS)
