@@ -40,7 +40,7 @@ FORMAT = 2
 HASH_THREADS = min(8, os.cpu_count() or 1)  # one hashes about 1 GB/s; disks read several
 
 
-class State(BaseModel, extra="allow"):
+class State(BaseModel, extra="allow", strict=True):
     """What every checkpoint's state says, whatever the format."""
 
     format: int = 1
@@ -55,12 +55,6 @@ class Listed(BaseModel, extra="forbid"):
 
 
 MANIFEST = TypeAdapter(dict[str, Listed])
-
-
-class StateForm(BaseModel, extra="allow", strict=True):
-    """What every state has."""
-
-    num_steps: NonNegativeInt
 
 
 def checkpoint_dir(run_dir: Path, num_steps: int) -> Path:
@@ -193,7 +187,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        StateForm.model_validate(state)
+        State.model_validate(state)
     except (OSError, ValueError, RecursionError) as error:
         reason = reason_of(error)
         raise RunDirectoryError(f"{folder / STATE_FILE} cannot be read: {reason}.") from error
