@@ -96,6 +96,7 @@ def judged(records: Sequence[dict[str, Any]], *, seed: int, asked: int) -> Resul
         "seed": seed,
         "asked": asked,
         **summary(disturbed, list(references.values())),
+        "violations": [f"{one['part']}: {text}" for one in records for text in one["violations"]],
         "commits": sorted({one["commit"] for one in records}),
         "command": " ".join(["python -m benchmarks.chaos", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),

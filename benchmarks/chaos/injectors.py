@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -45,8 +46,8 @@ class Injector(Protocol):
         """Do it; returns what it was done to, "" if there was nothing."""
         ...
 
-    def end(self, victim: Victim) -> None:
-        """Take it back."""
+    def end(self, victim: Victim, done_to: str) -> None:
+        """Take it back from what `begin` has named."""
         ...
 
 
@@ -67,11 +68,9 @@ class Signalled:
             process.send_signal(self.number)
         return f"process {process.pid}"
 
-    def end(self, victim: Victim) -> None:
-        """Go on with all that stand still."""
-        for process in of_kind(victim.run, self.kind):
-            with suppress(psutil.Error):
-                process.send_signal(signal.SIGCONT)
+    def end(self, victim: Victim, done_to: str) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(int(done_to.rpartition(" ")[2]), signal.SIGCONT)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Disturbed:
         victim.proxy.mode = self.mode
         return f"connections of {victim.proxy.url}"
 
-    def end(self, victim: Victim) -> None:
+    def end(self, victim: Victim, done_to: str) -> None:
         victim.proxy.mode = "through"
 
 
@@ -107,7 +106,7 @@ class Mounted:
             mount("-o", "remount,ro,bind", folder)
         return folder
 
-    def end(self, victim: Victim) -> None:
+    def end(self, victim: Victim, done_to: str) -> None:
         folder = victim.run_dir / CHECKPOINTS_DIR
         while folder.is_mount():
             subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=20)
@@ -135,7 +134,7 @@ class Damaged:
         file.write_bytes(content)
         return f"{found[-1].name}/{file.name}"
 
-    def end(self, victim: Victim) -> None:
+    def end(self, victim: Victim, done_to: str) -> None:
         """It lasts."""
 
 
@@ -150,7 +149,7 @@ class Ordered:
         hostile.give_order(victim.orders, self.order)
         return self.order
 
-    def end(self, victim: Victim) -> None:
+    def end(self, victim: Victim, done_to: str) -> None:
         """It happens once."""
 
 

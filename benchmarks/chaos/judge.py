@@ -18,7 +18,11 @@ from mgrpo.training.sources.stack import make_sources
 from mgrpo.types import Completion
 
 MOST_MIB_PER_STEP = 2.0
-"""Growth of a kind of process that is no longer called flat."""
+"""Growth of a kind of process that is no longer called flat, in a run that nothing disturbs."""
+FILLS_CACHES = ("EngineCore",)
+"""Kinds of processes that grow until their key-value cache has been used once."""
+FEWEST_STEPS = 20
+"""That a slope of memory is judged by."""
 STANDARD_ERRORS = 3.0
 """Between accuracies that are called equal."""
 
@@ -147,6 +151,12 @@ def violations(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -
     for name in ("orphans", "ports", "files"):
         found += [f"left behind: {one}" for one in record[name]]
     found += [f"hung: {one}" for one in record["hangs"]]
+    if not record["events"] and record["memory_steps"] >= FEWEST_STEPS:
+        found += [
+            f"{kind} grows by {mib:.1f} MiB a step"
+            for kind, mib in record["memory_slope_mib"].items()
+            if mib > MOST_MIB_PER_STEP and kind not in FILLS_CACHES
+        ]
     for name, share in record["accuracy"].items():
         other = (reference or record)["accuracy"].get(name, share)
         count = record["counted"][name]

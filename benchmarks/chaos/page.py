@@ -38,7 +38,6 @@ def summary(records: Sequence[Record], references: Sequence[Record]) -> Result:
             {"order": one["order"], "steps": one["memory_steps"], **one["memory_slope_mib"]}
             for one in references
         ],
-        "violations": [f"{one['part']}: {text}" for one in records for text in one["violations"]],
         "seconds": sum(one["seconds"] for one in records),
     }
 
@@ -76,10 +75,23 @@ def page_lines(result: Result) -> Iterator[str]:
         cells = [kind, one["times"], one["went_on"], one["resumed"], codes, *seconds]
         yield f"| {' | '.join(map(str, cells))} |"
     yield ""
-    for text in result["violations"]:
-        yield f"- {text}"
+    steps = ", ".join(shown(seconds) for seconds in result["undisturbed_step_s"])
+    yield f"A step of runs that nothing disturbs: {steps} s (median of each)."
+    yield from memory_lines(result)
+    yield "What was not as it must be:\n" if result["violations"] else "Nothing else was found.\n"
+    yield from (f"- {text}" for text in result["violations"])
     yield ""
+    commits = ", ".join(result["commits"])
+    yield f"Seed {result['seed']}; runs made at {commits}."
     yield from origin_lines(result)
+
+
+def memory_lines(result: Result) -> Iterator[str]:
+    """The growth of memory in undisturbed runs."""
+    for one in result["memory_slope_mib"]:
+        kinds = [name for name in one if name not in ("order", "steps")]
+        slopes = ", ".join(f"{kind} {one[kind]:+.2f}" for kind in sorted(kinds))
+        yield f"Memory, {one['order']}, {one['steps']} steps, MiB a step: {slopes or 'too few'}."
 
 
 def shown(seconds: float | None) -> str:

@@ -89,7 +89,7 @@ class Supervisor:
         self.victim = Victim(self.run, self.run_dir, self.orders, proxy)
         self.waiting = list(part.faults)
         self.events: list[Event] = []
-        self.lasting: list[tuple[float, Injector]] = []
+        self.lasting: list[tuple[float, Injector, str]] = []
         self.lives: list[Life] = []
         self.exits: list[dict[str, Any]] = []
         self.hangs: list[str] = []
@@ -111,6 +111,7 @@ class Supervisor:
                 end(life.process)
                 self.end_all()
             self.leftover += orphans(self.run, within_s=ORPHANS_S)
+            self.ports |= listening(self.run)
             kill_all(self.run)
             self.exits.append({"code": code, "step": self.num_steps, "said": life.last_words()})
             if code == 0:
@@ -158,7 +159,6 @@ class Supervisor:
             self.step_times.append(now - self.step_at)
         self.num_steps, self.step_at = num_steps, now
         life.memory.append((num_steps, memory_mib(self.run)))
-        self.ports |= listening(self.run)
         self.shared |= shared_memory(self.run)
         for event in self.open_events():
             if num_steps >= event.step + RECOVERED_STEPS:
@@ -182,19 +182,20 @@ class Supervisor:
         done_to = injector.begin(self.victim, fault)
         now = time.monotonic()
         self.events.append(Event(fault.kind, self.num_steps, now, done_to))
-        if injector.lasts_s:
-            self.lasting.append((now + injector.lasts_s, injector))
+        if injector.lasts_s and done_to:
+            self.lasting.append((now + injector.lasts_s, injector, done_to))
         print(f"  step {self.num_steps}: {fault.kind}: {done_to or 'nothing there'}", flush=True)
 
     def end_lasting(self) -> None:
-        for until, injector in list(self.lasting):
+        for one in list(self.lasting):
+            until, injector, done_to = one
             if time.monotonic() >= until:
-                injector.end(self.victim)
-                self.lasting.remove((until, injector))
+                injector.end(self.victim, done_to)
+                self.lasting.remove(one)
 
     def end_all(self) -> None:
-        for _, injector in self.lasting:
-            injector.end(self.victim)
+        for _, injector, done_to in self.lasting:
+            injector.end(self.victim, done_to)
         self.lasting.clear()
 
     def record(self, *, is_finished: bool) -> dict[str, Any]:
@@ -212,7 +213,7 @@ class Supervisor:
             "hangs": self.hangs,
             "problems": asdict(trained_in(self.run_dir, self.recipe)),
             "orphans": self.leftover,
-            "ports": sorted(self.ports & listening_anywhere()),
+            "ports": sorted(self.ports),
             "files": [*files, *(one for one in sorted(self.shared) if Path(one).exists())],
             "accuracy": accuracies(self.run_dir),
             "counted": {
@@ -227,13 +228,6 @@ class Supervisor:
 
 def train_command(recipe: Path) -> list[str]:
     return [sys.executable, "-m", "mgrpo", "train", str(recipe), "--run", RUN]
-
-
-def listening_anywhere() -> set[int]:
-    import psutil
-
-    found = psutil.net_connections(kind="tcp")
-    return {one.laddr.port for one in found if one.status == psutil.CONN_LISTEN}
 
 
 def steps_in(run_dir: Path) -> int:

@@ -54,7 +54,8 @@ def test_faults_keep_their_distance_and_end_before_the_run_does() -> None:
         gaps = [b - a for a, b in pairwise(steps)]
         assert min(gaps) >= GAP_STEPS
         assert part.num_steps > steps[-1] and part.num_steps >= FAULT_STEPS * len(steps)
-    assert [part.order for part in campaign(30, seed=0)] == [ORDERS[0], ORDERS[1], ORDERS[0]]
+    orders = [part.order for part in campaign(3 * PART_FAULTS, seed=0)]
+    assert orders == [ORDERS[0], ORDERS[1], ORDERS[0]]
 
 
 def test_an_undisturbed_run_stands_beside_every_order_and_length() -> None:
@@ -246,5 +247,6 @@ def test_the_page_has_a_row_for_each_kind() -> None:
     kind = result["kinds"]["driver killed"]
     assert (kind["times"], kind["nothing_there"], kind["resumed"]) == (1, 1, 1)
     origin = {"command": "c", "date": "d", "commit": "r", "cpu": "p", "cores": 2, "python": "3"}
-    lines = list(page_lines({**result, **origin, "packages": {}}))
+    own = {"packages": {}, "violations": ["x"], "commits": ["r"], "seed": 0}
+    lines = list(page_lines({**result, **origin, **own}))
     assert "| driver killed | 1 | 0 | 1 | -9 | 30.0 | 30.0 |" in lines
