@@ -119,6 +119,14 @@ leaks: ## does a run hold more with every step? 500 steps, some ten minutes (ARG
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.leaks $(ARGS)
 
+chaos: ## train under a schedule of 200 faults; goes on where it stopped (ARGS="--faults 24")
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+fuzz: ## read 100,000 damaged recipes, files and replies (ARGS="--cases 2000 --only recipes")
+	@$(SETUP)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 answers: ## judge labelled answers with math_answer and with math-verify (ARGS=--write)
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.answers $(ARGS)

@@ -23,8 +23,8 @@ import psutil
 
 from benchmarks.commands import run_command, stop_on_sigterm
 from benchmarks.machine import Result
-from mgrpo.metrics.log import Row, read_lines
 from mgrpo.metrics.resources import FILES, MEMORY, RESOURCES_FILE, THREADS
+from mgrpo.metrics.rows import Row, read_lines
 from mgrpo.metrics.slopes import BLOCKS, slope
 
 ALLOWED = {MEMORY: 0.1, FILES: 0.01, THREADS: 0.01}

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from mgrpo.records.stored import refuse_other_form
 from mgrpo.records.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask
 from mgrpo.records.turns import (
     Prompt,
@@ -320,17 +321,16 @@ class Completion(WrittenRecord):
         """From a row of today's form, or of a form before (`in_todays_form`).
 
         Raises:
-            DataError: its prompt has a part that is not supported.
+            DataError: it is something else, or its prompt has a part that is not supported.
         """
         fields = in_todays_form(row)
-        if "id" in fields:
-            fields["id"] = CompletionId(**{**fields["id"], "path": tuple(fields["id"]["path"])})
+        refuse_other_form(fields)
+        fields["id"] = CompletionId(**{**fields["id"], "path": tuple(fields["id"]["path"])})
         for name in ("version_spans", "turn_spans"):
             if name in fields:
                 fields[name] = tuple(map(tuple, fields[name]))
-        if "prompt" in fields:
-            fields["prompt"] = Prompt.from_json(fields["prompt"])
-        reward = row.get("reward")
+        fields["prompt"] = Prompt.from_json(fields["prompt"])
+        reward = fields.get("reward")
         return cls(**{**fields, "reward": None if reward is None else Reward(**reward)})
 
 
@@ -342,7 +342,7 @@ def in_todays_form(row: dict[str, Any]) -> dict[str, Any]:
     """
     fields = {key: value for key, value in row.items() if key != "completion_id"}
     if "id" not in fields and "completion_id" in row:
-        fields["id"] = dataclasses.asdict(CompletionId.named(row["completion_id"]))
+        fields["id"] = dataclasses.asdict(CompletionId.named(str(row["completion_id"])))
     if "prompt_token_ids" in fields:
         fields["prompt"] = [{"token_ids": fields.pop("prompt_token_ids")}]
     if "policy_version" in fields:

@@ -143,7 +143,8 @@ def of_openrlhf(function: RewardFunction, group: Group) -> Invocation:
         if not isinstance(returned, dict):
             return each(returned, count, function.term.correct_at)
         if "rewards" not in returned:
-            return [failed("error", f"the dict that it returned has no rewards: {returned!r:.200}")]
+            what = f"the dict that it returned has no rewards: {returned!r:.200}"
+            return [failed("error", what)] * count
         rewards = each(returned["rewards"], count, function.term.correct_at)
         others = {**without(returned, "rewards", "extra_logs"), **returned.get("extra_logs", {})}
         return with_columns(rewards, others)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from mgrpo.config.load import load_recipe
 from mgrpo.findings import CheckLine
-from mgrpo.metrics.log import Row, read_evaluations, read_metrics
+from mgrpo.metrics.log import read_evaluations, read_metrics
+from mgrpo.metrics.rows import Row
 from mgrpo.storage.policies import POLICY_DIR, stepped_policies
 
 NAME, NUM_STEPS, MAX_PROBLEMS = "canary", 2, 64

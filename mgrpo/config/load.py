@@ -131,7 +131,7 @@ def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
     A name is looked for in the working folder and its recipes/, then among the shipped recipes; in
     `extends` among the shipped ones alone, so that no file of the working folder changes them.
     """
-    given = Path(name).expanduser()
+    given = expanded(name)
     shipped = shipped_recipes()
     if given.suffix in SUFFIXES:
         candidates = [folder / given for folder in (beside, Path()) if folder is not None]
@@ -141,13 +141,28 @@ def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
     else:
         candidates = []
     for candidate in candidates:
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     plain = given.with_suffix("") if given.suffix in SUFFIXES else given
     for shipped_name in (plain.as_posix(), f"methods/{plain}"):
         if shipped_name in shipped:
             return shipped[shipped_name]
     raise recipe_error(str(name), *unknown_recipe(plain, shipped))
+
+
+def expanded(name: str | Path) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:  # "~nobody"
+        raise recipe_error(str(name), "there is no home folder of this user.") from error
+
+
+def is_file(path: Path) -> bool:
+    """False also where the system has no such names."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def shipped_recipes() -> dict[str, Path]:

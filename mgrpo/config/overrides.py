@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from mgrpo.config.slots import as_section
-from mgrpo.config.yaml_core import parse_yaml
+from mgrpo.config.yaml_core import MAX_LEVELS, parse_yaml
 from mgrpo.errors import ConfigProblem
 
 Tree = dict[str, Any]
@@ -40,6 +40,8 @@ def apply_override(tree: Tree, override: str) -> None:
     except yaml.YAMLError as error:
         raise BadOverride(path, text, f"the value is not YAML: {one_line(error)}.") from error
     *parents, last = path.split(".")
+    if len(parents) >= MAX_LEVELS:
+        raise BadOverride(f"{path[:60]}...", text, f"no key is inside {len(parents)} others.")
     node: object = tree
     for depth, part in enumerate(parents):
         node = step_into(node, part, path=".".join(parents[: depth + 1]), value=text)
@@ -65,8 +67,8 @@ def list_index(entries: list[object], part: str, *, path: str, value: str) -> in
     names = [entry_name(entry) for entry in entries]
     if part in names:
         return names.index(part)
-    if part.isdigit() and int(part) < len(entries):
-        return int(part)
+    if part in (places := [str(place) for place in range(len(entries))]):
+        return places.index(part)
     named = [name for name in names if name is not None]
     choices = f" or {', '.join(named)}" if named else ""
     last = len(entries) - 1

@@ -21,8 +21,30 @@ FLOAT = re.compile(
 REPLACED_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
 
 
+MAX_VALUES, MAX_LEVELS = 100_000, 64
+"""Of a recipe. What an alias stands for counts at each of its places."""
+
+
 class RecipeLoader(yaml.SafeLoader):
-    """Safe loading with the core schema; duplicate keys are an error."""
+    """Safe loading with the core schema; duplicate keys are an error, and so are values nested too
+    deeply, and aliases by which a few lines are very many values."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        values, levels = (0, 0) if node is None else extent(node, {})
+        if node is not None and (values > MAX_VALUES or levels > MAX_LEVELS):
+            what = f"more than {MAX_VALUES:,} values, or more than {MAX_LEVELS} inside each other"
+            raise yaml.constructor.ConstructorError(None, None, f"it has {what}", node.start_mark)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            tag = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"this is no {tag}, or too long for one", node.start_mark
+            ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         seen: set[str] = set()
@@ -67,7 +89,28 @@ RecipeDumper.yaml_implicit_resolvers = core_resolvers(yaml.SafeDumper.yaml_impli
 
 def parse_yaml(text: str) -> Any:
     """The value that YAML text stands for. Raises yaml.YAMLError with line and column."""
-    return yaml.load(text, Loader=RecipeLoader)  # a SafeLoader: builds plain values only
+    try:
+        return yaml.load(text, Loader=RecipeLoader)  # a SafeLoader: builds plain values only
+    except RecursionError as error:
+        raise yaml.YAMLError(f"it has more than {MAX_LEVELS} values inside each other") from error
+
+
+def extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """(values, levels) in a node, those of an alias at each of its places; more than are allowed
+    where it holds itself.
+
+    Args:
+        known: of nodes that were measured, by `id`.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1, 1
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES + 1, MAX_LEVELS + 1  # what it is, if it is inside itself
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [(one,) for one in node.value]
+        inner = [extent(one, known) for pair in pairs for one in pair]
+        values, levels = zip((0, 0), *inner, strict=True)
+        known[id(node)] = 1 + sum(values), 1 + max(levels)
+    return known[id(node)]
 
 
 def dump_yaml(value: object) -> str:

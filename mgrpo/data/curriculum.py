@@ -95,4 +95,4 @@ class CurriculumSampler:
             DataError: the state is of other data or another seed.
         """
         refuse_other_order(state, num_problems=len(self.order), seed=self.seed)
-        self.num_draws = state["num_draws"]
+        self.num_draws = int(state["num_draws"])

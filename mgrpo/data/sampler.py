@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from pydantic import BaseModel, NonNegativeInt
+
 from mgrpo.errors import DataError
 from mgrpo.types import Completion
 
@@ -24,6 +26,14 @@ class Sampler(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class ShufflingState(BaseModel, strict=True):
+    """The numbers in a `ShufflingSampler`'s state that differ from draw to draw."""
+
+    epoch: NonNegativeInt
+    position: NonNegativeInt
+    deferred: list[int]
 
 
 class ShufflingSampler:
@@ -80,8 +90,14 @@ class ShufflingSampler:
             DataError: the state is of other data or another seed.
         """
         refuse_other_order(state, num_problems=self.num_problems, seed=self.seed)
-        self.begin_epoch(state["epoch"], deferred=list(state["deferred"]))
-        self.position = state["position"]
+        kept = ShufflingState.model_validate(state)
+        if kept.position > self.num_problems:
+            raise DataError(
+                f"The checkpoint's sampler is at {kept.position} of {self.num_problems} problems: "
+                "somebody has changed it. Resume from the checkpoint before."
+            )
+        self.begin_epoch(kept.epoch, deferred=kept.deferred)
+        self.position = kept.position
 
 
 def refuse_other_order(state: dict[str, Any], **present: int) -> None:

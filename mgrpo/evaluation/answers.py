@@ -12,7 +12,8 @@ import numpy as np
 from mgrpo.evaluation.comparison import ProblemKey, problem_means
 from mgrpo.evaluation.statistics import Floats
 from mgrpo.evaluation.summary import Evaluation
-from mgrpo.metrics.log import read_lines, to_line
+from mgrpo.metrics.log import to_line
+from mgrpo.metrics.rows import AnswerForm, read_lines
 
 HELDOUT_DIR = "heldout"
 
@@ -37,8 +38,7 @@ def write_answers(run_dir: Path, num_steps: int, evaluation: Evaluation) -> None
 
 def read_answers(run_dir: Path, num_steps: int) -> dict[ProblemKey, Floats]:
     """[T] the share of right answers of each turn, by problem; {} where none were written."""
-    rows: list[dict[str, object]] = read_lines(answers_file(run_dir, num_steps))
     return {
-        (str(row["problem_id"]), int(str(row["occurrence"]))): np.array(row["acc"], np.float64)
-        for row in rows
+        (row["problem_id"], row["occurrence"]): np.array(row["acc"], np.float64)
+        for row in read_lines(answers_file(run_dir, num_steps), AnswerForm)
     }

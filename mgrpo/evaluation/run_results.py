@@ -20,7 +20,8 @@ from mgrpo.errors import RunDirectoryError
 from mgrpo.evaluation.answers import read_answers
 from mgrpo.evaluation.comparison import compare_means
 from mgrpo.evaluation.seeds import Difference, paired_t, welch
-from mgrpo.metrics.log import Row, read_evaluations, read_metrics
+from mgrpo.metrics.log import read_evaluations, read_metrics
+from mgrpo.metrics.rows import Row
 from mgrpo.report.curves import comparable
 from mgrpo.report.outcome import first_and_last
 from mgrpo.storage.run_directory import CONFIG_FILE

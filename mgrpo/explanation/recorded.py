@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from mgrpo.errors import DataError
+from mgrpo.metrics.rows import reason_of
 from mgrpo.types import Completion
 
 STEP_FILE = re.compile(r"step-(\d+)\.jsonl")
@@ -18,6 +21,7 @@ FORM = (
 )
 
 Signals = dict[str, dict[str, list[float]]]  # by completion_id, then by the signal's name
+SIGNALS = TypeAdapter(dict[str, list[float]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,12 @@ def read_recorded(path: Path) -> Recorded:
         fields = {name: value for name, value in row.items() if name != "signals"}
         try:
             one = Completion.from_json(fields)
-        except (TypeError, AttributeError, KeyError, DataError) as error:
+            measured = SIGNALS.validate_python(row.get("signals") or {})
+        except (DataError, ValidationError) as error:
             raise DataError(f"{where} is not a completion: {error}. {FORM}") from error
         completions.append(one)
-        if row.get("signals"):
-            signals[one.completion_id] = row["signals"]
+        if measured:
+            signals[one.completion_id] = measured
     if not completions:
         raise DataError(f"{path} holds no completions. {FORM}")
     return Recorded(completions, signals)
@@ -76,8 +81,10 @@ def read_rows(path: Path) -> list[object]:
 def parsed(text: str, where: str) -> object:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where} is not JSON ({error.msg}): {text[:60]!r}. {FORM}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{where} is not JSON ({reason_of(error)}): {text[:60]!r}. {FORM}"
+        ) from error
 
 
 def step_of(path: Path) -> int:

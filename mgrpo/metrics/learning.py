@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mgrpo.metrics.log import Row
+from mgrpo.metrics.rows import Row
 
 ALMOST_ALL = 0.9
 Values = Mapping[str, float | None]

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from mgrpo.errors import RunDirectoryError
+from mgrpo.errors import DataError, RunDirectoryError
+from mgrpo.metrics.rows import AlarmForm, EvaluationForm, Row, StepForm, read_lines
 from mgrpo.trackers.group import FAILED_WRITES, Trackers
 from mgrpo.types import Completion
 
@@ -30,8 +31,6 @@ ROLLOUTS_DIR = "rollouts"
 
 
 RolloutKind = Literal["step", "heldout"]
-Row = dict[str, Any]
-"""One line of a run's files, by name."""
 
 
 class MetricsLog:
@@ -146,7 +145,7 @@ def read_metrics(run_dir: Path | str) -> list[Row]:
     the interrupted run, which are not part of the resumed policy's history.
     """
     kept: list[Row] = []
-    for row in read_lines(Path(run_dir) / METRICS_FILE):
+    for row in read_lines(Path(run_dir) / METRICS_FILE, StepForm):
         while kept and kept[-1]["step"] >= row["step"]:
             kept.pop()
         kept.append(row)
@@ -156,7 +155,7 @@ def read_metrics(run_dir: Path | str) -> list[Row]:
 def read_evaluations(run_dir: Path | str) -> list[Row]:
     """The evaluations of a run, oldest first; one that was repeated after a resume counts once."""
     kept: list[Row] = []
-    for row in read_lines(Path(run_dir) / EVALUATION_FILE):
+    for row in read_lines(Path(run_dir) / EVALUATION_FILE, EvaluationForm):
         key = (row["step"], row["label"])
         kept = [old for old in kept if (old["step"], old["label"]) != key]
         kept = [old for old in kept if old["step"] <= row["step"]]
@@ -167,7 +166,7 @@ def read_evaluations(run_dir: Path | str) -> list[Row]:
 def read_alarms(run_dir: Path | str) -> list[Row]:
     """The alerts of a run, oldest first; those of repeated steps after a resume count once."""
     kept: list[Row] = []
-    for row in read_lines(Path(run_dir) / ALARMS_FILE):
+    for row in read_lines(Path(run_dir) / ALARMS_FILE, AlarmForm):
         key = (row["step"], row["name"], row["layer"])
         kept = [old for old in kept if (old["step"], old["name"], old["layer"]) != key]
         kept = [old for old in kept if old["step"] <= row["step"]]
@@ -176,40 +175,23 @@ def read_alarms(run_dir: Path | str) -> list[Row]:
 
 
 def read_rollouts(path: Path | str) -> list[Completion]:
-    """The completions of one file of `rollouts/`."""
-    return [Completion.from_json(row) for row in read_lines(Path(path))]
+    """The completions of one file of `rollouts/`.
+
+    Raises:
+        RunDirectoryError: it holds something else.
+    """
+    try:
+        return [Completion.from_json(row) for row in read_lines(Path(path))]
+    except DataError as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error}") from error
 
 
 def rollout_paths(run_dir: Path | str, kind: RolloutKind = "step") -> dict[int, Path]:
     """Step -> file, for every step whose completions were recorded, ascending; with "heldout" for
     every evaluation, by the number of steps before it."""
     paths = (Path(run_dir) / ROLLOUTS_DIR).glob(f"{kind}-*.jsonl")
-    return dict(sorted((int(path.stem.removeprefix(f"{kind}-")), path) for path in paths))
-
-
-def read_lines(path: Path) -> list[dict[str, object]]:
-    """Every object of a JSON Lines file, without a truncated last line; [] if there is no file.
-
-    Raises:
-        RunDirectoryError: a line before the last one is not JSON.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows: list[dict[str, object]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # no newline after it: the writer was cut off
-                break
-            raise RunDirectoryError(
-                f"{path}, line {number} is not JSON ({error.msg}): {line[:80]!r}. Another program "
-                "wrote to this file; remove the line to continue."
-            ) from error
-    return rows
+    steps = [(path.stem.removeprefix(f"{kind}-"), path) for path in paths]
+    return dict(sorted((int(step), path) for step, path in steps if step.isdecimal()))
 
 
 def remove_torn_line(path: Path) -> None:

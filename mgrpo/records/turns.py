@@ -83,10 +83,17 @@ class Prompt:
 
     @classmethod
     def from_json(cls, parts: Sequence[dict[str, Any]]) -> Prompt:
+        """
+        Raises:
+            DataError: a part is of another kind, or has something else than token ids.
+        """
         for part in parts:
             if part.keys() != {"token_ids"}:
                 raise unsupported(", ".join(part))
-        return cls(tuple(TokenPart(part["token_ids"]) for part in parts))
+        try:
+            return cls(tuple(TokenPart(part["token_ids"]) for part in parts))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"A prompt's token ids are not whole numbers: {error}.") from error
 
 
 def unsupported(kind: str) -> DataError:

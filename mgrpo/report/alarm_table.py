@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mgrpo.metrics.log import Row
+from mgrpo.metrics.rows import Row
 from mgrpo.report.run_data import RunData
 from mgrpo.report.words import plural
 

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from mgrpo.config.yaml_core import dump_yaml
-from mgrpo.metrics.log import Row, read_rollouts
+from mgrpo.metrics.log import read_rollouts
+from mgrpo.metrics.rows import Row
 from mgrpo.models.catalog import HUB_NAME, ORIGINS
 from mgrpo.models.policy_tokenizer import load_tokenizer
 from mgrpo.report.curves import Curves, accuracy, phrases_note

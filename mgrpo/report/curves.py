@@ -12,7 +12,7 @@ from itertools import chain, pairwise
 from statistics import fmean
 from typing import Any
 
-from mgrpo.metrics.log import Row
+from mgrpo.metrics.rows import Row
 from mgrpo.report.chart import Chart, Series, Values, smoothing_window
 from mgrpo.report.outcome import Evaluation
 from mgrpo.report.run_data import RunData

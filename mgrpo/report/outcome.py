@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mgrpo.metrics.log import Row
+from mgrpo.metrics.rows import Row
 from mgrpo.report.words import EN_DASH, percent, plural, points
 
 Evaluation = dict[str, Any]
@@ -147,7 +147,7 @@ def outcome_sentence(evaluations: Sequence[Evaluation]) -> str:
     when = "" if after["label"] == "after" else f" by step {after['step']}"
     if before is None:
         return f"After training{when}, {solved(after)}"
-    count = plural(after["num_problems"], "held-out problem")
+    count = plural(after.get("num_problems", 0), "held-out problem")
     start, end = before["acc"][0] or 0.0, after["acc"][0] or 0.0
     sentence = f"First-attempt accuracy on {count} {course(start, end)}{when}"
     if NO_CHANGE <= abs(end - start) < 2 * difference_error(before, after):
@@ -180,7 +180,7 @@ def training_sentence(metrics: Sequence[Row]) -> str:
 
 
 def solved(evaluation: Evaluation) -> str:
-    count = plural(evaluation["num_problems"], "held-out problem")
+    count = plural(evaluation.get("num_problems", 0), "held-out problem")
     share = percent(evaluation["acc"][0], digits=0)
     return f"first attempts solve {share} of {count}{second_look(evaluation)}"
 
@@ -200,7 +200,7 @@ def second_look(evaluation: Evaluation) -> str:
 def accuracy_error(evaluation: Evaluation) -> float:
     """One standard error of the first attempt's accuracy over problems (binomial)."""
     share = evaluation["acc"][0] or 0.0
-    return math.sqrt(share * (1 - share) / max(evaluation["num_problems"], 1))
+    return math.sqrt(share * (1 - share) / max(evaluation.get("num_problems", 0), 1))
 
 
 def difference_error(before: Evaluation, after: Evaluation) -> float:
@@ -215,7 +215,7 @@ def footnote(evaluation: Evaluation) -> str:
     """How the numbers were measured, under the table."""
     error = f"{100 * accuracy_error(evaluation):.1f}"
     note = (
-        f"{plural(evaluation['num_problems'], 'held-out problem')}, "
+        f"{plural(evaluation.get('num_problems', 0), 'held-out problem')}, "
         f"{evaluation.get('decoding', 'unknown')} decoding. Shares of problems; changes in "
         f"percentage points. One standard error of the first attempt's accuracy: {error} points."
     )

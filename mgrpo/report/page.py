@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from mgrpo.config import RunConfig
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.metrics.learning import learning_sentence
-from mgrpo.metrics.log import Row
+from mgrpo.metrics.rows import Row
 from mgrpo.report.alarm_table import alarm_lines
 from mgrpo.report.chart import Values
 from mgrpo.report.curves import Curves, accuracy, all_charts, curve_note, other_metrics

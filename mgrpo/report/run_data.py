@@ -10,17 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mgrpo.config.outline import read_outline
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.log import (
     METRICS_FILE,
-    Row,
     read_alarms,
     read_evaluations,
     read_metrics,
     rollout_paths,
 )
+from mgrpo.metrics.rows import Row, reason_of, text_of
 
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -103,7 +102,7 @@ def load_run(run_dir: Path | str) -> RunData:
         raise RunDirectoryError(
             f"{run_dir} is not a directory. Name a run's directory, such as runs/my-run."
         )
-    config_text = read_text(run_dir / CONFIG_FILE)
+    config_text = text_of(run_dir / CONFIG_FILE)
     if not config_text and not (run_dir / METRICS_FILE).exists():
         raise RunDirectoryError(
             f"{run_dir} has neither {CONFIG_FILE} nor {METRICS_FILE}, so it is not a run's "
@@ -112,7 +111,7 @@ def load_run(run_dir: Path | str) -> RunData:
     return RunData(
         run_dir=run_dir,
         config_text=config_text,
-        config=read_mapping(run_dir / CONFIG_FILE, yaml.safe_load),
+        config=read_mapping(run_dir / CONFIG_FILE, read_outline),
         environment=read_mapping(run_dir / ENVIRONMENT_FILE, json.loads),
         metrics=read_metrics(run_dir),
         evaluations=read_evaluations(run_dir),
@@ -122,16 +121,12 @@ def load_run(run_dir: Path | str) -> RunData:
     )
 
 
-def read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-
 def read_mapping(path: Path, parse: Callable[[str], object]) -> dict[str, object]:
     """The mapping that a file holds; an empty one where there is no file."""
     try:
-        content = parse(read_text(path) or "{}") or {}
-    except (yaml.YAMLError, ValueError) as error:
-        raise RunDirectoryError(f"{path} cannot be read: {error}") from error
+        content = parse(text_of(path) or "{}") or {}
+    except (ValueError, RecursionError) as error:
+        raise RunDirectoryError(f"{path} cannot be read: {reason_of(error)}.") from error
     if not isinstance(content, dict):
         raise RunDirectoryError(f"{path} holds {type(content).__name__}, not a mapping.")
     return content

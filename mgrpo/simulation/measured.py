@@ -14,7 +14,8 @@ from statistics import mean
 
 from mgrpo.config.layers import LayerConfig
 from mgrpo.errors import RunDirectoryError
-from mgrpo.metrics.log import Row, read_metrics, read_rollouts, rollout_paths
+from mgrpo.metrics.log import read_metrics, read_rollouts, rollout_paths
+from mgrpo.metrics.rows import Row
 from mgrpo.simulation.rates import EngineRates, LayerData, LearnerRates, Rates
 from mgrpo.simulation.simulator import Layout, Order, simulate
 from mgrpo.simulation.workload import EmpiricalLengths, FixedLengths, Lengths, Tree, Workload

@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
 from mgrpo.errors import RunDirectoryError
+from mgrpo.metrics.rows import reason_of
 from mgrpo.storage.files import leaves_its_folder
 from mgrpo.types import Problem
 
@@ -39,7 +40,7 @@ FORMAT = 2
 HASH_THREADS = min(8, os.cpu_count() or 1)  # one hashes about 1 GB/s; disks read several
 
 
-class State(BaseModel, extra="allow"):
+class State(BaseModel, extra="allow", strict=True):
     """What every checkpoint's state says, whatever the format."""
 
     format: int = 1
@@ -179,11 +180,17 @@ def fault_of_state(folder: Path) -> str:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The state that `finish_checkpoint` wrote."""
+    """The state that `finish_checkpoint` wrote.
+
+    Raises:
+        RunDirectoryError: there is none, or it is none.
+    """
     try:
         state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{folder / STATE_FILE} cannot be read: {error}.") from error
+        State.model_validate(state)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = reason_of(error)
+        raise RunDirectoryError(f"{folder / STATE_FILE} cannot be read: {reason}.") from error
     return state
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from pydantic import TypeAdapter
 
 from mgrpo.config.watched import WatchedMetric
 from mgrpo.errors import ModelError, RunDirectoryError
+from mgrpo.metrics.rows import reason_of
 
 POLICY_DIR = "policy"
 BEST_DIR = "policy-best"
@@ -20,6 +23,7 @@ POLICIES_DIR = "policies"
 BEST_FILE = "best.json"
 """In `policy-best/`: the measurement that chose it."""
 EARLY_END_FILE = "early_end.json"
+Record = TypeVar("Record")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -38,8 +42,7 @@ def write_early_end(run_dir: Path, end: EarlyEnd) -> None:
 
 def early_end_of(run_dir: Path) -> EarlyEnd | None:
     """None: the run goes on, or took all its steps."""
-    record = read_record(run_dir / EARLY_END_FILE)
-    return None if record is None else EarlyEnd(**record)
+    return read_record(run_dir / EARLY_END_FILE, TypeAdapter(EarlyEnd))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,7 @@ def write_best(policy: Path, record: BestRecord) -> None:
 
 def best_record(run_dir: Path) -> BestRecord | None:
     """Of the best policy that is kept; None: none is."""
-    record = read_record(run_dir / BEST_DIR / BEST_FILE)
-    return None if record is None else BestRecord(**record)
+    return read_record(run_dir / BEST_DIR / BEST_FILE, TypeAdapter(BestRecord))
 
 
 def best_of(run_dir: Path, watched: WatchedMetric) -> float | None:
@@ -70,19 +72,18 @@ def best_of(run_dir: Path, watched: WatchedMetric) -> float | None:
     return record.value
 
 
-def read_record(file: Path) -> dict[str, Any] | None:
+def read_record(file: Path, form: TypeAdapter[Record]) -> Record | None:
     """What a file of ours holds; None: there is no such file.
 
     Raises:
         RunDirectoryError: it cannot be read.
     """
     try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return form.validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{file} cannot be read: {error}. Remove it.") from error
-    return record
+        raise RunDirectoryError(f"{file} cannot be read: {reason_of(error)}. Remove it.") from error
 
 
 def stepped_policy(run_dir: Path, num_steps: int) -> Path:

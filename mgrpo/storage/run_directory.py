@@ -16,7 +16,8 @@ from mgrpo.config.resume import (
     schedule_warning,
 )
 from mgrpo.errors import ConfigError, RunDirectoryError
-from mgrpo.metrics.log import read_lines, to_line
+from mgrpo.metrics.log import to_line
+from mgrpo.metrics.rows import EvaluationForm, read_lines
 from mgrpo.plugin import resume_rules
 from mgrpo.storage.checkpoints import checkpoints, newest_whole, read_state
 from mgrpo.storage.files import Storage, is_url, local_folder_of
@@ -160,7 +161,7 @@ def reopen_run(run_dir: Path) -> None:
     num_steps = load_recipe(run_dir / CONFIG_FILE).steps if end is None else end.num_steps
     (run_dir / EARLY_END_FILE).unlink(missing_ok=True)
     policy.rename(run_dir / f"{POLICY_DIR}-step-{num_steps:06d}")
-    rows = read_lines(run_dir / EVALUATION_FILE)
+    rows = read_lines(run_dir / EVALUATION_FILE, EvaluationForm)
     during = [row | {"label": "during"} if row["label"] == "after" else row for row in rows]
     (run_dir / EVALUATION_FILE).write_text("".join(map(to_line, during)), encoding="utf-8")
 

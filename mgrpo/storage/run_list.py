@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from mgrpo.config.yaml_core import parse_yaml
+from mgrpo.config.outline import read_outline
 from mgrpo.metrics.log import METRICS_FILE, read_evaluations, read_metrics
 from mgrpo.storage.policies import POLICY_DIR, early_end_of
 from mgrpo.storage.run_directory import CONFIG_FILE
@@ -85,7 +83,6 @@ def summary_of(run_dir: Path) -> RunSummary:
 def read_config(run_dir: Path) -> dict[str, Any]:
     """The run's recipe as written, which may be of an older version; {} if unreadable."""
     try:
-        tree = parse_yaml((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return read_outline((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
-    return tree if isinstance(tree, dict) else {}

@@ -83,14 +83,24 @@ class RunState(Hook):
     def load(self, folder: Path) -> int:
         """Continue from a checkpoint, whose state the learner has loaded; returns steps done."""
         state = read_state(folder)
-        if self.workers.policy_version != state["policy_version"]:
+        version = state.get("policy_version")
+        if self.workers.policy_version != version:
             raise RunDirectoryError(
                 f"The checkpoint's learner is at policy version {self.workers.policy_version}, its "
-                f"state at {state['policy_version']}: the two come from different steps, and the "
+                f"state at {version}: the two come from different steps, and the "
                 "checkpoint is inconsistent. Delete it to resume from the one before."
             )
-        self.sources.load_state_dict(state[SOURCES])
-        self.sources.drawn = deque(read_completions(self.sources.drawn, folder))
+        try:
+            self.sources.load_state_dict(state[SOURCES])
+            self.sources.drawn = deque(read_completions(self.sources.drawn, folder))
+        except MgrpoError:
+            raise
+        except Exception as error:  # each source reads its own state, a user's too
+            raise RunDirectoryError(
+                f"{folder} has the state of a source in a form that this version of mgrpo does not "
+                f"read ({type(error).__name__}: {error}). Resume with the version that wrote it, "
+                "or delete the checkpoint to resume from the one before."
+            ) from error
         self.keep(state)
         num_steps: int = state["num_steps"]
         return num_steps

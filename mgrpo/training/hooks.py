@@ -17,9 +17,10 @@ from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
 from mgrpo.metrics.learning import changed_policy, why_nothing_was_learnt
-from mgrpo.metrics.log import LineFile, MetricsLog, Row, to_line
+from mgrpo.metrics.log import LineFile, MetricsLog, to_line
 from mgrpo.metrics.memory import run_memory_gib
 from mgrpo.metrics.resources import RESOURCES_FILE, held
+from mgrpo.metrics.rows import Row
 from mgrpo.metrics.transitions import rollout_metrics
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.workers import Engines

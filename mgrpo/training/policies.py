@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mgrpo.config import RunConfig
 from mgrpo.errors import RunDirectoryError
-from mgrpo.metrics.log import Row
+from mgrpo.metrics.rows import Row
 from mgrpo.storage.mirror import Mirror
 from mgrpo.storage.policies import (
     BEST_DIR,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from mgrpo.config.watched import EarlyStoppingConfig, WatchedMetric
-from mgrpo.metrics.log import Row, read_evaluations, read_metrics
+from mgrpo.metrics.log import read_evaluations, read_metrics
+from mgrpo.metrics.rows import Row
 from mgrpo.report.curves import comparable
 
 BEFORE = "before"

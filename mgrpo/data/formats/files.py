@@ -129,13 +129,14 @@ def parsed(file: Path) -> Iterator[Parsed]:
         raise DataError(f"{file} cannot be read: {reason}.") from error
 
 
-def read_table(file: Path, batches_of: Callable[[Path], Iterable[object]]) -> Iterator[Parsed]:
+def read_table(file: Path, batches_of: Callable[[Path], Iterable[Any]]) -> Iterator[Parsed]:
     """The rows of a file of Arrow tables."""
     import pyarrow  # takes 0.2 s, and is only needed here
 
     number = 0
     try:
         for batch in batches_of(file):
+            batch.validate(full=True)  # values of a damaged file may lie outside of it
             for row in plain_rows(batch):
                 number += 1
                 yield row, f"row {number}", number, ""
@@ -145,20 +146,20 @@ def read_table(file: Path, batches_of: Callable[[Path], Iterable[object]]) -> It
         ) from error
 
 
-def parquet_batches(file: Path) -> Iterable[object]:
+def parquet_batches(file: Path) -> Iterable[Any]:
     from pyarrow import parquet
 
     return parquet.ParquetFile(file).iter_batches(batch_size=1000)
 
 
-def arrow_file_batches(file: Path) -> Iterable[object]:
+def arrow_file_batches(file: Path) -> Iterable[Any]:
     from pyarrow import ipc, memory_map
 
     reader = ipc.open_file(memory_map(str(file)))
     return (reader.get_batch(index) for index in range(reader.num_record_batches))
 
 
-def arrow_stream_batches(file: Path) -> Iterable[object]:
+def arrow_stream_batches(file: Path) -> Iterable[Any]:
     from pyarrow import ipc, memory_map
 
     return ipc.open_stream(memory_map(str(file)))
@@ -183,7 +184,7 @@ def read_json(stream: IO[bytes]) -> Iterator[Parsed]:
         held = list(lines)
         try:
             value = loads(b"".join(line for _, line in held))
-        except ValueError:
+        except (ValueError, RecursionError):
             lines = iter(held)  # JSON lines, with an invalid first line
         else:
             rows = value if isinstance(value, list) else [value]

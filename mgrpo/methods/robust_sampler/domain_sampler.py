@@ -96,7 +96,7 @@ class DomainSampler:
                 f"The checkpoint's sampler draws from {', '.join(sorted(state['samplers']))}, this "
                 f"run from {', '.join(sorted(self.samplers))}. Resume with the checkpoint's data."
             )
-        self.num_draws = state["num_draws"]
+        self.num_draws = int(state["num_draws"])
         self.mixture.load_state_dict(state["mixture"])
         for name, own in state["samplers"].items():
             self.samplers[name].load_state_dict(own)

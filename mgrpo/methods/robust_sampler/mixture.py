@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt
 
 Numbers = Sequence[float]
 
@@ -86,11 +88,11 @@ def floored(chances: Numbers, floor: float) -> list[float]:
         found = raised
 
 
-class MixtureState(TypedDict):
+class MixtureState(BaseModel, strict=True):
     """What a checkpoint keeps of a mixture."""
 
-    values: list[float | None]
-    num_steps_at_zero: list[int]
+    values: list[Annotated[FiniteFloat, Field(ge=0, le=1)] | None]
+    num_steps_at_zero: list[NonNegativeInt]
 
 
 class RobustMixture:
@@ -142,13 +144,20 @@ class RobustMixture:
             shares = capped(worst, hopeless_caps(shares, is_hopeless, radius=self.radius))
         return dict(zip(self.domains, floored(shares, self.floor), strict=True))
 
-    def state_dict(self) -> MixtureState:
+    def state_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return {
             "values": list(self.values),
             "num_steps_at_zero": list(self.num_steps_at_zero),
         }
 
-    def load_state_dict(self, state: MixtureState) -> None:
-        self.values = list(state["values"])
-        self.num_steps_at_zero = list(state["num_steps_at_zero"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`.
+
+        Raises:
+            ValueError: it is of another form, or of other domains.
+        """
+        kept = MixtureState.model_validate(state)
+        if not len(kept.values) == len(kept.num_steps_at_zero) == len(self.domains):
+            raise ValueError(f"the mixture has not the {len(self.domains)} domains of the data")
+        self.values, self.num_steps_at_zero = kept.values, kept.num_steps_at_zero

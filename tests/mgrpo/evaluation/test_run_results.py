@@ -41,7 +41,7 @@ def make(folder: Path, *overrides: str, solved: Sequence[int] = (1, 0), num_step
     plain = {"decoding": "greedy", "num_problems": len(solved), "phrases": []}
     evaluations = [
         {"step": 0, "label": "before", "acc": [0.1, 0.1], **plain},
-        {"step": 1, "label": "during", "acc": [share + 0.1, share], **plain},
+        {"step": 1, "label": "during", "acc": [min(1.0, share + 0.1), share], **plain},
         {"step": num_steps, "label": "after", "acc": [share, share], **plain},
     ]
     answers = [

@@ -218,7 +218,8 @@ def test_a_run_that_has_ended_is_resumed_only_to_be_longer(tmp_path: Path) -> No
 
 def test_a_run_that_is_made_longer_keeps_its_first_policy(tmp_path: Path) -> None:
     ended(tmp_path)
-    rows = [{"step": 0, "label": "before"}, {"step": STEPS, "label": "after"}]
+    labels = {0: "before", STEPS: "after"}
+    rows = [{"step": step, "label": label, "acc": [0.5]} for step, label in labels.items()]
     (tmp_path / "evaluation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     reopen_run(tmp_path)
     assert not (tmp_path / "policy").exists()

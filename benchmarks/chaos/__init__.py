@@ -1,0 +1,1 @@
+"""Trains under a seeded schedule of faults, and checks that nothing was lost or doubled."""
