@@ -12,13 +12,13 @@ from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.metrics.log import (
     RolloutKind,
-    Row,
     read_alarms,
     read_evaluations,
     read_metrics,
     read_rollouts,
     rollout_paths,
 )
+from mgrpo.metrics.rows import Row
 from mgrpo.storage.policies import policy_of
 from mgrpo.storage.run_directory import CONFIG_FILE, find_run
 from mgrpo.storage.run_list import RunState, state_of

@@ -6,6 +6,7 @@ import http.client
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -199,7 +200,7 @@ def test_memory_grows_by_the_slope_of_its_later_part() -> None:
     assert slopes(samples) == {"driver": pytest.approx(2.0), "GCS": 0.0}
 
 
-RECORD = {
+RECORD: dict[str, Any] = {
     "part": "part-0-12",
     "order": "streamed",
     "steps": 42,

@@ -147,9 +147,9 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             assert arrived.wait(60)
         return finish(folder, state)
 
-    def waits(self: checkpoints.Finishing, within_s: float, setting: str) -> None:
+    def waits(self: checkpoints.Finishing, within_s: float, setting: str, progress: Any) -> None:
         is_hung = self.state["num_steps"] == 4 and not arrived.is_set()
-        wait(self, 0.01 if is_hung else 60, setting)
+        wait(self, 0.01 if is_hung else 60, setting, None if is_hung else progress)
 
     monkeypatch.setattr(checkpoints, "finish_checkpoint", slow)
     monkeypatch.setattr(checkpoints.Finishing, "wait", waits)
