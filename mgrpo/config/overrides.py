@@ -39,6 +39,11 @@ def apply_override(tree: Tree, override: str) -> None:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise BadOverride(path, text, f"the value is not YAML: {one_line(error)}.") from error
+    try:
+        override.encode()
+    except UnicodeEncodeError as error:
+        shown = override.encode(errors="backslashreplace").decode()
+        raise BadOverride(shown, "(bytes)", "it is not UTF-8 text.") from error
     *parents, last = path.split(".")
     if len(parents) >= MAX_LEVELS:
         raise BadOverride(f"{path[:60]}...", text, f"no key is inside {len(parents)} others.")

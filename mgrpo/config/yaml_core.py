@@ -39,11 +39,17 @@ class RecipeLoader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep=deep)
+            value = super().construct_object(node, deep=deep)
+            if isinstance(value, str):
+                value.encode()  # an escape may stand for half a character
+            return value
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             tag = node.tag.rpartition(":")[2]
             raise yaml.constructor.ConstructorError(
-                None, None, f"this is no {tag}, or too long for one", node.start_mark
+                None,
+                None,
+                f"this is no {tag}, too long for one, or half a character",
+                node.start_mark,
             ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:

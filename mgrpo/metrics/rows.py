@@ -33,7 +33,11 @@ class Form(BaseModel, extra="allow", strict=True):
 
 class Transition(Form):
     layer: PositiveInt
-    __pydantic_extra__: dict[str, Number]
+    wrong_to_right: Number = None
+    right_to_wrong: Number = None
+    right_to_right: Number = None
+    wrong_to_wrong: Number = None
+    copy_fraction: Number = None
 
 
 class Phrase(Form):

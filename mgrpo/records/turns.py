@@ -91,9 +91,12 @@ class Prompt:
             if part.keys() != {"token_ids"}:
                 raise unsupported(", ".join(part))
         try:
-            return cls(tuple(TokenPart(part["token_ids"]) for part in parts))
+            held = tuple(TokenPart(part["token_ids"]) for part in parts)
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"A prompt's token ids are not whole numbers: {error}.") from error
+        if any(part.token_ids.ndim != 1 for part in held):
+            raise DataError("A prompt's token ids are not a list.")
+        return cls(held)
 
 
 def unsupported(kind: str) -> DataError:

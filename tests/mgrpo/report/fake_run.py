@@ -165,7 +165,9 @@ def make_evaluation(step: int, label: str, first: float, num_layers: int) -> dic
             "wrong_to_wrong": 1 - first - 0.09,
             "copy_fraction": 0.31,
         }
-        evaluation |= {"delta": 0.03, "transitions": [{"layer": 2, **shares}]}
+        counts = {name: round(200 * share) for name, share in shares.items() if "_to_" in name}
+        moves = {"layer": 2, "counts": counts, **shares}
+        evaluation |= {"delta": 0.03, "transitions": [moves]}
     return evaluation
 
 
