@@ -16,6 +16,7 @@ DEADLINE_S = 120
 GROUND_FLOOR = (
     "mgrpo.config",
     "mgrpo.types",
+    "mgrpo.records.stored",
     "mgrpo.records.turns",
     "mgrpo.records.token_columns",
     "mgrpo.errors",
