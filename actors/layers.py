@@ -24,15 +24,17 @@ from mgrpo.config.guidance import (
 from mgrpo.config.layers import (
     AllParents,
     BestParents,
-    CorrectLayer,
+    LaterLayer,
     LayerConfig,
+    OneOfEachParents,
+    RejectedParents,
     SelfContinue,
     TieBreak,
     WrongFirstParents,
     WrongParents,
 )
 from mgrpo.records.turns import Prompt
-from mgrpo.types import Completion, CompletionId, Problem
+from mgrpo.types import Completion, CompletionId, Problem, Reward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,6 +51,7 @@ class PromptRequest:
     within: CompletionId  # completions are its children, numbered from `first_index`
     first_index: int = 0
     num_spare: int = 0  # further ones are begun, and all but the shortest aborted
+    judged: Reward | None = None  # the check of the parent, for a verdict
     prompt_opening: str = ""  # what the prompt has already written of the answer
 
     @property
@@ -79,7 +82,7 @@ def solve_request(
 
 
 def choose_parents(
-    layer: CorrectLayer, attempts: Sequence[Completion], rng: random.Random
+    layer: LaterLayer, attempts: Sequence[Completion], rng: random.Random
 ) -> list[Completion]:
     """The attempts of one problem that are corrected."""
     usable, parents = correctable(layer, attempts), layer.parents
@@ -87,7 +90,14 @@ def choose_parents(
         return usable
     if isinstance(parents, WrongParents):
         return [attempt for attempt in usable if not attempt.is_correct]
+    if isinstance(parents, RejectedParents):
+        usable = rejected(usable)
+        if parents.k is None:
+            return usable
     shuffled = rng.sample(usable, len(usable))
+    if isinstance(parents, OneOfEachParents):
+        of_each = list({one.is_correct: one for one in shuffled}.values())
+        return of_each if len(of_each) == parents.k else []
     if isinstance(parents, WrongFirstParents):
         shuffled.sort(key=lambda attempt: attempt.is_correct)
     elif isinstance(parents, BestParents):
@@ -99,7 +109,7 @@ def choose_parents(
     return shuffled[: parents.k]
 
 
-def correctable(layer: CorrectLayer, attempts: Sequence[Completion]) -> list[Completion]:
+def correctable(layer: LaterLayer, attempts: Sequence[Completion]) -> list[Completion]:
     """Attempts that may be corrected. Those whose check failed (timeout, error) never are: their
     correctness is unknown."""
     return [
@@ -109,6 +119,11 @@ def correctable(layer: CorrectLayer, attempts: Sequence[Completion]) -> list[Com
         and attempt.reward.is_usable
         and not (layer.skip_truncated_parents and attempt.is_truncated)
     ]
+
+
+def rejected(verdicts: Sequence[Completion]) -> list[Completion]:
+    """Verdicts that do not say that their attempt is right."""
+    return [one for one in verdicts if not one.accepts]
 
 
 def reward_of(attempt: Completion) -> float:
@@ -132,7 +147,7 @@ def tie_rank(tie_break: TieBreak, attempt: Completion) -> tuple[float, ...]:
     return ()
 
 
-def falls_back_to_problem(layer: CorrectLayer, attempts: Sequence[Completion]) -> bool:
+def falls_back_to_problem(layer: LaterLayer, attempts: Sequence[Completion]) -> bool:
     """Whether this layer answers the problem alone, because every attempt at it failed."""
     return (
         isinstance(layer.parents, BestParents)
@@ -142,7 +157,7 @@ def falls_back_to_problem(layer: CorrectLayer, attempts: Sequence[Completion]) -
     )
 
 
-def draw_guidance(layer: CorrectLayer, rng: random.Random, *, step: int) -> list[int]:
+def draw_guidance(layer: LaterLayer, rng: random.Random, *, step: int) -> list[int]:
     """A phrase's index for each of a parent's corrections: [group_size]."""
     draw, indices = layer.guidance.draw, range(len(layer.guidance.phrases))
     if isinstance(draw, DrawFixed):
@@ -158,7 +173,7 @@ def draw_guidance(layer: CorrectLayer, rng: random.Random, *, step: int) -> list
 
 def correction_requests(
     builder: PromptBuilder,
-    layer: CorrectLayer,
+    layer: LaterLayer,
     problem: Problem,
     parent: Completion,
     guidance_ids: Sequence[int],
@@ -190,12 +205,14 @@ def correction_requests(
                 prompt=Prompt.of(prompt_token_ids),
                 num_samples=count,
                 group_key=parent.completion_id,
-                parent_id=parent.completion_id,
+                # Behind a verdict it is the attempt that is corrected.
+                parent_id=parent.completion_id if parent.accepts is None else parent.parent_id,
                 guidance_id=guidance_id,
                 feedback=feedback,
                 feedback_tokens=len(feedback_ids),
                 within=parent.id,
                 first_index=first_index,
+                judged=parent.reward,
                 # A turn that goes on was opened long ago.
                 prompt_opening=(
                     "" if isinstance(layer.layout, SelfContinue) else builder.chat.opening

@@ -24,7 +24,7 @@ from actors.layers import (
     stable_seed,
 )
 from actors.templates import PromptBuilder
-from mgrpo.config.layers import CorrectLayer, LayerConfig, StopOnAgreement
+from mgrpo.config.layers import LaterLayer, LayerConfig, StopOnAgreement
 from mgrpo.errors import task_group
 from mgrpo.types import Completion, CompletionId, Problem
 
@@ -71,12 +71,12 @@ async def correction_chain(task: Task, sampler: Sampler) -> list[Completion]:
     parents = list(task.attempts)
     for number in range(task.first_layer, task.last_layer + 1):
         layer = sampler.layers[number - 1]
-        if isinstance(layer, CorrectLayer):
+        if isinstance(layer, LaterLayer):
             requests = corrections(task, sampler, number, layer, parents)
         else:
             requests = [solve_request(sampler.builder, layer, task.problem, tree=task.tree)]
         requests = [replace(one, num_spare=layer.over_sample) for one in requests]
-        if isinstance(layer, CorrectLayer) and isinstance(layer.early_stop, StopOnAgreement):
+        if isinstance(layer, LaterLayer) and isinstance(layer.early_stop, StopOnAgreement):
             parents = await run_together(
                 in_parts(task, sampler, number, layer.early_stop, list(family))
                 for _, family in itertools.groupby(requests, key=lambda one: one.group_key)
@@ -129,7 +129,7 @@ def corrections(
     task: Task,
     sampler: Sampler,
     number: int,
-    layer: CorrectLayer,
+    layer: LaterLayer,
     attempts: Sequence[Completion],
 ) -> list[PromptRequest]:
     """The requests of layer `number` that one problem's attempts call for."""

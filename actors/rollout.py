@@ -17,8 +17,9 @@ from actors.layers import PromptRequest, stable_seed
 from actors.plugin import RolloutPlugin
 from actors.programs import Program, Task, correction_chain, run_together
 from actors.templates import PromptBuilder
+from actors.verdicts import RIGHT, verdict_reward
 from cluster.fleet.leases import EngineSource, sample_leased
-from mgrpo.config.layers import LayerConfig
+from mgrpo.config.layers import LayerConfig, VerifyLayer
 from mgrpo.errors import ConfigError, ConfigProblem, task_group
 from mgrpo.records.token_columns import TokenIds
 from mgrpo.records.turns import Prompt, join_turns
@@ -193,9 +194,7 @@ class Rollout:
         clock.count(generations, request.num_samples)
         generations = generations[: request.num_samples]
         problem = replace(problem, prompt_opening=request.prompt_opening)
-        rewards = await self.score(
-            problem, [one.text for one in generations], [one.token_ids for one in generations]
-        )
+        rewards = await self.rewards(number, problem, request, generations)
         completions = [
             self.completion(number, problem, request, index, generation, reward)
             for index, (generation, reward) in enumerate(zip(generations, rewards, strict=True))
@@ -205,6 +204,19 @@ class Rollout:
         if self.on_progress is not None:
             self.on_progress(number, clock.num_done, clock.num_known)
         return completions
+
+    async def rewards(
+        self,
+        number: int,
+        problem: Problem,
+        request: PromptRequest,
+        generations: Sequence[Generation],
+    ) -> list[Reward]:
+        """The checks' of answers; of verdicts, whether they agree with their attempt's check."""
+        layer, texts = self.layers[number - 1], [one.text for one in generations]
+        if isinstance(layer, VerifyLayer) and request.judged is not None:
+            return [verdict_reward(text, layer.verdict, request.judged) for text in texts]
+        return await self.score(problem, texts, [one.token_ids for one in generations])
 
     async def generate(
         self,
@@ -257,6 +269,7 @@ class Rollout:
         generation: Generation,
         reward: Reward,
     ) -> Completion:
+        is_verdict = isinstance(self.layers[number - 1], VerifyLayer)
         return Completion(
             id=request.within.child(request.first_index + index),
             problem_id=problem.problem_id,
@@ -272,6 +285,7 @@ class Rollout:
             feedback=request.feedback,
             feedback_tokens=request.feedback_tokens,
             engine=generation.engine,
+            accepts=reward.extracted_answer == RIGHT if is_verdict else None,
             reward=reward,
             **join_turns([generation.turn(request.prompt)]),
         )

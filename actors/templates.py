@@ -5,7 +5,7 @@ correction's prompt, because that changes tokens (TRL#5224). The chat template i
 text around a placeholder, the text on both sides is tokenised, and the attempt's own ids go
 in between.
 
-Three layouts (CorrectLayer.layout):
+Three layouts (LaterLayer.layout):
 
     review_chat    system | user: problem | assistant: attempt + guidance | assistant: ...
     self_continue  the attempt's own prompt and ids, then the guidance: an exact extension
@@ -38,15 +38,14 @@ from actors.chat_format import (
 )
 from mgrpo.config.guidance import CheckGuidance
 from mgrpo.config.layers import (
-    REVIEW_SYSTEM_PROMPT,
-    SOLVE_SYSTEM_PROMPT,
-    CorrectLayer,
+    LaterLayer,
     LayerConfig,
     QuotedAttempt,
     ReviewChat,
     SelfContinue,
     Stop,
     UserQuote,
+    default_system_prompt,
 )
 from mgrpo.errors import DataError, ModelError
 from mgrpo.records.token_columns import TokenIds, as_list
@@ -68,14 +67,14 @@ def fill(template: str, **values: str) -> str:
 
 def solve_messages(layer: LayerConfig, problem: Asked) -> Messages:
     """The conversation that layer 1 continues."""
-    before = turns_before(system_of(layer, SOLVE_SYSTEM_PROMPT), problem)
+    before = turns_before(system_of(layer), problem)
     user = fill(layer.user_template or "{problem}", problem=question_of(problem))
     return [*before, {"role": "user", "content": user}]
 
 
-def review_messages(layer: CorrectLayer, problem: Asked, attempt: str, guidance: str) -> Messages:
+def review_messages(layer: LaterLayer, problem: Asked, attempt: str, guidance: str) -> Messages:
     """The conversation that a correction continues (review_chat and user_quote)."""
-    before = turns_before(system_of(layer, REVIEW_SYSTEM_PROMPT), problem)
+    before = turns_before(system_of(layer), problem)
     question = question_of(problem)
     if isinstance(layer.layout, UserQuote):
         template = layer.user_template or DEFAULT_QUOTE_TEMPLATE
@@ -89,7 +88,7 @@ def review_messages(layer: CorrectLayer, problem: Asked, attempt: str, guidance:
     ]
 
 
-def guidance_text(layer: CorrectLayer, phrase: str, *, has_feedback: bool) -> str:
+def guidance_text(layer: LaterLayer, phrase: str, *, has_feedback: bool) -> str:
     """What opens a correction: the phrase, or the template for a check's feedback, with
     FEEDBACK_PLACEHOLDER in its place."""
     if not has_feedback or not isinstance(layer.guidance, CheckGuidance):
@@ -110,9 +109,10 @@ def turns_before(system: str, problem: Asked) -> Messages:
     return [*own, *problem.earlier_turns]
 
 
-def system_of(layer: LayerConfig, default: str) -> str:
+def system_of(layer: LayerConfig) -> str:
     """A layer's system turn; "" for none."""
-    return default if layer.system_prompt is None else layer.system_prompt
+    own = layer.system_prompt
+    return default_system_prompt(layer) if own is None else own
 
 
 def system_turn(system: str) -> Messages:
@@ -201,7 +201,7 @@ class PromptBuilder:
 
     def correction_prompt(
         self,
-        layer: CorrectLayer,
+        layer: LaterLayer,
         problem: Asked,
         *,
         parent_prompt_ids: Sequence[int] | TokenIds,
@@ -251,7 +251,7 @@ class PromptBuilder:
             ids += [*feedback_ids, *self.encode(part)]
         return ids
 
-    def feedback_ids(self, layer: CorrectLayer, feedback: str) -> list[int]:
+    def feedback_ids(self, layer: LaterLayer, feedback: str) -> list[int]:
         """A check's text as a layer shows it: its head, without special tokens and those that end
         a turn; [] where the layer shows none."""
         limit = layer.guidance.feedback_tokens
@@ -260,7 +260,7 @@ class PromptBuilder:
         left_out = self.special_ids.union(self.stop_ids)
         return [token for token in self.encode(feedback) if token not in left_out][:limit]
 
-    def around_attempt(self, layer: CorrectLayer, problem: Asked, guidance: str) -> tuple[str, str]:
+    def around_attempt(self, layer: LaterLayer, problem: Asked, guidance: str) -> tuple[str, str]:
         """The template's text before and after the place of the attempt."""
         messages = review_messages(layer, problem, ATTEMPT_PLACEHOLDER, guidance)
         pieces = self.render(messages).split(ATTEMPT_PLACEHOLDER)

@@ -31,12 +31,13 @@ from learner.advantages import (
 )
 from learner.columns import Metrics, StepBatch
 from learner.denominators import layer_weights
+from learner.other_prompts import root_of
 from learner.packing import RowCost, cut_trees, share_trees, split_rows
 from learner.plugin import AdvantageEstimator, LearnerPlugin
 from learner.policy_reader import PolicyReader
 from learner.rows import Minibatch, TrainingRow, Values
 from learner.selection import Judged, group_of, select_layer
-from mgrpo.config import CorrectLayer, GroupZ, LayerConfig, ObjectiveConfig
+from mgrpo.config import GroupZ, LaterLayer, LayerConfig, ObjectiveConfig
 from mgrpo.config.advantages import ConstPositive, Improvement, RawReward
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.parts import Part
@@ -87,7 +88,8 @@ def build_batch(
     """Turn one step's scored completions into weighted training rows.
 
     Args:
-        completions: of any layers, each scored. Groups must be whole.
+        completions: of any layers, each scored, with those that plug-ins add (`with_added`). Groups
+            must be whole.
         layers: the chain; a completion's `layer` is 1 for the first.
         objective: KL settings and the number of minibatches. Selected rows without any signal are
             dropped, since their loss and its gradient are exactly 0.
@@ -239,6 +241,23 @@ def decide(
     )
 
 
+def with_added(
+    completions: Sequence[Completion],
+    context: Sequence[Completion],
+    plugins: Sequence[LearnerPlugin],
+) -> list[Completion]:
+    """The completions of a step, with those that plug-ins add behind them."""
+    parents = {one.completion_id: one for one in (*context, *completions)}
+    return [
+        *completions,
+        *(
+            one
+            for plugin in having(plugins, "added_completions")
+            for one in plugin.added_completions(completions, parents)
+        ),
+    ]
+
+
 def step_batch(
     completions: Sequence[Completion],
     layers: Sequence[LayerConfig],
@@ -265,7 +284,14 @@ def step_batch(
 
 TOKEN_HOOKS = ("transform_advantages", "weigh_tokens", "weigh_entropy", "token_columns")
 ALL_TOKEN_HOOKS = (
-    *("measure", "filter_rows", "read_policy", "shape_rewards", "estimate_advantages"),
+    *(
+        "added_completions",
+        "measure",
+        "filter_rows",
+        "read_policy",
+        "shape_rewards",
+        "estimate_advantages",
+    ),
     *(*TOKEN_HOOKS, "added_rows", "refresh_columns"),
 )
 
@@ -314,13 +340,6 @@ def share_minibatches(
         for share, own in zip(shares, found, strict=True):
             share += [places[at] for at in own]
     return [sorted(share) for share in shares]
-
-
-def root_of(one: Completion, parents: Mapping[str, Completion]) -> Completion:
-    """The first attempt that a completion goes back to, as far as parents are known."""
-    while one.parent_id is not None and one.parent_id in parents:
-        one = parents[one.parent_id]
-    return one
 
 
 def filtered(batch: StepBatch, plugins: Sequence[LearnerPlugin]) -> dict[int, str]:
@@ -525,7 +544,7 @@ def comparable_groups(judged: Sequence[Judged], layer: LayerConfig) -> list[list
     Completions whose check failed are in none. With success_only_pre_norm only the successes
     are compared, which takes the baseline away; every other choice keeps the whole group.
     """
-    is_pre_norm = isinstance(layer, CorrectLayer) and layer.select == "success_only_pre_norm"
+    is_pre_norm = isinstance(layer, LaterLayer) and layer.select == "success_only_pre_norm"
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for index, one in enumerate(judged):
         is_correction = one.completion.parent_id is not None
@@ -572,7 +591,8 @@ def magnitudes(judged: Sequence[Judged], advantages: Tensor) -> Metrics:
     """How large the advantages of a layer are that train, as (sum, count)."""
     found: dict[int, list[float]] = defaultdict(list)
     for one, value in zip(judged, advantages.tolist(), strict=True):
-        found[one.completion.layer] += [abs(value)] if one.is_selected else []
+        counts = one.is_selected and one.completion.counts_as > 0
+        found[one.completion.layer] += [abs(value)] if counts else []
     return {
         f"layer{number}/advantage_abs_mean": (sum(values), float(len(values)))
         for number, values in found.items()
@@ -580,7 +600,8 @@ def magnitudes(judged: Sequence[Judged], advantages: Tensor) -> Metrics:
 
 
 def layer_metrics(judged: Sequence[Judged], number: int) -> Metrics:
-    """How much signal the layer holds, as (sum, count)."""
+    """How much signal the layer's sampled completions hold, as (sum, count)."""
+    judged = [one for one in judged if one.completion.counts_as > 0]
     groups: dict[Hashable, list[Judged]] = defaultdict(list)
     for one in judged:
         if one.reward.is_usable:
@@ -599,7 +620,7 @@ def layer_notes(
 ) -> list[str]:
     """Warn where filtering before normalising left every retained advantage at 0."""
     kept = [value for one, value in zip(judged, advantages, strict=True) if one.is_selected]
-    is_degenerate = isinstance(layer, CorrectLayer) and layer.select == "success_only_pre_norm"
+    is_degenerate = isinstance(layer, LaterLayer) and layer.select == "success_only_pre_norm"
     if not is_degenerate or not kept or any(kept):
         return []
     return [

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from cluster.weight_sync.gloo_group import listening_socket, loopback_interface
-from learner.batch import TrainingBatch, build_batch, looks_at_all_tokens
+from learner.batch import TrainingBatch, build_batch, looks_at_all_tokens, with_added
 from learner.columns import Metrics
 from learner.deepspeed_config import (
     effective_zero_stage,
@@ -240,6 +240,7 @@ class DeepSpeedLearner:
         *,
         is_part: bool = False,
     ) -> TrainingBatch:
+        completions = with_added(completions, context, self.plugins)
         return build_batch(
             completions,
             values.layers,

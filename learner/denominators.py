@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from learner.selection import Judged
-from mgrpo.config import CorrectLayer, LayerConfig
+from mgrpo.config import LaterLayer, LayerConfig
 from mgrpo.config.aggregations import FixedLength, SeqMean, TokenMean
 
 
@@ -40,13 +40,13 @@ def layer_weights(judged: Sequence[Judged], layer: LayerConfig) -> LayerWeights:
     token_mean  1 / number of tokens of all rows
     fixed_length  1 / num_tokens / number of rows
 
-    where "rows" are, by `CorrectLayer.denominator`, all usable completions sampled, those
+    where "rows" are, by `LaterLayer.denominator`, all usable completions sampled, those
     retained, or those retained of the same parent; in that last case the result is averaged
     over the parents that retain any. Completions that do not train get 0. Tokens count where
     `train_mask` lets them train. A completion counts as `Completion.counts_as` many, and its own
     loss has the factor `Completion.weight`.
     """
-    denominator = layer.denominator if isinstance(layer, CorrectLayer) else "sampled"
+    denominator = layer.denominator if isinstance(layer, LaterLayer) else "sampled"
     if denominator == "per_parent":
         families: dict[str, list[Judged]] = defaultdict(list)
         for one in judged:

@@ -1,5 +1,6 @@
 """The hooks of a plug-in that changes what is learned, in the order in which they are called.
 
+    added_completions       completions that train beside the step's, in all of what follows
     signals                 measured by the learner, because `requires` names them
     measure                 signals of the plug-in's own
     filter_rows             which completions are compared, and which of these train
@@ -43,7 +44,7 @@ weights may be sharded: neither shows. Times are in the metrics as `signals/NAME
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -59,6 +60,7 @@ from mgrpo.errors import ConfigProblem
 from mgrpo.plugin import Plugin
 from mgrpo.registry import Kind
 from mgrpo.sources import is_on_policy
+from mgrpo.types import Completion
 
 Signal = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs", "hidden_last"]
 """What the learner can measure with forward passes of its own, under the weights before an update.
@@ -140,6 +142,21 @@ class LearnerPlugin(Plugin):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`. Called after `start`."""
+
+    def added_completions(
+        self, completions: Sequence[Completion], parents: Mapping[str, Completion]
+    ) -> list[Completion]:
+        """Completions that train beside those of the step, as if they had been sampled too: its
+        corrections under the problem's own prompt, say (`learner.other_prompts`).
+
+        All ranks must make the same ones. Their ids are new, their layers those of the chain, and
+        their groups within one tree.
+
+        Args:
+            completions: of the step, scored.
+            parents: by completion_id; holds `completions` too.
+        """
+        return []
 
     def measure(self, batch: StepBatch) -> dict[str, Any]:
         """More signals by name: [N], [M], or a list of N tensors."""

@@ -1,6 +1,6 @@
 """Which completions train, and why the others do not.
 
-Every usable first attempt trains. From layer 2 on `CorrectLayer.select` decides ("correction,
+Every usable first attempt trains. From layer 2 on `LaterLayer.select` decides ("correction,
 augmentation, selection" of MGRPO, arXiv 2506.04746). Reasons are written for people: they end
 up in the recorded rollouts.
 """
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mgrpo.config import CorrectLayer, GroupZ, LayerConfig
+from mgrpo.config import CorrectLayer, GroupZ, LaterLayer, LayerConfig
 from mgrpo.config.advantages import Improvement
 from mgrpo.errors import LearnerError
 from mgrpo.types import Completion, Reward
@@ -110,10 +110,9 @@ def find_parent(
 
 def group_of(completion: Completion, layer: LayerConfig) -> Hashable:
     """Layer 1 compares the completions of one prompt; later layers as `group_by` says."""
-    if completion.parent_id is None or not isinstance(layer, CorrectLayer):
+    is_later = completion.parent_id is not None
+    if not is_later or not isinstance(layer, LaterLayer) or layer.group_by == "parent":
         return completion.group_key
-    if layer.group_by == "parent":
-        return completion.parent_id
     return completion.problem_id if layer.group_by == "query" else "batch"
 
 
@@ -145,7 +144,7 @@ def reason_not_to_train(one: Judged, group: Sequence[Judged], layer: LayerConfig
             return failed_check("the check of its parent", parent_reward)
     if isinstance(layer.advantage, GroupZ) and len(group) < 2:
         return TOO_FEW_TO_COMPARE
-    if isinstance(layer, CorrectLayer) and one.completion.parent_id is not None:
+    if isinstance(layer, LaterLayer) and one.completion.parent_id is not None:
         reason = reason_by_select(one, group, layer)
         if reason:
             return reason
@@ -154,8 +153,8 @@ def reason_not_to_train(one: Judged, group: Sequence[Judged], layer: LayerConfig
     return ""
 
 
-def reason_by_select(one: Judged, group: Sequence[Judged], layer: CorrectLayer) -> str:
-    """What `CorrectLayer.select` says against a correction, or ""."""
+def reason_by_select(one: Judged, group: Sequence[Judged], layer: LaterLayer) -> str:
+    """What `LaterLayer.select` says against a correction, or ""."""
     if layer.select == "none":
         return ""
     if layer.select == "groups_with_success":
@@ -166,9 +165,9 @@ def reason_by_select(one: Judged, group: Sequence[Judged], layer: CorrectLayer) 
     return "" if one.is_success else shortfall(one, layer)
 
 
-def shortfall(one: Judged, layer: CorrectLayer) -> str:
+def shortfall(one: Judged, layer: LaterLayer) -> str:
     """What kept a correction from being a success."""
-    if layer.success == "improves":
+    if isinstance(layer, CorrectLayer) and layer.success == "improves":
         return "its reward is not above its parent's"
     if not one.reward.correct:
         return "its answer is not right"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from mgrpo.config import CorrectLayer, LayerConfig, MethodView, ObjectiveConfig
+from mgrpo.config import LaterLayer, LayerConfig, MethodView, ObjectiveConfig
 from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.errors import ConfigError, ConfigProblem
 from mgrpo.plugin import Plugin, load_plugins
@@ -24,7 +24,7 @@ def streaming_obstacles(
             "step again"
         )
     for number, layer in enumerate(layers):
-        if isinstance(layer, CorrectLayer) and layer.group_by == "batch":
+        if isinstance(layer, LaterLayer) and layer.group_by == "batch":
             yield f"layers.{number}.group_by: batch compares corrections of different problems"
     for plugin in plugins:
         if not plugin.works_by_tree():

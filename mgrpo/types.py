@@ -218,8 +218,8 @@ class Completion(WrittenRecord):
     problem_id: str
     domain: str
     layer: int  # 1 for first attempts, 2 for corrections, ...
-    parent_id: str | None  # the parent's completion_id; None in layer 1
-    group_key: str  # the parent's id; without a parent the tree, "s0p0"
+    parent_id: str | None  # of the attempt that it corrects or judges; None in layer 1
+    group_key: str  # what its prompt is of: the parent's id, or the tree, "s0p0"
     prompt: Prompt  # of the first turn; one object for all completions of a prompt
     token_ids: TokenIds  # [num_completion_tokens]
     rollout_logprobs: Logprobs  # [num_completion_tokens], nats, at the sampling temperature
@@ -237,6 +237,9 @@ class Completion(WrittenRecord):
     turn_spans: TokenSpans = ()  # [start, end) of each turn; (): one turn, all of the tokens
     spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """Named parts of the completion, as [start, end) token places: steps, analysis, ..."""
+    accepts: bool | None = None
+    """Of a verdict: does it say that its attempt is right? None: it is no verdict. A correction
+    behind a verdict has the attempt as its parent, and the verdict as its `group_key`."""
     augmented_by: str = ""  # what a plug-in did to it after it was sampled
     weight: float = 1.0
     """Factor on its loss; 1 over the chance with which it was sampled, where that was drawn."""

@@ -90,6 +90,14 @@ ROLLOUTS = Board(
             ("transition/{layer_or_all}/repaired_fraction", "repaired, layer {{layer}}"),
             ("transition/{layer_or_all}/confirmed_fraction", "confirmed, layer {{layer}}"),
         ),
+        share(
+            "Verdicts on attempts",
+            "Of a verify layer: how many are right, and how well they find wrong attempts.",
+            ("verdict/layer{layer}/precision", "precision, layer {{layer}}"),
+            ("verdict/layer{layer}/recall", "recall, layer {{layer}}"),
+            ("verdict/layer{layer}/accepted_fraction", "accepted, layer {{layer}}"),
+            ("verdict/layer{layer}/unreadable_fraction", "unreadable, layer {{layer}}"),
+        ),
         chart(
             "Length of a completion",
             "Mean tokens.",

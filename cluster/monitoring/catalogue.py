@@ -36,7 +36,11 @@ LAYERS = (
         "over the completions that it judged. Without its weight.",
         only_when="the reward has several terms or numbers",
     ),
-    Family("layer{layer}/accuracy", FRACTION, "Right answers among those that could be checked."),
+    Family(
+        "layer{layer}/accuracy",
+        FRACTION,
+        "Right answers among those that could be checked; of a verify layer, right verdicts.",
+    ),
     Family("layer{layer}/reward_mean", "reward", "Mean reward; failed checks are left out."),
     Family("layer{layer}/completions", "completions", "Completions that were sampled."),
     Family("layer{layer}/completion_tokens_mean", "tokens", "Mean length of a completion."),
@@ -100,6 +104,33 @@ LAYERS = (
         "tokens",
         "Mean tokens that a completion gained in a decode step; 1 without drafts.",
         only_when="the layer has speculation",
+    ),
+)
+
+VERDICTS = (
+    Family(
+        "verdict/layer{layer}/precision",
+        FRACTION,
+        "Wrong attempts among those that verdicts did not accept.",
+        only_when="the layer gives verdicts",
+    ),
+    Family(
+        "verdict/layer{layer}/recall",
+        FRACTION,
+        "Wrong attempts that verdicts did not accept.",
+        only_when="the layer gives verdicts",
+    ),
+    Family(
+        "verdict/layer{layer}/accepted_fraction",
+        FRACTION,
+        "Verdicts that accept their attempt.",
+        only_when="the layer gives verdicts",
+    ),
+    Family(
+        "verdict/layer{layer}/unreadable_fraction",
+        FRACTION,
+        "Verdicts that say neither right nor wrong; their reward is 0.",
+        only_when="the layer gives verdicts",
     ),
 )
 
@@ -295,6 +326,7 @@ TIMES = (
 FAMILIES = (
     *RUN,
     *LAYERS,
+    *VERDICTS,
     *TRANSITIONS,
     *HELD_OUT,
     *REWARDS,
@@ -309,6 +341,7 @@ FAMILIES = (
 SECTIONS = {
     "The run": RUN,
     "Layers": LAYERS,
+    "Verdicts of a verify layer": VERDICTS,
     "From one layer to the next": TRANSITIONS,
     "Held-out problems": HELD_OUT,
     "Rewards": REWARDS,

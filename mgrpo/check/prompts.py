@@ -11,7 +11,7 @@ from actors.templates import PromptBuilder, guidance_text
 from mgrpo.check.data import fit_lines, problems_in
 from mgrpo.config import CheckTerm, LayerConfig, RewardsConfig, RunConfig
 from mgrpo.config.guidance import CheckGuidance
-from mgrpo.config.layers import CorrectLayer, SelfContinue, corrections_of
+from mgrpo.config.layers import LaterLayer, SelfContinue, later_layers
 from mgrpo.data.lengths import measure_prompts
 from mgrpo.data.problems import LoadedData
 from mgrpo.errors import MgrpoError
@@ -187,7 +187,7 @@ def context_line(
     if needed <= known[name]:
         return CheckLine("ok", "context", f"{text}; {name} holds {known[name]:,}")
     advice = f"Lower layers.{depth}.max_completion_tokens"
-    if isinstance(layer, CorrectLayer):
+    if isinstance(layer, LaterLayer):
         if isinstance(layer.layout, SelfContinue):
             advice += f" or layers.{depth - 1}.max_completion_tokens"
         else:
@@ -210,7 +210,7 @@ def token_lines(
     lines = []
     prompt = builder.solve_prompt(layers[0], problem)
     attempt = builder.encode(SAMPLE_ATTEMPT)
-    for layer in corrections_of(layers):
+    for layer in later_layers(layers):
         if not isinstance(layer.layout, SelfContinue):
             attempt = attempt[: layer.layout.max_quote_tokens]
         correction = builder.correction_prompt(
@@ -239,7 +239,7 @@ def token_lines(
 
 
 def feedback_line(
-    builder: PromptBuilder, layer: CorrectLayer, correction: Sequence[int]
+    builder: PromptBuilder, layer: LaterLayer, correction: Sequence[int]
 ) -> CheckLine:
     """A correction's prompt with feedback, as the policy reads it."""
     shown = builder.tokenizer.decode(list(correction), skip_special_tokens=False)

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mgrpo.config.advantages import GroupZ
-from mgrpo.config.default_prompts import READ_BOXES, READ_PROGRAMS, continues_a_turn
+from mgrpo.config.default_prompts import READ_BOXES, READ_PROGRAMS, suits_any_check
 from mgrpo.config.engines import EnginesConfig
-from mgrpo.config.layers import CorrectLayer, LayerConfig, corrections_of
+from mgrpo.config.layers import LaterLayer, LayerConfig, later_layers
 from mgrpo.config.losses import PpoClip
 from mgrpo.config.parts import Part
 from mgrpo.config.rewards import RewardsConfig
@@ -19,7 +19,7 @@ from mgrpo.sources import is_on_policy
 def warnings_of(config: RunConfig) -> list[str]:
     """Valid but probably unintended settings, one sentence each, with the key's path."""
     warnings = []
-    for depth, layer in enumerate(corrections_of(config.layers), start=1):
+    for depth, layer in enumerate(later_layers(config.layers), start=1):
         warnings += layer_warnings(layer, f"layers.{depth}")
     if config.objective.update_order.type == "sequential" and len(config.layers) == 1:
         warnings.append("objective.update_order: sequential is joint when there is one layer.")
@@ -44,7 +44,7 @@ def warnings_of(config: RunConfig) -> list[str]:
     ]
 
 
-def layer_warnings(layer: CorrectLayer, path: str) -> list[str]:
+def layer_warnings(layer: LaterLayer, path: str) -> list[str]:
     warnings = []
     if layer.select == "success_only_pre_norm" and isinstance(layer.advantage, GroupZ):
         warnings.append(
@@ -65,7 +65,7 @@ def group_reward_warnings(rewards: RewardsConfig, layers: Sequence[LayerConfig])
     """Of functions that get a whole group, where a layer scores a group in parts."""
     names = [term.function for term in rewards.terms if term.FOR_GROUP]
     parted = []
-    for depth, layer in enumerate(corrections_of(layers), start=1):
+    for depth, layer in enumerate(later_layers(layers), start=1):
         if layer.early_stop.type != "never":
             parted.append(f"layers.{depth}.early_stop")
         if layer.guidance.draw.type == "per_correction":
@@ -88,7 +88,7 @@ def prompt_warnings(rewards: RewardsConfig, layers: Sequence[LayerConfig]) -> li
         f"layers.{depth}.system_prompt is not set: the default asks for a result in \\boxed{{}}, "
         f"and {', '.join(programs)} reads a block of code. Set system_prompt of each source."
         for depth, layer in enumerate(layers)
-        if layer.system_prompt is None and not continues_a_turn(layer)
+        if layer.system_prompt is None and not suits_any_check(layer)
     ]
 
 

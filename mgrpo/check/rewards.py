@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mgrpo.config import CheckTerm, LayerConfig, RewardsConfig
 from mgrpo.config.default_prompts import READ_BOXES, READ_PROGRAMS
-from mgrpo.config.layers import corrections_of
+from mgrpo.config.layers import later_layers
 from mgrpo.config.services import ServiceTerm
 from mgrpo.errors import RewardError
 from mgrpo.findings import CheckLine
@@ -55,7 +55,7 @@ def reward_lines(
                     break  # a check that hung once would hang again
     except RewardError as error:
         return [CheckLine("fail", "rewards", str(error))]
-    told = [one.name for one in corrections_of(layers) if one.guidance.feedback_tokens]
+    told = [one.name for one in later_layers(layers) if one.guidance.feedback_tokens]
     if told and not any(said):
         text = (
             f"the guidance of {', '.join(told)} is from: check, and no check gave feedback here; "

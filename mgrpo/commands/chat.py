@@ -114,10 +114,8 @@ def exchange(
     from mgrpo.models.turns import asked_in
 
     problem = asked_in(question)
-    asked = turns.first(problem)
-    answers = [turns.answered(asked, write(asked))]
-    for layer in turns.corrections:
-        asked = turns.correction(layer, problem, answers[-1], phrase)
+    answers: list[Answered] = []
+    while (asked := turns.following(problem, answers, phrase)) is not None:
         answers.append(turns.answered(asked, write(asked)))
     return Exchange(question, answers)
 

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from mgrpo.config import LayerConfig, RunConfig
-from mgrpo.config.layers import CorrectLayer, NoEarlyStop
+from mgrpo.config.layers import LaterLayer, NoEarlyStop, verify_layers
 from mgrpo.metrics.learning import why_nothing_was_learnt
 from mgrpo.metrics.transitions import rollout_metrics
 
@@ -73,7 +73,7 @@ def smaller(layer: LayerConfig) -> LayerConfig:
     """The layer with few completions of each prompt, all of them sampled."""
     size = min(GROUP_SIZE, layer.group_size)
     changes: dict[str, object] = {"group_size": size, "over_sample": 0}
-    if isinstance(layer, CorrectLayer):
+    if isinstance(layer, LaterLayer):
         changes |= {"group_size": min(NUM_SHOWN_CORRECTIONS, size), "early_stop": NoEarlyStop()}
     return layer.model_copy(update=changes)
 
@@ -163,7 +163,7 @@ def rewards_by_group(completions: Sequence[Completion]) -> list[list[float]]:
 
 def values(sampled: Sampled) -> dict[str, float]:
     """The metrics that a step of these completions would have, where all rewards are equal."""
-    sums = rollout_metrics(sampled.completions, len(sampled.layers))
+    sums = rollout_metrics(sampled.completions, len(sampled.layers), verify_layers(sampled.layers))
     means = {name: total / count for name, (total, count) in sums.items() if count}
     return means | {"layer1/zero_variance_fraction": 1.0}
 

@@ -20,7 +20,7 @@ from mgrpo.commands.runs import local_run
 from mgrpo.config import EvaluationConfig, RunConfig
 from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
 from mgrpo.config.explain import explain
-from mgrpo.config.layers import corrections_of
+from mgrpo.config.layers import later_layers
 from mgrpo.config.load import load_recipe
 from mgrpo.config.suites import Suite, load_suite, suite_recipe
 from mgrpo.errors import ConfigError, ConfigProblem
@@ -183,7 +183,7 @@ def with_evaluation(config: RunConfig, changes: Mapping[str, object]) -> RunConf
             )
         )
     if "feedback" in changes and not any(
-        layer.guidance.feedback_tokens for layer in corrections_of(config.layers)
+        layer.guidance.feedback_tokens for layer in later_layers(config.layers)
     ):
         problems.append(
             ConfigProblem(

@@ -14,7 +14,7 @@ from mgrpo.config.data import (
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig
 from mgrpo.config.guidance import GUIDANCE_PHRASES, CheckGuidance, PhraseGuidance
-from mgrpo.config.layers import CorrectLayer, LayerConfig, SolveLayer
+from mgrpo.config.layers import CorrectLayer, LaterLayer, LayerConfig, SolveLayer, VerifyLayer
 from mgrpo.config.learner import KlConfig, LearnerConfig, ObjectiveConfig
 from mgrpo.config.losses import PpoClip, Truncate
 from mgrpo.config.method_view import MethodView, StepConfig
@@ -46,6 +46,7 @@ __all__ = [
     "EvaluationConfig",
     "GroupZ",
     "KlConfig",
+    "LaterLayer",
     "LayerConfig",
     "LearnerConfig",
     "MethodView",
@@ -72,6 +73,7 @@ __all__ = [
     "TrackerConfig",
     "TrackioConfig",
     "Truncate",
+    "VerifyLayer",
     "WandbConfig",
     "WeightsConfig",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgrpo.config.layers import CorrectLayer, LayerConfig, SelfContinue
+from mgrpo.config.layers import LaterLayer, LayerConfig, SelfContinue, VerifyLayer
 from mgrpo.config.rewards import RewardsConfig
 
 READ_BOXES = ("math_answer", "format", "reasoning_gym")
@@ -39,12 +39,14 @@ def with_default_prompts(
     solve, review = PROGRAM_PROMPTS if functions & set(READ_PROGRAMS) else OTHER_PROMPTS
     return [
         layer
-        if layer.system_prompt is not None or continues_a_turn(layer)
+        if layer.system_prompt is not None or suits_any_check(layer)
         else layer.model_copy(update={"system_prompt": review if depth else solve})
         for depth, layer in enumerate(layers)
     ]
 
 
-def continues_a_turn(layer: LayerConfig) -> bool:
-    """Whether the layer has no turn of its own, and so no system turn."""
-    return isinstance(layer, CorrectLayer) and isinstance(layer.layout, SelfContinue)
+def suits_any_check(layer: LayerConfig) -> bool:
+    """Whether the layer has no turn of its own, and so no system turn, or gives a verdict, which no
+    check reads."""
+    continues_a_turn = isinstance(layer, LaterLayer) and isinstance(layer.layout, SelfContinue)
+    return continues_a_turn or isinstance(layer, VerifyLayer)

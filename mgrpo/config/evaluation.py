@@ -15,7 +15,7 @@ from pydantic import (
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import MIN_TEMPERATURE
-from mgrpo.config.layers import LayerConfig, corrections_of
+from mgrpo.config.layers import LayerConfig, later_layers
 from mgrpo.errors import ConfigProblem
 
 Guidance = Literal["all", "first", "random"] | list[NonNegativeInt]
@@ -198,7 +198,7 @@ def phrase_problems(
         why = "the chain has one layer, so no correction is opened by a phrase."
         return [ConfigProblem(path, shown, why, "Remove the key.")]
     problems = []
-    for depth, layer in enumerate(corrections_of(layers), start=1):
+    for depth, layer in enumerate(later_layers(layers), start=1):
         count = len(layer.guidance.phrases)
         if max(chosen) >= count:
             problems.append(

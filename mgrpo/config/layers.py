@@ -1,14 +1,15 @@
 """The layer chain: sampling, parents and training of each layer.
 
 GRPO is a chain of one layer, MGRPO (arXiv 2506.04746) a chain of two: the first solves, every
-later one corrects. Options that the paper does not settle are keys here; the defaults are what we
-recommend, and `mgrpo/recipes/strict_fix.yaml` and `mgrpo/recipes/success_only.yaml` are narrower
-readings.
+later one corrects, or gives a verdict (`kind: verify`). Options that the paper does not settle are
+keys here; the defaults are what we recommend, and `mgrpo/recipes/strict_fix.yaml` and
+`mgrpo/recipes/success_only.yaml` are narrower readings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
@@ -17,7 +18,13 @@ from mgrpo.config.advantages import CorrectAdvantage, GroupZ, SolveAdvantage
 from mgrpo.config.aggregations import Aggregation, SeqMean
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import ONE_ENGINE, EngineRange
-from mgrpo.config.guidance import CheckGuidance, DrawPerCorrection, Guidance, PhraseGuidance
+from mgrpo.config.guidance import (
+    SPELLED,
+    CheckGuidance,
+    DrawPerCorrection,
+    Guidance,
+    PhraseGuidance,
+)
 from mgrpo.config.slots import by_name
 from mgrpo.errors import ConfigProblem
 
@@ -36,6 +43,10 @@ REVIEW_SYSTEM_PROMPT = (
     "You are re-examining an attempt at a mathematics problem. Look for any slip in the reasoning "
     "or in the result. If one exists, produce a repaired solution; if none exists, confirm the "
     "solution. Then give the result as \\boxed{result}."
+)
+VERIFY_SYSTEM_PROMPT = (
+    "You are checking an attempt at a problem. Go through it step by step. If a step is wrong, "
+    "name it, say why, and end with: {wrong}. If all steps are right, end with: {right}."
 )
 
 
@@ -92,8 +103,37 @@ class BestParents(StrictConfig):
     or sample this layer from the problem alone (plain_grpo_on_q)."""
 
 
+class OneOfEachParents(StrictConfig):
+    """A right and a wrong attempt of each problem that has both, drawn by the run's seed, so that
+    half of the parents are right; of other problems none."""
+
+    type: Literal["one_of_each"] = "one_of_each"
+
+    @property
+    def k(self) -> int:
+        """Parents per problem, at most."""
+        return 2
+
+
+class RejectedParents(StrictConfig):
+    """Behind a verify layer: every attempt whose verdict does not say that it is right (PAG,
+    arXiv 2506.10406). What is revised is the attempt, in evaluations too: an accepted one stands.
+    """
+
+    type: Literal["rejected"] = "rejected"
+    k: PositiveInt | None = None
+    """At most so many verdicts of each problem, drawn without replacement by the run's seed; null:
+    all. An evaluation has no such limit."""
+
+
 Parents = Annotated[
-    AllParents | WrongParents | WrongFirstParents | UniformParents | BestParents,
+    AllParents
+    | WrongParents
+    | WrongFirstParents
+    | UniformParents
+    | BestParents
+    | OneOfEachParents
+    | RejectedParents,
     Field(discriminator="type"),
     by_name("all"),
 ]
@@ -265,20 +305,17 @@ class SolveLayer(LayerBase):
     itself (REINFORCE); none: 0, so that the KL term alone trains the layer; or a method's own."""
 
 
-class CorrectLayer(LayerBase):
-    """A later layer: it corrects completions of the layer before."""
+class LaterLayer(LayerBase):
+    """Keys of a layer that reads completions of the layer before: its parents."""
 
-    kind: Literal["correct"] = "correct"
+    kind: Literal["correct", "verify"]
     parents: Parents = AllParents()
-    """The completions of the layer before that are corrected."""
+    """The completions of the layer before that are corrected, or judged."""
     group_by: GroupBy = "parent"
     """The corrections that form a group: those of one parent, of one problem (query), or all of the
     step (batch)."""
     select: Select = "groups_with_success"
     """The corrections that train."""
-    success: Success = "final_correct"
-    """The definition of success for `select`: the answer is right, it is right and the parent was
-    wrong (strict_fix), or its reward is above the parent's (improves)."""
     advantage: CorrectAdvantage = GroupZ()
     """As in the first layer, or improvement: R(correction) - R(parent)."""
     denominator: Denominator = "sampled"
@@ -298,7 +335,7 @@ class CorrectLayer(LayerBase):
     said of the attempt (`guidance: {from: check}`), and a phrase where it said nothing."""
 
     @model_validator(mode="after")
-    def check_turns(self) -> CorrectLayer:
+    def check_turns(self) -> LaterLayer:
         """self_continue has no separate turn with keys."""
         if not isinstance(self.layout, SelfContinue):
             return self
@@ -314,7 +351,7 @@ class CorrectLayer(LayerBase):
         return self
 
     @model_validator(mode="after")
-    def check_early_stop(self) -> CorrectLayer:
+    def check_early_stop(self) -> LaterLayer:
         """A stopped group must have no gradient, and the layer's denominator must know its size."""
         if self.over_sample and isinstance(self.guidance.draw, DrawPerCorrection):
             reason = (
@@ -360,8 +397,68 @@ class CorrectLayer(LayerBase):
         return None if isinstance(self.parents, AllParents | WrongParents) else self.parents.k
 
 
-LayerConfig = SolveLayer | CorrectLayer
+class CorrectLayer(LaterLayer):
+    """A later layer: it corrects completions of the layer before."""
+
+    kind: Literal["correct"] = "correct"
+    success: Success = "final_correct"
+    """The definition of success for `select`: the answer is right, it is right and the parent was
+    wrong (strict_fix), or its reward is above the parent's (improves)."""
+
+
+Phrase = Annotated[str, Field(min_length=1)]
+
+
+class VerdictPhrases(StrictConfig):
+    """How a verdict is read: of these phrases, in any case, the one that ends last in the text
+    counts. A text with none is unreadable: its reward is 0, and it accepts nothing."""
+
+    right: list[Phrase] = Field(default=["The answer is correct"], min_length=1)
+    """Each accepts the attempt."""
+    wrong: list[Phrase] = Field(default=["The answer is wrong"], min_length=1)
+    """Each rejects it."""
+
+    @model_validator(mode="after")
+    def check_phrases(self) -> VerdictPhrases:
+        for right, wrong in product(self.right, self.wrong):
+            shorter, longer = sorted((right.casefold(), wrong.casefold()), key=len)
+            if shorter in longer:
+                reason = f"cannot be told from wrong: {wrong!r}, since one of them has the other."
+                raise RelationError([ConfigProblem("right", repr(right), reason)])
+        return self
+
+
+class VerifyLayer(LaterLayer):
+    """A later layer: it says of completions of the layer before whether they are right.
+
+    Its reward is its own: 1 where the verdict agrees with the check of the attempt, else 0. No
+    check reads it. A layer that corrects may stand behind it; its parents are then verdicts, and
+    what it corrects are their attempts.
+    """
+
+    kind: Literal["verify"] = "verify"
+    select: Select = "none"
+    advantage: SolveAdvantage = GroupZ()
+    """As in the first layer."""
+    guidance: Annotated[PhraseGuidance, by_name("phrases", spelled=SPELLED)] = PhraseGuidance(
+        phrases=["I will check this solution step by step."]
+    )
+    """The phrase that opens a verdict behind the attempt."""
+    verdict: VerdictPhrases = VerdictPhrases()
+    """What a verdict says."""
+
+
+LayerConfig = SolveLayer | LaterLayer
 """Any layer of the chain."""
+
+
+def default_system_prompt(layer: LayerConfig) -> str:
+    """The system turn of a layer that has no text of its own."""
+    if isinstance(layer, VerifyLayer):
+        return VERIFY_SYSTEM_PROMPT.format(
+            right=layer.verdict.right[0], wrong=layer.verdict.wrong[0]
+        )
+    return REVIEW_SYSTEM_PROMPT if isinstance(layer, CorrectLayer) else SOLVE_SYSTEM_PROMPT
 
 
 def without_feedback(layer: LayerConfig) -> LayerConfig:
@@ -372,6 +469,13 @@ def without_feedback(layer: LayerConfig) -> LayerConfig:
     return layer.model_copy(update={"guidance": phrases})
 
 
-def corrections_of(layers: Sequence[LayerConfig]) -> list[CorrectLayer]:
-    """The layers that correct: all but the first."""
-    return [layer for layer in layers if isinstance(layer, CorrectLayer)]
+def later_layers(layers: Sequence[LayerConfig]) -> list[LaterLayer]:
+    """Those that read completions of the layer before: all but the first."""
+    return [layer for layer in layers if isinstance(layer, LaterLayer)]
+
+
+def verify_layers(layers: Sequence[LayerConfig]) -> frozenset[int]:
+    """Numbers of the layers that give verdicts, 1 for the first layer."""
+    return frozenset(
+        number for number, layer in enumerate(layers, start=1) if isinstance(layer, VerifyLayer)
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgrpo.config.layers import CorrectLayer, LayerConfig, SelfContinue
+from mgrpo.config.layers import LaterLayer, LayerConfig, SelfContinue
 
 
 def layer_lengths(
@@ -31,7 +31,7 @@ def layer_lengths(
     """
     lengths: list[int] = []
     for depth, layer in enumerate(layers):
-        if not isinstance(layer, CorrectLayer):
+        if not isinstance(layer, LaterLayer):
             prompt = max_prompt_tokens
         elif isinstance(layer.layout, SelfContinue):
             prompt = lengths[-1] + guidance_tokens + layer.guidance.feedback_tokens
@@ -43,7 +43,7 @@ def layer_lengths(
     return lengths
 
 
-def quoted_tokens(layer: CorrectLayer, layer_before: LayerConfig) -> int:
+def quoted_tokens(layer: LaterLayer, layer_before: LayerConfig) -> int:
     """Most tokens of an attempt that a correction's prompt quotes."""
     most = layer_before.max_completion_tokens
     if isinstance(layer.layout, SelfContinue) or layer.layout.max_quote_tokens is None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from mgrpo.config.layers import CorrectLayer, LayerConfig
+from mgrpo.config.layers import LaterLayer, LayerConfig
 from mgrpo.config.learner import ObjectiveConfig
 from mgrpo.config.parts import Part
 from mgrpo.config.plugins import PhaseConfig
@@ -16,6 +16,8 @@ from mgrpo.errors import ConfigProblem
 SECTIONS = ("layers", "objective", "sampling", "source")
 FIXED_LAYER_KEYS = (
     "name",
+    "kind",
+    "verdict",
     "num_engines",
     "max_completion_tokens",
     "speculation",
@@ -87,7 +89,7 @@ def fixed_key_problems(
         problems += part_problems(f"objective.{key}", given, changed)
     for depth, (before, after) in enumerate(zip(layers, changed_layers, strict=True)):
         problems += part_problems(f"layers.{depth}.advantage", before.advantage, after.advantage)
-        corrects = isinstance(before, CorrectLayer)
+        corrects = isinstance(before, LaterLayer)
         for key in (*FIXED_LAYER_KEYS, *(FIXED_CORRECT_KEYS if corrects else ())):
             value = at_path(after, key)
             if at_path(before, key) != value:

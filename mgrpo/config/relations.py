@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from mgrpo.config.data import DataConfig, DataSource, MixtureSource, name_of, sources_in
-from mgrpo.config.layers import CorrectLayer, LayerConfig
+from mgrpo.config.guidance import CheckGuidance
+from mgrpo.config.layers import (
+    LaterLayer,
+    LayerConfig,
+    RejectedParents,
+    SelfContinue,
+    VerifyLayer,
+)
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
 from mgrpo.config.lengths import context_needed
 from mgrpo.config.rewards import RewardsConfig
@@ -28,7 +36,44 @@ def chain_problems(layers: Sequence[LayerConfig]) -> list[ConfigProblem]:
     if not any(layer.loss_weight > 0 for layer in layers):
         reason, hint = "nothing would be trained.", "Give at least one layer a loss_weight above 0."
         problems.append(ConfigProblem("layers", "loss_weight 0 in every layer", reason, hint))
-    return problems + parent_problems(layers)
+    return problems + parent_problems(layers) + verdict_problems(layers)
+
+
+def verdict_problems(layers: Sequence[LayerConfig]) -> list[ConfigProblem]:
+    """Layers that read a verdict as if it were an attempt, or look for one where there is none."""
+    problems = []
+    for depth, (before, layer) in enumerate(pairwise(layers), start=1):
+        if not isinstance(layer, LaterLayer):
+            continue  # which is a problem of its own
+        wrong: list[tuple[str, str, str, str]] = []
+        if not isinstance(before, VerifyLayer):
+            if isinstance(layer.parents, RejectedParents):
+                reason, hint = (
+                    "the layer before gives no verdicts.",
+                    "Use kind: verify for that one.",
+                )
+                wrong.append(("parents", "rejected", reason, hint))
+        else:
+            why = f"the layer before ({before.name}) gives verdicts: "
+            if isinstance(layer, VerifyLayer):
+                reason = why + "a verdict is on an attempt, not on a verdict."
+                wrong.append(("kind", "verify", reason, "Use kind: correct."))
+            if layer.parents.type not in OF_VERDICTS:
+                reason, hint = why + "it would choose among them.", f"Use {', '.join(OF_VERDICTS)}."
+                wrong.append(("parents", layer.parents.type, reason, hint))
+            if not isinstance(layer.layout, SelfContinue):
+                reason = why + "it would be quoted as if it were the attempt."
+                hint = "Use self_continue, which goes on behind attempt and verdict."
+                wrong.append(("layout", layer.layout.type, reason, hint))
+            if isinstance(layer.guidance, CheckGuidance):
+                reason = why + "no check reads these, so there is nothing to say of them."
+                wrong.append(("guidance", "check", reason, "Use phrases."))
+        problems += [ConfigProblem(f"layers.{depth}.{key}", *words) for key, *words in wrong]
+    return problems
+
+
+OF_VERDICTS = ("rejected", "all", "uniform_k")
+"""Kinds of parents that verdicts may be chosen by."""
 
 
 def reward_source_problems(data: DataConfig, rewards: RewardsConfig) -> list[ConfigProblem]:
@@ -61,7 +106,7 @@ def parent_problems(layers: Sequence[LayerConfig]) -> list[ConfigProblem]:
     """More parents than the layer before has completions."""
     problems, completions = [], 1  # per problem, in the layer before
     for depth, layer in enumerate(layers):
-        most = layer.max_parents if isinstance(layer, CorrectLayer) else None
+        most = layer.max_parents if isinstance(layer, LaterLayer) else None
         if most is not None:
             if most > completions:
                 reason = f"the layer before has only {completions} completions per problem."
@@ -82,7 +127,7 @@ def max_completions_per_step(
     """
     by_layer, parents = [], num_problems
     for layer in layers:
-        if isinstance(layer, CorrectLayer):
+        if isinstance(layer, LaterLayer):
             most = layer.max_parents
             if one_layer or most is not None:
                 parents = num_problems * (most or 1)

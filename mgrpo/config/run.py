@@ -25,7 +25,7 @@ from mgrpo.config.default_prompts import with_default_prompts
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
 from mgrpo.config.evaluation import EvaluationConfig, guidance_problems
 from mgrpo.config.explain import explain
-from mgrpo.config.layers import CorrectLayer, SolveLayer
+from mgrpo.config.layers import CorrectLayer, SolveLayer, VerifyLayer
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
 from mgrpo.config.method_view import MethodView, StepConfig
 from mgrpo.config.output import OutputConfig
@@ -66,7 +66,7 @@ TEMPLATE_CALL_ARGUMENTS = {
 """Arguments of apply_chat_template that are not the template's."""
 
 
-Layer = Annotated[SolveLayer | CorrectLayer, Field(discriminator="kind")]
+Layer = Annotated[SolveLayer | CorrectLayer | VerifyLayer, Field(discriminator="kind")]
 
 
 class ModelConfig(StrictConfig):
@@ -140,7 +140,7 @@ class RunConfig(StrictConfig):
     data: DataConfig
     layers: list[Layer] = Field(min_length=1)
     """The chain: the first layer solves (kind: solve), every later one corrects (kind: correct),
-    so `kind` need not be written."""
+    so `kind` need not be written; or it says whether its parents are right (kind: verify)."""
     source: Source = Fresh()
     """What a step trains on: fresh, the data's next problems, or a method's or your own source,
     above another."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from actors.chat_format import Tokenizer
 from actors.templates import PromptBuilder, guidance_text
-from mgrpo.config.layers import CorrectLayer, LayerConfig, SelfContinue, corrections_of
+from mgrpo.config.layers import LaterLayer, LayerConfig, SelfContinue, later_layers
 from mgrpo.config.lengths import context_needed, layer_lengths
 from mgrpo.types import Problem
 
@@ -74,7 +74,7 @@ def measure_prompts(
         ModelError: the chat template cannot render a layer's turns.
         DataError: the chat template loses the attempt.
     """
-    first, corrections = layers[0], corrections_of(layers)
+    first, corrections = layers[0], later_layers(layers)
     longest = LongestPrompts()
     for tokens, problem in measured:
         longest.add(tokens, problem)
@@ -126,7 +126,7 @@ def longest_of(measured: list[Measured]) -> list[Measured]:
     return sorted(measured, key=lambda one: (one[0], one[1].question), reverse=True)[:NUM_LONGEST]
 
 
-def guidance_texts(layer: CorrectLayer) -> list[str]:
+def guidance_texts(layer: LaterLayer) -> list[str]:
     """All that may open the layer's corrections, without a check's feedback."""
     texts = [
         guidance_text(layer, phrase, has_feedback=has_feedback)
@@ -137,7 +137,7 @@ def guidance_texts(layer: CorrectLayer) -> list[str]:
 
 
 def correction_overhead(
-    builder: PromptBuilder, layers: Sequence[CorrectLayer], problem: Problem
+    builder: PromptBuilder, layers: Sequence[LaterLayer], problem: Problem
 ) -> int:
     """Tokens of the longest correction prompt of an empty attempt, over layers and guidances."""
     lengths = [0]

@@ -22,7 +22,7 @@ from mgrpo.config.data import (
     RowsSource,
     name_of,
 )
-from mgrpo.config.layers import SOLVE_SYSTEM_PROMPT, LayerConfig
+from mgrpo.config.layers import LayerConfig
 from mgrpo.data.formats.generated import load_generated
 from mgrpo.data.formats.rows import LoadedData, load_rows
 from mgrpo.data.kept import KeptData, key_of
@@ -233,7 +233,7 @@ def prompts_key(builder: PromptBuilder, layer: LayerConfig, max_tokens: int) -> 
     if backend is None:
         return ""
     template = [getattr(builder.tokenizer, "chat_template", None), builder.template_kwargs]
-    around = [system_of(layer, SOLVE_SYSTEM_PROMPT), layer.user_template]
+    around = [system_of(layer), layer.user_template]
     return key_of([backend.to_str(), template, around, max_tokens])
 
 

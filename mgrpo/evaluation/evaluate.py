@@ -1,7 +1,8 @@
 """Held-out accuracy of every turn: Acc@t1', Acc@t2, and the transitions between them.
 
 Sampling only; `summary` computes the numbers. Every attempt gets a correction, right or wrong,
-truncated or not, so the turns are compared on the same problems.
+truncated or not, so the turns are compared on the same problems. With `parents: rejected` an
+attempt that the policy's own verdict accepts has none, and stands as the answer of that turn.
 """
 
 from __future__ import annotations
@@ -12,11 +13,23 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from actors.layers import PromptRequest, correction_requests, solve_request, stable_seed
+from actors.layers import (
+    PromptRequest,
+    correction_requests,
+    rejected,
+    solve_request,
+    stable_seed,
+)
 from actors.programs import run_together
 from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig, LayerConfig
-from mgrpo.config.layers import CorrectLayer, corrections_of, without_feedback
+from mgrpo.config.layers import (
+    LaterLayer,
+    RejectedParents,
+    later_layers,
+    verify_layers,
+    without_feedback,
+)
 from mgrpo.evaluation.summary import Evaluation
 from mgrpo.types import Completion, CompletionId, Problem
 
@@ -60,7 +73,12 @@ def evaluate(
         work = examine_all(decisive, problems, once, key, name=GREEDY)
         anchors = examiner.engines.run(work, counted=False)
     evaluation = Evaluation(
-        completions, len(rollout.layers), config, seed=rollout.seed, anchors=anchors
+        completions,
+        len(rollout.layers),
+        config,
+        seed=rollout.seed,
+        anchors=anchors,
+        verify_layers=verify_layers(rollout.layers),
     )
     return evaluation, time.monotonic() - began
 
@@ -92,8 +110,10 @@ async def examine(
     request = dataclasses.replace(first, num_samples=config.samples_per_problem)
     attempts = await examiner.sample_all(1, problem, [request])
     done = list(attempts)
-    for number, layer in enumerate(corrections_of(examiner.layers), start=2):
+    for number, layer in enumerate(later_layers(examiner.layers), start=2):
         requests: list[PromptRequest] = []
+        if isinstance(layer.parents, RejectedParents):
+            attempts = rejected(attempts)
         for attempt in attempts:
             phrases = phrases_for(layer, attempt, config, examiner.seed)
             requests += correction_requests(examiner.builder, layer, problem, attempt, phrases)
@@ -103,7 +123,7 @@ async def examine(
 
 
 def phrases_for(
-    layer: CorrectLayer, attempt: Completion, config: EvaluationConfig, seed: int
+    layer: LaterLayer, attempt: Completion, config: EvaluationConfig, seed: int
 ) -> list[int]:
     """The guidance phrases of an attempt's corrections.
 
@@ -134,7 +154,7 @@ def evaluation_row(
     settings = evaluation.settings
     summary = evaluation.summary()
     for phrase in summary["phrases"]:
-        phrase["text"] = corrections_of(layers)[0].guidance.phrases[phrase["index"]]
+        phrase["text"] = later_layers(layers)[0].guidance.phrases[phrase["index"]]
     return {
         "step": step,
         "label": label,

@@ -37,6 +37,7 @@ from mgrpo.metrics.transitions import (
     is_answer_known,
     is_usable,
 )
+from mgrpo.metrics.verdicts import count_verdicts
 from mgrpo.types import Completion, CompletionId
 from rewards.answer_text import key, tidy
 
@@ -45,7 +46,9 @@ from rewards.answer_text import key, tidy
 class Chain:
     """One attempt with its successive corrections."""
 
-    turns: tuple[Completion, ...]  # the attempt, its correction, the correction of that, ...
+    turns: tuple[Completion, ...]  # by layer: the attempt, its correction, the correction of that
+    verdicts: tuple[Completion, ...] = ()  # of verify layers, which leave the answer as it is
+    phrase: int | None = None  # of guidance, of the first later layer; those behind it keep it
 
     @property
     def tree(self) -> CompletionId:
@@ -57,27 +60,40 @@ class Chain:
         return self.turns[0].domain
 
     @property
-    def phrase(self) -> int | None:
-        """The guidance phrase of the first correction; later turns keep it."""
-        return self.turns[1].guidance_id if len(self.turns) > 1 else None
-
-    @property
     def is_usable(self) -> bool:
-        return all(is_usable(completion) for completion in self.turns)
+        return all(is_usable(completion) for completion in (*self.turns, *self.verdicts))
 
 
 def chains_of(completions: Sequence[Completion], num_turns: int) -> list[Chain]:
-    """Every complete chain, in the order of the first attempts."""
-    by_id = {completion.completion_id: completion for completion in completions}
+    """Every complete chain, in the order of the first attempts: those that reach the last layer,
+    and those that a verdict ended, with the attempt that it accepted in the turns from there on."""
+    by_id = {completion.id: completion for completion in completions}
+    read = {completion.id.parent for completion in completions}
     chains = []
     for completion in completions:
-        if completion.layer != num_turns:
-            continue
-        turns = [completion]
-        while turns[0].parent_id is not None:
-            turns.insert(0, by_id[turns[0].parent_id])
-        chains.append(Chain(tuple(turns)))
+        is_accepted = bool(completion.accepts) and completion.id not in read
+        if completion.layer == num_turns or is_accepted:
+            lineage = [completion]
+            while lineage[0].parent_id is not None:
+                lineage.insert(0, by_id[lineage[0].id.parent])
+            chains.append(chain_of(lineage, num_turns))
     return chains
+
+
+def chain_of(lineage: Sequence[Completion], num_turns: int) -> Chain:
+    """
+    Args:
+        lineage: an attempt and what followed from it, verdicts too.
+    """
+    answers = [one for one in lineage if one.accepts is None]
+    by_layer = [
+        [one for one in answers if one.layer <= layer][-1] for layer in range(1, num_turns + 1)
+    ]
+    return Chain(
+        turns=tuple(by_layer),
+        verdicts=tuple(one for one in lineage if one.accepts is not None),
+        phrase=lineage[1].guidance_id if len(lineage) > 1 else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,7 @@ class Evaluation:
         settings: sampling settings, and the statistics to compute.
         seed: of the sampling and of the bootstrap.
         anchors: the greedy answers of all turns, if samples are compared with them.
+        verify_layers: those that give verdicts; the answer after one is that before it.
     """
 
     completions: list[Completion]
@@ -97,6 +114,7 @@ class Evaluation:
     settings: EvaluationConfig
     seed: int = 0
     anchors: Sequence[Completion] = ()
+    verify_layers: frozenset[int] = frozenset()
 
     @property
     def bootstrap_seed(self) -> int:
@@ -133,7 +151,7 @@ class Evaluation:
             for phrase in self.phrases
         ]
         numbers = {
-            **outcome(self.completions, self.chains, num_turns),
+            **outcome(self.completions, self.chains, num_turns, self.verify_layers),
             "acc_range": ranges(accuracies(self.chains, num_turns), by_phrase),
             "phrases": [
                 {"index": phrase, "acc": values}
@@ -144,12 +162,33 @@ class Evaluation:
                     [c for c in self.completions if c.domain == domain],
                     [chain for chain in self.chains if chain.domain == domain],
                     num_turns,
+                    self.verify_layers,
                 )
                 for domain in domains
             },
             "num_failed_checks": sum(not is_usable(c) for c in self.completions),
         }
-        return numbers | self.intervals() | self.several_samples()
+        return numbers | self.verdicts() | self.intervals() | self.several_samples()
+
+    def verdicts(self) -> dict[str, object]:
+        """`verdicts`: one entry per verify layer, if there is one."""
+        if not self.verify_layers:
+            return {}
+        counted = {
+            layer: count_verdicts(
+                (chain.turns[layer - 1], verdict)
+                for chain in self.chains
+                for verdict in chain.verdicts
+                if verdict.layer == layer
+            )
+            for layer in sorted(self.verify_layers)
+        }
+        return {
+            "verdicts": [
+                {"layer": layer, **one.shares(), "counts": dataclasses.asdict(one)}
+                for layer, one in counted.items()
+            ]
+        }
 
     def intervals(self) -> dict[str, object]:
         """`ci`, if there is more than one problem."""
@@ -266,20 +305,24 @@ def vote(completion: Completion) -> str | None:
 
 
 def outcome(
-    completions: Sequence[Completion], chains: Sequence[Chain], num_turns: int
+    completions: Sequence[Completion],
+    chains: Sequence[Chain],
+    num_turns: int,
+    verify_layers: frozenset[int],
 ) -> dict[str, object]:
-    """Accuracies and transitions of some problems; for three or more turns also first to last."""
+    """Accuracies and transitions of some problems, to every turn that may change the answer; with
+    several of these also first to last."""
     whole_chain = count_moves(chains, 1, num_turns)
+    later = [turn for turn in range(2, num_turns + 1) if turn not in verify_layers]
     numbers: dict[str, object] = {
         "num_problems": len({completion.id.tree for completion in completions}),
         "acc": accuracies(chains, num_turns),
-        "delta": whole_chain.delta if num_turns > 1 else None,
+        "delta": whole_chain.delta if later else None,
         "transitions": [
-            transition_summary(turn, count_moves(chains, turn - 1, turn))
-            for turn in range(2, num_turns + 1)
+            transition_summary(turn, count_moves(chains, turn - 1, turn)) for turn in later
         ],
     }
-    if num_turns > 2:
+    if len(later) > 1:
         numbers["whole_chain"] = transition_summary(num_turns, whole_chain)
     return numbers
 

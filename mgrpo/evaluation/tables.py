@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mgrpo.report.outcome import GAIN_LABEL, accuracy_label
+from mgrpo.report.outcome import GAIN_LABEL, VERDICTS, accuracy_label
 from mgrpo.report.words import EN_DASH, MINUS, MISSING, percent, plural, points
 
 LONGEST_PHRASE = 60  # characters
@@ -36,6 +36,8 @@ def evaluation_tables(row: dict[str, Any], title: str) -> list[TextTable]:
     tables += [move_table(moves, moves["layer"] - 1) for moves in row["transitions"]]
     if "whole_chain" in row:
         tables.append(move_table(row["whole_chain"], 1))
+    if "verdicts" in row:
+        tables.append(verdict_table(row["verdicts"]))
     if len(row["phrases"]) > 1:
         tables.append(phrase_table(row))
     if len(row["domains"]) > 1:
@@ -103,6 +105,23 @@ def move_table(moves: dict[str, Any], before: int) -> TextTable:
     )
 
 
+def verdict_table(verdicts: Sequence[dict[str, Any]]) -> TextTable:
+    """One line per verify layer. Precision and recall are of wrong attempts."""
+    return TextTable(
+        "Verdicts on attempts",
+        ["Turn", *VERDICTS.values(), "Accepted", "Unreadable"],
+        [
+            [
+                f"{one['layer']}",
+                *(percent(one[name]) for name in VERDICTS),
+                percent(one["accepted_fraction"]),
+                percent(one["unreadable_fraction"]),
+            ]
+            for one in verdicts
+        ],
+    )
+
+
 def phrase_table(row: dict[str, Any]) -> TextTable:
     """The later turns' accuracies under each guidance phrase."""
     later = range(1, len(row["acc"]))
@@ -123,12 +142,12 @@ def domain_table(row: dict[str, Any]) -> TextTable:
     """One line per domain: accuracies, gain, and the transitions of the last turn."""
     num_turns = len(row["acc"])
     columns = ["Domain", "Problems", *(turn_name(turn) for turn in range(num_turns))]
-    if num_turns > 1:
+    if row["transitions"]:
         columns += ["Δ", "wrong → right", "right → wrong"]
     lines = []
     for name, domain in row["domains"].items():
         cells = [name, f"{domain['num_problems']:,}", *map(percent, domain["acc"])]
-        if num_turns > 1:
+        if row["transitions"]:
             moves = domain["transitions"][-1]
             cells += [points(domain["delta"])]
             cells += [percent(moves["wrong_to_right"]), percent(moves["right_to_wrong"])]

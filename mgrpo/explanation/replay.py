@@ -18,7 +18,7 @@ from torch import Tensor
 
 from actors.plugin import RolloutPlugin
 from actors.templates import PromptBuilder
-from learner.batch import TrainingBatch, build_batch
+from learner.batch import TrainingBatch, build_batch, with_added
 from learner.plugin import LearnerPlugin
 from learner.policy_loading import load_policy
 from learner.policy_proofs import prove_policy
@@ -106,7 +106,8 @@ def explain_completions(
         )
     reads = any(plugin.overrides("read_policy", LearnerPlugin) for plugin in plugins)
     is_one = is_joint(method.always_with(values))
-    for trained, context in updates_of(completions, layers, is_one=is_one):
+    for sampled, context in updates_of(completions, layers, is_one=is_one):
+        trained = with_added(sampled, context, plugins)
         batch = build_batch(
             trained,
             values.layers,

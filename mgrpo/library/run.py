@@ -133,6 +133,7 @@ def completion_row(completion: Completion) -> Row:
         "layer": completion.layer,
         "completion_id": completion.completion_id,
         "parent_id": completion.parent_id,
+        "accepts": completion.accepts,
         "question": completion.prompt_text,
         "reference_answer": completion.reference_answer,
         "text": completion.text,

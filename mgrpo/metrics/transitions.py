@@ -7,7 +7,9 @@ Definitions follow SCoRe (arXiv 2409.12917) and MGRPO (arXiv 2506.04746). Over a
 
 Names are `layer2/accuracy`, `transition/layer2/wrong_to_right` for the step from one layer to
 the next and, in chains of three or more, `transition/all/wrong_to_right` from the first attempt to
-the last layer. If a step has problems of several domains, the same numbers are recorded for each:
+the last layer that answers. Verdicts answer nothing: of a verify layer there are
+`verdict/layer2/...` (`mgrpo.metrics.verdicts`). If a step has problems of several domains,
+accuracies and transitions are recorded for each:
 `transition/layer2/domain/chain_sum/wrong_to_right`.
 """
 
@@ -17,6 +19,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mgrpo.metrics.verdicts import Verdicts, count_verdicts
 from mgrpo.types import EARLIER_STEP, EXPERT, STORED_PAIR, Completion
 
 Sums = dict[str, tuple[float, float]]
@@ -132,7 +135,11 @@ def first_attempt(completion: Completion, by_id: Mapping[str, Completion]) -> Co
     return ancestor
 
 
-def rollout_metrics(completions: Sequence[Completion], num_layers: int) -> Sums:
+def rollout_metrics(
+    completions: Sequence[Completion],
+    num_layers: int,
+    verify_layers: frozenset[int] = frozenset(),
+) -> Sums:
     """A step's rollout in numbers, as name -> (sum, count).
 
     Attempts from the error pool only count as parents: this step did not sample them.
@@ -146,11 +153,15 @@ def rollout_metrics(completions: Sequence[Completion], num_layers: int) -> Sums:
     own = sampled(completions)
     for layer in range(1, num_layers + 1):
         sums |= sampling_metrics(own, layer)
-    sums |= moves(completions, num_layers)
+    sums |= moves(completions, num_layers, verify_layers=verify_layers)
+    for layer in sorted(verify_layers):
+        counted = count_verdicts(pairs_of(completions, layer))
+        sums |= verdict_metrics(counted, f"verdict/layer{layer}")
     domains = sorted({completion.domain for completion in completions})
     if len(domains) > 1:
         for domain in domains:
-            sums |= moves([c for c in completions if c.domain == domain], num_layers, domain)
+            here = [c for c in completions if c.domain == domain]
+            sums |= moves(here, num_layers, domain, verify_layers=verify_layers)
     statuses = [c.reward.status for c in own if c.reward is not None]
     for status in ("scored", "unparsable", "timeout", "error"):
         sums[f"rewards/{status}"] = (statuses.count(status), len(statuses))
@@ -216,13 +227,20 @@ def sampled(completions: Sequence[Completion]) -> list[Completion]:
     return [completion for completion in completions if completion.augmented_by != EARLIER_STEP]
 
 
-def moves(completions: Sequence[Completion], num_layers: int, domain: str | None = None) -> Sums:
-    """Accuracy of every layer and the transitions between layers.
+def moves(
+    completions: Sequence[Completion],
+    num_layers: int,
+    domain: str | None = None,
+    *,
+    verify_layers: frozenset[int] = frozenset(),
+) -> Sums:
+    """Accuracy of every layer and the transitions between layers that answer.
 
     Args:
         completions: of a whole step, or of one domain of it.
         num_layers: layers of the chain.
         domain: part of the names; None for the whole step.
+        verify_layers: those that give verdicts.
     """
     suffix = "" if domain is None else f"/domain/{domain}"
     sums: Sums = {}
@@ -230,11 +248,12 @@ def moves(completions: Sequence[Completion], num_layers: int, domain: str | None
         usable = [c for c in sampled(completions) if c.layer == layer and is_usable(c)]
         accuracy = (sum(c.is_correct for c in usable), len(usable))
         sums[f"layer{layer}{suffix}/accuracy"] = accuracy
-        if layer > 1:
+        if layer > 1 and layer not in verify_layers:
             counted = count_transitions(pairs_of(completions, layer))
             sums |= transition_metrics(counted, f"transition/layer{layer}{suffix}")
-    if num_layers > 2:
-        counted = count_transitions(whole_chain_pairs(completions, num_layers))
+    answering = [layer for layer in range(1, num_layers + 1) if layer not in verify_layers]
+    if len(answering) > 2:
+        counted = count_transitions(whole_chain_pairs(completions, answering[-1]))
         sums |= transition_metrics(counted, f"transition/all{suffix}")
     return sums
 
@@ -258,6 +277,11 @@ def transition_metrics(counted: Transitions, name: str) -> Sums:
     sums[f"{name}/repaired_fraction"] = (counted.wrong_to_right, counted.num_wrong_before)
     sums[f"{name}/truncated_parents_fraction"] = (counted.num_truncated_parents, total)
     return sums
+
+
+def verdict_metrics(counted: Verdicts, name: str) -> Sums:
+    """As (sum, count); the accuracy is the layer's own."""
+    return {f"{name}/{key}": ratio for key, ratio in counted.ratios.items() if key != "accuracy"}
 
 
 def is_usable(completion: Completion) -> bool:

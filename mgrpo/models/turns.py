@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.templates import PromptBuilder, guidance_text
+from actors.verdicts import read_verdict
 from mgrpo.config import LayerConfig
-from mgrpo.config.layers import CorrectLayer, Stop, corrections_of
+from mgrpo.config.layers import (
+    LaterLayer,
+    RejectedParents,
+    Stop,
+    VerifyLayer,
+    later_layers,
+)
 from mgrpo.types import Problem
 
 
@@ -45,7 +52,7 @@ class Turns:
         return Asked(layer, self.builder.solve_prompt(layer, problem), self.builder.stop_of(layer))
 
     def correction(
-        self, layer: CorrectLayer, problem: Problem, before: Answered, phrase: int
+        self, layer: LaterLayer, problem: Problem, before: Answered, phrase: int
     ) -> Asked:
         """Of a correction of what was written before.
 
@@ -63,6 +70,19 @@ class Turns:
         )
         return Asked(layer, prompt, self.builder.stop_of(layer), guidance)
 
+    def following(self, problem: Problem, answers: Sequence[Answered], phrase: int) -> Asked | None:
+        """The next turn; None behind the last, or where the policy's verdict accepts the attempt
+        and the next layer corrects rejected ones alone."""
+        if not answers:
+            return self.first(problem)
+        if len(answers) == len(self.layers):
+            return None
+        layer = self.layers[len(answers)]
+        assert isinstance(layer, LaterLayer), "a chain has one first layer"
+        if isinstance(layer.parents, RejectedParents) and accepts(answers[-1]):
+            return None
+        return self.correction(layer, problem, answers[-1], phrase)
+
     def answered(self, asked: Asked, token_ids: list[int]) -> Answered:
         ends = {*self.builder.stop_ids, *(asked.stop.tokens if asked.stop else ())}
         is_full = len(token_ids) >= asked.layer.max_completion_tokens
@@ -70,13 +90,24 @@ class Turns:
         return Answered(asked, token_ids, self.builder.decode(token_ids), is_cut)
 
     @property
-    def corrections(self) -> Sequence[CorrectLayer]:
-        return corrections_of(self.layers)
+    def corrections(self) -> Sequence[LaterLayer]:
+        return later_layers(self.layers)
 
     @property
     def num_phrases(self) -> int:
         """Of the layer with most."""
         return max((len(one.guidance.phrases) for one in self.corrections), default=0)
+
+
+def accepts(verdict: Answered) -> bool:
+    """Does a turn of a verify layer say that its attempt is right?"""
+    layer = verdict.asked.layer
+    return isinstance(layer, VerifyLayer) and bool(read_verdict(verdict.text, layer.verdict))
+
+
+def final_answer(answers: Sequence[Answered]) -> Answered:
+    """The last turn that is no verdict."""
+    return [one for one in answers if not isinstance(one.asked.layer, VerifyLayer)][-1]
 
 
 def asked_in(question: str, earlier_turns: Sequence[dict[str, str]] = ()) -> Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mgrpo.config import CorrectLayer
+from mgrpo.config import LaterLayer
 from mgrpo.config.lengths import layer_lengths
 from mgrpo.plan.recipe import PlanRecipe
 
@@ -48,7 +48,7 @@ def layer_batches(recipe: PlanRecipe) -> list[LayerBatch]:
     num_prompts = recipe.method.prompts_per_step
     lengths = layer_lengths(recipe.layers, recipe.max_prompt_tokens, CORRECTION_TOKENS)
     for depth, layer in enumerate(recipe.layers):
-        if isinstance(layer, CorrectLayer) and layer.max_parents is not None:
+        if isinstance(layer, LaterLayer) and layer.max_parents is not None:
             num_prompts = recipe.method.prompts_per_step * layer.max_parents
         count = recipe.engines.pool if recipe.engines.shared else layer.num_engines
         batches.append(

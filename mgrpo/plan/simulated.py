@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from learner.streaming import recipe_obstacles
-from mgrpo.config import CorrectLayer, LayerConfig
+from mgrpo.config import LaterLayer, LayerConfig
 from mgrpo.plan.batch import CORRECTION_TOKENS
 from mgrpo.plan.rates import LENGTH_SHARE
 from mgrpo.plan.recipe import PlanRecipe
@@ -59,7 +59,7 @@ def workload_of(recipe: PlanRecipe, rates: Rates) -> Workload:
 
 
 def layer_work(layer: LayerConfig, known: LayerData) -> LayerWork:
-    corrects, most = isinstance(layer, CorrectLayer), layer.max_completion_tokens
+    corrects, most = isinstance(layer, LaterLayer), layer.max_completion_tokens
     added = CORRECTION_TOKENS if corrects else 0
     trained = 1.0 if known.trained_share is None else known.trained_share
     return LayerWork(
@@ -70,9 +70,9 @@ def layer_work(layer: LayerConfig, known: LayerData) -> LayerWork:
         added_prompt_tokens=added
         if known.added_prompt_tokens is None
         else known.added_prompt_tokens,
-        max_parents=layer.max_parents if isinstance(layer, CorrectLayer) else None,
+        max_parents=layer.max_parents if isinstance(layer, LaterLayer) else None,
         parent_share=1.0 if known.parent_share is None else known.parent_share,
-        skips_truncated=isinstance(layer, CorrectLayer) and layer.skip_truncated_parents,
+        skips_truncated=isinstance(layer, LaterLayer) and layer.skip_truncated_parents,
         trained_share=trained if layer.loss_weight > 0 else 0.0,
     )
 

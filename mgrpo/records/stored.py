@@ -67,6 +67,7 @@ class StoredCompletion(Stored, protected_namespaces=()):
     train_mask: Sequence[bool] | None = None
     turn_spans: Sequence[Span] = ()
     spans: Mapping[str, Sequence[Span]] = {}
+    accepts: bool | None = None
     augmented_by: str = ""
     weight: FiniteFloat = 1.0
     counts_as: FiniteFloat = 1.0

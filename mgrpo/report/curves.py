@@ -184,7 +184,13 @@ def phrases_note(evaluations: Sequence[Evaluation]) -> str:
 
 def all_charts(curves: Curves) -> list[Chart]:
     """Every chart but the accuracy's, the most telling first."""
-    return transitions(curves) + domains(curves) + sampling(curves) + learning(curves)
+    return (
+        transitions(curves)
+        + verdicts(curves)
+        + domains(curves)
+        + sampling(curves)
+        + learning(curves)
+    )
 
 
 def transitions(curves: Curves) -> list[Chart]:
@@ -217,6 +223,20 @@ def transitions(curves: Curves) -> list[Chart]:
         )
         charts += curves.chart(f"Attempt and correction{suffix}", "%", shares, **bars)
         charts += curves.chart(f"What becomes of an attempt{suffix}", "%", treatment, **lines)
+    return charts
+
+
+def verdicts(curves: Curves) -> list[Chart]:
+    """How well the policy judges its own attempts, for every verify layer."""
+    charts: list[Chart] = []
+    for layer in range(2, curves.run.num_layers + 1):
+        shares = {
+            f"verdict/layer{layer}/precision": "Wrong, of those rejected",
+            f"verdict/layer{layer}/recall": "Rejected, of the wrong ones",
+            f"verdict/layer{layer}/accepted_fraction": "Accepted",
+            f"verdict/layer{layer}/unreadable_fraction": "Unreadable",
+        }
+        charts += curves.chart(f"Verdicts on attempts · layer {layer}", "%", shares)
     return charts
 
 

@@ -21,6 +21,11 @@ TRANSITIONS = {  # name -> (label, whether more of it is better)
     "right_to_wrong": ("Right → wrong", False),
     "copy_fraction": ("Copies of the attempt", None),
 }
+VERDICTS = {  # name -> label
+    "accuracy": "Right verdicts",
+    "precision": "Wrong, of the attempts rejected",
+    "recall": "Rejected, of the wrong attempts",
+}
 NO_CHANGE = 0.005  # changes that round to less than one point read as none
 
 
@@ -54,7 +59,7 @@ def first_and_last(
 def outcome_rows(before: Evaluation | None, after: Evaluation | None) -> list[OutcomeRow]:
     """The table: accuracies, their difference, transitions, then each domain's accuracies."""
     pair = (before or {}, after or {})
-    rows = accuracy_rows(*pair) + transition_rows(*pair)
+    rows = accuracy_rows(*pair) + transition_rows(*pair) + verdict_rows(*pair)
     old, new = (evaluation.get("domains", {}) for evaluation in pair)
     names = {**old, **new} if len({**old, **new}) > 1 else {}
     for name, values in names.items():
@@ -84,8 +89,8 @@ def accuracy_label(layer: int) -> str:
 
 def gain(evaluation: Evaluation) -> float | None:
     """What the turns after the first one add: `delta`, or last minus first accuracy."""
-    if evaluation.get("delta") is not None:
-        return float(evaluation["delta"])
+    if "delta" in evaluation:
+        return evaluation["delta"]
     acc = evaluation.get("acc") or [None]
     return difference(acc[0], acc[-1]) if len(acc) > 1 else None
 
@@ -136,6 +141,19 @@ def transition_rows(before: Evaluation, after: Evaluation) -> list[OutcomeRow]:
         )
         for layer in layers
         for name, (label, more_is_better) in TRANSITIONS.items()
+    ]
+
+
+def verdict_rows(before: Evaluation, after: Evaluation) -> list[OutcomeRow]:
+    """Of verify layers: how well the policy judges its own attempts."""
+    old, new = (
+        {one["layer"]: one for one in evaluation.get("verdicts", [])}
+        for evaluation in (before, after)
+    )
+    return [
+        change_row(f"{label} (turn {layer})", *(one.get(layer, {}).get(name) for one in (old, new)))
+        for layer in sorted(old.keys() | new.keys())
+        for name, label in VERDICTS.items()
     ]
 
 

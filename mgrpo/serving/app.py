@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
-from mgrpo.models.turns import Answered, Asked, Turns, asked_in
+from mgrpo.models.turns import Answered, Asked, Turns, asked_in, final_answer
 from mgrpo.types import Problem
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
@@ -160,16 +160,13 @@ async def corrected(
     """The answer in the form of a chat completion; `turns` has all of them."""
     served = request.app[SERVED]
     settings = {key: body[key] for key in PASSED_ON if key in body}
-    asked = served.turns.first(problem)
     answers: list[Answered] = []
     usage = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0)
-    for layer in [None, *served.turns.corrections]:
-        if layer is not None:
-            asked = served.turns.correction(layer, problem, answers[-1], phrase)
+    while (asked := served.turns.following(problem, answers, phrase)) is not None:
         answer, used = await complete(request, asked, settings)
         answers.append(answer)
         usage = {key: count + used.get(key, 0) for key, count in usage.items()}
-    last = answers[-1]
+    last = final_answer(answers)
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",

@@ -77,11 +77,12 @@ class EngineMetrics(Hook):
 class RolloutMetrics(Hook):
     """Accuracies, lengths, and the transitions between layers."""
 
-    def __init__(self, num_layers: int) -> None:
-        self.num_layers = num_layers
+    def __init__(self, num_layers: int, verify_layers: frozenset[int] = frozenset()) -> None:
+        self.num_layers, self.verify_layers = num_layers, verify_layers
 
     def measure(self, done: StepDone) -> None:
-        done.sums.merge(rollout_metrics(done.completions, self.num_layers))
+        found = rollout_metrics(done.completions, self.num_layers, self.verify_layers)
+        done.sums.merge(found)
 
 
 class MemoryMetrics(Hook):

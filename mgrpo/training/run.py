@@ -14,6 +14,7 @@ from cluster.monitoring.ray_metrics import RayMetrics
 from learner.plugin import LearnerPlugin
 from learner.streaming import check_streaming, streaming_obstacles
 from mgrpo.config import LayerConfig, RunConfig
+from mgrpo.config.layers import verify_layers
 from mgrpo.config.load import save_recipe
 from mgrpo.errors import LearnerLostError, MgrpoError, RunInterrupted, StorageError
 from mgrpo.metrics.alarms import AlarmWatch
@@ -255,7 +256,7 @@ def train_system(
         else STEP_ORDERS[config.objective.update_order.type],
         hooks=[
             EngineMetrics(system.fleet),
-            RolloutMetrics(len(config.layers)),
+            RolloutMetrics(len(config.layers), verify_layers(config.layers)),
             MemoryMetrics(),
             WriteStep(log, progress, problems_kept=config.output.rollouts_per_step),
             NothingLearnt(progress),

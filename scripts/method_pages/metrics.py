@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mgrpo.config import PpoClip, RunConfig
+from mgrpo.config import PpoClip, RunConfig, VerifyLayer
 from mgrpo.methods.catalog import PluginFacts
 from mgrpo.methods.docstrings import entries, parts_of
 
@@ -27,6 +27,12 @@ def loop_metrics(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"layer{number}/...",
             f"accuracy, rewards and lengths of layer {config.layers[number - 1].name}",
         )
-        yield f"transition/layer{number}/...", "transitions of correctness from turn to turn"
+        if isinstance(config.layers[number - 1], VerifyLayer):
+            yield (
+                f"verdict/layer{number}/...",
+                "precision and recall of verdicts, accepted, unreadable",
+            )
+        else:
+            yield f"transition/layer{number}/...", "transitions of correctness from turn to turn"
     if config.method_view.max_kl_weight > 0:
         yield "learner/kl", "mean KL estimate of the trained tokens to the reference, nats"

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from learner.batch import TrainingBatch, build_batch
+from learner.batch import TrainingBatch, build_batch, with_added
 from learner.plugin import LearnerPlugin
-from mgrpo.config import RunConfig
+from mgrpo.config import LaterLayer, RunConfig, VerifyLayer
+from mgrpo.config.layers import RejectedParents
 from mgrpo.config.load import load_recipe
 from mgrpo.methods.catalog import method_files
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
@@ -94,12 +95,21 @@ def made_up_step(config: RunConfig, *, seed: int = 0) -> list[Completion]:
                 for parent, prompt in prompts.items()
                 for number in range(1, min(layer.group_size, MOST_SAMPLES) + 1)
             ]
+            if isinstance(layer, VerifyLayer):
+                samples = [dataclasses.replace(one, accepts=one.is_correct) for one in samples]
+            if isinstance(layer, LaterLayer) and isinstance(layer.parents, RejectedParents):
+                samples = [behind_verdict(one) for one in samples]
             made += [with_injection(one) if repairs else one for one in samples]
             prompts = {
                 one.completion_id: [*one.prompt_token_ids, *one.token_ids, *draw(2)]
                 for one in samples[:MOST_PARENTS]
             }
     return made
+
+
+def behind_verdict(one: Completion) -> Completion:
+    """A correction that reads a verdict: its parent is the attempt, its group the verdict's."""
+    return dataclasses.replace(one, parent_id=one.group_key.rpartition("/")[0])
 
 
 def with_injection(one: Completion) -> Completion:
@@ -147,10 +157,12 @@ class RewardsAlone(LearnerPlugin):
 def batch_of(
     config: RunConfig, completions: list[Completion], plugins: list[LearnerPlugin] | None = None
 ) -> TrainingBatch:
+    plugins = started_plugins(config) if plugins is None else plugins
+    completions = with_added(completions, (), plugins)
     return build_batch(
         completions,
         config.layers,
         config.objective,
-        plugins=started_plugins(config) if plugins is None else plugins,
+        plugins=plugins,
         signals=made_up_signals(completions),
     )

@@ -792,7 +792,11 @@ def schedule(ranks: Ranks) -> Any:
 def of_sets(ranks: Ranks) -> dict[str, Any]:
     """Gradients of losses of several rows, sharded and not."""
     bare = {"microbatch_tokens": SMALL_BUDGET, "learning_rate": SGD_RATE, "max_grad_norm": 1e9}
-    kinds = {"pairs": set_scenarios.pairs, "contexts": set_scenarios.in_contexts}
+    kinds = {
+        "pairs": set_scenarios.pairs,
+        "contexts": set_scenarios.in_contexts,
+        "distilled": set_scenarios.distilled,
+    }
     return {
         f"zero{stage}_{name}": make(ranks, SgdLearner, stage, **bare)
         for name, make in kinds.items()

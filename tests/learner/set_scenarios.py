@@ -9,7 +9,7 @@ from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.veripo.preference_cycle import pair_rows
 from mgrpo.methods.veripo.preference_pairs import PreferencePair
 from mgrpo.types import Completion, CompletionId
-from tests.learner.builders import random_completions, solve_layer
+from tests.learner.builders import layer, random_completions, solve_layer
 
 BETA, KAPPA = 0.5, 0.3
 OFFSETS = (2.0, -1.0, 0.5, 0.25, -3.0, 1.0)
@@ -94,6 +94,38 @@ def in_contexts(ranks: Any, make: Any, zero_stage: int, **settings: Any) -> Any:
         "gradient": {name: (before[name] - after[name]) / rate for name in before},
         "metrics": None if result is None else result.metrics,
     }
+
+
+DISTILLED = 0.7
+"""Weight of corrections as answers to the problem alone."""
+
+
+def distilled(ranks: Any, make: Any, zero_stage: int, **settings: Any) -> Any:
+    """The gradient of one step with corrections as answers to the problem alone: of the whole step,
+    and of its trees one by one."""
+    found = {}
+    for name in ("whole", "streamed"):
+        learner = ranks.learner(
+            make,
+            learner={"zero_stage": zero_stage, **settings},
+            layers=[solve_layer(), layer(select="none")],
+            plugins=[{"use": "self_distillation", "settings": {"weight": DISTILLED}}],
+            objective=PLAIN,
+        )
+        before = dict(learner_weights(learner))
+        completions = random_completions()
+        if name == "whole":
+            learner.update(completions)
+        else:
+            learner.begin_update()
+            for number in range(3):
+                learner.add_trees([one for one in completions if one.problem_id == f"p{number}"])
+            learner.finish_update()
+        after = dict(learner_weights(learner))
+        learner.close()
+        rate = settings["learning_rate"]
+        found[name] = {key: (before[key] - after[key]) / rate for key in before}
+    return found
 
 
 def learner_weights(learner: Any) -> Any:

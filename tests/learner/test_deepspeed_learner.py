@@ -32,6 +32,7 @@ from tests.learner.rank_worker import (
 )
 from tests.learner.set_scenarios import (
     BETA,
+    DISTILLED,
     KAPPA,
     OFFSETS,
     attempts_in_context,
@@ -717,6 +718,45 @@ def test_answers_in_context_train_by_their_definition_for_any_ranks_and_sharding
 ):
     found = results[num_ranks][scenario]["gradient"]
     assert relative_difference(found, contexts_by_definition) < 2e-5
+
+
+@pytest.fixture(scope="module")
+def distilled_by_definition(folder):
+    """The gradient of both turns by GRPO, and of corrections as answers to the problem alone."""
+    model = LlamaForCausalLM.from_pretrained(folder / "tiny")
+    completions = random_completions()
+    attempts = [one for one in completions if one.layer == 1]
+    corrections = [one for one in completions if one.layer == 2]
+
+    def mean_ratio(prompt, one):
+        logprobs = sequence_logprob(model, prompt, one.token_ids)
+        return (logprobs - logprobs.detach()).exp().mean()
+
+    loss = torch.zeros(())
+    for layer in (attempts, corrections):
+        for one in layer:
+            group = [other.reward.value for other in layer if other.group_key == one.group_key]
+            rewards = torch.tensor(group)
+            advantage = (one.reward.value - rewards.mean()) / (rewards.std() + 1e-6)
+            loss = loss - advantage * mean_ratio(one.prompt_token_ids, one) / len(layer)
+    for one in corrections:
+        first = [other for other in attempts if other.problem_id == one.problem_id]
+        advantage = one.reward.value - sum(other.reward.value for other in first) / len(first)
+        ratio = mean_ratio(first[0].prompt_token_ids, one)
+        loss = loss - DISTILLED * advantage * ratio / len(corrections)
+    loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("scenario", ["zero0_distilled", "zero3_distilled"])
+@pytest.mark.parametrize("form", ["whole", "streamed"])
+def test_corrections_as_answers_to_the_problem_train_by_their_definition(
+    results, distilled_by_definition, num_ranks, scenario, form
+):
+    """Sampled under another prompt, for any ranks and sharding."""
+    found = results[num_ranks][scenario][form]
+    assert relative_difference(found, distilled_by_definition) < 2e-5
 
 
 # --- an update whose trees come one after the other ---

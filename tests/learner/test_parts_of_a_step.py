@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from learner.batch import build_batch
+from learner.batch import build_batch, with_added
 from learner.denominators import divisor
 from learner.plugins import unbiased_kl
 from learner.streaming import streaming_obstacles
@@ -19,13 +19,23 @@ from tests.learner.method_cases import (
 )
 
 WAITING = {
-    *("agro", "clip_cov", "disco", "entropy_bonus", "gcpo", "gpg", "group_dro", "kl_cov"),
+    *(
+        "agro",
+        "cal_grpo",
+        "clip_cov",
+        "disco",
+        "entropy_bonus",
+        "gcpo",
+        "gpg",
+        "group_dro",
+        "kl_cov",
+    ),
     *("reinforce_plus_plus", "reinforce_plus_plus_baseline", "veripo"),
 }
 TAKE_SEVERAL_STEPS = {
     *("cispo", "dapo", "gmpo", "gspo", "nthr", "raft_plus_plus", "reinforce_rej", "unlikeliness")
 }
-ONE_LAYER_AT_A_TIME = {"success_only", "think_twice"}
+ONE_LAYER_AT_A_TIME = {"self_verify", "success_only", "think_twice"}
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +44,13 @@ def scorer(tmp_path_factory):
 
 
 def rows_of(config, completions, *, is_part):
+    plugins = started_plugins(config)
+    completions = with_added(completions, (), plugins)
     batch = build_batch(
         completions,
         config.layers,
         config.objective,
-        plugins=started_plugins(config),
+        plugins=plugins,
         signals=made_up_signals(completions),
         is_part=is_part,
     )

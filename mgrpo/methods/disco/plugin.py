@@ -15,7 +15,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import AdvantageEstimator, PolicyLoss, Signal
 from learner.row_groups import usable_groups
 from learner.rows import TrainingRow
-from mgrpo.config import CorrectLayer, MethodView
+from mgrpo.config import LaterLayer, MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.disco.set_objectives import (
@@ -80,7 +80,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
     ) -> list[ConfigProblem]:
         problems = super().problems(settings, layers, method)
         for number, layer in enumerate(method.layers):
-            if isinstance(layer, CorrectLayer) and layer.loss_weight > 0:
+            if isinstance(layer, LaterLayer) and layer.loss_weight > 0:
                 needed = {"denominator": "sampled", "select": "none"}
                 problems += [
                     ConfigProblem(

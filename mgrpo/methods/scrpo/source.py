@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.config.layers import BestParents, corrections_of
+from mgrpo.config.layers import BestParents, later_layers
 from mgrpo.errors import ConfigProblem
 from mgrpo.methods.scrpo.error_pool import ErrorPool, ErrorPoolSettings
 from mgrpo.metric_sums import MetricSums
@@ -40,7 +40,7 @@ class PooledErrors(SourcePlugin):
         if len(method.layers) != 2:
             why = "error_pool needs a chain of 2 layers, one that solves and one that corrects."
             return [*problems, ConfigProblem("(layers)", f"{len(method.layers)} layers", why)]
-        parents = corrections_of(method.layers)[0].parents
+        parents = later_layers(method.layers)[0].parents
         if isinstance(parents, BestParents) and parents.all_fail != "use_any":
             why = "every pooled attempt failed, so no corrections would be sampled."
             path, hint = "(layers.1.parents.all_fail)", "Use all_fail: use_any."
@@ -67,7 +67,7 @@ class PooledErrors(SourcePlugin):
         self.inner.observe(step, completions, sums)
         if self.attempted:
             layers = self.method.at_step(step).layers
-            skip_truncated = corrections_of(layers)[0].skip_truncated_parents
+            skip_truncated = later_layers(layers)[0].skip_truncated_parents
             added = self.pool.add(self.attempted, completions, skip_truncated=skip_truncated)
             sums.add("error_pool/added", added)
         sums.add("error_pool/size", len(self.pool))

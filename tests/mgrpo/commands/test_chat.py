@@ -16,7 +16,7 @@ from mgrpo.commands.policy_arguments import refuse_unknown_phrase
 from mgrpo.config.load import load_recipe, save_recipe
 from mgrpo.errors import ConfigError
 from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
-from mgrpo.models.turns import Asked, Turns, asked_in
+from mgrpo.models.turns import Asked, Turns, asked_in, final_answer
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -41,6 +41,30 @@ def test_a_correction_reads_the_attempts_own_tokens_and_the_phrase():
     assert f"answer 1\n{phrase}" in read[1]
     assert shown(found).startswith("[solve]\nanswer 1\n\n[correct · ")
     assert found.to_json()["turns"][1]["guidance"] == phrase
+
+
+@pytest.mark.parametrize(
+    ("verdict", "layers", "final"),
+    [
+        ("Yes, it stands.", ["solve", "verify"], "answer 1"),
+        ("30, not 31.", ["solve", "verify", "correct"], "answer 3"),
+        ("Hm.", ["solve", "verify", "correct"], "answer 3"),
+    ],
+)
+def test_what_the_policy_s_verdict_accepts_is_its_answer(
+    verdict: str, layers: list[str], final: str
+):
+    chain = Turns(PromptBuilder(TOKENIZER), load_recipe("methods/pag").layers)
+    asked: list[str] = []
+
+    def write(one: Asked) -> list[int]:
+        asked.append(one.layer.name)
+        text = verdict if one.layer.name == "verify" else f"answer {len(asked)}"
+        return [*TOKENIZER.encode(text), END]
+
+    found = exchange(chain, write, "What is 1 + 2?", 0)
+    assert asked == layers
+    assert final_answer(found.turns).text == final
 
 
 def test_an_answer_that_runs_out_of_tokens_is_marked():

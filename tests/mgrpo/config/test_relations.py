@@ -42,7 +42,7 @@ def test_how_many_parents_cannot_be_said_where_every_one_is_taken(tree, parents:
     tree["layers"][1]["parents"] = {"type": parents, "k": 2}
     problem = problem_of(tree)
     assert problem.path == "layers.1.parents.k"
-    assert problem.suggestion == "It belongs to type: wrong_first or uniform_k or best."
+    assert problem.suggestion == "It belongs to type: wrong_first or uniform_k or best or rejected."
 
 
 def test_no_more_parents_than_the_layer_before_has_completions(tree):
@@ -83,7 +83,7 @@ def test_keys_of_corrections_have_no_place_in_the_first_layer(tree, key: str, va
     tree["layers"][0][key] = value
     problem = problem_of(tree)
     assert problem.path == f"layers.0.{key}"
-    assert problem.suggestion == "It belongs to kind: correct."
+    assert problem.suggestion == "It belongs to kind: correct or verify."
 
 
 def test_layers_have_different_names(tree):
@@ -306,3 +306,39 @@ def test_one_default_prompt_for_boxes_and_programs_is_pointed_out(tree):
     for layer in tree["layers"]:
         layer["system_prompt"] = ""
     assert "system_prompt" not in warned(tree)
+
+
+SOLVE = {"name": "solve", "group_size": 4, "max_completion_tokens": 20}
+VERIFY = {**SOLVE, "name": "verify", "kind": "verify"}
+REVISE = {**SOLVE, "name": "revise", "layout": "self_continue", "parents": "rejected"}
+
+
+def test_a_layer_behind_verdicts_reads_both_verdict_and_attempt(tree):
+    tree["layers"] = [SOLVE, VERIFY, REVISE]
+    config = RunConfig.model_validate(tree)
+    assert [one.kind for one in config.layers] == ["solve", "verify", "correct"]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"layout": "review_chat"}, "layout"),
+        ({"parents": "wrong_only"}, "parents"),
+        ({"guidance": {"from": "check"}}, "guidance"),
+        ({"kind": "verify", "parents": "all"}, "kind"),
+    ],
+)
+def test_what_takes_a_verdict_for_an_attempt_is_refused(tree, change: dict[str, Any], key: str):
+    tree["layers"] = [SOLVE, VERIFY, {**REVISE, **change}]
+    problem = problem_of(tree)
+    assert problem.path == f"layers.2.{key}" and "gives verdicts" in problem.reason
+
+
+def test_there_are_no_rejected_attempts_without_verdicts(tree):
+    tree["layers"] = [SOLVE, {**REVISE, "layout": "review_chat"}]
+    assert problem_of(tree).path == "layers.1.parents"
+
+
+def test_a_verdict_may_not_read_what_the_check_says(tree):
+    tree["layers"] = [SOLVE, {**VERIFY, "guidance": {"from": "check"}}]
+    assert problem_of(tree).path.startswith("layers.1.guidance")

@@ -12,10 +12,11 @@ from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
 from cluster.fleet.leases import FixedEngines
-from mgrpo.config import CorrectLayer, EvaluationConfig, SolveLayer
+from mgrpo.config import CorrectLayer, EvaluationConfig, SolveLayer, VerifyLayer
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
+from mgrpo.evaluation.tables import evaluation_tables
 from mgrpo.types import Completion, Problem, Reward
 from tests.actors.byte_tokenizer import END, ByteTokenizer
 
@@ -243,3 +244,47 @@ def test_evaluation_with_and_without_feedback(feedback: bool, accuracies: list[f
     evaluation, seconds = evaluate(examined, PROBLEMS, settings, key="e")
     row = evaluation_row(evaluation, step=0, label="after", seconds=seconds, layers=examined.layers)
     assert (row["acc"], row["feedback"]) == (accuracies, feedback)
+
+
+def verifying(prompt: list[int], index: int) -> str:
+    """First attempts are right on q0 and q1. The verdict accepts q0 and q2; revisions say yes."""
+    text = TOKENIZER.decode(prompt)
+    if text.endswith("Again:"):
+        return "yes"
+    if "check this solution" in text:
+        accepts = "q0" in text or "q2" in text
+        return f"The answer is {'correct' if accepts else 'wrong'}"
+    return "yes" if "q0" in text or "q1" in text else "no"
+
+
+def test_only_what_the_policy_s_own_verdict_rejects_is_revised() -> None:
+    parts = rollout(3)
+    engine = ScriptedEngine(verifying, encode=TOKENIZER.encode, end_id=END)
+    parts.engines = FixedEngines({number: [engine] for number in (1, 2, 3)})
+    revise = {"parents": "rejected", "layout": "self_continue", "guidance": {"phrases": ["Again:"]}}
+    parts.layers = [
+        parts.layers[0],
+        VerifyLayer(name="verify", group_size=4),
+        CorrectLayer.model_validate({"name": "revise", "group_size": 4, **revise}),
+    ]
+    found = summary_of(parts)
+    # q0 is accepted and right, q1 rejected and right, q2 accepted and wrong, q3 rejected and wrong.
+    assert found["acc"] == [0.5, 0.5, 0.75]
+    (moves,) = found["transitions"]
+    assert (moves["layer"], moves["wrong_to_right"], moves["right_to_wrong"]) == (3, 0.25, 0.0)
+    (verdicts,) = found["verdicts"]
+    assert (verdicts["layer"], verdicts["accuracy"], verdicts["accepted_fraction"]) == (2, 0.5, 0.5)
+    assert (verdicts["precision"], verdicts["recall"]) == (0.5, 0.5)
+    assert found["delta"] == 0.25 and "whole_chain" not in found
+    assert found["phrases"] == [{"index": 0, "acc": found["acc"]}]
+
+
+def test_verdicts_alone_leave_the_answers_as_they_are() -> None:
+    parts = rollout(2)
+    engine = ScriptedEngine(verifying, encode=TOKENIZER.encode, end_id=END)
+    parts.engines = FixedEngines({number: [engine] for number in (1, 2)})
+    parts.layers = [parts.layers[0], VerifyLayer(name="verify", group_size=4)]
+    found = summary_of(parts)
+    assert found["acc"] == [0.5, 0.5] and found["transitions"] == [] and found["delta"] is None
+    tables = evaluation_tables({**found, "samples_per_problem": 1}, "policy")
+    assert [one.title for one in tables][1] == "Verdicts on attempts"
