@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mgrpo.records.stored import StoredCompletion, StoredReward
 from mgrpo.types import Completion, CompletionId, Generation, Reward
 from tests.learner.builders import long
 
@@ -98,3 +99,8 @@ def test_a_record_of_an_old_file_is_read() -> None:
     row = {key: value for key, value in one.to_json().items() if key != "id"}
     assert Completion.from_json(row) == one
     assert isinstance(Completion.from_json(row).reward, Reward)
+
+
+def test_the_form_in_files_has_the_fields_of_the_records() -> None:
+    for stored, record in ((StoredCompletion, Completion), (StoredReward, Reward)):
+        assert set(stored.model_fields) == {one.name for one in fields(record)}
