@@ -10,6 +10,7 @@ from tests.repository import REPOSITORY
 BEGINNINGS: dict[OnResume, str] = {
     "fixed": "may not change",
     "free": "may change",
+    "onward": "may change; a run that it stopped goes on",
     "length": "may change, not below what is done",
     "phases": "may change, if the finished steps keep their settings",
     "evaluation": "may change; evaluations before and after are not comparable",
