@@ -226,11 +226,14 @@ class Checkpoints(Hook):
         self.finishing = None
         try:
             folder = finishing.outcome()
-            if not is_last:
-                self.mirror.settle()  # for the one before, before its files are deleted here
-            keep_newest(self.run_dir, self.config.keep, folder)
         except OSError as error:
             raise RunDirectoryError(self.failed(finishing.state["num_steps"], error)) from error
+        if not is_last:
+            self.mirror.settle()  # for the one before, before its files are deleted here
+        try:
+            keep_newest(self.run_dir, self.config.keep, folder)
+        except OSError as error:
+            self.progress.warn(f"older checkpoints could not be deleted: {error}")
         self.mirror.checkpoint(folder, within_s if is_last else None)
         return folder
 

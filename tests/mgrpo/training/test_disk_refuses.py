@@ -56,9 +56,7 @@ def leftovers(run: LightRun) -> list[str]:
     return [one.name for one in (run.run_dir / "checkpoints").iterdir() if UNFINISHED in one.name]
 
 
-@pytest.mark.parametrize(
-    "where", ["the folder", "the learner", "the state", "the hashes", "tidying"]
-)
+@pytest.mark.parametrize("where", ["the folder", "the learner", "the state", "the hashes"])
 def test_a_full_disk_costs_the_checkpoint_and_no_older_one(tree, tmp_path, monkeypatch, where):
     """The second and the third of four are refused."""
     run = light(tree, tmp_path)
@@ -67,7 +65,6 @@ def test_a_full_disk_costs_the_checkpoint_and_no_older_one(tree, tmp_path, monke
         "the learner": (run.learner, "save_states", RunDirectoryError(f"shard: {FULL}")),
         "the state": (checkpoints.RunState, "write_files", FULL),
         "the hashes": (checkpoints, "finish_checkpoint", FULL),
-        "tidying": (checkpoints, "keep_newest", FULL),
     }[where]
     refuse_at(monkeypatch, owner, name, {2, 3}, error)
     seen: list[list[str]] = []
@@ -84,10 +81,17 @@ def test_a_full_disk_costs_the_checkpoint_and_no_older_one(tree, tmp_path, monke
     assert "the checkpoint after step 4" in said and "the checkpoint after step 6" in said
     assert leftovers(run) == []
     assert all("step-000002" in names for names in seen[4:])
-    if where != "tidying":  # there all are whole, and older ones stay
-        assert run.checkpoint_names == ["step-000002", "step-000008"]
-        assert "the newest is step-000002" in said
+    assert run.checkpoint_names == ["step-000002", "step-000008"]
+    assert "the newest is step-000002" in said
     assert all(fault_of(run.run_dir / "checkpoints" / one) == "" for one in run.checkpoint_names)
+
+
+def test_older_ones_that_cannot_be_deleted_stay_and_it_is_said(tree, tmp_path, monkeypatch):
+    run = light(tree, tmp_path)
+    refuse_at(monkeypatch, checkpoints, "keep_newest", {3, 4}, FULL)
+    run.train()
+    assert run.console.getvalue().count("older checkpoints could not be deleted: ") == 2
+    assert run.checkpoint_names == [f"step-{number:06d}" for number in (2, 4, 6, 8)]
 
 
 def test_a_folder_that_cannot_be_made_is_said_each_time(tree, tmp_path):
