@@ -13,7 +13,6 @@ import numpy as np
 
 from mgrpo.types import Reward
 
-
 warnings.filterwarnings("ignore", message="coroutine 'never_awaited'")
 
 
