@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from mgrpo.types import Reward
+
+warnings.filterwarnings("ignore", message="coroutine 'never_awaited'")
 
 
 class Hostile:
