@@ -30,7 +30,7 @@ from pydantic.fields import FieldInfo
 
 from learner.plugin import AdvantageEstimator, PolicyLoss
 from learner.recipe import learner_recipe
-from mgrpo.config import CorrectLayer, RunConfig, SolveLayer
+from mgrpo.config import CorrectLayer, RunConfig, SolveLayer, VerifyLayer
 from mgrpo.config.advantages import (
     ConstPositive,
     GroupZ,
@@ -163,22 +163,30 @@ def slot(kind: Kind, own: Mapping[str, type[BaseModel]], rng: random.Random) -> 
     return {"type": name, **drawn(settings, rng, GIVEN.get(name, {}))}
 
 
+MODELS = {"solve": SolveLayer, "correct": CorrectLayer, "verify": VerifyLayer}
+
+
 def random_tree(rng: random.Random, scorer: Path) -> Tree:
     """A recipe for the tiny policy, valid in all its parts together."""
     layers: list[Tree] = []
     for depth in range(rng.choice([1, 2, 2, 3])):
-        model = CorrectLayer if depth else SolveLayer
+        kind = "solve"
+        if depth:
+            after_verdict = layers[-1]["kind"] == "verify"
+            kind = "correct" if after_verdict else rng.choice(["correct", "correct", "verify"])
         given = {
             "name": f"layer{depth + 1}",
-            "kind": "correct" if depth else "solve",
+            "kind": kind,
             "group_size": rng.randint(2, 4),
             "max_completion_tokens": 8,
             "num_engines": 1,
         }
-        own = [GroupZ, ConstPositive, RawReward, NoAdvantage] + ([Improvement] if depth else [])
+        own = [GroupZ, ConstPositive, RawReward, NoAdvantage] + (
+            [Improvement] if kind == "correct" else []
+        )
         kinds = {kind().type: kind for kind in own}
         given["advantage"] = slot("ADVANTAGES", kinds, rng)
-        layers.append(drawn(model, rng, given))
+        layers.append(drawn(MODELS[kind], rng, given))
     objective = {
         "loss": slot("LOSSES", {"ppo_clip": PpoClip}, rng),
         "importance": slot("IMPORTANCE", {"truncate": Truncate, "none": NoImportance}, rng),
@@ -202,7 +210,7 @@ def random_tree(rng: random.Random, scorer: Path) -> Tree:
     return fitted(tree, rng, scorer)
 
 
-NEED_CORRECTIONS = {"correction_bonus", "credit_back"}
+NEED_CORRECTIONS = {"attempt_weights", "correction_bonus", "credit_back", "self_distillation"}
 
 
 def plugin_tree(name: str, rng: random.Random, scorer: Path) -> Tree:
@@ -214,7 +222,9 @@ def fitted(tree: Tree, rng: random.Random, scorer: Path) -> Tree:
     """The tree with what relates its parts: the rules that types do not express."""
     layers, objective = tree["layers"], tree["objective"]
     layers[0]["loss_weight"] = 1.0  # something must train
-    if len(layers) == 1:
+    if any(layer["kind"] == "verify" for layer in layers):  # whose verdicts are no attempts
+        tree["plugins"] = [one for one in tree["plugins"] if one["use"] != "attempt_weights"]
+    if not any(layer["kind"] == "correct" for layer in layers):
         tree["plugins"] = [one for one in tree["plugins"] if one["use"] not in NEED_CORRECTIONS]
     for entry in list(tree["plugins"]):
         kind = find_plugin(entry["use"])
@@ -226,6 +236,8 @@ def fitted(tree: Tree, rng: random.Random, scorer: Path) -> Tree:
             tree["plugins"].insert(place, plugin_tree(needs[0], rng, scorer))
     uses = [one["use"] for one in tree["plugins"]]
     for entry in tree["plugins"]:
+        if entry["use"] == "sdpo":
+            entry["layers"] = [layers[0]["name"]]
         if entry["use"] == "expert_anchor":  # nothing may correct what it adds
             entry["layers"] = [layers[-1]["name"]]
         if entry["settings"].get("offpolicy") == "ratio_one":
@@ -241,15 +253,34 @@ def fitted(tree: Tree, rng: random.Random, scorer: Path) -> Tree:
     loss = objective["loss"]["type"]
     if loss in declared("LOSSES"):
         fit_loss(find_plugin(loss, "LOSSES"), tree)
+    fit_parents(layers, uses)
+    return tree
+
+
+def fit_parents(layers: list[Tree], uses: list[str]) -> None:
+    """What a layer may read of the one before."""
     completions = 1
-    for layer in layers:
-        parents = layer.get("parents", {})
-        if "k" in parents:
+    for before, layer in zip([{}, *layers], layers, strict=False):
+        if not before:
+            completions *= layer["group_size"]
+            continue
+        if before["kind"] == "verify":
+            layer |= {"layout": {"type": "self_continue"}, "guidance": {"type": "phrases"}}
+            layer["parents"] = {"type": "rejected"}
+        elif layer.get("parents", {}).get("type") == "rejected":
+            layer["parents"] = {"type": "all"}
+        if "attempt_weights" in uses:
+            layer["parents"] = {"type": "wrong_only"}
+        if "self_distillation" in uses:
+            layer["denominator"] = "sampled"
+        parents = layer.get("parents", {"type": "all"})
+        if parents.get("k") is not None:
             parents["k"] = min(parents["k"], completions)
-        if layer["kind"] == "correct" and parents.get("type", "all") not in ("all", "wrong_only"):
+        if parents["type"] == "one_of_each":
+            completions = 2
+        elif parents["type"] not in ("all", "wrong_only", "rejected"):
             completions = parents.get("k", 1)
         completions *= layer["group_size"]
-    return tree
 
 
 def fit_loss(kind: type[Plugin], tree: Tree) -> None:

@@ -63,7 +63,9 @@ def test_random_recipes_reach_every_kind_of_every_slot(scorer: Path) -> None:
     parents = {
         layer.get("parents", {}).get("type") for tree in found for layer in tree["layers"][1:]
     }
-    assert parents >= {"all", "wrong_only", "wrong_first", "uniform_k", "best"}
+    assert parents >= {
+        *("all", "wrong_only", "wrong_first", "uniform_k", "best", "one_of_each", "rejected")
+    }
 
 
 def test_the_same_seed_gives_the_same_recipe(scorer: Path) -> None:
