@@ -186,9 +186,9 @@ class LearnerRank(NodeFiles):
         self.learner.save_state(directory)
         return True
 
-    def shard_ending(self) -> str:
-        """How the names of this rank's files end."""
-        return self.learner.shard.ending
+    def reads(self, names: list[str]) -> list[str]:
+        """Those of a state's files that `load_state` needs here."""
+        return self.learner.shard.reads(names)
 
     def load_state(self, directory: str) -> int:
         """Continue from `save_state`; returns the policy version."""

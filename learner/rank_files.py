@@ -134,20 +134,16 @@ class LearnerFiles:
                     opened.write(part)
 
     def distribute(self) -> None:
-        """Send each node what its ranks will read: what is everybody's, and their own shards; all
-        shards where other ranks saved them."""
-        if not self.away:
-            return
-        ranks = [home.rank for home in self.homes]
-        endings = self.call(ranks, LearnerRank.shard_ending)
-        files = [file for file in sorted(self.directory.rglob("*")) if file.is_file()]
-        owners = {file: next(filter(file.name.endswith, endings), None) for file in files}
-        are_same_ranks = set(endings) <= set(owners.values())
+        """Send each node what its ranks will read."""
+        names = [
+            str(file.relative_to(self.directory))
+            for file in sorted(self.directory.rglob("*"))
+            if file.is_file()
+        ]
         for homes in self.away.values():
-            own = {None, *(endings[ranks.index(home.rank)] for home in homes)}
-            for file in files:
-                if not are_same_ranks or owners[file] in own:
-                    self._push(homes[0], file)
+            wanted = self.call([home.rank for home in homes], LearnerRank.reads, names)
+            for name in sorted(set().union(*wanted)):
+                self._push(homes[0], self.directory / name)
 
     def close(self) -> None:
         """Delete the folders on the nodes."""

@@ -12,7 +12,8 @@ files have the numbers that it needs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from mgrpo.errors import RunDirectoryError
 
 PLACES, VALUES = "places", "values"  # keys of a file's header
 SUFFIX = ".safetensors"
+SHARD = re.compile(rf"-zero(?P<stage>\d)-\d+-of-(?P<num_ranks>\d+){re.escape(SUFFIX)}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,17 @@ class Shard:
     @property
     def ending(self) -> str:
         return f"-zero{self.zero_stage}-{self.rank:05d}-of-{self.num_ranks:05d}{SUFFIX}"
+
+    def reads(self, names: Sequence[str]) -> list[str]:
+        """Those of a state's files that this rank goes on from. Of shards it needs its own alone
+        if the same ranks saved them at the same stage, and all of them at stage 0, where each rank
+        holds everything and writes a share.
+        """
+        shards = {name: found for name in names if (found := SHARD.search(name))}
+        forms = {(int(one["stage"]), int(one["num_ranks"])) for one in shards.values()}
+        if self.zero_stage == 0 or forms != {(self.zero_stage, self.num_ranks)}:
+            return list(names)
+        return [name for name in names if name not in shards or name.endswith(self.ending)]
 
     def write(
         self,
@@ -149,18 +162,19 @@ class StateReader:
             raise RunDirectoryError(f"{file} cannot be read: {reason}.") from error
 
     def refuse_other_weights(self, sizes: Mapping[str, int]) -> None:
-        """Raise RunDirectoryError if the files are not of these weights.
+        """Raise RunDirectoryError if the files are not of these weights. They need not be all of
+        their files: a node may have its own ranks' alone, and `read` says what is missing.
 
         Args:
             sizes: numbers of each weight, by name.
         """
         saved = {name: found[0][0].whole for name, found in self.pieces.items()}
-        if saved == sizes:
+        differ = sorted(name for name, whole in saved.items() if whole != sizes.get(name))
+        if not differ:
             return
-        differ = sorted(name for name in {**saved, **sizes} if saved.get(name) != sizes.get(name))
         raise RunDirectoryError(
             f"The learner's state in {self.directory} is not of this policy: {len(differ)} of its "
-            f"{self.kind} differ, such as {differ[0]}, which has {saved.get(differ[0], 0)} numbers "
+            f"{self.kind} differ, such as {differ[0]}, which has {saved[differ[0]]} numbers "
             f"there and {sizes.get(differ[0], 0)} here. Resume with the recipe that saved it."
         )
 

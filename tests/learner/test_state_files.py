@@ -106,11 +106,34 @@ def test_a_missing_file_is_an_error_that_says_from_where_on(saved):
         read_whole(saved)
 
 
+def test_a_node_with_its_own_rank_s_files_alone_may_lack_whole_weights(saved):
+    with StateReader(saved, "weights") as found:
+        found.refuse_other_weights({"w": 10, "v": 3})
+        with pytest.raises(RunDirectoryError, match="no file has weights of v from number 0 on"):
+            found.read(Piece("v", 0, 3, 3), torch.empty(3))
+
+
+@pytest.mark.parametrize(
+    ("shard", "names"),
+    [
+        (Shard(2, 1, 4), {"common.pt", "exp_avg-zero2-00001-of-00004.safetensors"}),
+        (Shard(0, 1, 4), None),  # holds everything
+        (Shard(3, 1, 4), None),
+        (Shard(2, 1, 2), None),
+    ],
+)
+def test_a_rank_reads_its_own_files_or_all(shard, names):
+    ranks = range(4)
+    every = ["common.pt", *(f"exp_avg{Shard(2, rank, 4).ending}" for rank in ranks)]
+    assert set(shard.reads(every)) == (names or set(every))
+    at_stage_0 = [f"weights{Shard(0, rank, 4).ending}" for rank in ranks]
+    assert Shard(0, 1, 4).reads(at_stage_0) == at_stage_0
+
+
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
         ({"w": 12}, "w, which has 10 numbers there and 12 here"),
-        ({"w": 10, "v": 3}, "v, which has 0 numbers there and 3 here"),
         ({}, "w, which has 10 numbers there and 0 here"),
     ],
 )
