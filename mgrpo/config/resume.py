@@ -87,7 +87,7 @@ ON_RESUME: dict[str, OnResume] = {
     "learner.schedule": "fixed",
     "learner.max_grad_norm": "fixed",
     "learner.skip_above_grad_norm": "fixed",
-    "learner.max_nonfinite_updates": "free",
+    "learner.max_nonfinite_updates": "onward",
     "learner.microbatch_tokens": "free",
     "learner.merge_prefixes": "free",
     "learner.logprob_chunk_tokens": "free",
