@@ -7,8 +7,8 @@ from mgrpo.metrics.resources import MEMORY
 
 NUM_STEPS = 60
 MOST_MIB = 4.0
-"""Growth a step of all processes together. Caches still fill: engines hold 1 to 2 MiB more with each
-of these steps, and a tenth of that after 200; `make leaks` has the time to see it."""
+"""Growth a step of all processes together. Caches still fill: engines hold 1 to 2 MiB more with
+each of these steps, and a tenth of that after 200; `make leaks` has the time to see it."""
 
 
 @pytest.mark.slow  # a minute and a half
