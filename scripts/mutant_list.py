@@ -86,7 +86,7 @@ MUTANTS = (
     Mutant(
         "a checkpoint of another step's learner is read",
         "mgrpo/training/checkpoints.py",
-        'if self.workers.policy_version != state["policy_version"]:',
+        "if self.workers.policy_version != version:",
         "if False:",
         (LOOP,),
     ),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgrpo.errors import DataError
+from mgrpo.errors import DataError, RunDirectoryError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -256,7 +256,7 @@ def read_completions(paths: Sequence[str]) -> list[Completion]:
     for file in dict.fromkeys(file.resolve() for file in files):
         try:
             completions += read_rollouts(file)
-        except (TypeError, AttributeError) as error:  # Completion's fields are not all there
+        except RunDirectoryError as error:
             raise DataError(
                 f"{file} does not hold recorded completions: {error}. Give the rollouts of a run, "
                 "or completions that an evaluation saved."

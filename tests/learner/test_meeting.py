@@ -11,6 +11,7 @@ import torch
 from learner.deepspeed_learner import DeepSpeedLearner
 from learner.recipe import learner_recipe
 from mgrpo.errors import LearnerError
+from mgrpo.progress_board import ProgressBoard
 from tests.learner.builders import run_config
 
 
@@ -23,6 +24,7 @@ def test_a_port_that_was_taken_meanwhile_is_named(monkeypatch: pytest.MonkeyPatc
         num_ranks=1,
         device=torch.device("cpu"),
         _deepspeed=None,
+        board=ProgressBoard(),
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from learner import deepspeed_learner
 from learner.deepspeed_learner import DeepSpeedLearner
 from learner.hub_weights import HubWeights
+from mgrpo.progress_board import ProgressBoard
 
 
 class Gathers:
@@ -50,7 +51,7 @@ def events_of(monkeypatch: pytest.MonkeyPatch, *, zero_stage: int, device: str) 
     learner.recipe = SimpleNamespace(model_dtype="float32")
     learner.device, learner._dtype = torch.device(device), torch.float32
     learner._hub_weights = HubWeights(policy)
-    learner._deepspeed = Gathers(events)
+    learner._deepspeed, learner.board = Gathers(events), ProgressBoard()
     for name, _ in learner.iter_weights():
         events.append(name)
     return events

@@ -80,6 +80,11 @@ TWO_LAYERS = (
     *("methods/igrpo", "methods/mgrpo", "methods/murphy", "methods/score", "methods/strict_fix"),
 )
 
+YOUNGER = frozenset(
+    f"methods/{name}" for name in ("cal_grpo", "pag", "rltf_sd", "sdpo", "self_verify")
+)
+"""Recipes that came after the record was made, and have no numbers of before."""
+
 CASES = {
     case.recipe: case
     for case in (

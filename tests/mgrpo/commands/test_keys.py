@@ -19,7 +19,7 @@ def test_a_key_is_found_by_words_of_its_path_before_those_of_meanings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = output_of(capsys, "Learning", "rate")
-    assert "learner.learning_rate: number, > 0, default 1e-06\n" in text
+    assert "learner.learning_rate: number, ≥ 0, default 1e-06\n" in text
     assert output_of(capsys, "learning_rate") == text
     found = json.loads(output_of(capsys, "stop", "text", "--json"))["keys"]
     assert found[0]["key"] == "layers.N.stop.texts"

@@ -64,7 +64,7 @@ def test_a_submission_carries_the_run_s_name_the_command_and_the_variables_named
     assert (variables["HF_TOKEN"], variables["A"]) == ("t", "b")
     assert "s" not in variables.values()
     assert variables["MGRPO_RUNS_ROOT"] == "${HOME}/mgrpo"  # of cluster/runtime_env.yaml
-    assert int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) == 1800 + 300 + 60 + 3 * 20
+    assert int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) == 600 + 300 + 60 + 3 * 20
 
 
 def test_following_shows_the_driver_s_lines_and_ends_with_its_exit_code(

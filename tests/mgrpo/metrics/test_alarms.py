@@ -323,8 +323,9 @@ def test_a_torn_last_alarm_is_removed_before_the_next(tmp_path):
     (alarm, *_) = every_alarm()
     with MetricsLog(tmp_path) as log:
         log.write_alarm(alarm.to_json())
-        with (tmp_path / "alarms.jsonl").open("a") as file:
-            file.write('{"step": 2, "na')
+    with (tmp_path / "alarms.jsonl").open("a") as file:
+        file.write('{"step": 2, "na')
+    with MetricsLog(tmp_path) as log:
         log.write_alarm({**alarm.to_json(), "step": 4})
     assert [row["step"] for row in read_alarms(tmp_path)] == [1, 4]
 
