@@ -19,6 +19,8 @@ SLOW_S = 1.5
 CUT_BYTES = 20
 """Of an answer that come through before the connection is cut."""
 
+ANSWER_S = 60.0  # longest wait for the rest of an answer
+
 
 class Scorer(BaseHTTPRequestHandler):
     """Scores a completion by the share of digits in it."""
@@ -73,7 +75,7 @@ class Proxy:
                 while data := client.recv(1 << 16):
                     server.sendall(data)
                 server.shutdown(socket.SHUT_WR)
-            back.join()
+            back.join(ANSWER_S)
 
     def answers(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
