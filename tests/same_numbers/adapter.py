@@ -382,7 +382,7 @@ def run_arguments(case: Case, folder: Path) -> list[str]:
         scorer = PrefixScorer.create(resolve_model("default"), hidden_units=8)
         scorer.save(str(folder / "scorer"))
         settings.append(f"plugins.1.settings.scorer={folder / 'scorer'}")
-    return ["train", case.recipe, *settings, "--run", "run"]
+    return ["train", recipe_of(case.recipe), *settings, "--run", "run"]
 
 
 def steps_of_run(folder: Path) -> list[dict[str, Any]]:
@@ -408,4 +408,6 @@ def kept_names(row: Mapping[str, Any]) -> list[str]:
 
 def tokens_checksum(completions: Sequence[Completion]) -> int:
     """Of all completions' tokens, in whatever order they are."""
-    return zlib.crc32(repr(sorted(list(one.token_ids) for one in completions)).encode())
+    return zlib.crc32(
+        repr(sorted([int(token) for token in one.token_ids] for one in completions)).encode()
+    )
