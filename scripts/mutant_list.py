@@ -81,7 +81,7 @@ MUTANTS = (
         "mgrpo/training/checkpoints.py",
         "            self.error = error\n",
         "            self.finished = self.folder\n",
-        (LOOP,),
+        ("tests/mgrpo/training/test_disk_refuses.py",),
     ),
     Mutant(
         "a checkpoint of another step's learner is read",
