@@ -91,7 +91,7 @@ class GroupJob:
         self.lock = threading.Lock()  # futures finish on several of the pool's threads
         self.futures: set[ChunkFuture] = set()
         self.result: Future[list[Reward]] = Future()
-        self.result.add_done_callback(self.forget_if_cancelled)
+        self.result.add_done_callback(cancelling(self.futures, self.lock))
 
     def start(self, pieces: Sequence[Piece]) -> None:
         """Submit the whole group."""
@@ -168,17 +168,31 @@ class GroupJob:
             self.result.set_exception(error)
         except InvalidStateError:
             return
-        self.cancel_tasks()
+        cancel_all(self.futures, self.lock)
 
-    def forget_if_cancelled(self, result: Future[list[Reward]]) -> None:
+
+def cancelling(
+    futures: set[ChunkFuture], lock: threading.Lock
+) -> Callable[[Future[list[Reward]]], None]:
+    """A callback that cancels a group's tasks when its result is cancelled.
+
+    A future keeps its callbacks. This one does not refer to the job, so the job, its texts and its
+    rewards are freed with their last use and not by a collection of garbage, in which the event
+    loop stands still.
+    """
+
+    def cancel(result: Future[list[Reward]]) -> None:
         if result.cancelled():
-            self.cancel_tasks()
+            cancel_all(futures, lock)
 
-    def cancel_tasks(self) -> None:
-        with self.lock:
-            futures = list(self.futures)
-        for future in futures:
-            future.cancel()
+    return cancel
+
+
+def cancel_all(futures: set[ChunkFuture], lock: threading.Lock) -> None:
+    with lock:
+        running = list(futures)
+    for future in running:
+        future.cancel()
 
 
 FailureOf = Callable[[RewardStatus, str], list[Cell]]
