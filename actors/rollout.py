@@ -21,6 +21,7 @@ from actors.verdicts import RIGHT, verdict_reward
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig, VerifyLayer
 from mgrpo.errors import ConfigError, ConfigProblem, task_group
+from mgrpo.records.metadata import plain_metadata
 from mgrpo.records.token_columns import TokenIds
 from mgrpo.records.turns import Prompt, join_turns
 from mgrpo.types import Completion, CompletionId, Generation, Problem, Reward
@@ -258,7 +259,9 @@ class Rollout:
             completions = await plugin.after_sampling(self, layer, problem, completions)
         for plugin in plugins:
             completions = [plugin.annotate(self, completion) for completion in completions]
-        return completions
+        return [
+            replace(one, metadata=plain_metadata(one.metadata, str(one.id))) for one in completions
+        ]
 
     def completion(
         self,

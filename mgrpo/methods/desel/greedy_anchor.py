@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 from pydantic import PositiveInt
 
 from actors.plugin import RolloutPlugin, RolloutTools
@@ -62,5 +63,5 @@ class GreedyAnchor(RolloutPlugin):
             seed=tools.seed,
             temperature=0.0,
         )
-        mean = sum(anchor.logprobs) / max(1, len(anchor.logprobs))
+        mean = float(np.mean(anchor.logprobs, dtype=np.float64)) if len(anchor.logprobs) else 0.0
         return [replace(one, metadata={**one.metadata, GREEDY_LOGPROB: mean}) for one in given]

@@ -42,6 +42,7 @@ def test_one_greedy_answer_is_asked_for_and_its_mean_logprob_kept():
     assert [one.metadata for one in completions] == [
         {"greedy_logprob_mean": pytest.approx(-0.3)}
     ] * 4
+    assert {type(one.metadata["greedy_logprob_mean"]) for one in completions} == {float}
     assert [number for number, _, _ in engine.asked] == [4, 1]
     assert engine.asked[1] == (1, 0.0, 9)
     assert engine.asked[0][1] == 1.0
