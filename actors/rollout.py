@@ -20,7 +20,7 @@ from actors.templates import PromptBuilder
 from actors.verdicts import RIGHT, verdict_reward
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig, VerifyLayer
-from mgrpo.errors import ConfigError, ConfigProblem, task_group
+from mgrpo.errors import ConfigError, ConfigFault, task_group
 from mgrpo.records.metadata import plain_metadata
 from mgrpo.records.token_columns import TokenIds
 from mgrpo.records.turns import Prompt, join_turns
@@ -215,8 +215,8 @@ class Rollout:
     ) -> list[Reward]:
         """The checks' of answers; of verdicts, whether they agree with their attempt's check."""
         layer, texts = self.layers[number - 1], [one.text for one in generations]
-        if isinstance(layer, VerifyLayer) and request.judged is not None:
-            return [verdict_reward(text, layer.verdict, request.judged) for text in texts]
+        if isinstance(layer, VerifyLayer) and request.attempt_reward is not None:
+            return [verdict_reward(text, layer.verdict, request.attempt_reward) for text in texts]
         return await self.score(problem, texts, [one.token_ids for one in generations])
 
     async def generate(
@@ -294,13 +294,13 @@ class Rollout:
         )
 
 
-def with_verdicts(
-    completions: Sequence[Completion], verdicts: dict[str, tuple[float, bool, str]]
+def with_selections(
+    completions: Sequence[Completion], selections: dict[str, tuple[float, bool, str]]
 ) -> list[Completion]:
     """Completions with the learner's decisions filled in, for logs and reports."""
     filled = []
     for completion in completions:
-        advantage, selected, reason = verdicts[completion.completion_id]
+        advantage, selected, reason = selections[completion.completion_id]
         filled.append(
             replace(completion, advantage=advantage, selected=selected, not_selected_because=reason)
         )
@@ -317,7 +317,7 @@ def program_of(plugins: Sequence[RolloutPlugin]) -> Program:
     if len(own) > 1:
         raise ConfigError(
             [
-                ConfigProblem(
+                ConfigFault(
                     "plugins",
                     ", ".join(own),
                     "each have a program, and a problem is sampled by one.",

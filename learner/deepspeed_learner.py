@@ -58,7 +58,7 @@ from mgrpo.config import StepConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
 from mgrpo.plugin import load_plugins
 from mgrpo.progress_board import ProgressBoard
-from mgrpo.types import Completion, Replayed, UpdateResult, Verdict
+from mgrpo.types import Completion, Replayed, Selection, UpdateResult
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class DeepSpeedLearner:
                 before.
         """
         values = self.recipe.method.at_step(step)
-        self._trainer.follow(values)
+        self._trainer.set_values(values)
         batch = self._batch(completions, context, values, step)
         if self.rank == 0:
             for note in batch.notes:
@@ -189,7 +189,7 @@ class DeepSpeedLearner:
             **self._trainer.train(minibatches, self.policy_version, values),
             **self._trainer.reader.costs(),
         }
-        return self._updated(metrics, batch.verdicts)
+        return self._updated(metrics, batch.selections)
 
     def begin_update(self, *, step: int = 0) -> None:
         """Begin an update to which whole trees are added as they are sampled.
@@ -209,11 +209,11 @@ class DeepSpeedLearner:
 
     def add_trees(
         self, completions: Sequence[Completion], context: Sequence[Completion] = ()
-    ) -> list[Verdict]:
+    ) -> list[Selection]:
         """Forward and backward of some trees of the update that was begun, the same on every rank.
 
         Returns:
-            The decision for each completion.
+            The selection of each completion.
 
         Raises:
             LearnerError: the completions are inconsistent, or came before.
@@ -223,7 +223,7 @@ class DeepSpeedLearner:
     def finish_update(self, *, replayed: Sequence[Replayed] = ()) -> UpdateResult | None:
         """Take the optimizer step of the update that was begun; rank 0 returns what happened.
 
-        Its verdicts are those that `add_trees` returned, so here there are none.
+        Its selections are those that `add_trees` returned, so here there are none.
 
         Raises:
             LearnerError: the loss or gradient is not finite; the weights are then as before.
@@ -247,7 +247,7 @@ class DeepSpeedLearner:
             values.objective,
             context=context,
             plugins=self.plugins,
-            signals=self._measure(completions, values),
+            measurements=self._measure(completions, values),
             step=step,
             policy=self._trainer.reader,
             rank=self.rank,
@@ -257,16 +257,19 @@ class DeepSpeedLearner:
             policy_version=self.policy_version if self.recipe.method.num_ahead else None,
         )
 
-    def _updated(self, metrics: Metrics, verdicts: list[Verdict]) -> UpdateResult | None:
+    def _updated(self, metrics: Metrics, selections: list[Selection]) -> UpdateResult | None:
         """After the optimizer step."""
         self.policy_version += 1
         said, self._trainer.warnings = self._trainer.warnings, []
         if self.ema is not None:
-            self.ema.follow(self.policy_version)
+            self.ema.update(self.policy_version)
         if self.rank != 0:
             return None
         return UpdateResult(
-            policy_version=self.policy_version, metrics=metrics, verdicts=verdicts, warnings=said
+            policy_version=self.policy_version,
+            metrics=metrics,
+            selections=selections,
+            warnings=said,
         )
 
     @property
@@ -275,8 +278,8 @@ class DeepSpeedLearner:
         return any(looks_at_all_tokens(plugin) for plugin in self.plugins)
 
     def _measure(self, completions: Sequence[Completion], values: StepConfig) -> dict[str, Tensor]:
-        """The signals that plug-ins require, with one more forward pass if there are any."""
-        wanted = sorted(set().union(*(plugin.wanted_signals() for plugin in self.plugins)))
+        """The measurements that plug-ins require, with one more forward pass if there are any."""
+        wanted = sorted(set().union(*(plugin.wanted_measurements() for plugin in self.plugins)))
         if not wanted or not completions:
             return {}
         texts = [text(one.prompt_token_ids, one.token_ids) for one in completions]
@@ -285,7 +288,7 @@ class DeepSpeedLearner:
     def sequence_logprobs(self, completions: Sequence[Completion], *, step: int) -> list[float]:
         """[n] log-probability of each completion under the weights now, in nats, the same on all
         ranks. Tokens that may not train are not counted."""
-        self._trainer.follow(self.recipe.method.at_step(step))
+        self._trainer.set_values(self.recipe.method.at_step(step))
         return sequence_logprobs(completions, self._trainer.reader).tolist()
 
     @torch.no_grad()
@@ -555,7 +558,7 @@ class DeepSpeedLearner:
     def _load_reference(self, reference_dir: str) -> Any:
         """The frozen policy; None where neither a KL penalty nor a plug-in needs it."""
         is_needed = self.recipe.method.max_kl_weight > 0 or any(
-            plugin.needs_reference or "ref_logprobs" in plugin.wanted_signals()
+            plugin.needs_reference or "ref_logprobs" in plugin.wanted_measurements()
             for plugin in self.plugins
         )
         return self._load_frozen(reference_dir) if is_needed else None

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
-from learner.plugin import AdvantageEstimator, PolicyLoss, Signal
+from learner.plugin import AdvantageEstimator, Measurement, PolicyLoss
 from learner.row_groups import usable_groups
 from learner.rows import TrainingRow
 from mgrpo.config import LaterLayer, MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.methods.disco.set_objectives import (
     PenaltyForm,
     constraint_factor,
@@ -72,18 +72,18 @@ class Disco(AdvantageEstimator, PolicyLoss):
     Settings: ClassVar[type[StrictConfig]] = DiscoSettings
     whole_completion: ClassVar[bool] = True
     on_policy: ClassVar[str] = "its penalty on leaving the policy that sampled has no effect"
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: DiscoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
-        problems = super().problems(settings, layers, method)
+    ) -> list[ConfigFault]:
+        faults = super().faults(settings, layers, method)
         for number, layer in enumerate(method.layers):
             if isinstance(layer, LaterLayer) and layer.loss_weight > 0:
                 needed = {"denominator": "sampled", "select": "none"}
-                problems += [
-                    ConfigProblem(
+                faults += [
+                    ConfigFault(
                         f"(layers.{number}.{key})",
                         getattr(layer, key),
                         "disco compares the right with the wrong answers of whole groups.",
@@ -92,7 +92,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
                     for key, value in needed.items()
                     if getattr(layer, key) != value
                 ]
-        return problems
+        return faults
 
     @property
     def temperature(self) -> float | None:
@@ -102,7 +102,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
         given = self.settings.temperature
         return TEMPERATURES[self.settings.score] if given is None else float(given)
 
-    def wanted_signals(self) -> frozenset[Signal]:
+    def wanted_measurements(self) -> frozenset[Measurement]:
         # Before the first update every ratio is 1.
         is_needed = self.settings.robust and self.settings.score == "log_likelihood"
         return self.requires if is_needed else frozenset()
@@ -110,8 +110,8 @@ class Disco(AdvantageEstimator, PolicyLoss):
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         """The coefficients, scaled to the layers' mean over completions, where every ratio is 1."""
         scores = torch.ones_like(rewards)
-        if self.wanted_signals():
-            scores = batch.row_means(batch.signals["policy_logprobs"], batch.is_trained)
+        if self.wanted_measurements():
+            scores = batch.row_means(batch.measurements["policy_logprobs"], batch.is_trained)
         found = torch.zeros_like(rewards)
         total = 0.0
         groups = usable_groups(batch, self.layers)

@@ -11,9 +11,9 @@ from torch import Tensor
 from learner.advantages import ZERO_STD_TOLERANCE
 from learner.columns import StepBatch
 from learner.estimators import centred, to_go, whitened
-from learner.plugin import AdvantageEstimator, Signal
+from learner.plugin import AdvantageEstimator, Measurement
 from mgrpo.config.base import RelationError, StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 
 class ReinforceSettings(StrictConfig):
@@ -33,8 +33,8 @@ class ReinforceSettings(StrictConfig):
     def check_whitening(self) -> ReinforceSettings:
         if self.kl_weight > 0 and self.whiten_over == "completions":
             reason = "with a penalty at each token there is no one advantage of a completion."
-            problem = ConfigProblem("whiten_over", "completions", reason, "Use tokens.")
-            raise RelationError([problem])
+            fault = ConfigFault("whiten_over", "completions", reason, "Use tokens.")
+            raise RelationError([fault])
         return self
 
 
@@ -52,9 +52,9 @@ class ReinforcePlusPlus(AdvantageEstimator):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = ReinforceSettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs", "ref_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs", "ref_logprobs"})
 
-    def wanted_signals(self) -> frozenset[Signal]:
+    def wanted_measurements(self) -> frozenset[Measurement]:
         return self.requires if self.settings.kl_weight > 0 else frozenset()
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class ReinforcePlusPlus(AdvantageEstimator):
             return advantages
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
         if self.settings.kl_weight > 0:
-            gaps = batch.signals["policy_logprobs"] - batch.signals["ref_logprobs"]
+            gaps = batch.measurements["policy_logprobs"] - batch.measurements["ref_logprobs"]
             penalties = self.settings.kl_weight * gaps * batch.is_trained
             advantages = advantages - to_go(penalties, batch.row_of_token)
         return whitened_tokens(batch, advantages, here, epsilon=self.settings.epsilon)

@@ -9,9 +9,9 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import ImportanceCorrection, RowFilter, Signal
+from learner.plugin import ImportanceCorrection, Measurement, RowFilter
 from mgrpo.config.base import OnlyWith, RelationError, StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.methods.tis.mismatch import k3, masked_weights, truncated_weights
 
 
@@ -38,10 +38,10 @@ class MismatchSettings(StrictConfig):
         bounds = self.reject_geometric
         if bounds is not None and not 0 <= bounds[0] <= 1 <= bounds[1]:
             reason = "must be [lowest, highest] around 1."
-            raise RelationError([ConfigProblem("reject_geometric", str(list(bounds)), reason)])
+            raise RelationError([ConfigFault("reject_geometric", str(list(bounds)), reason)])
         if self.method == "none" and bounds is None and self.reject_k3 is None:
-            problem = ConfigProblem("method", "none", "without a rejection does nothing.")
-            raise RelationError([problem])
+            fault = ConfigFault("method", "none", "without a rejection does nothing.")
+            raise RelationError([fault])
         return self
 
 
@@ -65,7 +65,7 @@ class MismatchCorrection(ImportanceCorrection):
     """
 
     Settings: ClassVar[type[StrictConfig]] = MismatchSettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     def works_by_tree(self) -> bool:
         return not self.settings.normalise
@@ -128,7 +128,7 @@ class MismatchCorrection(ImportanceCorrection):
 
     def log_weights(self, batch: StepBatch) -> Tensor:
         """[M] learner minus engine, nats; 0 where no engine sampled."""
-        gaps = batch.signals["policy_logprobs"] - batch.rollout_logprobs
+        gaps = batch.measurements["policy_logprobs"] - batch.rollout_logprobs
         return torch.where(batch.is_sampled, gaps, 0.0)
 
     def report(

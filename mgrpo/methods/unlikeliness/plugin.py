@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import LearnerPlugin, RowFilter, Signal
+from learner.plugin import LearnerPlugin, Measurement, RowFilter
 from learner.row_groups import usable_groups, without_uniform_groups
 from mgrpo.config.base import StrictConfig
 
@@ -25,7 +25,7 @@ class UnlikelinessSettings(StrictConfig):
     """Likelihood of a completion: mean log-probability of its tokens (the authors' code), or
     their sum, which ranks long completions as unlikely."""
     drop_uniform: bool = True
-    """Leave out groups that are all right or all wrong. Judged before shaping, which would make
+    """Leave out groups that are all right or all wrong. Decided before shaping, which would make
     an all-right group look mixed."""
 
 
@@ -45,14 +45,14 @@ class Unlikeliness(LearnerPlugin):
     overlaps: ClassVar[Mapping[str, str]] = {
         "desel": "leaves out unlikely completions, which this pays for"
     }
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         return without_uniform_groups(batch) if self.settings.drop_uniform else None
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         shaped = rewards.clone()
-        logprobs = batch.signals["policy_logprobs"]
+        logprobs = batch.measurements["policy_logprobs"]
         by_mean = self.settings.rank_by == "mean"
         likelihoods = batch.row_means(logprobs) if by_mean else batch.row_sums(logprobs)
         for places in usable_groups(batch, self.layers):

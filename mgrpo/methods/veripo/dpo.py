@@ -20,7 +20,7 @@ from learner.sequence_logprobs import sequence_logprobs
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.sources import stacked
-from mgrpo.errors import ConfigProblem, LearnerError
+from mgrpo.errors import ConfigFault, LearnerError
 from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, pair_margins
 from mgrpo.methods.veripo.pair_side import pair_ref_logprobs, pair_roles
 
@@ -60,9 +60,9 @@ class Dpo(LearnerPlugin):
     needs: ClassVar[tuple[str, ...]] = ("preferences",)
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: DpoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         reasons = {}
         if len(layers) < len(method.layers):
             reasons["pairs are made of every layer's completions, and it works on some."] = (
@@ -70,7 +70,7 @@ class Dpo(LearnerPlugin):
             )
         for name in parts_with("filter_rows", method):
             reasons[f"filter_rows of {name} would tear pairs apart."] = f"Leave out {name}."
-        return [ConfigProblem("(plug-in)", "dpo", why, hint) for why, hint in reasons.items()]
+        return [ConfigFault("(plug-in)", "dpo", why, hint) for why, hint in reasons.items()]
 
     @classmethod
     def warnings(
@@ -141,12 +141,12 @@ class Dpo(LearnerPlugin):
         Raises:
             LearnerError: the policy was not read, as for recorded pairs.
         """
-        if LOG_RATIOS not in batch.signals:
+        if LOG_RATIOS not in batch.measurements:
             raise LearnerError(
                 "Pairs need log-probabilities of the policy, and no policy is loaded. Pass one "
                 "(--model), or explain a step without pairs."
             )
-        return pair_margins(batch.signals[LOG_RATIOS], roles_of(batch), batch.group_ids)
+        return pair_margins(batch.measurements[LOG_RATIOS], roles_of(batch), batch.group_ids)
 
     def coefficients(self, batch: StepBatch) -> Tensor:
         """[N] of each row's pair."""

@@ -14,7 +14,7 @@ from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Movable
 from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
 from mgrpo.methods.ws_grpo.step_rewards import trajectory_reward
 
@@ -81,9 +81,9 @@ class PrefixPreference(LearnerPlugin):
     needs: ClassVar[tuple[str, ...]] = ("step_spans",)
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: PreferenceSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         if (Path(settings.scorer) / "config.json").is_file():
             return []
         hint = (
@@ -91,7 +91,7 @@ class PrefixPreference(LearnerPlugin):
             f"--output {settings.scorer}"
         )
         why = "there is no scorer in this folder."
-        return [ConfigProblem("scorer", settings.scorer, why, hint)]
+        return [ConfigFault("scorer", settings.scorer, why, hint)]
 
     def start(self, device: torch.device) -> None:
         self.scorer = PrefixScorer.load(
@@ -135,7 +135,7 @@ class PrefixPreference(LearnerPlugin):
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         settings = self.settings
         shaped = rewards.clone()
-        for place, scores in enumerate(batch.signals[SCORES]):
+        for place, scores in enumerate(batch.measurements[SCORES]):
             if len(scores) > 0:
                 own = trajectory_reward(
                     scores,
@@ -156,7 +156,7 @@ class PrefixPreference(LearnerPlugin):
         parts = list(advantages.split(batch.lengths.tolist()))
         groups: dict[int, list[int]] = {}
         for place, group in enumerate(batch.group_ids.tolist()):
-            if len(batch.signals[SCORES][place]) > 0:
+            if len(batch.measurements[SCORES][place]) > 0:
                 groups.setdefault(group, []).append(place)
         for members in groups.values():
             rewards = [self.step_rewards(batch, place) for place in members]
@@ -176,7 +176,7 @@ class PrefixPreference(LearnerPlugin):
     def step_rewards(self, batch: StepBatch, place: int) -> Tensor:
         """[steps] of one completion: its scores, with outcome and penalty on the last step."""
         settings = self.settings
-        rewards = settings.lambda_step * batch.signals[SCORES][place].clone()
+        rewards = settings.lambda_step * batch.measurements[SCORES][place].clone()
         low, high = settings.step_range
         rewards[-1] += settings.lambda_outcome * float(batch.is_correct[place])
         if not low <= len(rewards) <= high:

@@ -494,7 +494,7 @@ def test_functions_from_elsewhere_are_tried_on_two_rows(sound, tmp_path: Path, m
     assert "write `trl: ./theirs.py:accuracy`" in details(checked(sound), "rewards")
 
 
-def test_a_task_with_many_right_answers_is_judged_by_its_verifier_and_the_check_says_so(sound):
+def test_a_task_with_many_right_answers_is_graded_by_its_verifier_and_the_check_says_so(sound):
     tasks = [{"name": "countdown"}, {"name": "chain_sum"}]
     sound["data"]["train"] = {"source": "reasoning_gym", "size": 8, "seed": 3, "tasks": tasks}
     sound["data"]["max_prompt_tokens"] = 900
@@ -522,7 +522,7 @@ def test_a_check_may_return_numpy_values(sound, tmp_path, monkeypatch, expressio
 
 
 def test_the_check_gives_rewards_the_recipes_deadlines(sound, tmp_path: Path, monkeypatch):
-    """Whose module takes longer to import than a completion may be judged."""
+    """Whose module takes longer to import than a completion may be graded."""
     (tmp_path / "slow_checks.py").write_text(
         "import time\ntime.sleep(1.5)\n"
         "def slow(completion, problem):\n    time.sleep(0.3)\n    return '5' in completion\n"
@@ -568,7 +568,7 @@ def test_the_table_shows_data_that_looks_like_markup(sound, is_terminal: bool):
     report.show(Console(file=stream, force_terminal=is_terminal, color_system=None, width=200))
     assert "[red]2[/] + 2?" in stream.getvalue()
     assert "✓" in stream.getvalue()
-    assert "No problem found" in stream.getvalue()
+    assert "No fault found" in stream.getvalue()
 
 
 def test_a_prompt_with_feedback_is_shown_and_a_check_without_is_named(sound):

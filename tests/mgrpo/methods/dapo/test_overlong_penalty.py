@@ -31,14 +31,14 @@ def test_a_failed_check_stays_failed():
     part = plugin("overlong_penalty", max_tokens=20, buffer_tokens=4)
     made = [failed, long("q/2", 1.0, 1)]
     batch = build_batch(made, [solve_layer()], ObjectiveConfig(), plugins=[part])
-    assert not batch.verdicts[0].selected and batch.metrics["overlong/penalised_fraction"][0] == 0
+    assert not batch.selections[0].selected and batch.metrics["overlong/penalised_fraction"][0] == 0
 
 
 def problems(**settings):
     config = run_config(layers=[solve_layer(max_completion_tokens=8)])
     part = plugin("overlong_penalty", 1, **settings)
     return [
-        one.path for one in type(part).problems(part.settings, frozenset({1}), config.method_view)
+        one.path for one in type(part).faults(part.settings, frozenset({1}), config.method_view)
     ]
 
 

@@ -28,7 +28,7 @@ def step(*, gaps=GAPS, sampled=None, kl_weight=0.0, **settings):
         [solve],
         OFF,
         plugins=[plugin("mismatch_correction", **settings)],
-        signals={"policy_logprobs": floats(*(gap - 1 for gap in gaps), -1.0)},
+        measurements={"policy_logprobs": floats(*(gap - 1 for gap in gaps), -1.0)},
     )
 
 
@@ -55,8 +55,8 @@ def test_truncation_and_masking_by_token_and_by_completion(settings, expected):
 
 def test_a_masked_completion_is_left_out_of_the_loss():
     batch = step(method="mask", level="sequence")
-    assert [one.selected for one in batch.verdicts] == [False, True]
-    assert "disagree" in batch.verdicts[0].reason
+    assert [one.selected for one in batch.selections] == [False, True]
+    assert "disagree" in batch.selections[0].reason
     assert batch.metrics["mismatch/rejected_fraction"] == (1.0, 2.0)
 
 
@@ -74,7 +74,7 @@ def test_a_masked_completion_is_left_out_of_the_loss():
 )
 def test_completions_that_are_too_far_off_are_rejected(settings, is_trained):
     batch = step(method="none", **settings)
-    assert [one.selected for one in batch.verdicts] == [is_trained, True]
+    assert [one.selected for one in batch.selections] == [is_trained, True]
     assert batch.all_rows[0].advantages.tolist() == [1, 1]
 
 
@@ -95,7 +95,7 @@ def two_rows(gaps, lengths, **settings):
         [solve_layer(advantage="raw_reward")],
         OFF,
         plugins=[part],
-        signals={"policy_logprobs": floats(*(gap - 1 for gap in each))},
+        measurements={"policy_logprobs": floats(*(gap - 1 for gap in each))},
     )
     return [row.advantages.tolist() for row in batch.all_rows]
 

@@ -30,7 +30,7 @@ class Reader:
     def __init__(self, table):
         self.table, self.num_read = table, 0
 
-    def logprobs(self, texts, *, signal="policy_logprobs"):
+    def logprobs(self, texts, *, measurement="policy_logprobs"):
         tokens = [token for one in texts for token in one.token_ids]
         self.num_read += len(texts)
         return self.table[tokens]
@@ -151,7 +151,7 @@ def test_the_worked_pair_has_its_coefficient():
     assert batch.metrics["dpo/loss"] == (pytest.approx(0.554355, abs=1e-6), 1.0)
     assert batch.metrics["dpo/margin"] == (pytest.approx(3.0), 1.0)
     assert batch.metrics["dpo/accuracy"] == (1.0, 1.0)
-    assert [one.advantage for one in batch.verdicts] == pytest.approx(
+    assert [one.advantage for one in batch.selections] == pytest.approx(
         [0.042556, -0.042556], abs=1e-6
     )
 
