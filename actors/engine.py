@@ -245,9 +245,9 @@ class VllmEngine:
             ModelError: vLLM cannot load the model with these settings, or this node's vLLM is built
                 for other hardware.
         """
-        problem = mismatch(self.settings.device, installed_build())
-        if problem:
-            raise ModelError(f"{self.settings.name} cannot start: {problem}")
+        fault = mismatch(self.settings.device, installed_build())
+        if fault:
+            raise ModelError(f"{self.settings.name} cannot start: {fault}")
         from transformers import AutoTokenizer
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

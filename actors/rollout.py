@@ -20,7 +20,7 @@ from actors.templates import PromptBuilder
 from actors.verdicts import RIGHT, verdict_reward
 from cluster.fleet.leases import EngineSource, sample_leased
 from mgrpo.config.layers import LayerConfig, VerifyLayer
-from mgrpo.errors import ConfigError, ConfigProblem, task_group
+from mgrpo.errors import ConfigError, ConfigFault, task_group
 from mgrpo.records.metadata import plain_metadata
 from mgrpo.records.token_columns import TokenIds
 from mgrpo.records.turns import Prompt, join_turns
@@ -317,7 +317,7 @@ def program_of(plugins: Sequence[RolloutPlugin]) -> Program:
     if len(own) > 1:
         raise ConfigError(
             [
-                ConfigProblem(
+                ConfigFault(
                     "plugins",
                     ", ".join(own),
                     "each have a program, and a problem is sampled by one.",

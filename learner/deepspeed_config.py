@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mgrpo.config import LearnerConfig
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 
 OWNED_KEYS = (
     "train_batch_size",
@@ -86,8 +86,8 @@ def reference_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) ->
 
 
 def refuse_owned_keys(section: Mapping[str, object]) -> None:
-    problems = [
-        ConfigProblem(
+    faults = [
+        ConfigFault(
             path=f"learner.deepspeed.{key}",
             value=str(section[key]),
             reason="the learner sets this itself, since it decides what the gradient is.",
@@ -96,8 +96,8 @@ def refuse_owned_keys(section: Mapping[str, object]) -> None:
         for key in OWNED_KEYS
         if key in section
     ]
-    if problems:
-        raise ConfigError(problems)
+    if faults:
+        raise ConfigError(faults)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

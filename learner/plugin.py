@@ -56,7 +56,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow
 from mgrpo.config import MethodView
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.plugin import Plugin
 from mgrpo.registry import Kind
 from mgrpo.sources import is_on_policy
@@ -269,10 +269,8 @@ class PolicyLoss(LearnerPlugin):
         importance weights and by `token_weights`, and summed."""
 
     @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
-        problems, name = [], method.objective.loss.type
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
+        faults, name = [], method.objective.loss.type
         for number, layer in enumerate(method.layers):
             own = layer.aggregation.type
             if cls.whole_completion and layer.loss_weight > 0 and own != "seq_mean":
@@ -280,13 +278,13 @@ class PolicyLoss(LearnerPlugin):
                     f"{name} has one value for a whole completion: completions must weigh the same."
                 )
                 path, hint = f"(layers.{number}.aggregation)", "Use aggregation: seq_mean."
-                problems.append(ConfigProblem(path, own, why, hint))
+                faults.append(ConfigFault(path, own, why, hint))
             has_own = issubclass(cls, AdvantageEstimator) and layer.loss_weight > 0
             if has_own and layer.advantage.type != "none":
                 why = f"{name} has coefficients of its own."
                 path, hint = f"(layers.{number}.advantage)", "Use advantage: none."
-                problems.append(ConfigProblem(path, layer.advantage.type, why, hint))
-        return problems
+                faults.append(ConfigFault(path, layer.advantage.type, why, hint))
+        return faults
 
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:

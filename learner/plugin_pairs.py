@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from learner.plugin import LearnerPlugin
 from mgrpo.config import GroupZ, LayerConfig, MethodView, RewardsConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.plugin import find_plugin
 
 WEIGHS_HARD = "also increases the weight of failures; the factors multiply"
 FEWEST_TOKENS = 10  # fewer of all tokens have almost no effect
 
 
-def unknown_check_problems(
-    rewards: RewardsConfig, key: str, part: str | None
-) -> list[ConfigProblem]:
+def unknown_check_faults(rewards: RewardsConfig, key: str, part: str | None) -> list[ConfigFault]:
     """Of a key that names one of the recipe's checks, or "check#part" of it."""
     checks = [term.function for term in rewards.terms]
     if part is None or part.partition("#")[0] in checks:
         return []
-    return [ConfigProblem(key, part, f"is not one of the recipe's checks: {', '.join(checks)}.")]
+    return [ConfigFault(key, part, f"is not one of the recipe's checks: {', '.join(checks)}.")]
 
 
 def parts_with(hook: str, method: MethodView) -> list[str]:

@@ -179,12 +179,12 @@ def refuse_other_weights(model_dir: str, report: dict[str, Any]) -> None:
     Raises:
         ModelError: names of the weights.
     """
-    problems = [
+    damage = [
         ("has no weights for", report["missing_keys"]),
         ("holds weights that its architecture does not have", report["unexpected_keys"]),
         ("holds weights of other shapes than in config.json", report["mismatched_keys"]),
     ]
-    for what, names in problems:
+    for what, names in damage:
         if names:
             raise ModelError(
                 f"The checkpoint in {model_dir} {what}: {shown(names)}. Check that config.json "

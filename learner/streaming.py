@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mgrpo.config import LaterLayer, LayerConfig, MethodView, ObjectiveConfig
 from mgrpo.config.pipeline import PipelineConfig
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.plugin import Plugin, load_plugins
 
 
@@ -55,7 +55,7 @@ def check_streaming(method: MethodView, pipeline: PipelineConfig) -> None:
         hint = "Use auto: such steps then wait until they are sampled."
         raise ConfigError(
             [
-                ConfigProblem("pipeline.max_staleness_steps", "0", f"{text}.", hint)
+                ConfigFault("pipeline.max_staleness_steps", "0", f"{text}.", hint)
                 for text in obstacles
             ]
         )

@@ -38,7 +38,7 @@ from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
 from mgrpo.commands.suites import add_suites
 from mgrpo.commands.sweep import add_sweep
-from mgrpo.errors import ConfigError, ConfigProblem, MgrpoError, RunInterrupted
+from mgrpo.errors import ConfigError, ConfigFault, MgrpoError, RunInterrupted
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE_EXIT_CODE = (
@@ -492,9 +492,7 @@ def run_report(args: argparse.Namespace) -> int:
         return 0
     if args.output is not None:
         reason = "is for several runs; that of one is in its folder."
-        raise ConfigError(
-            [ConfigProblem("--output", str(args.output), reason)], source="the command"
-        )
+        raise ConfigError([ConfigFault("--output", str(args.output), reason)], source="the command")
     print(write_report(folders[0]))
     return 0
 

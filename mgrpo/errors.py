@@ -63,8 +63,8 @@ def rebuild_error(cls: type[MgrpoError], message: str, state: dict[str, object])
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigProblem:
-    """One error in a recipe: key, value, reason and a valid alternative."""
+class ConfigFault:
+    """A fault of a recipe: key, value, reason and a valid alternative."""
 
     path: str  # "layers.1.group_size"
     value: str  # as written, shortened
@@ -77,15 +77,15 @@ class ConfigProblem:
 
 
 class ConfigError(MgrpoError):
-    """The recipe is wrong. Lists all errors at once."""
+    """The recipe is wrong. Lists all faults at once."""
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[ConfigProblem], *, source: str = "the recipe") -> None:
-        self.problems = list(problems)
-        count = len(self.problems)
-        noun = "problem" if count == 1 else "problems"
-        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+    def __init__(self, faults: Sequence[ConfigFault], *, source: str = "the recipe") -> None:
+        self.faults = list(faults)
+        count = len(self.faults)
+        noun = "fault" if count == 1 else "faults"
+        lines = "\n".join(f"  - {fault}" for fault in self.faults)
         super().__init__(f"{source} has {count} {noun}:\n{lines}")
 
 

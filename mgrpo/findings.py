@@ -51,10 +51,10 @@ class CheckReport:
     def summary(self) -> str:
         num_warnings = sum(line.status == "warn" for line in self.lines)
         if self.failures:
-            return f"{counted(len(self.failures), 'problem')}: the run would not start."
+            return f"{counted(len(self.failures), 'fault')}: the run would not start."
         if num_warnings:
-            return f"No problem found, {counted(num_warnings, 'warning')}."
-        return "No problem found."
+            return f"No fault found, {counted(num_warnings, 'warning')}."
+        return "No fault found."
 
     def show(self, console: Console) -> None:
         """Print the lines as a table, unwrapped if no terminal limits their width."""

@@ -28,12 +28,16 @@ from mgrpo.config.own_code import import_own
 from mgrpo.config.parts import HOMES, Part, choices, elsewhere, home_of
 from mgrpo.config.resume import OnResume
 from mgrpo.config.sources import stacked
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.registry import Kind, declared, load
 
 if TYPE_CHECKING:
     from mgrpo.config import LayerConfig, MethodView
     from mgrpo.config.plugins import PluginConfig
+
+
+RENAMED_HOOKS = {"problems": "faults"}
+"""Of plug-ins written before: the base class would never call them."""
 
 
 class Plugin:
@@ -58,6 +62,11 @@ class Plugin:
     on_resume: ClassVar[Mapping[str, OnResume]] = MappingProxyType({})
     """What a resumed run may do to its settings, by key; all others are fixed."""
 
+    def __init_subclass__(cls) -> None:
+        for old, new in RENAMED_HOOKS.items():
+            if old in vars(cls):
+                raise TypeError(f"{cls.__qualname__}.{old}: this hook is called {new} now.")
+
     def __init__(self, settings: StrictConfig, layers: frozenset[int]) -> None:
         """
         Args:
@@ -77,9 +86,7 @@ class Plugin:
         return cls.needs
 
     @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
         """The recipe's settings that are incompatible with this plug-in. Paths are relative to
         `settings`."""
         return []
@@ -161,24 +168,24 @@ def plugin_entry(entry: PluginConfig, chain: Sequence[LayerConfig], index: int) 
     try:
         layers = layer_numbers(entry, chain)
     except ValueError as error:
-        problem = ConfigProblem(f"{path}.layers", str(entry.layers), str(error))
-        raise ConfigError([problem]) from error
+        fault = ConfigFault(f"{path}.layers", str(entry.layers), str(error))
+        raise ConfigError([fault]) from error
     return Entry(kind="PLUGINS", name=entry.use, settings=entry.settings, layers=layers, path=path)
 
 
-def entries_of(method: MethodView) -> tuple[list[Entry], list[ConfigProblem]]:
+def entries_of(method: MethodView) -> tuple[list[Entry], list[ConfigFault]]:
     """A recipe's parts in the order in which they work, and what is wrong with their layers.
 
     Advantages and loss come before plug-ins, the importance correction behind them.
     """
-    slots, problems = slot_entries(method), []
+    slots, faults = slot_entries(method), []
     entries = [one for one in slots if one.kind != "IMPORTANCE"]
     for index, entry in enumerate(method.plugins):
         try:
             entries.append(plugin_entry(entry, method.layers, index))
         except ConfigError as error:
-            problems += error.problems
-    return entries + [one for one in slots if one.kind == "IMPORTANCE"], problems
+            faults += error.faults
+    return entries + [one for one in slots if one.kind == "IMPORTANCE"], faults
 
 
 def find_plugin(name: str, kind: Kind | None = None) -> type[Plugin]:
@@ -231,24 +238,24 @@ def make_plugin(entry: Entry, method: MethodView) -> Plugin:
     """One plug-in, validated.
 
     Raises:
-        ConfigError: with every problem of the entry.
+        ConfigError: with every fault of the entry.
     """
     try:
         kind = find_plugin(entry.name, entry.kind)
     except ValueError as error:
-        raise ConfigError([ConfigProblem(entry.name_path, entry.name, str(error))]) from error
+        raise ConfigError([ConfigFault(entry.name_path, entry.name, str(error))]) from error
     try:
         settings = kind.Settings.model_validate(dict(entry.settings))
     except ValidationError as error:
-        problems = explain(error, kind.Settings)
+        faults = explain(error, kind.Settings)
     else:
-        problems = company_problems(entry.name, kind.needed(settings), kind.excludes, method)
-        problems += kind.problems(settings, entry.layers, method)
-        problems += problems_of_phases(kind, settings, entry.layers, method, known=problems)
-        problems += changed_settings(kind, settings, entry, method)
-        if not problems:
+        faults = company_faults(entry.name, kind.needed(settings), kind.excludes, method)
+        faults += kind.faults(settings, entry.layers, method)
+        faults += faults_of_phases(kind, settings, entry.layers, method, known=faults)
+        faults += changed_settings(kind, settings, entry, method)
+        if not faults:
             return kind(settings, entry.layers)
-    raise ConfigError([replace(one, path=place_of(one.path, entry)) for one in problems])
+    raise ConfigError([replace(one, path=place_of(one.path, entry)) for one in faults])
 
 
 def names_in(method: MethodView) -> set[str]:
@@ -261,35 +268,35 @@ def has_one_of(method: MethodView, wanted: Sequence[str]) -> bool:
     return any(name in wanted or ":" in name for name in names_in(method))
 
 
-def company_problems(
+def company_faults(
     own: str, needs: Sequence[str], excludes: Mapping[str, str], method: MethodView
-) -> list[ConfigProblem]:
+) -> list[ConfigFault]:
     """Parts that must stand beside this one and do not, and those that must not and do."""
-    problems = [
-        ConfigProblem("(plug-in)", own, f"{name} {excludes[name]}", f"Use {own} or {name}.")
+    faults = [
+        ConfigFault("(plug-in)", own, f"{name} {excludes[name]}", f"Use {own} or {name}.")
         for name in sorted(names_in(method) & set(excludes))
     ]
     if needs and not has_one_of(method, needs):
         hint = " or ".join(f"{name} to {home_of(name)}" for name in needs)
         why = "needs another part of the recipe, which is not there."
-        problems.append(ConfigProblem("(plug-in)", own, why, f"Add {hint}."))
-    return problems
+        faults.append(ConfigFault("(plug-in)", own, why, f"Add {hint}."))
+    return faults
 
 
-def problems_of_phases(
+def faults_of_phases(
     kind: type[Plugin],
     settings: object,
     layers: frozenset[int],
     method: MethodView,
     *,
-    known: Sequence[ConfigProblem],
-) -> list[ConfigProblem]:
+    known: Sequence[ConfigFault],
+) -> list[ConfigFault]:
     """Errors of a plug-in in the recipe's phases, besides the `known` ones."""
-    found: list[ConfigProblem] = []
+    found: list[ConfigFault] = []
     for phase, values in method.phases:
         found += [
             replace(one, reason=f"in phase {phase.name!r} {one.reason}")
-            for one in kind.problems(settings, layers, method.always_with(values))
+            for one in kind.faults(settings, layers, method.always_with(values))
             if one not in known
         ]
     return found
@@ -297,7 +304,7 @@ def problems_of_phases(
 
 def changed_settings(
     kind: type[Plugin], settings: StrictConfig, entry: Entry, method: MethodView
-) -> Iterator[ConfigProblem]:
+) -> Iterator[ConfigFault]:
     """Settings that the recipe's phases change and must not, or change wrongly."""
     for index, (_, values) in enumerate(method.phases):
         path = f"phases.{index}.changes.{entry.settings_path}"
@@ -314,7 +321,7 @@ def changed_settings(
                 value = getattr(now, key)
                 if value != getattr(settings, key) and key not in kind.may_change:
                     why = f"cannot change during a run: {entry.name} is made at the start."
-                    yield ConfigProblem(f"({path}.{key})", str(value), why)
+                    yield ConfigFault(f"({path}.{key})", str(value), why)
 
 
 def resume_rules(method: MethodView) -> dict[str, OnResume]:
@@ -330,7 +337,7 @@ def resume_rules(method: MethodView) -> dict[str, OnResume]:
 
 
 def place_of(path: str, entry: Entry) -> str:
-    """Where in the recipe a problem of an entry is: a path in brackets is the recipe's own,
+    """Where in the recipe a fault of an entry is: a path in brackets is the recipe's own,
     "(plug-in)" the entry itself, and any other one of its settings."""
     if path == "(plug-in)":
         return entry.name_path
@@ -343,18 +350,18 @@ def load_plugins(method: MethodView, kind: type[AnyPlugin]) -> list[AnyPlugin]:
     """The recipe's plug-ins of one kind, in the order in which they work.
 
     Raises:
-        ConfigError: with every problem of every entry.
+        ConfigError: with every fault of every entry.
     """
-    entries, problems = entries_of(method)
+    entries, faults = entries_of(method)
     made: list[AnyPlugin] = []
     for entry in entries:
         try:
             plugin = make_plugin(entry, method)
         except ConfigError as error:
-            problems += error.problems
+            faults += error.faults
             continue
         if isinstance(plugin, kind):
             made.append(plugin)
-    if problems:
-        raise ConfigError(problems)
+    if faults:
+        raise ConfigError(faults)
     return made

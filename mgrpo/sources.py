@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from mgrpo.config import MethodView
-from mgrpo.config.relations import max_completions_per_step, rank_problems
+from mgrpo.config.relations import max_completions_per_step, rank_faults
 from mgrpo.config.sources import SourcePart, stacked
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.plugin import Plugin, find_plugin
 from mgrpo.registry import Kind
 
@@ -33,11 +33,9 @@ class SourceKind(Plugin):
     """Completions of earlier steps train again."""
 
     @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
         own = next(part for part in stacked(method.source) if kind_of(part) is cls)
-        problems, order = [], method.objective.update_order.type
+        faults, order = [], method.objective.update_order.type
         if cls.draws and isinstance(own.above, SourcePart):
             why = (
                 f"{own.type} draws problems itself, so it has an effect above fresh problems only."
@@ -45,20 +43,20 @@ class SourceKind(Plugin):
             hint = (
                 f"Leave the key out, or write above: {own.type} in a source that may stand above."
             )
-            problems.append(ConfigProblem("above", own.above.type, why, hint))
+            faults.append(ConfigFault("above", own.above.type, why, hint))
         if cls.needs_joint and order != "joint":
             why = f"source {own.type} says itself which layers are sampled in a step."
             hint = "Use update_order: joint."
-            problems.append(ConfigProblem("(objective.update_order)", order, why, hint))
+            faults.append(ConfigFault("(objective.update_order)", order, why, hint))
         if cls.samples and method.num_ahead:
             why = f"source {own.type} samples before there is a step that could be overlapped."
             hint = f"Use auto, or another source than {own.type}."
             path = "(pipeline.max_staleness_steps)"
-            problems.append(ConfigProblem(path, str(method.num_ahead), why, hint))
+            faults.append(ConfigFault(path, str(method.num_ahead), why, hint))
         if cls.one_layer:
-            found = rank_problems(method.num_ranks, most_completions_per_minibatch(method))
-            problems += [replace(one, path=f"({one.path})") for one in found]
-        return problems
+            found = rank_faults(method.num_ranks, most_completions_per_minibatch(method))
+            faults += [replace(one, path=f"({one.path})") for one in found]
+        return faults
 
 
 def kind_of(part: SourcePart) -> type[SourceKind] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
-LINTER_FUNCTIONS = ("problems", "warnings", "exclusive_hooks")
+LINTER_FUNCTIONS = ("faults", "warnings", "exclusive_hooks")
 """Functions whose name is or ends with one of these judge a recipe."""
 LINTER_FILES = (
     "mgrpo/check/plugin_warnings.py",

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from scripts.preflight import find_problems, memory_problems
+from scripts.preflight import find_faults, memory_faults
 
 VENV = Path(".venv")
 REMOVED = Path(".venv-removed")
@@ -57,12 +57,12 @@ def main() -> int:
     found = read_state()
     wanted = wanted_state(options.extra or found.get("extra", "cpu"))
     if found == wanted:  # the requirements of the installation no longer matter; memory does
-        problems = [problem for problem in memory_problems(options.goal) if problem.fatal]
+        faults = [fault for fault in memory_faults(options.goal) if fault.fatal]
     else:
-        problems = list(find_problems(wanted["extra"], options.goal))
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if any(problem.fatal for problem in problems):
+        faults = list(find_faults(wanted["extra"], options.goal))
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    if any(fault.fatal for fault in faults):
         return 2
     if found != wanted:
         install(found, wanted)

@@ -1,7 +1,7 @@
 """Find everything that would make an installation fail, before anything is downloaded.
 
 Runs on Python 3.8 and newer with the standard library alone: the wrong Python is one of the things
-to find. All problems are listed at once, each with what to do.
+to find. All faults are listed at once, each with what to do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COMPILERS = {"C": ("cc", "gcc", "clang"), "C++": ("c++", "g++", "clang++")}
 
 
 @dataclass(frozen=True)
-class Problem:
+class Fault:
     """One thing that is in the way, and what to do about it."""
 
     what: str
@@ -36,53 +36,53 @@ class Problem:
     fatal: bool = True
 
     def __str__(self) -> str:
-        return f"{'problem' if self.fatal else 'warning'}: {self.what}\n    {self.remedy}"
+        return f"{'fault' if self.fatal else 'warning'}: {self.what}\n    {self.remedy}"
 
 
-def find_problems(extra: str, goal: str) -> Iterator[Problem]:
+def find_faults(extra: str, goal: str) -> Iterator[Fault]:
     """Everything in the way of installing `extra` ("cpu" or "gpu") here for `goal`.
 
     The goal "image" installs what runs elsewhere, on a machine that has the GPU.
     """
     python = ".".join(map(str, sys.version_info[:2]))
     if python not in ("3.11", "3.12"):
-        yield Problem(
+        yield Fault(
             f"Python {python} is not supported; 3.11 and 3.12 are.",
             "Install whichever your distribution has (Debian 12: apt-get install python3.11 "
             "python3.11-venv python3.11-dev; Ubuntu 24.04: the same with 3.12), or name one: "
             "make setup PYTHON=/path/to/python",
         )
     if not (find_spec("venv") and find_spec("ensurepip")):  # Debian may ship neither
-        yield Problem(
+        yield Fault(
             f"This Python {python} cannot make virtual environments.",
             f"Debian, Ubuntu: apt-get install python{python}-venv",
         )
     if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
-        yield Problem(
+        yield Fault(
             f"The header files of Python {python} (Python.h) are missing; pycosat, which "
             "reasoning-gym needs, is compiled with them.",
             f"Debian, Ubuntu: apt-get install python{python}-dev",
         )
     missing = [name for name, programs in COMPILERS.items() if not any(map(shutil.which, programs))]
     if missing:
-        yield Problem(
+        yield Fault(
             f"There is no compiler for {' and none for '.join(missing)}.",
             "Debian, Ubuntu: apt-get install build-essential. Fedora, RHEL: dnf install gcc-c++",
         )
-    yield from platform_problems(extra)
+    yield from platform_faults(extra)
     free, needed = shutil.disk_usage(str(Path())).free / GIB, DISK_NEEDED_GIB[extra]
     if free < needed:
-        yield Problem(
+        yield Fault(
             f"{free:.1f} GiB of disk are free here; the installation needs {needed}.",
             f"Free {needed - free:.1f} GiB (`pip cache purge` may help), or clone to a larger "
             "disk. If only the temporary folder is small, set TMPDIR.",
         )
-    yield from memory_problems(goal)
+    yield from memory_faults(goal)
     if extra == "gpu":
-        yield from driver_problems(goal)
+        yield from driver_faults(goal)
 
 
-def platform_problems(extra: str) -> Iterator[Problem]:
+def platform_faults(extra: str) -> Iterator[Fault]:
     """vLLM's and torch's ready-made builds are for some systems and processors alone."""
     system, processor, (libc, version) = platform.system(), platform.machine(), platform.libc_ver()
     cpu = read("/proc/cpuinfo")
@@ -91,7 +91,7 @@ def platform_problems(extra: str) -> Iterator[Problem]:
     if system == "Linux" and is_new and processor in PROCESSORS[extra] and not lacks_avx2:
         return
     here = f"{system} with {libc or 'another C library'} {version}".strip()
-    yield Problem(
+    yield Fault(
         f"This is {here}, on {processor}{' without AVX2' if lacks_avx2 else ''}. vLLM and torch "
         "are built for Linux with glibc 2.28 or newer, on "
         f"{' or '.join(PROCESSORS[extra])} (x86_64 with AVX2).",
@@ -100,11 +100,11 @@ def platform_problems(extra: str) -> Iterator[Problem]:
     )
 
 
-def memory_problems(goal: str) -> Iterator[Problem]:
+def memory_faults(goal: str) -> Iterator[Fault]:
     """Little memory is in the way of the quickstart, and a warning for other goals."""
     available = memory_available_gib()
     if available < MEMORY_NEEDED_GIB:
-        yield Problem(
+        yield Fault(
             f"{available:.1f} GiB of memory are available; the quickstart needs "
             f"{MEMORY_NEEDED_GIB}.",
             "Close other programs, or use a larger machine or container.",
@@ -121,7 +121,7 @@ def memory_available_gib(root: Path = Path("/")) -> float:
     return min(known, default=math.inf) / GIB
 
 
-def driver_problems(goal: str) -> Iterator[Problem]:
+def driver_faults(goal: str) -> Iterator[Fault]:
     """A GPU is needed unless an image is made, and CUDA 13 needs a new driver."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
@@ -130,7 +130,7 @@ def driver_problems(goal: str) -> Iterator[Problem]:
     except (OSError, ValueError, subprocess.TimeoutExpired):
         driver = None
     if driver is None:
-        yield Problem(
+        yield Fault(
             "nvidia-smi finds no GPU.",
             "Install the NVIDIA driver (and, in a container, start it with --gpus all), or install "
             "for the CPU: make setup. To install here what another machine runs, in an image or "
@@ -138,7 +138,7 @@ def driver_problems(goal: str) -> Iterator[Problem]:
             fatal=goal != "image",
         )
     elif driver < MIN_NVIDIA_DRIVER:
-        yield Problem(
+        yield Fault(
             f"The NVIDIA driver is {driver}; CUDA 13 wants {MIN_NVIDIA_DRIVER} or newer.",
             "Update the driver if torch.cuda.is_available() is false after the installation.",
             fatal=False,

@@ -151,7 +151,7 @@ def parts_of(bench: Bench, *, is_quick: bool) -> Iterator[Part]:
 
 def largest_that_fits(bench: Bench, sizes: Sequence[str]) -> list[str]:
     """The largest that fits first, then the others from small to large."""
-    fitting = [size for size in sizes if not bench.fit(size, "bfloat16").problem]
+    fitting = [size for size in sizes if not bench.fit(size, "bfloat16").fault]
     return fitting[-1:] + [size for size in sizes if size not in fitting[-1:]]
 
 
@@ -258,8 +258,8 @@ def fitting(bench: Bench, size: str, dtype: Dtype) -> Fit:
         LeftOut: by arithmetic the memory is too small.
     """
     found = bench.fit(size, dtype)
-    if found.problem:
-        raise LeftOut(found.problem)
+    if found.fault:
+        raise LeftOut(found.fault)
     return found
 
 

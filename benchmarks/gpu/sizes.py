@@ -58,7 +58,7 @@ class Fit:
 
     learner: dict[str, object]  # keys of the recipe's section
     memory: MemoryUse
-    problem: str  # "" where it fits
+    fault: str  # "" where it fits
 
 
 def shape_by_name(size: str) -> ModelShape:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from benchmarks.study.runs import START, Runs, Trial
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.metrics.log import read_metrics
 from mgrpo.sources import most_completions
 
@@ -122,12 +122,12 @@ def late_accuracy(rows: list[dict[str, Any]]) -> float:
 def check_study(study: Study) -> None:
     """Refuse recipes that are not comparable. Raises ConfigError with every reason."""
     configs = {recipe: study.tuning_trials(recipe)[0].config() for recipe in study.recipes}
-    problems = [*budget_problems(study, configs), *same_problems(configs)]
+    faults = [*budget_faults(study, configs), *difference_faults(configs)]
     evaluation = load_recipe(study.evaluation)
     first = next(iter(configs.values()))
     if (evaluation.model, evaluation.data.heldout) != (first.model, first.data.heldout):
-        problems.append(
-            ConfigProblem(
+        faults.append(
+            ConfigFault(
                 study.evaluation,
                 f"{evaluation.model.path} and its data.heldout",
                 f"{study.recipes[0]} has another starting policy or other held-out problems.",
@@ -135,8 +135,8 @@ def check_study(study: Study) -> None:
             )
         )
     if len(evaluation.layers) != 2:
-        problems.append(
-            ConfigProblem(
+        faults.append(
+            ConfigFault(
                 f"{study.evaluation}: layers",
                 f"{len(evaluation.layers)} layers",
                 "the tables have a first and a second turn.",
@@ -144,23 +144,23 @@ def check_study(study: Study) -> None:
             )
         )
     if len({Path(recipe).stem for recipe in study.recipes}) < len(study.recipes):
-        problems.append(
-            ConfigProblem(
+        faults.append(
+            ConfigFault(
                 "--recipes",
                 ", ".join(study.recipes),
                 "two have the same file name, so their runs would share a folder.",
                 "Rename one, or leave it out.",
             )
         )
-    if problems:
-        raise ConfigError(problems, source="the study")
+    if faults:
+        raise ConfigError(faults, source="the study")
 
 
-def budget_problems(study: Study, configs: dict[str, RunConfig]) -> Iterable[ConfigProblem]:
+def budget_faults(study: Study, configs: dict[str, RunConfig]) -> Iterable[ConfigFault]:
     for recipe, config in configs.items():
         found = most_completions(config.method_view) / config.prompts_per_step
         if found != study.budget:
-            yield ConfigProblem(
+            yield ConfigFault(
                 f"{recipe}: layers",
                 f"{found:g} completions per problem and step",
                 f"the budget is {study.budget}.",
@@ -168,13 +168,13 @@ def budget_problems(study: Study, configs: dict[str, RunConfig]) -> Iterable[Con
             )
 
 
-def same_problems(configs: dict[str, RunConfig]) -> Iterable[ConfigProblem]:
+def difference_faults(configs: dict[str, RunConfig]) -> Iterable[ConfigFault]:
     """Methods are compared on the same policy, problems and number of steps."""
     (name, first), *others = configs.items()
     for recipe, config in others:
         for key in ("model", "data", "prompts_per_step", "steps"):
             if getattr(config, key) != getattr(first, key):
-                yield ConfigProblem(
+                yield ConfigFault(
                     f"{recipe}: {key}",
                     str(getattr(config, key))[:60],
                     f"differs from {name}, which has {str(getattr(first, key))[:60]}.",

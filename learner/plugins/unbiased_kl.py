@@ -13,7 +13,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 FACTORS = "unbiased_kl"
 
@@ -41,13 +41,13 @@ class UnbiasedKl(LearnerPlugin):
     needs_reference: ClassVar[bool] = True
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: UnbiasedKlSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         if method.max_kl_weight == 0:
             return []
         return [
-            ConfigProblem(
+            ConfigFault(
                 "(objective.kl.weight)",
                 f"{method.max_kl_weight:g}",
                 "would be a second KL penalty.",

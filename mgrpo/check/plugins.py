@@ -24,7 +24,7 @@ def plugin_lines(method: MethodView, pipeline: PipelineConfig) -> list[CheckLine
         load_plugins(method, Plugin)
         check_streaming(method, pipeline)
     except ConfigError as error:
-        return [CheckLine("fail", "plugins", str(problem)) for problem in error.problems]
+        return [CheckLine("fail", "plugins", str(fault)) for fault in error.faults]
     names = ", ".join(entry.name for entry in entries)
     warnings = [CheckLine("warn", "plugins", text) for text in plugin_warnings(method)]
     return [CheckLine("ok", "plugins", names), *warnings]

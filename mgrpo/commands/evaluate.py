@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from mgrpo.commands.evaluate_output import Scored, form_of, show, write_completions
 from mgrpo.commands.runs import local_run
 from mgrpo.config import EvaluationConfig, RunConfig
-from mgrpo.config.evaluation import DecodeSelectConfig, guidance_problems
+from mgrpo.config.evaluation import DecodeSelectConfig, guidance_faults
 from mgrpo.config.explain import explain
 from mgrpo.config.layers import later_layers
 from mgrpo.config.load import load_recipe
 from mgrpo.config.suites import Suite, load_suite, suite_recipe
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.models.catalog import DESCRIPTIONS
 from mgrpo.storage.policies import policy_of
 
@@ -81,8 +81,8 @@ def evaluate_command(
     config = with_evaluation(config, changes)
     if seed is not None:
         if not 0 <= seed < 2**32:  # as the key of a recipe
-            problem = ConfigProblem("--seed", str(seed), "must be from 0 to 4294967295.")
-            raise ConfigError([problem], source="the command")
+            fault = ConfigFault("--seed", str(seed), "must be from 0 to 4294967295.")
+            raise ConfigError([fault], source="the command")
         config = config.model_copy(update={"seed": seed})
     rival = rival_target(against, config) if against is not None else None
     form = form_of(as_json, as_markdown, output)
@@ -158,15 +158,15 @@ def with_evaluation(config: RunConfig, changes: Mapping[str, object]) -> RunConf
     try:
         settings = EvaluationConfig.model_validate({**config.evaluation.model_dump(), **changes})
     except ValidationError as error:
-        problems = [
-            ConfigProblem(f"evaluation.{p.path}", p.value, p.reason, p.suggestion)
+        faults = [
+            ConfigFault(f"evaluation.{p.path}", p.value, p.reason, p.suggestion)
             for p in explain(error, EvaluationConfig)
         ]
-        raise ConfigError(problems, source="the evaluation") from error
-    problems = guidance_problems(settings, config.layers)
+        raise ConfigError(faults, source="the evaluation") from error
+    faults = guidance_faults(settings, config.layers)
     if config.data.heldout is None:
-        problems.append(
-            ConfigProblem(
+        faults.append(
+            ConfigFault(
                 "data.heldout",
                 "null",
                 "there are no held-out problems to score.",
@@ -174,8 +174,8 @@ def with_evaluation(config: RunConfig, changes: Mapping[str, object]) -> RunConf
             )
         )
     if "temperature" in changes and settings.decoding == "greedy":
-        problems.append(
-            ConfigProblem(
+        faults.append(
+            ConfigFault(
                 "evaluation.temperature",
                 f"{settings.temperature:g}",
                 "has no effect with decoding: greedy.",
@@ -185,16 +185,16 @@ def with_evaluation(config: RunConfig, changes: Mapping[str, object]) -> RunConf
     if "feedback" in changes and not any(
         layer.guidance.feedback_tokens for layer in later_layers(config.layers)
     ):
-        problems.append(
-            ConfigProblem(
+        faults.append(
+            ConfigFault(
                 "evaluation.feedback",
                 str(settings.feedback),
                 "has no effect: no layer of the recipe has guidance: {from: check}.",
                 "Leave it out, or name another recipe with --recipe.",
             )
         )
-    if problems:
-        raise ConfigError(problems, source="the evaluation")
+    if faults:
+        raise ConfigError(faults, source="the evaluation")
     return config.model_copy(update={"evaluation": settings})
 
 
@@ -209,7 +209,7 @@ def check_writable(file: Path | None, option: str) -> None:
         reason = f"there is no folder {file.parent}."
     if reason:
         raise ConfigError(
-            [ConfigProblem(option, str(file), reason, "Name a file in an existing folder.")],
+            [ConfigFault(option, str(file), reason, "Name a file in an existing folder.")],
             source="the command line",
         )
 

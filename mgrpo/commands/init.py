@@ -22,7 +22,7 @@ from mgrpo.commands.init_files import (
     TEXT_REWARD,
     heldout_lines,
 )
-from mgrpo.errors import ConfigError, ConfigProblem, DataError
+from mgrpo.errors import ConfigError, ConfigFault, DataError
 
 EXAMPLES = """\
 examples:
@@ -97,7 +97,7 @@ def run_init(args: argparse.Namespace) -> int:
 
 
 def refused(key: str, value: str, reason: str, suggestion: str = "") -> ConfigError:
-    return ConfigError([ConfigProblem(key, value, reason, suggestion)], source="the command")
+    return ConfigError([ConfigFault(key, value, reason, suggestion)], source="the command")
 
 
 def write_new(files: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from mgrpo.config.data import RowsSource, sources_in
 from mgrpo.config.load import save_recipe
 from mgrpo.config.services import ModelTerm
 from mgrpo.data.formats.places import local_paths
-from mgrpo.errors import ConfigError, ConfigProblem, JobError
+from mgrpo.errors import ConfigError, ConfigFault, JobError
 from mgrpo.plugin import names_in
 from mgrpo.rooms import ROOMS, ROOT
 
@@ -63,7 +63,7 @@ def refuse_local_model(key: str, model_path: str) -> None:
     if not path.is_absolute() and path.is_dir():
         reason = "a folder of this machine, which the job cannot access."
         hint = "Copy it to storage of all nodes of the cluster, and give its absolute path there."
-        raise ConfigError([ConfigProblem(key, model_path, reason, hint)])
+        raise ConfigError([ConfigFault(key, model_path, reason, hint)])
 
 
 def data_files(data: DataConfig) -> Iterator[Path]:

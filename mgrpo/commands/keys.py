@@ -9,7 +9,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 
 
 def add_keys(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run_keys(args: argparse.Namespace) -> int:
     if not (found or said):
         words = " ".join(args.words)
         reason = "no key's path or meaning has these words. `mgrpo keys` alone lists all keys."
-        raise ConfigError([ConfigProblem("words", words, reason)], source="mgrpo keys")
+        raise ConfigError([ConfigFault("words", words, reason)], source="mgrpo keys")
     if args.json:
         print(json.dumps({"elsewhere": said, "keys": found}, indent=2, ensure_ascii=False))
         return 0

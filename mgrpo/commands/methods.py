@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,16 +80,16 @@ def find(name: str) -> MethodFacts | PluginFacts:
     parts = [part for kind in HOMES for part in declared(kind)]
     if name in parts or ":" in name:
         facts = plugin_facts(name)
-        if facts.problem:
-            raise ConfigError([ConfigProblem("use", name, facts.problem)], source="mgrpo methods")
+        if facts.fault:
+            raise ConfigError([ConfigFault("use", name, facts.fault)], source="mgrpo methods")
         return facts
     try:
         return method_facts(find_recipe(name), name)
     except ConfigError as error:
         near = difflib.get_close_matches(name, [*files, *parts], n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Methods: {', '.join(files)}."
-        problem = ConfigProblem("method", name, "is not a method, recipe or plug-in.", hint)
-        raise ConfigError([problem], source="mgrpo methods") from error
+        fault = ConfigFault("method", name, "is not a method, recipe or plug-in.", hint)
+        raise ConfigError([fault], source="mgrpo methods") from error
 
 
 def show_list(
@@ -102,14 +102,14 @@ def show_list(
     for group, title in GROUPS.items():
         rows = [(one.id, idea_of(one)) for one in methods if group_of(one) == group]
         show_table(console, title, rows, widest)
-    rows = [(one.use, one.problem or one.doc.split("\n\n")[0].replace("\n", " ")) for one in unused]
+    rows = [(one.use, one.fault or one.doc.split("\n\n")[0].replace("\n", " ")) for one in unused]
     show_table(console, "Plug-ins that none of these uses", rows, widest)
     show_line(console, "Explain one: mgrpo methods NAME. Train it: mgrpo train methods/NAME.")
 
 
 def idea_of(method: MethodFacts) -> str:
     """Its idea, name and paper."""
-    idea = method.changes or f"cannot be read: {method.problems[0]}"
+    idea = method.changes or f"cannot be read: {method.faults[0]}"
     return f"{idea} [{', '.join(text for text in (method.name, method.paper) if text)}]"
 
 
@@ -175,9 +175,9 @@ def method_lines(one: MethodFacts) -> Iterator[str]:
     for phase in one.phases:
         yield f"\nPhase from step {phase['from_step']}: {phase['name']}"
         yield from (f"{INDENT}{path}: {text_of(value)}" for path, value in leaves(phase["changes"]))
-    if one.problems:
+    if one.faults:
         yield "\nBefore it can train"
-        yield from (INDENT + problem for problem in one.problems)
+        yield from (INDENT + fault for fault in one.faults)
     folder_name = f"methods/{one.id}" if "methods" in one.recipe.split("/") else one.id
     yield f"\nRecipe: {one.recipe}"
     page = Path(one.recipe).with_name("README.md")
@@ -193,8 +193,8 @@ def plugin_lines(plugin: PluginFacts) -> Iterator[str]:
     where = "" if plugin.layers is None else f", on {', '.join(plugin.layers)}"
     home = "Plug-in" if plugin.kind == "PLUGINS" else f"{HOMES[plugin.kind]}:"
     yield f"{home} {plugin.use}{where}"
-    if plugin.problem:
-        yield INDENT + plugin.problem
+    if plugin.fault:
+        yield INDENT + plugin.fault
         return
     yield from doc_lines(plugin.doc)
     yield f"{INDENT}hooks: {', '.join(plugin.hooks) or 'none'}"

@@ -9,7 +9,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from mgrpo.errors import ConfigError, ConfigProblem, HubUnreachable, ModelError
+from mgrpo.errors import ConfigError, ConfigFault, HubUnreachable, ModelError
 
 if TYPE_CHECKING:
     from mgrpo.plan.hardware import Hardware
@@ -124,4 +124,4 @@ def chosen_shape(args: argparse.Namespace, model_path: str) -> ModelShape:
 
 
 def option_error(option: str, value: str, reason: str) -> ConfigError:
-    return ConfigError([ConfigProblem(option, value, reason)], source="the command")
+    return ConfigError([ConfigFault(option, value, reason)], source="the command")

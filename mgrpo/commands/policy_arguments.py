@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 
 
 def add_policy(parser: argparse.ArgumentParser, examples: str) -> None:
@@ -40,5 +40,5 @@ def refuse_unknown_phrase(guidance: int, num_phrases: int) -> None:
     if guidance == 0 or 0 <= guidance < num_phrases:
         return
     valid = f"Valid: 0 to {num_phrases - 1}." if num_phrases else "No layer corrects."
-    problem = ConfigProblem("--guidance", str(guidance), "no such phrase.", valid)
-    raise ConfigError([problem], source="the command")
+    fault = ConfigFault("--guidance", str(guidance), "no such phrase.", valid)
+    raise ConfigError([fault], source="the command")

@@ -176,7 +176,7 @@ def with_file(given: Tree, file: Path) -> Tree:
     try:
         tree: Tree = merged(given, read_tree(file))
     except ConfigError as error:
-        raise ConfigError(error.problems, source=str(file)) from error
+        raise ConfigError(error.faults, source=str(file)) from error
     return tree
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgrpo.errors import ConfigError, ConfigProblem, JobError
+from mgrpo.errors import ConfigError, ConfigFault, JobError
 from mgrpo.rooms import ROOT
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def refuse_local_address(address: str) -> None:
     if address != "auto":
         reason = "a submitted run trains on the cluster that it is submitted to."
         hint = "Leave cluster.address at auto; --address selects the cluster."
-        raise ConfigError([ConfigProblem("cluster.address", address, reason, hint)])
+        raise ConfigError([ConfigFault("cluster.address", address, reason, hint)])
 
 
 def named_variables(entries: Sequence[str]) -> dict[str, str]:

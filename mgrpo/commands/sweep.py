@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from mgrpo.errors import ConfigError, ConfigProblem, MgrpoError, RunInterrupted
+from mgrpo.errors import ConfigError, ConfigFault, MgrpoError, RunInterrupted
 
 if TYPE_CHECKING:
     from mgrpo.config import RunConfig
@@ -116,8 +116,8 @@ def trials_of(recipe: str, overrides: Sequence[str], name: str | None) -> list[T
     fixed = [f"{key}={values[0]}" for key, values in given.items() if len(values) == 1]
     if not swept:
         reason = "no key has several values."
-        problem = ConfigProblem("key=a,b,c", " ".join(overrides) or "(none)", reason, EXAMPLE)
-        raise ConfigError([problem], source="the command")
+        fault = ConfigFault("key=a,b,c", " ".join(overrides) or "(none)", reason, EXAMPLE)
+        raise ConfigError([fault], source="the command")
     base = load_recipe(recipe, fixed)
     folder = f"{base.output.runs_dir.rstrip('/')}/{name or f'{base.name}-sweep'}"
     trials = []

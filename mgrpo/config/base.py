@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 
 class OnlyWith:
@@ -34,8 +34,8 @@ class StrictConfig(BaseModel):
 
     @model_validator(mode="after")
     def check_conditions(self) -> StrictConfig:
-        problems = [
-            ConfigProblem(name, repr(getattr(self, name)), f"has no effect without {key}: {value}.")
+        faults = [
+            ConfigFault(name, repr(getattr(self, name)), f"has no effect without {key}: {value}.")
             for name, field in type(self).model_fields.items()
             if getattr(self, name) != field.default
             for mark in field.metadata
@@ -43,8 +43,8 @@ class StrictConfig(BaseModel):
             for key, value in mark.values.items()
             if getattr(self, key) != value
         ]
-        if problems:
-            raise RelationError(problems)
+        if faults:
+            raise RelationError(faults)
         return self
 
 
@@ -55,11 +55,11 @@ class RelationError(ValueError):
     the very key and not just the section.
     """
 
-    def __init__(self, problems: Sequence[ConfigProblem]) -> None:
-        self.problems = list(problems)
-        super().__init__("; ".join(str(problem) for problem in self.problems))
+    def __init__(self, faults: Sequence[ConfigFault]) -> None:
+        self.faults = list(faults)
+        super().__init__("; ".join(str(fault) for fault in self.faults))
 
 
 def refuse(key: str, value: object, reason: str, suggestion: str = "") -> NoReturn:
-    """Raises the one problem of a section's own validator."""
-    raise RelationError([ConfigProblem(key, str(value), reason, suggestion)])
+    """Raises the one fault of a section's own validator."""
+    raise RelationError([ConfigFault(key, str(value), reason, suggestion)])

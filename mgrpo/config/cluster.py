@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 
 class DeadlinesConfig(StrictConfig):
@@ -100,7 +100,7 @@ class HealthConfig(StrictConfig):
     def check_order(self) -> HealthConfig:
         if self.dead_after_s <= self.suspect_after_s:
             reason = f"must be above suspect_after_s, which is {self.suspect_after_s:g}."
-            raise RelationError([ConfigProblem("dead_after_s", f"{self.dead_after_s:g}", reason)])
+            raise RelationError([ConfigFault("dead_after_s", f"{self.dead_after_s:g}", reason)])
         return self
 
 
@@ -142,7 +142,7 @@ class ElasticConfig(StrictConfig):
         if self.shrink_below > self.grow_above / 2:
             half = f"{self.grow_above / 2:g}"
             reason = f"must be at most half of grow_above ({half}): a pool that shrank would grow."
-            raise RelationError([ConfigProblem("shrink_below", f"{self.shrink_below:g}", reason)])
+            raise RelationError([ConfigFault("shrink_below", f"{self.shrink_below:g}", reason)])
         return self
 
 

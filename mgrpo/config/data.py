@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 
 from mgrpo.config.base import RelationError, StrictConfig, refuse
 from mgrpo.config.sources import Sampler, Shuffle
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 Format = Literal["rows", "trl", "verl", "openrlhf", "messages", "gpqa", "livecodebench"]
 
@@ -209,8 +209,8 @@ class MixtureSource(StrictConfig):
     @model_validator(mode="after")
     def check_sources(self) -> MixtureSource:
         names = [name_of(one) for one in self.sources]
-        problems = [
-            ConfigProblem(f"sources.{place}.name", name, "another source has this name.")
+        faults = [
+            ConfigFault(f"sources.{place}.name", name, "another source has this name.")
             for place, name in enumerate(names)
             if name in names[:place]
         ]
@@ -218,9 +218,9 @@ class MixtureSource(StrictConfig):
         if any(has_weight) and not all(has_weight):
             place = has_weight.index(False)
             why = "other sources of the list have a weight, this one has none."
-            problems.append(ConfigProblem(f"sources.{place}.weight", "null", why))
-        if problems:
-            raise RelationError(problems)
+            faults.append(ConfigFault(f"sources.{place}.weight", "null", why))
+        if faults:
+            raise RelationError(faults)
         return self
 
     @property

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_serializer, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
-from mgrpo.config.extra_args import extra_args_problems
-from mgrpo.errors import ConfigProblem
+from mgrpo.config.extra_args import extra_args_faults
+from mgrpo.errors import ConfigFault
 
 MIN_TEMPERATURE = 0.01  # vLLM's minimum: lower values are raised to this
 MAX_SEQUENCES = 8192  # of one forward pass: as many tokens, one of each
@@ -43,7 +43,7 @@ class EngineRange(StrictConfig):
     def check_order(self) -> EngineRange:
         if self.max < self.min:
             reason = f"must not be below min, which is {self.min}."
-            raise RelationError([ConfigProblem("max", str(self.max), reason)])
+            raise RelationError([ConfigFault("max", str(self.max), reason)])
         return self
 
     @model_serializer
@@ -98,7 +98,7 @@ class EnginesConfig(StrictConfig):
 
     @model_validator(mode="after")
     def check_extra_args(self) -> EnginesConfig:
-        problems = extra_args_problems(self.extra_args)
-        if problems:
-            raise RelationError(problems)
+        faults = extra_args_faults(self.extra_args)
+        if faults:
+            raise RelationError(faults)
         return self

@@ -16,7 +16,7 @@ from pydantic import (
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import MIN_TEMPERATURE
 from mgrpo.config.layers import LayerConfig, later_layers
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 Guidance = Literal["all", "first", "random"] | list[NonNegativeInt]
 GUIDANCE_WORDS = ("all", "first", "random")
@@ -68,8 +68,8 @@ class EvaluationConfig(StrictConfig):
     def check_guidance(cls, values: object) -> object:
         # Pydantic would complain once for each half of the union, and never say what to write.
         given = values if isinstance(values, dict) else {}
-        problems = [
-            ConfigProblem(
+        faults = [
+            ConfigFault(
                 key,
                 repr(given[key]),
                 "is not a choice of phrases.",
@@ -79,16 +79,16 @@ class EvaluationConfig(StrictConfig):
             for key in GUIDANCE_KEYS
             if key in given and not is_choice(given[key])
         ]
-        if problems:
-            raise RelationError(problems)
+        if faults:
+            raise RelationError(faults)
         return values
 
     @model_validator(mode="after")
     def check_samples(self) -> EvaluationConfig:
-        problems = []
+        faults = []
         if self.decoding == "greedy" and self.samples_per_problem > 1:
-            problems.append(
-                ConfigProblem(
+            faults.append(
+                ConfigFault(
                     "samples_per_problem",
                     str(self.samples_per_problem),
                     "greedy decoding gives the same completion each time.",
@@ -96,20 +96,20 @@ class EvaluationConfig(StrictConfig):
                 )
             )
         if self.pass_at is not None:
-            problems += pass_at_problems(self.pass_at, self.samples_per_problem)
+            faults += pass_at_faults(self.pass_at, self.samples_per_problem)
         if self.decode_select is not None:
-            problems += select_problems(self)
+            faults += select_faults(self)
         if 0 < self.bootstrap_resamples < FEWEST_RESAMPLES:
-            problems.append(
-                ConfigProblem(
+            faults.append(
+                ConfigFault(
                     "bootstrap_resamples",
                     str(self.bootstrap_resamples),
                     "too few for a 95 % interval.",
                     f"Nearest valid value: {FEWEST_RESAMPLES}; 0 leaves the intervals out.",
                 )
             )
-        if problems:
-            raise RelationError(problems)
+        if faults:
+            raise RelationError(faults)
         return self
 
     @property
@@ -132,12 +132,12 @@ def is_choice(given: object) -> bool:
     )
 
 
-def select_problems(settings: EvaluationConfig) -> list[ConfigProblem]:
+def select_faults(settings: EvaluationConfig) -> list[ConfigFault]:
     """A vote needs several samples, and likelihoods are compared at one temperature."""
-    problems = []
+    faults = []
     if settings.samples_per_problem < 2:
-        problems.append(
-            ConfigProblem(
+        faults.append(
+            ConfigFault(
                 "decode_select",
                 "(given)",
                 f"chooses among samples, and there is {settings.samples_per_problem} of each "
@@ -146,8 +146,8 @@ def select_problems(settings: EvaluationConfig) -> list[ConfigProblem]:
             )
         )
     if settings.temperature != 1.0:
-        problems.append(
-            ConfigProblem(
+        faults.append(
+            ConfigFault(
                 "temperature",
                 f"{settings.temperature:g}",
                 "decode_select compares likelihoods, which are those of the policy at temperature "
@@ -155,19 +155,19 @@ def select_problems(settings: EvaluationConfig) -> list[ConfigProblem]:
                 "Use temperature: 1.",
             )
         )
-    return problems
+    return faults
 
 
-def pass_at_problems(pass_at: Sequence[int], num_samples: int) -> list[ConfigProblem]:
+def pass_at_faults(pass_at: Sequence[int], num_samples: int) -> list[ConfigFault]:
     if not pass_at:
         return [
-            ConfigProblem("pass_at", "[]", "names no k.", "Remove the key for 1, 2, 4 and so on.")
+            ConfigFault("pass_at", "[]", "names no k.", "Remove the key for 1, 2, 4 and so on.")
         ]
     largest = max(pass_at)
     if largest <= num_samples:
         return []
     return [
-        ConfigProblem(
+        ConfigFault(
             "pass_at",
             str(list(pass_at)),
             f"pass@{largest} needs {largest} samples of each problem, and there "
@@ -177,32 +177,28 @@ def pass_at_problems(pass_at: Sequence[int], num_samples: int) -> list[ConfigPro
     ]
 
 
-def guidance_problems(
-    settings: EvaluationConfig, layers: Sequence[LayerConfig]
-) -> list[ConfigProblem]:
+def guidance_faults(settings: EvaluationConfig, layers: Sequence[LayerConfig]) -> list[ConfigFault]:
     """Phrases of the evaluations that a later layer lacks."""
     return [
-        problem
+        fault
         for key in GUIDANCE_KEYS
-        for problem in phrase_problems(f"evaluation.{key}", getattr(settings, key), layers)
+        for fault in phrase_faults(f"evaluation.{key}", getattr(settings, key), layers)
     ]
 
 
-def phrase_problems(
-    path: str, chosen: Guidance, layers: Sequence[LayerConfig]
-) -> list[ConfigProblem]:
+def phrase_faults(path: str, chosen: Guidance, layers: Sequence[LayerConfig]) -> list[ConfigFault]:
     if not isinstance(chosen, list):
         return []
     shown = str(chosen)
     if len(layers) == 1:
         why = "the chain has one layer, so no correction is opened by a phrase."
-        return [ConfigProblem(path, shown, why, "Remove the key.")]
-    problems = []
+        return [ConfigFault(path, shown, why, "Remove the key.")]
+    faults = []
     for depth, layer in enumerate(later_layers(layers), start=1):
         count = len(layer.guidance.phrases)
         if max(chosen) >= count:
-            problems.append(
-                ConfigProblem(
+            faults.append(
+                ConfigFault(
                     path,
                     shown,
                     f"layers.{depth} ({layer.name}) has only {count} "
@@ -210,4 +206,4 @@ def phrase_problems(
                     f"Valid: 0 to {count - 1}.",
                 )
             )
-    return problems
+    return faults

@@ -1,4 +1,4 @@
-"""Pydantic's errors as ConfigProblems: dotted path, value, reason and a valid alternative."""
+"""Pydantic's errors as ConfigFaults: dotted path, value, reason and a valid alternative."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from mgrpo.config.base import RelationError
 from mgrpo.config.parts import OWN
 from mgrpo.config.slots import TAGS
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 LONGEST_VALUE = 80  # characters of a value that a message shows
 NOUNS = {"source": "source", "use": "tracker", "kind": "kind of layer"}
@@ -111,42 +111,42 @@ NEEDED = "this key is needed."
 NO_SUCH_VALUE = "not one of the allowed values."
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> list[ConfigProblem]:
-    """One ConfigProblem per thing that pydantic refused in a recipe for `root`."""
-    return [problem for details in error.errors() for problem in problems_in(details, root)]
+def explain(error: ValidationError, root: type[BaseModel]) -> list[ConfigFault]:
+    """One ConfigFault per thing that pydantic refused in a recipe for `root`."""
+    return [fault for details in error.errors() for fault in faults_in(details, root)]
 
 
-def problems_in(details: Any, root: type[BaseModel]) -> list[ConfigProblem]:
-    """The problems that one entry of `ValidationError.errors()` stands for."""
+def faults_in(details: Any, root: type[BaseModel]) -> list[ConfigFault]:
+    """The faults that one entry of `ValidationError.errors()` stands for."""
     path, section, field, siblings = locate(details["loc"], root)
     context, kind = details.get("ctx", {}), details["type"]
     cause = context.get("error")
     if isinstance(cause, RelationError):
         return [
-            ConfigProblem(dotted([*path, p.path]), p.value, p.reason, p.suggestion)
-            for p in cause.problems
+            ConfigFault(dotted([*path, p.path]), p.value, p.reason, p.suggestion)
+            for p in cause.faults
         ]
     where, value = dotted(path), shortened(details["input"])
     if kind == "extra_forbidden":
         key = str(path[-1])
         suggestion = owners(key, siblings) or nearest_key(key, section, root)
-        return [ConfigProblem(where, value, "there is no such key.", suggestion)]
+        return [ConfigFault(where, value, "there is no such key.", suggestion)]
     if kind == "missing":
-        return [ConfigProblem(where, "(not given)", NEEDED, meaning(field))]
+        return [ConfigFault(where, "(not given)", NEEDED, meaning(field))]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         key = context["discriminator"].strip("'")
         if kind == "union_tag_not_found":
-            return [ConfigProblem(f"{where}.{key}", "(not given)", NEEDED, tags(field, key))]
+            return [ConfigFault(f"{where}.{key}", "(not given)", NEEDED, tags(field, key))]
         given = str(context["tag"])
         if key not in NOUNS:  # a slot, which may be written as the name alone
-            return [ConfigProblem(where, given, NO_SUCH_VALUE, tags(field, key, given))]
+            return [ConfigFault(where, given, NO_SUCH_VALUE, tags(field, key, given))]
         reason = f"no such {NOUNS[key]}."
-        return [ConfigProblem(f"{where}.{key}", given, reason, tags(field, key, given))]
+        return [ConfigFault(f"{where}.{key}", given, reason, tags(field, key, given))]
     if kind == "literal_error":
         suggestion = allowed_values(field, str(details["input"]))
-        return [ConfigProblem(where, value, NO_SUCH_VALUE, suggestion)]
+        return [ConfigFault(where, value, NO_SUCH_VALUE, suggestion)]
     reason, suggestion = bound(kind, context, details["msg"])
-    return [ConfigProblem(where, value, reason, f"{meaning(field)} {suggestion}".strip())]
+    return [ConfigFault(where, value, reason, f"{meaning(field)} {suggestion}".strip())]
 
 
 def bound(kind: str, context: dict[str, Any], message: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 OWN_KEYS = {
     "model": "model.path",
@@ -64,18 +64,18 @@ DATA_PARALLEL = "data_parallel_"
 MORE_ENGINES = "Use layers.*.num_engines or engines.num_shared_engines for more engines."
 
 
-def extra_args_problems(extra_args: Mapping[str, object]) -> list[ConfigProblem]:
+def extra_args_faults(extra_args: Mapping[str, object]) -> list[ConfigFault]:
     """Every argument that a recipe may not set, with a path inside `engines`."""
-    problems = []
+    faults = []
     for name, value in extra_args.items():
         path, shown = f"extra_args.{name}", repr(value)
         if name in OWN_KEYS:
             why = "mgrpo sets this argument of vLLM from its own key."
-            problems.append(ConfigProblem(path, shown, why, f"Use {OWN_KEYS[name]}."))
+            faults.append(ConfigFault(path, shown, why, f"Use {OWN_KEYS[name]}."))
         elif name.startswith(DATA_PARALLEL):
-            problems.append(ConfigProblem(path, shown, MORE_PROCESSES, MORE_ENGINES))
+            faults.append(ConfigFault(path, shown, MORE_PROCESSES, MORE_ENGINES))
         elif name in OWN_REASONS:
-            problems.append(ConfigProblem(path, shown, OWN_REASONS[name], "Remove the key."))
+            faults.append(ConfigFault(path, shown, OWN_REASONS[name], "Remove the key."))
         elif name == "load_format" and value == "dummy":
-            problems.append(ConfigProblem(path, shown, OTHER_MODEL, "Remove the key."))
-    return problems
+            faults.append(ConfigFault(path, shown, OTHER_MODEL, "Remove the key."))
+    return faults

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.slots import by_name
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 GUIDANCE_PHRASES = (
     "Which step could be wrong here? I will go through it again slowly.",
@@ -77,18 +77,18 @@ class GuidanceBase(StrictConfig):
     @model_validator(mode="after")
     def check_draw(self) -> GuidanceBase:
         count, draw = len(self.phrases), self.draw
-        problem = None
+        fault = None
         if isinstance(draw, DrawFixed) and draw.index >= count:
             reason, valid = f"there are only {count} phrases.", f"Valid: 0 to {count - 1}."
-            problem = ConfigProblem("draw.index", str(draw.index), reason, valid)
+            fault = ConfigFault("draw.index", str(draw.index), reason, valid)
         elif isinstance(draw, DrawWeighted) and (
             len(draw.weights) != count or min(draw.weights) < 0 or sum(draw.weights) <= 0
         ):
             reason = "must be one number per phrase, 0 or more, not all 0."
             shown, hint = str(draw.weights), f"There are {count} phrases."
-            problem = ConfigProblem("draw.weights", shown, reason, hint)
-        if problem is not None:
-            raise RelationError([problem])
+            fault = ConfigFault("draw.weights", shown, reason, hint)
+        if fault is not None:
+            raise RelationError([fault])
         return self
 
     @property
@@ -121,7 +121,7 @@ class CheckGuidance(GuidanceBase):
     def check_template(self) -> CheckGuidance:
         if (count := self.template.count("{feedback}")) != 1:
             reason = f"has {{feedback}} {count} times, expected once."
-            raise RelationError([ConfigProblem("template", repr(self.template[:60]), reason)])
+            raise RelationError([ConfigFault("template", repr(self.template[:60]), reason)])
         return self
 
     @property

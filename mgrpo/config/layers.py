@@ -26,7 +26,7 @@ from mgrpo.config.guidance import (
     PhraseGuidance,
 )
 from mgrpo.config.slots import by_name
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 GroupBy = Literal["parent", "query", "batch"]
 Select = Literal["none", "groups_with_success", "success_only_post_norm", "success_only_pre_norm"]
@@ -289,7 +289,7 @@ class LayerBase(StrictConfig):
         if missing:
             shown = repr(self.user_template[:60])
             reason = f"must contain {' and '.join(missing)}."
-            raise RelationError([ConfigProblem("user_template", shown, reason)])
+            raise RelationError([ConfigFault("user_template", shown, reason)])
         return self
 
     def needed_in_template(self) -> list[str]:
@@ -341,13 +341,13 @@ class LaterLayer(LayerBase):
             return self
         written = {"system_prompt": self.system_prompt, "user_template": self.user_template}
         why = "has no effect with layout: self_continue, which opens no new turn."
-        problems = [
-            ConfigProblem(key, repr(value[:40]), why, "Remove the key.")
+        faults = [
+            ConfigFault(key, repr(value[:40]), why, "Remove the key.")
             for key, value in written.items()
             if value is not None
         ]
-        if problems:
-            raise RelationError(problems)
+        if faults:
+            raise RelationError(faults)
         return self
 
     @model_validator(mode="after")
@@ -358,21 +358,19 @@ class LaterLayer(LayerBase):
                 "needs one prompt for a parent's corrections, which draw: per_correction has not."
             )
             raise RelationError(
-                [ConfigProblem("over_sample", str(self.over_sample), reason, "Use 0.")]
+                [ConfigFault("over_sample", str(self.over_sample), reason, "Use 0.")]
             )
         if not isinstance(self.early_stop, StopOnAgreement):
             return self
         why = "does not go with early_stop: agreement, "
-        problems = []
+        faults = []
         if self.early_stop.first >= self.group_size:
             reason = f"leaves nothing of {self.group_size} corrections to stop."
             hint = f"Use at most {self.group_size - 1}."
-            problems.append(
-                ConfigProblem("early_stop.first", str(self.early_stop.first), reason, hint)
-            )
+            faults.append(ConfigFault("early_stop.first", str(self.early_stop.first), reason, hint))
         if not isinstance(self.advantage, GroupZ):
             reason = why + "as equal rewards have a gradient."
-            problems.append(ConfigProblem("advantage", self.advantage.type, reason, "Use group_z."))
+            faults.append(ConfigFault("advantage", self.advantage.type, reason, "Use group_z."))
         for key, value, needed in (
             ("group_by", self.group_by, "parent"),
             ("denominator", self.denominator, "sampled"),
@@ -380,9 +378,9 @@ class LaterLayer(LayerBase):
         ):
             if value != needed:
                 reason = why + "which counts by parent what would have been sampled."
-                problems.append(ConfigProblem(key, str(value), reason, f"Use {needed}."))
-        if problems:
-            raise RelationError(problems)
+                faults.append(ConfigFault(key, str(value), reason, f"Use {needed}."))
+        if faults:
+            raise RelationError(faults)
         return self
 
     def needed_in_template(self) -> list[str]:
@@ -424,7 +422,7 @@ class VerdictPhrases(StrictConfig):
             shorter, longer = sorted((right.casefold(), wrong.casefold()), key=len)
             if shorter in longer:
                 reason = f"cannot be told from wrong: {wrong!r}, since one of them has the other."
-                raise RelationError([ConfigProblem("right", repr(right), reason)])
+                raise RelationError([ConfigFault("right", repr(right), reason)])
         return self
 
 

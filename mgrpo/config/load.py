@@ -26,7 +26,7 @@ from mgrpo.config.run import RunConfig
 from mgrpo.config.slots import as_section
 from mgrpo.config.translate import new_name
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".yaml", ".yml")
@@ -62,30 +62,30 @@ def load_recipe(
     try:
         tree = merged(tree, dict(changes))
     except BadOverride as error:
-        bad.append(error.problem)
+        bad.append(error.fault)
     for override in overrides:
         try:
             apply_override(tree, override)
         except BadOverride as error:
-            bad.append(error.problem)
-    problems = list(bad)
+            bad.append(error.fault)
+    faults = list(bad)
     find_own_code(tree, folder)
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        problems += [with_new_name(one) for one in explain(error, RunConfig)]
-    if problems:
-        raise ConfigError(problems, source=source)
+        faults += [with_new_name(one) for one in explain(error, RunConfig)]
+    if faults:
+        raise ConfigError(faults, source=source)
     return config
 
 
-def with_new_name(problem: ConfigProblem) -> ConfigProblem:
-    """The problem of a key that has moved, with where it is now."""
-    now = new_name(problem.path, problem.value)
+def with_new_name(fault: ConfigFault) -> ConfigFault:
+    """The fault of a key that has moved, with where it is now."""
+    now = new_name(fault.path, fault.value)
     if not now:
-        return problem
+        return fault
     hint = f"It is {now} now; python -m mgrpo.config.translate RECIPE.yaml rewrites a recipe."
-    return replace(problem, reason="this key has moved.", suggestion=hint)
+    return replace(fault, reason="this key has moved.", suggestion=hint)
 
 
 def find_own_code(tree: Tree, folder: Path) -> None:
@@ -211,7 +211,7 @@ def extended(tree: Tree, folder: Path, source: str, seen: tuple[Path, ...] = ())
     try:
         changed: Tree = merged(read_recipe(base_file, seen), tree)
     except BadOverride as error:
-        raise ConfigError([error.problem], source=source) from error
+        raise ConfigError([error.fault], source=source) from error
     return changed
 
 
@@ -239,4 +239,4 @@ def read_tree(file: Path) -> Tree:
 
 
 def recipe_error(value: str, reason: str, suggestion: str = "", key: str = "recipe") -> ConfigError:
-    return ConfigError([ConfigProblem(key, value, reason, suggestion)])
+    return ConfigError([ConfigFault(key, value, reason, suggestion)])

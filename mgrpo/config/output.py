@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from mgrpo.config.base import RelationError, StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 
 class TensorboardConfig(StrictConfig):
@@ -126,5 +126,5 @@ class OutputConfig(StrictConfig):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             reason = "each tracker can be named once: a resumed run finds its record by the name."
-            raise RelationError([ConfigProblem("trackers", name, reason) for name in twice])
+            raise RelationError([ConfigFault("trackers", name, reason) for name in twice])
         return self

@@ -10,18 +10,18 @@ import yaml
 
 from mgrpo.config.slots import as_section
 from mgrpo.config.yaml_core import MAX_LEVELS, parse_yaml
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 Tree = dict[str, Any]
 NAME_KEYS = ("name", "check", "use")  # what an entry of a list may be called by, like its index
 
 
 class BadOverride(ValueError):
-    """An override that cannot be applied; carries the problem for the message."""
+    """An override that cannot be applied; carries the fault for the message."""
 
     def __init__(self, path: str, value: str, reason: str, suggestion: str = "") -> None:
-        self.problem = ConfigProblem(path, value, reason, suggestion)
-        super().__init__(str(self.problem))
+        self.fault = ConfigFault(path, value, reason, suggestion)
+        super().__init__(str(self.fault))
 
 
 def apply_override(tree: Tree, override: str) -> None:

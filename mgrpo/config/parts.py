@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator
 
 from mgrpo.config.base import RelationError
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.registry import Kind, declared
 
 OWN = "own"
@@ -67,7 +67,7 @@ def declared_as(kind: Kind, *known: str) -> AfterValidator:
             if value.type not in names:
                 hint = elsewhere(value.type) or choices(value.type, names)
                 reason = "not one of the allowed values."
-                raise RelationError([ConfigProblem("", value.type, reason, hint)])
+                raise RelationError([ConfigFault("", value.type, reason, hint)])
         return value
 
     check_part: Callable[[object], object] = check

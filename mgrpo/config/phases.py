@@ -11,7 +11,7 @@ from mgrpo.config.learner import ObjectiveConfig
 from mgrpo.config.parts import Part
 from mgrpo.config.plugins import PhaseConfig
 from mgrpo.config.sources import Fresh, SourcePart, stacked
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 SECTIONS = ("layers", "objective", "sampling", "source")
 FIXED_LAYER_KEYS = (
@@ -34,68 +34,68 @@ FIXED_CORRECT_KEYS = (
 """Engines and context lengths are fixed by these at the start."""
 
 
-def order_of_phases(phases: Sequence[PhaseConfig], *, num_steps: int) -> list[ConfigProblem]:
+def order_of_phases(phases: Sequence[PhaseConfig], *, num_steps: int) -> list[ConfigFault]:
     """Phases that begin too late or too early, or never end."""
-    problems: list[ConfigProblem] = []
+    faults: list[ConfigFault] = []
     steps = [phase.from_step for phase in phases]
     for index, phase in enumerate(phases):
         path = f"phases.{index}"
         if index > 0 and steps[index] <= steps[index - 1]:
             reason = f"must be after the phase before, which begins at step {steps[index - 1]}."
-            problems.append(ConfigProblem(f"{path}.from_step", str(steps[index]), reason))
+            faults.append(ConfigFault(f"{path}.from_step", str(steps[index]), reason))
         if phase.from_step >= num_steps:
             reason = f"the run has only {num_steps} steps, counted from 0."
             hint = f"Nearest valid value: {num_steps - 1}."
-            problems.append(ConfigProblem(f"{path}.from_step", str(phase.from_step), reason, hint))
+            faults.append(ConfigFault(f"{path}.from_step", str(phase.from_step), reason, hint))
         every = phase.every_steps
         if every is not None and (phase.num_steps is None or phase.num_steps >= every):
             lasts = phase.num_steps or "until the next"
             reason = f"the phase lasts {lasts} steps, so it would never pause."
             hint = "Set num_steps below every_steps."
-            problems.append(ConfigProblem(f"{path}.every_steps", str(every), reason, hint))
-    return problems
+            faults.append(ConfigFault(f"{path}.every_steps", str(every), reason, hint))
+    return faults
 
 
-def foreign_sections(phase: PhaseConfig) -> list[ConfigProblem]:
+def foreign_sections(phase: PhaseConfig) -> list[ConfigFault]:
     """Sections that no phase may change."""
     hint = f"A phase may change {', '.join(SECTIONS)}."
     return [
-        ConfigProblem(section, "(given)", "cannot change during a run.", hint)
+        ConfigFault(section, "(given)", "cannot change during a run.", hint)
         for section in phase.changes
         if section not in SECTIONS
     ]
 
 
-def fixed_key_problems(
+def fixed_key_faults(
     layers: Sequence[LayerConfig],
     changed_layers: Sequence[LayerConfig],
     objective: ObjectiveConfig,
     changed_objective: ObjectiveConfig,
     source: Fresh | SourcePart,
     changed_source: Fresh | SourcePart,
-) -> list[ConfigProblem]:
+) -> list[ConfigFault]:
     """Keys of a phase that are fixed at the start of the run."""
     if len(changed_layers) != len(layers):
-        return [ConfigProblem("layers", f"{len(changed_layers)} layers", "must not change.")]
+        return [ConfigFault("layers", f"{len(changed_layers)} layers", "must not change.")]
     reason = "cannot change during a run: the loop is fixed at the start."
-    problems = []
+    faults = []
     if changed_objective.update_order != objective.update_order:
         now = changed_objective.update_order.type
-        problems.append(ConfigProblem("objective.update_order", now, reason))
+        faults.append(ConfigFault("objective.update_order", now, reason))
     if stack_words(changed_source) != stack_words(source):
-        problems.append(ConfigProblem("source", stack_words(changed_source), reason))
+        faults.append(ConfigFault("source", stack_words(changed_source), reason))
     for key in ("loss", "importance"):
         given, changed = getattr(objective, key), getattr(changed_objective, key)
-        problems += part_problems(f"objective.{key}", given, changed)
+        faults += part_faults(f"objective.{key}", given, changed)
     for depth, (before, after) in enumerate(zip(layers, changed_layers, strict=True)):
-        problems += part_problems(f"layers.{depth}.advantage", before.advantage, after.advantage)
+        faults += part_faults(f"layers.{depth}.advantage", before.advantage, after.advantage)
         corrects = isinstance(before, LaterLayer)
         for key in (*FIXED_LAYER_KEYS, *(FIXED_CORRECT_KEYS if corrects else ())):
             value = at_path(after, key)
             if at_path(before, key) != value:
                 reason = "cannot change during a run: engines and contexts are fixed at the start."
-                problems.append(ConfigProblem(f"layers.{depth}.{key}", str(value), reason))
-    return problems
+                faults.append(ConfigFault(f"layers.{depth}.{key}", str(value), reason))
+    return faults
 
 
 def at_path(section: Any, path: str) -> Any:
@@ -108,9 +108,9 @@ def stack_words(source: Fresh | SourcePart) -> str:
     return " above ".join([*(part.type for part in reversed(stacked(source))), "fresh"])
 
 
-def part_problems(path: str, given: Any, changed: Any) -> list[ConfigProblem]:
+def part_faults(path: str, given: Any, changed: Any) -> list[ConfigFault]:
     """A method's own part is made once, so a phase cannot bring it, drop it or change its keys."""
     if given == changed or not (isinstance(given, Part) or isinstance(changed, Part)):
         return []
     reason = f"cannot change during a run: {given.type} would be {changed.type}, made at the start."
-    return [ConfigProblem(path, changed.type, reason, "Leave it as it is in the recipe.")]
+    return [ConfigFault(path, changed.type, reason, "Leave it as it is in the recipe.")]

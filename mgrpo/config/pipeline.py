@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.config.learner import ObjectiveConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 NewWeights = Literal["between_steps", "between_groups", "in_flight"]
 
@@ -54,7 +54,7 @@ class PipelineConfig(StrictConfig):
         return self.max_staleness_steps == 0
 
 
-def ahead_problems(pipeline: PipelineConfig, objective: ObjectiveConfig) -> list[ConfigProblem]:
+def ahead_faults(pipeline: PipelineConfig, objective: ObjectiveConfig) -> list[ConfigFault]:
     """What cannot be sampled while a step before it trains, and settings that would do nothing."""
     path, given = "pipeline.max_staleness_steps", str(pipeline.max_staleness_steps)
     new_weights = pipeline.new_weights
@@ -63,17 +63,17 @@ def ahead_problems(pipeline: PipelineConfig, objective: ObjectiveConfig) -> list
         why = f"nothing is sampled ahead with {path}: {given}."
         hint = f"Leave the key out, or set {path}: 1 or more."
         if new_weights != "between_steps":
-            found.append(ConfigProblem("pipeline.new_weights", new_weights, why, hint))
+            found.append(ConfigFault("pipeline.new_weights", new_weights, why, hint))
         if pipeline.min_done_fraction < 1:
             shown = f"{pipeline.min_done_fraction:g}"
-            found.append(ConfigProblem("pipeline.min_done_fraction", shown, why, hint))
+            found.append(ConfigFault("pipeline.min_done_fraction", shown, why, hint))
         return found
     found, order = [], objective.update_order.type
     if order != "joint":
         why = f"with objective.update_order: {order} one layer trains at a time."
-        found.append(ConfigProblem(path, given, why, "Use update_order: joint."))
+        found.append(ConfigFault(path, given, why, "Use update_order: joint."))
     if pipeline.num_ahead > 1 and new_weights == "between_steps":
         why = "with new_weights: between_steps all steps drawn ahead would end at the same time."
         hint = "Use new_weights: between_groups or in_flight, or a staleness of 1."
-        found.append(ConfigProblem(path, given, why, hint))
+        found.append(ConfigFault(path, given, why, hint))
     return found

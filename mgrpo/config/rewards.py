@@ -27,7 +27,7 @@ from pydantic import (
 from mgrpo.config.base import RelationError, StrictConfig, refuse
 from mgrpo.config.services import HttpTerm, JudgeTerm, ModelTerm
 from mgrpo.config.term_base import TermBase
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 TermKind = Literal["check", "batch", "trl", "verl", "openrlhf"]
 FUNCTION_KINDS: tuple[TermKind, ...] = ("check", "batch", "trl", "verl", "openrlhf")
@@ -174,5 +174,5 @@ class RewardsConfig(StrictConfig):
                 "that does."
             )
             reason = "is needed: no term says which completions are right."
-            raise RelationError([ConfigProblem("terms.0.correct_at", "null", reason, hint)])
+            raise RelationError([ConfigFault("terms.0.correct_at", "null", reason, hint)])
         return self

@@ -19,32 +19,32 @@ from pydantic import (
 from mgrpo.config.alarms import AlarmsConfig
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.cluster import ClusterConfig, WeightsConfig
-from mgrpo.config.colocation import colocation_problems
+from mgrpo.config.colocation import colocation_faults
 from mgrpo.config.data import DataConfig
 from mgrpo.config.default_prompts import with_default_prompts
 from mgrpo.config.engines import EnginesConfig, SamplingConfig
-from mgrpo.config.evaluation import EvaluationConfig, guidance_problems
+from mgrpo.config.evaluation import EvaluationConfig, guidance_faults
 from mgrpo.config.explain import explain
 from mgrpo.config.layers import CorrectLayer, SolveLayer, VerifyLayer
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
 from mgrpo.config.method_view import MethodView, StepConfig
 from mgrpo.config.output import OutputConfig
 from mgrpo.config.overrides import BadOverride, merged
-from mgrpo.config.phases import fixed_key_problems, foreign_sections, order_of_phases
-from mgrpo.config.pipeline import PipelineConfig, ahead_problems
+from mgrpo.config.phases import fixed_key_faults, foreign_sections, order_of_phases
+from mgrpo.config.pipeline import PipelineConfig, ahead_faults
 from mgrpo.config.plugins import PhaseConfig, PluginConfig
 from mgrpo.config.relations import (
-    chain_problems,
-    learner_problems,
+    chain_faults,
+    learner_faults,
     max_completions_per_step,
-    minibatch_problems,
-    order_problems,
-    reward_source_problems,
+    minibatch_faults,
+    order_faults,
+    reward_source_faults,
 )
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.sources import Fresh, Source
-from mgrpo.config.watched import EarlyStoppingConfig, WatchedMetric, heldout_problems
-from mgrpo.errors import ConfigProblem
+from mgrpo.config.watched import EarlyStoppingConfig, WatchedMetric, heldout_faults
+from mgrpo.errors import ConfigFault
 
 TEMPLATE_CALL_ARGUMENTS = {
     "add_generation_prompt",
@@ -182,12 +182,12 @@ class RunConfig(StrictConfig):
 
     @model_validator(mode="after")
     def check_relations(self) -> RunConfig:
-        problems = [
-            *chain_problems(self.layers),
-            *reward_source_problems(self.data, self.rewards),
-            *order_problems(self.objective, self.layers),
-            *guidance_problems(self.evaluation, self.layers),
-            *learner_problems(
+        faults = [
+            *chain_faults(self.layers),
+            *reward_source_faults(self.data, self.rewards),
+            *order_faults(self.objective, self.layers),
+            *guidance_faults(self.evaluation, self.layers),
+            *learner_faults(
                 self.learner,
                 self.layers,
                 max_prompt_tokens=self.data.max_prompt_tokens,
@@ -196,22 +196,22 @@ class RunConfig(StrictConfig):
                     num_problems=self.objective.problems_per_minibatch(self.prompts_per_step),
                 ),
             ),
-            *minibatch_problems(self.objective, self.prompts_per_step),
-            *colocation_problems(
+            *minibatch_faults(self.objective, self.prompts_per_step),
+            *colocation_faults(
                 self.cluster, self.engines, self.learner, self.weights, self.pipeline
             ),
-            *ahead_problems(self.pipeline, self.objective),
+            *ahead_faults(self.pipeline, self.objective),
             *order_of_phases(self.phases, num_steps=self.steps),
-            *self.watched_problems(),
+            *self.watched_faults(),
         ]
         for index, phase in enumerate(self.phases):
             path = f"phases.{index}.changes."
-            problems += [replace(one, path=path + one.path) for one in self.change_problems(phase)]
-        if problems:
-            raise RelationError(problems)
+            faults += [replace(one, path=path + one.path) for one in self.change_faults(phase)]
+        if faults:
+            raise RelationError(faults)
         return self
 
-    def watched_problems(self) -> list[ConfigProblem]:
+    def watched_faults(self) -> list[ConfigFault]:
         """Held-out accuracies that decide something and are not measured."""
         every = 0 if self.data.heldout is None else self.evaluation.every_steps
         watched = {
@@ -219,24 +219,24 @@ class RunConfig(StrictConfig):
             "early_stopping": self.early_stopping,
         }
         return [
-            problem
+            fault
             for path, one in watched.items()
-            for problem in heldout_problems(
+            for fault in heldout_faults(
                 path, one, num_layers=len(self.layers), measured_every=every
             )
         ]
 
-    def change_problems(self, phase: PhaseConfig) -> list[ConfigProblem]:
+    def change_faults(self, phase: PhaseConfig) -> list[ConfigFault]:
         """What a phase changes that it must not, or changes wrongly."""
         if foreign := foreign_sections(phase):
             return foreign
         try:
             changed = self.in_phase(phase)
         except BadOverride as error:
-            return [error.problem]
+            return [error.fault]
         except ValidationError as error:
             return explain(error, RunConfig)
-        return fixed_key_problems(
+        return fixed_key_faults(
             self.layers,
             changed.layers,
             self.objective,

@@ -25,7 +25,7 @@ from mgrpo.config.load import (
     read_tree,
 )
 from mgrpo.config.run import RunConfig
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 
 
 class PublishedScore(StrictConfig):
@@ -104,7 +104,7 @@ def load_suite(name: str) -> Suite:
     if name not in files:
         near = difflib.get_close_matches(name, files, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]}?" if near else f"Suites: {', '.join(files)}."
-        raise ConfigError([ConfigProblem("--suite", name, "no such suite.", hint)])
+        raise ConfigError([ConfigFault("--suite", name, "no such suite.", hint)])
     try:
         return Suite.model_validate(read_tree(files[name]))
     except ValidationError as error:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 HELDOUT_ACCURACY = re.compile(r"heldout/layer(\d+)/accuracy")
 """Of an evaluation; all other metrics are those of a step, as in metrics.jsonl."""
@@ -51,9 +51,9 @@ class EarlyStoppingConfig(WatchedMetric):
     """A measurement improves if it is better than the best one by more than this."""
 
 
-def heldout_problems(
+def heldout_faults(
     path: str, watched: WatchedMetric | None, *, num_layers: int, measured_every: int
-) -> Iterator[ConfigProblem]:
+) -> Iterator[ConfigFault]:
     """What keeps a held-out accuracy from being measured.
 
     Args:
@@ -63,14 +63,14 @@ def heldout_problems(
         return
     where, layer = f"{path}.metric", watched.heldout_layer
     if not 1 <= layer <= num_layers:
-        yield ConfigProblem(
+        yield ConfigFault(
             where,
             watched.metric,
             f"the chain has {num_layers} layer{'s' if num_layers > 1 else ''}.",
             f"Nearest valid value: heldout/layer{min(max(layer, 1), num_layers)}/accuracy",
         )
     if measured_every == 0:
-        yield ConfigProblem(
+        yield ConfigFault(
             where,
             watched.metric,
             "is not measured during the run.",

@@ -67,7 +67,7 @@ class PluginFacts:
     requires: list[str] = field(default_factory=list)  # signals that the learner measures for it
     settings: list[Key] = field(default_factory=list)
     layers: list[str] | None = None  # None: all
-    problem: str = ""  # why it cannot be loaded
+    fault: str = ""  # why it cannot be loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class MethodFacts:
     plugins: list[PluginFacts] = field(default_factory=list)
     phases: list[dict[str, Any]] = field(default_factory=list)
     seams: dict[str, list[str]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)  # what keeps it from training here
+    faults: list[str] = field(default_factory=list)  # what keeps it from training here
 
 
 def group_of(method: MethodFacts) -> str:
@@ -134,7 +134,7 @@ def method_facts(file: Path, name: str) -> MethodFacts:
     try:
         config = load_recipe(file)
     except ConfigError as error:
-        return MethodFacts(id=name, recipe=shown_path(file), comment=comment, problems=[str(error)])
+        return MethodFacts(id=name, recipe=shown_path(file), comment=comment, faults=[str(error)])
     plugins = parts_of(config.method_view)
     found = list(differences(config))
     return MethodFacts(
@@ -150,7 +150,7 @@ def method_facts(file: Path, name: str) -> MethodFacts:
         plugins=plugins,
         phases=[phase.model_dump(mode="json") for phase in config.phases],
         seams=seams(config.layers, config.phases, found, plugins),
-        problems=plugin_problems(config.method_view),
+        faults=plugin_faults(config.method_view),
     )
 
 
@@ -263,7 +263,7 @@ def plugin_facts(
     try:
         found = find_plugin(use, kind)
     except ValueError as error:
-        return PluginFacts(use=use, layers=layers, problem=f"{use} {error}")
+        return PluginFacts(use=use, layers=layers, fault=f"{use} {error}")
     settings = [
         Key(
             path=name,
@@ -324,12 +324,12 @@ def seams(
     return places
 
 
-def plugin_problems(method: MethodView) -> list[str]:
+def plugin_faults(method: MethodView) -> list[str]:
     """What keeps the recipe's plug-ins from working here, e.g. a model that is not trained yet."""
     try:
         load_plugins(method, Plugin)
     except ConfigError as error:
-        return [str(problem) for problem in error.problems]
+        return [str(fault) for fault in error.faults]
     return []
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from cluster.allocations import Allocation, plan_allocations
 from cluster.fit import Fit, fit, reasons
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.findings import CheckLine
 from mgrpo.plan.assessment import Found, assess
 from mgrpo.plan.batch import LayerBatch, layer_batches, learner_tokens
@@ -109,10 +109,10 @@ def make_plan(
 
 
 def refuse_cpus(recipe: PlanRecipe, hardware: Hardware) -> None:
-    problems = []
+    faults = []
     if recipe.cluster.device == "cpu":
-        problems.append(
-            ConfigProblem(
+        faults.append(
+            ConfigFault(
                 "cluster.device",
                 "cpu",
                 "a plan is about GPUs, and this recipe runs on CPUs.",
@@ -120,9 +120,9 @@ def refuse_cpus(recipe: PlanRecipe, hardware: Hardware) -> None:
             )
         )
     if not hardware.gpus:
-        problems.append(ConfigProblem("--cluster", hardware.description, "has no GPU."))
-    if problems:
-        raise ConfigError(problems)
+        faults.append(ConfigFault("--cluster", hardware.description, "has no GPU."))
+    if faults:
+        raise ConfigError(faults)
 
 
 def without_labels(allocation: Allocation) -> Allocation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 
 MIB = 2**20
 TEXT = re.compile(r"(?:(?P<count>\d+)[xX])?(?P<name>[A-Za-z][\w-]*?)(?:-(?P<gb>\d+)GB)?")
@@ -83,4 +83,4 @@ def parse_gpus(text: str) -> tuple[int, GpuType]:
 
 def gpus_error(text: str, reason: str) -> ConfigError:
     hint = f"Known: {', '.join(KNOWN)}; any other by its name and memory, as in 4xNEW-96GB."
-    return ConfigError([ConfigProblem("--gpus", text, reason, hint)], source="the command")
+    return ConfigError([ConfigFault("--gpus", text, reason, hint)], source="the command")

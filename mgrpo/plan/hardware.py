@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cluster.fit import Node
 from cluster.node_types import NodeType, all_nodes, read_cluster_file
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.plan.gpus import KNOWN, RAY_NAMES, GpuType, parse_gpus
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
@@ -78,10 +78,10 @@ def gpu_of(node_type: NodeType, gpus: str | None, path: str) -> GpuType:
         return KNOWN[name]
     if gpus is not None:
         return parse_gpus(gpus)[1]
-    problem = ConfigProblem(
+    fault = ConfigFault(
         path,
         node_type.name,
         f"this node type does not name its GPU (label {ACCELERATOR_LABEL}).",
         "Add the label, or give --gpus H100-80GB.",
     )
-    raise ConfigError([problem], source="the cluster file")
+    raise ConfigError([fault], source="the cluster file")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgrpo.errors import ConfigError, ConfigProblem, HubUnreachable, ModelError
+from mgrpo.errors import ConfigError, ConfigFault, HubUnreachable, ModelError
 from mgrpo.models.hub import is_hub_reachable, use_cache_only
 
 
@@ -152,8 +152,8 @@ def parse_parameters(text: str) -> int:
     except ValueError:
         number = 0.0
     if not 1 <= number < 1e15:
-        problem = ConfigProblem("--parameters", text, "is not a size such as 7B or 500M.")
-        raise ConfigError([problem], source="the command")
+        fault = ConfigFault("--parameters", text, "is not a size such as 7B or 500M.")
+        raise ConfigError([fault], source="the command")
     return int(number)
 
 

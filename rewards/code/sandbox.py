@@ -271,18 +271,18 @@ def kind_for(choice: Choice) -> Kind:
         known = ", ".join(get_args(Choice))
         raise SandboxError(f"settings.sandbox: {choice!r} is not known. Known: {known}.")
     if choice != "auto":
-        if problem := problem_of(choice):
-            raise SandboxError(problem)
+        if fault := fault_of(choice):
+            raise SandboxError(fault)
         return choice
-    problems = []
+    faults = []
     for kind in strongest_first():
-        problem = problem_of(kind)
-        if not problem:
+        fault = fault_of(kind)
+        if not fault:
             return kind
-        problems.append(problem)
+        faults.append(fault)
     raise SandboxError(
         f"code_answer finds no sandbox on this machine, and runs no program without one. "
-        f"{' '.join(problems)} Install bubblewrap, allow user namespaces (in a container "
+        f"{' '.join(faults)} Install bubblewrap, allow user namespaces (in a container "
         "CAP_SYS_ADMIN, or a runtime that nests them), or, where programs may read and write "
         "whatever this user can, set sandbox: none in the term's settings."
     )
@@ -294,7 +294,7 @@ def strongest_first() -> tuple[Kind, ...]:
     return ("namespaces", "bubblewrap") if os.geteuid() == 0 else ("bubblewrap", "namespaces")
 
 
-def problem_of(kind: Kind) -> str:
+def fault_of(kind: Kind) -> str:
     """Why this machine does not have a sandbox; "" if it has. Tried, not guessed."""
     try:
         enter_once(kind)

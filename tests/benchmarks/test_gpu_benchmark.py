@@ -43,8 +43,8 @@ def test_what_does_not_fit_is_said_by_arithmetic() -> None:
         fit(size, "bfloat16", microbatch_tokens=16_384, free_bytes=79 * GIB)
         for size in ("0.5B", "8B")
     )
-    assert not small.problem and small.learner["gradient_checkpointing"] is False
-    assert "optimizer" in large.problem and "79.0 GiB" in large.problem
+    assert not small.fault and small.learner["gradient_checkpointing"] is False
+    assert "optimizer" in large.fault and "79.0 GiB" in large.fault
     # weights, float32 gradients, master weights and two moments: 18 bytes of each of 8.03e9
     assert large.memory.total > 18 * 8.03e9
 

@@ -82,7 +82,7 @@ def test_check_finds_no_problem(
     except ModelError as error:
         pytest.skip(str(error))
     assert main(["check", file.name]) == 0, capsys.readouterr().out
-    assert "No problem found." in capsys.readouterr().out
+    assert "No fault found." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", sorted(EXAMPLES.rglob("README.md")), ids=lambda p: p.parent.name)

@@ -68,12 +68,12 @@ def same_as_direct(direct, *plugins):
     assert logprobs.grad.abs().sum() > 0
 
 
-def problems(use, *, solve=None, **settings):
+def faults(use, *, solve=None, **settings):
     """Paths that are refused where `use` fills objective.loss."""
     loss = {"type": use, **settings}
     config = run_config(layers=[solve_layer(**(solve or {}))], objective={"loss": loss})
     try:
         load_plugins(config.method_view, LearnerPlugin)
     except ConfigError as error:
-        return [one.path for one in error.problems]
+        return [one.path for one in error.faults]
     return []

@@ -90,7 +90,7 @@ def test_version_and_models_list(capsys):
 
 def test_check_of_a_sound_recipe_exits_0(recipe: Path, capsys):
     assert main(["check", "small.yaml"]) == 0
-    assert "No problem found" in said(capsys)
+    assert "No fault found" in said(capsys)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_terminal_that_cannot_show_a_letter_is_no_error(recipe: Path, monkeypa
     monkeypatch.setattr(sys, "stdout", shown)
     assert main(["check", "small.yaml"]) == 0
     shown.flush()
-    assert b"No problem found" in shown.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"No fault found" in shown.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_home_that_is_not_there_is_said_and_does_not_stop(tmp_path: Path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from actors.plugin import RolloutPlugin
 from learner.plugin import LearnerPlugin
 from mgrpo.config import RunConfig
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.plugin import Plugin, find_plugin, load_plugins
 from mgrpo.registry import declared
 
@@ -46,15 +46,15 @@ def load(tree: dict[str, Any], *entries: dict[str, Any], kind: type[Plugin] = Pl
     )
 
 
-def problems(tree: dict[str, Any], *entries: dict[str, Any]) -> list[ConfigProblem]:
+def faults(tree: dict[str, Any], *entries: dict[str, Any]) -> list[ConfigFault]:
     with pytest.raises(ConfigError) as refused:
         load(tree, *entries)
-    return refused.value.problems
+    return refused.value.faults
 
 
-def problem(tree: dict[str, Any], use: str, *others: str, **settings: Any) -> ConfigProblem:
+def fault(tree: dict[str, Any], use: str, *others: str, **settings: Any) -> ConfigFault:
     entries = [{"use": use, "settings": settings}, *({"use": other} for other in others)]
-    (found,) = problems(tree, *entries)
+    (found,) = faults(tree, *entries)
     return found
 
 
@@ -102,7 +102,7 @@ def test_a_class_says_which_hooks_are_its_own():
     ],
 )
 def test_a_name_that_is_no_plugin_is_refused(tree, use: str, reason: str):
-    (found,) = problems(tree, {"use": use})
+    (found,) = faults(tree, {"use": use})
     assert (found.path, found.value) == ("plugins.0.use", use)
     assert reason in found.reason
 
@@ -115,23 +115,23 @@ def test_a_name_that_is_no_plugin_is_refused(tree, use: str, reason: str):
     ],
 )
 def test_layers_that_the_chain_has_not_are_refused(tree, layers: list[str], reason: str):
-    (found,) = problems(tree, {"use": "step_spans", "layers": layers})
+    (found,) = faults(tree, {"use": "step_spans", "layers": layers})
     assert found.path == "plugins.0.layers" and reason in found.reason
 
 
 def test_a_misspelt_setting_is_refused_with_the_nearest(tree):
-    found = problem(tree, "step_spans", splt="newline")
+    found = fault(tree, "step_spans", splt="newline")
     assert found.path == "plugins.0.settings.splt"
     assert found.suggestion == "Did you mean split?"
 
 
 def test_a_setting_of_the_wrong_kind_is_refused_with_what_would_do(tree):
-    found = problem(tree, "step_spans", split="word")
+    found = fault(tree, "step_spans", split="word")
     assert found.path == "plugins.0.settings.split" and "newline" in found.suggestion
 
 
-def test_every_problem_of_every_entry_is_told_at_once(tree):
-    found = problems(tree, {"use": "nothing"}, {"use": "step_spans", "settings": {"a": 1, "b": 2}})
+def test_every_fault_of_every_entry_is_told_at_once(tree):
+    found = faults(tree, {"use": "nothing"}, {"use": "step_spans", "settings": {"a": 1, "b": 2}})
     assert [one.path for one in found] == [
         "plugins.0.use",
         "plugins.1.settings.a",
@@ -151,20 +151,20 @@ def test_every_problem_of_every_entry_is_told_at_once(tree):
     ],
 )
 def test_guided_error_correction(tree, settings: dict[str, Any], path: str, reason: str):
-    found = problem(tree, "guided_error_correction", **settings)
+    found = fault(tree, "guided_error_correction", **settings)
     assert found.path == f"plugins.0.settings.{path}" and reason in found.reason
 
 
 def test_supervised_injections_go_with_the_repairs_that_want_them(tree):
     repair = {"use": "guided_error_correction", "settings": {"offpolicy": "sft_loss"}}
-    (found,) = problems(tree, repair)
+    (found,) = faults(tree, repair)
     assert found.suggestion == "Add supervised_injections to plugins."
     assert len(load(tree, repair, {"use": "supervised_injections"})) == 2
 
 
 def test_a_ratio_that_stays_one_needs_one_update_per_rollout(tree):
     tree["objective"] = {"updates_per_rollout": 2}
-    found = problem(tree, "guided_error_correction", offpolicy="ratio_one")
+    found = fault(tree, "guided_error_correction", offpolicy="ratio_one")
     assert "would never be clipped" in found.reason
     repair = {"use": "guided_error_correction", "settings": {"offpolicy": "mask_injected"}}
     assert len(load(tree, repair)) == 1
@@ -173,11 +173,11 @@ def test_a_ratio_that_stays_one_needs_one_update_per_rollout(tree):
 def test_a_bonus_for_corrections_needs_corrections(tree):
     assert len(load(tree, {"use": "correction_bonus"})) == 1
     del tree["layers"][1]
-    assert "none of its layers corrects" in problem(tree, "correction_bonus").reason
+    assert "none of its layers corrects" in fault(tree, "correction_bonus").reason
 
 
 def test_credit_for_a_span_needs_somebody_who_marks_it(tree):
-    found = problem(tree, "span_credit", "entropy_advantage")
+    found = fault(tree, "span_credit", "entropy_advantage")
     assert found.path == "plugins.0.use"
     assert found.suggestion == "Add reflection_span to plugins or step_spans to plugins."
     for marker in ("reflection_span", "step_spans", "somebodys_parts:Both"):
@@ -195,26 +195,24 @@ def test_credit_for_a_span_needs_somebody_who_marks_it(tree):
     ],
 )
 def test_entropy_advantage(tree, settings: dict[str, Any], path: str):
-    assert problem(tree, "entropy_advantage", **settings).path == f"plugins.0.settings.{path}"
+    assert fault(tree, "entropy_advantage", **settings).path == f"plugins.0.settings.{path}"
 
 
 def test_a_preference_needs_a_scorer_and_steps(tree, tmp_path: Path):
-    found = problems(tree, {"use": "prefix_preference", "settings": {"scorer": "nowhere"}})
+    found = faults(tree, {"use": "prefix_preference", "settings": {"scorer": "nowhere"}})
     assert [one.path for one in found] == ["plugins.0.use", "plugins.0.settings.scorer"]
     assert "mgrpo scorer train" in found[1].suggestion
     (tmp_path / "config.json").write_text("{}")
     settings = {"scorer": str(tmp_path), "step_range": [6, 3]}
-    found = problems(
-        tree, {"use": "step_spans"}, {"use": "prefix_preference", "settings": settings}
-    )
+    found = faults(tree, {"use": "step_spans"}, {"use": "prefix_preference", "settings": settings})
     assert [one.path for one in found] == ["plugins.1.settings.step_range"]
 
 
 def test_what_fills_a_slot_is_no_plug_in_and_the_other_way_round(tree) -> None:
-    found = problem(tree, "gpg")
+    found = fault(tree, "gpg")
     assert "gpg belongs to layers.N.advantage: {type: gpg}" in found.reason
     tree["objective"] = {"loss": "somebodys_parts:Both"}
-    (found,) = problems(tree)
+    (found,) = faults(tree)
     assert (found.path, found.reason) == (
         "objective.loss",
         "belongs to plugins, as its class says.",
@@ -239,7 +237,7 @@ def test_slots_work_before_plug_ins_and_the_importance_correction_behind(tree) -
 
 def test_a_ratio_of_whole_completions_excludes_factors_on_tokens(tree) -> None:
     tree["objective"] = {"loss": "gspo"}
-    found = problem(tree, "lambda_grpo")
+    found = fault(tree, "lambda_grpo")
     assert found.reason.startswith("gspo has one ratio for a whole completion")
 
 
@@ -262,7 +260,7 @@ def in_phases(tree: dict[str, Any], *temperatures: float) -> RunConfig:
 def test_what_a_plugin_cannot_work_with_in_a_phase_is_refused_before_the_run(tree):
     with pytest.raises(ConfigError) as refused:
         load_plugins(in_phases(tree, 1.0, 0.7).method_view, Plugin)
-    (found,) = refused.value.problems
+    (found,) = refused.value.faults
     assert found.path == "plugins.0.use"
     assert found.reason.startswith("in phase 'at 0.7' likelihoods at sampling.temperature 0.7")
 
@@ -271,6 +269,11 @@ def test_what_is_wrong_in_every_phase_is_told_once(tree):
     tree["sampling"] = {"temperature": 0.7}
     with pytest.raises(ConfigError) as refused:
         load_plugins(in_phases(tree, 0.7).method_view, Plugin)
-    assert len(refused.value.problems) == 1
+    assert len(refused.value.faults) == 1
     del tree["sampling"]
     assert len(load_plugins(in_phases(tree, 1.0).method_view, Plugin)) == 1
+
+
+def test_a_hook_by_its_old_name_is_refused_and_the_new_one_named() -> None:
+    with pytest.raises(TypeError, match=r"Old\.problems: this hook is called faults now"):
+        type("Old", (LearnerPlugin,), {"__qualname__": "Old", "problems": None})

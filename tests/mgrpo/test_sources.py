@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from mgrpo.config import RunConfig
 from mgrpo.config.explain import explain
 from mgrpo.config.sources import stacked
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.plugin import Plugin, load_plugins
 from mgrpo.sources import is_joint, is_on_policy, most_completions
 
@@ -21,11 +21,11 @@ def config_of(tree: dict[str, Any], source: Any, **sections: Any) -> RunConfig:
     return RunConfig.model_validate({**tree, "source": source, **sections})
 
 
-def problem_of(config: RunConfig) -> ConfigProblem:
+def fault_of(config: RunConfig) -> ConfigFault:
     with pytest.raises(ConfigError) as error:
         load_plugins(config.method_view, Plugin)
-    (problem,) = error.value.problems
-    return problem
+    (fault,) = error.value.faults
+    return fault
 
 
 def test_sources_stand_one_above_another(tree):
@@ -47,14 +47,14 @@ def test_sources_stand_one_above_another(tree):
 def test_an_unknown_source_is_told_which_there_are(tree, source, path: str, hint: str):
     with pytest.raises(ValidationError) as error:
         config_of(tree, source)
-    (problem,) = explain(error.value, RunConfig)
-    assert problem.path == path and hint in problem.suggestion
+    (fault,) = explain(error.value, RunConfig)
+    assert fault.path == path and hint in fault.suggestion
 
 
 @pytest.mark.parametrize("name", ["dynamic", "error_pool"])
 def test_what_draws_its_own_problems_stands_above_fresh_ones_only(tree, name: str):
-    problem = problem_of(config_of(tree, {"type": name, "above": "correction_buffer"}))
-    assert problem.path == "source.above" and f"above: {name}" in problem.suggestion
+    fault = fault_of(config_of(tree, {"type": name, "above": "correction_buffer"}))
+    assert fault.path == "source.above" and f"above: {name}" in fault.suggestion
     above = {"type": "correction_buffer", "above": name}
     assert len(load_plugins(config_of(tree, above).method_view, Plugin)) == 2
 
@@ -62,31 +62,31 @@ def test_what_draws_its_own_problems_stands_above_fresh_ones_only(tree, name: st
 @pytest.mark.parametrize("order", ["sequential", "alternate_steps"])
 @pytest.mark.parametrize("name", ["dynamic", "error_pool"])
 def test_what_says_which_layers_are_sampled_needs_joint_updates(tree, name: str, order: str):
-    problem = problem_of(config_of(tree, name, objective={"update_order": order}))
-    assert problem.path == "objective.update_order"
-    assert problem.suggestion == "Use update_order: joint."
+    fault = fault_of(config_of(tree, name, objective={"update_order": order}))
+    assert fault.path == "objective.update_order"
+    assert fault.suggestion == "Use update_order: joint."
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_pooled_errors_need_one_layer_that_errs_and_one_that_corrects(tree, num_layers: int):
     layers = [*tree["layers"], THIRD][:num_layers]
-    problem = problem_of(config_of(tree, "error_pool", layers=layers))
-    assert problem.path == "layers" and "a chain of 2 layers" in problem.reason
+    fault = fault_of(config_of(tree, "error_pool", layers=layers))
+    assert fault.path == "layers" and "a chain of 2 layers" in fault.reason
 
 
 def test_pooled_errors_are_never_best(tree):
     tree["layers"][1]["parents"] = {"type": "best", "all_fail": "skip_query"}
-    problem = problem_of(config_of(tree, "error_pool"))
-    assert problem.path == "layers.1.parents.all_fail"
+    fault = fault_of(config_of(tree, "error_pool"))
+    assert fault.path == "layers.1.parents.all_fail"
 
 
 def test_a_chain_of_one_has_no_corrections_to_keep(tree):
-    problem = problem_of(config_of(tree, "correction_buffer", layers=tree["layers"][:1]))
-    assert problem.path == "source"
+    fault = fault_of(config_of(tree, "correction_buffer", layers=tree["layers"][:1]))
+    assert fault.path == "source"
 
 
 def test_pairs_need_a_plug_in_that_trains_on_them(tree):
-    assert "Add dpo to plugins" in problem_of(config_of(tree, "preferences")).suggestion
+    assert "Add dpo to plugins" in fault_of(config_of(tree, "preferences")).suggestion
     pairs: dict[str, Any] = {"name": "pairs", "from_step": 1}
     pairs["changes"] = {"source": {"train_on": "pairs"}}
     config = config_of(tree, "preferences", plugins=[{"use": "dpo"}], phases=[pairs])
@@ -104,14 +104,14 @@ def test_pairs_need_a_plug_in_that_trains_on_them(tree):
 def test_a_phase_changes_only_settings_that_are_read_in_each_step(tree, changes, path, reason):
     phase = {"name": "later", "from_step": 1, "changes": {"source": changes}}
     config = config_of(tree, "preferences", plugins=[{"use": "dpo"}], phases=[phase])
-    problem = problem_of(config)
-    assert problem.path == f"phases.0.changes.source.{path}" and reason in problem.reason
+    fault = fault_of(config)
+    assert fault.path == f"phases.0.changes.source.{path}" and reason in fault.reason
 
 
 def test_a_step_of_pooled_errors_has_the_completions_of_one_layer(tree):
     assert most_completions(config_of(tree, "error_pool").method_view) == 8  # 2 x max(4, 2)
-    problem = problem_of(config_of(tree, "error_pool", learner={"num_ranks": 9}))
-    assert problem.path == "learner.num_ranks" and "only 8 completions" in problem.reason
+    fault = fault_of(config_of(tree, "error_pool", learner={"num_ranks": 9}))
+    assert fault.path == "learner.num_ranks" and "only 8 completions" in fault.reason
     tree["layers"][1]["parents"] = "best"
     assert most_completions(config_of(tree, "fresh").method_view) == 2 * (4 + 2)
 

@@ -1,4 +1,4 @@
-"""scripts/preflight.py: every problem at once, each with a remedy."""
+"""scripts/preflight.py: every fault at once, each with a remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scripts import preflight
-from scripts.preflight import GIB, Problem, find_problems, memory_available_gib
+from scripts.preflight import GIB, Fault, find_faults, memory_available_gib
 
 
 class Disk:
@@ -45,12 +45,12 @@ def has_driver(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
 
 
-def problems(extra: str = "cpu", goal: str = "setup") -> list[Problem]:
-    return list(find_problems(extra, goal))
+def faults(extra: str = "cpu", goal: str = "setup") -> list[Fault]:
+    return list(find_faults(extra, goal))
 
 
-def test_a_good_machine_has_no_problems() -> None:
-    assert problems() == []
+def test_a_good_machine_has_no_faults() -> None:
+    assert faults() == []
 
 
 def only(*programs: str) -> Callable[[str], str | None]:
@@ -78,17 +78,17 @@ def test_each_obstacle_is_fatal_and_has_a_remedy(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: Any, what: str, remedy: str
 ) -> None:
     monkeypatch.setattr(module, name, value)
-    (problem,) = problems()
-    assert problem.fatal
-    assert what in problem.what
-    assert remedy in problem.remedy
+    (fault,) = faults()
+    assert fault.fatal
+    assert what in fault.what
+    assert remedy in fault.remedy
 
 
 def test_a_full_disk_is_named_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Disk, "free", 1.5 * GIB)
-    (problem,) = problems()
-    assert "1.5 GiB of disk are free here; the installation needs 6." in problem.what
-    assert "Free 4.5 GiB" in problem.remedy
+    (fault,) = faults()
+    assert "1.5 GiB of disk are free here; the installation needs 6." in fault.what
+    assert "Free 4.5 GiB" in fault.remedy
 
 
 def test_an_aarch64_processor_needs_no_avx2_and_has_no_cuda_build(
@@ -97,50 +97,50 @@ def test_an_aarch64_processor_needs_no_avx2_and_has_no_cuda_build(
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(preflight, "read", lambda path: "Features : fp asimd")
     has_driver(monkeypatch, "580.95.05\n")
-    assert problems() == []
-    (problem,) = problems(extra="gpu")
-    assert "on aarch64" in problem.what
+    assert faults() == []
+    (fault,) = faults(extra="gpu")
+    assert "on aarch64" in fault.what
 
 
 def test_little_memory_is_a_warning_for_setup_and_fatal_for_the_quickstart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(preflight, "memory_available_gib", lambda: 3.0)
-    (warning,) = problems()
-    (problem,) = problems(goal="quickstart")
+    (warning,) = faults()
+    (fault,) = faults(goal="quickstart")
     assert not warning.fatal
-    assert problem.fatal
-    assert "3.0 GiB of memory" in problem.what
+    assert fault.fatal
+    assert "3.0 GiB of memory" in fault.what
 
 
 def test_only_the_gpu_extra_asks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    (problem,) = problems(extra="gpu")
-    assert problem.fatal
-    assert "nvidia-smi" in problem.what
+    (fault,) = faults(extra="gpu")
+    assert fault.fatal
+    assert "nvidia-smi" in fault.what
     has_driver(monkeypatch, "580.95.05\n580.95.05\n")
-    assert problems(extra="gpu") == []
+    assert faults(extra="gpu") == []
 
 
 def test_an_image_for_gpus_is_made_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    (warning,) = problems(extra="gpu", goal="image")
+    (warning,) = faults(extra="gpu", goal="image")
     assert not warning.fatal
     assert "GOAL=image" in warning.remedy
     monkeypatch.setattr(shutil, "which", only())
-    assert [problem.fatal for problem in problems(goal="image")] == [True]
+    assert [fault.fatal for fault in faults(goal="image")] == [True]
 
 
 def test_an_old_driver_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     has_driver(monkeypatch, "550.54")
-    (warning,) = problems(extra="gpu")
+    (warning,) = faults(extra="gpu")
     assert not warning.fatal
     assert "550" in warning.what
 
 
-def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_faults_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     monkeypatch.setattr(shutil, "which", only())
     monkeypatch.setattr(Disk, "free", GIB)
-    assert [str(problem).split(":")[0] for problem in problems()] == ["problem"] * 3
+    assert [str(fault).split(":")[0] for fault in faults()] == ["fault"] * 3
 
 
 @pytest.mark.parametrize(

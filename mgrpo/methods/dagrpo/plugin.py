@@ -10,11 +10,11 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import AdvantageEstimator
-from learner.plugin_pairs import unknown_check_problems
+from learner.plugin_pairs import unknown_check_faults
 from learner.row_groups import usable_groups
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.methods.dagrpo.distinct_pairs import (
     distinct_by_score,
     distinct_by_tokens,
@@ -57,10 +57,10 @@ class Dagrpo(AdvantageEstimator):
     Settings: ClassVar[type[StrictConfig]] = DagrpoSettings
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: DagrpoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
-        return unknown_check_problems(method.rewards, "score_part", settings.score_part)
+    ) -> list[ConfigFault]:
+        return unknown_check_faults(method.rewards, "score_part", settings.score_part)
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         found = torch.zeros_like(rewards)

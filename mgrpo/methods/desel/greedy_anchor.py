@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.types import Completion, Problem
 
 GREEDY_LOGPROB = "greedy_logprob_mean"
@@ -34,13 +34,13 @@ class GreedyAnchor(RolloutPlugin):
     read_by: ClassVar[tuple[str, ...]] = ("desel",)
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: GreedyAnchorSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         if method.sampling.temperature == 1.0:
             return []
         return [
-            ConfigProblem(
+            ConfigFault(
                 "(plug-in)",
                 "greedy_anchor",
                 f"likelihoods at sampling.temperature {method.sampling.temperature:g} cannot be "

@@ -17,7 +17,7 @@ from learner.row_groups import usable_groups
 from learner.rows import TrainingRow
 from mgrpo.config import LaterLayer, MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.methods.disco.set_objectives import (
     PenaltyForm,
     constraint_factor,
@@ -75,15 +75,15 @@ class Disco(AdvantageEstimator, PolicyLoss):
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: DiscoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
-        problems = super().problems(settings, layers, method)
+    ) -> list[ConfigFault]:
+        faults = super().faults(settings, layers, method)
         for number, layer in enumerate(method.layers):
             if isinstance(layer, LaterLayer) and layer.loss_weight > 0:
                 needed = {"denominator": "sampled", "select": "none"}
-                problems += [
-                    ConfigProblem(
+                faults += [
+                    ConfigFault(
                         f"(layers.{number}.{key})",
                         getattr(layer, key),
                         "disco compares the right with the wrong answers of whole groups.",
@@ -92,7 +92,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
                     for key, value in needed.items()
                     if getattr(layer, key) != value
                 ]
-        return problems
+        return faults
 
     @property
     def temperature(self) -> float | None:

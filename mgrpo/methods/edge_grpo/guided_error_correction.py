@@ -14,7 +14,7 @@ from actors.layers import stable_seed
 from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.records.token_columns import Logprobs, TokenIds
 from mgrpo.records.turns import Prompt, VersionSpans, cut_versions, join_versions
 from mgrpo.types import Completion, FinishReason, Problem, Reward
@@ -101,13 +101,13 @@ class GuidedErrorCorrection(RolloutPlugin):
         return cls.needs if settings.offpolicy == "sft_loss" else ()
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: CorrectionSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         if settings.offpolicy != "ratio_one" or method.objective.optimizer_steps == 1:
             return []
         why = "with several optimizer steps per rollout a ratio of 1 would never be clipped."
-        return [ConfigProblem("offpolicy", "ratio_one", why, "Use recompute_logprob_as_old.")]
+        return [ConfigFault("offpolicy", "ratio_one", why, "Use recompute_logprob_as_old.")]
 
     def extra_tokens(self) -> int:
         return int(self.settings.max_new_tokens) + LONGEST_SENTENCE_TOKENS

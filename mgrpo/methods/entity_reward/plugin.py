@@ -12,11 +12,11 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, RowFilter
-from learner.plugin_pairs import unknown_check_problems
+from learner.plugin_pairs import unknown_check_faults
 from learner.row_groups import usable_groups
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.types import Completion
 
 SOURCE = "problem_entities"
@@ -58,10 +58,10 @@ class EntityReward(LearnerPlugin):
     needs: ClassVar[tuple[str, ...]] = (SOURCE,)
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: EntityRewardSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
-        return unknown_check_problems(method.rewards, "format_part", settings.format_part)
+    ) -> list[ConfigFault]:
+        return unknown_check_faults(method.rewards, "format_part", settings.format_part)
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         is_whole = torch.tensor([not one.is_truncated for one in batch.completions])

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import EmaSchedule, LearnerPlugin, Signal
-from learner.plugin_pairs import unknown_check_problems
+from learner.plugin_pairs import unknown_check_faults
 from learner.row_groups import usable_groups
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 
 class GrpoCareSettings(StrictConfig):
@@ -68,10 +68,10 @@ class GrpoCare(LearnerPlugin):
     needs: ClassVar[tuple[str, ...]] = ("answer_span",)
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: GrpoCareSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
-        problems = unknown_check_problems(method.rewards, "accuracy_part", settings.accuracy_part)
+    ) -> list[ConfigFault]:
+        faults = unknown_check_faults(method.rewards, "accuracy_part", settings.accuracy_part)
         averages = {
             (one.ema_decay, one.ema_every_updates)
             for entry in method.plugins
@@ -81,8 +81,8 @@ class GrpoCare(LearnerPlugin):
         if len(averages) > 1:
             why = "a run keeps one average of the policy, and entries of grpo_care want several."
             hint = "Give all the same ema_decay and ema_every_updates."
-            problems.append(ConfigProblem("ema_decay", str(settings.ema_decay), why, hint))
-        return problems
+            faults.append(ConfigFault("ema_decay", str(settings.ema_decay), why, hint))
+        return faults
 
     def wanted_signals(self) -> frozenset[Signal]:
         return self.requires if self.settings.bonus > 0 else frozenset()

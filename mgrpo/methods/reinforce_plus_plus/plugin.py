@@ -13,7 +13,7 @@ from learner.columns import StepBatch
 from learner.estimators import centred, to_go, whitened
 from learner.plugin import AdvantageEstimator, Signal
 from mgrpo.config.base import RelationError, StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 
 class ReinforceSettings(StrictConfig):
@@ -33,8 +33,8 @@ class ReinforceSettings(StrictConfig):
     def check_whitening(self) -> ReinforceSettings:
         if self.kl_weight > 0 and self.whiten_over == "completions":
             reason = "with a penalty at each token there is no one advantage of a completion."
-            problem = ConfigProblem("whiten_over", "completions", reason, "Use tokens.")
-            raise RelationError([problem])
+            fault = ConfigFault("whiten_over", "completions", reason, "Use tokens.")
+            raise RelationError([fault])
         return self
 
 

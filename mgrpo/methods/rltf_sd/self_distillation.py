@@ -15,7 +15,7 @@ from learner.other_prompts import as_answer_to, root_of
 from learner.plugin import LearnerPlugin
 from mgrpo.config import CorrectLayer, MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem, LearnerError
+from mgrpo.errors import ConfigFault, LearnerError
 from mgrpo.types import EXPERT, Completion
 
 DISTILLED = "self distillation"
@@ -54,16 +54,16 @@ class SelfDistillation(LearnerPlugin):
     Settings: ClassVar[type[StrictConfig]] = DistillationSettings
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: DistillationSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         own = [method.layers[number - 1] for number in sorted(layers)]
         correcting = [one for one in own if isinstance(one, CorrectLayer)]
         if not correcting:
             why = "distils corrections, and none of its layers corrects."
-            return [ConfigProblem("weight", str(settings.weight), why)]
+            return [ConfigFault("weight", str(settings.weight), why)]
         return [
-            ConfigProblem(
+            ConfigFault(
                 f"(layers.{method.layers.index(one)}.denominator)",
                 "per_parent",
                 "would count a problem as one more parent of the corrections that are distilled.",

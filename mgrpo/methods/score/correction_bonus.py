@@ -12,7 +12,7 @@ from learner.plugin import LearnerPlugin
 from learner.plugin_pairs import is_z_scored
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 
 class BonusSettings(StrictConfig):
@@ -40,13 +40,13 @@ class CorrectionBonus(LearnerPlugin):
     Settings: ClassVar[type[StrictConfig]] = BonusSettings
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: BonusSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         if max(layers) > 1 or (len(method.layers) > 1 and settings.bonus_to != "turn2"):
             return []
         why = "pays for corrections, and none of its layers corrects."
-        return [ConfigProblem("alpha", str(settings.alpha), why)]
+        return [ConfigFault("alpha", str(settings.alpha), why)]
 
     @classmethod
     def warnings(

@@ -16,7 +16,7 @@ from learner.plugin import EmaSchedule, LearnerPlugin, Signal
 from learner.rows import text
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.methods.sdpo.teacher_prompts import AROUND, NUM_TOKENS
 from mgrpo.types import Completion
 
@@ -68,13 +68,13 @@ class Sdpo(LearnerPlugin):
     requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: SdpoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         if layers == {1}:
             return []
         why = "teaches first attempts: what a later layer reads is another prompt."
-        return [ConfigProblem("(layers)", str(sorted(layers)), why, "Use layers: [solve].")]
+        return [ConfigFault("(layers)", str(sorted(layers)), why, "Use layers: [solve].")]
 
     def ema(self) -> EmaSchedule | None:
         decay = self.settings.ema_decay

@@ -11,7 +11,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.plugin import ImportanceCorrection, RowFilter, Signal
 from mgrpo.config.base import OnlyWith, RelationError, StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.methods.tis.mismatch import k3, masked_weights, truncated_weights
 
 
@@ -38,10 +38,10 @@ class MismatchSettings(StrictConfig):
         bounds = self.reject_geometric
         if bounds is not None and not 0 <= bounds[0] <= 1 <= bounds[1]:
             reason = "must be [lowest, highest] around 1."
-            raise RelationError([ConfigProblem("reject_geometric", str(list(bounds)), reason)])
+            raise RelationError([ConfigFault("reject_geometric", str(list(bounds)), reason)])
         if self.method == "none" and bounds is None and self.reject_k3 is None:
-            problem = ConfigProblem("method", "none", "without a rejection does nothing.")
-            raise RelationError([problem])
+            fault = ConfigFault("method", "none", "without a rejection does nothing.")
+            raise RelationError([fault])
         return self
 
 

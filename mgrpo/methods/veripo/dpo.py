@@ -20,7 +20,7 @@ from learner.sequence_logprobs import sequence_logprobs
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.sources import stacked
-from mgrpo.errors import ConfigProblem, LearnerError
+from mgrpo.errors import ConfigFault, LearnerError
 from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, pair_margins
 from mgrpo.methods.veripo.pair_side import pair_ref_logprobs, pair_roles
 
@@ -60,9 +60,9 @@ class Dpo(LearnerPlugin):
     needs: ClassVar[tuple[str, ...]] = ("preferences",)
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: DpoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         reasons = {}
         if len(layers) < len(method.layers):
             reasons["pairs are made of every layer's completions, and it works on some."] = (
@@ -70,7 +70,7 @@ class Dpo(LearnerPlugin):
             )
         for name in parts_with("filter_rows", method):
             reasons[f"filter_rows of {name} would tear pairs apart."] = f"Leave out {name}."
-        return [ConfigProblem("(plug-in)", "dpo", why, hint) for why, hint in reasons.items()]
+        return [ConfigFault("(plug-in)", "dpo", why, hint) for why, hint in reasons.items()]
 
     @classmethod
     def warnings(

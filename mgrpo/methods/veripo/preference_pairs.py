@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mgrpo.config.own_code import import_own
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.methods.veripo.settings import PairKind, PreferenceSettings, VerifierSettings
 from mgrpo.records.token_columns import TokenIds
 from mgrpo.types import Completion
@@ -163,7 +163,7 @@ def make_judge(config: VerifierSettings) -> Judge:
         judge, reason = None, f"cannot be imported: {type(error).__name__}: {error}."
     if callable(judge):
         return lambda one: bool(judge(one))
-    raise ConfigError([ConfigProblem("verifier.consistency", config.consistency, reason)])
+    raise ConfigError([ConfigFault("verifier.consistency", config.consistency, reason)])
 
 
 def reasoning_leads_to_answer(one: Completion) -> bool:

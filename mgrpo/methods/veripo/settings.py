@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 PairKind = Literal["penalty", "consistency", "reflection"]
 CONSISTENCY_RULES = ("last_number", "off")
@@ -49,7 +49,7 @@ class VerifierSettings(StrictConfig):
             return self
         raise RelationError(
             [
-                ConfigProblem(
+                ConfigFault(
                     "consistency",
                     repr(given),
                     "is not a rule.",

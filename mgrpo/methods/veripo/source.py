@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
 from mgrpo.methods.veripo.preference_pairs import make_judge
 from mgrpo.methods.veripo.settings import PreferenceSettings
@@ -35,15 +35,13 @@ class PreferencePhases(SourcePlugin):
     state_name = "preferences"
 
     @classmethod
-    def problems(
-        cls, settings: Any, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
-        problems = super().problems(settings, layers, method)
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
+        faults = super().faults(settings, layers, method)
         try:
             make_judge(settings.verifier)  # it may be a user's own
         except ConfigError as error:
-            problems += error.problems
-        return problems
+            faults += error.faults
+        return faults
 
     def begin(self) -> None:
         self.cycle = PreferenceCycle(

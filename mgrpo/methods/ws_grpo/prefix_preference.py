@@ -14,7 +14,7 @@ from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Movable
 from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
 from mgrpo.methods.ws_grpo.step_rewards import trajectory_reward
 
@@ -81,9 +81,9 @@ class PrefixPreference(LearnerPlugin):
     needs: ClassVar[tuple[str, ...]] = ("step_spans",)
 
     @classmethod
-    def problems(
+    def faults(
         cls, settings: PreferenceSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigProblem]:
+    ) -> list[ConfigFault]:
         if (Path(settings.scorer) / "config.json").is_file():
             return []
         hint = (
@@ -91,7 +91,7 @@ class PrefixPreference(LearnerPlugin):
             f"--output {settings.scorer}"
         )
         why = "there is no scorer in this folder."
-        return [ConfigProblem("scorer", settings.scorer, why, hint)]
+        return [ConfigFault("scorer", settings.scorer, why, hint)]
 
     def start(self, device: torch.device) -> None:
         self.scorer = PrefixScorer.load(

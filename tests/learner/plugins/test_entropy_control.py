@@ -27,7 +27,7 @@ def problems(use, objective=None, **settings):
     config = run_config(layers=[solve_layer()], objective=objective)
     part = plugin(use, 1, **settings)
     return [
-        one.path for one in type(part).problems(part.settings, frozenset({1}), config.method_view)
+        one.path for one in type(part).faults(part.settings, frozenset({1}), config.method_view)
     ]
 
 

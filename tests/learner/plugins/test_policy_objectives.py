@@ -12,7 +12,7 @@ from tests.learner.objective_cases import (
     CUT,
     objective_and_gradient,
     one_row,
-    problems,
+    faults,
     two_groups,
 )
 
@@ -38,14 +38,14 @@ def test_in_the_first_update_all_have_the_gradient_of_grpo(use):
 
 @pytest.mark.parametrize("use", ["gspo", "gmpo"])
 def test_ratios_of_completions_need_a_mean_over_completions(use):
-    assert problems(use) == []
-    assert problems(use, solve={"aggregation": "token_mean"}) == ["layers.0.aggregation"]
-    assert problems("cispo", solve={"aggregation": "token_mean"}) == []
+    assert faults(use) == []
+    assert faults(use, solve={"aggregation": "token_mean"}) == ["layers.0.aggregation"]
+    assert faults("cispo", solve={"aggregation": "token_mean"}) == []
 
 
 @pytest.mark.parametrize("use", ["cispo", "reinforce"])
 def test_a_loss_without_a_clip_range_has_no_key_of_one(use):
-    assert problems(use, clip_high=0.28) == ["objective.loss.clip_high"]
+    assert faults(use, clip_high=0.28) == ["objective.loss.clip_high"]
 
 
 def test_a_loss_among_plug_ins_is_told_where_it_belongs():

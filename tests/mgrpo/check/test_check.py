@@ -568,7 +568,7 @@ def test_the_table_shows_data_that_looks_like_markup(sound, is_terminal: bool):
     report.show(Console(file=stream, force_terminal=is_terminal, color_system=None, width=200))
     assert "[red]2[/] + 2?" in stream.getvalue()
     assert "✓" in stream.getvalue()
-    assert "No problem found" in stream.getvalue()
+    assert "No fault found" in stream.getvalue()
 
 
 def test_a_prompt_with_feedback_is_shown_and_a_check_without_is_named(sound):

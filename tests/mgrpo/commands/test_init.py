@@ -31,7 +31,7 @@ def test_from_nothing_it_writes_a_task_that_passes_the_check(capsys) -> None:
     assert main(["check", "sums", "cluster.device=cpu"]) == 0
     text = said(capsys)
     assert "mgrpo train sums" in text
-    assert "No problem found." in text
+    assert "No fault found." in text
 
 
 @pytest.mark.parametrize(

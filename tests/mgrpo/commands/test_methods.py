@@ -139,7 +139,7 @@ def test_a_users_own_method_stands_beside_ours(own_recipe: Path, capsys):
     assert line_of(text, "mine").split(maxsplit=1)[1].startswith("twice as many. [Mine, ")
 
 
-def test_a_recipe_that_cannot_be_read_is_listed_with_its_problem(own_recipe: Path, capsys):
+def test_a_recipe_that_cannot_be_read_is_listed_with_its_fault(own_recipe: Path, capsys):
     own_recipe.write_text("extends: grpo.yaml\nstepps: 3\n")
     assert "cannot be read" in line_of(output_of(capsys), "mine")
 
@@ -164,6 +164,6 @@ def test_every_method_of_ours_has_a_sentence():
 @pytest.mark.parametrize("name", declared("PLUGINS"))
 def test_every_plug_in_of_ours_says_what_it_does_and_has_a_hook(name: str):
     facts = plugin_facts(name)
-    assert facts.problem == ""
+    assert facts.fault == ""
     assert facts.doc == inspect.cleandoc(vars(find_plugin(name))["__doc__"])  # not inherited
     assert facts.hooks

@@ -55,12 +55,12 @@ def test_every_key_of_an_alarm_says_what_it_means(name):
 def test_values_that_cannot_work_are_refused_with_their_path(section, key, value):
     with pytest.raises(ValidationError) as error:
         AlarmsConfig.model_validate({section: {key: value}})
-    (problem,) = explain(error.value, AlarmsConfig)
-    assert problem.path == f"{section}.{key}"
+    (fault,) = explain(error.value, AlarmsConfig)
+    assert fault.path == f"{section}.{key}"
 
 
 def test_a_misspelt_key_is_answered_with_the_right_one():
     with pytest.raises(ValidationError) as error:
         AlarmsConfig.model_validate({"copying": {"patience": 3}})
-    (problem,) = explain(error.value, AlarmsConfig)
-    assert problem.suggestion == "Did you mean patience_steps?"
+    (fault,) = explain(error.value, AlarmsConfig)
+    assert fault.suggestion == "Did you mean patience_steps?"

@@ -18,13 +18,13 @@ def config_of(tree: dict[str, Any], train: object, **data: object) -> RunConfig:
     return RunConfig.model_validate({**tree, "data": {**tree["data"], "train": train, **data}})
 
 
-def problem_of(tree: dict[str, Any], tmp_path: Path, train: object, **data: object) -> str:
+def fault_of(tree: dict[str, Any], tmp_path: Path, train: object, **data: object) -> str:
     recipe = tmp_path / "bad.yaml"
     recipe.write_text(dump_yaml({**tree, "data": {**tree["data"], "train": train, **data}}))
     with pytest.raises(ConfigError) as error:
         load_recipe(recipe)
-    (problem,) = error.value.problems
-    return f"{problem.path} = {problem.value}: {problem.reason} {problem.suggestion}"
+    (fault,) = error.value.faults
+    return f"{fault.path} = {fault.value}: {fault.reason} {fault.suggestion}"
 
 
 @pytest.mark.parametrize(
@@ -132,4 +132,4 @@ def test_a_source_without_a_name_is_called_after_its_path(path: str, name: str):
 def test_what_has_no_meaning_is_refused(tree, tmp_path: Path, train, data, expected: str):
     if data.get("sampler") == "curriculum":
         data = {"sampler": {"type": "curriculum", "full_after_steps": 3}}
-    assert expected in problem_of(tree, tmp_path, train, **data)
+    assert expected in fault_of(tree, tmp_path, train, **data)

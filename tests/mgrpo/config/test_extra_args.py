@@ -45,7 +45,7 @@ def test_what_mgrpo_sets_itself_is_refused_with_the_key_to_use(
 
 
 def test_all_that_is_wrong_is_listed_at_once() -> None:
-    with pytest.raises(ConfigError, match="2 problems"):
+    with pytest.raises(ConfigError, match="2 faults"):
         load_with({"seed": 3, "data_parallel_size": 2, "block_size": 16})
 
 

@@ -10,7 +10,7 @@ from mgrpo.config import RunConfig
 from mgrpo.config.explain import SYNONYMS, all_keys
 from mgrpo.config.load import find_recipe, load_recipe, save_recipe
 from mgrpo.config.yaml_core import dump_yaml
-from mgrpo.errors import ConfigError, ConfigProblem
+from mgrpo.errors import ConfigError, ConfigFault
 
 
 @pytest.fixture
@@ -20,14 +20,14 @@ def recipe(tmp_path: Path, tree: dict[str, Any]) -> Path:
     return path
 
 
-def problems(path: Path, *overrides: str) -> dict[str, ConfigProblem]:
+def faults(path: Path, *overrides: str) -> dict[str, ConfigFault]:
     with pytest.raises(ConfigError) as error:
         load_recipe(path, overrides)
-    return {problem.path: problem for problem in error.value.problems}
+    return {fault.path: fault for fault in error.value.faults}
 
 
-def only_problem(path: Path, *overrides: str) -> ConfigProblem:
-    found = problems(path, *overrides)
+def only_fault(path: Path, *overrides: str) -> ConfigFault:
+    found = faults(path, *overrides)
     assert len(found) == 1, found
     return next(iter(found.values()))
 
@@ -61,9 +61,9 @@ def test_overrides_make_the_sections_they_need(recipe: Path):
 
 
 def test_an_override_of_an_unknown_layer_names_those_that_exist(recipe: Path):
-    problem = only_problem(recipe, "layers.fix.group_size=4")
-    assert problem.path == "layers.fix"
-    assert "solve, correct" in problem.suggestion
+    fault = only_fault(recipe, "layers.fix.group_size=4")
+    assert fault.path == "layers.fix"
+    assert "solve, correct" in fault.suggestion
 
 
 @pytest.mark.parametrize("override", ["steps", "=3", "steps=[1", "steps.x=3", "layers.7.name=a"])
@@ -72,8 +72,8 @@ def test_an_override_that_cannot_be_applied_is_a_config_error(recipe: Path, over
         load_recipe(recipe, [override])
 
 
-def test_all_problems_are_reported_at_once(recipe: Path):
-    found = problems(
+def test_all_faults_are_reported_at_once(recipe: Path):
+    found = faults(
         recipe,
         "stepz=3",
         "layers.solve.group_size=1",
@@ -95,46 +95,46 @@ def test_all_problems_are_reported_at_once(recipe: Path):
 
 
 def test_a_misspelt_key_gets_the_nearest_valid_one(recipe: Path):
-    assert "Did you mean steps?" in only_problem(recipe, "stepz=3").suggestion
+    assert "Did you mean steps?" in only_fault(recipe, "stepz=3").suggestion
 
 
 def test_a_misspelt_key_inside_a_data_source_is_found_past_the_union(recipe: Path):
-    problem = only_problem(recipe, "data.train.question_feild=q")
-    assert problem.path == "data.train.question_feild"
-    assert "question_field" in problem.suggestion
+    fault = only_fault(recipe, "data.train.question_feild=q")
+    assert fault.path == "data.train.question_feild"
+    assert "question_field" in fault.suggestion
 
 
 def test_a_key_in_the_wrong_section_is_shown_its_place(recipe: Path):
-    assert "layers.N.group_size" in only_problem(recipe, "group_size=3").suggestion
+    assert "layers.N.group_size" in only_fault(recipe, "group_size=3").suggestion
 
 
 def test_a_group_of_one_is_refused_with_the_reason_and_the_nearest_value(recipe: Path):
-    problem = only_problem(recipe, "layers.solve.group_size=1")
-    assert (problem.path, problem.value) == ("layers.0.group_size", "1")
-    assert "one is not enough" in problem.suggestion
-    assert "Nearest valid value: 2" in problem.suggestion
+    fault = only_fault(recipe, "layers.solve.group_size=1")
+    assert (fault.path, fault.value) == ("layers.0.group_size", "1")
+    assert "one is not enough" in fault.suggestion
+    assert "Nearest valid value: 2" in fault.suggestion
 
 
 def test_a_wrong_choice_lists_the_choices(recipe: Path):
-    problem = only_problem(recipe, "layers.correct.parents=wrong")
-    assert "all, wrong_only, wrong_first, uniform_k, best" in problem.suggestion
+    fault = only_fault(recipe, "layers.correct.parents=wrong")
+    assert "all, wrong_only, wrong_first, uniform_k, best" in fault.suggestion
 
 
 def test_an_unknown_source_lists_the_sources(recipe: Path):
-    problem = only_problem(recipe, "data.train.source=csv")
-    assert problem.path == "data.train.source"
-    assert "rows, reasoning_gym, mixture" in problem.suggestion
+    fault = only_fault(recipe, "data.train.source=csv")
+    assert fault.path == "data.train.source"
+    assert "rows, reasoning_gym, mixture" in fault.suggestion
 
 
 def test_an_error_of_relations_names_the_key_itself(recipe: Path):
-    found = problems(
+    found = faults(
         recipe, "evaluation.samples_per_problem=4", "layers.correct.user_template=Solve it"
     )
     assert set(found) == {"evaluation.samples_per_problem", "layers.1.user_template"}
 
 
 def test_infinite_and_undefined_numbers_are_refused(recipe: Path):
-    assert set(problems(recipe, "learner.max_grad_norm=.inf", "objective.loss.clip_high=.nan")) == {
+    assert set(faults(recipe, "learner.max_grad_norm=.inf", "objective.loss.clip_high=.nan")) == {
         "learner.max_grad_norm",
         "objective.loss.clip_high",
     }
@@ -251,7 +251,7 @@ def test_every_key_of_a_recipe_has_a_type_that_survives_saving(recipe: Path):
 def test_what_an_engine_would_refuse_late_or_change_is_refused_at_once(
     recipe: Path, override: str, path: str
 ):
-    assert only_problem(recipe, override).path.startswith(path)
+    assert only_fault(recipe, override).path.startswith(path)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from mgrpo.config import MethodView, RunConfig
 from mgrpo.config.explain import explain
 from mgrpo.config.load import load_recipe
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 
 
 def view(tree: dict[str, Any], *phases: dict[str, Any], steps: int = 20) -> MethodView:
@@ -26,14 +26,14 @@ def recipe(tree: dict[str, Any], *phases: dict[str, Any], steps: int = 20) -> Ru
     return RunConfig.model_validate({**tree, "steps": steps, "phases": list(phases)})
 
 
-def problems(tree: dict[str, Any], *phases: dict[str, Any]) -> list[ConfigProblem]:
+def faults(tree: dict[str, Any], *phases: dict[str, Any]) -> list[ConfigFault]:
     with pytest.raises(ValidationError) as refused:
         recipe(tree, *phases)
     return explain(refused.value, RunConfig)
 
 
-def problem(tree: dict[str, Any], *phases: dict[str, Any]) -> ConfigProblem:
-    (found,) = problems(tree, *phases)
+def fault(tree: dict[str, Any], *phases: dict[str, Any]) -> ConfigFault:
+    (found,) = faults(tree, *phases)
     return found
 
 
@@ -103,18 +103,18 @@ def test_phases_follow_one_another(tree, second: int, is_fine: bool):
     if is_fine:
         assert len(view(tree, *phases).ever) == 3
     else:
-        found = problem(tree, *phases)
+        found = fault(tree, *phases)
         assert found.path == "phases.1.from_step" and "begins at step 5" in found.reason
 
 
 def test_a_phase_after_the_end_never_begins(tree):
     assert recipe(tree, phase(19)).steps == 20
-    found = problem(tree, phase(20))
+    found = fault(tree, phase(20))
     assert found.path == "phases.0.from_step" and found.suggestion == "Nearest valid value: 19."
 
 
 def test_a_phase_before_the_start_is_refused(tree):
-    assert problem(tree, phase(0)).path == "phases.0.from_step"
+    assert fault(tree, phase(0)).path == "phases.0.from_step"
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_a_phase_before_the_start_is_refused(tree):
     ],
 )
 def test_what_a_phase_cannot_change_is_refused_under_its_path(tree, changes, path: str):
-    assert problem(tree, phase(3), phase(5, **changes)).path == f"phases.1.changes.{path}"
+    assert fault(tree, phase(3), phase(5, **changes)).path == f"phases.1.changes.{path}"
 
 
 def test_a_chain_keeps_its_length(tree):
-    found = problem(tree, phase(5, layers=[{"name": "solve", "group_size": 4}]))
+    found = fault(tree, phase(5, layers=[{"name": "solve", "group_size": 4}]))
     assert found.path == "phases.0.changes.layers" and "must not change" in found.reason
 
 
@@ -160,7 +160,7 @@ def test_how_a_phrase_is_drawn_may_change(tree):
 
 
 def test_every_phase_is_told_of_at_once(tree):
-    found = problems(tree, phase(5, steps=3), phase(4, objective={"loss": {"clip_low": 2}}))
+    found = faults(tree, phase(5, steps=3), phase(4, objective={"loss": {"clip_low": 2}}))
     assert {one.path for one in found} == {
         "phases.0.changes.steps",
         "phases.1.from_step",
@@ -190,5 +190,5 @@ def test_a_phase_may_end_for_good(tree):
 
 @pytest.mark.parametrize("ending", [{}, {"num_steps": 4}, {"num_steps": 5}])
 def test_a_phase_that_returns_must_end_in_between(tree, ending):
-    found = problem(tree, {**phase(2, sampling={"temperature": 0.8}), **ending, "every_steps": 4})
+    found = fault(tree, {**phase(2, sampling={"temperature": 0.8}), **ending, "every_steps": 4})
     assert found.path == "phases.0.every_steps" and "Set num_steps below" in found.suggestion

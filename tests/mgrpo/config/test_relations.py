@@ -8,15 +8,15 @@ from pydantic import ValidationError
 from mgrpo.check.recipe_warnings import warnings_of
 from mgrpo.config import RunConfig
 from mgrpo.config.explain import explain
-from mgrpo.errors import ConfigProblem
+from mgrpo.errors import ConfigFault
 from mgrpo.sources import most_completions, most_completions_per_minibatch
 
 
-def problem_of(tree: dict[str, Any]) -> ConfigProblem:
+def fault_of(tree: dict[str, Any]) -> ConfigFault:
     with pytest.raises(ValidationError) as error:
         RunConfig.model_validate(tree)
-    (problem,) = explain(error.value, RunConfig)
-    return problem
+    (fault,) = explain(error.value, RunConfig)
+    return fault
 
 
 def warned(tree: dict[str, Any]) -> str:
@@ -30,24 +30,24 @@ def test_self_continue_leaves_nothing_of_the_attempt_out(tree, key: str):
     layer["layout"] = {"type": "self_continue"}
     if key == "system_prompt":
         layer[key] = values[key]
-        assert "self_continue" in problem_of(tree).reason
+        assert "self_continue" in fault_of(tree).reason
         return
     layer["layout"][key] = values[key]
-    assert problem_of(tree).path == f"layers.1.layout.{key}"
-    assert problem_of(tree).suggestion == "It belongs to type: review_chat or user_quote."
+    assert fault_of(tree).path == f"layers.1.layout.{key}"
+    assert fault_of(tree).suggestion == "It belongs to type: review_chat or user_quote."
 
 
 @pytest.mark.parametrize("parents", ["all", "wrong_only"])
 def test_how_many_parents_cannot_be_said_where_every_one_is_taken(tree, parents: str):
     tree["layers"][1]["parents"] = {"type": parents, "k": 2}
-    problem = problem_of(tree)
-    assert problem.path == "layers.1.parents.k"
-    assert problem.suggestion == "It belongs to type: wrong_first or uniform_k or best or rejected."
+    fault = fault_of(tree)
+    assert fault.path == "layers.1.parents.k"
+    assert fault.suggestion == "It belongs to type: wrong_first or uniform_k or best or rejected."
 
 
 def test_no_more_parents_than_the_layer_before_has_completions(tree):
     tree["layers"][1]["parents"] = {"type": "uniform_k", "k": 5}
-    assert problem_of(tree).suggestion == "Nearest valid value: 4."
+    assert fault_of(tree).suggestion == "Nearest valid value: 4."
     tree["layers"][1]["parents"]["k"] = 4
     RunConfig.model_validate(tree)
 
@@ -57,21 +57,21 @@ def test_a_third_layer_may_take_parents_from_the_whole_tree_of_a_problem(tree):
     tree["layers"].append({**third, "max_completion_tokens": 50})
     RunConfig.model_validate(tree)  # 4 attempts x 2 corrections
     tree["layers"][2]["parents"] = {"type": "uniform_k", "k": 9}
-    assert problem_of(tree).suggestion == "Nearest valid value: 8."
+    assert fault_of(tree).suggestion == "Nearest valid value: 8."
 
 
 def test_what_a_layer_passes_on_is_counted_from_the_parents_it_takes(tree):
     tree["layers"][1]["parents"] = {"type": "best", "k": 3}  # 3 parents x 2 corrections
     third = {"name": "again", "group_size": 2, "parents": {"type": "best", "k": 7}}
     tree["layers"].append({**third, "max_completion_tokens": 50})
-    assert problem_of(tree).suggestion == "Nearest valid value: 6."
+    assert fault_of(tree).suggestion == "Nearest valid value: 6."
 
 
 def test_a_microbatch_holds_at_least_the_longest_sequence(tree):
     tree["learner"] = {"microbatch_tokens": 409}  # 300 + 50 + 60 = 410
-    problem = problem_of(tree)
-    assert problem.path == "learner.microbatch_tokens"
-    assert "Nearest valid value: 410" in problem.suggestion
+    fault = fault_of(tree)
+    assert fault.path == "learner.microbatch_tokens"
+    assert "Nearest valid value: 410" in fault.suggestion
     tree["learner"]["microbatch_tokens"] = 410
     RunConfig.model_validate(tree)
 
@@ -81,25 +81,25 @@ def test_a_microbatch_holds_at_least_the_longest_sequence(tree):
 )
 def test_keys_of_corrections_have_no_place_in_the_first_layer(tree, key: str, value: str):
     tree["layers"][0][key] = value
-    problem = problem_of(tree)
-    assert problem.path == f"layers.0.{key}"
-    assert problem.suggestion == "It belongs to kind: correct or verify."
+    fault = fault_of(tree)
+    assert fault.path == f"layers.0.{key}"
+    assert fault.suggestion == "It belongs to kind: correct or verify."
 
 
 def test_layers_have_different_names(tree):
     tree["layers"][1]["name"] = "solve"
-    assert problem_of(tree).path == "layers.1.name"
+    assert fault_of(tree).path == "layers.1.name"
 
 
 def test_something_must_be_trained(tree):
     for layer in tree["layers"]:
         layer["loss_weight"] = 0
-    assert "nothing would be trained" in problem_of(tree).reason
+    assert "nothing would be trained" in fault_of(tree).reason
 
 
 def test_no_more_ranks_than_completions(tree):
     tree["learner"] = {"num_ranks": 25}  # 2 prompts x (4 + 4 x 2) = 24
-    assert problem_of(tree).suggestion == "Nearest valid value: 24."
+    assert fault_of(tree).suggestion == "Nearest valid value: 24."
 
 
 def test_grouping_over_the_batch_is_fine(tree):
@@ -139,16 +139,16 @@ def test_a_plain_recipe_has_one_warning_at_most(tree):
 @pytest.mark.parametrize("depth", [0, 1])
 def test_a_group_of_one_has_nothing_to_be_compared_with(tree, depth: int):
     tree["layers"][depth]["group_size"] = 1
-    problem = problem_of(tree)
-    assert problem.path == f"layers.{depth}.group_size"
-    assert "must be 2 or more" in problem.reason and "one is not enough" in problem.suggestion
+    fault = fault_of(tree)
+    assert fault.path == f"layers.{depth}.group_size"
+    assert "must be 2 or more" in fault.reason and "one is not enough" in fault.suggestion
 
 
 def test_the_first_layer_has_nothing_to_improve_on(tree):
     tree["layers"][0]["advantage"] = "improvement"
-    problem = problem_of(tree)
-    assert problem.path == "layers.0.advantage"
-    assert problem.suggestion.startswith("Allowed: group_z,")
+    fault = fault_of(tree)
+    assert fault.path == "layers.0.advantage"
+    assert fault.suggestion.startswith("Allowed: group_z,")
     tree["layers"][0]["advantage"] = "group_z"
     tree["layers"][1]["advantage"] = "improvement"
     RunConfig.model_validate(tree)
@@ -159,9 +159,9 @@ def test_ties_and_failures_of_the_best_matter_only_where_the_best_is_taken(
     tree, key: str, value: str
 ):
     tree["layers"][1]["parents"] = {"type": "all", key: value}
-    problem = problem_of(tree)
-    assert problem.path == f"layers.1.parents.{key}"
-    assert problem.suggestion == "It belongs to type: best."
+    fault = fault_of(tree)
+    assert fault.path == f"layers.1.parents.{key}"
+    assert fault.suggestion == "It belongs to type: best."
     tree["layers"][1]["parents"]["type"] = "best"
     RunConfig.model_validate(tree)
 
@@ -169,9 +169,9 @@ def test_ties_and_failures_of_the_best_matter_only_where_the_best_is_taken(
 @pytest.mark.parametrize("order", ["joint", "alternate_steps"])
 def test_only_sequential_updates_leave_a_fresher_policy_to_sample_from(tree, order: str):
     tree["objective"] = {"update_order": {"type": order, "rollout_policy": "refreshed"}}
-    problem = problem_of(tree)
-    assert problem.path == "objective.update_order.rollout_policy"
-    assert problem.suggestion == "It belongs to type: sequential."
+    fault = fault_of(tree)
+    assert fault.path == "objective.update_order.rollout_policy"
+    assert fault.suggestion == "It belongs to type: sequential."
     tree["objective"]["update_order"]["type"] = "sequential"
     RunConfig.model_validate(tree)
 
@@ -179,7 +179,7 @@ def test_only_sequential_updates_leave_a_fresher_policy_to_sample_from(tree, ord
 def test_steps_cannot_alternate_between_one_layer(tree):
     del tree["layers"][1]
     tree["objective"] = {"update_order": "alternate_steps"}
-    assert "at least 2 layers" in problem_of(tree).reason
+    assert "at least 2 layers" in fault_of(tree).reason
 
 
 def test_four_attempts_with_three_corrections_each_are_sixteen(tree):
@@ -191,9 +191,9 @@ def test_no_more_minibatches_than_problems(tree):
     tree["objective"] = {"minibatches": tree["prompts_per_step"]}
     RunConfig.model_validate(tree)
     tree["objective"]["minibatches"] += 1
-    problem = problem_of(tree)
-    assert problem.path == "objective.minibatches"
-    assert problem.suggestion == (
+    fault = fault_of(tree)
+    assert fault.path == "objective.minibatches"
+    assert fault.suggestion == (
         f"Nearest valid value: {tree['prompts_per_step']}; or raise prompts_per_step."
     )
 
@@ -201,7 +201,7 @@ def test_no_more_minibatches_than_problems(tree):
 def test_a_phase_may_not_have_more_of_them_either(tree):
     too_many = {"objective": {"minibatches": tree["prompts_per_step"] + 1}}
     tree["phases"] = [{"name": "later", "from_step": 1, "changes": too_many}]
-    assert problem_of(tree).path.endswith("objective.minibatches")
+    assert fault_of(tree).path.endswith("objective.minibatches")
 
 
 def test_ranks_are_busy_in_every_minibatch(tree):
@@ -210,7 +210,7 @@ def test_ranks_are_busy_in_every_minibatch(tree):
     most = most_completions_per_minibatch(config.method_view)
     assert most == most_completions(config.method_view) / config.prompts_per_step
     tree["learner"] = {"num_ranks": most + 1}
-    assert f"an optimizer step has only {most} completions" in problem_of(tree).reason
+    assert f"an optimizer step has only {most} completions" in fault_of(tree).reason
 
 
 def test_a_clip_range_has_an_effect_with_minibatches(tree):
@@ -330,15 +330,15 @@ def test_a_layer_behind_verdicts_reads_both_verdict_and_attempt(tree):
 )
 def test_what_takes_a_verdict_for_an_attempt_is_refused(tree, change: dict[str, Any], key: str):
     tree["layers"] = [SOLVE, VERIFY, {**REVISE, **change}]
-    problem = problem_of(tree)
-    assert problem.path == f"layers.2.{key}" and "gives verdicts" in problem.reason
+    fault = fault_of(tree)
+    assert fault.path == f"layers.2.{key}" and "gives verdicts" in fault.reason
 
 
 def test_there_are_no_rejected_attempts_without_verdicts(tree):
     tree["layers"] = [SOLVE, {**REVISE, "layout": "review_chat"}]
-    assert problem_of(tree).path == "layers.1.parents"
+    assert fault_of(tree).path == "layers.1.parents"
 
 
 def test_a_verdict_may_not_read_what_the_check_says(tree):
     tree["layers"] = [SOLVE, {**VERIFY, "guidance": {"from": "check"}}]
-    assert problem_of(tree).path.startswith("layers.1.guidance")
+    assert fault_of(tree).path.startswith("layers.1.guidance")

@@ -13,7 +13,7 @@ def terms_of(*terms):
     return RewardsConfig.model_validate({"terms": list(terms)}).terms
 
 
-def problem_of(*terms):
+def fault_of(*terms):
     with pytest.raises(ValidationError) as caught:
         terms_of(*terms)
     return explain(caught.value, RewardsConfig)[0]
@@ -45,28 +45,28 @@ def test_terms_survive_being_written_and_read():
 
 @pytest.mark.parametrize("term", [{"weight": 2.0}, {"check": "format", "trl": "a:b"}, "format"])
 def test_a_term_has_exactly_one_function(term):
-    problem = problem_of(term)
-    assert problem.path == "terms.0"
-    assert "exactly one of the keys check, batch, trl, verl, openrlhf" in problem.reason
+    fault = fault_of(term)
+    assert fault.path == "terms.0"
+    assert "exactly one of the keys check, batch, trl, verl, openrlhf" in fault.reason
 
 
 def test_a_key_of_another_kind_is_explained():
-    problem = problem_of({"check": "format", "messages": True})
-    assert problem.path == "terms.0.messages"
-    assert problem.suggestion == "It belongs to entries with the key trl."
-    assert "Did you mean weight?" in problem_of({"trl": "a:b", "wieght": 2}).suggestion
+    fault = fault_of({"check": "format", "messages": True})
+    assert fault.path == "terms.0.messages"
+    assert fault.suggestion == "It belongs to entries with the key trl."
+    assert "Did you mean weight?" in fault_of({"trl": "a:b", "wieght": 2}).suggestion
 
 
 def test_a_function_is_named_with_its_file():
-    problem = problem_of({"trl": "./my.py"})
-    assert (problem.path, problem.value) == ("terms.0.trl", "./my.py")
-    assert "module:function" in problem.reason
+    fault = fault_of({"trl": "./my.py"})
+    assert (fault.path, fault.value) == ("terms.0.trl", "./my.py")
+    assert "module:function" in fault.reason
 
 
 def test_some_term_must_say_what_is_right():
-    problem = problem_of({"trl": "./my.py:reward"}, {"check": "format", "correct_at": None})
-    assert problem.path == "terms.0.correct_at"
-    assert "no term says which completions are right" in problem.reason
+    fault = fault_of({"trl": "./my.py:reward"}, {"check": "format", "correct_at": None})
+    assert fault.path == "terms.0.correct_at"
+    assert "no term says which completions are right" in fault.reason
     terms_of({"trl": "./my.py:reward"}, {"check": "format"})
 
 
@@ -128,9 +128,9 @@ def test_services_are_told_by_their_key_and_have_names():
     ],
 )
 def test_a_service_that_cannot_work_is_refused(keys, path, said):
-    problem = problem_of(keys, {"check": "format"})
-    assert problem.path == f"terms.0.{path}"
-    assert said in problem.reason
+    fault = fault_of(keys, {"check": "format"})
+    assert fault.path == f"terms.0.{path}"
+    assert said in fault.reason
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,6 @@ def test_a_service_that_cannot_work_is_refused(keys, path, said):
     ],
 )
 def test_a_secret_in_a_recipe_is_refused_and_not_repeated(keys):
-    text = str(problem_of(keys))
+    text = str(fault_of(keys))
     assert "environment variable" in text
     assert "hunter2" not in text

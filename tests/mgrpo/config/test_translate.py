@@ -170,7 +170,7 @@ def test_a_phase_of_pairs_changes_its_source():
 def test_an_old_key_of_a_source_is_told_what_it_is_now(old: str, now: str):
     with pytest.raises(ConfigError) as error:
         load_recipe("quickstart", [old])
-    assert any(f"It is {now} now" in one.suggestion for one in error.value.problems)
+    assert any(f"It is {now} now" in one.suggestion for one in error.value.faults)
 
 
 def test_a_slots_plug_in_among_plugins_is_told_where_it_belongs(tree: dict[str, Any]):
@@ -196,7 +196,7 @@ def test_an_old_key_of_the_objective_is_told_what_it_is_now(
     with pytest.raises(ConfigError) as error:
         load_recipe(file, [f"objective.{old}=0"])
     wanted = f"objective.{now}" if now else "layers.N.advantage"
-    assert any(f"It is {wanted}" in one.suggestion for one in error.value.problems)
+    assert any(f"It is {wanted}" in one.suggestion for one in error.value.faults)
 
 
 @pytest.mark.parametrize(("old", "now"), LAYER_KEYS.items())
@@ -207,9 +207,9 @@ def test_an_old_key_is_told_what_it_is_now(
     file.write_text(dump_yaml(tree))
     with pytest.raises(ConfigError) as error:
         load_recipe(file, [f"layers.correct.{old}=1"])
-    (problem,) = error.value.problems
-    assert problem.path == f"layers.1.{old}"
-    assert f"It is layers.1.{now} now" in problem.suggestion
+    (fault,) = error.value.faults
+    assert fault.path == f"layers.1.{old}"
+    assert f"It is layers.1.{now} now" in fault.suggestion
 
 
 def test_the_command_writes_a_recipe_that_loads(tree: dict[str, Any], tmp_path: Path):

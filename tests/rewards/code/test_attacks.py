@@ -24,7 +24,7 @@ import pytest
 from mgrpo.types import Problem, Reward
 from rewards.code import sandbox as sandboxes
 from rewards.code.check import code_answer
-from rewards.code.sandbox import Kind, Limits, Sandbox, problem_of, weaknesses
+from rewards.code.sandbox import Kind, Limits, Sandbox, fault_of, weaknesses
 
 ROOT = Path(__file__).parents[3]
 KINDS: tuple[Kind, ...] = ("namespaces", "bubblewrap", "none")
@@ -38,8 +38,8 @@ MARK = "left-behind"
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     found: Kind = request.param
-    if problem := problem_of(found):
-        pytest.skip(problem)
+    if fault := fault_of(found):
+        pytest.skip(fault)
     return found
 
 
@@ -386,7 +386,7 @@ def test_a_user_without_privileges_has_a_sandbox_too() -> None:
     code = (
         "from rewards.code.sandbox import *\n"
         "for kind in strongest_first():\n"
-        "    print(kind, problem_of(kind) or weaknesses(kind))"
+        "    print(kind, fault_of(kind) or weaknesses(kind))"
     )
     try:
         found = subprocess.run(

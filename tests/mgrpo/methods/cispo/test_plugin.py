@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.learner.builders import plugin
-from tests.learner.objective_cases import objective_and_gradient, one_row, problems
+from tests.learner.objective_cases import objective_and_gradient, one_row, faults
 
 
 def test_cispo_caps_the_weight_and_keeps_the_gradient():
@@ -32,4 +32,4 @@ def test_cispos_cap_is_the_ratio_itself_and_a_floor_is_optional(moved, settings,
 
 
 def test_a_cap_below_one_is_taken_for_a_distance_and_refused():
-    assert problems("cispo", cap=0.28) == ["objective.loss.cap"]
+    assert faults("cispo", cap=0.28) == ["objective.loss.cap"]

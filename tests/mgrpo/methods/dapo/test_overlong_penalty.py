@@ -38,7 +38,7 @@ def problems(**settings):
     config = run_config(layers=[solve_layer(max_completion_tokens=8)])
     part = plugin("overlong_penalty", 1, **settings)
     return [
-        one.path for one in type(part).problems(part.settings, frozenset({1}), config.method_view)
+        one.path for one in type(part).faults(part.settings, frozenset({1}), config.method_view)
     ]
 
 
