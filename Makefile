@@ -127,7 +127,7 @@ fuzz: ## read 100,000 damaged recipes, files and replies (ARGS="--cases 2000 --o
 	@$(SETUP)
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-answers: ## judge labelled answers with math_answer and with math-verify (ARGS=--write)
+answers: ## grade labelled answers with math_answer and with math-verify (ARGS=--write)
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.answers $(ARGS)
 

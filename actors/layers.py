@@ -51,7 +51,7 @@ class PromptRequest:
     within: CompletionId  # completions are its children, numbered from `first_index`
     first_index: int = 0
     num_spare: int = 0  # further ones are begun, and all but the shortest aborted
-    judged: Reward | None = None  # the check of the parent, for a verdict
+    attempt_reward: Reward | None = None  # what the check says of the attempt, for a verdict
     prompt_opening: str = ""  # what the prompt has already written of the answer
 
     @property
@@ -212,7 +212,7 @@ def correction_requests(
                 feedback_tokens=len(feedback_ids),
                 within=parent.id,
                 first_index=first_index,
-                judged=parent.reward,
+                attempt_reward=parent.reward,
                 # A turn that goes on was opened long ago.
                 prompt_opening=(
                     "" if isinstance(layer.layout, SelfContinue) else builder.chat.opening

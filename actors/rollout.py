@@ -215,8 +215,8 @@ class Rollout:
     ) -> list[Reward]:
         """The checks' of answers; of verdicts, whether they agree with their attempt's check."""
         layer, texts = self.layers[number - 1], [one.text for one in generations]
-        if isinstance(layer, VerifyLayer) and request.judged is not None:
-            return [verdict_reward(text, layer.verdict, request.judged) for text in texts]
+        if isinstance(layer, VerifyLayer) and request.attempt_reward is not None:
+            return [verdict_reward(text, layer.verdict, request.attempt_reward) for text in texts]
         return await self.score(problem, texts, [one.token_ids for one in generations])
 
     async def generate(
@@ -294,13 +294,13 @@ class Rollout:
         )
 
 
-def with_verdicts(
-    completions: Sequence[Completion], verdicts: dict[str, tuple[float, bool, str]]
+def with_selections(
+    completions: Sequence[Completion], selections: dict[str, tuple[float, bool, str]]
 ) -> list[Completion]:
     """Completions with the learner's decisions filled in, for logs and reports."""
     filled = []
     for completion in completions:
-        advantage, selected, reason = verdicts[completion.completion_id]
+        advantage, selected, reason = selections[completion.completion_id]
         filled.append(
             replace(completion, advantage=advantage, selected=selected, not_selected_because=reason)
         )

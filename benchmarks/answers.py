@@ -5,7 +5,7 @@
 
 The pairs are in tests/rewards/answer_pairs, one file a kind. math-verify is called as its authors
 show it, `verify(parse(gold), parse(completion))`, in a process that is killed after
-`DEADLINE_S`: some answers never terminate. A pair without a verdict counts as refused.
+`DEADLINE_S`: some answers never terminate. A pair whose check failed counts as refused.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def read_pairs(folder: Path = PAIRS) -> list[Pair]:
     ]
 
 
-def judge(pair: Pair) -> bool:
+def accepts(pair: Pair) -> bool:
     """What `math_answer` says."""
     return math_answer(pair.completion, pair.problem, **pair.settings).correct
 
@@ -96,15 +96,15 @@ def plain_math_verify(completion: str, problem: Problem) -> bool:
     return bool(verify(parse(f"${problem.answer}$"), parse(completion)))
 
 
-def judge_by_pool(pool: RewardPool, pair: Pair) -> bool:
-    """What a pool's check says; not right where it came to no verdict."""
+def accepted_by_pool(pool: RewardPool, pair: Pair) -> bool:
+    """What a pool's check says; not right where the check failed."""
     return pool.score_blocking(pair.problem, [pair.completion])[0].correct
 
 
-def mistakes(pairs: Iterable[Pair], judge: Callable[[Pair], bool]) -> tuple[int, int]:
+def mistakes(pairs: Iterable[Pair], accepts: Callable[[Pair], bool]) -> tuple[int, int]:
     """(right answers refused, wrong answers accepted)."""
-    verdicts = [(pair.expected, judge(pair)) for pair in pairs]
-    return verdicts.count((True, False)), verdicts.count((False, True))
+    found = [(pair.expected, accepts(pair)) for pair in pairs]
+    return found.count((True, False)), found.count((False, True))
 
 
 def rows_of(pairs: list[Pair], theirs: Callable[[Pair], bool]) -> list[Row]:
@@ -115,7 +115,7 @@ def rows_of(pairs: list[Pair], theirs: Callable[[Pair], bool]) -> list[Row]:
         chosen = [pair for pair in pairs if pair.kind == kind]
         num_right = sum(pair.expected for pair in chosen)
         found = None if kind == SETTINGS_KIND else mistakes(chosen, theirs)
-        rows.append(Row(kind, num_right, len(chosen) - num_right, mistakes(chosen, judge), found))
+        rows.append(Row(kind, num_right, len(chosen) - num_right, mistakes(chosen, accepts), found))
     return [total(rows[:-1]), *rows]
 
 
@@ -156,7 +156,7 @@ def main() -> None:
     term = CheckTerm(check="benchmarks.answers:plain_math_verify")
     config = RewardsConfig(terms=[term], num_processes=1, deadline_s=DEADLINE_S)
     with RewardPool(config) as pool:
-        found = measured(rows_of(read_pairs(), partial(judge_by_pool, pool)))
+        found = measured(rows_of(read_pairs(), partial(accepted_by_pool, pool)))
     print(found)
     if arguments.write:
         write_measured(PAGE, found, title="Error rates of the answer check")

@@ -4,8 +4,8 @@
     python -m benchmarks.checks --quick   # one round of 2,000 and 80
     python -m benchmarks.checks --write   # docs/benchmarks/checks.md and .json
 
-`math`: right and wrong boxed answers in many forms, in groups of sixteen, judged by `math_answer`.
-`stdin` and `function`: a program and five tests of it, judged by `code_answer`; right, wrong, and
+`math`: right and wrong boxed answers in many forms, in groups of sixteen, graded by `math_answer`.
+`stdin` and `function`: a program and five tests of it, graded by `code_answer`; right, wrong, and
 failing programs in turn, each test in a process of its own, in the strongest sandbox that the
 machine has; groups of eight. All groups of a round come at once, on one event loop, to a pool of as
 many reward processes as there are cores; the pause is the longest time in which that loop ran
@@ -126,7 +126,7 @@ async def score(pool: RewardPool, form: Form, num_groups: int) -> tuple[float, f
     """Checks a minute, and the event loop's longest pause in seconds.
 
     Raises:
-        SystemExit: a check failed, or judged wrongly.
+        SystemExit: a check failed, or graded wrongly.
     """
     problems = [form.problem(number) for number in range(num_groups)]
     texts = [[form.completion(one, n) for n in range(form.group)] for one in problems]

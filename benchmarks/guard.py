@@ -83,15 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if processor() not in recorded:
         known = ", ".join(sorted(recorded)) or "none"
         print(
-            f"not judged: {RECORD.name} has no figures of this processor (but of: {known}). On an "
-            "idle machine of this kind: python -m benchmarks.guard --write"
+            f"not compared: {RECORD.name} has no figures of this processor (but of: {known}). "
+            "On an idle machine of this kind: python -m benchmarks.guard --write"
         )
         return 0
-    verdicts = judged(found, recorded[processor()]["normalised"])
-    for part, (ratio, is_judged) in verdicts.items():
-        said = f"{ratio:.3f} of the recorded figure" + ("" if is_judged else " (not judged: small)")
-        print(f"  {part:<8} {said}")
-    worse = [part for part, (ratio, is_judged) in verdicts.items() if is_judged and ratio > ROOM]
+    ratios = compared(found, recorded[processor()]["normalised"])
+    for part, (ratio, is_compared) in ratios.items():
+        note = "" if is_compared else " (not compared: small)"
+        print(f"  {part:<8} {ratio:.3f} of the recorded figure{note}")
+    worse = [part for part, (ratio, is_compared) in ratios.items() if is_compared and ratio > ROOM]
     if worse:
         print(
             f"more expensive than recorded by more than {ROOM - 1:.0%}: {', '.join(worse)}. Repeat "
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if worse else 0
 
 
-def judged(
+def compared(
     found: Mapping[str, float], recorded: Mapping[str, float]
 ) -> dict[str, tuple[float, bool]]:
     """Part -> how much of its recorded figure it costs, and whether that may fail the guard."""

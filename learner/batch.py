@@ -36,22 +36,22 @@ from learner.packing import RowCost, cut_trees, share_trees, split_rows
 from learner.plugin import AdvantageEstimator, LearnerPlugin
 from learner.policy_reader import PolicyReader
 from learner.rows import Minibatch, TrainingRow, Values
-from learner.selection import Judged, group_of, select_layer
+from learner.selection import Candidate, group_of, select_layer
 from mgrpo.config import GroupZ, LaterLayer, LayerConfig, ObjectiveConfig
 from mgrpo.config.advantages import ConstPositive, Improvement, RawReward
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.parts import Part
 from mgrpo.errors import LearnerError
 from mgrpo.records.token_columns import TokenMask
-from mgrpo.types import Completion, Verdict
+from mgrpo.types import Completion, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingBatch:
-    """The rows of one update, and the decision for every completion."""
+    """The rows of one update, and the selection of every completion."""
 
     minibatches: list[Minibatch]  # one for each optimizer step, in their order
-    verdicts: list[Verdict]  # one per completion, in the order given
+    selections: list[Selection]  # one per completion, in the order given
     metrics: Metrics  # name: (sum, count)
     notes: list[str]  # for people: settings that took the signal away
     all_rows: list[TrainingRow]  # of every completion whose tokens are here, in the order given
@@ -111,7 +111,7 @@ def build_batch(
     if not completions:  # every attempt was right, or every one failed: nothing to correct
         return TrainingBatch(
             minibatches=[],
-            verdicts=[],
+            selections=[],
             metrics={},
             notes=[],
             all_rows=[],
@@ -141,11 +141,11 @@ def build_batch(
     if is_shared:
         batch.hold(shares[rank])
     all_rows, means = training_rows(batch, decided, layers, objective, plugins, policy_version)
-    verdicts = [verdict(*one) for one in zip(decided.judged, means.tolist(), strict=True)]
+    selections = [selection(*one) for one in zip(decided.candidates, means.tolist(), strict=True)]
     selected = {
         place: row
         for place, row in zip(batch.held, all_rows, strict=True)
-        if verdicts[place].selected
+        if selections[place].selected
     }
     mine = set(shares[rank])
     minibatches = []
@@ -166,11 +166,11 @@ def build_batch(
         )
     return TrainingBatch(
         minibatches=minibatches,
-        verdicts=verdicts,
+        selections=selections,
         metrics=decided.metrics | batch.metrics,
         notes=decided.notes,
         all_rows=all_rows,
-        shaped_rewards=[one.reward.value for one in decided.judged],
+        shaped_rewards=[one.reward.value for one in decided.candidates],
         totals=decided.totals,
     )
 
@@ -179,7 +179,7 @@ def build_batch(
 class Decided:
     """What is known of every completion from row columns, the same on every rank. N completions."""
 
-    judged: list[Judged]  # N, with their rewards as plug-ins shape them
+    candidates: list[Candidate]  # N, with their rewards as plug-ins shape them
     parents: Mapping[str, Completion]  # by completion_id
     advantages: Tensor  # [N]
     weights: Tensor  # [N] factors on each token's loss
@@ -207,7 +207,7 @@ def decide(
     parents = {one.completion_id: one for one in (*context, *completions)}
     metrics: Metrics = {}
     notes: list[str] = []
-    judged: dict[int, Judged] = {}
+    candidates: dict[int, Candidate] = {}
     totals: dict[int, float] = defaultdict(float)
     advantages, weights = batch.rows([0.0] * len(completions)), batch.rows([0.0] * len(completions))
     for number, layer in enumerate(layers, start=1):
@@ -223,15 +223,15 @@ def decide(
         metrics |= layer_metrics(members, number)
         notes += layer_notes(members, layer_values, number, layer)
         advantages[places] = batch.rows(layer_values)
-        judged |= zip(places, members, strict=True)
+        candidates |= zip(places, members, strict=True)
         for here in batch.by_minibatch(places):
-            found = layer_weights([judged[place] for place in here], layer)
+            found = layer_weights([candidates[place] for place in here], layer)
             weights[here] = batch.rows(found.own if is_part else found.divided())
             totals[number] += found.total
-    in_order = [judged[place] for place in range(len(completions))]
+    in_order = [candidates[place] for place in range(len(completions))]
     advantages = estimated(batch, completions, plugins, advantages)
     return Decided(
-        judged=in_order,
+        candidates=in_order,
         parents=parents,
         advantages=advantages,
         weights=weights,
@@ -314,7 +314,7 @@ def row_costs(
     as where plug-ins change single tokens, count as if they had."""
     changes_tokens = any(having(plugins, hook) for hook in TOKEN_HOOKS)
     costs = []
-    for one, advantage in zip(decided.judged, decided.advantages.tolist(), strict=True):
+    for one, advantage in zip(decided.candidates, decided.advantages.tolist(), strict=True):
         completion = one.completion
         has_kl = kl_weight_of(layers[completion.layer - 1], objective) > 0
         trains = one.is_selected and (advantage != 0 or has_kl or changes_tokens)
@@ -351,14 +351,14 @@ def filtered(batch: StepBatch, plugins: Sequence[LearnerPlugin]) -> dict[int, st
     """
     untrained: dict[int, str] = {}
     for plugin in plugins:
-        verdict = plugin.filter_rows(batch)
-        if verdict is None:
+        rule = plugin.filter_rows(batch)
+        if rule is None:
             continue
         here = batch.in_layers(plugin.layers) & batch.is_usable
-        for place in (here & ~verdict.is_kept).nonzero()[:, 0].tolist():
-            batch.remove(place, verdict.reason)
-        for place in (here & ~verdict.is_trained).nonzero()[:, 0].tolist():
-            untrained[place] = verdict.reason
+        for place in (here & ~rule.is_kept).nonzero()[:, 0].tolist():
+            batch.remove(place, rule.reason)
+        for place in (here & ~rule.is_trained).nonzero()[:, 0].tolist():
+            untrained[place] = rule.reason
     return untrained
 
 
@@ -527,18 +527,18 @@ def has_whole_turns(one: Completion) -> bool:
     return not (is_read & (one.is_sampled | one.is_trained)).any()
 
 
-def layer_advantages(judged: Sequence[Judged], layer: LayerConfig) -> list[float]:
+def layer_advantages(candidates: Sequence[Candidate], layer: LayerConfig) -> list[float]:
     """The advantage of each completion of one layer; 0 where none can be computed."""
-    advantages = [0.0] * len(judged)
-    for indices in comparable_groups(judged, layer):
-        members = [judged[index] for index in indices]
+    advantages = [0.0] * len(candidates)
+    for indices in comparable_groups(candidates, layer):
+        members = [candidates[index] for index in indices]
         values = member_advantages(members, layer.advantage)
         for index, value in zip(indices, values.tolist(), strict=True):
             advantages[index] = value
     return advantages
 
 
-def comparable_groups(judged: Sequence[Judged], layer: LayerConfig) -> list[list[int]]:
+def comparable_groups(candidates: Sequence[Candidate], layer: LayerConfig) -> list[list[int]]:
     """Indices of the completions whose rewards are compared, one list per group.
 
     Completions whose check failed are in none. With success_only_pre_norm only the successes
@@ -546,14 +546,14 @@ def comparable_groups(judged: Sequence[Judged], layer: LayerConfig) -> list[list
     """
     is_pre_norm = isinstance(layer, LaterLayer) and layer.select == "success_only_pre_norm"
     groups: dict[Hashable, list[int]] = defaultdict(list)
-    for index, one in enumerate(judged):
+    for index, one in enumerate(candidates):
         is_correction = one.completion.parent_id is not None
         if one.reward.is_usable and not (is_pre_norm and is_correction and not one.is_success):
             groups[one.group].append(index)
     return list(groups.values())
 
 
-def member_advantages(members: Sequence[Judged], advantage: StrictConfig | Part) -> Tensor:
+def member_advantages(members: Sequence[Candidate], advantage: StrictConfig | Part) -> Tensor:
     """[group] float64 advantages of one group's usable members; 0 where a method's own estimator
     has them from the whole step (`estimated`), and where there are none."""
     if isinstance(advantage, ConstPositive):
@@ -573,11 +573,11 @@ def member_advantages(members: Sequence[Judged], advantage: StrictConfig | Part)
     )
 
 
-def reward_values(members: Iterable[Judged]) -> Tensor:
+def reward_values(members: Iterable[Candidate]) -> Tensor:
     return torch.tensor([one.reward.value for one in members], dtype=torch.float64)
 
 
-def parent_reward_values(members: Sequence[Judged]) -> Tensor:
+def parent_reward_values(members: Sequence[Candidate]) -> Tensor:
     """[group] rewards of the parents. Where a parent's check failed, the member's own reward
     stands in: the improvement is then 0, and selection has left that member out."""
     values = []
@@ -587,10 +587,10 @@ def parent_reward_values(members: Sequence[Judged]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def magnitudes(judged: Sequence[Judged], advantages: Tensor) -> Metrics:
+def magnitudes(candidates: Sequence[Candidate], advantages: Tensor) -> Metrics:
     """How large the advantages of a layer are that train, as (sum, count)."""
     found: dict[int, list[float]] = defaultdict(list)
-    for one, value in zip(judged, advantages.tolist(), strict=True):
+    for one, value in zip(candidates, advantages.tolist(), strict=True):
         counts = one.is_selected and one.completion.counts_as > 0
         found[one.completion.layer] += [abs(value)] if counts else []
     return {
@@ -599,27 +599,27 @@ def magnitudes(judged: Sequence[Judged], advantages: Tensor) -> Metrics:
     }
 
 
-def layer_metrics(judged: Sequence[Judged], number: int) -> Metrics:
+def layer_metrics(candidates: Sequence[Candidate], number: int) -> Metrics:
     """How much signal the layer's sampled completions hold, as (sum, count)."""
-    judged = [one for one in judged if one.completion.counts_as > 0]
-    groups: dict[Hashable, list[Judged]] = defaultdict(list)
-    for one in judged:
+    candidates = [one for one in candidates if one.completion.counts_as > 0]
+    groups: dict[Hashable, list[Candidate]] = defaultdict(list)
+    for one in candidates:
         if one.reward.is_usable:
             groups[one.group].append(one)
     spreads = [reward_values(group).std(correction=0) for group in groups.values()]
     num_equal = sum(float(spread) <= ZERO_STD_TOLERANCE for spread in spreads)
-    num_selected = sum(one.is_selected for one in judged)
+    num_selected = sum(one.is_selected for one in candidates)
     return {
         f"layer{number}/zero_variance_fraction": (float(num_equal), float(len(groups))),
-        f"layer{number}/selected_fraction": (float(num_selected), float(len(judged))),
+        f"layer{number}/selected_fraction": (float(num_selected), float(len(candidates))),
     }
 
 
 def layer_notes(
-    judged: Sequence[Judged], advantages: Sequence[float], number: int, layer: LayerConfig
+    candidates: Sequence[Candidate], advantages: Sequence[float], number: int, layer: LayerConfig
 ) -> list[str]:
     """Warn where filtering before normalising left every retained advantage at 0."""
-    kept = [value for one, value in zip(judged, advantages, strict=True) if one.is_selected]
+    kept = [value for one, value in zip(candidates, advantages, strict=True) if one.is_selected]
     is_degenerate = isinstance(layer, LaterLayer) and layer.select == "success_only_pre_norm"
     if not is_degenerate or not kept or any(kept):
         return []
@@ -630,8 +630,8 @@ def layer_notes(
     ]
 
 
-def verdict(one: Judged, advantage: float) -> Verdict:
-    return Verdict(
+def selection(one: Candidate, advantage: float) -> Selection:
+    return Selection(
         completion_id=one.completion.completion_id,
         advantage=advantage,
         selected=one.is_selected,

@@ -58,7 +58,7 @@ from mgrpo.config import StepConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
 from mgrpo.plugin import load_plugins
 from mgrpo.progress_board import ProgressBoard
-from mgrpo.types import Completion, Replayed, UpdateResult, Verdict
+from mgrpo.types import Completion, Replayed, Selection, UpdateResult
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class DeepSpeedLearner:
             **self._trainer.train(minibatches, self.policy_version, values),
             **self._trainer.reader.costs(),
         }
-        return self._updated(metrics, batch.verdicts)
+        return self._updated(metrics, batch.selections)
 
     def begin_update(self, *, step: int = 0) -> None:
         """Begin an update to which whole trees are added as they are sampled.
@@ -209,11 +209,11 @@ class DeepSpeedLearner:
 
     def add_trees(
         self, completions: Sequence[Completion], context: Sequence[Completion] = ()
-    ) -> list[Verdict]:
+    ) -> list[Selection]:
         """Forward and backward of some trees of the update that was begun, the same on every rank.
 
         Returns:
-            The decision for each completion.
+            The selection of each completion.
 
         Raises:
             LearnerError: the completions are inconsistent, or came before.
@@ -223,7 +223,7 @@ class DeepSpeedLearner:
     def finish_update(self, *, replayed: Sequence[Replayed] = ()) -> UpdateResult | None:
         """Take the optimizer step of the update that was begun; rank 0 returns what happened.
 
-        Its verdicts are those that `add_trees` returned, so here there are none.
+        Its selections are those that `add_trees` returned, so here there are none.
 
         Raises:
             LearnerError: the loss or gradient is not finite; the weights are then as before.
@@ -257,7 +257,7 @@ class DeepSpeedLearner:
             policy_version=self.policy_version if self.recipe.method.num_ahead else None,
         )
 
-    def _updated(self, metrics: Metrics, verdicts: list[Verdict]) -> UpdateResult | None:
+    def _updated(self, metrics: Metrics, selections: list[Selection]) -> UpdateResult | None:
         """After the optimizer step."""
         self.policy_version += 1
         said, self._trainer.warnings = self._trainer.warnings, []
@@ -266,7 +266,10 @@ class DeepSpeedLearner:
         if self.rank != 0:
             return None
         return UpdateResult(
-            policy_version=self.policy_version, metrics=metrics, verdicts=verdicts, warnings=said
+            policy_version=self.policy_version,
+            metrics=metrics,
+            selections=selections,
+            warnings=said,
         )
 
     @property

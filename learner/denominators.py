@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from learner.selection import Judged
+from learner.selection import Candidate
 from mgrpo.config import LaterLayer, LayerConfig
 from mgrpo.config.aggregations import FixedLength, SeqMean, TokenMean
 
@@ -33,7 +33,7 @@ def divisor(total: float) -> float:
     return total or 1.0
 
 
-def layer_weights(judged: Sequence[Judged], layer: LayerConfig) -> LayerWeights:
+def layer_weights(candidates: Sequence[Candidate], layer: LayerConfig) -> LayerWeights:
     """The factor on each token loss is loss_weight over the layer's denominators:
 
     seq_mean    1 / |tokens of the row| / number of rows
@@ -48,30 +48,30 @@ def layer_weights(judged: Sequence[Judged], layer: LayerConfig) -> LayerWeights:
     """
     denominator = layer.denominator if isinstance(layer, LaterLayer) else "sampled"
     if denominator == "per_parent":
-        families: dict[str, list[Judged]] = defaultdict(list)
-        for one in judged:
+        families: dict[str, list[Candidate]] = defaultdict(list)
+        for one in candidates:
             if one.is_selected:
                 families[one.parent_key].append(one)
         scales = {key: divisor(rows_total(members, layer)) for key, members in families.items()}
         own = [
             row_weight(one, layer) / scales[one.parent_key] if one.is_selected else 0.0
-            for one in judged
+            for one in candidates
         ]
         return LayerWeights(own, float(len(families)))
-    counted = [one for one in judged if one.is_selected or denominator == "sampled"]
+    counted = [one for one in candidates if one.is_selected or denominator == "sampled"]
     usable = [one for one in counted if one.reward.is_usable]
-    own = [row_weight(one, layer) if one.is_selected else 0.0 for one in judged]
+    own = [row_weight(one, layer) if one.is_selected else 0.0 for one in candidates]
     return LayerWeights(own, rows_total(usable, layer))
 
 
-def row_weight(one: Judged, layer: LayerConfig) -> float:
+def row_weight(one: Candidate, layer: LayerConfig) -> float:
     """The layer's loss_weight times the row's, over its length where each row counts the same."""
     is_per_row = isinstance(layer.aggregation, SeqMean)
     length = max(1, one.completion.num_trained_tokens) if is_per_row else 1
     return layer.loss_weight * one.completion.weight / length
 
 
-def rows_total(members: Sequence[Judged], layer: LayerConfig) -> float:
+def rows_total(members: Sequence[Candidate], layer: LayerConfig) -> float:
     """What the summed losses of these rows are divided by, apart from a row's own length."""
     own = layer.aggregation
     counts = [one.completion.counts_as for one in members]

@@ -17,7 +17,7 @@ from learner.recipe import LearnerRecipe
 from learner.step_data import StepData
 from mgrpo.actor_log import ActorLog
 from mgrpo.progress_board import Progress, ProgressBoard
-from mgrpo.types import UpdateResult, Verdict
+from mgrpo.types import Selection, UpdateResult
 
 if TYPE_CHECKING:
     from learner.deepspeed_learner import DeepSpeedLearner
@@ -123,8 +123,8 @@ class LearnerRank(NodeFiles):
         self.log.step = step
         self.learner.begin_update(step=step)
 
-    def add_trees(self, given: StepData) -> list[Verdict]:
-        """Forward and backward of whole trees; the decision for each of their completions."""
+    def add_trees(self, given: StepData) -> list[Selection]:
+        """Forward and backward of whole trees; the selection of each of their completions."""
         completions, parents, _ = given.unpacked(with_texts=self.learner.needs_texts)
         self.log.info("update · %d more completions", len(completions))
         self.board.did("a part of an update")

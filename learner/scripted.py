@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from mgrpo.types import Completion, Replayed, UpdateResult, Verdict
+from mgrpo.types import Completion, Replayed, Selection, UpdateResult
 
 STATE_FILE = "scripted.json"
 
@@ -56,7 +56,7 @@ class ScriptedLearner:
         return UpdateResult(
             policy_version=self.policy_version,
             metrics={"learner/loss": (0.0, 1.0)},
-            verdicts=verdicts_of(completions),
+            selections=selections_of(completions),
         )
 
     async def update_beside(
@@ -76,11 +76,11 @@ class ScriptedLearner:
 
     async def add_trees(
         self, step: int, completions: Sequence[Completion], parents: Sequence[Completion]
-    ) -> list[Verdict]:
+    ) -> list[Selection]:
         self.begun += completions
         self.begun_parents += parents
         self.chunks.append([one.completion_id for one in completions])
-        return verdicts_of(completions)
+        return selections_of(completions)
 
     def finish_update(
         self, replayed: Sequence[Replayed], *, meanwhile: Callable[[], None]
@@ -88,7 +88,7 @@ class ScriptedLearner:
         result = self.update(
             self.begun, self.begun_parents, self.begun_step, replayed, meanwhile=meanwhile
         )
-        return replace(result, verdicts=[])
+        return replace(result, selections=[])
 
     def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
         self.num_measured.append(len(completions))
@@ -122,14 +122,14 @@ class ScriptedLearner:
         (directory / STATE_FILE).write_text(json.dumps(self.policy_version), encoding="utf-8")
 
 
-def verdicts_of(completions: Sequence[Completion]) -> list[Verdict]:
+def selections_of(completions: Sequence[Completion]) -> list[Selection]:
     """A completion's advantage is its reward beyond its group's mean."""
     groups: dict[str, list[float]] = {}
     for one in completions:
         groups.setdefault(one.group_key, []).append(reward_of(one))
     advantages = [reward_of(one) - fmean(groups[one.group_key]) for one in completions]
     return [
-        Verdict(
+        Selection(
             completion_id=one.completion_id,
             advantage=advantage,
             selected=advantage != 0,

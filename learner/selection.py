@@ -20,7 +20,7 @@ TOO_FEW_TO_COMPARE = "fewer than 2 usable completions in its group, so nothing t
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Candidate:
     """One completion with all that selection and advantages need to know of it."""
 
     completion: Completion
@@ -42,7 +42,7 @@ class Judged:
 
 def select_layer(
     completions: Sequence[Completion], parents: Mapping[str, Completion], layer: LayerConfig
-) -> list[Judged]:
+) -> list[Candidate]:
     """Decide for each of one layer's completions whether it trains, in the given order.
 
     Args:
@@ -53,13 +53,13 @@ def select_layer(
     Raises:
         LearnerError: a completion has no reward, or its parent is needed and not given.
     """
-    judged = [judge(completion, parents, layer) for completion in completions]
+    candidates = [candidate(completion, parents, layer) for completion in completions]
     usable_groups = defaultdict(list)
-    for one in judged:
+    for one in candidates:
         if one.reward.is_usable:
             usable_groups[one.group].append(one)
     return [
-        Judged(
+        Candidate(
             completion=one.completion,
             reward=one.reward,
             parent=one.parent,
@@ -67,11 +67,13 @@ def select_layer(
             is_success=one.is_success,
             reason=reason_not_to_train(one, usable_groups[one.group], layer),
         )
-        for one in judged
+        for one in candidates
     ]
 
 
-def judge(completion: Completion, parents: Mapping[str, Completion], layer: LayerConfig) -> Judged:
+def candidate(
+    completion: Completion, parents: Mapping[str, Completion], layer: LayerConfig
+) -> Candidate:
     """Look up the reward, the parent and the group, and say whether this is a success."""
     if completion.reward is None:
         raise LearnerError(
@@ -79,7 +81,7 @@ def judge(completion: Completion, parents: Mapping[str, Completion], layer: Laye
             "Score every completion before the update."
         )
     parent = find_parent(completion, parents, layer)
-    return Judged(
+    return Candidate(
         completion=completion,
         reward=completion.reward,
         parent=parent,
@@ -132,7 +134,7 @@ def succeeded(reward: Reward, parent: Completion | None, layer: LayerConfig) -> 
     return reward.value > parent.reward.value
 
 
-def reason_not_to_train(one: Judged, group: Sequence[Judged], layer: LayerConfig) -> str:
+def reason_not_to_train(one: Candidate, group: Sequence[Candidate], layer: LayerConfig) -> str:
     """Why this completion is left out of the loss, or "". `group`: its usable members."""
     if not one.reward.is_usable:
         return failed_check("the check", one.reward)
@@ -153,7 +155,7 @@ def reason_not_to_train(one: Judged, group: Sequence[Judged], layer: LayerConfig
     return ""
 
 
-def reason_by_select(one: Judged, group: Sequence[Judged], layer: LaterLayer) -> str:
+def reason_by_select(one: Candidate, group: Sequence[Candidate], layer: LaterLayer) -> str:
     """What `LaterLayer.select` says against a correction, or ""."""
     if layer.select == "none":
         return ""
@@ -165,7 +167,7 @@ def reason_by_select(one: Judged, group: Sequence[Judged], layer: LaterLayer) ->
     return "" if one.is_success else shortfall(one, layer)
 
 
-def shortfall(one: Judged, layer: LaterLayer) -> str:
+def shortfall(one: Candidate, layer: LaterLayer) -> str:
     """What kept a correction from being a success."""
     if isinstance(layer, CorrectLayer) and layer.success == "improves":
         return "its reward is not above its parent's"

@@ -20,7 +20,7 @@ from learner.trainer import Trainer
 from learner.update_metrics import merge
 from mgrpo.config import StepConfig
 from mgrpo.errors import LearnerError
-from mgrpo.types import Completion, Verdict
+from mgrpo.types import Completion, Selection
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ class StreamedUpdate:
 
     def add(
         self, completions: Sequence[Completion], context: Sequence[Completion]
-    ) -> list[Verdict]:
-        """Forward and backward of whole trees; the decision for each completion.
+    ) -> list[Selection]:
+        """Forward and backward of whole trees; the selection of each completion.
 
         Raises:
             LearnerError: completions are inconsistent, or came before.
@@ -72,7 +72,7 @@ class StreamedUpdate:
         self.tell(batch.notes)
         for number in range(1, len(self.values.layers) + 1):
             self.trainer.add([row for row in batch.mine if row.layer == number], number)
-        return batch.verdicts
+        return batch.selections
 
     def finish(self, policy_version: int, replayed: Sequence[TrainingRow]) -> Metrics:
         """The optimizer step; the metrics of the whole update."""

@@ -354,7 +354,7 @@ def numbers(text: str) -> list[int]:
 
 
 def guidance_choice(text: str) -> str | list[int]:
-    """An argparse type: a word, or numbers of phrases. The recipe's rules judge the word."""
+    """An argparse type: a word, or numbers of phrases. The recipe's rules check the word."""
     return numbers(text) if text[:1].isdecimal() else text
 
 

@@ -218,7 +218,7 @@ class Completion(WrittenRecord):
     problem_id: str
     domain: str
     layer: int  # 1 for first attempts, 2 for corrections, ...
-    parent_id: str | None  # of the attempt that it corrects or judges; None in layer 1
+    parent_id: str | None  # of the attempt that it corrects or verifies; None in layer 1
     group_key: str  # what its prompt is of: the parent's id, or the tree, "s0p0"
     prompt: Prompt  # of the first turn; one object for all completions of a prompt
     token_ids: TokenIds  # [num_completion_tokens]
@@ -354,8 +354,8 @@ def in_todays_form(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The learner's decision about one completion before training."""
+class Selection:
+    """Whether one completion trains, and with what advantage: the learner's decision."""
 
     completion_id: str
     advantage: float  # the mean over its tokens, where they differ
@@ -382,5 +382,5 @@ class UpdateResult:
 
     policy_version: int
     metrics: dict[str, tuple[float, float]]
-    verdicts: list[Verdict]
+    selections: list[Selection]
     warnings: Sequence[str] = ()  # for the user

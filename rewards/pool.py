@@ -36,8 +36,8 @@ from rewards.worker import (
     CHUNK_BUDGET_S,
     Chunk,
     initialise,
-    judge,
     probe,
+    score_task,
 )
 
 NUM_SLOTS = 1 << 16  # tasks that may wait at one time before two share a position
@@ -335,10 +335,10 @@ class RewardPool:
             if self._pool is None:
                 raise closed_error()
             try:
-                return self._pool.schedule(judge, args=(chunk, is_group), timeout=timeout)
+                return self._pool.schedule(score_task, args=(chunk, is_group), timeout=timeout)
             except RuntimeError:  # the pool has stopped working: see _replace_pool
                 self._replace_pool()
-                return self._pool.schedule(judge, args=(chunk, is_group), timeout=timeout)
+                return self._pool.schedule(score_task, args=(chunk, is_group), timeout=timeout)
 
     def _replace_pool(self) -> None:
         """Start over with new processes.

@@ -142,7 +142,7 @@ def combine(terms: Sequence[TermReward]) -> Reward:
         if term.reward is not None
     ]
     if not found:
-        return failed("error", "no term judges it: each returned None")
+        return failed("error", "no term scores it: each returned None")
     status = min((reward.status for *_, reward in found), key=WORST_FIRST.index)
     usable = status in ("scored", "unparsable")
     deciding = next((reward for _, term, reward in found if term.says_correct), None)

@@ -46,7 +46,7 @@ VERIFYING = ("math_answer", "reasoning_gym")  # the checks that come here
 ROUNDED = ("decimal_arithmetic", "power_function")  # a number is asked for, but not exactly that
 WORD_BY_WORD = ("game_of_life_halting", "number_sorting", "word_sorting", "letter_jumble")
 EXPRESSION_TASKS = ("countdown", "puzzle24")
-JUDGED_HERE = (*EXPRESSION_TASKS, *WORD_BY_WORD)
+GRADED_HERE = (*EXPRESSION_TASKS, *WORD_BY_WORD)
 PUZZLE24_TARGET = 24
 MAX_SPARE_CHARS = 1000  # longer than the reference; a verifier's time may grow fast with length
 MAX_EXPRESSION_CHARS = 300
@@ -101,7 +101,7 @@ class Task:
 
 
 def task_of(problem: Problem) -> Task | None:
-    """The task whose verifier judges this problem; None where `math_answer` does."""
+    """The task whose verifier grades this problem; None where `math_answer` does."""
     marked = problem.metadata.get(TASK_KEY)
     if not isinstance(marked, dict):
         return None
@@ -112,7 +112,7 @@ def task_of(problem: Problem) -> Task | None:
 def tasks_of(problems: Iterable[Problem]) -> list[Task]:
     """The tasks whose verifiers these problems want, each once."""
     found = dict.fromkeys(task_of(problem) for problem in problems)
-    return [task for task in found if task is not None and task.name not in JUDGED_HERE]
+    return [task for task in found if task is not None and task.name not in GRADED_HERE]
 
 
 def is_number(text: str) -> bool:
@@ -181,9 +181,9 @@ def score_of(task: Task, answer: str, problem: Problem) -> float:
         "answer": problem.answer,
         "metadata": copy.deepcopy(problem.metadata),  # some write into it
     }
-    judge = verifier(task)
+    own = verifier(task)
     try:
-        return float(judge.score_answer(answer, entry))
+        return float(own.score_answer(answer, entry))
     except MemoryError:
         raise  # says nothing about the answer
     except Exception:  # verifiers raise nearly anything for an answer of another form

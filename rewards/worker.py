@@ -119,20 +119,20 @@ def loaded_modules() -> list[str]:
     return sorted({name.partition(".")[0] for name in sys.modules})
 
 
-def judge(chunk: Chunk, is_group: bool) -> list[list[Outcome]]:
-    """`judge_group` or `judge_chunk`; the process ends where it is no longer fit for it."""
+def score_task(chunk: Chunk, is_group: bool) -> list[list[Outcome]]:
+    """`score_group` or `score_chunk`; the process ends where it is no longer fit for it."""
     assert current is not None
     if num_left_behind() - current.num_own > MAX_LEFT_BEHIND:
         os._exit(EXIT_CODE_OF_RETIRED)
     try:
-        rows = judge_group(chunk) if is_group else judge_chunk(chunk)
+        rows = score_group(chunk) if is_group else score_chunk(chunk)
         pickle.dumps(rows)
     except BaseException:  # whatever a check raised is in the rows
         os._exit(EXIT_CODE_OF_BROKEN)
     return rows
 
 
-def judge_chunk(chunk: Chunk) -> list[list[Outcome]]:
+def score_chunk(chunk: Chunk) -> list[list[Outcome]]:
     """[completion][term of the chunk] of the chunk's first completions: all if that is quick.
 
     Before each check it records its position, so that the completion at which a process was killed
@@ -155,7 +155,7 @@ def judge_chunk(chunk: Chunk) -> list[list[Outcome]]:
     return rows
 
 
-def judge_group(chunk: Chunk) -> list[list[Outcome]]:
+def score_group(chunk: Chunk) -> list[list[Outcome]]:
     """[completion][1] of a term whose function takes the group, or is awaited for all of it."""
     assert current is not None
     if current.failure:

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
 LINTER_FUNCTIONS = ("faults", "warnings", "exclusive_hooks")
-"""Functions whose name is or ends with one of these judge a recipe."""
+"""Functions whose name is or ends with one of these check a recipe."""
 LINTER_FILES = (
     "mgrpo/check/plugin_warnings.py",
     "mgrpo/config/objective_warnings.py",
@@ -129,7 +129,7 @@ def takes_run_config(function: Function) -> bool:
     return any("RunConfig" in ast.unparse(note) for note in notes)
 
 
-def judges_recipes(function: Function, path: str) -> bool:
+def checks_recipes(function: Function, path: str) -> bool:
     is_named = any(
         function.name == name or function.name.endswith(f"_{name}") for name in LINTER_FUNCTIONS
     )
@@ -146,7 +146,7 @@ def survey() -> House:
     linter = sum(
         (one.end_lineno or 0) - one.lineno + 1
         for name, one in functions
-        if where[name] not in LINTER_FILES and judges_recipes(one, where[name])
+        if where[name] not in LINTER_FILES and checks_recipes(one, where[name])
     )
     linter += sum(
         len((ROOT / file).read_text(encoding="utf-8").splitlines())

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.judge import violations
+from benchmarks.chaos.comparison import violations
 from benchmarks.chaos.page import page_lines, summary
 from benchmarks.chaos.schedule import KINDS, NEED_ROOT, Part, campaign, undisturbed
 from benchmarks.chaos.supervise import run_part
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         is_late = time.monotonic() - began > 60 * args.minutes
         record = recorded(part, args.work, args.seed, only_if_done=is_late)
         records += [record] if record else []
-    result = judged(records, seed=args.seed, asked=args.faults)
+    result = numbers_of(records, seed=args.seed, asked=args.faults)
     text = "\n".join(page_lines(result))
     publish(result, text, PAGE if args.write else None, title="Reliability")
     return 1 if result["violations"] else 0
@@ -85,7 +85,7 @@ def recorded(part: Part, work: Path, seed: int, *, only_if_done: bool) -> dict[s
     return found
 
 
-def judged(records: Sequence[dict[str, Any]], *, seed: int, asked: int) -> Result:
+def numbers_of(records: Sequence[dict[str, Any]], *, seed: int, asked: int) -> Result:
     """The whole campaign's numbers."""
     references = {(one["order"], one["steps"]): one for one in records if not one["events"]}
     disturbed = [one for one in records if one["events"]]

@@ -16,8 +16,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.chaos import hostile
+from benchmarks.chaos.comparison import accuracies, slopes, trained_in
 from benchmarks.chaos.injectors import INJECTORS, Injector, Victim
-from benchmarks.chaos.judge import accuracies, slopes, trained_in
 from benchmarks.chaos.processes import (
     environment_of,
     kill_all,

@@ -37,7 +37,7 @@ class ProgressWatch:
         self.answer_s = min(ANSWER_S, deadline_s / 4)
         self.requests: dict[asyncio.Task[list[Generation]], Prompt] = {}  # and their prompts
         self.is_over = False  # no progress: new requests belong to the next watch
-        self.verdict = asyncio.create_task(self.watch())
+        self.failure = asyncio.create_task(self.watch())
 
     async def outcome(
         self, request: asyncio.Task[list[Generation]], prompt: Prompt
@@ -53,9 +53,9 @@ class ProgressWatch:
             while True:
                 if request.done() and not request.cancelled():
                     return request.result()
-                if self.verdict.done():
-                    raise self.verdict.result()
-                open_tasks = [task for task in (request, self.verdict) if not task.done()]
+                if self.failure.done():
+                    raise self.failure.result()
+                open_tasks = [task for task in (request, self.failure) if not task.done()]
                 await asyncio.wait(
                     open_tasks, timeout=self.deadline_s, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -65,7 +65,7 @@ class ProgressWatch:
 
     def end(self) -> None:
         """Stop watching: no request is open."""
-        self.verdict.cancel()
+        self.failure.cancel()
 
     async def watch(self) -> MgrpoError:
         """Watch until there is no progress, then fail the open requests."""

@@ -33,7 +33,7 @@ LAYERS = (
         "layer{layer}/reward_term/{term}",
         "reward",
         "Mean of what a term of the reward returned, or of a number that it returned beside it, "
-        "over the completions that it judged. Without its weight.",
+        "over the completions that it scored. Without its weight.",
         only_when="the reward has several terms or numbers",
     ),
     Family(

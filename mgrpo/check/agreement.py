@@ -1,4 +1,4 @@
-"""How far a judge agrees with labelled completions (`agreement` of a reward term)."""
+"""How far a service agrees with labelled completions (`agreement` of a reward term)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """A completion whose verdict is known."""
+    """A completion of which it is known whether it is right."""
 
     problem: Problem
     completion: str
@@ -31,18 +31,18 @@ class Labelled:
 
 
 def agreement_lines(rewards: RewardsConfig) -> Iterator[CheckLine]:
-    """One line for each term with labelled rows, all of which it judges."""
+    """One line for each term with labelled rows, all of which it scores."""
     for term in rewards.terms:
         if isinstance(term, ServiceTerm) and term.agreement is not None:
             try:
                 rows = labelled_rows(term.agreement)
                 alone = term.model_copy(update={"sources": None})
                 config = rewards.model_copy(update={"terms": [alone], "num_processes": 1})
-                judged = judged_rows(config, rows)
+                scores = scores_of(config, rows)
             except (DataError, RewardError) as error:
                 yield CheckLine("fail", NAME, f"{term.function}: {error}")
                 continue
-            yield agreement_line(term.function, term.agreement, rows, judged)
+            yield agreement_line(term.function, term.agreement, rows, scores)
 
 
 def labelled_rows(agreement: Agreement) -> list[Labelled]:
@@ -84,7 +84,7 @@ def labelled(problem: Problem, path: str) -> Labelled:
     )
 
 
-def judged_rows(config: RewardsConfig, rows: Sequence[Labelled]) -> list[Reward]:
+def scores_of(config: RewardsConfig, rows: Sequence[Labelled]) -> list[Reward]:
     """What the one term says of each row: [len(rows)]."""
     with RewardPool(config) as pool:
         futures = [pool.submit(row.problem, [row.completion]) for row in rows]
@@ -95,17 +95,17 @@ def judged_rows(config: RewardsConfig, rows: Sequence[Labelled]) -> list[Reward]
 
 
 def agreement_line(
-    name: str, agreement: Agreement, rows: Sequence[Labelled], judged: Sequence[Reward]
+    name: str, agreement: Agreement, rows: Sequence[Labelled], scores: Sequence[Reward]
 ) -> CheckLine:
-    failures = [reward for reward in judged if not reward.is_usable]
+    failures = [reward for reward in scores if not reward.is_usable]
     if failures:
         return CheckLine(
             "fail",
             NAME,
-            f"{name} gave no verdict on {len(failures)} of {len(rows)} labelled rows. The first: "
+            f"{name} scored all but {len(failures)} of {len(rows)} labelled rows. The first: "
             f"{failures[0].status}, {failures[0].detail}",
         )
-    pairs = [(row.correct, reward.correct) for row, reward in zip(rows, judged, strict=True)]
+    pairs = [(row.correct, reward.correct) for row, reward in zip(rows, scores, strict=True)]
     agreed, kappa = accuracy(pairs), cohens_kappa(pairs)
     reached = agreed if agreement.measure == "accuracy" else kappa
     text = (
@@ -125,14 +125,14 @@ def agreement_line(
 
 
 def accuracy(pairs: Sequence[tuple[bool, bool]]) -> float:
-    """The share of pairs (label, verdict) that are equal."""
+    """The share of pairs (label, what the service says) that are equal."""
     return sum(left == right for left, right in pairs) / len(pairs)
 
 
 def cohens_kappa(pairs: Sequence[tuple[bool, bool]]) -> float:
     """Agreement beyond chance: (observed - expected) / (1 - expected), Cohen 1960; at most 1, and
-    0 for verdicts that do not depend on the label. The labels must not be all equal."""
+    0 where the service does not depend on the label. The labels must not be all equal."""
     labels = sum(left for left, _ in pairs) / len(pairs)
-    verdicts = sum(right for _, right in pairs) / len(pairs)
-    expected = labels * verdicts + (1 - labels) * (1 - verdicts)
+    said = sum(right for _, right in pairs) / len(pairs)
+    expected = labels * said + (1 - labels) * (1 - said)
     return (accuracy(pairs) - expected) / (1 - expected)

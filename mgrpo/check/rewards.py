@@ -45,11 +45,11 @@ def reward_lines(
         with RewardPool(alone, problems=samples) as pool:
             for problem in samples:
                 task = task_of(problem) if functions & set(VERIFYING) else None
-                judge = total if task is None else f"{total} ({task.name}: its own verifier)"
+                scorer = total if task is None else f"{total} ({task.name}: its own verifier)"
                 texts = [right_answer(problem, functions), NO_ANSWER]
                 token_ids = [list(text.encode()) for text in texts]  # in place of a tokenizer's
                 scored = pool.score_blocking(problem, texts, token_ids)
-                lines.append(judged(judge, problem, texts, scored, names))
+                lines.append(scored_line(scorer, problem, texts, scored, names))
                 said += [reward.feedback for reward in scored]
                 if lines[-1].status == "fail":
                     break  # a check that hung once would hang again
@@ -95,7 +95,7 @@ def probed(problems: Sequence[Problem]) -> list[Problem]:
     return [*firsts, *others][: max(MIN_ROWS, min(len(firsts), MAX_ROWS))]
 
 
-def judged(
+def scored_line(
     total: str,
     problem: Problem,
     texts: Sequence[str],

@@ -98,7 +98,7 @@ def show_sampled(console: Console, sampled: Sampled) -> None:
         write(f"reference: {clipped(problem.answer)}", "dim")
         for one in shown_of(sampled.completions, problem):
             indent = "  " * one.layer
-            write(f"{indent}layer {one.layer} · {verdict(one)}", "dim")
+            write(f"{indent}layer {one.layer} · {summary(one)}", "dim")
             write("\n".join(indent + line for line in clipped(one.text).splitlines()))
     write("")
     for line in conclusions(sampled):
@@ -113,7 +113,7 @@ def shown_of(completions: Sequence[Completion], problem: Problem) -> list[Comple
     )
 
 
-def verdict(completion: Completion) -> str:
+def summary(completion: Completion) -> str:
     """ "right, reward 1 · 23 tokens · stop · ..."."""
     reward = completion.reward
     parts = [f"{len(completion.token_ids)} tokens", completion.finish_reason]

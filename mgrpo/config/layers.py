@@ -310,7 +310,7 @@ class LaterLayer(LayerBase):
 
     kind: Literal["correct", "verify"]
     parents: Parents = AllParents()
-    """The completions of the layer before that are corrected, or judged."""
+    """The completions of the layer before that are corrected, or verified."""
     group_by: GroupBy = "parent"
     """The corrections that form a group: those of one parent, of one problem (query), or all of the
     step (batch)."""

@@ -81,7 +81,7 @@ class Auth(StrictConfig):
 
 
 class Agreement(StrictConfig):
-    """Labelled completions that `mgrpo check` has the service judge."""
+    """Labelled completions that `mgrpo check` has the service score."""
 
     path: str
     """Rows with the columns question, answer, completion, and correct (true or false), in any form
@@ -89,8 +89,8 @@ class Agreement(StrictConfig):
     at_least: float = Field(ge=0, le=1)
     """`mgrpo check` fails where the agreement with the labels is lower."""
     measure: Literal["accuracy", "kappa"] = "accuracy"
-    """accuracy: the share of rows with the same verdict. kappa: Cohen's, which takes away what
-    chance alone would agree on."""
+    """accuracy: the share of rows on which service and label agree. kappa: Cohen's, which takes
+    away what chance alone would agree on."""
 
 
 class ServiceTerm(TermBase):
@@ -99,7 +99,7 @@ class ServiceTerm(TermBase):
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
     """Tells terms of a kind apart in metrics and messages: judge.NAME."""
     agreement: Agreement | None = None
-    """Labelled completions that `mgrpo check` has it judge."""
+    """Labelled completions that `mgrpo check` has it score."""
 
     @model_validator(mode="after")
     def check_agreement(self) -> ServiceTerm:

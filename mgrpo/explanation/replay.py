@@ -156,15 +156,15 @@ def explain_batch(
             completion=one,
             group=str(group_of(one, chain[one.layer - 1])),
             shaped_reward=shaped_reward,
-            advantage=verdict.advantage,
-            selected=verdict.selected,
-            reason=verdict.reason,
+            advantage=selection.advantage,
+            selected=selection.selected,
+            reason=selection.reason,
             has_signal=row.has_signal,
             loss=-float(row.advantages @ row.token_weights),
             tokens=token_ranges(row),
         )
-        for one, row, verdict, shaped_reward in zip(
-            completions, batch.all_rows, batch.verdicts, batch.shaped_rewards, strict=True
+        for one, row, selection, shaped_reward in zip(
+            completions, batch.all_rows, batch.selections, batch.shaped_rewards, strict=True
         )
     ]
 

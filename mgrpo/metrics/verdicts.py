@@ -1,4 +1,4 @@
-"""How well the policy judges its own attempts: a verify layer's verdicts against the checks.
+"""How well the policy verifies its own attempts: a verify layer's verdicts against the checks.
 
 What is detected is an error: a verdict that does not accept its attempt is positive, one that
 cannot be read too, since it accepts nothing.

@@ -21,24 +21,24 @@ function make(tag, className, ...content) {
 // A step of training, or an evaluation: the policy before that step.
 const nameOf = (step) => (step.heldout ? `Held-out problems, after ${step.step} steps` : `Step ${step.step}`);
 const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(2);
-const isJudged = (node) => node.verdict !== "failed" && node.verdict !== "unscored";
+const isGraded = (node) => node.grade !== "failed" && node.grade !== "unscored";
 
-// The filters that a completion answers to. Transitions belong to corrections, plain verdicts
+// The filters that a completion answers to. Transitions belong to corrections, plain grades
 // to runs that have none.
 function kinds(node, byId, hasLayers) {
   const found = ["all"];
   const parent = byId.get(node.parent);
-  const side = (one) => (one.verdict === "right" ? "right" : "wrong");
-  if (parent && isJudged(parent) && isJudged(node)) found.push(`${side(parent)}_to_${side(node)}`);
-  if (!hasLayers && isJudged(node)) found.push(side(node));
-  if (node.verdict === "unparsable" || node.verdict === "failed") found.push(node.verdict);
+  const side = (one) => (one.grade === "right" ? "right" : "wrong");
+  if (parent && isGraded(parent) && isGraded(node)) found.push(`${side(parent)}_to_${side(node)}`);
+  if (!hasLayers && isGraded(node)) found.push(side(node));
+  if (node.grade === "unparsable" || node.grade === "failed") found.push(node.grade);
   if (node.finish === "length") found.push("cut");
   return found;
 }
 
 function badge(node) {
-  const [glyph, word] = WORDS[node.verdict];
-  return make("span", `badge ${node.verdict}`, `${glyph} ${word}`);
+  const [glyph, word] = WORDS[node.grade];
+  return make("span", `badge ${node.grade}`, `${glyph} ${word}`);
 }
 
 function nodeRow(node) {
@@ -96,8 +96,8 @@ function problemCard(problem, isShown) {
   if (!tree.childElementCount) return null;
   const glyphs = make("span", "glyphs");
   for (const node of roots) {
-    const [glyph, word] = WORDS[node.verdict];
-    const mark = make("span", `glyph ${node.verdict}`, glyph);
+    const [glyph, word] = WORDS[node.grade];
+    const mark = make("span", `glyph ${node.grade}`, glyph);
     mark.title = `attempt: ${word}`;
     glyphs.append(mark);
   }

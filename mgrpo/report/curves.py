@@ -227,7 +227,7 @@ def transitions(curves: Curves) -> list[Chart]:
 
 
 def verdicts(curves: Curves) -> list[Chart]:
-    """How well the policy judges its own attempts, for every verify layer."""
+    """How well the policy verifies its own attempts, for every verify layer."""
     charts: list[Chart] = []
     for layer in range(2, curves.run.num_layers + 1):
         shares = {

@@ -145,7 +145,7 @@ def transition_rows(before: Evaluation, after: Evaluation) -> list[OutcomeRow]:
 
 
 def verdict_rows(before: Evaluation, after: Evaluation) -> list[OutcomeRow]:
-    """Of verify layers: how well the policy judges its own attempts."""
+    """Of verify layers: how well the policy verifies its own attempts."""
     old, new = (
         {one["layer"]: one for one in evaluation.get("verdicts", [])}
         for evaluation in (before, after)

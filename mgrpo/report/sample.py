@@ -124,7 +124,7 @@ def node(
         "id": completion.completion_id,
         "layer": completion.layer,
         "parent": completion.parent_id,
-        "verdict": verdict(completion),
+        "grade": grade(completion),
         "text": clip(completion.text),
         "tokens": len(completion.token_ids),
         "finish": completion.finish_reason,
@@ -162,7 +162,7 @@ def versions(completion: Completion) -> int | str:
     return first if first == last else f"{first} to {last}"
 
 
-def verdict(completion: Completion) -> str:
+def grade(completion: Completion) -> str:
     """right | wrong | unparsable | failed (the check, not the answer) | unscored."""
     if completion.reward is None:
         return "unscored"

@@ -11,7 +11,7 @@ from learner.rank import LearnerRank
 from learner.rank_files import save_policy, save_states
 from learner.step_data import StepData
 from mgrpo.errors import LearnerError, task_group
-from mgrpo.types import Completion, Replayed, UpdateResult, Verdict
+from mgrpo.types import Completion, Replayed, Selection, UpdateResult
 
 SETTING = "cluster.deadlines.update_s"
 
@@ -54,14 +54,14 @@ class Learner(Protocol):
 
     async def add_trees(
         self, step: int, completions: Sequence[Completion], parents: Sequence[Completion]
-    ) -> list[Verdict]:
-        """Their part of the gradient; the decision for each completion."""
+    ) -> list[Selection]:
+        """Their part of the gradient; the selection of each completion."""
         ...
 
     def finish_update(
         self, replayed: Sequence[Replayed], *, meanwhile: Callable[[], None]
     ) -> UpdateResult:
-        """The optimizer step of the update that was begun; verdicts are those of `add_trees`."""
+        """The optimizer step of the update that was begun; selections are those of `add_trees`."""
         ...
 
     def sequence_logprobs(self, completions: Sequence[Completion], step: int) -> list[float]:
@@ -145,7 +145,7 @@ class LearnerRanks:
 
     async def add_trees(
         self, step: int, completions: Sequence[Completion], parents: Sequence[Completion]
-    ) -> list[Verdict]:
+    ) -> list[Selection]:
         step_data = share(StepData.of(step, completions, parents))
         return await self._beside(LearnerRank.add_trees, step_data)
 

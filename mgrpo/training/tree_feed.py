@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterable
 from mgrpo.errors import task_group
 from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.sources.source import Work
-from mgrpo.types import Completion, CompletionId, Verdict
+from mgrpo.types import Completion, CompletionId, Selection
 
 
 class TreeFeed:
@@ -28,7 +28,7 @@ class TreeFeed:
         self.is_closed = False
         self.closed_at = 0.0  # time.monotonic(): the last tree was complete
         self.busy_before_close_s = 0.0
-        self.verdicts: list[Verdict] = []
+        self.selections: list[Selection] = []
 
     def put(self, tree: CompletionId, completions: list[Completion]) -> None:
         """One tree, complete but for the completions that the work gave."""
@@ -56,7 +56,7 @@ class TreeFeed:
                 continue
             trees, self.waiting = self.waiting, []
             began = time.monotonic()
-            self.verdicts += await self.learner.add_trees(
+            self.selections += await self.learner.add_trees(
                 self.step,
                 [one for tree, sampled in trees for one in [*self.ready.get(tree, ()), *sampled]],
                 [one for tree, _ in trees for one in self.parents.get(tree, ())],

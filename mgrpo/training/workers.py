@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.rollout import LayerClock, Refill, Rollout, TreeCallback, with_verdicts
+from actors.rollout import LayerClock, Refill, Rollout, TreeCallback, with_selections
 from cluster.remote import Result
 from cluster.weight_sync.broadcast import SyncReport
 from mgrpo.config import MethodView
@@ -22,7 +22,7 @@ from mgrpo.training.sampling import DoneTrees, Sampling
 from mgrpo.training.sources.source import Work
 from mgrpo.training.stop_signals import StopSignals
 from mgrpo.training.tree_feed import TreeFeed
-from mgrpo.types import Completion, Problem, Replayed, UpdateResult, Verdict
+from mgrpo.types import Completion, Problem, Replayed, Selection, UpdateResult
 from rewards.failures import check_failed_fraction
 
 LOOK_S = 1.0
@@ -186,7 +186,7 @@ class RunWorkers:
         sums.add_total("seconds/rollout", rollout_s)
         sums.add_total("seconds/update", clock() - feed.closed_at)
         sums.add_total("pipeline/hidden_update_s", feed.busy_before_close_s)
-        return self.updated(result, feed.verdicts, [*work.ready, *done], sums)
+        return self.updated(result, feed.selections, [*work.ready, *done], sums)
 
     def begin(self, step: int, work: Work) -> Sampling:
         """Begin to sample a step's work; it goes on whenever engines or learner work."""
@@ -216,7 +216,7 @@ class RunWorkers:
             result = self.engines.run(
                 self.learner.update_beside(work.ready, work.parents, step, work.replayed)
             )
-        return self.updated(result, result.verdicts, work.ready, sums)
+        return self.updated(result, result.selections, work.ready, sums)
 
     def broadcast_beside(self, begun: Sequence[Sampling], sums: MetricSums) -> None:
         """The new weights to engines that sample, verified.
@@ -270,7 +270,7 @@ class RunWorkers:
     def updated(
         self,
         result: UpdateResult,
-        verdicts: Sequence[Verdict],
+        selections: Sequence[Selection],
         completions: Sequence[Completion],
         sums: MetricSums,
     ) -> list[Completion]:
@@ -279,8 +279,8 @@ class RunWorkers:
         sums.merge(result.metrics)
         for text in result.warnings:
             self.progress.warn(text)
-        return with_verdicts(
-            completions, {v.completion_id: (v.advantage, v.selected, v.reason) for v in verdicts}
+        return with_selections(
+            completions, {v.completion_id: (v.advantage, v.selected, v.reason) for v in selections}
         )
 
     def update(
@@ -301,7 +301,7 @@ class RunWorkers:
             result = self.learner.update(
                 completions, parents, step, replayed, meanwhile=self.engines.poll
             )
-        return self.updated(result, result.verdicts, completions, sums)
+        return self.updated(result, result.selections, completions, sums)
 
     def sequence_logprobs(self, step: int, completions: Sequence[Completion]) -> list[float]:
         """[completions] log-probabilities under the policy now, in nats."""

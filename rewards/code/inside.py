@@ -1,6 +1,6 @@
 """Runs in the sandbox: one program, a test at a time, each in a process of its own.
 
-Started as `python -I -S -B`, with the standard library alone. The judge writes JSON lines to its
+Started as `python -I -S -B`, with the standard library alone. The grader writes JSON lines to its
 standard input: first what to run and its limits, then tests, the next one when the last is
 answered. It answers with JSON lines. A test has an input and no expected output, so nothing here
 knows what is right, and whatever a program does to this process, it can only change what it
@@ -97,7 +97,7 @@ def forbid_system_calls() -> bool:
 
 
 def main(*, has_own_processes: bool) -> None:
-    """Answer the judge until it closes the pipe.
+    """Answer the grader until it closes the pipe.
 
     Args:
         has_own_processes: no process but those of this program can be seen or signalled.
@@ -210,7 +210,7 @@ def children() -> list[int]:
 def become_test(
     program: str, test: dict[str, Any], limits: dict[str, Any], folder: str, streams: list[int]
 ) -> NoReturn:
-    """Run the program in this process; nothing of the judge's pipes is left in it."""
+    """Run the program in this process; nothing of the grader's pipes is left in it."""
     code = 1
     try:
         os.setsid()

@@ -118,8 +118,8 @@ def correction(
     if habit == "doubt":
         return finished(habit, "", parent_answer + rng.choice((-10, 10)), rng)
     working, answer = SOLVERS[domain].recheck(question)
-    verdict = "as before." if answer == parent_answer else f"not {parent_answer}."
-    return finished(habit, f"{working}, {verdict}", answer, rng)
+    conclusion = "as before." if answer == parent_answer else f"not {parent_answer}."
+    return finished(habit, f"{working}, {conclusion}", answer, rng)
 
 
 def draw_correction_habit(guidance_id: int, rng: random.Random) -> Habit:

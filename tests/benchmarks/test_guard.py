@@ -1,4 +1,4 @@
-"""The verdict on a step's CPU seconds, without a run."""
+"""The comparison of a step's CPU seconds, without a run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_part_that_became_more_expensive_fails_and_a_slower_machine_does_not(
     assert ("more expensive" in capsys.readouterr().out) == bool(code)
 
 
-def test_another_processor_is_not_judged_until_its_figures_are_recorded(
+def test_another_processor_is_not_compared_until_its_figures_are_recorded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(guard, "RECORD", tmp_path / "guard.json")
@@ -58,7 +58,7 @@ def test_another_processor_is_not_judged_until_its_figures_are_recorded(
     monkeypatch.setattr(guard, "matmul_rate", lambda: 50.0)
     monkeypatch.setattr(guard, "step_seconds", lambda: dict(RECORDED))
     assert guard.main([]) == 0
-    assert "not judged" in capsys.readouterr().out
+    assert "not compared" in capsys.readouterr().out
     assert guard.main(["--write"]) == 0
     assert guard.main([]) == 0
     assert "1.000 of the recorded figure" in capsys.readouterr().out

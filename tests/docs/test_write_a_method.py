@@ -101,7 +101,7 @@ def test_shaped_rewards_and_advantages_are_those_of_the_guides_table(folder: Pat
     plugins = load_plugins(config.method_view, LearnerPlugin)
     batch = build_batch(marked(config), config.layers, config.objective, plugins=plugins)
     assert batch.shaped_rewards == [1.5, 1.25, 0.0, 0.0]
-    advantages = [verdict.advantage for verdict in batch.verdicts]
+    advantages = [selection.advantage for selection in batch.selections]
     assert advantages == pytest.approx([0.609375, 0.421875, -0.515625, -0.515625])
     text = GUIDE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| \d \| \w+ \| (\d+) \| \d \| ([\d.]+) \| (\S+) \|$", text, re.MULTILINE)
@@ -115,8 +115,8 @@ def test_the_z_score_is_the_one_that_the_guide_works_out(folder: Path):
     config = load_recipe("brief.yaml")
     plugins = load_plugins(config.method_view, LearnerPlugin)
     batch = build_batch(marked(config), config.layers, config.objective, plugins=plugins)
-    assert batch.verdicts[0].advantage == pytest.approx((1.5 - 0.6875) / 0.8004 * 0.75, abs=1e-4)
-    assert round(batch.verdicts[0].advantage, 2) == 0.76
+    assert batch.selections[0].advantage == pytest.approx((1.5 - 0.6875) / 0.8004 * 0.75, abs=1e-4)
+    assert round(batch.selections[0].advantage, 2) == 0.76
 
 
 def test_explain_shows_these_numbers_for_recorded_rollouts(folder: Path, capsys):

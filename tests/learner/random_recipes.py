@@ -334,7 +334,7 @@ class Trainings:
         completions = with_expert(config, made_up_step(config))
         result = learner.update(completions, step=0)
         learner.engine.destroy()
-        assert result is not None and len(result.verdicts) == len(completions)
+        assert result is not None and len(result.selections) == len(completions)
         total, count = result.metrics.get("learner/grad_norm", (0.0, 1.0))
         assert math.isfinite(total), f"gradient norm {total}"
         return total / count

@@ -323,7 +323,7 @@ def measured_without_attempts(ranks: Ranks) -> Any:
     learner.close()
     return {
         "metrics": [one.metrics for one in results if one is not None],
-        "verdicts": [len(one.verdicts) for one in results if one is not None],
+        "selections": [len(one.selections) for one in results if one is not None],
         "version": version,
     }
 
@@ -342,7 +342,7 @@ def improvement(ranks: Ranks) -> Any:
         "probes": probes,
         "versions": [one.policy_version for one in results if one is not None],
         "metrics": [one.metrics for one in results if one is not None],
-        "verdicts": [one.verdicts for one in results if one is not None],
+        "selections": [one.selections for one in results if one is not None],
     }
 
 

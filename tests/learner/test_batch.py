@@ -38,7 +38,7 @@ def batch_of(completions, kl_weight=0.0, first=None, advantage_config=None, **se
 
 def correction_advantages(**settings):
     batch = batch_of([*attempts(), *corrections()], **settings)
-    return [verdict.advantage for verdict in batch.verdicts[4:]]
+    return [selection.advantage for selection in batch.selections[4:]]
 
 
 def total_loss(batch, token_losses):
@@ -51,8 +51,8 @@ def total_loss(batch, token_losses):
 
 def test_first_attempts_of_the_worked_example():
     batch = batch_of(attempts())
-    assert [verdict.advantage for verdict in batch.verdicts] == pytest.approx([1, -1, -1, 1])
-    assert all(verdict.selected for verdict in batch.verdicts)
+    assert [selection.advantage for selection in batch.selections] == pytest.approx([1, -1, -1, 1])
+    assert all(selection.selected for selection in batch.selections)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_correction_advantages_of_the_worked_example(settings, expected):
 
 def test_groups_with_success_keeps_nine_of_which_six_carry_gradient():
     batch = batch_of([*attempts(), *corrections()], select="groups_with_success")
-    kept = [verdict for verdict in batch.verdicts[4:] if verdict.selected]
+    kept = [selection for selection in batch.selections[4:] if selection.selected]
     assert len(kept) == 9
     assert len([row for row in batch.rows if row.layer == 2]) == 6
     assert batch.metrics["layer2/selected_fraction"] == (9.0, 12.0)
@@ -95,14 +95,14 @@ def test_rows_without_advantage_are_computed_only_for_a_kl_penalty():
 
 def test_success_only_after_normalising_keeps_the_baseline_of_the_whole_group():
     batch = batch_of([*attempts(), *corrections()], select="success_only_post_norm")
-    kept = [verdict.advantage for verdict in batch.verdicts[4:] if verdict.selected]
+    kept = [selection.advantage for selection in batch.selections[4:] if selection.selected]
     assert kept == pytest.approx([0.707107, 0.707107, 1.414214, 0, 0, 0], abs=1e-6)
     assert batch.notes == []
 
 
 def test_success_only_before_normalising_takes_all_signal_away_and_warns():
     batch = batch_of([*attempts(), *corrections()], select="success_only_pre_norm")
-    kept = [verdict.advantage for verdict in batch.verdicts[4:] if verdict.selected]
+    kept = [selection.advantage for selection in batch.selections[4:] if selection.selected]
     assert kept == [0.0] * 6
     assert len(batch.notes) == 1 and "all with advantage 0" in batch.notes[0]
 
@@ -111,7 +111,7 @@ def test_a_strict_fix_keeps_one_correction():
     batch = batch_of(
         [*attempts(), *corrections()], select="success_only_post_norm", success="strict_fix"
     )
-    kept = [verdict.completion_id for verdict in batch.verdicts[4:] if verdict.selected]
+    kept = [selection.completion_id for selection in batch.selections[4:] if selection.selected]
     assert kept == ["q/2/1"]
 
 
@@ -173,10 +173,10 @@ def test_a_failed_check_is_out_of_the_loss_and_out_of_the_groups_statistics():
     children = [with_status(completion("q/9/9", 0.0), "timeout"), *corrections()[:3]]
     children[0] = dataclasses.replace(children[0], parent_id="q/1", group_key="q/1")
     batch = batch_of(children)
-    assert [v.advantage for v in batch.verdicts] == pytest.approx(
+    assert [v.advantage for v in batch.selections] == pytest.approx(
         [0, 0.707107, 0.707107, -1.414214], abs=1e-6
     )
-    assert batch.verdicts[0].reason == "the check failed (timeout)"
+    assert batch.selections[0].reason == "the check failed (timeout)"
     # Denominator "sampled" counts the three usable ones.
     assert batch.rows[0].token_weights[0] == pytest.approx(1 / 3)
 
@@ -185,23 +185,23 @@ def test_a_group_with_one_usable_member_gets_no_advantage():
     members = attempts([1.0, 0.0])
     members[1] = with_status(members[1], "error")
     batch = batch_of(members)
-    assert batch.rows == [] and batch.verdicts[0].advantage == 0.0
-    assert "nothing to compare it with" in batch.verdicts[0].reason
+    assert batch.rows == [] and batch.selections[0].advantage == 0.0
+    assert "nothing to compare it with" in batch.selections[0].reason
 
 
 def test_a_group_of_equal_rewards_contributes_no_row():
     batch = batch_of(attempts([1.0, 1.0, 1.0]))
     assert batch.rows == []
     assert batch.metrics["layer1/zero_variance_fraction"] == (1.0, 1.0)
-    assert all(verdict.selected for verdict in batch.verdicts)
+    assert all(selection.selected for selection in batch.selections)
 
 
 def test_advantages_of_each_group_sum_to_zero_before_selection():
     completions = random_completions(6)
     batch = batch_of(completions, select="success_only_post_norm")
     sums: dict[str, float] = {}
-    for one, verdict in zip(completions, batch.verdicts, strict=True):
-        sums[one.group_key] = sums.get(one.group_key, 0.0) + verdict.advantage
+    for one, selection in zip(completions, batch.selections, strict=True):
+        sums[one.group_key] = sums.get(one.group_key, 0.0) + selection.advantage
     assert max(abs(value) for value in sums.values()) < 1e-6
     assert all(math.isfinite(value) for value in sums.values())
 
@@ -210,7 +210,7 @@ def test_groups_of_different_parents_never_mix():
     """Changing one parent's corrections leaves the advantages of all others as they were."""
     before = correction_advantages()
     changed = [*attempts(), *corrections([[0, 0, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]])]
-    after = [verdict.advantage for verdict in batch_of(changed).verdicts[4:]]
+    after = [selection.advantage for selection in batch_of(changed).selections[4:]]
     assert after[3:] == before[3:] and after[:3] != before[:3]
 
 
@@ -237,7 +237,7 @@ def test_context_parents_are_compared_with_but_do_not_train():
     layers = [solve_layer(), layer(advantage="improvement", select="none")]
     batch = build_batch(corrections(), layers, objective(), context=attempts())
     assert {row.completion_id for row in batch.rows} == {"q/1/3", "q/2/1"}
-    assert len(batch.verdicts) == 12
+    assert len(batch.selections) == 12
 
 
 def test_a_layer_with_loss_weight_zero_adds_no_row():
@@ -245,12 +245,12 @@ def test_a_layer_with_loss_weight_zero_adds_no_row():
         [*attempts(), *corrections()], first=solve_layer(advantage=EXACT, loss_weight=0.0)
     )
     assert {row.layer for row in batch.rows} == {2}
-    assert batch.verdicts[0].advantage == pytest.approx(1.0)
+    assert batch.selections[0].advantage == pytest.approx(1.0)
 
 
 def test_verdicts_keep_the_order_of_the_completions():
     completions = [*corrections(), *attempts()]
-    names = [verdict.completion_id for verdict in batch_of(completions).verdicts]
+    names = [selection.completion_id for selection in batch_of(completions).selections]
     assert names == [one.completion_id for one in completions]
 
 

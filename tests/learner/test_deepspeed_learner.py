@@ -339,7 +339,7 @@ def test_the_average_of_a_bfloat16_policy_is_kept_in_float32(results, num_ranks)
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_signals_are_measured_where_attempts_are_only_told_of(results, num_ranks):
     found = results[num_ranks]["measured_without_attempts"]
-    assert found["verdicts"] == [36, 0]
+    assert found["selections"] == [36, 0]
     assert found["metrics"][0]["learner/skipped_updates"] == (0.0, 1.0)
     assert found["metrics"][1]["learner/skipped_updates"] == (1.0, 1.0)
     assert found["version"] == 2
@@ -450,7 +450,7 @@ def test_updates_raise_the_rewarded_completion_over_the_other(results, num_ranks
     assert good == sorted(good) and good[-1] > good[0] + 0.1
     assert bad[-1] < bad[0] - 0.1
     assert found["versions"] == [1, 2, 3]
-    first = found["verdicts"][0]
+    first = found["selections"][0]
     assert [one.completion_id for one in first] == ["q/1", "q/2"]
     assert first[0].advantage == pytest.approx(0.7071, abs=1e-4)
 

@@ -125,12 +125,12 @@ def test_a_groups_advantages_sum_to_zero_before_anything_is_left_out(configs):
     for config in configs:
         completions = made_up_step(config)
         plugins = [RewardsAlone(one) for one in started_plugins(config)]
-        verdicts = batch_of(config, completions, plugins).verdicts
+        selections = batch_of(config, completions, plugins).selections
         sums: dict[tuple[int, str], float] = {}
-        for one, verdict in zip(completions, verdicts, strict=True):
+        for one, selection in zip(completions, selections, strict=True):
             if isinstance(config.layers[one.layer - 1].advantage, GroupZ):
                 key = (one.layer, one.group_key)
-                sums[key] = sums.get(key, 0.0) + verdict.advantage
+                sums[key] = sums.get(key, 0.0) + selection.advantage
         assert all(abs(value) < 1e-6 for value in sums.values())
 
 

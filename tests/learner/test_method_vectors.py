@@ -127,7 +127,7 @@ def test_drafts_have_no_loss_at_all():
     batch = igrpo()
     assert {row.layer for row in batch.rows} == {2}
     assert all(row.token_weights.tolist() == [0.0] for row in batch.all_rows[:4])
-    assert batch.verdicts[0].reason == "layer 'solve' has loss_weight 0"
+    assert batch.selections[0].reason == "layer 'solve' has loss_weight 0"
 
 
 def test_a_penalty_does_not_bring_the_drafts_back():
@@ -222,4 +222,4 @@ def test_a_step_without_completions_trains_nothing():
     batch = build_batch(
         [], [solve_layer(advantage=EXACT), layer(advantage=EXACT)], objective(), plugins=parts
     )
-    assert (batch.rows, batch.verdicts, batch.metrics) == ([], [], {})
+    assert (batch.rows, batch.selections, batch.metrics) == ([], [], {})

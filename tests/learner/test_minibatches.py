@@ -105,7 +105,7 @@ def test_advantages_and_selection_are_those_of_the_whole_step():
     layers = [solve_layer(advantage="reinforce_plus_plus"), layer(group_by="batch")]
     plugins = [plugin("reinforce_plus_plus", 1)]
     whole, parts = (batch_of(completions, layers, n, plugins=plugins) for n in (1, 3))
-    assert parts.verdicts == whole.verdicts
+    assert parts.selections == whole.selections
     advantages = {row.completion_id: row.advantages.tolist() for row in whole.rows}
     assert {row.completion_id: row.advantages.tolist() for row in parts.rows} == advantages
 

@@ -63,7 +63,7 @@ def keep(is_kept, is_trained=None):
     return Hook(filter_rows=filter_rows)
 
 
-# --- 1. Filters judge what the checks said, not what shaping made of it ---
+# --- 1. Filters read what the checks said, not what shaping made of it ---
 
 
 @pytest.mark.parametrize(

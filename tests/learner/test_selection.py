@@ -17,8 +17,8 @@ PARENTS = {one.completion_id: one for one in attempts()}
 
 
 def reasons(children, parents=PARENTS, **settings):
-    judged = select_layer(children, parents, layer(**settings))
-    return {one.completion.completion_id: one.reason for one in judged}
+    candidates = select_layer(children, parents, layer(**settings))
+    return {one.completion.completion_id: one.reason for one in candidates}
 
 
 def kept(children, **settings):
@@ -26,9 +26,9 @@ def kept(children, **settings):
 
 
 def test_every_usable_first_attempt_trains():
-    judged = select_layer(attempts(), {}, solve_layer())
-    assert all(one.is_selected for one in judged)
-    assert [one.is_success for one in judged] == [True, False, False, True]
+    candidates = select_layer(attempts(), {}, solve_layer())
+    assert all(one.is_selected for one in candidates)
+    assert [one.is_success for one in candidates] == [True, False, False, True]
 
 
 def test_groups_with_success_drops_only_the_parent_that_nobody_corrected():

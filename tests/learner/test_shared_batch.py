@@ -18,7 +18,7 @@ from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
 from mgrpo.config import ObjectiveConfig
 from mgrpo.config.base import StrictConfig
-from mgrpo.types import Verdict
+from mgrpo.types import Selection
 from tests.learner.builders import layer, plugin, random_completions, solve_layer
 
 DEADLINE_S = 30
@@ -110,7 +110,7 @@ def test_ranks_decide_alike_and_their_rows_are_those_of_one_rank(
     whole = built(make())
     parts = on_ranks(make, num_ranks)
     for part in parts:
-        agree(part.verdicts, whole.verdicts)
+        agree(part.selections, whole.selections)
         assert part.metrics.keys() == whole.metrics.keys()
         assert all(
             part.metrics[name] == pytest.approx(whole.metrics[name]) for name in part.metrics
@@ -125,7 +125,7 @@ def test_ranks_decide_alike_and_their_rows_are_those_of_one_rank(
         assert dataclasses.replace(found, advantages=row.advantages) == row
 
 
-def agree(some: list[Verdict], others: list[Verdict]) -> None:
+def agree(some: list[Selection], others: list[Selection]) -> None:
     for one, other in zip(some, others, strict=True):
         assert one.advantage == pytest.approx(other.advantage, rel=1e-12)
         assert dataclasses.replace(one, advantage=other.advantage) == other
@@ -139,7 +139,7 @@ def test_a_plug_in_that_looks_at_all_tokens_has_them_on_every_rank(num_ranks: in
     assert all(map(looks_at_all_tokens, make()))
     whole = built(make())
     parts = on_ranks(make, num_ranks)
-    assert all(part.rows == whole.rows and part.verdicts == whole.verdicts for part in parts)
+    assert all(part.rows == whole.rows and part.selections == whole.selections for part in parts)
     own = sorted(row.completion_id for part in parts for row in part.mine)
     assert own == sorted(row.completion_id for row in whole.rows)
 

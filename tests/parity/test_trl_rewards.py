@@ -141,7 +141,7 @@ def advantages_of(samples, rewards):
         (["only_algebra"], [1.0], False),
         (["chat_accuracy", f"{OWN}:think_format_reward"], [1.0, 0.25], True),
     ],
-    ids=["lengths", "groups", "async", "left_out", "unjudged", "chats"],
+    ids=["lengths", "groups", "async", "left_out", "unscored", "chats"],
 )
 def test_rewards_and_advantages_are_trl_s(seed, names, weights, as_chat):
     samples = Samples(seed, as_chat=as_chat)
@@ -152,9 +152,9 @@ def test_rewards_and_advantages_are_trl_s(seed, names, weights, as_chat):
     )
     found, rewards = asyncio.run(ours(samples, names, weights))
     assert_close(found.to(theirs), theirs, rtol=1e-6, atol=1e-6, equal_nan=True)
-    unjudged = theirs.isnan().all(dim=1)
+    unscored = theirs.isnan().all(dim=1)
     assert [reward.status for reward in rewards] == [
-        "error" if one else "scored" for one in unjudged.tolist()
+        "error" if one else "scored" for one in unscored.tolist()
     ]
     assert_close(
         advantages_of(samples, rewards).to(their_advantages), their_advantages, rtol=1e-5, atol=1e-5

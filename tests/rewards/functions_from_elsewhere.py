@@ -55,7 +55,7 @@ def only_algebra(completions, answer, task, **kwargs):
     ]
 
 
-def never_judges(completions, **kwargs):
+def never_scores(completions, **kwargs):
     return [None for _ in completions]
 
 
@@ -99,7 +99,7 @@ def by_source(data_source, solution_str, ground_truth, extra_info=None):
     return float(final_answer(solution_str) == ground_truth) + 0.1 * extra_info["index"]
 
 
-async def judge_score(solution_str, ground_truth, pause_s=0.0, **kwargs):
+async def slow_score(solution_str, ground_truth, pause_s=0.0, **kwargs):
     if "wait" in solution_str:
         await asyncio.sleep(60)
     if "block" in solution_str:

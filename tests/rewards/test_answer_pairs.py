@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.answers import PAGE, PAIRS, SETTINGS_KIND, Pair, judge, mistakes, read_pairs
+from benchmarks.answers import PAGE, PAIRS, SETTINGS_KIND, Pair, accepts, mistakes, read_pairs
 from rewards.answer_text import plain_number, tidy
 
 ALL_PAIRS = read_pairs()
@@ -26,20 +26,20 @@ def kinds() -> list[str]:
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_answers_are_judged_as_they_are_labelled(kind):
+def test_answers_are_graded_as_they_are_labelled(kind):
     of_kind = [pair for pair in ALL_PAIRS if pair.kind == kind]
     assert of_kind
-    assert [name_of(pair) for pair in of_kind if judge(pair) is not pair.expected] == []
+    assert [name_of(pair) for pair in of_kind if accepts(pair) is not pair.expected] == []
 
 
 def test_every_reference_is_its_own_answer():
     references = {p.reference for p in ALL_PAIRS if p.kind != "empty_references"}
     pairs = [Pair(kind="own", reference=r, boxed=r, expected=True) for r in sorted(references)]
-    assert [pair.reference for pair in pairs if not judge(pair)] == []
+    assert [pair.reference for pair in pairs if not accepts(pair)] == []
 
 
 def test_mistakes_stay_within_the_promised_bounds():
-    refused, accepted = mistakes(ALL_PAIRS, judge)
+    refused, accepted = mistakes(ALL_PAIRS, accepts)
     num_right = sum(pair.expected for pair in ALL_PAIRS)
     assert refused <= MAX_FALSE_NEGATIVES * num_right
     assert accepted <= MAX_FALSE_POSITIVES * (len(ALL_PAIRS) - num_right)
@@ -84,9 +84,10 @@ HEDGES = [
 def test_a_number_beside_something_else_is_not_the_number(hedge):
     numbers = {p.reference for p in ALL_PAIRS if is_number(p.reference)}
     for reference, other in zip(sorted(numbers), sorted(numbers, reverse=True), strict=True):
-        if not judge(Pair(kind="", reference=reference, boxed=other, expected=False)):
+        if not accepts(Pair(kind="", reference=reference, boxed=other, expected=False)):
             boxed = hedge.replace("%r", reference).replace("%o", other)
-            assert not judge(Pair(kind="", reference=reference, boxed=boxed, expected=False)), boxed
+            hedged = Pair(kind="", reference=reference, boxed=boxed, expected=False)
+            assert not accepts(hedged), boxed
 
 
 def is_number(reference: str) -> bool:

@@ -215,11 +215,11 @@ def test_a_term_that_is_left_out_adds_nothing_and_decides_nothing():
     )
     texts = ["<think>3 + 4</think>\\boxed{7}", "\\boxed{8}"]
     with RewardPool(config_of(*terms)) as pool:
-        judged, left_out = pool.score_blocking(algebra, texts), pool.score_blocking(history, texts)
-    assert [(one.value, one.correct) for one in judged] == [(1.5, True), (0.0, False)]
+        scored, left_out = pool.score_blocking(algebra, texts), pool.score_blocking(history, texts)
+    assert [(one.value, one.correct) for one in scored] == [(1.5, True), (0.0, False)]
     assert [(one.value, one.correct) for one in left_out] == [(0.5, True), (0.0, False)]
     assert f"{HERE}:only_algebra" not in left_out[0].parts
-    assert {one.status for one in [*judged, *left_out]} == {"scored"}
+    assert {one.status for one in [*scored, *left_out]} == {"scored"}
 
 
 def test_a_term_scores_the_problems_of_its_sources_alone():
@@ -246,11 +246,11 @@ def test_a_source_without_a_term_is_an_error_that_names_it():
         pool.score_blocking(replace(SEVEN, source="chats"), [RIGHT])
 
 
-def test_a_completion_that_no_term_judges_is_an_error():
-    with RewardPool(config_of({"trl": f"{HERE}:never_judges", "correct_at": 1.0})) as pool:
+def test_a_completion_that_no_term_scores_is_an_error():
+    with RewardPool(config_of({"trl": f"{HERE}:never_scores", "correct_at": 1.0})) as pool:
         (reward,) = pool.score_blocking(SEVEN, [RIGHT])
     assert (reward.status, reward.value) == ("error", 0.0)
-    assert "no term judges it" in reward.detail
+    assert "no term scores it" in reward.detail
 
 
 def test_a_group_call_that_hangs_or_dies_costs_its_group():
@@ -267,16 +267,16 @@ def test_a_group_call_that_hangs_or_dies_costs_its_group():
 
 
 def test_async_functions_share_a_loop_and_wait_at_the_same_time():
-    term = {"verl": f"{HERE}:judge_score", "correct_at": 1.0, "settings": {"pause_s": 0.5}}
+    term = {"verl": f"{HERE}:slow_score", "correct_at": 1.0, "settings": {"pause_s": 0.5}}
     with RewardPool(config_of(term, deadline_s=5.0)) as pool:
         rewards = pool.score_blocking(SEVEN, ["7"] * 100)  # one after the other: 50 s
         again = pool.score_blocking(SEVEN, ["8"])
     assert {reward.value for reward in rewards} == {1.0}
-    assert len({one.parts[f"{HERE}:judge_score#loop"] for one in [*rewards, *again]}) == 1
+    assert len({one.parts[f"{HERE}:slow_score#loop"] for one in [*rewards, *again]}) == 1
 
 
 def test_an_async_function_has_the_same_deadline_for_each_completion():
-    term = {"verl": f"{HERE}:judge_score", "correct_at": 1.0}
+    term = {"verl": f"{HERE}:slow_score", "correct_at": 1.0}
     with RewardPool(config_of(term, deadline_s=1.0)) as pool:
         found = pool.score_blocking(SEVEN, ["7", "wait", "own timeout", "8"])
         blocked = pool.score_blocking(SEVEN, ["block", "7"])

@@ -1,4 +1,4 @@
-"""Whatever a policy writes is judged within the deadline, and nearly all of it at once."""
+"""Whatever a policy writes is graded within the deadline, and nearly all of it at once."""
 
 import time
 
@@ -65,7 +65,7 @@ def seconds_of(boxed: str, reference: str) -> float:
 
 
 @pytest.mark.parametrize("boxed", HOSTILE, ids=lambda boxed: boxed[:30])
-def test_an_answer_made_to_hang_is_judged_in_seconds(boxed):
+def test_an_answer_made_to_hang_is_graded_in_seconds(boxed):
     for reference in ("7", boxed + " + 1", "\\sqrt{2}", "x^2+1", "(1, 2)"):
         assert seconds_of(boxed, reference) < 3
 
@@ -80,7 +80,7 @@ def test_no_mixture_of_symbols_raises_or_hangs(parts, times, reference):
     assert seconds_of("".join(parts) * times, reference) < 3
 
 
-def test_the_processes_judge_all_of_them_within_their_deadline():
+def test_the_processes_grade_all_of_them_within_their_deadline():
     problem = Problem(problem_id="p", question="", answer="x^2+1")
     with RewardPool(RewardsConfig(deadline_s=5.0)) as pool:
         rewards = pool.score_blocking(problem, [f"\\boxed{{{boxed}}}" for boxed in HOSTILE])

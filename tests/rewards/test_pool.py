@@ -99,7 +99,7 @@ def test_unicode_and_huge_completions_are_scored_within_the_deadline(mathematici
     assert [reward.correct for reward in rewards] == [True, False, True, False, True]
 
 
-def test_a_tower_of_powers_is_judged_without_waiting_for_the_deadline(mathematician):
+def test_a_tower_of_powers_is_graded_without_waiting_for_the_deadline(mathematician):
     tower = "\\boxed{9^{9^{9^{9}}}}"
     problem = Problem(problem_id="tower", question="", answer="\\sqrt{2}")
     started = time.monotonic()
@@ -256,7 +256,7 @@ def test_cancelling_frees_the_processes():
     assert [reward.value for reward in rewards] == [1.0] * 4
 
 
-def test_of_512_completions_each_is_judged_as_itself(mathematician):
+def test_of_512_completions_each_is_graded_as_itself(mathematician):
     texts = [f"Step {n}: add.\nSo \\boxed{{{n}}}" for n in range(512)]
     rewards = mathematician.score_blocking(SEVEN, texts)
     assert [n for n, reward in enumerate(rewards) if reward.correct] == [7]

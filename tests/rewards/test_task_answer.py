@@ -190,7 +190,7 @@ def test_what_a_policy_writes_is_never_run(name: str, tmp_path: Path):
     assert not target.exists()
 
 
-# --- who judges what ---
+# --- who grades what ---
 
 
 def test_many_right_answers_are_right_by_the_tasks_own_verifier():

@@ -318,8 +318,8 @@ def account(result: UpdateResult) -> dict[str, Any]:
             for name, value in sorted(result.metrics.items())
             if not name.endswith("_s") and name not in ADDED_METRICS
         },
-        "advantages": [one.advantage for one in result.verdicts],
-        "selected": "".join(str(int(one.selected)) for one in result.verdicts),
+        "advantages": [one.advantage for one in result.selections],
+        "selected": "".join(str(int(one.selected)) for one in result.selections),
     }
 
 

@@ -1,5 +1,5 @@
 """Refills a step until every problem in it, or a share of them, has something to learn from (DAPO,
-https://arxiv.org/abs/2503.14476). Judged by whether answers are right, never by shaped rewards.
+https://arxiv.org/abs/2503.14476). Right and wrong answers count, never shaped rewards.
 """
 
 from __future__ import annotations

@@ -67,11 +67,11 @@ class Desel(LearnerPlugin):
         is_known = batch.row_sums(batch.is_sampled.double()) > 0
         is_kept = torch.ones(len(batch.completions), dtype=torch.bool)
         for places in usable_groups(batch, self.layers):
-            judged = [place for place in places if is_known[place]]
-            if judged:
-                is_kept[judged] = likely_enough(
-                    likelihoods[judged],
-                    self.anchor_likelihood(batch, judged, likelihoods),
+            measured = [place for place in places if is_known[place]]
+            if measured:
+                is_kept[measured] = likely_enough(
+                    likelihoods[measured],
+                    self.anchor_likelihood(batch, measured, likelihoods),
                     ratio=self.settings.ratio,
                     top_k=self.settings.top_k,
                 )

@@ -136,10 +136,10 @@ class GuidedErrorCorrection(RolloutPlugin):
             [repaired[place].token_ids for place in changed],
         )
         for place, reward in zip(changed, rewards, strict=True):
-            repaired[place] = self.judged(completions[place], repaired[place], reward)
+            repaired[place] = self.scored(completions[place], repaired[place], reward)
         return repaired
 
-    def judged(self, before: Completion, repaired: Completion, reward: Reward) -> Completion:
+    def scored(self, before: Completion, repaired: Completion, reward: Reward) -> Completion:
         """With its new reward. Where that is the repair's doing, the attempt does not train: it
         would be pushed by what came after it, right though it was not."""
         has_gained = before.reward is not None and reward.value > before.reward.value

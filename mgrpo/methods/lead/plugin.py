@@ -136,7 +136,7 @@ class Lead(LearnerPlugin):
 
 
 def is_unanswered(batch: StepBatch) -> Tensor:
-    """[N] bool: the checks found no answer to judge."""
+    """[N] bool: the checks found no answer to grade."""
     return torch.tensor(
         [one.reward is not None and one.reward.status == "unparsable" for one in batch.completions],
         dtype=torch.bool,

@@ -25,7 +25,7 @@ class UnlikelinessSettings(StrictConfig):
     """Likelihood of a completion: mean log-probability of its tokens (the authors' code), or
     their sum, which ranks long completions as unlikely."""
     drop_uniform: bool = True
-    """Leave out groups that are all right or all wrong. Judged before shaping, which would make
+    """Leave out groups that are all right or all wrong. Decided before shaping, which would make
     an all-right group look mixed."""
 
 

@@ -17,7 +17,11 @@ from typing import Any, get_args
 import numpy as np
 
 from mgrpo.methods.veripo.pair_side import PairSide
-from mgrpo.methods.veripo.preference_pairs import PreferencePair, make_judge, pairs_of_group
+from mgrpo.methods.veripo.preference_pairs import (
+    PreferencePair,
+    make_consistency_check,
+    pairs_of_group,
+)
 from mgrpo.methods.veripo.settings import PairKind, PreferenceSettings
 from mgrpo.types import STORED_PAIR, Completion, CompletionId
 
@@ -27,7 +31,7 @@ class PreferenceCycle:
 
     def __init__(self, config: PreferenceSettings, *, seed: int, prompts_per_step: int) -> None:
         self.config, self.seed, self.prompts_per_step = config, seed, prompts_per_step
-        self.judge = make_judge(self.config.verifier)
+        self.is_consistent = make_consistency_check(self.config.verifier)
         self.waiting: deque[PreferencePair] = deque(maxlen=self.config.capacity)
         self.phase_pairs: list[PreferencePair] = []
         self.ref_logprobs: list[float] = []  # chosen, rejected, chosen, ... of phase_pairs
@@ -52,7 +56,7 @@ class PreferenceCycle:
             groups.setdefault(prompt, []).append(one)
         counts: dict[str, int] = dict.fromkeys(get_args(PairKind), 0)
         for group in groups.values():
-            for pair in pairs_of_group(group, self.config, self.judge):
+            for pair in pairs_of_group(group, self.config, self.is_consistent):
                 self.waiting.append(pair)
                 counts[pair.kind] += 1
             self.note_solved(group)

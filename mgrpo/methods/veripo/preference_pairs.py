@@ -19,7 +19,7 @@ from mgrpo.records.token_columns import TokenIds
 from mgrpo.types import Completion
 from rewards.answer_text import key, plain_number, tidy
 
-Judge = Callable[[Completion], bool]
+ConsistencyCheck = Callable[[Completion], bool]
 
 FINAL_ANSWER = re.compile(r"\\boxed|<answer>|####")
 """What a final answer begins with; the reasoning is what stands before the last of these."""
@@ -49,7 +49,7 @@ class PreferencePair:
 
 
 def pairs_of_group(
-    group: Sequence[Completion], config: PreferenceSettings, judge: Judge
+    group: Sequence[Completion], config: PreferenceSettings, is_consistent: ConsistencyCheck
 ) -> list[PreferencePair]:
     """At most one pair of each kind from the completions of one prompt.
 
@@ -57,7 +57,7 @@ def pairs_of_group(
     ones the first), so that length alone never wins.
     """
     usable = [one for one in group if is_own(one)]
-    flags = flags_of(usable, config.verifier, judge)
+    flags = flags_of(usable, config.verifier, is_consistent)
     pairs = []
     for kind in config.kinds:
         chosen, rejected = sides(flags, kind)
@@ -102,7 +102,9 @@ def shortest(flags: Sequence[Flags], places: Sequence[int]) -> int | None:
     return min(places, key=lambda place: flags[place].length, default=None)
 
 
-def flags_of(group: Sequence[Completion], config: VerifierSettings, judge: Judge) -> list[Flags]:
+def flags_of(
+    group: Sequence[Completion], config: VerifierSettings, is_consistent: ConsistencyCheck
+) -> list[Flags]:
     """The verifier's results for a group's completions."""
     lengths = [len(one.token_ids) for one in group]
     bound = percentile(lengths, config.short_percentile)
@@ -110,8 +112,8 @@ def flags_of(group: Sequence[Completion], config: VerifierSettings, judge: Judge
     return [
         Flags(
             correct=one.is_correct,
-            # Only right answers are asked about, and a judge may be a model.
-            consistent=one.is_correct and judge(one),
+            # Only right answers are asked about, and the check may be a model.
+            consistent=one.is_correct and is_consistent(one),
             repetitive=most_repeats(one.token_ids, config.ngram_tokens) > config.max_repeats,
             short=length < bound,
             reflective=any(phrase in one.text.casefold() for phrase in phrases),
@@ -145,11 +147,11 @@ def has_format_error(one: Completion) -> bool:
     return one.reward.status == "unparsable" or one.reward.parts.get("format", 1.0) <= 0
 
 
-def make_judge(config: VerifierSettings) -> Judge:
+def make_consistency_check(config: VerifierSettings) -> ConsistencyCheck:
     """The rule that `consistency` names.
 
     Raises:
-        ConfigError: the recipe's own judge cannot be imported or called.
+        ConfigError: the recipe's own check cannot be imported or called.
     """
     if config.consistency == "off":
         return lambda one: True
@@ -158,11 +160,11 @@ def make_judge(config: VerifierSettings) -> Judge:
     module_name, _, attribute = config.consistency.partition(":")
     reason = "is not callable."
     try:
-        judge = getattr(import_own(module_name), attribute)
+        is_consistent = getattr(import_own(module_name), attribute)
     except Exception as error:  # a user's module raises what it likes when it is imported
-        judge, reason = None, f"cannot be imported: {type(error).__name__}: {error}."
-    if callable(judge):
-        return lambda one: bool(judge(one))
+        is_consistent, reason = None, f"cannot be imported: {type(error).__name__}: {error}."
+    if callable(is_consistent):
+        return lambda one: bool(is_consistent(one))
     raise ConfigError([ConfigFault("verifier.consistency", config.consistency, reason)])
 
 

@@ -9,7 +9,7 @@ from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
-from mgrpo.methods.veripo.preference_pairs import make_judge
+from mgrpo.methods.veripo.preference_pairs import make_consistency_check
 from mgrpo.methods.veripo.settings import PreferenceSettings
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.sources.source import SourcePlugin, Work, Workers
@@ -38,7 +38,7 @@ class PreferencePhases(SourcePlugin):
     def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
         faults = super().faults(settings, layers, method)
         try:
-            make_judge(settings.verifier)  # it may be a user's own
+            make_consistency_check(settings.verifier)  # it may be a user's own
         except ConfigError as error:
             faults += error.faults
         return faults

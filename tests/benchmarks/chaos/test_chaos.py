@@ -1,4 +1,4 @@
-"""The schedule, the faults that need no run, and the judge of what a run has recorded."""
+"""The schedule, the faults that need no run, and the comparison of what a run has recorded."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from benchmarks.chaos import hostile
-from benchmarks.chaos.injectors import INJECTORS, Damaged, Victim
-from benchmarks.chaos.judge import (
+from benchmarks.chaos.comparison import (
     Trained,
     is_within_noise,
     slopes,
     trained_problems,
     violations,
 )
+from benchmarks.chaos.injectors import INJECTORS, Damaged, Victim
 from benchmarks.chaos.page import page_lines, summary
 from benchmarks.chaos.processes import kind_of
 from benchmarks.chaos.proxy import Mode, Proxy, http_reward
@@ -146,7 +146,7 @@ def test_the_newest_checkpoint_is_damaged_if_there_is_another(tmp_path: Path) ->
         assert fault_of(finished) == "learner/shard.pt was changed"
 
 
-# --- judge ---
+# --- comparison ---
 
 
 def step_of(*problems: str, step: int = 0) -> list[Completion]:
@@ -163,30 +163,30 @@ def step_of(*problems: str, step: int = 0) -> list[Completion]:
     ]
 
 
-def judge(*steps: list[Completion], drawn: list[list[str]], num_dropped: int = 0) -> Trained:
+def compared(*steps: list[Completion], drawn: list[list[str]], num_dropped: int = 0) -> Trained:
     return trained_problems(steps, drawn, group_sizes=(2, 1), num_dropped=num_dropped)
 
 
 def test_what_was_drawn_and_trained_is_counted_once() -> None:
-    found = judge(step_of("a", "b"), step_of("c", "a", step=1), drawn=[["b", "a"], ["a", "c"]])
+    found = compared(step_of("a", "b"), step_of("c", "a", step=1), drawn=[["b", "a"], ["a", "c"]])
     assert found == Trained(4, dropped=0, missing=0, doubled=0, strange=0, wrong_groups=0)
 
 
 def test_what_is_missing_was_dropped_or_lost() -> None:
-    assert judge(step_of("a"), drawn=[["a", "b"]]).missing == 1
-    assert judge(step_of("a"), drawn=[["a", "b"]], num_dropped=1).missing == 0
+    assert compared(step_of("a"), drawn=[["a", "b"]]).missing == 1
+    assert compared(step_of("a"), drawn=[["a", "b"]], num_dropped=1).missing == 0
 
 
 def test_a_problem_in_two_slots_and_a_completion_in_two_rows_are_doubled() -> None:
-    assert judge(step_of("a", "a"), drawn=[["a"]]).doubled == 1
+    assert compared(step_of("a", "a"), drawn=[["a"]]).doubled == 1
     twice = [*step_of("a"), *step_of("a")[:1]]
-    assert judge(twice, drawn=[["a"]]).doubled == 1
+    assert compared(twice, drawn=[["a"]]).doubled == 1
 
 
 def test_a_problem_of_another_step_is_strange_and_groups_have_their_sizes() -> None:
-    found = judge(step_of("z"), step_of("a", step=1)[:-1], drawn=[["a"], ["a"]])
+    found = compared(step_of("z"), step_of("a", step=1)[:-1], drawn=[["a"], ["a"]])
     assert (found.strange, found.missing, found.wrong_groups) == (1, 1, 0)
-    assert judge(step_of("a")[1:], drawn=[["a"]]).wrong_groups == 1
+    assert compared(step_of("a")[1:], drawn=[["a"]]).wrong_groups == 1
 
 
 def test_shares_differ_by_chance_or_not() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos import supervise
-from benchmarks.chaos.judge import drawn_by, violations
+from benchmarks.chaos.comparison import drawn_by, violations
 from benchmarks.chaos.processes import TITLES
 from benchmarks.chaos.proxy import Proxy
 from benchmarks.chaos.schedule import Fault, Part

@@ -10,9 +10,9 @@ from tests.learner.builders import plugin, run_config
 from tests.learner.exact import exact_loss
 from tests.learner.objective_cases import (
     CUT,
+    faults,
     objective_and_gradient,
     one_row,
-    faults,
     two_groups,
 )
 

@@ -63,7 +63,7 @@ def test_no_verdict_is_a_failure(check):
     check.server.reply = says(chat_reply("who knows"))
     line = check(0.0)
     assert line.status == "fail"
-    assert "no verdict on 8 of 8" in line.detail and "who knows" in line.detail
+    assert "scored all but 8 of 8" in line.detail and "who knows" in line.detail
 
 
 @pytest.mark.parametrize(

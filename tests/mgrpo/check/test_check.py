@@ -494,7 +494,7 @@ def test_functions_from_elsewhere_are_tried_on_two_rows(sound, tmp_path: Path, m
     assert "write `trl: ./theirs.py:accuracy`" in details(checked(sound), "rewards")
 
 
-def test_a_task_with_many_right_answers_is_judged_by_its_verifier_and_the_check_says_so(sound):
+def test_a_task_with_many_right_answers_is_graded_by_its_verifier_and_the_check_says_so(sound):
     tasks = [{"name": "countdown"}, {"name": "chain_sum"}]
     sound["data"]["train"] = {"source": "reasoning_gym", "size": 8, "seed": 3, "tasks": tasks}
     sound["data"]["max_prompt_tokens"] = 900
@@ -522,7 +522,7 @@ def test_a_check_may_return_numpy_values(sound, tmp_path, monkeypatch, expressio
 
 
 def test_the_check_gives_rewards_the_recipes_deadlines(sound, tmp_path: Path, monkeypatch):
-    """Whose module takes longer to import than a completion may be judged."""
+    """Whose module takes longer to import than a completion may be graded."""
     (tmp_path / "slow_checks.py").write_text(
         "import time\ntime.sleep(1.5)\n"
         "def slow(completion, problem):\n    time.sleep(0.3)\n    return '5' in completion\n"

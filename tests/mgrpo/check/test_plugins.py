@@ -98,8 +98,8 @@ def test_the_check_reports_it_and_training_does_not_start(
     assert not Path("runs").exists()
 
 
-def test_a_judge_of_pairs_that_cannot_be_imported_is_found_here_too(tree):
-    verifier = {"consistency": "no_such_module:judge"}
+def test_a_check_of_pairs_that_cannot_be_imported_is_found_here_too(tree):
+    verifier = {"consistency": "no_such_module:agrees"}
     tree["source"] = {"type": "preferences", "verifier": verifier}
     ((status, detail),) = lines(tree, {"use": "dpo"})
     assert status == "fail"

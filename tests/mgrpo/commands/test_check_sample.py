@@ -47,8 +47,8 @@ def test_prompts_and_completions_are_shown_with_their_rewards() -> None:
     lines = console.file.getvalue().splitlines()
     assert "<|im_start|>user What is [3] + 4?" in lines
     assert "reference: 7" in lines
-    verdicts = [line.strip() for line in lines if "reward" in line and "tokens" in line]
-    assert verdicts == [  # a correction stands below its attempt
+    summaries = [line.strip() for line in lines if "reward" in line and "tokens" in line]
+    assert summaries == [  # a correction stands below its attempt
         "layer 1 · right, reward 1 · 2 tokens · stop · because",
         "layer 2 · wrong, reward 0 · 2 tokens · stop · because",
         "layer 1 · wrong, reward 0 · 2 tokens · stop · because",

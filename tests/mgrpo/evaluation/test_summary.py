@@ -27,7 +27,7 @@ def completion(
 ) -> Completion:
     """The completion at a path such as "0.1": sample 0, its second correction."""
     parent, dot, _ = path.rpartition(".")
-    verdict = status or ("unparsable" if answer is None else "scored")
+    state = status or ("unparsable" if answer is None else "scored")
     return Completion(
         id=CompletionId.named(f"{place}#{path}"),
         problem_id=f"problem-{place}",
@@ -45,7 +45,7 @@ def completion(
         guidance_id=guidance,
         reward=Reward(
             value=float(answer == RIGHT),
-            status=verdict,
+            status=state,
             correct=answer == RIGHT,
             extracted_answer=answer,
         ),

@@ -34,11 +34,11 @@ def completion(layer: int, key: str, parent: str | None, right: bool, **keys: ob
 
 
 def tree(first: list[int], second: list[list[int]]) -> list[Completion]:
-    """Attempts and their corrections from 0/1 verdicts."""
+    """Attempts and their corrections from 0/1 rewards."""
     completions = [completion(1, f"p#{i}", None, bool(r)) for i, r in enumerate(first)]
-    for i, verdicts in enumerate(second):
+    for i, rewards in enumerate(second):
         completions += [
-            completion(2, f"p#{i}.{j}", f"p#{i}", bool(r)) for j, r in enumerate(verdicts)
+            completion(2, f"p#{i}.{j}", f"p#{i}", bool(r)) for j, r in enumerate(rewards)
         ]
     return completions
 
@@ -300,7 +300,7 @@ def test_attempts_out_of_the_error_pool_are_parents_and_nothing_else() -> None:
     assert means["transition/layer2/wrong_to_right"] == 0.5
 
 
-def test_each_term_of_a_reward_has_a_mean_over_what_it_judged() -> None:
+def test_each_term_of_a_reward_has_a_mean_over_what_it_scored() -> None:
     both = {"./my.py:accuracy": 1.0, "./my.py:score#acc": 0.5}
     rewards = [
         Reward(value=1.5, parts=both),

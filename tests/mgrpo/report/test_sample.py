@@ -5,7 +5,7 @@ import pytest
 
 from mgrpo.metrics.log import MetricsLog
 from mgrpo.report.run_data import load_run
-from mgrpo.report.sample import clip, load_sample, spread_order, step_data, verdict
+from mgrpo.report.sample import clip, grade, load_sample, spread_order, step_data
 from mgrpo.types import Reward
 from tests.mgrpo.metrics.test_log import a_completion
 from tests.mgrpo.report.fake_run import make_run
@@ -29,8 +29,8 @@ def test_steps_are_taken_last_first_then_from_the_middles():
         (None, "unscored"),
     ],
 )
-def test_each_status_has_its_own_verdict(reward, word):
-    assert verdict(a_completion(reward=reward)) == word
+def test_each_status_has_its_own_grade(reward, word):
+    assert grade(a_completion(reward=reward)) == word
 
 
 def test_the_question_is_that_of_the_first_attempt_whatever_the_order():

@@ -60,5 +60,5 @@ def test_a_scripted_learner_compares_within_groups() -> None:
     rows = [completion("q/1", 1.0), completion("q/2", 0.0), completion("r/1", 1.0)]
     result = learner.update(rows, [], 0, [], meanwhile=lambda: None)
     assert result.policy_version == learner.policy_version == 1
-    assert [one.advantage for one in result.verdicts] == [0.5, -0.5, 0.0]
-    assert [one.selected for one in result.verdicts] == [True, True, False]
+    assert [one.advantage for one in result.selections] == [0.5, -0.5, 0.0]
+    assert [one.selected for one in result.selections] == [True, True, False]

@@ -148,11 +148,11 @@ def test_files_are_bounded(kind: Kind) -> None:
 
 def test_nothing_but_its_folder_can_be_written(kind: Kind, tmp_path: Path) -> None:
     needs(kind, "reads this user's files")
-    verdict = tmp_path / "verdict.json"
+    written = tmp_path / "written.json"
     program = """
         import os, sys
         done = []
-        for path in (input(), '/verdict', '/usr/lib/x', '/dev/x', '/inside.py', '/etc/passwd'):
+        for path in (input(), '/written', '/usr/lib/x', '/dev/x', '/inside.py', '/etc/passwd'):
             try:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 open(path, 'w').write('passed')
@@ -162,8 +162,8 @@ def test_nothing_but_its_folder_can_be_written(kind: Kind, tmp_path: Path) -> No
         open('own', 'w').write('passed')
         print(done)
     """
-    assert run(kind, program, f"{verdict}\n").out == "[]\n"
-    assert not verdict.exists()
+    assert run(kind, program, f"{written}\n").out == "[]\n"
+    assert not written.exists()
 
 
 def test_tests_cannot_be_read(kind: Kind, tmp_path: Path) -> None:
@@ -192,12 +192,12 @@ def test_tests_cannot_be_read(kind: Kind, tmp_path: Path) -> None:
     needs(kind, "reads this user's files")
     rows = [{"input": f"{tmp_path}/tests.json\n", "output": secret}]
     rows += [{"input": "later\n", "output": secret}]
-    reward = judged(kind, program, rows)
+    reward = graded(kind, program, rows)
     assert "Got: []" in reward.detail, reward.detail
     assert reward.value == 0.0
 
 
-def test_the_judge_cannot_be_killed(kind: Kind) -> None:
+def test_the_grader_cannot_be_killed(kind: Kind) -> None:
     needs(kind, "sees other processes")
     attack = f"""
         import os, signal
@@ -282,7 +282,7 @@ FORGED = json.dumps({"out": "3\n", "err": "", "value": "3", "end": "exit 0", "is
 )
 def test_a_forged_verdict_is_a_wrong_answer(kind: Kind, forgery: str) -> None:
     rows = [{"input": "1 2\n", "output": "3\n"}, {"input": "2 2\n", "output": "4\n"}]
-    assert judged(kind, forgery, rows).value == 0.0
+    assert graded(kind, forgery, rows).value == 0.0
 
 
 def test_the_process_that_answers_can_be_taken_over_without_use(kind: Kind) -> None:
@@ -296,7 +296,7 @@ def test_the_process_that_answers_can_be_taken_over_without_use(kind: Kind) -> N
                 pass
     """
     rows = [{"input": "", "output": "7"}] * 3
-    assert judged(kind, program, rows).value == 0.0
+    assert graded(kind, program, rows).value == 0.0
 
 
 def test_what_is_left_in_the_background_ends_with_the_test(kind: Kind) -> None:
@@ -324,7 +324,7 @@ def test_a_background_process_that_holds_the_output_delays_nothing(kind: Kind) -
     assert attack_then_answer(kind, attack) == ["exit 0", "here\n"]
 
 
-def test_nothing_is_left_when_the_judge_is_killed(kind: Kind) -> None:
+def test_nothing_is_left_when_the_grader_is_killed(kind: Kind) -> None:
     """As the pool does with a reward process beyond its deadline."""
     program = (
         f"import ctypes, time; ctypes.CDLL(None).prctl(15, b'{MARK}', 0, 0, 0); time.sleep(99)"
@@ -334,12 +334,12 @@ def test_nothing_is_left_when_the_judge_is_killed(kind: Kind) -> None:
         with Sandbox({kind!r}, {program!r}, Limits(seconds=90, total_s=90)) as sandbox:
             sandbox.ask({{"stdin": ""}})
     """
-    judge = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT)
+    grader = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT)
     try:
         assert wait_until(lambda: bool(left_behind()))
     finally:
-        judge.kill()
-        judge.wait(timeout=10)
+        grader.kill()
+        grader.wait(timeout=10)
     assert wait_until(lambda: not left_behind())
 
 
@@ -377,7 +377,7 @@ def test_the_kernel_is_asked_for_nothing_unusual(kind: Kind, call: str) -> None:
 )
 def test_a_value_that_only_looks_right_is_wrong(kind: Kind, returned: str) -> None:
     rows = [{"function": "add", "arguments": [2, 2], "output": 4}]
-    assert judged(kind, returned, rows).value == 0.0
+    assert graded(kind, returned, rows).value == 0.0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without privileges")
@@ -412,7 +412,7 @@ def test_a_user_without_privileges_has_a_sandbox_too() -> None:
     assert all(lines[kind] == "()" for kind in usable)
 
 
-def judged(kind: Kind, program: str, rows: list[dict[str, Any]]) -> Reward:
+def graded(kind: Kind, program: str, rows: list[dict[str, Any]]) -> Reward:
     """By the check itself."""
     problem = Problem(problem_id="p", question="", answer="x", metadata={"tests": rows})
     return code_answer(

@@ -38,12 +38,12 @@ def fenced(program: str, language: str = "python") -> str:
     return f"Some words.\n```{language}\n{program}\n```\nMore words."
 
 
-def judged(completion: str, tests: Any = SUMS, **settings: Any) -> Reward:
+def graded(completion: str, tests: Any = SUMS, **settings: Any) -> Reward:
     return code_answer(completion, problem(tests), **{**UNHURRIED, **settings})
 
 
 def test_a_right_program_earns_1() -> None:
-    reward = judged(fenced(ADD))
+    reward = graded(fenced(ADD))
     assert (reward.value, reward.correct, reward.status) == (1.0, True, "scored")
     assert reward.extracted_answer == ADD
     assert reward.detail == "passed 3 of 3 tests."
@@ -52,7 +52,7 @@ def test_a_right_program_earns_1() -> None:
 
 def test_a_part_of_the_tests_earns_their_share_and_the_first_failure_is_said() -> None:
     program = "a, b = map(int, input().split())\nprint(a + b if a > 0 else 7)"
-    reward = judged(fenced(program))
+    reward = graded(fenced(program))
     assert reward.value == pytest.approx(2 / 3) and not reward.correct
     assert reward.detail.splitlines() == [
         "passed 2 of 3 tests. Test 2: wrong output.",
@@ -60,11 +60,11 @@ def test_a_part_of_the_tests_earns_their_share_and_the_first_failure_is_said() -
         "Expected: 0",
         "Got: 7",
     ]
-    assert judged(fenced(program), partial=False).value == 0.0
+    assert graded(fenced(program), partial=False).value == 0.0
 
 
 def test_what_is_expected_can_be_kept_from_the_text() -> None:
-    reward = judged(fenced("print(10 ** 9)"), shown=False)
+    reward = graded(fenced("print(10 ** 9)"), shown=False)
     assert reward.detail.splitlines() == [
         "passed 0 of 3 tests. Test 1: wrong output.",
         "Got: 1000000000",
@@ -72,10 +72,10 @@ def test_what_is_expected_can_be_kept_from_the_text() -> None:
 
 
 def test_an_error_is_said_with_its_line() -> None:
-    reward = judged(fenced("x = [1]\nprint(x[3])"))
+    reward = graded(fenced("x = [1]\nprint(x[3])"))
     assert "line 2" in reward.detail and "IndexError: list index out of range" in reward.detail
-    assert "SyntaxError" in judged(fenced("print((")).detail
-    assert "SyntaxError" in judged(fenced("print((")).feedback
+    assert "SyntaxError" in graded(fenced("print((")).detail
+    assert "SyntaxError" in graded(fenced("print((")).feedback
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,18 @@ def test_an_error_is_said_with_its_line() -> None:
     ["", "print(3)", "```python\nprint(3)", "```python\n\n```", "```rust\nfn main() {}\n```"],
 )
 def test_without_a_closed_block_of_python_there_is_no_program(completion: str) -> None:
-    reward = judged(completion)
+    reward = graded(completion)
     assert (reward.value, reward.status) == (0.0, "unparsable")
 
 
 @pytest.mark.parametrize("language", ["python", "Python3", "py", ""])
 def test_the_last_block_counts(language: str) -> None:
     completion = f"{fenced('print(0)')}\n{fenced(ADD, language)}"
-    assert judged(completion).correct
-    assert judged(f"<think>{fenced(ADD)}</think>\\boxed{{{fenced(ADD)}}}").correct
-    assert judged(f"\\boxed{{```{language}\n{ADD}\n```}}").correct
-    assert judged(f"{fenced('fn main() {}', 'rust')}\nIn Python:\n{fenced(ADD, language)}").correct
-    assert judged(f"{fenced(ADD, language)}\n{fenced('$ run', 'sh')}").correct
+    assert graded(completion).correct
+    assert graded(f"<think>{fenced(ADD)}</think>\\boxed{{{fenced(ADD)}}}").correct
+    assert graded(f"\\boxed{{```{language}\n{ADD}\n```}}").correct
+    assert graded(f"{fenced('fn main() {}', 'rust')}\nIn Python:\n{fenced(ADD, language)}").correct
+    assert graded(f"{fenced(ADD, language)}\n{fenced('$ run', 'sh')}").correct
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_functions_are_called_with_data_and_their_values_compared(program: str) 
         {"function": "add", "arguments": [[1], [2]], "output": [1, 2]},
         {"function": "add", "arguments": ["a", "b"], "output": "ab"},
     ]
-    assert judged(fenced(program), tests).correct
+    assert graded(fenced(program), tests).correct
 
 
 def test_a_missing_function_is_said() -> None:
     tests = [{"function": "add", "arguments": [1, 2], "output": 3}]
-    detail = judged(fenced("def plus(a, b): return a + b"), tests).detail
+    detail = graded(fenced("def plus(a, b): return a + b"), tests).detail
     assert "defines no function 'add'" in detail and "Call: add(1, 2)" in detail
 
 
@@ -132,7 +132,7 @@ def test_a_missing_function_is_said() -> None:
     ],
 )
 def test_tests_are_read_in_the_forms_of_other_data_sets(given: Any) -> None:
-    assert judged(fenced(ADD), given).correct
+    assert graded(fenced(ADD), given).correct
     alone = Problem(problem_id="p", question="", answer=given if isinstance(given, str) else "[]")
     if isinstance(given, str):
         assert [test.asked for test in read_tests(alone, "tests")] == [{"stdin": "1 2"}]
@@ -149,7 +149,7 @@ def test_functions_are_read_from_columns() -> None:
 )
 def test_tests_in_no_known_form_are_an_error_and_no_zero(given: Any) -> None:
     with pytest.raises(ValueError, match="p has no test"):
-        judged(fenced(ADD), given)
+        graded(fenced(ADD), given)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_an_exit_code_is_part_of_the_answer() -> None:
 def test_a_machine_without_a_sandbox_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandboxes, "problem_of", lambda kind: f"{kind} is not here.")
     with pytest.raises(SandboxError, match="sandbox: none") as error:
-        judged(fenced(ADD))
+        graded(fenced(ADD))
     assert "namespaces is not here." in str(error.value)
     lines = [*sandbox_lines(rewards_with())]
     assert [line.status for line in lines] == ["fail"]

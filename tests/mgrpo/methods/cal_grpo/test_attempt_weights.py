@@ -31,7 +31,7 @@ FAMILY = [
 def advantages(completions: Sequence[Completion], num_layers: int = 2) -> dict[str, float]:
     own = plugin("attempt_weights", *range(1, num_layers + 1))
     batch = build_batch(completions, CHAIN[:num_layers], ObjectiveConfig(), plugins=[own])
-    return {one.completion_id: one.advantage for one in batch.verdicts}
+    return {one.completion_id: one.advantage for one in batch.selections}
 
 
 def test_a_failure_costs_what_later_attempts_do_not_repair() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.learner.builders import plugin
-from tests.learner.objective_cases import objective_and_gradient, one_row, faults
+from tests.learner.objective_cases import faults, objective_and_gradient, one_row
 
 
 def test_cispo_caps_the_weight_and_keeps_the_gradient():

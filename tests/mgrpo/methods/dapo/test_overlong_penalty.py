@@ -31,7 +31,7 @@ def test_a_failed_check_stays_failed():
     part = plugin("overlong_penalty", max_tokens=20, buffer_tokens=4)
     made = [failed, long("q/2", 1.0, 1)]
     batch = build_batch(made, [solve_layer()], ObjectiveConfig(), plugins=[part])
-    assert not batch.verdicts[0].selected and batch.metrics["overlong/penalised_fraction"][0] == 0
+    assert not batch.selections[0].selected and batch.metrics["overlong/penalised_fraction"][0] == 0
 
 
 def problems(**settings):

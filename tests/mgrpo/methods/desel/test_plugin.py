@@ -32,7 +32,7 @@ def kept(completions, **settings):
         completions, [solve_layer()], ObjectiveConfig(), plugins=[plugin("desel", **settings)]
     )
     reason = "it is much less likely than its group's anchor"
-    return [one.completion_id for one in batch.verdicts if one.reason != reason]
+    return [one.completion_id for one in batch.selections if one.reason != reason]
 
 
 def worked_group(*rewards):

@@ -86,7 +86,7 @@ def test_what_ran_out_of_tokens_counts_in_the_statistics_and_not_in_the_loss():
     mean, std = 1.075 / 3, torch.tensor([1, 0.075, 0.0]).std().item()
     assert advantages(batch)[0] == pytest.approx((1 - mean) / std, abs=1e-6)
     assert [row.completion_id for row in batch.rows] == ["q/1", "q/2"]
-    assert batch.verdicts[2].reason == "it ran out of tokens"
+    assert batch.selections[2].reason == "it ran out of tokens"
 
 
 def test_a_check_of_the_form_can_say_what_a_format_error_is():

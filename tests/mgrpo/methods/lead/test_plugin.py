@@ -137,7 +137,7 @@ def test_two_right_answers_of_100_and_200_tokens_are_compared_by_length():
     batch = built(group([100, 200], [1.0, 1.0]))
     assert batch.shaped_rewards == pytest.approx([1.035987, 0.965263], abs=1e-6)
     assert advantages(batch) == pytest.approx([0.341834, -1.060216], abs=1e-4)
-    assert all(one.selected for one in batch.verdicts)
+    assert all(one.selected for one in batch.selections)
 
 
 @given(st.lists(st.integers(1, 400), min_size=2, max_size=8, unique=True))
@@ -165,7 +165,7 @@ def test_an_all_right_group_is_left_out_where_all_earn_the_same():
     assert not built(different, length_strength=0).rows
     assert not built(different, min_len_gate=4000).rows
     assert not built(alike).rows
-    assert not any(one.selected for one in built(alike).verdicts)
+    assert not any(one.selected for one in built(alike).selections)
 
 
 def test_all_right_groups_are_left_out_where_the_recipe_says_so():
@@ -178,13 +178,13 @@ def test_an_all_wrong_group_is_always_left_out(settings):
     made = group([5, 9, 7], [0.0] * 3)
     made[2] = dataclasses.replace(made[2], reward=unread)
     batch = built(made, **settings)
-    assert not batch.rows and "all wrong" in batch.verdicts[0].reason
+    assert not batch.rows and "all wrong" in batch.selections[0].reason
 
 
-def test_groups_are_judged_each_for_itself():
+def test_groups_are_filtered_each_for_itself():
     other = [long(f"r/{n}", 1.0, 50) for n in (1, 2)]
     batch = built([*group([100, 200], [1.0, 1.0]), *other, *worked_group_of("s")])
-    assert [one.selected for one in batch.verdicts] == [True] * 2 + [False] * 2 + [True] * 4
+    assert [one.selected for one in batch.selections] == [True] * 2 + [False] * 2 + [True] * 4
 
 
 def test_a_floor_above_the_ceiling_is_refused():

@@ -68,7 +68,7 @@ def test_a_failed_check_gives_no_credit_and_gets_none() -> None:
     assert credited([completion("q/1", 0.0), unknown])["q/1"] == 0.0
     failed = [with_status(completion("q/1", 0.0), "error"), completion("q/1/1", 1.0)]
     batch = build_batch(failed, CHAIN[:2], ObjectiveConfig(), plugins=[plugin("credit_back")])
-    assert not batch.verdicts[0].selected
+    assert not batch.selections[0].selected
 
 
 def test_the_pages_example() -> None:
@@ -79,17 +79,17 @@ def test_the_pages_example() -> None:
         made += [completion(f"q/{parent}/{j}", right if j == 1 else 0.0) for j in (1, 2, 3, 4)]
     chain = [solve_layer(), layer(select="none")]
     batch = build_batch(made, chain, ObjectiveConfig(), plugins=[plugin("credit_back")])
-    found = [round(one.advantage, 3) for one in batch.verdicts]
+    found = [round(one.advantage, 3) for one in batch.selections]
     assert found == [0.5, 0.5, -1.5, 0.5, 1.5, -0.5, -0.5, -0.5, 0.0, 0.0, 0.0, 0.0]
     assert batch.metrics["credit_back/raised_fraction"] == (1.0, 2.0)
-    assert batch.verdicts[1].selected
+    assert batch.selections[1].selected
     assert credited(made, credit="mean")["q/2"] == 0.125
 
 
 def test_an_attempt_that_is_credited_stays_wrong_for_selection() -> None:
     chain = [solve_layer(), layer(select="success_only_post_norm", success="strict_fix")]
     batch = build_batch(FAMILY, chain, ObjectiveConfig(), plugins=[plugin("credit_back")])
-    assert [one.completion_id for one in batch.verdicts if one.selected][-1:] == ["q/1/1"]
+    assert [one.completion_id for one in batch.selections if one.selected][-1:] == ["q/1/1"]
 
 
 @pytest.mark.parametrize(

@@ -41,14 +41,14 @@ def test_the_page_s_example() -> None:
     config = load_recipe("methods/pag")
     plugins = load_plugins(config.method_view, LearnerPlugin)
     batch = build_batch(FAMILY, config.layers, config.objective, plugins=plugins)
-    found = {one.completion_id: one.advantage for one in batch.verdicts}
+    found = {one.completion_id: one.advantage for one in batch.selections}
     on_right = [found[f"q/1/{number}"] for number in (1, 2, 3, 4)]
     on_wrong = [found[f"q/2/{number}"] for number in (1, 2, 3, 4)]
     assert on_right == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)
     assert on_wrong == pytest.approx([0.5, 0.5, -1.5, 0.5], abs=1e-5)
     assert batch.shaped_rewards[-4:] == [1.0, -1.0, 2.0, 0.0]
-    assert [one.advantage for one in batch.verdicts[-4:]] == [1.0, -1.0, 1.0, -1.0]
-    assert all(one.selected for one in batch.verdicts)
+    assert [one.advantage for one in batch.selections[-4:]] == [1.0, -1.0, 1.0, -1.0]
+    assert all(one.selected for one in batch.selections)
 
 
 def test_revisions_are_compared_with_those_of_their_own_verdict() -> None:
@@ -61,14 +61,14 @@ def test_revisions_are_compared_with_those_of_their_own_verdict() -> None:
         *(revision("q/1/2/1", 1.0), revision("q/1/2/2", 0.0)),
     ]
     batch = build_batch(made, config.layers, config.objective)
-    advantages = [one.advantage for one in batch.verdicts[3:]]
+    advantages = [one.advantage for one in batch.selections[3:]]
     assert advantages == pytest.approx([0, 0, 0.5, -0.5])
 
 
 def test_self_verification_trains_both_tasks_as_grpo() -> None:
     config = load_recipe("methods/self_verify")
     batch = build_batch(FAMILY[2:10], config.layers, config.objective, context=FAMILY[:2])
-    assert [one.advantage for one in batch.verdicts] == pytest.approx(
+    assert [one.advantage for one in batch.selections] == pytest.approx(
         [1.5, -0.5, -0.5, -0.5, 0.5, 0.5, -1.5, 0.5], abs=1e-5
     )
     assert len(batch.rows) == 8

@@ -17,14 +17,14 @@ def raft(keep, **settings):
 
 
 def selected(batch):
-    return [one.selected for one in batch.verdicts]
+    return [one.selected for one in batch.selections]
 
 
 def test_raft_trains_right_answers_with_advantage_1():
     batch = batch_of(attempts([1, 0, 0, 1]), raft("positive"), **RAW)
     assert [row.advantages[0] for row in batch.all_rows] == [1, 0, 0, 1]
     assert selected(batch) == [True, False, False, True]
-    assert batch.verdicts[1].reason == "its reward is not positive"
+    assert batch.selections[1].reason == "its reward is not positive"
     assert advantages(attempts([1, 1, 1, 1]), raft("positive"), **RAW) == [1, 1, 1, 1]
 
 

@@ -21,7 +21,7 @@ def returns(completions, *layers, context=(), **settings):
         context=context,
         plugins=[plugin("correction_bonus", *layers, **settings)],
     )
-    return {one.completion_id: one.advantage for one in batch.verdicts}
+    return {one.completion_id: one.advantage for one in batch.selections}
 
 
 def test_a_correction_of_the_fourth_part_is_paid_by_its_gain():
@@ -62,5 +62,5 @@ def test_the_answer_that_was_right_stays_right():
     chain = [CHAIN[0], layer(advantage="raw_reward", select="success_only_post_norm")]
     harm = [completion("q/1", 1.0), completion("q/1/1", 0.0), completion("q/1/2", 1.0)]
     batch = build_batch(harm, chain, ObjectiveConfig(), plugins=[plugin("correction_bonus")])
-    selected = [one.completion_id for one in batch.verdicts if one.selected]
+    selected = [one.completion_id for one in batch.selections if one.selected]
     assert selected == ["q/1", "q/1/2"]

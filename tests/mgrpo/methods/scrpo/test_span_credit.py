@@ -39,7 +39,7 @@ def test_what_carries_no_credit_is_not_computed():
     batch = credited(corrections(), 2)
     assert [row.completion_id for row in batch.rows] == ["q/1/1"]
     assert batch.metrics["span_credit/credited_fraction"] == (3.0, 14.0)
-    assert batch.verdicts[0].advantage == pytest.approx(3 / 7)
+    assert batch.selections[0].advantage == pytest.approx(3 / 7)
 
 
 def test_a_completion_without_the_part_gets_no_credit():

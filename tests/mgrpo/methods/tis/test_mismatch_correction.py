@@ -55,8 +55,8 @@ def test_truncation_and_masking_by_token_and_by_completion(settings, expected):
 
 def test_a_masked_completion_is_left_out_of_the_loss():
     batch = step(method="mask", level="sequence")
-    assert [one.selected for one in batch.verdicts] == [False, True]
-    assert "disagree" in batch.verdicts[0].reason
+    assert [one.selected for one in batch.selections] == [False, True]
+    assert "disagree" in batch.selections[0].reason
     assert batch.metrics["mismatch/rejected_fraction"] == (1.0, 2.0)
 
 
@@ -74,7 +74,7 @@ def test_a_masked_completion_is_left_out_of_the_loss():
 )
 def test_completions_that_are_too_far_off_are_rejected(settings, is_trained):
     batch = step(method="none", **settings)
-    assert [one.selected for one in batch.verdicts] == [is_trained, True]
+    assert [one.selected for one in batch.selections] == [is_trained, True]
     assert batch.all_rows[0].advantages.tolist() == [1, 1]
 
 

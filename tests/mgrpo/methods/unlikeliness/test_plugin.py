@@ -62,7 +62,7 @@ def test_ranks_are_by_the_mean_token_or_by_the_whole_completion():
 def test_uniform_groups_are_left_out_although_shaping_would_make_them_differ(value):
     batch = built(group([value] * 4), MEANS)
     assert not batch.rows
-    assert {one.reason for one in batch.verdicts} == {"its group is all right or all wrong"}
+    assert {one.reason for one in batch.selections} == {"its group is all right or all wrong"}
 
 
 def test_uniform_groups_do_not_dilute_the_others():

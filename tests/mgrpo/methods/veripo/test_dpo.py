@@ -151,7 +151,7 @@ def test_the_worked_pair_has_its_coefficient():
     assert batch.metrics["dpo/loss"] == (pytest.approx(0.554355, abs=1e-6), 1.0)
     assert batch.metrics["dpo/margin"] == (pytest.approx(3.0), 1.0)
     assert batch.metrics["dpo/accuracy"] == (1.0, 1.0)
-    assert [one.advantage for one in batch.verdicts] == pytest.approx(
+    assert [one.advantage for one in batch.selections] == pytest.approx(
         [0.042556, -0.042556], abs=1e-6
     )
 

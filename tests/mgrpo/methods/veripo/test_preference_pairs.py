@@ -11,7 +11,7 @@ import pytest
 from mgrpo.errors import ConfigError
 from mgrpo.methods.veripo.preference_pairs import (
     flags_of,
-    make_judge,
+    make_consistency_check,
     most_repeats,
     pairs_of_group,
     percentile,
@@ -47,7 +47,7 @@ def one(
 def pairs(*group: Completion, **settings: Any) -> dict[str, tuple[str, str]]:
     """Kind -> (chosen, rejected) ids."""
     config = PreferenceSettings.model_validate(settings)
-    found = pairs_of_group(group, config, make_judge(config.verifier))
+    found = pairs_of_group(group, config, make_consistency_check(config.verifier))
     return {pair.kind: (pair.chosen.completion_id, pair.rejected.completion_id) for pair in found}
 
 
@@ -112,7 +112,7 @@ def test_failed_checks_and_what_the_policy_did_not_write_are_in_no_pair():
     assert pairs(one(1, SOUND), failed, repaired) == {}
 
 
-def test_lengths_are_judged_among_usable_completions():
+def test_lengths_are_compared_among_usable_completions():
     flags = flags_of([one(1, SOUND, 10), one(2, SOUND, 20)], VerifierSettings(), lambda _: True)
     assert [flag.short for flag in flags] == [True, False]
 
@@ -164,7 +164,7 @@ def mentions_addition(given: Completion) -> bool:
     return "+" in given.text
 
 
-def test_a_judge_of_ones_own_is_asked_about_right_answers_alone():
+def test_a_check_of_ones_own_is_asked_about_right_answers_alone():
     verifier = {"consistency": f"{__name__}:mentions_addition"}
     plus = "3+4=8.\n\\boxed{7}"
     group = [one(1, SOUND), one(2, plus), one(3, WRONG)]
@@ -172,18 +172,18 @@ def test_a_judge_of_ones_own_is_asked_about_right_answers_alone():
     assert found == {"consistency": ("q/2", "q/1")}
 
 
-def test_without_a_judge_everything_is_consistent():
+def test_without_a_check_everything_is_consistent():
     found = pairs(one(1, LUCKY), one(2, WRONG), verifier={"consistency": "off"})
     assert found == {"penalty": ("q/1", "q/2")}
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("no_such_module:judge", "cannot be imported"), ("math:pi", "is not callable")],
+    [("no_such_module:agrees", "cannot be imported"), ("math:pi", "is not callable")],
 )
-def test_a_judge_that_is_none_is_refused(name, message):
+def test_a_check_that_is_none_is_refused(name, message):
     with pytest.raises(ConfigError, match=message):
-        make_judge(VerifierSettings(consistency=name))
+        make_consistency_check(VerifierSettings(consistency=name))
 
 
 def test_a_rule_that_is_none_is_refused():

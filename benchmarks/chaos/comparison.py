@@ -22,7 +22,7 @@ MOST_MIB_PER_STEP = 2.0
 FILLS_CACHES = ("EngineCore",)
 """Kinds of processes that grow until their key-value cache has been used once."""
 FEWEST_STEPS = 20
-"""That a slope of memory is judged by."""
+"""That a slope of memory is measured over."""
 STANDARD_ERRORS = 3.0
 """Between accuracies that are called equal."""
 
