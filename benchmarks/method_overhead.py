@@ -199,7 +199,7 @@ def describe(
     by_name = {row.name: row for row in rows}
     lines = [
         "| Method | compared with | CPU s an update | times as much: median (lowest to highest) | "
-        "signals measured for it |",
+        "measurements for it |",
         "| --- | --- | ---: | ---: | --- |",
     ]
     for row in sorted(rows, key=lambda one: (one.plain, median_ratio(one, by_name))):
@@ -209,7 +209,7 @@ def describe(
         lines.append(
             f"| {f'**{row.name}**' if is_plain else row.name} | {'' if is_plain else row.plain} | "
             f"{statistics.median(row.seconds):.2f} | {'1' if is_plain else spread} | "
-            f"{signals_of(row.learner)} |"
+            f"{measurements_of(row.learner)} |"
         )
     attempts = sum(completion.layer == 1 for completion in completions)
     tokens = sum(len(completion.token_ids) for completion in completions)
@@ -241,8 +241,8 @@ def median_ratio(row: Row, by_name: dict[str, Row]) -> float:
     return statistics.median(ratios(row, by_name))
 
 
-def signals_of(learner: DeepSpeedLearner) -> str:
-    wanted = set().union(*(plugin.wanted_signals() for plugin in learner.plugins))
+def measurements_of(learner: DeepSpeedLearner) -> str:
+    wanted = set().union(*(plugin.wanted_measurements() for plugin in learner.plugins))
     return ", ".join(sorted(wanted)) or "none"
 
 

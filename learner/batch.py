@@ -53,7 +53,7 @@ class TrainingBatch:
     minibatches: list[Minibatch]  # one for each optimizer step, in their order
     selections: list[Selection]  # one per completion, in the order given
     metrics: Metrics  # name: (sum, count)
-    notes: list[str]  # for people: settings that took the signal away
+    notes: list[str]  # for people: settings that left no gradient
     all_rows: list[TrainingRow]  # of every completion whose tokens are here, in the order given
     shaped_rewards: list[float]  # of every completion: the checks' rewards as plug-ins leave them
     totals: Mapping[int, float]  # by layer, what its rows' losses are divided by, over minibatches
@@ -76,7 +76,7 @@ def build_batch(
     *,
     context: Sequence[Completion] = (),
     plugins: Sequence[LearnerPlugin] = (),
-    signals: Mapping[str, Tensor] | None = None,
+    measurements: Mapping[str, Tensor] | None = None,
     step: int = 0,
     policy: PolicyReader | None = None,
     rank: int = 0,
@@ -91,13 +91,13 @@ def build_batch(
         completions: of any layers, each scored, with those that plug-ins add (`with_added`). Groups
             must be whole.
         layers: the chain; a completion's `layer` is 1 for the first.
-        objective: KL settings and the number of minibatches. Selected rows without any signal are
-            dropped, since their loss and its gradient are exactly 0.
+        objective: KL settings and the number of minibatches. Selected rows whose loss and
+            gradient are exactly 0 are dropped.
         context: parents that do not train now but that corrections may be compared with.
         plugins: called in this order within each hook (see `learner.plugin`).
-        signals: what the plug-ins require, by name.
+        measurements: what the plug-ins require, by name.
         step: for plug-ins whose settings follow a schedule.
-        policy: what plug-ins may read the policy with; None: their readings stand in `signals`.
+        policy: what plug-ins may read the policy with; None: what they read is in `measurements`.
         rank, num_ranks: whose share of the rows this is.
         add_over_ranks: adds a tensor up over ranks, in place; with several ranks it must be given.
         is_part: these are some trees of a step. Weights are then not divided by `totals`, which
@@ -124,17 +124,17 @@ def build_batch(
         completions,
         layers,
         context=context,
-        signals=signals,
+        measurements=measurements,
         step=step,
         add_over_ranks=add_over_ranks if is_shared else None,
         num_minibatches=objective.minibatches,
     )
     for plugin in plugins:
-        batch.signals |= plugin.measure(batch)
+        batch.measurements |= plugin.measure(batch)
     untrained = filtered(batch, plugins)
     if policy is not None:
         for plugin in plugins:
-            batch.signals |= plugin.read_policy(batch, policy)
+            batch.measurements |= plugin.read_policy(batch, policy)
     decided = decide(batch, layers, plugins, context, untrained, is_part=is_part)
     costs = row_costs(decided, layers, objective, plugins)
     shares = share_minibatches(costs, batch.minibatch_ids.tolist(), num_ranks)
@@ -152,7 +152,7 @@ def build_batch(
     minibatch_of = batch.minibatch_ids.tolist()
     for number in range(max(minibatch_of) + 1):
         chosen = {place: row for place, row in selected.items() if minibatch_of[place] == number}
-        rows = {place: row for place, row in chosen.items() if row.has_signal}
+        rows = {place: row for place, row in chosen.items() if row.has_gradient}
         own = [at for at, place in enumerate(rows) if place in mine]
         added = [
             replace(row, is_added=True)
@@ -263,7 +263,7 @@ def step_batch(
     layers: Sequence[LayerConfig],
     *,
     context: Sequence[Completion] = (),
-    signals: Mapping[str, Tensor] | None = None,
+    measurements: Mapping[str, Tensor] | None = None,
     step: int = 0,
     add_over_ranks: Callable[[Tensor], Tensor] | None = None,
     num_minibatches: int = 1,
@@ -276,7 +276,7 @@ def step_batch(
         parents=parents,
         groups=[(one.layer, group_of(one, layers[one.layer - 1])) for one in completions],
         step=step,
-        signals=dict(signals or {}),
+        measurements=dict(measurements or {}),
         minibatch_of=cut_trees(trees, num_minibatches),
         add_over_ranks=add_over_ranks,
     )
@@ -298,7 +298,7 @@ ALL_TOKEN_HOOKS = (
 
 def looks_at_all_tokens(plugin: LearnerPlugin) -> bool:
     """Must every rank hold the tokens of all completions for it?"""
-    if plugin.wanted_signals():
+    if plugin.wanted_measurements():
         return True
     has_hooks = any(plugin.overrides(hook, LearnerPlugin) for hook in ALL_TOKEN_HOOKS)
     return plugin.needs_all_tokens and has_hooks
@@ -600,7 +600,7 @@ def magnitudes(candidates: Sequence[Candidate], advantages: Tensor) -> Metrics:
 
 
 def layer_metrics(candidates: Sequence[Candidate], number: int) -> Metrics:
-    """How much signal the layer's sampled completions hold, as (sum, count)."""
+    """How many groups can teach, and how many completions train, as (sum, count)."""
     candidates = [one for one in candidates if one.completion.counts_as > 0]
     groups: dict[Hashable, list[Candidate]] = defaultdict(list)
     for one in candidates:

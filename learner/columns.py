@@ -39,7 +39,7 @@ class StepBatch:
     parents: Mapping[str, Completion]  # by completion_id; holds `completions` too
     groups: Sequence[Hashable]  # N; completions with the same value are compared
     step: int
-    signals: dict[str, Any] = field(default_factory=dict)  # by name: [N], [M] or N tensors
+    measurements: dict[str, Any] = field(default_factory=dict)  # by name: [N], [M] or N tensors
     metrics: Metrics = field(default_factory=dict)  # plug-ins may add name: (sum, count)
     minibatch_of: Sequence[int] = ()  # N; which optimizer step trains each; (): one trains all
     add_over_ranks: Callable[[Tensor], Tensor] | None = None
@@ -104,17 +104,17 @@ class StepBatch:
         self.is_usable[place] = False
 
     def reading(self, name: str) -> Any:
-        """A signal that a plug-in computed with the policy (`read_policy`).
+        """A measurement that a plug-in computed with the policy (`read_policy`).
 
         Raises:
-            DataError: no policy is loaded, and the signal was not recorded.
+            DataError: no policy is loaded, and the measurement was not recorded.
         """
-        if name not in self.signals:
+        if name not in self.measurements:
             raise DataError(
                 f"{name} needs a forward pass, but no policy is loaded. To explain recorded "
                 "completions, pass the policy that sampled them: --model."
             )
-        return self.signals[name]
+        return self.measurements[name]
 
     @staticmethod
     def rows(values: Sequence[float]) -> Tensor:

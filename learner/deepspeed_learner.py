@@ -247,7 +247,7 @@ class DeepSpeedLearner:
             values.objective,
             context=context,
             plugins=self.plugins,
-            signals=self._measure(completions, values),
+            measurements=self._measure(completions, values),
             step=step,
             policy=self._trainer.reader,
             rank=self.rank,
@@ -278,8 +278,8 @@ class DeepSpeedLearner:
         return any(looks_at_all_tokens(plugin) for plugin in self.plugins)
 
     def _measure(self, completions: Sequence[Completion], values: StepConfig) -> dict[str, Tensor]:
-        """The signals that plug-ins require, with one more forward pass if there are any."""
-        wanted = sorted(set().union(*(plugin.wanted_signals() for plugin in self.plugins)))
+        """The measurements that plug-ins require, with one more forward pass if there are any."""
+        wanted = sorted(set().union(*(plugin.wanted_measurements() for plugin in self.plugins)))
         if not wanted or not completions:
             return {}
         texts = [text(one.prompt_token_ids, one.token_ids) for one in completions]
@@ -558,7 +558,7 @@ class DeepSpeedLearner:
     def _load_reference(self, reference_dir: str) -> Any:
         """The frozen policy; None where neither a KL penalty nor a plug-in needs it."""
         is_needed = self.recipe.method.max_kl_weight > 0 or any(
-            plugin.needs_reference or "ref_logprobs" in plugin.wanted_signals()
+            plugin.needs_reference or "ref_logprobs" in plugin.wanted_measurements()
             for plugin in self.plugins
         )
         return self._load_frozen(reference_dir) if is_needed else None

@@ -41,7 +41,7 @@ def ema_schedule(plugins: Sequence[LearnerPlugin]) -> EmaSchedule | None:
             "run "
             "keeps one: give them the same settings, or remove one."
         )
-    is_measured = any("ema_logprobs" in plugin.wanted_signals() for plugin in plugins)
+    is_measured = any("ema_logprobs" in plugin.wanted_measurements() for plugin in plugins)
     if is_measured and not wanted:
         raise LearnerError(
             "A plug-in requires ema_logprobs and does not say of which average: ema."

@@ -1,10 +1,10 @@
 """The hooks of a plug-in that changes what is learned, in the order in which they are called.
 
     added_completions       completions that train beside the step's, in all of what follows
-    signals                 measured by the learner, because `requires` names them
-    measure                 signals of the plug-in's own
+    measurements            measured by the learner, because `requires` names them
+    measure                 measurements of the plug-in's own
     filter_rows             which completions are compared, and which of these train
-    read_policy             signals of the plug-in's own that take forward passes
+    read_policy             measurements of the plug-in's own that take forward passes
     shape_rewards           [N] rewards, before selection and advantages
       ... selection, advantages and denominators of the layers ...
     estimate_advantages     [N] advantages (AdvantageEstimator: the slot layers.N.advantage)
@@ -33,12 +33,12 @@ may then be cut across micro-batches and ranks. Where several optimizer steps ar
 (objective.minibatches, updates_per_rollout), compute them again in `refresh_columns`. Denominators
 of a plug-in's own are those of the row's optimizer step (`StepBatch.minibatch_sums`).
 
-Signals that many want are named in `requires` and measured once for all of them. What only one
+Measurements that many want are named in `requires` and measured once for all of them. What only one
 method needs it reads itself, in `read_policy`, from a `learner.policy_reader.PolicyReader`:
 log-probabilities of any texts (`logprobs`), the hidden state at their end (`last_states`), and the
 hidden state and distribution of each of their tokens (`visit`), which pass by a few tokens at a
 time so that nothing of a whole batch is ever held. Prefixes that texts share are read once, and
-weights may be sharded: neither shows. Times are in the metrics as `signals/NAME_s`.
+weights may be sharded: neither shows. Times are in the metrics as `measurements/NAME_s`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from mgrpo.registry import Kind
 from mgrpo.sources import is_on_policy
 from mgrpo.types import Completion
 
-Signal = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs", "hidden_last"]
+Measurement = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs", "hidden_last"]
 """What the learner can measure with forward passes of its own, under the weights before an update.
 
 [M] each, in nats, at the sampling temperature: the entropy of the distribution that each token was
@@ -100,8 +100,8 @@ class Movable(Protocol):
 class LearnerPlugin(Plugin):
     """Base class; override what you need."""
 
-    requires: ClassVar[frozenset[Signal]] = frozenset()
-    """Signals that must stand in `batch.signals`. They cost a forward pass over the step."""
+    requires: ClassVar[frozenset[Measurement]] = frozenset()
+    """What must be in `batch.measurements`. It costs a forward pass over the step."""
     needs_all_tokens: ClassVar[bool] = True
     """Every rank is given the token columns of all completions, and their texts. False for a
     plug-in that reads no text and whose hooks treat a completion's tokens by themselves, or ask for
@@ -115,7 +115,7 @@ class LearnerPlugin(Plugin):
     """Load the reference policy, so that `ObjectiveTokens.ref_logprobs` is there without a KL
     weight in the recipe."""
 
-    def wanted_signals(self) -> frozenset[Signal]:
+    def wanted_measurements(self) -> frozenset[Measurement]:
         """`requires`, or fewer where the settings make some of them unneeded."""
         return self.requires
 
@@ -159,7 +159,7 @@ class LearnerPlugin(Plugin):
         return []
 
     def measure(self, batch: StepBatch) -> dict[str, Any]:
-        """More signals by name: [N], [M], or a list of N tensors."""
+        """More measurements by name: [N], [M], or a list of N tensors."""
         return {}
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
@@ -168,7 +168,7 @@ class LearnerPlugin(Plugin):
         return None
 
     def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
-        """More signals by name, as for `measure`, from forward passes of the plug-in's own.
+        """More measurements by name, as for `measure`, from forward passes of the plug-in's own.
 
         Every rank must ask for the same, in the same order. Rows that are not `batch.is_usable`,
         those that were just left out among them, count for nothing, so they need not be read.

@@ -2,7 +2,7 @@
 
 Every rank calls a reader with the same texts in the same order. Each reads its share, micro-batch
 by micro-batch, and what is returned is put together from all of them, the same everywhere. The
-time that a pass takes is added up under the name of the signal that it is for.
+time that a pass takes is added up under the name of the measurement that it is for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from mgrpo.progress_board import ProgressBoard
 
 Weights = Literal["policy", "reference", "ema"]
 """Whose weights read: the policy's as they are, those it began with, or their running average."""
+OTHER_LOGPROBS: dict[str, Weights] = {"ref_logprobs": "reference", "ema_logprobs": "ema"}
+"""Measurements under other weights than the policy's."""
 
 
 class PolicyReader:
@@ -61,7 +63,7 @@ class PolicyReader:
         self.device = torch.device(device)
         self.rank, self.num_ranks = rank, num_ranks
         self.board = board or ProgressBoard()
-        self.seconds: dict[str, float] = defaultdict(float)  # by signal, of this rank
+        self.seconds: dict[str, float] = defaultdict(float)  # by measurement, of this rank
 
     # --- what plug-ins may ask ------------------------------------------------------------------
 
@@ -71,15 +73,15 @@ class PolicyReader:
         texts: Sequence[TrainingRow],
         *,
         weights: Weights = "policy",
-        signal: str = "policy_logprobs",
+        measurement: str = "policy_logprobs",
     ) -> Tensor:
         """[m] float64 log-probabilities on the CPU, of all texts' tokens end to end, in nats.
 
         Args:
             texts: rows of a step, or made by `text`.
-            signal: under what name the time is counted.
+            measurement: under what name the time is counted.
         """
-        return self._token_values(texts, weights, signal, with_entropies=False)[0]
+        return self._token_values(texts, weights, measurement, with_entropies=False)[0]
 
     @torch.no_grad()
     def last_states(
@@ -87,7 +89,7 @@ class PolicyReader:
         texts: Sequence[TrainingRow],
         *,
         weights: Weights = "policy",
-        signal: str = "hidden_last",
+        measurement: str = "hidden_last",
     ) -> Tensor:
         """[len(texts), D] float32 on the CPU: the last layer's state once all of a text is read.
 
@@ -103,8 +105,8 @@ class PolicyReader:
         def keep(states: TokenStates) -> None:
             found[states.places] = states.hidden.float()
 
-        self.visit(whole, keep, weights=weights, signal=signal)
-        with self.timed(signal):
+        self.visit(whole, keep, weights=weights, measurement=measurement)
+        with self.timed(measurement):
             return self.sum(found).cpu()
 
     @torch.no_grad()
@@ -114,7 +116,7 @@ class PolicyReader:
         visit: Visit,
         *,
         weights: Weights = "policy",
-        signal: str,
+        measurement: str,
     ) -> None:
         """Show every token to a visitor once, on one of the ranks, a few tokens at a time.
 
@@ -127,7 +129,7 @@ class PolicyReader:
         def ignore(states: TokenStates) -> None:
             pass
 
-        with self.timed(signal):
+        with self.timed(measurement):
             for indices, microbatch in self.microbatches(texts):
                 if microbatch.is_empty:
                     self.show(weights, microbatch, ignore)
@@ -146,7 +148,7 @@ class PolicyReader:
         visit: Visit,
         *,
         weights: Weights = "policy",
-        signal: str,
+        measurement: str,
     ) -> None:
         """`visit` for some completions of a step, with places among the step's M tokens."""
         is_read = torch.zeros(len(batch.completions), dtype=torch.bool)
@@ -161,7 +163,7 @@ class PolicyReader:
         def show(states: TokenStates) -> None:
             visit(replace(states, places=in_step[states.places]))
 
-        self.visit(texts, show, weights=weights, signal=signal)
+        self.visit(texts, show, weights=weights, measurement=measurement)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up over ranks, in place; on any device."""
@@ -176,7 +178,7 @@ class PolicyReader:
 
     @torch.no_grad()
     def measure(self, texts: Sequence[TrainingRow], wanted: Collection[str]) -> dict[str, Tensor]:
-        """Signals (`learner.plugin.Signal`) by name; [m] float64, or [n, D] for hidden_last."""
+        """`learner.plugin.Measurement`s by name; [m] float64, or [n, D] for hidden_last."""
         found: dict[str, Tensor] = {}
         # One pass gives both.
         of_policy = [name for name in ("policy_logprobs", "entropies") if name in wanted]
@@ -186,26 +188,25 @@ class PolicyReader:
             )
             both = dict(zip(("policy_logprobs", "entropies"), values, strict=False))
             found |= {name: both[name] for name in of_policy}
-        if "ref_logprobs" in wanted:
-            found["ref_logprobs"] = self.logprobs(texts, weights="reference", signal="ref_logprobs")
-        if "ema_logprobs" in wanted:
-            found["ema_logprobs"] = self.logprobs(texts, weights="ema", signal="ema_logprobs")
+        for name, whose in OTHER_LOGPROBS.items():
+            if name in wanted:
+                found[name] = self.logprobs(texts, weights=whose, measurement=name)
         if "hidden_last" in wanted:
             found["hidden_last"] = self.last_states(texts)
         return found
 
     def costs(self) -> Metrics:
-        """Seconds by signal since this was last asked, and forget them."""
-        found = {f"signals/{name}_s": (value, 1.0) for name, value in self.seconds.items()}
+        """Seconds by measurement since this was last asked, and forget them."""
+        found = {f"measurements/{name}_s": (value, 1.0) for name, value in self.seconds.items()}
         self.seconds.clear()
         return found
 
     @contextmanager
-    def timed(self, signal: str) -> Iterator[None]:
+    def timed(self, measurement: str) -> Iterator[None]:
         """Count the time of what is done within."""
         began = self._now()
         yield
-        self.seconds[signal] += self._now() - began
+        self.seconds[measurement] += self._now() - began
 
     def _now(self) -> float:
         """Seconds; work that a GPU was given is done."""
@@ -217,7 +218,7 @@ class PolicyReader:
         self,
         texts: Sequence[TrainingRow],
         weights: Weights,
-        signal: str,
+        measurement: str,
         *,
         with_entropies: bool,
     ) -> Tensor:
@@ -225,7 +226,7 @@ class PolicyReader:
         first_tokens = first_token_of(texts)
         shape = (1 + with_entropies, first_tokens[-1])
         values = torch.zeros(shape, dtype=torch.float64, device=self.device)
-        with self.timed(signal):
+        with self.timed(measurement):
             for indices, microbatch in self.microbatches(texts):
                 found = self.call(weights, microbatch, with_entropies=with_entropies)
                 if not microbatch.is_empty:

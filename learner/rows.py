@@ -63,7 +63,7 @@ class TrainingRow(ColumnRecord):
         return len(self.prompt_token_ids) + len(self.token_ids) - 1
 
     @property
-    def has_signal(self) -> bool:
+    def has_gradient(self) -> bool:
         """False where loss and gradient are exactly 0."""
         has_more = self.entropy_weights is not None or bool(self.columns)
         return self.kl_weight > 0 or has_more or bool((self.advantages * self.token_weights).any())

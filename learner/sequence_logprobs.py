@@ -14,16 +14,16 @@ from mgrpo.types import Completion
 
 
 def sequence_logprobs(
-    completions: Sequence[Completion], policy: PolicyReader, *, signal: str = "policy_logprobs"
+    completions: Sequence[Completion], policy: PolicyReader, *, measurement: str = "policy_logprobs"
 ) -> Tensor:
     """[n] float64: the sum over each completion's tokens that may train, in nats.
 
     Args:
         completions: none without tokens.
-        signal: under what name the time is counted.
+        measurement: under what name the time is counted.
     """
     rows = [text(one.prompt_token_ids, one.token_ids) for one in completions]
-    values = policy.logprobs(rows, signal=signal)  # [m]
+    values = policy.logprobs(rows, measurement=measurement)  # [m]
     lengths = torch.tensor([len(one.token_ids) for one in completions])
     is_trained = torch.from_numpy(np.concatenate([one.is_trained for one in completions]))
     row_of_token = torch.arange(len(completions)).repeat_interleave(lengths)

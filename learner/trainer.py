@@ -36,7 +36,7 @@ from mgrpo.progress_board import ProgressBoard
 
 logger = logging.getLogger(__name__)
 
-SIGNAL_OF: dict[Weights, str] = {
+MEASUREMENT_OF: dict[Weights, str] = {
     "policy": "policy_logprobs",
     "reference": "ref_logprobs",
     "ema": "ema_logprobs",
@@ -369,15 +369,15 @@ class Trainer:
         wanted: Collection[str],
         values: StepConfig | None = None,
     ) -> dict[str, Tensor]:
-        """Signals under the present weights, the same on every rank.
+        """Measurements under the present weights, the same on every rank.
 
         Args:
             rows: of the whole step, at least one, each with at least one token.
-            wanted: see `learner.plugin.Signal`.
+            wanted: see `learner.plugin.Measurement`.
             values: the sections of this step; None: those outside phases.
 
         Returns:
-            By name, on the CPU: [M] float64 of the rows' tokens end to end, or what the signal
+            By name, on the CPU: [M] float64 of the rows' tokens end to end, or what the measurement
             says.
         """
         self.follow(values or self.recipe.method.outside_phases)
@@ -477,5 +477,5 @@ class Trainer:
     @torch.no_grad()
     def _logprobs(self, weights: Weights, microbatches: LaidOut) -> list[Tensor]:
         """[N] of each micro-batch's tokens, without gradient."""
-        with self.reader.timed(SIGNAL_OF[weights]):
+        with self.reader.timed(MEASUREMENT_OF[weights]):
             return [self.reader.call(weights, one, with_entropies=False)[0] for one in microbatches]

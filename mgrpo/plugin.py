@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mgrpo.config.plugins import PluginConfig
 
 
-RENAMED_HOOKS = {"problems": "faults"}
+RENAMED_HOOKS = {"problems": "faults", "wanted_signals": "wanted_measurements"}
 """Of plug-ins written before: the base class would never call them."""
 
 

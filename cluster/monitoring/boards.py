@@ -174,7 +174,7 @@ REWARDS = Board(
             ),
         ),
         share(
-            "Groups without a signal",
+            "Groups without a training signal",
             "Groups whose rewards are all equal: they have no training signal.",
             ("layer{layer}/zero_variance_fraction", LAYER),
         ),
@@ -185,7 +185,7 @@ REWARDS = Board(
         ),
         chart(
             "Mean size of advantages",
-            "Near 0 there is no signal.",
+            "Near 0 there is no training signal.",
             "short",
             ("layer{layer}/advantage_abs_mean", LAYER),
         ),

@@ -66,7 +66,7 @@ LAYERS = (
     Family(
         "layer{layer}/advantage_abs_mean",
         "advantage",
-        "Mean size of the advantages that train; near 0 there is no signal.",
+        "Mean size of the advantages that train; near 0 there is no training signal.",
     ),
     Family(
         "layer{layer}/saved_fraction",
@@ -301,7 +301,7 @@ TIMES = (
         only_when="a step's problems train while others are sampled",
     ),
     Family(
-        "signals/{signal}_s",
+        "measurements/{measurement}_s",
         "s",
         "Learner time for measurements that plug-ins require.",
         only_when="a plug-in requires measurements",

@@ -29,7 +29,7 @@ SAMPLING = (
 )
 
 ADVANTAGES = (
-    Family("gpg/alpha", "factor", "By which gradients are scaled up for groups without signal."),
+    Family("gpg/alpha", "factor", "By which gradients are scaled up for groups of zero variance."),
     Family("dagrpo/distinct_pairs_fraction", FRACTION, "Pairs of a group that are distinct."),
     Family("disco/objective", "objective", "Mean objective of a group's right and wrong sets."),
     Family(

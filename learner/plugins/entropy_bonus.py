@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import LearnerPlugin, Signal
+from learner.plugin import LearnerPlugin, Measurement
 from mgrpo.config.base import StrictConfig, refuse
 
 
@@ -53,9 +53,9 @@ class EntropyBonus(LearnerPlugin):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = EntropyBonusSettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"entropies"})
 
-    def wanted_signals(self) -> frozenset[Signal]:
+    def wanted_measurements(self) -> frozenset[Measurement]:
         return frozenset() if self.settings.target is None else self.requires
 
     def works_by_tree(self) -> bool:
@@ -73,7 +73,7 @@ class EntropyBonus(LearnerPlugin):
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
         if not here.any():
             return 0.0
-        missing = settings.target - float(batch.signals["entropies"][here].mean())
+        missing = settings.target - float(batch.measurements["entropies"][here].mean())
         if missing <= 0:
             return 0.0
         return float(min(settings.coefficient + settings.gain * missing, settings.max_coefficient))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.losses import kl_penalty
-from learner.plugin import LearnerPlugin, Signal
+from learner.plugin import LearnerPlugin, Measurement
 from mgrpo.config.base import StrictConfig
 
 
@@ -38,14 +38,15 @@ class KlInReward(LearnerPlugin):
 
     by_tree = True
     Settings: ClassVar[type[StrictConfig]] = KlInRewardSettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs", "ref_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs", "ref_logprobs"})
     overlaps: ClassVar[Mapping[str, str]] = {
         "unbiased_kl": "penalises the distance to the same reference too"
     }
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
+        measured = batch.measurements
         penalties = kl_penalty(
-            batch.signals["policy_logprobs"], batch.signals["ref_logprobs"], estimator="k1"
+            measured["policy_logprobs"], measured["ref_logprobs"], estimator="k1"
         )
         sums = batch.row_sums(torch.where(batch.is_trained, penalties, 0.0))
         here = batch.in_layers(self.layers) & batch.is_usable

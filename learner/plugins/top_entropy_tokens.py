@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import LearnerPlugin, Signal
+from learner.plugin import LearnerPlugin, Measurement
 from mgrpo.config.base import StrictConfig
 
 
@@ -35,13 +35,13 @@ class TopEntropyTokens(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = TopEntropySettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"entropies"})
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
         if not here.any():
             return advantages
-        entropies = batch.signals["entropies"]
+        entropies = batch.measurements["entropies"]
         threshold = quantile(entropies[here], 1 - self.settings.share)
         batch.metrics["top_entropy/threshold"] = (threshold, 1.0)
         return torch.where(entropies >= threshold, advantages, 0.0)

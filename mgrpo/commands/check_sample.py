@@ -131,7 +131,7 @@ def clipped(text: str) -> str:
 def conclusions(sampled: Sampled) -> list[str]:
     """For each layer, what it got right and in how many groups rewards differ; then advice if they
     differ in none."""
-    lines, has_signal = [], False
+    lines, can_teach = [], False
     for number, layer in enumerate(sampled.layers, start=1):
         own = [one for one in sampled.completions if one.layer == number]
         if not own:
@@ -139,13 +139,13 @@ def conclusions(sampled: Sampled) -> list[str]:
             continue
         groups = rewards_by_group(own)
         differing = sum(len(set(values)) > 1 for values in groups)
-        has_signal |= differing > 0
+        can_teach |= differing > 0
         lines.append(
             f"layer {number} ({layer.name}): {fmean(one.is_correct for one in own):.0%} of "
             f"{len(own)} right, {fmean(one.is_truncated for one in own):.0%} truncated; rewards "
             f"differ in {differing} of {len(groups)} groups, which can teach"
         )
-    if not has_signal:
+    if not can_teach:
         why = why_nothing_was_learnt(values(sampled))
         size = sampled.layers[0].group_size
         lines.append(f"Nothing could be learnt here; training has groups of {size}. {why}")

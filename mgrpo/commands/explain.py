@@ -136,7 +136,7 @@ def run_explain(args: argparse.Namespace) -> int:
         config.learner,
         layers=layers,
         step=step,
-        signals=recorded.signals,
+        measurements=recorded.measurements,
         model_dir=driver_model(args.model, StorageConfig())() if args.model else None,
     )
     shown = chosen(explanation.completions, args.completion)
@@ -290,7 +290,7 @@ def json_row(one: Explained) -> dict[str, object]:
         "advantage": one.advantage,
         "selected": one.selected,
         "reason": one.reason,
-        "has_signal": one.has_signal,
+        "has_gradient": one.has_gradient,
         "loss": one.loss,
         "num_tokens": len(completion.token_ids),
         "tokens": [dataclasses.asdict(tokens) for tokens in one.tokens],
@@ -334,7 +334,7 @@ def show_problem(console: Console, members: Sequence[Explained], *, with_tokens:
         )
     for one in members:
         cells = [Text(cell) for cell in cells_of(one)]
-        cells[-1].stylize("green" if one.selected and one.has_signal else "dim")
+        cells[-1].stylize("green" if one.selected and one.has_gradient else "dim")
         table.add_row(*cells)
     console.print(table)
     for one in members:
@@ -366,7 +366,7 @@ def cells_of(one: Explained) -> list[str]:
 def fate(one: Explained) -> str:
     if not one.selected:
         return f"no: {one.reason}"
-    if not one.has_signal:
+    if not one.has_gradient:
         return "no: its loss and gradient are 0"
     is_policy_term = any(tokens.advantage * tokens.weight for tokens in one.tokens)
     return "yes" if is_policy_term else "yes: only by its KL or entropy term"
@@ -401,7 +401,7 @@ def spans_at(completion: Completion, place: int) -> list[str]:
 def summary(explained: Sequence[Explained]) -> str:
     from mgrpo.report.words import number
 
-    training = [one for one in explained if one.selected and one.has_signal]
+    training = [one for one in explained if one.selected and one.has_gradient]
     shaped = sum(
         one.completion.reward is not None and one.shaped_reward != one.completion.reward.value
         for one in explained

@@ -199,7 +199,7 @@ def plugin_lines(plugin: PluginFacts) -> Iterator[str]:
     yield from doc_lines(plugin.doc)
     yield f"{INDENT}hooks: {', '.join(plugin.hooks) or 'none'}"
     if plugin.requires:
-        yield f"{INDENT}signals: {', '.join(plugin.requires)} (one more forward pass per step)"
+        yield f"{INDENT}measurements: {', '.join(plugin.requires)} (one more forward pass per step)"
     if plugin.settings:
         yield f"{INDENT}settings:"
         yield from (INDENT + line for line in key_lines(plugin.settings))

@@ -55,9 +55,9 @@ class NoSignalAlarm(AlarmConfig):
 
     threshold: float | None = Field(default=0.98, gt=0, le=1)
     """Share of a layer's groups whose rewards are all equal, or of its completions that are not
-    selected, from which on the layer counts as without signal. null disables the alert."""
+    selected, from which on the layer has no training signal. null disables the alert."""
     patience_steps: PositiveInt = 10
-    """Consecutive steps without signal."""
+    """Consecutive steps without a training signal."""
 
 
 class EntropyCollapseAlarm(AlarmConfig):

@@ -20,44 +20,44 @@ FORM = (
     "has them: one JSON object a line, or a JSON array of them."
 )
 
-Signals = dict[str, dict[str, list[float]]]  # by completion_id, then by the signal's name
-SIGNALS = TypeAdapter(dict[str, list[float]])
+Measurements = dict[str, dict[str, list[float]]]  # by completion_id, then by the measurement's name
+MEASUREMENTS = TypeAdapter(dict[str, list[float]])
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A file's completions, with token measurements from rows with `signals`."""
+    """A file's completions, with token measurements from rows with `measurements`."""
 
     completions: list[Completion]
-    signals: Signals
+    measurements: Measurements
 
 
 def read_recorded(path: Path) -> Recorded:
     """Every completion of a file.
 
-    A row may hold, beside the fields of `Completion`, `signals`: {"entropies": [T], ...}.
+    A row may hold, beside the fields of `Completion`, `measurements`: {"entropies": [T], ...}.
 
     Raises:
         DataError: there is no such file, or it does not contain completions.
     """
     completions: list[Completion] = []
-    signals: Signals = {}
+    measurements: Measurements = {}
     for place, row in enumerate(read_rows(path), start=1):
         where = f"{path}, completion {place}"
         if not isinstance(row, dict):
             raise DataError(f"{where} is {str(row)[:60]!r}, not an object. {FORM}")
-        fields = {name: value for name, value in row.items() if name != "signals"}
+        fields = {name: value for name, value in row.items() if name != "measurements"}
         try:
             one = Completion.from_json(fields)
-            measured = SIGNALS.validate_python(row.get("signals") or {})
+            measured = MEASUREMENTS.validate_python(row.get("measurements") or {})
         except (DataError, ValidationError) as error:
             raise DataError(f"{where} is not a completion: {error}. {FORM}") from error
         completions.append(one)
         if measured:
-            signals[one.completion_id] = measured
+            measurements[one.completion_id] = measured
     if not completions:
         raise DataError(f"{path} holds no completions. {FORM}")
-    return Recorded(completions, signals)
+    return Recorded(completions, measurements)
 
 
 def read_rows(path: Path) -> list[object]:

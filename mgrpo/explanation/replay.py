@@ -53,7 +53,7 @@ class Explained:
     advantage: float  # the mean over its tokens
     selected: bool
     reason: str  # why it is not selected
-    has_signal: bool  # false: its loss and gradient are exactly 0
+    has_gradient: bool  # false: its loss and gradient are exactly 0
     loss: float  # its share of the optimizer step's policy loss if every ratio is 1
     tokens: list[TokenRange]
 
@@ -72,7 +72,7 @@ def explain_completions(
     *,
     layers: Sequence[int] | None = None,
     step: int = 0,
-    signals: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    measurements: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     model_dir: str | None = None,
 ) -> Explanation:
     """The treatment of these completions in one step.
@@ -84,12 +84,12 @@ def explain_completions(
         layers: numbers of the layers that train, 1 for the first; None: all. Completions of
             other layers are parents to compare with.
         step: of the run, for phases.
-        signals: by completion_id and name, [T] each: measurements that plug-ins require, if known.
-        model_dir: a policy to measure the other signals with.
+        measurements: that plug-ins require, if known: by completion_id and name, [T] each.
+        model_dir: a policy to measure the other measurements with.
 
     Raises:
         ConfigError: a plug-in does not suit the recipe.
-        DataError: a signal is missing and there is no model to measure it with.
+        DataError: a measurement is missing and there is no model to measure it with.
         LearnerError: training would refuse these completions too.
     """
     values = method.at_step(step)
@@ -114,7 +114,9 @@ def explain_completions(
             values.objective,
             context=context,
             plugins=plugins,
-            signals=known_signals(trained, context, values, plugins, signals or {}, read_with),
+            measurements=known_measurements(
+                trained, context, values, plugins, measurements or {}, read_with
+            ),
             step=step,
             policy=read_with() if reads and read_with is not None else None,
         )
@@ -159,7 +161,7 @@ def explain_batch(
             advantage=selection.advantage,
             selected=selection.selected,
             reason=selection.reason,
-            has_signal=row.has_signal,
+            has_gradient=row.has_gradient,
             loss=-float(row.advantages @ row.token_weights),
             tokens=token_ranges(row),
         )
@@ -185,10 +187,10 @@ def token_ranges(row: TrainingRow) -> list[TokenRange]:
     return ranges
 
 
-# --- signals ---
+# --- measurements ---
 
 
-def known_signals(
+def known_measurements(
     completions: Sequence[Completion],
     context: Sequence[Completion],
     values: StepConfig,
@@ -198,10 +200,10 @@ def known_signals(
 ) -> dict[str, Tensor]:
     """The measurements that plug-ins require, [M] each: as recorded, else measured with the
     model."""
-    wanted: dict[str, str] = {}  # signal -> the first plug-in that wants it
+    wanted: dict[str, str] = {}  # measurement -> the first plug-in that wants it
     for plugin in plugins:
-        for signal in sorted(plugin.wanted_signals()):
-            wanted.setdefault(signal, type(plugin).__name__)
+        for measurement in sorted(plugin.wanted_measurements()):
+            wanted.setdefault(measurement, type(plugin).__name__)
     found: dict[str, Tensor] = {}
     for name in wanted:
         given = [recorded.get(completion.completion_id, {}).get(name) for completion in completions]
@@ -225,8 +227,8 @@ def known_signals(
         if name in missing:
             raise DataError(
                 f"{wanted[name]} needs {name} of every token, which the file does not contain: "
-                f"log-probabilities under {whose}. Add them to the file's signals, or remove the "
-                "plug-in from the recipe."
+                f"log-probabilities under {whose}. Add them to the file's measurements, or remove "
+                "the plug-in from the recipe."
             )
     if read_with is None:
         raise DataError(

@@ -64,7 +64,7 @@ class PluginFacts:
     kind: Kind = "PLUGINS"  # PLUGINS: an entry of `plugins`; else what fills a slot
     doc: str = ""
     hooks: list[str] = field(default_factory=list)  # that the class overrides
-    requires: list[str] = field(default_factory=list)  # signals that the learner measures for it
+    requires: list[str] = field(default_factory=list)  # what the learner measures for it
     settings: list[Key] = field(default_factory=list)
     layers: list[str] | None = None  # None: all
     fault: str = ""  # why it cannot be loaded

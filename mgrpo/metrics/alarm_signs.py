@@ -21,8 +21,8 @@ Values = Mapping[str, float | None]
 Place = int | None  # a layer, 1 for the first; None for the whole run
 
 LAYER = re.compile(r"(?:transition/)?layer(\d+)/")
-SIGNAL_FLOOR = 0.05
-"""A layer's mean |advantage| below which equal rewards count as no signal. Group z-scores have
+ADVANTAGE_FLOOR = 0.05
+"""A layer's mean |advantage| below which equal rewards are no training signal. Group z-scores have
 about 0.8 where rewards differ; advantages that are not z-scores can be large in groups whose
 rewards are all equal, and such a layer does learn."""
 
@@ -165,7 +165,7 @@ class NoSignal:
             return self.sign(layer, True, seen, accuracy)
         if equal is None:
             return None
-        is_flat = advantage is None or advantage < SIGNAL_FLOOR
+        is_flat = advantage is None or advantage < ADVANTAGE_FLOOR
         seen = f"the rewards are all equal in {equal:.1%} of layer {layer}'s groups"
         return self.sign(layer, equal >= self.threshold and is_flat, seen, accuracy)
 

@@ -119,12 +119,12 @@ def turns(phase: Mapping[str, Any]) -> str:
 
 
 def plugin_blocks(plugin: PluginFacts) -> Iterator[str]:
-    """A plug-in's file, hooks, signals and keys."""
+    """A plug-in's file, hooks, measurements and keys."""
     where = "all layers" if plugin.layers is None else f"layer {', '.join(plugin.layers)}"
-    signals = f" Signals that it needs: {', '.join(plugin.requires)}." if plugin.requires else ""
+    required = f" Required measurements: {', '.join(plugin.requires)}." if plugin.requires else ""
     hooks = ", ".join(plugin.hooks) or "none"
     file = source_file(plugin.use)
-    yield f"[{file}]({UP}/{file}), on {where}. Hooks: {hooks}.{signals}"
+    yield f"[{file}]({UP}/{file}), on {where}. Hooks: {hooks}.{required}"
     if plugin.settings:
         yield key_table(plugin.settings)
 

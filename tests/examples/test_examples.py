@@ -237,7 +237,7 @@ def test_recipes_train_as_many_of_the_recorded_completions_as_the_page_says(
     assert main(["explain", "step-000001.jsonl", "--recipe", recipe, *options, "--json"]) == 0
     explained = json.loads(capsys.readouterr().out)["completions"]
     assert len(explained) == (8 if is_chain_of_one else 24)
-    trained = [one["completion_id"] for one in explained if one["has_signal"] and one["selected"]]
+    trained = [one["completion_id"] for one in explained if one["has_gradient"] and one["selected"]]
     assert len(trained) == num_trained, trained
 
 

@@ -24,9 +24,9 @@ def groups(*rewards, lengths=None):
     ]
 
 
-def batch_of(completions, *plugins, signals=None, **layer):
+def batch_of(completions, *plugins, measurements=None, **layer):
     return build_batch(
-        completions, [solve_layer(**layer)], SETTINGS, plugins=plugins, signals=signals
+        completions, [solve_layer(**layer)], SETTINGS, plugins=plugins, measurements=measurements
     )
 
 

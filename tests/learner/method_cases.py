@@ -128,7 +128,7 @@ def with_injection(one: Completion) -> Completion:
     )
 
 
-def made_up_signals(completions: list[Completion]) -> dict[str, Any]:
+def made_up_measurements(completions: list[Completion]) -> dict[str, Any]:
     """What would be measured of the policy, the same for the same token."""
     tokens = [token for one in completions for token in one.token_ids]
     values = torch.tensor(tokens, dtype=torch.float64) / 64
@@ -164,5 +164,5 @@ def batch_of(
         config.layers,
         config.objective,
         plugins=plugins,
-        signals=made_up_signals(completions),
+        measurements=made_up_measurements(completions),
     )

@@ -24,7 +24,7 @@ from torch import distributed as dist
 
 from learner.columns import StepBatch
 from learner.deepspeed_learner import DeepSpeedLearner
-from learner.plugin import EmaSchedule, LearnerPlugin, Signal
+from learner.plugin import EmaSchedule, LearnerPlugin, Measurement
 from learner.recipe import learner_recipe
 from learner.rows import text
 from learner.state_files import Piece, StateReader
@@ -303,7 +303,7 @@ def read(ranks: Ranks, zero_stage: int) -> Any:
     def add(states: TokenStates) -> None:
         total.add_(states.errors(torch.arange(64)).T @ states.hidden)
 
-    reader.visit(rows, add, signal="test")
+    reader.visit(rows, add, measurement="test")
     found = {"states": reader.last_states(rows), "products": reader.sum(total)}
     learner.close()
     return found
@@ -651,13 +651,13 @@ def offloaded(ranks: Ranks, **learner_settings: Any) -> Any:
 class WantsAverage(LearnerPlugin):
     """Looks at the policy's average, and at nothing else."""
 
-    requires: ClassVar[frozenset[Signal]] = frozenset({"ema_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"ema_logprobs"})
 
     def ema(self) -> EmaSchedule:
         return EmaSchedule(decay=EMA_DECAY, every_updates=EMA_EVERY)
 
     def shape_rewards(self, batch: StepBatch, rewards: torch.Tensor) -> torch.Tensor:
-        batch.metrics["ema_sum"] = (float(batch.signals["ema_logprobs"].sum()), 1.0)
+        batch.metrics["ema_sum"] = (float(batch.measurements["ema_logprobs"].sum()), 1.0)
         return rewards
 
 

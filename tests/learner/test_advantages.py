@@ -85,7 +85,7 @@ def test_each_token_sees_its_own_and_all_later_steps():
     assert_close(second, tensor([0.707107, 0.707107, 0.707107, 0.0]))
 
 
-def test_equal_step_rewards_carry_no_signal():
+def test_equal_step_rewards_carry_no_training_signal():
     first, second = process_advantages(
         [tensor([1.0, 1.0]), tensor([1.0])], [tensor([1, 2]), tensor([2])], [2, 2]
     )

@@ -100,7 +100,7 @@ def test_success_only_after_normalising_keeps_the_baseline_of_the_whole_group():
     assert batch.notes == []
 
 
-def test_success_only_before_normalising_takes_all_signal_away_and_warns():
+def test_success_only_before_normalising_takes_the_training_signal_away_and_warns():
     batch = batch_of([*attempts(), *corrections()], select="success_only_pre_norm")
     kept = [selection.advantage for selection in batch.selections[4:] if selection.selected]
     assert kept == [0.0] * 6

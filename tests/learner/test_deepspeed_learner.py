@@ -337,7 +337,7 @@ def test_the_average_of_a_bfloat16_policy_is_kept_in_float32(results, num_ranks)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
-def test_signals_are_measured_where_attempts_are_only_told_of(results, num_ranks):
+def test_measurements_are_measured_where_attempts_are_only_told_of(results, num_ranks):
     found = results[num_ranks]["measured_without_attempts"]
     assert found["selections"] == [36, 0]
     assert found["metrics"][0]["learner/skipped_updates"] == (0.0, 1.0)
@@ -399,7 +399,7 @@ def test_metrics_do_not_depend_on_ranks_or_microbatches(results, scenario):
         results[1]["one_batch"]["metrics"],
     )
     # How many tokens are computed, and how fast, is all that packing may change.
-    names = whole.keys() - {"learner/input_tokens", "signals/ref_logprobs_s"}
+    names = whole.keys() - {"learner/input_tokens", "measurements/ref_logprobs_s"}
     for name in names:
         assert one[name] == pytest.approx(whole[name], rel=1e-4), name
         assert two[name] == pytest.approx(whole[name], rel=1e-4), name
@@ -460,7 +460,7 @@ def test_one_and_two_ranks_learn_the_same(results):
     assert one[-1] == pytest.approx(two[-1], abs=1e-3)
 
 
-def test_a_step_without_signal_changes_no_weight_and_says_so(results):
+def test_a_step_without_training_signal_changes_no_weight_and_says_so(results):
     found = results[1]["skipped"]
     assert found["unchanged"] and found["version"] == 1
     assert found["metrics"]["learner/skipped_updates"] == (1.0, 1.0)

@@ -140,10 +140,14 @@ def test_a_penalty_does_not_bring_the_drafts_back():
 
 
 def four_entropies():
-    signals = {"entropies": torch.tensor([0.2, 0.4, 0.8, 0.6], dtype=torch.float64)}
+    measurements = {"entropies": torch.tensor([0.2, 0.4, 0.8, 0.6], dtype=torch.float64)}
     parts = [plugin("entropy_advantage")]
     return build_batch(
-        attempts(), [solve_layer(advantage=EXACT)], objective(), plugins=parts, signals=signals
+        attempts(),
+        [solve_layer(advantage=EXACT)],
+        objective(),
+        plugins=parts,
+        measurements=measurements,
     )
 
 
@@ -153,14 +157,14 @@ def test_advantages_over_relative_entropies():
 
 
 def test_the_gradient_of_an_entropy_that_is_not_detached():
-    signals = {"entropies": torch.tensor([0.2, 0.4], dtype=torch.float64)}
+    measurements = {"entropies": torch.tensor([0.2, 0.4], dtype=torch.float64)}
     parts = [plugin("entropy_advantage", detach=False)]
     batch = build_batch(
         attempts([1, 0]),
         [solve_layer(advantage=EXACT)],
         objective(),
         plugins=parts,
-        signals=signals,
+        measurements=measurements,
     )
     microbatch = collate(batch.rows, merge_prefixes=False)
     entropies = torch.tensor([0.2, 0.4], requires_grad=True)

@@ -38,13 +38,13 @@ def group(rewards, name="q"):
     return [completion(f"{name}/{n}", value) for n, value in enumerate(rewards, start=1)]
 
 
-def built(completions, *plugins, objective=EXACT, signals=None, **settings):
+def built(completions, *plugins, objective=EXACT, measurements=None, **settings):
     return build_batch(
         completions,
         [solve_layer(**{"advantage": Z_SCORE, **settings})],
         objective,
         plugins=plugins,
-        signals=signals,
+        measurements=measurements,
     )
 
 
@@ -74,20 +74,20 @@ def test_a_group_that_only_shaping_tells_apart_is_dropped(use, settings):
     authors do: it compares right answers by length on purpose."""
     completions = [long(f"q/{n}", 1.0, n) for n in range(1, 5)]
     logprobs = -torch.arange(1, 11, dtype=torch.float64)
-    signals = {"policy_logprobs": logprobs}
+    measurements = {"policy_logprobs": logprobs}
     part = plugin(use, **settings)
-    batch = step_batch_of(completions, signals)
+    batch = step_batch_of(completions, measurements)
     assert len(set(part.shape_rewards(batch, batch.rewards).tolist())) == 4
-    assert not built(completions, part, signals=signals).rows
+    assert not built(completions, part, measurements=measurements).rows
 
 
-def step_batch_of(completions, signals):
+def step_batch_of(completions, measurements):
     return StepBatch(
         completions=completions,
         parents={},
         groups=[one.group_key for one in completions],
         step=0,
-        signals=dict(signals),
+        measurements=dict(measurements),
     )
 
 

@@ -11,7 +11,7 @@ from learner.plugins import unbiased_kl
 from learner.streaming import streaming_obstacles
 from mgrpo.methods.catalog import method_files
 from tests.learner.method_cases import (
-    made_up_signals,
+    made_up_measurements,
     made_up_step,
     method_configs,
     save_scorer,
@@ -51,7 +51,7 @@ def rows_of(config, completions, *, is_part):
         config.layers,
         config.objective,
         plugins=plugins,
-        signals=made_up_signals(completions),
+        measurements=made_up_measurements(completions),
         is_part=is_part,
     )
     return {row.completion_id: row for row in batch.rows}, batch.totals

@@ -74,7 +74,7 @@ def test_every_token_is_visited_once_with_its_state_and_its_distribution(reader,
         errors[states.places] = states.errors(VOCAB_IDS)
         assert_close(states.probabilities().sum(1), torch.ones(len(states.places)))
 
-    reader.visit(rows, look, signal="test")
+    reader.visit(rows, look, measurement="test")
     assert (visits == 1).all() and max(sizes) == CHUNK_TOKENS
     assert tokens.tolist() == [token for row in rows for token in row.token_ids]
     first = [len(row.prompt_token_ids) - 1 for row in rows]
@@ -93,7 +93,7 @@ def test_some_of_the_visited_tokens_can_be_taken(reader, rows):
         assert_close(few.probabilities(), states.probabilities()[states.target_ids > 30])
         seen.extend(few.target_ids.tolist())
 
-    reader.visit(rows, look, signal="test")
+    reader.visit(rows, look, measurement="test")
     everything = [token for row in rows for token in row.token_ids]
     assert sorted(seen) == sorted(token for token in everything if token > 30)
 
@@ -117,6 +117,6 @@ def test_times_are_counted_by_signal_and_only_where_something_was_read(reader, r
     assert reader.costs() == {}
     reader.measure(rows, ["policy_logprobs", "entropies", "hidden_last"])
     costs = reader.costs()
-    assert costs.keys() == {"signals/policy_logprobs_s", "signals/hidden_last_s"}
+    assert costs.keys() == {"measurements/policy_logprobs_s", "measurements/hidden_last_s"}
     assert all(total > 0 and count == 1 for total, count in costs.values())
     assert reader.costs() == {}

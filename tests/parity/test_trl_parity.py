@@ -77,7 +77,7 @@ class Step:
             for number in range(SIZE)
         ]
 
-    def rows(self, *plugins, layer=None, objective=None, **signals):
+    def rows(self, *plugins, layer=None, objective=None, **measurements):
         """Every row, those without any advantage too: TRL keeps them."""
         keys = {"advantage": GROUP_Z, **(layer or {})}
         solve = solve_layer(max_completion_tokens=LONGEST, **keys)
@@ -86,7 +86,7 @@ class Step:
             [solve],
             ObjectiveConfig(**{**OFF, **(objective or {})}),
             plugins=plugins,
-            signals=signals,
+            measurements=measurements,
         ).all_rows
 
     def gradient(self, loss):

@@ -124,7 +124,7 @@ class Agro(LearnerPlugin):
         return {ROW_WEIGHTS: factors}
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
-        return advantages * batch.spread(batch.signals[ROW_WEIGHTS])
+        return advantages * batch.spread(batch.measurements[ROW_WEIGHTS])
 
     def features_of(self, batch: StepBatch, place: int) -> Tensor:
         """[num_features] of a completion's prompt."""

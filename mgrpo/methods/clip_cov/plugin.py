@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.covariance import drawn_between, token_covariances
-from learner.plugin import LearnerPlugin, Signal
+from learner.plugin import LearnerPlugin, Measurement
 from learner.plugin_pairs import small_share_warnings
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig, refuse
@@ -57,7 +57,7 @@ class ClipCov(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = ClipCovSettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
     overlaps: ClassVar[Mapping[str, str]] = {
         "kl_cov": "holds back tokens of high covariance too, partly the same ones"
     }
@@ -73,7 +73,7 @@ class ClipCov(LearnerPlugin):
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         settings = self.settings
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
-        covariances = token_covariances(advantages, batch.signals["policy_logprobs"], here)
+        covariances = token_covariances(advantages, batch.measurements["policy_logprobs"], here)
         drawn = drawn_between(
             covariances,
             here,

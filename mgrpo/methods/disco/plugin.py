@@ -12,7 +12,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
-from learner.plugin import AdvantageEstimator, PolicyLoss, Signal
+from learner.plugin import AdvantageEstimator, Measurement, PolicyLoss
 from learner.row_groups import usable_groups
 from learner.rows import TrainingRow
 from mgrpo.config import LaterLayer, MethodView
@@ -72,7 +72,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
     Settings: ClassVar[type[StrictConfig]] = DiscoSettings
     whole_completion: ClassVar[bool] = True
     on_policy: ClassVar[str] = "its penalty on leaving the policy that sampled has no effect"
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     @classmethod
     def faults(
@@ -102,7 +102,7 @@ class Disco(AdvantageEstimator, PolicyLoss):
         given = self.settings.temperature
         return TEMPERATURES[self.settings.score] if given is None else float(given)
 
-    def wanted_signals(self) -> frozenset[Signal]:
+    def wanted_measurements(self) -> frozenset[Measurement]:
         # Before the first update every ratio is 1.
         is_needed = self.settings.robust and self.settings.score == "log_likelihood"
         return self.requires if is_needed else frozenset()
@@ -110,8 +110,8 @@ class Disco(AdvantageEstimator, PolicyLoss):
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         """The coefficients, scaled to the layers' mean over completions, where every ratio is 1."""
         scores = torch.ones_like(rewards)
-        if self.wanted_signals():
-            scores = batch.row_means(batch.signals["policy_logprobs"], batch.is_trained)
+        if self.wanted_measurements():
+            scores = batch.row_means(batch.measurements["policy_logprobs"], batch.is_trained)
         found = torch.zeros_like(rewards)
         total = 0.0
         groups = usable_groups(batch, self.layers)

@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import LearnerPlugin, Signal
+from learner.plugin import LearnerPlugin, Measurement
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 
 SMALLEST_ENTROPY = 1e-6
@@ -58,9 +58,9 @@ class EntropyAdvantage(LearnerPlugin):
     """
 
     Settings: ClassVar[type[StrictConfig]] = EntropyAdvantageSettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"entropies"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"entropies"})
 
-    def wanted_signals(self) -> frozenset[Signal]:
+    def wanted_measurements(self) -> frozenset[Measurement]:
         return self.requires if self.settings.entropy_source == "current" else frozenset()
 
     def works_by_tree(self) -> bool:
@@ -88,7 +88,7 @@ class EntropyAdvantage(LearnerPlugin):
         if self.settings.entropy_source == "rollout":
             tokens = torch.where(batch.is_sampled, -batch.rollout_logprobs, 0.0)
         else:
-            tokens = batch.signals["entropies"]
+            tokens = batch.measurements["entropies"]
         sums = batch.row_sums(tokens)
         if not self.settings.mask:
             longest = batch.lengths.max()

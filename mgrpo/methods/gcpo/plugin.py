@@ -14,7 +14,7 @@ from torch import Tensor
 from learner.columns import StepBatch
 from learner.losses import kl_penalty
 from learner.objective_tokens import ObjectiveTokens
-from learner.plugin import LearnerPlugin, Signal
+from learner.plugin import LearnerPlugin, Measurement
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow, text
 from mgrpo.config.base import StrictConfig, refuse
@@ -23,7 +23,7 @@ from mgrpo.methods.gcpo.answer_contexts import AnswerContexts
 from mgrpo.methods.gcpo.causal_projection import causal_weights, group_mean, projected_reference
 
 SOURCE, METADATA = "integrated_answers", "answer_contexts"
-WEIGHTS, TARGETS = "gcpo/weights", "gcpo/targets"  # signals
+WEIGHTS, TARGETS = "gcpo/weights", "gcpo/targets"  # measurements
 TARGET, SHARE = "gcpo/target", "gcpo/share"  # columns
 
 
@@ -84,10 +84,10 @@ class Gcpo(LearnerPlugin):
 
     Settings: ClassVar[type[StrictConfig]] = GcpoSettings
     needs: ClassVar[tuple[str, ...]] = (SOURCE,)
-    requires: ClassVar[frozenset[Signal]] = frozenset({"hidden_last", "policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"hidden_last", "policy_logprobs"})
 
-    def wanted_signals(self) -> frozenset[Signal]:
-        wanted: set[Signal] = set()
+    def wanted_measurements(self) -> frozenset[Measurement]:
+        wanted: set[Measurement] = set()
         if self.settings.reweight:
             wanted.add("hidden_last")
         if self.settings.kappa > 0:
@@ -138,7 +138,7 @@ class Gcpo(LearnerPlugin):
                 owners += [(number, answer)] * len(ends)
         if not texts:
             return weights
-        states = policy.last_states(texts, signal="gcpo_states").double()
+        states = policy.last_states(texts, measurement="gcpo_states").double()
         rows_of: dict[tuple[int, int], list[int]] = {}
         for row, owner in enumerate(owners):
             rows_of.setdefault(owner, []).append(row)
@@ -148,7 +148,7 @@ class Gcpo(LearnerPlugin):
             )
             for number, own in enumerate(contexts)
         ]  # [L, D] each
-        own_states = batch.signals["hidden_last"][places].double()
+        own_states = batch.measurements["hidden_last"][places].double()
         mean_states = group_mean(own_states, group_numbers(contexts))
         found = causal_weights(
             own_states,
@@ -182,8 +182,8 @@ class Gcpo(LearnerPlugin):
             ]
         if not texts:
             return targets
-        logprobs = policy.logprobs(texts, signal="gcpo_logprobs")
-        plain = batch.signals["policy_logprobs"].split(batch.lengths.tolist())
+        logprobs = policy.logprobs(texts, measurement="gcpo_logprobs")
+        plain = batch.measurements["policy_logprobs"].split(batch.lengths.tolist())
         total = count = num_floored = 0.0
         start = 0
         for place, own in zip(places, contexts, strict=True):
@@ -260,14 +260,14 @@ def group_numbers(contexts: Sequence[AnswerContexts]) -> Tensor:
 
 
 def known(batch: StepBatch, name: str) -> Any:
-    """A signal that was read from the policy.
+    """A measurement that was read from the policy.
 
     Raises:
         LearnerError: it was not computed, as for recorded completions.
     """
-    if name not in batch.signals:
+    if name not in batch.measurements:
         raise LearnerError(
             f"gcpo needs {name}, a forward pass of the policy, and no policy is loaded: recorded "
             "completions are not sufficient."
         )
-    return batch.signals[name]
+    return batch.measurements[name]

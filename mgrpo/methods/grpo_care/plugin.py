@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import EmaSchedule, LearnerPlugin, Signal
+from learner.plugin import EmaSchedule, LearnerPlugin, Measurement
 from learner.plugin_pairs import unknown_check_faults
 from learner.row_groups import usable_groups
 from mgrpo.config import MethodView
@@ -64,7 +64,7 @@ class GrpoCare(LearnerPlugin):
 
     by_tree = True
     Settings: ClassVar[type[StrictConfig]] = GrpoCareSettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"ema_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"ema_logprobs"})
     needs: ClassVar[tuple[str, ...]] = ("answer_span",)
 
     @classmethod
@@ -84,7 +84,7 @@ class GrpoCare(LearnerPlugin):
             faults.append(ConfigFault("ema_decay", str(settings.ema_decay), why, hint))
         return faults
 
-    def wanted_signals(self) -> frozenset[Signal]:
+    def wanted_measurements(self) -> frozenset[Measurement]:
         return self.requires if self.settings.bonus > 0 else frozenset()
 
     def ema(self) -> EmaSchedule | None:
@@ -137,7 +137,7 @@ class GrpoCare(LearnerPlugin):
 
     def answer_probabilities(self, batch: StepBatch) -> Tensor:
         """[N] how likely the answer is after the reasoning; 0 or 1 without an answer."""
-        logprobs, span = batch.signals["ema_logprobs"], batch.in_span(self.settings.span)
+        logprobs, span = batch.measurements["ema_logprobs"], batch.in_span(self.settings.span)
         if self.settings.answer_probability == "geometric":
             return batch.row_means(logprobs, span).exp()
         return batch.row_means(logprobs.exp(), span)

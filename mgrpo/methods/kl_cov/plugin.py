@@ -14,7 +14,7 @@ from learner.columns import StepBatch
 from learner.covariance import highest_share, token_covariances
 from learner.objective_tokens import ObjectiveTokens
 from learner.objectives import ratio_objective
-from learner.plugin import PolicyLoss, Signal
+from learner.plugin import Measurement, PolicyLoss
 from learner.plugin_pairs import small_share_warnings
 from learner.rows import TrainingRow
 from mgrpo.config import MethodView
@@ -54,7 +54,7 @@ class KlCov(PolicyLoss):
 
     Settings: ClassVar[type[StrictConfig]] = KlCovSettings
     on_policy: ClassVar[str] = "its penalty has no gradient; clip_cov works there"
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     @classmethod
     def warnings(
@@ -74,7 +74,7 @@ class KlCov(PolicyLoss):
         self, batch: StepBatch, advantages: Tensor, token_weights: Tensor
     ) -> dict[str, Tensor]:
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
-        held = self.held(advantages, batch.signals["policy_logprobs"], here)
+        held = self.held(advantages, batch.measurements["policy_logprobs"], here)
         batch.metrics["kl_cov/held_fraction"] = (float(held.sum()), float(here.sum()))
         return {IS_HELD: held.to(advantages.dtype)}
 

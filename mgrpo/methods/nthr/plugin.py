@@ -168,14 +168,14 @@ class Block:
         device: those that this rank reads."""
         every = [place for group in self.groups for place in group.places]
         right = [place for place in every if self.batch.is_correct[place]]
-        self.policy.visit_completions(self.batch, right, self.add, signal="nthr")
+        self.policy.visit_completions(self.batch, right, self.add, measurement="nthr")
         self.policy.sum(self.whole)
 
         def weigh(states: TokenStates) -> None:
             for number, part, errors, hidden in self.parts(states):
                 found[part.places] = influences(errors, hidden, self.sums[number])
 
-        self.policy.visit_completions(self.batch, every, weigh, signal="nthr")
+        self.policy.visit_completions(self.batch, every, weigh, measurement="nthr")
 
     def add(self, states: TokenStates) -> None:
         for number, _, errors, hidden in self.parts(states):

@@ -11,7 +11,7 @@ from torch import Tensor
 from learner.advantages import ZERO_STD_TOLERANCE
 from learner.columns import StepBatch
 from learner.estimators import centred, to_go, whitened
-from learner.plugin import AdvantageEstimator, Signal
+from learner.plugin import AdvantageEstimator, Measurement
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.errors import ConfigFault
 
@@ -52,9 +52,9 @@ class ReinforcePlusPlus(AdvantageEstimator):
 
     needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = ReinforceSettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs", "ref_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs", "ref_logprobs"})
 
-    def wanted_signals(self) -> frozenset[Signal]:
+    def wanted_measurements(self) -> frozenset[Measurement]:
         return self.requires if self.settings.kl_weight > 0 else frozenset()
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class ReinforcePlusPlus(AdvantageEstimator):
             return advantages
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
         if self.settings.kl_weight > 0:
-            gaps = batch.signals["policy_logprobs"] - batch.signals["ref_logprobs"]
+            gaps = batch.measurements["policy_logprobs"] - batch.measurements["ref_logprobs"]
             penalties = self.settings.kl_weight * gaps * batch.is_trained
             advantages = advantages - to_go(penalties, batch.row_of_token)
         return whitened_tokens(batch, advantages, here, epsilon=self.settings.epsilon)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.other_prompts import root_of
-from learner.plugin import EmaSchedule, LearnerPlugin, Signal
+from learner.plugin import EmaSchedule, LearnerPlugin, Measurement
 from learner.rows import text
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
@@ -65,7 +65,7 @@ class Sdpo(LearnerPlugin):
     by_tree = True
     Settings: ClassVar[type[StrictConfig]] = SdpoSettings
     needs: ClassVar[tuple[str, ...]] = ("teacher_prompts",)
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     @classmethod
     def faults(
@@ -91,7 +91,7 @@ class Sdpo(LearnerPlugin):
         ]
         if rows:
             weights: Weights = "policy" if self.settings.ema_decay is None else "ema"
-            logprobs = policy.logprobs(rows, weights=weights, signal="sdpo_teacher")
+            logprobs = policy.logprobs(rows, weights=weights, measurement="sdpo_teacher")
             found[torch.isin(batch.row_of_token, torch.tensor(list(taught)))] = logprobs
         return {TEACHER: found}
 
@@ -124,7 +124,7 @@ class Sdpo(LearnerPlugin):
         here = torch.isin(batch.row_of_token, torch.tensor(taught))
         gap = torch.zeros_like(advantages)
         if taught:
-            found = batch.reading(TEACHER) - batch.signals["policy_logprobs"]
+            found = batch.reading(TEACHER) - batch.measurements["policy_logprobs"]
             gap = torch.where(here, found, 0.0)
         batch.metrics["sdpo/gap_mean"] = (float(gap.sum()), float(here.sum()))
         share, most = self.settings.advantage_share, self.settings.max_gap

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import ImportanceCorrection, RowFilter, Signal
+from learner.plugin import ImportanceCorrection, Measurement, RowFilter
 from mgrpo.config.base import OnlyWith, RelationError, StrictConfig
 from mgrpo.errors import ConfigFault
 from mgrpo.methods.tis.mismatch import k3, masked_weights, truncated_weights
@@ -65,7 +65,7 @@ class MismatchCorrection(ImportanceCorrection):
     """
 
     Settings: ClassVar[type[StrictConfig]] = MismatchSettings
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     def works_by_tree(self) -> bool:
         return not self.settings.normalise
@@ -128,7 +128,7 @@ class MismatchCorrection(ImportanceCorrection):
 
     def log_weights(self, batch: StepBatch) -> Tensor:
         """[M] learner minus engine, nats; 0 where no engine sampled."""
-        gaps = batch.signals["policy_logprobs"] - batch.rollout_logprobs
+        gaps = batch.measurements["policy_logprobs"] - batch.rollout_logprobs
         return torch.where(batch.is_sampled, gaps, 0.0)
 
     def report(

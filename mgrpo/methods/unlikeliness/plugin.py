@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import LearnerPlugin, RowFilter, Signal
+from learner.plugin import LearnerPlugin, Measurement, RowFilter
 from learner.row_groups import usable_groups, without_uniform_groups
 from mgrpo.config.base import StrictConfig
 
@@ -45,14 +45,14 @@ class Unlikeliness(LearnerPlugin):
     overlaps: ClassVar[Mapping[str, str]] = {
         "desel": "leaves out unlikely completions, which this pays for"
     }
-    requires: ClassVar[frozenset[Signal]] = frozenset({"policy_logprobs"})
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         return without_uniform_groups(batch) if self.settings.drop_uniform else None
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         shaped = rewards.clone()
-        logprobs = batch.signals["policy_logprobs"]
+        logprobs = batch.measurements["policy_logprobs"]
         by_mean = self.settings.rank_by == "mean"
         likelihoods = batch.row_means(logprobs) if by_mean else batch.row_sums(logprobs)
         for places in usable_groups(batch, self.layers):

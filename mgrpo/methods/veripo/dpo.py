@@ -141,12 +141,12 @@ class Dpo(LearnerPlugin):
         Raises:
             LearnerError: the policy was not read, as for recorded pairs.
         """
-        if LOG_RATIOS not in batch.signals:
+        if LOG_RATIOS not in batch.measurements:
             raise LearnerError(
                 "Pairs need log-probabilities of the policy, and no policy is loaded. Pass one "
                 "(--model), or explain a step without pairs."
             )
-        return pair_margins(batch.signals[LOG_RATIOS], roles_of(batch), batch.group_ids)
+        return pair_margins(batch.measurements[LOG_RATIOS], roles_of(batch), batch.group_ids)
 
     def coefficients(self, batch: StepBatch) -> Tensor:
         """[N] of each row's pair."""

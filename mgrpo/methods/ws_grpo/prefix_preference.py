@@ -135,7 +135,7 @@ class PrefixPreference(LearnerPlugin):
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         settings = self.settings
         shaped = rewards.clone()
-        for place, scores in enumerate(batch.signals[SCORES]):
+        for place, scores in enumerate(batch.measurements[SCORES]):
             if len(scores) > 0:
                 own = trajectory_reward(
                     scores,
@@ -156,7 +156,7 @@ class PrefixPreference(LearnerPlugin):
         parts = list(advantages.split(batch.lengths.tolist()))
         groups: dict[int, list[int]] = {}
         for place, group in enumerate(batch.group_ids.tolist()):
-            if len(batch.signals[SCORES][place]) > 0:
+            if len(batch.measurements[SCORES][place]) > 0:
                 groups.setdefault(group, []).append(place)
         for members in groups.values():
             rewards = [self.step_rewards(batch, place) for place in members]
@@ -176,7 +176,7 @@ class PrefixPreference(LearnerPlugin):
     def step_rewards(self, batch: StepBatch, place: int) -> Tensor:
         """[steps] of one completion: its scores, with outcome and penalty on the last step."""
         settings = self.settings
-        rewards = settings.lambda_step * batch.signals[SCORES][place].clone()
+        rewards = settings.lambda_step * batch.measurements[SCORES][place].clone()
         low, high = settings.step_range
         rewards[-1] += settings.lambda_outcome * float(batch.is_correct[place])
         if not low <= len(rewards) <= high:

@@ -14,9 +14,9 @@ OFF = ObjectiveConfig(**UNCORRECTED)
 RAW = {"advantage": "raw_reward"}
 
 
-def batch_of(completions, part, layer=None, **signals):
+def batch_of(completions, part, layer=None, **measurements):
     solve = solve_layer(**(layer or RAW))
-    return build_batch(completions, [solve], OFF, plugins=[part], signals=signals)
+    return build_batch(completions, [solve], OFF, plugins=[part], measurements=measurements)
 
 
 def flat(batch, name="advantages"):
@@ -57,8 +57,8 @@ def test_with_a_target_the_bonus_is_as_large_as_what_is_missing():
     assert coefficient(0.6, **settings) == 0
     assert coefficient(0.3, **settings) == pytest.approx(0.001 + 0.01 * 0.2)
     assert coefficient(0.3, **settings, max_coefficient=0.002) == 0.002
-    assert plugin("entropy_bonus").wanted_signals() == frozenset()
-    assert plugin("entropy_bonus", target=0.5).wanted_signals() == {"entropies"}
+    assert plugin("entropy_bonus").wanted_measurements() == frozenset()
+    assert plugin("entropy_bonus", target=0.5).wanted_measurements() == {"entropies"}
 
 
 def test_settings_that_do_nothing_are_refused():

@@ -226,7 +226,7 @@ def test_one_completion_is_shown_with_its_tokens(folder, capsys):
     assert "q/2" not in shown
 
 
-# --- signals ---
+# --- measurements ---
 
 
 @pytest.fixture
@@ -241,9 +241,9 @@ def test_a_missing_signal_is_named_with_what_to_do(entropy_args, capsys):
     assert "--model" in said
 
 
-def test_signals_of_the_file_are_used(entropy_args, capsys):
+def test_measurements_of_the_file_are_used(entropy_args, capsys):
     rows = [
-        {**one.to_json(), "signals": {"entropies": [value] * len(one.token_ids)}}
+        {**one.to_json(), "measurements": {"entropies": [value] * len(one.token_ids)}}
         for one, value in zip(ATTEMPTS, (3.0, 1.0), strict=True)
     ]
     Path("batch.json").write_text(json.dumps(rows))
@@ -251,7 +251,7 @@ def test_signals_of_the_file_are_used(entropy_args, capsys):
     # mean entropy 2: relative 1.5 and 0.5
     assert whole["by_id"]["q/1"]["advantage"] == pytest.approx(0.5 / 1.5)
     assert whole["by_id"]["q/2"]["advantage"] == pytest.approx(-0.5 / 0.5)
-    rows[0]["signals"]["entropies"] = [1.0]
+    rows[0]["measurements"]["entropies"] = [1.0]
     Path("batch.json").write_text(json.dumps(rows))
     assert main(["explain", "batch.json", *entropy_args]) == 2
     assert "has 4 tokens and 1 entropies" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_a_value_that_a_recipe_sets_stands_beside_its_default(capsys):
 def test_a_plug_in_can_be_asked_for_alone(capsys):
     text = output_of(capsys, "entropy_advantage")
     assert text.startswith("Plug-in entropy_advantage\n")
-    assert "signals: entropies" in text
+    assert "measurements: entropies" in text
     assert "transform_advantages, weigh_entropy" in text
 
 

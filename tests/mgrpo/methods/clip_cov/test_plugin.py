@@ -12,10 +12,10 @@ from tests.learner.exact import UNCORRECTED, floats
 def clipped(share, **keys):
     made = [long("q/1", 1.0, 2), long("q/2", -1.0, 2)]
     part = plugin("clip_cov", share=share, **keys)
-    signals = {"policy_logprobs": floats(-0.1, -3, -0.1, -3)}
+    measurements = {"policy_logprobs": floats(-0.1, -3, -0.1, -3)}
     settings = ObjectiveConfig(**UNCORRECTED)
     solve = solve_layer(advantage="raw_reward")
-    batch = build_batch(made, [solve], settings, plugins=[part], signals=signals)
+    batch = build_batch(made, [solve], settings, plugins=[part], measurements=measurements)
     return [value for row in batch.all_rows for value in row.advantages]
 
 

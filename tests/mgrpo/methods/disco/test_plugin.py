@@ -26,13 +26,13 @@ def group(name, rewards):
 
 def built(completions, logprobs=None, part=None, **settings):
     values = [-1.0] * sum(len(one.token_ids) for one in completions)
-    signal = torch.tensor(logprobs or values, dtype=torch.float64)
+    measurement = torch.tensor(logprobs or values, dtype=torch.float64)
     return build_batch(
         completions,
         [solve_layer()],
         OBJECTIVE,
         plugins=[part or plugin("disco", **settings)],
-        signals={"policy_logprobs": signal},
+        measurements={"policy_logprobs": measurement},
     )
 
 
@@ -57,7 +57,7 @@ def test_the_worked_group_gets_its_coefficients(settings, wrong, objective):
 
 def test_the_ratio_starts_with_equal_shares_and_needs_no_forward_pass():
     part = plugin("disco", score="ratio")
-    assert part.wanted_signals() == frozenset()
+    assert part.wanted_measurements() == frozenset()
     assert (part.temperature, plugin("disco").temperature) == (1.0, 10.0)
     rows = built(group("q", [1.0, 0.0, 0.0]), part=part).rows
     assert [row.columns[COEFFICIENT][0] for row in rows] == pytest.approx([3.0, -1.5, -1.5])

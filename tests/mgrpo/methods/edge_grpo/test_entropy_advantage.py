@@ -14,9 +14,9 @@ CHAIN = [solve_layer(advantage=Z_SCORE), layer(advantage=Z_SCORE, select="none")
 
 
 def batch_of(completions, entropies=None, *, chain=CHAIN, **settings):
-    signals = {} if entropies is None else {"entropies": tokens(entropies)}
+    measurements = {} if entropies is None else {"entropies": tokens(entropies)}
     part = plugin("entropy_advantage", **settings)
-    return build_batch(completions, chain, EXACT, plugins=[part], signals=signals)
+    return build_batch(completions, chain, EXACT, plugins=[part], measurements=measurements)
 
 
 def tokens(entropies):
@@ -81,8 +81,8 @@ def test_recorded_logprobs_stand_in_for_entropies():
     two[0] = long("q/1", 1.0, 2, rollout_logprobs=[-0.3, -0.1])
     two[1] = long("q/2", 0.0, 1, rollout_logprobs=[-0.4])
     part = plugin("entropy_advantage", entropy_source="rollout")
-    assert part.wanted_signals() == frozenset()
-    assert plugin("entropy_advantage").wanted_signals() == {"entropies"}
+    assert part.wanted_measurements() == frozenset()
+    assert plugin("entropy_advantage").wanted_measurements() == {"entropies"}
     assert advantages(two, entropy_source="rollout") == pytest.approx([1.5, -0.75])
 
 

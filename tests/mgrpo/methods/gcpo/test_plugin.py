@@ -75,11 +75,11 @@ class Reader:
         self.states, self.by_prompt = states or {}, logprobs or {}
         self.read = []
 
-    def last_states(self, texts, *, signal="hidden_last"):
+    def last_states(self, texts, *, measurement="hidden_last"):
         self.read += texts
         return torch.stack([self.states[self.shown(one)] for one in texts]).float()
 
-    def logprobs(self, texts, *, signal="policy_logprobs"):
+    def logprobs(self, texts, *, measurement="policy_logprobs"):
         self.read += texts
         found = [self.by_prompt[self.shown(one)] for one in texts for _ in one.token_ids]
         return floats(*found).log()
@@ -94,7 +94,7 @@ class Reader:
 
 def built(completions, reader, part, *, hidden=None, policy=None):
     num_tokens = sum(len(one.token_ids) for one in completions)
-    signals = {
+    measurements = {
         "hidden_last": torch.ones(len(completions), 2) if hidden is None else hidden,
         "policy_logprobs": floats(*[0.35] * num_tokens).log() if policy is None else policy,
     }
@@ -103,7 +103,7 @@ def built(completions, reader, part, *, hidden=None, policy=None):
         [solve_layer(advantage=Z_SCORE)],
         OBJECTIVE,
         plugins=[part],
-        signals=signals,
+        measurements=measurements,
         policy=reader,
     )
 
@@ -262,7 +262,7 @@ def test_completions_whose_rewards_are_equal_have_the_term_too():
 def test_turned_off_it_is_plain_grpo():
     completions = with_contexts(group("q", 1.0, 0.0))
     part = plugin("gcpo", reweight=False, kappa=0.0)
-    assert part.wanted_signals() == frozenset()
+    assert part.wanted_measurements() == frozenset()
     reader = Reader()
     assert (
         built(completions, reader, part).rows

@@ -39,7 +39,7 @@ def built(completions=None, probabilities=PROBABILITIES, **settings):
         [solve_layer(advantage=Z_SCORE)],
         OBJECTIVE,
         plugins=[plugin("grpo_care", **settings)],
-        signals={"ema_logprobs": torch.tensor(logprobs, dtype=torch.float64)},
+        measurements={"ema_logprobs": torch.tensor(logprobs, dtype=torch.float64)},
     )
 
 
@@ -68,7 +68,7 @@ def test_the_worked_mean_is_what_an_answer_must_reach():
 def test_bonus_zero_is_grpo_and_keeps_no_average():
     part = plugin("grpo_care", bonus=0)
     assert built(bonus=0).shaped_rewards == [1.0, 1.0, 1.0, 0.0]
-    assert part.wanted_signals() == frozenset() and part.ema() is None
+    assert part.wanted_measurements() == frozenset() and part.ema() is None
 
 
 def test_the_average_is_the_settings():
@@ -90,7 +90,7 @@ def test_an_answer_of_several_tokens_has_a_mean_of_either_kind():
             [solve_layer(advantage=Z_SCORE)],
             OBJECTIVE,
             plugins=[plugin("grpo_care", answer_probability=kind, margin=0)],
-            signals={"ema_logprobs": logprobs},
+            measurements={"ema_logprobs": logprobs},
         ).shaped_rewards
 
     assert shaped("arithmetic") == pytest.approx([1.5, 1.0, 0.0])

@@ -15,9 +15,9 @@ from tests.learner.objective_cases import SETTINGS, objective_and_gradient
 def test_kl_cov_holds_the_tokens_of_highest_covariance_and_clips_nothing():
     completions = [long("q/1", 1.0, 2), long("q/2", -1.0, 2)]
     part = plugin("kl_cov", share=0.5, weight=0.1)
-    signals = {"policy_logprobs": floats(-0.1, -3, -0.1, -3)}
+    measurements = {"policy_logprobs": floats(-0.1, -3, -0.1, -3)}
     solve = solve_layer(advantage="raw_reward")
-    batch = build_batch(completions, [solve], SETTINGS, plugins=[part], signals=signals)
+    batch = build_batch(completions, [solve], SETTINGS, plugins=[part], measurements=measurements)
     assert [row.columns["kl_cov"].tolist() for row in batch.rows] == [
         [1, 0],
         [0, 1],

@@ -77,7 +77,7 @@ def advantages(completions=None, found=WORKED, **settings):
         [solve_layer(advantage=Z_SCORE)],
         EXACT,
         plugins=[plugin("nthr", **settings)],
-        signals={INFLUENCES: torch.tensor(found, dtype=torch.float64)},
+        measurements={INFLUENCES: torch.tensor(found, dtype=torch.float64)},
     )
     return [row.advantages.tolist() for row in batch.all_rows]
 
@@ -123,7 +123,7 @@ def test_uniform_groups_and_failed_checks_are_left_alone():
         [solve_layer(advantage=Z_SCORE)],
         EXACT,
         plugins=[plugin("nthr")],
-        signals={INFLUENCES: torch.full((5,), 9.0, dtype=torch.float64)},
+        measurements={INFLUENCES: torch.full((5,), 9.0, dtype=torch.float64)},
     )
     assert not batch.rows
     assert batch.metrics["nthr/spared_fraction"] == (0.0, 0.0)
@@ -189,7 +189,7 @@ def test_influences_are_those_of_the_definition(policy, reader):
     expected = naive_influences(policy, completions)
     assert (expected != 0).any() and (expected == 0).any()
     assert_close(found, expected, rtol=1e-3, atol=1e-3)
-    assert set(reader.costs()) == {"signals/nthr_s"}
+    assert set(reader.costs()) == {"measurements/nthr_s"}
 
 
 def test_groups_that_do_not_fit_together_are_looked_at_in_turn(policy, reader):

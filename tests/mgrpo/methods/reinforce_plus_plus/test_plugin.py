@@ -31,14 +31,14 @@ def test_with_a_baseline_the_groups_mean_is_taken_off_first():
 
 def test_each_token_pays_for_its_own_and_all_later_distance_to_the_reference():
     made = groups([1, 0], lengths=[3, 1])
-    signals = {
+    measurements = {
         "policy_logprobs": floats(-0.1, -0.2, -0.3, -0.5),
         "ref_logprobs": floats(-0.3, -0.3, -0.3, -0.9),
     }
     part = plugin("reinforce_plus_plus", kl_weight=0.5)
-    assert part.wanted_signals() == {"policy_logprobs", "ref_logprobs"}
-    assert plugin("reinforce_plus_plus").wanted_signals() == frozenset()
-    batch = batch_of(made, part, signals=signals)
+    assert part.wanted_measurements() == {"policy_logprobs", "ref_logprobs"}
+    assert plugin("reinforce_plus_plus").wanted_measurements() == frozenset()
+    batch = batch_of(made, part, measurements=measurements)
     # Gaps 0.2, 0.1, 0 and 0.4.
     returns = floats(1 - 0.15, 1 - 0.05, 1.0, 0 - 0.2)
     expected = (returns - returns.mean()) / returns.std()

@@ -33,7 +33,7 @@ class Teacher:
     def __init__(self) -> None:
         self.prompts: list[list[int]] = []
 
-    def logprobs(self, rows: Any, *, weights: str, signal: str) -> torch.Tensor:
+    def logprobs(self, rows: Any, *, weights: str, measurement: str) -> torch.Tensor:
         self.prompts += [row.prompt_token_ids.tolist() for row in rows]
         return -torch.ones(sum(len(row.token_ids) for row in rows), dtype=torch.float64)
 
@@ -47,7 +47,7 @@ def taught(completions: list[Completion], **settings: Any) -> tuple[dict[str, li
         CHAIN,
         ObjectiveConfig(),
         plugins=[plugin("sdpo", 1, **settings)],
-        signals={"policy_logprobs": -torch.tensor(own, dtype=torch.float64)},
+        measurements={"policy_logprobs": -torch.tensor(own, dtype=torch.float64)},
         policy=teacher,
     )
     return {row.completion_id: row.advantages.tolist() for row in batch.all_rows}, teacher

@@ -28,7 +28,7 @@ def step(*, gaps=GAPS, sampled=None, kl_weight=0.0, **settings):
         [solve],
         OFF,
         plugins=[plugin("mismatch_correction", **settings)],
-        signals={"policy_logprobs": floats(*(gap - 1 for gap in gaps), -1.0)},
+        measurements={"policy_logprobs": floats(*(gap - 1 for gap in gaps), -1.0)},
     )
 
 
@@ -95,7 +95,7 @@ def two_rows(gaps, lengths, **settings):
         [solve_layer(advantage="raw_reward")],
         OFF,
         plugins=[part],
-        signals={"policy_logprobs": floats(*(gap - 1 for gap in each))},
+        measurements={"policy_logprobs": floats(*(gap - 1 for gap in each))},
     )
     return [row.advantages.tolist() for row in batch.all_rows]
 

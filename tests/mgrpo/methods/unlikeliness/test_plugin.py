@@ -21,7 +21,7 @@ def built(completions, logprobs, **settings):
         [solve_layer(advantage=Z_SCORE)],
         EXACT,
         plugins=[plugin("unlikeliness", **settings)],
-        signals={"policy_logprobs": torch.tensor(logprobs, dtype=torch.float64)},
+        measurements={"policy_logprobs": torch.tensor(logprobs, dtype=torch.float64)},
     )
 
 

@@ -30,7 +30,7 @@ class Reader:
     def __init__(self, table):
         self.table, self.num_read = table, 0
 
-    def logprobs(self, texts, *, signal="policy_logprobs"):
+    def logprobs(self, texts, *, measurement="policy_logprobs"):
         tokens = [token for one in texts for token in one.token_ids]
         self.num_read += len(texts)
         return self.table[tokens]

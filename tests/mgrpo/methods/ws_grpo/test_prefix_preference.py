@@ -48,9 +48,9 @@ def four_rollouts():
 
 
 def measured(part, completions):
-    """The step's columns with the plug-in's signals."""
+    """The step's columns with the plug-in's measurements."""
     batch = step_batch(completions, [solve_layer(advantage=Z_SCORE)])
-    batch.signals |= part.measure(batch)
+    batch.measurements |= part.measure(batch)
     return batch
 
 

@@ -1,4 +1,4 @@
-"""The frozen policy's log-probabilities as a signal, and when that policy is loaded."""
+"""The frozen policy's log-probabilities as a measurement, and when that policy is loaded."""
 
 from types import SimpleNamespace
 
@@ -54,7 +54,7 @@ def direct(policy, rows):
 
 
 @torch.no_grad()
-def test_each_signal_is_measured_with_its_own_policy(one_rank, tmp_path):
+def test_each_measurement_is_measured_with_its_own_policy(one_rank, tmp_path):
     policies = {
         name: load_policy(str(save_tiny_llama(tmp_path / name, **changes)), dtype=torch.float32)
         for name, changes in (("policy", {}), ("reference", {"initializer_range": 0.19}))
@@ -71,9 +71,9 @@ def test_each_signal_is_measured_with_its_own_policy(one_rank, tmp_path):
     )
     rows = build_batch(random_completions(), CHAIN, ObjectiveConfig()).all_rows
     found = trainer.measure(rows, ["policy_logprobs", "ref_logprobs"])
-    for signal, name in (("policy_logprobs", "policy"), ("ref_logprobs", "reference")):
+    for measurement, name in (("policy_logprobs", "policy"), ("ref_logprobs", "reference")):
         expected = direct(policies[name], rows)
-        assert_close(found[signal], expected, rtol=1e-4, atol=1e-5)
+        assert_close(found[measurement], expected, rtol=1e-4, atol=1e-5)
     assert (found["policy_logprobs"] - found["ref_logprobs"]).abs().max() > 0.01
 
 
