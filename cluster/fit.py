@@ -32,7 +32,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PlacedBundle:
     """One bundle of an allocation on its node."""
 
     allocation: Allocation
@@ -45,7 +45,7 @@ class Place:
 class Fit:
     """The predicted placement, and the groups that cannot be placed."""
 
-    places: list[Place]
+    placed: list[PlacedBundle]
     left_out: list[Group]
 
 
@@ -64,15 +64,15 @@ class Room:
         """Number of such bundles that still fit."""
         return min(int(self.free.get(key, 0) // amount) for key, amount in bundle.items() if amount)
 
-    def take(self, group: Group, index: int) -> list[Place]:
-        """Room for one bundle of a group, and the places of everyone in it."""
+    def take(self, group: Group, index: int) -> list[PlacedBundle]:
+        """Room for one bundle of a group, and what that places."""
         bundle = group.bundles[index]
         for key, amount in bundle.items():
             self.free[key] -= amount
         first, self.next_gpu = self.next_gpu, self.next_gpu + int(bundle.get("GPU", 0))
         gpus = tuple(range(first, self.next_gpu))
         return [
-            Place(allocation, index - allocation.first_bundle, self.node.name, gpus)
+            PlacedBundle(allocation, index - allocation.first_bundle, self.node.name, gpus)
             for allocation in group.allocations
             if 0 <= index - allocation.first_bundle < len(allocation.bundles)
         ]
@@ -85,7 +85,7 @@ def fit(allocations: Sequence[Allocation], nodes: Sequence[Node]) -> Fit:
     its bundles are spread over several nodes, the emptiest first.
     """
     rooms = [Room(node) for node in nodes]
-    places: list[Place] = []
+    placed: list[PlacedBundle] = []
     left_out: list[Group] = []
     for group in packing_order(groups_of(allocations)):
         chosen = rooms_for(group, rooms)
@@ -93,12 +93,10 @@ def fit(allocations: Sequence[Allocation], nodes: Sequence[Node]) -> Fit:
             left_out.append(group)
             continue
         for index, room in enumerate(chosen):
-            places += room.take(group, index)
+            placed += room.take(group, index)
     order = {node.name: number for number, node in enumerate(nodes)}
-    places.sort(
-        key=lambda place: (order[place.node], place.gpus, place.allocation.name, place.bundle)
-    )
-    return Fit(places, left_out)
+    placed.sort(key=lambda one: (order[one.node], one.gpus, one.allocation.name, one.bundle))
+    return Fit(placed, left_out)
 
 
 def rooms_for(group: Group, rooms: Sequence[Room]) -> list[Room] | None:

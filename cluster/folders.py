@@ -24,7 +24,7 @@ RAY_PREFIX, RAY_SUBFOLDER = "mgrpo-ray-", "r"
 """Ray makes its temporary folder accessible to all users: it gets one inside a private folder."""
 FOLDER_BYTES = SOCKET_BYTES - len(f"/{RAY_PREFIX}12345678/{RAY_SUBFOLDER}{RAY_SOCKET}")
 """Longest folder that Ray's own folder may be made in, in bytes."""
-SHORT_PLACES = ("/tmp", "/var/tmp", "/run/shm", "/dev/shm")
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/run/shm", "/dev/shm")
 
 
 def settle_home(environment: MutableMapping[str, str] = os.environ) -> str:
@@ -124,7 +124,7 @@ def check_tmpdir(environment: MutableMapping[str, str] = os.environ) -> None:
         )
 
 
-def ray_place() -> tuple[Path, str]:
+def ray_folder() -> tuple[Path, str]:
     """The parent of Ray's temporary folder, and a note about it.
 
     Returns:
@@ -137,24 +137,24 @@ def ray_place() -> tuple[Path, str]:
     usual = tempfile.gettempdir()
     if is_short(usual):
         return Path(usual), ""
-    places = short_places()
+    short = short_folders()
     why = (
         f"TMPDIR ({usual}) has {len(os.fsencode(usual))} bytes; a Unix socket's path may have "
         f"{SOCKET_BYTES} in all, which leaves {FOLDER_BYTES} for the folder that Ray is given"
     )
-    if not places:
-        tried = ", ".join(SHORT_PLACES)
+    if not short:
+        tried = ", ".join(SHORT_FOLDERS)
         raise ClusterError(
             f"{why}. None of {tried} is writable either. Set TMPDIR to a shorter path, such as a "
             "symbolic link to that folder."
         )
-    return Path(places[0]), f"{why}: its sockets and logs are in {places[0]} while the run lasts"
+    return Path(short[0]), f"{why}: its sockets and logs are in {short[0]} while the run lasts"
 
 
-def short_places() -> Sequence[str]:
+def short_folders() -> Sequence[str]:
     """The usual folders for temporary files that are short enough and writable."""
-    candidates = [*SHORT_PLACES, os.environ.get("XDG_RUNTIME_DIR", "")]
-    return [place for place in candidates if is_short(place) and not fault_of_folder(place)]
+    candidates = [*SHORT_FOLDERS, os.environ.get("XDG_RUNTIME_DIR", "")]
+    return [one for one in candidates if is_short(one) and not fault_of_folder(one)]
 
 
 def is_short(folder: str) -> bool:

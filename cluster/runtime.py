@@ -24,7 +24,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
-from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_place
+from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_folder
 from cluster.jobs.job_config import is_in_job, job_variables
 from cluster.left_over import mark_owner, remove_left_over
 from cluster.reach import await_cluster, cannot_connect
@@ -161,7 +161,7 @@ def local_ray(
     logs_to: Path | None,
 ) -> Iterator[Runtime]:
     """A local Ray for one run; stops it at the end."""
-    place, said = ray_place()
+    place, said = ray_folder()
     if said:
         print(f"note: {said}", file=sys.stderr, flush=True)
     remove_left_over(place, RAY_PREFIX)

@@ -175,7 +175,7 @@ class DeepSpeedLearner:
                 before.
         """
         values = self.recipe.method.at_step(step)
-        self._trainer.follow(values)
+        self._trainer.set_values(values)
         batch = self._batch(completions, context, values, step)
         if self.rank == 0:
             for note in batch.notes:
@@ -262,7 +262,7 @@ class DeepSpeedLearner:
         self.policy_version += 1
         said, self._trainer.warnings = self._trainer.warnings, []
         if self.ema is not None:
-            self.ema.follow(self.policy_version)
+            self.ema.update(self.policy_version)
         if self.rank != 0:
             return None
         return UpdateResult(
@@ -288,7 +288,7 @@ class DeepSpeedLearner:
     def sequence_logprobs(self, completions: Sequence[Completion], *, step: int) -> list[float]:
         """[n] log-probability of each completion under the weights now, in nats, the same on all
         ranks. Tokens that may not train are not counted."""
-        self._trainer.follow(self.recipe.method.at_step(step))
+        self._trainer.set_values(self.recipe.method.at_step(step))
         return sequence_logprobs(completions, self._trainer.reader).tolist()
 
     @torch.no_grad()

@@ -71,7 +71,7 @@ class EmaPolicy:
         ]
 
     @torch.no_grad()
-    def follow(self, num_updates: int) -> None:
+    def update(self, num_updates: int) -> None:
         """Move towards the policy, if it is time after so many updates of the run."""
         if num_updates % self.schedule.every_updates != 0:
             return

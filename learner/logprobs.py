@@ -53,7 +53,7 @@ class LogprobHead(nn.Module):
         visit: Visit | None = None,
         with_entropies: bool = True,
     ) -> object:
-        """The layer's own logits [..., V] without `target_ids`; with them ([N]) see
+        """The layer's own logits [..., V] without `target_ids`; with them ([n]) see
         `token_logprobs`.
 
         With `visit` nothing is worked out: the visitor is shown the tokens, and two empty
@@ -129,15 +129,15 @@ class PolicyModel(nn.Module):
 
         Args:
             input_ids: [b, T] padded on the right, or [1, U] the nodes of `prefix_tree`.
-            positions: [N] indices into the flattened input; the token after each one is what
+            positions: [n] indices into the flattened input; the token after each one is what
                 is predicted.
-            target_ids: [N] those tokens.
+            target_ids: [n] those tokens.
             temperature: logits are divided by it.
             prefix_tree: only for a model that `merges_prefixes`.
             visit: shown the tokens instead, chunk by chunk, without gradient.
 
         Returns:
-            [N] float32 log-probabilities and [N] float32 entropies, both with gradient; empty
+            [n] float32 log-probabilities and [n] float32 entropies, both with gradient; empty
             entropies where they are not wanted, and two empty ones for a visitor.
         """
         tree: dict[str, object] = {}
@@ -145,7 +145,7 @@ class PolicyModel(nn.Module):
             tree = {"position_ids": prefix_tree.depths[None, :]}
         with reading(prefix_tree):
             hidden = self.decoder(input_ids=input_ids, use_cache=False, **tree).last_hidden_state
-        chosen = hidden.flatten(0, 1).index_select(0, positions)  # [N, D]
+        chosen = hidden.flatten(0, 1).index_select(0, positions)  # [n, D]
         return self.causal_lm.get_output_embeddings()(
             chosen, target_ids, temperature, chunk_tokens, visit, with_entropies
         )
@@ -175,11 +175,11 @@ def token_logprobs(
     """log softmax(f(hidden @ weight.T + bias) / temperature) at `target_ids`.
 
     Args:
-        hidden: [N, D]. weight: [V, D]. bias: [V] or None. target_ids: [N].
+        hidden: [n, D]. weight: [V, D]. bias: [V] or None. target_ids: [n].
         transform: f, of each logit.
 
     Returns:
-        [N] float32 log-probabilities, and the [N] float32 entropies of the same
+        [n] float32 log-probabilities, and the [n] float32 entropies of the same
         distributions, in nats; [0] without them. Both carry a gradient.
     """
     return _TokenLogprobs.apply(
@@ -229,7 +229,7 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_logprobs, grad_entropy = grads  # [N] each, or None where it was not used
+        grad_logprobs, grad_entropy = grads  # [n] each, or None where it was not used
         hidden, weight, bias, target_ids, log_normalisers, entropy = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         # Summed in float32 whatever the model's type: chunks must not cost precision.

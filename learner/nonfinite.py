@@ -47,7 +47,7 @@ class Trace:
 def traced(microbatch: Microbatch, loss: Tensor, policy_logprobs: Tensor) -> Trace:
     """
     Args:
-        policy_logprobs: [N] of the micro-batch's trained tokens.
+        policy_logprobs: [n] of the micro-batch's trained tokens.
     """
     num_broken = torch.zeros(len(microbatch.completion_ids), device=loss.device)
     broken = (~policy_logprobs.isfinite()).to(num_broken.dtype)

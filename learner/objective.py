@@ -36,7 +36,7 @@ def microbatch_loss(
     + entropy_weight * entropy + what plug-ins add. The objective is the clipped one unless a
     plug-in has its own.
 
-    All values are [N], of the micro-batch's trained tokens at the sampling temperature. An empty
+    All values are [n], of the micro-batch's trained tokens at the sampling temperature. An empty
     micro-batch gives an exact 0 that still has every gradient.
     """
     if microbatch.is_empty:
@@ -77,7 +77,7 @@ def microbatch_loss(
 def policy_objective(
     tokens: ObjectiveTokens, objective: ObjectiveConfig, plugins: Sequence[LearnerPlugin]
 ) -> Tensor:
-    """[N] what is maximised per token: a plug-in's, or the clipped objective."""
+    """[n] what is maximised per token: a plug-in's, or the clipped objective."""
     for plugin in plugins:
         if isinstance(plugin, PolicyLoss):
             return plugin.policy_objective(tokens)
@@ -94,7 +94,7 @@ def policy_objective(
 
 
 def old_logprobs_of(microbatch: Microbatch, own_logprobs: Tensor) -> Tensor:
-    """[N] log-probabilities of the policy that sampled: those recorded while sampling for tokens of
+    """[n] log-probabilities of the policy that sampled: those recorded while sampling for tokens of
     an older policy, the learner's own for all others."""
     return torch.where(microbatch.has_recorded_ratio, microbatch.rollout_logprobs, own_logprobs)
 
@@ -102,7 +102,7 @@ def old_logprobs_of(microbatch: Microbatch, own_logprobs: Tensor) -> Tensor:
 def correction_weights(
     microbatch: Microbatch, old_logprobs: Tensor, objective: ObjectiveConfig
 ) -> Tensor:
-    """[N] truncated importance weights; 1 where the recipe has none or another correction, or no
+    """[n] truncated importance weights; 1 where the recipe has none or another correction, or no
     engine sampled the token."""
     correction = objective.importance
     if not isinstance(correction, Truncate):
@@ -121,7 +121,7 @@ def token_measurements(
     objective: ObjectiveConfig,
     plugins: Sequence[LearnerPlugin] = (),
 ) -> dict[str, Tensor]:
-    """[N] values behind the metrics that are means over trained tokens.
+    """[n] values behind the metrics that are means over trained tokens.
 
     How many tokens the clip range holds back is told where it is the recipe's own: a plug-in's
     objective has another, or none.

@@ -157,7 +157,7 @@ def longest_first(lengths: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Microbatch:
-    """The tensors of one forward and backward. N: trained tokens of all rows together.
+    """The tensors of one forward and backward. n: trained tokens of all rows together.
 
     An empty micro-batch (`completion_ids` is empty) holds one dummy row whose weight is 0.
     """
@@ -165,19 +165,19 @@ class Microbatch:
     completion_ids: list[str]
     input_ids: Tensor  # [1, U] int64, or [b, T] padded on the right without a tree
     prefix_tree: PrefixTree | None
-    positions: Tensor  # [N] int64, where in the flattened input each token is predicted
-    target_ids: Tensor  # [N] int64, the tokens that were sampled there
+    positions: Tensor  # [n] int64, where in the flattened input each token is predicted
+    target_ids: Tensor  # [n] int64, the tokens that were sampled there
     distinct: Tensor  # [K] int64, of tokens that follow the same node and are the same: one's place
-    distinct_ids: Tensor  # [N] int64, which of the K each token is
-    rollout_logprobs: Tensor  # [N] float32
-    advantages: Tensor  # [N] float32
-    token_weights: Tensor  # [N] float32
-    kl_weights: Tensor  # [N] float32
-    entropy_weights: Tensor | None  # [N] float32; None: all 0
-    is_sampled: Tensor  # [N] bool: false has no rollout_logprob
-    has_recorded_ratio: Tensor  # [N] bool: the ratio is against rollout_logprobs
-    row_ids: Tensor  # [N] int64, the place of each token's row
-    columns: dict[str, Tensor]  # by name, [N] float32
+    distinct_ids: Tensor  # [n] int64, which of the K each token is
+    rollout_logprobs: Tensor  # [n] float32
+    advantages: Tensor  # [n] float32
+    token_weights: Tensor  # [n] float32
+    kl_weights: Tensor  # [n] float32
+    entropy_weights: Tensor | None  # [n] float32; None: all 0
+    is_sampled: Tensor  # [n] bool: false has no rollout_logprob
+    has_recorded_ratio: Tensor  # [n] bool: the ratio is against rollout_logprobs
+    row_ids: Tensor  # [n] int64, the place of each token's row
+    columns: dict[str, Tensor]  # by name, [n] float32
     num_row_tokens: int  # that its rows have, repeated prefixes included, padding not
 
     @property
@@ -202,7 +202,7 @@ class Microbatch:
             model: called with `PolicyModel.forward`'s arguments.
 
         Returns:
-            [N] float32 in nats, both with gradient; [0] entropies without them.
+            [n] float32 in nats, both with gradient; [0] entropies without them.
         """
         logprobs, entropies = model(
             self.input_ids,

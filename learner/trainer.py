@@ -137,7 +137,7 @@ class Trainer:
             num_ranks=num_ranks,
             board=board,
         )
-        self.follow(recipe.method.outside_phases)
+        self.set_values(recipe.method.outside_phases)
         self.optimizer, self.grad_norm = optimizer, grad_norm
         self.plugins = plugins
         self.rank, self.num_ranks, self.device = rank, num_ranks, device
@@ -168,7 +168,7 @@ class Trainer:
         Raises:
             LearnerError: too many losses or gradients in a row were not finite.
         """
-        self.follow(values or self.recipe.method.outside_phases)
+        self.set_values(values or self.recipe.method.outside_phases)
         planned = [(one, plan) for one in minibatches if (plan := self._plan(one.mine))]
         if not planned:
             return dict(NOTHING_TRAINED)
@@ -243,7 +243,7 @@ class Trainer:
 
     def begin(self, values: StepConfig) -> None:
         """Begin an update of one optimizer step; forget one that was begun and not finished."""
-        self.follow(values)
+        self.set_values(values)
         self._gradients = GradientSums(live_gradient(self.engine))
         self._gradients.drop()
         self._gradient_probe.zero_()
@@ -380,10 +380,10 @@ class Trainer:
             By name, on the CPU: [M] float64 of the rows' tokens end to end, or what the measurement
             says.
         """
-        self.follow(values or self.recipe.method.outside_phases)
+        self.set_values(values or self.recipe.method.outside_phases)
         return self.reader.measure(rows, wanted)
 
-    def follow(self, values: StepConfig) -> None:
+    def set_values(self, values: StepConfig) -> None:
         """Work by the values of one step."""
         self.objective: ObjectiveConfig = values.objective
         self.reader.temperature = values.sampling.temperature
@@ -476,6 +476,6 @@ class Trainer:
 
     @torch.no_grad()
     def _logprobs(self, weights: Weights, microbatches: LaidOut) -> list[Tensor]:
-        """[N] of each micro-batch's tokens, without gradient."""
+        """[n] of each micro-batch's tokens, without gradient."""
         with self.reader.timed(MEASUREMENT_OF[weights]):
             return [self.reader.call(weights, one, with_entropies=False)[0] for one in microbatches]

@@ -255,7 +255,7 @@ def make_plugin(entry: Entry, method: MethodView) -> Plugin:
         faults += changed_settings(kind, settings, entry, method)
         if not faults:
             return kind(settings, entry.layers)
-    raise ConfigError([replace(one, path=place_of(one.path, entry)) for one in faults])
+    raise ConfigError([replace(one, path=recipe_path(one.path, entry)) for one in faults])
 
 
 def names_in(method: MethodView) -> set[str]:
@@ -336,7 +336,7 @@ def resume_rules(method: MethodView) -> dict[str, OnResume]:
     return rules
 
 
-def place_of(path: str, entry: Entry) -> str:
+def recipe_path(path: str, entry: Entry) -> str:
     """Where in the recipe a fault of an entry is: a path in brackets is the recipe's own,
     "(plug-in)" the entry itself, and any other one of its settings."""
     if path == "(plug-in)":

@@ -116,11 +116,11 @@ def placement_lines(
 ) -> list[CheckLine]:
     """The placement now, or the missing resources and whether the autoscaler can add them."""
     if not found.left_out:
-        where = Counter(place.node for place in found.places)
+        where = Counter(one.node for one in found.placed)
         shown = ", ".join(f"{count} on {node}" for node, count in where.items())
         return [CheckLine("ok", "placement", f"every process can be placed: {shown}")]
     missing = [f"{group.name} ({group}): {reasons(group, nodes)}" for group in found.left_out]
-    allocations = [p.allocation for p in found.places] + [
+    allocations = [p.allocation for p in found.placed] + [
         s for group in found.left_out for s in group.allocations
     ]
     allocations = list({allocation.name: allocation for allocation in allocations}.values())
@@ -147,7 +147,7 @@ def prospect(
                 "fail",
                 f"even grown to the limits of {cluster_file}, {names} cannot be placed: {why}",
             )
-        used = {place.node for place in then.places}
+        used = {one.node for one in then.placed}
         wanted = Counter(
             t.name for t in types for node in t.nodes(t.max_count) if node.name in used
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.folders import fault_of_folder, ray_place
+from cluster.folders import fault_of_folder, ray_folder
 from cluster.reach import await_cluster, origin
 from mgrpo.config import ClusterConfig, OutputConfig
 from mgrpo.errors import ClusterError, RunDirectoryError
@@ -43,7 +43,7 @@ def ray_lines(cluster: ClusterConfig) -> list[CheckLine]:
 
 def own_ray_lines() -> list[CheckLine]:
     try:
-        _, said = ray_place()
+        _, said = ray_folder()
     except ClusterError as error:
         return [CheckLine("fail", "TMPDIR", str(error))]
     return [CheckLine("warn", "TMPDIR", said)] if said else []

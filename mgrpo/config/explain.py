@@ -229,9 +229,9 @@ def nearest_key(key: str, section: type[BaseModel], root: type[BaseModel]) -> st
     near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.6)
     if near:
         return f"Did you mean {near[0]}?"
-    places = [place for place in all_keys(root) if place.rsplit(".", 1)[-1] == key]
-    if places:
-        return f"There is {' and '.join(places)}."
+    paths = [path for path in all_keys(root) if path.rsplit(".", 1)[-1] == key]
+    if paths:
+        return f"There is {' and '.join(paths)}."
     return f"Valid keys here: {', '.join(section.model_fields)}."
 
 

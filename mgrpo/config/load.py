@@ -176,9 +176,9 @@ def shipped_recipes() -> dict[str, Path]:
 def unknown_recipe(name: Path, shipped: Mapping[str, Path]) -> tuple[str, str]:
     """(reason, suggestion) for a name that stands for no recipe."""
     now = name.with_name(RENAMED.get(name.name, name.name))
-    for place in (now, Path(now.parent.name) / now.name, Path(now.name)):  # recipes/... of before
-        if place.as_posix() in shipped:
-            return "was renamed.", f"Use {place}."
+    for path in (now, Path(now.parent.name) / now.name, Path(now.name)):  # recipes/... of before
+        if path.as_posix() in shipped:
+            return "was renamed.", f"Use {path}."
     own = [file.relative_to("recipes") for file in Path("recipes").rglob("*.yaml")]
     available = sorted({*shipped, *(file.with_suffix("").as_posix() for file in own)})
     if near := difflib.get_close_matches(name.name, available, n=3, cutoff=0.4):

@@ -34,8 +34,8 @@ def import_own(module: str) -> ModuleType:
 
 def files_of(module: str, folder: Path) -> list[Path]:
     """The file of a module or package below a folder."""
-    place = folder.joinpath(*module.split("."))
-    return [place.with_name(f"{place.name}.py"), place / "__init__.py"]
+    path = folder.joinpath(*module.split("."))
+    return [path.with_name(f"{path.name}.py"), path / "__init__.py"]
 
 
 def is_hidden(module: str, file: Path) -> bool:
@@ -77,10 +77,10 @@ def found_beside(target: str, folder: Path) -> str:
     if not module or not (colon or module.endswith(".py")):
         return target
     here = Path.cwd().resolve()
-    places = [Path(module)] if module.endswith(".py") else files_of(module, Path())
-    if any((here / place.expanduser()).is_file() for place in places):
+    paths = [Path(module)] if module.endswith(".py") else files_of(module, Path())
+    if any((here / path.expanduser()).is_file() for path in paths):
         return target
-    beside = next((folder / place for place in places if (folder / place).is_file()), None)
+    beside = next((folder / path for path in paths if (folder / path).is_file()), None)
     if beside is None:
         return target
     file = beside.resolve()

@@ -39,10 +39,10 @@ def with_function(default: str = "") -> AfterValidator:
     """Refuses a target without a function, unless its convention has a name for it."""
 
     def check(target: str) -> str:
-        place, _, function = target.partition(":")
-        if not place or not (function or default):
+        module, _, function = target.partition(":")
+        if not module or not (function or default):
             refuse("", target, "must be `module:function` or `./file.py:function`.")
-        return f"{place}:{function or default}"
+        return f"{module}:{function or default}"
 
     return AfterValidator(check)
 

@@ -18,7 +18,7 @@ from statistics import fmean, median
 from mgrpo.config.alarms import EntropyCollapseAlarm
 
 Values = Mapping[str, float | None]
-Place = int | None  # a layer, 1 for the first; None for the whole run
+Scope = int | None  # a layer, 1 for the first; None for the whole run
 
 LAYER = re.compile(r"(?:transition/)?layer(\d+)/")
 ADVANTAGE_FLOOR = 0.05
@@ -37,7 +37,7 @@ class Sign:
     advice: str  # a sentence that names config keys
 
 
-Detector = Callable[[Values], dict[Place, Sign]]
+Detector = Callable[[Values], dict[Scope, Sign]]
 
 
 def known(values: Values, name: str) -> float | None:
@@ -58,8 +58,8 @@ class Copying:
     threshold: float
     min_pairs: int
 
-    def __call__(self, values: Values) -> dict[Place, Sign]:
-        signs: dict[Place, Sign] = {}
+    def __call__(self, values: Values) -> dict[Scope, Sign]:
+        signs: dict[Scope, Sign] = {}
         for layer in layers_in(values):
             name = f"transition/layer{layer}"
             share = known(values, f"{name}/copy_fraction_of_wrong")
@@ -93,7 +93,7 @@ class FirstTurnFalls:
     recent: dict[int, deque[float]] = field(default_factory=dict)
     best: dict[int, float] = field(default_factory=dict)  # all averages when layer 1 was best
 
-    def __call__(self, values: Values) -> dict[Place, Sign]:
+    def __call__(self, values: Values) -> dict[Scope, Sign]:
         averages = self.moving_averages(values)
         if 1 not in averages:
             return {}
@@ -146,8 +146,8 @@ class NoSignal:
     threshold: float
     trained_layers: Collection[int] | None = None  # None: every layer that reports
 
-    def __call__(self, values: Values) -> dict[Place, Sign]:
-        signs: dict[Place, Sign] = {}
+    def __call__(self, values: Values) -> dict[Scope, Sign]:
+        signs: dict[Scope, Sign] = {}
         for layer in layers_in(values):
             if self.trained_layers is None or layer in self.trained_layers:
                 sign = self.look_at(layer, values)
@@ -190,7 +190,7 @@ class EntropyCollapse:
     config: EntropyCollapseAlarm
     first: list[float] = field(default_factory=list)  # of the run's first steps
 
-    def __call__(self, values: Values) -> dict[Place, Sign]:
+    def __call__(self, values: Values) -> dict[Scope, Sign]:
         entropy = known(values, "learner/entropy")
         if entropy is None:
             return {}
@@ -223,7 +223,7 @@ class Mismatch:
 
     threshold: float
 
-    def __call__(self, values: Values) -> dict[Place, Sign]:
+    def __call__(self, values: Values) -> dict[Scope, Sign]:
         gap = known(values, "mismatch/logprob_gap_mean")
         if gap is None:
             return {}
@@ -245,8 +245,8 @@ class Truncation:
 
     threshold: float
 
-    def __call__(self, values: Values) -> dict[Place, Sign]:
-        signs: dict[Place, Sign] = {}
+    def __call__(self, values: Values) -> dict[Scope, Sign]:
+        signs: dict[Scope, Sign] = {}
         for layer in layers_in(values):
             share = known(values, f"layer{layer}/truncated_fraction")
             if share is not None:
@@ -271,7 +271,7 @@ class GradientSpike:
     threshold: float
     recent: deque[float]  # of the latest steps with a gradient, at most as many as its length
 
-    def __call__(self, values: Values) -> dict[Place, Sign]:
+    def __call__(self, values: Values) -> dict[Scope, Sign]:
         norm = known(values, "learner/grad_norm")
         if not norm:
             return {}

@@ -24,7 +24,7 @@ from mgrpo.metrics.alarm_signs import (
     GradientSpike,
     Mismatch,
     NoSignal,
-    Place,
+    Scope,
     Sign,
     Truncation,
 )
@@ -86,7 +86,7 @@ class AlarmWatch:
         """
         self.repeat_every_steps = config.repeat_every_steps
         self.detectors = detectors_for(config, trained_layers)
-        self.rows: dict[tuple[str, Place], Row] = {}
+        self.rows: dict[tuple[str, Scope], Row] = {}
 
     def check(self, step: int, values: Mapping[str, float | None]) -> list[Alarm]:
         """The alerts that fire at this step.
@@ -99,8 +99,8 @@ class AlarmWatch:
         return [
             alarm
             for name, (config, detector) in self.detectors.items()
-            for place, sign in detector(values).items()
-            if (alarm := self.count(step, name, place, sign, config)) is not None
+            for scope, sign in detector(values).items()
+            if (alarm := self.count(step, name, scope, sign, config)) is not None
         ]
 
     def replay(self, metrics: Iterable[Mapping[str, Any]]) -> None:
@@ -110,10 +110,10 @@ class AlarmWatch:
             self.check(row["step"], {name: row[name] for name in row if name != "step"})
 
     def count(
-        self, step: int, name: str, place: Place, sign: Sign, config: AlarmConfig
+        self, step: int, name: str, scope: Scope, sign: Sign, config: AlarmConfig
     ) -> Alarm | None:
         """Extend or reset the row of steps; return an alert if it is long enough and due."""
-        row = self.rows.setdefault((name, place), Row())
+        row = self.rows.setdefault((name, scope), Row())
         if not sign.is_bad:
             row.num_steps = 0
             return None
@@ -129,7 +129,7 @@ class AlarmWatch:
         return Alarm(
             step=step,
             name=name,
-            layer=place,
+            layer=scope,
             action=config.action,
             first_step=row.first_step,
             num_steps=row.num_steps,

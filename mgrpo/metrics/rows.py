@@ -140,8 +140,8 @@ def reason_of(error: Exception) -> str:
     """The first thing that is wrong with a value, in a line."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        return f"{place}: {first['msg']}" if place else first["msg"]
+        path = ".".join(map(str, first["loc"]))
+        return f"{path}: {first['msg']}" if path else first["msg"]
     if isinstance(error, json.JSONDecodeError):
         return error.msg
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -136,9 +136,9 @@ def smallest_gpus(found: Fit, hardware: Hardware) -> tuple[GpuType, GpuType]:
     chosen = []
     for is_learner in (True, False):
         kinds = [
-            hardware.gpus[place.node]
-            for place in found.places
-            if place.allocation.is_learner == is_learner and place.gpus
+            hardware.gpus[one.node]
+            for one in found.placed
+            if one.allocation.is_learner == is_learner and one.gpus
         ]
         chosen.append(min(kinds or hardware.gpus.values(), key=lambda gpu: gpu.memory_bytes))
     return chosen[0], chosen[1]

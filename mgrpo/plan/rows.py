@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.fit import Fit, Node, Place
+from cluster.fit import Fit, Node, PlacedBundle
 from mgrpo.plan.engine_memory import EngineMemory
 from mgrpo.plan.hardware import Hardware
 from mgrpo.plan.memory import MemoryUse
@@ -34,10 +34,10 @@ class GpuUse:
     engine: int
     both: int  # in turn
 
-    def of(self, owners: Sequence[Place]) -> int:
+    def of(self, owners: Sequence[PlacedBundle]) -> int:
         if len(owners) > 1:
             return self.both
-        return sum(self.learner if place.allocation.is_learner else self.engine for place in owners)
+        return sum(self.learner if one.allocation.is_learner else self.engine for one in owners)
 
 
 def gpu_use(learner: MemoryUse, engine: EngineMemory, turns: MemoryUse | None) -> GpuUse:
@@ -48,11 +48,11 @@ def gpu_rows(
     recipe: PlanRecipe, found: Fit, nodes: Sequence[Node], hardware: Hardware, use: GpuUse
 ) -> list[GpuRow]:
     """Every GPU of every node in order, empty ones too; a node that may come only if it is used."""
-    owners: dict[tuple[str, int], list[Place]] = {}
-    for place in found.places:
-        for gpu in place.gpus:
-            owners.setdefault((place.node, gpu), []).append(place)
-    present, used = {node.name for node in hardware.nodes}, {place.node for place in found.places}
+    owners: dict[tuple[str, int], list[PlacedBundle]] = {}
+    for one in found.placed:
+        for gpu in one.gpus:
+            owners.setdefault((one.node, gpu), []).append(one)
+    present, used = {node.name for node in hardware.nodes}, {one.node for one in found.placed}
     rows = []
     for node in nodes:
         if node.name not in present | used:
@@ -63,9 +63,9 @@ def gpu_rows(
                 GpuRow(
                     node=node.name,
                     gpu=gpu,
-                    allocation=", ".join(place.allocation.name for place in here),
-                    role=", ".join(role_of(recipe, place, gpu) for place in here),
-                    has_learner=any(place.allocation.is_learner for place in here),
+                    allocation=", ".join(one.allocation.name for one in here),
+                    role=", ".join(role_of(recipe, one, gpu) for one in here),
+                    has_learner=any(one.allocation.is_learner for one in here),
                     used_bytes=use.of(here),
                     memory_bytes=hardware.gpus[node.name].memory_bytes,
                     is_brought=node.name not in present,
@@ -74,11 +74,11 @@ def gpu_rows(
     return rows
 
 
-def role_of(recipe: PlanRecipe, place: Place, gpu: int) -> str:
+def role_of(recipe: PlanRecipe, one: PlacedBundle, gpu: int) -> str:
     """A GPU's task in words."""
-    if place.allocation.is_learner:
-        return f"rank {place.bundle} of {len(place.allocation.bundles)}"
-    layers = " and ".join(recipe.layers[number - 1].name for number in place.allocation.layers)
-    if len(place.gpus) == 1:
+    if one.allocation.is_learner:
+        return f"rank {one.bundle} of {len(one.allocation.bundles)}"
+    layers = " and ".join(recipe.layers[number - 1].name for number in one.allocation.layers)
+    if len(one.gpus) == 1:
         return f"samples {layers}"
-    return f"samples {layers}, part {place.gpus.index(gpu) + 1} of {len(place.gpus)}"
+    return f"samples {layers}, part {one.gpus.index(gpu) + 1} of {len(one.gpus)}"

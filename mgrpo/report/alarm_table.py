@@ -19,7 +19,7 @@ TITLES = {
 
 
 def alarm_lines(run: RunData) -> list[Row]:
-    """One line per alarm and layer, the earliest first: the last alarm, with its title, place
+    """One line per alarm and layer, the earliest first: the last alarm, with its title, layer
     and steps."""
     groups: dict[tuple[Any, Any], list[Row]] = {}
     for alarm in run.alarms:
@@ -28,7 +28,7 @@ def alarm_lines(run: RunData) -> list[Row]:
         {
             **alarms[-1],
             "title": TITLES.get(name, str(name)),
-            "place": "" if layer is None else run.layer_label(layer),
+            "layer_label": "" if layer is None else run.layer_label(layer),
             "steps": steps_of(alarms),
         }
         for (name, layer), alarms in groups.items()

@@ -191,9 +191,9 @@ def remove(folder: str) -> None:
     if os.path.islink(folder):
         return
     with contextlib.suppress(RecursionError):
-        for place, folders, files in os.walk(folder, topdown=False):
+        for parent, folders, files in os.walk(folder, topdown=False):
             for name in (*files, *folders):
-                path = os.path.join(place, name)
+                path = os.path.join(parent, name)
                 is_folder = name in folders and not os.path.islink(path)
                 with contextlib.suppress(OSError):
                     (os.rmdir if is_folder else os.unlink)(path)

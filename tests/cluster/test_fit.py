@@ -24,14 +24,14 @@ def test_every_gpu_of_a_full_node_has_exactly_one_owner() -> None:
         plan_allocations(placement_recipe(load_recipe("qwen2.5_math_7b")), "cuda"), [node("a", 8)]
     )
     assert found.left_out == []
-    taken = [(place.node, gpu) for place in found.places for gpu in place.gpus]
+    taken = [(one.node, gpu) for one in found.placed for gpu in one.gpus]
     assert sorted(taken) == [("a", gpu) for gpu in range(8)]
 
 
 def test_small_engines_do_not_take_the_room_of_a_wide_one() -> None:
     allocations = [engine("small-0", 1), engine("small-1", 1), engine("wide", 4)]
     found = fit(allocations, [node("a", 4), node("b", 2)])
-    assert {place.allocation.name: place.node for place in found.places} == {
+    assert {one.allocation.name: one.node for one in found.placed} == {
         "wide": "a",
         "small-0": "b",
         "small-1": "b",
@@ -48,19 +48,19 @@ def test_an_engine_never_spans_two_nodes() -> None:
 
 def test_a_learner_wider_than_a_node_fills_the_emptiest_first() -> None:
     found = fit([learner(10)], [node("a", 4), node("b", 8)])
-    assert [place.node for place in found.places].count("b") == 8
-    assert [place.node for place in found.places].count("a") == 2
+    assert [one.node for one in found.placed].count("b") == 8
+    assert [one.node for one in found.placed].count("a") == 2
 
 
 def test_the_learner_takes_the_fullest_node_that_holds_it_whole() -> None:
     found = fit([learner(4)], [node("large", 8), node("small", 4)])
-    assert {place.node for place in found.places} == {"small"}
+    assert {one.node for one in found.placed} == {"small"}
 
 
 def test_labels_decide_before_room_does() -> None:
     allocations = [engine("e", 1, role="rollout"), learner(2, role="learner")]
     found = fit(allocations, [node("a", 8, role="learner"), node("b", 1, role="rollout")])
-    assert {(place.allocation.name, place.node) for place in found.places} == {
+    assert {(one.allocation.name, one.node) for one in found.placed} == {
         ("e", "b"),
         ("learner", "a"),
     }
@@ -81,5 +81,5 @@ def test_cpus_count_too() -> None:
 def test_an_allocation_that_finds_no_place_takes_nothing_from_the_others() -> None:
     found = fit([learner(9), engine("e", 1)], [node("a", 8)])
     assert [group.name for group in found.left_out] == ["learner"]
-    assert [place.allocation.name for place in found.places] == ["e"]
+    assert [one.allocation.name for one in found.placed] == ["e"]
     assert "it needs 9 GPU" in reasons(found.left_out[0], [node("a", 8)])

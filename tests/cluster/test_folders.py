@@ -22,7 +22,7 @@ from cluster.folders import (
     RAY_SUBFOLDER,
     check_current_folder,
     check_tmpdir,
-    ray_place,
+    ray_folder,
     settle_home,
 )
 from mgrpo.errors import ClusterError
@@ -108,7 +108,7 @@ def test_somebody_elses_folder_is_not_taken_for_a_home(temporary: Path, tmp_path
 )
 def test_a_tmpdir_that_cannot_be_used_is_an_error(path: str, reason: str, monkeypatch) -> None:
     use_tmpdir(monkeypatch, path)
-    for look in (check_tmpdir, ray_place):
+    for look in (check_tmpdir, ray_folder):
         with pytest.raises(ClusterError) as refused:
             look()
         assert f"TMPDIR={path} {reason}" in str(refused.value)
@@ -123,7 +123,7 @@ def test_a_short_tmpdir_is_taken(monkeypatch) -> None:
     folder = tempfile.mkdtemp(prefix="m", dir="/tmp")
     try:
         use_tmpdir(monkeypatch, folder)
-        assert ray_place() == (Path(folder), "")
+        assert ray_folder() == (Path(folder), "")
     finally:
         Path(folder).rmdir()
 
@@ -139,30 +139,30 @@ def test_sockets_fit_wherever_tmpdir_is(tmp_path: Path, name: str) -> None:
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         use_tmpdir(patch, str(folder))
-        place, said = ray_place()
-    assert bool(said) == (place != folder)
+        parent, said = ray_folder()
+    assert bool(said) == (parent != folder)
     if said:
         assert f"TMPDIR ({folder}) has {len(os.fsencode(folder))} bytes" in said
-        assert "107" in said and f"in {place} " in said
-    ray_folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
+        assert "107" in said and f"in {parent} " in said
+    own = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=parent))
     try:
-        assert stat.S_IMODE(ray_folder.stat().st_mode) == 0o700
-        path = f"{ray_folder}/{RAY_SUBFOLDER}{RAY_SOCKET}"
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+        path = f"{own}/{RAY_SUBFOLDER}{RAY_SOCKET}"
         Path(path).parent.mkdir(parents=True)
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(path)
     finally:
-        shutil.rmtree(ray_folder)
+        shutil.rmtree(own)
 
 
 def test_where_no_short_place_is_the_error_names_tmpdir_and_the_limit(
     tmp_path: Path, monkeypatch
 ) -> None:
     use_tmpdir(monkeypatch, str(tmp_path))
-    monkeypatch.setattr(folders, "SHORT_PLACES", ("/no/such",))
+    monkeypatch.setattr(folders, "SHORT_FOLDERS", ("/no/such",))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     with pytest.raises(ClusterError) as refused:
-        ray_place()
+        ray_folder()
     text = str(refused.value)
     assert f"TMPDIR ({tmp_path})" in text and "107" in text and str(FOLDER_BYTES) in text
 
@@ -171,9 +171,9 @@ def test_the_runtime_directory_of_the_session_is_a_last_resort(tmp_path: Path, m
     short = tempfile.mkdtemp(prefix="m", dir="/tmp")
     try:
         use_tmpdir(monkeypatch, str(tmp_path))
-        monkeypatch.setattr(folders, "SHORT_PLACES", ("/no/such",))
+        monkeypatch.setattr(folders, "SHORT_FOLDERS", ("/no/such",))
         monkeypatch.setenv("XDG_RUNTIME_DIR", short)
-        assert ray_place()[0] == Path(short)
+        assert ray_folder()[0] == Path(short)
     finally:
         Path(short).rmdir()
 

@@ -89,7 +89,7 @@ def test_the_papers_recipe_has_a_place_on_its_nodes_by_role(file: Path) -> None:
     )
     found = fit(allocations, all_nodes(read_cluster_file(file), grown=False))
     assert found.left_out == []
-    types = {place.allocation.name: place.node.rsplit("-", 1)[0] for place in found.places}
+    types = {one.allocation.name: one.node.rsplit("-", 1)[0] for one in found.placed}
     assert types.pop("learner") == "learner"
     assert set(types.values()) == {"rollout"}
 

@@ -173,7 +173,7 @@ def test_the_average_of_1_that_follows_2_is_1_005(tmp_path):
     schedule = plugin("grpo_care").ema()
     ema = EmaPolicy(schedule, policy=policy, model=average)
     for number in range(1, 10):
-        ema.follow(number)
+        ema.update(number)
     assert average.weight.item() == 1.0
-    ema.follow(10)
+    ema.update(10)
     assert average.weight.item() == pytest.approx(1.005, abs=1e-6)
