@@ -109,9 +109,9 @@ function problemCard(problem, isShown) {
 }
 
 function browse(steps) {
-  const cards = document.getElementById("sample-cards");
-  const status = document.getElementById("sample-status");
-  const controls = document.getElementById("sample-controls");
+  const cards = document.getElementById("completions-cards");
+  const status = document.getElementById("completions-status");
+  const controls = document.getElementById("completions-controls");
   const hasLayers = steps.some((s) => s.problems.some((p) => p.nodes.some((node) => node.layer > 1)));
   for (const step of steps) {
     step.counts = {};
@@ -179,5 +179,5 @@ function browse(steps) {
   draw();
 }
 
-const sampleData = document.getElementById("sample-data");
-if (sampleData) browse(JSON.parse(sampleData.textContent));
+const completionsData = document.getElementById("completions-completionsData");
+if (completionsData) browse(JSON.parse(completionsData.textContent));

@@ -35,7 +35,7 @@ from mgrpo.report.outcome import (
     training_sentence,
 )
 from mgrpo.report.run_data import RunData, load_run
-from mgrpo.report.sample import COMPACT, MAX_SAMPLE_BYTES, Sample, load_sample
+from mgrpo.report.shown_steps import COMPACT, MAX_STEPS_BYTES, ShownSteps, load_shown_steps
 from mgrpo.report.words import duration, number, plural
 from mgrpo.storage.policies import early_end_of
 
@@ -44,24 +44,24 @@ STYLES = ("uplot/uplot.min.css", "style.css")
 SCRIPTS = ("uplot/uplot.min.js", "charts.js", "completions.js")
 
 
-def write_report(run_dir: Path | str, *, max_sample_bytes: int = MAX_SAMPLE_BYTES) -> Path:
+def write_report(run_dir: Path | str, *, max_steps_bytes: int = MAX_STEPS_BYTES) -> Path:
     """Write `report.html` into a run's directory and return its path.
 
     Works at any time: before the first step, while the run goes on, after an interruption.
 
     Args:
         run_dir: the run's directory.
-        max_sample_bytes: room for recorded completions; the page says what it leaves out.
+        max_steps_bytes: room for recorded completions; the page says what it leaves out.
 
     Raises:
         RunDirectoryError: the directory holds no run, or a damaged one.
     """
     run = load_run(run_dir)
-    sample = load_sample(run, max_sample_bytes)
-    return written_to(run.run_dir / REPORT_FILE, render(run, sample))
+    shown = load_shown_steps(run, max_steps_bytes)
+    return written_to(run.run_dir / REPORT_FILE, render(run, shown))
 
 
-def render(run: RunData, sample: Sample) -> str:
+def render(run: RunData, shown: ShownSteps) -> str:
     """The whole page."""
     curves = Curves(run)
     before, after = first_and_last(run.evaluations)
@@ -78,7 +78,7 @@ def render(run: RunData, sample: Sample) -> str:
         accuracy=accuracy(curves),
         charts=all_charts(curves),
         curve_note=curve_note(run),
-        sample=sample,
+        shown=shown,
         metrics={name: curves.column(name) for name in other_metrics(curves)},
         changed=changed_keys(run),
         environment=flat(run.environment),

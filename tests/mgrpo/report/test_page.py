@@ -65,7 +65,7 @@ def test_a_finished_run_shows_its_outcome_curves_and_completions(finished):
     assert "MGRPO" in html and "smollm2" in html
     for title in ("Accuracy by step", "What corrections change", "Mean reward", "Reward checks"):
         assert f"<figcaption>{title}</figcaption>" in html
-    assert 'id="sample-data"' in html
+    assert 'id="completions-data"' in html
     assert "has not finished" not in html
 
 
@@ -183,7 +183,7 @@ def test_null_values_and_a_torn_line_do_not_stop_the_page(tmp_path):
 
 def test_the_page_stays_small_and_says_what_it_leaves_out(tmp_path):
     run_dir = make_run(tmp_path / "run", steps=12, rollouts_every=1)
-    path = write_report(run_dir, max_sample_bytes=120_000)
+    path = write_report(run_dir, max_steps_bytes=120_000)
     assert path == run_dir / "report.html"
     assert path.stat().st_size < 320_000
     html = path.read_text(encoding="utf-8").replace("\n", " ")

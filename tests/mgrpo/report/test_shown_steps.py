@@ -5,7 +5,7 @@ import pytest
 
 from mgrpo.metrics.log import MetricsLog
 from mgrpo.report.run_data import load_run
-from mgrpo.report.sample import clip, grade, load_sample, spread_order, step_data
+from mgrpo.report.shown_steps import clip, grade, load_shown_steps, spread_order, step_data
 from mgrpo.types import Reward
 from tests.mgrpo.metrics.test_log import a_completion
 from tests.mgrpo.report.fake_run import make_run
@@ -81,7 +81,7 @@ def test_a_step_without_an_update_is_known_from_the_metrics(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.write(0, {"learner/skipped_updates": 1.0})
         log.write_rollouts(0, [a_completion(advantage=0.5, selected=True)])
-    (step,) = load_sample(load_run(tmp_path)).steps
+    (step,) = load_shown_steps(load_run(tmp_path)).steps
     assert step["problems"][0]["nodes"][0]["still"] == "the step changed nothing"
 
 
@@ -92,11 +92,11 @@ def test_long_texts_keep_their_head_and_tail():
 
 def test_a_small_budget_keeps_the_last_step_and_counts_the_rest(tmp_path):
     run = load_run(make_run(tmp_path / "run", steps=12, rollouts_every=3))
-    everything = load_sample(run)
+    everything = load_shown_steps(run)
     assert [step["step"] for step in everything.steps] == [0, 3, 6, 9]
     assert everything.num_left_out == 0
     one_step = len(json.dumps(everything.steps[-1], separators=(",", ":")))
-    few = load_sample(run, max_bytes=one_step + 1000)
+    few = load_shown_steps(run, max_bytes=one_step + 1000)
     assert [step["step"] for step in few.steps] == [9]
     assert few.num_left_out == 3
 
@@ -105,7 +105,7 @@ def test_corrections_without_their_attempt_are_kept(tmp_path):
     orphan = dataclasses.replace(a_completion(), layer=2, parent_id="pool/9#1.0")
     with MetricsLog(tmp_path) as log:
         log.write_rollouts(0, [orphan])
-    (step,) = load_sample(load_run(tmp_path)).steps
+    (step,) = load_shown_steps(load_run(tmp_path)).steps
     assert step["problems"][0]["nodes"][0]["parent"] == "pool/9#1.0"
 
 
@@ -114,11 +114,11 @@ def test_held_out_completions_stand_before_the_steps(tmp_path):
     with MetricsLog(run) as log:
         log.write_rollouts(0, [a_completion()], "heldout")
         log.write_rollouts(4, [a_completion()], "heldout")
-    sample = load_sample(load_run(run))
-    assert [(one["step"], one.get("heldout", False)) for one in sample.steps] == [
+    shown = load_shown_steps(load_run(run))
+    assert [(one["step"], one.get("heldout", False)) for one in shown.steps] == [
         (0, True),
         (4, True),
         (0, False),
         (2, False),
     ]
-    assert (sample.num_of_training, sample.num_left_out) == (2, 0)
+    assert (shown.num_of_training, shown.num_left_out) == (2, 0)

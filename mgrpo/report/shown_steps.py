@@ -19,13 +19,13 @@ from mgrpo.metrics.log import read_rollouts
 from mgrpo.report.run_data import RunData
 from mgrpo.types import Completion
 
-MAX_SAMPLE_BYTES = 2_200_000  # leaves room for the rest of a page of about 3 MB
+MAX_STEPS_BYTES = 2_200_000  # leaves room for the rest of a page of about 3 MB
 MAX_TEXT_CHARACTERS = 8_000  # of one completion or prompt
 COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}  # for JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class ShownSteps:
     """The steps that the page shows, and how much it leaves out."""
 
     steps: list[dict[str, Any]]  # evaluations, then steps, ascending; see `step_data`
@@ -40,7 +40,7 @@ class Sample:
         return self.num_recorded_steps - self.num_of_training
 
 
-def load_sample(run: RunData, max_bytes: int = MAX_SAMPLE_BYTES) -> Sample:
+def load_shown_steps(run: RunData, max_bytes: int = MAX_STEPS_BYTES) -> ShownSteps:
     """As many recorded steps as fit: the last, the first, then evenly between; and before them the
     evaluations, which have at most half of the room, likewise."""
     guidance = guidance_phrases(run.config)
@@ -64,7 +64,7 @@ def load_sample(run: RunData, max_bytes: int = MAX_SAMPLE_BYTES) -> Sample:
 
     measured, left = fitting(run.heldout, max_bytes // 2, heldout=True)
     trained, _ = fitting(run.rollouts, max_bytes - max_bytes // 2 + left)
-    return Sample(steps=[*measured, *trained], num_recorded_steps=len(run.rollouts))
+    return ShownSteps(steps=[*measured, *trained], num_recorded_steps=len(run.rollouts))
 
 
 def spread_order(steps: Sequence[int]) -> list[int]:
