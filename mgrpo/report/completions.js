@@ -179,5 +179,5 @@ function browse(steps) {
   draw();
 }
 
-const completionsData = document.getElementById("completions-completionsData");
+const completionsData = document.getElementById("completions-data");
 if (completionsData) browse(JSON.parse(completionsData.textContent));
