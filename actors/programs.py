@@ -1,4 +1,4 @@
-"""What is sampled for one problem: a program, ordinary code over a sampler.
+"""What is sampled for one problem: a program, ordinary code over a few tools.
 
 A program asks for groups of completions, looks at them, and may ask for more. Problems run at the
 same time, each in a program of its own, so none waits for another. To sample in another way (a
@@ -45,7 +45,7 @@ class Task:
     attempts: Sequence[Completion] = ()  # of layer first_layer - 1, sampled before
 
 
-class Sampler(Protocol):
+class ProgramTools(Protocol):
     """What a program may use. `actors.rollout.Rollout` is one."""
 
     builder: PromptBuilder
@@ -59,10 +59,10 @@ class Sampler(Protocol):
         ...
 
 
-Program = Callable[[Task, Sampler], Coroutine[object, None, list[Completion]]]
+Program = Callable[[Task, ProgramTools], Coroutine[object, None, list[Completion]]]
 
 
-async def correction_chain(task: Task, sampler: Sampler) -> list[Completion]:
+async def correction_chain(task: Task, tools: ProgramTools) -> list[Completion]:
     """Attempts, corrections of some of them, corrections of these, and so on.
 
     A chain of one layer is a single answer to the problem.
@@ -70,37 +70,37 @@ async def correction_chain(task: Task, sampler: Sampler) -> list[Completion]:
     done: list[Completion] = []
     parents = list(task.attempts)
     for number in range(task.first_layer, task.last_layer + 1):
-        layer = sampler.layers[number - 1]
+        layer = tools.layers[number - 1]
         if isinstance(layer, LaterLayer):
-            requests = corrections(task, sampler, number, layer, parents)
+            requests = corrections(task, tools, number, layer, parents)
         else:
-            requests = [solve_request(sampler.builder, layer, task.problem, tree=task.tree)]
+            requests = [solve_request(tools.builder, layer, task.problem, tree=task.tree)]
         requests = [replace(one, num_spare=layer.over_sample) for one in requests]
         if isinstance(layer, LaterLayer) and isinstance(layer.early_stop, StopOnAgreement):
             parents = await run_together(
-                in_parts(task, sampler, number, layer.early_stop, list(family))
+                in_parts(task, tools, number, layer.early_stop, list(family))
                 for _, family in itertools.groupby(requests, key=lambda one: one.group_key)
             )
         else:
-            parents = await sampler.sample_all(number, task.problem, requests)
+            parents = await tools.sample_all(number, task.problem, requests)
         done += parents
     return done
 
 
 async def in_parts(
-    task: Task, sampler: Sampler, number: int, stop: StopOnAgreement, family: list[PromptRequest]
+    task: Task, tools: ProgramTools, number: int, stop: StopOnAgreement, family: list[PromptRequest]
 ) -> list[Completion]:
     """A group, or no more of it than its first part where the rewards of that agree.
 
     Chance decides by the group's name alone, so that a resumed run decides alike.
     """
     first, others = split_requests(family, stop.first)
-    done = await sampler.sample_all(number, task.problem, first)
+    done = await tools.sample_all(number, task.problem, first)
     if not agree(done):
-        return done + await sampler.sample_all(number, task.problem, others)
-    rng = random.Random(stable_seed(sampler.seed, family[0].group_key, "go on"))
+        return done + await tools.sample_all(number, task.problem, others)
+    rng = random.Random(stable_seed(tools.seed, family[0].group_key, "go on"))
     if rng.random() < stop.go_on_chance:
-        done += await sampler.sample_all(number, task.problem, others)
+        done += await tools.sample_all(number, task.problem, others)
         return [replace(one, weight=1 / stop.go_on_chance) for one in done]
     counts_as = sum(one.num_samples for one in family) / len(done)
     weight = 0.0 if stop.go_on_chance else counts_as
@@ -127,7 +127,7 @@ async def run_together(
 
 def corrections(
     task: Task,
-    sampler: Sampler,
+    tools: ProgramTools,
     number: int,
     layer: LaterLayer,
     attempts: Sequence[Completion],
@@ -137,11 +137,11 @@ def corrections(
         return []
     if falls_back_to_problem(layer, attempts):
         tree = task.tree.apart(f"layer{number}")
-        first = solve_request(sampler.builder, sampler.layers[0], task.problem, tree=tree)
+        first = solve_request(tools.builder, tools.layers[0], task.problem, tree=tree)
         return [replace(first, num_samples=layer.group_size)]
-    rng = random.Random(stable_seed(sampler.seed, task.tree, number))
+    rng = random.Random(stable_seed(tools.seed, task.tree, number))
     requests: list[PromptRequest] = []
     for parent in choose_parents(layer, attempts, rng):
         guidance_ids = draw_guidance(layer, rng, step=task.step)
-        requests += correction_requests(sampler.builder, layer, task.problem, parent, guidance_ids)
+        requests += correction_requests(tools.builder, layer, task.problem, parent, guidance_ids)
     return requests

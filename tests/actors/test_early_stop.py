@@ -29,7 +29,7 @@ H, FIRST = 4, 2
 
 
 class Rewards:
-    """A sampler whose corrections have the rewards that are given, by number."""
+    """Tools whose corrections have the rewards that are given, by number."""
 
     seed = 0
 
@@ -62,8 +62,8 @@ def sampled(
     rewards: Sequence[float], stop: StopOnAgreement, group: str = "q/1"
 ) -> list[Completion]:
     task = Task(problem=PROBLEMS[0], step=0, tree=CompletionId(0, 0), first_layer=2, last_layer=2)
-    sampler: Any = Rewards(rewards)
-    return asyncio.run(in_parts(task, sampler, 2, stop, family(group)))
+    tools: Any = Rewards(rewards)
+    return asyncio.run(in_parts(task, tools, 2, stop, family(group)))
 
 
 def gradient(completions: Sequence[Completion], p: float, **advantage: Any) -> float:

@@ -11,7 +11,7 @@ import pytest
 
 from actors.layers import solve_request
 from actors.plugin import RolloutPlugin
-from actors.programs import Program, Sampler, Task, correction_chain
+from actors.programs import Program, ProgramTools, Task, correction_chain
 from actors.rollout import program_of
 from actors.scripted import ScriptedEngine
 from mgrpo.config.base import StrictConfig
@@ -23,14 +23,14 @@ from tests.actors.byte_tokenizer import END
 from tests.actors.test_rollout import PROBLEMS, TOKENIZER, chain, rollout, run, scripted
 
 
-async def until_right(task: Task, sampler: Sampler) -> list[Completion]:
+async def until_right(task: Task, tools: ProgramTools) -> list[Completion]:
     """Ask one problem for a single answer again and again, at most three times."""
     done: list[Completion] = []
     for number in range(3):
         request = solve_request(
-            sampler.builder, sampler.layers[0], task.problem, tree=task.tree.apart(f"try{number}")
+            tools.builder, tools.layers[0], task.problem, tree=task.tree.apart(f"try{number}")
         )
-        (answer,) = await sampler.sample_all(1, task.problem, [replace(request, num_samples=1)])
+        (answer,) = await tools.sample_all(1, task.problem, [replace(request, num_samples=1)])
         done.append(answer)
         if answer.is_correct:
             break
