@@ -72,7 +72,7 @@ def test_every_example_has_a_page_and_a_recipe_and_is_in_the_list() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_check_finds_no_problem(
+def test_check_finds_no_fault(
     recipe: str, examples: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = examples / recipe
