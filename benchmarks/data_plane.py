@@ -141,7 +141,7 @@ class Receiver:
     def lay_out(self) -> int:
         """Returns how many tokens this rank trains on."""
         from learner.batch import build_batch
-        from learner.packing import collate, plan_ranks
+        from learner.packing import collate, plan_rows
 
         batch = build_batch(
             self.completions,
@@ -151,10 +151,8 @@ class Receiver:
             num_ranks=self.num_ranks,
             add_over_ranks=lambda values: values,  # the recipe has no plug-in that asks
         )
-        rows = batch.mine
-        (plan,) = plan_ranks(
-            rows, num_ranks=1, budget_tokens=MICROBATCH_TOKENS, merge_prefixes=True
-        )
+        rows = batch.rows
+        plan = plan_rows(rows, budget_tokens=MICROBATCH_TOKENS, merge_prefixes=True)
         collate([rows[place] for place in plan[0]], merge_prefixes=True)
         return sum(len(row.token_ids) for row in rows)
 

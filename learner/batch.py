@@ -18,6 +18,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -32,10 +33,10 @@ from learner.advantages import (
 from learner.columns import Metrics, StepBatch
 from learner.denominators import layer_weights
 from learner.other_prompts import root_of
-from learner.packing import RowCost, cut_trees, share_trees, split_rows
-from learner.plugin import AdvantageEstimator, LearnerPlugin
+from learner.packing import RowCost, cut_trees, share_trees
+from learner.plugin import AdvantageEstimator, LearnerPlugin, TokenMeasurement
 from learner.policy_reader import PolicyReader
-from learner.rows import Minibatch, TrainingRow, Values
+from learner.rows import Minibatch, TrainingRow, Values, text
 from learner.selection import Candidate, group_of, select_layer
 from mgrpo.config import GroupZ, LaterLayer, LayerConfig, ObjectiveConfig
 from mgrpo.config.advantages import ConstPositive, Improvement, RawReward
@@ -50,23 +51,18 @@ from mgrpo.types import Completion, Selection
 class TrainingBatch:
     """The rows of one update, and the selection of every completion."""
 
-    minibatches: list[Minibatch]  # one for each optimizer step, in their order
+    minibatches: list[Minibatch]  # one for each optimizer step, in their order; of this rank
     selections: list[Selection]  # one per completion, in the order given
     metrics: Metrics  # name: (sum, count)
     notes: list[str]  # for people: settings that left no gradient
-    all_rows: list[TrainingRow]  # of every completion whose tokens are here, in the order given
+    all_rows: list[TrainingRow]  # of every completion that this rank holds, in the order given
     shaped_rewards: list[float]  # of every completion: the checks' rewards as plug-ins leave them
     totals: Mapping[int, float]  # by layer, what its rows' losses are divided by, over minibatches
 
     @property
     def rows(self) -> list[TrainingRow]:
-        """Those that train, of the completions whose tokens are here, and added ones."""
-        return [row for one in self.minibatches for row in one.rows]
-
-    @property
-    def mine(self) -> list[TrainingRow]:
         """Those that this rank trains."""
-        return [row for one in self.minibatches for row in one.mine]
+        return [row for one in self.minibatches for row in one.rows]
 
 
 def build_batch(
@@ -95,9 +91,10 @@ def build_batch(
             gradient are exactly 0 are dropped.
         context: parents that do not train now but that corrections may be compared with.
         plugins: called in this order within each hook (see `learner.plugin`).
-        measurements: what the plug-ins require, by name.
+        measurements: of the whole step, by name: what is known of that which the plug-ins require;
+            the rest is measured with the policy.
         step: for plug-ins whose settings follow a schedule.
-        policy: what plug-ins may read the policy with; None: what they read is in `measurements`.
+        policy: what is read with; None: what is read is in `measurements`.
         rank, num_ranks: whose share of the rows this is.
         add_over_ranks: adds a tensor up over ranks, in place; with several ranks it must be given.
         is_part: these are some trees of a step. Weights are then not divided by `totals`, which
@@ -119,27 +116,31 @@ def build_batch(
             totals={},
         )
     check_completions(completions, num_layers=len(layers))
-    is_shared = num_ranks > 1 and not any(looks_at_all_tokens(plugin) for plugin in plugins)
     batch = step_batch(
         completions,
         layers,
+        plugins,
         context=context,
         measurements=measurements,
         step=step,
-        add_over_ranks=add_over_ranks if is_shared else None,
+        rank=rank,
+        num_ranks=num_ranks,
+        add_over_ranks=add_over_ranks,
         num_minibatches=objective.minibatches,
     )
+    if policy is not None:
+        batch.measurements |= measured(batch, plugins, policy)
     for plugin in plugins:
-        batch.measurements |= plugin.measure(batch)
+        batch.measurements |= checked_measurements(plugin, "measure", plugin.measure(batch), batch)
     untrained = filtered(batch, plugins)
     if policy is not None:
         for plugin in plugins:
-            batch.measurements |= plugin.read_policy(batch, policy)
+            found = plugin.read_policy(batch, policy)
+            batch.measurements |= checked_measurements(plugin, "read_policy", found, batch)
     decided = decide(batch, layers, plugins, context, untrained, is_part=is_part)
     costs = row_costs(decided, layers, objective, plugins)
-    shares = share_minibatches(costs, batch.minibatch_ids.tolist(), num_ranks)
-    if is_shared:
-        batch.hold(shares[rank])
+    minibatch_of = batch.minibatch_ids.tolist()
+    batch = batch.moved(share_minibatches(costs, minibatch_of, num_ranks)[rank])
     all_rows, means = training_rows(batch, decided, layers, objective, plugins, policy_version)
     selections = [selection(*one) for one in zip(decided.candidates, means.tolist(), strict=True)]
     selected = {
@@ -147,23 +148,17 @@ def build_batch(
         for place, row in zip(batch.held, all_rows, strict=True)
         if selections[place].selected
     }
-    mine = set(shares[rank])
     minibatches = []
-    minibatch_of = batch.minibatch_ids.tolist()
     for number in range(max(minibatch_of) + 1):
         chosen = {place: row for place, row in selected.items() if minibatch_of[place] == number}
         rows = {place: row for place, row in chosen.items() if row.has_gradient}
-        own = [at for at, place in enumerate(rows) if place in mine]
         added = [
             replace(row, is_added=True)
             for one in plugins
             for row in one.added_rows(batch, list(chosen.values()))
         ]
-        minibatches.append(
-            Minibatch(list(rows.values()), own).with_rows(
-                added, split_rows([row.num_input_tokens for row in added], num_ranks)[rank]
-            )
-        )
+        part = batch.part(list(rows)) if having(plugins, "refresh_columns") else None
+        minibatches.append(Minibatch([*rows.values(), *added], part))
     return TrainingBatch(
         minibatches=minibatches,
         selections=selections,
@@ -261,47 +256,104 @@ def with_added(
 def step_batch(
     completions: Sequence[Completion],
     layers: Sequence[LayerConfig],
+    plugins: Sequence[LearnerPlugin] = (),
     *,
     context: Sequence[Completion] = (),
     measurements: Mapping[str, Tensor] | None = None,
     step: int = 0,
+    rank: int = 0,
+    num_ranks: int = 1,
     add_over_ranks: Callable[[Tensor], Tensor] | None = None,
     num_minibatches: int = 1,
 ) -> StepBatch:
-    """The completions as columns."""
+    """The completions as columns. Ranks hold trees of about the same number of tokens.
+
+    Args:
+        measurements: of the whole step.
+    """
     parents = {one.completion_id: one for one in (*context, *completions)}
     trees = [root_of(one, parents).group_key for one in completions]
-    return StepBatch(
+    lengths = [len(one.prompt_token_ids) + len(one.token_ids) for one in completions]
+    costs = [
+        RowCost(tree=tree, num_trained=length, num_tokens=length)
+        for tree, length in zip(trees, lengths, strict=True)
+    ]
+    batch = StepBatch(
         completions=completions,
         parents=parents,
         groups=[(one.layer, group_of(one, layers[one.layer - 1])) for one in completions],
         step=step,
-        measurements=dict(measurements or {}),
+        token_measurements=frozenset(get_args(TokenMeasurement)).union(
+            *(plugin.token_measurements for plugin in plugins)
+        ),
         minibatch_of=cut_trees(trees, num_minibatches),
-        add_over_ranks=add_over_ranks,
+        held_places=share_trees(costs, num_ranks)[rank],
+        add_over_ranks=add_over_ranks if num_ranks > 1 else None,
     )
+    batch.measurements |= {
+        name: batch.own_tokens(value) if name in batch.token_measurements else value
+        for name, value in (measurements or {}).items()
+    }
+    return batch
+
+
+def measured(
+    batch: StepBatch, plugins: Sequence[LearnerPlugin], policy: PolicyReader
+) -> dict[str, Tensor]:
+    """The measurements that plug-ins require and that are not known yet."""
+    wanted = (
+        set().union(*(plugin.wanted_measurements() for plugin in plugins))
+        - batch.measurements.keys()
+    )
+    if not wanted:
+        return {}
+    held = [batch.completions[place] for place in batch.held]
+    found = policy.measure(
+        [text(one.prompt_token_ids, one.token_ids) for one in held], sorted(wanted)
+    )
+    return {
+        name: value if name in batch.token_measurements else batch.gather_rows(value)
+        for name, value in found.items()
+    }
+
+
+def checked_measurements(
+    plugin: LearnerPlugin, hook: str, measurements: Mapping[str, Any], batch: StepBatch
+) -> Mapping[str, Any]:
+    """What a hook measured.
+
+    Raises:
+        LearnerError: a measurement is not one of completions, nor one of tokens and named as such.
+    """
+    for name, value in measurements.items():
+        if name in batch.token_measurements:
+            check_tokens(plugin, f"{hook}, measurement {name},", value, batch)
+        elif len(value) != len(batch.completions):
+            raise LearnerError(
+                f"{type(plugin).__name__}.{hook} returned {len(value)} values of {name} for "
+                f"{len(batch.completions)} completions. Return one per completion, the same on "
+                "every rank; or one per token that the rank holds, and name it in "
+                "token_measurements."
+            )
+    return measurements
+
+
+def check_tokens(plugin: LearnerPlugin, hook: str, column: Tensor, batch: StepBatch) -> None:
+    """
+    Raises:
+        LearnerError: a hook's column has not one value per token that the rank holds.
+    """
+    if len(column) != batch.num_tokens:
+        raise LearnerError(
+            f"{type(plugin).__name__}.{hook} returned {len(column)} values for the "
+            f"{batch.num_tokens} tokens that this rank holds; the whole step has "
+            f"{int(batch.lengths.sum())} tokens and {len(batch.completions)} completions. Return "
+            "one value per token that the rank holds: StepBatch.own_tokens takes them from a "
+            "column of all tokens, StepBatch.spread from one of completions."
+        )
 
 
 TOKEN_HOOKS = ("transform_advantages", "weigh_tokens", "weigh_entropy", "token_columns")
-ALL_TOKEN_HOOKS = (
-    *(
-        "added_completions",
-        "measure",
-        "filter_rows",
-        "read_policy",
-        "shape_rewards",
-        "estimate_advantages",
-    ),
-    *(*TOKEN_HOOKS, "added_rows", "refresh_columns"),
-)
-
-
-def looks_at_all_tokens(plugin: LearnerPlugin) -> bool:
-    """Must every rank hold the tokens of all completions for it?"""
-    if plugin.wanted_measurements():
-        return True
-    has_hooks = any(plugin.overrides(hook, LearnerPlugin) for hook in ALL_TOKEN_HOOKS)
-    return plugin.needs_all_tokens and has_hooks
 
 
 def row_costs(
@@ -414,24 +466,31 @@ def training_rows(
     """Completions as rows, from [N] advantages and [N] weights to those of their tokens.
 
     Returns:
-        The row of every completion whose tokens are here, and [N] mean advantages.
+        The row of every completion that this rank holds, and [N] mean advantages.
     """
     advantages = batch.spread(decided.advantages)
     weights = batch.spread(decided.weights) * batch.is_trained
     for plugin in having(plugins, "transform_advantages"):
         here = batch.spread(batch.in_layers(plugin.layers))
-        advantages = torch.where(here, plugin.transform_advantages(batch, advantages), advantages)
+        found = plugin.transform_advantages(batch, advantages)
+        check_tokens(plugin, "transform_advantages", found, batch)
+        advantages = torch.where(here, found, advantages)
     for plugin in having(plugins, "weigh_tokens"):
         here = batch.spread(batch.in_layers(plugin.layers))
-        weights = torch.where(here, weights * plugin.weigh_tokens(batch, advantages), weights)
+        found = plugin.weigh_tokens(batch, advantages)
+        check_tokens(plugin, "weigh_tokens", found, batch)
+        weights = torch.where(here, weights * found, weights)
     entropy_weights = None
     for plugin in having(plugins, "weigh_entropy"):
         here = batch.spread(batch.in_layers(plugin.layers)) & batch.is_trained
-        added = torch.where(here, plugin.weigh_entropy(batch, advantages, weights), 0.0)
+        found = plugin.weigh_entropy(batch, advantages, weights)
+        check_tokens(plugin, "weigh_entropy", found, batch)
+        added = torch.where(here, found, 0.0)
         entropy_weights = added if entropy_weights is None else entropy_weights + added
     named: list[dict[str, Values]] = [{} for _ in batch.held]
     for plugin in having(plugins, "token_columns"):
         for name, column in plugin.token_columns(batch, advantages, weights).items():
+            check_tokens(plugin, f"token_columns, column {name},", column, batch)
             here = batch.spread(batch.in_layers(plugin.layers))
             parts = batch.split(torch.where(here, column, 0.0))
             for own, part in zip(named, parts, strict=True):
@@ -469,6 +528,38 @@ def training_rows(
         )
     ]
     return rows, means
+
+
+def refreshed(
+    minibatch: Minibatch,
+    plugins: Sequence[LearnerPlugin],
+    policy_logprobs: Tensor,
+    old_logprobs: Tensor,
+) -> list[TrainingRow]:
+    """The rows with the columns that plug-ins compute again before an optimizer step.
+
+    Args:
+        minibatch: with its batch.
+        policy_logprobs: [m] of all rows' tokens end to end, float64, under the weights now.
+        old_logprobs: [m] the same before the first optimizer step on the rollout.
+    """
+    batch = minibatch.batch
+    assert batch is not None, "a plug-in refreshes columns"
+    rows = minibatch.rows[: len(batch.held)]
+    advantages, token_weights = (
+        torch.from_numpy(np.concatenate([*columns, np.zeros(0)]))
+        for columns in ([row.advantages for row in rows], [row.token_weights for row in rows])
+    )
+    now, before = policy_logprobs[: batch.num_tokens], old_logprobs[: batch.num_tokens]
+    columns = [dict(row.columns) for row in rows]
+    for plugin in having(plugins, "refresh_columns"):
+        found = plugin.refresh_columns(batch, advantages, token_weights, now, before)
+        for name, column in found.items():
+            check_tokens(plugin, f"refresh_columns, column {name},", column, batch)
+            for own, part in zip(columns, batch.split(column), strict=True):
+                own[name] = part.numpy()
+    fresh = [replace(row, columns=own) for row, own in zip(rows, columns, strict=True)]
+    return [*fresh, *minibatch.rows[len(rows) :]]
 
 
 def stale_tokens(one: Completion, policy_version: int | None) -> TokenMask | None:

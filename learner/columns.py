@@ -1,16 +1,17 @@
 """One step's completions as columns, which plug-ins read and write.
 
-N completions. Row columns are [N] and known on every rank. M tokens of the completions whose tokens
-are here, end to end in the completions' order: of all where a plug-in of the recipe needs them all
-(`LearnerPlugin.needs_all_tokens`), elsewhere of those that this rank trains on. Token columns are
+N completions. Row columns are [N] and known on every rank. M tokens of the completions that this
+rank holds, end to end in the completions' order; with one rank these are all. Token columns are
 flat [M]; nothing is padded, so no mask is needed to keep padding out. All are float64 on the CPU.
 
-What is asked of rows is the same on all ranks: `row_sums`, `row_means` and `total` add up over
-ranks, so every rank must call them alike.
+Collectives reach what other ranks hold: `row_sums`, `row_means`, `total`, `sum_over_ranks`,
+`gather_rows` and `gather_tokens`. Every rank must call them in the same order, also one that holds
+nothing: whether one is called may depend on row columns, never on a rank's own tokens.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,11 +26,6 @@ from mgrpo.types import Completion
 
 Metrics = dict[str, tuple[float, float]]
 
-TOO_EARLY = (
-    "Tokens are shared out among ranks after selection: a plug-in that looks at them before needs "
-    "needs_all_tokens = True."
-)
-
 
 @dataclass(kw_only=True)
 class StepBatch:
@@ -40,17 +36,18 @@ class StepBatch:
     groups: Sequence[Hashable]  # N; completions with the same value are compared
     step: int
     measurements: dict[str, Any] = field(default_factory=dict)  # by name: [N], [M] or N tensors
-    metrics: Metrics = field(default_factory=dict)  # plug-ins may add name: (sum, count)
+    token_measurements: frozenset[str] = frozenset()  # names of those that are [M]
+    metrics: Metrics = field(default_factory=dict)
+    """Plug-ins may add name: (sum, count), the same on every rank."""
     minibatch_of: Sequence[int] = ()  # N; which optimizer step trains each; (): one trains all
-    add_over_ranks: Callable[[Tensor], Tensor] | None = None
-    """Adds a tensor up over ranks, in place. None: the tokens of all completions are here."""
+    held_places: Sequence[int] | None = None  # rising, of the completions held; None: all are
+    add_over_ranks: Callable[[Tensor], Tensor] | None = None  # in place; None: there is one rank
 
     def __post_init__(self) -> None:
         lengths = [len(one.token_ids) for one in self.completions]
         self.lengths = torch.tensor(lengths, dtype=torch.int64)  # [N]
-        self._held: Tensor | None = None
-        if self.add_over_ranks is None:
-            self.hold(range(len(self.completions)))
+        places = range(len(lengths)) if self.held_places is None else self.held_places
+        self._hold(places)
         self.layers = torch.tensor(
             [one.layer for one in self.completions], dtype=torch.int64
         )  # [N]
@@ -72,22 +69,45 @@ class StepBatch:
             self.minibatch_of or [0] * len(lengths), dtype=torch.int64
         )  # [N]
 
-    def hold(self, places: Sequence[int]) -> None:
-        """Say of which completions the token columns are here: places in rising order."""
+    def _hold(self, places: Sequence[int]) -> None:
         self._held = torch.tensor(list(places), dtype=torch.int64)
-        self._row_of_token = self._held.repeat_interleave(self.lengths[self._held])
+        self.row_of_token = self._held.repeat_interleave(self.lengths[self._held])
+        """[M] int64 place of the completion that a token is of."""
+
+    def moved(self, places: Sequence[int]) -> StepBatch:
+        """The same step where this rank holds other completions, with measurements of their tokens.
+
+        A collective: every completion is then held by one rank, as before.
+
+        Args:
+            places: rising.
+        """
+        found = copy.copy(self)
+        found._hold(places)
+        found.measurements = {
+            name: found.own_tokens(self.gather_tokens(value))
+            if name in self.token_measurements
+            else value
+            for name, value in sorted(self.measurements.items())
+        }
+        return found
+
+    def part(self, places: Sequence[int]) -> StepBatch:
+        """The same step where this rank holds a part of its completions, without measurements of
+        tokens."""
+        found = copy.copy(self)
+        found._hold(places)
+        found.measurements = {
+            name: value
+            for name, value in self.measurements.items()
+            if name not in self.token_measurements
+        }
+        return found
 
     @property
     def held(self) -> list[int]:
-        """Places of the completions whose tokens are here."""
-        assert self._held is not None, TOO_EARLY
+        """Places of the completions whose tokens are here, rising."""
         return self._held.tolist()
-
-    @property
-    def row_of_token(self) -> Tensor:
-        """[M] int64 place of the completion that a token is of."""
-        assert self._held is not None, TOO_EARLY
-        return self._row_of_token
 
     def split(self, column: Tensor) -> list[Tensor]:
         """[M] -> the part of each completion whose tokens are here."""
@@ -190,19 +210,48 @@ class StepBatch:
         """[N] -> [M], each row's value on all of its tokens."""
         return values[self.row_of_token]
 
+    # --- collectives ---
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """The sum of each rank's values, of the same shape on all; `values` may be overwritten."""
+        return values if self.add_over_ranks is None else self.add_over_ranks(values)
+
     def total(self, values: Tensor) -> float:
         """The sum of [M] values over the tokens of all ranks."""
-        return float(self._over_ranks(values.double().sum()))
+        return float(self.sum_over_ranks(values.double().sum()))
+
+    def gather_rows(self, values: Tensor) -> Tensor:
+        """Values of the completions held, [n, ...] -> [N, ...] of all; 0 of those no rank holds."""
+        whole = torch.zeros((len(self.completions), *values.shape[1:]), dtype=values.dtype)
+        whole[self._held] = values
+        return self.sum_over_ranks(whole)
+
+    def gather_tokens(self, column: Tensor) -> Tensor:
+        """[M] -> a column of the whole step's tokens, end to end in the completions' order; 0 for
+        those of completions that no rank holds.
+
+        Every rank then has the column whole: where sums are enough, ask for sums.
+        """
+        dtype = torch.uint8 if column.dtype == torch.bool else column.dtype
+        whole = torch.zeros(int(self.lengths.sum()), dtype=dtype)
+        whole[self._places_in_step()] = column.to(dtype)
+        return self.sum_over_ranks(whole).to(column.dtype)
+
+    def own_tokens(self, whole: Tensor) -> Tensor:
+        """A column of the whole step's tokens (see `gather_tokens`) -> [M]. No collective."""
+        return whole[self._places_in_step()]
+
+    def _places_in_step(self) -> Tensor:
+        """[M] int64 place of each token among those of all completions."""
+        own = self.lengths[self._held]
+        before = self.lengths.cumsum(0) - self.lengths  # [N] tokens of earlier completions
+        shift = before[self._held] - (own.cumsum(0) - own)
+        return torch.arange(self.num_tokens) + shift.repeat_interleave(own)
 
     def row_sums(self, values: Tensor) -> Tensor:
-        """[M] -> [N], 0 for a completion whose tokens are on no rank."""
-        own = torch.zeros(len(self.completions), dtype=values.dtype).index_add(
-            0, self.row_of_token, values
-        )
-        return self._over_ranks(own)
-
-    def _over_ranks(self, values: Tensor) -> Tensor:
-        return values if self.add_over_ranks is None else self.add_over_ranks(values)
+        """[M] -> [N], 0 for a completion that no rank holds."""
+        own = torch.zeros(len(self.completions), dtype=values.dtype)
+        return self.sum_over_ranks(own.index_add(0, self.row_of_token, values))
 
     def row_means(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """[M] -> [N] means over the masked tokens; 0 for a row without any."""

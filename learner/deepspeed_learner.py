@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from cluster.weight_sync.gloo_group import listening_socket, loopback_interface
-from learner.batch import TrainingBatch, build_batch, looks_at_all_tokens, with_added
+from learner.batch import TrainingBatch, build_batch, with_added
 from learner.columns import Metrics
 from learner.deepspeed_config import (
     effective_zero_stage,
@@ -48,7 +49,7 @@ from learner.policy_loading import load_policy
 from learner.policy_proofs import prove_policy
 from learner.recipe import LearnerRecipe
 from learner.replay import replayed_rows
-from learner.rows import Minibatch, text
+from learner.rows import Minibatch
 from learner.sequence_logprobs import sequence_logprobs
 from learner.state_files import Shard
 from learner.streamed_update import StreamedUpdate
@@ -143,7 +144,6 @@ class DeepSpeedLearner:
             optimizer=self.optimizer,
             plugins=self.plugins,
             grad_norm=self._grad_norm,
-            rank=rank,
             num_ranks=num_ranks,
             device=self.device,
             board=self.board,
@@ -182,11 +182,11 @@ class DeepSpeedLearner:
                 logger.warning(note)
         again = replayed_rows(replayed)
         share = split_rows([row.num_input_tokens for row in again], self.num_ranks)[self.rank]
-        first, *others = batch.minibatches or [Minibatch([], [])]
-        minibatches = [first.with_rows(again, share), *others]
+        first, *others = batch.minibatches or [Minibatch([])]
+        first = replace(first, rows=[*first.rows, *(again[place] for place in share)])
         metrics = {
             **batch.metrics,
-            **self._trainer.train(minibatches, self.policy_version, values),
+            **self._trainer.train([first, *others], self.policy_version, values),
             **self._trainer.reader.costs(),
         }
         return self._updated(metrics, batch.selections)
@@ -247,7 +247,6 @@ class DeepSpeedLearner:
             values.objective,
             context=context,
             plugins=self.plugins,
-            measurements=self._measure(completions, values),
             step=step,
             policy=self._trainer.reader,
             rank=self.rank,
@@ -274,22 +273,19 @@ class DeepSpeedLearner:
 
     @property
     def needs_texts(self) -> bool:
-        """Does a plug-in look at what completions say?"""
-        return any(looks_at_all_tokens(plugin) for plugin in self.plugins)
-
-    def _measure(self, completions: Sequence[Completion], values: StepConfig) -> dict[str, Tensor]:
-        """The measurements that plug-ins require, with one more forward pass if there are any."""
-        wanted = sorted(set().union(*(plugin.wanted_measurements() for plugin in self.plugins)))
-        if not wanted or not completions:
-            return {}
-        texts = [text(one.prompt_token_ids, one.token_ids) for one in completions]
-        return self._trainer.measure(texts, wanted, values)
+        """May anything look at what completions say?"""
+        return bool(self.plugins)
 
     def sequence_logprobs(self, completions: Sequence[Completion], *, step: int) -> list[float]:
         """[n] log-probability of each completion under the weights now, in nats, the same on all
         ranks. Tokens that may not train are not counted."""
         self._trainer.set_values(self.recipe.method.at_step(step))
-        return sequence_logprobs(completions, self._trainer.reader).tolist()
+        reader = self._trainer.reader
+        lengths = [len(one.prompt_token_ids) + len(one.token_ids) for one in completions]
+        share = split_rows(lengths, self.num_ranks)[self.rank]
+        found = torch.zeros(len(completions), dtype=torch.float64)
+        found[share] = sequence_logprobs([completions[place] for place in share], reader)
+        return reader.sum(found).tolist()
 
     @torch.no_grad()
     def probe_logprobs(self, token_ids: list[int]) -> list[float]:

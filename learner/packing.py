@@ -1,6 +1,6 @@
 """Which rank trains which rows, in which micro-batches, and the tensors of each.
 
-Plans are pure functions of the rows, so every rank works out the same plan for all ranks
+Which rank trains what is a pure function of the step, so every rank works it out for all ranks
 without talking. Rows are merged into a prefix tree where the model can read one. Elsewhere
 they are padded on the right: with causal attention nothing before the padding can see it, so
 no attention mask is needed and the fast kernels apply.
@@ -121,33 +121,13 @@ def plan_microbatches(lengths: Sequence[int], budget_tokens: int) -> list[list[i
     return microbatches
 
 
-def plan_padded(
-    lengths: Sequence[int], *, num_ranks: int, budget_tokens: int
-) -> list[list[list[int]]]:
-    """Per rank, per micro-batch, the indices of its rows, with little padding."""
-    plans = []
-    for share in split_rows(lengths, num_ranks):
-        local = plan_microbatches([lengths[index] for index in share], budget_tokens)
-        plans.append([[share[position] for position in microbatch] for microbatch in local])
-    return plans
-
-
-def plan_ranks(
-    rows: Sequence[TrainingRow], *, num_ranks: int, budget_tokens: int, merge_prefixes: bool
-) -> list[list[list[int]]]:
-    """The micro-batches of every rank, as indices into `rows`.
-
-    Every rank gets the same number of micro-batches, some of them empty where its rows run
-    out, because sharded weights (ZeRO-3) and collectives need all ranks in each pass.
-    """
+def plan_rows(
+    rows: Sequence[TrainingRow], *, budget_tokens: int, merge_prefixes: bool
+) -> list[list[int]]:
+    """The micro-batches of a rank's rows, as indices into them; none without rows."""
     if merge_prefixes:
-        inputs = [row.input_token_ids for row in rows]
-        plans = plan_merged(inputs, num_ranks=num_ranks, budget_tokens=budget_tokens)
-    else:
-        lengths = [row.num_input_tokens for row in rows]
-        plans = plan_padded(lengths, num_ranks=num_ranks, budget_tokens=budget_tokens)
-    most = max(len(plan) for plan in plans)
-    return [plan + [[] for _ in range(most - len(plan))] for plan in plans]
+        return plan_merged([row.input_token_ids for row in rows], budget_tokens)
+    return plan_microbatches([row.num_input_tokens for row in rows], budget_tokens)
 
 
 def longest_first(lengths: Sequence[int]) -> list[int]:

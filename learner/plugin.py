@@ -14,22 +14,27 @@
     token_columns           [M] anything that the last two need
     added_rows              further rows that train, for added_loss
       ... before every optimizer step but the first on one rollout ...
-    refresh_columns         [m] columns under the weights as they are by then
+    refresh_columns         [M] columns under the weights as they are by then
       ... for every micro-batch, with gradient ...
     policy_objective        [n] what is maximised (PolicyLoss: the slot objective.loss)
     added_loss              [n] what is added to the loss
 
 Within a hook, plug-ins work in the order of the recipe. Each hook is called for the whole step
-(see `StepBatch` for [N] and [M], and for whose tokens [M] are) and its result is used on the
-plug-in's own layers alone; the last two get one micro-batch (`ObjectiveTokens`) of all layers. What
-has `estimate_advantages` or `policy_objective` fills a slot, of which a layer or a recipe has one.
-Every rank calls the hooks and must get the same numbers, so they are pure; only `measure`, which is
-called once per update, may change what a plug-in remembers, and that goes into checkpoints by
+(see `StepBatch` for [N] and [M]) and its result is used on the plug-in's own layers alone; the last
+two get one micro-batch (`ObjectiveTokens`) of all layers. What has `estimate_advantages` or
+`policy_objective` fills a slot, of which a layer or a recipe has one.
+
+Every rank calls the hooks. [N] are all completions of the step and must become the same numbers on
+every rank; [M] are the tokens of the completions that the rank holds. What other ranks hold is
+reached by the collectives of `StepBatch`, which all ranks call in the same order, also a rank that
+holds nothing. Selection moves completions to the ranks that train them, so [M] are others before
+and after it; measurements that are [M] move too. Hooks are pure; only `measure`, which is called
+once per update, may change what a plug-in remembers, and that goes into checkpoints by
 `state_dict`.
 
 Set-level losses fit by row coefficients: compute them in `transform_advantages` or
-`token_columns`, where the whole step is visible, and make the objective linear in its rows. Groups
-may then be cut across micro-batches and ranks. Where several optimizer steps are taken on a rollout
+`token_columns` from [N] columns, and make the objective linear in its rows. Groups may then be cut
+across micro-batches and ranks. Where several optimizer steps are taken on a rollout
 (objective.minibatches, updates_per_rollout), compute them again in `refresh_columns`. Denominators
 of a plug-in's own are those of the row's optimizer step (`StepBatch.minibatch_sums`).
 
@@ -62,12 +67,14 @@ from mgrpo.registry import Kind
 from mgrpo.sources import is_on_policy
 from mgrpo.types import Completion
 
-Measurement = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs", "hidden_last"]
+TokenMeasurement = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs"]
+Measurement = TokenMeasurement | Literal["hidden_last"]
 """What the learner can measure with forward passes of its own, under the weights before an update.
 
-[M] each, in nats, at the sampling temperature: the entropy of the distribution that each token was
-sampled from, and the token's log-probability; ref_logprobs under the frozen reference policy, which
-is then loaded; ema_logprobs under the running average of the policy (`LearnerPlugin.ema`).
+A `TokenMeasurement` is [M], in nats, at the sampling temperature: the entropy of the distribution
+that each token was sampled from, and the token's log-probability; ref_logprobs under the frozen
+reference policy, which is then loaded; ema_logprobs under the running average of the policy
+(`LearnerPlugin.ema`).
 
 hidden_last is [N, D] float32: the last layer's state, normalised as the output layer gets it, once
 all of a completion is read, which is the state of its last token."""
@@ -102,11 +109,8 @@ class LearnerPlugin(Plugin):
 
     requires: ClassVar[frozenset[Measurement]] = frozenset()
     """What must be in `batch.measurements`. It costs a forward pass over the step."""
-    needs_all_tokens: ClassVar[bool] = True
-    """Every rank is given the token columns of all completions, and their texts. False for a
-    plug-in that reads no text and whose hooks treat a completion's tokens by themselves, or ask for
-    other ranks' with `StepBatch.row_sums`, `row_means` and `total`: a rank then holds the tokens of
-    its own completions alone, and only once the rows that train are known."""
+    token_measurements: ClassVar[frozenset[str]] = frozenset()
+    """Names of the measurements of its own that are [M]."""
     by_tree: ClassVar[bool] = False
     """Every hook treats each tree, all completions of one problem, by itself, and nothing is
     remembered from step to step: trees may then train as they come (`learner.streamed_update`).
@@ -159,7 +163,8 @@ class LearnerPlugin(Plugin):
         return []
 
     def measure(self, batch: StepBatch) -> dict[str, Any]:
-        """More measurements by name: [N], [M], or a list of N tensors."""
+        """More measurements by name: [N] or a list of N tensors, the same on every rank, or [M] of
+        those named in `token_measurements`."""
         return {}
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
@@ -170,8 +175,9 @@ class LearnerPlugin(Plugin):
     def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
         """More measurements by name, as for `measure`, from forward passes of the plug-in's own.
 
-        Every rank must ask for the same, in the same order. Rows that are not `batch.is_usable`,
-        those that were just left out among them, count for nothing, so they need not be read.
+        Each rank reads texts of the completions that it holds. Passes are collectives: every rank
+        must call the reader alike, also without texts. Rows that are not `batch.is_usable`, those
+        that were just left out among them, count for nothing, so they need not be read.
         """
         return {}
 
@@ -205,31 +211,38 @@ class LearnerPlugin(Plugin):
         return {}
 
     def added_rows(self, batch: StepBatch, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-        """Rows that train beside those of one optimizer step, such as completions of other prompts.
+        """Rows that this rank trains beside its own of one optimizer step, such as completions of
+        other prompts.
 
         Their loss is what `added_loss` makes of their columns: with token_weights and advantages
         of 0 they have no other.
 
         Args:
-            rows: the optimizer step's own rows, of all layers, that train.
+            rows: the optimizer step's own rows that this rank trains, of all layers.
         """
         return []
 
     def refresh_columns(
-        self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
+        self,
+        batch: StepBatch,
+        advantages: Tensor,
+        token_weights: Tensor,
+        policy_logprobs: Tensor,
+        old_logprobs: Tensor,
     ) -> dict[str, Tensor]:
         """New values of columns, before every optimizer step but the first on one rollout.
 
-        It costs a forward pass over the rows for each of these steps, and one before the first.
+        It costs a forward pass over the rows for each of these steps.
 
         Args:
-            rows: those that train in this step, with the columns of `token_columns`; not those of
-                `added_rows`.
-            policy_logprobs: [m] of the rows' tokens end to end, float64, under the weights now.
-            old_logprobs: [m] the same before the first optimizer step.
+            batch: holds the completions that train in this step; no token measurements.
+            advantages: [M] as transformed.
+            token_weights: [M] factors on each token loss, denominators included.
+            policy_logprobs: [M] float64, under the weights now.
+            old_logprobs: [M] the same before the first optimizer step.
 
         Returns:
-            By name, [m]. Columns that are not named stay as they are.
+            By name, [M]. Columns that are not named stay as they are.
         """
         return {}
 

@@ -1,8 +1,8 @@
 """Forward passes without gradient: what the learner and its plug-ins measure of any texts.
 
-Every rank calls a reader with the same texts in the same order. Each reads its share, micro-batch
-by micro-batch, and what is returned is put together from all of them, the same everywhere. The
-time that a pass takes is added up under the name of the measurement that it is for.
+Each rank reads texts of its own, micro-batch by micro-batch, and gets what it found of them. Every
+rank must call its reader alike, also one without texts: weights may be sharded, so all take part in
+each pass. The time that a pass takes is added up under the name of the measurement that it is for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from learner.columns import Metrics, StepBatch
-from learner.packing import PAD_TOKEN_ID, Microbatch, collate, plan_ranks
+from learner.packing import PAD_TOKEN_ID, Microbatch, collate, plan_rows
 from learner.rows import TrainingRow, text
 from learner.token_states import TokenStates, Visit
 from mgrpo.config import LearnerConfig
@@ -46,7 +46,6 @@ class PolicyReader:
         merges_prefixes: bool,
         hidden_size: int,
         device: torch.device | str = "cpu",
-        rank: int = 0,
         num_ranks: int = 1,
         board: ProgressBoard | None = None,
     ) -> None:
@@ -61,7 +60,7 @@ class PolicyReader:
         self.models, self.settings, self.temperature = models, settings, temperature
         self.merges_prefixes, self.hidden_size = merges_prefixes, hidden_size
         self.device = torch.device(device)
-        self.rank, self.num_ranks = rank, num_ranks
+        self.num_ranks = num_ranks
         self.board = board or ProgressBoard()
         self.seconds: dict[str, float] = defaultdict(float)  # by measurement, of this rank
 
@@ -75,7 +74,7 @@ class PolicyReader:
         weights: Weights = "policy",
         measurement: str = "policy_logprobs",
     ) -> Tensor:
-        """[m] float64 log-probabilities on the CPU, of all texts' tokens end to end, in nats.
+        """[m] float64 log-probabilities on the CPU, of the texts' tokens end to end, in nats.
 
         Args:
             texts: rows of a step, or made by `text`.
@@ -106,8 +105,7 @@ class PolicyReader:
             found[states.places] = states.hidden.float()
 
         self.visit(whole, keep, weights=weights, measurement=measurement)
-        with self.timed(measurement):
-            return self.sum(found).cpu()
+        return found.cpu()
 
     @torch.no_grad()
     def visit(
@@ -118,9 +116,9 @@ class PolicyReader:
         weights: Weights = "policy",
         measurement: str,
     ) -> None:
-        """Show every token to a visitor once, on one of the ranks, a few tokens at a time.
+        """Show every token to a visitor once, a few tokens at a time.
 
-        `TokenStates.places` count the tokens of all texts end to end. Memory does not grow with
+        `TokenStates.places` count the tokens of the texts end to end. Memory does not grow with
         the texts: what the visitor keeps of them is its own, and so is adding it up over ranks
         (`sum`).
         """
@@ -150,15 +148,13 @@ class PolicyReader:
         weights: Weights = "policy",
         measurement: str,
     ) -> None:
-        """`visit` for some completions of a step, with places among the step's M tokens."""
+        """`visit` for those of some completions that this rank holds, with places among the
+        batch's M tokens."""
         is_read = torch.zeros(len(batch.completions), dtype=torch.bool)
         is_read[sorted(places)] = True
         in_step = batch.spread(is_read).nonzero()[:, 0].to(self.device)
-        texts = [
-            text(one.prompt_token_ids, one.token_ids)
-            for one, is_one in zip(batch.completions, is_read.tolist(), strict=True)
-            if is_one and len(one.token_ids)
-        ]
+        held = [batch.completions[place] for place in batch.held if is_read[place]]
+        texts = [text(one.prompt_token_ids, one.token_ids) for one in held if len(one.token_ids)]
 
         def show(states: TokenStates) -> None:
             visit(replace(states, places=in_step[states.places]))
@@ -178,7 +174,8 @@ class PolicyReader:
 
     @torch.no_grad()
     def measure(self, texts: Sequence[TrainingRow], wanted: Collection[str]) -> dict[str, Tensor]:
-        """`learner.plugin.Measurement`s by name; [m] float64, or [n, D] for hidden_last."""
+        """`learner.plugin.Measurement`s of the texts by name: [m] float64, or [n, D] float32 of
+        hidden_last."""
         found: dict[str, Tensor] = {}
         # One pass gives both.
         of_policy = [name for name in ("policy_logprobs", "entropies") if name in wanted]
@@ -222,7 +219,7 @@ class PolicyReader:
         *,
         with_entropies: bool,
     ) -> Tensor:
-        """[1 or 2, m] log-probabilities and entropies of all texts' tokens end to end."""
+        """[1 or 2, m] log-probabilities and entropies of the texts' tokens end to end."""
         first_tokens = first_token_of(texts)
         shape = (1 + with_entropies, first_tokens[-1])
         values = torch.zeros(shape, dtype=torch.float64, device=self.device)
@@ -232,24 +229,29 @@ class PolicyReader:
                 if not microbatch.is_empty:
                     places = places_of(indices, first_tokens).to(self.device)
                     values[:, places] = torch.stack(found[: len(values)]).double()
-            return self.sum(values).cpu()
+            return values.cpu()
 
     # --- passes ---------------------------------------------------------------------------------
 
-    def plan(
-        self, rows: Sequence[TrainingRow], *, num_ranks: int | None = None
-    ) -> list[list[list[int]]]:
-        """Per rank, per micro-batch, which rows it holds."""
-        return plan_ranks(
+    def plan(self, rows: Sequence[TrainingRow]) -> list[list[int]]:
+        """The rows of each micro-batch of this rank, as places among its rows.
+
+        Every rank gets the same number of micro-batches, some of them empty where its rows run
+        out, because sharded weights (ZeRO-3) and collectives need all ranks in each pass.
+        """
+        plan = plan_rows(
             rows,
-            num_ranks=num_ranks or self.num_ranks,
             budget_tokens=self.settings.microbatch_tokens,
             merge_prefixes=self.merges_prefixes,
         )
+        most = torch.tensor(len(plan), device=self.device)
+        if self.num_ranks > 1:
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+        return plan + [[] for _ in range(int(most) - len(plan))]
 
     def microbatches(self, rows: Sequence[TrainingRow]) -> Iterator[tuple[list[int], Microbatch]]:
-        """This rank's micro-batches one by one, with the indices of their rows."""
-        for indices in self.plan(rows)[self.rank]:
+        """The micro-batches one by one, with the indices of their rows."""
+        for indices in self.plan(rows):
             yield indices, self.collated([rows[index] for index in indices])
 
     def collated(self, rows: Sequence[TrainingRow]) -> Microbatch:

@@ -97,38 +97,31 @@ def sorted_with_prefixes(sequences: Sequence[TokenIds]) -> tuple[list[int], list
     return order, shared
 
 
-def plan_merged(
-    sequences: Sequence[TokenIds], *, num_ranks: int, budget_tokens: int
-) -> list[list[list[int]]]:
-    """Cut the sorted rows into ranks of about equal work, and each rank's into micro-batches.
+def plan_merged(sequences: Sequence[TokenIds], budget_tokens: int) -> list[list[int]]:
+    """Cut the sorted rows into micro-batches.
 
     A micro-batch holds at most `budget_tokens` distinct tokens; a longer row goes alone.
 
     Returns:
-        Per rank, per micro-batch, the indices of its rows in sorted order.
+        Per micro-batch, the indices of its rows in sorted order.
     """
     order, shared = sorted_with_prefixes(sequences)
-    total = sum(len(sequences[index]) for index in order) - sum(shared)
-    plans: list[list[list[int]]] = [[] for _ in range(num_ranks)]
-    num_before, rank_before = 0, -1
+    plan: list[list[int]] = []
     num_distinct = num_whole = 0  # tokens of the micro-batch being filled
     for index, num_shared in zip(order, shared, strict=True):
         length = len(sequences[index])
         num_new = length - num_shared
-        # The rank in whose share of the tokens the middle of this row's new ones lies.
-        rank = min(int(num_ranks * (num_before + num_new / 2) / total), num_ranks - 1)
         fits = (
             num_distinct + num_new <= budget_tokens
             and num_whole + length <= MAX_ATTENTION_SHARE * budget_tokens
         )
-        if rank == rank_before and fits:
-            plans[rank][-1].append(index)
+        if plan and fits:
+            plan[-1].append(index)
             num_distinct, num_whole = num_distinct + num_new, num_whole + length
         else:
-            plans[rank].append([index])
+            plan.append([index])
             num_distinct = num_whole = length
-        num_before, rank_before = num_before + num_new, rank
-    return plans
+    return plan
 
 
 def build_tree(sequences: Sequence[TokenIds]) -> tuple[PrefixTree, list[Nodes]]:

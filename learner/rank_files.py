@@ -68,6 +68,34 @@ class LearnerFiles:
             for rank, node, is_seen in zip(ranks, nodes, seen, strict=True)
         ]
 
+    def save_states(self, policy_version: int) -> bool:
+        """Every rank's state in the folder; False, with nothing worth keeping in it, where an
+        update has been made since `policy_version`."""
+        are_saved = all(self.run("write its state", LearnerRank.save_state, policy_version))
+        if are_saved:
+            self.collect()
+        self.close()
+        return are_saved
+
+    def load_states(self) -> int:
+        """Let the ranks continue from `save_states`; returns their policy version."""
+        self.distribute()
+        versions = self.run("load the checkpoint", LearnerRank.load_state)
+        self.close()
+        return versions[0]
+
+    def save_policy(self) -> None:
+        """The policy in Hugging Face form, whole or not at all. All ranks gather, rank 0 writes."""
+        self.run("save the policy", LearnerRank.save_policy)
+        home = self.homes[0]
+        if home.folder is not None:
+            partial = self.directory.with_name(f".{self.directory.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            self.pull_all(home, partial)
+            shutil.rmtree(self.directory, ignore_errors=True)
+            partial.rename(self.directory)
+        self.close()
+
     def call(
         self,
         ranks: Sequence[RemoteActor[LearnerRank]],
@@ -168,83 +196,3 @@ class LearnerFiles:
             )  # an empty file is one, too
             while part := opened.read(PART_BYTES):
                 self.call([home.rank], LearnerRank.append_part, target, part)
-
-
-def save_states(
-    ranks: Sequence[RemoteActor[LearnerRank]],
-    directory: Path,
-    policy_version: int,
-    *,
-    deadline_s: float,
-    setting: str,
-    is_shared: bool | None = None,
-    progress: Counter | None = None,
-) -> bool:
-    """Every rank's state in one folder; False, with nothing worth keeping in it, where an update
-    has been made since `policy_version`."""
-    files = LearnerFiles(
-        ranks,
-        directory,
-        deadline_s=deadline_s,
-        setting=setting,
-        is_shared=is_shared,
-        progress=progress,
-    )
-    are_saved = all(files.run("write its state", LearnerRank.save_state, policy_version))
-    if are_saved:
-        files.collect()
-    files.close()
-    return are_saved
-
-
-def load_states(
-    ranks: Sequence[RemoteActor[LearnerRank]],
-    directory: Path,
-    *,
-    deadline_s: float,
-    setting: str,
-    is_shared: bool | None = None,
-    progress: Counter | None = None,
-) -> int:
-    """Let the ranks continue from `save_states`; returns their policy version."""
-    files = LearnerFiles(
-        ranks,
-        directory,
-        deadline_s=deadline_s,
-        setting=setting,
-        is_shared=is_shared,
-        progress=progress,
-    )
-    files.distribute()
-    versions = files.run("load the checkpoint", LearnerRank.load_state)
-    files.close()
-    return versions[0]
-
-
-def save_policy(
-    ranks: Sequence[RemoteActor[LearnerRank]],
-    directory: Path,
-    *,
-    deadline_s: float,
-    setting: str,
-    is_shared: bool | None = None,
-    progress: Counter | None = None,
-) -> None:
-    """The policy in Hugging Face form, whole or not at all. All ranks gather, rank 0 writes."""
-    files = LearnerFiles(
-        ranks,
-        directory,
-        deadline_s=deadline_s,
-        setting=setting,
-        is_shared=is_shared,
-        progress=progress,
-    )
-    files.run("save the policy", LearnerRank.save_policy)
-    home = files.homes[0]
-    if home.folder is not None:
-        partial = files.directory.with_name(f".{directory.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        files.pull_all(home, partial)
-        shutil.rmtree(files.directory, ignore_errors=True)
-        partial.rename(files.directory)
-    files.close()

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from learner.columns import StepBatch
 from mgrpo.records.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask
 
 Values = NDArray[np.float64]
@@ -71,20 +72,10 @@ class TrainingRow(ColumnRecord):
 
 @dataclass(frozen=True, slots=True)
 class Minibatch:
-    """The rows of one optimizer step."""
+    """What this rank trains in one optimizer step."""
 
-    rows: list[TrainingRow]  # those that train, of the completions whose tokens are here; and more
-    own: list[int]  # places in `rows` of those that this rank trains
-
-    @property
-    def mine(self) -> list[TrainingRow]:
-        """The rows that this rank trains."""
-        return [self.rows[place] for place in self.own]
-
-    def with_rows(self, rows: Sequence[TrainingRow], own: Sequence[int]) -> Minibatch:
-        """With further rows, of which this rank trains those at the places `own`."""
-        first = len(self.rows)
-        return Minibatch([*self.rows, *rows], [*self.own, *(first + place for place in own)])
+    rows: list[TrainingRow]  # of the completions that `batch` holds, in their order, then others
+    batch: StepBatch | None = None  # None: no plug-in refreshes columns
 
 
 def text(

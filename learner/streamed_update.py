@@ -71,7 +71,7 @@ class StreamedUpdate:
         merge(self.metrics, batch.metrics)
         self.tell(batch.notes)
         for number in range(1, len(self.values.layers) + 1):
-            self.trainer.add([row for row in batch.mine if row.layer == number], number)
+            self.trainer.add([row for row in batch.rows if row.layer == number], number)
         return batch.selections
 
     def finish(self, policy_version: int, replayed: Sequence[TrainingRow]) -> Metrics:

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from learner.batch import refreshed
 from learner.columns import Metrics
 from learner.gradient_sums import GradientSums, live_gradient
 from learner.nonfinite import Suspects, Trace, explained, suspects, traced
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
 from learner.packing import Microbatch
 from learner.plugin import LearnerPlugin
-from learner.policy_reader import PolicyReader, Weights
+from learner.policy_reader import PolicyReader, Weights, first_token_of, places_of
 from learner.recipe import LearnerRecipe
 from learner.rows import Minibatch, TrainingRow
 from learner.schedule import learning_rate_at
@@ -75,6 +75,15 @@ class LaidOut:
     def lay_out(self, number: int) -> Microbatch:
         return self.reader.collated([self.rows[place] for place in self.plan[number]])
 
+    def in_order(self, values: Sequence[Tensor]) -> Tensor:
+        """Values of each micro-batch's tokens -> [m] float64 of all rows' tokens end to end."""
+        first_tokens = first_token_of(self.rows)
+        found = torch.zeros(first_tokens[-1], dtype=torch.float64)
+        for indices, part in zip(self.plan, values, strict=True):
+            if indices:
+                found[places_of(indices, first_tokens)] = part.cpu().double()
+        return found
+
 
 @dataclass
 class Passed:
@@ -89,11 +98,10 @@ class Passed:
 class OptimizerStep:
     """What one optimizer step trains on, and what was measured before the first of the rollout."""
 
-    rows: Minibatch
+    minibatch: Minibatch
     microbatches: LaidOut
     old_logprobs: list[Tensor] | None = None  # [n] of each micro-batch; None: the current ones
     ref_logprobs: list[Tensor] | None = None  # [n] of each micro-batch
-    before: Tensor | None = None  # [m] of all rows; None: no columns are refreshed
 
 
 class Trainer:
@@ -109,7 +117,6 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         plugins: Sequence[LearnerPlugin] = (),
         grad_norm: Callable[[], float],
-        rank: int,
         num_ranks: int,
         device: torch.device,
         board: ProgressBoard | None = None,
@@ -133,14 +140,13 @@ class Trainer:
             merges_prefixes=engine.module.merges_prefixes,
             hidden_size=engine.module.hidden_size,
             device=device,
-            rank=rank,
             num_ranks=num_ranks,
             board=board,
         )
         self.set_values(recipe.method.outside_phases)
         self.optimizer, self.grad_norm = optimizer, grad_norm
         self.plugins = plugins
-        self.rank, self.num_ranks, self.device = rank, num_ranks, device
+        self.num_ranks, self.device = num_ranks, device
         self.warnings: list[str] = []  # of the update
         self._nonfinite_in_a_row = 0
         self._trained = {
@@ -162,25 +168,21 @@ class Trainer:
         each further update. A minibatch without rows on any rank takes no step.
 
         Args:
-            minibatches: where plug-ins refresh columns, with the rows of all ranks.
             values: the sections of this step; None: those outside phases.
 
         Raises:
             LearnerError: too many losses or gradients in a row were not finite.
         """
         self.set_values(values or self.recipe.method.outside_phases)
-        planned = [(one, plan) for one in minibatches if (plan := self._plan(one.mine))]
+        planned = [(one, plan) for one in minibatches if (plan := self.reader.plan(one.rows))]
         if not planned:
             return dict(NOTHING_TRAINED)
         learning_rate = self._set_learning_rate(policy_version)
         steps = [
             self._measured(
-                one,
-                plan,
-                is_first=place == 0,
-                is_only=len(planned) * self.objective.updates_per_rollout == 1,
+                one, plan, is_only=len(planned) * self.objective.updates_per_rollout == 1
             )
-            for place, (one, plan) in enumerate(planned)
+            for one, plan in planned
         ]
         metrics: Metrics = {}
         gaps: list[Tensor] = []
@@ -191,7 +193,9 @@ class Trainer:
                 passed = self._nothing_passed()
                 self._gradient_probe.zero_()
                 self._accumulate(step.microbatches, step.old_logprobs, step.ref_logprobs, passed)
-                merge(metrics, self._step(passed, step.rows.mine, learning_rate, policy_version))
+                merge(
+                    metrics, self._step(passed, step.minibatch.rows, learning_rate, policy_version)
+                )
                 gaps += passed.gaps if number == 0 else []
         for name in ROLLOUT_TOTALS:
             total, count = metrics[name]
@@ -201,43 +205,32 @@ class Trainer:
         return metrics | gap_metrics(torch.cat(gaps), self.num_ranks)
 
     def _measured(
-        self, rows: Minibatch, plan: list[list[int]], *, is_first: bool, is_only: bool
+        self, minibatch: Minibatch, plan: list[list[int]], *, is_only: bool
     ) -> OptimizerStep:
         """What is measured before the first optimizer step on a rollout.
 
         Args:
-            is_first: of the steps of one update.
             is_only: no other step is taken on the rollout.
         """
-        step = OptimizerStep(rows, LaidOut(self.reader, rows.mine, plan))
+        step = OptimizerStep(minibatch, LaidOut(self.reader, minibatch.rows, plan))
         if not is_only:
             step.old_logprobs = self._logprobs("policy", step.microbatches)
         if "reference" in self.reader.models:
             step.ref_logprobs = self._logprobs("reference", step.microbatches)
-        is_asked = any(one.overrides("refresh_columns", LearnerPlugin) for one in self.plugins)
-        if is_asked and not (is_first and self.objective.updates_per_rollout == 1):
-            step.before = self.reader.logprobs(rows.rows)
         return step
 
     def _refresh(self, step: OptimizerStep) -> None:
         """Take the columns that plug-ins compute again under the weights now."""
-        if step.before is None:
+        if step.minibatch.batch is None:
             return
-        every, now = step.rows.rows, self.reader.logprobs(step.rows.rows)
-        is_own = [not row.is_added for row in every]
-        of_own = torch.from_numpy(np.repeat(is_own, [len(row.token_ids) for row in every]))
-        rows = [row for row in every if not row.is_added]
-        lengths = [len(row.token_ids) for row in rows]
-        for plugin in self.plugins:
-            given = (rows, now[of_own], step.before[of_own])
-            for name, column in plugin.refresh_columns(*given).items():
-                rows = [
-                    replace(row, columns={**row.columns, name: part.numpy()})
-                    for row, part in zip(rows, column.split(lengths), strict=True)
-                ]
-        refreshed = iter(rows)
-        whole = [row if row.is_added else next(refreshed) for row in every]
-        step.microbatches.rows = Minibatch(whole, step.rows.own).mine
+        assert step.old_logprobs is not None, "this is not the only step"
+        now = self._logprobs("policy", step.microbatches)
+        step.microbatches.rows = refreshed(
+            step.minibatch,
+            self.plugins,
+            step.microbatches.in_order(now),
+            step.microbatches.in_order(step.old_logprobs),
+        )
 
     # --- an update whose trees come one after the other ------------------------------------------
 
@@ -256,7 +249,7 @@ class Trainer:
         Args:
             rows: that this rank trains. Others may have none: every rank calls this alike.
         """
-        plan = self._plan(rows)
+        plan = self.reader.plan(rows)
         if not plan:
             return
         microbatches = LaidOut(self.reader, rows, plan)
@@ -363,42 +356,10 @@ class Trainer:
             f"{said} It is left out, {self._nonfinite_in_a_row} of {most} in a row."
         )
 
-    def measure(
-        self,
-        rows: Sequence[TrainingRow],
-        wanted: Collection[str],
-        values: StepConfig | None = None,
-    ) -> dict[str, Tensor]:
-        """Measurements under the present weights, the same on every rank.
-
-        Args:
-            rows: of the whole step, at least one, each with at least one token.
-            wanted: see `learner.plugin.Measurement`.
-            values: the sections of this step; None: those outside phases.
-
-        Returns:
-            By name, on the CPU: [M] float64 of the rows' tokens end to end, or what the measurement
-            says.
-        """
-        self.set_values(values or self.recipe.method.outside_phases)
-        return self.reader.measure(rows, wanted)
-
     def set_values(self, values: StepConfig) -> None:
         """Work by the values of one step."""
         self.objective: ObjectiveConfig = values.objective
         self.reader.temperature = values.sampling.temperature
-
-    def _plan(self, rows: Sequence[TrainingRow]) -> list[list[int]]:
-        """This rank's micro-batches, as places among its rows.
-
-        Every rank gets the same number of micro-batches, some of them empty where its rows run
-        out, because sharded weights (ZeRO-3) and collectives need all ranks in each pass.
-        """
-        plan = self.reader.plan(rows, num_ranks=1)[0] if rows else []
-        most = torch.tensor(len(plan), device=self.device)
-        if self.num_ranks > 1:
-            dist.all_reduce(most, dist.ReduceOp.MAX)
-        return plan + [[] for _ in range(int(most) - len(plan))]
 
     def _accumulate(
         self,

@@ -17,6 +17,7 @@ BATCH = "tests/learner/test_batch.py"
 COLUMNS = "tests/learner/test_columns.py"
 CHECKSUM = "tests/cluster/weight_sync/test_checksum.py"
 PACKING = "tests/learner/test_packing.py"
+POLICY_READER = "tests/learner/test_policy_reader.py"
 PREFIX_TREE = "tests/learner/test_prefix_tree.py"
 TREE_ATTENTION = "tests/learner/test_tree_attention.py"
 TRANSITIONS = "tests/mgrpo/metrics/test_transitions.py"
@@ -464,10 +465,10 @@ MUTANTS = (
     ),
     Mutant(
         "ranks have different numbers of micro-batches",
-        "learner/packing.py",
-        "return [plan + [[] for _ in range(most - len(plan))] for plan in plans]",
-        "return plans if most else []",
-        (PACKING,),
+        "learner/policy_reader.py",
+        "return plan + [[] for _ in range(int(most) - len(plan))]",
+        "return plan if most else []",
+        (POLICY_READER,),
     ),
     Mutant(
         "a micro-batch is one row above its budget",

@@ -36,7 +36,7 @@ from benchmarks.learner_update import Work
 from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
 from benchmarks.measured_page import publish
 from benchmarks.workload import byte_tokenizer
-from learner.packing import plan_padded
+from learner.packing import plan_microbatches
 
 PAGE = REPOSITORY / "docs" / "benchmarks" / "gpu.md"
 TOTAL_S, QUICK_S = 465.0, 170.0
@@ -289,7 +289,7 @@ def padded_rows(work: Work, found: Fit) -> list[list[dict[str, Any]]]:
         }
         for one in completions
     ]
-    plan = plan_padded(lengths, num_ranks=1, budget_tokens=budget)[0]
+    plan = plan_microbatches(lengths, budget)
     return [[rows[place] for place in places] for places in plan]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
@@ -51,7 +52,6 @@ class EntropyBonus(LearnerPlugin):
         run continues with the same numbers.
     """
 
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = EntropyBonusSettings
     requires: ClassVar[frozenset[Measurement]] = frozenset({"entropies"})
 
@@ -71,9 +71,11 @@ class EntropyBonus(LearnerPlugin):
         if settings.target is None:
             return float(settings.coefficient)
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
-        if not here.any():
+        count = batch.total(here)
+        if count == 0:
             return 0.0
-        missing = settings.target - float(batch.measurements["entropies"][here].mean())
+        entropies = torch.where(here, batch.measurements["entropies"], 0.0)
+        missing = settings.target - batch.total(entropies) / count
         if missing <= 0:
             return 0.0
         return float(min(settings.coefficient + settings.gain * missing, settings.max_coefficient))

@@ -32,7 +32,6 @@ class SupervisedInjections(LearnerPlugin):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = SupervisedSettings
     needs: ClassVar[tuple[str, ...]] = ("expert_anchor", "guided_error_correction")
     overlaps: ClassVar[Mapping[str, str]] = {

@@ -39,10 +39,11 @@ class TopEntropyTokens(LearnerPlugin):
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
-        if not here.any():
-            return advantages
         entropies = batch.measurements["entropies"]
-        threshold = quantile(entropies[here], 1 - self.settings.share)
+        known = batch.gather_tokens(entropies)[batch.gather_tokens(here)]
+        if not len(known):
+            return advantages
+        threshold = quantile(known, 1 - self.settings.share)
         batch.metrics["top_entropy/threshold"] = (threshold, 1.0)
         return torch.where(entropies >= threshold, advantages, 0.0)
 

@@ -36,7 +36,6 @@ class UnbiasedKl(LearnerPlugin):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = UnbiasedKlSettings
     needs_reference: ClassVar[bool] = True
 

@@ -16,7 +16,7 @@ from cluster.remote import Counter, RemoteActor, wait_for
 from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from learner.deepspeed_config import is_bfloat16
 from learner.rank import LearnerRank
-from learner.rank_files import load_states
+from learner.rank_files import LearnerFiles
 from learner.recipe import learner_recipe
 from mgrpo.config import LayerConfig, RunConfig, WeightsConfig
 from mgrpo.config.cluster import ClusterConfig
@@ -172,7 +172,7 @@ class Launcher:
         progress: Counter,
     ) -> int:
         """Let the learner continue from a checkpoint; returns its policy version."""
-        return load_states(
+        files = LearnerFiles(
             learner,
             directory,
             deadline_s=self.config.cluster.deadlines.learner_start_s,
@@ -180,6 +180,7 @@ class Launcher:
             is_shared=shared_folder,
             progress=progress,
         )
+        return files.load_states()
 
     def broadcaster(
         self,

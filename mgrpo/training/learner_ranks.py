@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cluster.remote import Call, Counter, RemoteActor, Result, share, wait_for
 from learner.rank import LearnerRank
-from learner.rank_files import save_policy, save_states
+from learner.rank_files import LearnerFiles
 from learner.step_data import StepData
 from mgrpo.errors import LearnerError, task_group
 from mgrpo.types import Completion, Replayed, Selection, UpdateResult
@@ -210,21 +210,21 @@ class LearnerRanks:
         deadline_s: float | None,
         is_run_folder: bool = True,
     ) -> bool:
-        return save_states(
+        files = LearnerFiles(
             self.ranks,
             directory,
-            policy_version,
             deadline_s=deadline_s or self.update_s,
             setting="checkpoints.on_signal_s" if deadline_s else SETTING,
             is_shared=self.shared_folder if is_run_folder else None,
             progress=None if deadline_s else self.progress,
         )
+        return files.save_states(policy_version)
 
     def state_bytes(self) -> int:
         return self._wait([self.ranks[0].submit(LearnerRank.state_bytes)])[0]
 
     def save_policy(self, directory: Path) -> None:
-        save_policy(
+        files = LearnerFiles(
             self.ranks,
             directory,
             deadline_s=self.update_s,
@@ -232,6 +232,7 @@ class LearnerRanks:
             is_shared=self.shared_folder,
             progress=self.progress,
         )
+        files.save_policy()
 
 
 def reported(result: UpdateResult | None) -> UpdateResult:

@@ -20,7 +20,7 @@ from cluster.remote import LOOKS, RemoteActor, wait_for
 from cluster.runtime import QUIET_ENVIRONMENT, init_ray
 from learner import rank_files as learner_files
 from learner.rank import LearnerRank
-from learner.rank_files import LearnerFiles, load_states, save_policy, save_states
+from learner.rank_files import LearnerFiles
 from learner.recipe import learner_recipe
 from learner.step_data import StepData
 from mgrpo.errors import DeadlineError, LearnerLostError
@@ -108,11 +108,11 @@ def test_ranks_go_on_from_a_checkpoint_that_none_of_their_nodes_has(ranks, tmp_p
     monkeypatch.setattr(learner_files, "PART_BYTES", 10_000)  # many parts
     directory = tmp_path / "learner"
     before = everybody(ranks, LearnerRank.probe_logprobs, TOKENS)[0]
-    assert save_states(ranks, directory, 0, is_shared=False, **IN_TIME)
+    assert LearnerFiles(ranks, directory, is_shared=False, **IN_TIME).save_states(0)
     everybody(ranks, LearnerRank.update, StepData.of(0, random_completions(seed=1)))
     assert everybody(ranks, LearnerRank.probe_logprobs, TOKENS)[0] != before
-    assert not save_states(ranks, tmp_path / "late", 0, is_shared=False, **IN_TIME)
-    assert load_states(ranks, directory, is_shared=False, **IN_TIME) == 0
+    assert not LearnerFiles(ranks, tmp_path / "late", is_shared=False, **IN_TIME).save_states(0)
+    assert LearnerFiles(ranks, directory, is_shared=False, **IN_TIME).load_states() == 0
     assert everybody(ranks, LearnerRank.probe_logprobs, TOKENS)[0] == before
 
 
@@ -120,15 +120,15 @@ def test_where_all_see_the_folder_nothing_is_copied(ranks, tmp_path):
     directory = tmp_path / "learner"
     files = LearnerFiles(ranks, directory, **IN_TIME)
     assert [home.folder for home in files.homes] == [None, None]
-    assert save_states(ranks, directory, 0, **IN_TIME)
+    assert LearnerFiles(ranks, directory, **IN_TIME).save_states(0)
     assert len(list(directory.iterdir())) == 3
-    assert load_states(ranks, directory, **IN_TIME) == 0
+    assert LearnerFiles(ranks, directory, **IN_TIME).load_states() == 0
     assert list(tmp_path.iterdir()) == [directory]  # the marker is gone
 
 
 def test_the_policy_comes_from_rank_0s_node_whole(ranks, tmp_path):
     for _ in range(2):  # the second replaces the first
-        save_policy(ranks, tmp_path / "policy", is_shared=False, **IN_TIME)
+        LearnerFiles(ranks, tmp_path / "policy", is_shared=False, **IN_TIME).save_policy()
     names = {file.name for file in (tmp_path / "policy").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     with safe_open(tmp_path / "policy" / "model.safetensors", "pt") as weights:

@@ -140,7 +140,7 @@ def made_up_measurements(completions: list[Completion]) -> dict[str, Any]:
         "gcpo/weights": torch.tensor(
             [one.token_ids[0] / 64 for one in completions], dtype=torch.float64
         ),
-        "gcpo/targets": list((-values - 1).split([len(one.token_ids) for one in completions])),
+        "gcpo/targets": -values - 1,
     }
 
 
@@ -155,7 +155,10 @@ class RewardsAlone(LearnerPlugin):
 
 
 def batch_of(
-    config: RunConfig, completions: list[Completion], plugins: list[LearnerPlugin] | None = None
+    config: RunConfig,
+    completions: list[Completion],
+    plugins: list[LearnerPlugin] | None = None,
+    **ranks: Any,
 ) -> TrainingBatch:
     plugins = started_plugins(config) if plugins is None else plugins
     completions = with_added(completions, (), plugins)
@@ -165,4 +168,5 @@ def batch_of(
         config.objective,
         plugins=plugins,
         measurements=made_up_measurements(completions),
+        **ranks,
     )

@@ -297,14 +297,18 @@ def read(ranks: Ranks, zero_stage: int) -> Any:
         }
     )
     reader = learner._trainer.reader
-    rows = [text(one.prompt_token_ids, one.token_ids) for one in random_completions()]
+    every = [text(one.prompt_token_ids, one.token_ids) for one in random_completions()]
+    own = range(ranks.rank, len(every), ranks.num_ranks)
+    rows = [every[place] for place in own]
     total = torch.zeros(64, reader.hidden_size)
 
     def add(states: TokenStates) -> None:
         total.add_(states.errors(torch.arange(64)).T @ states.hidden)
 
     reader.visit(rows, add, measurement="test")
-    found = {"states": reader.last_states(rows), "products": reader.sum(total)}
+    states = torch.zeros(len(every), reader.hidden_size)
+    states[list(own)] = reader.last_states(rows)
+    found = {"states": reader.sum(states), "products": reader.sum(total)}
     learner.close()
     return found
 

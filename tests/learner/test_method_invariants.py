@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
-from learner.packing import collate, plan_ranks
+from learner.packing import collate, plan_rows
 from mgrpo.config import GroupZ, PpoClip
 from mgrpo.metrics.transitions import rollout_metrics
+from tests.learner.meeting import on_ranks
 from tests.learner.method_cases import (
     INJECTED,
     RECIPES,
@@ -49,13 +50,10 @@ class MadeUpPolicy:
         self.logprobs = (-3 * torch.rand(64, generator=generator)).requires_grad_()
         self.entropies = (2 * torch.rand(64, generator=generator)).requires_grad_()
 
-    def learn(self, rows, config, plugins, *, num_ranks=1, merge_prefixes=True):
-        """The step's loss; gradients are left on the policy."""
-        plans = plan_ranks(
-            rows, num_ranks=num_ranks, budget_tokens=24, merge_prefixes=merge_prefixes
-        )
+    def learn(self, rows, config, plugins, *, merge_prefixes=True):
+        """The rows' loss; gradients are left on the policy."""
         total = 0.0
-        for indices in (part for plan in plans for part in plan):
+        for indices in plan_rows(rows, budget_tokens=24, merge_prefixes=merge_prefixes):
             part = collate([rows[index] for index in indices], merge_prefixes=merge_prefixes)
             loss = self.loss(part, config, plugins)
             loss.backward()
@@ -74,10 +72,19 @@ class MadeUpPolicy:
         return [zero if one.grad is None else one.grad for one in (self.logprobs, self.entropies)]
 
 
-def learned(config, completions, **changes):
+def learned(config, completions, *, num_ranks=1, **changes):
     """Loss and gradients of one step."""
-    policy, plugins = MadeUpPolicy(), started_plugins(config)
-    loss = policy.learn(batch_of(config, completions, plugins).rows, config, plugins, **changes)
+
+    def share(rank, add):
+        plugins = started_plugins(config)
+        ranks = {"rank": rank, "num_ranks": num_ranks, "add_over_ranks": add}
+        return batch_of(config, completions, plugins, **ranks).rows, plugins
+
+    policy = MadeUpPolicy()
+    loss = sum(
+        policy.learn(rows, config, plugins, **changes)
+        for rows, plugins in on_ranks(share, num_ranks)
+    )
     return loss, policy.gradients
 
 

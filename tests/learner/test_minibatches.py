@@ -120,7 +120,7 @@ def test_every_optimizer_step_is_shared_out_by_itself(num_ranks):
         for rank in range(num_ranks)
     ]
     for number, part in enumerate(whole.minibatches):
-        shares = [one.minibatches[number].mine for one in ranks]
+        shares = [one.minibatches[number].rows for one in ranks]
         names = sorted(row.completion_id for share in shares for row in share)
         assert names == sorted(row.completion_id for row in part.rows)
         loads = [sum(row.num_input_tokens for row in share) for share in shares]

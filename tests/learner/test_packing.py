@@ -7,8 +7,7 @@ from learner.batch import build_batch
 from learner.packing import (
     collate,
     plan_microbatches,
-    plan_padded,
-    plan_ranks,
+    plan_rows,
     split_rows,
 )
 from learner.rows import TrainingRow
@@ -75,22 +74,11 @@ def test_equal_tokens_of_one_node_go_through_the_output_layer_once():
 
 
 @pytest.mark.parametrize("merge_prefixes", [False, True])
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5, 9])
-def test_every_rank_has_as_many_microbatches_and_each_row_is_somewhere_once(
-    num_ranks, merge_prefixes
-):
+def test_each_row_is_in_one_microbatch(merge_prefixes):
     rows = [row([1] * length, [2]) for length in (9, 1, 1, 2, 8, 3, 3)]
-    plans = plan_ranks(rows, num_ranks=num_ranks, budget_tokens=9, merge_prefixes=merge_prefixes)
-    assert len(plans) == num_ranks and len({len(plan) for plan in plans}) == 1
-    found = sorted(index for plan in plans for microbatch in plan for index in microbatch)
-    assert found == list(range(7))
-
-
-def test_padded_plans_balance_tokens_over_ranks():
-    assert plan_padded([9, 1, 1, 2, 8], num_ranks=2, budget_tokens=9) == [
-        [[0], [1, 2]],
-        [[4], [3]],
-    ]
+    plan = plan_rows(rows, budget_tokens=9, merge_prefixes=merge_prefixes)
+    assert sorted(index for indices in plan for index in indices) == list(range(7))
+    assert plan_rows([], budget_tokens=9, merge_prefixes=merge_prefixes) == []
 
 
 def test_padded_rows_and_where_each_token_is_predicted():
@@ -136,13 +124,11 @@ def test_the_loss_does_not_depend_on_ranks_or_microbatches(
 ):
     layers = [solve_layer(), layer(aggregation="token_mean", denominator="retained")]
     rows = build_batch(random_completions(), layers, ObjectiveConfig()).rows
-    plans = plan_ranks(
-        rows, num_ranks=num_ranks, budget_tokens=budget_tokens, merge_prefixes=merge_prefixes
-    )
     total = 0.0
-    for plan in plans:
-        for indices in plan:
-            part = collate([rows[index] for index in indices], merge_prefixes=merge_prefixes)
+    for share in split_rows([one.num_input_tokens for one in rows], num_ranks):
+        own = [rows[index] for index in share]
+        for indices in plan_rows(own, budget_tokens=budget_tokens, merge_prefixes=merge_prefixes):
+            part = collate([own[index] for index in indices], merge_prefixes=merge_prefixes)
             made_up_losses = part.target_ids.double().sin()
             total += float((made_up_losses * part.token_weights * part.advantages).sum())
     expected = sum(

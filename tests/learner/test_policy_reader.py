@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from learner import policy_reader
 from learner.batch import build_batch
 from learner.policy_loading import load_policy
 from learner.policy_reader import PolicyReader
@@ -111,6 +112,19 @@ def test_any_texts_can_be_read(reader, rows, naive):
         chosen = torch.tensor(rows[n].token_ids[2:])[:, None]
         expected.append(naive[n][1][first:-1].gather(1, chosen)[:, 0])
     assert_close(reader.logprobs(texts), torch.cat(expected).double(), rtol=1e-4, atol=1e-5)
+
+
+def test_every_rank_has_as_many_passes_as_the_one_with_the_most(reader, rows, monkeypatch):
+    """Also one without texts: sharded weights need all ranks in each pass."""
+    calls = []
+    policy = reader.models["policy"]
+    reader.models = {"policy": lambda *given, **how: calls.append(given) or policy(*given, **how)}
+    reader.num_ranks = 2
+    monkeypatch.setattr(policy_reader.dist, "all_reduce", lambda most, _: most.fill_(30))
+    plan = reader.plan(rows)
+    assert len(plan) == 30 and not any(plan[-2:])
+    assert reader.logprobs([]).tolist() == [] and len(calls) == 30
+    assert reader.last_states([]).shape == (0, 32) and len(calls) == 60
 
 
 def test_times_are_counted_by_signal_and_only_where_something_was_read(reader, rows):

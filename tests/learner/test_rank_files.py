@@ -11,7 +11,7 @@ import pytest
 
 from learner import rank_files as learner_files
 from learner.node_files import NodeFiles
-from learner.rank_files import LearnerFiles, load_states, save_policy, save_states
+from learner.rank_files import LearnerFiles
 from learner.state_files import Shard
 from mgrpo.errors import DeadlineError
 
@@ -97,7 +97,7 @@ def ranks(tmp_path, monkeypatch):
 
 def test_shards_of_another_node_join_those_of_the_drivers(ranks, tmp_path):
     directory = tmp_path / "run" / "learner"
-    assert save_states(ranks, directory, 7, **IN_TIME)
+    assert LearnerFiles(ranks, directory, **IN_TIME).save_states(7)
     names = sorted(file.relative_to(directory).as_posix() for file in directory.rglob("*-of-*"))
     assert names == sorted(one.format(n) for one in (SHARD, AVERAGE) for n in range(4))
     assert (directory / SHARD.format(3)).read_bytes() == b"\x03" * 1000
@@ -107,8 +107,8 @@ def test_shards_of_another_node_join_those_of_the_drivers(ranks, tmp_path):
 
 def test_a_node_is_sent_what_is_everybodys_and_its_own_shards(ranks, tmp_path):
     directory = tmp_path / "run" / "learner"
-    save_states(ranks, directory, 7, **IN_TIME)
-    assert load_states(ranks, directory, **IN_TIME) == 7
+    LearnerFiles(ranks, directory, **IN_TIME).save_states(7)
+    assert LearnerFiles(ranks, directory, **IN_TIME).load_states() == 7
     own = {name.format(n) for name in (SHARD, AVERAGE) for n in (2, 3)}
     for one in ranks[2:]:
         assert set(one.rank.read) == {COMMON, "empty", *own}
@@ -120,7 +120,7 @@ def test_a_node_is_sent_what_is_everybodys_and_its_own_shards(ranks, tmp_path):
 @pytest.mark.parametrize("change", ["fewer ranks", "another stage"])
 def test_a_node_is_sent_all_shards_where_other_ranks_saved_them(ranks, tmp_path, change):
     directory = tmp_path / "run" / "learner"
-    save_states(ranks, directory, 7, **IN_TIME)
+    LearnerFiles(ranks, directory, **IN_TIME).save_states(7)
     if change == "fewer ranks":
         for file in directory.rglob("*-00003-of-*"):
             file.unlink()
@@ -129,12 +129,12 @@ def test_a_node_is_sent_all_shards_where_other_ranks_saved_them(ranks, tmp_path,
     else:
         for one in ranks:
             one.rank.zero_stage = 3
-    load_states(ranks, directory, **IN_TIME)
+    LearnerFiles(ranks, directory, **IN_TIME).load_states()
     assert len(ranks[3].rank.read) == (8 if change == "fewer ranks" else 10)
 
 
 def test_a_learner_that_has_moved_on_is_not_saved(ranks, tmp_path):
-    assert not save_states(ranks, tmp_path / "run" / "learner", 6, **IN_TIME)
+    assert not LearnerFiles(ranks, tmp_path / "run" / "learner", **IN_TIME).save_states(6)
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -151,14 +151,15 @@ def test_the_policy_of_a_rank_elsewhere_replaces_the_old_one_whole(ranks, tmp_pa
     policy = tmp_path / "run" / "policy"
     policy.mkdir()
     (policy / "old.json").write_text("{}")
-    save_policy(ranks, policy, **IN_TIME)
+    LearnerFiles(ranks, policy, **IN_TIME).save_policy()
     assert [file.name for file in policy.iterdir()] == ["config.json"]
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["policy"]
 
 
 def test_moving_files_has_one_deadline_and_names_its_setting(ranks, tmp_path):
     with pytest.raises(DeadlineError, match="a test"):
-        save_states(ranks, tmp_path / "run" / "learner", 7, deadline_s=0.01, setting="a test")
+        files = LearnerFiles(ranks, tmp_path / "run" / "learner", deadline_s=0.01, setting="a test")
+        files.save_states(7)
 
 
 def test_only_folders_that_were_made_for_it_are_deleted(tmp_path):

@@ -65,12 +65,11 @@ def test_each_measurement_is_measured_with_its_own_policy(one_rank, tmp_path):
         reference=policies["reference"],
         optimizer=torch.optim.SGD(policies["policy"].parameters(), lr=0.1),
         grad_norm=lambda: 0.0,
-        rank=0,
         num_ranks=1,
         device=torch.device("cpu"),
     )
     rows = build_batch(random_completions(), CHAIN, ObjectiveConfig()).all_rows
-    found = trainer.measure(rows, ["policy_logprobs", "ref_logprobs"])
+    found = trainer.reader.measure(rows, ["policy_logprobs", "ref_logprobs"])
     for measurement, name in (("policy_logprobs", "policy"), ("ref_logprobs", "reference")):
         expected = direct(policies[name], rows)
         assert_close(found[measurement], expected, rtol=1e-4, atol=1e-5)

@@ -71,7 +71,7 @@ class Follows(PolicyLoss):
         assert tokens.columns["kept"].unique().tolist() in ([5.0], [0.0, 5.0])
         return tokens.columns["factor"] * tokens.policy_logprobs
 
-    def refresh_columns(self, rows, policy_logprobs, old_logprobs):
+    def refresh_columns(self, batch, advantages, token_weights, policy_logprobs, old_logprobs):
         self.seen.append((policy_logprobs.tolist(), old_logprobs.tolist()))
         return {"factor": torch.full_like(policy_logprobs, 10.0)}
 
@@ -98,7 +98,6 @@ def train(plugins, updates, completions=PAIR, minibatches=1):
         optimizer=SimpleNamespace(param_groups=[{}]),
         plugins=plugins,
         grad_norm=lambda: 1.0,
-        rank=0,
         num_ranks=1,
         device=torch.device("cpu"),
     )

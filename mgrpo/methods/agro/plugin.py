@@ -83,7 +83,6 @@ class Agro(LearnerPlugin):
         encoder.
     """
 
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = AgroSettings
     overlaps: ClassVar[Mapping[str, str]] = dict.fromkeys(("group_dro", "lead"), WEIGHS_HARD)
 

@@ -37,7 +37,6 @@ class AttemptWeights(LearnerPlugin):
         cal/first_weight_mean: mean weight of first attempts.
     """
 
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = StrictConfig
 
     @classmethod

@@ -72,10 +72,13 @@ class ClipCov(LearnerPlugin):
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         settings = self.settings
-        here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
-        covariances = token_covariances(advantages, batch.measurements["policy_logprobs"], here)
+        own = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
+        # The draw is one of the whole step's tokens, in their order.
+        advantages_of_all, logprobs, here = map(
+            batch.gather_tokens, (advantages, batch.measurements["policy_logprobs"], own)
+        )
         drawn = drawn_between(
-            covariances,
+            token_covariances(advantages_of_all, logprobs, here),
             here,
             lowest=settings.lowest,
             highest=settings.highest,
@@ -83,4 +86,4 @@ class ClipCov(LearnerPlugin):
             seed=settings.seed + batch.step,
         )
         batch.metrics["clip_cov/clipped_fraction"] = (float(drawn.sum()), float(here.sum()))
-        return torch.where(drawn, 0.0, advantages)
+        return torch.where(batch.own_tokens(drawn), 0.0, advantages)

@@ -53,7 +53,6 @@ class Dagrpo(AdvantageEstimator):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = DagrpoSettings
 
     @classmethod

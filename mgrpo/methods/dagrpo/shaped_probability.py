@@ -43,7 +43,6 @@ class ShapedProbability(PolicyLoss):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = ShapedProbabilitySettings
 
     def token_columns(

@@ -45,7 +45,6 @@ class OverlongPenalty(LearnerPlugin):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = OverlongSettings
 
     @classmethod

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
@@ -14,7 +12,6 @@ from learner.columns import StepBatch
 from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import AdvantageEstimator, Measurement, PolicyLoss
 from learner.row_groups import usable_groups
-from learner.rows import TrainingRow
 from mgrpo.config import LaterLayer, MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig
 from mgrpo.errors import ConfigFault
@@ -27,7 +24,6 @@ from mgrpo.methods.disco.set_objectives import (
 from mgrpo.registry import Kind
 
 COEFFICIENT, PENALTY = "disco/coefficient", "disco/penalty"
-GROUP, RIGHT, SCALE = "disco/group", "disco/right", "disco/scale"
 TEMPERATURES = {"log_likelihood": 10.0, "ratio": 1.0}
 
 
@@ -140,49 +136,40 @@ class Disco(AdvantageEstimator, PolicyLoss):
         return {
             COEFFICIENT: advantages,
             PENALTY: torch.zeros_like(advantages),
-            GROUP: batch.spread(batch.group_ids.double()),
-            RIGHT: batch.spread(batch.is_correct.double()),
-            SCALE: batch.spread(self.scales(batch)),
         }
 
     def refresh_columns(
-        self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
+        self,
+        batch: StepBatch,
+        advantages: Tensor,
+        token_weights: Tensor,
+        policy_logprobs: Tensor,
+        old_logprobs: Tensor,
     ) -> dict[str, Tensor]:
         """Coefficients and penalty under the present weights, before every further optimizer
         step."""
-        is_trained = torch.from_numpy(np.concatenate([row.token_weights != 0 for row in rows]))
-        lengths = torch.tensor([len(row.token_ids) for row in rows])
-        row_of_token = torch.arange(len(rows)).repeat_interleave(lengths)
+        is_trained = token_weights != 0
         values = policy_logprobs
         if self.settings.score == "ratio":
             values = (policy_logprobs - old_logprobs).clamp(-20.0, 20.0).exp()
-        counts = torch.zeros(len(rows), dtype=torch.float64).index_add(
-            0, row_of_token, is_trained.double()
-        )
-        sums = torch.zeros(len(rows), dtype=torch.float64).index_add(
-            0, row_of_token, torch.where(is_trained, values, 0.0)
-        )
-        scores = sums / counts.clamp(min=1)
-        groups, is_right, scales = (
-            torch.tensor([row.columns[name][0] for row in rows], dtype=torch.float64)
-            for name in (GROUP, RIGHT, SCALE)
-        )
+        scores = batch.row_means(values, is_trained)
+        is_here = batch.row_sums(torch.ones_like(values)) > 0
         coefficients = torch.zeros_like(scores)
-        for group in groups.unique():
-            members = groups == group
+        for group in batch.group_ids[is_here].unique():
+            members = is_here & (batch.group_ids == group)
             coefficients[members] = set_coefficients(
-                scores[members], is_right[members] > 0, temperature=self.temperature
+                scores[members], batch.is_correct[members], temperature=self.temperature
             )
-        num_tokens = max(1, int(is_trained.sum()))
+        num_tokens = max(1.0, batch.total(is_trained))
         gaps = torch.where(is_trained, old_logprobs - policy_logprobs, 0.0)
         factor = constraint_factor(
-            float(gaps.sum()) / num_tokens,
+            batch.total(gaps) / num_tokens,
             bound=self.settings.divergence_bound,
             weight=self.settings.divergence_weight,
             form=self.settings.penalty_form,
         )
         return {
-            COEFFICIENT: (coefficients * scales)[row_of_token],
+            COEFFICIENT: batch.spread(coefficients * self.scales(batch)),
             PENALTY: is_trained.double() * (factor / num_tokens),
         }
 

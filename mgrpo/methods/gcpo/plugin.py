@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -85,6 +86,7 @@ class Gcpo(LearnerPlugin):
     Settings: ClassVar[type[StrictConfig]] = GcpoSettings
     needs: ClassVar[tuple[str, ...]] = (SOURCE,)
     requires: ClassVar[frozenset[Measurement]] = frozenset({"hidden_last", "policy_logprobs"})
+    token_measurements: ClassVar[frozenset[str]] = frozenset({TARGETS})
 
     def wanted_measurements(self) -> frozenset[Measurement]:
         wanted: set[Measurement] = set()
@@ -95,18 +97,17 @@ class Gcpo(LearnerPlugin):
         return frozenset(wanted)
 
     def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, object]:
-        """[N] factors on advantages, and N tensors [T]: log-probabilities of the reference."""
+        """[N] factors on advantages, and [M] log-probabilities of the reference."""
         found: dict[str, object] = {}
-        places = self.places(batch)
-        contexts = [contexts_of(batch, place) for place in places]
+        contexts = {place: contexts_of(batch, place) for place in self.places(batch)}
         batch.metrics["gcpo/answers_cut"] = (
-            float(sum(one.num_cut for one in contexts)),
-            float(sum(len(one.answers) + len(one.integrated) for one in contexts)),
+            float(sum(one.num_cut for one in contexts.values())),
+            float(sum(len(one.answers) + len(one.integrated) for one in contexts.values())),
         )
         if self.settings.reweight:
-            found[WEIGHTS] = self.read_weights(batch, places, contexts, policy)
+            found[WEIGHTS] = self.read_weights(batch, contexts, policy)
         if self.settings.kappa > 0:
-            found[TARGETS] = self.read_targets(batch, places, contexts, policy)
+            found[TARGETS] = self.read_targets(batch, contexts, policy)
         return found
 
     def places(self, batch: StepBatch) -> list[int]:
@@ -115,92 +116,91 @@ class Gcpo(LearnerPlugin):
         return [place for place in here if METADATA in batch.completions[place].metadata]
 
     def read_weights(
-        self,
-        batch: StepBatch,
-        places: Sequence[int],
-        contexts: Sequence[AnswerContexts],
-        policy: PolicyReader,
+        self, batch: StepBatch, contexts: Mapping[int, AnswerContexts], policy: PolicyReader
     ) -> Tensor:
         """[N] α cos(z, Z - Z' + z̄); 1 where nothing is known."""
         weights = torch.ones(len(batch.completions), dtype=torch.float64)
+        if not contexts:
+            return weights
+        own = [place for place in batch.held if place in contexts]
         texts: list[TrainingRow] = []
-        owners: list[tuple[int, int]] = []  # which of the places, which integrated answer
-        for number, (place, own) in enumerate(zip(places, contexts, strict=True)):
-            one = batch.completions[place]
-            samples = one.metadata.get("context_samples") or [[] for _ in own.integrated]
+        rows_of: dict[tuple[int, int], list[int]] = {}  # by completion and integrated answer
+        for place in own:
+            one, known_answers = batch.completions[place], contexts[place].integrated
+            samples = one.metadata.get("context_samples") or [[] for _ in known_answers]
             for answer, spoken in enumerate(samples):
-                prompt = own.prompt(one.completion_id, answer)
+                prompt = contexts[place].prompt(one.completion_id, answer)
                 # What follows the context; without samples, the context to its own last token.
                 ends = [text(prompt, ids) for ids in spoken if ids] or [
                     text(prompt[:-1], prompt[-1:])
                 ]
+                rows_of[place, answer] = list(range(len(texts), len(texts) + len(ends)))
                 texts += ends
-                owners += [(number, answer)] * len(ends)
-        if not texts:
-            return weights
         states = policy.last_states(texts, measurement="gcpo_states").double()
-        rows_of: dict[tuple[int, int], list[int]] = {}
-        for row, owner in enumerate(owners):
-            rows_of.setdefault(owner, []).append(row)
-        by_answer = [
-            torch.stack(
-                [states[rows_of[number, n]].mean(dim=0) for n in range(len(own.integrated))]
+        own_states = batch.measurements["hidden_last"].double()
+        places = list(contexts)
+        mean_states = torch.zeros_like(own_states)
+        mean_states[places] = group_mean(own_states[places], group_numbers(contexts.values()))
+        found = torch.zeros(len(batch.completions), dtype=torch.float64)
+        for place in own:
+            by_answer = torch.stack(
+                [
+                    states[rows_of[place, answer]].mean(dim=0)
+                    for answer in range(len(contexts[place].integrated))
+                ]
             )
-            for number, own in enumerate(contexts)
-        ]  # [L, D] each
-        own_states = batch.measurements["hidden_last"][places].double()
-        mean_states = group_mean(own_states, group_numbers(contexts))
-        found = causal_weights(
-            own_states,
-            torch.stack([each[0] for each in by_answer]),
-            torch.stack([each.mean(dim=0) for each in by_answer]),
-            mean_states,
-            alpha=self.settings.alpha,
-        )
+            found[place] = causal_weights(
+                own_states[place],
+                by_answer[0],
+                by_answer.mean(dim=0),
+                mean_states[place],
+                alpha=self.settings.alpha,
+            )
+        found = batch.sum_over_ranks(found)[places]
         batch.metrics["gcpo/turned_fraction"] = (float((found < 0).sum()), float(len(found)))
         if self.settings.clamp_min is not None:
             found = found.clamp(min=self.settings.clamp_min)
         batch.metrics["gcpo/weight_mean"] = (float(found.sum()), float(len(found)))
-        weights[list(places)] = found
+        weights[places] = found
         return weights
 
     def read_targets(
-        self,
-        batch: StepBatch,
-        places: Sequence[int],
-        contexts: Sequence[AnswerContexts],
-        policy: PolicyReader,
-    ) -> list[Tensor]:
-        """N tensors [T], empty where nothing is known."""
-        targets = [torch.empty(0, dtype=torch.float64) for _ in batch.completions]
-        texts = []
-        for place, own in zip(places, contexts, strict=True):
-            one = batch.completions[place]
-            texts += [
-                text(own.prompt(one.completion_id, answer), one.token_ids)
-                for answer in range(len(own.integrated))
-            ]
-        if not texts:
+        self, batch: StepBatch, contexts: Mapping[int, AnswerContexts], policy: PolicyReader
+    ) -> Tensor:
+        """[M], 0 where nothing is known."""
+        targets = torch.zeros(batch.num_tokens, dtype=torch.float64)
+        if not contexts:
             return targets
+        own = [place for place in batch.held if place in contexts]
+        texts = [
+            text(contexts[place].prompt(one.completion_id, answer), one.token_ids)
+            for place in own
+            for one in [batch.completions[place]]
+            for answer in range(len(contexts[place].integrated))
+        ]
         logprobs = policy.logprobs(texts, measurement="gcpo_logprobs")
-        plain = batch.measurements["policy_logprobs"].split(batch.lengths.tolist())
-        total = count = num_floored = 0.0
+        plain, target = (
+            dict(zip(batch.held, batch.split(column), strict=True))
+            for column in (batch.measurements["policy_logprobs"], targets)
+        )
+        sums = torch.zeros(3, dtype=torch.float64)
         start = 0
-        for place, own in zip(places, contexts, strict=True):
-            size = len(batch.completions[place].token_ids)
-            end = start + size * len(own.integrated)
-            by_answer = logprobs[start:end].view(len(own.integrated), size)
-            start = end
-            targets[place] = projected_reference(
+        for place in own:
+            shape = (len(contexts[place].integrated), len(plain[place]))
+            by_answer = logprobs[start : start + math.prod(shape)].view(shape)
+            start += math.prod(shape)
+            found = projected_reference(
                 by_answer[0],
                 by_answer,
                 plain[place],
                 combine=self.settings.combine,
                 floor=self.settings.floor,
             )
-            total += float(self.penalty(by_answer[0], targets[place]).sum())
-            count += size
-            num_floored += float((targets[place].exp() <= self.settings.floor * (1 + 1e-9)).sum())
+            target[place].copy_(found)
+            penalties = self.penalty(by_answer[0], found)
+            is_floored = found.exp() <= self.settings.floor * (1 + 1e-9)
+            sums += torch.tensor([penalties.sum(), len(found), is_floored.sum()])
+        total, count, num_floored = batch.sum_over_ranks(sums).tolist()
         batch.metrics["gcpo/kl"] = (total, count)
         batch.metrics["gcpo/floored_fraction"] = (num_floored, count)
         return targets
@@ -214,16 +214,17 @@ class Gcpo(LearnerPlugin):
         """Every completion that trains once more, given the others and the integrated answer."""
         if self.settings.kappa == 0:
             return []
-        targets = {
-            one.completion_id: (one, target)
-            for one, target in zip(batch.completions, known(batch, TARGETS), strict=True)
-            if len(target) > 0
+        targets = dict(zip(batch.held, batch.split(known(batch, TARGETS)), strict=True))
+        in_context = {
+            batch.completions[place].completion_id: (batch.completions[place], targets[place])
+            for place in self.places(batch)
+            if place in targets
         }
         added = []
         for row in rows:
-            if row.completion_id not in targets or not row.token_weights.any():
+            if row.completion_id not in in_context or not row.token_weights.any():
                 continue
-            one, target = targets[row.completion_id]
+            one, target = in_context[row.completion_id]
             prompt = AnswerContexts(**one.metadata[METADATA]).prompt(one.completion_id, 0)
             shares = self.settings.kappa * row.token_weights
             added.append(
@@ -253,7 +254,7 @@ def contexts_of(batch: StepBatch, place: int) -> AnswerContexts:
     return AnswerContexts(**batch.completions[place].metadata[METADATA])
 
 
-def group_numbers(contexts: Sequence[AnswerContexts]) -> Tensor:
+def group_numbers(contexts: Iterable[AnswerContexts]) -> Tensor:
     """[n] int64: completions whose answers were put together share a number."""
     numbers: dict[tuple[str, ...], int] = {}
     return torch.tensor([numbers.setdefault(tuple(one.answers), len(numbers)) for one in contexts])

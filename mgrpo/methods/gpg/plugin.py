@@ -36,7 +36,6 @@ class Gpg(AdvantageEstimator):
         gpg/alpha: α of this step, 1 where no group is uniform.
     """
 
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = GpgSettings
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:

@@ -71,7 +71,6 @@ class GroupDro(LearnerPlugin):
         a domain seen for the first time gets an equal share.
     """
 
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = GroupDroSettings
     overlaps: ClassVar[Mapping[str, str]] = dict.fromkeys(("agro", "lead"), WEIGHS_HARD)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
@@ -16,7 +13,6 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.objectives import ratio_objective
 from learner.plugin import Measurement, PolicyLoss
 from learner.plugin_pairs import small_share_warnings
-from learner.rows import TrainingRow
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.sources import most_completions_per_minibatch
@@ -74,23 +70,27 @@ class KlCov(PolicyLoss):
         self, batch: StepBatch, advantages: Tensor, token_weights: Tensor
     ) -> dict[str, Tensor]:
         here = batch.spread(batch.in_layers(self.layers) & batch.is_usable) & batch.is_trained
-        held = self.held(advantages, batch.measurements["policy_logprobs"], here)
-        batch.metrics["kl_cov/held_fraction"] = (float(held.sum()), float(here.sum()))
+        held = self.held(batch, advantages, batch.measurements["policy_logprobs"], here)
+        batch.metrics["kl_cov/held_fraction"] = (batch.total(held), batch.total(here))
         return {IS_HELD: held.to(advantages.dtype)}
 
     def refresh_columns(
-        self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
+        self,
+        batch: StepBatch,
+        advantages: Tensor,
+        token_weights: Tensor,
+        policy_logprobs: Tensor,
+        old_logprobs: Tensor,
     ) -> dict[str, Tensor]:
         """The tokens of highest covariance under the present weights."""
-        advantages = torch.from_numpy(np.concatenate([row.advantages for row in rows]))
-        here = torch.from_numpy(
-            np.concatenate([(row.token_weights != 0) & (not row.is_replayed) for row in rows])
-        )
-        return {IS_HELD: self.held(advantages, policy_logprobs, here).double()}
+        held = self.held(batch, advantages, policy_logprobs, token_weights != 0)
+        return {IS_HELD: held.double()}
 
-    def held(self, advantages: Tensor, logprobs: Tensor, mask: Tensor) -> Tensor:
+    def held(self, batch: StepBatch, advantages: Tensor, logprobs: Tensor, mask: Tensor) -> Tensor:
+        """[M] bool, of those in `mask`, [M], over all ranks."""
+        advantages, logprobs, mask = map(batch.gather_tokens, (advantages, logprobs, mask))
         covariances = token_covariances(advantages, logprobs, mask)
-        return highest_share(covariances, mask, share=self.settings.share)
+        return batch.own_tokens(highest_share(covariances, mask, share=self.settings.share))
 
     def policy_objective(self, tokens: ObjectiveTokens) -> Tensor:
         objective = ratio_objective(tokens.policy_logprobs, tokens.old_logprobs, tokens.advantages)

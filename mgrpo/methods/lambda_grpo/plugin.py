@@ -31,7 +31,6 @@ class LambdaGrpo(LearnerPlugin):
     """
 
     by_tree = True
-    needs_all_tokens = False
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(("gspo", "gmpo"), ONE_RATIO)
 
     def weigh_tokens(self, batch: StepBatch, advantages: Tensor) -> Tensor:

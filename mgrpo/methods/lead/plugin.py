@@ -76,7 +76,6 @@ class Lead(LearnerPlugin):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = LeadSettings
     overlaps: ClassVar[Mapping[str, str]] = {
         "agro": WEIGHS_HARD,

@@ -44,7 +44,6 @@ class CreditBack(LearnerPlugin):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = CreditSettings
 
     @classmethod

@@ -15,7 +15,7 @@ from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
 from learner.row_groups import in_mixed_group, pass_rates, usable_groups
 from mgrpo.config.base import StrictConfig
-from mgrpo.methods.nthr.token_influence import gradient_sum, influence_threshold, influences
+from mgrpo.methods.nthr.token_influence import gradient_sum, influences
 
 if TYPE_CHECKING:
     from learner.policy_reader import PolicyReader
@@ -62,6 +62,7 @@ class Nthr(LearnerPlugin):
     """
 
     by_tree = True
+    token_measurements: ClassVar[frozenset[str]] = frozenset({INFLUENCES})
     Settings: ClassVar[type[StrictConfig]] = NthrSettings
 
     @property
@@ -76,7 +77,7 @@ class Nthr(LearnerPlugin):
         limit = self.settings.memory_mib * 2**20
         for groups in blocks(self.groups(batch), policy.hidden_size, limit):
             Block(groups, batch, policy).read(found)
-        return {INFLUENCES: policy.sum(found).double().cpu()}
+        return {INFLUENCES: found.double().cpu()}
 
     def groups(self, batch: StepBatch) -> list[TokenGroup]:
         """Those that have right and wrong answers."""
@@ -96,22 +97,19 @@ class Nthr(LearnerPlugin):
         if self.needs_influences:
             thresholds = batch.spread(self.thresholds(batch))
             is_spared = could_be & (batch.reading(INFLUENCES) > thresholds)
-        batch.metrics["nthr/spared_fraction"] = (float(is_spared.sum()), float(could_be.sum()))
+        batch.metrics["nthr/spared_fraction"] = (batch.total(is_spared), batch.total(could_be))
         weights = batch.spread(self.spared_weights(batch))
         return torch.where(is_spared, advantages * weights, advantages)
 
     def thresholds(self, batch: StepBatch) -> Tensor:
         """[N] the threshold of each row's group; 0 where no right answer has a token."""
         found = torch.zeros(len(batch.completions), dtype=torch.float64)
-        is_counted = batch.spread(batch.is_usable & batch.is_correct) & batch.is_trained
+        means = batch.row_means(batch.reading(INFLUENCES), batch.is_trained)
+        is_counted = batch.is_correct & (batch.row_sums(batch.is_trained.double()) > 0)
         for places in usable_groups(batch, self.layers):
-            chosen = is_counted & torch.isin(batch.row_of_token, torch.tensor(places))
-            if chosen.any():
-                found[places] = influence_threshold(
-                    batch.reading(INFLUENCES)[chosen],
-                    batch.row_of_token[chosen],
-                    scale=self.settings.threshold_scale,
-                )
+            chosen = [place for place in places if is_counted[place]]
+            if chosen:
+                found[places] = self.settings.threshold_scale * means[chosen].min()
         return found
 
     def spared_weights(self, batch: StepBatch) -> Tensor:
@@ -165,7 +163,7 @@ class Block:
 
     def read(self, found: Tensor) -> None:
         """Write the influences of the groups' tokens into `found`, [M] float32 on the policy's
-        device: those that this rank reads."""
+        device."""
         every = [place for group in self.groups for place in group.places]
         right = [place for place in every if self.batch.is_correct[place]]
         self.policy.visit_completions(self.batch, right, self.add, measurement="nthr")

@@ -9,7 +9,6 @@ pair is ever looked at. From NTHR, https://arxiv.org/abs/2505.18830.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -31,14 +30,3 @@ def influences(errors: Tensor, hidden: Tensor, others: Tensor) -> Tensor:
         others: [W, D] the others' `gradient_sum`.
     """
     return ((errors @ others) * hidden).sum(dim=1)
-
-
-def influence_threshold(influence: Tensor, row_of_token: Tensor, *, scale: float) -> float:
-    """scale times the smallest mean influence of a right completion.
-
-    Args:
-        influence: [n] of the tokens of a group's right completions, at least one.
-        row_of_token: [n] int64, which completion each is of.
-    """
-    means = [influence[row_of_token == row].mean() for row in row_of_token.unique()]
-    return scale * float(torch.stack(means).min())

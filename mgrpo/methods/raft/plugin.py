@@ -44,7 +44,6 @@ class Raft(AdvantageEstimator):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = RaftSettings
 
     def filter_rows(self, batch: StepBatch) -> RowFilter:

@@ -50,7 +50,6 @@ class ReinforcePlusPlus(AdvantageEstimator):
         R_t = r - kl_weight Σ_{s ≥ t} (log p_s - log p_ref,s);  group_mean: r ← r - mean_group r
     """
 
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = ReinforceSettings
     requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs", "ref_logprobs"})
 

@@ -34,7 +34,6 @@ class Rloo(AdvantageEstimator):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = RlooSettings
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:

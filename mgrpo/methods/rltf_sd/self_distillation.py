@@ -50,7 +50,6 @@ class SelfDistillation(LearnerPlugin):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = DistillationSettings
 
     @classmethod

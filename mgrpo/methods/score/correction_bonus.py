@@ -36,7 +36,6 @@ class CorrectionBonus(LearnerPlugin):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = BonusSettings
 
     @classmethod

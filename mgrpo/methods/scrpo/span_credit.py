@@ -42,7 +42,6 @@ class SpanCredit(LearnerPlugin):
     """
 
     by_tree = True
-    needs_all_tokens = False
     Settings: ClassVar[type[StrictConfig]] = SpanCreditSettings
     needs: ClassVar[tuple[str, ...]] = MARKS_SPANS
 

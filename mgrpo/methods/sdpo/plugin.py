@@ -63,6 +63,7 @@ class Sdpo(LearnerPlugin):
     """
 
     by_tree = True
+    token_measurements: ClassVar[frozenset[str]] = frozenset({TEACHER})
     Settings: ClassVar[type[StrictConfig]] = SdpoSettings
     needs: ClassVar[tuple[str, ...]] = ("teacher_prompts",)
     requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
@@ -84,15 +85,16 @@ class Sdpo(LearnerPlugin):
         """[M] log-probabilities under the teacher; 0 where there is none."""
         found = torch.zeros(batch.num_tokens, dtype=torch.float64)
         taught = self.solutions(batch)
-        rows = [
-            text(self.prompt(one, solution), one.token_ids)
-            for place, solution in taught.items()
-            for one in [batch.completions[place]]
-        ]
-        if rows:
+        if taught:
+            own = [place for place in batch.held if place in taught]
+            rows = [
+                text(self.prompt(one, taught[place]), one.token_ids)
+                for place in own
+                for one in [batch.completions[place]]
+            ]
             weights: Weights = "policy" if self.settings.ema_decay is None else "ema"
             logprobs = policy.logprobs(rows, weights=weights, measurement="sdpo_teacher")
-            found[torch.isin(batch.row_of_token, torch.tensor(list(taught)))] = logprobs
+            found[torch.isin(batch.row_of_token, torch.tensor(own))] = logprobs
         return {TEACHER: found}
 
     def prompt(self, attempt: Completion, solution: Completion) -> list[int]:
@@ -126,7 +128,7 @@ class Sdpo(LearnerPlugin):
         if taught:
             found = batch.reading(TEACHER) - batch.measurements["policy_logprobs"]
             gap = torch.where(here, found, 0.0)
-        batch.metrics["sdpo/gap_mean"] = (float(gap.sum()), float(here.sum()))
+        batch.metrics["sdpo/gap_mean"] = (batch.total(gap), batch.total(here))
         share, most = self.settings.advantage_share, self.settings.max_gap
         return share * advantages + (1 - share) * gap.clamp(-most, most)
 

@@ -106,17 +106,20 @@ class MismatchCorrection(ImportanceCorrection):
         if self.settings.method != "none":
             is_clipped = weights != truncated_weights(own, cap=float("inf"))
         self.report(batch, counted, weights, is_clipped, k3(log_weights))
-        if self.settings.normalise and weights[counted].any():
-            weights = weights / self.mean_weight(batch, weights, counted)
+        if self.settings.normalise:
+            mean = self.mean_weight(batch, weights, counted)
+            weights = weights / mean if mean > 0 else weights
         # Tokens that no engine sampled have nothing to be compared with.
         return advantages * torch.where(counted, weights, 1.0)
 
-    def mean_weight(self, batch: StepBatch, weights: Tensor, counted: Tensor) -> Tensor:
-        """Over the units that have a weight: tokens, or completions however long."""
+    def mean_weight(self, batch: StepBatch, weights: Tensor, counted: Tensor) -> float:
+        """Over the units that have a weight: tokens, or completions however long; 0 without any."""
         if self.settings.level == "token":
-            return weights[counted].mean()
+            total = batch.total(torch.where(counted, weights, 0.0))
+            return total / max(1.0, batch.total(counted))
         has_tokens = batch.row_sums(counted.double()) > 0
-        return batch.row_means(weights, counted)[has_tokens].mean()
+        means = batch.row_means(weights, counted)
+        return float(means.sum() / has_tokens.sum().clamp(min=1))
 
     def weigh(self, log_weights: Tensor) -> Tensor:
         settings = self.settings
@@ -134,10 +137,10 @@ class MismatchCorrection(ImportanceCorrection):
     def report(
         self, batch: StepBatch, counted: Tensor, weights: Tensor, is_clipped: Tensor, k3s: Tensor
     ) -> None:
-        total = float(counted.sum())
+        total = batch.total(counted)
         for name, values in (
             ("mismatch/weight_mean", weights),
             ("mismatch/weight_clipped_fraction", is_clipped.double()),
             ("mismatch/k3", k3s),
         ):
-            batch.metrics[name] = (float(values[counted].sum()), total)
+            batch.metrics[name] = (batch.total(torch.where(counted, values, 0.0)), total)

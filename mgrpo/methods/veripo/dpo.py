@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor
@@ -15,7 +13,6 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin
 from learner.plugin_pairs import parts_with
 from learner.policy_reader import PolicyReader
-from learner.rows import TrainingRow
 from learner.sequence_logprobs import sequence_logprobs
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
@@ -25,7 +22,6 @@ from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, p
 from mgrpo.methods.veripo.pair_side import pair_ref_logprobs, pair_roles
 
 COEFFICIENT, SHARE = "dpo/coefficient", "dpo/share"
-ROLE, PAIR, REFERENCE, NUM_PAIRS = "dpo/role", "dpo/pair", "dpo/reference", "dpo/num_pairs"
 LOG_RATIOS = "dpo/log_ratios"
 
 
@@ -89,13 +85,14 @@ class Dpo(LearnerPlugin):
 
         Nothing is read in a step without pairs.
         """
-        places = [place for place, role in enumerate(roles_of(batch).tolist()) if role != 0]
-        log_ratios = torch.zeros(len(batch.completions), dtype=torch.float64)
-        if places:
-            members = [batch.completions[place] for place in places]
+        roles = roles_of(batch)
+        log_ratios = torch.zeros(len(batch.held), dtype=torch.float64)
+        if roles.any():
+            is_member = roles[batch.held] != 0
+            members = [batch.completions[place] for place in batch.held if roles[place] != 0]
             known = batch.rows(pair_ref_logprobs(members))
-            log_ratios[places] = sequence_logprobs(members, policy) - known
-        return {LOG_RATIOS: log_ratios}
+            log_ratios[is_member] = sequence_logprobs(members, policy) - known
+        return {LOG_RATIOS: batch.gather_rows(log_ratios)}
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         """Pairs show their coefficients, which nothing multiplies."""
@@ -119,20 +116,26 @@ class Dpo(LearnerPlugin):
         losses = dpo_losses(margins, beta=self.settings.beta)
         chosen = roles > 0
         count = float(num_pairs)
-        counts = batch.minibatch_sums(chosen).clamp(min=1)
         batch.metrics |= {
             "dpo/loss": (float(losses[chosen].sum()), count),
             "dpo/accuracy": (float((margins[chosen] > 0).sum()), count),
             "dpo/margin": (float(margins[chosen].sum()), count),
         }
-        is_trained = batch.is_trained.double()
+        return self.columns(batch, margins)
+
+    def columns(self, batch: StepBatch, margins: Tensor) -> dict[str, Tensor]:
+        """Of the rows of pairs.
+
+        Args:
+            margins: [N] of each row's pair.
+        """
+        roles = roles_of(batch)
+        num_pairs = batch.minibatch_sums(roles > 0).clamp(min=1)
+        losses = dpo_losses(margins, beta=self.settings.beta)
+        coefficients = roles * dpo_coefficients(margins, beta=self.settings.beta) / num_pairs
         return {
-            COEFFICIENT: batch.spread(roles * self.coefficients(batch) / counts) * is_trained,
-            SHARE: batch.spread(loss_share(losses, roles, batch.lengths, counts)),
-            ROLE: batch.spread(roles),
-            PAIR: batch.spread(batch.group_ids.double()),
-            REFERENCE: batch.spread(batch.rows(pair_ref_logprobs(batch.completions))),
-            NUM_PAIRS: batch.spread(counts),
+            COEFFICIENT: batch.spread(coefficients) * batch.is_trained,
+            SHARE: batch.spread(loss_share(losses, roles, batch.lengths, num_pairs)),
         }
 
     def margins(self, batch: StepBatch) -> Tensor:
@@ -153,30 +156,20 @@ class Dpo(LearnerPlugin):
         return dpo_coefficients(self.margins(batch), beta=self.settings.beta)
 
     def refresh_columns(
-        self, rows: Sequence[TrainingRow], policy_logprobs: Tensor, old_logprobs: Tensor
+        self,
+        batch: StepBatch,
+        advantages: Tensor,
+        token_weights: Tensor,
+        policy_logprobs: Tensor,
+        old_logprobs: Tensor,
     ) -> dict[str, Tensor]:
         """Coefficients under the present weights, before every further optimizer step."""
-        if not rows or ROLE not in rows[0].columns:
+        roles = roles_of(batch)
+        if not roles.any():
             return {}
-        lengths = torch.tensor([len(row.token_ids) for row in rows])
-        row_of_token = torch.arange(len(rows)).repeat_interleave(lengths)
-        is_trained = torch.from_numpy(
-            np.concatenate([row.columns[COEFFICIENT] != 0 for row in rows])
-        )
-        sums = torch.zeros(len(rows), dtype=torch.float64).index_add(
-            0, row_of_token, torch.where(is_trained, policy_logprobs, 0.0)
-        )
-        roles, pair_ids, reference, counts = (
-            torch.tensor([row.columns[name][0] for row in rows], dtype=torch.float64)
-            for name in (ROLE, PAIR, REFERENCE, NUM_PAIRS)
-        )
-        margins = pair_margins(sums - reference, roles, pair_ids.long())
-        values = roles * dpo_coefficients(margins, beta=self.settings.beta) / counts
-        losses = dpo_losses(margins, beta=self.settings.beta)
-        return {
-            COEFFICIENT: values[row_of_token] * is_trained,
-            SHARE: loss_share(losses, roles, lengths, counts)[row_of_token],
-        }
+        sums = batch.row_sums(torch.where(batch.is_trained, policy_logprobs, 0.0))
+        log_ratios = sums - batch.rows(pair_ref_logprobs(batch.completions))
+        return self.columns(batch, pair_margins(log_ratios, roles, batch.group_ids))
 
     def added_loss(self, tokens: ObjectiveTokens) -> Tensor | None:
         """The pairs' loss: its value, and its gradient by each token."""

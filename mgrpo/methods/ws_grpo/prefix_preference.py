@@ -153,7 +153,7 @@ class PrefixPreference(LearnerPlugin):
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         if self.settings.credit == "trajectory":
             return advantages
-        parts = list(advantages.split(batch.lengths.tolist()))
+        parts = dict(zip(batch.held, batch.split(advantages), strict=True))
         groups: dict[int, list[int]] = {}
         for place, group in enumerate(batch.group_ids.tolist()):
             if len(batch.measurements[SCORES][place]) > 0:
@@ -170,8 +170,9 @@ class PrefixPreference(LearnerPlugin):
                 epsilon=self.settings.epsilon,
             )
             for place, values in zip(members, found, strict=True):
-                parts[place] = values
-        return torch.cat(parts)
+                if place in parts:
+                    parts[place] = values
+        return torch.cat([*parts.values(), advantages[:0]])
 
     def step_rewards(self, batch: StepBatch, place: int) -> Tensor:
         """[steps] of one completion: its scores, with outcome and penalty on the last step."""

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from learner.batch import build_batch
+from learner.batch import build_batch, refreshed
 from learner.objective import microbatch_loss
 from learner.packing import collate
 from learner.plugin import LearnerPlugin
@@ -134,17 +134,9 @@ def exact(part, rows):
     )
 
 
-def refreshed(rows, part, table, old_table):
-    """The rows before a second update."""
-    tokens = [token for row in rows for token in row.token_ids]
-    found = part.refresh_columns(rows, table[tokens], old_table[tokens])
-    lengths = [len(row.token_ids) for row in rows]
-    for name, column in found.items():
-        rows = [
-            dataclasses.replace(row, columns={**row.columns, name: values.tolist()})
-            for row, values in zip(rows, column.split(lengths), strict=True)
-        ]
-    return rows
+def rows_before_a_second_update(batch, part, table, old_table):
+    tokens = [token for row in batch.rows for token in row.token_ids]
+    return refreshed(batch.minibatches[0], [part], table[tokens], old_table[tokens])
 
 
 def cut_gradient(rows, part, table, old_table):
@@ -169,9 +161,10 @@ def test_groups_cut_across_micro_batches_get_the_gradient_of_the_set(
     completions, old_table = two_groups(), policy(1)
     table = old_table + 0.2 * policy(2) if is_second_update else old_table  # D above 0
     tokens = [token for one in completions for token in one.token_ids]
-    rows = built(completions, old_table[tokens].tolist(), part).rows
+    batch = built(completions, old_table[tokens].tolist(), part)
+    rows = batch.rows
     if is_second_update:
-        rows = refreshed(rows, part, table, old_table)
+        rows = rows_before_a_second_update(batch, part, table, old_table)
         assert any(row.columns[PENALTY][0] > 0 for row in rows)
     leaf = table.clone().requires_grad_()
     set_loss(leaf, old_table, completions, part).backward()
@@ -187,7 +180,8 @@ def test_the_authors_penalty_has_half_the_gradient():
     factors = []
     for form in ("squared", "repo"):
         part = plugin("disco", penalty_form=form)
-        rows = refreshed(built(completions, part=part).rows, part, table, old_table)
+        batch = built(completions, part=part)
+        rows = rows_before_a_second_update(batch, part, table, old_table)
         factors.append(rows[0].columns[PENALTY][0])
     assert factors[0] == pytest.approx(2 * factors[1])
 
@@ -200,10 +194,10 @@ def test_tokens_without_loss_are_in_no_score():
     batch = built([masked, *others], [-1.0, -99.0, -0.5, -2.0])
     part = plugin("disco")
     old = torch.tensor([-1.0, 0.0, -0.5, -2.0], dtype=torch.float64)
-    found = part.refresh_columns(batch.rows, old - 1, old)
-    assert found[PENALTY].tolist()[1] == 0
+    first = refreshed(batch.minibatches[0], [part], old - 1, old)[0].columns[PENALTY]
+    assert first[1] == 0
     # The gap is 1 on each of 3 tokens: 2 * 1e3 * (1 - 1e-4) / 3.
-    assert found[PENALTY][0] == pytest.approx(2e3 * (1 - 1e-4) / 3)
+    assert first[0] == pytest.approx(2e3 * (1 - 1e-4) / 3)
 
 
 NONE = {"advantage": "none"}

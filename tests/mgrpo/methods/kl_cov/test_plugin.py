@@ -3,9 +3,11 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
-from learner.batch import build_batch
+from learner.batch import build_batch, refreshed
+from learner.rows import Minibatch
 from mgrpo.check.plugin_warnings import plugin_warnings
 from tests.learner.builders import long, plugin, run_config, solve_layer
 from tests.learner.exact import floats
@@ -33,16 +35,26 @@ def test_kl_cov_holds_the_tokens_of_highest_covariance_and_clips_nothing():
 
 def test_kl_cov_chooses_anew_for_each_update():
     """Covariances 0.5, 0.5, 1.5 and -0.5; what is replayed or untrained is not chosen."""
-    rows = build_batch(
-        [long("q/1", 1.0, 2), long("q/2", -1.0, 2)], [solve_layer(advantage="raw_reward")], SETTINGS
-    ).all_rows
     part = plugin("kl_cov", share=0.25)
     now = floats(-1, -1, -3, -1)
-    assert part.refresh_columns(rows, now, now)["kl_cov"].tolist() == [0, 0, 1, 0]
-    replayed = [rows[0], dataclasses.replace(rows[1], is_replayed=True)]
-    assert part.refresh_columns(replayed, now, now)["kl_cov"][2:].tolist() == [0, 0]
-    masked = [rows[0], dataclasses.replace(rows[1], token_weights=[0.0, 0.25])]
-    assert part.refresh_columns(masked, now, now)["kl_cov"][2].item() == 0
+    (minibatch,) = build_batch(
+        [long("q/1", 1.0, 2), long("q/2", -1.0, 2)],
+        [solve_layer(advantage="raw_reward")],
+        SETTINGS,
+        plugins=[part],
+        measurements={"policy_logprobs": now},
+    ).minibatches
+
+    def chosen(*rows):
+        found = refreshed(Minibatch([*rows], minibatch.batch), [part], now, now)
+        return [row.columns.get("kl_cov", np.zeros(0)).tolist() for row in found]
+
+    first, second = minibatch.rows
+    assert chosen(first, second) == [[0, 0], [1, 0]]
+    replayed = dataclasses.replace(second, is_replayed=True, columns={})
+    assert chosen(first, second, replayed)[2] == []
+    masked = dataclasses.replace(second, token_weights=[0.0, 0.25])
+    assert chosen(first, masked)[1][0] == 0
 
 
 def test_kl_cov_without_a_second_update_is_warned_of():

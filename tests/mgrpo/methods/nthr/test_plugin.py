@@ -11,7 +11,7 @@ from learner.policy_loading import load_policy
 from learner.policy_reader import PolicyReader
 from mgrpo.config import LearnerConfig, ObjectiveConfig
 from mgrpo.methods.nthr.plugin import INFLUENCES, blocks
-from mgrpo.methods.nthr.token_influence import gradient_sum, influence_threshold, influences
+from mgrpo.methods.nthr.token_influence import gradient_sum, influences
 from tests.learner.builders import (
     completion,
     layer,
@@ -43,7 +43,6 @@ def test_the_worked_influences_and_threshold():
     assert_close(others, tensor([0.4, -0.3], [-0.4, 0.3]))
     right = influences(RIGHT_ERRORS, RIGHT_HIDDEN, others)
     assert_close(right, tensor([0.32, 0.18])[0])
-    assert influence_threshold(right, torch.tensor([0, 0]), scale=1.0) == pytest.approx(0.25)
     wrong = influences(WRONG_ERRORS, WRONG_HIDDEN, others)
     assert_close(wrong, tensor([0.34, -0.34])[0])
 
@@ -59,8 +58,11 @@ def test_an_influence_is_the_sum_over_pairs_of_tokens():
 
 
 def test_the_least_of_the_right_completions_means_is_the_threshold():
-    influence, rows = torch.tensor([1.0, 3.0, 5.0, -2.0, 4.0]), torch.tensor([7, 7, 7, 2, 2])
-    assert influence_threshold(influence, rows, scale=0.5) == pytest.approx(0.5)
+    group = [long("q/1", 1.0, 3), long("q/2", 1.0, 2), long("q/3", 0.0, 1)]
+    found = torch.tensor([1.0, 3.0, 5.0, -2.0, 4.0, 9.0], dtype=torch.float64)
+    batch = step_batch(group, CHAIN, [plugin("nthr")], measurements={INFLUENCES: found})
+    thresholds = plugin("nthr", threshold_scale=0.5).thresholds(batch)
+    assert thresholds.tolist() == pytest.approx([0.5] * 3)
 
 
 def worked_group():

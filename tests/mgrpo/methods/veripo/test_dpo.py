@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from learner.batch import build_batch
+from learner.batch import build_batch, refreshed
 from learner.plugin import LearnerPlugin
 from learner.rows import Minibatch
 from mgrpo.check.plugin_warnings import plugin_warnings
@@ -162,18 +162,11 @@ def test_a_second_update_weighs_pairs_anew():
     part = plugin("dpo", beta=BETA)
     batch = built(completions, old_table, part)
     tokens = [token for row in batch.rows for token in row.token_ids]
-    columns = part.refresh_columns(batch.rows, table[tokens], old_table[tokens])
-    lengths = [len(row.token_ids) for row in batch.rows]
-    rows = batch.rows
-    for name, column in columns.items():
-        rows = [
-            dataclasses.replace(row, columns={**row.columns, name: part_.tolist()})
-            for row, part_ in zip(rows, column.split(lengths), strict=True)
-        ]
+    rows = refreshed(batch.minibatches[0], [part], table[tokens], old_table[tokens])
     leaf = table.clone().requires_grad_()
     expected = pair_loss(leaf, completions)
     expected.backward()
-    loss, found = gradient_of(Minibatch(rows, []), table, part)
+    loss, found = gradient_of(Minibatch(rows), table, part)
     assert loss == pytest.approx(float(expected.detach()), rel=1e-14)
     assert float((found - leaf.grad).abs().max() / leaf.grad.abs().max()) < 1e-14
 
@@ -190,7 +183,7 @@ def test_without_pairs_a_step_is_as_without_the_plugin():
         for plugins in ([part], [])
     ]
     assert losses[0] == losses[1]
-    assert part.refresh_columns(found.rows, old, old) == {}
+    assert refreshed(found.minibatches[0], [part], old, old) == found.rows
 
 
 def test_pairs_whose_likelihood_nobody_read_are_refused():
