@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from mgrpo.commands.evaluate import evaluate_command
 from mgrpo.config.load import load_recipe
 from mgrpo.metrics.log import read_evaluations, read_metrics
+from mgrpo.plan.layout import laid_out_here
 from mgrpo.training.run import run_training
 from tests.end_to_end.conftest import save_problems, small_tree
 from tests.sockets import listening, reached_from_outside
@@ -60,7 +61,6 @@ def whole(policy_dir: Path, problems_file: Path, tmp_path_factory: pytest.TempPa
         "steps": STEPS,
         "data": {**tree["data"], "heldout": {"source": "jsonl", "path": str(others)}},
         "evaluation": {"guidance": "first"},
-        "engines": {"shared": True},
         "output": {"trackers": ["tensorboard"], "report": True, "runs_dir": str(folder)},
         # The only checkpoint is the one that a signal leaves, wherever in a step it comes.
         "checkpoints": {"every_steps": 0},
@@ -71,7 +71,8 @@ def whole(policy_dir: Path, problems_file: Path, tmp_path_factory: pytest.TempPa
     }
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**tree, **settings}))
-    run_training(load_recipe(str(recipe)), folder / "whole")
+    config, _ = laid_out_here(load_recipe(str(recipe)))  # as `mgrpo train` does
+    run_training(config, folder / "whole")
     return folder
 
 
