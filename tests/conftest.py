@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before anything imports the libraries that read these.
@@ -18,6 +19,7 @@ TEST_ENVIRONMENT = {
     "VLLM_DO_NOT_TRACK": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "OMP_NUM_THREADS": "1",
+    "PYDANTIC_DISABLE_PLUGINS": "1",  # every process would look through all installed packages
 }
 for name, value in TEST_ENVIRONMENT.items():
     os.environ.setdefault(name, value)
@@ -39,11 +41,13 @@ settings.load_profile("mgrpo")
 LONG = (
     "tests/end_to_end/",
     "tests/learner/test_deepspeed_learner.py",
-    "tests/examples/",
-    "tests/cluster/fleet/",
+    "tests/actors/test_real_engines.py",
     "tests/same_numbers/",
+    "tests/cluster/fleet/",
+    "tests/rewards/test_",
+    "tests/benchmarks/test_gpu_benchmark.py",
 )
-"""Where tests start Ray, engines or learner ranks."""
+"""Where tests start Ray, engines, learner ranks or many reward processes, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,12 +55,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Tests marked `gpu` skip, with the reason, where torch sees no CUDA device.
     """
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    items.sort(key=lambda item: place_of(item.nodeid))
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items or has_cuda():
         return
     for item in gpu_items:
         item.add_marker(pytest.mark.skip(reason="needs a CUDA device; torch sees none here"))
+
+
+def place_of(nodeid: str) -> int:
+    """Where a test's file is in `LONG`; behind all of them, if it is not."""
+    places = (place for place, start in enumerate(LONG) if nodeid.startswith(start))
+    return next(places, len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the libraries have made out of garbage collection.
+
+    Each whole collection goes over a million objects of theirs, and DeepSpeed asks for several
+    with every learner.
+    """
+    gc.freeze()
 
 
 def has_cuda() -> bool:

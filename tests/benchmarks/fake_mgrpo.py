@@ -18,10 +18,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mgrpo.config import RunConfig
-from mgrpo.config.load import load_recipe, save_recipe
-from mgrpo.metrics.log import MetricsLog
+if TYPE_CHECKING:
+    from mgrpo.config import RunConfig
 
 TRANSITIONS = {"layer": 2, "wrong_to_right": 0.2, "right_to_wrong": 0.1, "copy_fraction": 0.6}
 
@@ -35,6 +35,8 @@ def main() -> int:
         print("some chatter")
         print(json.dumps({"acc": [first, first + 0.1], "transitions": [TRANSITIONS]}))
         return 0
+    from mgrpo.config.load import load_recipe  # half a second, which evaluations need not pay
+
     name = rest[rest.index("--run") + 1]
     note(f"train {name}")
     if is_in("FAKE_FAILS", name):
@@ -54,6 +56,9 @@ def main() -> int:
 
 
 def write_run(config: RunConfig, run_dir: Path) -> None:
+    from mgrpo.config.load import save_recipe
+    from mgrpo.metrics.log import MetricsLog
+
     rate = config.learner.learning_rate
     with MetricsLog(run_dir) as log:
         save_recipe(config, run_dir / "config.yaml")

@@ -118,10 +118,20 @@ def test_a_policy_that_does_not_fit_is_left_out_before_anything_is_allocated(
     assert all("0.0 GiB that are free" in reason for reason in found["left_out"].values())
 
 
-def test_the_learner_s_forms_make_the_same_update(capsys: pytest.CaptureFixture[str]) -> None:
-    found = run(capsys, "--only", "learner", *NO_HURRY)
+@pytest.mark.parametrize(
+    ("only", "tolerances"),
+    [
+        ("learner tiny float32", {"float32": 1e-5}),
+        # The same in another type, and a ratio that test_ratios_are_of_the_learner_s_tree has too.
+        pytest.param("learner", {"float32": 1e-5, "bfloat16": 1e-2}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_learner_s_forms_make_the_same_update(
+    capsys: pytest.CaptureFixture[str], only: str, tolerances: dict[str, float]
+) -> None:
+    found = run(capsys, "--only", only, *NO_HURRY)
     assert found["left_out"] == {}
-    for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 1e-2)):
+    for dtype, tolerance in tolerances.items():
         forms = found["parts"][f"learner tiny {dtype}"]["forms"]
         assert set(forms) == set(FORMS)
         norm = forms["tree"]["grad_norm"]
@@ -130,12 +140,9 @@ def test_the_learner_s_forms_make_the_same_update(capsys: pytest.CaptureFixture[
             assert forms[form]["grad_norm"] == pytest.approx(norm, rel=tolerance)
         assert forms["packed"]["computed_tokens"] > 2 * forms["tree"]["computed_tokens"]
         assert all(one["peak_bytes"] > 0 and one["mfu"] is None for one in forms.values())
-    assert set(found["ratios"]) == {
-        "streamed over tree",
-        "packed over tree",
-        "padded over tree",
-        "float32 over bfloat16",
-    }
+    of_types = {"float32 over bfloat16"} if len(tolerances) > 1 else set()
+    of_forms = {"streamed over tree", "packed over tree", "padded over tree"}
+    assert set(found["ratios"]) == of_forms | of_types
     assert not found["is_meaningful"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -21,10 +22,10 @@ print(*sorted(set(sys.modules) & set(sys.argv[1].split(","))))
 """
 
 
-def heavy_imports_of(code: str) -> list[str]:
+def heavy_imports_of(code: str, heavy: Sequence[str] = HEAVY) -> list[str]:
     """The heavy libraries in memory after a new process has run `code`."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, code, ",".join(HEAVY)],
+        [sys.executable, "-c", PROBE, code, ",".join(heavy)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -40,7 +41,9 @@ def test_the_command_line_s_help_imports_nothing_heavy(arguments: list[str]) -> 
     assert heavy_imports_of(f"from mgrpo.cli import main; main({arguments!r})") == []
 
 
-@pytest.mark.parametrize("module", ["mgrpo", "mgrpo.errors", "mgrpo.config", "mgrpo.config.load"])
+@pytest.mark.parametrize(
+    "module", ["mgrpo", "mgrpo.errors", "mgrpo.config.sections", "mgrpo.config.load"]
+)
 def test_the_ground_floor_imports_nothing_heavy(module: str) -> None:
     # Records hold token columns, which are arrays.
     assert heavy_imports_of(f"import {module}") == (["numpy"] if module == "mgrpo.types" else [])
@@ -48,6 +51,12 @@ def test_the_ground_floor_imports_nothing_heavy(module: str) -> None:
 
 def test_the_records_import_numpy_for_their_columns_and_nothing_else() -> None:
     assert heavy_imports_of("import mgrpo.types") == ["numpy"]
+
+
+def test_a_reward_process_imports_no_section_of_recipes_but_rewards() -> None:
+    others = ("mgrpo.config.sections", "mgrpo.config.layers", "mgrpo.config.run")
+    assert heavy_imports_of("import rewards.worker", others) == []
+    assert heavy_imports_of("from mgrpo.config import RunConfig", others) == sorted(others)
 
 
 def test_the_probe_notices_a_heavy_import() -> None:

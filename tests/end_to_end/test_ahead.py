@@ -17,8 +17,7 @@ from mgrpo.data.problems import load_problems
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.log import read_metrics
 from mgrpo.training.sources.stack import make_sources
-from tests.end_to_end.test_resume import command, wait_for_steps
-from tests.end_to_end.test_training import REPOSITORY
+from tests.end_to_end.test_resume import REPOSITORY, command, wait_for_steps
 
 STEPS = 8
 

@@ -1,7 +1,11 @@
-"""A run that is stopped and started again ends with the numbers of one that was not."""
+"""The whole loop with real parts: Ray actors, vLLM engines, DeepSpeed, verified broadcasts.
+
+A run that is stopped and started again ends with the numbers of one that was not.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,12 +20,16 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mgrpo.metrics.log import read_metrics
-from tests.end_to_end.conftest import small_tree
-from tests.end_to_end.test_training import REPOSITORY
+from mgrpo.commands.evaluate import evaluate_command
+from mgrpo.config.load import load_recipe
+from mgrpo.metrics.log import read_evaluations, read_metrics
+from mgrpo.plan.layout import laid_out_here
+from mgrpo.training.run import run_training
+from tests.end_to_end.conftest import save_problems, small_tree
 from tests.sockets import listening, reached_from_outside
 
-STEPS = 7
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS = 10
 NOT_COMPARED = (
     "seconds/",
     "learner/restarts",
@@ -48,20 +56,84 @@ def whole(policy_dir: Path, problems_file: Path, tmp_path_factory: pytest.TempPa
     """A folder with a recipe, and its run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("runs")
     tree = small_tree(policy_dir, problems_file)
+    others = save_problems(folder / "heldout.jsonl", range(24, 28))
     settings = {
         "steps": STEPS,
-        "output": {**tree["output"], "runs_dir": str(folder)},
+        "data": {**tree["data"], "heldout": {"source": "jsonl", "path": str(others)}},
+        "evaluation": {"guidance": "first"},
+        "output": {"trackers": ["tensorboard"], "report": True, "runs_dir": str(folder)},
         # The only checkpoint is the one that a signal leaves, wherever in a step it comes.
         "checkpoints": {"every_steps": 0},
         # An engine's log-probabilities depend, in the last digit, on what it happens to batch.
         # Without importance weights they do not reach the gradient.
         "objective": {"importance": "none"},
-        "learner": {**tree["learner"], "warmup_steps": 4, "schedule": "linear"},
+        "learner": {**tree["learner"], "warmup_steps": 2, "schedule": "linear"},
     }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({**tree, **settings}))
-    done = command(folder / "recipe.yaml", "whole")
-    subprocess.run(done, cwd=REPOSITORY, check=True, timeout=300)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**tree, **settings}))
+    config, _ = laid_out_here(load_recipe(str(recipe)))  # as `mgrpo train` does
+    run_training(config, folder / "whole")
     return folder
+
+
+@pytest.mark.timeout(600)
+def test_two_layers_raise_the_reward_of_a_random_policy(whole: Path, policy_dir: Path) -> None:
+    run_dir = whole / "whole"
+    rows = read_metrics(run_dir)
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    for layer in (1, 2):
+        rewards = [row[f"layer{layer}/reward_mean"] for row in rows]
+        assert sum(rewards[-3:]) > 2 * sum(rewards[:3]), rewards
+    assert all(row["mismatch/logprob_gap_max"] < 1e-3 for row in rows)
+    assert all(row["weights/probe_gap_max"] < 1e-3 for row in rows)
+    assert rows[-1]["policy_version"] == STEPS
+    assert [row["label"] for row in read_evaluations(run_dir)] == ["before", "after"]
+    assert (run_dir / "report.html").stat().st_size > 10_000
+    assert list((run_dir / "tensorboard").iterdir())
+
+    completions = [json.loads(line) for line in (run_dir / "rollouts" / "step-000003.jsonl").open()]
+    children = [c for c in completions if c["layer"] == 2]
+    by_id = {c["completion_id"]: c for c in completions}
+    assert children
+    for child in children:
+        attempt = by_id[child["parent_id"]]["token_ids"]
+        attempt = attempt[:-1] if attempt[-1] == 2 else attempt
+        assert is_inside(attempt, child["prompt"][0]["token_ids"])
+        assert child["version_spans"] == [[0, 3]]
+    check_saved_policy(run_dir / "policy", policy_dir)
+
+
+@pytest.mark.slow  # the command: tests/mgrpo/commands/test_evaluate.py; what is saved: above
+@pytest.mark.timeout(600)
+def test_an_evaluation_gives_the_accuracies_that_the_run_ended_with(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = whole / "whole"
+    capsys.readouterr()
+    code = evaluate_command(str(run_dir), max_problems=None, decoding=None, as_json=True)
+    assert code == 0
+    scored = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert scored["acc"] == read_evaluations(run_dir)[-1]["acc"]
+
+
+def is_inside(part: list[int], whole: list[int]) -> bool:
+    return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
+
+
+def check_saved_policy(saved: Path, start: Path) -> None:
+    """transformers loads it, and it is not the policy that the run started from."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (start, saved))
+    moved = [
+        name
+        for (name, a), (_, b) in zip(
+            before.named_parameters(), after.named_parameters(), strict=True
+        )
+        if not a.equal(b)
+    ]
+    assert len(moved) > 10
+    assert AutoTokenizer.from_pretrained(saved).chat_template
 
 
 def begin(folder: Path, name: str, *overrides: str) -> subprocess.Popen[str]:
@@ -209,3 +281,39 @@ def test_a_run_that_is_made_longer_on_other_ranks_ends_as_one_that_was_that_long
     for name, expected in whole.items():
         torch.testing.assert_close(longer[name], expected, rtol=0, atol=1e-4)
     assert (tmp_path / "longer" / "policy-step-000002" / "model.safetensors").is_file()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.slow  # the run above that is cut is stopped by SIGTERM, too
+def test_sigterm_ends_a_run_cleanly(tree: dict[str, Any], tmp_path: Path) -> None:
+    recipe_file = tmp_path / "recipe.yaml"
+    runs = {"runs_dir": str(tmp_path / "runs"), "trackers": []}
+    recipe_file.write_text(yaml.safe_dump({**tree, "steps": 1000, "output": runs}))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mgrpo", "train", str(recipe_file), "--run", "stopped"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    run_dir = tmp_path / "runs" / "stopped"
+    wait_until(lambda: (run_dir / "metrics.jsonl").is_file() and len(read_metrics(run_dir)) > 1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) > 5  # Ray, engines, learner, reward processes
+    assert {child.nice() for child in children} == {psutil.Process(process.pid).nice()}
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "SIGTERM" in output
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive, [p.cmdline() for p in alive]
+    assert len(read_metrics(run_dir)) > 1
+    assert (run_dir / "report.html").is_file()
+
+
+def wait_until(condition: Any, *, timeout_s: float = 240) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "nothing happened in time"
+        time.sleep(0.5)

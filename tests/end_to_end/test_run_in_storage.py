@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mgrpo.metrics.log import read_metrics
-from tests.end_to_end.test_training import REPOSITORY
+from tests.end_to_end.test_resume import REPOSITORY
 from tests.s3_server import s3_environment
 
 pytestmark = [pytest.mark.storage, pytest.mark.timeout(600)]

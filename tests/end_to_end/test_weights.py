@@ -1,8 +1,10 @@
-"""Weights arrive, and when they do not it shows: two real engines and a real learner."""
+"""Weights arrive, and when they do not it shows: two real engines and a learner of two ranks."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from actors.engine import VllmEngine
 from cluster.remote import RemoteActor
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
 from mgrpo.errors import WeightSyncError
+from mgrpo.metrics.log import read_metrics
+from mgrpo.training import run
 from mgrpo.training.system import System, start_system
 from tests.end_to_end.conftest import recipe
 
@@ -22,7 +26,12 @@ CALL = {"deadline_s": 30.0, "setting": "a test"}
 @pytest.fixture(scope="module")
 def system(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     extension = "tests.end_to_end.faults.FaultyWorker"
-    config = recipe(tree, engines={"extra_args": {"worker_extension_cls": extension}})
+    config = recipe(
+        tree,
+        engines={"extra_args": {"worker_extension_cls": extension}},
+        learner={**tree["learner"], "num_ranks": 2, "zero_stage": 3},
+        objective={"update_order": "sequential", "kl": {"weight": 0.01}},
+    )
     logs: Path = tmp_path_factory.mktemp("logs")
     with start_system(config, logs_to=logs, with_learner=True, note=print) as running:
         yield running
@@ -72,3 +81,19 @@ def test_an_engine_that_kept_its_old_version_is_caught(system: System) -> None:
     broadcast(system, 11)
     with pytest.raises(WeightSyncError, match="reports policy version '11'"):
         broadcaster(system).check_versions(12)
+
+
+def test_layer_by_layer_updates_with_two_zero_ranks(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broadcast(system, 0)
+    monkeypatch.setattr(run, "start_system", lambda *_, **__: nullcontext(system))
+    run.run_training(system.config, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert [row["policy_version"] for row in rows] == [2, 4]  # one update per layer and step
+    versions = {
+        (c["layer"], c["version_spans"][0][1])
+        for c in map(json.loads, (tmp_path / "rollouts" / "step-000001.jsonl").open())
+    }
+    assert versions == {(1, 2), (2, 3)}  # layer 2 was sampled from the refreshed policy
+    assert all(row["weights/probe_gap_max"] < 1e-3 for row in rows)

@@ -255,6 +255,7 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # `mgrpo check` runs them above; tests/end_to_end trains by a check like these
 @pytest.mark.timeout(450)
 def test_the_own_rewards_train(examples: Path) -> None:
     folder = examples / "own_reward"

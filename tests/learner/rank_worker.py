@@ -22,9 +22,11 @@ from typing import Any, ClassVar
 import torch
 from torch import distributed as dist
 
+from learner import deepspeed_learner
 from learner.columns import StepBatch
 from learner.deepspeed_learner import DeepSpeedLearner
 from learner.plugin import EmaSchedule, LearnerPlugin, Measurement
+from learner.policy_proofs import prove_policy
 from learner.recipe import learner_recipe
 from learner.rows import text
 from learner.state_files import Piece, StateReader
@@ -176,14 +178,21 @@ STREAMED_LAYERS = (
     {"select": "groups_with_success", "denominator": "per_parent", "loss_weight": 0.5},
 )
 """Denominators that nothing but the end of a step tells, another for each layer."""
+STREAMED_ONE_BY_ONE = ((0, "float32"), (3, "float32"))
 
 
 def streamed(ranks: Ranks, *, zero_stage: int, dtype: str = "float32") -> Any:
-    """Gradients of one update of whole steps, and of trees that come one or two at a time."""
+    """Gradients of one update of whole steps, and of trees that come one or two at a time.
+
+    One at a time where parameters are whole and where they are sharded, in float32.
+    """
+    parts_by_name: dict[str, Any] = {"whole": None, "two": [[1, 2], [], [0]]}
+    if (zero_stage, dtype) in STREAMED_ONE_BY_ONE:
+        parts_by_name["one"] = [[2], [0], [1]]
     settings = {"microbatch_tokens": SMALL_BUDGET, "learning_rate": SGD_RATE, "max_grad_norm": 1e9}
     first, second = STREAMED_LAYERS
     found: dict[str, Any] = {}
-    for name, parts in {"whole": None, "one": [[2], [0], [1]], "two": [[1, 2], [], [0]]}.items():
+    for name, parts in parts_by_name.items():
         learner = ranks.learner(
             SgdLearner,
             learner={"zero_stage": zero_stage, "dtype": dtype, **settings},
@@ -812,16 +821,13 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for stage in (0, 1, 2, 3):
         found[f"zero{stage}"] = gradient(ranks, zero_stage=stage, budget=SMALL_BUDGET)
+        found[f"zero{stage}_streamed"] = streamed(ranks, zero_stage=stage)
+    for stage in (0, 2, 3):  # 1 keeps whole weights by the code of 2
         found[f"zero{stage}_read"] = read(ranks, stage)
         found[f"zero{stage}_ema"] = averaged(ranks, stage)
         found[f"zero{stage}_large"] = large_gradient(ranks, stage)
-        found[f"zero{stage}_streamed"] = streamed(ranks, zero_stage=stage)
     found["zero3_whole_ema"] = averaged(ranks, 3, keeps_small_whole=True)
     found["zero3_bf16_ema"] = averaged_bf16(ranks)
-    for name, dtype in (("zero3_checkpointed", "float32"), ("zero3_bf16", "bfloat16")):
-        found[name] = gradient(
-            ranks, zero_stage=3, budget=SMALL_BUDGET, dtype=dtype, gradient_checkpointing=True
-        )
     for stage in (1, 2, 3):
         found[f"zero{stage}_bf16_streamed"] = streamed(ranks, zero_stage=stage, dtype="bfloat16")
     for stage in (0, 2):
@@ -845,6 +851,10 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found["improvement"] = improvement(ranks)
     found["zero2_offloaded"] = offloaded(ranks)
     if ranks.num_ranks == 2:
+        for name, dtype in (("zero3_checkpointed", "float32"), ("zero3_bf16", "bfloat16")):
+            found[name] = gradient(
+                ranks, zero_stage=3, budget=SMALL_BUDGET, dtype=dtype, gradient_checkpointing=True
+            )
         found["zero2_left_out"] = left_out_updates(ranks, 2, is_streamed=True)
         found["zero3_left_out"] = left_out_updates(ranks, 3)
     if ranks.num_ranks == 1:
@@ -873,7 +883,23 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     return found
 
 
+def proved_once() -> Callable[..., None]:
+    """`prove_policy` of the first learner of each model, stage and way to read rows: the start of
+    every other would repeat it."""
+    proved: set[Any] = set()
+
+    def prove(policy: Any, engine: Any, *, merge_prefixes: bool, **settings: Any) -> None:
+        model = policy.causal_lm.config.to_json_string()
+        kind = (model, engine.zero_optimization_stage(), merge_prefixes)
+        if kind not in proved:
+            prove_policy(policy, engine, merge_prefixes=merge_prefixes, **settings)
+            proved.add(kind)
+
+    return prove
+
+
 if __name__ == "__main__":
+    deepspeed_learner.prove_policy = proved_once()
     rank, num_ranks, port = (int(argument) for argument in sys.argv[1:4])
     folder = Path(sys.argv[4])
     gc.freeze()  # DeepSpeed collects garbage at every start, and the libraries' objects are many

@@ -261,7 +261,7 @@ def test_replayed_ratios_lie_on_both_sides_of_the_clip_range(folder):
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
 @torch.no_grad()
 def test_states_and_distributions_are_the_models_for_any_ranks_and_sharding(
     results, folder, num_ranks, zero_stage
@@ -282,7 +282,7 @@ def test_states_and_distributions_are_the_models_for_any_ranks_and_sharding(
     torch.testing.assert_close(found["products"], products, rtol=1e-4, atol=1e-3)
 
 
-AVERAGED = ["zero0_ema", "zero1_ema", "zero2_ema", "zero3_ema", "zero3_whole_ema"]
+AVERAGED = ["zero0_ema", "zero2_ema", "zero3_ema", "zero3_whole_ema"]
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
@@ -468,7 +468,7 @@ def test_a_step_without_training_signal_changes_no_weight_and_says_so(results):
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_an_update_by_too_large_a_gradient_leaves_the_weights_alone(results, num_ranks, zero_stage):
     found = results[num_ranks][f"zero{zero_stage}_large"]
     assert found["moved"] == [False, True, False]
@@ -763,8 +763,9 @@ def test_corrections_as_answers_to_the_problem_train_by_their_definition(
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("parts", ["one", "two"])
+@pytest.mark.parametrize(
+    ("stage", "parts"), [*((stage, "two") for stage in range(4)), (0, "one"), (3, "one")]
+)
 def test_trees_that_come_one_by_one_give_the_gradient_of_the_whole(
     results, num_ranks, stage, parts
 ):

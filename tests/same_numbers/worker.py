@@ -8,6 +8,7 @@ Importing DeepSpeed takes seconds, so all cases share the process, each with a l
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import zlib
@@ -93,6 +94,7 @@ def compact(value: Any) -> str:
 
 def main(rank: int, num_ranks: int, port: int, folder: Path, recipes: Sequence[str]) -> None:
     set_up_process()
+    gc.freeze()  # DeepSpeed collects garbage at every start, and the libraries' objects are many
     inputs = json.loads(INPUTS.read_text(encoding="utf-8"))
     found = {}
     for name in recipes:
