@@ -22,18 +22,19 @@ import ray
 import yaml
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 
 from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_folder
 from cluster.jobs.job_config import is_in_job, job_variables
-from cluster.left_over import mark_owner, remove_left_over
+from cluster.left_over import private_folder
+from cluster.private_variables import NAMES_VARIABLE, hand_over, split_secrets, withdraw
 from cluster.reach import await_cluster, cannot_connect
 from cluster.stacks import RUN_VARIABLE
 from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
 
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
-WORKER_SETUP = {"worker_process_setup_hook": "mgrpo.rooms.prepare_ray_worker"}
+WORKER_SETUP = {"worker_process_setup_hook": "cluster.private_variables.prepare_ray_worker"}
 """Ray puts the current folder first in sys.path, where a user's rewards.py would shadow our
 package."""
 RUNTIME_ENV_FILE = Path(__file__).with_name("runtime_env.yaml")
@@ -130,18 +131,24 @@ def ray_runtime(
         environment = actor_environment({RUN_VARIABLE: run_id})
         yield from local_ray(environment, options, num_cpus=num_cpus, logs_to=logs_to)
         return
-    address = await_cluster(config)
+    address, deadline_s = await_cluster(config), config.deadlines.connect_s
     variables = {**allowed_environment(config.env_prefixes), RUN_VARIABLE: run_id}
-    environment = actor_environment(variables)
+    environment, secret = split_secrets(actor_environment(variables))
+    environment[NAMES_VARIABLE] = " ".join(secret)
     runtime_env = {"env_vars": environment, **WORKER_SETUP, **code_for_actors()}
     try:
+        if secret:
+            hand_over(address, run_id, secret, deadline_s)
         url = init_ray(address=address, runtime_env=runtime_env, **options)
-    except (AuthenticationError, ConnectionError, ValueError) as error:
+    except (AuthenticationError, ConnectionError, ValueError, RpcError) as error:
         # Ray reports a wrong token as a failed connection.
         raise ClusterError(cannot_connect(config, str(error))) from error
     try:
         yield Runtime(False, ray.util.get_node_ip_address(), run_id, None, url)
     finally:
+        if secret:
+            with contextlib.suppress(RpcError):  # of a cluster that is gone
+                withdraw(run_id, deadline_s)
         ray.shutdown()
 
 
@@ -164,9 +171,7 @@ def local_ray(
     place, said = ray_folder()
     if said:
         print(f"note: {said}", file=sys.stderr, flush=True)
-    remove_left_over(place, RAY_PREFIX)
-    folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
-    mark_owner(folder)
+    folder = private_folder(place, RAY_PREFIX)
     # vLLM does not delete its sockets: they are deleted with this folder.
     environment = {"VLLM_RPC_BASE_PATH": str(folder), **environment}
     if said:  # a short TMPDIR also for other sockets, such as those of multiprocessing

@@ -58,8 +58,8 @@ class CurrentFolderLast:
             current_folder_last()
 
 
-def prepare_ray_worker() -> None:
-    """The set-up hook of Ray's workers, for their child processes, such as vLLM's.
+def prepare_worker() -> None:
+    """Part of the set-up of Ray's workers, for their child processes, such as vLLM's.
 
     They inherit sys.path. Ray puts the current folder first, but only after this call, with the
     first task.
