@@ -10,18 +10,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import ray
 from ray._private import services
 from ray._raylet import GcsClient
+from ray.exceptions import RpcError
 
 from cluster.stacks import RUN_VARIABLE
-from mgrpo.rooms import prepare_worker
+from mgrpo.rooms import PRIVATE_VARIABLES
 
 SECRET = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?![A-Z])")
-NAMES_VARIABLE = "MGRPO_PRIVATE_VARIABLES"
-"""In a worker's environment: the names of those that it takes."""
 NAMESPACE = b"mgrpo-private"
 WORKER_S = 30
 """Longest wait of a worker's start for the store, which it has just been connected to."""
@@ -33,39 +33,35 @@ def split_secrets(variables: Mapping[str, str]) -> tuple[dict[str, str], dict[st
     return {name: variables[name] for name in variables if name not in secret}, secret
 
 
-def hand_over(address: str, run_id: str, secret: Mapping[str, str], deadline_s: float) -> None:
-    """Put them where the run's workers find them.
+@contextmanager
+def handed_over(
+    address: str, run_id: str, secret: Mapping[str, str], deadline_s: float
+) -> Iterator[None]:
+    """They are where the run's workers find them, while this context lasts.
 
     Args:
         address: of the cluster, which answers.
         deadline_s: longest wait for it.
     """
-    client = GcsClient(address=services.canonicalize_bootstrap_address_or_die(address))
-    client.internal_kv_put(
-        run_id.encode(), json.dumps(dict(secret)).encode(), True, NAMESPACE, timeout=deadline_s
-    )
+    if not secret:
+        yield
+        return
+    store = GcsClient(address=services.canonicalize_bootstrap_address_or_die(address))
+    key, value = run_id.encode(), json.dumps(dict(secret)).encode()
+    store.internal_kv_put(key, value, True, NAMESPACE, timeout=deadline_s)
+    try:
+        yield
+    finally:
+        with suppress(RpcError):  # of a cluster that is gone
+            store.internal_kv_del(key, False, NAMESPACE, timeout=deadline_s)
 
 
 def take_over() -> None:
-    """Give this worker the variables that its environment names."""
-    names = os.environ.get(NAMES_VARIABLE)
-    if not names:
-        return
+    """Give this worker the variables that its environment names; part of its set-up."""
     store = ray._private.worker.global_worker.gcs_client
     run_id = os.environ[RUN_VARIABLE]
     found = store.internal_kv_get(run_id.encode(), NAMESPACE, timeout=WORKER_S)
     if found is None:
+        names = os.environ[PRIVATE_VARIABLES]
         raise LookupError(f"The cluster's store no longer has {names} of run {run_id}.")
     os.environ |= json.loads(found)
-
-
-def withdraw(run_id: str, deadline_s: float) -> None:
-    """Delete them from the store of the cluster that this driver has joined."""
-    store = ray._private.worker.global_worker.gcs_client
-    store.internal_kv_del(run_id.encode(), False, NAMESPACE, timeout=deadline_s)
-
-
-def prepare_ray_worker() -> None:
-    """The set-up hook of Ray's workers."""
-    prepare_worker()
-    take_over()

@@ -25,16 +25,18 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.exceptions import AuthenticationError, RpcError
 
 from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_folder
+from cluster.gcs_probe import CLIENT
 from cluster.jobs.job_config import is_in_job, job_variables
 from cluster.left_over import private_folder
-from cluster.private_variables import NAMES_VARIABLE, hand_over, split_secrets, withdraw
+from cluster.private_variables import handed_over, split_secrets
 from cluster.reach import await_cluster, cannot_connect
 from cluster.stacks import RUN_VARIABLE
 from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
+from mgrpo.rooms import PRIVATE_VARIABLES
 
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
-WORKER_SETUP = {"worker_process_setup_hook": "cluster.private_variables.prepare_ray_worker"}
+WORKER_SETUP = {"worker_process_setup_hook": "mgrpo.rooms.prepare_ray_worker"}
 """Ray puts the current folder first in sys.path, where a user's rewards.py would shadow our
 package."""
 RUNTIME_ENV_FILE = Path(__file__).with_name("runtime_env.yaml")
@@ -134,22 +136,20 @@ def ray_runtime(
     address, deadline_s = await_cluster(config), config.deadlines.connect_s
     variables = {**allowed_environment(config.env_prefixes), RUN_VARIABLE: run_id}
     environment, secret = split_secrets(actor_environment(variables))
-    environment[NAMES_VARIABLE] = " ".join(secret)
+    if secret and address.startswith(CLIENT):  # that server has no such store
+        print(f"note: through {CLIENT} Ray logs {', '.join(secret)}", file=sys.stderr, flush=True)
+        environment, secret = environment | secret, {}
+    environment[PRIVATE_VARIABLES] = " ".join(secret)
     runtime_env = {"env_vars": environment, **WORKER_SETUP, **code_for_actors()}
-    try:
-        if secret:
-            hand_over(address, run_id, secret, deadline_s)
-        url = init_ray(address=address, runtime_env=runtime_env, **options)
-    except (AuthenticationError, ConnectionError, ValueError, RpcError) as error:
-        # Ray reports a wrong token as a failed connection.
-        raise ClusterError(cannot_connect(config, str(error))) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(handed_over(address, run_id, secret, deadline_s))
+            url = init_ray(address=address, runtime_env=runtime_env, **options)
+        except (AuthenticationError, ConnectionError, ValueError, RpcError) as error:
+            # Ray reports a wrong token as a failed connection.
+            raise ClusterError(cannot_connect(config, str(error))) from error
+        stack.callback(ray.shutdown)
         yield Runtime(False, ray.util.get_node_ip_address(), run_id, None, url)
-    finally:
-        if secret:
-            with contextlib.suppress(RpcError):  # of a cluster that is gone
-                withdraw(run_id, deadline_s)
-        ray.shutdown()
 
 
 def refuse_local_in_job(address: str) -> None:

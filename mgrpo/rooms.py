@@ -5,6 +5,8 @@ would be imported in place of our package. Users do have files of such names.
 """
 
 import faulthandler
+import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +16,9 @@ from types import ModuleType
 
 ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
 ROOT = Path(__file__).resolve().parent.parent
+PRIVATE_VARIABLES = "MGRPO_PRIVATE_VARIABLES"
+"""In the environment of a worker: the names of those that it takes; see
+`cluster.private_variables`."""
 STACK_SIGNAL = signal.SIGUSR2
 """By it a process of ours writes the Python stacks of its threads to its log."""
 
@@ -58,14 +63,16 @@ class CurrentFolderLast:
             current_folder_last()
 
 
-def prepare_worker() -> None:
-    """Part of the set-up of Ray's workers, for their child processes, such as vLLM's.
+def prepare_ray_worker() -> None:
+    """The set-up hook of Ray's workers, for their child processes, such as vLLM's.
 
     They inherit sys.path. Ray puts the current folder first, but only after this call, with the
     first task.
     """
     write_stacks_on_signal()
     sys.meta_path.insert(0, CurrentFolderLast)
+    if os.environ.get(PRIVATE_VARIABLES):  # by its name, since that room is above this one
+        importlib.import_module("cluster.private_variables").take_over()
 
 
 def write_stacks_on_signal() -> None:
