@@ -13,7 +13,7 @@ from torch import Tensor
 from learner.packing import Microbatch
 
 FEWEST_TOKENS = 4
-"""A completion with fewer tokens is judged as if it had so many: rounding can move a single one by
+"""The mean of a completion with fewer tokens is over so many: rounding can move a single one by
 half a nat in bfloat16."""
 MAX_NAMES = 4
 
@@ -54,11 +54,11 @@ def is_shifted(shifts: Tensor, bound: float) -> Tensor:
 def described(found: Iterable[Shift], bound: float) -> str:
     """Engines, layers and completions, the largest shift first; a sentence for each engine and
     layer."""
-    by_place = attrgetter("engine", "layer")
+    by_origin = attrgetter("engine", "layer")
     return (
         " ".join(
             sentence(engine, layer, list(group))
-            for (engine, layer), group in groupby(sorted(found, key=by_place), key=by_place)
+            for (engine, layer), group in groupby(sorted(found, key=by_origin), key=by_origin)
         )
         + f" (learner.max_logprob_shift is {bound:g} nats a token.)"
     )
