@@ -123,6 +123,11 @@ chaos: ## train under a schedule of 200 faults; goes on where it stopped (ARGS="
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
+recovery: ## seconds in which a run goes on after it loses an engine, its vLLM process, a learner rank
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.chaos --faults 3 --work runs/recovery \
+		--kinds "engine actor killed" "EngineCore killed" "learner rank killed" $(ARGS)
+
 fuzz: ## read 100,000 damaged recipes, files and replies (ARGS="--cases 2000 --only recipes")
 	@$(SETUP)
 	@$(BIN)/python -m tests.fuzz $(ARGS)

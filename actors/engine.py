@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import pkgutil
+import shutil
+import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -24,10 +28,12 @@ from actors.chat_format import without_last
 from actors.core_watch import CoreWatch, descendants
 from actors.drafts import SPECULATION
 from actors.shortest import kept_first, too_long
+from cluster.left_over import name_semaphores, private_folder
 from cluster.vllm_build import installed_build, mismatch
 from mgrpo.actor_log import ActorLog
 from mgrpo.config.layers import Speculation, Stop
 from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError, task_group
+from mgrpo.progress_board import Progress, num_io_bytes
 from mgrpo.records.turns import Prompt, VersionSpans, cut_versions
 from mgrpo.types import FinishReason, Generation
 
@@ -40,6 +46,8 @@ Result = TypeVar("Result")
 BATCHED_TOKENS = 8192
 LOOK_S = 0.02
 """Between two looks at completions that may have become too long."""
+FOLDER_PREFIX = "mgrpo-engine-"
+CODE_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 ALIVE_LOOK_S = 0.2
 """Between two looks at whether vLLM's own process is there, while it is asked something."""
 
@@ -227,6 +235,25 @@ def while_core_lives(
     return asked
 
 
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """vLLM's processes that are started meanwhile keep their temporary files there, of which it
+    leaves sockets and files of rendezvous. Its cache of compiled code is all engines'."""
+    changed = {"TMPDIR": str(folder)}
+    if CODE_CACHE not in os.environ:
+        changed[CODE_CACHE] = str(folder.with_name(f"mgrpo-code-{os.getuid()}"))
+    before, usual = {name: os.environ.get(name) for name in changed}, tempfile.tempdir
+    os.environ |= changed
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = usual
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ |= {} if value is None else {name: value}
+
+
 class VllmEngine:
     """An AsyncLLM with the lifecycle that training needs."""
 
@@ -237,6 +264,8 @@ class VllmEngine:
         self.num_returned_tokens = 0  # in completions that have left the engine
         self.num_asked = 0  # calls that wait for vLLM's own process
         self.watching: asyncio.Task[None] | None = None
+        self.folder: Path | None = None  # of vLLM's temporary files
+        self.num_bytes: dict[int, int] = {}  # read and written, by process, ended ones too
 
     async def start(self) -> str:
         """Load the model. Returns the engine's name.
@@ -256,9 +285,12 @@ class VllmEngine:
             model_dir = self.settings.find_model()
             self.settings = dataclasses.replace(self.settings, model_dir=model_dir)
         settings = self.settings
+        self.folder = private_folder(Path(tempfile.gettempdir()), FOLDER_PREFIX)
+        name_semaphores()
         try:
             engine_args = AsyncEngineArgs(**engine_arguments(settings))
-            self.llm = AsyncLLM.from_engine_args(engine_args)
+            with temporary_files_in(self.folder):
+                self.llm = AsyncLLM.from_engine_args(engine_args)
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             raise ModelError(
                 f"{settings.name} cannot start vLLM with {settings.model_dir!r}: {error}"
@@ -272,6 +304,12 @@ class VllmEngine:
         )
         self.watching = asyncio.create_task(watch.run())
         return settings.name
+
+    def progress(self) -> Progress:
+        """Of `start`, asked beside it: files of the model, of compiled code and of libraries."""
+        for pid in (os.getpid(), *(process.pid for process in descendants())):
+            self.num_bytes[pid] = max(num_io_bytes(pid), self.num_bytes.get(pid, 0))
+        return Progress(0, "its start", sum(self.num_bytes.values()))
 
     @property
     def is_idle(self) -> bool:
@@ -598,3 +636,5 @@ class VllmEngine:
         if self.llm is not None:
             await asyncio.to_thread(self.llm.shutdown)
             self.llm = None
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)

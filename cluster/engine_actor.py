@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from mgrpo.config.layers import Speculation, Stop
+from mgrpo.progress_board import Progress
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -13,6 +14,8 @@ class EngineActor(Protocol):
     """An engine in a process of its own. See `actors.engine.VllmEngine` for what the methods do."""
 
     async def start(self) -> str: ...
+
+    def progress(self) -> Progress: ...
 
     async def stop(self) -> None: ...
 

@@ -1,14 +1,17 @@
-"""Temporary folders of runs that were killed, and processes that still use them.
+"""Folders and semaphores of processes that were killed, and processes that still use them.
 
-A run deletes its own folder at its end. One that was ended by SIGKILL or with its machine cannot;
-the next run on this machine does it.
+A run deletes its own at its end. One that was ended by SIGKILL or with its machine cannot; the next
+run on this machine does it. What does not say that it is ours, and whose, stays.
 """
 
 from __future__ import annotations
 
+import hashlib
+import multiprocessing
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +20,57 @@ import psutil
 
 OWNER_FILE = "owner"
 WAIT_S = 5.0
+SEMAPHORES = Path("/dev/shm")
+SEMAPHORE_PREFIX = "mgrpo"
+
+
+def private_folder(place: Path, prefix: str) -> Path:
+    """A new folder that only this user reads, after deleting those of processes that are gone.
+
+    Args:
+        place: where it is made.
+        prefix: of its name.
+    """
+    remove_left_over(place, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    mark_owner(folder)
+    return folder
+
+
+def name_semaphores() -> None:
+    """Give the semaphores of this process, and of those that `multiprocessing` starts from it,
+    names that say whose they are; delete those of processes that are gone.
+
+    Python deletes a process's semaphores at its end, but not where its resource tracker is killed
+    with it. It has no public way to name them.
+    """
+    for file in SEMAPHORES.glob(f"sem.{SEMAPHORE_PREFIX}-*"):
+        if is_ownerless(file):
+            with suppress(OSError):
+                file.unlink()
+    here = multiprocessing.current_process()
+    prefix = f"{SEMAPHORE_PREFIX}-{'-'.join(label_of(psutil.Process()))}"
+    here._config["semprefix"] = f"/{prefix}"  # type: ignore[attr-defined]
+
+
+def label_of(process: psutil.Process) -> tuple[str, str, str]:
+    """`owner_of` in the characters of a semaphore's name: machine, process, time of its start."""
+    where = hashlib.sha256(machine().encode()).hexdigest()[:12]
+    return where, str(process.pid), f"{100 * process.create_time():.0f}"
+
+
+def is_ownerless(semaphore: Path) -> bool:
+    """Whether it is of this user and machine and its process is gone."""
+    try:
+        _, where, pid, start, _ = semaphore.name.split("-", 4)
+        if semaphore.lstat().st_uid != os.getuid() or not pid.isdecimal():
+            return False
+        own, *_ = label_of(psutil.Process())
+        return where == own and label_of(psutil.Process(int(pid))) != (where, pid, start)
+    except psutil.NoSuchProcess:
+        return True
+    except (OSError, ValueError, psutil.Error):
+        return False
 
 
 def mark_owner(folder: Path) -> None:

@@ -7,7 +7,6 @@ cannot be reserved is an error that compares demand and supply, never a silent w
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TypeVar
 
@@ -29,7 +28,7 @@ from cluster.allocations import (
     resource_text,
     total,
 )
-from cluster.remote import LOOK_S, LOOKS, RemoteActor, errors_of_signals
+from cluster.remote import LOOK_S, LOOKS, Patience, RemoteActor, errors_of_signals
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.errors import PlacementError
@@ -53,7 +52,7 @@ class Placement:
 
         Args:
             allocations: from `cluster.allocations.plan_allocations`.
-            deadline_s: longest wait for all of them together.
+            deadline_s: longest time in which none of them is granted and no node joins.
             can_grow: whether new nodes may appear; a local Ray cannot, so it fails at once.
 
         Raises:
@@ -66,19 +65,21 @@ class Placement:
                 describe_shortage(allocations, "the cluster's total resources are too few")
             )
         groups: dict[str, PlacementGroup] = {}
-        end = time.monotonic() + deadline_s
+        placed = Placed()
+        patience = Patience(deadline_s, placed)
         for asked in packing_order(groups_of(allocations)):  # all before the first wait, to be seen
             groups[asked.name] = ask_for(asked, asked.name)
         for name, group in groups.items():
             while not is_placed(group):
-                if time.monotonic() < end:
+                if patience.left_s() > 0:
                     continue
                 message = describe_shortage(
-                    allocations, f"{name} was not placed within {deadline_s:g} s"
+                    allocations, f"{name} was not placed within {deadline_s:g} s. {placed.said()}"
                 )
                 for taken in groups.values():
                     remove_placement_group(taken)
                 raise PlacementError(message)
+            placed.num_groups += 1
         return cls(groups)
 
     def ask(self, allocation: Allocation, name: str) -> None:
@@ -161,6 +162,20 @@ class Placement:
         for group in self.groups.values():
             remove_placement_group(group)
         self.groups = {}
+
+
+class Placed:
+    """Progress of a reservation; see `cluster.remote.Counter`."""
+
+    def __init__(self) -> None:
+        self.num_groups = 0
+
+    def count(self) -> int:
+        """Groups that are granted, and nodes that have ever joined."""
+        return self.num_groups + len(ray.nodes())
+
+    def said(self) -> str:
+        return "In that time nothing was granted, and no node joined."
 
 
 def ask_for(group: Group, name: str) -> PlacementGroup:

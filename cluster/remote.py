@@ -122,7 +122,7 @@ class Patience:
         self.renew()
 
     def renew(self) -> None:
-        self.end = time.monotonic() + self.deadline_s
+        self.renewed_at = time.monotonic()
 
     def left_s(self) -> float:
         """Until it is over. Looks at the progress."""
@@ -130,7 +130,7 @@ class Patience:
             num_seen, self.num_seen = self.num_seen, self.progress.count()
             if self.num_seen != num_seen:
                 self.renew()
-        return self.end - time.monotonic()
+        return self.renewed_at + self.deadline_s - time.monotonic()
 
     @property
     def detail(self) -> str:

@@ -22,15 +22,18 @@ import ray
 import yaml
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 
 from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_folder
+from cluster.gcs_probe import CLIENT
 from cluster.jobs.job_config import is_in_job, job_variables
-from cluster.left_over import mark_owner, remove_left_over
+from cluster.left_over import private_folder
+from cluster.private_variables import handed_over, split_secrets
 from cluster.reach import await_cluster, cannot_connect
 from cluster.stacks import RUN_VARIABLE
 from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
+from mgrpo.rooms import PRIVATE_VARIABLES
 
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
 WORKER_SETUP = {"worker_process_setup_hook": "mgrpo.rooms.prepare_ray_worker"}
@@ -130,19 +133,23 @@ def ray_runtime(
         environment = actor_environment({RUN_VARIABLE: run_id})
         yield from local_ray(environment, options, num_cpus=num_cpus, logs_to=logs_to)
         return
-    address = await_cluster(config)
+    address, deadline_s = await_cluster(config), config.deadlines.connect_s
     variables = {**allowed_environment(config.env_prefixes), RUN_VARIABLE: run_id}
-    environment = actor_environment(variables)
+    environment, secret = split_secrets(actor_environment(variables))
+    if secret and address.startswith(CLIENT):  # that server has no such store
+        print(f"note: through {CLIENT} Ray logs {', '.join(secret)}", file=sys.stderr, flush=True)
+        environment, secret = environment | secret, {}
+    environment[PRIVATE_VARIABLES] = " ".join(secret)
     runtime_env = {"env_vars": environment, **WORKER_SETUP, **code_for_actors()}
-    try:
-        url = init_ray(address=address, runtime_env=runtime_env, **options)
-    except (AuthenticationError, ConnectionError, ValueError) as error:
-        # Ray reports a wrong token as a failed connection.
-        raise ClusterError(cannot_connect(config, str(error))) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(handed_over(address, run_id, secret, deadline_s))
+            url = init_ray(address=address, runtime_env=runtime_env, **options)
+        except (AuthenticationError, ConnectionError, ValueError, RpcError) as error:
+            # Ray reports a wrong token as a failed connection.
+            raise ClusterError(cannot_connect(config, str(error))) from error
+        stack.callback(ray.shutdown)
         yield Runtime(False, ray.util.get_node_ip_address(), run_id, None, url)
-    finally:
-        ray.shutdown()
 
 
 def refuse_local_in_job(address: str) -> None:
@@ -164,9 +171,7 @@ def local_ray(
     place, said = ray_folder()
     if said:
         print(f"note: {said}", file=sys.stderr, flush=True)
-    remove_left_over(place, RAY_PREFIX)
-    folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir=place))
-    mark_owner(folder)
+    folder = private_folder(place, RAY_PREFIX)
     # vLLM does not delete its sockets: they are deleted with this folder.
     environment = {"VLLM_RPC_BASE_PATH": str(folder), **environment}
     if said:  # a short TMPDIR also for other sockets, such as those of multiprocessing

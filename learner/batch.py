@@ -507,6 +507,7 @@ def training_rows(
         TrainingRow(
             completion_id=one.completion_id,
             layer=one.layer,
+            engine=one.engine,
             prompt_token_ids=one.prompt_token_ids,
             token_ids=one.token_ids,
             rollout_logprobs=one.rollout_logprobs,

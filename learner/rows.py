@@ -32,6 +32,7 @@ class TrainingRow(ColumnRecord):
 
     completion_id: str
     layer: int
+    engine: str = ""  # that sampled it
     prompt_token_ids: TokenIds
     token_ids: TokenIds  # [T]
     rollout_logprobs: Logprobs  # [T], nats

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from learner.policy_reader import PolicyReader, Weights, first_token_of, places_
 from learner.recipe import LearnerRecipe
 from learner.rows import Minibatch, TrainingRow
 from learner.schedule import learning_rate_at
+from learner.shifted_logprobs import Shift, described, is_shifted, mean_shifts
 from learner.update_metrics import UpdateSums, gap_metrics, merge
 from mgrpo.config import ObjectiveConfig, StepConfig
 from mgrpo.errors import LearnerError
@@ -42,6 +43,7 @@ MEASUREMENT_OF: dict[Weights, str] = {
     "ema": "ema_logprobs",
 }
 """Under what name the time of a pass without gradient is counted."""
+Found = TypeVar("Found")
 NOTHING_TRAINED: Metrics = {
     "learner/skipped_updates": (1.0, 1.0),
     "learner/optimizer_steps": (0.0, 1.0),
@@ -92,6 +94,7 @@ class Passed:
     sums: UpdateSums
     gaps: list[Tensor] = field(default_factory=list)  # [n] each: |learner - rollout|, nats
     traces: list[Trace] = field(default_factory=list)  # of each micro-batch
+    shifts: list[Tensor] = field(default_factory=list)  # [rows] likewise, nats a token
 
 
 @dataclass
@@ -276,6 +279,7 @@ class Trainer:
             whole.sums.include(passed.sums, loss_factor=factors[part])
             whole.gaps += passed.gaps
             whole.traces += passed.traces
+            whole.shifts += passed.shifts
         self._gradients.finish(factors)
         metrics = self._step(whole, self._added, learning_rate, policy_version)
         metrics["learner/optimizer_steps"] = (1.0, 1.0)
@@ -295,6 +299,9 @@ class Trainer:
         """The optimizer step along the gradient that is in place, unless it is not finite."""
         passed.sums.add("gradient_probe", self._gradient_probe.sum())
         sums = passed.sums.reduce()
+        num_shifted = sums.total("shifted_completions")
+        if num_shifted:
+            self._tell_of_shifts(passed, rows, policy_version)
         numbers = {name: sums.total(total) for name, total in MUST_BE_FINITE.items()}
         grad_norm = math.nan
         if all(map(math.isfinite, numbers.values())):
@@ -322,6 +329,8 @@ class Trainer:
         }
         if not is_finite:
             metrics["learner/nonfinite_updates"] = (1.0, 1.0)
+        if num_shifted:
+            metrics["mismatch/shifted_completions"] = (num_shifted, 1.0)
         return metrics
 
     def _leave_out(
@@ -355,6 +364,35 @@ class Trainer:
         self.warnings.append(
             f"{said} It is left out, {self._nonfinite_in_a_row} of {most} in a row."
         )
+
+    def _tell_of_shifts(
+        self, passed: Passed, rows: Sequence[TrainingRow], policy_version: int
+    ) -> None:
+        """Name the completions whose log-probabilities are off. All ranks know that there are some.
+
+        Raises:
+            LearnerError: learner.on_shifted_logprobs is stop.
+        """
+        bound, by_id = self.settings.max_logprob_shift, {row.completion_id: row for row in rows}
+        assert bound is not None, "they are counted"
+        own = [
+            Shift(by_id[name].engine, by_id[name].layer, name, nats)
+            for trace, shifts in zip(passed.traces, passed.shifts, strict=True)
+            for name, nats, is_off in zip(
+                trace.completion_ids, shifts.tolist(), is_shifted(shifts, bound), strict=True
+            )
+            if is_off
+        ]
+        every = [shift for rank in self._of_all_ranks(own) for shift in rank]
+        said = f"Update {policy_version + 1}: {described(every, bound)}"
+        if self.settings.on_shifted_logprobs == "stop":
+            raise LearnerError(
+                f"{said} The weights were not changed. Compare engines.dtype with learner.dtype, "
+                "and look at what engines.extra_args change; learner.on_shifted_logprobs=warn goes "
+                "on with such completions."
+            )
+        if said not in self.warnings:  # of an earlier pass over the same rollout
+            self.warnings.append(said)
 
     def set_values(self, values: StepConfig) -> None:
         """Work by the values of one step."""
@@ -400,6 +438,9 @@ class Trainer:
                 sums.add_tokens(name, values)
             passed.gaps.append(measured["mismatch/logprob_gap_mean"])
             passed.traces.append(traced(microbatch, loss, logprobs))
+            passed.shifts.append(mean_shifts(microbatch, own))
+            if (bound := self.settings.max_logprob_shift) is not None:
+                sums.add("shifted_completions", is_shifted(passed.shifts[-1], bound).sum())
             sums.add("loss", loss)
             sums.add("trained_tokens", microbatch.num_trained_tokens)
             sums.add("input_tokens", microbatch.input_ids.numel())
@@ -415,7 +456,7 @@ class Trainer:
         gradients = dict(zip(self._trained, self._gradient_probe.tolist(), strict=True))
         return suspects(rows, traces, weights, gradients)
 
-    def _of_all_ranks(self, own: Suspects) -> list[Suspects]:
+    def _of_all_ranks(self, own: Found) -> list[Found]:
         found = [own] * self.num_ranks
         if self.num_ranks > 1:
             dist.all_gather_object(found, own)

@@ -19,7 +19,10 @@ TOKEN_METRICS = (
     "mismatch/importance_capped_fraction",
 )
 """Means over trained tokens."""
-TOTALS = ("loss", "gradient_probe", "trained_tokens", "row_tokens", "input_tokens")
+TOTALS = (
+    *("loss", "gradient_probe", "trained_tokens", "row_tokens", "input_tokens"),
+    "shifted_completions",
+)
 
 
 class UpdateSums:

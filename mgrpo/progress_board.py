@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-OWN_IO = Path("/proc/self/io")
+PROCESSES = Path("/proc")
 COUNTED = ("rchar", "wchar", "read_bytes")  # mapped files are in the last one alone
 PROGRESS_BYTES = 1 << 20
 """Fewer are no progress: a process that hangs still writes its logs and answers questions."""
@@ -60,10 +60,16 @@ class OwnBytes:
         return "Nothing was read or written in that time."
 
 
-def num_io_bytes() -> int:
-    """Bytes that this process has read and written so far; 0 where Linux does not count them."""
+def num_io_bytes(process: int | None = None) -> int:
+    """Bytes that a process has read and written so far; 0 where Linux does not count them, or it is
+    gone.
+
+    Args:
+        process: its number; None: this one.
+    """
+    file = PROCESSES / ("self" if process is None else str(process)) / "io"
     try:
-        lines = OWN_IO.read_text(encoding="ascii").splitlines()
+        lines = file.read_text(encoding="ascii").splitlines()
     except OSError:
         return 0
     counts = dict(line.split(": ") for line in lines)

@@ -5,6 +5,8 @@ would be imported in place of our package. Users do have files of such names.
 """
 
 import faulthandler
+import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +16,9 @@ from types import ModuleType
 
 ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
 ROOT = Path(__file__).resolve().parent.parent
+PRIVATE_VARIABLES = "MGRPO_PRIVATE_VARIABLES"
+"""In the environment of a worker: the names of those that it takes; see
+`cluster.private_variables`."""
 STACK_SIGNAL = signal.SIGUSR2
 """By it a process of ours writes the Python stacks of its threads to its log."""
 
@@ -66,6 +71,8 @@ def prepare_ray_worker() -> None:
     """
     write_stacks_on_signal()
     sys.meta_path.insert(0, CurrentFolderLast)
+    if os.environ.get(PRIVATE_VARIABLES):  # by its name, since that room is above this one
+        importlib.import_module("cluster.private_variables").take_over()
 
 
 def write_stacks_on_signal() -> None:

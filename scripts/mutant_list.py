@@ -73,8 +73,8 @@ MUTANTS = (
     Mutant(
         "all checkpoints are kept",
         "mgrpo/training/checkpoints.py",
-        "keep_newest(self.run_dir, self.config.keep, folder)",
-        "keep_newest(self.run_dir, 1000, folder)",
+        "tidy(self.run_dir, self.config.keep, folder)",
+        "tidy(self.run_dir, 1000, folder)",
         (LOOP,),
     ),
     Mutant(

@@ -14,10 +14,15 @@ from dataclasses import dataclass
 from cluster.allocations import Allocation
 from cluster.engine_actor import EngineActor
 from cluster.fleet.health import EngineEvent, EngineHealth, EngineState, Patience, after
+from cluster.fleet.start_watch import StartWatch
 from cluster.placement import Placement
 from cluster.remote import Call, RemoteActor
+from cluster.remote import Patience as Waiting
 from mgrpo.errors import MgrpoError
+from mgrpo.progress_board import ProgressBoard
 
+BLIND_S = 10.0
+"""After so long without a look, such as during an update, progress may have been overlooked."""
 # (granted allocation, unique name)
 StartActor = Callable[[Allocation, str], RemoteActor[EngineActor]]
 
@@ -39,7 +44,7 @@ class Timing:
 
     patience: Patience
     heartbeat_s: float
-    start_s: float  # longest loading of the model
+    start_s: float  # longest time without progress of loading the model
     shutdown_s: float  # longest shutdown
 
 
@@ -52,6 +57,7 @@ class EngineProcess:
         start_actor: makes the engine's actor in a granted allocation, without waiting.
         timing: its deadlines.
         on_change: called with each change of state.
+        board: the run's.
     """
 
     def __init__(
@@ -61,12 +67,15 @@ class EngineProcess:
         start_actor: StartActor,
         timing: Timing,
         on_change: Callable[[StateChange], None],
+        board: ProgressBoard,
     ) -> None:
         self.allocation, self.placement = allocation, placement
         self.start_actor, self.timing, self.on_change = start_actor, timing, on_change
+        self.board = board
         self.health = EngineHealth.starting(time.monotonic())
         self.actor: RemoteActor[EngineActor] | None = None
         self.loading: Call[str] | None = None
+        self.load_wait: Waiting  # since there is an actor
         self.heartbeat: Call[None] | None = None
         self.next_heartbeat = 0.0
         self.stopping: Call[None] | None = None
@@ -75,6 +84,7 @@ class EngineProcess:
         self.was_released = False
         self.last_words = ""  # why it was last lost
         self.moved_at = time.monotonic()  # when it last came closer to work, or was lost
+        self.looked_at = self.moved_at  # when its loading was last looked at
         on_change(StateChange(self.name, None, self.state, "asked for"))
 
     @property
@@ -115,10 +125,16 @@ class EngineProcess:
         assert self.loading is not None, "a new actor loads its model at once"
         if self.loading.is_done():
             self.finish_loading()
-        elif self.loading.seconds > self.timing.start_s:
+            return
+        looked_at, self.looked_at = self.looked_at, time.monotonic()
+        if self.looked_at - looked_at > BLIND_S:
+            self.load_wait.renew()
+        is_late = self.load_wait.left_s() <= 0
+        self.moved_at = self.load_wait.renewed_at
+        if is_late:
             self.lose(
-                f"did not load its model within {self.timing.start_s:g} s "
-                "(cluster.deadlines.engine_start_s)"
+                f"did not load its model: {self.timing.start_s:g} s without progress "
+                f"(cluster.deadlines.engine_start_s). {self.load_wait.detail}"
             )
 
     def make_actor(self) -> RemoteActor[EngineActor]:
@@ -128,7 +144,9 @@ class EngineProcess:
         self.moved_at = time.monotonic()
         self.node = self.placement.node_of(self.allocation)
         self.actor = self.start_actor(self.allocation, self.name + suffix)
+        self.looked_at = self.moved_at
         self.loading = self.actor.submit(EngineActor.start)
+        self.load_wait = Waiting(self.timing.start_s, StartWatch([self.actor], self.board))
         return self.actor
 
     def finish_loading(self) -> None:

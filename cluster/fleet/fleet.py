@@ -22,6 +22,7 @@ from cluster.fleet.fleet_metrics import FleetCounts, busy_fractions, pool_load, 
 from cluster.fleet.health import EngineEvent, EngineState, Patience
 from cluster.fleet.leases import Engine, Gate, Result, SamplingLoop, least_busy
 from cluster.fleet.remote_engine import RemoteEngine
+from cluster.fleet.start_watch import StartWatch
 from cluster.placement import Placement, describe_shortage
 from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
@@ -133,6 +134,7 @@ class Fleet:
             self.start_actor,
             self.timing,
             self.changed,
+            self.board,
         )
         self.members[pool.name].append(engine)
         return engine
@@ -164,6 +166,7 @@ class Fleet:
             doing="load its model",
             deadline_s=self.deadlines.engine_start_s,
             setting="cluster.deadlines.engine_start_s",
+            progress=StartWatch(self.actors, self.board),
         )
         self.poll()
 

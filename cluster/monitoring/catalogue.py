@@ -239,6 +239,14 @@ MISMATCH = (
     Family("mismatch/logprob_gap_p99", "nats", "The same difference, 99th percentile."),
     Family("mismatch/logprob_gap_max", "nats", "The same difference, the largest."),
     Family(
+        "mismatch/shifted_completions",
+        "completions",
+        "Completions whose recorded log-probabilities are not the policy's "
+        "(learner.max_logprob_shift).",
+        only_when="there was one",
+        is_counted=True,
+    ),
+    Family(
         "mismatch/importance_weight_mean",
         "weight",
         "Mean weight that corrects for the difference; 1 is no correction.",

@@ -18,9 +18,10 @@ class DeadlinesConfig(StrictConfig):
     connect_s: PositiveFloat = 10
     """Until a cluster that the run joins answers."""
     placement_s: PositiveFloat = 120
-    """Until the cluster grants the resources."""
+    """Longest time in which the cluster grants none of the resources and no node joins it."""
     engine_start_s: PositiveFloat = 600
-    """Until an engine has loaded its model."""
+    """Longest time without progress of an engine that loads its model: its processes read and write
+    no MiB."""
     learner_start_s: PositiveFloat = 600
     """Longest time without progress of the ranks' start, and of loading a checkpoint."""
     engine_return_s: PositiveFloat = 600

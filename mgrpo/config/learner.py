@@ -101,6 +101,13 @@ class LearnerConfig(StrictConfig):
     """Updates in a row whose loss or gradient is not finite (NaN or infinite) that are left out,
     each with a warning that names its origin; learner/nonfinite_updates counts them. The next one
     ends the run, with the state of the last whole step. 0: the first one does."""
+    max_logprob_shift: PositiveFloat | None = 0.5
+    """Largest mean difference, in nats a token, of a completion's recorded log-probabilities from
+    the learner's own of the same policy version. Above it the completion is named with its engine,
+    layer and shift; `mismatch/shifted_completions` counts them. Rounding makes 1e-6 in float32,
+    below 0.1 in bfloat16. Tokens of an older policy are not compared. Null: none is."""
+    on_shifted_logprobs: Literal["warn", "stop"] = "warn"
+    """warn: train on such completions, with a warning. stop: end the run before the update."""
     microbatch_tokens: PositiveInt = 8192
     """Most tokens of one forward and backward: those that are computed, so shared ones count
     once and padding counts. Does not change the result."""

@@ -88,6 +88,8 @@ ON_RESUME: dict[str, OnResume] = {
     "learner.max_grad_norm": "fixed",
     "learner.skip_above_grad_norm": "fixed",
     "learner.max_nonfinite_updates": "onward",
+    "learner.max_logprob_shift": "onward",
+    "learner.on_shifted_logprobs": "onward",
     "learner.microbatch_tokens": "free",
     "learner.merge_prefixes": "free",
     "learner.logprob_chunk_tokens": "free",

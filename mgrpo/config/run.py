@@ -43,7 +43,7 @@ from mgrpo.config.relations import (
 )
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.sources import Fresh, Source
-from mgrpo.config.watched import EarlyStoppingConfig, WatchedMetric, heldout_faults
+from mgrpo.config.watched import BestConfig, EarlyStoppingConfig, heldout_faults
 from mgrpo.errors import ConfigFault
 
 TEMPLATE_CALL_ARGUMENTS = {
@@ -103,10 +103,10 @@ class CheckpointConfig(StrictConfig):
     """A checkpoint after every this many steps, and after the last one, so that the run can be made
     longer; 0: only when a signal or an error ends the run."""
     keep: PositiveInt = 2
-    """Number of newest checkpoints kept."""
-    keep_best: WatchedMetric | None = None
-    """The policy with the best value so far is kept as `policy-best/`, in Hugging Face form. Null:
-    none is."""
+    """Number of newest checkpoints kept; that of the best step is kept besides (`keep_best`)."""
+    keep_best: BestConfig | None = None
+    """The policy with the best value so far is kept as `policy-best/`, in Hugging Face form, and
+    with `checkpoint: true` a checkpoint of its step. Null: none is."""
     on_signal_s: PositiveFloat = 60.0
     """Longest delay of a signal, in seconds, to finish a step whose update has begun, and longest
     time to write the checkpoint then. A cluster that kills stopped jobs should wait longer than

@@ -41,6 +41,14 @@ class WatchedMetric(StrictConfig):
         return None if found is None else int(found[1])
 
 
+class BestConfig(WatchedMetric):
+    """What is kept of the step with the best value so far."""
+
+    checkpoint: bool = False
+    """Whether a whole checkpoint of that step is kept besides its policy, whatever `keep` says:
+    three times the size of float32 weights and more."""
+
+
 class EarlyStoppingConfig(WatchedMetric):
     """Ends the run when a metric no longer improves."""
 

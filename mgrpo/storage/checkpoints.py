@@ -5,6 +5,7 @@
                        and any ZeRO stage (learner/state_files.py); policy version
         state.json     format, steps done, the problems' fingerprint, the sampler's state,
                        pooled errors, kept corrections
+        best.json      in that of the best step so far alone: its measurement
         manifest.json  every file's size and SHA-256, written last
 
 Sampling, guidance and parents are drawn from seeds that contain the step's number, so this state
@@ -28,6 +29,7 @@ from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.rows import reason_of
 from mgrpo.storage.files import leaves_its_folder
+from mgrpo.storage.policies import BEST_FILE, BestRecord, read_best
 from mgrpo.types import Problem
 
 CHECKPOINTS_DIR = "checkpoints"
@@ -98,15 +100,34 @@ def to_disk(path: Path) -> None:
         os.close(opened)
 
 
-def keep_newest(run_dir: Path, count: int, newest: Path) -> None:
-    """Delete all checkpoints but the newest up to one that is whole.
+def tidy(run_dir: Path, count: int, newest: Path) -> None:
+    """Delete all checkpoints but the newest up to one that is whole, and that of the best step.
 
     Later ones are damaged: the run went on from one before them.
     """
-    folders = checkpoints(run_dir)
-    number = folders.index(newest) + 1
-    for folder in (*folders[number:], *folders[: max(0, number - count)]):
-        shutil.rmtree(folder)
+    folders = {folder.name: folder for folder in checkpoints(run_dir)}
+    best = [name for name, folder in folders.items() if (folder / BEST_FILE).is_file()]
+    for name in set(folders).difference(kept(list(folders), best, count, newest.name)):
+        shutil.rmtree(folders[name])
+
+
+def kept(names: Sequence[str], best: Sequence[str], count: int, newest: str) -> set[str]:
+    """The checkpoints that stay: the newest up to one, and of the best ones up to it the last.
+
+    Args:
+        names: of checkpoints, oldest first.
+        best: those of them that were the best when they were written.
+    """
+    until = names[: names.index(newest) + 1]
+    return {*until[-count:], *[name for name in until if name in best][-1:]}
+
+
+def best_checkpoint(run_dir: Path) -> tuple[Path, BestRecord] | None:
+    """The checkpoint of the best step and its measurement; None: none is kept."""
+    for folder in reversed(checkpoints(run_dir)):
+        if (record := read_best(folder)) is not None:
+            return folder, record
+    return None
 
 
 def checkpoints(run_dir: Path) -> list[Path]:

@@ -22,10 +22,11 @@ from mgrpo.storage.checkpoints import (
     UNFINISHED,
     checkpoints,
     fault_of,
+    kept,
     newest_whole,
 )
 from mgrpo.storage.files import Storage, is_url, local_folder_of
-from mgrpo.storage.policies import POLICY_DIR
+from mgrpo.storage.policies import BEST_FILE, POLICY_DIR
 from mgrpo.storage.runs_dir import resolve_runs_dir
 
 POLICY_LAST = f"{POLICY_DIR}/config.json"  # its last file: a policy without it is incomplete
@@ -268,8 +269,8 @@ class Mirror:
         self._send_files()
         names = self.storage.find(CHECKPOINTS_DIR)
         stored = stored_checkpoints(names)
-        kept = [name for name in stored if name <= folder.name][-self.keep :]
-        for old in sorted(set(stored).difference(kept)):  # later ones are damaged
+        best = [one for one in stored if f"{CHECKPOINTS_DIR}/{one}/{BEST_FILE}" in names]
+        for old in sorted(set(stored).difference(kept(stored, best, self.keep, folder.name))):
             start = f"{CHECKPOINTS_DIR}/{old}/"
             self.storage.remove(f"{start}{MANIFEST_FILE}")
             for name in names:

@@ -21,7 +21,7 @@ POLICY_DIR = "policy"
 BEST_DIR = "policy-best"
 POLICIES_DIR = "policies"
 BEST_FILE = "best.json"
-"""In `policy-best/`: the measurement that chose it."""
+"""In `policy-best/`, and in the checkpoint of its step: the measurement that chose it."""
 EARLY_END_FILE = "early_end.json"
 Record = TypeVar("Record")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -55,13 +55,18 @@ class BestRecord:
     value: float
 
 
-def write_best(policy: Path, record: BestRecord) -> None:
-    (policy / BEST_FILE).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+def write_best(folder: Path, record: BestRecord) -> None:
+    (folder / BEST_FILE).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+
+
+def read_best(folder: Path) -> BestRecord | None:
+    """What `write_best` wrote; None: nothing."""
+    return read_record(folder / BEST_FILE, TypeAdapter(BestRecord))
 
 
 def best_record(run_dir: Path) -> BestRecord | None:
     """Of the best policy that is kept; None: none is."""
-    return read_record(run_dir / BEST_DIR / BEST_FILE, TypeAdapter(BestRecord))
+    return read_best(run_dir / BEST_DIR)
 
 
 def best_of(run_dir: Path, watched: WatchedMetric) -> float | None:

@@ -19,12 +19,13 @@ from mgrpo.errors import ConfigError, RunDirectoryError
 from mgrpo.metrics.log import to_line
 from mgrpo.metrics.rows import EvaluationForm, read_lines
 from mgrpo.plugin import resume_rules
-from mgrpo.storage.checkpoints import checkpoints, newest_whole, read_state
+from mgrpo.storage.checkpoints import best_checkpoint, checkpoints, newest_whole, read_state
 from mgrpo.storage.files import Storage, is_url, local_folder_of
 from mgrpo.storage.mirror import Mirror
 from mgrpo.storage.policies import (
     EARLY_END_FILE,
     POLICY_DIR,
+    BestRecord,
     best_or_newest_policy,
     early_end_of,
 )
@@ -89,7 +90,16 @@ def resume_point(
         note(f"{fault}; resuming from {folder.name} instead")
     for line in accepted_changes(run_dir, before, config, read_state(folder)["num_steps"]):
         note(line)
+    if best := best_checkpoint(run_dir):
+        note(best_line(*best))
     return folder
+
+
+def best_line(folder: Path, record: BestRecord) -> str:
+    return (
+        f"{folder.name} is kept as the best so far ({record.metric} {record.value:.4g}); to go on "
+        "from it, delete those after it"
+    )
 
 
 def no_way_on(run_dir: Path, faults: list[str]) -> str:

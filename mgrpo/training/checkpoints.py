@@ -21,10 +21,11 @@ from mgrpo.storage.checkpoints import (
     checkpoints,
     fingerprint,
     finish_checkpoint,
-    keep_newest,
     read_state,
+    tidy,
 )
 from mgrpo.storage.mirror import Mirror
+from mgrpo.storage.policies import BestRecord, best_record, write_best
 from mgrpo.training.hooks import Hook, StepDone
 from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.progress import TrainProgress
@@ -107,7 +108,8 @@ class RunState(Hook):
 
 
 class Checkpoints(Hook):
-    """Writes checkpoints after every so many steps, and when a signal ends the run.
+    """Writes checkpoints after every so many steps, after the best one if that is wanted, and when
+    a signal ends the run.
 
     A step waits until the learner's state is in files. A thread hashes them and names the
     checkpoint while the next steps run. Until then the one before is the newest. A disk that is
@@ -149,12 +151,24 @@ class Checkpoints(Hook):
             self.save_if_possible()
 
     def after_run(self, num_steps: int) -> None:
+        self.settle()
+        is_kept = checkpoint_dir(self.run_dir, num_steps).is_dir() or self.finishing is not None
+        if self.best_of(num_steps) is not None and not is_kept:  # by the evaluation at the end
+            self.save_if_possible()
         self.close()
 
     def is_due(self, num_done: int, *, is_last: bool) -> bool:
         every = self.config.every_steps
         # Also after the last step: a run can then be made longer.
-        return every > 0 and (num_done % every == 0 or num_done == self.num_steps or is_last)
+        is_time = every > 0 and (num_done % every == 0 or num_done == self.num_steps or is_last)
+        return is_time or self.best_of(num_done) is not None
+
+    def best_of(self, num_steps: object) -> BestRecord | None:
+        """The measurement after so many steps, if that was the best and its checkpoint is kept."""
+        if self.config.keep_best is None or not self.config.keep_best.checkpoint:
+            return None
+        record = best_record(self.run_dir)
+        return record if record is not None and record.num_steps == num_steps else None
 
     def save(self, deadline_s: float | None = None) -> None:
         """Begin a checkpoint of the last complete step, unless the learner has updated since.
@@ -231,9 +245,11 @@ class Checkpoints(Hook):
         if not is_last:
             self.mirror.settle()  # for the one before, before its files are deleted here
         try:
-            keep_newest(self.run_dir, self.config.keep, folder)
+            if record := self.best_of(finishing.state["num_steps"]):
+                write_best(folder, record)
+            tidy(self.run_dir, self.config.keep, folder)
         except OSError as error:
-            self.progress.warn(f"older checkpoints could not be deleted: {error}")
+            self.progress.warn(f"older checkpoints could not be tidied: {error}")
         self.mirror.checkpoint(folder, within_s if is_last else None)
         return folder
 

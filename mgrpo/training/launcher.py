@@ -55,6 +55,7 @@ class Launcher:
             bundle=0,
             name=name,
             environment=self.engine_environment(),
+            answers_looks=True,
             max_concurrency=10_000,  # async: one coroutine per prompt, vLLM does the batching
         )
         return RemoteActor(actor.handle, allocation.name)

@@ -20,6 +20,7 @@ from cluster.allocations import most_allocations, placement_recipe, plan_allocat
 from cluster.engine_actor import EngineActor
 from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
+from cluster.left_over import name_semaphores
 from cluster.placement import Placement, detect_device
 from cluster.remote import Call, Counter
 from cluster.runtime import ray_runtime
@@ -163,6 +164,7 @@ def start_system(
     inputs = read_inputs(config, same_problems, with_training=with_training, note=note)
 
     num_cpus = total(most_allocations(placed, "cpu"))["CPU"]  # the size of a local Ray
+    name_semaphores()
     with ExitStack() as stack:
         note("starting the reward processes")
         scorer = stack.enter_context(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.left_over import OWNER_FILE, machine, mark_owner, owner_of, remove_left_over
+from cluster.left_over import (
+    OWNER_FILE,
+    label_of,
+    machine,
+    mark_owner,
+    name_semaphores,
+    owner_of,
+    remove_left_over,
+)
 
 PREFIX = "mgrpo-ray-"
 
@@ -43,6 +52,29 @@ def test_folders_of_processes_that_are_gone_are_deleted_and_others_stay(tmp_path
     assert sorted(found) == sorted([left, again])  # its number belongs to another process now
     assert not left.exists() and not again.exists()
     assert all(one.is_dir() for one in [*kept, own])
+
+
+def test_semaphores_say_whose_they_are_and_go_with_their_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.left_over.SEMAPHORES", tmp_path)
+    here = multiprocessing.current_process()
+    monkeypatch.setattr(here, "_config", dict(here._config))  # type: ignore[attr-defined]
+    name_semaphores()
+    own = multiprocessing.get_context("spawn").Lock()._semlock.name  # type: ignore[attr-defined]
+    where, pid, start = label_of(psutil.Process())
+    assert own.startswith(f"/mgrpo-{where}-{pid}-{start}-")
+    gone = [tmp_path / f"sem.mgrpo-{where}-{one}-x" for one in ("4194305-1", f"{pid}-1")]
+    kept = [
+        tmp_path / f"sem{own.replace('/', '.')}",
+        tmp_path / f"sem.mgrpo-{'0' * 12}-4194305-1-x",  # of another machine or container
+        tmp_path / "sem.mgrpo-strange",
+        tmp_path / "sem.mp-another",
+    ]
+    for file in (*gone, *kept):
+        file.touch()
+    name_semaphores()
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 @pytest.mark.parametrize("title", ["ray::DashboardAgent", "tail"])

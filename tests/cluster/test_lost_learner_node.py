@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -67,8 +68,10 @@ def test_ranks_of_a_lost_node_are_placed_on_the_node_that_joins(cluster: Any) ->
     before = rank(1, "learner-rank-1")
     before.submit(LightLearner.meeting_point).result(**CALL)
     cluster.remove_node(lost, allow_graceful=False)
+    end = time.monotonic() + 60  # its process outlives the raylet for a moment
     with pytest.raises(ActorDiedError, match="learner-rank-1 died"):
-        before.submit(LightLearner.meeting_point).result(**CALL)
+        while time.monotonic() < end:
+            before.submit(LightLearner.meeting_point).result(**CALL)
     again = rank(1, "learner-rank-1.1").submit(LightLearner.meeting_point)
     assert not again.is_done()
     cluster.add_node(node_ip_address="127.0.0.9", num_cpus=2, **cluster.common)

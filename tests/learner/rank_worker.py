@@ -470,6 +470,34 @@ def left_out_updates(
     return found
 
 
+def shifted_updates(ranks: Ranks) -> Any:
+    """Two completions' log-probabilities are off: named, and then refused."""
+    learner = ranks.learner(learner={"zero_stage": 2})
+    given = random_completions()
+    for place, nats in ((0, 5.0), (1, -4.0)):
+        spoilt = [logprob + nats for logprob in given[place].rollout_logprobs.tolist()]
+        given[place] = dataclasses.replace(
+            given[place], rollout_logprobs=spoilt, engine=f"engine-{place}"
+        )
+    warned = learner.update(given)
+    before = weights_of(learner)
+    learner.settings = learner._trainer.settings = learner.settings.model_copy(
+        update={"on_shifted_logprobs": "stop"}
+    )
+    message = ""
+    try:
+        learner.update(given)
+    except LearnerError as error:
+        message = str(error)
+    after = weights_of(learner)
+    learner.close()
+    return {
+        "warned": warned,
+        "message": message,
+        "unchanged": all(torch.equal(before[name], after[name]) for name in before),
+    }
+
+
 def unlimited_gradient(ranks: Ranks, zero_stage: int) -> Any:
     """Every element of the gradient is finite, and its norm is not."""
     learner = ranks.learner(learner={"zero_stage": zero_stage, "max_nonfinite_updates": 1})
@@ -857,6 +885,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
             )
         found["zero2_left_out"] = left_out_updates(ranks, 2, is_streamed=True)
         found["zero3_left_out"] = left_out_updates(ranks, 3)
+        found["shifted"] = shifted_updates(ranks)
     if ranks.num_ranks == 1:
         found["one_batch"] = gradient(ranks, zero_stage=0, budget=8192)
         found["checkpointed"] = gradient(

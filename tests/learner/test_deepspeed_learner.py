@@ -521,6 +521,15 @@ def test_an_update_that_is_left_out_changes_nothing_and_the_next_is_as_if_it_had
     assert "(it is 1, in a row)" in found["message"]
 
 
+def test_log_probabilities_that_are_off_are_named_on_whichever_rank_and_can_stop_the_run(results):
+    found = results[2]["shifted"]
+    (said,) = found["warned"].warnings
+    for words in ("engine-0 recorded", "in layer 1", "p0/1 by +", "engine-1 recorded", "by -"):
+        assert words in said and words in found["message"]
+    assert found["warned"].metrics["mismatch/shifted_completions"] == (2.0, 1.0)
+    assert found["unchanged"] and "weights were not changed" in found["message"]
+
+
 @pytest.mark.parametrize("zero_stage", [0, 2])
 def test_a_gradient_whose_norm_is_beyond_its_type_moves_no_weight(results, zero_stage):
     found = results[1][f"zero{zero_stage}_unlimited"]

@@ -17,6 +17,7 @@ from cluster.placement import Placement
 from cluster.remote import RemoteActor
 from cluster.weight_sync.engine_client import SentWeights
 from mgrpo.errors import RequestError
+from mgrpo.progress_board import Progress
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 
@@ -49,6 +50,9 @@ class LightEngine:
     async def start(self) -> str:
         await asyncio.sleep(0 if self.loads else 3600)
         return self.name
+
+    def progress(self) -> Progress:
+        return Progress(0, "its start", 0)
 
     async def stop(self) -> None:
         await self.reach("stop")
@@ -186,6 +190,7 @@ class LightLauncher:
             bundle=0,
             name=name + self.suffix,
             environment={},
+            answers_looks=True,
             max_concurrency=1000,
         )
         return RemoteActor(actor.handle, allocation.name)

@@ -10,16 +10,18 @@ from mgrpo.errors import RunDirectoryError
 from mgrpo.storage.checkpoints import (
     FORMAT,
     begin_checkpoint,
+    best_checkpoint,
     checkpoint_dir,
     checkpoints,
     fault_of,
     fingerprint,
     finish_checkpoint,
-    keep_newest,
     newest_whole,
     read_state,
     refuse_other_problems,
+    tidy,
 )
+from mgrpo.storage.policies import BestRecord, write_best
 from mgrpo.types import Problem
 
 
@@ -52,15 +54,24 @@ def test_what_interrupted_attempts_left_is_removed(tmp_path: Path) -> None:
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     folders = [make(tmp_path, number) for number in (2, 10, 100, 1_000_000)]
-    keep_newest(tmp_path, 2, folders[-1])
+    tidy(tmp_path, 2, folders[-1])
     assert checkpoints(tmp_path) == folders[2:]
-    keep_newest(tmp_path, 5, folders[-1])
+    tidy(tmp_path, 5, folders[-1])
     assert checkpoints(tmp_path) == folders[2:]
+
+
+def test_the_best_one_is_kept_until_there_is_a_better_one(tmp_path: Path) -> None:
+    folders = [make(tmp_path, number) for number in (2, 4, 6, 8)]
+    for number in (0, 1, 3):
+        write_best(folders[number], BestRecord(2 * number + 2, "m", "max", 0.5))
+    tidy(tmp_path, 1, folders[2])
+    assert checkpoints(tmp_path) == folders[1:3]
+    assert best_checkpoint(tmp_path) == (folders[1], BestRecord(4, "m", "max", 0.5))
 
 
 def test_damaged_ones_that_a_run_went_back_from_take_no_place(tmp_path: Path) -> None:
     folders = [make(tmp_path, number) for number in (2, 4, 6, 8)]
-    keep_newest(tmp_path, 2, folders[1])
+    tidy(tmp_path, 2, folders[1])
     assert checkpoints(tmp_path) == folders[:2]
 
 

@@ -11,6 +11,7 @@ from mgrpo.errors import RunDirectoryError, StorageError
 from mgrpo.storage.checkpoints import begin_checkpoint, checkpoints, finish_checkpoint, newest_whole
 from mgrpo.storage.files import Storage
 from mgrpo.storage.mirror import Mirror, local_run_dir, mirror_of, stored_checkpoints
+from mgrpo.storage.policies import BestRecord, write_best
 
 QUICK = StorageConfig(attempts=2, backoff_s=0.01, deadline_s=20)
 
@@ -54,6 +55,17 @@ def test_a_run_goes_on_elsewhere_from_its_newest_checkpoint(base_url, tmp_path):
     assert (there / "metrics.jsonl").read_text() == (here / "metrics.jsonl").read_text()
     assert (there / "rollouts" / "step-000000.jsonl").is_file()
     assert not list(there.rglob("*.unfinished"))
+
+
+def test_the_best_checkpoint_stays_in_the_storage(base_url, tmp_path):
+    mirror = Mirror(Storage(base_url, QUICK), tmp_path, keep=1)
+    for num_steps in (10, 20, 30):
+        folder = make_checkpoint(tmp_path, num_steps)
+        if num_steps < 30:
+            write_best(folder, BestRecord(num_steps, "m", "max", 0.5))
+        mirror.checkpoint(folder)
+        assert mirror.settle() == ""
+    assert stored_checkpoints(mirror.storage.find()) == ["step-000020", "step-000030"]
 
 
 def test_a_run_that_has_ended_is_fetched_only_to_be_longer(base_url, tmp_path):

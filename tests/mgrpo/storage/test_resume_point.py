@@ -22,7 +22,7 @@ from mgrpo.storage.checkpoints import (
     fingerprint,
     finish_checkpoint,
 )
-from mgrpo.storage.policies import EarlyEnd, early_end_of, write_early_end
+from mgrpo.storage.policies import BestRecord, EarlyEnd, early_end_of, write_best, write_early_end
 from mgrpo.storage.run_directory import reopen_run, resume_point
 
 STEPS = load_recipe("quickstart").steps
@@ -284,6 +284,13 @@ def test_a_damaged_checkpoint_is_said_when_an_older_one_is_taken(tmp_path):
     found, (note,) = resumed(tmp_path)
     assert found == older
     assert "shard.pt was changed; resuming from step-000010 instead" in note
+
+
+def test_the_best_checkpoint_is_said(tmp_path):
+    write_best(started(tmp_path, num_done=10), BestRecord(10, "layer1/accuracy", "max", 0.5))
+    newer = started(tmp_path, num_done=20)
+    found, (note,) = resumed(tmp_path)
+    assert found == newer and "step-000010 is kept as the best so far" in note
 
 
 def test_a_run_that_ended_early_goes_on_with_another_patience_alone(tmp_path: Path) -> None:

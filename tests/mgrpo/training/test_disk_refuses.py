@@ -88,9 +88,9 @@ def test_a_full_disk_costs_the_checkpoint_and_no_older_one(tree, tmp_path, monke
 
 def test_older_ones_that_cannot_be_deleted_stay_and_it_is_said(tree, tmp_path, monkeypatch):
     run = light(tree, tmp_path)
-    refuse_at(monkeypatch, checkpoints, "keep_newest", {3, 4}, FULL)
+    refuse_at(monkeypatch, checkpoints, "tidy", {3, 4}, FULL)
     run.train()
-    assert run.console.getvalue().count("older checkpoints could not be deleted: ") == 2
+    assert run.console.getvalue().count("older checkpoints could not be tidied: ") == 2
     assert run.checkpoint_names == [f"step-{number:06d}" for number in (2, 4, 6, 8)]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from mgrpo.config.watched import EarlyStoppingConfig
 from mgrpo.metrics.log import read_evaluations
+from mgrpo.storage.checkpoints import best_checkpoint, fault_of
 from mgrpo.storage.policies import BestRecord, best_record, early_end_of, stepped_policies
 from mgrpo.training.watched import Measurement, improves, why_stop
 from tests.mgrpo.training.light_run import PROBLEMS, LightRun
@@ -77,6 +78,23 @@ def test_the_policy_at_the_end_can_be_the_best(tree, tmp_path):
     run = watching(tree, tmp_path, [0, 1, 1, 1, 1, 4])
     run.train()
     assert best_record(run.run_dir).num_steps == 5
+
+
+def test_a_checkpoint_of_the_best_step_is_kept_whatever_is_newer(tree, tmp_path):
+    keeping = {"every_steps": 2, "keep": 1, "keep_best": {"metric": HELDOUT, "checkpoint": True}}
+    run = watching(tree, tmp_path, [0, 1, 2, 4, 3, 3], checkpoints=keeping)
+    run.train()
+    assert run.checkpoint_names == ["step-000003", "step-000005"]
+    folder, record = best_checkpoint(run.run_dir)
+    assert folder.name == "step-000003" and record == best_record(run.run_dir)
+    assert fault_of(folder) == ""
+
+
+def test_the_last_step_can_be_the_best_checkpoint(tree, tmp_path):
+    keeping = {"every_steps": 0, "keep_best": {"metric": HELDOUT, "checkpoint": True}}
+    run = watching(tree, tmp_path, [0, 1, 1, 1, 1, 4], checkpoints=keeping)
+    run.train()
+    assert best_checkpoint(run.run_dir)[0].name == run.checkpoint_names[-1] == "step-000005"
 
 
 def test_a_run_ends_early_as_a_success_with_checkpoint_and_policy(tree, tmp_path):
