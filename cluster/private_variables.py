@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 import ray
 from ray._private import services
-from ray._raylet import GcsClient
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import RpcError
 
 from cluster.stacks import RUN_VARIABLE
