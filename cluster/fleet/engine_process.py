@@ -75,6 +75,8 @@ class EngineProcess:
         self.health = EngineHealth.starting(time.monotonic())
         self.actor: RemoteActor[EngineActor] | None = None
         self.loading: Call[str] | None = None
+        self.load_wait = Waiting(timing.start_s, None)
+        self.looked_at = 0.0  # while it loads
         self.heartbeat: Call[None] | None = None
         self.next_heartbeat = 0.0
         self.stopping: Call[None] | None = None
