@@ -26,6 +26,7 @@ from learner import deepspeed_learner
 from learner.columns import StepBatch
 from learner.deepspeed_learner import DeepSpeedLearner
 from learner.plugin import EmaSchedule, LearnerPlugin, Measurement
+from learner.policy_loading import merge_where_possible
 from learner.policy_proofs import prove_policy
 from learner.recipe import learner_recipe
 from learner.rows import text
@@ -914,15 +915,25 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
 
 def proved_once() -> Callable[..., None]:
     """`prove_policy` of the first learner of each model, stage and way to read rows: the start of
-    every other would repeat it."""
+    every other would repeat it. All of them merge prefixes where they can."""
     proved: set[Any] = set()
 
-    def prove(policy: Any, engine: Any, *, merge_prefixes: bool, **settings: Any) -> None:
+    def prove(
+        policy: Any,
+        engine: Any,
+        *,
+        merge_prefixes: bool,
+        max_row_tokens: int | None,
+        **settings: Any,
+    ) -> None:
+        own = {"merge_prefixes": merge_prefixes, "max_row_tokens": max_row_tokens}
         model = policy.causal_lm.config.to_json_string()
-        kind = (model, engine.zero_optimization_stage(), merge_prefixes)
+        kind = (model, engine.zero_optimization_stage(), *own.values())
         if kind not in proved:
-            prove_policy(policy, engine, merge_prefixes=merge_prefixes, **settings)
+            prove_policy(policy, engine, **own, **settings)
             proved.add(kind)
+        elif merge_prefixes:
+            merge_where_possible(policy, max_row_tokens)
 
     return prove
 
