@@ -39,6 +39,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     with tempfile.TemporaryDirectory(prefix="mgrpo-n-") as folder:  # short, for sockets
         monkeypatch.setenv("RAY_TMPDIR", folder)
+        (Path(folder) / "ray").mkdir()
         given = {"node_ip_address": HEAD, "num_cpus": 1, "object_store_memory": 80 << 20}
         head = {**given, "temp_dir": folder, "include_dashboard": False}
         running = Cluster(initialize_head=True, head_node_args=head)
