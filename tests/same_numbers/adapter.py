@@ -74,7 +74,7 @@ OWN = {
 """What a case changes in its recipe: so that its special parts take effect on short completions
 within two or three steps."""
 
-ADDED_METRICS = ("learner/optimizer_steps",)
+ADDED_METRICS = ("learner/optimizer_steps", "mismatch/shifted_completions")
 """Those that the recorded code did not have."""
 
 STUDY = "study/"
