@@ -98,7 +98,9 @@ class Ranks:
     def learner(self, kind: type[DeepSpeedLearner] = OneOfSeveral, **sections: Any) -> Any:
         # Weights of the tiny model are all below DeepSpeed's threshold for not sharding.
         shard_all = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
-        settings = {"deepspeed": shard_all, **sections.pop("learner", {})}
+        # The completions' log-probabilities are made up.
+        own = {"deepspeed": shard_all, "max_logprob_shift": None}
+        settings = {**own, **sections.pop("learner", {})}
         model = sections.pop("model_name", "tiny")
         return kind(
             recipe=learner_recipe(run_config(learner=settings, **sections)),
@@ -473,9 +475,9 @@ def left_out_updates(
 
 def shifted_updates(ranks: Ranks) -> Any:
     """Two completions' log-probabilities are off: named, and then refused."""
-    learner = ranks.learner(learner={"zero_stage": 2})
+    learner = ranks.learner(learner={"zero_stage": 2, "max_logprob_shift": 3.0})
     given = random_completions()
-    for place, nats in ((0, 5.0), (1, -4.0)):
+    for place, nats in ((0, 20.0), (1, -40.0)):
         spoilt = [logprob + nats for logprob in given[place].rollout_logprobs.tolist()]
         given[place] = dataclasses.replace(
             given[place], rollout_logprobs=spoilt, engine=f"engine-{place}"
@@ -699,7 +701,7 @@ class WantsAverage(LearnerPlugin):
         return EmaSchedule(decay=EMA_DECAY, every_updates=EMA_EVERY)
 
     def shape_rewards(self, batch: StepBatch, rewards: torch.Tensor) -> torch.Tensor:
-        batch.metrics["ema_sum"] = (float(batch.measurements["ema_logprobs"].sum()), 1.0)
+        batch.metrics["ema_sum"] = (float(batch.total(batch.measurements["ema_logprobs"])), 1.0)
         return rewards
 
 
