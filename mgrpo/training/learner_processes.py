@@ -10,11 +10,11 @@ from actors.templates import PromptBuilder
 from cluster.allocations import Allocation
 from cluster.board_watch import BoardWatch
 from cluster.fleet.fleet import Fleet
+from cluster.progress_board import ProgressBoard
 from cluster.remote import wait_for
 from learner.rank import LearnerRank
 from mgrpo.config import RunConfig
 from mgrpo.errors import ActorDiedError, DeadlineError, LearnerLostError, MgrpoError
-from mgrpo.progress_board import ProgressBoard
 from mgrpo.training.launcher import Launcher
 from mgrpo.training.learner_ranks import SETTING
 from mgrpo.types import Problem
