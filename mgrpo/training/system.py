@@ -212,12 +212,13 @@ def start_system(
         )
         fleet.start()
         processes = LearnerProcesses(
-            config,
+            config.cluster,
             launcher,
             [allocation for allocation in allocations if allocation.is_learner],
             fleet,
             builder=inputs.builder,
             problems=inputs.problems,
+            max_restarts=config.learner.max_restarts,
             board=board,
         )
         learner = processes.ranks
