@@ -18,7 +18,7 @@ WORKDIR /opt/mgrpo
 COPY Makefile pyproject.toml README.md LICENSE ./
 COPY requirements requirements
 COPY scripts scripts
-COPY mgrpo/__init__.py mgrpo/rooms.py mgrpo/
+COPY mgrpo/__init__.py mgrpo/rooms.py mgrpo/version.py mgrpo/
 ARG EXTRA=cpu
 RUN mkdir actors learner rewards cluster \
     && PIP_NO_CACHE_DIR=1 make setup EXTRA="$EXTRA" GOAL=image

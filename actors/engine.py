@@ -28,12 +28,12 @@ from actors.chat_format import without_last
 from actors.core_watch import CoreWatch, descendants
 from actors.drafts import SPECULATION
 from actors.shortest import kept_first, too_long
+from cluster.actor_log import ActorLog
 from cluster.left_over import name_semaphores, private_folder
+from cluster.progress_board import Progress, num_io_bytes
 from cluster.vllm_build import installed_build, mismatch
-from mgrpo.actor_log import ActorLog
 from mgrpo.config.layers import Speculation, Stop
 from mgrpo.errors import ActorDiedError, ModelError, RequestError, SamplingError, task_group
-from mgrpo.progress_board import Progress, num_io_bytes
 from mgrpo.records.turns import Prompt, VersionSpans, cut_versions
 from mgrpo.types import FinishReason, Generation
 

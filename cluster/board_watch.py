@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from cluster.progress_board import Progress, ProgressBoard
 from cluster.remote import LOOK_S, Call, RemoteActor
 from mgrpo.errors import LearnerLostError
-from mgrpo.progress_board import Progress, ProgressBoard
 
 SILENT_SETTING = "cluster.health.dead_after_s"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cluster.progress_board import Progress
 from mgrpo.config.layers import Speculation, Stop
-from mgrpo.progress_board import Progress
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 

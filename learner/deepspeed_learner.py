@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from cluster.progress_board import ProgressBoard
 from cluster.weight_sync.gloo_group import listening_socket, loopback_interface
 from learner.batch import TrainingBatch, build_batch, with_added
 from learner.columns import Metrics
@@ -58,7 +59,6 @@ from learner.zero_parts import ZeroParts
 from mgrpo.config import StepConfig
 from mgrpo.errors import DeadlineError, LearnerError, RunDirectoryError
 from mgrpo.plugin import load_plugins
-from mgrpo.progress_board import ProgressBoard
 from mgrpo.types import Completion, Replayed, Selection, UpdateResult
 
 logger = logging.getLogger(__name__)

@@ -49,7 +49,7 @@ weights may be sharded: neither shows. Times are in the metrics as `measurements
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -61,7 +61,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow
 from mgrpo.config import MethodView
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.plugin import Plugin
 from mgrpo.registry import Kind
 from mgrpo.sources import is_on_policy
@@ -282,31 +282,29 @@ class PolicyLoss(LearnerPlugin):
         importance weights and by `token_weights`, and summed."""
 
     @classmethod
-    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
-        faults, name = [], method.objective.loss.type
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Faults:
+        name = method.objective.loss.type
         for number, layer in enumerate(method.layers):
             own = layer.aggregation.type
             if cls.whole_completion and layer.loss_weight > 0 and own != "seq_mean":
-                why = (
-                    f"{name} has one value for a whole completion: completions must weigh the same."
-                )
+                why = f"{name} has one value per completion: completions must weigh the same."
                 path, hint = f"(layers.{number}.aggregation)", "Use aggregation: seq_mean."
-                faults.append(ConfigFault(path, own, why, hint))
+                yield ConfigFault(path, own, why, hint)
             has_own = issubclass(cls, AdvantageEstimator) and layer.loss_weight > 0
             if has_own and layer.advantage.type != "none":
                 why = f"{name} has coefficients of its own."
                 path, hint = f"(layers.{number}.advantage)", "Use advantage: none."
-                faults.append(ConfigFault(path, layer.advantage.type, why, hint))
-        return faults
+                yield ConfigFault(path, layer.advantage.type, why, hint)
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
+    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Iterable[str]:
         if is_on_policy(method) and cls.on_policy:
-            return [
+            yield (
                 "with one optimizer step per rollout (objective.minibatches: 1, "
                 f"objective.updates_per_rollout: 1), where every ratio is 1, {cls.on_policy}."
-            ]
-        return [f"{cls.off_policy}."] if cls.off_policy and not is_on_policy(method) else []
+            )
+        if cls.off_policy and not is_on_policy(method):
+            yield f"{cls.off_policy}."
 
 
 class ImportanceCorrection(LearnerPlugin):

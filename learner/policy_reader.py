@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from cluster.progress_board import ProgressBoard
 from learner.columns import Metrics, StepBatch
 from learner.packing import PAD_TOKEN_ID, Microbatch, collate, plan_rows
 from learner.rows import TrainingRow, text
 from learner.token_states import TokenStates, Visit
 from mgrpo.config import LearnerConfig
 from mgrpo.errors import LearnerError
-from mgrpo.progress_board import ProgressBoard
 
 Weights = Literal["policy", "reference", "ema"]
 """Whose weights read: the policy's as they are, those it began with, or their running average."""

@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cluster.actor_log import ActorLog
 from cluster.address import free_port, own_address
+from cluster.progress_board import Progress, ProgressBoard
 from cluster.weight_sync.engine_client import EngineClient, SentWeights
 from learner.node_files import NodeFiles
 from learner.recipe import LearnerRecipe
 from learner.step_data import StepData
-from mgrpo.actor_log import ActorLog
-from mgrpo.progress_board import Progress, ProgressBoard
 from mgrpo.types import Selection, UpdateResult
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from cluster.progress_board import ProgressBoard
 from learner.batch import refreshed
 from learner.columns import Metrics
 from learner.gradient_sums import GradientSums, live_gradient
@@ -33,7 +34,6 @@ from learner.shifted_logprobs import Shift, described, is_shifted, mean_shifts
 from learner.update_metrics import UpdateSums, gap_metrics, merge
 from mgrpo.config import ObjectiveConfig, StepConfig
 from mgrpo.errors import LearnerError
-from mgrpo.progress_board import ProgressBoard
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mgrpo.rooms import keep_rooms
+from mgrpo.version import __version__
 
 if TYPE_CHECKING:
     from mgrpo.library import Run, train
 
 __all__ = ["Run", "__version__", "train"]
-__version__ = "0.1.0"
 
 keep_rooms()
 

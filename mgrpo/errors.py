@@ -29,7 +29,7 @@ Each has an `exit_code` for the process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -74,6 +74,10 @@ class ConfigFault:
     def __str__(self) -> str:
         hint = f" {self.suggestion}" if self.suggestion else ""
         return f"{self.path} = {self.value}: {self.reason}{hint}"
+
+
+Faults = Iterable[ConfigFault]
+"""What a check of a recipe finds; most checks are generators."""
 
 
 class ConfigError(MgrpoError):

@@ -15,7 +15,7 @@ twice and shares nothing but its settings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -28,7 +28,7 @@ from mgrpo.config.own_code import import_own
 from mgrpo.config.parts import HOMES, Part, choices, elsewhere, home_of
 from mgrpo.config.resume import OnResume
 from mgrpo.config.sources import stacked
-from mgrpo.errors import ConfigError, ConfigFault
+from mgrpo.errors import ConfigError, ConfigFault, Faults
 from mgrpo.registry import Kind, declared, load
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ class Plugin:
         return cls.needs
 
     @classmethod
-    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
-        """The recipe's settings that are incompatible with this plug-in. Paths are relative to
-        `settings`."""
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Faults:
+        """The recipe's settings that are incompatible with this plug-in: a list, or yielded. Paths
+        are relative to `settings`."""
         return []
 
     @classmethod
-    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[str]:
+    def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Iterable[str]:
         """The recipe's settings without effect beside this plug-in, or duplicated by it: a sentence
         each. `mgrpo check` and `mgrpo train` show them (see mgrpo/check/plugin_warnings.py)."""
         return []

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mgrpo.config import MethodView
 from mgrpo.config.relations import max_completions_per_step, rank_faults
 from mgrpo.config.sources import SourcePart, stacked
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.plugin import Plugin, find_plugin
 from mgrpo.registry import Kind
 
@@ -33,9 +33,9 @@ class SourceKind(Plugin):
     """Completions of earlier steps train again."""
 
     @classmethod
-    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Faults:
         own = next(part for part in stacked(method.source) if kind_of(part) is cls)
-        faults, order = [], method.objective.update_order.type
+        order = method.objective.update_order.type
         if cls.draws and isinstance(own.above, SourcePart):
             why = (
                 f"{own.type} draws problems itself, so it has an effect above fresh problems only."
@@ -43,20 +43,19 @@ class SourceKind(Plugin):
             hint = (
                 f"Leave the key out, or write above: {own.type} in a source that may stand above."
             )
-            faults.append(ConfigFault("above", own.above.type, why, hint))
+            yield ConfigFault("above", own.above.type, why, hint)
         if cls.needs_joint and order != "joint":
             why = f"source {own.type} says itself which layers are sampled in a step."
             hint = "Use update_order: joint."
-            faults.append(ConfigFault("(objective.update_order)", order, why, hint))
+            yield ConfigFault("(objective.update_order)", order, why, hint)
         if cls.samples and method.num_ahead:
             why = f"source {own.type} samples before there is a step that could be overlapped."
             hint = f"Use auto, or another source than {own.type}."
             path = "(pipeline.max_staleness_steps)"
-            faults.append(ConfigFault(path, str(method.num_ahead), why, hint))
+            yield ConfigFault(path, str(method.num_ahead), why, hint)
         if cls.one_layer:
             found = rank_faults(method.num_ranks, most_completions_per_minibatch(method))
-            faults += [replace(one, path=f"({one.path})") for one in found]
-        return faults
+            yield from (replace(one, path=f"({one.path})") for one in found)
 
 
 def kind_of(part: SourcePart) -> type[SourceKind] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,20 +43,36 @@ class House:
     prints_in_actors: int
 
 
-def modules() -> dict[str, Path]:
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A source file, read and walked through once."""
+
+    path: str  # from the repository's root
+    num_lines: int
+    nodes: Sequence[ast.AST]
+
+    @property
+    def functions(self) -> list[Function]:
+        return [node for node in self.nodes if isinstance(node, Function)]
+
+
+def modules() -> dict[str, Module]:
     """Every module of the packages by its dotted name."""
     found = {}
     for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+        for file in sorted((ROOT / room).rglob("*.py")):
+            path, text = file.relative_to(ROOT), file.read_text(encoding="utf-8")
+            parts = path.with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = Module(
+                path.as_posix(), len(text.splitlines()), list(ast.walk(ast.parse(text)))
+            )
     return found
 
 
-def imports_of(tree: ast.Module, known: dict[str, Path]) -> set[str]:
+def imports_of(module: Module, known: dict[str, Module]) -> set[str]:
     """The modules of ours that a module imports, wherever in it the import stands."""
     found = set()
-    for node in ast.walk(tree):
+    for node in module.nodes:
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
@@ -94,16 +110,9 @@ def circles_of(graph: dict[str, set[str]]) -> list[list[str]]:
     return sorted(found)
 
 
-def import_circles() -> list[list[str]]:
+def import_circles(known: dict[str, Module]) -> list[list[str]]:
     """Sets of our modules that import each other."""
-    known = modules()
-    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in known.items()}
-    graph = {name: imports_of(tree, known) - {name} for name, tree in trees.items()}
-    return circles_of(graph)
-
-
-def functions_of(tree: ast.Module) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, Function))
+    return circles_of({name: imports_of(one, known) - {name} for name, one in known.items()})
 
 
 def body_lines(function: Function) -> int:
@@ -126,7 +135,7 @@ def takes_run_config(function: Function) -> bool:
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     notes = [argument.annotation for argument in named if argument.annotation is not None]
-    return any("RunConfig" in ast.unparse(note) for note in notes)
+    return any("RunConfig" in ast.dump(note) for note in notes)
 
 
 def checks_recipes(function: Function, path: str) -> bool:
@@ -137,45 +146,42 @@ def checks_recipes(function: Function, path: str) -> bool:
     return is_named and is_here
 
 
-def survey() -> House:
-    known = modules()
-    texts = {name: path.read_text(encoding="utf-8") for name, path in known.items()}
-    trees = {name: ast.parse(text) for name, text in texts.items()}
-    functions = [(name, one) for name, tree in trees.items() for one in functions_of(tree)]
-    where = {name: path.relative_to(ROOT).as_posix() for name, path in known.items()}
-    linter = sum(
-        (one.end_lineno or 0) - one.lineno + 1
-        for name, one in functions
-        if where[name] not in LINTER_FILES and checks_recipes(one, where[name])
-    )
-    linter += sum(
-        len((ROOT / file).read_text(encoding="utf-8").splitlines())
-        for file in LINTER_FILES
-        if (ROOT / file).exists()
-    )
+def linter_lines(module: Module) -> int:
+    """Lines of a module that check recipes."""
+    if module.path in LINTER_FILES:
+        return module.num_lines
+    checks = [one for one in module.functions if checks_recipes(one, module.path)]
+    return sum((one.end_lineno or 0) - one.lineno + 1 for one in checks)
+
+
+def is_print(node: ast.AST) -> bool:
+    called = node.func if isinstance(node, ast.Call) else None
+    return isinstance(called, ast.Name) and called.id == "print"
+
+
+def survey(known: dict[str, Module]) -> House:
+    functions = [one for module in known.values() for one in module.functions]
     return House(
         files=len(known),
-        lines=sum(len(text.splitlines()) for text in texts.values()),
+        lines=sum(module.num_lines for module in known.values()),
         modules_at_the_top_of_mgrpo=len(list((ROOT / "mgrpo").glob("*.py"))),
-        circles=len(import_circles()),
-        signatures_with_run_config=sum(takes_run_config(one) for _, one in functions),
-        linter_lines=linter,
+        circles=len(import_circles(known)),
+        signatures_with_run_config=sum(takes_run_config(one) for one in functions),
+        linter_lines=sum(linter_lines(module) for module in known.values()),
         any_mentions=sum(
             isinstance(node, ast.Name) and node.id == "Any"
-            for tree in trees.values()
-            for node in ast.walk(tree)
+            for module in known.values()
+            for node in module.nodes
         ),
-        longest_body=max(body_lines(one) for _, one in functions),
+        longest_body=max(body_lines(one) for one in functions),
         functions=len(functions),
-        functions_typed=sum(is_typed(one) for _, one in functions),
-        loop_lines=len(texts["mgrpo.training.loop"].splitlines()),
+        functions_typed=sum(is_typed(one) for one in functions),
+        loop_lines=known["mgrpo.training.loop"].num_lines,
         prints_in_actors=sum(
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "print"
-            for name, tree in trees.items()
+            is_print(node)
+            for name, module in known.items()
             if name.startswith(("actors.", "learner."))
-            for node in ast.walk(tree)
+            for node in module.nodes
         ),
     )
 
@@ -183,13 +189,14 @@ def survey() -> House:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.house", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    house = asdict(survey())
+    known = modules()
+    house = asdict(survey(known))
     if parser.parse_args().json:
         print(json.dumps(house))
         return
     for name, value in house.items():
         print(f"{name.replace('_', ' '):<32} {value:>8,}")
-    for circle in import_circles():
+    for circle in import_circles(known):
         print(f"circle: {' <-> '.join(circle)}")
 
 

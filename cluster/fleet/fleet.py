@@ -24,11 +24,11 @@ from cluster.fleet.leases import Engine, Gate, Result, SamplingLoop, least_busy
 from cluster.fleet.remote_engine import RemoteEngine
 from cluster.fleet.start_watch import StartWatch
 from cluster.placement import Placement, describe_shortage
+from cluster.progress_board import ProgressBoard
 from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError, WeightSyncError, task_group
 from mgrpo.metric_sums import MetricSums
-from mgrpo.progress_board import ProgressBoard
 
 LOOK_S = 0.25  # between two looks at the engines while a rollout runs
 TAKE_AGAIN_S = 0.05  # between two attempts to get an engine if there is none

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from cluster.engine_actor import EngineActor
+from cluster.progress_board import ProgressBoard
 from cluster.remote import RemoteActor
 from mgrpo.errors import DeadlineError, MgrpoError, RequestError
-from mgrpo.progress_board import ProgressBoard
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from cluster.engine_actor import EngineActor
 from cluster.fleet.progress_watch import GENERATE_S, ProgressWatch
+from cluster.progress_board import ProgressBoard
 from cluster.remote import RemoteActor
 from mgrpo.config.layers import Speculation, Stop
-from mgrpo.progress_board import ProgressBoard
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 

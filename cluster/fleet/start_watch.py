@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from cluster.board_watch import BoardWatch, HasBoard
+from cluster.progress_board import ProgressBoard
 from cluster.remote import RemoteActor
 from mgrpo.errors import MgrpoError
-from mgrpo.progress_board import ProgressBoard
 
 
 class StartWatch:

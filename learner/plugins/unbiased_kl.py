@@ -13,7 +13,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 FACTORS = "unbiased_kl"
 
@@ -42,17 +42,10 @@ class UnbiasedKl(LearnerPlugin):
     @classmethod
     def faults(
         cls, settings: UnbiasedKlSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        if method.max_kl_weight == 0:
-            return []
-        return [
-            ConfigFault(
-                "(objective.kl.weight)",
-                f"{method.max_kl_weight:g}",
-                "would be a second KL penalty.",
-                "Set every kl weight to 0.",
-            )
-        ]
+    ) -> Faults:
+        if method.max_kl_weight > 0:
+            why, hint = "would be a second KL penalty.", "Set every kl weight to 0."
+            yield ConfigFault("(objective.kl.weight)", f"{method.max_kl_weight:g}", why, hint)
 
     def token_columns(
         self, batch: StepBatch, advantages: Tensor, token_weights: Tensor

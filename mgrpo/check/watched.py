@@ -23,15 +23,17 @@ def watched_lines(config: RunConfig) -> Iterator[CheckLine]:
     for path, one in watched.items():
         if one is None or one.heldout_layer is not None or known(one.metric):
             continue
-        near = difflib.get_close_matches(one.metric, names_of(config), n=MOST_SUGGESTED, cutoff=0.4)
+        near = difflib.get_close_matches(
+            one.metric, names_of(len(config.layers)), n=MOST_SUGGESTED, cutoff=0.4
+        )
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         detail = f"{path}.metric: no run has {one.metric}.{hint} docs/metrics.md lists all."
         yield CheckLine("warn" if config.plugins else "fail", "metrics", detail)
 
 
-def names_of(config: RunConfig) -> list[str]:
-    """Metrics of this chain that have no tag but their layer."""
-    layers = range(1, len(config.layers) + 1)
+def names_of(num_layers: int) -> list[str]:
+    """Metrics of a chain that have no tag but their layer."""
+    layers = range(1, num_layers + 1)
     return [
         name
         for family in FAMILIES

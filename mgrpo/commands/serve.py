@@ -66,7 +66,8 @@ def run_serve(args: argparse.Namespace) -> int:
         signals_as_errors(),
         vllm_server(
             policy,
-            config,
+            config.engines,
+            dtype=config.engines.dtype_for(config.model.dtype),
             name=name,
             is_cpu=installed_build() == "cpu",
             extra=args.vllm,

@@ -10,6 +10,7 @@ from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.extra_args import extra_args_faults
 from mgrpo.errors import ConfigFault
 
+Dtype = Literal["float32", "bfloat16", "float16"]
 MIN_TEMPERATURE = 0.01  # vLLM's minimum: lower values are raised to this
 MAX_SEQUENCES = 8192  # of one forward pass: as many tokens, one of each
 
@@ -72,7 +73,7 @@ class EnginesConfig(StrictConfig):
     has 64 completions for; else 1."""
     tensor_parallel_size: PositiveInt = 1
     """GPUs per engine."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", Dtype] = "auto"
     """auto: the policy's own (model.dtype)."""
     max_model_len: PositiveInt | None = None
     """Context in tokens. None: as long as the longest layer's prompt plus completion needs."""
@@ -91,6 +92,10 @@ class EnginesConfig(StrictConfig):
     """Passed to vLLM's AsyncEngineArgs unchanged, for settings without a key in mgrpo. Arguments
     that mgrpo sets itself are refused."""
 
+    def dtype_for(self, model_dtype: Dtype) -> Dtype:
+        """Of an engine's weights, where those of the policy are of `model_dtype`."""
+        return model_dtype if self.dtype == "auto" else self.dtype
+
     @property
     def pool(self) -> EngineRange:
         """Engines that serve every layer, if `shared` is true."""
@@ -98,7 +103,6 @@ class EnginesConfig(StrictConfig):
 
     @model_validator(mode="after")
     def check_extra_args(self) -> EnginesConfig:
-        faults = extra_args_faults(self.extra_args)
-        if faults:
+        if faults := list(extra_args_faults(self.extra_args)):
             raise RelationError(faults)
         return self

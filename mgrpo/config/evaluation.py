@@ -16,7 +16,7 @@ from pydantic import (
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import MIN_TEMPERATURE
 from mgrpo.config.layers import LayerConfig, later_layers
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 Guidance = Literal["all", "first", "random"] | list[NonNegativeInt]
 GUIDANCE_WORDS = ("all", "first", "random")
@@ -132,49 +132,29 @@ def is_choice(given: object) -> bool:
     )
 
 
-def select_faults(settings: EvaluationConfig) -> list[ConfigFault]:
+def select_faults(settings: EvaluationConfig) -> Faults:
     """A vote needs several samples, and likelihoods are compared at one temperature."""
-    faults = []
     if settings.samples_per_problem < 2:
-        faults.append(
-            ConfigFault(
-                "decode_select",
-                "(given)",
-                f"chooses among samples, and there is {settings.samples_per_problem} of each "
-                "problem.",
-                "Set samples_per_problem to 2 or more, with decoding: sampled; 10 is usual.",
-            )
-        )
+        why = f"chooses among samples, and there is {settings.samples_per_problem} of each problem."
+        hint = "Set samples_per_problem to 2 or more, with decoding: sampled; 10 is usual."
+        yield ConfigFault("decode_select", "(given)", why, hint)
     if settings.temperature != 1.0:
-        faults.append(
-            ConfigFault(
-                "temperature",
-                f"{settings.temperature:g}",
-                "decode_select compares likelihoods, which are those of the policy at temperature "
-                "1 alone.",
-                "Use temperature: 1.",
-            )
+        why = (
+            "decode_select compares likelihoods, which are those of the policy at temperature 1 "
+            "alone."
         )
-    return faults
+        yield ConfigFault("temperature", f"{settings.temperature:g}", why, "Use temperature: 1.")
 
 
-def pass_at_faults(pass_at: Sequence[int], num_samples: int) -> list[ConfigFault]:
+def pass_at_faults(pass_at: Sequence[int], num_samples: int) -> Faults:
+    largest = max(pass_at, default=0)
     if not pass_at:
-        return [
-            ConfigFault("pass_at", "[]", "names no k.", "Remove the key for 1, 2, 4 and so on.")
-        ]
-    largest = max(pass_at)
-    if largest <= num_samples:
-        return []
-    return [
-        ConfigFault(
-            "pass_at",
-            str(list(pass_at)),
-            f"pass@{largest} needs {largest} samples of each problem, and there "
-            f"{'is' if num_samples == 1 else 'are'} {num_samples}.",
-            f"Set samples_per_problem to {largest} or more, with decoding: sampled.",
-        )
-    ]
+        yield ConfigFault("pass_at", "[]", "names no k.", "Remove the key for 1, 2, 4 and so on.")
+    if largest > num_samples:
+        there = f"there {'is' if num_samples == 1 else 'are'} {num_samples}"
+        why = f"pass@{largest} needs {largest} samples of each problem, and {there}."
+        hint = f"Set samples_per_problem to {largest} or more, with decoding: sampled."
+        yield ConfigFault("pass_at", str(list(pass_at)), why, hint)
 
 
 def guidance_faults(settings: EvaluationConfig, layers: Sequence[LayerConfig]) -> list[ConfigFault]:
@@ -186,24 +166,15 @@ def guidance_faults(settings: EvaluationConfig, layers: Sequence[LayerConfig]) -
     ]
 
 
-def phrase_faults(path: str, chosen: Guidance, layers: Sequence[LayerConfig]) -> list[ConfigFault]:
+def phrase_faults(path: str, chosen: Guidance, layers: Sequence[LayerConfig]) -> Faults:
     if not isinstance(chosen, list):
-        return []
-    shown = str(chosen)
+        return
     if len(layers) == 1:
         why = "the chain has one layer, so no correction is opened by a phrase."
-        return [ConfigFault(path, shown, why, "Remove the key.")]
-    faults = []
+        yield ConfigFault(path, str(chosen), why, "Remove the key.")
     for depth, layer in enumerate(later_layers(layers), start=1):
         count = len(layer.guidance.phrases)
         if max(chosen) >= count:
-            faults.append(
-                ConfigFault(
-                    path,
-                    shown,
-                    f"layers.{depth} ({layer.name}) has only {count} "
-                    f"{'phrase' if count == 1 else 'phrases'}, counted from 0.",
-                    f"Valid: 0 to {count - 1}.",
-                )
-            )
-    return faults
+            phrases = f"{count} {'phrase' if count == 1 else 'phrases'}"
+            why = f"layers.{depth} ({layer.name}) has only {phrases}, counted from 0."
+            yield ConfigFault(path, str(chosen), why, f"Valid: 0 to {count - 1}.")

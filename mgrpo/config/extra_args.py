@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 OWN_KEYS = {
     "model": "model.path",
@@ -64,18 +64,16 @@ DATA_PARALLEL = "data_parallel_"
 MORE_ENGINES = "Use layers.*.num_engines or engines.num_shared_engines for more engines."
 
 
-def extra_args_faults(extra_args: Mapping[str, object]) -> list[ConfigFault]:
+def extra_args_faults(extra_args: Mapping[str, object]) -> Faults:
     """Every argument that a recipe may not set, with a path inside `engines`."""
-    faults = []
     for name, value in extra_args.items():
         path, shown = f"extra_args.{name}", repr(value)
         if name in OWN_KEYS:
             why = "mgrpo sets this argument of vLLM from its own key."
-            faults.append(ConfigFault(path, shown, why, f"Use {OWN_KEYS[name]}."))
+            yield ConfigFault(path, shown, why, f"Use {OWN_KEYS[name]}.")
         elif name.startswith(DATA_PARALLEL):
-            faults.append(ConfigFault(path, shown, MORE_PROCESSES, MORE_ENGINES))
+            yield ConfigFault(path, shown, MORE_PROCESSES, MORE_ENGINES)
         elif name in OWN_REASONS:
-            faults.append(ConfigFault(path, shown, OWN_REASONS[name], "Remove the key."))
+            yield ConfigFault(path, shown, OWN_REASONS[name], "Remove the key.")
         elif name == "load_format" and value == "dummy":
-            faults.append(ConfigFault(path, shown, OTHER_MODEL, "Remove the key."))
-    return faults
+            yield ConfigFault(path, shown, OTHER_MODEL, "Remove the key.")

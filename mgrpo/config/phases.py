@@ -11,7 +11,7 @@ from mgrpo.config.learner import ObjectiveConfig
 from mgrpo.config.parts import Part
 from mgrpo.config.plugins import PhaseConfig
 from mgrpo.config.sources import Fresh, SourcePart, stacked
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 SECTIONS = ("layers", "objective", "sampling", "source")
 FIXED_LAYER_KEYS = (
@@ -73,29 +73,28 @@ def fixed_key_faults(
     changed_objective: ObjectiveConfig,
     source: Fresh | SourcePart,
     changed_source: Fresh | SourcePart,
-) -> list[ConfigFault]:
+) -> Faults:
     """Keys of a phase that are fixed at the start of the run."""
     if len(changed_layers) != len(layers):
-        return [ConfigFault("layers", f"{len(changed_layers)} layers", "must not change.")]
+        yield ConfigFault("layers", f"{len(changed_layers)} layers", "must not change.")
+        return
     reason = "cannot change during a run: the loop is fixed at the start."
-    faults = []
     if changed_objective.update_order != objective.update_order:
         now = changed_objective.update_order.type
-        faults.append(ConfigFault("objective.update_order", now, reason))
+        yield ConfigFault("objective.update_order", now, reason)
     if stack_words(changed_source) != stack_words(source):
-        faults.append(ConfigFault("source", stack_words(changed_source), reason))
+        yield ConfigFault("source", stack_words(changed_source), reason)
     for key in ("loss", "importance"):
         given, changed = getattr(objective, key), getattr(changed_objective, key)
-        faults += part_faults(f"objective.{key}", given, changed)
+        yield from part_faults(f"objective.{key}", given, changed)
     for depth, (before, after) in enumerate(zip(layers, changed_layers, strict=True)):
-        faults += part_faults(f"layers.{depth}.advantage", before.advantage, after.advantage)
+        yield from part_faults(f"layers.{depth}.advantage", before.advantage, after.advantage)
         corrects = isinstance(before, LaterLayer)
         for key in (*FIXED_LAYER_KEYS, *(FIXED_CORRECT_KEYS if corrects else ())):
             value = at_path(after, key)
             if at_path(before, key) != value:
                 reason = "cannot change during a run: engines and contexts are fixed at the start."
-                faults.append(ConfigFault(f"layers.{depth}.{key}", str(value), reason))
-    return faults
+                yield ConfigFault(f"layers.{depth}.{key}", str(value), reason)
 
 
 def at_path(section: Any, path: str) -> Any:
@@ -108,9 +107,10 @@ def stack_words(source: Fresh | SourcePart) -> str:
     return " above ".join([*(part.type for part in reversed(stacked(source))), "fresh"])
 
 
-def part_faults(path: str, given: Any, changed: Any) -> list[ConfigFault]:
+def part_faults(path: str, given: Any, changed: Any) -> Faults:
     """A method's own part is made once, so a phase cannot bring it, drop it or change its keys."""
-    if given == changed or not (isinstance(given, Part) or isinstance(changed, Part)):
-        return []
-    reason = f"cannot change during a run: {given.type} would be {changed.type}, made at the start."
-    return [ConfigFault(path, changed.type, reason, "Leave it as it is in the recipe.")]
+    if given != changed and (isinstance(given, Part) or isinstance(changed, Part)):
+        why = (
+            f"cannot change during a run: {given.type} would be {changed.type}, made at the start."
+        )
+        yield ConfigFault(path, changed.type, why, "Leave it as it is in the recipe.")

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.config.learner import ObjectiveConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 NewWeights = Literal["between_steps", "between_groups", "in_flight"]
 
@@ -54,26 +54,23 @@ class PipelineConfig(StrictConfig):
         return self.max_staleness_steps == 0
 
 
-def ahead_faults(pipeline: PipelineConfig, objective: ObjectiveConfig) -> list[ConfigFault]:
+def ahead_faults(pipeline: PipelineConfig, objective: ObjectiveConfig) -> Faults:
     """What cannot be sampled while a step before it trains, and settings that would do nothing."""
     path, given = "pipeline.max_staleness_steps", str(pipeline.max_staleness_steps)
-    new_weights = pipeline.new_weights
+    new_weights, order = pipeline.new_weights, objective.update_order.type
     if not pipeline.samples_ahead:
-        found = []
         why = f"nothing is sampled ahead with {path}: {given}."
         hint = f"Leave the key out, or set {path}: 1 or more."
         if new_weights != "between_steps":
-            found.append(ConfigFault("pipeline.new_weights", new_weights, why, hint))
+            yield ConfigFault("pipeline.new_weights", new_weights, why, hint)
         if pipeline.min_done_fraction < 1:
             shown = f"{pipeline.min_done_fraction:g}"
-            found.append(ConfigFault("pipeline.min_done_fraction", shown, why, hint))
-        return found
-    found, order = [], objective.update_order.type
+            yield ConfigFault("pipeline.min_done_fraction", shown, why, hint)
+        return
     if order != "joint":
         why = f"with objective.update_order: {order} one layer trains at a time."
-        found.append(ConfigFault(path, given, why, "Use update_order: joint."))
+        yield ConfigFault(path, given, why, "Use update_order: joint.")
     if pipeline.num_ahead > 1 and new_weights == "between_steps":
         why = "with new_weights: between_steps all steps drawn ahead would end at the same time."
         hint = "Use new_weights: between_groups or in_flight, or a staleness of 1."
-        found.append(ConfigFault(path, given, why, hint))
-    return found
+        yield ConfigFault(path, given, why, hint)

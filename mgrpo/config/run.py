@@ -44,7 +44,7 @@ from mgrpo.config.relations import (
 from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.sources import Fresh, Source
 from mgrpo.config.watched import BestConfig, EarlyStoppingConfig, heldout_faults
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import Faults
 
 TEMPLATE_CALL_ARGUMENTS = {
     "add_generation_prompt",
@@ -211,22 +211,16 @@ class RunConfig(StrictConfig):
             raise RelationError(faults)
         return self
 
-    def watched_faults(self) -> list[ConfigFault]:
+    def watched_faults(self) -> Faults:
         """Held-out accuracies that decide something and are not measured."""
         every = 0 if self.data.heldout is None else self.evaluation.every_steps
-        watched = {
-            "checkpoints.keep_best": self.checkpoints.keep_best,
-            "early_stopping": self.early_stopping,
-        }
-        return [
-            fault
-            for path, one in watched.items()
-            for fault in heldout_faults(
-                path, one, num_layers=len(self.layers), measured_every=every
-            )
-        ]
+        best, layers = self.checkpoints.keep_best, len(self.layers)
+        yield from heldout_faults("checkpoints.keep_best", best, layers, measured_every=every)
+        yield from heldout_faults(
+            "early_stopping", self.early_stopping, layers, measured_every=every
+        )
 
-    def change_faults(self, phase: PhaseConfig) -> list[ConfigFault]:
+    def change_faults(self, phase: PhaseConfig) -> Faults:
         """What a phase changes that it must not, or changes wrongly."""
         if foreign := foreign_sections(phase):
             return foreign

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 HELDOUT_ACCURACY = re.compile(r"heldout/layer(\d+)/accuracy")
 """Of an evaluation; all other metrics are those of a step, as in metrics.jsonl."""
@@ -60,8 +59,8 @@ class EarlyStoppingConfig(WatchedMetric):
 
 
 def heldout_faults(
-    path: str, watched: WatchedMetric | None, *, num_layers: int, measured_every: int
-) -> Iterator[ConfigFault]:
+    path: str, watched: WatchedMetric | None, num_layers: int, *, measured_every: int
+) -> Faults:
     """What keeps a held-out accuracy from being measured.
 
     Args:
@@ -69,18 +68,11 @@ def heldout_faults(
     """
     if watched is None or watched.heldout_layer is None:
         return
-    where, layer = f"{path}.metric", watched.heldout_layer
+    where, metric, layer = f"{path}.metric", watched.metric, watched.heldout_layer
     if not 1 <= layer <= num_layers:
-        yield ConfigFault(
-            where,
-            watched.metric,
-            f"the chain has {num_layers} layer{'s' if num_layers > 1 else ''}.",
-            f"Nearest valid value: heldout/layer{min(max(layer, 1), num_layers)}/accuracy",
-        )
+        why = f"the chain has {num_layers} layer{'s' if num_layers > 1 else ''}."
+        hint = f"Nearest valid value: heldout/layer{min(max(layer, 1), num_layers)}/accuracy"
+        yield ConfigFault(where, metric, why, hint)
     if measured_every == 0:
-        yield ConfigFault(
-            where,
-            watched.metric,
-            "is not measured during the run.",
-            "Set data.heldout, and evaluation.every_steps to the steps between measurements.",
-        )
+        hint = "Set data.heldout, and evaluation.every_steps to the steps between measurements."
+        yield ConfigFault(where, metric, "is not measured during the run.", hint)

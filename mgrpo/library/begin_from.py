@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mgrpo.config import RunConfig
+from mgrpo.config import RunConfig, StorageConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import HubUnreachable, ModelError, RunDirectoryError
 from mgrpo.metrics.log import read_metrics
@@ -43,7 +43,7 @@ def begun_from(run: str | Path, config: RunConfig) -> RunConfig:
         )
     before = load_recipe(run_dir / CONFIG_FILE)
     if config.model.path != before.model.path:
-        refuse_other_tokenizer(policy, config)
+        refuse_other_tokenizer(policy, config.model.path, config.output.storage)
     changes = {"path": str(policy.resolve()), "from_run": provenance_of(run_dir, policy)}
     return config.model_copy(update={"model": config.model.model_copy(update=changes)})
 
@@ -61,10 +61,10 @@ def provenance_of(run_dir: Path, policy: Path) -> str:
     return f"{run_dir.resolve().name}, {name} after step {num_steps}"
 
 
-def refuse_other_tokenizer(policy: Path, config: RunConfig) -> None:
-    """Raise ModelError if the recipe is for a model with another vocabulary or chat template."""
+def refuse_other_tokenizer(policy: Path, model: str, storage: StorageConfig) -> None:
+    """Raise ModelError if the recipe's model has another vocabulary or chat template."""
     try:
-        own = load_tokenizer(driver_model(config.model.path, config.output.storage).driver_dir)
+        own = load_tokenizer(driver_model(model, storage).driver_dir)
     except HubUnreachable as error:
         print(f"note: the tokenizer of {policy} was not compared with the recipe's: {error}")
         return
@@ -72,7 +72,7 @@ def refuse_other_tokenizer(policy: Path, config: RunConfig) -> None:
     differing = [word for word, read in COMPARED.items() if read(own) != read(other)]
     if differing:
         raise ModelError(
-            f"The policy {policy} has another {' and '.join(differing)} than {config.model.path}, "
+            f"The policy {policy} has another {' and '.join(differing)} than {model}, "
             "for which the recipe is written: its prompts and lengths may not fit. If they do, set "
             f"model.path={policy} in place of --from."
         )

@@ -73,7 +73,8 @@ def train(
     given: Tree = {}
     if data is not None:
         given = {"data": {"train": {"path": "given"}, "heldout": None}}
-    inputs = inputs_folder(load_recipe(recipe, changes=merged_maps(given, changes)))
+    before = load_recipe(recipe, changes=merged_maps(given, changes))
+    inputs = inputs_folder(local_run_dir(before.output, before.name))
     if data is not None:
         given["data"]["train"] = data_section(data, "train", inputs)
     if heldout is not None:
@@ -87,9 +88,8 @@ def train(
         return Run(train_recipe(config, overwrite=overwrite))
 
 
-def inputs_folder(config: RunConfig) -> Path:
+def inputs_folder(run_dir: Path) -> Path:
     """Where a run's data and functions are kept that no file of the user's has."""
-    run_dir = local_run_dir(config.output, config.name)
     return run_dir.with_name(run_dir.name + INPUTS_SUFFIX)
 
 

@@ -38,7 +38,7 @@ class EngineMemory:
 def engine_memory(recipe: PlanRecipe, shape: ModelShape, gpu: GpuType) -> EngineMemory:
     """The memory use of each of an engine's GPUs."""
     ways = recipe.engines.tensor_parallel_size
-    dtype = recipe.model_dtype if recipe.engines.dtype == "auto" else recipe.engines.dtype
+    dtype = recipe.engines.dtype_for(recipe.model_dtype)
     width = 4 if dtype == "float32" else 2
     weights = shape.num_parameters * width // ways
     working = working_bytes(recipe.engines, shape, width)

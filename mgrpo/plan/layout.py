@@ -131,7 +131,7 @@ def pooled(config: RunConfig, cores: Cores) -> tuple[RunConfig, str]:
 def most_engines(config: RunConfig, cores: Cores) -> int:
     """CPU engines that cores, memory and the work of a step allow; at least one."""
     recipe = plan_recipe(config)
-    engine_gib = cpu_engine_gib(recipe, num_parameters(config))
+    engine_gib = cpu_engine_gib(recipe, num_parameters(config.model.path))
     completions = max(batch.num_completions for batch in layer_batches(recipe))
     bounds = (
         cores.number // (config.engines.num_threads or 1),
@@ -141,10 +141,10 @@ def most_engines(config: RunConfig, cores: Cores) -> int:
     return max(1, min(bounds))
 
 
-def num_parameters(config: RunConfig) -> int:
-    """Of the policy; 0 where it is not available, of which the check of the model tells."""
+def num_parameters(model: str) -> int:
+    """Of a model; 0 where it is not available, of which the check of the model tells."""
     try:
-        return find_shape(config.model.path).num_parameters
+        return find_shape(model).num_parameters
     except (HubUnreachable, ModelError):
         return 0
 

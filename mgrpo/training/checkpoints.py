@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.progress_board import OwnBytes
 from cluster.remote import LOOK_S, Counter, Patience
 from mgrpo.config.run import CheckpointConfig
 from mgrpo.errors import DeadlineError, MgrpoError, RunDirectoryError
-from mgrpo.progress_board import OwnBytes
 from mgrpo.storage.checkpoints import (
     LEARNER_DIR,
     begin_checkpoint,

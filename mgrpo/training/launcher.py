@@ -92,7 +92,7 @@ class Launcher:
             name=allocation.name,
             model_dir=self.model.driver_dir,
             find_model=self.model,
-            dtype=self.config.model.dtype if config.dtype == "auto" else config.dtype,
+            dtype=config.dtype_for(self.config.model.dtype),
             max_model_len=self.max_model_len,
             max_num_seqs=config.max_num_seqs,
             tensor_parallel_size=config.tensor_parallel_size,

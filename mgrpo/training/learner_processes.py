@@ -10,11 +10,11 @@ from actors.templates import PromptBuilder
 from cluster.allocations import Allocation
 from cluster.board_watch import BoardWatch
 from cluster.fleet.fleet import Fleet
+from cluster.progress_board import ProgressBoard
 from cluster.remote import wait_for
 from learner.rank import LearnerRank
-from mgrpo.config import RunConfig
+from mgrpo.config import ClusterConfig
 from mgrpo.errors import ActorDiedError, DeadlineError, LearnerLostError, MgrpoError
-from mgrpo.progress_board import ProgressBoard
 from mgrpo.training.launcher import Launcher
 from mgrpo.training.learner_ranks import SETTING
 from mgrpo.types import Problem
@@ -27,26 +27,28 @@ class LearnerProcesses:
         allocations: the learner's; without one there are no ranks.
         fleet: the engines that get their weights.
         problems: the probe of a broadcast is a prompt of theirs.
+        max_restarts: so often a lost learner is replaced in a run.
         board: the run's, which is told of the ranks' progress.
     """
 
     def __init__(
         self,
-        config: RunConfig,
+        cluster: ClusterConfig,
         launcher: Launcher,
         allocations: Sequence[Allocation],
         fleet: Fleet,
         *,
         builder: PromptBuilder,
         problems: Sequence[Problem],
+        max_restarts: int,
         board: ProgressBoard | None = None,
     ) -> None:
         self.launcher, self.allocations, self.fleet = launcher, list(allocations), fleet
         self.builder, self.problems = builder, problems
-        self.silent_s = config.cluster.health.dead_after_s
+        self.silent_s = cluster.health.dead_after_s
         self.num_replacements = 0
-        self.max_restarts = config.learner.max_restarts
-        self.shares_gpus = config.cluster.takes_turns
+        self.max_restarts = max_restarts
+        self.shares_gpus = cluster.takes_turns
         self.ranks = launcher.learner(self.allocations)
         self.progress = BoardWatch(self.ranks, silent_s=self.silent_s, board=board)
 

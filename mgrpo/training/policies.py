@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mgrpo.config import RunConfig
+from mgrpo.config.watched import BestConfig, EarlyStoppingConfig
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.rows import Row
 from mgrpo.storage.mirror import Mirror
@@ -91,8 +91,14 @@ class WatchedMetrics(Hook):
         num_steps: that are done in a run that resumes.
     """
 
-    def __init__(self, config: RunConfig, num_steps: int, writer: PolicyWriter) -> None:
-        self.keep_best, self.early_stopping = config.checkpoints.keep_best, config.early_stopping
+    def __init__(
+        self,
+        keep_best: BestConfig | None,
+        early_stopping: EarlyStoppingConfig | None,
+        num_steps: int,
+        writer: PolicyWriter,
+    ) -> None:
+        self.keep_best, self.early_stopping = keep_best, early_stopping
         self.watched = {
             one: Watched(one, writer.run_dir, num_steps)
             for one in (self.keep_best, self.early_stopping)

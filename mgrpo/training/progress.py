@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from cluster.progress_board import ProgressBoard
 from mgrpo.evaluation.tables import (
     TextTable,
     comparison_note,
@@ -28,7 +29,6 @@ from mgrpo.evaluation.tables import (
     evaluation_tables,
 )
 from mgrpo.metrics.learning import learning_sentence
-from mgrpo.progress_board import ProgressBoard
 from mgrpo.report.outcome import (
     first_and_last,
     footnote,

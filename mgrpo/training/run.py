@@ -13,7 +13,7 @@ from cluster.fleet.engine_log import ENGINES_FILE
 from cluster.monitoring.ray_metrics import RayMetrics
 from learner.plugin import LearnerPlugin
 from learner.streaming import check_streaming, streaming_obstacles
-from mgrpo.config import LayerConfig, RunConfig
+from mgrpo.config import LayerConfig, MethodView, PipelineConfig, RunConfig
 from mgrpo.config.layers import verify_layers
 from mgrpo.config.load import save_recipe
 from mgrpo.errors import LearnerLostError, MgrpoError, RunInterrupted, StorageError
@@ -24,7 +24,13 @@ from mgrpo.report import write_report
 from mgrpo.report.card import write_cards
 from mgrpo.storage.checkpoints import LEARNER_DIR, newest_whole, read_state
 from mgrpo.storage.mirror import Mirror, mirror_of
-from mgrpo.storage.policies import EARLY_END_FILE, POLICY_DIR, early_end_of, write_early_end
+from mgrpo.storage.policies import (
+    EARLY_END_FILE,
+    POLICY_DIR,
+    EarlyEnd,
+    early_end_of,
+    write_early_end,
+)
 from mgrpo.storage.provenance import write_provenance
 from mgrpo.trackers import RunFacts, open_trackers
 from mgrpo.training.checkpoints import Checkpoints, RunState
@@ -40,6 +46,7 @@ from mgrpo.training.hooks import (
     WriteStep,
 )
 from mgrpo.training.last_step import KeepLastStep, LastStep
+from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.loop import Run, train
 from mgrpo.training.policies import PolicyWriter, SteppedPolicies, WatchedMetrics
 from mgrpo.training.progress import (
@@ -200,22 +207,7 @@ def train_system(
     """
     config, learner = system.config, system.learner
     assert learner is not None, "the system was started with a learner"
-    workers = RunWorkers(
-        config.method_view,
-        limits=StepLimits(
-            max_failed_fraction=config.rewards.max_failed_fraction,
-            on_signal_s=config.checkpoints.on_signal_s,
-            least_tokens=config.learner.microbatch_tokens * config.learner.num_ranks,
-        ),
-        pipeline=config.pipeline,
-        rollout=system.rollout,
-        engines=system.fleet,
-        learner=learner,
-        progress=progress,
-        signals=signals,
-        policy_version=system.policy_version,
-        streams=streams_by_step(config, system.device),
-    )
+    workers = workers_of(system, learner, progress, signals)
     sources = SampleAhead(
         make_sources(config.method_view, system.problems),
         system.problems,
@@ -244,7 +236,9 @@ def train_system(
     writer = PolicyWriter(
         run_dir, learner, mirror, progress, signals, config.checkpoints.on_signal_s
     )
-    watched = WatchedMetrics(config, first_step, writer)
+    watched = WatchedMetrics(
+        config.checkpoints.keep_best, config.early_stopping, first_step, writer
+    )
     run = Run(
         first_step=first_step,
         stop_because=watched.why_stop(first_step),
@@ -290,8 +284,24 @@ def train_system(
         ],
     )
     (run_dir / EARLY_END_FILE).unlink(missing_ok=True)
+    early_end = train_whole_steps(run, system, checkpoints, last_step, restarts)
+    if early_end is not None:
+        write_early_end(run_dir, early_end)
+    progress.phase("saving the policy")
+    learner.save_policy(run_dir / POLICY_DIR)
+    return run_dir / POLICY_DIR
+
+
+def train_whole_steps(
+    run: Run, system: System, checkpoints: Checkpoints, last_step: LastStep, restarts: int
+) -> EarlyEnd | None:
+    """Train to the end, or to an error: what is whole until then is in a checkpoint.
+
+    Raises:
+        LearnerLostError: the error is that of a learner's process.
+    """
     try:
-        early_end = train(run)
+        return train(run)
     except Exception as error:
         processes = system.processes
         is_signal = isinstance(error, RunInterrupted)
@@ -303,22 +313,48 @@ def train_system(
         raise
     finally:
         checkpoints.close()
-    if early_end is not None:
-        write_early_end(run_dir, early_end)
-    progress.phase("saving the policy")
-    learner.save_policy(run_dir / POLICY_DIR)
-    return run_dir / POLICY_DIR
 
 
-def streams_by_step(config: RunConfig, device: str) -> Callable[[int], bool]:
+def workers_of(
+    system: System, learner: Learner, progress: TrainProgress, signals: StopSignals
+) -> RunWorkers:
+    """What a run's steps are made with."""
+    config = system.config
+    return RunWorkers(
+        config.method_view,
+        limits=StepLimits(
+            max_failed_fraction=config.rewards.max_failed_fraction,
+            on_signal_s=config.checkpoints.on_signal_s,
+            least_tokens=config.learner.microbatch_tokens * config.learner.num_ranks,
+        ),
+        pipeline=config.pipeline,
+        rollout=system.rollout,
+        engines=system.fleet,
+        learner=learner,
+        progress=progress,
+        signals=signals,
+        policy_version=system.policy_version,
+        streams=streams_by_step(
+            config.method_view,
+            config.pipeline,
+            on_device=config.pipeline.streams_on(system.device, config.cluster),
+        ),
+    )
+
+
+def streams_by_step(
+    method: MethodView, pipeline: PipelineConfig, *, on_device: bool
+) -> Callable[[int], bool]:
     """By step, whether trees train while others are sampled.
+
+    Args:
+        on_device: the recipe wants it on the device of this run, if its parts allow it.
 
     Raises:
         ConfigError: the recipe asks for it, and its parts do not allow it.
     """
-    method = config.method_view
-    check_streaming(method, config.pipeline)
-    if not config.pipeline.streams_on(device, config.cluster):
+    check_streaming(method, pipeline)
+    if not on_device:
         return lambda step: False
     plugins = load_plugins(method, LearnerPlugin)
 

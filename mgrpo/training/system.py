@@ -22,6 +22,7 @@ from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
 from cluster.left_over import name_semaphores
 from cluster.placement import Placement, detect_device
+from cluster.progress_board import ProgressBoard
 from cluster.remote import Call, Counter
 from cluster.runtime import ray_runtime
 from learner.rank import LearnerRank
@@ -41,7 +42,6 @@ from mgrpo.models.node_model import NodeModel, driver_model
 from mgrpo.models.policy_tokenizer import load_builder
 from mgrpo.models.weight_check import refuse_broken_model
 from mgrpo.plugin import load_plugins
-from mgrpo.progress_board import ProgressBoard
 from mgrpo.storage.checkpoints import refuse_other_problems
 from mgrpo.training.launcher import Launcher
 from mgrpo.training.learner_processes import LearnerProcesses
@@ -212,12 +212,13 @@ def start_system(
         )
         fleet.start()
         processes = LearnerProcesses(
-            config,
+            config.cluster,
             launcher,
             [allocation for allocation in allocations if allocation.is_learner],
             fleet,
             builder=inputs.builder,
             problems=inputs.problems,
+            max_restarts=config.learner.max_restarts,
             board=board,
         )
         learner = processes.ranks

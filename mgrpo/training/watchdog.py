@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.fleet.fleet import Fleet
+from cluster.progress_board import Progress, ProgressBoard
 from cluster.stacks import stacks_of_run
 from mgrpo.config.cluster import WatchdogConfig
-from mgrpo.progress_board import Progress, ProgressBoard
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.system import System
 

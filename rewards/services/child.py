@@ -6,11 +6,11 @@ import asyncio
 import signal
 from multiprocessing.connection import Connection as Pipe
 
-from mgrpo.config.services import ServiceTerm
+from mgrpo.config.services import HttpTerm, JudgeTerm, ModelTerm, ServiceTerm
 from mgrpo.errors import RewardError
 from rewards.conventions import Group
 from rewards.score import Outcome, failed
-from rewards.services.service import Service, ServiceFailure, ServiceTimeout, open_service
+from rewards.services.service import Service, ServiceFailure, ServiceTimeout
 from rewards.worker import description, die_with_parent
 
 READY, PROGRESS = -1, -2
@@ -51,6 +51,26 @@ def serve(term: ServiceTerm, pipe: Pipe) -> None:
 
     loop.add_reader(pipe.fileno(), take)
     loop.run_forever()
+
+
+def open_service(term: ServiceTerm) -> Service:
+    """The service of a term; each kind imports what it needs.
+
+    Raises:
+        RewardError: it cannot be used.
+    """
+    if isinstance(term, HttpTerm):
+        from rewards.services.http_reward import HttpReward
+
+        return HttpReward(term)
+    if isinstance(term, JudgeTerm):
+        from rewards.services.judge import Judge
+
+        return Judge(term)
+    assert isinstance(term, ModelTerm), term
+    from rewards.services.reward_model import RewardModel
+
+    return RewardModel(term)
 
 
 async def answer(service: Service, number: int, group: Group, pipe: Pipe) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from mgrpo.config.services import HttpTerm, JudgeTerm, ModelTerm, ServiceTerm
 from rewards.conventions import Group
 from rewards.score import Outcome
 
@@ -30,23 +29,3 @@ class Service(ABC):
         Args:
             on_progress: called after every part of the work.
         """
-
-
-def open_service(term: ServiceTerm) -> Service:
-    """The service of a term; each kind imports what it needs.
-
-    Raises:
-        RewardError: it cannot be used.
-    """
-    if isinstance(term, HttpTerm):
-        from rewards.services.http_reward import HttpReward
-
-        return HttpReward(term)
-    if isinstance(term, JudgeTerm):
-        from rewards.services.judge import Judge
-
-        return Judge(term)
-    assert isinstance(term, ModelTerm), term
-    from rewards.services.reward_model import RewardModel
-
-    return RewardModel(term)

@@ -11,9 +11,9 @@ import pytest
 
 from cluster import remote
 from cluster.board_watch import BoardWatch
+from cluster.progress_board import Progress
 from cluster.remote import Patience
 from mgrpo.errors import DeadlineError, LearnerLostError
-from mgrpo.progress_board import Progress
 
 
 class Clock:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cluster.progress_board import ProgressBoard
 from learner.deepspeed_learner import DeepSpeedLearner
 from learner.recipe import learner_recipe
 from mgrpo.errors import LearnerError
-from mgrpo.progress_board import ProgressBoard
 from tests.learner.builders import run_config
 
 

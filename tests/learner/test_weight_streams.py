@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from cluster.progress_board import ProgressBoard
 from learner import deepspeed_learner
 from learner.deepspeed_learner import DeepSpeedLearner
 from learner.hub_weights import HubWeights
-from mgrpo.progress_board import ProgressBoard
 
 
 class Gathers:

@@ -15,7 +15,7 @@ from learner.plugin_pairs import is_z_scored
 from mgrpo.config import CorrectLayer, MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.layers import WrongParents
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 
 class AttemptWeights(LearnerPlugin):
@@ -40,22 +40,19 @@ class AttemptWeights(LearnerPlugin):
     Settings: ClassVar[type[StrictConfig]] = StrictConfig
 
     @classmethod
-    def faults(
-        cls, settings: StrictConfig, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
+    def faults(cls, settings: StrictConfig, layers: frozenset[int], method: MethodView) -> Faults:
         if len(layers) < len(method.layers) or len(layers) < 2:
             why = "weighs the attempts of a whole chain of two layers or more."
-            return [ConfigFault("(layers)", str(sorted(layers)), why, "Leave `layers` out.")]
-        faults = []
+            yield ConfigFault("(layers)", str(sorted(layers)), why, "Leave `layers` out.")
+            return
         for depth, layer in enumerate(method.layers[1:], start=1):
             if not isinstance(layer, CorrectLayer):
                 why, path = "weighs attempts, and this layer makes none.", f"(layers.{depth}.kind)"
-                faults.append(ConfigFault(path, layer.kind, why))
+                yield ConfigFault(path, layer.kind, why)
             elif not isinstance(layer.parents, WrongParents):
                 why = "is of attempts that follow on failed ones."
                 path, hint = f"(layers.{depth}.parents)", "Use wrong_only."
-                faults.append(ConfigFault(path, layer.parents.type, why, hint))
-        return faults
+                yield ConfigFault(path, layer.parents.type, why, hint)
 
     @classmethod
     def warnings(

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.records.turns import cut_versions
 from mgrpo.types import EXPERT, Completion, Problem
 
@@ -52,14 +52,11 @@ class ExpertAnchor(RolloutPlugin):
     }
 
     @classmethod
-    def faults(
-        cls, settings: AnchorSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        if max(layers) == min(layers) == len(method.layers):
-            return []
-        why = "would add solutions that a later layer corrects as if the policy had written them."
-        hint = f"Set layers: [{method.layers[-1].name}]."
-        return [ConfigFault("(plug-in)", "expert_anchor", why, hint)]
+    def faults(cls, settings: AnchorSettings, layers: frozenset[int], method: MethodView) -> Faults:
+        if layers != {len(method.layers)}:
+            why = "would add solutions that a later layer corrects as the policy's own."
+            hint = f"Set layers: [{method.layers[-1].name}]."
+            yield ConfigFault("(plug-in)", "expert_anchor", why, hint)
 
     def extra_tokens(self) -> int:
         return int(self.settings.max_solution_tokens)

@@ -14,7 +14,7 @@ from learner.plugin_pairs import unknown_check_faults
 from learner.row_groups import usable_groups
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import Faults
 from mgrpo.methods.dagrpo.distinct_pairs import (
     distinct_by_score,
     distinct_by_tokens,
@@ -56,9 +56,7 @@ class Dagrpo(AdvantageEstimator):
     Settings: ClassVar[type[StrictConfig]] = DagrpoSettings
 
     @classmethod
-    def faults(
-        cls, settings: DagrpoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
+    def faults(cls, settings: DagrpoSettings, layers: frozenset[int], method: MethodView) -> Faults:
         return unknown_check_faults(method.rewards, "score_part", settings.score_part)
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig, refuse
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 
 class OverlongSettings(StrictConfig):
@@ -50,14 +50,13 @@ class OverlongPenalty(LearnerPlugin):
     @classmethod
     def faults(
         cls, settings: OverlongSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
+    ) -> Faults:
         begins = settings.max_tokens - settings.buffer_tokens
         longest = max(method.layers[number - 1].max_completion_tokens for number in layers)
-        if begins < longest:
-            return []
-        why = f"the penalty begins above {begins} tokens, and completions end at {longest}."
-        hint = "Use the layer's max_completion_tokens."
-        return [ConfigFault("max_tokens", str(settings.max_tokens), why, hint)]
+        if begins >= longest:
+            why = f"the penalty begins above {begins} tokens, and completions end at {longest}."
+            hint = "Use the layer's max_completion_tokens."
+            yield ConfigFault("max_tokens", str(settings.max_tokens), why, hint)
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         begins = self.settings.max_tokens - self.settings.buffer_tokens

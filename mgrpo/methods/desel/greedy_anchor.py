@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.types import Completion, Problem
 
 GREEDY_LOGPROB = "greedy_logprob_mean"
@@ -36,18 +36,14 @@ class GreedyAnchor(RolloutPlugin):
     @classmethod
     def faults(
         cls, settings: GreedyAnchorSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        if method.sampling.temperature == 1.0:
-            return []
-        return [
-            ConfigFault(
-                "(plug-in)",
-                "greedy_anchor",
+    ) -> Faults:
+        if method.sampling.temperature != 1.0:
+            why = (
                 f"likelihoods at sampling.temperature {method.sampling.temperature:g} cannot be "
-                "compared with those of a greedy answer, which are at temperature 1.",
-                "Set sampling.temperature to 1, or use desel with anchor: max_likelihood.",
+                "compared with those of a greedy answer, which are at temperature 1."
             )
-        ]
+            hint = "Set sampling.temperature to 1, or use desel with anchor: max_likelihood."
+            yield ConfigFault("(plug-in)", "greedy_anchor", why, hint)
 
     async def after_sampling(
         self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]

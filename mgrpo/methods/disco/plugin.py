@@ -14,7 +14,7 @@ from learner.plugin import AdvantageEstimator, Measurement, PolicyLoss
 from learner.row_groups import usable_groups
 from mgrpo.config import LaterLayer, MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.methods.disco.set_objectives import (
     PenaltyForm,
     constraint_factor,
@@ -25,6 +25,7 @@ from mgrpo.registry import Kind
 
 COEFFICIENT, PENALTY = "disco/coefficient", "disco/penalty"
 TEMPERATURES = {"log_likelihood": 10.0, "ratio": 1.0}
+WHOLE_GROUPS = "disco compares the right with the wrong answers of whole groups."
 
 
 class DiscoSettings(StrictConfig):
@@ -71,24 +72,14 @@ class Disco(AdvantageEstimator, PolicyLoss):
     requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     @classmethod
-    def faults(
-        cls, settings: DiscoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        faults = super().faults(settings, layers, method)
+    def faults(cls, settings: DiscoSettings, layers: frozenset[int], method: MethodView) -> Faults:
+        yield from super().faults(settings, layers, method)
         for number, layer in enumerate(method.layers):
             if isinstance(layer, LaterLayer) and layer.loss_weight > 0:
-                needed = {"denominator": "sampled", "select": "none"}
-                faults += [
-                    ConfigFault(
-                        f"(layers.{number}.{key})",
-                        getattr(layer, key),
-                        "disco compares the right with the wrong answers of whole groups.",
-                        f"Use {key}: {value}.",
-                    )
-                    for key, value in needed.items()
-                    if getattr(layer, key) != value
-                ]
-        return faults
+                for key, value in {"denominator": "sampled", "select": "none"}.items():
+                    if (given := getattr(layer, key)) != value:
+                        path, hint = f"(layers.{number}.{key})", f"Use {key}: {value}."
+                        yield ConfigFault(path, given, WHOLE_GROUPS, hint)
 
     @property
     def temperature(self) -> float | None:

@@ -14,7 +14,7 @@ from actors.layers import stable_seed
 from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.records.token_columns import Logprobs, TokenIds
 from mgrpo.records.turns import Prompt, VersionSpans, cut_versions, join_versions
 from mgrpo.types import Completion, FinishReason, Problem, Reward
@@ -103,11 +103,10 @@ class GuidedErrorCorrection(RolloutPlugin):
     @classmethod
     def faults(
         cls, settings: CorrectionSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        if settings.offpolicy != "ratio_one" or method.objective.optimizer_steps == 1:
-            return []
-        why = "with several optimizer steps per rollout a ratio of 1 would never be clipped."
-        return [ConfigFault("offpolicy", "ratio_one", why, "Use recompute_logprob_as_old.")]
+    ) -> Faults:
+        if settings.offpolicy == "ratio_one" and method.objective.optimizer_steps > 1:
+            why = "with several optimizer steps per rollout a ratio of 1 would never be clipped."
+            yield ConfigFault("offpolicy", "ratio_one", why, "Use recompute_logprob_as_old.")
 
     def extra_tokens(self) -> int:
         return int(self.settings.max_new_tokens) + LONGEST_SENTENCE_TOKENS

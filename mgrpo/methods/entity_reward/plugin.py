@@ -16,7 +16,7 @@ from learner.plugin_pairs import unknown_check_faults
 from learner.row_groups import usable_groups
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import Faults
 from mgrpo.types import Completion
 
 SOURCE = "problem_entities"
@@ -60,7 +60,7 @@ class EntityReward(LearnerPlugin):
     @classmethod
     def faults(
         cls, settings: EntityRewardSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
+    ) -> Faults:
         return unknown_check_faults(method.rewards, "format_part", settings.format_part)
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:

@@ -13,7 +13,7 @@ from learner.plugin_pairs import unknown_check_faults
 from learner.row_groups import usable_groups
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 
 class GrpoCareSettings(StrictConfig):
@@ -70,8 +70,8 @@ class GrpoCare(LearnerPlugin):
     @classmethod
     def faults(
         cls, settings: GrpoCareSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        faults = unknown_check_faults(method.rewards, "accuracy_part", settings.accuracy_part)
+    ) -> Faults:
+        yield from unknown_check_faults(method.rewards, "accuracy_part", settings.accuracy_part)
         averages = {
             (one.ema_decay, one.ema_every_updates)
             for entry in method.plugins
@@ -81,8 +81,7 @@ class GrpoCare(LearnerPlugin):
         if len(averages) > 1:
             why = "a run keeps one average of the policy, and entries of grpo_care want several."
             hint = "Give all the same ema_decay and ema_every_updates."
-            faults.append(ConfigFault("ema_decay", str(settings.ema_decay), why, hint))
-        return faults
+            yield ConfigFault("ema_decay", str(settings.ema_decay), why, hint)
 
     def wanted_measurements(self) -> frozenset[Measurement]:
         return self.requires if self.settings.bonus > 0 else frozenset()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.methods.mgrpo_replay.correction_buffer import CorrectionBuffer, CorrectionBufferSettings
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.sources.source import SourcePlugin, Work, Workers
@@ -32,12 +32,11 @@ class ReplayedCorrections(SourcePlugin):
     state_name = "corrections"
 
     @classmethod
-    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
-        faults = super().faults(settings, layers, method)
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Faults:
+        yield from super().faults(settings, layers, method)
         if len(method.layers) < 2:
             why = "a chain of one layer has no corrections to keep."
-            faults.append(ConfigFault("(plug-in)", "correction_buffer", why))
-        return faults
+            yield ConfigFault("(plug-in)", "correction_buffer", why)
 
     def begin(self) -> None:
         self.buffer = CorrectionBuffer(self.settings, self.method.seed)

@@ -12,7 +12,7 @@ from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 
 class CreditSettings(StrictConfig):
@@ -47,14 +47,11 @@ class CreditBack(LearnerPlugin):
     Settings: ClassVar[type[StrictConfig]] = CreditSettings
 
     @classmethod
-    def faults(
-        cls, settings: CreditSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        if len(method.layers) > 1 and max(layers) == len(method.layers):
-            return []
-        why = "takes rewards back from the last layer to the first, and that is not among its own."
-        hint = "Leave its layers out, and use a chain that corrects."
-        return [ConfigFault("credit", settings.credit, why, hint)]
+    def faults(cls, settings: CreditSettings, layers: frozenset[int], method: MethodView) -> Faults:
+        if len(method.layers) == 1 or len(method.layers) not in layers:
+            why = "takes rewards back from the last layer to the first, which is not its own."
+            hint = "Leave its layers out, and use a chain that corrects."
+            yield ConfigFault("credit", settings.credit, why, hint)
 
     def shape_rewards(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         places = {one.completion_id: place for place, one in enumerate(batch.completions)}

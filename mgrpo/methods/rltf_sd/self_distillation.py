@@ -15,7 +15,7 @@ from learner.other_prompts import as_answer_to, root_of
 from learner.plugin import LearnerPlugin
 from mgrpo.config import CorrectLayer, MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault, LearnerError
+from mgrpo.errors import ConfigFault, Faults, LearnerError
 from mgrpo.types import EXPERT, Completion
 
 DISTILLED = "self distillation"
@@ -55,22 +55,17 @@ class SelfDistillation(LearnerPlugin):
     @classmethod
     def faults(
         cls, settings: DistillationSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
+    ) -> Faults:
         own = [method.layers[number - 1] for number in sorted(layers)]
         correcting = [one for one in own if isinstance(one, CorrectLayer)]
         if not correcting:
             why = "distils corrections, and none of its layers corrects."
-            return [ConfigFault("weight", str(settings.weight), why)]
-        return [
-            ConfigFault(
-                f"(layers.{method.layers.index(one)}.denominator)",
-                "per_parent",
-                "would count a problem as one more parent of the corrections that are distilled.",
-                "Use sampled or retained.",
-            )
-            for one in correcting
-            if one.denominator == "per_parent"
-        ]
+            yield ConfigFault("weight", str(settings.weight), why)
+        why = "would count a problem as one more parent of the corrections that are distilled."
+        for one in correcting:
+            if one.denominator == "per_parent":
+                path = f"(layers.{method.layers.index(one)}.denominator)"
+                yield ConfigFault(path, "per_parent", why, "Use sampled or retained.")
 
     def added_completions(
         self, completions: Sequence[Completion], parents: Mapping[str, Completion]

@@ -12,7 +12,7 @@ from learner.plugin import LearnerPlugin
 from learner.plugin_pairs import is_z_scored
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 
 
 class BonusSettings(StrictConfig):
@@ -39,13 +39,10 @@ class CorrectionBonus(LearnerPlugin):
     Settings: ClassVar[type[StrictConfig]] = BonusSettings
 
     @classmethod
-    def faults(
-        cls, settings: BonusSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        if max(layers) > 1 or (len(method.layers) > 1 and settings.bonus_to != "turn2"):
-            return []
-        why = "pays for corrections, and none of its layers corrects."
-        return [ConfigFault("alpha", str(settings.alpha), why)]
+    def faults(cls, settings: BonusSettings, layers: frozenset[int], method: MethodView) -> Faults:
+        if max(layers) == 1 and (len(method.layers) == 1 or settings.bonus_to == "turn2"):
+            why = "pays for corrections, and none of its layers corrects."
+            yield ConfigFault("alpha", str(settings.alpha), why)
 
     @classmethod
     def warnings(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.layers import BestParents, later_layers
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.methods.scrpo.error_pool import ErrorPool, ErrorPoolSettings
 from mgrpo.metric_sums import MetricSums
 from mgrpo.training.sources.source import SourcePlugin, Work, Workers
@@ -33,17 +33,17 @@ class PooledErrors(SourcePlugin):
     state_name = "error_pool"
 
     @classmethod
-    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
-        faults = super().faults(settings, layers, method)
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Faults:
+        yield from super().faults(settings, layers, method)
         if len(method.layers) != 2:
             why = "error_pool needs a chain of 2 layers, one that solves and one that corrects."
-            return [*faults, ConfigFault("(layers)", f"{len(method.layers)} layers", why)]
+            yield ConfigFault("(layers)", f"{len(method.layers)} layers", why)
+            return
         parents = later_layers(method.layers)[0].parents
         if isinstance(parents, BestParents) and parents.all_fail != "use_any":
             why = "every pooled attempt failed, so no corrections would be sampled."
             path, hint = "(layers.1.parents.all_fail)", "Use all_fail: use_any."
-            faults.append(ConfigFault(path, parents.all_fail, why, hint))
-        return faults
+            yield ConfigFault(path, parents.all_fail, why, hint)
 
     def begin(self) -> None:
         self.pool = ErrorPool(self.settings)

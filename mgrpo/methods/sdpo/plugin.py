@@ -16,7 +16,7 @@ from learner.plugin import EmaSchedule, LearnerPlugin, Measurement
 from learner.rows import text
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.methods.sdpo.teacher_prompts import AROUND, NUM_TOKENS
 from mgrpo.types import Completion
 
@@ -69,13 +69,10 @@ class Sdpo(LearnerPlugin):
     requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
 
     @classmethod
-    def faults(
-        cls, settings: SdpoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        if layers == {1}:
-            return []
-        why = "teaches first attempts: what a later layer reads is another prompt."
-        return [ConfigFault("(layers)", str(sorted(layers)), why, "Use layers: [solve].")]
+    def faults(cls, settings: SdpoSettings, layers: frozenset[int], method: MethodView) -> Faults:
+        if layers != {1}:
+            why = "teaches first attempts: what a later layer reads is another prompt."
+            yield ConfigFault("(layers)", str(sorted(layers)), why, "Use layers: [solve].")
 
     def ema(self) -> EmaSchedule | None:
         decay = self.settings.ema_decay

@@ -17,7 +17,7 @@ from learner.sequence_logprobs import sequence_logprobs
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.sources import stacked
-from mgrpo.errors import ConfigFault, LearnerError
+from mgrpo.errors import ConfigFault, Faults, LearnerError
 from mgrpo.methods.veripo.pair_objectives import dpo_coefficients, dpo_losses, pair_margins
 from mgrpo.methods.veripo.pair_side import pair_ref_logprobs, pair_roles
 
@@ -56,29 +56,22 @@ class Dpo(LearnerPlugin):
     needs: ClassVar[tuple[str, ...]] = ("preferences",)
 
     @classmethod
-    def faults(
-        cls, settings: DpoSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        reasons = {}
+    def faults(cls, settings: DpoSettings, layers: frozenset[int], method: MethodView) -> Faults:
         if len(layers) < len(method.layers):
-            reasons["pairs are made of every layer's completions, and it works on some."] = (
-                "Leave `layers` out of its entry."
-            )
+            why = "pairs are made of every layer's completions, and it works on some."
+            yield ConfigFault("(plug-in)", "dpo", why, "Leave `layers` out of its entry.")
         for name in parts_with("filter_rows", method):
-            reasons[f"filter_rows of {name} would tear pairs apart."] = f"Leave out {name}."
-        return [ConfigFault("(plug-in)", "dpo", why, hint) for why, hint in reasons.items()]
+            why = f"filter_rows of {name} would tear pairs apart."
+            yield ConfigFault("(plug-in)", "dpo", why, f"Leave out {name}.")
 
     @classmethod
     def warnings(
         cls, settings: DpoSettings, layers: frozenset[int], method: MethodView
     ) -> list[str]:
-        if any(
-            source.settings.get("train_on") == "pairs"
-            for values in method.ever
-            for source in stacked(values.source)
-        ):
-            return []
-        return ["no phase of the recipe trains on pairs (source.train_on): it does nothing."]
+        sources = [source for values in method.ever for source in stacked(values.source)]
+        if all(source.settings.get("train_on") != "pairs" for source in sources):
+            return ["no phase of the recipe trains on pairs (source.train_on): it does nothing."]
+        return []
 
     def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
         """[N] log-ratios to the reference, over the tokens that may train; 0 for rows of no pair.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigError, ConfigFault
+from mgrpo.errors import ConfigError, Faults
 from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
 from mgrpo.methods.veripo.preference_pairs import make_consistency_check
 from mgrpo.methods.veripo.settings import PreferenceSettings
@@ -35,13 +35,12 @@ class PreferencePhases(SourcePlugin):
     state_name = "preferences"
 
     @classmethod
-    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> list[ConfigFault]:
-        faults = super().faults(settings, layers, method)
+    def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Faults:
+        yield from super().faults(settings, layers, method)
         try:
             make_consistency_check(settings.verifier)  # it may be a user's own
         except ConfigError as error:
-            faults += error.faults
-        return faults
+            yield from error.faults
 
     def begin(self) -> None:
         self.cycle = PreferenceCycle(

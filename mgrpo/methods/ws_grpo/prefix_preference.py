@@ -14,7 +14,7 @@ from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin, Movable
 from mgrpo.config import MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
-from mgrpo.errors import ConfigFault
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
 from mgrpo.methods.ws_grpo.step_rewards import trajectory_reward
 
@@ -83,15 +83,11 @@ class PrefixPreference(LearnerPlugin):
     @classmethod
     def faults(
         cls, settings: PreferenceSettings, layers: frozenset[int], method: MethodView
-    ) -> list[ConfigFault]:
-        if (Path(settings.scorer) / "config.json").is_file():
-            return []
-        hint = (
-            "Train one: mgrpo scorer train --rollouts runs/NAME --model MODEL "
-            f"--output {settings.scorer}"
-        )
-        why = "there is no scorer in this folder."
-        return [ConfigFault("scorer", settings.scorer, why, hint)]
+    ) -> Faults:
+        if not (Path(settings.scorer) / "config.json").is_file():
+            hint = "Train one: mgrpo scorer train --rollouts runs/NAME --model MODEL --output "
+            why = "there is no scorer in this folder."
+            yield ConfigFault("scorer", settings.scorer, why, hint + settings.scorer)
 
     def start(self, device: torch.device) -> None:
         self.scorer = PrefixScorer.load(

@@ -14,10 +14,10 @@ from typing import Any
 from cluster.address import own_address
 from cluster.allocations import Allocation
 from cluster.placement import Placement
+from cluster.progress_board import Progress
 from cluster.remote import RemoteActor
 from cluster.weight_sync.engine_client import SentWeights
 from mgrpo.errors import RequestError
-from mgrpo.progress_board import Progress
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cluster.fleet.start_watch import StartWatch
+from cluster.progress_board import PROGRESS_BYTES, Progress, ProgressBoard
 from cluster.remote import LOOK_S, Patience
 from mgrpo.errors import ActorDiedError
-from mgrpo.progress_board import PROGRESS_BYTES, Progress, ProgressBoard
 
 
 class Look:

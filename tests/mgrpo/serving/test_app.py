@@ -155,7 +155,9 @@ def test_a_server_that_is_away_is_a_bad_gateway():
 
 def test_vllm_gets_the_runs_settings(tmp_path):
     config = load_recipe("quickstart", ["engines.max_model_len=256"])
-    command = server_command(tmp_path, config, name="wide", port=5, is_cpu=True)
+    command = server_command(
+        tmp_path, config.engines, dtype="float32", name="wide", port=5, is_cpu=True
+    )
     text = " ".join(command)
     assert "--dtype float32" in text and "--max-model-len 256" in text
     assert "--host 127.0.0.1 --port 5" in text and "--enforce-eager" in text

@@ -16,8 +16,8 @@ import pytest
 
 from cluster import stacks
 from cluster.fleet.health import EngineHealth
+from cluster.progress_board import Progress, ProgressBoard
 from mgrpo.config.cluster import WatchdogConfig
-from mgrpo.progress_board import Progress, ProgressBoard
 from mgrpo.records.turns import Prompt
 from mgrpo.training import watchdog
 from mgrpo.training.watchdog import Quiet, Watchdog, hang_sentence, write_dump

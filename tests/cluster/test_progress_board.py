@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo.progress_board import PROGRESS_BYTES, Progress, ProgressBoard
+from cluster.progress_board import PROGRESS_BYTES, Progress, ProgressBoard
 
 
 def test_each_piece_of_work_is_progress() -> None:

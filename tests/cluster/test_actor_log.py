@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mgrpo.actor_log import LOGGER, ActorLog, actor_logger
+from cluster.actor_log import LOGGER, ActorLog, actor_logger
 
 
 @pytest.fixture
