@@ -201,7 +201,7 @@ def test_an_exit_code_is_part_of_the_answer() -> None:
 
 
 def test_a_machine_without_a_sandbox_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandboxes, "problem_of", lambda kind: f"{kind} is not here.")
+    monkeypatch.setattr(sandboxes, "fault_of", lambda kind: f"{kind} is not here.")
     with pytest.raises(SandboxError, match="sandbox: none") as error:
         graded(fenced(ADD))
     assert "namespaces is not here." in str(error.value)
