@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from mgrpo.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
+LOADING = threading.Lock()
+"""transformers takes `tie_weights` from the class of all models while it loads one. Of two threads
+that load at once, the second would put the empty one back, for the rest of the process."""
 NUM_NAMES_SHOWN = 5
 IGNORED_WEIGHTS = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 """Of old checkpoints; worked out by today's models."""
@@ -88,17 +92,18 @@ def load_causal_lm(model_dir: str, dtype: torch.dtype) -> Any:
 
     config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
     refuse_untrainable(model_dir, config)
-    model, report = auto_class(config).from_pretrained(
-        model_dir,
-        config=config,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # they are in the report, by name
-        **attention_argument(config),
-    )
+    with LOADING:
+        model, report = auto_class(config).from_pretrained(
+            model_dir,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, by name
+            **attention_argument(config),
+        )
     # Under ZeRO-3 transformers also remembers conversions that no weight of this checkpoint needed,
     # and says nothing of weights that it does not know.
     used = [one for one in getattr(model, "_weight_conversions", None) or [] if one.was_used()]

@@ -1,6 +1,7 @@
 import json
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from learner.export import KEPT_FILE, write_policy
 from learner.hub_weights import HubWeights
@@ -40,6 +47,17 @@ def test_an_untied_model_without_its_output_layer_is_refused_by_the_weights_name
     config.write_text(json.dumps({**json.loads(config.read_text()), "tie_word_embeddings": False}))
     with pytest.raises(ModelError, match=r"no weights for: lm_head\.weight"):
         load(tmp_path / "model")
+
+
+def test_policies_that_threads_load_at_once_leave_transformers_as_it_was():
+    """It works on the class of all models while it loads one."""
+    ties_weights = PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(4) as threads:
+        folders = [resolve_model("default")] * 8
+        policies = list(
+            threads.map(lambda folder: load_policy(str(folder), dtype=torch.float32), folders)
+        )
+    assert len(policies) == 8 and PreTrainedModel.tie_weights is ties_weights
 
 
 def test_missing_unknown_and_misshapen_weights_are_refused_by_name(tmp_path):
