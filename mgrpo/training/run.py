@@ -13,9 +13,10 @@ from cluster.fleet.engine_log import ENGINES_FILE
 from cluster.monitoring.ray_metrics import RayMetrics
 from learner.plugin import LearnerPlugin
 from learner.streaming import check_streaming, streaming_obstacles
-from mgrpo.config import LayerConfig, MethodView, PipelineConfig, RunConfig
+from mgrpo.config import LayerConfig, MethodView, RunConfig
 from mgrpo.config.layers import verify_layers
 from mgrpo.config.load import save_recipe
+from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.errors import LearnerLostError, MgrpoError, RunInterrupted, StorageError
 from mgrpo.metrics.alarms import AlarmWatch
 from mgrpo.metrics.log import MetricsLog, read_evaluations, read_metrics
