@@ -139,7 +139,7 @@ class LearnerPlugin(Plugin):
         """What `start` put on the device. It leaves while engines have the learner's GPU."""
         return ()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """What an exact resume needs of a plug-in that remembers earlier steps: plain values and
         tensors. The same on every rank."""
         return {}

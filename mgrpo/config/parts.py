@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator
 
 from mgrpo.config.base import RelationError
 from mgrpo.errors import ConfigFault
+from mgrpo.records.json_object import JsonObject
 from mgrpo.registry import Kind, declared
 
 OWN = "own"
@@ -44,7 +45,7 @@ class Part(BaseModel):
     """A declared name, or your own as "package.module:Class" or "./file.py:Class"."""
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JsonObject:
         return dict(self.model_extra or {})
 
 

@@ -28,6 +28,7 @@ from mgrpo.config.base import RelationError, StrictConfig, refuse
 from mgrpo.config.services import HttpTerm, JudgeTerm, ModelTerm
 from mgrpo.config.term_base import TermBase
 from mgrpo.errors import ConfigFault
+from mgrpo.records.json_object import JsonObject
 
 TermKind = Literal["check", "batch", "trl", "verl", "openrlhf"]
 FUNCTION_KINDS: tuple[TermKind, ...] = ("check", "batch", "trl", "verl", "openrlhf")
@@ -52,7 +53,7 @@ class FunctionTermBase(TermBase):
 
     KEY: ClassVar[TermKind]
 
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: JsonObject = Field(default_factory=dict)
     """Keyword arguments that the function is called with, beside those of its kind."""
 
 

@@ -18,6 +18,7 @@ from mgrpo.metrics.log import read_rollouts
 from mgrpo.metrics.rows import Row
 from mgrpo.models.catalog import HUB_NAME, ORIGINS
 from mgrpo.models.policy_tokenizer import load_tokenizer
+from mgrpo.records.json_object import JsonObject
 from mgrpo.report.curves import Curves, accuracy, phrases_note
 from mgrpo.report.outcome import (
     Evaluation,
@@ -88,7 +89,7 @@ def card(
     return "\n".join(parts)
 
 
-def front_matter(run: RunData) -> dict[str, Any]:
+def front_matter(run: RunData) -> JsonObject:
     """What is unknown is left out."""
     origin = origin_of(str((run.config.get("model") or {}).get("path") or ""))
     data = run.config.get("data") or {}

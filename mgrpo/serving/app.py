@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from mgrpo.models.turns import Answered, Asked, Turns, asked_in, final_answer
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Problem
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
@@ -156,7 +157,7 @@ def phrase_of(body: Mapping[str, Any], served: Served) -> int:
 
 async def corrected(
     request: web.Request, problem: Problem, phrase: int, body: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> JsonObject:
     """The answer in the form of a chat completion; `turns` has all of them."""
     served = request.app[SERVED]
     settings = {key: body[key] for key in PASSED_ON if key in body}

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from mgrpo.config.services import HttpTerm
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Problem
 from rewards.conventions import FEEDBACK, Group, with_others, without
 from rewards.score import Outcome, as_reward
@@ -52,7 +53,7 @@ class HttpReward(Service):
         return [measured(one, answered) for one in found]
 
 
-def request_of(group: Group) -> dict[str, Any]:
+def request_of(group: Group) -> JsonObject:
     return {
         "version": VERSION,
         "problem": described_problem(group.problem),
@@ -60,7 +61,7 @@ def request_of(group: Group) -> dict[str, Any]:
     }
 
 
-def described_problem(problem: Problem) -> dict[str, Any]:
+def described_problem(problem: Problem) -> JsonObject:
     return {
         "problem_id": problem.problem_id,
         "question": problem.question,
