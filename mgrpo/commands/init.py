@@ -269,7 +269,7 @@ def columns_of(file: Path, question: str | None, answer: str | None) -> Columns:
     )
 
 
-def flat(columns: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(columns: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Columns by their dotted names."""
     for name, value in columns.items():
         if isinstance(value, Mapping):

@@ -138,7 +138,7 @@ class RowsSource(SourceBase):
 
     @model_validator(mode="before")
     @classmethod
-    def fill_columns(cls, value: Any) -> Any:
+    def fill_columns(cls, value: object) -> Any:
         """The keys that the format gives and the recipe does not."""
         if not isinstance(value, dict):
             return value

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -36,10 +35,10 @@ RENAMED = {"paper_literal": "success_only"}
 
 
 def load_recipe(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, object],
     overrides: Sequence[str] = (),
     *,
-    changes: Mapping[str, Any] = MappingProxyType({}),
+    changes: Mapping[str, object] = MappingProxyType({}),
 ) -> RunConfig:
     """The recipe with the changes and then the overrides applied, validated.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator
 
@@ -52,7 +51,7 @@ class Part(BaseModel):
 def chosen(*known: str) -> Discriminator:
     """Tells the kinds that the trainer has itself, by their names, from a `Part`."""
 
-    def tag(value: Any) -> str:
+    def tag(value: object) -> str:
         name = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
         return name if isinstance(name, str) and name in known else OWN
 

@@ -98,7 +98,7 @@ def fixed_key_faults(
     return faults
 
 
-def at_path(section: Any, path: str) -> Any:
+def at_path(section: object, path: str) -> Any:
     """A key's value; None where the section's kind does not have it."""
     return reduce(lambda found, name: getattr(found, name, None), path.split("."), section)
 

@@ -12,7 +12,7 @@ terms:
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -117,7 +117,7 @@ class OpenRlhfTerm(FunctionTermBase):
     """`module:function` or `./file.py:function`; without a function: reward_func."""
 
 
-def kind_of(value: Any) -> str | None:
+def kind_of(value: object) -> str | None:
     """The kind of a term, by the one key that names what scores."""
     if isinstance(value, TermBase):
         return value.KEY

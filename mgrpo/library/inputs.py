@@ -47,7 +47,7 @@ def data_section(data: Data, name: str, folder: Path) -> JsonObject:
     return {"path": str(file)}
 
 
-def write_rows(rows: Iterable[Any], file: Path, name: str) -> None:
+def write_rows(rows: Iterable[object], file: Path, name: str) -> None:
     """Write rows as JSON Lines; the file appears only once it is complete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")

@@ -30,7 +30,7 @@ INPUTS_SUFFIX = ".inputs"
 
 
 def train(
-    recipe: str | Path | Mapping[str, Any] = "quickstart",
+    recipe: str | Path | Mapping[str, object] = "quickstart",
     *,
     data: Data | None = None,
     heldout: Data | None = None,

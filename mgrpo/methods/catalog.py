@@ -212,7 +212,7 @@ def default_of(info: FieldInfo) -> object:
     return info.get_default(call_default_factory=True, validated_data={})
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A value as JSON has it; a slot without its defaults, by its name alone where that is all."""
     if isinstance(value, BaseModel) and "type" in type(value).model_fields:
         changes = value.model_dump(mode="json", exclude_defaults=True)

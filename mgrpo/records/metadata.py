@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from mgrpo.errors import DataError
 from mgrpo.records.json_object import JsonObject
 
 
-def plain_metadata(metadata: Mapping[str, Any], whose: str) -> JsonObject:
+def plain_metadata(metadata: Mapping[str, object], whose: str) -> JsonObject:
     """With NumPy's numbers and arrays as Python's, so that it can be logged and stored.
 
     Args:

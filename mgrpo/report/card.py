@@ -7,7 +7,7 @@ Its facts are the report's. The front matter has the keys of the hub's model car
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def is_hub_name(model: str) -> bool:
     return HUB_NAME.fullmatch(model) is not None and not Path(model).exists()
 
 
-def card_of(model: str) -> Mapping[str, Any]:
+def card_of(model: str) -> JsonObject:
     """The front matter of a model's card on this machine; {} without one."""
     file: object = Path(model).expanduser() / CARD_FILE
     if is_hub_name(model):
@@ -217,7 +217,7 @@ def method_part(run: RunData, num_steps: int) -> Iterator[str]:
     )
 
 
-def source_of(source: Mapping[str, Any]) -> str:
+def source_of(source: JsonObject) -> str:
     """The data of a section: its name without local folders; generated tasks by their names."""
     if source.get("sources"):
         return " + ".join(source_of(one) for one in source["sources"])

@@ -243,7 +243,7 @@ def footnote(evaluation: Evaluation) -> str:
     return note
 
 
-def value_at(values: Sequence[Any] | None, index: int) -> Any:
+def value_at(values: Sequence[object] | None, index: int) -> Any:
     return values[index] if values is not None and index < len(values) else None
 
 

@@ -123,7 +123,7 @@ def no_answer(failed: Exception) -> web.Response:
     return error(f"vLLM's server did not answer: {str(failed) or type(failed).__name__}", 502)
 
 
-def problem_of(body: Mapping[str, Any]) -> Problem:
+def problem_of(body: JsonObject) -> Problem:
     """The conversation's last question, with what stands before it.
 
     Raises:
@@ -143,7 +143,7 @@ def problem_of(body: Mapping[str, Any]) -> Problem:
     return asked_in(messages[-1]["content"], earlier)
 
 
-def phrase_of(body: Mapping[str, Any], served: Served) -> int:
+def phrase_of(body: JsonObject, served: Served) -> int:
     """
     Raises:
         RefusedRequest: the layers have no such phrase.
@@ -156,7 +156,7 @@ def phrase_of(body: Mapping[str, Any], served: Served) -> int:
 
 
 async def corrected(
-    request: web.Request, problem: Problem, phrase: int, body: Mapping[str, Any]
+    request: web.Request, problem: Problem, phrase: int, body: JsonObject
 ) -> JsonObject:
     """The answer in the form of a chat completion; `turns` has all of them."""
     served = request.app[SERVED]

@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from mgrpo.errors import RewardError
 from mgrpo.records.json_object import JsonObject
@@ -125,7 +125,7 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def ask(self, test: Mapping[str, Any]) -> Answer:
+    def ask(self, test: Mapping[str, object]) -> Answer:
         """Run the program on one test, which is given without what it should answer.
 
         Args:
@@ -154,7 +154,7 @@ class Sandbox:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(END_S)
 
-    def _exchange(self, asked: Mapping[str, Any], ends_at: float) -> JsonObject:
+    def _exchange(self, asked: Mapping[str, object], ends_at: float) -> JsonObject:
         """Send a line and wait for one.
 
         Raises:

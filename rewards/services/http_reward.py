@@ -19,7 +19,6 @@ of which only `score` is needed. Further numbers are recorded beside the reward.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from mgrpo.config.services import HttpTerm
 from mgrpo.records.json_object import JsonObject
@@ -75,7 +74,7 @@ def described_problem(problem: Problem) -> JsonObject:
     }
 
 
-def read_answer(data: Any, count: int, correct_at: float | None) -> list[Outcome]:
+def read_answer(data: object, count: int, correct_at: float | None) -> list[Outcome]:
     """What a server says of each completion: [count].
 
     Raises:
@@ -89,7 +88,7 @@ def read_answer(data: Any, count: int, correct_at: float | None) -> list[Outcome
     return [read_entry(entry, number, correct_at) for number, entry in enumerate(entries)]
 
 
-def read_entry(entry: Any, number: int, correct_at: float | None) -> Outcome:
+def read_entry(entry: object, number: int, correct_at: float | None) -> Outcome:
     if entry is None:
         return None
     columns = entry if isinstance(entry, dict) else {"score": entry}

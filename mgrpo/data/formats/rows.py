@@ -259,7 +259,7 @@ def value_at(columns: JsonObject, path: str) -> Any:
     return value
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """The value as plain values of JSON: Python's numbers, and dates and the like as text."""
     if isinstance(value, Decimal):
         return float(value)
