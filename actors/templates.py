@@ -25,7 +25,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 from actors.chat_format import (
     ChatFormat,
@@ -134,7 +133,7 @@ class PromptBuilder:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        template_kwargs: Mapping[str, Any] | None = None,
+        template_kwargs: Mapping[str, object] | None = None,
         *,
         listed_stop_ids: Sequence[int] = (),
         stop_ids: Sequence[int] | None = None,

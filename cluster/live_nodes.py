@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cluster.fit import Node
 from cluster.jobs.client import JobServer
+from mgrpo.records.json_object import JsonObject
 
 MAX_NODES = 10_000  # Ray's own bound of one answer
 GROUP_LABEL = "ray.io/node-group"
@@ -21,7 +20,7 @@ def live_nodes(server: JobServer) -> list[Node]:
     with server.errors("list its nodes"):
         answer = server.client._do_request("GET", f"/api/v0/nodes?limit={MAX_NODES}&detail=true")
         answer.raise_for_status()
-        found: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
+        found: list[JsonObject] = answer.json()["data"]["result"]["result"]
     alive = [node for node in found if node["state"] == "ALIVE"]
     alive.sort(key=lambda node: (not node["is_head_node"], node["node_ip"], node["node_id"]))
     return [

@@ -6,15 +6,14 @@ Only that file states the autoscaler's limits: a running Ray does not report the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from cluster.fit import Node
 from mgrpo.errors import ClusterError
+from mgrpo.records.json_object import JsonObject
 
 GPU_LIMIT = "nvidia.com/gpu"
 RESOURCE_OF_PARAM = {"num-cpus": "CPU", "num-gpus": "GPU"}
@@ -61,7 +60,7 @@ def read_cluster_file(path: str | Path) -> list[NodeType]:
     )
 
 
-def launcher_types(document: Mapping[str, Any]) -> list[NodeType]:
+def launcher_types(document: JsonObject) -> list[NodeType]:
     """Of `ray up`'s file; a type's max_workers defaults to the file's, as Ray has it."""
     types = []
     for name, entry in document["available_node_types"].items():
@@ -81,7 +80,7 @@ def launcher_types(document: Mapping[str, Any]) -> list[NodeType]:
     return sorted(types, key=lambda node_type: not node_type.is_head)
 
 
-def kuberay_types(spec: Mapping[str, Any]) -> list[NodeType]:
+def kuberay_types(spec: JsonObject) -> list[NodeType]:
     """Of a RayCluster's spec."""
     head = spec["headGroupSpec"]
     types = [NodeType("head", group_resources(head), dict(head.get("labels", {})), 1, 1, True)]
@@ -98,7 +97,7 @@ def kuberay_types(spec: Mapping[str, Any]) -> list[NodeType]:
     return types
 
 
-def group_resources(group: Mapping[str, Any]) -> dict[str, float]:
+def group_resources(group: JsonObject) -> dict[str, float]:
     """A pod's resources as Ray counts them: container limits, then rayStartParams, then
     resources."""
     limits = group["template"]["spec"]["containers"][0].get("resources", {}).get("limits", {})

@@ -7,6 +7,7 @@ from typing import Any
 
 from mgrpo.config import LearnerConfig
 from mgrpo.errors import ConfigError, ConfigFault
+from mgrpo.records.json_object import JsonObject
 
 OWNED_KEYS = (
     "train_batch_size",
@@ -46,7 +47,7 @@ def effective_zero_stage(config: LearnerConfig, *, is_bf16: bool) -> int:
     return 1 if is_bf16 and config.zero_stage == 0 else config.zero_stage
 
 
-def engine_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) -> dict[str, Any]:
+def engine_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) -> JsonObject:
     """The training engine's configuration, with the recipe's own `deepspeed` section on top.
 
     Raises:
@@ -54,7 +55,7 @@ def engine_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) -> di
     """
     refuse_owned_keys(config.deepspeed)
     stage = effective_zero_stage(config, is_bf16=is_bf16)
-    ours: dict[str, Any] = {
+    ours: JsonObject = {
         "train_batch_size": num_ranks,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -78,7 +79,7 @@ def engine_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) -> di
     return merged(ours, config.deepspeed)
 
 
-def reference_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) -> dict[str, Any]:
+def reference_config(config: LearnerConfig, *, num_ranks: int, is_bf16: bool) -> JsonObject:
     """Shards a frozen model's weights as the policy's are (ZeRO-3), without an optimizer."""
     whole = engine_config(config, num_ranks=num_ranks, is_bf16=is_bf16)
     offload = {"offload_optimizer": None}
@@ -100,7 +101,7 @@ def refuse_owned_keys(section: Mapping[str, object]) -> None:
         raise ConfigError(faults)
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> JsonObject:
     """`over` on top of `base`, section by section."""
     result = dict(base)
     for key, value in over.items():

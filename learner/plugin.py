@@ -139,7 +139,7 @@ class LearnerPlugin(Plugin):
         """What `start` put on the device. It leaves while engines have the learner's GPU."""
         return ()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """What an exact resume needs of a plug-in that remembers earlier steps: plain values and
         tensors. The same on every rank."""
         return {}
@@ -162,7 +162,7 @@ class LearnerPlugin(Plugin):
         """
         return []
 
-    def measure(self, batch: StepBatch) -> dict[str, Any]:
+    def measure(self, batch: StepBatch) -> Mapping[str, object]:
         """More measurements by name: [N] or a list of N tensors, the same on every rank, or [M] of
         those named in `token_measurements`."""
         return {}
@@ -172,7 +172,7 @@ class LearnerPlugin(Plugin):
         `batch.rewards`, which are as checked, never on shaped rewards."""
         return None
 
-    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
+    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> Mapping[str, object]:
         """More measurements by name, as for `measure`, from forward passes of the plug-in's own.
 
         Each rank reads texts of the completions that it holds. Passes are collectives: every rank

@@ -39,7 +39,7 @@ class PolicyReader:
 
     def __init__(
         self,
-        models: Mapping[Weights, Any],
+        models: Mapping[Weights, object],
         *,
         settings: LearnerConfig,
         temperature: float,

@@ -16,7 +16,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cluster.folders import check_current_folder, settle_home
 from mgrpo import __version__
@@ -132,7 +131,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 class Parser(argparse.ArgumentParser):
     """Answers a command that does not exist with the one that looks like it."""
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
+    def _check_value(self, action: argparse.Action, value: object) -> None:
         choices = list(action.choices or ())
         if not isinstance(action, argparse._SubParsersAction) or value in choices:
             super()._check_value(action, value)

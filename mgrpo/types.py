@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from mgrpo.records.json_object import JsonObject
 from mgrpo.records.stored import refuse_other_form
 from mgrpo.records.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask
 from mgrpo.records.turns import (
@@ -56,7 +57,7 @@ class Problem:
     answer: str  # the reference answer that checks compare with; "" where the data has none
     domain: str = "default"  # metrics are also kept per domain
     solution: str = ""  # a worked solution, where the data has one
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: JsonObject = field(default_factory=dict)
     earlier_turns: list[dict[str, str]] = field(default_factory=list)
     """What stands before the question in every layer's prompt, each with role and content: a
     system turn, which takes the place of the layer's, then worked examples."""
@@ -245,7 +246,7 @@ class Completion(WrittenRecord):
     """Factor on its loss; 1 over the chance with which it was sampled, where that was drawn."""
     counts_as: float = 1.0
     """Completions of its layer's denominator that it stands for, where others were not sampled."""
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: JsonObject = field(default_factory=dict)
     """Data from a rollout plug-in for a learner plug-in; plain values for JSON."""
     reward: Reward | None = None
     advantage: float | None = None  # filled by the learner
@@ -320,7 +321,7 @@ class Completion(WrittenRecord):
         return row | {name: row[name].tolist() for name in self.ARRAYS if row[name] is not None}
 
     @classmethod
-    def from_json(cls, row: dict[str, Any]) -> Completion:
+    def from_json(cls, row: JsonObject) -> Completion:
         """From a row of today's form, or of a form before (`in_todays_form`).
 
         Raises:
@@ -337,7 +338,7 @@ class Completion(WrittenRecord):
         return cls(**{**fields, "reward": None if reward is None else Reward(**reward)})
 
 
-def in_todays_form(row: dict[str, Any]) -> dict[str, Any]:
+def in_todays_form(row: JsonObject) -> JsonObject:
     """A completion's row, as files have it, with the fields of today.
 
     Before, a prompt was its token ids and a completion had one version, that of its oldest token;

@@ -90,7 +90,7 @@ def invocations(function: RewardFunction, group: Group) -> list[Invocation]:
 
 
 def of_check(function: RewardFunction, problem: Problem, text: str) -> Invocation:
-    def read(returned: Any) -> list[Outcome]:
+    def read(returned: object) -> list[Outcome]:
         return [as_reward(returned, function.term.correct_at)]
 
     return Invocation(function=function, count=1, args=(text, problem), read=read)
@@ -99,7 +99,7 @@ def of_check(function: RewardFunction, problem: Problem, text: str) -> Invocatio
 def of_batch(function: RewardFunction, group: Group) -> Invocation:
     count = len(group.texts)
 
-    def read(returned: Any) -> list[Outcome]:
+    def read(returned: object) -> list[Outcome]:
         return each(returned, count, function.term.correct_at, may_leave_out=True)
 
     args = (list(group.texts), group.problem)
@@ -120,7 +120,7 @@ def of_verl(function: RewardFunction, problem: Problem, text: str) -> Invocation
         "extra_info": columns.get("extra_info", columns),
     }
 
-    def read(returned: Any) -> list[Outcome]:
+    def read(returned: object) -> list[Outcome]:
         if not isinstance(returned, dict):
             return [as_reward(returned, function.term.correct_at)]
         if "score" not in returned:
@@ -139,7 +139,7 @@ def of_openrlhf(function: RewardFunction, group: Group) -> Invocation:
         "labels": [problem.metadata.get("label", problem.answer)] * count,
     }
 
-    def read(returned: Any) -> list[Outcome]:
+    def read(returned: object) -> list[Outcome]:
         if not isinstance(returned, dict):
             return each(returned, count, function.term.correct_at)
         if "rewards" not in returned:
@@ -171,14 +171,14 @@ def of_trl(function: RewardFunction, term: TrlTerm, group: Group) -> Invocation:
     if group.token_ids is not None:
         given["completion_ids"] = [plain_list(ids) for ids in group.token_ids]
 
-    def read(returned: Any) -> list[Outcome]:
+    def read(returned: object) -> list[Outcome]:
         rewards = each(returned, count, term.correct_at, may_leave_out=True)
         return with_columns(rewards, logged)
 
     return Invocation(function=function, count=count, by_name=given, read=read)
 
 
-def taken(function: RewardFunction, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def taken(function: RewardFunction, given: Mapping[str, object]) -> Mapping[str, object]:
     """What a function takes by name of what there is: everything, if it has `**kwargs`.
 
     Raises:
@@ -208,7 +208,7 @@ def needed(signature: inspect.Signature) -> list[str]:
 
 
 def each(
-    returned: Any, count: int, correct_at: float | None, *, may_leave_out: bool = False
+    returned: object, count: int, correct_at: float | None, *, may_leave_out: bool = False
 ) -> list[Outcome]:
     """A reward for each entry of a list, a tuple or an array: [count]."""
     values = plain_list(returned)
@@ -229,7 +229,7 @@ def plain_list(value: Any) -> Any:
     return value.tolist() if getattr(value, "ndim", None) == 1 else value
 
 
-def with_columns(rewards: list[Outcome], columns: Mapping[str, Any]) -> list[Outcome]:
+def with_columns(rewards: list[Outcome], columns: Mapping[str, object]) -> list[Outcome]:
     """With what a function returned beside its numbers: a list for each name, or one value."""
     count = len(rewards)
     rows = {
@@ -268,5 +268,5 @@ def with_others(reward: Reward, others: Mapping[str, Any]) -> Reward:
     )
 
 
-def without(columns: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def without(columns: Mapping[str, object], *names: str) -> dict[str, object]:
     return {name: value for name, value in columns.items() if name not in names}

@@ -29,6 +29,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Problem, Reward
 from rewards.answer_equality import Rules
 from rewards.boxed import last_box
@@ -95,7 +96,7 @@ class Task:
     settings: str  # JSON
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> JsonObject:
         """What marks its problems."""
         return {TASK_KEY: {"name": self.name, "settings": json.loads(self.settings)}}
 

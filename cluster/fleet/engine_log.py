@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 from cluster.fleet.engine_process import StateChange
 from cluster.fleet.health import EngineState
+from mgrpo.records.json_object import JsonObject
 
 ENGINES_FILE = "engines.jsonl"
 
@@ -45,7 +45,7 @@ class EngineLog:
             file.write(json.dumps(row) + "\n")
 
 
-def read_engine_log(run_dir: Path) -> list[dict[str, Any]]:
+def read_engine_log(run_dir: Path) -> list[JsonObject]:
     """The changes of a run, oldest first; [] for a run without a log."""
     path = run_dir / ENGINES_FILE
     if not path.is_file():

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from mgrpo.config.layers import Speculation, Stop
 from mgrpo.errors import (
@@ -117,7 +117,7 @@ class SamplingLoop:
             loop, own = asyncio.get_running_loop(), asyncio.current_task()
             assert own is not None, "the runner makes a task"
 
-            def look(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            def look(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
                 error = context.get("exception")
                 if not isinstance(error, RunInterrupted):
                     loop.default_exception_handler(context)

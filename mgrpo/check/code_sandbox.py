@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
 
 from mgrpo.config import CheckTerm, RewardsConfig
 from mgrpo.findings import CheckLine
+from mgrpo.records.json_object import JsonObject
 from rewards.code.check import code_answer
 from rewards.code.sandbox import SandboxError, kind_for, weaknesses
 
@@ -49,7 +49,7 @@ def sandbox_lines(rewards: RewardsConfig) -> Iterator[CheckLine]:
             )
 
 
-def settings_of(given: dict[str, Any]) -> dict[str, Any]:
+def settings_of(given: JsonObject) -> JsonObject:
     """Settings of the check, with its defaults."""
     parameters = inspect.signature(code_answer).parameters.values()
     defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}

@@ -23,6 +23,7 @@ from mgrpo.models.weight_files import (
     read_weights,
     some,
 )
+from mgrpo.records.json_object import JsonObject
 
 CONTEXT = "max_position_embeddings"
 STRETCHED = ("yarn", "linear", "dynamic", "longrope", "su", "mrope", "llama3")  # types of RoPE
@@ -34,7 +35,7 @@ class FoundModel:
     """Facts about a model that are known without loading it."""
 
     source: str  # local folder or hub name
-    settings: dict[str, Any]  # config.json
+    settings: JsonObject  # config.json
     weights: Path | None  # the folder with its weights, where they are on this machine
 
 
@@ -119,13 +120,13 @@ def is_stretched(model: FoundModel) -> bool:
     return any(f'"{kind}"' in json.dumps(model.settings) for kind in STRETCHED)
 
 
-def text_setting(settings: dict[str, Any], key: str) -> int | None:
+def text_setting(settings: JsonObject, key: str) -> int | None:
     """A number from config.json, also from a nested language-model section."""
     value = settings.get(key, text_part(settings).get(key))
     return int(value) if value is not None else None
 
 
-def vocabulary_lines(tokenizer: Any, settings: dict[str, Any]) -> list[CheckLine]:
+def vocabulary_lines(tokenizer: Any, settings: JsonObject) -> list[CheckLine]:
     """Check that every token of a prompt has a row in the embedding."""
     rows = text_setting(settings, "vocab_size")
     if rows is None:

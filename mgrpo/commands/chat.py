@@ -12,9 +12,10 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mgrpo.commands.policy_arguments import add_guidance, add_policy, refuse_unknown_phrase
+from mgrpo.records.json_object import JsonObject
 
 if TYPE_CHECKING:
     from mgrpo.models.turns import Answered, Asked, Turns
@@ -48,7 +49,7 @@ class Exchange:
     question: str
     turns: list[Answered]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {
             "question": self.question,
             "turns": [

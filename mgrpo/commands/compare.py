@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mgrpo.commands.runs import RUNS_DIR
+from mgrpo.records.json_object import JsonObject
 
 if TYPE_CHECKING:
     from mgrpo.evaluation.run_results import Contrast, Group, RunResult
@@ -261,7 +262,7 @@ def clipped(text: str) -> str:
 
 def comparison_json(
     runs: Sequence[RunResult], groups: Sequence[Group], metrics: Sequence[str]
-) -> dict[str, Any]:
+) -> JsonObject:
     """The same in plain values; differences are each group minus the first."""
     from mgrpo.evaluation.run_results import contrast_of, settings_that_differ
 
@@ -285,7 +286,7 @@ def comparison_json(
     }
 
 
-def run_json(run: RunResult, metrics: Sequence[str]) -> dict[str, Any]:
+def run_json(run: RunResult, metrics: Sequence[str]) -> JsonObject:
     layers = {metric: layer for metric in metrics if (layer := heldout_layer(metric)) is not None}
     bests = {metric: run.best(layer) for metric, layer in layers.items()}
     return {

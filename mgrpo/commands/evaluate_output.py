@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
+
+from mgrpo.records.json_object import JsonObject
 
 if TYPE_CHECKING:
     from mgrpo.evaluation.summary import Evaluation
@@ -23,7 +25,7 @@ class Scored:
 
     name: str
     evaluation: Evaluation
-    row: dict[str, Any]
+    row: JsonObject
 
 
 def form_of(as_json: bool, as_markdown: bool, output: Path | None) -> Form:

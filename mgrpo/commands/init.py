@@ -23,6 +23,7 @@ from mgrpo.commands.init_files import (
     heldout_lines,
 )
 from mgrpo.errors import ConfigError, ConfigFault, DataError
+from mgrpo.records.json_object import JsonObject
 
 EXAMPLES = """\
 examples:
@@ -226,7 +227,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def model_keys(model: str, *, max_prompt_tokens: int, max_completion_tokens: int) -> dict[str, Any]:
+def model_keys(model: str, *, max_prompt_tokens: int, max_completion_tokens: int) -> JsonObject:
     """The keys that depend on the model's size."""
     is_small = model == "default"
     return {
@@ -268,7 +269,7 @@ def columns_of(file: Path, question: str | None, answer: str | None) -> Columns:
     )
 
 
-def flat(columns: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(columns: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Columns by their dotted names."""
     for name, value in columns.items():
         if isinstance(value, Mapping):

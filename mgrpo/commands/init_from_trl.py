@@ -15,8 +15,7 @@ from typing import Any
 
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.errors import DataError
-
-Tree = dict[str, Any]
+from mgrpo.records.json_object import JsonObject
 
 KEYS = {
     "learning_rate": "learner.learning_rate",
@@ -73,7 +72,7 @@ class Script:
     file: Path
     tree: ast.Module
     source: str
-    constants: dict[str, Any] = field(default_factory=dict)
+    constants: JsonObject = field(default_factory=dict)
     values: dict[str, ast.expr] = field(default_factory=dict)  # by name, the last that it is given
 
     @classmethod
@@ -143,7 +142,7 @@ def files_from_trl(name: str, file: Path) -> dict[str, str]:
     for key, value in zip(places, trainer.args, strict=False):
         given.setdefault(key, value)
     notes: list[str] = []
-    tree: Tree = {
+    tree: JsonObject = {
         "name": name,
         "description": f"translated from {file.name}",
         "method": "GRPO",
@@ -202,7 +201,7 @@ def model_of(script: Script, node: ast.expr | None, notes: list[str]) -> str:
     return "default"
 
 
-def translate_settings(script: Script, call: ast.Call, tree: Tree, notes: list[str]) -> None:
+def translate_settings(script: Script, call: ast.Call, tree: JsonObject, notes: list[str]) -> None:
     """The keywords of GRPOConfig as keys of the recipe."""
     found = {one.arg: script.constant(one.value) for one in call.keywords if one.arg}
     for word in call.keywords:
@@ -229,7 +228,7 @@ def translate_settings(script: Script, call: ast.Call, tree: Tree, notes: list[s
         notes.append(f"steps: TRL takes {epochs} epochs, one of rows / prompts_per_step steps")
 
 
-def translate_one(key: str, value: Any, tree: Tree) -> bool:
+def translate_one(key: str, value: Any, tree: JsonObject) -> bool:
     """A keyword whose value means something else here; False: it is none of these."""
     if key == "epsilon":
         put(tree, "objective.loss.clip_low", value)
@@ -255,7 +254,7 @@ def translate_one(key: str, value: Any, tree: Tree) -> bool:
     return True
 
 
-def put(tree: Tree, path: str, value: Any) -> None:
+def put(tree: JsonObject, path: str, value: Any) -> None:
     """Set a dotted key; the only list on a path is that of the layers."""
     *sections, last = path.split(".")
     node: Any = tree
@@ -266,14 +265,14 @@ def put(tree: Tree, path: str, value: Any) -> None:
 
 def data_of(
     script: Script, node: ast.expr | None, columns: Sequence[str], notes: list[str]
-) -> Tree:
+) -> JsonObject:
     """The section of a data set that the script loads by name.
 
     Args:
         columns: that the reward functions take; the first holds the reference answer.
     """
     value = script.values.get(node.id, node) if isinstance(node, ast.Name) else node
-    section: Tree = {"path": "data.jsonl", "question_field": "prompt"}
+    section: JsonObject = {"path": "data.jsonl", "question_field": "prompt"}
     call = find_load(script, value, set())
     name = script.constant(call.args[0]) if call is not None and call.args else UNKNOWN
     if call is None or not isinstance(name, str):
@@ -353,7 +352,7 @@ def terms_of(
     settings: ast.Call | None,
     rewards_file: str,
     notes: list[str],
-) -> list[Tree]:
+) -> list[JsonObject]:
     words = settings.keywords if settings is not None else []
     weights = next(
         (script.constant(one.value) for one in words if one.arg == "reward_weights"), None
@@ -364,10 +363,10 @@ def terms_of(
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
     }
-    terms: list[Tree] = []
+    terms: list[JsonObject] = []
     for place, name in enumerate(functions):
         if script.function(name) is not None:
-            term: Tree = {"trl": f"./{rewards_file}:{name}"}
+            term: JsonObject = {"trl": f"./{rewards_file}:{name}"}
         elif name in imported:
             term = {"trl": imported[name]}
         else:

@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mgrpo.commands.runs import local_run, show_local_logs, show_local_status
 from mgrpo.commands.submit import ADDRESS_HELP, stream_to_end, write_through
 from mgrpo.errors import DeadlineError, JobError, NoServerError
+from mgrpo.records.json_object import JsonObject
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,7 +104,7 @@ def own_run(args: argparse.Namespace) -> Path | None:
     return None if args.run is None or args.address is not None else local_run(args.run)
 
 
-def job_facts(job: Job, now_s: float) -> dict[str, Any]:
+def job_facts(job: Job, now_s: float) -> JsonObject:
     """One attempt in plain values; times in seconds, null where there is none yet."""
     return {
         "run": job.run,

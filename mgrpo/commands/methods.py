@@ -232,7 +232,7 @@ def text_of(value: object) -> str:
     return value if isinstance(value, str) and value.strip() else json.dumps(value)
 
 
-def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: object, path: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of every end of a tree."""
     if not isinstance(tree, dict):
         yield path, tree

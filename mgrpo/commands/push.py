@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mgrpo.commands.policy_arguments import add_policy
 from mgrpo.errors import MgrpoError, ModelError
+from mgrpo.records.json_object import JsonObject
 
 EXAMPLES = """\
 examples:
@@ -51,7 +51,7 @@ def run_push(args: argparse.Namespace) -> int:
         for file in sorted(policy.rglob("*"))
         if file.is_file()
     }
-    facts: dict[str, Any] = {
+    facts: JsonObject = {
         "policy": str(policy),
         "repo": args.repo,
         "endpoint": endpoint(),

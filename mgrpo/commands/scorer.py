@@ -186,7 +186,11 @@ def run_scorer_train(args: argparse.Namespace) -> int:
 
 
 def train_with_progress(
-    console: Console, scorer: Any, train: Sequence[Any], held_out: Sequence[Any], settings: Any
+    console: Console,
+    scorer: Any,
+    train: Sequence[Any],
+    held_out: Sequence[Any],
+    settings: Any,
 ) -> list[EpochResult]:
     """Train with a live line on a terminal; everywhere, a line per epoch."""
     from rich.progress import (

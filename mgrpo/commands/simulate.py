@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mgrpo.commands.plan import add_hardware, chosen_hardware, chosen_shape, option_error
-from mgrpo.config.overrides import Tree
 from mgrpo.errors import ConfigError
+from mgrpo.records.json_object import JsonObject
 
 if TYPE_CHECKING:
     from mgrpo.config import RunConfig
@@ -139,7 +139,7 @@ def chosen_ground(args: argparse.Namespace, config: RunConfig) -> tuple[RunConfi
     from mgrpo.plan.measured_run import measured_tree
     from mgrpo.plan.recipe import plan_recipe
 
-    given: Tree = {} if args.measured is None else measured_tree(args.measured)
+    given: JsonObject = {} if args.measured is None else measured_tree(args.measured)
     if args.rates is not None:
         given = with_file(given, args.rates)
     has_hardware = args.gpus is not None or args.cluster is not None
@@ -164,7 +164,7 @@ def chosen_ground(args: argparse.Namespace, config: RunConfig) -> tuple[RunConfi
     )
 
 
-def with_file(given: Tree, file: Path) -> Tree:
+def with_file(given: JsonObject, file: Path) -> JsonObject:
     """Given rates with those of a YAML file in their place.
 
     Raises:
@@ -174,7 +174,7 @@ def with_file(given: Tree, file: Path) -> Tree:
     from mgrpo.config.overrides import merged
 
     try:
-        tree: Tree = merged(given, read_tree(file))
+        tree: JsonObject = merged(given, read_tree(file))
     except ConfigError as error:
         raise ConfigError(error.faults, source=str(file)) from error
     return tree

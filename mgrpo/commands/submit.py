@@ -13,9 +13,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mgrpo.errors import ConfigError, ConfigFault, JobError
+from mgrpo.records.json_object import JsonObject
 from mgrpo.rooms import ROOT
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def named_variables(entries: Sequence[str]) -> dict[str, str]:
     return variables
 
 
-def read_runtime_env(file: Path | None) -> dict[str, Any]:
+def read_runtime_env(file: Path | None) -> JsonObject:
     """A runtime environment without the keys about the folder to upload.
 
     Raises:

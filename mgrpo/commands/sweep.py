@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mgrpo.errors import ConfigError, ConfigFault, MgrpoError, RunInterrupted
+from mgrpo.records.json_object import JsonObject
 
 if TYPE_CHECKING:
     from mgrpo.config import RunConfig
@@ -279,7 +280,7 @@ def sweep_json(
     by: str,
     left: Sequence[str],
     failed: dict[str, str],
-) -> dict[str, Any]:
+) -> JsonObject:
     from mgrpo.commands.compare import run_json
 
     return {

@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 from mgrpo.config.base import RelationError, StrictConfig, refuse
 from mgrpo.config.sources import Sampler, Shuffle
 from mgrpo.errors import ConfigFault
+from mgrpo.records.json_object import JsonObject
 
 Format = Literal["rows", "trl", "verl", "openrlhf", "messages", "gpqa", "livecodebench"]
 
@@ -137,7 +138,7 @@ class RowsSource(SourceBase):
 
     @model_validator(mode="before")
     @classmethod
-    def fill_columns(cls, value: Any) -> Any:
+    def fill_columns(cls, value: object) -> Any:
         """The keys that the format gives and the recipe does not."""
         if not isinstance(value, dict):
             return value
@@ -164,7 +165,7 @@ class ReasoningGymTask(StrictConfig):
     """reasoning-gym's name of the data set, e.g. "chain_sum"."""
     weight: PositiveFloat = 1.0
     """Share in the mix, relative to the other tasks."""
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: JsonObject = Field(default_factory=dict)
     """Passed to the generator, e.g. {max_terms: 3}."""
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_serializer, model_validator
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.extra_args import extra_args_faults
 from mgrpo.errors import ConfigFault
+from mgrpo.records.json_object import JsonObject
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 MIN_TEMPERATURE = 0.01  # vLLM's minimum: lower values are raised to this
@@ -88,7 +89,7 @@ class EnginesConfig(StrictConfig):
     """CPUs that Ray reserves for each engine."""
     num_threads: PositiveInt | None = None
     """Compute threads of each CPU engine. None: the machine's cores divided by the engines."""
-    extra_args: dict[str, Any] = Field(default_factory=dict)
+    extra_args: JsonObject = Field(default_factory=dict)
     """Passed to vLLM's AsyncEngineArgs unchanged, for settings without a key in mgrpo. Arguments
     that mgrpo sets itself are refused."""
 

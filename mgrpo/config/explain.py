@@ -149,7 +149,7 @@ def faults_in(details: Any, root: type[BaseModel]) -> list[ConfigFault]:
     return [ConfigFault(where, value, reason, f"{meaning(field)} {suggestion}".strip())]
 
 
-def bound(kind: str, context: dict[str, Any], message: str) -> tuple[str, str]:
+def bound(kind: str, context: dict[str, object], message: str) -> tuple[str, str]:
     """Reason and nearest valid value where a number is out of bounds; else pydantic's words."""
     if kind == "greater_than_equal":
         return f"must be {context['ge']} or more.", f"Nearest valid value: {context['ge']}."
@@ -197,7 +197,7 @@ def locate(
     return path, section, field, siblings
 
 
-def flattened(annotation: Any) -> list[Any]:
+def flattened(annotation: object) -> list[Any]:
     """The alternatives of a type: `A | None` gives A and NoneType."""
     origin = get_origin(annotation)
     if origin is Annotated:
@@ -207,7 +207,7 @@ def flattened(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def is_model(annotation: Any) -> bool:
+def is_model(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 

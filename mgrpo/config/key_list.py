@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mgrpo.config.run import RunConfig
+from mgrpo.records.json_object import JsonObject
 
 WORDS = {
     "array": "list",
@@ -46,7 +47,7 @@ class KeyFacts:
     """A key of a section."""
 
     name: str
-    spec: Any  # its part of the schema
+    spec: JsonObject  # its part of the schema
     default: str  # as JSON; "needed"; or "" for sections and long ones
     meaning: str
 
@@ -68,7 +69,7 @@ def all_sections() -> Iterator[Section]:
                     waiting.append((f"{path}.{steps}".lstrip("."), inner, sections[inner]))
 
 
-def keys_of(section: Any, sections: Any) -> Iterator[KeyFacts]:
+def keys_of(section: JsonObject, sections: JsonObject) -> Iterator[KeyFacts]:
     needed = set(section.get("required", []))
     for key, spec in section.get("properties", {}).items():
         inner = sections[spec["$ref"].rpartition("/")[2]] if "$ref" in spec else {}
@@ -76,7 +77,7 @@ def keys_of(section: Any, sections: Any) -> Iterator[KeyFacts]:
         yield KeyFacts(name=key, spec=spec, default=default(spec, key in needed), meaning=text)
 
 
-def sections_in(spec: Any, path: str) -> Iterator[tuple[str, str]]:
+def sections_in(spec: JsonObject, path: str) -> Iterator[tuple[str, str]]:
     """The sections that a key may hold, each with its path."""
     if "$ref" in spec:
         yield spec["$ref"].rpartition("/")[2], path
@@ -88,7 +89,7 @@ def sections_in(spec: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def kind(
-    spec: Any, section: Callable[[str], str] = str, literal: Callable[[Any], str] = str
+    spec: JsonObject, section: Callable[[str], str] = str, literal: Callable[[Any], str] = str
 ) -> str:
     """Which values a key takes.
 
@@ -100,7 +101,9 @@ def kind(
     return ", ".join([kind_alone(spec, section, literal), *bounds])
 
 
-def kind_alone(spec: Any, section: Callable[[str], str], literal: Callable[[Any], str]) -> str:
+def kind_alone(
+    spec: JsonObject, section: Callable[[str], str], literal: Callable[[Any], str]
+) -> str:
     if "$ref" in spec:
         return section(spec["$ref"].rpartition("/")[2])
     if choices := spec.get("anyOf") or spec.get("oneOf"):
@@ -112,7 +115,7 @@ def kind_alone(spec: Any, section: Callable[[str], str], literal: Callable[[Any]
     return WORDS.get(spec.get("type", ""), "any value")
 
 
-def default(spec: Any, is_needed: bool) -> str:
+def default(spec: JsonObject, is_needed: bool) -> str:
     if is_needed:
         return "needed"
     if "default" not in spec or "$ref" in spec:  # a section's defaults are those of its keys
@@ -121,5 +124,5 @@ def default(spec: Any, is_needed: bool) -> str:
     return text if len(text) <= LONGEST_DEFAULT else ""
 
 
-def meaning(spec: Any) -> str:
+def meaning(spec: JsonObject) -> str:
     return " ".join(spec.get("description", "").split())

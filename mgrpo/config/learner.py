@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.losses import Importance, Loss, PpoClip, Truncate
 from mgrpo.config.slots import by_name
+from mgrpo.records.json_object import JsonObject
 
 
 class KlConfig(StrictConfig):
@@ -127,5 +128,5 @@ class LearnerConfig(StrictConfig):
     max_restarts: NonNegativeInt = 3
     """Times in a run that lost ranks are replaced and the step repeated, before a loss ends the
     run."""
-    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    deepspeed: JsonObject = Field(default_factory=dict)
     """Merged into the generated DeepSpeed configuration, for offload and similar settings."""

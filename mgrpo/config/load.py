@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from mgrpo.config.explain import explain, shortened
-from mgrpo.config.overrides import BadOverride, Tree, apply_override, merged, one_line
+from mgrpo.config.overrides import BadOverride, apply_override, merged, one_line
 from mgrpo.config.own_code import found_beside
 from mgrpo.config.rewards import FUNCTION_KINDS
 from mgrpo.config.run import RunConfig
@@ -27,6 +26,7 @@ from mgrpo.config.slots import as_section
 from mgrpo.config.translate import new_name
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
 from mgrpo.errors import ConfigError, ConfigFault
+from mgrpo.records.json_object import JsonObject
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".yaml", ".yml")
@@ -35,10 +35,10 @@ RENAMED = {"paper_literal": "success_only"}
 
 
 def load_recipe(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, object],
     overrides: Sequence[str] = (),
     *,
-    changes: Mapping[str, Any] = MappingProxyType({}),
+    changes: Mapping[str, object] = MappingProxyType({}),
 ) -> RunConfig:
     """The recipe with the changes and then the overrides applied, validated.
 
@@ -88,7 +88,7 @@ def with_new_name(fault: ConfigFault) -> ConfigFault:
     return replace(fault, reason="this key has moved.", suggestion=hint)
 
 
-def find_own_code(tree: Tree, folder: Path) -> None:
+def find_own_code(tree: JsonObject, folder: Path) -> None:
     """Name the user's own code by path, where it lies beside the recipe only."""
     rewards = tree.get("rewards")
     terms = rewards.get("terms") if isinstance(rewards, dict) else None
@@ -190,12 +190,14 @@ def unknown_recipe(name: Path, shipped: Mapping[str, Path]) -> tuple[str, str]:
     return "no such recipe.", advice
 
 
-def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> Tree:
+def read_recipe(file: Path, seen: tuple[Path, ...] = ()) -> JsonObject:
     """A recipe's tree of values, with the recipe that it extends underneath."""
     return extended(read_tree(file), file.parent, str(file), (*seen, file.resolve()))
 
 
-def extended(tree: Tree, folder: Path, source: str, seen: tuple[Path, ...] = ()) -> Tree:
+def extended(
+    tree: JsonObject, folder: Path, source: str, seen: tuple[Path, ...] = ()
+) -> JsonObject:
     """A recipe's tree with the recipe that it extends underneath.
 
     Args:
@@ -209,13 +211,13 @@ def extended(tree: Tree, folder: Path, source: str, seen: tuple[Path, ...] = ())
     if base_file.resolve() in seen:
         raise recipe_error(source, f"extends itself by way of {base_file}.", "", key="extends")
     try:
-        changed: Tree = merged(read_recipe(base_file, seen), tree)
+        changed: JsonObject = merged(read_recipe(base_file, seen), tree)
     except BadOverride as error:
         raise ConfigError([error.fault], source=source) from error
     return changed
 
 
-def read_tree(file: Path) -> Tree:
+def read_tree(file: Path) -> JsonObject:
     """The map that a YAML file holds."""
     try:
         tree: object = parse_yaml(file.read_text(encoding="utf-8"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import yaml
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from mgrpo.config.yaml_core import parse_yaml
+from mgrpo.records.json_object import JsonObject
 
 
 class Outline(BaseModel, extra="allow", strict=True):
@@ -33,12 +32,12 @@ class RecipeOutline(Outline):
     steps: NonNegativeInt | None = None
     model: ModelOutline | None = None
     layers: list[LayerOutline] = []
-    data: dict[str, Any] | None = None
-    learner: dict[str, Any] | None = None
-    objective: dict[str, Any] | None = None
+    data: JsonObject | None = None
+    learner: JsonObject | None = None
+    objective: JsonObject | None = None
 
 
-def read_outline(text: str) -> dict[str, Any]:
+def read_outline(text: str) -> JsonObject:
     """The values of a recipe's text, as written; {} of an empty one.
 
     Raises:
@@ -52,5 +51,5 @@ def read_outline(text: str) -> dict[str, Any]:
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
-    found: dict[str, Any] = tree
+    found: JsonObject = tree
     return found

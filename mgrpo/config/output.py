@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -15,6 +15,7 @@ from pydantic import (
 
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.errors import ConfigFault
+from mgrpo.records.json_object import JsonObject
 
 
 class TensorboardConfig(StrictConfig):
@@ -89,7 +90,7 @@ class StorageConfig(StrictConfig):
     """Pause before the second attempt; it doubles each time."""
     upload_s: PositiveFloat = 3600.0
     """Deadline of a checkpoint's upload, and of the last one."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: JsonObject = Field(default_factory=dict)
     """Passed to fsspec's file system, e.g. {endpoint_url: "http://127.0.0.1:9000"}. They are saved
     with the recipe: put credentials into the environment."""
 

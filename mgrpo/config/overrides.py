@@ -11,8 +11,8 @@ import yaml
 from mgrpo.config.slots import as_section
 from mgrpo.config.yaml_core import MAX_LEVELS, parse_yaml
 from mgrpo.errors import ConfigFault
+from mgrpo.records.json_object import JsonObject
 
-Tree = dict[str, Any]
 NAME_KEYS = ("name", "check", "use")  # what an entry of a list may be called by, like its index
 
 
@@ -24,7 +24,7 @@ class BadOverride(ValueError):
         super().__init__(str(self.fault))
 
 
-def apply_override(tree: Tree, override: str) -> None:
+def apply_override(tree: JsonObject, override: str) -> None:
     """Set one key of the recipe's tree, in place.
 
     `layers.1.group_size=4`, `layers.correct.group_size=4`, `data.train.size=100`. The value is
@@ -115,7 +115,7 @@ def merged(base: Any, changes: Any, path: str = "") -> Any:
     return result
 
 
-def is_other_kind(base: Tree, changes: Tree) -> bool:
+def is_other_kind(base: JsonObject, changes: JsonObject) -> bool:
     """Whether a section's changes are of another kind than the section.
 
     The `type` of a slot tells, of data its `source` and `format`; rows need no `source`, and are
@@ -128,13 +128,13 @@ def is_other_kind(base: Tree, changes: Tree) -> bool:
     return "path" in changes and "path" not in base and "source" in base
 
 
-def nested(changes: Mapping[str, Any]) -> Tree:
+def nested(changes: Mapping[str, Any]) -> JsonObject:
     """Changes by dotted key as the map that a recipe which extends another has.
 
     {"layers.correct.group_size": 8, "steps": 20} gives {"layers": {"correct": {"group_size": 8}},
     "steps": 20}.
     """
-    tree: Tree = {}
+    tree: JsonObject = {}
     for path, value in changes.items():
         for key in reversed(path.split(".")):
             value = {key: value}
@@ -142,7 +142,7 @@ def nested(changes: Mapping[str, Any]) -> Tree:
     return tree
 
 
-def merged_maps(base: Tree, changes: Tree) -> Tree:
+def merged_maps(base: JsonObject, changes: JsonObject) -> JsonObject:
     """Both maps in one, of any depth; where both have a value, that of `changes`."""
     both = {
         key: merged_maps(base[key], changes[key])

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator
 
 from mgrpo.config.base import RelationError
 from mgrpo.errors import ConfigFault
+from mgrpo.records.json_object import JsonObject
 from mgrpo.registry import Kind, declared
 
 OWN = "own"
@@ -44,14 +44,14 @@ class Part(BaseModel):
     """A declared name, or your own as "package.module:Class" or "./file.py:Class"."""
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JsonObject:
         return dict(self.model_extra or {})
 
 
 def chosen(*known: str) -> Discriminator:
     """Tells the kinds that the trainer has itself, by their names, from a `Part`."""
 
-    def tag(value: Any) -> str:
+    def tag(value: object) -> str:
         name = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
         return name if isinstance(name, str) and name in known else OWN
 

@@ -97,7 +97,7 @@ def fixed_key_faults(
                 yield ConfigFault(f"layers.{depth}.{key}", str(value), reason)
 
 
-def at_path(section: Any, path: str) -> Any:
+def at_path(section: object, path: str) -> Any:
     """A key's value; None where the section's kind does not have it."""
     return reduce(lambda found, name: getattr(found, name, None), path.split("."), section)
 

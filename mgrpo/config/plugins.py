@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field, PositiveInt
 
 from mgrpo.config.base import StrictConfig
+from mgrpo.records.json_object import JsonObject
 
 
 class PluginConfig(StrictConfig):
@@ -17,7 +16,7 @@ class PluginConfig(StrictConfig):
     "package.module:Class"."""
     layers: list[str] | None = None
     """Names of the layers that it works on; null: all."""
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: JsonObject = Field(default_factory=dict)
     """Its own keys, validated before anything starts."""
 
 
@@ -33,7 +32,7 @@ class PhaseConfig(StrictConfig):
     every_steps: PositiveInt | None = None
     """Period in steps, counted from from_step: two kinds of steps then alternate. Needs num_steps
     below it. Null: the phase occurs once."""
-    changes: dict[str, Any]
+    changes: JsonObject
     """A tree like the recipe's own, of the sections `layers`, `objective` and `sampling`:
     {layers: {correct: {loss_weight: 0.5}}}. Each phase starts from the recipe, not from the
     phase before."""

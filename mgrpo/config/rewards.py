@@ -12,7 +12,7 @@ terms:
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,7 @@ from mgrpo.config.base import RelationError, StrictConfig, refuse
 from mgrpo.config.services import HttpTerm, JudgeTerm, ModelTerm
 from mgrpo.config.term_base import TermBase
 from mgrpo.errors import ConfigFault
+from mgrpo.records.json_object import JsonObject
 
 TermKind = Literal["check", "batch", "trl", "verl", "openrlhf"]
 FUNCTION_KINDS: tuple[TermKind, ...] = ("check", "batch", "trl", "verl", "openrlhf")
@@ -52,7 +53,7 @@ class FunctionTermBase(TermBase):
 
     KEY: ClassVar[TermKind]
 
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: JsonObject = Field(default_factory=dict)
     """Keyword arguments that the function is called with, beside those of its kind."""
 
 
@@ -116,7 +117,7 @@ class OpenRlhfTerm(FunctionTermBase):
     """`module:function` or `./file.py:function`; without a function: reward_func."""
 
 
-def kind_of(value: Any) -> str | None:
+def kind_of(value: object) -> str | None:
     """The kind of a term, by the one key that names what scores."""
     if isinstance(value, TermBase):
         return value.KEY

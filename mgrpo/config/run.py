@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -45,6 +45,7 @@ from mgrpo.config.rewards import RewardsConfig
 from mgrpo.config.sources import Fresh, Source
 from mgrpo.config.watched import BestConfig, EarlyStoppingConfig, heldout_faults
 from mgrpo.errors import Faults
+from mgrpo.records.json_object import JsonObject
 
 TEMPLATE_CALL_ARGUMENTS = {
     "add_generation_prompt",
@@ -80,7 +81,7 @@ class ModelConfig(StrictConfig):
     it."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the weights as broadcast and saved."""
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    chat_template_kwargs: JsonObject = Field(default_factory=dict)
     """Arguments of the chat template, such as {enable_thinking: false}: in every prompt, of
     training, evaluation and checks alike. One that the template does not use is an error."""
     stop_tokens: list[str | int] | None = None

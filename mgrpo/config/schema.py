@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+
+from mgrpo.records.json_object import JsonObject
 
 EXTENDS = {
     "type": "string",
@@ -13,7 +14,7 @@ EXTENDS = {
 }
 
 
-def recipe_schema() -> dict[str, Any]:
+def recipe_schema() -> JsonObject:
     """The schema of a recipe's file.
 
     Any key may be left out where the recipe extends another, whose lists of named entries may then
@@ -41,7 +42,7 @@ def schema_text() -> str:
     return json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
-def loosen(section: dict[str, Any]) -> None:
+def loosen(section: JsonObject) -> None:
     """Allow, in each property, the short forms that the loader reads."""
     properties = section.get("properties", {})
     for spec in list(properties.values()):
@@ -50,7 +51,7 @@ def loosen(section: dict[str, Any]) -> None:
             properties[spec.pop("spelled")] = spec
 
 
-def add_short_forms(spec: dict[str, Any]) -> None:
+def add_short_forms(spec: JsonObject) -> None:
     choices = spec.pop("oneOf", None)
     kinds = spec.pop("discriminator", {}).get("mapping", {})
     if choices is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from string import Formatter
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -27,6 +27,7 @@ from pydantic import (
 
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.config.term_base import TermBase
+from mgrpo.records.json_object import JsonObject
 
 HIDDEN = "(not shown)"
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -181,7 +182,7 @@ class JudgeTerm(RemoteTerm):
     """Null: the server's."""
     max_tokens: PositiveInt | None = 512
     """Of the reply; one that is cut is an error. Null: the server's."""
-    extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_body: JsonObject = Field(default_factory=dict)
     """Further keys of the request, such as chat_template_kwargs or seed."""
 
     @model_validator(mode="after")

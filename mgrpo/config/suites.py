@@ -26,6 +26,7 @@ from mgrpo.config.load import (
 )
 from mgrpo.config.run import RunConfig
 from mgrpo.errors import ConfigError, ConfigFault
+from mgrpo.records.json_object import JsonObject
 
 
 class PublishedScore(StrictConfig):
@@ -52,14 +53,14 @@ class Suite(StrictConfig):
     """As the source of the rows says."""
     rows: str
     """Where the columns are documented, and which version."""
-    heldout: dict[str, Any] | None = None
+    heldout: JsonObject | None = None
     """The source of the rows, as in `data.heldout`."""
     suites: list[str] = Field(default_factory=list)
     """In the place of `heldout`: other suites, each a domain of its own."""
     max_prompt_tokens: PositiveInt = 2048
-    rewards: dict[str, Any] = Field(default_factory=dict)
+    rewards: JsonObject = Field(default_factory=dict)
     """The section of a recipe; without it math_answer grades."""
-    evaluation: dict[str, Any] = Field(default_factory=dict)
+    evaluation: JsonObject = Field(default_factory=dict)
     """The section of a recipe."""
     note: str = ""
     """What is not as in the papers that use it."""
@@ -71,7 +72,7 @@ class Suite(StrictConfig):
             refuse("heldout", self.heldout, "a suite has either rows of its own or other suites.")
         return self
 
-    def sections(self) -> dict[str, Any]:
+    def sections(self) -> JsonObject:
         """The sections of a recipe that it takes the place of."""
         if self.heldout is not None:
             source: Any = self.heldout

@@ -17,9 +17,8 @@ from typing import Any
 
 from mgrpo.config.slots import as_section
 from mgrpo.config.yaml_core import dump_yaml, parse_yaml
+from mgrpo.records.json_object import JsonObject
 from mgrpo.registry import declared
-
-Tree = dict[str, Any]
 
 LAYER_KEYS = {
     "parents_k": "parents.k",
@@ -61,7 +60,7 @@ SOURCE_KEYS = {
 """Other keys that have moved with the sources, and where to."""
 
 
-def translate(tree: Tree) -> Tree:
+def translate(tree: JsonObject) -> JsonObject:
     """The tree in today's form; what is in today's form already stays as it is."""
     new = copy.deepcopy(tree)
     translate_sections(new)
@@ -72,7 +71,7 @@ def translate(tree: Tree) -> Tree:
     return new
 
 
-def translate_sections(tree: Tree) -> None:
+def translate_sections(tree: JsonObject) -> None:
     layers = layers_in(tree)
     for layer in layers:
         for old, now in LAYER_KEYS.items():
@@ -100,7 +99,7 @@ def translate_sections(tree: Tree) -> None:
             del tree[section]
 
 
-def translate_sources(tree: Tree) -> None:
+def translate_sources(tree: JsonObject) -> None:
     """What a step trains on, which five sections said."""
     move(tree, "data.robust", "data.sampler", kind="robust")
     order = (tree.get("objective") or {}).get("update_order")
@@ -111,7 +110,7 @@ def translate_sources(tree: Tree) -> None:
     asked = SOURCE_ORDERS.get(order) if isinstance(order, str) else None
     if asked:
         del tree["objective"]["update_order"]
-    found: list[Tree] = []
+    found: list[JsonObject] = []
     for path, name in SOURCE_SECTIONS.items():
         settings = take(tree, path.split("."))
         if name == "preferences" and (pairs := take(tree, ["objective", "train_on"])) is not None:
@@ -126,14 +125,14 @@ def translate_sources(tree: Tree) -> None:
         tree["source"] = found[0]
 
 
-def below_replay(changes: Tree, source: Any) -> None:
+def below_replay(changes: JsonObject, source: Any) -> None:
     """Change the source below the corrections that are replayed, where a recipe has both."""
     is_below = isinstance(source, dict) and source.get("type") == "correction_buffer"
     if is_below and "above" in source and "source" in changes:
         changes["source"] = {"above": changes["source"]}
 
 
-def into_slot(tree: Tree, entry: object) -> bool:
+def into_slot(tree: JsonObject, entry: object) -> bool:
     """Put a plug-in of before into the slot that it fills now; False: it fills none."""
     if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
         return False
@@ -162,26 +161,26 @@ def into_slot(tree: Tree, entry: object) -> bool:
     return True
 
 
-def filled(name: str, settings: Tree) -> object:
+def filled(name: str, settings: JsonObject) -> object:
     """A slot: the kind's name, or a section with its keys."""
     return {"type": name, **settings} if settings else name
 
 
-def named_layers(tree: Tree) -> list[tuple[object, Tree]]:
+def named_layers(tree: JsonObject) -> list[tuple[object, JsonObject]]:
     layers = tree.get("layers")
     if isinstance(layers, dict):
         return [(name, layer) for name, layer in layers.items() if isinstance(layer, dict)]
     return [(layer.get("name"), layer) for layer in layers_in(tree)]
 
 
-def layers_in(tree: Tree) -> list[Tree]:
+def layers_in(tree: JsonObject) -> list[JsonObject]:
     """The layers that a tree writes out or changes by name."""
     layers = tree.get("layers")
     entries = list(layers.values()) if isinstance(layers, dict) else layers or []
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
-def move(tree: Tree, old: str, now: str, kind: str = "") -> None:
+def move(tree: JsonObject, old: str, now: str, kind: str = "") -> None:
     """Take the value at one dotted path to another; null and nothing are left out.
 
     Args:

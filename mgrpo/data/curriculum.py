@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from mgrpo.config.sources import Curriculum
 from mgrpo.data.formats.rows import MISSING, value_at
 from mgrpo.data.sampler import refuse_other_order
 from mgrpo.errors import DataError
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Completion, Problem
 
 
@@ -80,7 +80,7 @@ class CurriculumSampler:
         """Results do not change this order."""
         return {}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Plain values for JSON."""
         return {
             "num_problems": len(self.order),
@@ -88,7 +88,7 @@ class CurriculumSampler:
             "num_draws": self.num_draws,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Continue from a `state_dict`.
 
         Raises:

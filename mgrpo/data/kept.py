@@ -22,7 +22,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -35,6 +34,7 @@ from mgrpo.data.progress import Note
 from mgrpo.data.store import BUFFER_BYTES, StoredProblems
 from mgrpo.errors import DataError
 from mgrpo.models.catalog import cache_dir
+from mgrpo.records.json_object import JsonObject
 from mgrpo.storage.run_lock import try_flock
 from mgrpo.types import Problem
 
@@ -91,7 +91,7 @@ class KeptData:
         if not (index.is_file() and self.problems_file.is_file()):
             return None
         with np.load(index) as arrays:
-            facts: dict[str, Any] = json.loads(str(arrays["facts"]))
+            facts: JsonObject = json.loads(str(arrays["facts"]))
             problems = StoredProblems(
                 self.problems_file.open("rb"),
                 array("q", arrays["starts"].tobytes()),

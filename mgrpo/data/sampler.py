@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, NonNegativeInt
 
 from mgrpo.errors import DataError
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Completion
 
 
@@ -23,9 +24,9 @@ class Sampler(Protocol):
         """Take in how a step's problems went; returns chances of the next draw, by domain."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> JsonObject: ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: JsonObject) -> None: ...
 
 
 class ShufflingState(BaseModel, strict=True):
@@ -73,7 +74,7 @@ class ShufflingSampler:
         """Results do not change this order."""
         return {}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Plain values for JSON."""
         return {
             "num_problems": self.num_problems,
@@ -83,7 +84,7 @@ class ShufflingSampler:
             "deferred": list(self.deferred),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Continue from a `state_dict`.
 
         Raises:
@@ -100,7 +101,7 @@ class ShufflingSampler:
         self.position = kept.position
 
 
-def refuse_other_order(state: dict[str, Any], **present: int) -> None:
+def refuse_other_order(state: JsonObject, **present: int) -> None:
     """Raise DataError if a sampler's state is not of this run's order of problems."""
     for key, now in present.items():
         if state[key] != now:

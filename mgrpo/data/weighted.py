@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mgrpo.data.sampler import ShufflingSampler
 from mgrpo.errors import DataError
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Completion
 
 
@@ -56,14 +56,14 @@ class WeightedSampler:
         """Results do not change the shares."""
         return {}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Plain values for JSON."""
         return {
             "num_drawn": dict(self.num_drawn),
             "samplers": {name: one.state_dict() for name, one in self.samplers.items()},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Continue from a `state_dict`.
 
         Raises:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mgrpo.errors import DataError
 from mgrpo.evaluation.statistics import CONFIDENCE, Floats, exact_mcnemar, paired_bootstrap
 from mgrpo.evaluation.summary import Evaluation, problem_table
+from mgrpo.records.json_object import JsonObject
 
 ProblemKey = tuple[str, int]  # problem id, and its number of earlier occurrences
 MCNEMAR = "exact McNemar"
@@ -32,7 +32,7 @@ class PairedMeans:
     num_unpaired: int  # problems answered by only one of them
 
 
-def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
+def compare(a: Evaluation, b: Evaluation) -> JsonObject:
     """A minus B, per turn and for the gain of correction.
 
     Raises:
@@ -56,7 +56,7 @@ def compare_means(
     one_answer: Sequence[bool],
     num_resamples: int,
     seed: int,
-) -> dict[str, Any]:
+) -> JsonObject:
     """A minus B, per turn and for the gain of correction.
 
     Args:

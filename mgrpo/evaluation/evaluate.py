@@ -11,7 +11,6 @@ import dataclasses
 import random
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from actors.layers import (
     PromptRequest,
@@ -31,6 +30,7 @@ from mgrpo.config.layers import (
     without_feedback,
 )
 from mgrpo.evaluation.summary import Evaluation
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Completion, CompletionId, Problem
 
 GREEDY = "greedy"
@@ -149,7 +149,7 @@ def evaluation_row(
     label: str,
     seconds: float,
     layers: Sequence[LayerConfig],
-) -> dict[str, Any]:
+) -> JsonObject:
     """A line of evaluation.jsonl."""
     settings = evaluation.settings
     summary = evaluation.summary()

@@ -38,6 +38,7 @@ from mgrpo.metrics.transitions import (
     is_usable,
 )
 from mgrpo.metrics.verdicts import count_verdicts
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Completion, CompletionId
 from rewards.answer_text import key, tidy
 
@@ -142,7 +143,7 @@ class Evaluation:
         """Place of a problem -> its chains, in the order of the problems."""
         return grouped(self.chains, lambda chain: chain.tree)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """A line of evaluation.jsonl, without step, label and settings."""
         num_turns = self.num_layers
         domains = sorted({c.domain for c in self.completions})

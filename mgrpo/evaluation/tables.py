@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from mgrpo.records.json_object import JsonObject
 from mgrpo.report.outcome import GAIN_LABEL, VERDICTS, accuracy_label
 from mgrpo.report.words import EN_DASH, MINUS, MISSING, percent, plural, points
 
@@ -25,7 +25,7 @@ class TextTable:
     rows: Sequence[Sequence[str]]
 
 
-def evaluation_tables(row: dict[str, Any], title: str) -> list[TextTable]:
+def evaluation_tables(row: JsonObject, title: str) -> list[TextTable]:
     """All tables of one evaluation.
 
     Args:
@@ -45,7 +45,7 @@ def evaluation_tables(row: dict[str, Any], title: str) -> list[TextTable]:
     return tables
 
 
-def turn_table(row: dict[str, Any], title: str) -> TextTable:
+def turn_table(row: JsonObject, title: str) -> TextTable:
     """One line per turn: accuracy, interval, range over phrases, pass@k and maj@k."""
     num_samples = row["samples_per_problem"]
     columns = [f"avg@{num_samples}" if num_samples > 1 else "Accuracy"]
@@ -79,7 +79,7 @@ def turn_table(row: dict[str, Any], title: str) -> TextTable:
     return TextTable(title, ["Turn", *columns, *(name for name, _ in extras)], lines)
 
 
-def move_table(moves: dict[str, Any], before: int) -> TextTable:
+def move_table(moves: JsonObject, before: int) -> TextTable:
     """The 2x2 counts from turn `before` to the turn of `moves`."""
     counts, after = moves["counts"], moves["layer"]
 
@@ -105,7 +105,7 @@ def move_table(moves: dict[str, Any], before: int) -> TextTable:
     )
 
 
-def verdict_table(verdicts: Sequence[dict[str, Any]]) -> TextTable:
+def verdict_table(verdicts: Sequence[JsonObject]) -> TextTable:
     """One line per verify layer. Precision and recall are of wrong attempts."""
     return TextTable(
         "Verdicts on attempts",
@@ -122,7 +122,7 @@ def verdict_table(verdicts: Sequence[dict[str, Any]]) -> TextTable:
     )
 
 
-def phrase_table(row: dict[str, Any]) -> TextTable:
+def phrase_table(row: JsonObject) -> TextTable:
     """The later turns' accuracies under each guidance phrase."""
     later = range(1, len(row["acc"]))
     return TextTable(
@@ -138,7 +138,7 @@ def phrase_table(row: dict[str, Any]) -> TextTable:
     )
 
 
-def domain_table(row: dict[str, Any]) -> TextTable:
+def domain_table(row: JsonObject) -> TextTable:
     """One line per domain: accuracies, gain, and the transitions of the last turn."""
     num_turns = len(row["acc"])
     columns = ["Domain", "Problems", *(turn_name(turn) for turn in range(num_turns))]
@@ -158,7 +158,7 @@ def domain_table(row: dict[str, Any]) -> TextTable:
     return TextTable(title, columns, lines)
 
 
-def evaluation_note(row: dict[str, Any]) -> str:
+def evaluation_note(row: JsonObject) -> str:
     """The conditions of the measurement."""
     decoding = f"{row['decoding']} decoding"
     if row["decoding"] == "sampled":
@@ -186,7 +186,7 @@ def evaluation_note(row: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def selected_note(row: dict[str, Any]) -> str:
+def selected_note(row: JsonObject) -> str:
     selected = row["selected"]
     whose, beside = {
         "greedy": ("the greedy answer", "the greedy answer and "),
@@ -212,7 +212,7 @@ def guidance_note(guidance: str | list[int]) -> str:
     return f"Guidance: the mean over phrases {', '.join(map(str, guidance))}."
 
 
-def comparison_table(comparison: dict[str, Any], names: Sequence[str]) -> TextTable:
+def comparison_table(comparison: JsonObject, names: Sequence[str]) -> TextTable:
     """One line per turn: both accuracies, their difference, its interval and its test."""
     lines = []
     for turn in comparison["turns"]:
@@ -233,7 +233,7 @@ def comparison_table(comparison: dict[str, Any], names: Sequence[str]) -> TextTa
     )
 
 
-def test_cells(row: dict[str, Any]) -> list[str]:
+def test_cells(row: JsonObject) -> list[str]:
     """Interval, p-value, the test's name, and the numbers of problems that only one solves."""
     interval = point_interval(row["ci"]) if "ci" in row else MISSING
     if "p_value" not in row:
@@ -244,7 +244,7 @@ def test_cells(row: dict[str, Any]) -> list[str]:
     return [interval, p_text, row["test"], alone]
 
 
-def comparison_note(comparison: dict[str, Any]) -> str:
+def comparison_note(comparison: JsonObject) -> str:
     parts = [
         f"{plural(comparison['num_problems'], 'problem')} answered by both, with the same seeds. "
         f"Differences are in percentage points; intervals: paired bootstrap over problems, "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mgrpo.errors import DataError
+from mgrpo.records.json_object import JsonObject
 
 Row = Mapping[str, Any]
 
@@ -21,7 +22,7 @@ class RowsLike(Protocol):
 Data = str | Path | Row | RowsLike
 
 
-def data_section(data: Data, name: str, folder: Path) -> dict[str, Any]:
+def data_section(data: Data, name: str, folder: Path) -> JsonObject:
     """The section data.train or data.heldout for what a caller gave.
 
     Args:
@@ -46,7 +47,7 @@ def data_section(data: Data, name: str, folder: Path) -> dict[str, Any]:
     return {"path": str(file)}
 
 
-def write_rows(rows: Iterable[Any], file: Path, name: str) -> None:
+def write_rows(rows: Iterable[object], file: Path, name: str) -> None:
     """Write rows as JSON Lines; the file appears only once it is complete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.errors import RewardError
+from mgrpo.records.json_object import JsonObject
 
 RewardLike = str | Callable[..., Any] | Mapping[str, Any]
 """A check's name, a function, or a reward term in which a function may stand for its name."""
@@ -31,7 +32,7 @@ from pathlib import Path
 '''
 
 
-def reward_terms(reward: RewardLike | Sequence[RewardLike], folder: Path) -> list[dict[str, Any]]:
+def reward_terms(reward: RewardLike | Sequence[RewardLike], folder: Path) -> list[JsonObject]:
     """`rewards.terms` for what a caller gave.
 
     Args:
@@ -45,7 +46,7 @@ def reward_terms(reward: RewardLike | Sequence[RewardLike], folder: Path) -> lis
     return [reward_term(entry, folder, names) for entry in entries]
 
 
-def reward_term(entry: Any, folder: Path, names: set[str]) -> dict[str, Any]:
+def reward_term(entry: Any, folder: Path, names: set[str]) -> JsonObject:
     if isinstance(entry, Mapping):
         return {
             key: check_name(value, folder, names) if callable(value) else value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
@@ -151,7 +151,7 @@ def completion_row(completion: Completion) -> Row:
     }
 
 
-def frame(rows: list[Any], index: str | None = None) -> pd.DataFrame:
+def frame(rows: Sequence[object], index: str | None = None) -> pd.DataFrame:
     """Rows as a table; an empty one without rows."""
     import pandas as pd
 

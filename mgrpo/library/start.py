@@ -8,7 +8,7 @@ from typing import Any
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.config.overrides import Tree, merged_maps, nested
+from mgrpo.config.overrides import merged_maps, nested
 from mgrpo.errors import MgrpoError
 from mgrpo.findings import FAILED_EXIT_CODE, CheckReport, console
 from mgrpo.library.begin_from import begun_from
@@ -16,6 +16,7 @@ from mgrpo.library.caller import beside_the_caller
 from mgrpo.library.inputs import Data, data_section
 from mgrpo.library.own_reward import RewardLike, reward_terms
 from mgrpo.library.run import Run
+from mgrpo.records.json_object import JsonObject
 from mgrpo.storage.mirror import local_run_dir, mirror_of
 from mgrpo.storage.run_directory import (
     claim_run_directory,
@@ -29,7 +30,7 @@ INPUTS_SUFFIX = ".inputs"
 
 
 def train(
-    recipe: str | Path | Mapping[str, Any] = "quickstart",
+    recipe: str | Path | Mapping[str, object] = "quickstart",
     *,
     data: Data | None = None,
     heldout: Data | None = None,
@@ -70,7 +71,7 @@ def train(
         MgrpoError: any other reason why the run ended early.
     """
     changes = nested(overrides)
-    given: Tree = {}
+    given: JsonObject = {}
     if data is not None:
         given = {"data": {"train": {"path": "given"}, "heldout": None}}
     before = load_recipe(recipe, changes=merged_maps(given, changes))

@@ -24,6 +24,7 @@ from mgrpo.config.load import load_recipe, read_tree, shipped_recipes
 from mgrpo.config.parts import HOMES
 from mgrpo.errors import ConfigError
 from mgrpo.plugin import Plugin, find_plugin, load_plugins, slot_entries
+from mgrpo.records.json_object import JsonObject
 from mgrpo.registry import Kind, declared
 
 OWN_FOLDER = Path("recipes") / "methods"
@@ -84,7 +85,7 @@ class MethodFacts:
     differences: list[Key] = field(default_factory=list)  # from the keys' defaults
     training: list[Key] = field(default_factory=list)  # further keys that its own file sets
     plugins: list[PluginFacts] = field(default_factory=list)
-    phases: list[dict[str, Any]] = field(default_factory=list)
+    phases: list[JsonObject] = field(default_factory=list)
     seams: dict[str, list[str]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)  # what keeps it from training here
 
@@ -211,7 +212,7 @@ def default_of(info: FieldInfo) -> object:
     return info.get_default(call_default_factory=True, validated_data={})
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A value as JSON has it; a slot without its defaults, by its name alone where that is all."""
     if isinstance(value, BaseModel) and "type" in type(value).model_fields:
         changes = value.model_dump(mode="json", exclude_defaults=True)

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from mgrpo.errors import DataError, RunDirectoryError
 from mgrpo.metrics.rows import AlarmForm, EvaluationForm, Row, StepForm, read_lines
+from mgrpo.records.json_object import JsonObject
 from mgrpo.trackers.group import FAILED_WRITES, Trackers
 from mgrpo.types import Completion
 
@@ -63,7 +64,7 @@ class MetricsLog:
         self.append(self.metrics, row)
         self.trackers.write(step, {name: row[name] for name in row if name != "step"})
 
-    def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
+    def write_evaluation(self, evaluation: JsonObject) -> None:
         """Append one evaluation: step, label, num_problems, decoding, acc per layer, ..."""
         self.append(self.evaluations, evaluation)
         scalars: dict[str, float | None] = {
@@ -86,7 +87,7 @@ class MetricsLog:
             self.alarms = LineFile(self.run_dir / ALARMS_FILE)
         self.append(self.alarms, alarm)
 
-    def append(self, file: LineFile, row: Mapping[str, Any]) -> None:
+    def append(self, file: LineFile, row: Mapping[str, object]) -> None:
         if (error := file.append(to_line(row))) is not None:
             self.trackers.warn(
                 f"{file.path} cannot be written: {error}. {len(file.waiting)} bytes are kept in "

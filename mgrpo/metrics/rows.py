@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
@@ -19,8 +19,9 @@ from pydantic import (
 )
 
 from mgrpo.errors import RunDirectoryError
+from mgrpo.records.json_object import JsonObject
 
-Row = dict[str, Any]
+Row = JsonObject
 """One line of a run's files, by name."""
 Number = int | FiniteFloat | None
 """None: it was not measured, or is not finite."""

@@ -12,6 +12,7 @@ from actors.chat_format import known_ids
 from actors.templates import PromptBuilder
 from mgrpo.config.run import ModelConfig
 from mgrpo.errors import ModelError
+from mgrpo.records.json_object import JsonObject
 
 
 def load_builder(source: str, config: ModelConfig) -> PromptBuilder:
@@ -62,7 +63,7 @@ def load_tokenizer(source: str) -> Any:
     return tokenizer
 
 
-def refuse_unused(tokenizer: Any, template_kwargs: dict[str, Any]) -> None:
+def refuse_unused(tokenizer: Any, template_kwargs: JsonObject) -> None:
     """Refuse an argument that the chat template never uses: it is probably misspelt."""
     template = tokenizer.get_chat_template() if template_kwargs else ""
     for name in template_kwargs:

@@ -15,6 +15,7 @@ from typing import Any
 from mgrpo.errors import ModelError
 from mgrpo.models.policy_tokenizer import settings_file, text_part
 from mgrpo.models.weight_files import TensorHeader, read_weights, some
+from mgrpo.records.json_object import JsonObject
 
 NUM_COMPARED_ROWS = 64  # of weights that should be tied: different ones differ in every row
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -148,7 +149,7 @@ def first_rows(file: Path, name: str) -> Any:
 
 def loading_report(
     tensors: Mapping[str, TensorHeader], source: str
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[JsonObject, dict[str, str]]:
     """The loading report of transformers: missing_keys, unexpected_keys and mismatched_keys (name,
     shape found, shape expected); and the tied weights."""
     import torch

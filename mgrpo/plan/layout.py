@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -153,8 +152,8 @@ def changed(
     config: RunConfig,
     *,
     colocate: bool,
-    engines: Mapping[str, Any] | None = None,
-    learner: Mapping[str, Any] | None = None,
+    engines: Mapping[str, object] | None = None,
+    learner: Mapping[str, object] | None = None,
 ) -> RunConfig:
     """The recipe with another layout, checked like any other."""
     tree = config.model_dump(mode="json")

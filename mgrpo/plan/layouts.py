@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from learner.streaming import recipe_obstacles
 from mgrpo.config.engines import ONE_ENGINE, EngineRange
 from mgrpo.config.explain import explain
-from mgrpo.config.overrides import Tree, merged
+from mgrpo.config.overrides import merged
 from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.errors import ConfigError
 from mgrpo.findings import CheckLine
@@ -30,6 +30,7 @@ from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.shape import ModelShape
 from mgrpo.plan.simulated import layout_of, order_of, simulated
 from mgrpo.plan.turns import turn_memory
+from mgrpo.records.json_object import JsonObject
 from mgrpo.simulation.outcome import Outcome
 from mgrpo.simulation.rates import Rates
 
@@ -51,7 +52,7 @@ class Ground:
     gpu: GpuType | None
     num_gpus: int
     gpus_per_node: int
-    given: Tree | None = None  # of `Rates`: what replaces the data sheet's
+    given: JsonObject | None = None  # of `Rates`: what replaces the data sheet's
     seed: int = 0
 
     @property
@@ -257,7 +258,7 @@ def fits(recipe: PlanRecipe, shape: ModelShape, gpu: GpuType, engine: EngineMemo
     return used <= gpu.memory_bytes and engine.cache_tokens >= engine.context_tokens
 
 
-def with_given(sheet: Rates | None, given: Tree) -> Rates:
+def with_given(sheet: Rates | None, given: JsonObject) -> Rates:
     """Rates with given keys in place of the data sheet's.
 
     Raises:

@@ -154,7 +154,7 @@ def activation_words(learner: LearnerConfig) -> str:
     return f"{tokens} all layers; learner.gradient_checkpointing keeps inputs only"
 
 
-def zero_setting(learner: LearnerConfig, key: str, default: Any) -> Any:
+def zero_setting(learner: LearnerConfig, key: str, default: object) -> Any:
     """A key of the recipe's own DeepSpeed section."""
     return learner.deepspeed.get("zero_optimization", {}).get(key, default)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from mgrpo.config.load import load_recipe
-from mgrpo.config.overrides import Tree
 from mgrpo.plan.recipe import plan_recipe
 from mgrpo.plan.simulated import layout_of, workload_of
+from mgrpo.records.json_object import JsonObject
 from mgrpo.simulation.measured import measured_rates
 from mgrpo.storage.run_directory import CONFIG_FILE, find_run
 
 
-def measured_tree(run_dir: Path) -> Tree:
+def measured_tree(run_dir: Path) -> JsonObject:
     """The rates of a run that has been, as a tree of `Rates`.
 
     Raises:

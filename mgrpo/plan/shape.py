@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mgrpo.errors import ConfigError, ConfigFault, HubUnreachable, ModelError
 from mgrpo.models.hub import is_hub_reachable, use_cache_only
+from mgrpo.records.json_object import JsonObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ QWEN25 = {  # published shapes: hidden, layers, heads, kv heads, intermediate, v
 """Qwen2.5 (arXiv 2412.15115): stand-ins for a model of which only the size is known."""
 
 
-def shape_of(settings: dict[str, Any], source: str, num_parameters: int | None) -> ModelShape:
+def shape_of(settings: JsonObject, source: str, num_parameters: int | None) -> ModelShape:
     """Read a config.json.
 
     Args:
@@ -120,7 +120,7 @@ def shape_like(parameters: int) -> ModelShape:
     )
 
 
-def qwen25_settings(name: str) -> dict[str, Any]:
+def qwen25_settings(name: str) -> JsonObject:
     """What the config.json of a Qwen2.5 says of its shape."""
     hidden, layers, heads, kv_heads, intermediate, vocabulary, is_tied = QWEN25[name]
     return {

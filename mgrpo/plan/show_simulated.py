@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from mgrpo.findings import counted
 from mgrpo.plan.recipe import PlanRecipe
 from mgrpo.plan.search import Found
 from mgrpo.plan.tables import layout_cells, percent, row_json, table
-from mgrpo.simulation.outcome import Outcome
+from mgrpo.simulation.outcome import Outcome, PoolOutcome
 from mgrpo.simulation.picture import text_timeline
 
 
@@ -53,7 +52,7 @@ def spread(seconds: Sequence[float]) -> str:
     return f"{min(seconds):,.1f} to {max(seconds):,.1f} in {counted(len(seconds), 'steady step')}"
 
 
-def running(outcome: Outcome, pool: Any) -> str:
+def running(outcome: Outcome, pool: PoolOutcome) -> str:
     mean = outcome.pool_running(pool)
     return f"{mean:,.0f} of {pool.max_running:,} sequences at a time, while busy"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from mgrpo.plan.layouts import LayoutOutcome
+from mgrpo.records.json_object import JsonObject
 from mgrpo.report.words import duration
 
 
@@ -42,7 +42,7 @@ def layout_cells(rows: Sequence[LayoutOutcome]) -> Iterator[list[str]]:
         ]
 
 
-def row_json(row: LayoutOutcome) -> dict[str, Any]:
+def row_json(row: LayoutOutcome) -> JsonObject:
     """One compared layout."""
     return {
         "layout": row.kind,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from mgrpo.errors import DataError
+from mgrpo.records.json_object import JsonObject
 
 
-def plain_metadata(metadata: Mapping[str, Any], whose: str) -> dict[str, Any]:
+def plain_metadata(metadata: Mapping[str, object], whose: str) -> JsonObject:
     """With NumPy's numbers and arrays as Python's, so that it can be logged and stored.
 
     Args:
@@ -20,7 +20,7 @@ def plain_metadata(metadata: Mapping[str, Any], whose: str) -> dict[str, Any]:
     Raises:
         DataError: a value has no form in JSON.
     """
-    plain: dict[str, Any] = {}
+    plain: JsonObject = {}
     for key, value in metadata.items():
         try:
             plain[key] = json.loads(json.dumps(value, default=as_python))

@@ -93,7 +93,7 @@ class StoredCompletion(Stored, protected_namespaces=()):
         return self
 
 
-def refuse_other_form(fields: Mapping[str, Any]) -> None:
+def refuse_other_form(fields: Mapping[str, object]) -> None:
     """Raise DataError unless these are the fields of a completion in a file."""
     try:
         StoredCompletion.model_validate(fields)

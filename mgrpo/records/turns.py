@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgrpo.errors import DataError
+from mgrpo.records.json_object import JsonObject
 from mgrpo.records.token_columns import ColumnRecord, Logprobs, TokenIds, TokenMask, as_list
 
 VersionSpans = tuple[tuple[int, int], ...]
@@ -82,7 +83,7 @@ class Prompt:
         return [{"token_ids": part.token_ids.tolist()} for part in self.parts]
 
     @classmethod
-    def from_json(cls, parts: Sequence[dict[str, Any]]) -> Prompt:
+    def from_json(cls, parts: Sequence[JsonObject]) -> Prompt:
         """
         Raises:
             DataError: a part is of another kind, or has something else than token ids.

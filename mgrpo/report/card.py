@@ -7,7 +7,7 @@ Its facts are the report's. The front matter has the keys of the hub's model car
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mgrpo.metrics.log import read_rollouts
 from mgrpo.metrics.rows import Row
 from mgrpo.models.catalog import HUB_NAME, ORIGINS
 from mgrpo.models.policy_tokenizer import load_tokenizer
+from mgrpo.records.json_object import JsonObject
 from mgrpo.report.curves import Curves, accuracy, phrases_note
 from mgrpo.report.outcome import (
     Evaluation,
@@ -88,7 +89,7 @@ def card(
     return "\n".join(parts)
 
 
-def front_matter(run: RunData) -> dict[str, Any]:
+def front_matter(run: RunData) -> JsonObject:
     """What is unknown is left out."""
     origin = origin_of(str((run.config.get("model") or {}).get("path") or ""))
     data = run.config.get("data") or {}
@@ -117,7 +118,7 @@ def is_hub_name(model: str) -> bool:
     return HUB_NAME.fullmatch(model) is not None and not Path(model).exists()
 
 
-def card_of(model: str) -> Mapping[str, Any]:
+def card_of(model: str) -> JsonObject:
     """The front matter of a model's card on this machine; {} without one."""
     file: object = Path(model).expanduser() / CARD_FILE
     if is_hub_name(model):
@@ -216,7 +217,7 @@ def method_part(run: RunData, num_steps: int) -> Iterator[str]:
     )
 
 
-def source_of(source: Mapping[str, Any]) -> str:
+def source_of(source: JsonObject) -> str:
     """The data of a section: its name without local folders; generated tasks by their names."""
     if source.get("sources"):
         return " + ".join(source_of(one) for one in source["sources"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from mgrpo.records.json_object import JsonObject
 from mgrpo.report.words import number, percent
 
 Values = Sequence[float | None]
@@ -87,7 +88,7 @@ class Chart:
         return f"{self.title}, {steps}: {courses}. Arrow keys read single steps."
 
     @property
-    def drawing(self) -> dict[str, Any]:
+    def drawing(self) -> JsonObject:
         """What charts.js needs beside the table."""
         return {
             "steps": self.steps,

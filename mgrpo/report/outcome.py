@@ -12,9 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from mgrpo.metrics.rows import Row
+from mgrpo.records.json_object import JsonObject
 from mgrpo.report.words import EN_DASH, percent, plural, points
 
-Evaluation = dict[str, Any]
+Evaluation = JsonObject
 GAIN_LABEL = "Gain of a second look, Δ"
 TRANSITIONS = {  # name -> (label, whether more of it is better)
     "wrong_to_right": ("Wrong → right", True),
@@ -242,7 +243,7 @@ def footnote(evaluation: Evaluation) -> str:
     return note
 
 
-def value_at(values: Sequence[Any] | None, index: int) -> Any:
+def value_at(values: Sequence[object] | None, index: int) -> Any:
     return values[index] if values is not None and index < len(values) else None
 
 

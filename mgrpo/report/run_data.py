@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from mgrpo.config.outline import read_outline
 from mgrpo.errors import RunDirectoryError
@@ -20,6 +19,7 @@ from mgrpo.metrics.log import (
     rollout_paths,
 )
 from mgrpo.metrics.rows import Row, reason_of, text_of
+from mgrpo.records.json_object import JsonObject
 
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -32,7 +32,7 @@ class RunData:
 
     run_dir: Path
     config_text: str = ""  # config.yaml as written
-    config: dict[str, Any] = field(default_factory=dict)
+    config: JsonObject = field(default_factory=dict)
     environment: dict[str, object] = field(default_factory=dict)
     metrics: list[Row] = field(default_factory=list)  # one row per step
     evaluations: list[Row] = field(default_factory=list)

@@ -85,7 +85,7 @@ def outcome_row(name: str, run: RunData, num_turns: int) -> list[str]:
     ]
 
 
-def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def differences(configs: Sequence[Mapping[str, object]]) -> dict[str, list[str]]:
     """Key -> its value in each recipe, for the keys in which they are not all alike."""
     flat = [dict(leaves(config)) for config in configs]
     keys = dict.fromkeys(key for one in flat for key in one)
@@ -97,7 +97,7 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     }
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     """Every value of a recipe as text, by its dotted key; entries of a list by name or number."""
     inner: list[tuple[str, Any]] = []
     if isinstance(value, Mapping):

@@ -9,26 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2.utils import htmlsafe_json_dumps
 
 from mgrpo.config.guidance import GUIDANCE_PHRASES
 from mgrpo.metrics.learning import changed_policy
 from mgrpo.metrics.log import read_rollouts
+from mgrpo.records.json_object import JsonObject
 from mgrpo.report.run_data import RunData
 from mgrpo.types import Completion
 
 MAX_STEPS_BYTES = 2_200_000  # leaves room for the rest of a page of about 3 MB
 MAX_TEXT_CHARACTERS = 8_000  # of one completion or prompt
-COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}  # for JSON
+COMPACT: JsonObject = {"ensure_ascii": False, "separators": (",", ":")}  # for JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownSteps:
     """The steps that the page shows, and how much it leaves out."""
 
-    steps: list[dict[str, Any]]  # evaluations, then steps, ascending; see `step_data`
+    steps: list[JsonObject]  # evaluations, then steps, ascending; see `step_data`
     num_recorded_steps: int
 
     @property
@@ -48,9 +48,9 @@ def load_shown_steps(run: RunData, max_bytes: int = MAX_STEPS_BYTES) -> ShownSte
 
     def fitting(
         paths: Mapping[int, Path], room: int, **marks: bool
-    ) -> tuple[list[dict[str, Any]], int]:
+    ) -> tuple[list[JsonObject], int]:
         """The steps, and the bytes that they leave of the room."""
-        kept: dict[int, dict[str, Any]] = {}
+        kept: dict[int, JsonObject] = {}
         for step in spread_order(list(paths)):
             is_silent = not marks and step in silent
             completions = read_rollouts(paths[step])
@@ -90,7 +90,7 @@ def step_data(
     guidance: dict[int, list[str]],
     *,
     is_silent: bool = False,
-) -> dict[str, Any]:
+) -> JsonObject:
     """One step: its problems, each with its question and the completions sampled for it.
 
     Args:
@@ -173,7 +173,7 @@ def grade(completion: Completion) -> str:
     return "unparsable" if completion.reward.status == "unparsable" else "wrong"
 
 
-def guidance_phrases(config: dict[str, Any]) -> dict[int, list[str]]:
+def guidance_phrases(config: JsonObject) -> dict[int, list[str]]:
     """Layer -> the phrases its corrections may open with."""
     layers = config.get("layers") or []
     return {

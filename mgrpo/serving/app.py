@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from mgrpo.models.turns import Answered, Asked, Turns, asked_in, final_answer
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Problem
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
@@ -122,7 +123,7 @@ def no_answer(failed: Exception) -> web.Response:
     return error(f"vLLM's server did not answer: {str(failed) or type(failed).__name__}", 502)
 
 
-def problem_of(body: Mapping[str, Any]) -> Problem:
+def problem_of(body: JsonObject) -> Problem:
     """The conversation's last question, with what stands before it.
 
     Raises:
@@ -142,7 +143,7 @@ def problem_of(body: Mapping[str, Any]) -> Problem:
     return asked_in(messages[-1]["content"], earlier)
 
 
-def phrase_of(body: Mapping[str, Any], served: Served) -> int:
+def phrase_of(body: JsonObject, served: Served) -> int:
     """
     Raises:
         RefusedRequest: the layers have no such phrase.
@@ -155,8 +156,8 @@ def phrase_of(body: Mapping[str, Any], served: Served) -> int:
 
 
 async def corrected(
-    request: web.Request, problem: Problem, phrase: int, body: Mapping[str, Any]
-) -> dict[str, Any]:
+    request: web.Request, problem: Problem, phrase: int, body: JsonObject
+) -> JsonObject:
     """The answer in the form of a chat completion; `turns` has all of them."""
     served = request.app[SERVED]
     settings = {key: body[key] for key in PASSED_ON if key in body}

@@ -22,12 +22,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.rows import reason_of
+from mgrpo.records.json_object import JsonObject
 from mgrpo.storage.files import leaves_its_folder
 from mgrpo.storage.policies import BEST_FILE, BestRecord, read_best
 from mgrpo.types import Problem
@@ -200,14 +200,14 @@ def fault_of_state(folder: Path) -> str:
     )
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> JsonObject:
     """The state that `finish_checkpoint` wrote.
 
     Raises:
         RunDirectoryError: there is none, or it is none.
     """
     try:
-        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        state: JsonObject = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         State.model_validate(state)
     except (OSError, ValueError, RecursionError) as error:
         reason = reason_of(error)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mgrpo.config.outline import read_outline
 from mgrpo.metrics.log import METRICS_FILE, read_evaluations, read_metrics
+from mgrpo.records.json_object import JsonObject
 from mgrpo.storage.policies import POLICY_DIR, early_end_of
 from mgrpo.storage.run_directory import CONFIG_FILE
 from mgrpo.storage.run_lock import WATCH_S, lock_file
@@ -62,7 +63,7 @@ def summary_of(run_dir: Path) -> RunSummary:
     later = [row["acc"][0] for row in measured if row["label"] != "before"]
     files = [file for file in run_dir.iterdir() if file.is_file()]
     newest_s = max((file.stat().st_mtime for file in files), default=run_dir.stat().st_mtime)
-    last: dict[str, Any] = metrics[-1] if metrics else {}
+    last: JsonObject = metrics[-1] if metrics else {}
     end = early_end_of(run_dir)
     return RunSummary(
         name=run_dir.name,
@@ -80,7 +81,7 @@ def summary_of(run_dir: Path) -> RunSummary:
     )
 
 
-def read_config(run_dir: Path) -> dict[str, Any]:
+def read_config(run_dir: Path) -> JsonObject:
     """The run's recipe as written, which may be of an older version; {} if unreadable."""
     try:
         return read_outline((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))

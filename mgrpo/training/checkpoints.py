@@ -8,12 +8,12 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cluster.progress_board import OwnBytes
 from cluster.remote import LOOK_S, Counter, Patience
 from mgrpo.config.run import CheckpointConfig
 from mgrpo.errors import DeadlineError, MgrpoError, RunDirectoryError
+from mgrpo.records.json_object import JsonObject
 from mgrpo.storage.checkpoints import (
     LEARNER_DIR,
     begin_checkpoint,
@@ -63,7 +63,7 @@ class RunState(Hook):
         self.keep(self.state_dict(done.num_done))
         self.signals.release()
 
-    def keep(self, state: dict[str, Any]) -> None:
+    def keep(self, state: JsonObject) -> None:
         """From now on this is what a checkpoint has."""
         self.latest = state
         self.latest_drawn: Sequence[Drawn] = self.sources.collected()
@@ -72,7 +72,7 @@ class RunState(Hook):
         """What of the latest state is too large for `state.json`."""
         write_completions(self.latest_drawn, folder)
 
-    def state_dict(self, num_steps: int) -> dict[str, Any]:
+    def state_dict(self, num_steps: int) -> JsonObject:
         """The state after `num_steps` steps, as plain values."""
         return {
             "num_steps": num_steps,

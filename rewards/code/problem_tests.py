@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Problem
 from rewards.code.inside import plain
 from rewards.code.sandbox import Answer
@@ -68,7 +69,7 @@ def read_tests(problem: Problem, column: str) -> list[ProgramTest]:
     return tests
 
 
-def of_columns(value: dict[str, Any]) -> list[ProgramTest]:
+def of_columns(value: JsonObject) -> list[ProgramTest]:
     """The form of APPS and TACO (arXiv 2105.09938): lists of inputs and outputs."""
     name = value.get("fn_name")
     pairs = zip(value["inputs"], value["outputs"], strict=True)
@@ -79,7 +80,7 @@ def of_columns(value: dict[str, Any]) -> list[ProgramTest]:
     return [ProgramTest({"stdin": text_of(one)}, text_of(right)) for one, right in pairs]
 
 
-def of_row(row: dict[str, Any]) -> ProgramTest:
+def of_row(row: JsonObject) -> ProgramTest:
     if "function" in row:
         asked = {"function": str(row["function"]), "arguments": list(row["arguments"])}
         return ProgramTest(asked, row["output"])

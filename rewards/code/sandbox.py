@@ -29,9 +29,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from mgrpo.errors import RewardError
+from mgrpo.records.json_object import JsonObject
 
 Kind = Literal["namespaces", "bubblewrap", "none"]
 Choice = Literal["auto", "namespaces", "bubblewrap", "none"]
@@ -124,7 +125,7 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def ask(self, test: Mapping[str, Any]) -> Answer:
+    def ask(self, test: Mapping[str, object]) -> Answer:
         """Run the program on one test, which is given without what it should answer.
 
         Args:
@@ -153,7 +154,7 @@ class Sandbox:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(END_S)
 
-    def _exchange(self, asked: Mapping[str, Any], ends_at: float) -> dict[str, Any]:
+    def _exchange(self, asked: Mapping[str, object], ends_at: float) -> JsonObject:
         """Send a line and wait for one.
 
         Raises:
@@ -207,7 +208,7 @@ class Sandbox:
         return ""
 
 
-def answer_of(found: dict[str, Any]) -> Answer:
+def answer_of(found: JsonObject) -> Answer:
     """What came back is data of the program: anything of another form is no answer."""
     texts = {name: found.get(name) for name in ("out", "err", "value", "end")}
     if not all(isinstance(one, str) for one in texts.values()):

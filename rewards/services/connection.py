@@ -101,7 +101,7 @@ class Connection:
         self.pace = Pace(term.requests_per_s)
         self.session: aiohttp.ClientSession | None = None
 
-    async def post(self, body: Mapping[str, Any], on_progress: Progress) -> Answered:
+    async def post(self, body: Mapping[str, object], on_progress: Progress) -> Answered:
         """The answer to a JSON body.
 
         Raises:

@@ -19,9 +19,9 @@ of which only `score` is needed. Further numbers are recorded beside the reward.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from mgrpo.config.services import HttpTerm
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Problem
 from rewards.conventions import FEEDBACK, Group, with_others, without
 from rewards.score import Outcome, as_reward
@@ -52,7 +52,7 @@ class HttpReward(Service):
         return [measured(one, answered) for one in found]
 
 
-def request_of(group: Group) -> dict[str, Any]:
+def request_of(group: Group) -> JsonObject:
     return {
         "version": VERSION,
         "problem": described_problem(group.problem),
@@ -60,7 +60,7 @@ def request_of(group: Group) -> dict[str, Any]:
     }
 
 
-def described_problem(problem: Problem) -> dict[str, Any]:
+def described_problem(problem: Problem) -> JsonObject:
     return {
         "problem_id": problem.problem_id,
         "question": problem.question,
@@ -74,7 +74,7 @@ def described_problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def read_answer(data: Any, count: int, correct_at: float | None) -> list[Outcome]:
+def read_answer(data: object, count: int, correct_at: float | None) -> list[Outcome]:
     """What a server says of each completion: [count].
 
     Raises:
@@ -88,7 +88,7 @@ def read_answer(data: Any, count: int, correct_at: float | None) -> list[Outcome
     return [read_entry(entry, number, correct_at) for number, entry in enumerate(entries)]
 
 
-def read_entry(entry: Any, number: int, correct_at: float | None) -> Outcome:
+def read_entry(entry: object, number: int, correct_at: float | None) -> Outcome:
     if entry is None:
         return None
     columns = entry if isinstance(entry, dict) else {"score": entry}

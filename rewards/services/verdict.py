@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mgrpo.config.services import JudgeTerm
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Problem
 
 READ_CHARS = 20_000  # the end of a reply, where the verdict is
@@ -66,9 +67,9 @@ def form_of(term: JudgeTerm) -> str:
     return f"Reply with one JSON object and nothing else: {{{critique}, {score}}}"
 
 
-def request_of(term: JudgeTerm, problem: Problem, completion: str) -> dict[str, Any]:
+def request_of(term: JudgeTerm, problem: Problem, completion: str) -> JsonObject:
     """The body of a request to /chat/completions."""
-    body: dict[str, Any] = {
+    body: JsonObject = {
         "model": term.judge,
         "messages": messages_for(term, problem, completion),
         "temperature": term.temperature,
@@ -80,10 +81,10 @@ def request_of(term: JudgeTerm, problem: Problem, completion: str) -> dict[str, 
     return {key: one for key, one in body.items() if one is not None} | term.extra_body
 
 
-def schema_of(term: JudgeTerm) -> dict[str, Any]:
+def schema_of(term: JudgeTerm) -> JsonObject:
     """The JSON schema of a verdict: the critique first, so that the score follows from it."""
     lowest, highest = term.scale
-    critique: dict[str, Any] = {"type": "string"}
+    critique: JsonObject = {"type": "string"}
     if term.max_critique_chars is not None:
         critique["maxLength"] = term.max_critique_chars
     score = {"type": "integer", "minimum": lowest, "maximum": highest}

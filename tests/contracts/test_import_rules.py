@@ -19,6 +19,7 @@ GROUND_FLOOR = (
     "mgrpo.records.stored",
     "mgrpo.records.turns",
     "mgrpo.records.token_columns",
+    "mgrpo.records.json_object",
     "mgrpo.errors",
     "mgrpo.registry",
     "mgrpo.rooms",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from mgrpo.records.json_object import JsonObject
 
-def plain_rows(table: Any) -> list[dict[str, Any]]:
+
+def plain_rows(table: Any) -> list[JsonObject]:
     """The rows of a `pyarrow.Table` or record batch.
 
     A 32-bit number is read as it prints: otherwise 0.1 would be 0.10000000149011612, a different
     answer.
     """
     narrow = [field for field in table.schema if holds_narrow_floats(field.type)]
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows: list[JsonObject] = table.to_pylist()
     for row in rows:
         for field in narrow:
             row[field.name] = widened(row[field.name], field.type)

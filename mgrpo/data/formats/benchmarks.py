@@ -20,6 +20,7 @@ from typing import Any
 from mgrpo.config.data import Format
 from mgrpo.data.formats.chats import UnfitRow
 from mgrpo.data.formats.files import Row
+from mgrpo.records.json_object import JsonObject
 
 LETTERS = "ABCD"
 RIGHT, WRONG = "Correct Answer", [f"Incorrect Answer {number}" for number in (1, 2, 3)]
@@ -42,7 +43,7 @@ def prepared(row: Row, format: Format) -> Row:
         raise UnfitRow(f"without the column {error.args[0]!r}") from error
 
 
-def multiple_choice(columns: Mapping[str, Any]) -> dict[str, Any]:
+def multiple_choice(columns: JsonObject) -> JsonObject:
     """A row of GPQA (arXiv 2311.12022) as a question with four options and the right one's letter.
 
     The options are in an order of their own in each row, which depends on its text alone: it is the
@@ -63,7 +64,7 @@ def digest(*texts: str) -> bytes:
     return hashlib.sha256("\0".join(texts).encode(errors="replace")).digest()
 
 
-def programming_task(columns: Mapping[str, Any]) -> dict[str, Any]:
+def programming_task(columns: JsonObject) -> JsonObject:
     """A row of LiveCodeBench (arXiv 2403.07974) as a question, with all its tests in our form.
 
     Public tests are JSON; private ones JSON, or its text pickled, packed by zlib and in base64.
@@ -109,7 +110,7 @@ class PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"names {module}.{name}")
 
 
-def code_test(test: Mapping[str, Any], function: str | None) -> dict[str, Any]:
+def code_test(test: JsonObject, function: str | None) -> JsonObject:
     """One test as `code_answer` reads it.
 
     Raises:
@@ -123,6 +124,6 @@ def code_test(test: Mapping[str, Any], function: str | None) -> dict[str, Any]:
     return {"function": function, "arguments": arguments, "output": json.loads(test["output"])}
 
 
-PREPARE: Mapping[Format, Callable[[Mapping[str, Any]], dict[str, Any]]] = MappingProxyType(
+PREPARE: Mapping[Format, Callable[[JsonObject], JsonObject]] = MappingProxyType(
     {"gpqa": multiple_choice, "livecodebench": programming_task}
 )

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from mgrpo.records.json_object import JsonObject
+
 WRITTEN = re.compile(r"\s*\[\s*\{")
 MAX_WRITTEN_CHARS = 1_000_000
 ROLES = {
@@ -17,7 +19,7 @@ ROLES = {
     "gpt": "assistant",  # as ShareGPT names them
 }
 """Roles of data, and what chat templates call them."""
-Written = dict[str, Any]
+Written = JsonObject
 """A turn as data has it."""
 Turn = dict[str, str]
 """A turn with role and content."""

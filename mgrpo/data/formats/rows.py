@@ -29,6 +29,7 @@ from mgrpo.data.formats.places import rows_at
 from mgrpo.data.progress import Note, noting
 from mgrpo.data.store import StoredProblems
 from mgrpo.errors import DataError
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Problem
 
 EXAMPLES_PER_REASON = 3
@@ -225,7 +226,7 @@ def is_written(value: object) -> bool:
     return isinstance(value, WRITTEN) and value == value
 
 
-def metadata_of(columns: dict[str, object], source: RowsSource) -> dict[str, Any]:
+def metadata_of(columns: dict[str, object], source: RowsSource) -> JsonObject:
     """The further columns that the recipe keeps, as plain values.
 
     Raises:
@@ -236,13 +237,13 @@ def metadata_of(columns: dict[str, object], source: RowsSource) -> dict[str, Any
     else:
         found = {key: value_at(columns, key) for key in source.metadata_fields}
         kept = {key: value for key, value in found.items() if value not in (None, MISSING)}
-    metadata: dict[str, Any] = plain(kept)
+    metadata: JsonObject = plain(kept)
     if kept and len(json.dumps(metadata)) > source.max_metadata_kib * 1024:
         raise UnfitRow("with more metadata than max_metadata_kib")
     return metadata
 
 
-def value_at(columns: dict[str, Any], path: str) -> Any:
+def value_at(columns: JsonObject, path: str) -> Any:
     """The value of a column; dots select nested ones, numbers list items. MISSING: there is
     none."""
     if path in columns:
@@ -258,7 +259,7 @@ def value_at(columns: dict[str, Any], path: str) -> Any:
     return value
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """The value as plain values of JSON: Python's numbers, and dates and the like as text."""
     if isinstance(value, Decimal):
         return float(value)

@@ -158,7 +158,7 @@ class Agro(LearnerPlugin):
                 balance_weight=own.balance_weight,
             )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {
             "grouper": self.grouper.state_dict(),
             "weights": self.weights,

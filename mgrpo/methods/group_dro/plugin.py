@@ -155,7 +155,7 @@ class GroupDro(LearnerPlugin):
         updated = torch.where(self.losses.isnan(), losses, moved)
         self.losses = torch.where(is_present, updated, self.losses)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {
             "domains": list(self.domains),
             "weights": self.weights,

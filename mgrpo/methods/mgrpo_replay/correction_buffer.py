@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt
 
 from mgrpo.config.base import StrictConfig
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Completion, Replayed
 
 
@@ -55,14 +55,14 @@ class CorrectionBuffer:
         rng = random.Random(f"{self.seed}/corrections/{step}")
         return rng.sample(list(self.kept), min(self.config.per_step, len(self.kept)))
 
-    def state_dict(self) -> list[dict[str, Any]]:
+    def state_dict(self) -> list[JsonObject]:
         """Plain values, fit for JSON."""
         return [
             {"completion": one.completion.to_json(), "advantage": one.advantage}
             for one in self.kept
         ]
 
-    def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
+    def load_state_dict(self, state: Sequence[JsonObject]) -> None:
         """Continue where `state_dict` was taken."""
         self.kept = deque(
             (

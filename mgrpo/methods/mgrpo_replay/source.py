@@ -11,6 +11,7 @@ from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigFault, Faults
 from mgrpo.methods.mgrpo_replay.correction_buffer import CorrectionBuffer, CorrectionBufferSettings
 from mgrpo.metric_sums import MetricSums
+from mgrpo.records.json_object import JsonObject
 from mgrpo.training.sources.source import SourcePlugin, Work, Workers
 from mgrpo.types import Completion
 
@@ -54,8 +55,8 @@ class ReplayedCorrections(SourcePlugin):
         self.buffer.add(completions)
         sums.add("correction_buffer/size", len(self.buffer))
 
-    def state_dict(self) -> list[dict[str, Any]]:
+    def state_dict(self) -> list[JsonObject]:
         return self.buffer.state_dict()
 
-    def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
+    def load_state_dict(self, state: Sequence[JsonObject]) -> None:
         self.buffer.load_state_dict(state)

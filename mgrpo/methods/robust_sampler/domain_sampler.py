@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import Field, PositiveInt
 
@@ -12,6 +11,7 @@ from mgrpo.config.base import StrictConfig
 from mgrpo.data.sampler import ShufflingSampler
 from mgrpo.errors import DataError
 from mgrpo.methods.robust_sampler.mixture import RobustMixture
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Completion
 
 
@@ -77,7 +77,7 @@ class DomainSampler:
         self.mixture.observe({name: sum(own) / len(own) for name, own in correctness.items()})
         return self.mixture.probabilities()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Plain values, fit for JSON."""
         return {
             "num_draws": self.num_draws,
@@ -85,7 +85,7 @@ class DomainSampler:
             "samplers": {name: one.state_dict() for name, one in self.samplers.items()},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Continue where `state_dict` was taken.
 
         Raises:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt
+
+from mgrpo.records.json_object import JsonObject
 
 Numbers = Sequence[float]
 
@@ -144,14 +146,14 @@ class RobustMixture:
             shares = capped(worst, hopeless_caps(shares, is_hopeless, radius=self.radius))
         return dict(zip(self.domains, floored(shares, self.floor), strict=True))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Plain values, fit for JSON."""
         return {
             "values": list(self.values),
             "num_steps_at_zero": list(self.num_steps_at_zero),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Continue from a `state_dict`.
 
         Raises:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
 from mgrpo.config.base import OnlyWith, StrictConfig
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import EARLIER_STEP, Completion, CompletionId, Problem
 
 
@@ -127,7 +128,7 @@ class ErrorPool:
             )
         return [one.problem for one in taken], attempts
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Plain values, fit for JSON."""
         return {
             "is_draining": self.is_draining,
@@ -137,7 +138,7 @@ class ErrorPool:
             ],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Continue where `state_dict` was taken."""
         self.is_draining = bool(state["is_draining"])
         self.waiting = deque(

@@ -11,6 +11,7 @@ from mgrpo.config.layers import BestParents, later_layers
 from mgrpo.errors import ConfigFault, Faults
 from mgrpo.methods.scrpo.error_pool import ErrorPool, ErrorPoolSettings
 from mgrpo.metric_sums import MetricSums
+from mgrpo.records.json_object import JsonObject
 from mgrpo.training.sources.source import SourcePlugin, Work, Workers
 from mgrpo.types import Completion, Problem
 
@@ -70,8 +71,8 @@ class PooledErrors(SourcePlugin):
             sums.add("error_pool/added", added)
         sums.add("error_pool/size", len(self.pool))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         return self.pool.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         self.pool.load_state_dict(state)

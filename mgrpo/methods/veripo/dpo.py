@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveFloat
@@ -73,7 +73,7 @@ class Dpo(LearnerPlugin):
             return ["no phase of the recipe trains on pairs (source.train_on): it does nothing."]
         return []
 
-    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Any]:
+    def read_policy(self, batch: StepBatch, policy: PolicyReader) -> dict[str, Tensor]:
         """[N] log-ratios to the reference, over the tokens that may train; 0 for rows of no pair.
 
         Nothing is read in a step without pairs.

@@ -12,7 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from mgrpo.methods.veripo.preference_pairs import (
     pairs_of_group,
 )
 from mgrpo.methods.veripo.settings import PairKind, PreferenceSettings
+from mgrpo.records.json_object import JsonObject
 from mgrpo.types import STORED_PAIR, Completion, CompletionId
 
 
@@ -115,7 +116,7 @@ class PreferenceCycle:
 
     # --- checkpoints ---
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Plain values, fit for JSON."""
         return {
             "waiting": [pair_json(pair) for pair in self.waiting],
@@ -128,7 +129,7 @@ class PreferenceCycle:
             "dropped": sorted(self.dropped),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Continue where `state_dict` was taken."""
         self.waiting = deque(map(pair_of, state["waiting"]), maxlen=self.config.capacity)
         self.phase_pairs = [pair_of(row) for row in state["phase_pairs"]]
@@ -173,7 +174,7 @@ def pair_json(pair: PreferencePair) -> dict[str, object]:
     }
 
 
-def pair_of(row: dict[str, Any]) -> PreferencePair:
+def pair_of(row: JsonObject) -> PreferencePair:
     return PreferencePair(
         kind=row["kind"],
         chosen=Completion.from_json(row["chosen"]),

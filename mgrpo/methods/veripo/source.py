@@ -12,6 +12,7 @@ from mgrpo.methods.veripo.preference_cycle import PreferenceCycle
 from mgrpo.methods.veripo.preference_pairs import make_consistency_check
 from mgrpo.methods.veripo.settings import PreferenceSettings
 from mgrpo.metric_sums import MetricSums
+from mgrpo.records.json_object import JsonObject
 from mgrpo.training.sources.source import SourcePlugin, Work, Workers
 from mgrpo.types import Completion
 
@@ -76,9 +77,9 @@ class PreferencePhases(SourcePlugin):
     def trains_on_rollouts(self, step: int) -> bool:
         return bool(self.settings_at(step).train_on == "rollouts")
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         return self.cycle.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         self.cycle.load_state_dict(state)
         self.fresh.excluded = self.cycle.dropped

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from mgrpo.data.sampler import Sampler
 from mgrpo.metric_sums import MetricSums
+from mgrpo.records.json_object import JsonObject
 from mgrpo.training.sources.source import ProblemSource, Work, Workers
 from mgrpo.types import Completion, Problem
 
@@ -47,8 +47,8 @@ class FreshProblems(ProblemSource):
         for domain, chance in self.sampler.observe(completions).items():
             sums.add(f"sampler/{domain}", chance)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         return self.sampler.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         self.sampler.load_state_dict(state)

@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 
 from mgrpo.errors import LearnerError, RunDirectoryError
 from mgrpo.metric_sums import MetricSums
+from mgrpo.records.json_object import JsonObject
 from mgrpo.training.sampling import Sampling
 from mgrpo.training.sources.source import Work, Workers
 from mgrpo.training.sources.stack import SourceStack
@@ -249,7 +250,7 @@ class Found:
     parents: list[Completion]
     replayed: list[Replayed]
 
-    def add(self, role: str, then: Mapping[str, float], row: dict[str, Any]) -> None:
+    def add(self, role: str, then: Mapping[str, float], row: JsonObject) -> None:
         one = Completion.from_json(row)
         if role == REPLAYED:
             self.replayed.append(Replayed(completion=one, **then))
