@@ -477,11 +477,9 @@ def shifted_updates(ranks: Ranks) -> Any:
     """Two completions' log-probabilities are off: named, and then refused."""
     learner = ranks.learner(learner={"zero_stage": 2, "max_logprob_shift": 3.0})
     given = random_completions()
-    for place, nats in ((0, 20.0), (1, -40.0)):
+    for place, nats, engine in ((0, 20.0, "engine-0"), (32, -40.0, "engine-1")):
         spoilt = [logprob + nats for logprob in given[place].rollout_logprobs.tolist()]
-        given[place] = dataclasses.replace(
-            given[place], rollout_logprobs=spoilt, engine=f"engine-{place}"
-        )
+        given[place] = dataclasses.replace(given[place], rollout_logprobs=spoilt, engine=engine)
     warned = learner.update(given)
     before = weights_of(learner)
     learner.settings = learner._trainer.settings = learner.settings.model_copy(
