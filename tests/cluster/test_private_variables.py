@@ -15,6 +15,7 @@ import ray
 from cluster.private_variables import NAMESPACE, split_secrets
 from cluster.runtime import init_ray, ray_runtime
 from mgrpo.config import ClusterConfig
+from tests.repository import REPOSITORY
 
 HEAD = "127.0.0.7"
 VALUE = "hf_" + "of-the-hub"
@@ -39,6 +40,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     with tempfile.TemporaryDirectory(prefix="mgrpo-n-") as folder:  # short, for sockets
         monkeypatch.setenv("RAY_TMPDIR", folder)
+        monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # actors of this file
         (Path(folder) / "ray").mkdir()
         given = {"node_ip_address": HEAD, "num_cpus": 1, "object_store_memory": 80 << 20}
         head = {**given, "temp_dir": folder, "include_dashboard": False}
