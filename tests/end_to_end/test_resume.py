@@ -39,12 +39,7 @@ NOT_COMPARED = (
     "weights/",
     "mismatch/",
 )
-COLOCATED = [
-    "cluster.colocate=true",
-    "engines.shared=true",
-    "engines.num_shared_engines=1",
-    "learner.zero_stage=2",
-]
+COLOCATED = ["cluster.colocate=true", "learner.zero_stage=2"]
 
 
 def command(recipe: Path, name: str) -> list[str]:
@@ -62,6 +57,8 @@ def whole(policy_dir: Path, problems_file: Path, tmp_path_factory: pytest.TempPa
         "data": {**tree["data"], "heldout": {"source": "jsonl", "path": str(others)}},
         "evaluation": {"guidance": "first"},
         "output": {"trackers": ["tensorboard"], "report": True, "runs_dir": str(folder)},
+        # One per core would be begun at each of the three starts; two of them: test_weights.py.
+        "engines": {"shared": True, "num_shared_engines": 1},
         # The only checkpoint is the one that a signal leaves, wherever in a step it comes.
         "checkpoints": {"every_steps": 0},
         # An engine's log-probabilities depend, in the last digit, on what it happens to batch.
