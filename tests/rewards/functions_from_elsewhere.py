@@ -5,8 +5,6 @@ import os
 import re
 import time
 
-import torch
-
 BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 
 
@@ -108,25 +106,6 @@ async def slow_score(solution_str, ground_truth, pause_s=0.0, **kwargs):
         raise TimeoutError("the server")
     await asyncio.sleep(pause_s)
     return {"score": float(ground_truth in solution_str), "loop": id(asyncio.get_running_loop())}
-
-
-# OpenRLHF
-
-
-def reward_func(queries, prompts, labels):
-    answers = [query[len(prompt) :] for query, prompt in zip(queries, prompts, strict=True)]
-    rewards = torch.tensor(
-        [float(final_answer(text) == label) for text, label in zip(answers, labels, strict=True)]
-    )
-    lengths = torch.tensor([len(text) for text in answers])
-    return {"rewards": rewards, "scores": rewards, "extra_logs": {"length": lengths}}
-
-
-def tensor_reward(queries, prompts, labels, **kwargs):
-    return (
-        torch.tensor([float(label in query) for query, label in zip(queries, labels, strict=True)])
-        * 2
-    )
 
 
 # Ours

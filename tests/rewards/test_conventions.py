@@ -13,6 +13,7 @@ from rewards.registry import load_function
 from rewards.worker import scored
 
 HERE = "tests.rewards.functions_from_elsewhere"
+OF_OPENRLHF = "tests.rewards.functions_of_openrlhf"
 SEVEN = Problem(
     problem_id="seven",
     question="What is 3 + 4?",
@@ -24,13 +25,17 @@ RIGHT, WRONG, NOTHING = "so \\boxed{7}", "so it is \\boxed{8}", "who knows"
 TEXTS = [RIGHT, WRONG, NOTHING]
 
 
+def place_of(name):
+    return f"{OF_OPENRLHF if name in ('reward_func', 'tensor_reward') else HERE}:{name}"
+
+
 def config_of(*terms, **others):
     return RewardsConfig.model_validate({"terms": list(terms), "num_processes": 1, **others})
 
 
 def outcomes(kind, name, texts=TEXTS, problem=SEVEN, token_ids=None, **keys):
     """What a term's function says of a group, called in this process."""
-    own = {kind: f"{HERE}:{name}", "correct_at": 1.0, **keys}
+    own = {kind: place_of(name), "correct_at": 1.0, **keys}
     term = config_of(own, {"check": "math_answer"}).terms[0]
     calls = invocations(
         load_function(term), Group(problem=problem, texts=texts, token_ids=token_ids)
@@ -175,7 +180,7 @@ def test_what_goes_wrong_is_an_error_and_no_zero(kind, name, statuses, detail):
     ],
 )
 def test_a_function_of_another_kind_is_refused_with_the_term_to_write(kind, name, advice):
-    target = f"{HERE}:{name}"
+    target = place_of(name)
     (term,) = config_of({kind: target, "correct_at": 1.0}).terms
     with pytest.raises(RewardError) as caught:
         load_function(term)
@@ -186,7 +191,7 @@ def test_a_function_of_another_kind_is_refused_with_the_term_to_write(kind, name
 @pytest.mark.parametrize("kind", ["verl", "openrlhf"])
 def test_an_unknown_setting_is_refused(kind):
     name = {"verl": "by_source", "openrlhf": "reward_func"}[kind]
-    config = config_of({kind: f"{HERE}:{name}", "correct_at": 1, "settings": {"sharpness": 2}})
+    config = config_of({kind: place_of(name), "correct_at": 1, "settings": {"sharpness": 2}})
     with pytest.raises(RewardError, match="sharpness"):
         load_function(config.terms[0])
 
