@@ -25,7 +25,7 @@ MAX_VALUES, MAX_LEVELS = 100_000, 64
 """Of a recipe. What an alias stands for counts at each of its places."""
 
 
-class RecipeLoader(yaml.SafeLoader):
+class RecipeLoader(yaml.CSafeLoader):
     """Safe loading with the core schema; duplicate keys are an error, and so are values nested too
     deeply, and aliases by which a few lines are very many values."""
 
@@ -96,9 +96,20 @@ RecipeDumper.yaml_implicit_resolvers = core_resolvers(yaml.SafeDumper.yaml_impli
 def parse_yaml(text: str) -> Any:
     """The value that YAML text stands for. Raises yaml.YAMLError with line and column."""
     try:
-        return yaml.load(text, Loader=RecipeLoader)  # a SafeLoader: builds plain values only
-    except RecursionError as error:
-        raise yaml.YAMLError(f"it has more than {MAX_LEVELS} values inside each other") from error
+        refuse_many_levels(text)
+        return yaml.load(text, Loader=RecipeLoader)  # a CSafeLoader: plain values only
+    except UnicodeEncodeError as error:
+        raise yaml.YAMLError(f"it holds half a character at position {error.start}") from error
+
+
+def refuse_many_levels(text: str) -> None:
+    """Before libyaml builds nodes: it calls itself for each level, until the stack is full."""
+    level = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        level += isinstance(event, yaml.CollectionStartEvent)
+        level -= isinstance(event, yaml.CollectionEndEvent)
+        if level > MAX_LEVELS:
+            raise yaml.YAMLError(f"it has more than {MAX_LEVELS} values inside each other")
 
 
 def extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:

@@ -49,3 +49,21 @@ def test_an_anchored_section_may_be_merged_and_changed():
 def test_python_objects_are_never_built():
     with pytest.raises(yaml.YAMLError):
         parse_yaml("!!python/object/apply:os.system ['true']")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "more than 64 values inside each other"),  # libyaml's stack would overflow
+        ("- " * 100_000, "more than 64 values inside each other"),
+        ("- &a [*a]", "more than 64 inside each other"),
+        ("a: \ud800", "half a character"),
+        ('a: "\\ud800"', "invalid Unicode character"),
+        ("? [a]\n: 1", "unhashable key"),
+        ("a: 1\n---\nb: 2", "single document"),
+    ],
+    ids=["flow", "block", "itself", "surrogate", "escape", "key", "documents"],
+)
+def test_hostile_text_is_an_error_of_yaml(text: str, reason: str):
+    with pytest.raises(yaml.YAMLError, match=reason):
+        parse_yaml(text)
