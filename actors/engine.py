@@ -29,6 +29,7 @@ from actors.core_watch import CoreWatch, descendants
 from actors.drafts import SPECULATION
 from actors.shortest import kept_first, too_long
 from cluster.actor_log import ActorLog
+from cluster.imports import importing
 from cluster.left_over import name_semaphores, private_folder
 from cluster.progress_board import Progress, num_io_bytes
 from cluster.vllm_build import installed_build, mismatch
@@ -277,9 +278,10 @@ class VllmEngine:
         fault = mismatch(self.settings.device, installed_build())
         if fault:
             raise ModelError(f"{self.settings.name} cannot start: {fault}")
-        from transformers import AutoTokenizer
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
+        with importing():
+            from transformers import AutoTokenizer
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
 
         if self.settings.find_model is not None:
             model_dir = self.settings.find_model()

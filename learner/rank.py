@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.actor_log import ActorLog
 from cluster.address import free_port, own_address
+from cluster.imports import importing
 from cluster.progress_board import Progress, ProgressBoard
 from cluster.weight_sync.engine_client import EngineClient, SentWeights
 from learner.node_files import NodeFiles
@@ -60,7 +61,8 @@ class LearnerRank(NodeFiles):
         # Read when torch is first imported. By default OpenMP's threads spin while they wait,
         # which on cores shared with an engine made an update ten times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from learner.deepspeed_learner import DeepSpeedLearner
+        with importing():
+            from learner.deepspeed_learner import DeepSpeedLearner
 
         self.learner: DeepSpeedLearner = DeepSpeedLearner(
             recipe=self.recipe,
@@ -73,19 +75,21 @@ class LearnerRank(NodeFiles):
             max_row_tokens=self.max_row_tokens,
             board=self.board,
         )
+        with importing():  # seconds, which the engines load in
+            from cluster.weight_sync.weight_sending import open_sender
+
+        self.open_sender = open_sender
 
     def connect(
         self, client: EngineClient, *, backend: str, address: str, port: int, num_receivers: int
     ) -> None:
         """Join a new weight group; rank 0 also makes the engines join it."""
-        from cluster.weight_sync.weight_transfer import open_sender
-
         self.disconnect()
 
         weights = self.recipe.weights
         self.client = client
         client.progress = self.board
-        self.transfer = open_sender(
+        self.transfer = self.open_sender(
             self.learner,
             client,
             backend=backend,

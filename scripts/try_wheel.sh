@@ -25,4 +25,5 @@ mgrpo check own_reward.yaml
 mkdir "$folder/tutorial"
 "$python" "$repository/scripts/tutorial.py" "$folder/tutorial"
 cd "$folder/tutorial"
-time PATH="$PATH:$repository/.venv/bin" bash -ex commands.sh
+set +x
+PATH="$PATH:$repository/.venv/bin" bash -exc 'PS4="+ after \${SECONDS} s: "; . ./commands.sh; : the end'

@@ -83,7 +83,7 @@ def measure_engine(model_dir: Path) -> dict[str, Any]:
 
 def compared(engine: VllmEngine, wait: Wait, model_dir: Path) -> dict[str, Any]:
     from cluster.address import free_port
-    from cluster.weight_sync.weight_transfer import open_sender
+    from cluster.weight_sync.weight_sending import open_sender
     from learner.deepspeed_learner import DeepSpeedLearner
     from learner.recipe import learner_recipe
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.chat_format import known_ids
 from actors.templates import PromptBuilder
+from cluster.imports import importing
 from mgrpo.config.run import ModelConfig
 from mgrpo.errors import ModelError
 from mgrpo.records.json_object import JsonObject
@@ -44,7 +45,8 @@ def load_builder(source: str, config: ModelConfig) -> PromptBuilder:
 
 def load_tokenizer(source: str) -> Any:
     """The policy's tokenizer, which must have a chat template."""
-    from transformers import AutoTokenizer
+    with importing():
+        from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -19,7 +19,7 @@ from vllm.distributed.weight_transfer import ipc_engine, packed_tensor
 from cluster.weight_sync.checksum import tensor_checksum
 from cluster.weight_sync.engine_client import EngineClient
 from cluster.weight_sync.ipc_transfer import CheckedIpcReceiver
-from cluster.weight_sync.weight_transfer import open_sender
+from cluster.weight_sync.weight_sending import open_sender
 from mgrpo.errors import ActorDiedError
 from tests.cluster.asked import AskedActor
 
