@@ -132,6 +132,6 @@ def test_what_is_taken_off_rewards_is_taken_off_advantages_and_not_off_the_basel
     ],
 )
 def test_what_it_cannot_work_with_is_refused(override: str, message: str) -> None:
-    config = load_recipe("methods/s2r", ["objective.loss=ppo_clip", override])
+    config = load_recipe("methods/s2r", [override])
     with pytest.raises(ConfigError, match=message):
         load_plugins(config.method_view, Plugin)
