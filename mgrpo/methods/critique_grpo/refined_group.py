@@ -66,6 +66,10 @@ class RefinedGroup(LearnerPlugin):
         if 1 not in layers or not corrects:
             why = "puts corrections among first attempts: it needs both layers."
             yield ConfigFault("(layers)", str(sorted(layers)), why, "Leave `layers` out.")
+        order = method.objective.update_order.type
+        if order != "joint":
+            why = "compares attempts and corrections, and an update has those of one layer."
+            yield ConfigFault("(objective.update_order)", order, why, "Use joint.")
 
     def added_completions(
         self, completions: Sequence[Completion], parents: Mapping[str, Completion]
