@@ -1,7 +1,7 @@
 """Trajectories: a first attempt and the turns that follow on it, one after the other.
 
 A chain of layers in which each later one writes a single completion of a parent (`group_size: 1`)
-samples what a policy would write in one pass: solution, verdict, solution, verdict, ... Each turn
+samples what a policy would write in one pass: solution, verification, solution, ... Each turn
 is a completion of its own here, whose `group_key` names the turn before it.
 """
 
@@ -30,7 +30,7 @@ def trajectories(batch: StepBatch) -> dict[str, list[int]]:
 
 
 def last_answer(batch: StepBatch, places: list[int]) -> int:
-    """The place of a trajectory's last turn that is no verdict."""
+    """The place of a trajectory's last turn that is an answer, and no verification."""
     return [place for place in places if batch.completions[place].accepts is None][-1]
 
 

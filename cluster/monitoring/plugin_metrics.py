@@ -37,6 +37,8 @@ ADVANTAGES = (
         FRACTION,
         "Tokens of wrong answers that were exempted from the penalty.",
     ),
+    Family("likelihood_change/mean", "nats", "Of the last step's right answers, by the step."),
+    Family("likelihood_change/fallen_fraction", FRACTION, "Problems whose right answers fell."),
     Family("gcpo/weight_mean", "weight", "Mean factor on the advantages."),
     Family("gcpo/turned_fraction", FRACTION, "Completions whose factor was below 0."),
     Family("gcpo/kl", "nats per token", "Divergence from the integrated answers."),

@@ -319,7 +319,7 @@ def fit_loss(kind: type[Plugin], tree: Tree) -> None:
             layer["aggregation"] = "seq_mean"
         if issubclass(kind, AdvantageEstimator):
             layer["advantage"] = "none"
-            if layer["kind"] == "correct":
+            if layer["kind"] != "solve":
                 layer |= {"select": "none", "denominator": "sampled"}
 
 
