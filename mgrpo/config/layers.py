@@ -309,6 +309,9 @@ class LaterLayer(LayerBase):
     """Keys of a layer that reads completions of the layer before: its parents."""
 
     kind: Literal["correct", "verify"]
+    group_size: int = Field(ge=1)
+    """Completions per parent (H). 1, where completions of different parents are compared
+    (group_by), makes each attempt the beginning of a chain of turns."""
     parents: Parents = AllParents()
     """The completions of the layer before that are corrected, or verified."""
     group_by: GroupBy = "parent"
@@ -333,6 +336,15 @@ class LaterLayer(LayerBase):
     guidance: Guidance = PhraseGuidance()
     """What opens a correction behind the attempt. phrases: a drawn phrase; check: what the check
     said of the attempt (`guidance: {from: check}`), and a phrase where it said nothing."""
+
+    @model_validator(mode="after")
+    def check_group_size(self) -> LaterLayer:
+        """One completion of a parent trains only where it is compared with those of others."""
+        if self.group_size == 1 and self.group_by == "parent" and self.loss_weight > 0:
+            reason = "must be 2 or more where completions of one parent are compared."
+            hint = "To compare, one is not enough. Nearest valid value: 2; or set group_by: query."
+            raise RelationError([ConfigFault("group_size", "1", reason, hint)])
+        return self
 
     @model_validator(mode="after")
     def check_turns(self) -> LaterLayer:

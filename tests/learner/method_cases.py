@@ -136,6 +136,7 @@ def made_up_measurements(completions: list[Completion]) -> dict[str, Any]:
         "entropies": 0.5 + values,
         "policy_logprobs": -0.5 - 2 * values,
         "ema_logprobs": -0.4 - 2 * values,
+        "ref_logprobs": -0.45 - 2 * values,
         "nthr_influences": values - 0.3,
         "gcpo/weights": torch.tensor(
             [one.token_ids[0] / 64 for one in completions], dtype=torch.float64

@@ -28,7 +28,8 @@ import torch
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from learner.plugin import AdvantageEstimator, PolicyLoss
+from learner.batch import with_added
+from learner.plugin import AdvantageEstimator, LearnerPlugin, PolicyLoss
 from learner.recipe import learner_recipe
 from mgrpo.config import CorrectLayer, RunConfig, SolveLayer, VerifyLayer
 from mgrpo.config.advantages import (
@@ -210,7 +211,9 @@ def random_tree(rng: random.Random, scorer: Path) -> Tree:
     return fitted(tree, rng, scorer)
 
 
-NEED_CORRECTIONS = {"attempt_weights", "correction_bonus", "credit_back", "self_distillation"}
+NEED_CORRECTIONS = {
+    *("attempt_weights", "correction_bonus", "credit_back", "refined_group", "self_distillation"),
+}
 
 
 def plugin_tree(name: str, rng: random.Random, scorer: Path) -> Tree:
@@ -234,6 +237,8 @@ def fitted(tree: Tree, rng: random.Random, scorer: Path) -> Tree:
         elif needs and not any(one["use"] in needs for one in tree["plugins"]):
             place = tree["plugins"].index(entry)
             tree["plugins"].insert(place, plugin_tree(needs[0], rng, scorer))
+    if any(one["use"] == "refined_group" for one in tree["plugins"]):  # the same corrections
+        tree["plugins"] = [one for one in tree["plugins"] if one["use"] != "self_distillation"]
     uses = [one["use"] for one in tree["plugins"]]
     for entry in tree["plugins"]:
         if entry["use"] == "sdpo":
@@ -253,8 +258,27 @@ def fitted(tree: Tree, rng: random.Random, scorer: Path) -> Tree:
     loss = objective["loss"]["type"]
     if loss in declared("LOSSES"):
         fit_loss(find_plugin(loss, "LOSSES"), tree)
+    fit_trajectories(tree)
     fit_parents(layers, uses)
     return tree
+
+
+def fit_trajectories(tree: Tree) -> None:
+    """What parts ask that work on whole trajectories."""
+    layers, uses = tree["layers"], [one["use"] for one in tree["plugins"]]
+    drawn_ones = [one["advantage"] for one in layers if isinstance(one["advantage"], dict)]
+    of_turns = [one for one in drawn_ones if one["type"] == "s2r"]
+    if len(layers) == 1:
+        tree["plugins"] = [one for one in tree["plugins"] if one["use"] != "best_trajectory"]
+        if of_turns:
+            layers[0]["advantage"] = "group_z"
+    elif of_turns or "best_trajectory" in uses:
+        for depth, layer in enumerate(layers):
+            if of_turns:
+                layer |= {"advantage": of_turns[0], "aggregation": "seq_mean"}
+            if depth:
+                layer |= {"group_size": 1, "group_by": "query", "denominator": "sampled"}
+                layer |= {"early_stop": "never", "over_sample": 0}
 
 
 def fit_parents(layers: list[Tree], uses: list[str]) -> None:
@@ -295,7 +319,7 @@ def fit_loss(kind: type[Plugin], tree: Tree) -> None:
             layer["aggregation"] = "seq_mean"
         if issubclass(kind, AdvantageEstimator):
             layer["advantage"] = "none"
-            if layer["kind"] == "correct":
+            if layer["kind"] != "solve":
                 layer |= {"select": "none", "denominator": "sampled"}
 
 
@@ -334,7 +358,9 @@ class Trainings:
         completions = with_expert(config, made_up_step(config))
         result = learner.update(completions, step=0)
         learner.engine.destroy()
-        assert result is not None and len(result.selections) == len(completions)
+        parts = load_plugins(config.method_view, LearnerPlugin)
+        num_rows = len(with_added(completions, (), parts))
+        assert result is not None and len(result.selections) == num_rows
         total, count = result.metrics.get("learner/grad_norm", (0.0, 1.0))
         assert math.isfinite(total), f"gradient norm {total}"
         return total / count

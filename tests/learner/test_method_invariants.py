@@ -7,12 +7,14 @@ real engines on one and two ranks agree (test_deepspeed_learner.py).
 
 import dataclasses
 import math
+from collections.abc import Hashable
 
 import pytest
 import torch
 
 from learner.objective import microbatch_loss, old_logprobs_of, token_measurements
 from learner.packing import collate, plan_rows
+from learner.selection import group_of
 from mgrpo.config import GroupZ, PpoClip
 from mgrpo.metrics.transitions import rollout_metrics
 from tests.learner.meeting import on_ranks
@@ -92,8 +94,8 @@ def rows_by_id(batch):
     return {row.completion_id: row for row in batch.all_rows}
 
 
-def same_group(one, other):
-    return (one.layer, one.group_key) == (other.layer, other.group_key)
+def group(one, config):
+    return one.layer, group_of(one, config.layers[one.layer - 1])
 
 
 def test_every_method_learns_something_from_every_phase(configs):
@@ -116,13 +118,15 @@ def test_equal_completions_contribute_exactly_nothing(configs):
                 continue
             first = next(one for one in completions if one.layer == layer_number)
             equal = [
-                dataclasses.replace(first, id=one.id) if same_group(one, first) else one
+                dataclasses.replace(first, id=one.id)
+                if group(one, config) == group(first, config)
+                else one
                 for one in completions
             ]
             rows = rows_by_id(batch_of(config, equal))
             for one in equal:
                 assert all(map(math.isfinite, rows[one.completion_id].advantages))
-                if same_group(one, first):
+                if group(one, config) == group(first, config):
                     assert not any(rows[one.completion_id].advantages)
                     assert rows[one.completion_id].entropy_weights is None
 
@@ -133,10 +137,10 @@ def test_a_groups_advantages_sum_to_zero_before_anything_is_left_out(configs):
         completions = made_up_step(config)
         plugins = [RewardsAlone(one) for one in started_plugins(config)]
         selections = batch_of(config, completions, plugins).selections
-        sums: dict[tuple[int, str], float] = {}
+        sums: dict[Hashable, float] = {}
         for one, selection in zip(completions, selections, strict=True):
             if isinstance(config.layers[one.layer - 1].advantage, GroupZ):
-                key = (one.layer, one.group_key)
+                key = group(one, config)
                 sums[key] = sums.get(key, 0.0) + selection.advantage
         assert all(abs(value) < 1e-6 for value in sums.values())
 

@@ -30,7 +30,7 @@ WAITING = {
         "group_dro",
         "kl_cov",
     ),
-    *("reinforce_plus_plus", "reinforce_plus_plus_baseline", "veripo"),
+    *("reinforce_plus_plus", "reinforce_plus_plus_baseline", "s2r", "veripo"),
 }
 TAKE_SEVERAL_STEPS = {
     *("cispo", "dapo", "gmpo", "gspo", "nthr", "raft_plus_plus", "reinforce_rej", "unlikeliness")

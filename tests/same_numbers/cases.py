@@ -81,7 +81,10 @@ TWO_LAYERS = (
 )
 
 YOUNGER = frozenset(
-    f"methods/{name}" for name in ("cal_grpo", "pag", "rltf_sd", "sdpo", "self_verify")
+    f"methods/{name}"
+    for name in (
+        *("cal_grpo", "critique_grpo", "pag", "rltf_sd", "s2r", "sdpo", "self_verify", "spoc"),
+    )
 )
 """Recipes that came after the record was made, and have no numbers of before."""
 

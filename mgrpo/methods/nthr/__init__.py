@@ -1,3 +1,6 @@
 """NTHR (arXiv 2505.18830)."""
 
-PLUGINS = {"nthr": "plugin:Nthr"}
+PLUGINS = {
+    "nthr": "plugin:Nthr",
+    "likelihood_change": "likelihood_change:LikelihoodChange",
+}

@@ -144,6 +144,14 @@ def test_a_group_of_one_has_nothing_to_be_compared_with(tree, depth: int):
     assert "must be 2 or more" in fault.reason and "one is not enough" in fault.suggestion
 
 
+@pytest.mark.parametrize("changes", [{"group_by": "query"}, {"loss_weight": 0}])
+def test_one_correction_may_be_compared_with_those_of_other_attempts_or_not_train(tree, changes):
+    tree["layers"][1] |= {"group_size": 1, **changes}
+    assert RunConfig.model_validate(tree).layers[1].group_size == 1
+    tree["layers"][0] |= {"group_size": 1}
+    assert fault_of(tree).path == "layers.0.group_size"
+
+
 def test_the_first_layer_has_nothing_to_improve_on(tree):
     tree["layers"][0]["advantage"] = "improvement"
     fault = fault_of(tree)

@@ -1,0 +1,3 @@
+"""S2R (arXiv 2502.12853)."""
+
+ADVANTAGES = {"s2r": "plugin:S2r"}
