@@ -28,10 +28,11 @@ from cluster.allocations import (
     resource_text,
     total,
 )
+from cluster.node_probes import NodeProbes
 from cluster.remote import LOOK_S, LOOKS, Patience, RemoteActor, errors_of_signals
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config.cluster import ClusterConfig
-from mgrpo.errors import PlacementError
+from mgrpo.errors import DeadlineError, PlacementError
 
 Instance = TypeVar("Instance")
 
@@ -43,6 +44,7 @@ class Placement:
         self.groups = groups
         # By allocation: a reference that is ready once the group is granted.
         self.grants: dict[str, ray.ObjectRef] = {}
+        self.probes: dict[str, NodeProbes] = {}  # by allocation
 
     @classmethod
     def reserve(
@@ -103,10 +105,50 @@ class Placement:
 
     def node_of(self, allocation: Allocation) -> str:
         """The address of the node that a granted allocation's first bundle is on; "" if unknown."""
-        table = placement_group_table(self.groups[allocation.group])
-        node_id = table.get("bundles_to_node_id", {}).get(allocation.first_bundle)
         nodes = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
-        return nodes.get(node_id, "")
+        return nodes.get(self.node_ids_of(allocation)[0], "")
+
+    def nodes_are_known(self, allocation: Allocation) -> bool:
+        """Whether each node of an allocation answers or, as Ray knows, is dead. Does not wait.
+
+        The first call asks the nodes; once they are known, the next one asks again.
+        """
+        if not self.probes_of(allocation).are_known():
+            return False
+        del self.probes[allocation.name]
+        return True
+
+    def await_nodes(self, allocation: Allocation, *, deadline_s: float, setting: str) -> None:
+        """Wait until `nodes_are_known`.
+
+        Raises:
+            DeadlineError: none answered or was found dead within `deadline_s`; names `setting`.
+        """
+        probes = self.probes_of(allocation)
+        patience = Patience(deadline_s, probes)
+        while not probes.are_known(timeout_s=LOOK_S):
+            if patience.left_s() <= 0:
+                raise DeadlineError(
+                    f"the nodes of {allocation.name}",
+                    deadline_s=deadline_s,
+                    setting=setting,
+                    detail=patience.detail,
+                )
+        del self.probes[allocation.name]
+
+    def probes_of(self, allocation: Allocation) -> NodeProbes:
+        """Those that are not over, else new ones."""
+        if allocation.name not in self.probes:
+            node_ids = self.node_ids_of(allocation)
+            self.probes[allocation.name] = NodeProbes(set(filter(None, node_ids)))
+        return self.probes[allocation.name]
+
+    def node_ids_of(self, allocation: Allocation) -> list[str]:
+        """Ray's ids of the nodes that an allocation's bundles are on; "" where that is unknown."""
+        table = placement_group_table(self.groups[allocation.group])
+        node_ids = table.get("bundles_to_node_id", {})
+        first = allocation.first_bundle
+        return [node_ids.get(first + bundle, "") for bundle in range(len(allocation.bundles))]
 
     def give_back(self, allocation: Allocation) -> None:
         """Remove an allocation's group and everything in it, so that its node can be released.
@@ -116,6 +158,7 @@ class Placement:
         if allocation.shares:
             return
         self.grants.pop(allocation.name, None)
+        self.probes.pop(allocation.name, None)
         group = self.groups.pop(allocation.group, None)
         if group is not None:
             remove_placement_group(group)

@@ -31,6 +31,7 @@ from learner.packing import collate
 from learner.policy_loading import in_training, merge_where_possible
 from learner.rows import TrainingRow, text
 from learner.tree_attention import longest_row, windows_of
+from learner.zero_parts import own_numbers
 from mgrpo.errors import MgrpoError, ModelError
 from mgrpo.records.token_columns import TokenIds
 
@@ -231,7 +232,7 @@ def check_weights(policy: PolicyModel) -> None:
     Raises:
         ModelError: with their names.
     """
-    weights = {name: getattr(one, "ds_tensor", one) for name, one in policy.named_parameters()}
+    weights = {name: own_numbers(one) for name, one in policy.named_parameters()}
     broken = [name for name, weight in weights.items() if not is_finite(weight)]
     if broken:
         raise ModelError(

@@ -32,6 +32,7 @@ from learner.rows import Minibatch, TrainingRow
 from learner.schedule import learning_rate_at
 from learner.shifted_logprobs import Shift, described, is_shifted, mean_shifts
 from learner.update_metrics import UpdateSums, gap_metrics, merge
+from learner.zero_parts import own_numbers
 from mgrpo.config import ObjectiveConfig, StepConfig
 from mgrpo.errors import LearnerError
 
@@ -452,7 +453,7 @@ class Trainer:
 
     def suspects(self, rows: Sequence[TrainingRow] = (), traces: Sequence[Trace] = ()) -> Suspects:
         """What is not finite on this rank: weights, gradient, and what is given."""
-        weights = {name: getattr(one, "ds_tensor", one) for name, one in self._trained.items()}
+        weights = {name: own_numbers(one) for name, one in self._trained.items()}
         gradients = dict(zip(self._trained, self._gradient_probe.tolist(), strict=True))
         return suspects(rows, traces, weights, gradients)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -154,6 +154,20 @@ class ZeroParts:
 def whole_numel(parameter: Any) -> int:
     """Numbers of a parameter, also where ZeRO-3 keeps a part of it here."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def own_numbers(parameter: Any) -> Tensor:
+    """Those of a parameter that this rank holds; of a sharded one (ZeRO-3) without the padding
+    after its last number, which is memory that DeepSpeed leaves as it was.
+
+    Returns:
+        [numbers of the piece] where it is sharded, else the parameter.
+    """
+    part: Tensor | None = getattr(parameter, "ds_tensor", None)
+    if part is None:
+        return cast(Tensor, parameter)
+    piece = padded_piece("", parameter.ds_numel, part.numel(), parameter.ds_zero_partition_rank)
+    return part[: piece.numel]
 
 
 def cut(held: Held, shard: Shard) -> Held:

@@ -119,7 +119,8 @@ class EngineProcess:
     def bring_up(self) -> None:
         """Get resources, then an actor, then load the model."""
         if self.actor is None:
-            if self.placement.is_granted(self.allocation):
+            place = self.allocation
+            if self.placement.is_granted(place) and self.placement.nodes_are_known(place):
                 self.make_actor()
             return
         assert self.loading is not None, "a new actor loads its model at once"
@@ -187,12 +188,18 @@ class EngineProcess:
         self.notice(EngineEvent.DIED, why)
 
     def restart(self) -> None:
-        """End what is left of a dead engine, release its resources and request new ones."""
+        """End what is left of a dead engine, release its resources and request new ones.
+
+        It stays dead until its node has answered, or is known to be dead: Ray would request new
+        resources there, too, and of a node that stands still for minutes.
+        """
         self.end_actor()
-        self.placement.give_back(self.allocation)
-        self.node = ""
         patience = self.timing.patience
         again = self.health.may_restart(time.monotonic(), patience)
+        if again and not self.placement.nodes_are_known(self.allocation):
+            return
+        self.placement.give_back(self.allocation)
+        self.node = ""
         used_up = f"its {patience.max_restarts} restarts (cluster.fleet.health) are used up"
         if patience.max_restarts == 0:
             used_up = "is not restarted"

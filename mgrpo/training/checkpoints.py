@@ -308,10 +308,7 @@ class Checkpoints(Hook):
         except MgrpoError as error:
             failure = error
         if self.finishing is None and copy is not None:
-            state = read_state(copy)
-            folder = begin_checkpoint(self.run_dir, state["num_steps"])
-            shutil.copytree(copy, folder, dirs_exist_ok=True)
-            self.finishing = Finishing(folder, state)
+            self.finishing = copied(copy, self.run_dir)
         elif failure is not None:
             raise failure
 
@@ -381,3 +378,37 @@ class Finishing:
             raise self.error
         assert self.finished is not None, "it is over"
         return self.finished
+
+
+def copied(copy: Path, run_dir: Path) -> Finishing:
+    """A checkpoint made of a copy of a step in memory.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    state = read_state(copy)
+    folder = begin_checkpoint(run_dir, state["num_steps"])
+    shutil.copytree(copy, folder, dirs_exist_ok=True)
+    return Finishing(folder, state)
+
+
+def keep_copy(
+    copy: Path, run_dir: Path, progress: TrainProgress, mirror: Mirror, within_s: float
+) -> None:
+    """Make a copy of the last step a checkpoint, while there is no learner that could save it.
+
+    Args:
+        copy: or a checkpoint, which is one already.
+        within_s: longest time (checkpoints.on_signal_s).
+    """
+    if checkpoint_dir(run_dir, read_state(copy)["num_steps"]).is_dir():
+        return
+    try:
+        finishing = copied(copy, run_dir)
+        finishing.wait(within_s, "checkpoints.on_signal_s", None)
+        folder = finishing.outcome()
+    except (MgrpoError, OSError) as error:  # what may end the run is something else
+        progress.warn(f"no checkpoint was written: {error}")
+        return
+    progress.note(f"checkpoint: {folder}")
+    mirror.checkpoint(folder, within_s)

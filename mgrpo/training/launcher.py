@@ -115,10 +115,19 @@ class Launcher:
 
         Args:
             replacement: how often they were replaced; Ray forgets an actor's name late.
+
+        Raises:
+            DeadlineError: it is not known which nodes those that are replaced have left.
         """
         again = f".{replacement}" if replacement else ""
         if not allocations:
             return []
+        if replacement:
+            self.placement.await_nodes(
+                allocations[0],
+                deadline_s=self.config.cluster.deadlines.learner_start_s,
+                setting="cluster.deadlines.learner_start_s",
+            )
         num_ranks = len(allocations[0].bundles)
         return [
             self.placement.start(

@@ -109,7 +109,8 @@ class LearnerProcesses:
             error: why.
 
         Raises:
-            ActorDiedError, DeadlineError, WeightSyncError: they did not come up.
+            LearnerLostError: one of them was lost, too.
+            ModelError, DeadlineError, WeightSyncError: they did not come up.
         """
         for rank in self.ranks:
             rank.kill()
@@ -118,5 +119,8 @@ class LearnerProcesses:
             self.fleet.sleep()  # each measures how much memory is free when it loads
         self.num_replacements += 1
         self.ranks[:] = self.launcher.learner(self.allocations, replacement=self.num_replacements)
-        self.start()
-        return self.connect(state, shared_folder=None)
+        try:
+            self.start()
+            return self.connect(state, shared_folder=None)
+        except ActorDiedError as died:  # engines that die are left out of a broadcast
+            raise LearnerLostError(str(died)) from died

@@ -34,7 +34,7 @@ from mgrpo.storage.policies import (
 )
 from mgrpo.storage.provenance import write_provenance
 from mgrpo.trackers import RunFacts, open_trackers
-from mgrpo.training.checkpoints import Checkpoints, RunState
+from mgrpo.training.checkpoints import Checkpoints, RunState, keep_copy
 from mgrpo.training.frozen_heap import frozen_heap
 from mgrpo.training.hooks import (
     Alarms,
@@ -145,9 +145,12 @@ def train_through_losses(
 ) -> Path:
     """`train_system`, again from the last step that is kept whenever the learner is lost."""
     restarts, point = 0, resume_from
+    lost: LearnerLostError | None = None
     with LastStep(system.config.checkpoints.memory_copy_share) as last_step:
         while True:
             try:
+                if lost is not None:
+                    replace_learner(system, run_dir, point, lost, progress, mirror)
                 return train_system(
                     system,
                     run_dir,
@@ -159,11 +162,12 @@ def train_through_losses(
                     last_step=last_step,
                     restarts=restarts,
                 )
-            except LearnerLostError as lost:
+            except LearnerLostError as error:
                 processes = system.processes
                 assert processes is not None, "they say that it is lost"
                 if restarts >= processes.max_restarts:
                     raise
+                lost = error
                 restarts += 1
                 point = newest_point([last_step.newest, newest_whole(run_dir)[0], resume_from])
                 signals.hold(system.config.checkpoints.on_signal_s)
@@ -172,9 +176,31 @@ def train_through_losses(
                     f"(learner.max_restarts), from step {0 if point is None else steps_of(point)}."
                 )
                 progress.phase("starting the learner again")
-                system.policy_version = processes.replace(
-                    None if point is None else point / LEARNER_DIR, lost
-                )
+
+
+def replace_learner(
+    system: System,
+    run_dir: Path,
+    point: Path | None,
+    lost: LearnerLostError,
+    progress: TrainProgress,
+    mirror: Mirror,
+) -> None:
+    """Other ranks go on from `point`; if there are none, it stays as a checkpoint.
+
+    Raises:
+        LearnerLostError: one of the others was lost as they started.
+        MgrpoError: as `LearnerProcesses.replace`.
+    """
+    assert system.processes is not None, "they said that it is lost"
+    try:
+        system.policy_version = system.processes.replace(
+            None if point is None else point / LEARNER_DIR, lost
+        )
+    except MgrpoError:
+        if point is not None:
+            keep_copy(point, run_dir, progress, mirror, system.config.checkpoints.on_signal_s)
+        raise
 
 
 def newest_point(points: Iterable[Path | None]) -> Path | None:

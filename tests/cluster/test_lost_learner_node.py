@@ -1,27 +1,38 @@
-"""A node is lost with its learner ranks: others are placed on a node that joins; real raylets."""
+"""A node is lost with its learner ranks and engines, and Ray has not noticed yet; real raylets."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
 from cluster.allocations import Allocation
+from cluster.fleet.engine_process import EngineProcess, StateChange, Timing
+from cluster.fleet.health import EngineState, Patience
 from cluster.placement import Placement
+from cluster.progress_board import ProgressBoard
 from cluster.runtime import REPOSITORY_ROOT, init_ray
+from learner.rank import LearnerRank
+from mgrpo.config.load import load_recipe
 from mgrpo.errors import ActorDiedError
-from tests.cluster.fleet.light_fleet import LightLearner
+from mgrpo.models.node_model import NodeModel
+from mgrpo.training.launcher import Launcher
+from tests.cluster.fleet.light_fleet import LightLauncher
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280)]
-HEAD = "127.0.0.7"
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+HEAD, LOST, JOINS = "127.0.0.7", "127.0.0.8", "127.0.0.9"
 CALL = {"deadline_s": 120.0, "setting": "a test"}
+NOTICED_S = 150.0  # until Ray has marked a node dead that stands still, and a process started
+LEARNER = Allocation("learner", bundles=({"CPU": 1.0}, {"CPU": 1.0}))
+ENGINE = Allocation("layer1-engine-0", bundles=({"CPU": 1.0},), layers=(1,))
 
 
 @pytest.fixture
@@ -44,36 +55,111 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     try:
         yield running
     finally:
+        for one in processes_of(folder, LOST):  # those that a test has stopped
+            one.kill()
         ray.shutdown()
         running.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def processes_of(folder: str, address: str) -> list[psutil.Process]:
+    """The raylet of a node, and what it has started."""
+    found = []
+    for one in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = " ".join(one.cmdline())
+            if one.name() == "raylet" and folder in words and address in words:
+                found += [one, *one.children(recursive=True)]
+    return found
+
+
+def alive() -> set[str]:
+    """The nodes that Ray takes for alive."""
+    return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+
+
+def until(condition: Callable[[], bool], timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def launcher(placement: Placement) -> Launcher:
+    config = load_recipe("quickstart", ("learner.num_ranks=2",))
+    model = NodeModel("no model", "no model", config.output.storage)
+    return Launcher(config, placement, "cpu", model, 64, ())
+
+
 @pytest.mark.slow
-def test_ranks_of_a_lost_node_are_placed_on_the_node_that_joins(cluster: Any) -> None:
-    lost = cluster.add_node(node_ip_address="127.0.0.8", num_cpus=2, **cluster.common)
-    learner = Allocation("learner", bundles=({"CPU": 1.0}, {"CPU": 1.0}))
-    placement = Placement.reserve([learner], deadline_s=60, can_grow=True)
+@pytest.mark.parametrize("stands_still", [False, True])
+def test_ranks_of_a_lost_node_are_placed_on_the_node_that_joins(
+    cluster: Any, stands_still: bool
+) -> None:
+    """Once: a rank that is placed on a node that Ray does not know to be dead dies with it."""
+    lost = cluster.add_node(node_ip_address=LOST, num_cpus=2, **cluster.common)
+    placement = Placement.reserve([LEARNER], deadline_s=60, can_grow=True)
+    ranks = launcher(placement).learner([LEARNER])
+    for rank in ranks:
+        assert rank.submit(LearnerRank.meeting_point).result(**CALL)[0] == LOST
+    if stands_still:
+        for one in processes_of(cluster.common["temp_dir"], LOST):
+            one.suspend()
+    else:
+        cluster.remove_node(lost, allow_graceful=False)
+        end = time.monotonic() + 60  # its process outlives the raylet for a moment
+        with pytest.raises(ActorDiedError, match="learner-rank-1 died"):
+            while time.monotonic() < end:
+                ranks[1].submit(LearnerRank.meeting_point).result(**CALL)
+    assert LOST in alive()
+    for rank in ranks:
+        rank.kill()
+    again = [
+        rank.submit(LearnerRank.meeting_point)
+        for rank in launcher(placement).learner([LEARNER], replacement=1)
+    ]
+    assert LOST not in alive()
+    assert not any(call.is_done() for call in again)
+    cluster.add_node(node_ip_address=JOINS, num_cpus=2, **cluster.common)
+    assert [call.result(**CALL)[0] for call in again] == [JOINS, JOINS]
+    assert placement.node_of(LEARNER) == JOINS
 
-    def rank(number: int, name: str) -> Any:
-        return placement.start(
-            partial(LightLearner),
-            allocation=learner,
-            bundle=number,
-            name=name,
-            environment={},
-            answers_looks=True,
-        )
 
-    before = rank(1, "learner-rank-1")
-    before.submit(LightLearner.meeting_point).result(**CALL)
-    cluster.remove_node(lost, allow_graceful=False)
-    end = time.monotonic() + 60  # its process outlives the raylet for a moment
-    with pytest.raises(ActorDiedError, match="learner-rank-1 died"):
-        while time.monotonic() < end:
-            before.submit(LightLearner.meeting_point).result(**CALL)
-    again = rank(1, "learner-rank-1.1").submit(LightLearner.meeting_point)
-    assert not again.is_done()
-    cluster.add_node(node_ip_address="127.0.0.9", num_cpus=2, **cluster.common)
-    again.result(**CALL)
-    assert placement.node_of(learner) == "127.0.0.9"
+@pytest.mark.slow
+@pytest.mark.parametrize("stands_still", [False, True])
+def test_an_engine_of_a_lost_node_is_restarted_once_on_the_node_that_joins(
+    cluster: Any, stands_still: bool
+) -> None:
+    """Resources that are requested of a node that stands still are not granted for minutes, even
+    where another node has them, and all requests of the cluster wait for that one."""
+    lost = cluster.add_node(node_ip_address=LOST, num_cpus=1, **cluster.common)
+    placement = Placement.reserve([ENGINE], deadline_s=60, can_grow=True)
+    changes: list[StateChange] = []
+    timing = Timing(
+        patience=Patience(2, 4, max_restarts=1, restart_window_s=3600),
+        heartbeat_s=0.5,
+        start_s=120,
+        shutdown_s=5,
+    )
+    start = LightLauncher(placement).start_engine
+    engine = EngineProcess(ENGINE, placement, start, timing, changes.append, ProgressBoard())  # type: ignore[arg-type]
+    engine.make_actor()
+
+    def reaches(state: EngineState) -> bool:
+        engine.poll()
+        return engine.state is state
+
+    until(lambda: reaches(EngineState.STALE), 60)
+    cluster.add_node(node_ip_address=JOINS, num_cpus=1, **cluster.common)
+    if stands_still:
+        for one in processes_of(cluster.common["temp_dir"], LOST):
+            one.suspend()
+    else:
+        cluster.remove_node(lost, allow_graceful=False)
+    until(lambda: reaches(EngineState.DEAD), 60)
+    assert LOST in alive()
+    until(lambda: reaches(EngineState.STALE), NOTICED_S)
+    assert LOST not in alive()
+    assert engine.node == JOINS
+    assert [change.now for change in changes].count(EngineState.DEAD) == 1
+    assert engine.num_actors == 2

@@ -14,7 +14,7 @@ from cluster.placement import Placement
 from cluster.runtime import LOOPBACK, this_machine_alone
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.errors import PlacementError
+from mgrpo.errors import DeadlineError, PlacementError
 from tests.layouts import ENGINES_PER_LAYER
 
 
@@ -103,6 +103,30 @@ def test_an_engine_that_gives_its_allocation_back_leaves_the_others_their_gpus(
             environment={},
         )
         assert len(learner.submit(Sitter.gpus).result(deadline_s=60, setting="a test")) == 1
+    finally:
+        placement.release()
+
+
+def test_nodes_are_asked_each_time_anew_and_one_that_does_not_answer_is_named(
+    eight_gpus: None,
+) -> None:
+    (learner, *_), setting = plan_allocations(placement_recipe(qwen()), "cuda"), "a.setting"
+    placement = Placement.reserve([learner], deadline_s=30, can_grow=False)
+    never = ray.remote(num_cpus=0, resources={"nobody has": 1})(lambda: None).remote()
+    (node_id,) = set(placement.node_ids_of(learner))
+    try:
+        for _ in range(2):
+            asked = placement.probes_of(learner)
+            assert list(asked.answers) == [node_id]
+            placement.await_nodes(learner, deadline_s=60, setting=setting)
+            assert asked.count() == 1
+            assert not placement.probes
+        placement.probes_of(learner).answers = {node_id: never}
+        assert not placement.nodes_are_known(learner)
+        with pytest.raises(DeadlineError, match=f"Neither has {LOOPBACK} answered.*{setting}"):
+            placement.await_nodes(learner, deadline_s=0.5, setting=setting)
+        ray.cancel(never)
+        assert placement.node_of(learner) == LOOPBACK
     finally:
         placement.release()
 

@@ -22,15 +22,16 @@ from cluster.fleet.health import EngineState
 from mgrpo.training.system import System, start_system
 from tests.end_to_end.conftest import recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-DEAD_AFTER_S = 6.0
-LONG_S = 120.0
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+DEAD_AFTER_S = 30.0
+"""A rank that imports torch on a busy machine does not answer for longer than 6 s."""
+LONG_S = 240.0
 """Deadlines that would find it otherwise."""
 
 
 @pytest.fixture(scope="module")
 def system(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    health = {"heartbeat_s": 1, "suspect_after_s": 3, "dead_after_s": DEAD_AFTER_S}
+    health = {"heartbeat_s": 1, "suspect_after_s": 10, "dead_after_s": DEAD_AFTER_S}
     deadlines = {"weight_sync_s": LONG_S, "generate_s": LONG_S}
     config = recipe(
         tree,
@@ -51,7 +52,7 @@ def processes(kind: str) -> list[psutil.Process]:
 
 def all_healthy(system: System, version: int) -> None:
     """Wait until both engines are there again, and give them the weights."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while any(not engine.health.can_join_broadcast for engine in system.fleet.engines):
         assert time.monotonic() < end, [(e.name, e.state) for e in system.fleet.engines]
         system.fleet.poll()

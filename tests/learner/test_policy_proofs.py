@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from learner import policy_loading, policy_proofs, tree_attention
 from learner.policy_loading import in_training, load_policy
 from learner.policy_proofs import prove_policy
+from learner.zero_parts import own_numbers
 from mgrpo.errors import LearnerError, ModelError
 from tests.learner.builders import save_tiny_llama
 from tests.learner.tiny_models import save_tiny
@@ -47,6 +48,15 @@ def test_a_family_trains_as_its_untouched_model_computes(tmp_path, title):
         policy = loaded(directory, dtype=dtype, checkpointing=True)
         prove(policy)
         assert policy.merges_prefixes == (QUICK[title] == "merged")
+
+
+@pytest.mark.parametrize(("rank", "held"), [(0, 2), (1, 2), (2, 1), (3, 0)])
+def test_what_follows_a_sharded_weights_last_number_is_not_the_weights(rank, held):
+    weight = nn.Parameter(torch.zeros(0))  # five numbers in parts of two
+    part = torch.full((2,), torch.nan)
+    part[:held] = 1.0
+    weight.ds_tensor, weight.ds_numel, weight.ds_zero_partition_rank = part, 5, rank
+    assert own_numbers(weight).tolist() == [1.0] * held
 
 
 def test_proof_rows_outgrow_the_longest_window_that_a_row_can_outgrow(tmp_path):

@@ -15,7 +15,9 @@ import pytest
 from mgrpo.config import RunConfig
 from mgrpo.errors import (
     ActorDiedError,
+    DeadlineError,
     LearnerError,
+    LearnerLostError,
     MgrpoError,
     RunDirectoryError,
     WeightSyncError,
@@ -54,6 +56,7 @@ class Processes:
     run: LightRun
     max_restarts: int = 3
     is_lost: bool = False
+    failures: list[MgrpoError] = field(default_factory=list)  # of the next replacements
     states: list[Path | None] = field(default_factory=list)
 
     def lost(self, error: MgrpoError) -> MgrpoError | None:
@@ -62,6 +65,8 @@ class Processes:
     def replace(self, state: Path | None, error: MgrpoError) -> int:
         self.is_lost = False
         self.states.append(state)
+        if self.failures:
+            raise self.failures.pop(0)
         self.run.engines.close()
         learner = self.run.learner
         learner.policy_version = 0
@@ -162,6 +167,40 @@ def test_the_last_of_too_many_losses_ends_the_run_with_its_own_error(tree, tmp_p
     assert not any(memory.iterdir())
     said = run.console.getvalue()
     assert "Restart 1 of 3 (learner.max_restarts), from step 1." in said
+
+
+def test_a_loss_while_other_ranks_start_is_another_restart(tree, tmp_path):
+    run = light(tree, tmp_path)
+    processes = lose(run, "update", times=(3,))
+    processes.failures = [LearnerLostError("learner-rank-1.1 died during the call to start.")]
+    rows = run.train()
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    assert rows[-1]["learner/restarts"] == 2
+    first, second = processes.states
+    assert first == second
+    assert (
+        "learner-rank-1.1 died during the call to start. Restart 2 of 3" in run.console.getvalue()
+    )
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        DeadlineError("learner-rank-0", deadline_s=600, setting="cluster.deadlines.update_s"),
+        LearnerLostError("learner-rank-1.1 died."),
+    ],
+)
+def test_the_last_step_is_a_checkpoint_where_no_other_ranks_come(tree, tmp_path, memory, failure):
+    run = light(tree, tmp_path)
+    processes = lose(run, "update", times=(3,))
+    processes.failures = [failure] * processes.max_restarts
+    with pytest.raises(type(failure)):
+        run.train()
+    assert run.checkpoint_names == ["step-000002"]
+    assert not any(memory.iterdir())
+    resumed = light(tree, tmp_path)
+    resumed.train(resume_from=resumed.run_dir / "checkpoints" / "step-000002")
+    assert [update.step for update in resumed.learner.updates] == list(range(2, STEPS))
 
 
 def test_an_error_of_a_living_learner_ends_the_run(tree, tmp_path):
