@@ -28,8 +28,8 @@ def results_are_those_of_the_method(
 def other_arguments_and_methods_are_refused(
     engine: RemoteActor[EngineActor], rank: RemoteActor[RankActor]
 ) -> None:
-    engine.submit(EngineActor.probe_logprobs, "tokens")  # type: ignore[arg-type]
-    engine.submit(EngineActor.wake)  # type: ignore[call-arg]
-    rank.submit(RankActor.leave_gpu, part="cache")  # type: ignore[call-arg]
-    engine.submit(RankActor.meeting_point)  # type: ignore[arg-type]
-    engine.submit(EngineActor.fly)  # type: ignore[attr-defined]
+    engine.submit(EngineActor.probe_logprobs, "tokens")  # type: ignore[call-overload]
+    engine.submit(EngineActor.wake)  # type: ignore[call-overload]
+    rank.submit(RankActor.leave_gpu, part="cache")  # type: ignore[call-overload]
+    engine.submit(RankActor.meeting_point)  # type: ignore[call-overload]
+    engine.submit(EngineActor.fly)  # type: ignore[attr-defined, call-overload]
