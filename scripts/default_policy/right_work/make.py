@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,11 +91,7 @@ class Maker:
         resting: set[str] = set()
         while len(resting) < len(self.training):
             families = [name for name in self.training if name not in resting]
-            self.learn(
-                lambda families=families: self.turns.first(
-                    self.rng.choice(self.training[self.rng.choice(families)]), self.rng
-                )
-            )
+            self.learn(partial(self.example, families, {}))
             rates = self.check(with_second=False)
             resting = {name for name, rate in rates.items() if rate.first >= right}
 
@@ -108,17 +105,16 @@ class Maker:
             ]
             if not weak_first and not weak_second:
                 return
-            own = self.own_attempts(weak_second)
-            kinds = [*(("first", name) for name in weak_first), *(("second", n) for n in own)]
-
-            def example(kinds: Sequence[tuple[str, str]] = kinds, own: object = own) -> Example:
-                kind, name = self.rng.choice(kinds)
-                if kind == "first":
-                    return self.turns.first(self.rng.choice(self.training[name]), self.rng)
-                return self.turns.second(self.rng.choice(own[name]), self.rng)
-
-            self.learn(example)
+            self.learn(partial(self.example, weak_first, self.own_attempts(weak_second)))
             rates = self.check(with_second=True)
+
+    def example(self, families: Sequence[str], own: Mapping[str, Sequence[Attempt]]) -> Example:
+        """A first attempt of one of the families, or a correction of one of the own attempts."""
+        kind = self.rng.randrange(len(families) + len(own))
+        if kind < len(families):
+            return self.turns.first(self.rng.choice(self.training[families[kind]]), self.rng)
+        name = list(own)[kind - len(families)]
+        return self.turns.second(self.rng.choice(own[name]), self.rng)
 
     def own_attempts(self, families: Sequence[str]) -> dict[str, list[Attempt]]:
         """Attempts at training problems, sampled from the network as it is."""
