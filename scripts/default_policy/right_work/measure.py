@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 MAX_TOKENS = {"chain_sum": 96, "countdown": 40}
-"""Longest completion of a family; right work has at most 84 and 34 tokens."""
+"""Longest completion of a family; of 200 right ones of each, the longest had 84 and 33 tokens."""
 PASS_AT = 16
 NUM_RESAMPLES = 2000
 Flags = NDArray[np.bool_]
