@@ -7,7 +7,7 @@ tokens, which makes prompts three times shorter: a laptop's minutes go into comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mgrpo.config.guidance import GUIDANCE_PHRASES
@@ -48,8 +48,15 @@ CHAT_TEMPLATE = (
 PIECES = r"\\boxed\{|\d| ?\p{L}+|\n| ?[^\s\p{L}\d\\]+|\\|\s"
 
 
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Learn the merges from `texts`; the same texts in the same order give the same tokenizer."""
+def train_tokenizer(
+    texts: Iterable[str], sentences: Sequence[str] = FIXED_SENTENCES
+) -> PreTrainedTokenizerFast:
+    """Learn the merges from `texts`; the same texts in the same order give the same tokenizer.
+
+    Args:
+        texts: questions and work, without the sentences.
+        sentences: what is a token of its own.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -62,13 +69,13 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE - len(FIXED_SENTENCES),
+        vocab_size=VOCAB_SIZE - len(sentences),
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in FIXED_SENTENCES])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in sentences])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

@@ -1,0 +1,229 @@
+"""The candidate's warm start: right work alone, stopped while the policy still errs.
+
+1. *First attempts.* The network learns right work for the problem. Every `CHECK_EVERY` steps its
+   sampled attempts at other problems are graded; a family that is right often enough rests, and the
+   stage ends when all of them are.
+2. *Corrections.* What is corrected are attempts that the network itself sampled, right and wrong as
+   they came; what it learns behind them is, again, right work for the problem. Attempts are sampled
+   anew after every check. The stage ends when second turns are as often right as is asked.
+
+So no mistake is taught: those that it makes are of steps that it has not learned well, in both
+turns. The same seed gives the same weights on the same machine with one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from scripts.default_policy.right_work.measure import attempts_at, corrections_of
+from scripts.default_policy.right_work.problems import for_stopping, for_training, pools_of
+from scripts.default_policy.right_work.turns import SENTENCES, Attempt, Turns, tokenizer_texts
+from scripts.default_policy.tiny_tokenizer import train_tokenizer
+from scripts.default_policy.warm_start import IGNORED, padded, save, untrained_model
+from scripts.default_policy.warm_start_corpus import Example
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+LEARNING_RATE = 2e-3
+WARM_UP_STEPS = 50
+WEIGHT_DECAY = 0.01
+MAX_GRAD_NORM = 1.0
+BATCH_SIZE = 32
+CHECK_EVERY = 50
+NUM_CHECKED = 128
+"""Problems of each family whose attempts say when to stop: an error of 4.4 points at one half."""
+NUM_TRAINING = 6000
+NUM_TOKENIZER_PROBLEMS = 2000
+NUM_ATTEMPTS = 256
+"""Own attempts of each family that are sampled for corrections after each check."""
+FIRST_RIGHT = 0.50
+"""Share of right first attempts at which a family rests."""
+SECOND_RIGHT = 0.90
+"""Right second turns, as a share of right first attempts, at which a family rests."""
+MAX_STEPS = 6000
+
+
+class Rates(NamedTuple):
+    """A family's right completions, as shares: first attempts, and their corrections."""
+
+    first: float
+    second: float
+
+
+class Maker:
+    """The network, its optimizer, and the problems: one warm start."""
+
+    def __init__(self, *, seed: int, report: Callable[[str], None]) -> None:
+        self.report = report
+        self.rng = random.Random(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.training = pools_of(for_training(NUM_TRAINING, NUM_CHECKED))
+        self.checked = pools_of(for_stopping(NUM_CHECKED))
+        texts = [
+            text
+            for pool in self.training.values()
+            for text in tokenizer_texts(pool[:NUM_TOKENIZER_PROBLEMS], random.Random(seed))
+        ]
+        self.tokenizer = train_tokenizer(texts, SENTENCES)
+        self.turns = Turns(self.tokenizer, self.tokenizer.eos_token_id)
+        self.model: LlamaForCausalLM = untrained_model(self.tokenizer, seed=seed)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min(1.0, (step + 1) / WARM_UP_STEPS)
+        )
+        self.step = 0
+        self.loss = 0.0
+
+    def learn_first_attempts(self, right: float) -> None:
+        """Stage 1: until this share of sampled first attempts is right in each family."""
+        resting: set[str] = set()
+        while len(resting) < len(self.training):
+            families = [name for name in self.training if name not in resting]
+            self.learn(partial(self.example, families, {}))
+            rates = self.check(with_second=False)
+            resting = {name for name, rate in rates.items() if rate.first >= right}
+
+    def learn_corrections(self, first_right: float, second_right: float) -> None:
+        """Stage 2: until second turns are right this often, relative to first attempts."""
+        rates = self.check(with_second=True)
+        while True:
+            weak_first = [name for name, rate in rates.items() if rate.first < first_right]
+            weak_second = [
+                name for name, rate in rates.items() if rate.second < second_right * rate.first
+            ]
+            if not weak_first and not weak_second:
+                return
+            self.learn(partial(self.example, weak_first, self.own_attempts(weak_second)))
+            rates = self.check(with_second=True)
+
+    def example(self, families: Sequence[str], own: Mapping[str, Sequence[Attempt]]) -> Example:
+        """A first attempt of one of the families, or a correction of one of the own attempts."""
+        kind = self.rng.randrange(len(families) + len(own))
+        if kind < len(families):
+            return self.turns.first(self.rng.choice(self.training[families[kind]]), self.rng)
+        name = list(own)[kind - len(families)]
+        return self.turns.second(self.rng.choice(own[name]), self.rng)
+
+    def own_attempts(self, families: Sequence[str]) -> dict[str, list[Attempt]]:
+        """Attempts at training problems, sampled from the network as it is."""
+        self.model.eval()
+        return {
+            name: [
+                row[0]
+                for row in attempts_at(
+                    self.model,
+                    self.turns,
+                    self.rng.sample(self.training[name], NUM_ATTEMPTS),
+                    num_samples=1,
+                    generator=self.generator,
+                )
+            ]
+            for name in families
+        }
+
+    def learn(self, example: Callable[[], Example]) -> None:
+        """`CHECK_EVERY` optimizer steps on examples of similar length."""
+        if self.step >= MAX_STEPS:
+            raise RuntimeError(
+                f"{self.step} steps, and the policy is not yet as often right as is asked: raise "
+                "MAX_STEPS, or ask for less."
+            )
+        self.model.train()
+        drawn = [example() for _ in range(BATCH_SIZE * CHECK_EVERY)]
+        drawn.sort(key=lambda one: len(one.prompt_ids) + len(one.completion_ids))
+        starts = list(range(0, len(drawn), BATCH_SIZE))
+        self.rng.shuffle(starts)
+        losses = []
+        for start in starts:
+            loss = completion_loss(
+                self.model, drawn[start : start + BATCH_SIZE], self.tokenizer.pad_token_id
+            )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
+            self.optimizer.step()
+            self.schedule.step()
+            self.optimizer.zero_grad()
+            losses.append(loss.item())
+        self.step += CHECK_EVERY
+        self.loss = sum(losses) / len(losses)
+
+    def check(self, *, with_second: bool) -> dict[str, Rates]:
+        """How often sampled attempts, and corrections of them, are right at other problems."""
+        self.model.eval()
+        rates = {}
+        for name, problems in self.checked.items():
+            rows = attempts_at(
+                self.model, self.turns, problems, num_samples=1, generator=self.generator
+            )
+            attempts = [row[0] for row in rows]
+            corrections = (
+                corrections_of(
+                    self.model, self.turns, attempts, rng=self.rng, generator=self.generator
+                )
+                if with_second
+                else []
+            )
+            rates[name] = Rates(right_share(attempts), right_share(corrections))
+        shown = ", ".join(
+            f"{name} {rate.first:.3f}" + (f" then {rate.second:.3f}" if with_second else "")
+            for name, rate in rates.items()
+        )
+        cpu_s = time.process_time()
+        self.report(f"step {self.step}: loss {self.loss:.4f}, right {shown}, {cpu_s:.0f} CPU s")
+        return rates
+
+
+def right_share(attempts: Sequence[Attempt]) -> float:
+    return sum(attempt.is_right for attempt in attempts) / max(1, len(attempts))
+
+
+def completion_loss(model: LlamaForCausalLM, batch: list[Example], pad_id: int) -> Tensor:
+    """Mean cross entropy over the completion tokens of the batch, in nats.
+
+    Only positions before a completion's token go through the output layer.
+    """
+    input_ids_BT, labels_BT = padded(batch, pad_id)
+    # Padding stands on the right, where causal attention never looks: no mask is needed.
+    hidden_BTH = model.model(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+    targets_BT = labels_BT[:, 1:]
+    is_target_BT = targets_BT != IGNORED
+    logits_NV = model.lm_head(hidden_BTH[:, :-1][is_target_BT])
+    return torch.nn.functional.cross_entropy(logits_NV, targets_BT[is_target_BT])
+
+
+def make(
+    output_dir: Path,
+    *,
+    seed: int = 0,
+    first_right: float = FIRST_RIGHT,
+    second_right: float = SECOND_RIGHT,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Train the candidate and save it in Hugging Face form."""
+    torch.set_num_threads(1)
+    maker = Maker(seed=seed, report=report)
+    maker.learn_first_attempts(first_right)
+    save(maker.model, maker.tokenizer, output_dir / "first", seed=seed, steps=maker.step)
+    maker.learn_corrections(first_right, second_right)
+    save(maker.model, maker.tokenizer, output_dir, seed=seed, steps=maker.step)
+    origin = {
+        "made_by": "python -m scripts.default_policy.right_work",
+        "seed": seed,
+        "steps": maker.step,
+        "first_right": first_right,
+        "second_right": second_right,
+    }
+    (output_dir / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+    report(f"Saved to {output_dir}")

@@ -1,0 +1,121 @@
+"""Prompts of both turns, built as a run builds them, and examples to learn from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.chat_format import Tokenizer
+from actors.templates import PromptBuilder
+from mgrpo.config.guidance import GUIDANCE_PHRASES
+from mgrpo.config.layers import CorrectLayer, SolveLayer
+from mgrpo.types import Problem
+from scripts.default_policy.right_work.work import right_work
+from scripts.default_policy.tiny_tokenizer import FIXED_SENTENCES, SHORT_REVIEW_SYSTEM_PROMPT
+from scripts.default_policy.warm_start_corpus import (
+    LAYOUT_SHARES,
+    REVIEW_SYSTEM_SHARES,
+    SOLVE_SYSTEM_SHARES,
+    Example,
+    pick,
+)
+
+COUNTDOWN_SENTENCES = (
+    "Using all the numbers",
+    ", create an expression that equals",
+    ".\nYou can only use each number once.",
+    "Find a way to make",
+    " using all of these numbers:",
+    ".\nEach number can only be used once.",
+    "Calculate",
+    ".\nEach number may be used at most once.",
+    "\n\nFinal answer format instructions:\n"
+    "1. Provide your solution as a arithmetic expression (no '=' sign).\n"
+    "2. Do not include the target number in the expression.\n"
+    "3. Use '*' for multiplication.\n"
+    "4. Use '/' for division.\n"
+    "5. Do not include any other text or formatting.",
+)
+SENTENCES = (*FIXED_SENTENCES, *COUNTDOWN_SENTENCES)
+"""What is one token in the candidate's tokenizer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A completion that the policy itself sampled, and whether the family's check accepts it."""
+
+    problem: Problem
+    ids: list[int]
+    is_right: bool
+
+
+class Turns:
+    """Prompts with the shares of layouts and system prompts that the shipped policy knows."""
+
+    def __init__(self, tokenizer: Tokenizer, end_of_turn_id: int) -> None:
+        self.builder = PromptBuilder(tokenizer)
+        self.end_of_turn_id = end_of_turn_id
+        self.solve_layers = {
+            system: SolveLayer(name="solve", group_size=2, system_prompt=system)
+            for system, _ in SOLVE_SYSTEM_SHARES
+        }
+        self.correct_layers = {
+            (system, layout): CorrectLayer(
+                name="correct",
+                group_size=2,
+                system_prompt=None if layout == "self_continue" else system,
+                layout={"type": layout},
+            )
+            for system, _ in REVIEW_SYSTEM_SHARES
+            for layout, _ in LAYOUT_SHARES
+        }
+
+    def first(self, problem: Problem, rng: random.Random) -> Example:
+        """Right work for the problem alone."""
+        layer = self.solve_layers[pick(SOLVE_SYSTEM_SHARES, rng)]
+        prompt_ids = self.builder.solve_prompt(layer, problem)
+        return self.answered(prompt_ids, problem, rng)
+
+    def second(self, attempt: Attempt, rng: random.Random) -> Example:
+        """Right work behind an attempt, whatever that was."""
+        key = pick(REVIEW_SYSTEM_SHARES, rng), pick(LAYOUT_SHARES, rng)
+        system = pick(SOLVE_SYSTEM_SHARES, rng)
+        before = self.builder.solve_prompt(self.solve_layers[system], attempt.problem)
+        prompt_ids = self.builder.correction_prompt(
+            self.correct_layers[key],
+            attempt.problem,
+            parent_prompt_ids=before,
+            parent_ids=attempt.ids,
+            guidance=rng.choice(GUIDANCE_PHRASES),
+        )
+        return self.answered(prompt_ids, attempt.problem, rng)
+
+    def answered(self, prompt_ids: list[int], problem: Problem, rng: random.Random) -> Example:
+        ids = self.builder.encode(right_work(problem, rng))
+        return Example(prompt_ids=prompt_ids, completion_ids=[*ids, self.end_of_turn_id])
+
+    def recipe_first(self, problem: Problem) -> list[int]:
+        """The prompt of the shipped recipes' first layer."""
+        return self.builder.solve_prompt(self.solve_layers[""], problem)
+
+    def recipe_second(self, problem: Problem, attempt_ids: Sequence[int], phrase: str) -> list[int]:
+        """The prompt of the shipped recipes' second layer."""
+        return self.builder.correction_prompt(
+            self.correct_layers[SHORT_REVIEW_SYSTEM_PROMPT, "review_chat"],
+            problem,
+            parent_prompt_ids=self.recipe_first(problem),
+            parent_ids=attempt_ids,
+            guidance=phrase,
+        )
+
+
+def tokenizer_texts(problems: Sequence[Problem], rng: random.Random) -> list[str]:
+    """Questions without the sentences that are tokens already, and right work for them."""
+    texts = []
+    for problem in problems:
+        question = problem.question
+        for sentence in SENTENCES:
+            question = question.replace(sentence, "\n")
+        texts += [question, right_work(problem, rng), "system\nuser\nassistant\n"]
+    return texts
