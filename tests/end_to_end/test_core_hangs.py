@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from benchmarks.chaos.processes import kind_of, title_of
+from cluster.fleet.engine_process import EngineProcess
 from cluster.fleet.health import EngineState
 from mgrpo.training.system import System, start_system
 from tests.end_to_end.conftest import recipe
@@ -120,12 +121,16 @@ def test_an_idle_core_that_is_stopped_is_ended_between_steps(system: System) -> 
     core = processes("EngineCore")[0]
     core.send_signal(signal.SIGSTOP)
     began = time.monotonic()
-    while has_not_ended(core):
+    while has_not_ended(core) or all(is_healthy(engine) for engine in system.fleet.engines):
         assert time.monotonic() < began + LONG_S / 2
         system.fleet.poll()
         time.sleep(0.2)
-    print(f"stopped while idle: ended after {time.monotonic() - began:.1f} s")
-    assert any(engine.state is not EngineState.HEALTHY for engine in system.fleet.engines)
+    print(f"stopped while idle: ended, and its engine lost, after {time.monotonic() - began:.1f} s")
+    assert sum(is_healthy(engine) for engine in system.fleet.engines) == 1
+
+
+def is_healthy(engine: EngineProcess) -> bool:
+    return engine.state is EngineState.HEALTHY
 
 
 def has_not_ended(process: psutil.Process) -> bool:
