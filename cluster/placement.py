@@ -38,10 +38,16 @@ Instance = TypeVar("Instance")
 
 
 class Placement:
-    """The granted placement groups of one run."""
+    """The granted placement groups of one run.
 
-    def __init__(self, groups: dict[str, PlacementGroup]) -> None:
+    Args:
+        groups: by name.
+        can_grow: whether new nodes may appear; a local Ray gets none.
+    """
+
+    def __init__(self, groups: dict[str, PlacementGroup], *, can_grow: bool) -> None:
         self.groups = groups
+        self.can_grow = can_grow
         # By allocation: a reference that is ready once the group is granted.
         self.grants: dict[str, ray.ObjectRef] = {}
         self.probes: dict[str, NodeProbes] = {}  # by allocation
@@ -55,17 +61,13 @@ class Placement:
         Args:
             allocations: from `cluster.allocations.plan_allocations`.
             deadline_s: longest time in which none of them is granted and no node joins.
-            can_grow: whether new nodes may appear; a local Ray cannot, so it fails at once.
+            can_grow: whether new nodes may appear; else what does not fit fails at once.
 
         Raises:
             PlacementError: with what was asked and what each node has.
         """
-        demand = total(allocations)
-        supply = ray.cluster_resources()
-        if not can_grow and any(demand[key] > supply.get(key, 0) for key in demand):
-            raise PlacementError(
-                describe_shortage(allocations, "the cluster's total resources are too few")
-            )
+        if not can_grow:
+            refuse_too_few(allocations, "the cluster's total resources are too few")
         groups: dict[str, PlacementGroup] = {}
         placed = Placed()
         patience = Patience(deadline_s, placed)
@@ -82,7 +84,7 @@ class Placement:
                     remove_placement_group(taken)
                 raise PlacementError(message)
             placed.num_groups += 1
-        return cls(groups)
+        return cls(groups, can_grow=can_grow)
 
     def ask(self, allocation: Allocation, name: str) -> None:
         """Request an allocation without waiting; a pending request is visible to an autoscaler.
@@ -112,10 +114,13 @@ class Placement:
         """Whether each node of an allocation answers or, as Ray knows, is dead. Does not wait.
 
         The first call asks the nodes; once they are known, the next one asks again.
+
+        Raises:
+            PlacementError: they are dead, and a local Ray gets no others.
         """
         if not self.probes_of(allocation).are_known():
             return False
-        del self.probes[allocation.name]
+        self.forget_probes(allocation)
         return True
 
     def await_nodes(self, allocation: Allocation, *, deadline_s: float, setting: str) -> None:
@@ -123,6 +128,7 @@ class Placement:
 
         Raises:
             DeadlineError: none answered or was found dead within `deadline_s`; names `setting`.
+            PlacementError: they are dead, and a local Ray gets no others.
         """
         probes = self.probes_of(allocation)
         patience = Patience(deadline_s, probes)
@@ -134,7 +140,14 @@ class Placement:
                     setting=setting,
                     detail=patience.detail,
                 )
+        self.forget_probes(allocation)
+
+    def forget_probes(self, allocation: Allocation) -> None:
+        """Its nodes are known now."""
         del self.probes[allocation.name]
+        if not self.can_grow:
+            why = "its node is lost, and a local Ray gets no other; repeat the command to resume"
+            refuse_too_few([allocation], why)
 
     def probes_of(self, allocation: Allocation) -> NodeProbes:
         """Those that are not over, else new ones."""
@@ -234,6 +247,13 @@ def is_placed(group: PlacementGroup) -> bool:
     """Within the longest single wait in Ray."""
     with errors_of_signals():
         return bool(group.wait(timeout_seconds=LOOK_S))
+
+
+def refuse_too_few(allocations: list[Allocation], why: str) -> None:
+    """Raise PlacementError if the nodes that live have, in all, less than is asked for."""
+    demand, supply = total(allocations), ray.cluster_resources()
+    if any(demand[key] > supply.get(key, 0) for key in demand):
+        raise PlacementError(describe_shortage(allocations, why))
 
 
 def describe_shortage(allocations: list[Allocation], why: str) -> str:

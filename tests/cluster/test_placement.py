@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 
+import psutil
 import pytest
 import ray
 
@@ -155,3 +156,14 @@ def test_a_shared_pool_serves_every_layer() -> None:
     allocations = plan_allocations(placement_recipe(RunConfig.model_validate(tree)), "cpu")
     assert [allocation.layers for allocation in allocations] == [(1, 2), (1, 2), (1, 2), ()]
     assert "GPU" not in total(allocations)
+
+
+def test_a_local_ray_whose_node_is_lost_is_not_waited_for(eight_gpus: None) -> None:
+    """The last one here: it ends Ray's process on the node."""
+    (learner, *_), setting = plan_allocations(placement_recipe(qwen()), "cuda"), "a.setting"
+    placement = Placement.reserve([learner], deadline_s=30, can_grow=False)
+    for process in psutil.Process().children(recursive=True):
+        if process.name() == "raylet":
+            process.kill()
+    with pytest.raises(PlacementError, match="a local Ray gets no other; repeat the command"):
+        placement.await_nodes(learner, deadline_s=120, setting=setting)
