@@ -224,7 +224,7 @@ def test_a_loss_while_the_next_step_is_sampled_ends_that_sampling(tree, tmp_path
 
     async def slow(*args: Any, **kwargs: Any) -> Any:
         try:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
         except asyncio.CancelledError:
             cancelled.append(True)
             raise
