@@ -48,6 +48,28 @@ class Example:
     completion_ids: list[int]
 
 
+def solve_layers() -> dict[str | None, SolveLayer]:
+    """By system prompt."""
+    return {
+        system: SolveLayer(name="solve", group_size=2, system_prompt=system)
+        for system, _ in SOLVE_SYSTEM_SHARES
+    }
+
+
+def correct_layers() -> dict[tuple[str | None, str], CorrectLayer]:
+    """By system prompt and layout."""
+    return {
+        (system, layout): CorrectLayer(
+            name="correct",
+            group_size=2,
+            system_prompt=None if layout == "self_continue" else system,
+            layout={"type": layout},
+        )
+        for system, _ in REVIEW_SYSTEM_SHARES
+        for layout, _ in LAYOUT_SHARES
+    }
+
+
 class Corpus:
     """An endless stream of examples; the same `rng` gives the same stream."""
 
@@ -57,20 +79,7 @@ class Corpus:
         self.builder = PromptBuilder(tokenizer)
         self.draw_question = draw_question
         self.end_of_turn_id = end_of_turn_id
-        self.solve_layers = {
-            system: SolveLayer(name="solve", group_size=2, system_prompt=system)
-            for system, _ in SOLVE_SYSTEM_SHARES
-        }
-        self.correct_layers = {
-            (system, layout): CorrectLayer(
-                name="correct",
-                group_size=2,
-                system_prompt=None if layout == "self_continue" else system,
-                layout={"type": layout},
-            )
-            for system, _ in REVIEW_SYSTEM_SHARES
-            for layout, _ in LAYOUT_SHARES
-        }
+        self.solve_layers, self.correct_layers = solve_layers(), correct_layers()
 
     def example(self, rng: random.Random) -> Example:
         domain, question = self.draw_question(rng)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from actors.chat_format import Tokenizer
 from actors.templates import PromptBuilder
 from mgrpo.config.guidance import GUIDANCE_PHRASES
-from mgrpo.config.layers import CorrectLayer, SolveLayer
 from mgrpo.types import Problem
 from scripts.default_policy.right_work.work import right_work
 from scripts.default_policy.tiny_tokenizer import FIXED_SENTENCES, SHORT_REVIEW_SYSTEM_PROMPT
@@ -18,7 +17,9 @@ from scripts.default_policy.warm_start_corpus import (
     REVIEW_SYSTEM_SHARES,
     SOLVE_SYSTEM_SHARES,
     Example,
+    correct_layers,
     pick,
+    solve_layers,
 )
 
 COUNTDOWN_SENTENCES = (
@@ -56,20 +57,7 @@ class Turns:
     def __init__(self, tokenizer: Tokenizer, end_of_turn_id: int) -> None:
         self.builder = PromptBuilder(tokenizer)
         self.end_of_turn_id = end_of_turn_id
-        self.solve_layers = {
-            system: SolveLayer(name="solve", group_size=2, system_prompt=system)
-            for system, _ in SOLVE_SYSTEM_SHARES
-        }
-        self.correct_layers = {
-            (system, layout): CorrectLayer(
-                name="correct",
-                group_size=2,
-                system_prompt=None if layout == "self_continue" else system,
-                layout={"type": layout},
-            )
-            for system, _ in REVIEW_SYSTEM_SHARES
-            for layout, _ in LAYOUT_SHARES
-        }
+        self.solve_layers, self.correct_layers = solve_layers(), correct_layers()
 
     def first(self, problem: Problem, rng: random.Random) -> Example:
         """Right work for the problem alone."""
