@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
+
 from mgrpo.errors import LearnerError, RunDirectoryError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.records.json_object import JsonObject
@@ -162,11 +164,17 @@ def sampled(work: Work, completions: Sequence[Completion]) -> Work:
 
 
 def collected(drawn: Drawn) -> Drawn:
-    """With its completions, if its sampling is done."""
+    """With its completions, if its sampling is done.
+
+    Not with those that an engine spoilt: their update fails, and would fail again after every
+    resume. They are sampled once more.
+    """
     if drawn.work is None or drawn.sampling is None or not drawn.sampling.is_done:
         return drawn
-    work = sampled(drawn.work, drawn.sampling.completions())
-    return Drawn(step=drawn.step, work=work)
+    completions = drawn.sampling.completions()
+    if not all(np.isfinite(one.rollout_logprobs).all() for one in completions):
+        return drawn
+    return Drawn(step=drawn.step, work=sampled(drawn.work, completions))
 
 
 def check_ages(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from learner.scripted import Update
@@ -390,6 +391,47 @@ def test_a_learner_that_fails_ends_the_run_with_its_own_error(tree, tmp_path):
     run.learner.update_beside = fails  # type: ignore[method-assign]
     with pytest.raises(LearnerError, match="no more memory"):
         run.train()
+
+
+def test_what_an_engine_spoilt_is_not_kept_but_sampled_again(tree, tmp_path):
+    """Its update fails; kept, it would fail after every resume."""
+    whole = ahead(tree, tmp_path / "whole")
+    whole.train()
+    completions = [one for update in whole.learner.updates for one in update.completions]
+    num_groups = len({one.group_key for one in completions})
+    run = ahead(tree, tmp_path / "spoilt", checkpoints={"every_steps": 1, "keep": 9})
+    generate, update, calls = run.engine.generate, run.learner.update, 0
+    beside = run.learner.update_beside
+
+    async def spoil_one(*args: Any, **keys: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        first, *others = await generate(*args, **keys)
+        if calls == num_groups // 2:
+            first = replace(first, logprobs=first.logprobs * np.nan)
+        return [first, *others]
+
+    def refuse(completions: Any, *args: Any, **keys: Any) -> Any:
+        if not all(np.isfinite(one.rollout_logprobs).all() for one in completions):
+            raise LearnerError("The loss is nan.")
+        return update(completions, *args, **keys)
+
+    async def late(*args: Any) -> Any:
+        await asyncio.sleep(0.2)  # what is sampled meanwhile is done, and kept
+        return await beside(*args)
+
+    run.engine.generate = spoil_one  # type: ignore[method-assign]
+    run.learner.update = refuse  # type: ignore[method-assign]
+    run.learner.update_beside = late  # type: ignore[method-assign]
+    with pytest.raises(LearnerError, match="nan"):
+        run.train()
+    again = resumed(tree, tmp_path / "spoilt", checkpoints={"every_steps": 1, "keep": 9})
+    assert 0 < len(run.learner.updates) < STEPS
+    after = [one for update in again.learner.updates for one in update.completions]
+    assert all(np.isfinite(one.rollout_logprobs).all() for one in after)
+    assert [one.problems for one in lineage([run, again])] == [
+        one.problems for one in lineage([whole])
+    ]
 
 
 def test_a_drawn_step_comes_back_from_a_file_as_it_was():
