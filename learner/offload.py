@@ -2,7 +2,9 @@
 
 DeepSpeed moves everything of ZeRO stage 2 (https://arxiv.org/abs/1910.02054): weights, float32
 master copy, gradients, and the optimizer's moments. At stage 3 it does so only for its own fused
-Adam, which it would compile at start-up, and at stages 0 and 1 not in bfloat16.
+Adam, which it would compile at start-up, and at stages 0 and 1 not in bfloat16. An optimizer that
+is in the machine's memory for good (`offload_optimizer`) stays there: DeepSpeed's `reload_states`
+would put its master copy on the GPU.
 """
 
 from __future__ import annotations
@@ -37,8 +39,10 @@ class StateOffload:
 
     def leave(self, part: Part) -> None:
         """Move a part to the machine's memory; what has left already stays there."""
-        # Pinned memory makes the way back faster, and only means something beside a GPU.
-        self.engine.offload_states(include=STATES[part], pin_memory=self.device.type == "cuda")
+        if part == "weights" or not self.engine.optimizer.cpu_offload:
+            # Pinned memory makes the way back faster, and only means something beside a GPU.
+            is_pinned = self.device.type == "cuda"
+            self.engine.offload_states(include=STATES[part], pin_memory=is_pinned)
         if part == "optimizer":
             self.move_frozen(torch.device("cpu"))
         self.free_cache()

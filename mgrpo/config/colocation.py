@@ -8,8 +8,6 @@ from mgrpo.config.learner import LearnerConfig
 from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.errors import ConfigFault, Faults
 
-OFFLOADS = ("offload_optimizer", "offload_param")
-
 
 def colocation_faults(
     cluster: ClusterConfig,
@@ -65,9 +63,8 @@ def learner_faults(learner: LearnerConfig) -> Faults:
         )
         hint = "Nearest valid value: 2."
         yield ConfigFault("learner.zero_stage", str(learner.zero_stage), why, hint)
-    zero = learner.deepspeed.get("zero_optimization", {})
-    for key in OFFLOADS:
-        if zero.get(key):
-            path = f"learner.deepspeed.zero_optimization.{key}"
-            why = "with cluster.colocate all states are offloaded between updates anyway."
-            yield ConfigFault(path, "(given)", why, "Remove the key.")
+    if learner.deepspeed.get("zero_optimization", {}).get("offload_param"):
+        path = "learner.deepspeed.zero_optimization.offload_param"
+        why = "with cluster.colocate weights are offloaded between updates anyway."
+        hint = "Remove the key; offload_optimizer is the one that makes an update smaller."
+        yield ConfigFault(path, "(given)", why, hint)

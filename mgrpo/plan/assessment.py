@@ -28,12 +28,7 @@ IDLE_SHARE = 0.15
 """A part that is busy for less than this share of a step is mostly idle."""
 
 
-TURN_ADVICE = {
-    "the engine samples": "Lower engines.gpu_memory_utilization.",
-    "the learner updates": "Give engines and learner GPUs of their own, or raise learner.num_ranks "
-    "and engines.num_shared_engines together.",
-    "weights are broadcast": "Give engines and learner GPUs of their own.",
-}
+HOST_OPTIMIZER = "learner.deepspeed={zero_optimization: {offload_optimizer: {device: cpu}}}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,20 +156,28 @@ def learner_lines(found: Found) -> Iterator[CheckLine]:
 
 
 def learner_advice(found: Found) -> str:
-    """Advice for the largest memory item."""
-    learner = found.recipe.learner
-    biggest = max(found.learner.items, key=lambda item: item.num_bytes).name
+    """What makes the largest item of the learner's memory smaller, on the GPUs that there are."""
+    learner, is_shared = found.recipe.learner, found.turns is not None
+    biggest = found.learner.largest.name
     if biggest == "activations":
         checkpointing = "" if learner.gradient_checkpointing else "gradient_checkpointing or "
         return (
             f"Its activations are the largest item: use {checkpointing}a smaller microbatch_tokens."
         )
-    if learner.zero_stage < 3:
-        return f"Its {biggest} are the largest item: raise learner.zero_stage or learner.num_ranks."
-    return (
-        f"Its {biggest} are the largest item: raise learner.num_ranks, or offload "
-        "(learner.deepspeed)."
-    )
+    ways = []
+    if biggest in ("optimizer", "gradients") and learner.zero_stage >= 1:
+        ways.append(f"keep the optimizer in host memory ({HOST_OPTIMIZER})")
+    if learner.zero_stage < 3 and learner.num_ranks > 1 and not is_shared:
+        ways.append("raise learner.zero_stage")
+    if len(found.rows) > learner.num_ranks:
+        together = " and engines.num_shared_engines together" if is_shared else ""
+        ways.append(f"raise learner.num_ranks{together}")
+    ways = ways or ["use more GPUs, or larger ones", "a smaller model"]
+    return f"Its {biggest} {verb_of(biggest)} the largest item: {', or '.join(ways)}."
+
+
+def verb_of(item: str) -> str:
+    return "are" if item.endswith("s") else "is"
 
 
 def engine_lines(found: Found) -> Iterator[CheckLine]:
@@ -215,9 +218,9 @@ def turn_lines(found: Found) -> Iterator[CheckLine]:
         f"{gpu.name}, while {turn.name}"
     )
     if turn.num_bytes > gpu.memory_bytes:
-        yield CheckLine("fail", "turns", f"does not fit: {text}. {TURN_ADVICE[turn.name]}")
+        yield CheckLine("fail", "turns", f"does not fit: {text}. {turn_advice(found, turn.name)}")
     elif turn.num_bytes > TIGHT_SHARE * gpu.memory_bytes and turn.name == "the learner updates":
-        yield CheckLine("warn", "turns", f"tight: {text}. {TURN_ADVICE[turn.name]}")
+        yield CheckLine("warn", "turns", f"tight: {text}. {turn_advice(found, turn.name)}")
     else:
         yield CheckLine("ok", "turns", text)
     ranks = Counter(row.node for row in found.rows if row.has_learner)
@@ -228,6 +231,14 @@ def turn_lines(found: Found) -> Iterator[CheckLine]:
             "turns",
             f"{needed / GIB:.1f} GiB of host memory per machine hold its ranks' offloaded states",
         )
+
+
+def turn_advice(found: Found, turn: str) -> str:
+    if turn == "the engine samples":
+        return "Lower engines.gpu_memory_utilization."
+    if turn == "the learner updates":
+        return learner_advice(found)
+    return "Give engines and learner GPUs of their own."
 
 
 def cache_lines(found: Found) -> Iterator[CheckLine]:

@@ -50,9 +50,11 @@ def learner_memory(recipe: PlanRecipe, shape: ModelShape) -> MemoryUse:
         width=2 if is_bf16 else 4,
         stage=effective_zero_stage(recipe.learner, is_bf16=is_bf16),
     )
-    items = rank.state_items(has_reference=recipe.method.max_kl_weight > 0)
+    states = rank.state_items(has_reference=recipe.method.max_kl_weight > 0)
+    on_host = tuple(one for one in states if one.name in rank.on_host)
+    items = [one for one in states if one.name not in rank.on_host]
     items += rank.work_items(packed_buffer_mib=recipe.packed_buffer_mib)
-    return MemoryUse(tuple(item for item in items if item.num_bytes))
+    return MemoryUse(tuple(item for item in items if item.num_bytes), on_host)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ class RankMemory:
     stage: int  # of ZeRO, as DeepSpeed runs it
 
     def state_items(self, *, has_reference: bool) -> list[MemoryItem]:
-        """Memory that stays from step to step: weights, gradients, optimizer, the reference."""
+        """What stays from step to step, wherever: weights, gradients, optimizer, the reference."""
         size, ranks = self.shape.num_parameters, self.learner.num_ranks
         master = 4 if self.width == 2 or self.stage > 0 else 0
         share = [1 if self.stage < limit else ranks for limit in (3, 2, 1)]
@@ -74,15 +76,19 @@ class RankMemory:
             item("gradients", size, 4, share[1]),
             item("optimizer", size, master + 8, share[2]),
         ]
-        elsewhere = set()  # kept in host memory, the optimizer together with sharded gradients
-        if offloads(self.learner, "offload_optimizer"):
-            elsewhere |= {"optimizer", "gradients"} if self.stage >= 2 else {"optimizer"}
-        if offloads(self.learner, "offload_param") and self.stage == 3:
-            elsewhere.add("weights")
-        items = [use for use in items if use.name not in elsewhere]
         if has_reference:
             items.append(item("reference", size, self.width, share[0]))
         return items
+
+    @property
+    def on_host(self) -> set[str]:
+        """The states that are kept in host memory, the optimizer with sharded gradients."""
+        names = set()
+        if offloads(self.learner, "offload_optimizer"):
+            names |= {"optimizer", "gradients"} if self.stage >= 2 else {"optimizer"}
+        if offloads(self.learner, "offload_param") and self.stage == 3:
+            names.add("weights")
+        return names
 
     def work_items(self, *, packed_buffer_mib: int) -> list[MemoryItem]:
         """Temporary memory of an update."""

@@ -24,6 +24,8 @@ class MemoryUse:
     """All uses of one GPU by one allocation."""
 
     items: tuple[MemoryItem, ...]
+    on_host: tuple[MemoryItem, ...] = ()
+    """What the same process has in the machine's memory instead, all the time."""
 
     @property
     def total(self) -> int:

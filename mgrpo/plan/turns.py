@@ -51,11 +51,11 @@ def host_bytes(learner: MemoryUse) -> int:
     """Host memory for one rank's states during the engine's turn.
 
     The policy's weights and the optimizer's three states go to pinned memory, one block each, and
-    torch rounds such blocks up to powers of two.
+    torch rounds such blocks up to powers of two. What is there all the time is not pinned.
     """
     pinned = pinned_bytes(learner.of("weights")) + 3 * pinned_bytes(learner.of("optimizer") // 3)
-    return pinned + learner.of("reference")
+    return pinned + learner.of("reference") + sum(one.num_bytes for one in learner.on_host)
 
 
 def pinned_bytes(num_bytes: int) -> int:
-    return 1 << max(0, num_bytes - 1).bit_length()
+    return 1 << (num_bytes - 1).bit_length() if num_bytes else 0

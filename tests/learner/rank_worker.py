@@ -48,6 +48,7 @@ from tests.learner.builders import (
 SGD_RATE = 1000.0
 """So large that weights after one step are the gradient, to float32's precision."""
 SMALL_BUDGET = 100
+HOST_OPTIMIZER = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
 KL_WEIGHT = 0.05
 LAYER_KL_WEIGHTS = {1: 0.1, 2: 0.02}
 PHASE_STEP, PHASE_TEMPERATURE = 5, 0.7
@@ -650,13 +651,14 @@ def whole_state(folder: Path) -> dict[str, Any]:
 def offloaded(ranks: Ranks, **learner_settings: Any) -> Any:
     """Three updates, and the same by a learner that leaves its GPU after each, as it does when an
     engine shares it; it is saved while it is away, and one that resumed makes the last update."""
-    folder = str(ranks.folder / f"away-{ranks.num_ranks}-{len(learner_settings)}")
+    folder = str(ranks.folder / "-".join(["away", str(ranks.num_ranks), *learner_settings]))
     sections = {
         "learner": {"zero_stage": 2, "learning_rate": 0.01, **learner_settings},
         "objective": {"kl": {"weight": KL_WEIGHT}},
     }
     staying = ranks.learner(**sections)
     sent, policies, probes = [], [], []
+    away = set()
     for seed in range(3):
         staying.update(random_completions(seed=seed))
         policies.append(weights_of(staying))
@@ -671,6 +673,7 @@ def offloaded(ranks: Ranks, **learner_settings: Any) -> Any:
         sent.append(weights_of(moving))
         found_probes.append(probe(moving))
         moving.offload.leave("weights")
+        away |= {state.value for state in moving.engine.optimizer.offloaded_states}
         if seed == 1:
             moving.save_state(folder)
         moving.offload.come_back()
@@ -685,6 +688,7 @@ def offloaded(ranks: Ranks, **learner_settings: Any) -> Any:
         "probes": probes,
         "found_probes": found_probes,
         "resumed": weights_of(resumed),
+        "away": away,
     }
     resumed.close()
     return found
@@ -879,6 +883,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
     found["zero3_resumed"] = resumed(ranks, 3)
     found["improvement"] = improvement(ranks)
     found["zero2_offloaded"] = offloaded(ranks)
+    found["host_optimizer_offloaded"] = offloaded(ranks, deepspeed=HOST_OPTIMIZER)
     if ranks.num_ranks == 2:
         for name, dtype in (("zero3_checkpointed", "float32"), ("zero3_bf16", "bfloat16")):
             found[name] = gradient(

@@ -611,7 +611,13 @@ def test_the_learning_rate_follows_the_schedule(results):
 
 @pytest.mark.parametrize(
     ("num_ranks", "scenario"),
-    [(1, "bf16_offloaded"), (1, "zero2_offloaded"), (2, "zero2_offloaded")],
+    [
+        (1, "bf16_offloaded"),
+        (1, "zero2_offloaded"),
+        (2, "zero2_offloaded"),
+        (1, "host_optimizer_offloaded"),
+        (2, "host_optimizer_offloaded"),
+    ],
 )
 def test_a_learner_that_leaves_its_gpu_after_each_update_learns_the_same(
     results, num_ranks, scenario
@@ -624,6 +630,16 @@ def test_a_learner_that_leaves_its_gpu_after_each_update_learns_the_same(
     assert any(not torch.equal(first[name], last[name]) for name in last)
     for name, tensor in last.items():
         assert torch.equal(found["resumed"][name], tensor), name
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_an_optimizer_in_host_memory_learns_the_same_and_stays_there(results, num_ranks):
+    moving, staying = (
+        results[num_ranks][name] for name in ("zero2_offloaded", "host_optimizer_offloaded")
+    )
+    assert staying["away"] == {"lp_params"} < moving["away"]
+    for name, tensor in moving["policies"][-1].items():
+        torch.testing.assert_close(staying["policies"][-1][name], tensor, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

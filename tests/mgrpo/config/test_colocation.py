@@ -72,9 +72,9 @@ def test_engine_and_rank_of_a_gpu_sit_in_one_bundle() -> None:
             "Use cluster.learner_nodes.",
         ),
         (
-            ["learner.deepspeed.zero_optimization.offload_optimizer.device=cpu"],
-            "learner.deepspeed.zero_optimization.offload_optimizer = (given)",
-            "Remove the key.",
+            ["learner.deepspeed.zero_optimization.offload_param.device=cpu"],
+            "learner.deepspeed.zero_optimization.offload_param = (given)",
+            "Remove the key; offload_optimizer",
         ),
         (
             ["cluster.colocate=false", "weights.backend=ipc"],

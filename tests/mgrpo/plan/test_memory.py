@@ -111,8 +111,14 @@ def test_the_reference_is_there_only_with_a_kl_term() -> None:
 
 def test_an_offloaded_optimizer_takes_its_gradients_along() -> None:
     offload = "learner.deepspeed={zero_optimization: {offload_optimizer: {device: cpu}}}"
-    use = sizes(learner_memory(recipe(offload), TINY))
+    memory = learner_memory(recipe(offload), TINY)
+    use = sizes(memory)
     assert "optimizer" not in use and "gradients" not in use and use["weights"] == 500
+    on_host = {item.name: item.num_bytes for item in memory.on_host}
+    assert (
+        set(on_host) == {"optimizer", "gradients"}
+        and on_host["optimizer"] == 3 * on_host["gradients"]
+    )
 
 
 def test_activations_of_one_layer_by_hand() -> None:

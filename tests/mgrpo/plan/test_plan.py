@@ -12,6 +12,7 @@ import pytest
 from mgrpo.cli import main
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError
+from mgrpo.plan.assessment import HOST_OPTIMIZER
 from mgrpo.plan.build import Plan, make_plan
 from mgrpo.plan.gpus import KNOWN, parse_gpus
 from mgrpo.plan.hardware import file_hardware, named_hardware
@@ -89,12 +90,25 @@ def test_a_gpu_that_two_have_in_turn_is_as_full_as_its_fullest_turn() -> None:
 def test_turns_that_do_not_fit_say_which_one() -> None:
     plan = turns_of("1xL4")
     assert plan.fails
-    assert "while the learner updates. Give engines and learner GPUs of their own" in said(
-        plan, "fail"
-    )
+    assert "while the learner updates. Its optimizer is the largest item" in said(plan, "fail")
     assert "while the engine samples. Lower engines.gpu_memory" in said(
         turns_of("1xH100-80GB", "engines.gpu_memory_utilization=1.0"), "fail"
     )
+
+
+def test_advice_is_about_the_gpus_that_there_are() -> None:
+    alone, two = (said(turns_of(f"{n}xRTX4090-24GB"), "fail") for n in (1, 2))
+    assert "keep the optimizer in host memory" in alone and "keep the optimizer" in two
+    assert "num_ranks" not in alone and "zero_stage" not in alone
+    assert "or raise learner.num_ranks and engines.num_shared_engines together" in two
+
+
+def test_what_the_advice_says_makes_1_5b_fit_on_24_gb() -> None:
+    plan = turns_of("1xRTX4090-24GB", HOST_OPTIMIZER)
+    assert not plan.fails, said(plan, "fail")
+    # 16 bytes of each of 1.5437e9 parameters; weights of 2.9 GiB take 4 of pinned memory.
+    size = plan.shape.num_parameters
+    assert f"{16 * size / GIB + 4:.1f} GiB of host memory" in said(plan, "ok")
 
 
 def test_two_gpus_in_turn_hold_a_rank_and_an_engine_each() -> None:
