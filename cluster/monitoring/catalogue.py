@@ -15,6 +15,12 @@ RUN = (
     Family("step", "steps", "The newest step that was recorded; 0 is the first."),
     Family("wall_s", "s", "Running time of the run, over all resumptions."),
     Family(
+        "cost",
+        "price",
+        "What the run has cost so far, by the price of an hour of its machines.",
+        only_when="output.price_per_hour is set",
+    ),
+    Family(
         "policy_version",
         "updates",
         "Version of the weights that the next step samples with.",

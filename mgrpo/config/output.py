@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -118,6 +119,9 @@ class OutputConfig(StrictConfig):
     resources: bool = False
     """Write at each step to resources.jsonl what the run's processes on the driver's machine hold:
     memory, files and threads."""
+    price_per_hour: NonNegativeFloat | None = None
+    """Price of an hour of the run's machines, in your currency: metrics and report then have what
+    the run has cost. null: unknown."""
     report: bool = True
     """Write report.html at the end, and when the run is stopped."""
 

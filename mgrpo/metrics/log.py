@@ -37,14 +37,20 @@ RolloutKind = Literal["step", "heldout"]
 class MetricsLog:
     """Appends a run's metrics to its JSON Lines files, and passes them to its trackers."""
 
-    def __init__(self, run_dir: Path | str, trackers: Trackers | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path | str,
+        trackers: Trackers | None = None,
+        price_per_hour: float | None = None,
+    ) -> None:
         """Open the files, creating the directory. The log closes its trackers."""
-        self.run_dir = Path(run_dir)
+        self.run_dir, self.price_per_hour = Path(run_dir), price_per_hour
         (self.run_dir / ROLLOUTS_DIR).mkdir(parents=True, exist_ok=True)
         for name in (METRICS_FILE, EVALUATION_FILE):
             remove_torn_line(self.run_dir / name)
         earlier = read_metrics(self.run_dir)
         self.wall_s_before = float(earlier[-1].get("wall_s") or 0.0) if earlier else 0.0
+        self.cost_before = float(earlier[-1].get("cost") or 0.0) if earlier else 0.0
         self.started = time.monotonic()
         self.trackers = trackers or Trackers()
         self.metrics = LineFile(self.run_dir / METRICS_FILE)
@@ -52,12 +58,15 @@ class MetricsLog:
         self.alarms: LineFile | None = None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one step. `wall_s`, seconds of running so far, is added if it is missing.
+        """Append one step, with `wall_s`, seconds of running so far, and their `cost`.
 
         Values that are not finite become null in the file and are not sent to the trackers.
         """
         row: Row = {"step": step}
-        row["wall_s"] = self.wall_s_before + time.monotonic() - self.started
+        running_s = time.monotonic() - self.started
+        row["wall_s"] = self.wall_s_before + running_s
+        if self.price_per_hour is not None:
+            row["cost"] = self.cost_before + running_s / 3600 * self.price_per_hour
         row |= {name: plain_number(value) for name, value in values.items()}
         if self.trackers.num_missed:
             row[FAILED_WRITES] = self.trackers.num_missed

@@ -17,7 +17,7 @@ from mgrpo.report.chart import Chart, Series, Values, smoothing_window
 from mgrpo.report.outcome import Evaluation
 from mgrpo.report.run_data import RunData
 
-NOT_METRICS = {"step", "wall_s", "policy_version"}
+NOT_METRICS = {"step", "wall_s", "cost", "policy_version"}
 COLORS = range(6)
 MAX_DOMAINS = len(COLORS)  # of more domains, the table of all other metrics tells
 MAX_POINTS = 300  # more cannot be told apart on a chart 600 pixels wide

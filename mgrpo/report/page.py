@@ -139,6 +139,7 @@ def facts_of(run: RunData) -> dict[str, str]:
         "Steps": steps,
         "Ended early": "" if end is None else end.reason,
         "Running time": duration(run.seconds) if run.seconds is not None else "",
+        "Cost": "" if run.cost is None else f"{run.cost:.2f}",
         "Generated": throughput(run.metrics),
         "Memory": memory(run.metrics),
         "Last step written": f"{date:%d %B %Y, %H:%M}" if date else "",

@@ -77,6 +77,11 @@ class RunData:
         return self.metrics[-1].get("wall_s") if self.metrics else None
 
     @property
+    def cost(self) -> float | None:
+        """Of `output.price_per_hour` up to the last step; None without that key."""
+        return self.metrics[-1].get("cost") if self.metrics else None
+
+    @property
     def last_change(self) -> datetime | None:
         """When the last step was written, in local time."""
         path = self.run_dir / METRICS_FILE

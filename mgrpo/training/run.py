@@ -85,7 +85,8 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     state = None if resume_from is None else read_state(resume_from)
     first_step = 0 if state is None else state["num_steps"]
     facts = RunFacts(config.name, run_dir, config.model_dump(mode="json"), first_step)
-    log = MetricsLog(run_dir, open_trackers(config.output.trackers, facts))
+    trackers = open_trackers(config.output.trackers, facts)
+    log = MetricsLog(run_dir, trackers, config.output.price_per_hour)
     mirror, upload_s, lost = mirror_of(config, run_dir), config.output.storage.upload_s, ""
     title = f"{config.name} · {config.method} · {config.model.path}"
     try:

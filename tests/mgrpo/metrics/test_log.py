@@ -4,6 +4,7 @@ import math
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,8 @@ from mgrpo.metrics.log import (
     read_rollouts,
     rollout_paths,
 )
+from mgrpo.report.page import facts_of
+from mgrpo.report.run_data import RunData
 from mgrpo.trackers import Trackers
 from mgrpo.types import Completion, CompletionId, Reward
 from tests.disk import files_of_at_most
@@ -43,6 +46,22 @@ def a_completion(completion_id: str = "sum/3#1.0", **changes) -> Completion:
         "selected": True,
     }
     return Completion(**{**fields, **changes})
+
+
+def test_the_price_of_an_hour_adds_up_over_resumes_and_is_in_the_report(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("mgrpo.metrics.log.time", SimpleNamespace(monotonic=lambda: now[0]))
+    for step, price in enumerate((10.0, 20.0, None)):
+        log = MetricsLog(tmp_path, price_per_hour=price)
+        now[0] += 1800.0
+        log.write(step, {})
+        log.close()
+        now[0] += 5000.0  # stopped, which is not counted
+    rows = read_metrics(tmp_path)
+    assert [row.get("cost") for row in rows] == [5.0, 15.0, None]
+    assert [row["wall_s"] for row in rows] == [1800.0, 3600.0, 5400.0]
+    facts = [facts_of(RunData(run_dir=tmp_path, metrics=rows[:end]))["Cost"] for end in (2, 3)]
+    assert facts == ["15.00", ""]
 
 
 def test_means_divide_once_so_unequal_parts_are_weighted_by_their_counts():
