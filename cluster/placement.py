@@ -142,6 +142,13 @@ class Placement:
                 )
         self.forget_probes(allocation)
 
+    def explain_wait(self, allocations: list[Allocation]) -> str:
+        """What engines without a process wait for: their nodes' answers, or else resources."""
+        asked = [self.probes[one.name] for one in allocations if one.name in self.probes]
+        if asked or not allocations:
+            return " ".join(probes.said() for probes in asked)
+        return describe_shortage(allocations, "an engine cannot be placed")
+
     def forget_probes(self, allocation: Allocation) -> None:
         """Its nodes are known now."""
         del self.probes[allocation.name]

@@ -23,7 +23,7 @@ from cluster.fleet.health import EngineEvent, EngineState, Patience
 from cluster.fleet.leases import Engine, Gate, Result, SamplingLoop, least_busy
 from cluster.fleet.remote_engine import RemoteEngine
 from cluster.fleet.start_watch import StartWatch
-from cluster.placement import Placement, describe_shortage
+from cluster.placement import Placement
 from cluster.progress_board import ProgressBoard
 from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import SyncReport, WeightBroadcaster
@@ -330,9 +330,7 @@ class Fleet:
                 f"an engine of {pool.name} ({states})",
                 deadline_s=deadline_s,
                 setting="cluster.deadlines.engine_return_s",
-                detail=describe_shortage(allocations, "an engine cannot be placed")
-                if allocations
-                else "",
+                detail=self.placement.explain_wait(allocations),
             )
 
     # --- keeping them alive ---

@@ -124,6 +124,8 @@ def test_nodes_are_asked_each_time_anew_and_one_that_does_not_answer_is_named(
             assert not placement.probes
         placement.probes_of(learner).answers = {node_id: never}
         assert not placement.nodes_are_known(learner)
+        waits = placement.explain_wait([learner])
+        assert f"Neither has {LOOPBACK} answered" in waits and "cannot be placed" not in waits
         with pytest.raises(DeadlineError, match=f"Neither has {LOOPBACK} answered.*{setting}"):
             placement.await_nodes(learner, deadline_s=0.5, setting=setting)
         ray.cancel(never)
