@@ -131,7 +131,7 @@ def make_trainer(
         scale_rewards="group",
         num_iterations=1,
         use_cpu=True,
-        bf16=False,
+        bf16=profile["dtype"] == "bfloat16",
         gradient_checkpointing=False,
         dataloader_pin_memory=False,
         save_strategy="no",
@@ -145,18 +145,13 @@ def make_trainer(
         args=config,
         processing_class=tokenizer,
         reward_funcs=reward,
-        train_dataset=prompts(workload, tokenizer),
+        train_dataset=prompts(workload),
     )
 
 
-def prompts(workload: Path, tokenizer: transformers.PreTrainedTokenizerBase) -> datasets.Dataset:
-    """The same prompts as ours, rendered beforehand: TRL then tokenises plain text."""
-    lines = (workload / "problems.jsonl").read_text(encoding="utf-8").splitlines()
-    turns = [[{"role": "user", "content": json.loads(line)["question"]}] for line in lines]
-    texts = [
-        tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        for turn in turns
-    ]
+def prompts(workload: Path) -> datasets.Dataset:
+    """The same prompts as ours, as plain text."""
+    texts = json.loads((workload / "prompts.json").read_text(encoding="utf-8"))
     return datasets.Dataset.from_dict({"prompt": texts})
 
 

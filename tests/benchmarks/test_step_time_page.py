@@ -7,12 +7,21 @@ import pytest
 from benchmarks.step_time_page import Round, Steps, phase_means, spread
 
 
-def steps(*seconds: float, **phases: list[float]) -> Steps:
-    return Steps(seconds=list(seconds), phases=phases, load_before=0.0)
+def steps(*seconds: float, tokens: float = 1.0, **phases: list[float]) -> Steps:
+    return Steps(list(seconds), [tokens] * len(seconds), phases, load_before=0.0)
 
 
 def test_a_ratio_below_one_means_that_ours_is_faster():
     assert Round(ours=steps(2.0, 3.0, 9.0), trl=steps(4.0, 6.0, 7.0)).ratio == 0.5
+
+
+def test_a_ratio_is_of_seconds_a_token_where_lengths_vary():
+    assert Round(ours=steps(6.0, tokens=4.0), trl=steps(4.0, tokens=2.0)).ratio == 0.75
+
+
+def test_two_trainers_steps_count_together():
+    both = steps(1.0, 2.0, sampling=[0.5, 0.5]) + steps(3.0, 5.0, tokens=4.0, sampling=[1.0, 2.0])
+    assert both == steps(4.0, 7.0, tokens=5.0, sampling=[1.5, 2.5])
 
 
 def test_the_parts_of_a_step_add_up_to_its_mean_over_all_rounds():
