@@ -14,7 +14,6 @@ each token with the same probability, so that their lengths have the same distri
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -252,11 +251,9 @@ def write_recipe(profile: Profile, steps: int, folder: Path) -> None:
 
 
 def recipe(profile: Profile, steps: int, folder: Path) -> dict[str, Any]:
-    """Keys not named here have the system's defaults.
-
-    One engine and one learner rank take turns, so each gets every core.
+    """Keys not named here have the system's defaults: a pool of as many engines as cores, with a
+    thread each, and a learner rank with as many threads, which take turns.
     """
-    cores = os.cpu_count() or 1
     correct: dict[str, Any] = {
         "name": "correct",
         "group_size": profile.num_corrections,
@@ -282,12 +279,10 @@ def recipe(profile: Profile, steps: int, folder: Path) -> dict[str, Any]:
             },
             *([correct] if profile.num_corrections else []),
         ],
-        "engines": {"num_threads": cores},
         "learner": {
             "dtype": profile.dtype,
             "learning_rate": profile.learning_rate,
             "betas": [0.9, 0.999],  # TRL's default
-            "num_threads": cores,
         },
         "rewards": {"terms": [{"check": "benchmarks.digit_share:digit_share"}]},
         "output": {"runs_dir": str(folder / "runs"), "report": False},
