@@ -92,7 +92,7 @@ def describe(works: Sequence[Work], facts: Mapping[str, Any], *, num_warm_up: in
     """The page: a table for each work with its rounds and where the time goes, then the machine."""
     return "\n".join(
         [
-            "Ours is `mgrpo train` with everything on: Ray actors, a vLLM engine, reward "
+            "Ours is `mgrpo train` with everything on: Ray actors, vLLM engines, reward "
             "processes, DeepSpeed, checksums and a probe after each broadcast. TRL samples with "
             "transformers; its vLLM modes need a GPU. A step is one update, without a KL term. "
             "Seconds per step: median (lowest to highest) of the steps after the first "
