@@ -114,7 +114,8 @@ def parse(comparison: Comparison) -> argparse.Namespace:
 
 def compare(profile: Profile, *, rounds: int, steps: int) -> tuple[list[Round], Result]:
     """Both systems in turn on one work; also TRL's versions and settings."""
-    found, trl_facts = [], {}
+    found: list[Round] = []
+    trl_facts: Result = {}
     with tempfile.TemporaryDirectory(prefix="mgrpo-bench-") as folder:
         write_workload(profile, steps, Path(folder))
         for number in range(rounds):
