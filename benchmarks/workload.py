@@ -82,33 +82,24 @@ PLAIN = Profile(
     trl_batch_size=64,
 )
 REVIEWED = replace(PLAIN, num_prompts=8, num_corrections=4)
+SMOKE = Profile(
+    hidden_size=64,
+    num_layers=2,
+    head_dim=32,
+    intermediate_size=128,
+    num_prompts=4,
+    group_size=2,
+    completion_tokens=24,
+    trl_batch_size=8,
+)
 PROFILES = {
     "default3m": PLAIN,
     "varying3m": replace(PLAIN, mean_tokens=48, completion_tokens=192),
     "mgrpo_review": REVIEWED,
     "mgrpo_continue": replace(REVIEWED, layout="self_continue"),
-    # Does the command work? Its times mean nothing.
-    "smoke": Profile(
-        hidden_size=64,
-        num_layers=2,
-        head_dim=32,
-        intermediate_size=128,
-        num_prompts=4,
-        group_size=2,
-        completion_tokens=24,
-        trl_batch_size=8,
-    ),
-    "smoke_mgrpo": Profile(
-        hidden_size=64,
-        num_layers=2,
-        head_dim=32,
-        intermediate_size=128,
-        num_prompts=4,
-        group_size=2,
-        num_corrections=2,
-        completion_tokens=24,
-        trl_batch_size=8,
-    ),
+    # Does the command work? Their times mean nothing.
+    "smoke": SMOKE,
+    "smoke_mgrpo": replace(SMOKE, num_corrections=2),
 }
 
 
