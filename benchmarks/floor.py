@@ -27,7 +27,7 @@ from statistics import fmean, median
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
 from benchmarks.measured_page import publish
-from benchmarks.step_time import NUM_WARM_UP, run_ours
+from benchmarks.step_time import parse_rounds, run_ours
 from benchmarks.step_time_page import spread
 from benchmarks.workload import PROFILES, Profile, byte_tokenizer, write_workload
 
@@ -55,7 +55,8 @@ print(2 * tokens * hidden * wide / best)
 
 
 def main() -> int:
-    args = parse()
+    parser = argparse.ArgumentParser(description="Compare whole steps with their arithmetic.")
+    args = parse_rounds(parser, PAGE)
     stop_on_sigterm()
     works = {name: measure(PROFILES[name], rounds=args.rounds, steps=args.steps) for name in WORKS}
     result = {
@@ -69,20 +70,6 @@ def main() -> int:
     text = "\n".join(page_lines(result))
     publish(result, text, PAGE if args.write else None, title=TITLE)
     return 0
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Compare whole steps with their arithmetic.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--quick", action="store_true", help="one round of 5 steps")
-    parser.add_argument("--write", action="store_true", help=f"update {PAGE.name} and its .json")
-    args = parser.parse_args()
-    if args.quick:
-        args.rounds, args.steps = 1, 5
-    if args.rounds < 1 or args.steps <= NUM_WARM_UP:
-        parser.error(f"needs a round or more, and more than {NUM_WARM_UP} steps (warm-up)")
-    return args
 
 
 def measure(profile: Profile, *, rounds: int, steps: int) -> Result:

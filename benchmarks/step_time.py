@@ -92,18 +92,21 @@ def parse(comparison: Comparison) -> argparse.Namespace:
     parser.add_argument(
         "--profile", nargs="+", choices=PROFILES, default=list(comparison.profiles), metavar="NAME"
     )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--quick", action="store_true", help="one round of 5 steps")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
         help="that both train in; the weights stay in float32",
     )
-    parser.add_argument(
-        "--write", action="store_true", help=f"update {comparison.page.name} and its .json"
-    )
+    return parse_rounds(parser, comparison.page)
+
+
+def parse_rounds(parser: argparse.ArgumentParser, page: Path) -> argparse.Namespace:
+    """The arguments, with those that say how much is measured and whether it is written."""
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--quick", action="store_true", help="one round of 5 steps")
+    parser.add_argument("--write", action="store_true", help=f"update {page.name} and its .json")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.steps = 1, 5
