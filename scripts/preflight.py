@@ -45,12 +45,12 @@ def find_faults(extra: str, goal: str) -> Iterator[Fault]:
     The goal "image" installs what runs elsewhere, on a machine that has the GPU.
     """
     python = ".".join(map(str, sys.version_info[:2]))
-    if python not in ("3.11", "3.12"):
+    if python not in ("3.11", "3.12", "3.13"):
         yield Fault(
-            f"Python {python} is not supported; 3.11 and 3.12 are.",
+            f"Python {python} is not supported; 3.11, 3.12 and 3.13 are.",
             "Install whichever your distribution has (Debian 12: apt-get install python3.11 "
-            "python3.11-venv python3.11-dev; Ubuntu 24.04: the same with 3.12), or name one: "
-            "make setup PYTHON=/path/to/python",
+            "python3.11-venv python3.11-dev; Ubuntu 24.04: the same with 3.12; Debian 13: with "
+            "3.13), or name one: make setup PYTHON=/path/to/python",
         )
     if not (find_spec("venv") and find_spec("ensurepip")):  # Debian may ship neither
         yield Fault(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Find a Python 3.11 or 3.12 that runs, and hand over to scripts/install.py.
+# Find a Python 3.11 to 3.13 that runs, and hand over to scripts/install.py.
 #
 #   PYTHON=/path/to/python scripts/setup.sh [--extra cpu|gpu] [--goal setup|quickstart|image]
 set -euo pipefail
@@ -8,19 +8,19 @@ cd "$(dirname "$0")/.."
 # An existing .venv keeps its Python. Each candidate is run: a version manager's shims exist for
 # versions that are not switched on, and then fail. The versions that pyenv keeps come last.
 of_venv="$(.venv/bin/python -c 'import sys; print(sys._base_executable)' 2>/dev/null || true)"
-candidates=("$of_venv" python3.11 python3.12 python3 python
-    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[12].*/bin/python)
+candidates=("$of_venv" python3.11 python3.12 python3.13 python3 python
+    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[123].*/bin/python)
 [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
 
 # Without a supported Python, another reports that, with all else that is wrong.
-for version in '(3, 11) <= sys.version_info < (3, 13)' 'sys.version_info >= (3, 8)'; do
+for version in '(3, 11) <= sys.version_info < (3, 14)' 'sys.version_info >= (3, 8)'; do
     for python in "${candidates[@]}"; do
         if "$python" -c "import sys; sys.exit(not $version)" 2>/dev/null; then
             exec "$python" -m scripts.install "$@"
         fi
     done
 done
-echo "problem: ${PYTHON:-no Python 3} cannot be run here; Python 3.11 or 3.12 is needed." >&2
+echo "problem: ${PYTHON:-no Python 3} cannot be run here; Python 3.11, 3.12 or 3.13 is needed." >&2
 echo "    Debian 12: apt-get install python3.11 python3.11-venv python3.11-dev" >&2
-echo "    Ubuntu 24.04: the same with 3.12. Or name one: make setup PYTHON=/path/to/python" >&2
+echo "    Ubuntu 24.04: the same with 3.12, Debian 13: with 3.13. Or name one: make setup PYTHON=/path/to/python" >&2
 exit 2

@@ -21,7 +21,7 @@ def test_a_pin_for_every_machine_has_all_their_hashes_and_no_marker() -> None:
     pins = found(
         {machine: {"rich==15.0.0": {f"{at}b", "a"}} for at, machine in enumerate(MACHINES)}
     )
-    hashes = "".join(f" \\\n    --hash=sha256:{one}" for one in ("0b", "1b", "2b", "3b", "a"))
+    hashes = "".join(f" \\\n    --hash=sha256:{one}" for one in [*(f"{at}b" for at in range(len(MACHINES))), "a"])
     assert render("rich==15.0.0", pins) == f"rich==15.0.0{hashes}"
 
 
@@ -33,6 +33,9 @@ def test_a_pin_says_which_machines_need_it() -> None:
     on_old = found({("3.11", "x86_64"): needed})
     both = 'python_version == "3.11" and platform_machine == "x86_64"'
     assert render("intel-openmp==1", on_old) == f"intel-openmp==1 ; {both} \\\n    --hash=sha256:a"
+    soup: Pins = {"soup==1": {"a"}}
+    on_new = found(dict.fromkeys(product(PYTHONS[1:], PROCESSORS), soup))
+    assert render("soup==1", on_new).startswith('soup==1 ; python_version in "3.12 3.13" \\')
 
 
 def test_a_file_for_one_processor_has_no_marker_for_it() -> None:

@@ -60,7 +60,7 @@ def only(*programs: str) -> Callable[[str], str | None]:
 @pytest.mark.parametrize(
     ("module", "name", "value", "what", "remedy"),
     [
-        (sys, "version_info", (3, 13, 0), "Python 3.13 is not supported", "PYTHON="),
+        (sys, "version_info", (3, 14, 0), "Python 3.14 is not supported", "PYTHON="),
         (sys, "version_info", (3, 8, 1), "Python 3.8 is not supported", "python3.11"),
         (preflight, "find_spec", only("venv"), "virtual environments", "python3.11-venv"),
         (sysconfig, "get_paths", lambda: {"include": "/no"}, "Python.h", "python3.11-dev"),

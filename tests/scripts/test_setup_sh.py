@@ -16,7 +16,7 @@ BROKEN_SHIM = "#!/bin/sh\necho 'command not found in this version' >&2\nexit 127
 FAKE_PYTHON = """#!/bin/sh
 if [ "$1" = -m ]; then echo "{name} runs $*"; exit 0; fi
 case "$2" in
-    *"(3, 11) <= sys.version_info < (3, 13)"*) exit {unsupported} ;;
+    *"(3, 11) <= sys.version_info < (3, 14)"*) exit {unsupported} ;;
     *"sys.version_info >= (3, 8)"*) exit 0 ;;
 esac
 exit 1
@@ -60,14 +60,14 @@ def test_a_shim_that_does_not_run_is_passed_over(checkout: Path) -> None:
 
 
 def test_a_supported_python_is_preferred_to_a_newer_default(checkout: Path) -> None:
-    add(checkout, "python3", FAKE_PYTHON.format(name="thirteen", unsupported=1))
+    add(checkout, "python3", FAKE_PYTHON.format(name="fourteen", unsupported=1))
     add(checkout, "python3.12", FAKE_PYTHON.format(name="twelve", unsupported=0))
     assert run_setup(checkout).stdout.startswith("twelve runs")
 
 
 def test_an_unsupported_python_is_left_to_the_preflight(checkout: Path) -> None:
-    add(checkout, "python3", FAKE_PYTHON.format(name="thirteen", unsupported=1))
-    assert run_setup(checkout).stdout.startswith("thirteen runs -m scripts.install")
+    add(checkout, "python3", FAKE_PYTHON.format(name="fourteen", unsupported=1))
+    assert run_setup(checkout).stdout.startswith("fourteen runs -m scripts.install")
 
 
 def test_the_python_named_by_the_user_is_taken(checkout: Path) -> None:
@@ -79,5 +79,5 @@ def test_the_python_named_by_the_user_is_taken(checkout: Path) -> None:
 def test_without_any_python_the_message_says_what_to_install(checkout: Path) -> None:
     done = run_setup(checkout)
     assert done.returncode == 2
-    assert "Python 3.11 or 3.12 is needed" in done.stderr
+    assert "Python 3.11, 3.12 or 3.13 is needed" in done.stderr
     assert "apt-get install" in done.stderr
