@@ -266,7 +266,7 @@ class DeepSpeedLearner:
             return None
         return UpdateResult(
             policy_version=self.policy_version,
-            metrics=metrics,
+            metrics={**metrics, **self.offload.take_peak()},
             selections=selections,
             warnings=said,
         )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from learner.columns import Metrics
 from learner.plugin import Movable
 
 Part = Literal["optimizer", "weights"]
@@ -61,6 +62,14 @@ class StateOffload:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
+
+    def take_peak(self) -> Metrics:
+        """The most that this process's tensors took of the GPU since the last call."""
+        if self.device.type != "cuda":
+            return {}
+        peak = torch.cuda.max_memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return {"memory/learner_peak_gib": (peak / 2**30, 1.0)}
 
     @property
     def held_bytes(self) -> int:

@@ -30,6 +30,7 @@ from mgrpo.commands.keys import add_keys
 from mgrpo.commands.methods import add_methods
 from mgrpo.commands.plan import add_plan
 from mgrpo.commands.push import add_push
+from mgrpo.commands.report import add_report
 from mgrpo.commands.runs import add_runs
 from mgrpo.commands.scorer import add_scorer
 from mgrpo.commands.serve import add_serve
@@ -37,7 +38,7 @@ from mgrpo.commands.simulate import add_simulate
 from mgrpo.commands.submit import add_submit
 from mgrpo.commands.suites import add_suites
 from mgrpo.commands.sweep import add_sweep
-from mgrpo.errors import ConfigError, ConfigFault, MgrpoError, RunInterrupted
+from mgrpo.errors import MgrpoError, RunInterrupted
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE_EXIT_CODE = (
@@ -214,14 +215,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_serve(commands.add_parser("serve", help="serve a run's policy by vLLM's OpenAI server"))
     add_push(commands.add_parser("push", help="upload a run's policy to a model hub"))
     add_sweep(commands.add_parser("sweep", help="train a recipe with several values of its keys"))
-    report = commands.add_parser("report", help="write a run's report.html, or one of several runs")
-    report.add_argument(
-        "runs", metavar="RUN", nargs="+", help="a run's folder, or its name under runs/"
+    add_report(
+        commands.add_parser("report", help="write or serve the page about a run, or several")
     )
-    report.add_argument(
-        "--output", metavar="FILE", type=Path, help="of several runs; default: report-A-B.html"
-    )
-    report.set_defaults(run_command=run_report)
 
     add_keys(commands.add_parser("keys", help="find keys of a recipe by words"))
     schema = commands.add_parser("schema", help="print the JSON schema of recipes, for editors")
@@ -477,22 +473,6 @@ def run_models_prepare(args: argparse.Namespace) -> int:
     from mgrpo.models.catalog import prepare
 
     prepare(args.name, rebuild=args.rebuild, output=args.output)
-    return 0
-
-
-def run_report(args: argparse.Namespace) -> int:
-    from mgrpo.report import write_comparison, write_report
-    from mgrpo.storage.run_directory import find_run
-
-    folders = [find_run(run) for run in args.runs]
-    if len(folders) > 1:
-        names = "-".join(folder.resolve().name for folder in folders)
-        print(write_comparison(folders, args.output or Path(f"report-{names}.html")))
-        return 0
-    if args.output is not None:
-        reason = "is for several runs; that of one is in its folder."
-        raise ConfigError([ConfigFault("--output", str(args.output), reason)], source="the command")
-    print(write_report(folders[0]))
     return 0
 
 

@@ -326,6 +326,19 @@ TIMES = (
         "Memory of the driver and the processes that it has started on its machine: all of them in "
         "a run of its own Ray. Without what they share, and without GPU memory.",
     ),
+    Family(
+        "memory/fullest_gpu_gib",
+        "GiB",
+        "In use at the end of a step on the fullest GPU of the driver's machine, by whatever "
+        "processes; engines hold `engines.gpu_memory_utilization` all the time.",
+        only_when="the driver's machine has NVIDIA GPUs",
+    ),
+    Family(
+        "memory/learner_peak_gib",
+        "GiB",
+        "The most that the tensors of learner rank 0 took on its GPU since the update before.",
+        only_when="the learner is on a GPU",
+    ),
     Family("tokens/generated", "tokens", "Tokens that the engines sampled.", is_counted=True),
     Family(
         "tokens/sampled_by_plugins",

@@ -1,4 +1,4 @@
-"""Memory of the run's processes on the driver's machine."""
+"""Memory of the run's processes on the driver's machine, and of its GPUs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,26 @@ def run_memory_gib() -> float | None:
     GPU memory and other machines are not in it. None where the system does not tell."""
     known = [size for pid in below(os.getpid()) if (size := own_kib(pid)) is not None]
     return sum(known) / 2**20 if known else None
+
+
+def gpu_memory_gib() -> list[float]:
+    """In use on each GPU of the driver's machine now, by whatever processes, as `nvidia-smi` has
+    it; empty without NVIDIA's driver or its Python library, which vLLM's CUDA build needs too."""
+    try:
+        import pynvml
+    except ImportError:
+        return []
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        devices = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return [pynvml.nvmlDeviceGetMemoryInfo(device).used / 2**30 for device in devices]
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def below(pid: int) -> Iterator[int]:

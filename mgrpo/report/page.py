@@ -56,12 +56,20 @@ def write_report(run_dir: Path | str, *, max_steps_bytes: int = MAX_STEPS_BYTES)
     Raises:
         RunDirectoryError: the directory holds no run, or a damaged one.
     """
+    page = report_page(run_dir, max_steps_bytes=max_steps_bytes)
+    return written_to(Path(run_dir) / REPORT_FILE, page)
+
+
+def report_page(
+    run_dir: Path | str, *, max_steps_bytes: int = MAX_STEPS_BYTES, live_state: str = ""
+) -> str:
+    """The page about a run (see `write_report`), which follows it where it is served
+    (`live_state`: see `rendered`)."""
     run = load_run(run_dir)
-    shown = load_shown_steps(run, max_steps_bytes)
-    return written_to(run.run_dir / REPORT_FILE, render(run, shown))
+    return render(run, load_shown_steps(run, max_steps_bytes), live_state=live_state)
 
 
-def render(run: RunData, shown: ShownSteps) -> str:
+def render(run: RunData, shown: ShownSteps, *, live_state: str = "") -> str:
     """The whole page."""
     curves = Curves(run)
     before, after = first_and_last(run.evaluations)
@@ -82,13 +90,23 @@ def render(run: RunData, shown: ShownSteps) -> str:
         metrics={name: curves.column(name) for name in other_metrics(curves)},
         changed=changed_keys(run),
         environment=flat(run.environment),
+        live_state=live_state,
     )
 
 
-def rendered(template: str, **values: Any) -> str:
-    """A page with its style and script, which no others may join."""
+def rendered(template: str, *, live_state: str = "", **values: Any) -> str:
+    """A page with its style and script, which no others may join.
+
+    Args:
+        live_state: a page that is served by `mgrpo.report.live` shows this state of the runs'
+            files, and follows them. "" for a page that stands for itself.
+    """
     style = "\n".join(map(asset, STYLES))
     script = f"/*\n{asset('uplot/LICENSE')}*/\n" + "\n".join(map(asset, SCRIPTS))
+    connect = ""
+    if live_state:
+        script += f"\nconst drawnState = {json.dumps(live_state)};\n{asset('live.js')}"
+        connect = "connect-src 'self'; "
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -103,7 +121,7 @@ def rendered(template: str, **values: Any) -> str:
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; style-src '{source_hash(style)}'; "
-        f"script-src '{source_hash(script)}'; base-uri 'none'; form-action 'none'",
+        f"script-src '{source_hash(script)}'; {connect}base-uri 'none'; form-action 'none'",
         written=f"{datetime.now().astimezone():%d %B %Y at %H:%M}",
     )
 
@@ -141,7 +159,8 @@ def facts_of(run: RunData) -> dict[str, str]:
         "Running time": duration(run.seconds) if run.seconds is not None else "",
         "Cost": "" if run.cost is None else f"{run.cost:.2f}",
         "Generated": throughput(run.metrics),
-        "Memory": memory(run.metrics),
+        "Memory": memory(run.metrics, "memory/run_gib"),
+        "Learner's GPU memory": memory(run.metrics, "memory/learner_peak_gib"),
         "Last step written": f"{date:%d %B %Y, %H:%M}" if date else "",
     }
 
@@ -156,9 +175,9 @@ def throughput(metrics: Sequence[Row]) -> str:
     return f"{number(median(rates))} tokens/s" if rates else ""
 
 
-def memory(metrics: Sequence[Row]) -> str:
-    """The most that the run's processes held on the driver's machine; "" where unknown."""
-    known = [row["memory/run_gib"] for row in metrics if row.get("memory/run_gib") is not None]
+def memory(metrics: Sequence[Row], name: str) -> str:
+    """The most of a metric in GiB over the steps; "" where unknown."""
+    known = [row[name] for row in metrics if row.get(name) is not None]
     return f"{max(known):.1f} GiB" if known else ""
 
 

@@ -37,8 +37,14 @@ def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
     Raises:
         RunDirectoryError: a directory holds no run, or a damaged one.
     """
+    return written_to(path, comparison_page(run_dirs))
+
+
+def comparison_page(run_dirs: Sequence[Path], *, live_state: str = "") -> str:
+    """The page (see `write_comparison`), which follows the runs where it is served
+    (`live_state`: see `rendered`)."""
     runs = named([load_run(folder) for folder in run_dirs])
-    page = rendered(
+    return rendered(
         "several.html.j2",
         title=" · ".join(runs),
         names=list(runs),
@@ -46,8 +52,8 @@ def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
         rows=[outcome_row(name, run, len(turn_labels(runs)) - 1) for name, run in runs.items()],
         differences=differences([run.config for run in runs.values()]),
         charts=list(charts(runs)),
+        live_state=live_state,
     )
-    return written_to(path, page)
 
 
 def named(runs: Sequence[RunData]) -> dict[str, RunData]:

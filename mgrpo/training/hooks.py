@@ -18,7 +18,7 @@ from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
 from mgrpo.metrics.learning import changed_policy, why_nothing_was_learnt
 from mgrpo.metrics.log import LineFile, MetricsLog, to_line
-from mgrpo.metrics.memory import run_memory_gib
+from mgrpo.metrics.memory import gpu_memory_gib, run_memory_gib
 from mgrpo.metrics.resources import RESOURCES_FILE, held
 from mgrpo.metrics.rows import Row
 from mgrpo.metrics.transitions import rollout_metrics
@@ -86,11 +86,13 @@ class RolloutMetrics(Hook):
 
 
 class MemoryMetrics(Hook):
-    """Memory of the run's processes here."""
+    """Memory of the run's processes here, and of this machine's GPUs."""
 
     def measure(self, done: StepDone) -> None:
         if (used := run_memory_gib()) is not None:
             done.sums.add("memory/run_gib", used)
+        if on_gpus := gpu_memory_gib():
+            done.sums.add("memory/fullest_gpu_gib", max(on_gpus))
 
 
 class Resources(Hook):

@@ -52,6 +52,8 @@ def check_whole(run_dir: Path) -> list[dict[str, Any]]:
     assert [row["policy_version"] for row in rows] == list(range(1, STEPS + 1))
     assert all(row["weights/probe_gap_max"] < LARGEST_GAP for row in rows)
     assert all(row["mismatch/logprob_gap_mean"] < LARGEST_GAP for row in rows)
+    assert all(row["memory/learner_peak_gib"] > 0 for row in rows)
+    assert all(row["memory/fullest_gpu_gib"] > 0 for row in rows)
     assert (run_dir / "policy" / "model.safetensors").is_file()
     return rows
 

@@ -202,8 +202,8 @@ def test_what_differs_from_the_defaults_throughput_and_memory_are_shown(tmp_path
     text = changed_keys(run)
     assert "path: smollm2" in text and "learning_rate" not in text
     rows = [{"tokens/generated": 300, "seconds/step": 2.0}, {"memory/run_gib": 2.25}, {}]
-    assert (throughput(rows), memory(rows)) == ("150 tokens/s", "2.2 GiB")
-    assert (throughput([{}]), memory([{}])) == ("", "")
+    assert (throughput(rows), memory(rows, "memory/run_gib")) == ("150 tokens/s", "2.2 GiB")
+    assert (throughput([{}]), memory([{}], "memory/run_gib")) == ("", "")
     page = (write_report(run.run_dir)).read_text()
     assert "What differs from the defaults" in page and "tokens/s" in page
     assert changed_keys(dataclasses.replace(run, config={"of": "another version"})) == ""

@@ -15,10 +15,12 @@ from mgrpo.errors import AlarmError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import Alarm
 from mgrpo.metrics.log import MetricsLog, read_alarms, read_metrics, read_rollouts, rollout_paths
+from mgrpo.training import hooks
 from mgrpo.training.hooks import (
     Alarms,
     EngineMetrics,
     Hook,
+    MemoryMetrics,
     RolloutMetrics,
     StepDone,
     WriteStep,
@@ -65,6 +67,17 @@ def test_engines_and_rollouts_add_to_the_steps_metrics() -> None:
     RolloutMetrics(1).measure(done)
     assert done.values["engines/healthy"] == 3
     assert done.values["layer1/accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("on_gpus", [[], [3.0, 5.0]])
+def test_memory_of_the_machine_and_of_its_fullest_gpu(
+    on_gpus: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "gpu_memory_gib", lambda: on_gpus)
+    done = StepDone(0, (), 1, MetricSums())
+    MemoryMetrics().measure(done)
+    assert done.values["memory/run_gib"] > 0
+    assert done.values.get("memory/fullest_gpu_gib") == (5.0 if on_gpus else None)
 
 
 def test_a_step_is_written_with_all_completions_of_some_problems(tmp_path: Path) -> None:
