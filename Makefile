@@ -60,6 +60,10 @@ storage: ## install what S3 storage needs, and a server of its form for the test
 	@$(SETUP)
 	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/storage.txt
 
+notebook: ## install a Jupyter kernel and matplotlib, for examples/notebook
+	@$(SETUP)
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/notebook.txt
+
 lock: ## pin requirements/*.txt again, from pyproject.toml (ARGS="--upgrade-package scipy")
 	@$(SETUP)
 	@$(BIN)/python -m scripts.lock $(ARGS)
@@ -69,6 +73,9 @@ test-trackers: trackers ## record runs with every tracker, offline
 
 test-storage: storage ## keep runs in S3 storage, on a server of this machine
 	@$(PYTEST) -m storage $(ARGS)
+
+test-notebook: notebook ## run the example notebook in a kernel of its own
+	@$(PYTEST) -m notebook $(ARGS)
 
 test-gpu: ## run the tests that need a CUDA device
 	@$(SETUP)

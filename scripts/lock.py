@@ -27,6 +27,7 @@ FILES = {
     "launcher": ("launcher",),
     "storage": ("s3", "storage-tests"),
     "trackers": ("wandb", "mlflow", "trackio"),
+    "notebook": ("notebook",),
 }
 PYTHONS = ("3.11", "3.12", "3.13")
 PROCESSORS = ("x86_64", "aarch64")  # the gpu file: the first alone

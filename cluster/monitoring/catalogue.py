@@ -340,6 +340,7 @@ TIMES = (
         only_when="the learner is on a GPU",
     ),
     Family("tokens/generated", "tokens", "Tokens that the engines sampled.", is_counted=True),
+    Family("tokens/per_s", "tokens/s", "Those tokens over the time of the whole step."),
     Family(
         "tokens/sampled_by_plugins",
         "tokens",

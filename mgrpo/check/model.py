@@ -86,10 +86,14 @@ def weights_folder(source: str) -> Path | None:
 
 
 def model_lines(
-    model: FoundModel, engines: EnginesConfig, num_parameters: int | None
+    name: str, model: FoundModel, engines: EnginesConfig, num_parameters: int | None
 ) -> list[CheckLine]:
+    """
+    Args:
+        name: as the recipe has it.
+    """
     size = "" if num_parameters is None else f", {num_parameters / 1e6:,.1f}M parameters"
-    lines = [CheckLine("ok", "model", f"{model.source}: {architecture(model.settings)}{size}")]
+    lines = [CheckLine("ok", "model", f"{name}: {architecture(model.settings)}{size}")]
     asked, limit = engines.max_model_len, text_setting(model.settings, CONTEXT)
     if asked is not None and limit is not None and asked > limit and not is_stretched(model):
         lines.append(
@@ -158,7 +162,7 @@ def look_at_model(
             tensors = read_weights(model.weights)
             num_parameters = count_parameters(tensors)
             refuse_unfit(tensors, model.settings, str(model.weights))
-        lines = model_lines(model, config.engines, num_parameters)
+        lines = model_lines(config.model.path, model, config.engines, num_parameters)
         builder = load_builder(model.source, config.model)
     except HubUnreachable as error:
         unseen = CheckLine("warn", "context, tokens", "not checked: the model is not available")

@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup
 from pydantic import ValidationError
 
+from mgrpo import uplot
 from mgrpo.config import RunConfig
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.metrics.learning import learning_sentence
@@ -40,8 +41,7 @@ from mgrpo.report.words import duration, number, plural
 from mgrpo.storage.policies import early_end_of
 
 REPORT_FILE = "report.html"
-STYLES = ("uplot/uplot.min.css", "style.css")
-SCRIPTS = ("uplot/uplot.min.js", "charts.js", "completions.js")
+SCRIPTS = ("charts.js", "completions.js")
 
 
 def write_report(run_dir: Path | str, *, max_steps_bytes: int = MAX_STEPS_BYTES) -> Path:
@@ -101,8 +101,10 @@ def rendered(template: str, *, live_state: str = "", **values: Any) -> str:
         live_state: a page that is served by `mgrpo.report.live` shows this state of the runs'
             files, and follows them. "" for a page that stands for itself.
     """
-    style = "\n".join(map(asset, STYLES))
-    script = f"/*\n{asset('uplot/LICENSE')}*/\n" + "\n".join(map(asset, SCRIPTS))
+    style = f"{uplot.text_of(uplot.STYLE)}\n{asset('style.css')}"
+    script = "\n".join(
+        [f"/*\n{uplot.text_of(uplot.LICENSE)}*/", uplot.text_of(uplot.SCRIPT), *map(asset, SCRIPTS)]
+    )
     connect = ""
     if live_state:
         script += f"\nconst drawnState = {json.dumps(live_state)};\n{asset('live.js')}"
@@ -167,11 +169,7 @@ def facts_of(run: RunData) -> dict[str, str]:
 
 def throughput(metrics: Sequence[Row]) -> str:
     """Generated tokens per second of a step, the median over steps; "" where unknown."""
-    rates = [
-        row["tokens/generated"] / row["seconds/step"]
-        for row in metrics
-        if row.get("tokens/generated") and row.get("seconds/step")
-    ]
+    rates = [row["tokens/per_s"] for row in metrics if row.get("tokens/per_s")]
     return f"{number(median(rates))} tokens/s" if rates else ""
 
 

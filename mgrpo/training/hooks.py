@@ -85,10 +85,12 @@ class RolloutMetrics(Hook):
         done.sums.merge(found)
 
 
-class MemoryMetrics(Hook):
-    """Memory of the run's processes here, and of this machine's GPUs."""
+class SystemMetrics(Hook):
+    """Tokens per second; memory of the run's processes here, and of this machine's GPUs."""
 
     def measure(self, done: StepDone) -> None:
+        values = done.values
+        done.sums.add("tokens/per_s", values.get("tokens/generated", 0.0), values["seconds/step"])
         if (used := run_memory_gib()) is not None:
             done.sums.add("memory/run_gib", used)
         if on_gpus := gpu_memory_gib():

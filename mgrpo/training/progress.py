@@ -74,6 +74,10 @@ def columns_for(num_layers: int, width: int) -> list[Column]:
         Column("roll s", 7, "seconds/rollout", "sampling", 1),
         Column("upd s", 6, "seconds/update", "update", 1),
         Column("wts s", 6, "seconds/weights", "new weights to the engines", 1),
+        Column("tok/s", 7, "tokens/per_s", "sampled tokens over the step's time", 0),
+        Column("length", 7, "layer1/completion_tokens_mean", "tokens of a first attempt", 1),
+        Column("cut", 6, "layer1/truncated_fraction", "first attempts without room to end", 3),
+        Column("entropy", 8, "learner/entropy", "of the policy, nats a token"),
     ]
     left = width - STEP_WIDTH - len("  1 h 59 min")
     columns = []

@@ -40,10 +40,10 @@ from mgrpo.training.hooks import (
     Alarms,
     EngineMetrics,
     Evaluation,
-    MemoryMetrics,
     NothingLearnt,
     Resources,
     RolloutMetrics,
+    SystemMetrics,
     WriteStep,
 )
 from mgrpo.training.last_step import KeepLastStep, LastStep
@@ -279,7 +279,7 @@ def train_system(
         hooks=[
             EngineMetrics(system.fleet),
             RolloutMetrics(len(config.layers), verify_layers(config.layers)),
-            MemoryMetrics(),
+            SystemMetrics(),
             WriteStep(log, progress, problems_kept=config.output.rollouts_per_step),
             NothingLearnt(progress),
             Alarms(alarms, log, progress),

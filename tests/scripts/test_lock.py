@@ -21,7 +21,8 @@ def test_a_pin_for_every_machine_has_all_their_hashes_and_no_marker() -> None:
     pins = found(
         {machine: {"rich==15.0.0": {f"{at}b", "a"}} for at, machine in enumerate(MACHINES)}
     )
-    hashes = "".join(f" \\\n    --hash=sha256:{one}" for one in [*(f"{at}b" for at in range(len(MACHINES))), "a"])
+    own = [f"{at}b" for at in range(len(MACHINES))]
+    hashes = "".join(f" \\\n    --hash=sha256:{one}" for one in [*own, "a"])
     assert render("rich==15.0.0", pins) == f"rich==15.0.0{hashes}"
 
 

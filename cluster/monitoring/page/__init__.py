@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cluster.monitoring.boards import BOARDS
 from cluster.monitoring.panels import Board
+from mgrpo import uplot
 
 HERE = Path(__file__).parent
 PAGE = "index.html"
@@ -16,9 +17,11 @@ SCRIPT = "panels.js"
 
 
 def write_page(folder: Path) -> None:
-    """Write the page and its script into a folder that Prometheus serves under /user/."""
+    """Write the page and its scripts into a folder that Prometheus serves under /user/."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(HERE / SCRIPT, folder / SCRIPT)
+    for name in (uplot.STYLE, uplot.SCRIPT, uplot.LICENSE):
+        (folder / name).write_text(uplot.text_of(name), encoding="utf-8")
     boards = json.dumps([as_json(board) for board in BOARDS]).replace("<", "\\u003c")
     page = (HERE / "page.html").read_text(encoding="utf-8").replace("BOARDS", boards, 1)
     (folder / PAGE).write_text(page, encoding="utf-8")

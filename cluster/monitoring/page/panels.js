@@ -2,27 +2,20 @@
 "use strict";
 
 const COLORS = ["#2a6fdb", "#c2571a", "#2d8a4e", "#8b48b5", "#b8890b", "#c23b6a", "#1b8a94", "#70706a"];
-const WIDTH = 560, HEIGHT = 200, LEFT = 56, BOTTOM = 20, TOP = 8, RIGHT = 8;
 const POINTS = 240;      // asked for along the time axis
 const REFRESH_MS = 10000;
-const SVG = "http://www.w3.org/2000/svg";
+const FONT = "11px system-ui, sans-serif";
+const paint = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name);
 
 const boards = JSON.parse(document.getElementById("boards").textContent);
 const rangeChoice = document.getElementById("range");
 const runChoice = document.getElementById("run");
+const axisChoice = document.getElementById("axis");
 const state = document.getElementById("state");
 
 function element(parent, name, properties = {}, text = "") {
   const made = document.createElement(name);
   Object.assign(made, properties);
-  made.textContent = text;
-  parent.append(made);
-  return made;
-}
-
-function shape(parent, name, attributes, text = "") {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.textContent = text;
   parent.append(made);
   return made;
@@ -51,6 +44,16 @@ async function chosenTimes() {
   const data = await ask("query_range", { query: "min(timestamp(ray_mgrpo_step))", ...wide });
   if (!data.result.length) return wide;
   return times(Math.max(60, wide.end - data.result[0].values[0][0]));
+}
+
+// The step of the run at each of these times; null where curves of several runs share a panel,
+// whose steps differ, or where time is wanted.
+async function stepsAt(times) {
+  if (axisChoice.value !== "step") return null;
+  const query = `ray_mgrpo_step{run=~"${chosenRuns()}"}`;
+  const { result } = await ask("query_range", { query, ...times });
+  if (new Set(result.map((one) => one.metric.run)).size !== 1) return null;
+  return new Map(result.flatMap((one) => one.values.map(([t, v]) => [t, Number(v)])));
 }
 
 // {{layer}} in a legend is the value of the tag; without any tag the name says it all.
@@ -82,55 +85,74 @@ function shown(value, unit) {
   return String(Number(value.toPrecision(4)));
 }
 
-function scaleOf(lines, isLogarithmic) {
-  const values = lines.flatMap((line) => line.points.map(([, v]) => v));
-  const positive = isLogarithmic && values.every((v) => v > 0);
-  const map = positive ? Math.log10 : (v) => v;
-  let low = Math.min(...values.map(map)), high = Math.max(...values.map(map));
-  if (high === low) { low -= Math.abs(low) * 0.1; high += Math.abs(high) * 0.1 || 1; }
-  const y = (v) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - (map(v) - low) / (high - low));
-  const valueAt = (share) => {
-    const mapped = low + share * (high - low);
-    return positive ? 10 ** mapped : mapped;
-  };
-  return { y, valueAt };
+// Ticks need fewer digits than values.
+function tick(value, unit) {
+  if (unit === "percentunit") return `${+(100 * value).toPrecision(4)} %`;
+  if (unit === "s") return `${+value.toPrecision(4)} s`;
+  return shown(value, unit);
 }
 
-function draw(box, panel, lines, times) {
+// One column of x, and one of each line, null where it has no value. Of the times at which a step
+// was read the last one counts: its metrics are whole then.
+function columns(lines, steps) {
+  const place = (t) => (steps ? steps.get(t) : t);
+  const tables = lines.map((line) => new Map(line.points.map(([t, v]) => [place(t), v])));
+  const x = [...new Set(tables.flatMap((table) => [...table.keys()]))];
+  const known = x.filter((one) => one !== undefined).sort((a, b) => a - b);
+  return [known, ...tables.map((table) => known.map((one) => table.get(one) ?? null))];
+}
+
+function scaleOf(panel, values) {
+  if (panel.is_logarithmic && values.every((v) => v > 0)) return { distr: 3 };
+  const isShare = panel.unit === "percentunit" && values.every((v) => v >= 0 && v <= 1);
+  return isShare ? { range: [0, 1] } : {};
+}
+
+function draw(box, panel, lines, steps) {
   box.replaceChildren();
-  if (!lines.length) {
+  const data = columns(lines, steps);
+  if (!data[0].length) {
     element(box, "p", { className: "empty" }, panel.only_when ? `no data unless ${panel.only_when}` : "no data yet");
     return;
   }
-  const svg = shape(box, "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": panel.title });
-  const { y, valueAt } = scaleOf(lines, panel.is_logarithmic);
-  const x = (t) => LEFT + (WIDTH - LEFT - RIGHT) * (t - times.start) / (times.end - times.start);
-  for (const share of [0, 0.25, 0.5, 0.75, 1]) {
-    const value = valueAt(share);
-    shape(svg, "line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" });
-    shape(svg, "text", { x: LEFT - 6, y: y(value) + 3, "text-anchor": "end" }, shown(value, panel.unit));
-  }
-  for (const share of [0, 0.5, 1]) {
-    const t = times.start + share * (times.end - times.start);
-    const clock = new Date(t * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-    shape(svg, "text", { x: x(t), y: HEIGHT - 4, "text-anchor": ["start", "middle", "end"][share * 2] }, clock);
-  }
+  const plot = element(box, "div", { className: "plot" });
+  plot.setAttribute("role", "img");
+  plot.setAttribute("aria-label", panel.title);
   const legend = element(box, "ul");
-  lines.forEach((line, place) => {
-    const color = COLORS[place % COLORS.length];
-    let path = "", before = -Infinity;
-    for (const [t, v] of line.points) {
-      path += `${t - before > 3 * times.step ? "M" : "L"}${x(t).toFixed(1)} ${y(v).toFixed(1)}`;
-      before = t;
-    }
-    shape(svg, "path", { d: path, stroke: color });
-    const [lastT, lastV] = line.points[line.points.length - 1];
-    shape(svg, "circle", { cx: x(lastT), cy: y(lastV), r: 2.5, fill: color });
+  const slots = lines.map((line, place) => {
     const item = element(legend, "li");
-    element(item, "i").style.background = color;
+    element(item, "i").style.background = COLORS[place % COLORS.length];
     element(item, "span", {}, `${line.legend} `);
-    element(item, "b", {}, shown(lastV, panel.unit));
+    return element(item, "b");
   });
+  const lastOf = (column) => column.findLast((value) => value !== null);
+  // The values under the pointer, or the newest.
+  function read(u) {
+    slots.forEach((slot, place) => {
+      const value = u.cursor.idx == null ? lastOf(data[place + 1]) : data[place + 1][u.cursor.idx];
+      slot.textContent = value == null ? "–" : shown(value, panel.unit);
+    });
+  }
+  const look = { stroke: paint("--soft"), font: FONT, ticks: { show: false }, gap: 6 };
+  const whole = (u, ticks) => ticks.map((one) => (Number.isInteger(one) ? `${one}` : ""));
+  new uPlot({
+    width: plot.clientWidth,
+    height: plot.clientHeight,
+    legend: { show: false },
+    cursor: { y: false },
+    scales: { x: { time: !steps }, y: scaleOf(panel, data.slice(1).flat().filter((v) => v !== null)) },
+    axes: [
+      { ...look, size: 24, grid: { show: false }, ...(steps ? { values: whole } : {}) },
+      {
+        ...look, size: 62, space: 34, grid: { stroke: paint("--line"), width: 1 },
+        values: (u, ticks) => ticks.map((one) => (one === null ? "" : tick(one, panel.unit))),
+      },
+    ],
+    series: [{}, ...lines.map((_, place) => ({
+      stroke: COLORS[place % COLORS.length], width: 1.6, spanGaps: Boolean(steps), points: { size: 4 },
+    }))],
+    hooks: { ready: [read], setCursor: [read] },
+  }, data, plot);
 }
 
 const boxes = [];
@@ -160,7 +182,8 @@ async function refresh() {
   try {
     await listRuns();
     const shownTimes = await chosenTimes();
-    for (const [panel, box] of boxes) draw(box, panel, await linesOf(panel, shownTimes), shownTimes);
+    const steps = await stepsAt(shownTimes);
+    for (const [panel, box] of boxes) draw(box, panel, await linesOf(panel, shownTimes), steps);
     state.textContent = `as of ${new Date().toLocaleTimeString()}`;
   } catch (error) {
     state.textContent = `Prometheus does not answer: ${error.message}`;
@@ -172,6 +195,5 @@ async function keepFresh() {
   setTimeout(keepFresh, REFRESH_MS);
 }
 
-rangeChoice.addEventListener("change", refresh);
-runChoice.addEventListener("change", refresh);
+for (const choice of [rangeChoice, runChoice, axisChoice]) choice.addEventListener("change", refresh);
 keepFresh();

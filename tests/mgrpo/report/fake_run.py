@@ -117,6 +117,7 @@ def make_metrics(
         "seconds/step": about(8.2, 0.01),
         "weights/probe_gap_max": about(1e-3),
         "tokens/generated": draw.randint(20_000, 30_000),
+        "tokens/per_s": about(2900.0),
     }
     if num_layers > 1:
         mended, broken = about(0.09), about(0.07 - 0.04 * progress)

@@ -201,7 +201,7 @@ def test_what_differs_from_the_defaults_throughput_and_memory_are_shown(tmp_path
     run = load_run(make_run(tmp_path / "run", steps=3))
     text = changed_keys(run)
     assert "path: smollm2" in text and "learning_rate" not in text
-    rows = [{"tokens/generated": 300, "seconds/step": 2.0}, {"memory/run_gib": 2.25}, {}]
+    rows = [{"tokens/per_s": 150.0}, {"memory/run_gib": 2.25}, {}]
     assert (throughput(rows), memory(rows, "memory/run_gib")) == ("150 tokens/s", "2.2 GiB")
     assert (throughput([{}]), memory([{}], "memory/run_gib")) == ("", "")
     page = (write_report(run.run_dir)).read_text()

@@ -20,9 +20,9 @@ from mgrpo.training.hooks import (
     Alarms,
     EngineMetrics,
     Hook,
-    MemoryMetrics,
     RolloutMetrics,
     StepDone,
+    SystemMetrics,
     WriteStep,
     is_evaluation_due,
     num_evaluations_left,
@@ -70,12 +70,14 @@ def test_engines_and_rollouts_add_to_the_steps_metrics() -> None:
 
 
 @pytest.mark.parametrize("on_gpus", [[], [3.0, 5.0]])
-def test_memory_of_the_machine_and_of_its_fullest_gpu(
+def test_tokens_per_second_and_memory_of_the_machine_and_of_its_fullest_gpu(
     on_gpus: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hooks, "gpu_memory_gib", lambda: on_gpus)
-    done = StepDone(0, (), 1, MetricSums())
-    MemoryMetrics().measure(done)
+    sums = MetricSums({"tokens/generated": (900.0, 1.0), "seconds/step": (6.0, 1.0)})
+    done = StepDone(0, (), 1, sums)
+    SystemMetrics().measure(done)
+    assert done.values["tokens/per_s"] == 150.0
     assert done.values["memory/run_gib"] > 0
     assert done.values.get("memory/fullest_gpu_gib") == (5.0 if on_gpus else None)
 

@@ -19,6 +19,10 @@ VALUES = {
     "seconds/rollout": 4.6,
     "seconds/update": 2.4,
     "seconds/weights": 0.3,
+    "tokens/per_s": 2870.4,
+    "layer1/completion_tokens_mean": 52.25,
+    "layer1/truncated_fraction": 0.031,
+    "learner/entropy": 0.4512,
 }
 
 
@@ -48,7 +52,8 @@ def test_a_log_gets_one_line_per_step_however_long():
     assert lines[2].startswith(
         "step 0  Acc@t1 0.421  Acc@t2 0.455  i→c 0.090  c→i 0.056  reward 0.400  tokens 21,049"
     )
-    assert "roll s 4.6  upd s 2.4  wts s 0.3  done 1/2  left " in lines[2]
+    rest = "tok/s 2,870  length 52.2  cut 0.031  entropy 0.451"
+    assert f"roll s 4.6  upd s 2.4  wts s 0.3  {rest}  done 1/2  left " in lines[2]
     assert lines[3].endswith("done 2/2  left 0.0 s")
 
 
@@ -101,7 +106,7 @@ def test_a_terminal_gets_a_header_and_aligned_rows_that_fit():
 
 def test_a_narrow_terminal_loses_the_least_telling_columns():
     assert [column.head for column in columns_for(2, 50)] == ["Acc@t1", "Acc@t2", "i→c", "c→i"]
-    assert columns_for(2, 200)[-1].head == "wts s"
+    assert columns_for(2, 200)[-1].head == "entropy"
 
 
 def test_phases_show_on_a_terminal_and_their_text_is_not_markup():
