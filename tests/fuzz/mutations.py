@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -64,7 +65,9 @@ def with_other_value(data: bytes, rng: random.Random) -> bytes:
         whole: list[Any] = [json.loads(data)]
     except (ValueError, RecursionError):
         return with_other_bytes(data, rng)
-    return change_one(whole, rng, json.dumps).encode()
+    with suppress(RecursionError):  # as deep as Python reads, and too deep to go through
+        return change_one(whole, rng, json.dumps).encode()
+    return with_other_bytes(data, rng)
 
 
 def with_other_line(data: bytes, rng: random.Random) -> bytes:
