@@ -7,10 +7,10 @@
 # CUDA's libraries come with vLLM's and torch's packages; the driver comes from the node.
 FROM ubuntu:24.04
 
-# wget: KubeRay's probes. The compilers: see docs/install.md.
+# wget: KubeRay's probes. The compilers and libnuma: see docs/install.md.
 RUN apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        build-essential ca-certificates make python3-dev python3-venv wget \
+        build-essential ca-certificates libnuma1 make python3-dev python3-venv wget \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/mgrpo

@@ -6,6 +6,7 @@ to find. All faults are listed at once, each with what to do.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import platform
 import re
@@ -24,6 +25,7 @@ DISK_NEEDED_GIB = {"cpu": 6, "gpu": 20}
 MEMORY_NEEDED_GIB = 6  # two engines, the learner and Ray of the quickstart
 PROCESSORS = {"cpu": ("x86_64", "aarch64"), "gpu": ("x86_64",)}
 MIN_NVIDIA_DRIVER = 580  # the first that runs CUDA 13, which torch 2.13 is built for
+LIBNUMA = "libnuma.so.1"
 COMPILERS = {"C": ("cc", "gcc", "clang"), "C++": ("c++", "g++", "clang++")}
 
 
@@ -69,6 +71,11 @@ def find_faults(extra: str, goal: str) -> Iterator[Fault]:
             f"There is no compiler for {' and none for '.join(missing)}.",
             "Debian, Ubuntu: apt-get install build-essential. Fedora, RHEL: dnf install gcc-c++",
         )
+    if extra == "cpu" and not has_library(LIBNUMA):
+        yield Fault(
+            f"There is no {LIBNUMA}, without which vLLM's CPU build starts no engine.",
+            "Debian, Ubuntu: apt-get install libnuma1. Fedora, RHEL: dnf install numactl-libs",
+        )
     yield from platform_faults(extra)
     free, needed = shutil.disk_usage(str(Path())).free / GIB, DISK_NEEDED_GIB[extra]
     if free < needed:
@@ -80,6 +87,15 @@ def find_faults(extra: str, goal: str) -> Iterator[Fault]:
     yield from memory_faults(goal)
     if extra == "gpu":
         yield from driver_faults(goal)
+
+
+def has_library(name: str) -> bool:
+    """Does the system's loader find this library?"""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def platform_faults(extra: str) -> Iterator[Fault]:

@@ -17,6 +17,9 @@ from scripts import preflight
 from scripts.preflight import GIB, Fault, find_faults, memory_available_gib
 
 
+HAS_LIBRARY = preflight.has_library
+
+
 class Disk:
     free = 80 * GIB
 
@@ -29,6 +32,7 @@ def good_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(preflight, "find_spec", lambda module: module)
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(preflight, "has_library", lambda name: name == "libnuma.so.1")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk)
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
@@ -53,6 +57,17 @@ def test_a_good_machine_has_no_faults() -> None:
     assert faults() == []
 
 
+def test_libraries_are_looked_for_as_programs_load_them() -> None:
+    assert HAS_LIBRARY("libc.so.6")
+    assert not HAS_LIBRARY("libof-nobody.so.1")
+
+
+def test_the_cuda_build_needs_no_libnuma(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_driver(monkeypatch, "580.95.05\n")
+    monkeypatch.setattr(preflight, "has_library", lambda name: False)
+    assert faults(extra="gpu") == []
+
+
 def only(*programs: str) -> Callable[[str], str | None]:
     return lambda program: program if program in programs else None
 
@@ -67,6 +82,7 @@ def only(*programs: str) -> Callable[[str], str | None]:
         (shutil, "which", only("g++"), "no compiler for C.", "build-essential"),
         (shutil, "which", only("clang"), "no compiler for C++.", "gcc-c++"),
         (shutil, "which", only(), "no compiler for C and none for C++.", "gcc-c++"),
+        (preflight, "has_library", lambda name: False, "no libnuma.so.1", "install libnuma1"),
         (platform, "system", lambda: "Darwin", "This is Darwin", "WSL 2"),
         (platform, "libc_ver", lambda: ("", ""), "with another C library", "not Alpine"),
         (platform, "libc_ver", lambda: ("glibc", "2.17"), "with glibc 2.17", "Ubuntu 20.04"),
