@@ -16,7 +16,6 @@ import pytest
 from scripts import preflight
 from scripts.preflight import GIB, Fault, find_faults, memory_available_gib
 
-
 HAS_LIBRARY = preflight.has_library
 
 
