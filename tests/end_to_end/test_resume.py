@@ -34,6 +34,7 @@ NOT_COMPARED = (
     "seconds/",
     "learner/restarts",
     "memory/",
+    "tokens/per_s",
     "pipeline/",
     "wall_s",
     "weights/",

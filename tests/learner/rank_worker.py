@@ -103,6 +103,8 @@ class Ranks:
         own = {"deepspeed": shard_all, "max_logprob_shift": None}
         settings = {**own, **sections.pop("learner", {})}
         model = sections.pop("model_name", "tiny")
+        # DeepSpeed collects garbage at every start and end, and the libraries' objects are many.
+        gc.freeze()
         return kind(
             recipe=learner_recipe(run_config(learner=settings, **sections)),
             model_dir=str(self.folder / model),
@@ -947,7 +949,6 @@ if __name__ == "__main__":
     deepspeed_learner.prove_policy = proved_once()
     rank, num_ranks, port = (int(argument) for argument in sys.argv[1:4])
     folder = Path(sys.argv[4])
-    gc.freeze()  # DeepSpeed collects garbage at every start, and the libraries' objects are many
     scenarios = all_scenarios(Ranks(rank, num_ranks, port, folder))
     if rank == 0:
         torch.save(scenarios, folder / f"results-{num_ranks}.pt")
