@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from mgrpo.errors import RunDirectoryError
-from mgrpo.metrics.log import ALARMS_FILE, EVALUATION_FILE, METRICS_FILE
+from mgrpo.metrics.log import ALARMS_FILE, EVALUATION_FILE, METRICS_FILE, ROLLOUTS_DIR
 from mgrpo.report.page import report_page
 from mgrpo.report.run_data import CONFIG_FILE, load_run
 from mgrpo.report.several import comparison_page
@@ -40,12 +40,14 @@ class LiveReport:
         self._drawing = asyncio.Lock()
 
     def state(self) -> str:
-        """Changes when a run writes a step, an evaluation or an alarm."""
+        """Changes when a run writes a step, its completions, an evaluation or an alarm."""
         known = []
-        for file in (folder / name for folder in self.run_dirs for name in FOLLOWED):
-            with suppress(OSError):
-                status = file.stat()
-                known.append((str(file), status.st_size, status.st_mtime_ns))
+        for folder in self.run_dirs:
+            rollouts = sorted((folder / ROLLOUTS_DIR).glob("*.jsonl"))
+            for file in [*(folder / name for name in FOLLOWED), *rollouts]:
+                with suppress(OSError):
+                    status = file.stat()
+                    known.append((str(file), status.st_size, status.st_mtime_ns))
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
     async def page(self) -> str:

@@ -61,6 +61,16 @@ def test_a_browser_is_told_the_state_at_once_and_after_each_step(tmp_path: Path)
     asyncio.run(listen())
 
 
+def test_completions_that_follow_their_step_are_a_change(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "sums", steps=3, planned_steps=20, rollouts_every=1)
+    report = LiveReport([folder])
+    before = report.state()
+    assert report.state() == before
+    (newest,) = (folder / "rollouts").glob("*-000002.jsonl")
+    newest.write_text(newest.read_text() * 2)
+    assert report.state() != before
+
+
 async def next_state(lines: asyncio.StreamReader) -> str:
     while not (line := (await lines.readline()).decode()).startswith("data: "):
         assert line, "the stream has ended"
