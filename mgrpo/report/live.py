@@ -69,7 +69,8 @@ class LiveReport:
         try:
             page = await self.page()
         except RunDirectoryError as error:
-            return web.Response(text=f"{error}\n", status=503)
+            # A file may be half written: the browser asks again.
+            return web.Response(text=f"{error}\n", status=503, headers={"Refresh": "5"})
         return web.Response(
             text=page, content_type="text/html", headers={"Cache-Control": "no-store"}
         )
