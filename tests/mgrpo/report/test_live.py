@@ -172,10 +172,10 @@ def test_a_browser_follows_the_run_or_waits_if_its_reader_wants(tmp_path: Path) 
             await until("3 of 20")
             make_run(folder, steps=4, planned_steps=20)
             await until("4 of 20")
-            await page.evaluate("document.querySelector('.live input').click()")
             async with asyncio.timeout(DEADLINE_S):  # files that were written meanwhile are drawn
                 while await page.evaluate("drawnState") != LiveReport([folder]).state():
                     await asyncio.sleep(0.1)
+            await page.evaluate("document.querySelector('.live input').click()")
             make_run(folder, steps=5, planned_steps=20)
             await until("Show the new steps")
             assert "4 of 20" in await page.text()
