@@ -134,7 +134,7 @@ def slightly_changed(value: Any, rng: random.Random) -> Any:
         case int() | float():
             return rng.choice((value + 1, -value, value * 1000, value / 3, str(value)))
         case str():
-            changed = with_other_bytes(value.encode(), rng)
+            changed = with_other_bytes(value.encode(errors="surrogatepass"), rng)
             return changed.decode(errors="surrogateescape")
         case list() | dict() if value:
             return rng.choice((list(value), dict.fromkeys(map(str, value)), type(value)()))
