@@ -23,9 +23,10 @@ from mgrpo.records.json_object import JsonObject
 
 Row = JsonObject
 """One line of a run's files, by name."""
-Number = int | FiniteFloat | None
+Number = FiniteFloat | None
 """None: it was not measured, or is not finite."""
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)] | None
+LowestHighest = Annotated[list[Share], Field(min_length=2, max_length=2)]
 
 
 class Form(BaseModel, extra="allow", strict=True):
@@ -58,7 +59,7 @@ class EvaluationForm(Form):
     label: str
     num_problems: NonNegativeInt = 0
     acc: list[Share] = Field(min_length=1)
-    acc_range: list[list[Share] | None] = []
+    acc_range: list[LowestHighest | None] = []
     delta: Number = None
     transitions: list[Transition] = []
     phrases: list[Phrase] = []

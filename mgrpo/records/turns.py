@@ -95,7 +95,7 @@ class Prompt:
             held = tuple(TokenPart(part["token_ids"]) for part in parts)
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"A prompt's token ids are not whole numbers: {error}.") from error
-        if any(part.token_ids.ndim != 1 for part in held):
+        if any(np.ndim(part.token_ids) != 1 for part in held):
             raise DataError("A prompt's token ids are not a list.")
         return cls(held)
 

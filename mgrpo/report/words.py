@@ -15,6 +15,8 @@ def percent(share: float | None, *, digits: int = 1) -> str:
     """0.425 -> "42.5 %"; None -> a dash. A half is rounded up, as people do: 92.5 is 93."""
     if share is None or not math.isfinite(share):
         return MISSING
+    if abs(share) >= 1e9:  # no share: more digits than a decimal number has
+        return f"{number(100 * share)}{NO_BREAK}%"
     exact = Decimal(f"{100 * share:.9f}")
     return f"{exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)}{NO_BREAK}%"
 

@@ -61,7 +61,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--only", nargs="+", choices=names, metavar="TARGET", help=f"of {names}")
     parser.add_argument("--case", nargs=2, metavar=("TARGET", "NUMBER"), help="show one case")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.case and args.case[0] not in names:
+        parser.error(f"--case: there is no target {args.case[0]!r}; there are {names}")
+    return args
 
 
 def show_case(name: str, number: int, seed: int) -> int:

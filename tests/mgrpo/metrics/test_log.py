@@ -114,6 +114,20 @@ def test_values_that_are_not_finite_become_null(tmp_path):
     assert read_evaluations(tmp_path)[0]["acc"] == [None]
 
 
+@pytest.mark.parametrize("acc_range", [[[0.5]], [[0.1, 0.2, 0.3]], [0.5], [[0.1, 2.0]]])
+def test_a_range_has_two_ends(tmp_path, acc_range):
+    row = {"step": 0, "label": "before", "acc": [0.5], "acc_range": acc_range}
+    (tmp_path / "evaluation.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(RunDirectoryError, match=r"evaluation\.jsonl, line 1"):
+        read_evaluations(tmp_path)
+
+
+def test_a_metric_is_no_larger_than_a_float(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 0, "learner/loss": {10**400}}}\n')
+    with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl, line 1"):
+        read_metrics(tmp_path)
+
+
 def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):
     log = MetricsLog(tmp_path)
     log.write(0, {"learner/loss": 0.5})

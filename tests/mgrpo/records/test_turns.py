@@ -39,6 +39,12 @@ def test_a_part_that_is_not_token_ids_is_refused() -> None:
         Prompt.from_json([{"token_ids": [1]}, {"image": "a.png", "size": 3}])
 
 
+@pytest.mark.parametrize("token_ids", [None, 3, "3", [[1]], [1.5, None], [2**40]])
+def test_a_prompt_s_token_ids_are_a_list_of_whole_numbers(token_ids: object) -> None:
+    with pytest.raises(DataError, match="A prompt's token ids are not"):
+        Prompt.from_json([{"token_ids": token_ids}])
+
+
 # --- turns ---
 
 CALL = Turn(

@@ -55,6 +55,16 @@ def test_no_number_ends_a_report(words, value):
     assert words(value) == MISSING
 
 
+@pytest.mark.parametrize("words", [percent, points, number, duration])
+@pytest.mark.parametrize("value", [1e9, -1e26, 1e300, -1.7e308])
+def test_no_number_is_too_large_for_a_report(words, value):
+    assert words(value)
+
+
+def test_what_is_no_share_is_short_still():
+    assert percent(1e25) == "1e27\u00a0%"
+
+
 def test_one_is_singular():
     assert plural(1, "step") == "1\u00a0step"
     assert plural(1200, "step") == "1,200\u00a0steps"
