@@ -28,10 +28,10 @@ from mgrpo.records.json_object import JsonObject
 EXAMPLES = """\
 examples:
   mgrpo init sums                           sums.yaml, data.jsonl, heldout.jsonl, reward.py
-  mgrpo init mine --data train.parquet      mine.yaml for your own rows
+  mgrpo init --data train.parquet           train.yaml for your own rows
   mgrpo init mine --data train.csv --question prompt --answer label.value
   mgrpo init mine --data rows.jsonl --reward rewards.py:exact
-  mgrpo init mine --from trl train_grpo.py  mine.yaml from a TRL script, which is only read
+  mgrpo init --from trl train_grpo.py       train_grpo.yaml from a TRL script, which is only read
 
 Files that exist are never written over.
 """
@@ -52,7 +52,12 @@ STEP_OF_LENGTHS = 64  # tokens
 def add_init(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("name", metavar="NAME", help="of the recipe and of its runs")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="of the recipe and of its runs; default: that of FILE or SCRIPT without its ending",
+    )
     own = parser.add_argument_group("your own data")
     own.add_argument("--data", metavar="FILE", type=Path, help="rows to train on, or a folder")
     own.add_argument("--heldout", metavar="FILE", type=Path, help="rows that are never trained on")
@@ -73,6 +78,7 @@ def add_init(parser: argparse.ArgumentParser) -> None:
 
 
 def run_init(args: argparse.Namespace) -> int:
+    args.name = args.name or default_name(args)
     if not NAME.fullmatch(args.name):
         raise refused("NAME", args.name, f"must match {NAME.pattern}.")
     if args.source is not None:
@@ -95,6 +101,16 @@ def run_init(args: argparse.Namespace) -> int:
     write_new(files)
     print(f"\nNext:\n  mgrpo check {args.name}\n  mgrpo train {args.name}")
     return 0
+
+
+def default_name(args: argparse.Namespace) -> str:
+    """That of the file which the recipe is made for."""
+    path = args.data if args.source is None else Path(args.source[1])
+    if path is None:
+        why = "a recipe that is made for no file of yours needs a name."
+        raise refused("NAME", "(not given)", why, "mgrpo init sums")
+    name: str = path.resolve().stem
+    return name
 
 
 def refused(key: str, value: str, reason: str, suggestion: str = "") -> ConfigError:

@@ -58,8 +58,9 @@ def test_columns_without_a_usual_name_are_asked_for(capsys) -> None:
     Path("own.csv").write_text("frage,antwort\nWas ist 3 + 4?,7\n")
     assert main(["init", "mine", "--data", "own.csv"]) == 2
     assert "--question. Columns: frage, antwort" in said(capsys)
-    command = ["init", "mine", "--data", "own.csv", "--question", "frage", "--answer", "antwort"]
+    command = ["init", "--data", "own.csv", "--question", "frage", "--answer", "antwort"]
     assert main(command) == 0
+    assert load_recipe("own").name == "own"  # the file's name, where none is given
 
 
 def test_nothing_is_written_over(capsys) -> None:
@@ -69,7 +70,10 @@ def test_nothing_is_written_over(capsys) -> None:
     assert [file.name for file in Path().iterdir()] == ["reward.py"]
 
 
-@pytest.mark.parametrize("argv", [["init", "../up"], ["init", "x", "--question", "q"]])
+@pytest.mark.parametrize(
+    "argv",
+    [["init", "../up"], ["init", "x", "--question", "q"], ["init"], ["init", "--data", "*.csv"]],
+)
 def test_arguments_that_cannot_be_are_refused(argv: list[str], capsys) -> None:
     assert main(argv) == 2
     assert not list(Path().iterdir())
