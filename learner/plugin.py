@@ -68,7 +68,8 @@ from mgrpo.sources import is_on_policy
 from mgrpo.types import Completion
 
 TokenMeasurement = Literal["entropies", "policy_logprobs", "ref_logprobs", "ema_logprobs"]
-Measurement = TokenMeasurement | Literal["hidden_last"]
+StateMeasurement = Literal["hidden_last", "hidden_prompt"]
+Measurement = TokenMeasurement | StateMeasurement
 """What the learner can measure with forward passes of its own, under the weights before an update.
 
 A `TokenMeasurement` is [M], in nats, at the sampling temperature: the entropy of the distribution
@@ -76,8 +77,8 @@ that each token was sampled from, and the token's log-probability; ref_logprobs 
 reference policy, which is then loaded; ema_logprobs under the running average of the policy
 (`LearnerPlugin.ema`).
 
-hidden_last is [N, D] float32: the last layer's state, normalised as the output layer gets it, once
-all of a completion is read, which is the state of its last token."""
+A `StateMeasurement` is [N, D] float32: the last layer's state of one token, normalised as the output
+layer gets it. hidden_last is that of a completion's last token, hidden_prompt that of its prompt's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

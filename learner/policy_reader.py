@@ -107,6 +107,15 @@ class PolicyReader:
         self.visit(whole, keep, weights=weights, measurement=measurement)
         return found.cpu()
 
+    def prompt_states(self, texts: Sequence[TrainingRow]) -> Tensor:
+        """[len(texts), D] as `last_states`, once a text's prompt is read. Equal prompts are read
+        once."""
+        prompts = [one.prompt_token_ids.tobytes() for one in texts]
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        distinct = [np.frombuffer(prompt, dtype=np.int32) for prompt in places]
+        states = self.last_states([text(one, []) for one in distinct], measurement="hidden_prompt")
+        return states[[places[prompt] for prompt in prompts]]
+
     @torch.no_grad()
     def visit(
         self,
@@ -175,7 +184,7 @@ class PolicyReader:
     @torch.no_grad()
     def measure(self, texts: Sequence[TrainingRow], wanted: Collection[str]) -> dict[str, Tensor]:
         """`learner.plugin.Measurement`s of the texts by name: [m] float64, or [n, D] float32 of
-        hidden_last."""
+        states."""
         found: dict[str, Tensor] = {}
         # One pass gives both.
         of_policy = [name for name in ("policy_logprobs", "entropies") if name in wanted]
@@ -190,6 +199,8 @@ class PolicyReader:
                 found[name] = self.logprobs(texts, weights=whose, measurement=name)
         if "hidden_last" in wanted:
             found["hidden_last"] = self.last_states(texts)
+        if "hidden_prompt" in wanted:
+            found["hidden_prompt"] = self.prompt_states(texts)
         return found
 
     def costs(self) -> Metrics:

@@ -13,6 +13,7 @@ MISMATCH_CORRECTION = (
 
 SAMPLING = (
     Family("sampler/{domain}", FRACTION, "Chance that the next problem is of a domain."),
+    Family("sampler_belief/{group}", FRACTION, "Belief that problems are of a latent group."),
     Family("dynamic_sampling/drawn", "problems", "Problems that were sampled to fill the step."),
     Family("dynamic_sampling/kept_fraction", FRACTION, "Problems with right and wrong attempts."),
     Family("error_pool/size", "attempts", "Wrong attempts that wait for a correction step."),

@@ -60,6 +60,18 @@ def test_the_state_at_the_end_is_that_of_the_last_token_read(reader, rows, naive
     assert_close(found, torch.stack([hidden[-1] for hidden, _ in naive]), rtol=1e-4, atol=1e-5)
 
 
+def test_the_state_at_a_prompt_s_end_is_that_of_its_last_token(reader, rows, naive):
+    calls = []
+    policy = reader.models["policy"]
+    reader.models = {"policy": lambda *given, **how: calls.append(given) or policy(*given, **how)}
+    found = reader.measure([*rows, *rows], ["hidden_prompt"])["hidden_prompt"]
+    ends = [one[len(row.prompt_token_ids) - 1] for row, (one, _) in zip(rows, naive, strict=True)]
+    assert_close(found, torch.stack([*ends, *ends]), rtol=1e-4, atol=1e-5)
+    distinct = {tuple(row.prompt_token_ids.tolist()) for row in rows}
+    assert sum(given[0].numel() for given in calls) < 2 * sum(map(len, distinct)) + 64
+    assert reader.measure([], ["hidden_prompt"])["hidden_prompt"].shape == (0, 32)
+
+
 def test_every_token_is_visited_once_with_its_state_and_its_distribution(reader, rows, naive):
     count = sum(len(row.token_ids) for row in rows)
     visits = torch.zeros(count)

@@ -53,6 +53,7 @@ AS_RECORDED = {
         for name in ("cispo", "dapo", "disco", "gmpo", "gspo", "kl_cov", "raft_plus_plus")
     },
     **{f"methods/{name}": ONE_STEP for name in ("clip_cov", "nthr", "reinforce_rej")},
+    "methods/agro": ("plugins.0.settings.features=tokens",),
 }
 """Settings of recipes as they were when their numbers were recorded."""
 OWN = {

@@ -34,6 +34,15 @@ def hashed_counts(token_ids: Sequence[int], num_features: int) -> Tensor:
     return counts / max(1, len(token_ids))
 
 
+def standardised(features: Tensor) -> Tensor:
+    """[B, D] less their mean, with a mean square of 1 over all of them; equal ones become 0.
+
+    What all prompts share, such as the end of the chat template, says nothing of any.
+    """
+    centred = features - features.mean(0)
+    return centred / centred.square().mean().sqrt().clamp(min=torch.finfo(centred.dtype).tiny)
+
+
 def adversary_loss(
     memberships: Tensor,
     losses: Tensor,

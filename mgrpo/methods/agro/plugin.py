@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 
 from learner.columns import StepBatch
-from learner.plugin import LearnerPlugin
+from learner.plugin import LearnerPlugin, Measurement
 from learner.plugin_pairs import WEIGHS_HARD
 from learner.robust_weights import (
     exponentiated_weights,
@@ -21,7 +21,13 @@ from learner.robust_weights import (
 )
 from learner.row_groups import pass_rates, usable_groups
 from mgrpo.config.base import OnlyWith, StrictConfig
-from mgrpo.methods.agro.grouper import Grouper, divergence_from_uniform, hashed_counts, mean_entropy
+from mgrpo.methods.agro.grouper import (
+    Grouper,
+    divergence_from_uniform,
+    hashed_counts,
+    mean_entropy,
+    standardised,
+)
 
 ROW_WEIGHTS = "agro/row_weights"
 
@@ -41,8 +47,11 @@ class AgroSettings(StrictConfig):
     """Weight of this step in a group's running failure rate."""
     count_smoothing: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.05
     """Weight of this step in a group's running size."""
-    num_features: PositiveInt = 64
-    """Length of the vector that stands for a prompt."""
+    features: Literal["hidden_states", "tokens"] = "hidden_states"
+    """What stands for a prompt: hidden_states, the policy's last layer at the prompt's end, for one
+    forward pass over the prompts; tokens, a hashed count of its tokens, for none."""
+    num_features: Annotated[PositiveInt, OnlyWith(features="tokens")] = 64
+    """Length of the vector of tokens."""
     learning_rate: PositiveFloat = 2e-5
     """Of the grouper."""
     adversary_steps: NonNegativeInt = 1
@@ -67,7 +76,8 @@ class Agro(LearnerPlugin):
     checkpoint.
 
     Formula:
-        P(g|p) = softmax(network(features of prompt p)),  l_p = 1 - pass rate
+        P(g|p) = softmax(network(x_p)),  l_p = 1 - pass rate
+        x_p: hidden states, less their mean and over their root mean square; or tokens, counted
         L_g = Σ_p P(g|p) l_p / Σ_p P(g|p);  q_g: the groups' weights, worst first
         w_p = B Σ_g q_g P(g|p) / Σ_p' P(g|p') over B prompts;  A ← w_p A
         adversary: -Σ_g q_g L_g - entropy_weight H(P) + balance_weight KL(mean P ‖ uniform) → min
@@ -79,25 +89,27 @@ class Agro(LearnerPlugin):
 
     Reconstructed:
         Its form for reinforcement learning: 1 - pass rate as the loss, advantages as what is
-        weighed, and a hashed bag of prompt tokens as features, where the authors have a text
-        encoder.
+        weighed, and as features the policy's own hidden states, less their mean over the window
+        and over their spread, where the authors have a frozen text encoder.
     """
 
+    requires: ClassVar[frozenset[Measurement]] = frozenset({"hidden_prompt"})
     Settings: ClassVar[type[StrictConfig]] = AgroSettings
     overlaps: ClassVar[Mapping[str, str]] = dict.fromkeys(("group_dro", "lead"), WEIGHS_HARD)
 
     def __init__(self, settings: StrictConfig, layers: frozenset[int]) -> None:
         super().__init__(settings, layers)
         own = self.settings
-        self.grouper = Grouper(
-            own.num_features, own.num_groups, learning_rate=own.learning_rate, seed=own.seed
-        )
+        self.grouper: Grouper | None = None  # made when the length of features is known
         self.weights = torch.full((own.num_groups,), 1 / own.num_groups, dtype=torch.float64)
         self.losses: Tensor | None = None  # [K] running failure rates
         self.shares: Tensor | None = None  # [K] running sizes, sum 1
-        self.window_features = torch.zeros(0, own.num_features, dtype=torch.float64)
+        self.window_features: Tensor | None = None  # [at most window, D]
         self.window_losses = torch.zeros(0, dtype=torch.float64)
         self.num_updates = 0
+
+    def wanted_measurements(self) -> frozenset[Measurement]:
+        return self.requires if self.settings.features == "hidden_states" else frozenset()
 
     def measure(self, batch: StepBatch) -> dict[str, object]:
         """One turn each of the groups' weights and of the adversary; the prompts' weights."""
@@ -105,16 +117,18 @@ class Agro(LearnerPlugin):
         groups = usable_groups(batch, self.layers)
         if not groups:
             return {ROW_WEIGHTS: factors}
-        losses = 1 - pass_rates(batch)[[places[0] for places in groups]]
-        features = torch.stack([self.features_of(batch, places[0]) for places in groups])
+        firsts = [places[0] for places in groups]
+        losses = 1 - pass_rates(batch)[firsts]
+        window = self.seen_last(self.features_of(batch, firsts), losses)
+        grouper = self.grouper = self.grouper or self.new_grouper(window.shape[1])
         with torch.no_grad():
-            memberships = self.grouper.memberships(features)
+            memberships = grouper.memberships(window[-len(groups) :])
         if self.num_updates >= self.settings.warmup_steps:
             self.weigh_groups(memberships, losses)
             found = soft_prompt_weights(self.weights, memberships)
             for places, weight in zip(groups, found, strict=True):
                 factors[places] = weight
-        self.teach_grouper(features, losses)
+        self.teach(grouper, window)
         self.num_updates += 1
         batch.metrics["agro/membership_entropy"] = (float(mean_entropy(memberships)), 1.0)
         batch.metrics["agro/imbalance"] = (float(divergence_from_uniform(memberships)), 1.0)
@@ -125,10 +139,29 @@ class Agro(LearnerPlugin):
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         return advantages * batch.spread(batch.measurements[ROW_WEIGHTS])
 
-    def features_of(self, batch: StepBatch, place: int) -> Tensor:
-        """[num_features] of a completion's prompt."""
-        prompt = batch.completions[place].prompt_token_ids
-        return hashed_counts(prompt.tolist(), self.settings.num_features)
+    def features_of(self, batch: StepBatch, places: Sequence[int]) -> Tensor:
+        """[B, D] of the prompts of some completions."""
+        if self.settings.features == "hidden_states":
+            states: Tensor = batch.measurements["hidden_prompt"]
+            return states[list(places)]
+        prompts = [batch.completions[place].prompt_token_ids.tolist() for place in places]
+        return torch.stack([hashed_counts(one, self.settings.num_features) for one in prompts])
+
+    def seen_last(self, features: Tensor, losses: Tensor) -> Tensor:
+        """Remember a step's prompts; [at most window, D] those seen last, the step's at the end, as
+        the grouper reads them."""
+        own = self.settings
+        before = features[:0] if self.window_features is None else self.window_features
+        length = max(own.window, len(features))  # a step is read whole
+        self.window_features = torch.cat([before, features])[-length:]
+        self.window_losses = torch.cat([self.window_losses, losses])[-length:]
+        if own.features == "tokens":
+            return self.window_features
+        return standardised(self.window_features.double())
+
+    def new_grouper(self, num_features: int) -> Grouper:
+        own = self.settings
+        return Grouper(num_features, own.num_groups, learning_rate=own.learning_rate, seed=own.seed)
 
     def weigh_groups(self, memberships: Tensor, losses: Tensor) -> None:
         """Move the groups' weights by this step's [B, K] memberships and [B] failure rates."""
@@ -144,15 +177,13 @@ class Agro(LearnerPlugin):
                 self.shares, self.losses, share=own.share, floor=own.floor
             )
 
-    def teach_grouper(self, features: Tensor, losses: Tensor) -> None:
+    def teach(self, grouper: Grouper, window: Tensor) -> None:
         """The adversary's turn, on the prompts seen last."""
         own = self.settings
-        self.window_features = torch.cat([self.window_features, features])[-own.window :]
-        self.window_losses = torch.cat([self.window_losses, losses])[-own.window :]
         for _ in range(own.adversary_steps):
-            self.grouper.step(
-                self.window_features,
-                self.window_losses,
+            grouper.step(
+                window[-own.window :],
+                self.window_losses[-own.window :],
                 self.weights,
                 entropy_weight=own.entropy_weight,
                 balance_weight=own.balance_weight,
@@ -160,7 +191,7 @@ class Agro(LearnerPlugin):
 
     def state_dict(self) -> dict[str, object]:
         return {
-            "grouper": self.grouper.state_dict(),
+            "grouper": None if self.grouper is None else self.grouper.state_dict(),
             "weights": self.weights,
             "losses": self.losses,
             "shares": self.shares,
@@ -170,7 +201,9 @@ class Agro(LearnerPlugin):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.grouper.load_state_dict(state["grouper"])
+        if (grouper := state["grouper"]) is not None:
+            self.grouper = self.new_grouper(len(grouper["parameters"][0]))
+            self.grouper.load_state_dict(grouper)
         for name in ("weights", "losses", "shares", "window_features", "window_losses"):
             setattr(self, name, state[name])
         self.num_updates = int(state["num_updates"])

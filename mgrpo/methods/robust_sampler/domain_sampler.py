@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pydantic import Field, PositiveInt
-
-from mgrpo.config.base import StrictConfig
 from mgrpo.data.sampler import ShufflingSampler
 from mgrpo.errors import DataError
-from mgrpo.methods.robust_sampler.mixture import RobustMixture
+from mgrpo.methods.robust_sampler.mixture import RobustMixture, RobustSamplerSettings
 from mgrpo.records.json_object import JsonObject
 from mgrpo.types import Completion
-
-
-class RobustSamplerSettings(StrictConfig):
-    """Keys of robust."""
-
-    radius: float = Field(default=0.2, ge=0, le=1)
-    """Share of the draws that is moved from the best domains to the worst."""
-    floor: float = Field(default=0.02, ge=0, le=1)
-    """Minimum probability of a domain."""
-    decay: float = Field(default=0.9, ge=0, lt=1)
-    """Of the running pass rates."""
-    hopeless_steps: PositiveInt = 50
-    """A domain that was never solved in so many steps is drawn with at most its share of the data
-    plus half of the radius, until it is solved."""
 
 
 class DomainSampler:
@@ -48,17 +32,12 @@ class DomainSampler:
             )
         self.seed = seed
         self.num_draws = 0
+        self.group_names = list(config.groups) or (names if config.belief == "adaptive" else [])
         self.samplers = {
             name: ShufflingSampler(len(places), seed) for name, places in self.places.items()
         }
-        self.mixture = RobustMixture(
-            names,
-            [len(self.places[name]) / len(domains) for name in names],
-            radius=config.radius,
-            floor=config.floor,
-            decay=config.decay,
-            hopeless_steps=config.hopeless_steps,
-        )
+        shares = [len(self.places[name]) / len(domains) for name in names]
+        self.mixture = RobustMixture(names, shares, groups_of(names, config.groups), config)
 
     def take(self, n: int) -> list[int]:
         """The next `n` indices, drawn by the present chances."""
@@ -69,13 +48,19 @@ class DomainSampler:
         return [self.places[name][self.samplers[name].take(1)[0]] for name in drawn]
 
     def observe(self, completions: Sequence[Completion]) -> dict[str, float]:
-        """Take in a step's first attempts; returns the chances of the next draw, by domain."""
-        correctness: dict[str, list[bool]] = {}
+        """Take in a step's first attempts; returns the chances of the next draw by domain, and the
+        belief by group where the recipe has groups or an adaptive belief."""
+        outcomes: dict[str, list[bool]] = {}
         for one in completions:
             if one.layer == 1 and one.reward is not None and one.reward.is_usable:
-                correctness.setdefault(one.domain, []).append(one.is_correct)
-        self.mixture.observe({name: sum(own) / len(own) for name, own in correctness.items()})
-        return self.mixture.probabilities()
+                outcomes.setdefault(one.domain, []).append(one.is_correct)
+        self.mixture.observe(outcomes)
+        chances = self.mixture.probabilities()
+        found = {f"sampler/{name}": chance for name, chance in chances.items()}
+        if self.group_names:
+            beliefs = zip(self.group_names, self.mixture.belief, strict=True)
+            found |= {f"sampler_belief/{name}": belief for name, belief in beliefs}
+        return found
 
     def state_dict(self) -> JsonObject:
         """Plain values, fit for JSON."""
@@ -100,3 +85,26 @@ class DomainSampler:
         self.mixture.load_state_dict(state["mixture"])
         for name, own in state["samplers"].items():
             self.samplers[name].load_state_dict(own)
+
+
+def groups_of(
+    domains: Sequence[str], groups: Mapping[str, Mapping[str, float]]
+) -> list[list[float]]:
+    """[Z][M] how each group draws the domains, each row with sum 1; without groups each domain is
+    one.
+
+    Raises:
+        DataError: a group names a domain that the data has not, or none names one that it has.
+    """
+    if not groups:
+        return [[float(name == other) for other in domains] for name in domains]
+    in_data = f"The data's domains: {', '.join(domains)}."
+    for group, own in groups.items():
+        if unknown := sorted(own.keys() - set(domains)):
+            raise DataError(f"data.sampler.groups.{group} has {', '.join(unknown)}. {in_data}")
+    if left := [name for name in domains if not any(name in own for own in groups.values())]:
+        raise DataError(f"data.sampler.groups: no group has {', '.join(left)}. {in_data}")
+    return [
+        [own.get(name, 0.0) / math.fsum(own.values()) for name in domains]
+        for own in groups.values()
+    ]

@@ -9,7 +9,8 @@ from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.data import has_one_domain
 from mgrpo.data.sampler import Sampler
-from mgrpo.methods.robust_sampler.domain_sampler import DomainSampler, RobustSamplerSettings
+from mgrpo.methods.robust_sampler.domain_sampler import DomainSampler
+from mgrpo.methods.robust_sampler.mixture import RobustSamplerSettings
 from mgrpo.training.sources.source import SamplerPlugin
 from mgrpo.types import Problem
 
@@ -20,6 +21,7 @@ class RobustSampler(SamplerPlugin):
 
     Metrics:
         sampler/DOMAIN: chance of a domain to be drawn.
+        sampler_belief/GROUP: belief in a group, with `groups` or an adaptive `belief`.
     """
 
     Settings: ClassVar[type[StrictConfig]] = RobustSamplerSettings

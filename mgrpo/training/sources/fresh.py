@@ -44,8 +44,8 @@ class FreshProblems(ProblemSource):
         return Work(problems=self.take(self.problems_per_step))
 
     def observe(self, step: int, completions: Sequence[Completion], sums: MetricSums) -> None:
-        for domain, chance in self.sampler.observe(completions).items():
-            sums.add(f"sampler/{domain}", chance)
+        for name, value in self.sampler.observe(completions).items():
+            sums.add(name, value)
 
     def state_dict(self) -> JsonObject:
         return self.sampler.state_dict()

@@ -9,6 +9,7 @@ from tests.learner.builders import completion, plugin, solve_layer
 
 CENTRED = ObjectiveConfig()
 Z_SCORE = {"scale_by_std": False}
+TOKENS = {"features": "tokens"}
 RATES = {"q": 9, "p": 0, "r": 6}  # right answers of 10: failure rates .1, 1, .4
 
 
@@ -35,16 +36,18 @@ class WrittenDown:
 
 
 def worked_part(**settings):
-    given = {"num_groups": 2, "variant": "exponential", "warmup_steps": 0, **settings}
+    given = {**TOKENS, "num_groups": 2, "variant": "exponential", "warmup_steps": 0, **settings}
     part = plugin("agro", **given)
     part.grouper = WrittenDown()
     return part
 
 
-def factors(part):
+def factors(part, measurements=None):
     """By problem, what advantages are multiplied by; p's are all 0."""
-    plain = build_batch(step(), [solve_layer(advantage=Z_SCORE)], CENTRED).all_rows
-    rows = build_batch(step(), [solve_layer(advantage=Z_SCORE)], CENTRED, plugins=[part]).all_rows
+    layers = [solve_layer(advantage=Z_SCORE)]
+    plain = build_batch(step(), layers, CENTRED).all_rows
+    batch = build_batch(step(), layers, CENTRED, plugins=[part], measurements=measurements)
+    rows = batch.all_rows
     return {
         one.problem_id: row.advantages[0] / base.advantages[0]
         for one, row, base in zip(step(), rows, plain, strict=True)
@@ -93,7 +96,7 @@ def test_in_the_warm_up_the_grouper_learns_and_advantages_stay():
 
 def test_one_group_is_grpo():
     for variant in ("worst_share", "exponential"):
-        part = plugin("agro", num_groups=1, variant=variant, warmup_steps=0)
+        part = plugin("agro", **TOKENS, num_groups=1, variant=variant, warmup_steps=0)
         assert factors(part) == {"q": pytest.approx(1), "r": pytest.approx(1)}
 
 
@@ -105,11 +108,48 @@ def test_the_worst_share_goes_by_running_sizes():
     assert part.weights.tolist() == pytest.approx([0, 1])
 
 
-def test_two_ranks_get_the_same_numbers_and_so_does_a_resumed_run():
-    ranks = [plugin("agro", warmup_steps=1, learning_rate=0.01) for _ in range(2)]
+def states_of(step):
+    """[N, 5] by prompt, with a large part that all have."""
+    rows = torch.arange(12, 27, dtype=torch.float32).reshape(3, 5).sin() + 40
+    return {"hidden_prompt": rows[[one.prompt_token_ids[0] - 10 for one in step]]}
+
+
+@pytest.mark.parametrize("features", ["tokens", "hidden_states"])
+def test_two_ranks_get_the_same_numbers_and_so_does_a_resumed_run(features):
+    settings = {"features": features, "warmup_steps": 1, "learning_rate": 0.01}
+    ranks = [plugin("agro", **settings) for _ in range(2)]
     for _ in range(3):
-        found = [factors(part) for part in ranks]
+        found = [factors(part, states_of(step())) for part in ranks]
         assert found[0] == found[1]
-    resumed = plugin("agro", warmup_steps=1, learning_rate=0.01, seed=9)
+    resumed = plugin("agro", **settings, seed=9)
     resumed.load_state_dict(ranks[0].state_dict())
-    assert factors(resumed) == factors(ranks[1]) != found[0]
+    assert factors(resumed, states_of(step())) == factors(ranks[1], states_of(step())) != found[0]
+
+
+def test_a_run_that_has_not_begun_resumes_too():
+    part = plugin("agro")
+    part.load_state_dict(plugin("agro").state_dict())
+    assert factors(part, states_of(step()))
+
+
+class LookedAt(WrittenDown):
+    def memberships(self, features):
+        self.features = features
+        return super().memberships(features)
+
+
+def test_hidden_states_are_read_without_what_all_prompts_share():
+    """Three prompts in one dimension, 41, 42 and 46: less 43, over the root of (4 + 1 + 9) / 3."""
+    part = worked_part(features="hidden_states")
+    part.grouper = LookedAt()
+    prompts = [one.prompt_token_ids[0] for one in step()]
+    states = torch.tensor([{10: 41.0, 11: 42.0, 12: 46.0}[prompt] for prompt in prompts])[:, None]
+    found = factors(part, {"hidden_prompt": states})
+    assert found["q"] == pytest.approx(0.800140, abs=1e-6)
+    expected = torch.tensor([-2.0, -1.0, 3.0], dtype=torch.float64) / (14 / 3) ** 0.5
+    assert part.grouper.features[:, 0].tolist() == pytest.approx(expected.tolist())
+
+
+def test_only_hidden_states_take_a_forward_pass():
+    assert plugin("agro").wanted_measurements() == {"hidden_prompt"}
+    assert not plugin("agro", **TOKENS).wanted_measurements()

@@ -27,7 +27,7 @@ class InOrder:
 
     def observe(self, completions: Sequence[Completion]) -> dict[str, float]:
         self.observed.append(len(completions))
-        return {"d": 0.25}
+        return {"sampler/d": 0.25}
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_drawn": self.num_drawn}
