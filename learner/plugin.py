@@ -77,8 +77,9 @@ that each token was sampled from, and the token's log-probability; ref_logprobs 
 reference policy, which is then loaded; ema_logprobs under the running average of the policy
 (`LearnerPlugin.ema`).
 
-A `StateMeasurement` is [N, D] float32: the last layer's state of one token, normalised as the output
-layer gets it. hidden_last is that of a completion's last token, hidden_prompt that of its prompt's."""
+A `StateMeasurement` is [N, D] float32: the last layer's state of one token, normalised as the
+output layer gets it. hidden_last is that of a completion's last token, hidden_prompt of its
+prompt's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,11 @@ SAMPLING = (
 
 ADVANTAGES = (
     Family("gpg/alpha", "factor", "By which gradients are scaled up for groups of zero variance."),
+    Family(
+        "unlikeliness/pass_at_group",
+        FRACTION,
+        "Problems with a right completion among their group's: pass@N of N = group_size.",
+    ),
     Family("dagrpo/distinct_pairs_fraction", FRACTION, "Pairs of a group that are distinct."),
     Family("disco/objective", "objective", "Mean objective of a group's right and wrong sets."),
     Family(

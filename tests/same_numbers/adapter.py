@@ -75,7 +75,10 @@ OWN = {
 """What a case changes in its recipe: so that its special parts take effect on short completions
 within two or three steps."""
 
-ADDED_METRICS = ("learner/optimizer_steps", "mismatch/shifted_completions")
+ADDED_METRICS = (
+    *("learner/optimizer_steps", "mismatch/shifted_completions"),
+    "unlikeliness/pass_at_group",
+)
 """Those that the recorded code did not have."""
 
 STUDY = "study/"

@@ -38,6 +38,10 @@ class Unlikeliness(LearnerPlugin):
 
     Formula:
         r_i ← r_i (1 - strength (G - rank_i) / G),   rank 1: the likeliest of the group
+
+    Metrics:
+        unlikeliness/pass_at_group: problems with a right completion in their group: pass@N of
+            N = group_size, which the method is for.
     """
 
     by_tree = True
@@ -46,6 +50,14 @@ class Unlikeliness(LearnerPlugin):
         "desel": "leaves out unlikely completions, which this pays for"
     }
     requires: ClassVar[frozenset[Measurement]] = frozenset({"policy_logprobs"})
+
+    def measure(self, batch: StepBatch) -> dict[str, object]:
+        """Before uniform groups are left out."""
+        passes = [
+            bool(batch.is_correct[places].any()) for places in usable_groups(batch, self.layers)
+        ]
+        batch.metrics["unlikeliness/pass_at_group"] = (float(sum(passes)), float(len(passes)))
+        return {}
 
     def filter_rows(self, batch: StepBatch) -> RowFilter | None:
         return without_uniform_groups(batch) if self.settings.drop_uniform else None

@@ -39,6 +39,18 @@ def test_the_worked_group_gets_its_rewards_and_advantages():
     assert advantages(batch) == pytest.approx([0.364513, 0.629613, -1.491189, 0.497063], abs=1e-6)
 
 
+def test_pass_at_n_counts_groups_that_do_not_train_too():
+    """Of four problems with two completions each; checks of the last one's failed."""
+    step = [
+        completion(f"{name}/{n}", value)
+        for name, rewards in (("q", [1.0, 0.0]), ("p", [0.0, 0.0]), ("r", [1.0, 1.0]))
+        for n, value in enumerate(rewards, start=1)
+    ]
+    step += [with_status(completion(f"s/{n}", 0.0), "error") for n in (1, 2)]
+    batch = built(step, [-1.0] * len(step))
+    assert batch.metrics["unlikeliness/pass_at_group"] == (2.0, 3.0)
+
+
 def test_strength_zero_is_grpo():
     batch = built(group([1.0, 1.0, 0.0, 1.0]), MEANS, strength=0)
     assert advantages(batch) == pytest.approx([0.5, 0.5, -1.5, 0.5])
