@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from scipy.stats import ttest_ind, ttest_rel
+from scipy.stats import ttest_1samp, ttest_ind, ttest_rel
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-12  # differences closer than this are equal
@@ -49,3 +49,26 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> Difference | No
     return Difference(
         mean=fmean(differences), half_width=float(high - low) / 2, p=float(test.pvalue)
     )
+
+
+def equivalence(first: Sequence[float], second: Sequence[float], *, margin: float) -> float | None:
+    """p of two one-sided paired t-tests (Schuirmann, 1987): small where the means are less than
+    `margin` apart; None where a spread cannot be told, as for `paired_t`."""
+    differences = [right - left for left, right in zip(first, second, strict=True)]
+    if len(differences) < 2 or max(differences) - min(differences) < ROUNDING:
+        return None
+    above = ttest_1samp(differences, -margin, alternative="greater").pvalue
+    below = ttest_1samp(differences, margin, alternative="less").pvalue
+    return float(max(above, below))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of one family of tests, adjusted after Holm (1979): the chance that any of those
+    below a level is so by accident is at most that level."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted = [0.0] * len(p_values)
+    least = 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted
