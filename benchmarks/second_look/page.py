@@ -1,0 +1,153 @@
+"""The study's page: what the tests say, the table of every arm, and the tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from benchmarks.second_look.analysis import (
+    LEVEL,
+    MARGIN,
+    Test,
+    confirmed,
+    first_turn_tests,
+    second_turn_tests,
+)
+from benchmarks.second_look.design import (
+    ARMS,
+    FAMILIES,
+    NUM_SEEDS,
+    PROMPTS_PER_STEP,
+    REFERENCE,
+    STEPS,
+    trials_at,
+)
+from benchmarks.second_look.rows import Results, Row
+from benchmarks.second_look.tuning import chosen_rate, tried_rates, tuned_accuracy
+from mgrpo.config.load import load_recipe
+
+COLUMNS = (
+    *("Arm", "rate", "seeds", "first turn, %", "second turn, %", "wrong→right, %"),
+    *("right→wrong, %", "area, %", "generated, k tokens", "prompts, k tokens"),
+)
+
+
+def describe(results: Results) -> str:
+    """Markdown. Sentences that no test carries are not here."""
+    blocks = [answer(results)]
+    for family in FAMILIES:
+        blocks += [
+            f"## {family}",
+            table(COLUMNS, arm_rows(results, family)),
+            f"First turn against {title(REFERENCE)}, in points, paired by seed:",
+            test_table([one for one in first_turn_tests(results) if one.family == family]),
+            "Second turn against the second of two independent attempts, in points:",
+            test_table([one for one in second_turn_tests(results) if one.family == family]),
+            "Tuning: accuracy of first attempts (%) by learning rate, bold where chosen:",
+            tuning_lines(results, family),
+        ]
+    return "\n\n".join(blocks)
+
+
+def answer(results: Results) -> str:
+    """The study's question, and how far it is answered."""
+    num_done = sum(len(confirmed(results, family, arm)) for family in FAMILIES for arm in ARMS)
+    num_all = len(FAMILIES) * len(ARMS) * NUM_SEEDS["confirming"]
+    if num_done < num_all:
+        return (
+            f"**Not decided yet: {num_done} of {num_all} confirming runs are done.** Until then "
+            "tests below are of those that are."
+        )
+    above = {
+        family: {
+            one.arm
+            for one in first_turn_tests(results)
+            if one.family == family and one.verdict == "above"
+        }
+        for family in FAMILIES
+    }
+    both = [arm for arm in ARMS if all(arm in found for found in above.values())]
+    names = ", ".join(title(arm) for arm in both)
+    return (
+        f"**First attempts above {title(REFERENCE)} on both families: {names or 'of no arm'}** "
+        f"(p < {LEVEL:g} after Holm, {NUM_SEEDS['confirming']} seeds of {STEPS} steps with "
+        f"{PROMPTS_PER_STEP} problems)."
+    )
+
+
+def arm_rows(results: Results, family: str) -> list[list[str]]:
+    found = []
+    for arm in ARMS:
+        rows = confirmed(results, family, arm)
+        rate = chosen_rate(results, family, arm)
+        cells = (
+            [
+                *(share(rows, name) for name in ("t1", "t2", "wrong_to_right", "right_to_wrong")),
+                share(rows, "area"),
+                *(f"{mean(rows, name) / 1000:,.0f}" for name in ("generated_tokens",)),
+                f"{mean(rows, 'prompt_tokens') / 1000:,.0f}",
+            ]
+            if rows
+            else [""] * 7
+        )
+        found.append([title(arm), "" if rate is None else f"{rate:g}", str(len(rows)), *cells])
+    return found
+
+
+def test_table(tests: Sequence[Test]) -> str:
+    head = ("Arm", "difference", "95 % interval", "p", "p, Holm", f"p, within {100 * MARGIN:g}", "")
+    return table(
+        head,
+        [
+            [
+                title(one.arm),
+                f"{100 * one.difference.mean:+.1f}",
+                f"{100 * (one.difference.mean - one.difference.half_width):+.1f} to "
+                f"{100 * (one.difference.mean + one.difference.half_width):+.1f}",
+                p_text(one.difference.p),
+                p_text(one.p_holm),
+                "" if one.p_equivalent is None else p_text(one.p_equivalent),
+                one.verdict,
+            ]
+            for one in tests
+        ],
+    )
+
+
+def tuning_lines(results: Results, family: str) -> str:
+    lines = []
+    for arm in ARMS:
+        chosen, cells = chosen_rate(results, family, arm), []
+        for rate in tried_rates(results, family, arm):
+            trials = trials_at("tuning", family, arm, rate)
+            if len(results.of(trials)) == len(trials):
+                text = f"{rate:g}: {100 * tuned_accuracy(results, family, arm, rate):.1f}"
+                cells.append(f"**{text}**" if rate == chosen else text)
+        lines.append(f"- {title(arm)}: {', '.join(cells) or 'nothing yet'}")
+    return "\n".join(lines)
+
+
+def title(arm: str) -> str:
+    """What the arm's recipe calls itself."""
+    trial = trials_at("confirming", FAMILIES[0], arm, 1e-4)[0]
+    return load_recipe(trial.recipe).description
+
+
+def share(rows: Sequence[Row], name: str) -> str:
+    values = [100 * getattr(row, name) for row in rows]
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{fmean(values):.1f}{spread}"
+
+
+def mean(rows: Sequence[Row], name: str) -> float:
+    return fmean(getattr(row, name) for row in rows)
+
+
+def p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown: the first column to the left, numbers to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

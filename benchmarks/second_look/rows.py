@@ -1,0 +1,69 @@
+"""The study's results: one row a trial, in a file that is written after each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.second_look.design import Phase, Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What a trial came to. Accuracies are shares of 1, over 8 samples of each held-out problem."""
+
+    phase: Phase
+    family: str
+    arm: str
+    seed: int
+    learning_rate: float
+    t1: float  # first attempts
+    t2: float  # after the second turn
+    t2_independent: float  # the second of two independent attempts
+    wrong_to_right: float
+    right_to_wrong: float
+    area: float  # mean accuracy of sampled first attempts over the training's steps
+    completions: float  # that training sampled
+    generated_tokens: float
+    prompt_tokens: float  # each completion's whole prompt, though engine and learner share them
+    training_s: float
+    digest: str  # of the trial's recipes
+    revision: str
+
+    @property
+    def trial(self) -> Trial:
+        return Trial(
+            phase=self.phase,
+            family=self.family,
+            arm=self.arm,
+            seed=self.seed,
+            learning_rate=self.learning_rate,
+        )
+
+
+class Results:
+    """The rows of a file; those of recipes that have changed since do not count."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        self.rows = [row for row in (Row(**one) for one in kept) if row.digest == row.trial.digest]
+
+    def of(self, trials: Iterable[Trial]) -> list[Row]:
+        """Those that there are, in the order of the trials."""
+        known = {row.trial: row for row in self.rows}
+        return [known[trial] for trial in trials if trial in known]
+
+    def add(self, row: Row) -> None:
+        self.rows = [one for one in self.rows if one.trial != row.trial] + [row]
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.write_text(lines_of(self.rows), encoding="utf-8")
+        unfinished.replace(self.path)
+
+
+def lines_of(rows: Sequence[Row]) -> str:
+    """A JSON list with a line per row."""
+    ordered = sorted(rows, key=lambda row: row.trial.name)
+    return "[\n" + ",\n".join(json.dumps(asdict(row)) for row in ordered) + "\n]\n"

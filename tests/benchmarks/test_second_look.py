@@ -1,0 +1,211 @@
+"""The study of second looks: its trials, its tuning and its tests, without training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.commands import CommandFailed
+from benchmarks.second_look.__main__ import known_trials, main
+from benchmarks.second_look.analysis import Test as Question
+from benchmarks.second_look.analysis import first_turn_tests, second_turn_tests
+from benchmarks.second_look.design import ARMS, FAMILIES, RATES, REFERENCE, Trial, trials_at
+from benchmarks.second_look.page import describe
+from benchmarks.second_look.rows import Results, Row
+from benchmarks.second_look.tuning import chosen_rate, tried_rates
+from benchmarks.second_look.work import Work
+from mgrpo.config.rewards import CheckTerm
+from mgrpo.evaluation.seeds import Difference
+from mgrpo.sources import most_completions
+
+PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_mgrpo.py")))
+TRIAL = trials_at("confirming", "countdown", "mgrpo", 2e-4)[3]
+
+
+def row(trial: Trial, t1: float = 0.5, t2: float = 0.5, **changed: object) -> Row:
+    given = {
+        "phase": trial.phase,
+        "family": trial.family,
+        "arm": trial.arm,
+        "seed": trial.seed,
+        "learning_rate": trial.learning_rate,
+        "t1": t1,
+        "t2": t2,
+        "t2_independent": t1,
+        "wrong_to_right": 0.1,
+        "right_to_wrong": 0.2,
+        "area": 0.4,
+        "completions": 1.0,
+        "generated_tokens": 2000.0,
+        "prompt_tokens": 3000.0,
+        "training_s": 4.0,
+        "digest": trial.digest,
+        "revision": "abc",
+    }
+    return Row(**{**given, **changed})  # type: ignore[arg-type]
+
+
+def results_with(tmp_path: Path, rows: list[Row]) -> Results:
+    found = Results(tmp_path / "rows.json")
+    found.rows = rows
+    return found
+
+
+def tuned(family: str, arm: str, best: float) -> list[Row]:
+    """Tuning rows, the nearer to the best rate the better."""
+    rates = sorted({*RATES, best / 2, best, best * 2})
+    return [
+        row(trial, t1=0.5 - abs(rate - best))
+        for rate in rates
+        for trial in trials_at("tuning", family, arm, rate)
+    ]
+
+
+# --- trials ---
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_arm_samples_sixteen_completions_a_problem_of_its_family(arm, family):
+    trial = trials_at("tuning", family, arm, 1e-4)[0]
+    training, scoring = trial.configs()
+    assert most_completions(training.method_view) == 16 * training.prompts_per_step
+    assert training.data.heldout is None and len(scoring.layers) == 2
+    assert [one.name for one in training.data.train.tasks] == [family]
+    assert (scoring.evaluation.decoding, scoring.evaluation.samples_per_problem) == ("sampled", 8)
+    assert training.rewards.terms == scoring.rewards.terms
+    (term,) = training.rewards.terms
+    assert isinstance(term, CheckTerm) and term.check == "task_answer"
+
+
+def test_no_problem_of_one_set_is_in_another():
+    training, tuning = trials_at("tuning", "countdown", "mgrpo", 1e-4)[0].configs()
+    confirming = TRIAL.configs()[1]
+    seeds = {one.data.heldout.seed for one in (tuning, confirming)}
+    assert seeds == {one.seed for one in training.data.train.exclude_questions_of}
+    assert len(seeds) == 2 and (tuning.data.heldout.size, confirming.data.heldout.size) == (
+        200,
+        500,
+    )
+
+
+def test_arms_of_a_seed_train_on_the_same_problems_in_the_same_order():
+    orders = set()
+    for arm in ARMS:
+        config = trials_at("confirming", "countdown", arm, 1e-4)[0].configs()[0]
+        orders.add((config.seed, config.steps, config.prompts_per_step, config.data.train.size))
+    assert len(orders) == 1
+
+
+# --- rows ---
+
+
+def test_a_row_of_recipes_that_changed_does_not_count(tmp_path):
+    results = Results(tmp_path / "rows.json")
+    results.add(row(TRIAL))
+    results.add(row(TRIAL, t1=0.75))
+    assert [one.t1 for one in Results(results.path).of([TRIAL])] == [0.75]
+    results.add(row(TRIAL, digest="other"))
+    assert not Results(results.path).rows
+
+
+def test_a_trial_is_trained_scored_and_deleted(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    found = Work(tmp_path / "runs", PROGRAM).do(TRIAL)
+    assert found.trial == TRIAL and found.digest == TRIAL.digest
+    assert (found.t1, found.t2, found.t2_independent) == (0.8, 0.9, 0.8)
+    assert (found.completions, found.prompt_tokens) == (64 * 40, 64 * 40 * 20)
+    assert (found.generated_tokens, found.training_s) == (80_000, 120)
+    assert (found.wrong_to_right, found.right_to_wrong, found.revision) == (0.2, 0.1, "0123456789")
+    assert found.area == pytest.approx(0.9)
+    assert sorted(one.suffix for one in (tmp_path / "runs").iterdir()) == [".log", ".log"]
+    assert (tmp_path / "calls").read_text().split() == ["train", TRIAL.name, "eval", TRIAL.name]
+
+
+def test_a_trial_that_fails_is_named_and_leaves_no_row(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    monkeypatch.setenv("FAKE_FAILS", TRIAL.name)
+    with pytest.raises(CommandFailed, match="out of luck"):
+        Work(tmp_path / "runs", PROGRAM).do(TRIAL)
+
+
+def test_the_command_lists_what_is_left_and_prints_a_row(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    files = ["--results", str(tmp_path / "rows.json"), "--runs", str(tmp_path / "runs")]
+    assert main(["--list", *files], PROGRAM) == 0
+    num_tuning = len(FAMILIES) * len(ARMS) * len(RATES) * 2
+    assert (
+        f"0 of {num_tuning} done; {len(FAMILIES) * len(ARMS) * 10} more" in capsys.readouterr().out
+    )
+    name = trials_at("tuning", "countdown", "idle", RATES[0])[0].name
+    assert main(["--row", name, *files], PROGRAM) == 0
+    assert json.loads(capsys.readouterr().out)["arm"] == "idle"
+    assert main(["--row", "nothing", *files], PROGRAM) == 1
+    assert main(["--minutes", "0", *files], PROGRAM) == 0 and not (tmp_path / "rows.json").exists()
+
+
+# --- tuning ---
+
+
+def test_tuning_goes_on_until_the_best_rate_is_inside(tmp_path):
+    assert tried_rates(results_with(tmp_path, []), "countdown", "mgrpo") == sorted(RATES)
+    inside = results_with(tmp_path, tuned("countdown", "mgrpo", RATES[1]))
+    assert chosen_rate(inside, "countdown", "mgrpo") == RATES[1]
+    outside = results_with(tmp_path, tuned("countdown", "mgrpo", 2 * RATES[-1]))
+    assert tried_rates(outside, "countdown", "mgrpo")[-2:] == [2 * RATES[-1], 4 * RATES[-1]]
+    assert chosen_rate(outside, "countdown", "mgrpo") == 2 * RATES[-1]
+    left = [one for one in outside.rows if one.learning_rate <= 2 * RATES[-1]]
+    assert chosen_rate(results_with(tmp_path, left), "countdown", "mgrpo") is None
+
+
+def test_an_arm_confirms_once_its_rate_is_chosen(tmp_path):
+    results = results_with(tmp_path, tuned("countdown", "mgrpo", RATES[1]))
+    found = [one for one in known_trials(results) if one.phase == "confirming"]
+    assert found == trials_at("confirming", "countdown", "mgrpo", RATES[1])
+
+
+# --- tests ---
+
+
+def confirmed_results(tmp_path: Path, gain: float) -> Results:
+    """On countdown alone: MGRPO's first turns lie above GRPO's by a gain that hardly varies."""
+    rows = [*tuned("countdown", REFERENCE, RATES[1]), *tuned("countdown", "mgrpo", RATES[1])]
+    for arm, more in ((REFERENCE, 0.0), ("mgrpo", gain)):
+        for number, trial in enumerate(trials_at("confirming", "countdown", arm, RATES[1])):
+            noise = 0.001 * (number % 3) if arm == "mgrpo" else 0.02 * number
+            rows.append(
+                row(trial, t1=0.4 + 0.02 * number + more + (arm == "mgrpo") * noise, t2=0.9)
+            )
+    return results_with(tmp_path, rows)
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(0.05, "above"), (-0.05, "below"), (-0.001, "equivalent")]
+)
+def test_first_turns_are_paired_by_seed(tmp_path, gain, verdict):
+    (found,) = first_turn_tests(confirmed_results(tmp_path, gain))
+    assert (found.family, found.arm, found.verdict) == ("countdown", "mgrpo", verdict)
+    noise = sum(0.001 * (number % 3) for number in range(10)) / 10
+    assert found.difference.mean == pytest.approx(gain + noise)
+
+
+def test_second_turns_are_compared_with_another_attempt(tmp_path):
+    found = second_turn_tests(confirmed_results(tmp_path, 0.05))
+    assert {one.arm for one in found} == {REFERENCE, "mgrpo"}
+    assert all(one.verdict == "above" for one in found)
+
+
+def test_what_no_test_decides_is_said_to_be_open():
+    difference = Difference(mean=0.03, half_width=0.04, p=0.1)
+    one = Question(family="f", arm="a", difference=difference, p_holm=0.5, p_equivalent=0.6)
+    assert one.verdict == "not decided"
+
+
+def test_the_page_says_first_that_runs_are_missing(tmp_path):
+    page = describe(confirmed_results(tmp_path, 0.05))
+    assert page.startswith("**Not decided yet: 20 of 200 confirming runs are done.**")
+    assert "| MGRPO(4,3), all attempts are parents | +5.1 |" in page
+    assert f"**{RATES[1]:g}: " in page
