@@ -26,7 +26,7 @@ class Test:
     p_equivalent: float | None
 
     @property
-    def verdict(self) -> str:
+    def decision(self) -> str:
         if self.p_holm < LEVEL:
             return "above" if self.difference.mean > 0 else "below"
         if self.p_equivalent is not None and self.p_equivalent < LEVEL:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, read_recipe
 from mgrpo.records.json_object import JsonObject
+from scripts.default_policy.default_tasks import HELDOUT_SEED
+from scripts.default_policy.right_work.problems import (
+    MAX_TOKENS,
+    NUM_CHECKED,
+    NUM_HELD_OUT,
+    STOP_SEED,
+    TASKS,
+)
 
 FOLDER = Path(__file__).parent
 REFERENCE = "grpo_16"
@@ -21,7 +28,7 @@ ARMS = (
     *(REFERENCE, "mgrpo", "one_parent", "wrong_first", "alternating"),
     *("success_only", "strict_fix", "igrpo", "murphy", "idle"),
 )
-FAMILIES = ("chain_sum", "countdown")
+FAMILIES = tuple(task.name for task in TASKS)
 RATES = (1e-4, 2e-4, 4e-4, 8e-4)
 """Where tuning begins; it goes on by factors of two while the best rate is an outer one."""
 STEPS, PROMPTS_PER_STEP = 40, 8
@@ -29,10 +36,11 @@ Phase = Literal["tuning", "confirming"]
 NUM_SEEDS: dict[Phase, int] = {"tuning": 2, "confirming": 10}
 FIRST_SEED: dict[Phase, int] = {"tuning": 1000, "confirming": 0}
 HELD_OUT: dict[Phase, tuple[int, int]] = {
-    "tuning": (200, 9_000_000),
-    "confirming": (500, 7_000_000),
+    "tuning": (NUM_CHECKED, STOP_SEED),
+    "confirming": (NUM_HELD_OUT, HELDOUT_SEED),
 }
-"""Problems of a family that score a policy, by phase: how many, and the seed that draws them."""
+"""Problems of a family that score a policy, by phase: how many, and the seed that draws them. The
+start policy has trained on none of them."""
 TRAINING = (20_000, 1)
 MAX_PROMPT_TOKENS = 256
 REWARDS = "rewards.terms=[{check: task_answer}]"
@@ -106,29 +114,33 @@ def trials_at(phase: Phase, family: str, arm: str, learning_rate: float) -> list
 
 def data(family: str) -> dict[str, Any]:
     size, seed = TRAINING
-    others = [held_out(family, phase) for phase in NUM_SEEDS]
-    train = source_of(family, size, seed) | {"exclude_questions_of": others}
+    train = source_of(family, size, seed, exclude=[held_out(family, phase) for phase in HELD_OUT])
     return {"train": train, "heldout": None, "max_prompt_tokens": MAX_PROMPT_TOKENS}
 
 
 def held_out(family: str, phase: Phase) -> dict[str, Any]:
     size, seed = HELD_OUT[phase]
-    return source_of(family, size, seed)
+    exclude = [] if phase == "confirming" else [held_out(family, "confirming")]
+    return source_of(family, size, seed, exclude=exclude)
 
 
-def source_of(family: str, size: int, seed: int) -> dict[str, Any]:
+def source_of(
+    family: str, size: int, seed: int, *, exclude: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     return {
         "source": "reasoning_gym",
         "size": size,
         "seed": seed,
-        "tasks": family_file(family)["tasks"],
+        "tasks": [task.model_dump() for task in TASKS if task.name == family],
+        "exclude_questions_of": list(exclude),
     }
 
 
 def lengths(recipe: str, family: str) -> list[str]:
     """The longest completion of each layer is that of the family."""
-    tokens = family_file(family)["max_completion_tokens"]
-    return [f"layers.{n}.max_completion_tokens={tokens}" for n in range(num_layers(recipe))]
+    return [
+        f"layers.{n}.max_completion_tokens={MAX_TOKENS[family]}" for n in range(num_layers(recipe))
+    ]
 
 
 @functools.cache
@@ -139,10 +151,3 @@ def tree_of(recipe: str) -> JsonObject:
 @functools.cache
 def num_layers(recipe: str) -> int:
     return len(load_recipe(recipe).layers)
-
-
-@functools.cache
-def family_file(family: str) -> dict[str, Any]:
-    text = (FOLDER / "families" / f"{family}.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found

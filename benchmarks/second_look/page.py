@@ -62,7 +62,7 @@ def answer(results: Results) -> str:
         family: {
             one.arm
             for one in first_turn_tests(results)
-            if one.family == family and one.verdict == "above"
+            if one.family == family and one.decision == "above"
         }
         for family in FAMILIES
     }
@@ -107,7 +107,7 @@ def test_table(tests: Sequence[Test]) -> str:
                 p_text(one.difference.p),
                 p_text(one.p_holm),
                 "" if one.p_equivalent is None else p_text(one.p_equivalent),
-                one.verdict,
+                one.decision,
             ]
             for one in tests
         ],

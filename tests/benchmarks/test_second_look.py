@@ -18,8 +18,15 @@ from benchmarks.second_look.rows import Results, Row
 from benchmarks.second_look.tuning import chosen_rate, tried_rates
 from benchmarks.second_look.work import Work
 from mgrpo.config.rewards import CheckTerm
+from mgrpo.data.problems import load_problems
 from mgrpo.evaluation.seeds import Difference
 from mgrpo.sources import most_completions
+from scripts.default_policy.right_work.problems import (
+    NUM_CHECKED,
+    for_stopping,
+    held_out,
+    pools_of,
+)
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_mgrpo.py")))
 TRIAL = trials_at("confirming", "countdown", "mgrpo", 2e-4)[3]
@@ -87,9 +94,19 @@ def test_no_problem_of_one_set_is_in_another():
     seeds = {one.data.heldout.seed for one in (tuning, confirming)}
     assert seeds == {one.seed for one in training.data.train.exclude_questions_of}
     assert len(seeds) == 2 and (tuning.data.heldout.size, confirming.data.heldout.size) == (
-        200,
+        NUM_CHECKED,
         500,
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_start_policy_has_trained_on_none_of_the_problems_that_score(family):
+    """They are among those that its warm start leaves out."""
+    for phase, left_out in (("confirming", held_out()), ("tuning", for_stopping(NUM_CHECKED))):
+        (trial, *_) = trials_at(phase, family, "mgrpo", 1e-4)
+        scored = load_problems(trial.configs()[1].data.heldout).problems
+        known = {one.question for one in pools_of(left_out)[family]}
+        assert {one.question for one in scored} <= known
 
 
 def test_arms_of_a_seed_train_on_the_same_problems_in_the_same_order():
@@ -183,11 +200,11 @@ def confirmed_results(tmp_path: Path, gain: float) -> Results:
 
 
 @pytest.mark.parametrize(
-    ("gain", "verdict"), [(0.05, "above"), (-0.05, "below"), (-0.001, "equivalent")]
+    ("gain", "decision"), [(0.05, "above"), (-0.05, "below"), (-0.001, "equivalent")]
 )
-def test_first_turns_are_paired_by_seed(tmp_path, gain, verdict):
+def test_first_turns_are_paired_by_seed(tmp_path, gain, decision):
     (found,) = first_turn_tests(confirmed_results(tmp_path, gain))
-    assert (found.family, found.arm, found.verdict) == ("countdown", "mgrpo", verdict)
+    assert (found.family, found.arm, found.decision) == ("countdown", "mgrpo", decision)
     noise = sum(0.001 * (number % 3) for number in range(10)) / 10
     assert found.difference.mean == pytest.approx(gain + noise)
 
@@ -195,13 +212,13 @@ def test_first_turns_are_paired_by_seed(tmp_path, gain, verdict):
 def test_second_turns_are_compared_with_another_attempt(tmp_path):
     found = second_turn_tests(confirmed_results(tmp_path, 0.05))
     assert {one.arm for one in found} == {REFERENCE, "mgrpo"}
-    assert all(one.verdict == "above" for one in found)
+    assert all(one.decision == "above" for one in found)
 
 
 def test_what_no_test_decides_is_said_to_be_open():
     difference = Difference(mean=0.03, half_width=0.04, p=0.1)
     one = Question(family="f", arm="a", difference=difference, p_holm=0.5, p_equivalent=0.6)
-    assert one.verdict == "not decided"
+    assert one.decision == "not decided"
 
 
 def test_the_page_says_first_that_runs_are_missing(tmp_path):

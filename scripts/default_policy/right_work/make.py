@@ -25,7 +25,12 @@ import torch
 from torch import Tensor
 
 from scripts.default_policy.right_work.measure import attempts_at, corrections_of
-from scripts.default_policy.right_work.problems import for_stopping, for_training, pools_of
+from scripts.default_policy.right_work.problems import (
+    NUM_CHECKED,
+    for_stopping,
+    for_training,
+    pools_of,
+)
 from scripts.default_policy.right_work.turns import SENTENCES, Attempt, Turns, tokenizer_texts
 from scripts.default_policy.tiny_tokenizer import train_tokenizer
 from scripts.default_policy.warm_start import IGNORED, padded, save, untrained_model
@@ -40,8 +45,6 @@ WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 BATCH_SIZE = 32
 CHECK_EVERY = 50
-NUM_CHECKED = 128
-"""Problems of each family whose attempts say when to stop: an error of 4.4 points at one half."""
 NUM_TRAINING = 6000
 NUM_TOKENIZER_PROBLEMS = 2000
 NUM_ATTEMPTS = 256
