@@ -147,6 +147,10 @@ study: ## compare methods under one budget; goes on where it stopped (ARGS=--lis
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.study --write $(ARGS)
 
+second-look: ## ten arms on two families, by docs/results/protocol.md; goes on where it stopped (ARGS="--minutes 60")
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.second_look $(ARGS)
+
 architectures: ## measure which model architectures train; goes on where it stopped (ARGS=--again)
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.architectures --write $(ARGS)
