@@ -42,8 +42,8 @@ HELD_OUT: dict[Phase, tuple[int, int]] = {
 """Problems of a family that score a policy, by phase: how many, and the seed that draws them. The
 start policy has trained on none of them."""
 TRAINING = (20_000, 1)
-MAX_PROMPT_TOKENS = 256
-REWARDS = "rewards.terms=[{check: task_answer}]"
+MAX_PROMPT_TOKENS = 320
+REWARDS = "rewards.terms=[{check: reasoning_gym}]"
 """The verifier of the problem's own generator: countdown has many right answers."""
 
 

@@ -17,6 +17,7 @@ from benchmarks.second_look.page import describe
 from benchmarks.second_look.rows import Results, Row
 from benchmarks.second_look.tuning import chosen_rate, tried_rates
 from benchmarks.second_look.work import Work
+from mgrpo.cli import main as mgrpo
 from mgrpo.config.rewards import CheckTerm
 from mgrpo.data.problems import load_problems
 from mgrpo.evaluation.seeds import Difference
@@ -85,7 +86,15 @@ def test_every_arm_samples_sixteen_completions_a_problem_of_its_family(arm, fami
     assert (scoring.evaluation.decoding, scoring.evaluation.samples_per_problem) == ("sampled", 8)
     assert training.rewards.terms == scoring.rewards.terms
     (term,) = training.rewards.terms
-    assert isinstance(term, CheckTerm) and term.check == "task_answer"
+    assert isinstance(term, CheckTerm) and term.check == "reasoning_gym"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_check_finds_no_fault_in_a_trial(family, capsys):
+    trial = trials_at("tuning", family, "mgrpo", 1e-4)[0]
+    commands = [(trial.recipe, trial.settings), (trial.scoring_recipe, trial.scoring_settings)]
+    for recipe, settings in commands:
+        assert mgrpo(["check", recipe, *settings, "data.train.size=64"]) == 0, capsys.readouterr()
 
 
 def test_no_problem_of_one_set_is_in_another():
