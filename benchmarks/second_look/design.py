@@ -86,6 +86,7 @@ class Trial:
         return [
             *("seed=0", REWARDS, *lengths(self.scoring_recipe, self.family)),
             f"data.heldout={json.dumps(held_out(self.family, self.phase))}",
+            f"data.max_prompt_tokens={MAX_PROMPT_TOKENS}",
         ]
 
     def configs(self) -> tuple[RunConfig, RunConfig]:
