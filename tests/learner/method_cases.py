@@ -132,7 +132,9 @@ def made_up_measurements(completions: list[Completion]) -> dict[str, Any]:
     """What would be measured of the policy, the same for the same token."""
     tokens = [token for one in completions for token in one.token_ids]
     values = torch.tensor(tokens, dtype=torch.float64) / 64
+    prompts = [[*one.prompt_token_ids[:1], *one.prompt_token_ids[-1:]] for one in completions]
     return {
+        "hidden_prompt": torch.tensor(prompts, dtype=torch.float32) / 64,
         "entropies": 0.5 + values,
         "policy_logprobs": -0.5 - 2 * values,
         "ema_logprobs": -0.4 - 2 * values,

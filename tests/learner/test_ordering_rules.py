@@ -135,7 +135,7 @@ def test_weights_of_rows_survive_the_division_by_the_spread(use):
     """A problem that is mostly failed counts more than one that is mostly solved."""
     settings = {
         "group_dro": {"rate": 1.0},
-        "agro": {"warmup_steps": 0, "num_groups": 2, "share": 0.5},
+        "agro": {"features": "tokens", "warmup_steps": 0, "num_groups": 2, "share": 0.5},
         "lead": {"length_strength": 0.0},
     }[use]
     easy = [
