@@ -2,7 +2,7 @@
 
     python -m benchmarks.second_look --minutes 120     # goes on where it stopped
     python -m benchmarks.second_look --list            # what is done and what is left
-    python -m benchmarks.second_look --row confirming-countdown-mgrpo-0.0002-3   # again, printed
+    python -m benchmarks.second_look --row confirming-chain_sum-mgrpo-0.0002-3  # again, printed
 
 A trial's row is written when it is done, so nothing but an unfinished trial is lost by stopping.
 """

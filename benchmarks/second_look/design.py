@@ -44,7 +44,7 @@ start policy has trained on none of them."""
 TRAINING = (20_000, 1)
 MAX_PROMPT_TOKENS = 320
 REWARDS = "rewards.terms=[{check: reasoning_gym}]"
-"""The verifier of the problem's own generator: countdown has many right answers."""
+"""The verifier of the problem's own generator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ from scripts.default_policy.right_work.problems import (
 )
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_mgrpo.py")))
-TRIAL = trials_at("confirming", "countdown", "mgrpo", 2e-4)[3]
+TRIAL = trials_at("confirming", "simple_equations", "mgrpo", 2e-4)[3]
 
 
 def row(trial: Trial, t1: float = 0.5, t2: float = 0.5, **changed: object) -> Row:
@@ -98,7 +98,7 @@ def test_the_check_finds_no_fault_in_a_trial(family, capsys):
 
 
 def test_no_problem_of_one_set_is_in_another():
-    training, tuning = trials_at("tuning", "countdown", "mgrpo", 1e-4)[0].configs()
+    training, tuning = trials_at("tuning", "simple_equations", "mgrpo", 1e-4)[0].configs()
     confirming = TRIAL.configs()[1]
     seeds = {one.data.heldout.seed for one in (tuning, confirming)}
     assert seeds == {one.seed for one in training.data.train.exclude_questions_of}
@@ -121,7 +121,7 @@ def test_the_start_policy_has_trained_on_none_of_the_problems_that_score(family)
 def test_arms_of_a_seed_train_on_the_same_problems_in_the_same_order():
     orders = set()
     for arm in ARMS:
-        config = trials_at("confirming", "countdown", arm, 1e-4)[0].configs()[0]
+        config = trials_at("confirming", "simple_equations", arm, 1e-4)[0].configs()[0]
         orders.add((config.seed, config.steps, config.prompts_per_step, config.data.train.size))
     assert len(orders) == 1
 
@@ -166,7 +166,7 @@ def test_the_command_lists_what_is_left_and_prints_a_row(tmp_path, monkeypatch, 
     assert (
         f"0 of {num_tuning} done; {len(FAMILIES) * len(ARMS) * 10} more" in capsys.readouterr().out
     )
-    name = trials_at("tuning", "countdown", "idle", RATES[0])[0].name
+    name = trials_at("tuning", "simple_equations", "idle", RATES[0])[0].name
     assert main(["--row", name, *files], PROGRAM) == 0
     assert json.loads(capsys.readouterr().out)["arm"] == "idle"
     assert main(["--row", "nothing", *files], PROGRAM) == 1
@@ -177,30 +177,33 @@ def test_the_command_lists_what_is_left_and_prints_a_row(tmp_path, monkeypatch, 
 
 
 def test_tuning_goes_on_until_the_best_rate_is_inside(tmp_path):
-    assert tried_rates(results_with(tmp_path, []), "countdown", "mgrpo") == sorted(RATES)
-    inside = results_with(tmp_path, tuned("countdown", "mgrpo", RATES[1]))
-    assert chosen_rate(inside, "countdown", "mgrpo") == RATES[1]
-    outside = results_with(tmp_path, tuned("countdown", "mgrpo", 2 * RATES[-1]))
-    assert tried_rates(outside, "countdown", "mgrpo")[-2:] == [2 * RATES[-1], 4 * RATES[-1]]
-    assert chosen_rate(outside, "countdown", "mgrpo") == 2 * RATES[-1]
+    assert tried_rates(results_with(tmp_path, []), "simple_equations", "mgrpo") == sorted(RATES)
+    inside = results_with(tmp_path, tuned("simple_equations", "mgrpo", RATES[1]))
+    assert chosen_rate(inside, "simple_equations", "mgrpo") == RATES[1]
+    outside = results_with(tmp_path, tuned("simple_equations", "mgrpo", 2 * RATES[-1]))
+    assert tried_rates(outside, "simple_equations", "mgrpo")[-2:] == [2 * RATES[-1], 4 * RATES[-1]]
+    assert chosen_rate(outside, "simple_equations", "mgrpo") == 2 * RATES[-1]
     left = [one for one in outside.rows if one.learning_rate <= 2 * RATES[-1]]
-    assert chosen_rate(results_with(tmp_path, left), "countdown", "mgrpo") is None
+    assert chosen_rate(results_with(tmp_path, left), "simple_equations", "mgrpo") is None
 
 
 def test_an_arm_confirms_once_its_rate_is_chosen(tmp_path):
-    results = results_with(tmp_path, tuned("countdown", "mgrpo", RATES[1]))
+    results = results_with(tmp_path, tuned("simple_equations", "mgrpo", RATES[1]))
     found = [one for one in known_trials(results) if one.phase == "confirming"]
-    assert found == trials_at("confirming", "countdown", "mgrpo", RATES[1])
+    assert found == trials_at("confirming", "simple_equations", "mgrpo", RATES[1])
 
 
 # --- tests ---
 
 
 def confirmed_results(tmp_path: Path, gain: float) -> Results:
-    """On countdown alone: MGRPO's first turns lie above GRPO's by a gain that hardly varies."""
-    rows = [*tuned("countdown", REFERENCE, RATES[1]), *tuned("countdown", "mgrpo", RATES[1])]
+    """On equations alone: MGRPO's first turns lie above GRPO's by a gain that hardly varies."""
+    rows = [
+        *tuned("simple_equations", REFERENCE, RATES[1]),
+        *tuned("simple_equations", "mgrpo", RATES[1]),
+    ]
     for arm, more in ((REFERENCE, 0.0), ("mgrpo", gain)):
-        for number, trial in enumerate(trials_at("confirming", "countdown", arm, RATES[1])):
+        for number, trial in enumerate(trials_at("confirming", "simple_equations", arm, RATES[1])):
             noise = 0.001 * (number % 3) if arm == "mgrpo" else 0.02 * number
             rows.append(
                 row(trial, t1=0.4 + 0.02 * number + more + (arm == "mgrpo") * noise, t2=0.9)
@@ -213,7 +216,7 @@ def confirmed_results(tmp_path: Path, gain: float) -> Results:
 )
 def test_first_turns_are_paired_by_seed(tmp_path, gain, decision):
     (found,) = first_turn_tests(confirmed_results(tmp_path, gain))
-    assert (found.family, found.arm, found.decision) == ("countdown", "mgrpo", decision)
+    assert (found.family, found.arm, found.decision) == ("simple_equations", "mgrpo", decision)
     noise = sum(0.001 * (number % 3) for number in range(10)) / 10
     assert found.difference.mean == pytest.approx(gain + noise)
 

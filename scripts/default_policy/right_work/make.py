@@ -1,11 +1,14 @@
 """The candidate's warm start: right work alone, stopped while the policy still errs.
 
 1. *First attempts.* The network learns right work for the problem. Every `CHECK_EVERY` steps its
-   sampled attempts at other problems are graded; a family that is right often enough rests, and the
-   stage ends when all of them are.
+   sampled attempts at other problems are graded; the stage ends when each family is right often
+   enough.
 2. *Corrections.* What is corrected are attempts that the network itself sampled, right and wrong as
    they came; what it learns behind them is, again, right work for the problem. Attempts are sampled
    anew after every check. The stage ends when second turns are as often right as is asked.
+
+A family that is right often enough is drawn less often, so that it keeps what it has learned while
+the other one catches up: not at all would mean that it is forgotten.
 
 So no mistake is taught: those that it makes are of steps that it has not learned well, in both
 turns. The same seed gives the same weights on the same machine with one thread.
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 LEARNING_RATE = 2e-3
 WARM_UP_STEPS = 50
+CONSTANT_STEPS = 1500
+"""Steps at the whole rate; then it falls as one over the root of the step."""
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 BATCH_SIZE = 32
@@ -50,9 +55,11 @@ NUM_TOKENIZER_PROBLEMS = 2000
 NUM_ATTEMPTS = 256
 """Own attempts of each family that are sampled for corrections after each check."""
 FIRST_RIGHT = 0.50
-"""Share of right first attempts at which a family rests."""
+"""Share of right first attempts that is often enough."""
 SECOND_RIGHT = 0.90
-"""Right second turns, as a share of right first attempts, at which a family rests."""
+"""Right second turns, as a share of right first attempts, that is often enough."""
+REHEARSED = 0.2
+"""How often a turn that is right often enough is drawn, relative to one that is not yet."""
 MAX_STEPS = 6000
 
 
@@ -61,6 +68,14 @@ class Rates(NamedTuple):
 
     first: float
     second: float
+
+
+Weights = dict[str, float]
+"""How often a family is drawn, relative to others."""
+
+
+def weight(enough: bool) -> float:
+    return REHEARSED if enough else 1.0
 
 
 class Maker:
@@ -75,7 +90,7 @@ class Maker:
         texts = [
             text
             for pool in self.training.values()
-            for text in tokenizer_texts(pool[:NUM_TOKENIZER_PROBLEMS], random.Random(seed))
+            for text in tokenizer_texts(pool[:NUM_TOKENIZER_PROBLEMS])
         ]
         self.tokenizer = train_tokenizer(texts, SENTENCES)
         self.turns = Turns(self.tokenizer, self.tokenizer.eos_token_id)
@@ -83,43 +98,42 @@ class Maker:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min(1.0, (step + 1) / WARM_UP_STEPS)
-        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate_at)
         self.step = 0
         self.loss = 0.0
 
     def learn_first_attempts(self, right: float) -> None:
         """Stage 1: until this share of sampled first attempts is right in each family."""
-        resting: set[str] = set()
-        while len(resting) < len(self.training):
-            families = [name for name in self.training if name not in resting]
-            self.learn(partial(self.example, families, {}))
+        first = dict.fromkeys(self.training, 1.0)
+        while any(drawn == 1.0 for drawn in first.values()):
+            self.learn(partial(self.example, first, {}, {}))
             rates = self.check(with_second=False)
-            resting = {name for name, rate in rates.items() if rate.first >= right}
+            first = {name: weight(rate.first >= right) for name, rate in rates.items()}
 
     def learn_corrections(self, first_right: float, second_right: float) -> None:
         """Stage 2: until second turns are right this often, relative to first attempts."""
-        rates = self.check(with_second=True)
         while True:
-            weak_first = [name for name, rate in rates.items() if rate.first < first_right]
-            weak_second = [
-                name for name, rate in rates.items() if rate.second < second_right * rate.first
-            ]
-            if not weak_first and not weak_second:
-                return
-            self.learn(partial(self.example, weak_first, self.own_attempts(weak_second)))
             rates = self.check(with_second=True)
+            first = {name: weight(rate.first >= first_right) for name, rate in rates.items()}
+            second = {
+                name: weight(rate.second >= second_right * rate.first)
+                for name, rate in rates.items()
+            }
+            if all(drawn < 1.0 for drawn in [*first.values(), *second.values()]):
+                return
+            self.learn(partial(self.example, first, second, self.own_attempts()))
 
-    def example(self, families: Sequence[str], own: Mapping[str, Sequence[Attempt]]) -> Example:
+    def example(
+        self, first: Weights, second: Weights, own: Mapping[str, Sequence[Attempt]]
+    ) -> Example:
         """A first attempt of one of the families, or a correction of one of the own attempts."""
-        kind = self.rng.randrange(len(families) + len(own))
-        if kind < len(families):
-            return self.turns.first(self.rng.choice(self.training[families[kind]]), self.rng)
-        name = list(own)[kind - len(families)]
-        return self.turns.second(self.rng.choice(own[name]), self.rng)
+        names = [*first, *second]
+        (at,) = self.rng.choices(range(len(names)), [*first.values(), *second.values()])
+        if at < len(first):
+            return self.turns.first(self.rng.choice(self.training[names[at]]), self.rng)
+        return self.turns.second(self.rng.choice(own[names[at]]), self.rng)
 
-    def own_attempts(self, families: Sequence[str]) -> dict[str, list[Attempt]]:
+    def own_attempts(self) -> dict[str, list[Attempt]]:
         """Attempts at training problems, sampled from the network as it is."""
         self.model.eval()
         return {
@@ -128,12 +142,12 @@ class Maker:
                 for row in attempts_at(
                     self.model,
                     self.turns,
-                    self.rng.sample(self.training[name], NUM_ATTEMPTS),
+                    self.rng.sample(problems, NUM_ATTEMPTS),
                     num_samples=1,
                     generator=self.generator,
                 )
             ]
-            for name in families
+            for name, problems in self.training.items()
         }
 
     def learn(self, example: Callable[[], Example]) -> None:
@@ -186,6 +200,11 @@ class Maker:
         cpu_s = time.process_time()
         self.report(f"step {self.step}: loss {self.loss:.4f}, right {shown}, {cpu_s:.0f} CPU s")
         return rates
+
+
+def rate_at(step: int) -> float:
+    """The learning rate at a step, as a share of the whole."""
+    return min(1.0, (step + 1) / WARM_UP_STEPS, (CONSTANT_STEPS / max(1, step)) ** 0.5)
 
 
 def right_share(attempts: Sequence[Attempt]) -> float:

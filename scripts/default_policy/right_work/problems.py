@@ -2,8 +2,8 @@
 
 - `chain_sum`: sums and differences of four or five two-digit numbers. A second look costs what the
   first did.
-- `countdown`: three numbers and a target. A solution has to be found among some forty expressions,
-  and is checked by two operations.
+- `simple_equations`: a linear equation. It is solved by a division, for which the network has no
+  other means than to remember products, and checked by substitution.
 """
 
 from __future__ import annotations
@@ -21,20 +21,18 @@ TASKS = (
         settings={"min_terms": 4, "max_terms": 5, "min_digits": 2, "max_digits": 2},
     ),
     ReasoningGymTask(
-        name="countdown",
+        name="simple_equations",
         settings={
-            "min_numbers": 3,
-            "max_numbers": 3,
-            "min_value": 1,
-            "max_value": 20,
-            "min_target": 10,
-            "max_target": 99,
-            "operators": ["+", "-", "*"],
+            "min_terms": 2,
+            "max_terms": 2,
+            "min_value": 2,
+            "max_value": 25,
+            "operators_weights": [0.5, 0.5, 0.0],
         },
     ),
 )
 
-MAX_TOKENS = {"chain_sum": 96, "countdown": 40}
+MAX_TOKENS = {"chain_sum": 96, "simple_equations": 40}
 """Longest completion of a family; of 200 right ones of each, the longest had 84 and 33 tokens."""
 NUM_HELD_OUT = 500
 """Problems of each family that the warm start never uses."""

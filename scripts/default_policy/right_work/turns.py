@@ -22,23 +22,14 @@ from scripts.default_policy.warm_start_corpus import (
     solve_layers,
 )
 
-COUNTDOWN_SENTENCES = (
-    "Using all the numbers",
-    ", create an expression that equals",
-    ".\nYou can only use each number once.",
-    "Find a way to make",
-    " using all of these numbers:",
-    ".\nEach number can only be used once.",
-    "Calculate",
-    ".\nEach number may be used at most once.",
-    "\n\nFinal answer format instructions:\n"
-    "1. Provide your solution as a arithmetic expression (no '=' sign).\n"
-    "2. Do not include the target number in the expression.\n"
-    "3. Use '*' for multiplication.\n"
-    "4. Use '/' for division.\n"
-    "5. Do not include any other text or formatting.",
+EQUATION_SENTENCES = (
+    "Find the value of",
+    " in the equation:",
+    "Solve for",
+    "Determine the value of",
+    " that satisfies:",
 )
-SENTENCES = (*FIXED_SENTENCES, *COUNTDOWN_SENTENCES)
+SENTENCES = (*FIXED_SENTENCES, *EQUATION_SENTENCES)
 """What is one token in the candidate's tokenizer."""
 
 
@@ -63,7 +54,7 @@ class Turns:
         """Right work for the problem alone."""
         layer = self.solve_layers[pick(SOLVE_SYSTEM_SHARES, rng)]
         prompt_ids = self.builder.solve_prompt(layer, problem)
-        return self.answered(prompt_ids, problem, rng)
+        return self.answered(prompt_ids, problem)
 
     def second(self, attempt: Attempt, rng: random.Random) -> Example:
         """Right work behind an attempt, whatever that was."""
@@ -77,10 +68,10 @@ class Turns:
             parent_ids=attempt.ids,
             guidance=rng.choice(GUIDANCE_PHRASES),
         )
-        return self.answered(prompt_ids, attempt.problem, rng)
+        return self.answered(prompt_ids, attempt.problem)
 
-    def answered(self, prompt_ids: list[int], problem: Problem, rng: random.Random) -> Example:
-        ids = self.builder.encode(right_work(problem, rng))
+    def answered(self, prompt_ids: list[int], problem: Problem) -> Example:
+        ids = self.builder.encode(right_work(problem))
         return Example(prompt_ids=prompt_ids, completion_ids=[*ids, self.end_of_turn_id])
 
     def recipe_first(self, problem: Problem) -> list[int]:
@@ -98,12 +89,12 @@ class Turns:
         )
 
 
-def tokenizer_texts(problems: Sequence[Problem], rng: random.Random) -> list[str]:
+def tokenizer_texts(problems: Sequence[Problem]) -> list[str]:
     """Questions without the sentences that are tokens already, and right work for them."""
     texts = []
     for problem in problems:
         question = problem.question
         for sentence in SENTENCES:
             question = question.replace(sentence, "\n")
-        texts += [question, right_work(problem, rng), "system\nuser\nassistant\n"]
+        texts += [question, right_work(problem), "system\nuser\nassistant\n"]
     return texts

@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import random
-from itertools import permutations
+import re
 
 from mgrpo.types import Problem
 from scripts.default_policy import chain_sum_traces
 
+EQUATION = re.compile(
+    r"(?:(?P<minuend>\d+) - )?(?:(?P<factor>\d+)\*)?(?P<name>[a-z])"
+    r"(?P<number> [+-] \d+)? = (?P<total>-?\d+)"
+)
+"""The forms of a linear equation with one term of the unknown: `19*h + 5 = 81`, `7 - 3*x = -8`."""
 
-def right_work(problem: Problem, rng: random.Random) -> str:
-    """Steps without a mistake, then the boxed answer; where there are several ways, one of them."""
+
+def right_work(problem: Problem) -> str:
+    """Steps without a mistake, then the boxed answer."""
     if problem.domain == "chain_sum":
         working, total = chain_sum_traces.careful(problem.question, with_bug=False)
-        return f"{working}\n\\boxed{{{total}}}"
-    numbers, target = problem.metadata["numbers"], problem.metadata["target"]
-    return rng.choice(countdown_solutions(tuple(numbers), target))
+    else:
+        working, total = solved(problem.metadata["equation"])
+    return f"{working}\n\\boxed{{{total}}}"
 
 
-def countdown_solutions(numbers: tuple[int, ...], target: int) -> list[str]:
-    """Every way to reach the target with three numbers, in which no step is negative.
-
-    (7, 4, 5) and 31 give "7*5=35, 35-4=31.\\n\\boxed{7*5-4}". Of a sum or a product the larger part
-    stands first, as of a difference.
+def solved(equation: str) -> tuple[str, int]:
+    """The steps and the unknown: "19*h + 5 = 81" gives "19*h=81-5=76, h=4." and 4.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the equation has another form, or no whole solution.
     """
-    found = set()
-    for first, second, third in permutations(numbers):
-        if first < second:
-            continue
-        for operator in "+-*":
-            between = result(first, operator, second)
-            inner = f"{first}{operator}{second}"
-            large, small = max(between, third), min(between, third)
-            for last in "+-*":
-                if result(large, last, small) != target:
-                    continue
-                needs_brackets = operator != "*" and (last == "*" or large == third)
-                shown = f"({inner})" if needs_brackets else inner
-                left, right = (shown, third) if large == between else (third, shown)
-                steps = f"{inner}={between}, {large}{last}{small}={target}."
-                found.add(f"{steps}\n\\boxed{{{left}{last}{right}}}")
-    if not found:
-        raise ValueError(f"No way from {numbers} to {target} by +, - and * without negative steps.")
-    return sorted(found)
-
-
-def result(left: int, operator: str, right: int) -> int:
-    return {"+": left + right, "-": left - right, "*": left * right}[operator]
+    found = EQUATION.fullmatch(equation)
+    if found is None:
+        raise ValueError(f"{equation!r} is not a linear equation with one term of the unknown.")
+    total, name = int(found["total"]), found["name"]
+    factor = int(found["factor"] or 1)
+    if found["minuend"]:  # 7 - 3*x = -8: 3*x is 7 + 8
+        known, taken = int(found["minuend"]), total
+    else:
+        known, taken = total, int((found["number"] or "0").replace(" ", ""))
+    product = known - taken
+    if product % factor:
+        raise ValueError(f"{equation!r} has no whole solution.")
+    unknown = product // factor
+    term = name if factor == 1 else f"{factor}*{name}"
+    steps = f"{term}={known}{-taken:+d}={product}"
+    return f"{steps}." if factor == 1 else f"{steps}, {name}={unknown}.", unknown

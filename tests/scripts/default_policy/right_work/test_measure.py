@@ -1,5 +1,3 @@
-import random
-
 import numpy as np
 import pytest
 
@@ -20,7 +18,7 @@ PROBLEMS = [
     )
     for number in range(2)
 ]
-TOKENIZER = train_tokenizer(tokenizer_texts(PROBLEMS, random.Random(0)), SENTENCES)
+TOKENIZER = train_tokenizer(tokenizer_texts(PROBLEMS), SENTENCES)
 TURNS = Turns(TOKENIZER, TOKENIZER.eos_token_id)
 
 

@@ -1,56 +1,43 @@
-import random
-
 import pytest
 
 from mgrpo.types import Problem
 from rewards.task_answer import task_answer
-from scripts.default_policy.right_work.work import countdown_solutions, right_work
-
-
-def countdown(numbers: list[int], target: int) -> Problem:
-    task = {"name": "countdown", "settings": {}}
-    metadata = {"numbers": numbers, "target": target, "reasoning_gym": task}
-    return Problem(
-        problem_id="c/0", question="", answer="1+1", domain="countdown", metadata=metadata
-    )
+from scripts.default_policy.right_work.problems import held_out, pools_of
+from scripts.default_policy.right_work.work import right_work, solved
 
 
 def test_a_sum_is_worked_out_term_by_term():
     question = "State the final answer to the following arithmetic problem: 23 + 48 - 17 - 60 ="
     problem = Problem(problem_id="s/0", question=question, answer="-6", domain="chain_sum")
-    assert right_work(problem, random.Random(0)) == (
-        "23+48: 60+11=71. 71-17: 60-6=54. 54-60: -10+4=-6.\n\\boxed{-6}"
-    )
-
-
-def test_countdown_finds_the_ways_without_negative_steps():
-    assert countdown_solutions((7, 4, 5), 31) == ["7*5=35, 35-4=31.\n\\boxed{7*5-4}"]
-    assert countdown_solutions((2, 9, 3), 15) == [
-        "3*2=6, 9+6=15.\n\\boxed{9+3*2}",
-        "9*2=18, 18-3=15.\n\\boxed{9*2-3}",
-    ]
-    assert countdown_solutions((5, 2, 20), 13) == [
-        "20-2=18, 18-5=13.\n\\boxed{20-2-5}",
-        "20-5=15, 15-2=13.\n\\boxed{20-5-2}",
-        "5+2=7, 20-7=13.\n\\boxed{20-(5+2)}",
-    ]
+    assert right_work(problem) == ("23+48: 60+11=71. 71-17: 60-6=54. 54-60: -10+4=-6.\n\\boxed{-6}")
 
 
 @pytest.mark.parametrize(
-    "numbers, target", [((3, 3, 12), 72), ((20, 4, 2), 32), ((1, 1, 19), 19), ((6, 7, 7), 6)]
+    "equation, steps, unknown",
+    [
+        ("19*h + 5 = 81", "19*h=81-5=76, h=4.", 4),
+        ("22*t - 16 = 490", "22*t=490+16=506, t=23.", 23),
+        ("7 - 3*x = -8", "3*x=7+8=15, x=5.", 5),
+        ("20 - 3*x = 8", "3*x=20-8=12, x=4.", 4),
+        ("z - 19 = 3", "z=3+19=22.", 22),
+    ],
 )
-def test_the_check_of_a_run_accepts_every_way(numbers, target):
-    problem = countdown(list(numbers), target)
-    for work in countdown_solutions(numbers, target):
-        assert task_answer(work, problem).correct, work
+def test_an_equation_is_solved_in_two_steps(equation, steps, unknown):
+    assert solved(equation) == (steps, unknown)
 
 
-def test_an_impossible_target_is_refused():
-    with pytest.raises(ValueError, match=r"No way from \(1, 1, 1\) to 99"):
-        countdown_solutions((1, 1, 1), 99)
+@pytest.mark.parametrize("equation", ["3*x + 1 = 11", "x*3 + 1 = 10", "3*x = 9 + x", ""])
+def test_another_equation_is_refused(equation):
+    with pytest.raises(ValueError, match=r"no whole solution|not a linear equation"):
+        solved(equation)
 
 
-def test_one_of_several_ways_is_drawn_by_the_seed():
-    problem = countdown([5, 2, 20], 13)
-    drawn = {right_work(problem, random.Random(seed)) for seed in range(40)}
-    assert drawn == set(countdown_solutions((5, 2, 20), 13))
+def test_the_check_of_a_run_accepts_the_work(monkeypatch):
+    monkeypatch.setattr("scripts.default_policy.right_work.problems.NUM_HELD_OUT", 100)
+    pools = pools_of(held_out())
+    assert {name: len(pool) for name, pool in pools.items()} == {
+        "chain_sum": 100,
+        "simple_equations": 100,
+    }
+    for problem in [problem for pool in pools.values() for problem in pool]:
+        assert task_answer(right_work(problem), problem).correct, problem
