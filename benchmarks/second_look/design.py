@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, read_recipe
+from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
 from mgrpo.records.json_object import JsonObject
 from scripts.default_policy.default_tasks import HELDOUT_SEED
 from scripts.default_policy.right_work.problems import (
@@ -98,9 +99,11 @@ class Trial:
 
     @property
     def digest(self) -> str:
-        """Of all that its recipes say, without the program's defaults."""
+        """Of all that its recipes say, without the program's defaults, and of the start policy."""
         trees = [tree_of(one) for one in (self.recipe, self.scoring_recipe)]
-        said = json.dumps([*trees, self.settings, self.scoring_settings], sort_keys=True)
+        said = json.dumps(
+            [*trees, self.settings, self.scoring_settings, start_policy()], sort_keys=True
+        )
         return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
@@ -142,6 +145,12 @@ def lengths(recipe: str, family: str) -> list[str]:
     return [
         f"layers.{n}.max_completion_tokens={MAX_TOKENS[family]}" for n in range(num_layers(recipe))
     ]
+
+
+@functools.cache
+def start_policy() -> str:
+    """The hash of the weights that every arm begins with."""
+    return hashlib.sha256((SHIPPED_DEFAULT_DIR / "model.safetensors").read_bytes()).hexdigest()
 
 
 @functools.cache

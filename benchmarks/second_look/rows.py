@@ -29,7 +29,7 @@ class Row:
     generated_tokens: float
     prompt_tokens: float  # each completion's whole prompt, though engine and learner share them
     training_s: float
-    digest: str  # of the trial's recipes
+    digest: str  # of the trial's recipes and the start policy
     revision: str
 
     @property
@@ -44,7 +44,7 @@ class Row:
 
 
 class Results:
-    """The rows of a file; those of recipes that have changed since do not count."""
+    """The rows of a file; those of recipes or a policy that have changed since do not count."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.commands import CommandFailed
+from benchmarks.second_look import design
 from benchmarks.second_look.__main__ import known_trials, main
 from benchmarks.second_look.analysis import Test as Question
 from benchmarks.second_look.analysis import first_turn_tests, second_turn_tests
@@ -136,6 +137,15 @@ def test_a_row_of_recipes_that_changed_does_not_count(tmp_path):
     assert [one.t1 for one in Results(results.path).of([TRIAL])] == [0.75]
     results.add(row(TRIAL, digest="other"))
     assert not Results(results.path).rows
+
+
+def test_a_row_of_another_start_policy_does_not_count(tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    known = TRIAL.digest
+    monkeypatch.setattr(design, "SHIPPED_DEFAULT_DIR", tmp_path)
+    design.start_policy.cache_clear()
+    assert TRIAL.digest != known
+    design.start_policy.cache_clear()
 
 
 def test_a_trial_is_trained_scored_and_deleted(tmp_path, monkeypatch):
