@@ -12,7 +12,7 @@ BIN := .venv/bin
 # Does nothing when .venv is complete.
 SETUP := scripts/setup.sh $(if $(EXTRA),--extra $(EXTRA))
 PYTEST := $(BIN)/python -m pytest
-FAST := "not slow and not methods and not cluster and not gpu"
+OTHERS := not slow and not methods and not cluster and not gpu
 # A file's tests on one worker, the long files first: see tests/conftest.py.
 TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -28,9 +28,13 @@ quickstart: ## train a small policy on this machine and write its report
 	@$(SETUP) --goal quickstart
 	@$(BIN)/python -m mgrpo train quickstart --run quickstart --overwrite
 
-test: ## run the tests: minutes on two cores, real engines and learner included
+test: ## run the tests: minutes on two cores, with a run of real engines and a real learner
 	@$(SETUP)
-	@$(PYTEST) $(TWO_WORKERS) -m $(FAST) $(ARGS)
+	@$(PYTEST) $(TWO_WORKERS) -m "$(OTHERS) and not processes" $(ARGS)
+
+test-processes: ## run the tests of real engines, ranks, weights, placement and resumed runs: minutes
+	@$(SETUP)
+	@$(PYTEST) $(TWO_WORKERS) -m "$(OTHERS) and processes" $(ARGS)
 
 test-slow: ## run the few tests that are left out of `make test` for their length
 	@$(SETUP)

@@ -30,7 +30,7 @@ ENGINE_ENVIRONMENT = {
 LARGEST_GAP = 1e-3
 """In nats, as without drafts (tests/end_to_end/test_resume.py)."""
 TEMPERATURES = ("0.0", "0.7", "1.0")
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 Samples = dict[str, Any]
 

@@ -18,6 +18,8 @@ from mgrpo.config.load import load_recipe
 from mgrpo.errors import DeadlineError, PlacementError
 from tests.layouts import ENGINES_PER_LAYER
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def eight_gpus() -> Iterator[None]:

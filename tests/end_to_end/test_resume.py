@@ -170,6 +170,7 @@ def check_same(folder: Path, name: str) -> None:
         torch.testing.assert_close(weights[1][name], expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(600)
 def test_a_run_loses_its_learner_is_stopped_and_resumed_and_ends_with_the_same_policy(
     whole: Path,

@@ -19,7 +19,7 @@ from mgrpo.training import run
 from mgrpo.training.system import System, start_system
 from tests.end_to_end.conftest import recipe
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 CALL = {"deadline_s": 30.0, "setting": "a test"}
 
 

@@ -42,7 +42,7 @@ from tests.learner.tiny_models import save_tiny
 
 DEADLINE_S = 400  # of all scenarios; on two quiet cores they take a quarter of that
 REPOSITORY = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(DEADLINE_S + 60)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(DEADLINE_S + 60)]
 
 
 def free_port():

@@ -39,6 +39,8 @@ from mgrpo.records.turns import Prompt
 from mgrpo.types import Generation
 from tests.cluster.fleet.light_fleet import REFUSED_PROMPT, LightEngine, LightLauncher, LightLearner
 
+pytestmark = pytest.mark.processes
+
 CALL = {"deadline_s": 20.0, "setting": "a test"}
 
 

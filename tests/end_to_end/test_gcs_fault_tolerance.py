@@ -1,0 +1,157 @@
+"""A head whose GCS keeps its tables in Redis loses its GCS under a run, and gets another one.
+
+Needs Debian's package redis-server.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from mgrpo.metrics.log import read_metrics
+from tests.end_to_end.local_cluster import ROOT, free_port, remove
+
+ADDRESS = "127.0.0.2"
+STEPS = 8
+DOWN_S = 5.0
+START_S = 120.0
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server"),
+]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray head of its own, and what its processes need."""
+
+    folder: Path
+    gcs_address: str
+    environment: dict[str, str]
+
+    def processes(self) -> list[psutil.Process]:
+        """All that know the folder: Ray's own, and workers."""
+        found = []
+        for one in psutil.process_iter():
+            with suppress(psutil.Error):
+                if one.pid != os.getpid() and str(self.folder) in " ".join(one.cmdline()):
+                    found.append(one)
+        return found
+
+    def gcs(self) -> psutil.Process:
+        (found,) = (one for one in self.processes() if one.name() == "gcs_server")
+        return found
+
+    def ray(self, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@contextmanager
+def redis(folder: Path, password: str) -> Iterator[int]:
+    port = free_port(ADDRESS)
+    command = ["redis-server", "--bind", ADDRESS, "--port", str(port), "--requirepass", password]
+    process = subprocess.Popen([*command, "--save", "", "--dir", str(folder)])
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+@pytest.fixture
+def head() -> Iterator[Head]:
+    folder = Path(tempfile.mkdtemp(prefix="mgrpo-r-"))  # short: Unix sockets allow 107 bytes
+    password = secrets.token_hex(16)
+    with redis(folder, password) as redis_port:
+        port = free_port(ADDRESS)
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        rays = {
+            "RAY_REDIS_ADDRESS": f"{ADDRESS}:{redis_port}",
+            "RAY_TMPDIR": str(folder),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+        found = Head(folder, f"{ADDRESS}:{port}", {**own, **rays})
+        (folder / "ray").mkdir()
+        try:
+            found.ray(
+                *("start", "--head", f"--port={port}", f"--node-ip-address={ADDRESS}"),
+                *(f"--redis-password={password}", f"--temp-dir={folder}", "--num-cpus=4"),
+                *("--include-dashboard=false", "--disable-usage-stats"),
+                f"--object-store-memory={200 << 20}",
+            )
+            yield found
+        finally:
+            for one in found.processes():
+                with suppress(psutil.Error):
+                    one.kill()
+            remove(folder)
+
+
+def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 240
+    while not condition():
+        assert run.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_run_goes_on_over_the_loss_of_a_gcs_that_comes_back(
+    head: Head, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    output = {**tree["output"], "runs_dir": str(tmp_path)}
+    cluster = {"address": head.gcs_address, "device": "cpu"}
+    shared = {"shared": True, "num_shared_engines": 1}
+    changes = {"steps": STEPS, "output": output, "cluster": cluster, "engines": shared}
+    recipe.write_text(yaml.safe_dump({**tree, **changes}))
+    log = tmp_path / "log"
+    with log.open("w") as said:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "mgrpo", "train", str(recipe), "--run", "run"],
+            cwd=ROOT,
+            env={**head.environment, "PYTHONPATH": str(ROOT)},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        wait_until(lambda: metrics.is_file() and len(read_metrics(tmp_path / "run")) > 1, run)
+        gcs = head.gcs()
+        command, environment = gcs.cmdline(), gcs.environ()
+        gcs.kill()
+        time.sleep(DOWN_S)
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=head.folder)
+        code = run.wait(timeout=400)
+    finally:
+        run.kill()
+    assert code == 0, log.read_text()[-3000:]
+    rows = read_metrics(tmp_path / "run")
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    assert rows[-1]["learner/restarts"] == 0
+    status = head.ray("status", f"--address={head.gcs_address}")
+    assert "4.0 CPU" in status.replace("/", " ")  # the same node, known to the new GCS
