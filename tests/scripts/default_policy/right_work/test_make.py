@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from scripts.default_policy.right_work import make, problems
 from scripts.default_policy.right_work.make import Maker, Rates, completion_loss, rate_at
@@ -16,7 +17,13 @@ def new_maker():
     patch = pytest.MonkeyPatch()
     patch.setattr(problems, "NUM_HELD_OUT", 5)
     sizes = {"NUM_TRAINING": 12, "NUM_CHECKED": 4, "NUM_TOKENIZER_PROBLEMS": 12}
-    steps = {"CHECK_EVERY": 2, "BATCH_SIZE": 4, "NUM_ATTEMPTS": 6, "WARM_UP_STEPS": 1}
+    steps = {
+        "CHECK_EVERY": 2,
+        "SECOND_CHECK_EVERY": 2,
+        "BATCH_SIZE": 4,
+        "NUM_ATTEMPTS": 6,
+        "WARM_UP_STEPS": 1,
+    }
     for name, value in (sizes | steps).items():
         patch.setattr(make, name, value)
     patch.setattr(
@@ -100,6 +107,29 @@ def test_corrections_are_learned_behind_the_networks_own_attempts(new_maker, mon
 def test_the_rate_rises_stays_and_falls(monkeypatch):
     monkeypatch.setattr(make, "WARM_UP_STEPS", 50)
     assert [rate_at(step) for step in (0, 49, 1500, 6000)] == [0.02, 1.0, 1.0, 0.5]
+
+
+def test_the_second_stage_made_again_from_what_was_kept_gives_the_same_policy(
+    new_maker, tmp_path, monkeypatch
+):
+    said: list[str] = []
+    weak, enough = (
+        dict.fromkeys(FAMILIES, Rates(0.5, 0.0)),
+        dict.fromkeys(FAMILIES, Rates(0.5, 0.5)),
+    )
+
+    def policy(name, *found):
+        script = iter(found)
+        monkeypatch.setattr(Maker, "check", lambda self, *, with_second: next(script))
+        make.make(tmp_path / name, tmp_path / "work", seed=3, report=said.append)
+        assert next(script, None) is None
+        return load_file(tmp_path / name / "model.safetensors")
+
+    once, again = policy("once", enough, weak, enough), policy("again", weak, enough)
+    between = load_file(tmp_path / "work" / "first-3-0.5" / "model.safetensors")
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert any(not torch.equal(once[name], between[name]) for name in once)
+    assert said.count(f"going on from {tmp_path / 'work' / 'first-3-0.5'}") == 1
 
 
 def test_attempts_that_are_corrected_are_of_training_problems(new_maker):
