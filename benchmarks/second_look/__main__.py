@@ -21,6 +21,7 @@ from benchmarks.commands import CommandFailed, stop_on_sigterm
 from benchmarks.machine import REPOSITORY
 from benchmarks.measured_page import write_measured
 from benchmarks.second_look.design import ARMS, FAMILIES, NUM_SEEDS, Trial, trials_at
+from benchmarks.second_look.figure import differences_figure
 from benchmarks.second_look.page import describe
 from benchmarks.second_look.rows import Results
 from benchmarks.second_look.tuning import chosen_rate, tuning_trials
@@ -47,7 +48,10 @@ def main(argv: Sequence[str] | None = None, program: Sequence[str] = MGRPO) -> i
         page = describe(results)
         print(page)
         if args.write:
-            write_measured(args.results.with_suffix(".md"), page, title=TITLE)
+            figure = args.results.with_suffix(".svg")
+            figure.write_text(differences_figure(results), encoding="utf-8")
+            picture = f"![First turns of each arm against the reference]({figure.name})"
+            write_measured(args.results.with_suffix(".md"), f"{page}\n\n{picture}", title=TITLE)
     except (CommandFailed, MgrpoError) as error:
         tell(f"error: {error}")
         return 1
@@ -62,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, metavar="M", help="start no trial after M minutes")
     parser.add_argument("--list", action="store_true", help="show what is done and what is left")
     parser.add_argument("--row", metavar="NAME", help="run one trial and print its row")
-    parser.add_argument("--write", action="store_true", help="update the page")
+    parser.add_argument("--write", action="store_true", help="update the page and its figure")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE.json")
     parser.add_argument(
         "--runs", type=Path, default=REPOSITORY / "runs" / "second_look", metavar="DIR"

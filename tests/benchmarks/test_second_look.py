@@ -14,6 +14,7 @@ from benchmarks.second_look.__main__ import known_trials, main
 from benchmarks.second_look.analysis import Test as Question
 from benchmarks.second_look.analysis import first_turn_tests, second_turn_tests
 from benchmarks.second_look.design import ARMS, FAMILIES, RATES, REFERENCE, Trial, trials_at
+from benchmarks.second_look.figure import differences_figure
 from benchmarks.second_look.page import describe
 from benchmarks.second_look.rows import Results, Row
 from benchmarks.second_look.tuning import chosen_rate, tried_rates
@@ -236,6 +237,13 @@ def test_second_turns_are_compared_with_another_attempt(tmp_path):
     found = second_turn_tests(confirmed_results(tmp_path, 0.05))
     assert {one.arm for one in found} == {REFERENCE, "mgrpo"}
     assert all(one.decision == "above" for one in found)
+
+
+def test_the_figure_has_a_line_for_each_test_and_says_what_it_shows(tmp_path):
+    svg = differences_figure(confirmed_results(tmp_path, 0.05))
+    assert "MGRPO(4,3), all attempts are parents: +5.1 (above)" in svg
+    assert svg.count("LineCollection") == 1  # one family has rows, of one arm beside the reference
+    assert all(name in svg for name in (*FAMILIES, "ThinkTwice(8,8), alternating steps"))
 
 
 def test_what_no_test_decides_is_said_to_be_open():
