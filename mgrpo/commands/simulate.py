@@ -170,8 +170,8 @@ def with_file(given: JsonObject, file: Path) -> JsonObject:
     Raises:
         ConfigError: the file cannot be read, or is no map.
     """
-    from mgrpo.config.load import read_tree
     from mgrpo.config.overrides import merged
+    from mgrpo.config.recipe_file import read_tree
 
     try:
         tree: JsonObject = merged(given, read_tree(file))

@@ -14,17 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-import yaml
 from pydantic import ValidationError
 
-from mgrpo.config.explain import explain, shortened
-from mgrpo.config.overrides import BadOverride, apply_override, merged, one_line
+from mgrpo.config.explain import explain
+from mgrpo.config.overrides import BadOverride, apply_override, merged
 from mgrpo.config.own_code import found_beside
+from mgrpo.config.recipe_file import read_tree, recipe_error
 from mgrpo.config.rewards import FUNCTION_KINDS
 from mgrpo.config.run import RunConfig
 from mgrpo.config.slots import as_section
 from mgrpo.config.translate import new_name
-from mgrpo.config.yaml_core import dump_yaml, parse_yaml
+from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.records.json_object import JsonObject
 
@@ -215,30 +215,3 @@ def extended(
     except BadOverride as error:
         raise ConfigError([error.fault], source=source) from error
     return changed
-
-
-def read_tree(file: Path) -> JsonObject:
-    """The map that a YAML file holds."""
-    try:
-        tree: object = parse_yaml(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise recipe_error(str(file), f"cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise recipe_error(str(file), "is not UTF-8 text.") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise recipe_error(f"{file}{where}", f"is not YAML: {error.problem}.") from error
-    except yaml.YAMLError as error:
-        raise recipe_error(str(file), f"is not YAML: {one_line(error)}.") from error
-    if not isinstance(tree, dict):
-        raise recipe_error(
-            str(file),
-            f"must be a map of sections, but holds {shortened(tree)}.",
-            f"See {PACKAGE / 'recipes' / 'quickstart.yaml'} for the form.",
-        )
-    return tree
-
-
-def recipe_error(value: str, reason: str, suggestion: str = "", key: str = "recipe") -> ConfigError:
-    return ConfigError([ConfigFault(key, value, reason, suggestion)])

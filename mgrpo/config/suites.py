@@ -22,8 +22,8 @@ from mgrpo.config.load import (
     find_recipe,
     load_recipe,
     read_recipe,
-    read_tree,
 )
+from mgrpo.config.recipe_file import read_tree
 from mgrpo.config.run import RunConfig
 from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.records.json_object import JsonObject

@@ -8,15 +8,18 @@ Comments and anchors are lost; `mgrpo check` names the new key for each old one.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mgrpo.config.recipe_file import read_tree
 from mgrpo.config.slots import as_section
-from mgrpo.config.yaml_core import dump_yaml, parse_yaml
+from mgrpo.config.yaml_core import dump_yaml
+from mgrpo.errors import ConfigError
 from mgrpo.records.json_object import JsonObject
 from mgrpo.registry import declared
 
@@ -235,14 +238,20 @@ def new_name(path: str, value: str = "") -> str:
     return ""
 
 
-def main(argv: list[str], write: Callable[[str], Any] = sys.stdout.write) -> int:
-    if len(argv) != 1:
-        sys.stderr.write("usage: python -m mgrpo.config.translate RECIPE.yaml\n")
-        return 2
-    tree = parse_yaml(Path(argv[0]).read_text(encoding="utf-8"))
-    write(dump_yaml(translate(tree)))
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m mgrpo.config.translate",
+        description="Write a recipe of the earlier form to standard output, in today's form.",
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    try:
+        tree = read_tree(parser.parse_args(argv).recipe)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(dump_yaml(translate(tree)), end="")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -20,8 +20,9 @@ from pydantic.fields import FieldInfo
 
 from mgrpo.config import LayerConfig, MethodView, PhaseConfig, RunConfig
 from mgrpo.config.explain import meaning
-from mgrpo.config.load import load_recipe, read_tree, shipped_recipes
+from mgrpo.config.load import load_recipe, shipped_recipes
 from mgrpo.config.parts import HOMES
+from mgrpo.config.recipe_file import read_tree
 from mgrpo.errors import ConfigError
 from mgrpo.plugin import Plugin, find_plugin, load_plugins, slot_entries
 from mgrpo.records.json_object import JsonObject

@@ -212,12 +212,33 @@ def test_an_old_key_is_told_what_it_is_now(
     assert f"It is layers.1.{now} now" in fault.suggestion
 
 
-def test_the_command_writes_a_recipe_that_loads(tree: dict[str, Any], tmp_path: Path):
+def test_the_command_writes_a_recipe_that_loads(
+    tree: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     tree["layers"][1] |= OLD_LAYER
     file = tmp_path / "old.yaml"
     file.write_text(dump_yaml(tree))
-    written: list[str] = []
-    assert main([str(file)], written.append) == 0
-    new = parse_yaml("".join(written))
+    assert main([str(file)]) == 0
+    new = parse_yaml(capsys.readouterr().out)
     assert new["layers"][1]["parents"] == NEW_LAYER["parents"]
-    assert main([]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "cannot be read"), ("a: [", "is not YAML"), ("3", "a map of sections")],
+)
+def test_the_command_says_what_is_wrong_with_a_file(
+    text: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file = tmp_path / "old.yaml"
+    if text is not None:
+        file.write_text(text)
+    assert main([str(file)]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out and said in printed.err and str(file) in printed.err
+
+
+def test_the_command_has_a_help_text(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0 and "earlier form" in capsys.readouterr().out
