@@ -79,10 +79,7 @@ def recipe(
             "num_shared_engines": 2,
             "num_threads": 1,
             "extra_args": {
-                "worker_extension_cls": "benchmarks.chaos.hostile_worker.SpoilingWorker",
-                # Few enough that all are used within a run's first steps: a page of memory counts
-                # from its first use, and thousands of blocks would pass for a leak.
-                "num_gpu_blocks_override": 128,
+                "worker_extension_cls": "benchmarks.chaos.hostile_worker.SpoilingWorker"
             },
         },
         "checkpoints": {"every_steps": 3, "keep": 3},
