@@ -130,7 +130,7 @@ leaks: ## does a run hold more with every step? 500 steps, some ten minutes (ARG
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.leaks $(ARGS)
 
-chaos: ## train under a schedule of 200 faults; goes on where it stopped (ARGS="--faults 24")
+chaos: ## train under a schedule of 204 faults; goes on where it stopped (ARGS="--faults 24")
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 

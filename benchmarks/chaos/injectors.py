@@ -13,13 +13,14 @@ from typing import Protocol
 
 import psutil
 
-from benchmarks.chaos import hostile
+from benchmarks.chaos import clock, hostile
 from benchmarks.chaos.processes import of_kind
 from benchmarks.chaos.proxy import Mode, Proxy
 from benchmarks.chaos.schedule import Fault
 from mgrpo.storage.checkpoints import CHECKPOINTS_DIR, LEARNER_DIR, checkpoints
 
 PAUSE_S = 2.0
+HOUR_S = 3600
 DISK_KIB = 64
 """Of a disk that is full: less than a checkpoint."""
 
@@ -139,6 +140,20 @@ class Damaged:
 
 
 @dataclass(frozen=True)
+class Jumped:
+    """The clock of all processes of the run."""
+
+    by_s: int
+    lasts_s: float = 0.0
+
+    def begin(self, victim: Victim, fault: Fault) -> str:
+        return clock.jump(victim.orders, self.by_s)
+
+    def end(self, victim: Victim, done_to: str) -> None:
+        """It stays there."""
+
+
+@dataclass(frozen=True)
 class Ordered:
     """Something that the run does to itself (`hostile.py`)."""
 
@@ -178,6 +193,8 @@ INJECTORS: Mapping[str, Injector] = {
     "checkpoints read-only": Mounted(is_full=False),
     "checkpoints full": Mounted(is_full=True),
     "newest checkpoint damaged": Damaged(),
+    "clock set an hour ahead": Jumped(HOUR_S),
+    "clock set an hour back": Jumped(-HOUR_S),
     "weights spoiled on the way": Ordered(hostile.ARRIVING),
     "weights spoiled in the engine": Ordered(hostile.LOADED),
     "log-probabilities not finite": Ordered(hostile.NOT_FINITE),

@@ -9,7 +9,8 @@ from typing import Literal
 
 Order = Literal["streamed", "overlapped"]
 ORDERS: tuple[Order, ...] = ("streamed", "overlapped")
-PART_FAULTS = 6
+PART_FAULTS = 34
+"""Of a run of 108 steps."""
 FIRST_STEP = 2
 GAP_STEPS = 2
 """From a fault to the next one, at least."""
@@ -26,11 +27,13 @@ KINDS = (
     *("raylet killed", "GCS killed"),
     *("HTTP reward slow", "HTTP reward cut", "HTTP reward refused"),
     *("checkpoints read-only", "checkpoints full", "newest checkpoint damaged"),
+    *("clock set an hour ahead", "clock set an hour back"),
     *("weights spoiled on the way", "weights spoiled in the engine"),
     *("log-probabilities not finite", "log-probabilities shifted"),
 )
 """Every kind of fault, as tables show it."""
 NEED_ROOT = ("checkpoints read-only", "checkpoints full")
+NEED_COMPILER = ("clock set an hour ahead", "clock set an hour back")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,14 @@ def steps_of(num_faults: int) -> int:
 
 
 def campaign(num_faults: int, seed: int, kinds: Sequence[str] = KINDS) -> list[Part]:
-    """Runs of PART_FAULTS faults each, the last of what is left; orders take turns."""
+    """Runs of PART_FAULTS faults each, the last of what is left; orders take turns.
+
+    Fewer faults are shared by two runs, so that both orders are among them.
+    """
     drawn = drawn_kinds(num_faults, seed, kinds)
-    starts = range(0, num_faults, PART_FAULTS)
-    return [
-        part(number, seed, drawn[start : start + PART_FAULTS])
-        for number, start in enumerate(starts)
-    ]
+    size = min(PART_FAULTS, -(-num_faults // len(ORDERS)))
+    starts = range(0, num_faults, size)
+    return [part(number, seed, drawn[start : start + size]) for number, start in enumerate(starts)]
 
 
 def undisturbed(parts: Sequence[Part]) -> list[Part]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.chaos import hostile
+from benchmarks.chaos import clock, hostile
 from benchmarks.chaos.comparison import accuracies, slopes, trained_in
 from benchmarks.chaos.injectors import INJECTORS, Injector, Victim
 from benchmarks.chaos.processes import (
@@ -123,7 +123,11 @@ class Supervisor:
     def start(self) -> Life:
         log = self.folder / f"life-{len(self.lives)}.log"
         command = train_command(self.recipe)
-        more = {hostile.ORDERS_VARIABLE: str(self.orders), "PYTHONPATH": str(REPOSITORY)}
+        more = {
+            hostile.ORDERS_VARIABLE: str(self.orders),
+            "PYTHONPATH": str(REPOSITORY),
+            **clock.environment(self.orders),
+        }
         with log.open("wb") as said:
             process = subprocess.Popen(
                 command,
