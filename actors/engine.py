@@ -29,6 +29,7 @@ from actors.core_watch import CoreWatch, descendants
 from actors.drafts import SPECULATION
 from actors.shortest import kept_first, too_long
 from cluster.actor_log import ActorLog
+from cluster.folders import ENGINE_PREFIX
 from cluster.imports import importing
 from cluster.left_over import name_semaphores, private_folder
 from cluster.progress_board import Progress, num_io_bytes
@@ -47,7 +48,6 @@ Result = TypeVar("Result")
 BATCHED_TOKENS = 8192
 LOOK_S = 0.02
 """Between two looks at completions that may have become too long."""
-FOLDER_PREFIX = "mgrpo-engine-"
 CODE_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 ALIVE_LOOK_S = 0.2
 """Between two looks at whether vLLM's own process is there, while it is asked something."""
@@ -287,7 +287,7 @@ class VllmEngine:
             model_dir = self.settings.find_model()
             self.settings = dataclasses.replace(self.settings, model_dir=model_dir)
         settings = self.settings
-        self.folder = private_folder(Path(tempfile.gettempdir()), FOLDER_PREFIX)
+        self.folder = private_folder(Path(tempfile.gettempdir()), ENGINE_PREFIX)
         name_semaphores()
         try:
             engine_args = AsyncEngineArgs(**engine_arguments(settings))

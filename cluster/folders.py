@@ -22,6 +22,8 @@ RAY_SOCKET = "/session_2026-11-28_10-15-02_123456_4194304/sockets/dash_TaskEvent
 """The longest path that Ray 2.60 with its dashboard appends to its temporary folder."""
 RAY_PREFIX, RAY_SUBFOLDER = "mgrpo-ray-", "r"
 """Ray makes its temporary folder accessible to all users: it gets one inside a private folder."""
+ENGINE_PREFIX = "mgrpo-engine-"
+"""Of the temporary folder of an engine's actor."""
 FOLDER_BYTES = SOCKET_BYTES - len(f"/{RAY_PREFIX}12345678/{RAY_SUBFOLDER}{RAY_SOCKET}")
 """Longest folder that Ray's own folder may be made in, in bytes."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/run/shm", "/dev/shm")

@@ -56,7 +56,7 @@ def name_semaphores() -> None:
 def label_of(process: psutil.Process) -> tuple[str, str, str]:
     """`owner_of` in the characters of a semaphore's name: machine, process, time of its start."""
     where = hashlib.sha256(machine().encode()).hexdigest()[:12]
-    return where, str(process.pid), f"{100 * process.create_time():.0f}"
+    return where, str(process.pid), start_of(process)
 
 
 def is_ownerless(semaphore: Path) -> bool:
@@ -80,7 +80,25 @@ def mark_owner(folder: Path) -> None:
 
 def owner_of(process: psutil.Process) -> str:
     """A process, told from every other of all machines and containers that share a folder."""
-    return f"{machine()} {process.pid} {process.create_time():.2f}"
+    return f"{machine()} {process.pid} {start_of(process)}"
+
+
+def start_of(process: psutil.Process) -> str:
+    """When a process started: which start of the machine, and ticks since then.
+
+    A date (`psutil.Process.create_time`) would change for a living process when the machine's
+    clock is set.
+
+    Raises:
+        psutil.NoSuchProcess: it is gone.
+    """
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(process.pid) from None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    ticks = stat.rpartition(")")[2].split()[19]  # field 22; the second one may hold anything
+    return f"{boot}.{ticks}"
 
 
 def machine() -> str:

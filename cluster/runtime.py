@@ -24,10 +24,10 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RpcError
 
-from cluster.folders import RAY_PREFIX, RAY_SUBFOLDER, ray_folder
+from cluster.folders import ENGINE_PREFIX, RAY_PREFIX, RAY_SUBFOLDER, ray_folder
 from cluster.gcs_probe import CLIENT
 from cluster.jobs.job_config import is_in_job, job_variables
-from cluster.left_over import private_folder
+from cluster.left_over import private_folder, remove_left_over
 from cluster.private_variables import handed_over, split_secrets
 from cluster.reach import await_cluster, cannot_connect
 from cluster.stacks import RUN_VARIABLE
@@ -201,6 +201,8 @@ def local_ray(
                 yield Runtime(True, LOOPBACK, environment[RUN_VARIABLE], logs, url, token)
             finally:
                 ray.shutdown()
+                # An actor that was still starting, or hung, was killed: it has left its own.
+                remove_left_over(Path(tempfile.gettempdir()), ENGINE_PREFIX)
     finally:
         try:
             if logs_to is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,22 @@ def test_folders_of_processes_that_are_gone_are_deleted_and_others_stay(tmp_path
     assert sorted(found) == sorted([left, again])  # its number belongs to another process now
     assert not left.exists() and not again.exists()
     assert all(one.is_dir() for one in [*kept, own])
+
+
+def test_a_process_is_the_same_one_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = psutil.Process()
+    before = owner_of(own), label_of(own)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: 0.0)
+    assert (owner_of(own), label_of(own)) == before
+    assert owner_of(psutil.Process(os.getppid())).rpartition(" ")[2] != before[0].rpartition(" ")[2]
+
+
+def test_a_start_of_a_process_that_is_gone_says_so() -> None:
+    gone = subprocess.Popen(["true"])
+    process = psutil.Process(gone.pid)
+    gone.wait(timeout=10)
+    with pytest.raises(psutil.NoSuchProcess):
+        owner_of(process)
 
 
 def test_semaphores_say_whose_they_are_and_go_with_their_process(
