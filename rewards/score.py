@@ -102,17 +102,24 @@ def checked(reward: Reward) -> Reward:
         )
     if not math.isfinite(value):
         return failed("error", f"the check returned {value!r:.40}, expected a finite value")
-    answer = reward.extracted_answer
+    parts = {
+        str(name)[:MAX_NAME_CHARS]: float(part)
+        for name, part in itertools.islice(reward.parts.items(), MAX_PARTS)
+    }
+    for name, part in parts.items():
+        if not math.isfinite(part):
+            detail = f"the check returned the part {name!r:.40} = {part}, expected a finite value"
+            return failed("error", detail)
+    answer, detail = reward.extracted_answer, str(reward.detail)[:MAX_DETAIL_CHARS]
+    if reward.status in ("error", "timeout") and not detail:
+        detail = f"the check returned the status {reward.status!r} without a detail"
     return Reward(
         value=float(value),
         status=reward.status,
         correct=bool(reward.correct),
-        parts={
-            str(name)[:MAX_NAME_CHARS]: float(part)
-            for name, part in itertools.islice(reward.parts.items(), MAX_PARTS)
-        },
+        parts=parts,
         extracted_answer=None if answer is None else str(answer)[:MAX_DETAIL_CHARS],
-        detail=str(reward.detail)[:MAX_DETAIL_CHARS],
+        detail=detail,
         feedback=tidy_feedback(reward.feedback),
     )
 

@@ -142,7 +142,8 @@ class RowsSource(SourceBase):
         """The keys that the format gives and the recipe does not."""
         if not isinstance(value, dict):
             return value
-        columns = COLUMNS.get(value.get("format", "rows"), {})
+        given = value.get("format", "rows")
+        columns = COLUMNS.get(given, {}) if isinstance(given, str) else {}
         return {**columns, **value}
 
     @property

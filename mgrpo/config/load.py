@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -74,6 +75,7 @@ def load_recipe(
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
         faults += [with_new_name(one) for one in explain(error, RunConfig)]
+    faults = faults or list(not_finite(tree))
     if faults:
         raise ConfigError(faults, source=source)
     return config
@@ -86,6 +88,21 @@ def with_new_name(fault: ConfigFault) -> ConfigFault:
         return fault
     hint = f"It is {now} now; python -m mgrpo.config.translate RECIPE.yaml rewrites a recipe."
     return replace(fault, reason="this key has moved.", suggestion=hint)
+
+
+def not_finite(value: object, path: str = "") -> Iterator[ConfigFault]:
+    """Infinite numbers and NaN, wherever a recipe holds them: JSON and its readers have none."""
+    if isinstance(value, Mapping):
+        pairs: Iterable[tuple[object, object]] = value.items()
+    elif isinstance(value, list | tuple):
+        pairs = enumerate(value)
+    else:
+        if isinstance(value, float) and not math.isfinite(value):
+            reason = "this is no finite number."
+            yield ConfigFault(path, value, reason, "Give a large one, or leave the key out.")
+        return
+    for key, inner in pairs:
+        yield from not_finite(inner, f"{path}.{key}" if path else str(key))
 
 
 def find_own_code(tree: JsonObject, folder: Path) -> None:
@@ -133,6 +150,8 @@ def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
     """
     given = expanded(name)
     shipped = shipped_recipes()
+    if not given.name:
+        raise recipe_error(str(name) or '""', "this names no recipe.", "mgrpo methods lists names.")
     if given.suffix in SUFFIXES:
         candidates = [folder / given for folder in (beside, Path()) if folder is not None]
     elif beside is None:

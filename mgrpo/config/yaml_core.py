@@ -43,7 +43,7 @@ class RecipeLoader(yaml.CSafeLoader):
             if isinstance(value, str):
                 value.encode()  # an escape may stand for half a character
             return value
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             tag = node.tag.rpartition(":")[2]
             raise yaml.constructor.ConstructorError(
                 None,

@@ -72,6 +72,8 @@ def test_the_fields_of_a_reward_may_be_scalars_of_other_libraries():
         Reward(value=np.ones(2)),
         Reward(value="1"),  # type: ignore[arg-type]
         Reward(value=1.0, status="fine"),  # type: ignore[arg-type]
+        Reward(value=1.0, parts={"length": float("nan")}),
+        Reward(value=0.0, status="error"),
     ],
 )
 def test_anything_else_is_an_error_that_names_it(returned):
@@ -91,6 +93,12 @@ def test_anything_else_is_an_error_that_names_it(returned):
 )
 def test_the_message_says_what_it_was_and_what_is_wanted(returned, named):
     assert named in as_reward(returned).detail
+
+
+def test_a_failure_without_a_word_is_said_to_be_one():
+    timeout = as_reward(Reward(value=0.0, status="timeout"))
+    assert timeout.detail == "the check returned the status 'timeout' without a detail"
+    assert as_reward(Reward(value=0.0, status="unparsable")).detail == ""
 
 
 def test_the_value_is_the_weighted_sum_and_the_first_term_says_what_is_correct():

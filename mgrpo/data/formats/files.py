@@ -219,7 +219,7 @@ def read_csv(stream: IO[bytes], file: Path) -> Iterator[Parsed]:
     try:
         header = next(lines, "")
         delimiter = max(DELIMITERS, key=header.count)  # the comma, where there is none
-        columns = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        columns = [name.strip() for name in header_of(header, delimiter, file)]
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         number = 1
         while True:
@@ -249,6 +249,17 @@ def read_csv(stream: IO[bytes], file: Path) -> Iterator[Parsed]:
         raise DataError(
             f"{file} is not UTF-8 text: {error.reason}. Save it as UTF-8 (from a spreadsheet, "
             '"CSV UTF-8").'
+        ) from error
+
+
+def header_of(line: str, delimiter: str, file: Path) -> list[str]:
+    """The values of the first line."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise DataError(
+            f"{file}: the first line, which names the columns, is not CSV: {error}. Lines end with "
+            "LF or CR LF, not with CR alone."
         ) from error
 
 

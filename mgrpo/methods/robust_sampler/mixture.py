@@ -301,5 +301,7 @@ class RobustMixture:
         lengths = {len(kept.values), len(kept.num_steps_at_zero), len(kept.belief)}
         if lengths != {len(self.groups)}:
             raise ValueError(f"the mixture has not the {len(self.groups)} groups of the recipe")
+        if not math.isclose(math.fsum(kept.belief), 1, abs_tol=1e-6):
+            raise ValueError(f"the mixture's belief {kept.belief} has another sum than 1")
         self.values, self.num_steps_at_zero = kept.values, kept.num_steps_at_zero
         self.belief = kept.belief

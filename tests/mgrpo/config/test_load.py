@@ -145,6 +145,7 @@ def test_infinite_and_undefined_numbers_are_refused(recipe: Path):
     [
         ("steps: [1\n", "line 2"),
         ("steps: 1\nsteps: 2\n", "'steps' is given twice"),
+        ("steps: !!int \n", "this is no int"),
         ("- a\n- b\n", "must be a map"),
         ("", "must be a map"),
     ],
@@ -216,6 +217,24 @@ def test_a_recipe_may_extend_another(recipe: Path, tmp_path: Path):
     assert (wide.layers[1].group_size, wide.layers[1].max_completion_tokens) == (8, 60)
     assert wide.data.train.source == "reasoning_gym"  # replaced whole: jsonl's path is gone
     assert wide.data.max_prompt_tokens == base.data.max_prompt_tokens
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_recipe_may_not_extend_nothing(name: str, recipe: Path, tmp_path: Path):
+    child = tmp_path / "child.yaml"
+    child.write_text(dump_yaml({"extends": name}))
+    assert only_fault(child).reason == "this names no recipe."
+
+
+def test_infinite_numbers_are_refused_also_where_any_value_may_stand(recipe: Path):
+    found = only_fault(recipe, "plugins=[{use: dpo, settings: {beta: 1e999}}]")
+    assert (found.path, found.reason) == ("plugins.0.settings.beta", "this is no finite number.")
+    found = only_fault(recipe, "engines.extra_args={max_logprobs: [1, .nan]}")
+    assert found.path == "engines.extra_args.max_logprobs.1"
+
+
+def test_a_format_that_is_no_name_is_refused(recipe: Path):
+    assert "data.train.format" in str(faults(recipe, "data.train={format: [verl], path: a.jsonl}"))
 
 
 def test_a_recipe_may_not_extend_itself(tmp_path: Path):

@@ -228,6 +228,13 @@ def test_a_csv_quote_that_is_never_closed_is_an_error_with_its_line(tmp_path: Pa
         load_problems(RowsSource(path=str(file)))
 
 
+def test_lines_that_end_as_on_an_old_macintosh_are_an_error_that_says_so(tmp_path: Path):
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"question,answer\ra,1\rb,2\r")
+    with pytest.raises(DataError, match="not with CR alone"):
+        load_problems(RowsSource(path=str(file)))
+
+
 def test_semicolons_of_a_spreadsheet_part_columns(tmp_path: Path):
     file = tmp_path / "rows.csv"
     file.write_text("\ufeffquestion;answer\nHalf of 1?;0,5\n", encoding="utf-8")

@@ -208,6 +208,12 @@ def test_a_resumed_run_draws_with_the_same_chances():
     assert second.belief == first.belief != [0.5, 0.5]
 
 
+def test_a_belief_that_is_none_is_refused():
+    state = mixture().state_dict() | {"belief": [0.0, 0.0]}
+    with pytest.raises(ValueError, match="another sum than 1"):
+        mixture().load_state_dict(state)
+
+
 def test_the_state_of_other_groups_is_refused():
     part = RobustMixture(["a", "b", "c"], [0.4, 0.4, 0.2], GROUPS, RobustSamplerSettings())
     with pytest.raises(ValueError, match="not the 2 groups"):
