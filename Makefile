@@ -12,7 +12,7 @@ BIN := .venv/bin
 # Does nothing when .venv is complete.
 SETUP := scripts/setup.sh $(if $(EXTRA),--extra $(EXTRA))
 PYTEST := $(BIN)/python -m pytest
-OTHERS := not slow and not methods and not cluster and not gpu
+OTHERS := not slow and not alone and not methods and not cluster and not gpu
 # A file's tests on one worker, the long files first: see tests/conftest.py.
 TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -35,6 +35,10 @@ test: ## run the tests: minutes on two cores, with a run of real engines and a r
 test-processes: ## run the tests of real engines, ranks, weights, placement and resumed runs: minutes
 	@$(SETUP)
 	@$(PYTEST) $(TWO_WORKERS) -m "$(OTHERS) and processes" $(ARGS)
+
+test-alone: ## run twelve faults of `make chaos` and sixty steps of `make leaks`: ten minutes
+	@$(SETUP)
+	@$(PYTEST) -m alone $(ARGS)
 
 test-slow: ## run the few tests that are left out of `make test` for their length
 	@$(SETUP)
@@ -126,7 +130,7 @@ bench-guard: ## compare a step's CPU seconds with recorded ones; fails above +10
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.guard $(ARGS)
 
-leaks: ## does a run hold more with every step? 500 steps, some ten minutes (ARGS="--steps 60")
+leaks: ## does a run hold more with every step? 500 steps, some ten minutes (ARGS="--steps 60 --write")
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.leaks $(ARGS)
 
@@ -136,8 +140,12 @@ chaos: ## train under a schedule of 204 faults; goes on where it stopped (ARGS="
 
 recovery: ## seconds in which a run goes on after it loses an engine, its vLLM process, a learner rank
 	@$(SETUP)
-	@$(BIN)/python -m benchmarks.chaos --faults 3 --work runs/recovery \
+	@$(BIN)/python -m benchmarks.chaos --faults 3 --work runs/recovery --part recovery \
 		--kinds "engine actor killed" "EngineCore killed" "learner rank killed" $(ARGS)
+
+resume-proof: ## hashes of runs that were interrupted beside those of one that was not, ten minutes
+	@$(SETUP)
+	@$(BIN)/python -m benchmarks.resume $(ARGS)
 
 fuzz: ## read 100,000 damaged recipes, files and replies (ARGS="--cases 2000 --only recipes")
 	@$(SETUP)

@@ -12,21 +12,23 @@ code is 1 where something grows or is left.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 
 from benchmarks.commands import run_command, stop_on_sigterm
-from benchmarks.machine import Result
+from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
+from benchmarks.measured_page import publish
 from mgrpo.metrics.resources import FILES, MEMORY, RESOURCES_FILE, THREADS
 from mgrpo.metrics.rows import Row, read_lines
 from mgrpo.metrics.slopes import BLOCKS, slope
 
+PAGE = REPOSITORY / "docs" / "results" / "reliability.md"
 ALLOWED = {MEMORY: 0.1, FILES: 0.01, THREADS: 0.01}
 """Growth a step: of 10,000 steps 1 GiB, and of files a tenth of the usual limit of 1,024."""
 WARM_UP = 0.4
@@ -46,16 +48,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--write", action="store_true", help=f"update {PAGE.name}")
     args = parser.parse_args(argv)
     if (fewest := int(2 * BLOCKS / (1 - WARM_UP)) + 1) > args.steps:
         parser.error(f"--steps must be at least {fewest}, for a line with an error")
     stop_on_sigterm()
     result = measured(args.steps)
-    for name, found in result["growth"].items():
-        said = "GROWS" if found["grows"] else ""
-        print(f"{name:24} {found['per_step']:+10.4f} ± {found['error']:.4f} a step  {said}")
-    print(json.dumps(result))
+    result |= {
+        "command": " ".join(["python -m benchmarks.leaks", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        **machine(),
+    }
+    text = "\n".join(page_lines(result))
+    publish(result, text, PAGE if args.write else None, title="Reliability", part="leaks")
     return int(bool(result["growing"] or result["left"]))
+
+
+def page_lines(result: Result) -> Iterator[str]:
+    """The measured part about growth."""
+    yield f"{result['steps']} steps; the first {WARM_UP:.0%} are left out.\n"
+    yield "| Role / quantity | Growth a step ± standard error | Allowed | Surely more |"
+    yield "| --- | ---: | ---: | --- |"
+    for name, found in result["growth"].items():
+        allowed, said = ALLOWED[name.rpartition("/")[2]], "yes" if found["grows"] else "no"
+        yield f"| {name} | {found['per_step']:+.4f} ± {found['error']:.4f} | {allowed} | {said} |"
+    yield f"\nLeft behind: {', '.join(result['left']) or 'nothing'}.\n"
+    yield from origin_lines(result)
 
 
 def measured(num_steps: int) -> Result:

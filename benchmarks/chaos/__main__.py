@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records += [record] if record else []
     result = numbers_of(records, seed=args.seed, asked=args.faults)
     text = "\n".join(page_lines(result))
-    publish(result, text, PAGE if args.write else None, title="Reliability")
+    page = PAGE if args.write else None
+    publish(result, text, page, title="Reliability", part=args.part)
     return 1 if result["violations"] else 0
 
 
@@ -64,6 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", metavar="KIND", choices=KINDS, help="of faults")
     parser.add_argument("--work", type=Path, metavar="DIR", help="default: runs/chaos-S")
     parser.add_argument("--write", action="store_true", help=f"update {PAGE.name} and its .json")
+    parser.add_argument("--part", default="chaos", help="of that page; default: chaos")
     args = parser.parse_args(arguments)
     if args.faults < 1:
         parser.error("--faults must be at least 1")

@@ -143,7 +143,8 @@ class RowsSource(SourceBase):
         if not isinstance(value, dict):
             return value
         given = value.get("format", "rows")
-        columns = COLUMNS.get(given, {}) if isinstance(given, str) else {}
+        known: Mapping[Any, Mapping[str, Any]] = COLUMNS
+        columns = known.get(given, {}) if isinstance(given, str) else {}
         return {**columns, **value}
 
     @property

@@ -99,7 +99,7 @@ def not_finite(value: object, path: str = "") -> Iterator[ConfigFault]:
     else:
         if isinstance(value, float) and not math.isfinite(value):
             reason = "this is no finite number."
-            yield ConfigFault(path, value, reason, "Give a large one, or leave the key out.")
+            yield ConfigFault(path, str(value), reason, "Give a large one, or leave the key out.")
         return
     for key, inner in pairs:
         yield from not_finite(inner, f"{path}.{key}" if path else str(key))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.measured_page import BEGIN, END, write_measured
+from benchmarks.measured_page import BEGIN, END, marks, write_measured
 
 
 def test_what_stands_around_the_marks_is_kept(tmp_path):
@@ -14,6 +14,18 @@ def test_what_stands_around_the_marks_is_kept(tmp_path):
     write_measured(page, "new", title="unused")
 
     assert page.read_text() == f"head\n{BEGIN}\nnew\n{END}\ntail\n"
+
+
+def test_each_of_several_parts_has_marks_of_its_own(tmp_path):
+    page = tmp_path / "page.md"
+    first, second = marks("first"), marks("second")
+    page.write_text("\n".join([*first, "between", *second]))
+
+    write_measured(page, "1", title="unused", part="first")
+    write_measured(page, "2", title="unused", part="second")
+
+    expected = [first[0], "1", first[1], "between", second[0], "2", second[1]]
+    assert page.read_text() == "\n".join(expected)
 
 
 def test_a_page_that_is_not_there_is_made(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.chaos.__main__ import main
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(3600)
 def test_twelve_faults_lose_and_double_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ MOST_MIB = 4.0
 each of these steps, and a tenth of that after 200; `make leaks` has the time to see it."""
 
 
-@pytest.mark.slow  # a minute and a half
+@pytest.mark.alone
 @pytest.mark.timeout(START_S + STEP_S * NUM_STEPS + 60)
 def test_a_run_opens_no_more_with_every_step_and_leaves_nothing():
     found = measured(NUM_STEPS)

@@ -13,17 +13,20 @@ is 1 if there is a finding.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.machine import REPOSITORY, machine, origin_lines
+from benchmarks.measured_page import publish
 from tests.fuzz.campaign import Outcome, case_of
 from tests.fuzz.target import MODULES, target_named
 from tests.fuzz.workers import campaign
+
+PAGE = REPOSITORY / "docs" / "results" / "reliability.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     outcomes = campaign(chosen, args.cases // len(chosen), args.seed, args.jobs)
     seconds = time.monotonic() - began
-    for name, outcome in outcomes.items():
-        show(name, outcome)
     cases = sum(one.cases for one in outcomes.values())
     found = sum(len(one.findings) for one in outcomes.values())
     result = {
@@ -48,8 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: {"cases": one.cases, "read": one.read, "refused": one.refused}
             for name, one in outcomes.items()
         },
+        "command": " ".join(["python -m tests.fuzz", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        **machine(),
     }
-    print(json.dumps(result))
+    lines = [line for name, outcome in outcomes.items() for line in described(name, outcome)]
+    text = "\n".join([*lines, "", f"Seed {args.seed}.", *origin_lines(result)])
+    publish(result, text, PAGE if args.write else None, title="Reliability", part="fuzz")
     return 1 if found else 0
 
 
@@ -60,6 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--only", nargs="+", choices=names, metavar="TARGET", help=f"of {names}")
+    parser.add_argument("--write", action="store_true", help=f"update {PAGE.name}")
     parser.add_argument("--case", nargs=2, metavar=("TARGET", "NUMBER"), help="show one case")
     args = parser.parse_args(arguments)
     if args.case and args.case[0] not in names:
@@ -76,11 +83,11 @@ def show_case(name: str, number: int, seed: int) -> int:
     return 0
 
 
-def show(name: str, outcome: Outcome) -> None:
-    print(f"{name}: {outcome.cases} cases, {outcome.read} read, {outcome.refused} refused")
+def described(name: str, outcome: Outcome) -> Iterator[str]:
+    yield f"- {name}: {outcome.cases:,} cases, {outcome.read:,} read, {outcome.refused:,} refused"
     for found in sorted(outcome.findings.values()):
         times = outcome.times_found[found.error]
-        print(f"  {found.error}, {times} times, first in case {found.number}: {found.message}")
+        yield f"    - {found.error}, {times} times, first in case {found.number}: {found.message}"
 
 
 if __name__ == "__main__":
