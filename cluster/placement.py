@@ -28,13 +28,15 @@ from cluster.allocations import (
     resource_text,
     total,
 )
-from cluster.node_probes import NodeProbes
+from cluster.node_probes import NodeProbes, own_raylet_is_gone
 from cluster.remote import LOOK_S, LOOKS, Patience, RemoteActor, errors_of_signals
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.errors import DeadlineError, PlacementError
 
 Instance = TypeVar("Instance")
+
+NODE_LOST = "its node is lost, and a local Ray gets no other; repeat the command to resume"
 
 
 class Placement:
@@ -118,6 +120,7 @@ class Placement:
         Raises:
             PlacementError: they are dead, and a local Ray gets no others.
         """
+        self.refuse_lost_node(allocation)
         if not self.probes_of(allocation).are_known():
             return False
         self.forget_probes(allocation)
@@ -133,6 +136,7 @@ class Placement:
         probes = self.probes_of(allocation)
         patience = Patience(deadline_s, probes)
         while not probes.are_known(timeout_s=LOOK_S):
+            self.refuse_lost_node(allocation)
             if patience.left_s() <= 0:
                 raise DeadlineError(
                     f"the nodes of {allocation.name}",
@@ -152,9 +156,14 @@ class Placement:
     def forget_probes(self, allocation: Allocation) -> None:
         """Its nodes are known now."""
         del self.probes[allocation.name]
+        self.refuse_lost_node(allocation)
         if not self.can_grow:
-            why = "its node is lost, and a local Ray gets no other; repeat the command to resume"
-            refuse_too_few([allocation], why)
+            refuse_too_few([allocation], NODE_LOST)
+
+    def refuse_lost_node(self, allocation: Allocation) -> None:
+        """Raise PlacementError if a local Ray's only node is gone, whether or not Ray knows it."""
+        if not self.can_grow and own_raylet_is_gone():
+            raise PlacementError(f"{allocation.name} cannot be started again: {NODE_LOST}.")
 
     def probes_of(self, allocation: Allocation) -> NodeProbes:
         """Those that are not over, else new ones."""

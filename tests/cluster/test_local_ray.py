@@ -8,11 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
+from cluster.allocations import Allocation
+from cluster.node_probes import own_raylet_is_gone
+from cluster.placement import Placement
 from cluster.runtime import TOKEN_VARIABLES, ray_runtime
 from mgrpo.config import ClusterConfig
+from mgrpo.errors import PlacementError
 from tests.sockets import listening, reached_from_outside
 
 STRANGER = """
@@ -85,3 +90,17 @@ def test_a_local_ray_listens_on_this_machine_alone_and_answers_no_stranger(
     assert not own.exists()
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert os.environ["RAY_AUTH_TOKEN"] == "of the cluster"
+
+
+def test_the_loss_of_the_only_node_is_seen_before_ray_sees_it() -> None:
+    learner = Allocation("learner", bundles=({"CPU": 1.0},))
+    with ray_runtime(ClusterConfig(address="local"), num_cpus=1, logs_to=None):
+        placement = Placement.reserve([learner], deadline_s=60, can_grow=False)
+        assert not own_raylet_is_gone()
+        placement.await_nodes(learner, deadline_s=60, setting="a.setting")
+        (raylet,) = [one for one in psutil.Process().children() if one.name() == "raylet"]
+        raylet.kill()
+        raylet.wait(DEADLINE_S)
+        assert [node["Alive"] for node in ray.nodes()] == [True]
+        with pytest.raises(PlacementError, match="learner cannot be started again: its node"):
+            placement.await_nodes(learner, deadline_s=60, setting="a.setting")
