@@ -159,7 +159,8 @@ class Supervisor:
         if num_steps == self.num_steps:
             return
         now = time.monotonic()
-        if num_steps == self.num_steps + 1 and not self.open_events():
+        is_one_after_another = num_steps == self.num_steps + 1 and life.memory  # no start between
+        if is_one_after_another and not self.open_events():
             self.step_times.append(now - self.step_at)
         self.num_steps, self.step_at = num_steps, now
         life.memory.append((num_steps, memory_mib(self.run)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from benchmarks.chaos.comparison import drawn_by, violations
 from benchmarks.chaos.processes import TITLES
 from benchmarks.chaos.proxy import Proxy
 from benchmarks.chaos.schedule import Fault, Part
-from benchmarks.chaos.supervise import Supervisor
+from benchmarks.chaos.supervise import Life, Supervisor
 from benchmarks.chaos.work import ATTEMPTS, CORRECTIONS
 from mgrpo.types import CompletionId
 from tests.fuzz.trees import node
@@ -90,3 +92,17 @@ def test_lost_problems_and_processes_left_behind_are_found(
     first, second = violations(record, record)
     assert first == "1 problems or groups: wrong_groups"
     assert second == "left behind: sleep sleep 60"
+
+
+def test_the_time_of_a_start_is_no_steps_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Part("part", "streamed", num_steps=9)
+    supervisor = Supervisor(part, tmp_path, tmp_path, Proxy(1), seed=0)
+    life = Life(process=subprocess.Popen(["true"]), log=tmp_path / "log")
+    life.process.wait(timeout=10)
+    for num_steps, seconds_ago in ((1, 40.0), (2, 1.0), (4, 3.0)):  # two at once: not one's time
+        monkeypatch.setattr(supervise, "steps_in", lambda run_dir, found=num_steps: found)
+        supervisor.step_at = time.monotonic() - seconds_ago
+        supervisor.note_steps(life)
+    assert supervisor.step_times == pytest.approx([1.0], abs=0.5)
