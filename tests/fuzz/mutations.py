@@ -132,7 +132,8 @@ def slightly_changed(value: Any, rng: random.Random) -> Any:
         case bool():
             return not value
         case int() | float():
-            return rng.choice((value + 1, -value, value * 1000, value / 3, str(value)))
+            third = value / 3 if abs(value) < 1e300 else value // 3  # no float holds more
+            return rng.choice((value + 1, -value, value * 1000, third, str(value)))
         case str():
             changed = with_other_bytes(value.encode(errors="surrogatepass"), rng)
             return changed.decode(errors="surrogateescape")
