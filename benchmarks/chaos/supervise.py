@@ -173,14 +173,13 @@ class Supervisor:
         return [one for one in self.events if one.seconds is None and one.done_to]
 
     def inject_due(self) -> None:
-        """The next fault, if its step is under way and its moment has come."""
-        if not self.waiting or self.num_steps < self.waiting[0].step:
+        """The next fault, if its moment has come: in its step, or by the beginning of the next."""
+        if not self.waiting or self.num_steps < (fault := self.waiting[0]).step:
             return
         usual = median(self.step_times) if self.step_times else USUAL_STEP_S
-        if time.monotonic() - self.step_at < self.waiting[0].moment * usual:
-            return
-        fault = self.waiting.pop(0)
-        self.inject(fault)
+        is_early = time.monotonic() - self.step_at < fault.moment * usual
+        if self.num_steps > fault.step or not is_early:
+            self.inject(self.waiting.pop(0))
 
     def inject(self, fault: Fault) -> None:
         injector = INJECTORS[fault.kind]

@@ -94,6 +94,19 @@ def test_lost_problems_and_processes_left_behind_are_found(
     assert second == "left behind: sleep sleep 60"
 
 
+def test_a_fault_whose_step_was_short_comes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Part("part", "streamed", num_steps=9, faults=[Fault("GCS killed", 3, 0.9, 1)])
+    supervisor = Supervisor(part, tmp_path, tmp_path, Proxy(1), seed=0)
+    given: list[int] = []
+    monkeypatch.setattr(supervisor, "inject", lambda fault: given.append(supervisor.num_steps))
+    for supervisor.num_steps in (2, 3, 4, 5):
+        supervisor.step_at = time.monotonic()
+        supervisor.inject_due()
+    assert given == [4]
+
+
 def test_the_time_of_a_start_is_no_steps_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
