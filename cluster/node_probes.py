@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.remote import errors_of_signals
-
-GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 class NodeProbes:
@@ -55,22 +52,6 @@ class NodeProbes:
         here = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
         silent = ", ".join(str(here.get(node_id, node_id)) for node_id in self.answers)
         return f"Neither has {silent} answered, nor has Ray marked it dead."
-
-
-def own_raylet_is_gone() -> bool:
-    """Whether the raylet that this process has started for its local Ray has ended.
-
-    Ray compares dates: where the clock was set back by an hour, it notices an hour late.
-    """
-    return not any(is_raylet(child) for child in psutil.Process().children())
-
-
-def is_raylet(process: psutil.Process) -> bool:
-    """Whether it is one that lives."""
-    try:
-        return process.name() == "raylet" and process.status() not in GONE
-    except psutil.Error:
-        return False
 
 
 def ask(node_id: str) -> ray.ObjectRef:

@@ -28,15 +28,14 @@ from cluster.allocations import (
     resource_text,
     total,
 )
-from cluster.node_probes import NodeProbes, own_raylet_is_gone
+from cluster.node_probes import NodeProbes
+from cluster.own_ray import what_is_lost
 from cluster.remote import LOOK_S, LOOKS, Patience, RemoteActor, errors_of_signals
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.errors import DeadlineError, PlacementError
 
 Instance = TypeVar("Instance")
-
-NODE_LOST = "its node is lost, and a local Ray gets no other; repeat the command to resume"
 
 
 class Placement:
@@ -158,12 +157,15 @@ class Placement:
         del self.probes[allocation.name]
         self.refuse_lost_node(allocation)
         if not self.can_grow:
-            refuse_too_few([allocation], NODE_LOST)
+            why = "its node is lost, and a local Ray gets no other; repeat the command to resume"
+            refuse_too_few([allocation], why)
 
     def refuse_lost_node(self, allocation: Allocation) -> None:
-        """Raise PlacementError if a local Ray's only node is gone, whether or not Ray knows it."""
-        if not self.can_grow and own_raylet_is_gone():
-            raise PlacementError(f"{allocation.name} cannot be started again: {NODE_LOST}.")
+        """Raise PlacementError if a local Ray's own processes are gone, known to Ray or not."""
+        if not self.can_grow and (lost := what_is_lost()):
+            raise PlacementError(
+                f"{allocation.name} cannot be started again: {lost}. Repeat the command to resume."
+            )
 
     def probes_of(self, allocation: Allocation) -> NodeProbes:
         """Those that are not over, else new ones."""

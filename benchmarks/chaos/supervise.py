@@ -110,7 +110,8 @@ class Supervisor:
             finally:
                 end(life.process)
                 self.end_all()
-            self.leftover += orphans(self.run, within_s=ORPHANS_S)
+            left = orphans(self.run, within_s=ORPHANS_S)
+            self.leftover += [f"start {len(self.lives)}, {code}: {title}" for title in left]
             self.ports |= listening(self.run)
             kill_all(self.run)
             self.exits.append({"code": code, "step": self.num_steps, "said": life.last_words()})

@@ -6,12 +6,14 @@ order of the list. `mgrpo/training/run.py` makes the list.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig
+from mgrpo.errors import ClusterError
 from mgrpo.evaluation.answers import write_answers
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
@@ -25,6 +27,9 @@ from mgrpo.metrics.transitions import rollout_metrics
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.workers import Engines
 from mgrpo.types import Completion, Problem
+
+FINISH_S = 20.0
+"""In which a run may still be finished by a local Ray that has lost a process."""
 
 
 @dataclass
@@ -108,6 +113,21 @@ class Resources(Hook):
 
     def after_run(self, num_steps: int) -> None:
         self.file.close()
+
+
+class OwnRay(Hook):
+    """Ends a run in order whose local Ray has lost a process, unless it is nearly done: within a
+    minute Ray would end it without a checkpoint."""
+
+    def __init__(self, num_steps: int, what_is_lost: Callable[[], str]) -> None:
+        self.num_steps, self.what_is_lost = num_steps, what_is_lost
+        self.step_began = time.monotonic()
+
+    def after_step(self, done: StepDone) -> None:
+        step_s, self.step_began = time.monotonic() - self.step_began, time.monotonic()
+        left_s = (self.num_steps - done.num_done) * step_s
+        if left_s > FINISH_S and (lost := self.what_is_lost()):
+            raise ClusterError(f"{lost}. Repeat the command to resume.")
 
 
 class WriteStep(Hook):

@@ -11,6 +11,7 @@ from rich.console import Console
 from actors.rollout import ProgressCallback
 from cluster.fleet.engine_log import ENGINES_FILE
 from cluster.monitoring.ray_metrics import RayMetrics
+from cluster.own_ray import what_is_lost
 from learner.plugin import LearnerPlugin
 from learner.streaming import check_streaming, streaming_obstacles
 from mgrpo.config import LayerConfig, MethodView, RunConfig
@@ -41,6 +42,7 @@ from mgrpo.training.hooks import (
     EngineMetrics,
     Evaluation,
     NothingLearnt,
+    OwnRay,
     Resources,
     RolloutMetrics,
     SystemMetrics,
@@ -308,6 +310,7 @@ def train_system(
                 keep=config.output.keep_policies,
             ),
             checkpoints,
+            *([OwnRay(config.steps, what_is_lost)] if system.is_on_own_ray else []),
             *([Resources(run_dir)] if config.output.resources else []),
         ],
     )

@@ -241,6 +241,19 @@ def test_a_run_whose_gcs_is_lost_shortly_before_its_end_is_finished(whole: Path)
     assert (whole / "headless" / "policy" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_whose_gcs_is_lost_early_ends_in_order_with_a_checkpoint(whole: Path) -> None:
+    run = begin(whole, "early", "steps=200")
+    for process in psutil.Process(run.pid).children(recursive=True):
+        if "gcs_server" in process.name():
+            process.kill()
+    run.communicate(timeout=200)
+    assert run.returncode == 4
+    (checkpoint,) = (whole / "early" / "checkpoints").iterdir()
+    assert checkpoint.name == f"step-{len(read_metrics(whole / 'early')):06d}"
+
+
 def ranks_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
     return [one for one in psutil.Process(run.pid).children(recursive=True) if is_rank(one)]
 

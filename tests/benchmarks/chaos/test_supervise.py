@@ -91,7 +91,7 @@ def test_lost_problems_and_processes_left_behind_are_found(
     record = supervised(tmp_path, monkeypatch, [], leaves_child=True, lost=1)
     first, second = violations(record, record)
     assert first == "1 problems or groups: wrong_groups"
-    assert second == "left behind: sleep sleep 60"
+    assert second == "left behind: start 1, 0: sleep sleep 60"
 
 
 def test_a_fault_whose_step_was_short_comes_with_the_next(

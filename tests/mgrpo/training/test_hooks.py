@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from mgrpo.config import EvaluationConfig
-from mgrpo.errors import AlarmError
+from mgrpo.errors import AlarmError, ClusterError
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import Alarm
 from mgrpo.metrics.log import MetricsLog, read_alarms, read_metrics, read_rollouts, rollout_paths
@@ -20,6 +20,7 @@ from mgrpo.training.hooks import (
     Alarms,
     EngineMetrics,
     Hook,
+    OwnRay,
     RolloutMetrics,
     StepDone,
     SystemMetrics,
@@ -210,3 +211,18 @@ def test_a_step_without_work_is_still_a_step_but_changes_nothing(
     train(run_of(source, [Hook(), Notes("a", calls), Notes("b", calls)], orders))
     assert source.observed == orders == steps
     assert calls.count("a after 4") == 1
+
+
+def test_a_run_on_a_ray_that_has_lost_a_process_ends_unless_it_is_nearly_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, lost = 100.0, ""
+    monkeypatch.setattr("mgrpo.training.hooks.time.monotonic", lambda: now)
+    hook = OwnRay(num_steps=10, what_is_lost=lambda: lost)
+    now += 5
+    hook.after_step(StepDone(0))
+    now, lost = now + 5, "Ray's GCS has ended"
+    with pytest.raises(ClusterError, match="GCS has ended"):
+        hook.after_step(StepDone(1))  # 8 steps of 5 s are left
+    now += 5
+    hook.after_step(StepDone(5))  # 4 steps: 20 s
