@@ -11,6 +11,16 @@ from cluster.address import own_node
 PREFIX = "mgrpo-"  # of every folder that is made here, and of all that may be deleted here
 
 
+def sizes_below(folder: str | Path) -> dict[str, int]:
+    """Name -> bytes of every file in and below a folder."""
+    root = Path(folder)
+    return {
+        file.relative_to(root).as_posix(): file.stat().st_size
+        for file in sorted(root.rglob("*"))
+        if file.is_file()
+    }
+
+
 class NodeFiles:
     """What the driver asks a rank to do with files; see learner/rank_files.py."""
 
@@ -33,13 +43,7 @@ class NodeFiles:
         return str(folder)
 
     def list_files(self, folder: str) -> dict[str, int]:
-        """Name -> bytes of every file in and below a folder."""
-        root = Path(folder)
-        return {
-            file.relative_to(root).as_posix(): file.stat().st_size
-            for file in sorted(root.rglob("*"))
-            if file.is_file()
-        }
+        return sizes_below(folder)
 
     def read_part(self, file: str, start: int, num_bytes: int) -> bytes:
         with Path(file).open("rb") as opened:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Concatenate
 
 from cluster.remote import Arguments, Call, Counter, RemoteActor, Result, wait_for
+from learner.node_files import sizes_below
 from learner.rank import LearnerRank
 
 PART_BYTES = 32 << 20
@@ -163,11 +164,7 @@ class LearnerFiles:
 
     def distribute(self) -> None:
         """Send each node what its ranks will read."""
-        names = [
-            str(file.relative_to(self.directory))
-            for file in sorted(self.directory.rglob("*"))
-            if file.is_file()
-        ]
+        names = list(sizes_below(self.directory))
         for homes in self.away.values():
             wanted = self.call([home.rank for home in homes], LearnerRank.reads, names)
             for name in sorted(set().union(*wanted)):
@@ -181,8 +178,16 @@ class LearnerFiles:
             self.call([homes[0].rank], LearnerRank.remove_folder, folder)
 
     def _ask(self, ranks: Sequence[RemoteActor[LearnerRank]]) -> list[bool]:
+        """Whether each rank sees the folder: a file that has just been written beside it, or, where
+        nothing can be written, the files in it."""
         marker = self.directory.parent / f".{self.token}.unfinished"
-        marker.write_text(self.token, encoding="utf-8")
+        try:
+            marker.write_text(self.token, encoding="utf-8")
+        except OSError:
+            if not (own := sizes_below(self.directory)):
+                raise
+            listed = self.call(ranks, LearnerRank.list_files, str(self.directory))
+            return [found == own for found in listed]
         try:
             return self.call(ranks, LearnerRank.sees, str(marker), self.token)
         finally:

@@ -5,6 +5,7 @@ Real ranks on real nodes: tests/end_to_end/test_learner_files.py.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,10 @@ class Rank(NodeFiles):
 
     def sees(self, marker: str, content: str) -> bool:
         return self.is_with_driver and super().sees(marker, content)
+
+    def list_files(self, folder: str) -> dict[str, int]:
+        is_here = self.is_with_driver or Path(folder).is_relative_to(self.root)
+        return super().list_files(folder) if is_here else {}
 
     def make_folder(self, name: str) -> str:
         folder = self.root / f"mgrpo-{name}"
@@ -115,6 +120,24 @@ def test_a_node_is_sent_what_is_everybodys_and_its_own_shards(ranks, tmp_path):
         assert one.rank.read[COMMON] == bytes(range(250)) * 10
         assert one.rank.read["empty"] == b""
     assert len(ranks[0].rank.read) == 10  # reads in place, where all of it is
+
+
+def test_a_checkpoint_is_read_from_a_disk_that_cannot_be_written_to(ranks, tmp_path, monkeypatch):
+    directory = tmp_path / "run" / "learner"
+
+    def refuse(file, content, encoding):
+        raise OSError(errno.EROFS, "Read-only file system", str(file))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        LearnerFiles(ranks, directory, **IN_TIME)  # nothing tells who sees it
+    monkeypatch.undo()
+    monkeypatch.setattr(learner_files, "wait_for", no_wait)
+    LearnerFiles(ranks, directory, **IN_TIME).save_states(7)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    reading = LearnerFiles(ranks, directory, **IN_TIME)
+    assert [home.folder is None for home in reading.homes] == [True, True, False, False]
+    assert reading.load_states() == 7
 
 
 @pytest.mark.parametrize("change", ["fewer ranks", "another stage"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from benchmarks.chaos.comparison import (
     trained_problems,
     violations,
 )
-from benchmarks.chaos.injectors import INJECTORS, Damaged, Victim
+from benchmarks.chaos.injectors import INJECTORS, Damaged, Mounted, Victim, is_mounted
 from benchmarks.chaos.page import page_lines, summary
 from benchmarks.chaos.processes import kind_of
 from benchmarks.chaos.proxy import Mode, Proxy, http_reward
@@ -251,3 +253,22 @@ def test_the_page_has_a_row_for_each_kind() -> None:
     own = {"packages": {}, "violations": ["x"], "commits": ["r"], "seed": 0}
     lines = list(page_lines({**result, **origin, **own}))
     assert "| driver killed | 1 | 0 | 1 | -9 | 30.0 | 30.0 |" in lines
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_disk_of_its_own_is_taken_away_again(tmp_path: Path, is_full: bool) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (fault,) = campaign(1, seed=0)[0].faults
+    injector, victim = Mounted(is_full), Victim("no such run", tmp_path, tmp_path, Proxy(1))
+    try:
+        done_to = injector.begin(victim, fault)
+    except subprocess.CalledProcessError:
+        pytest.skip("this machine lets nobody mount")
+    assert is_mounted(str(folder))
+    with pytest.raises(OSError, match="No space|Read-only"):
+        (folder / "file").write_bytes(bytes(1 << 20))
+    injector.end(victim, done_to)
+    assert not is_mounted(str(folder))
+    (folder / "file").write_bytes(bytes(1 << 20))
