@@ -267,7 +267,7 @@ def test_a_disk_of_its_own_is_taken_away_again(tmp_path: Path, is_full: bool) ->
     except subprocess.CalledProcessError:
         pytest.skip("this machine lets nobody mount")
     assert is_mounted(str(folder))
-    with pytest.raises(OSError, match="No space|Read-only"):
+    with pytest.raises(OSError, match=r"No space|Read-only"):
         (folder / "file").write_bytes(bytes(1 << 20))
     injector.end(victim, done_to)
     assert not is_mounted(str(folder))
