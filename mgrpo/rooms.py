@@ -9,6 +9,8 @@ import importlib
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -19,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PRIVATE_VARIABLES = "MGRPO_PRIVATE_VARIABLES"
 """In the environment of a worker: the names of those that it takes; see
 `cluster.private_variables`."""
+LOOK_S = 1.0
+"""Between two looks at whether a worker's raylet is there."""
 STACK_SIGNAL = signal.SIGUSR2
 """By it a process of ours writes the Python stacks of its threads to its log."""
 
@@ -70,9 +74,26 @@ def prepare_ray_worker() -> None:
     first task.
     """
     write_stacks_on_signal()
+    end_with_parent()
     sys.meta_path.insert(0, CurrentFolderLast)
     if os.environ.get(PRIVATE_VARIABLES):  # by its name, since that room is above this one
         importlib.import_module("cluster.private_variables").take_over()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that has started it does: a worker's raylet.
+
+    Ray looks for it, too, by a timer that runs by dates: where the clock was set back by an hour,
+    its workers outlive their raylet by an hour.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def write_stacks_on_signal() -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,9 @@ DEADLINE_S = 60
 class Sleeper:
     def pid(self) -> int:
         return os.getpid()
+
+    def threads(self) -> list[str]:
+        return [one.name for one in threading.enumerate()]
 
     def hub_token(self) -> str:
         return os.environ["HF_TOKEN"]
@@ -61,6 +65,8 @@ def test_a_local_ray_listens_on_this_machine_alone_and_answers_no_stranger(
     with ray_runtime(config, num_cpus=1, logs_to=None) as runtime:
         actor = ray.remote(Sleeper).remote()
         pid = ray.get(actor.pid.remote(), timeout=DEADLINE_S)
+        threads = ray.get(actor.threads.remote(), timeout=DEADLINE_S)
+        assert "parent-watch" in threads  # Ray's own look at the raylet is timed by dates
         assert pid in {owner for owner, _ in listening(os.getpid())}
         assert set(reached_from_outside(os.getpid())) <= open_before
 
