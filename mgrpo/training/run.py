@@ -172,7 +172,7 @@ def train_through_losses(
                     raise
                 lost = error
                 restarts += 1
-                point = newest_point([last_step.newest, newest_whole(run_dir)[0], resume_from])
+                point = newest_point([last_step.newest, newest_whole(run_dir)[0]])
                 signals.hold(system.config.checkpoints.on_signal_s)
                 progress.warn(
                     f"{lost} Restart {restarts} of {processes.max_restarts} "

@@ -158,6 +158,18 @@ def test_without_copies_it_goes_on_from_the_newest_checkpoint(tree, tmp_path, me
     assert [one.step for one in lineage([run])] == steps
 
 
+def test_a_resumed_run_may_have_deleted_the_checkpoint_that_it_began_with(tree, tmp_path):
+    checkpoints = {"every_steps": 1, "keep": 1, "memory_copy_share": 0.5}
+    first = light(tree, tmp_path, steps=2, checkpoints=checkpoints)
+    first.train()
+    again = light(tree, tmp_path, checkpoints=checkpoints)
+    processes = lose(again, "update", times=(3,))
+    begun_with = newest_whole(again.run_dir)[0]
+    again.train(resume_from=begun_with)
+    assert not begun_with.exists() and len(processes.states) == 1
+    assert [row["step"] for row in read_metrics(again.run_dir)] == list(range(STEPS))
+
+
 def test_the_last_of_too_many_losses_ends_the_run_with_its_own_error(tree, tmp_path, memory):
     run = light(tree, tmp_path)
     processes = lose(run, "update", times=(2, 3, 4, 5))
