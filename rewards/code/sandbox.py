@@ -31,6 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
 
+from cluster.left_over import private_folder
 from mgrpo.errors import RewardError
 from mgrpo.records.json_object import JsonObject
 
@@ -43,6 +44,8 @@ READ_BYTES = 1 << 16
 START_S = 10.0
 """To set up a sandbox, on a busy machine; not part of a program's time."""
 END_S = 5.0
+PREFIX, WORK = "mgrpo-program-", "work"
+"""Of a program's own folder, and of the folder in it that the program works in."""
 ESCAPED = 6
 """Bytes that JSON may make of one."""
 
@@ -76,6 +79,13 @@ class SandboxError(RewardError):
     """There is no sandbox, or it could not be entered: this says nothing about the program."""
 
 
+def own_folder() -> Path:
+    """With an empty one in it for a program; those of processes that were killed are deleted."""
+    folder = private_folder(Path(tempfile.gettempdir()), PREFIX)
+    (folder / WORK).mkdir()
+    return folder
+
+
 class Ended(Exception):
     """A sandbox answers no more, and why."""
 
@@ -89,7 +99,7 @@ class Sandbox:
 
     def __init__(self, kind: Kind, program: str, limits: Limits) -> None:
         self.kind, self.limits = kind, limits
-        self._folder = tempfile.mkdtemp(prefix="mgrpo-code-") if kind == "none" else None
+        self._folder = own_folder() if kind == "none" else None
         self._received = bytearray()
         self._ended = ""
         self._process = subprocess.Popen(
@@ -97,7 +107,7 @@ class Sandbox:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=self._folder or "/",
+            cwd=self._folder / WORK if self._folder else "/",
             env={},
             start_new_session=True,
         )

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -327,8 +328,12 @@ def test_a_background_process_that_holds_the_output_delays_nothing(kind: Kind) -
     assert attack_then_answer(kind, attack) == ["exit 0", "here\n"]
 
 
-def test_nothing_is_left_when_the_grader_is_killed(kind: Kind) -> None:
-    """As the pool does with a reward process beyond its deadline."""
+def test_nothing_is_left_when_the_grader_is_killed(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the pool does with a reward process beyond its deadline. The next deletes its folder."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     program = (
         f"import ctypes, time; ctypes.CDLL(None).prctl(15, b'{MARK}', 0, 0, 0); time.sleep(99)"
     )
@@ -344,6 +349,9 @@ def test_nothing_is_left_when_the_grader_is_killed(kind: Kind) -> None:
         grader.kill()
         grader.wait(timeout=10)
     assert wait_until(lambda: not left_behind())
+    assert len(list(tmp_path.iterdir())) == (kind == "none")
+    assert run(kind, "import os\nprint(os.listdir())").out == "[]\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
