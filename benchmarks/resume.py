@@ -1,6 +1,6 @@
 """Does a run that was interrupted end with the policy of one that was not? Hashes say it.
 
-    make resume-proof               # python -m benchmarks.resume --write
+    make resume-proof ARGS=--write  # python -m benchmarks.resume; goes on where it stopped
 
 Trains the shipped policy for a few steps on one engine and one learner rank with one thread each:
 twice undisturbed, and then stopped in several ways, each at a moment of its own, and started again
@@ -18,10 +18,10 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from safetensors.torch import load_file
 
 from benchmarks.chaos.processes import TITLES, title_of
 from benchmarks.chaos.supervise import steps_in
+from benchmarks.chaos.work import write_json
 from benchmarks.commands import end, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
 from benchmarks.measured_page import publish
@@ -100,17 +101,16 @@ NEARLY = 1e-4
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare interrupted runs with one that was not.")
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: 0")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="default: runs/resume-S")
     parser.add_argument("--write", action="store_true", help=f"update {PAGE.name}")
     args = parser.parse_args(arguments)
     stop_on_sigterm()
-    with tempfile.TemporaryDirectory(prefix="mgrpo-resume-") as name:
-        folder, found = Path(name), {}
-        for number, way in enumerate(WAYS):
-            print(way.name, file=sys.stderr, flush=True)
-            moment = random.Random(f"{args.seed}/{number}").uniform(2.0, STEPS - 3.0)
-            cut_after = run(way, folder / f"run-{number}", moment)
-            found[way.name] = outcome(folder / f"run-{number}" / "proof") | {"cut": cut_after}
-        rows = [row_of(way, found, folder) for way in WAYS]
+    args.work = args.work or REPOSITORY / "runs" / f"resume-{args.seed}"
+    found = {
+        way.name: recorded(way, args.work / f"run-{number}", f"{args.seed}/{number}")
+        for number, way in enumerate(WAYS)
+    }
+    rows = [row_of(way, found, args.work) for way in WAYS]
     result: Result = {
         "benchmark": "resume",
         "seed": args.seed,
@@ -126,13 +126,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if result["differing"] else 0
 
 
+def recorded(way: Way, folder: Path, seed: str) -> Result:
+    """What came of a run: of an earlier call, or made now."""
+    file = folder / "outcome.json"
+    if not file.is_file():
+        print(way.name, file=sys.stderr, flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        moment = random.Random(seed).uniform(2.0, STEPS - 3.0)
+        cut_after = run(way, folder, moment)
+        write_json(file, {**outcome(folder / "proof"), "cut": cut_after})
+    found: Result = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
 def run(way: Way, folder: Path, moment: float) -> float | None:
     """The run from its beginning to its end; returns after how many steps it was cut.
 
     Args:
         moment: steps until the cut, a part of one included.
     """
-    folder.mkdir()
+    folder.mkdir(parents=True)
     if way.cut is None:
         finish(start(folder, way.after), way.name)
         return None
