@@ -83,8 +83,12 @@ WAYS = (
         of="undisturbed, constant rate",
         compared="weights nearly",
     ),
-    Way("undisturbed, constant rate", after=("learner.schedule=constant",)),
-    Way("one step ahead, undisturbed", after=AHEAD),
+    Way(
+        "undisturbed, constant rate",
+        after=("learner.schedule=constant",),
+        of="undisturbed, constant rate",
+    ),
+    Way("one step ahead, undisturbed", after=AHEAD, of="one step ahead, undisturbed"),
     Way(
         "one step ahead, driver killed, resumed",
         "driver killed",
@@ -134,7 +138,8 @@ def recorded(way: Way, folder: Path, seed: str) -> Result:
         shutil.rmtree(folder, ignore_errors=True)
         moment = random.Random(seed).uniform(2.0, STEPS - 3.0)
         cut_after = run(way, folder, moment)
-        write_json(file, {**outcome(folder / "proof"), "cut": cut_after})
+        facts = {"cut": cut_after, "commit": machine()["commit"]}
+        write_json(file, outcome(folder / "proof") | facts)
     found: Result = json.loads(file.read_text(encoding="utf-8"))
     return found
 
@@ -273,7 +278,9 @@ def page_lines(result: Result) -> list[str]:
         apart = "-" if row["name"] == row["of"] else f"{row['farthest_weight']:.1e}"
         lines.append(f"| {' | '.join([row['name'], cut_after, *hashes, apart])} |")
     said = ", ".join(result["differing"]) or "none"
-    lines += ["", f"Not as they must be: {said}.", "", *origin_lines(result)]
+    commits = ", ".join(sorted({row["commit"] for row in result["runs"]}))
+    lines += ["", f"Not as they must be: {said}. Seed {result['seed']}; runs made at {commits}."]
+    lines += ["", *origin_lines(result)]
     return lines
 
 
