@@ -9,16 +9,11 @@ import sys
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 
-from cluster.allocations import Allocation
-from cluster.own_ray import what_is_lost
-from cluster.placement import Placement
 from cluster.runtime import TOKEN_VARIABLES, ray_runtime
 from mgrpo.config import ClusterConfig
-from mgrpo.errors import PlacementError
 from tests.sockets import listening, reached_from_outside
 
 STRANGER = """
@@ -96,17 +91,3 @@ def test_a_local_ray_listens_on_this_machine_alone_and_answers_no_stranger(
     assert not own.exists()
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert os.environ["RAY_AUTH_TOKEN"] == "of the cluster"
-
-
-def test_the_loss_of_the_only_node_is_seen_before_ray_sees_it() -> None:
-    learner = Allocation("learner", bundles=({"CPU": 1.0},))
-    with ray_runtime(ClusterConfig(address="local"), num_cpus=1, logs_to=None):
-        placement = Placement.reserve([learner], deadline_s=60, can_grow=False)
-        assert what_is_lost() == ""
-        placement.await_nodes(learner, deadline_s=60, setting="a.setting")
-        (raylet,) = [one for one in psutil.Process().children() if one.name() == "raylet"]
-        raylet.kill()
-        raylet.wait(DEADLINE_S)
-        assert [node["Alive"] for node in ray.nodes()] == [True]
-        with pytest.raises(PlacementError, match=r"learner cannot be .* Ray's raylet has"):
-            placement.await_nodes(learner, deadline_s=60, setting="a.setting")

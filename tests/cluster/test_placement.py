@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from cluster.allocations import placement_recipe, plan_allocations, total
+from cluster.own_ray import what_is_lost
 from cluster.placement import Placement
 from cluster.runtime import LOOPBACK, this_machine_alone
 from mgrpo.config import RunConfig
@@ -166,8 +167,10 @@ def test_a_local_ray_whose_node_is_lost_is_not_waited_for(eight_gpus: None) -> N
     """The last one here: it ends Ray's process on the node."""
     (learner, *_), setting = plan_allocations(placement_recipe(qwen()), "cuda"), "a.setting"
     placement = Placement.reserve([learner], deadline_s=30, can_grow=False)
-    for process in psutil.Process().children(recursive=True):
-        if process.name() == "raylet":
-            process.kill()
-    with pytest.raises(PlacementError, match="a local Ray gets no other; repeat the command"):
+    assert what_is_lost() == ""
+    (raylet,) = [one for one in psutil.Process().children() if one.name() == "raylet"]
+    raylet.kill()
+    raylet.wait(60)
+    assert [node["Alive"] for node in ray.nodes()] == [True]  # Ray notices later
+    with pytest.raises(PlacementError, match="Ray's raylet has ended, and a local Ray gets no"):
         placement.await_nodes(learner, deadline_s=120, setting=setting)
