@@ -111,6 +111,15 @@ class Placement:
         nodes = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
         return nodes.get(self.node_ids_of(allocation)[0], "")
 
+    def is_whole(self, allocation: Allocation) -> bool:
+        """Whether all nodes of a granted allocation live, so that it can be used again.
+
+        A new one may wait long: where the clock was set back, Ray grants none until it has
+        caught up.
+        """
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return alive.issuperset(self.node_ids_of(allocation))
+
     def nodes_are_known(self, allocation: Allocation) -> bool:
         """Whether each node of an allocation answers or, as Ray knows, is dead. Does not wait.
 

@@ -188,23 +188,27 @@ class EngineProcess:
         self.notice(EngineEvent.DIED, why)
 
     def restart(self) -> None:
-        """End what is left of a dead engine, release its resources and request new ones.
+        """End what is left of a dead engine, and start it again where it was.
 
-        It stays dead until its node has answered, or is known to be dead: Ray would request new
-        resources there, too, and of a node that stands still for minutes.
+        It stays dead until its node has answered, or is known to be dead: Ray would start it on a
+        node that stands still for minutes. Where a node is lost, its resources are requested again.
         """
         self.end_actor()
         patience = self.timing.patience
         again = self.health.may_restart(time.monotonic(), patience)
         if again and not self.placement.nodes_are_known(self.allocation):
             return
-        self.placement.give_back(self.allocation)
-        self.node = ""
-        used_up = f"its {patience.max_restarts} restarts (cluster.fleet.health) are used up"
+        stays = again and self.placement.is_whole(self.allocation)
+        if not stays:
+            self.placement.give_back(self.allocation)
+            self.node = ""
+        used_up = f"its {patience.max_restarts} restarts (cluster.health.max_restarts) are used up"
         if patience.max_restarts == 0:
             used_up = "is not restarted"
         self.notice(EngineEvent.RESTART, "asked for again" if again else used_up)
-        if self.health.is_coming:
+        if stays:
+            self.make_actor()
+        elif self.health.is_coming:
             self.placement.ask(self.allocation, f"{self.name}.restart{self.num_actors}")
 
     # --- the end ---

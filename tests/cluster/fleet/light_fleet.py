@@ -41,6 +41,9 @@ class LightEngine:
         if method in self.hangs_at:
             await asyncio.sleep(3600)
 
+    def process_id(self) -> int:
+        return os.getpid()
+
     async def die_at(self, method: str) -> None:
         self.dies_at = method
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +20,7 @@ from typing import Any
 import pytest
 import ray
 
+from benchmarks.chaos import clock
 from cluster.allocations import placement_recipe, plan_allocations
 from cluster.fleet.engine_log import EngineLog, read_engine_log
 from cluster.fleet.fleet import Fleet, costs_least
@@ -248,6 +253,17 @@ def test_an_engine_killed_in_a_rollout_costs_nothing_but_time(
             ("stale", "healthy"),
         ]
         assert any("layer1-engine-0 is lost" in note for note in parts.notes)
+
+
+@pytest.mark.skipif(not clock.is_possible(), reason="there is no C compiler")
+def test_an_engine_comes_back_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    """Ray grants no new resources until the clock has caught up: it goes where it was."""
+    command = [sys.executable, "-m", "tests.cluster.fleet.clock_driver", str(tmp_path)]
+    environment = {**os.environ, **clock.environment(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    states = json.loads(done.stdout.splitlines()[-1])
+    assert states == ["starting", "stale", "dead", "restarting", "stale"]
 
 
 def test_an_engine_that_gives_no_token_is_replaced_and_its_work_is_done(
