@@ -74,8 +74,8 @@ class Launcher:
             # Lets vLLM keep its only worker inside the engine process: one process fewer to
             # start and to talk to. The engine process itself stays separate.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            # oneDNN keeps code for each number of rows that it has multiplied, a hundred KiB or more
-            # for each of up to 1,024; vLLM itself keeps what it uses again.
+            # oneDNN keeps code for each number of rows that it has multiplied, up to 1,024 times a
+            # hundred KiB and more; vLLM itself keeps what it uses again.
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",
