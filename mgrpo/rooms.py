@@ -81,16 +81,19 @@ def prepare_ray_worker() -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that has started it does: a worker's raylet.
+    """End this process when the one that has started it does, and its group if it leads one.
 
-    Ray looks for it, too, by a timer that runs by dates: where the clock was set back by an hour,
-    its workers outlive their raylet by an hour.
+    A worker of Ray does: to the group belong its children, such as vLLM's processes, also those
+    that are still starting. Ray looks for a worker's raylet, too, by a timer that runs by dates:
+    where the clock was set back by an hour, its workers outlive their raylet by an hour.
     """
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(LOOK_S)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -9,27 +9,27 @@ import time
 import psutil
 
 CHILD = """
-import time
+import subprocess, time
 from mgrpo.rooms import end_with_parent
 end_with_parent()
-print("ready", flush=True)
+print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
 time.sleep(600)
 """
 PARENT = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
-child.stdout.readline()
-print(child.pid, flush=True)
+command = [sys.executable, "-c", sys.argv[1]]
+child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0)
+print(child.pid, child.stdout.readline(), flush=True)
 time.sleep(600)
 """
 
 
-def test_a_worker_ends_with_its_raylet() -> None:
+def test_a_worker_ends_with_its_raylet_and_what_it_has_started_with_it() -> None:
     command = [sys.executable, "-c", PARENT, CHILD]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        child = psutil.Process(int(parent.stdout.readline()))
+        started = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         time.sleep(1.5)
-        assert child.is_running()  # as long as its parent is
+        assert all(one.is_running() for one in started)  # as long as their parent is
         parent.kill()
-    child.wait(timeout=30)
+    assert psutil.wait_procs(started, timeout=30)[1] == []
