@@ -24,6 +24,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RpcError
 
+from cluster import own_ray
 from cluster.folders import ENGINE_PREFIX, RAY_PREFIX, RAY_SUBFOLDER, ray_folder
 from cluster.gcs_probe import CLIENT
 from cluster.jobs.job_config import is_in_job, job_variables
@@ -202,7 +203,7 @@ def local_ray(
                 logs = folder / RAY_SUBFOLDER / "session_latest" / "logs"
                 yield Runtime(True, LOOPBACK, environment[RUN_VARIABLE], logs, url, token)
             finally:
-                ray.shutdown()
+                own_ray.shut_down()
                 # An actor that was still starting, or hung, was killed: it has left its own.
                 remove_left_over(Path(tempfile.gettempdir()), ENGINE_PREFIX)
     finally:

@@ -7,8 +7,10 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -91,3 +93,15 @@ def test_a_local_ray_listens_on_this_machine_alone_and_answers_no_stranger(
     assert not own.exists()
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert os.environ["RAY_AUTH_TOKEN"] == "of the cluster"
+
+
+@pytest.mark.processes
+def test_nothing_outlives_a_local_ray_whose_gcs_was_lost() -> None:
+    config = ClusterConfig(address="local", dashboard=False)
+    with ray_runtime(config, num_cpus=1, logs_to=None):
+        started = psutil.Process().children(recursive=True)
+        (gcs,) = [one for one in started if one.name() == "gcs_server"]
+        assert "ray::RuntimeEnvAgent" in {one.name() for one in started}
+        gcs.kill()
+        time.sleep(1)
+    assert psutil.wait_procs(started, timeout=5)[1] == []  # agents try for a minute to reach it
