@@ -19,8 +19,6 @@ from mgrpo.types import Completion
 
 MOST_MIB_PER_STEP = 2.0
 """Growth of a kind of process that is no longer called flat, in a run that nothing disturbs."""
-FILLS_CACHES = ("EngineCore",)
-"""Kinds of processes that grow until their key-value cache has been used once."""
 FEWEST_STEPS = 20
 """That a slope of memory is measured over."""
 STANDARD_ERRORS = 3.0
@@ -155,7 +153,7 @@ def violations(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -
         found += [
             f"{kind} grows by {mib:.1f} MiB a step"
             for kind, mib in record["memory_slope_mib"].items()
-            if mib > MOST_MIB_PER_STEP and kind not in FILLS_CACHES
+            if mib > MOST_MIB_PER_STEP
         ]
     for name, share in record["accuracy"].items():
         other = (reference or record)["accuracy"].get(name, share)
