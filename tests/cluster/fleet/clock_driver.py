@@ -51,7 +51,7 @@ def lose_and_regain(folder: Path) -> list[str]:
         assert clock.jump(folder, -3600)
         assert time.time() < before - 3500, "the library is not loaded"
         assert engine.actor is not None, "one that has loaded has an actor"
-        process = engine.actor.submit(LightEngine.process_id)  # type: ignore[arg-type]
+        process = engine.actor.submit(LightEngine.process_id)  # type: ignore[call-overload]
         os.kill(process.result(deadline_s=30, setting="a test"), signal.SIGKILL)
         if reaches(EngineState.RESTARTING):
             reaches(EngineState.STALE)
