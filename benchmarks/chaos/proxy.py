@@ -27,6 +27,10 @@ class Scorer(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # which the proxy cuts
+            super().handle()
+
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         texts = json.loads(self.rfile.read(length))["completions"]
