@@ -23,6 +23,7 @@ from mgrpo.storage.run_directory import (
     refuse_existing_run,
     reopen_run,
     resume_point,
+    steps_before_a_checkpoint,
 )
 from mgrpo.storage.run_lock import run_lock
 
@@ -117,6 +118,9 @@ def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) 
     if not overwrite:
         mirror.fetch()
     checkpoint = None if overwrite else resume_point(run_dir, config)
+    if checkpoint is None and (num_lost := steps_before_a_checkpoint(run_dir, config)):
+        print(f"begins again: after {num_lost} steps, {run_dir} has no checkpoint yet")
+        overwrite = True
     if checkpoint is None and not overwrite:
         refuse_existing_run(run_dir)  # before the seconds that the check takes
         mirror.refuse_existing()

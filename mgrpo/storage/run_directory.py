@@ -53,6 +53,19 @@ def refuse_existing_run(run_dir: Path) -> None:
         )
 
 
+def steps_before_a_checkpoint(run_dir: Path, config: RunConfig) -> int:
+    """Steps of a run of this recipe that was ended before its first checkpoint was written.
+
+    0: there is no such run. One with more than two checkpoints' steps has lost more than it should,
+    and is left for a person to look at.
+    """
+    if (run_dir / POLICY_DIR).is_dir() or checkpoints(run_dir):
+        return 0
+    num_steps = len(read_lines(run_dir / METRICS_FILE))
+    is_early = num_steps < 2 * config.checkpoints.every_steps
+    return num_steps if is_early and made_with(run_dir / CONFIG_FILE, config) else 0
+
+
 def resume_point(
     run_dir: Path, config: RunConfig, *, note: Callable[[str], None] = print
 ) -> Path | None:

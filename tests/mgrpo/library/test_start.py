@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import mgrpo
+from mgrpo.config.load import save_recipe
 from mgrpo.errors import ConfigError, RunDirectoryError
 from mgrpo.library.start import CheckFailed
 
@@ -123,3 +124,13 @@ def test_what_is_wrong_is_an_error_that_says_so(recipe, trained) -> None:
     with pytest.raises(RunDirectoryError, match="already holds a run"):
         mgrpo.train(recipe)
     assert len(trained) == 1
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(
+    recipe, trained, capsys
+) -> None:
+    run = mgrpo.train(recipe)
+    save_recipe(trained[0], run.path / "config.yaml")
+    mgrpo.train(recipe)
+    assert len(trained) == 2
+    assert "begins again: after 1 steps" in capsys.readouterr().out
