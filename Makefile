@@ -36,7 +36,7 @@ test-processes: ## run the tests of real engines, ranks, weights, placement and 
 	@$(SETUP)
 	@$(PYTEST) $(TWO_WORKERS) -m "$(OTHERS) and processes" $(ARGS)
 
-test-alone: ## run what needs the machine for itself, twelve faults of `make chaos`: ten minutes
+test-alone: ## run twelve faults of `make chaos` and sixty steps of `make leaks`: eleven minutes
 	@$(SETUP)
 	@$(PYTEST) -m alone $(ARGS)
 

@@ -11,7 +11,7 @@ MOST_MORE = {FILES: 3.0, THREADS: 3.0, MEMORY: 40.0}
 tenth step, is more. Memory is in MiB: caches still take some."""
 
 
-@pytest.mark.processes
+@pytest.mark.alone
 @pytest.mark.timeout(START_S + STEP_S * NUM_STEPS + 60)
 def test_a_run_opens_no_more_with_every_step_and_leaves_nothing() -> None:
     found = measured(NUM_STEPS)
