@@ -171,7 +171,7 @@ class Placement:
 
     def refuse_lost_node(self, allocation: Allocation) -> None:
         """Raise PlacementError if a local Ray's own processes are gone, known to Ray or not."""
-        if not self.can_grow and (lost := what_is_lost()):
+        if lost := what_is_lost():
             raise PlacementError(
                 f"{allocation.name} cannot be started again: {lost}. Repeat the command to resume."
             )

@@ -21,6 +21,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from cluster import own_ray
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
 
 LOOK_S = 1.0
@@ -159,6 +160,10 @@ class Call(Generic[Result_co]):
         return time.monotonic() - self.began
 
     def is_done(self) -> bool:
+        """Whether there is an outcome. Does not wait."""
+        return self.is_answered() or own_ray.has_lost_actors()
+
+    def is_answered(self) -> bool:
         with errors_of_signals():
             return bool(ray.wait([self.reference], timeout=0)[0])
 
@@ -173,6 +178,8 @@ class Call(Generic[Result_co]):
             MgrpoError: what the method raised, if it is one of ours.
         """
         doing = doing or self.method
+        if own_ray.has_lost_actors() and not self.is_answered():
+            raise died(self.actor.name, doing)
         try:
             with errors_of_signals():
                 result: Result_co = ray.get(self.reference, timeout=FETCH_S)
@@ -210,6 +217,8 @@ class Call(Generic[Result_co]):
                 look_s = left_s if progress is None or left_s is None else min(left_s, LOOK_S)
                 # Not `wait_for`: after a pause of this loop it forgets an answer that has come.
                 await asyncio.wait({answer}, timeout=look_s)
+                if own_ray.has_lost_actors():
+                    self.outcome()
             return answer.result()
         except (RayTaskError, *PROCESS_LOST) as error:
             raise translated(error, self.actor.name, self.method) from error
@@ -257,6 +266,8 @@ def wait_for(
         if not done and patience.left_s() <= 0:
             late = next(iter(pending.values()))
             raise late.too_late(doing or late.method, deadline_s, setting, patience.detail)
+        if pending and own_ray.has_lost_actors():
+            next(iter(pending.values())).outcome(doing)
         if meanwhile is not None and not done:
             meanwhile()
     return [results[call.reference] for call in calls]
@@ -280,9 +291,21 @@ def translated(error: Exception, actor: str, doing: str) -> Exception:
     if isinstance(cause, MgrpoError):
         return cause
     if isinstance(error, PROCESS_LOST):
-        return ActorDiedError(
-            f"{actor} died during the call to {doing}: {error}. Its log is in the run's "
-            "logs folder; if memory ran out, lower engines.cpu_kv_cache_gib, "
-            "engines.gpu_memory_utilization or learner.microbatch_tokens."
-        )
+        return died(actor, doing, error)
     return MgrpoError(f"{actor} failed to {doing}: {error}")
+
+
+def died(actor: str, doing: str, error: Exception | None = None) -> ActorDiedError:
+    """
+    Args:
+        error: Ray's; None: it has not noticed that the actor's node is gone.
+    """
+    if error is None or own_ray.has_lost_actors():
+        why = f"{own_ray.what_is_lost()}. Repeat the command to resume."
+    else:
+        why = (
+            f"{error}. Its log is in the run's logs folder; if memory ran out, lower "
+            "engines.cpu_kv_cache_gib, engines.gpu_memory_utilization or "
+            "learner.microbatch_tokens."
+        )
+    return ActorDiedError(f"{actor} died during the call to {doing}: {why}")

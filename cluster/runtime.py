@@ -200,6 +200,7 @@ def local_ray(
             try:
                 with this_machine_alone():
                     url = start_local(options, folder)
+                own_ray.remember()
                 logs = folder / RAY_SUBFOLDER / "session_latest" / "logs"
                 yield Runtime(True, LOOPBACK, environment[RUN_VARIABLE], logs, url, token)
             finally:

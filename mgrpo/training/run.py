@@ -310,7 +310,7 @@ def train_system(
                 keep=config.output.keep_policies,
             ),
             checkpoints,
-            *([OwnRay(config.steps, what_is_lost)] if system.is_on_own_ray else []),
+            OwnRay(config.steps, what_is_lost),
             *([Resources(run_dir)] if config.output.resources else []),
         ],
     )

@@ -78,7 +78,6 @@ class System:
     processes: Replaceable | None = None  # the learner's
     policy_version: int = 0  # that the run begins with
     run_id: str = ""  # in the environment of each of its processes
-    is_on_own_ray: bool = False  # a local one, that ends with the run
 
 
 @dataclass(frozen=True)
@@ -259,7 +258,6 @@ def start_system(
             else None,
             processes=processes,
             run_id=runtime.run_id,
-            is_on_own_ray=runtime.is_local,
         )
         if learner:
             note("joining the weight group and verifying the first broadcast")

@@ -105,3 +105,20 @@ def test_nothing_outlives_a_local_ray_whose_gcs_was_lost() -> None:
         gcs.kill()
         time.sleep(1)
     assert psutil.wait_procs(started, timeout=5)[1] == []  # agents try for a minute to reach it
+
+
+@pytest.mark.processes
+def test_agents_that_cannot_see_the_end_of_their_raylet_end_with_a_local_ray() -> None:
+    """As one that still starts does not, on a machine with much to do."""
+    config = ClusterConfig(address="local", dashboard=False)
+    with ray_runtime(config, num_cpus=1, logs_to=None):
+        children = {one.name(): one for one in psutil.Process().children()}
+        raylet, gcs = children["raylet"], children["gcs_server"]
+        agents = [one for one in raylet.children() if one.name().endswith("Agent")]
+        assert agents
+        for agent in agents:
+            agent.suspend()
+        raylet.kill()
+        gcs.kill()
+        raylet.wait(DEADLINE_S)
+    assert psutil.wait_procs(agents, timeout=5)[1] == []

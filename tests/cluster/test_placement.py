@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -10,13 +11,13 @@ import psutil
 import pytest
 import ray
 
+from cluster import own_ray
 from cluster.allocations import placement_recipe, plan_allocations, total
-from cluster.own_ray import what_is_lost
 from cluster.placement import Placement
 from cluster.runtime import LOOPBACK, this_machine_alone
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.errors import DeadlineError, PlacementError
+from mgrpo.errors import ActorDiedError, DeadlineError, PlacementError
 from tests.layouts import ENGINES_PER_LAYER
 
 pytestmark = pytest.mark.processes
@@ -36,8 +37,9 @@ def eight_gpus() -> Iterator[None]:
                 object_store_memory=80 * 1024 * 1024,
                 log_to_driver=False,
             )
+        own_ray.remember()
         yield
-        ray.shutdown()
+        own_ray.shut_down()
 
 
 class Sitter:
@@ -45,6 +47,16 @@ class Sitter:
 
     def gpus(self) -> list[int]:
         return [int(gpu) for gpu in ray.get_gpu_ids()]
+
+
+class Nothing:
+    """Progress that there is none of."""
+
+    def count(self) -> int:
+        return 0
+
+    def said(self) -> str:
+        return ""
 
 
 def qwen() -> RunConfig:
@@ -167,10 +179,21 @@ def test_a_local_ray_whose_node_is_lost_is_not_waited_for(eight_gpus: None) -> N
     """The last one here: it ends Ray's process on the node."""
     (learner, *_), setting = plan_allocations(placement_recipe(qwen()), "cuda"), "a.setting"
     placement = Placement.reserve([learner], deadline_s=30, can_grow=False)
-    assert what_is_lost() == ""
+    sitter = placement.start(
+        partial(Sitter), allocation=learner, bundle=0, name="sitter", environment={}
+    )
+    asked = sitter.submit(Sitter.gpus)
+    assert len(asked.result(deadline_s=60, setting=setting)) == 1
+    assert own_ray.what_is_lost() == ""
     (raylet,) = [one for one in psutil.Process().children() if one.name() == "raylet"]
     raylet.kill()
     raylet.wait(60)
     assert [node["Alive"] for node in ray.nodes()] == [True]  # Ray notices later
     with pytest.raises(PlacementError, match="Ray's raylet has ended, and a local Ray gets no"):
         placement.await_nodes(learner, deadline_s=120, setting=setting)
+    asked = sitter.submit(Sitter.gpus)
+    assert asked.is_done()
+    with pytest.raises(ActorDiedError, match=r"sitter .* Ray's raylet has ended.*to resume"):
+        asked.result(deadline_s=120, setting=setting)
+    with pytest.raises(ActorDiedError, match="Ray's raylet has ended"):
+        asyncio.run(asked.answer(deadline_s=120, setting=setting, progress=Nothing()))
