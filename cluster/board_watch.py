@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from cluster.progress_board import Progress, ProgressBoard
-from cluster.remote import LOOK_S, Call, RemoteActor
+from cluster.progress_board import LOOK_S, Progress, ProgressBoard
+from cluster.remote import Call, RemoteActor
 from mgrpo.errors import LearnerLostError
 
 SILENT_SETTING = "cluster.health.dead_after_s"

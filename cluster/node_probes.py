@@ -15,7 +15,8 @@ from cluster.remote import errors_of_signals
 
 
 class NodeProbes:
-    """One question to each of some nodes; also a `cluster.remote.Counter` of those that are known.
+    """One question to each of some nodes; also a `cluster.progress_board.Counter` of those that
+    are known.
 
     Args:
         node_ids: Ray's, of nodes that it takes for alive or knows to be dead.

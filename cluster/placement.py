@@ -30,7 +30,8 @@ from cluster.allocations import (
 )
 from cluster.node_probes import NodeProbes
 from cluster.own_ray import what_is_lost
-from cluster.remote import LOOK_S, LOOKS, Patience, RemoteActor, errors_of_signals
+from cluster.progress_board import LOOK_S, Patience
+from cluster.remote import LOOKS, RemoteActor, errors_of_signals
 from cluster.vllm_build import choose_device, installed_build
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.errors import DeadlineError, PlacementError
@@ -248,7 +249,7 @@ class Placement:
 
 
 class Placed:
-    """Progress of a reservation; see `cluster.remote.Counter`."""
+    """Progress of a reservation; see `cluster.progress_board.Counter`."""
 
     def __init__(self) -> None:
         self.num_groups = 0

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 import ray
 from ray.exceptions import (
@@ -22,10 +22,9 @@ from ray.exceptions import (
 )
 
 from cluster import own_ray
+from cluster.progress_board import LOOK_S, Counter, Patience
 from mgrpo.errors import ActorDiedError, DeadlineError, MgrpoError
 
-LOOK_S = 1.0
-"""Longest single wait in Ray: a signal's handler has its effect only when that is over."""
 PROCESS_LOST = (
     ActorPlacementGroupRemoved,
     ActorUnschedulableError,
@@ -96,46 +95,6 @@ class RemoteActor(Generic[Instance_co]):
     def kill(self) -> None:
         """End the actor's process now. Safe when it is already gone."""
         ray.kill(self.handle)
-
-
-class Counter(Protocol):
-    """Counts progress of what is waited for: a deadline is then for a time without any."""
-
-    def count(self) -> int:
-        """How often there was progress so far; must not wait."""
-        ...
-
-    def said(self) -> str:
-        """For people: what was last seen."""
-        ...
-
-
-class Patience:
-    """A deadline, which begins anew with each progress.
-
-    Args:
-        progress: None: the deadline is for the whole.
-    """
-
-    def __init__(self, deadline_s: float, progress: Counter | None) -> None:
-        self.deadline_s, self.progress = deadline_s, progress
-        self.num_seen = -1
-        self.renew()
-
-    def renew(self) -> None:
-        self.renewed_at = time.monotonic()
-
-    def left_s(self) -> float:
-        """Until it is over. Looks at the progress."""
-        if self.progress is not None:
-            num_seen, self.num_seen = self.num_seen, self.progress.count()
-            if self.num_seen != num_seen:
-                self.renew()
-        return self.renewed_at + self.deadline_s - time.monotonic()
-
-    @property
-    def detail(self) -> str:
-        return "" if self.progress is None else self.progress.said()
 
 
 def share(value: Value) -> Value:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate
 
-from cluster.remote import Arguments, Call, Counter, RemoteActor, Result, wait_for
+from cluster.progress_board import Counter
+from cluster.remote import Arguments, Call, RemoteActor, Result, wait_for
 from learner.node_files import sizes_below
 from learner.rank import LearnerRank
 

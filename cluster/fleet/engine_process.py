@@ -16,9 +16,9 @@ from cluster.engine_actor import EngineActor
 from cluster.fleet.health import EngineEvent, EngineHealth, EngineState, Patience, after
 from cluster.fleet.start_watch import StartWatch
 from cluster.placement import Placement
+from cluster.progress_board import Patience as Waiting
 from cluster.progress_board import ProgressBoard
 from cluster.remote import Call, RemoteActor
-from cluster.remote import Patience as Waiting
 from mgrpo.errors import MgrpoError
 
 BLIND_S = 10.0

@@ -13,7 +13,7 @@ from mgrpo.errors import MgrpoError
 
 
 class StartWatch:
-    """What one of them reads counts for all; see `cluster.remote.Counter`.
+    """What one of them reads counts for all; see `cluster.progress_board.Counter`.
 
     Args:
         board: the run's, which is told of their progress.

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.engine_actor import EngineActor
-from cluster.remote import Call, Counter, RemoteActor, Result, wait_for
+from cluster.progress_board import Counter
+from cluster.remote import Call, RemoteActor, Result, wait_for
 from cluster.weight_sync.engine_client import SYNC_DEADLINE, EngineClient, RankActor
 from cluster.weight_sync.handover import Handover, SeparateGpus, SharedGpus
 from mgrpo.config import WeightsConfig

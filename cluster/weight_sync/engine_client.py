@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from cluster.engine_actor import EngineActor
-from cluster.progress_board import Progress
-from cluster.remote import Call, Counter, RemoteActor, Result, wait_for
+from cluster.progress_board import Counter, Progress
+from cluster.remote import Call, RemoteActor, Result, wait_for
 
 SYNC_DEADLINE = "cluster.deadlines.weight_sync_s"
 

@@ -84,13 +84,16 @@ class StorageConfig(StrictConfig):
     """Transfers to and from shared storage, if runs_dir is a URL."""
 
     deadline_s: PositiveFloat = 600.0
-    """Deadline of one file; then it is retried."""
+    """Longest time in which no MiB of a file is moved; then it is retried. A store that does not
+    say what it has moved has as long for a whole file."""
     attempts: PositiveInt = 4
     """Attempts for one file."""
     backoff_s: PositiveFloat = 1.0
     """Pause before the second attempt; it doubles each time."""
-    upload_s: PositiveFloat = 3600.0
-    """Deadline of a checkpoint's upload, and of the last one."""
+    upload_s: PositiveFloat = 600.0
+    """Longest time without progress of a checkpoint's upload, when the next one is due, and of the
+    last one: no file and no MiB of one is moved. Also of another process of this node that fetches
+    the model: it reads and writes no MiB."""
     options: JsonObject = Field(default_factory=dict)
     """Passed to fsspec's file system, e.g. {endpoint_url: "http://127.0.0.1:9000"}. They are saved
     with the recipe: put credentials into the environment."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cluster.progress_board import LOOK_S, PROGRESS_BYTES, Patience, num_io_bytes
 from mgrpo.config import StorageConfig
 from mgrpo.errors import HubUnreachable, ModelError, StorageError
 from mgrpo.models.catalog import DESCRIPTIONS, cache_dir, looks_local, prepare, resolve_model
@@ -154,14 +155,52 @@ def prepared_model(name: str, deadline_s: float) -> str:
 
 @contextlib.contextmanager
 def node_lock(folder: Path, deadline_s: float) -> Iterator[None]:
-    """One process of this node at a time; the lock of a dead process is released."""
+    """One process of this node at a time; the lock of a dead process is released.
+
+    Args:
+        deadline_s: longest time in which the one that has it moves nothing.
+
+    Raises:
+        StorageError: it hangs.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=deadline_s)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    owner = Owner(folder.with_name(f"{folder.name}.owner"))
+    patience = Patience(deadline_s, owner)
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=max(0.0, min(patience.left_s(), LOOK_S)))
+        except Timeout as error:
+            if patience.left_s() > 0:
+                continue
+            raise StorageError(
+                f"Another process of this node is fetching the model into {folder}, and has moved "
+                f"nothing for {deadline_s:g} s (output.storage.upload_s)."
+            ) from error
     try:
-        with lock:
-            yield
-    except Timeout as error:
-        raise StorageError(
-            f"Another process of this node has been fetching the model into {folder} for "
-            f"{deadline_s:g} s. If the transfer is slow, raise output.storage.upload_s."
-        ) from error
+        owner.file.write_text(str(os.getpid()), encoding="ascii")
+        yield
+    finally:
+        lock.release()
+
+
+class Owner:
+    """The progress of the process that has a lock; see `cluster.progress_board.Counter`.
+
+    Args:
+        file: has its number.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def count(self) -> int:
+        """Every MiB that it has read or written."""
+        try:
+            process = int(self.file.read_text(encoding="ascii"))
+        except (OSError, ValueError):  # it has just begun
+            return 0
+        return num_io_bytes(process) // PROGRESS_BYTES
+
+    def said(self) -> str:
+        return "It has read and written nothing in that time."

@@ -3,7 +3,7 @@
     storage = Storage("s3://bucket/runs/sums", StorageConfig())
     storage.put(Path("runs/sums/metrics.jsonl"), "metrics.jsonl")
 
-Every transfer has a deadline and retries with growing pauses; its final error names the URL.
+A transfer that stands still is retried, with growing pauses; its final error names the URL.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 from fsspec.registry import known_implementations
 
+from cluster.progress_board import LOOK_S, PROGRESS_BYTES, Patience, num_io_bytes
 from mgrpo.config import StorageConfig
 from mgrpo.errors import StorageError
 
@@ -52,6 +54,7 @@ class Storage:
             StorageError: no such scheme, or the package for it is not installed.
         """
         self.url, self.config = url.rstrip("/"), config
+        self.num_moves = 0
         options = dict(config.options)
         if scheme_of(url) in ("file", "local"):
             options.setdefault("auto_mkdir", True)
@@ -79,11 +82,24 @@ class Storage:
     def url_of(self, name: str) -> str:
         return f"{self.url}/{name}" if name else self.url
 
+    # The progress of its transfers; see `cluster.progress_board.Counter`.
+
+    def count(self) -> int:
+        """How often so far a file, or a MiB of one, was seen to move."""
+        return self.num_moves
+
+    def said(self) -> str:
+        return "Nothing was moved in that time."
+
     def put(self, local: Path, name: str) -> None:
         """Upload one file."""
         size = local.stat().st_size
-        self._try("write", name, lambda: self.files.put_file(str(local), self._path(name)))
-        stored = self._try("look at", name, lambda: self.files.size(self._path(name)))
+        self._try(
+            "write",
+            name,
+            lambda moved: self.files.put_file(str(local), self._path(name), callback=moved),
+        )
+        stored = self._try("look at", name, lambda _: self.files.size(self._path(name)))
         if stored < size:  # more is correct: a metrics file may have grown meanwhile
             raise StorageError(
                 f"{self.url_of(name)} has {stored} bytes after {size} were written to it. Another "
@@ -94,17 +110,21 @@ class Storage:
         """Download one file; it appears under its name only once it is complete."""
         local.parent.mkdir(parents=True, exist_ok=True)
         unfinished = local.with_name(f"{local.name}.unfinished")
-        self._try("read", name, lambda: self.files.get_file(self._path(name), str(unfinished)))
+        self._try(
+            "read",
+            name,
+            lambda moved: self.files.get_file(self._path(name), str(unfinished), callback=moved),
+        )
         unfinished.replace(local)
 
     def read(self, name: str) -> bytes:
         """A small file's content."""
-        return bytes(self._try("read", name, lambda: self.files.cat_file(self._path(name))))
+        return bytes(self._try("read", name, lambda _: self.files.cat_file(self._path(name))))
 
     def find(self, folder: str = "") -> dict[str, int]:
         """Name -> bytes of every file below a folder; {} if there is none."""
 
-        def look() -> dict[str, Any]:
+        def look(_: Callback) -> dict[str, Any]:
             self.files.invalidate_cache()
             found: dict[str, Any] = self.files.find(self._path(folder), detail=True)
             return found
@@ -128,7 +148,7 @@ class Storage:
     def remove(self, name: str) -> None:
         """Delete one file; a missing one is no error."""
 
-        def delete() -> None:
+        def delete(_: Callback) -> None:
             with contextlib.suppress(FileNotFoundError):
                 self.files.rm_file(self._path(name))
 
@@ -137,12 +157,18 @@ class Storage:
     def _path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
-    def _try(self, doing: str, name: str, call: Callable[[], T]) -> T:
-        """Call with a deadline, and retry until it works or the attempts are used up."""
+    def _try(self, doing: str, name: str, call: Callable[[Callback], T]) -> T:
+        """Call with a deadline, and retry until it works or the attempts are used up.
+
+        Args:
+            call: tells the callback what it moves.
+        """
         config, url = self.config, self.url_of(name)
         for attempt in range(1, config.attempts + 1):
             try:
-                return within(call, config.deadline_s)
+                result = Transfer(self, call).result(config.deadline_s)
+                self.num_moves += 1
+                return result
             # The storage libraries raise many kinds of errors for a lost connection.
             except Exception as error:
                 if isinstance(error, FOR_GOOD) or attempt == config.attempts:
@@ -151,26 +177,52 @@ class Storage:
         raise AssertionError("attempts is at least 1")
 
 
-def within(call: Callable[[], T], deadline_s: float) -> T:
-    """The call's result, or TimeoutError; a hanging call stays in a thread that ends with this
-    process."""
-    results: list[T] = []
-    errors: list[BaseException] = []
+class Transfer(Callback, Generic[T]):
+    """One call in a thread of its own, and how much it has moved.
 
-    def work() -> None:
+    File systems of clouds tell the callback; those of this machine read and write in the thread.
+    """
+
+    def __init__(self, storage: Storage, call: Callable[[Callback], T]) -> None:
+        super().__init__()
+        self.storage, self.num_mib = storage, 0
+        self.results: list[T] = []
+        self.errors: list[BaseException] = []
+        self.thread = threading.Thread(target=self.work, args=(call,), name="storage", daemon=True)
+        self.thread.start()
+
+    def work(self, call: Callable[[Callback], T]) -> None:
         try:
-            results.append(call())
+            self.results.append(call(self))
         except BaseException as error:
-            errors.append(error)
+            self.errors.append(error)
 
-    thread = threading.Thread(target=work, name="storage", daemon=True)
-    thread.start()
-    thread.join(deadline_s)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"not done after {deadline_s:g} s")
-    return results[0]
+    def count(self) -> int:
+        """Every MiB moved."""
+        num_bytes = self.value + num_io_bytes(thread=self.thread.native_id)
+        if num_bytes // PROGRESS_BYTES > self.num_mib:
+            self.num_mib = num_bytes // PROGRESS_BYTES
+            self.storage.num_moves += 1
+        return self.num_mib
+
+    def said(self) -> str:
+        return f"{self.num_mib} MiB were moved before."
+
+    def result(self, deadline_s: float) -> T:
+        """What the call returns, or TimeoutError; one that hangs stays in its thread, which ends
+        with this process.
+
+        Args:
+            deadline_s: longest time without progress.
+        """
+        patience = Patience(deadline_s, self)
+        while self.thread.is_alive() and (left_s := patience.left_s()) > 0:
+            self.thread.join(min(left_s, LOOK_S))
+        if self.errors:
+            raise self.errors[0]
+        if not self.results:
+            raise TimeoutError(f"no progress for {deadline_s:g} s; {self.said()}")
+        return self.results[0]
 
 
 def described(doing: str, url: str, error: Exception, attempts: int) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster.progress_board import LOOK_S, Patience
 from mgrpo.config import OutputConfig, RunConfig
 from mgrpo.config.yaml_core import parse_yaml
 from mgrpo.errors import RunDirectoryError, StorageError
@@ -208,20 +209,24 @@ class Mirror:
         self._begin(lambda: self._send_checkpoint(folder))
 
     def settle(self, within_s: float | None = None) -> str:
-        """Wait for the upload; returns its error, "" if it succeeded.
+        """Wait for the upload, no longer than `within_s` or, without, as long as it moves; returns
+        its error, "" if it succeeded.
 
         A failure is also reported to the user, once. The next checkpoint is uploaded in any case.
         """
         if self.storage is None or self.thread is None:
             return ""
         deadline_s = within_s or self.storage.config.upload_s
-        self.thread.join(deadline_s)
+        patience = Patience(deadline_s, None if within_s else self.storage)
+        while self.thread.is_alive() and (left_s := patience.left_s()) > 0:
+            self.thread.join(min(left_s, LOOK_S))
         is_late, self.thread = self.thread.is_alive(), None
         failure = str(self.failure) if self.failure is not None else ""
         if is_late:
-            failure = (
-                f"The upload to {self.storage.url} did not finish within {deadline_s:g} s "
-                "(output.storage.upload_s, or checkpoints.on_signal_s for a stopped run)."
+            failure = f"The upload to {self.storage.url} " + (
+                f"did not finish within {deadline_s:g} s (checkpoints.on_signal_s)."
+                if within_s
+                else f"made no progress for {deadline_s:g} s (output.storage.upload_s)."
             )
         if failure:
             self.num_failed += 1
@@ -231,16 +236,19 @@ class Mirror:
     def finish(self, within_s: float | None = None) -> str:
         """Upload everything that is missing, the policy last, and wait for it.
 
+        Args:
+            within_s: longest time for all of it, what a signal leaves; None: as long as it moves.
+
         Returns:
             The error, "" if everything was uploaded.
         """
         if self.storage is None:
             return ""
         began = time.monotonic()
-        deadline_s = within_s or self.storage.config.upload_s
-        self.settle(deadline_s)
+        self.settle(within_s)
         self._begin(self._send_rest)
-        lost = self.settle(max(0.1, deadline_s - (time.monotonic() - began)))
+        left_s = None if within_s is None else within_s - (time.monotonic() - began)
+        lost = self.settle(None if left_s is None else max(0.1, left_s))
         if not lost:
             print(f"kept at {self.storage.url}", flush=True)
         return lost

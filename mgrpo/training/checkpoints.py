@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cluster.progress_board import OwnBytes
-from cluster.remote import LOOK_S, Counter, Patience
+from cluster.progress_board import LOOK_S, Counter, OwnBytes, Patience
 from mgrpo.config.run import CheckpointConfig
 from mgrpo.errors import DeadlineError, MgrpoError, RunDirectoryError
 from mgrpo.records.json_object import JsonObject

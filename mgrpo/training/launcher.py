@@ -12,7 +12,8 @@ from actors.engine import EngineSettings, VllmEngine
 from actors.templates import PromptBuilder
 from cluster.allocations import Allocation, placement_recipe
 from cluster.placement import Placement
-from cluster.remote import Counter, RemoteActor, wait_for
+from cluster.progress_board import Counter
+from cluster.remote import RemoteActor, wait_for
 from cluster.weight_sync.broadcast import GroupSettings, WeightBroadcaster
 from learner.deepspeed_config import is_bfloat16
 from learner.rank import LearnerRank

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cluster.remote import Call, Counter, RemoteActor, Result, share, wait_for
+from cluster.progress_board import Counter
+from cluster.remote import Call, RemoteActor, Result, share, wait_for
 from learner.rank import LearnerRank
 from learner.rank_files import LearnerFiles
 from learner.step_data import StepData

@@ -89,7 +89,8 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     facts = RunFacts(config.name, run_dir, config.model_dump(mode="json"), first_step)
     trackers = open_trackers(config.output.trackers, facts)
     log = MetricsLog(run_dir, trackers, config.output.price_per_hour)
-    mirror, upload_s, lost = mirror_of(config, run_dir), config.output.storage.upload_s, ""
+    mirror, lost = mirror_of(config, run_dir), ""
+    upload_within_s: float | None = None  # as long as it moves
     title = f"{config.name} · {config.method} · {config.model.path}"
     try:
         with (
@@ -123,13 +124,13 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
             leave_cards(run_dir)
             progress.note(f"policy saved to {policy}")
     except RunInterrupted:
-        upload_s = min(upload_s, config.checkpoints.on_signal_s)
+        upload_within_s = config.checkpoints.on_signal_s
         raise
     finally:
         log.close()
         if config.output.report:
             leave_report(run_dir)
-        lost = mirror.finish(upload_s)
+        lost = mirror.finish(upload_within_s)
     print_before_after(Console(), read_evaluations(run_dir), read_metrics(run_dir))
     print_next(Console(highlight=False), run_dir, config.model.path, config.steps)
     print_early_end(Console(highlight=False), early_end_of(run_dir), config.steps)

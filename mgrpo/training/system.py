@@ -22,8 +22,8 @@ from cluster.fleet.engine_log import EngineLog
 from cluster.fleet.fleet import Fleet
 from cluster.left_over import name_semaphores
 from cluster.placement import Placement, detect_device
-from cluster.progress_board import ProgressBoard
-from cluster.remote import Call, Counter
+from cluster.progress_board import Counter, ProgressBoard
+from cluster.remote import Call
 from cluster.runtime import ray_runtime
 from learner.rank import LearnerRank
 from mgrpo.config import RunConfig

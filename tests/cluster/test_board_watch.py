@@ -11,8 +11,7 @@ import pytest
 
 from cluster import remote
 from cluster.board_watch import BoardWatch
-from cluster.progress_board import Progress
-from cluster.remote import Patience
+from cluster.progress_board import Patience, Progress
 from mgrpo.errors import DeadlineError, LearnerLostError
 
 

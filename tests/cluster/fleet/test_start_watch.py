@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.fleet.start_watch import StartWatch
-from cluster.progress_board import PROGRESS_BYTES, Progress, ProgressBoard
-from cluster.remote import LOOK_S, Patience
+from cluster.progress_board import LOOK_S, PROGRESS_BYTES, Patience, Progress, ProgressBoard
 from mgrpo.errors import ActorDiedError
 
 

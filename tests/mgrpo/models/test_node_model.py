@@ -172,7 +172,7 @@ def test_a_lock_that_is_held_for_too_long_is_named(tmp_path):
     holder.start()
     taken.wait(5)
     with (
-        pytest.raises(StorageError, match=r"raise output\.storage\.upload_s"),
+        pytest.raises(StorageError, match=r"moved nothing for 0\.1 s \(output\.storage\.upload_s"),
         node_lock(tmp_path / "model", 0.1),
     ):
         raise AssertionError("it is held")
@@ -180,6 +180,30 @@ def test_a_lock_that_is_held_for_too_long_is_named(tmp_path):
     holder.join(5)
     with node_lock(tmp_path / "model", 1):
         pass
+
+
+MOVES = """
+import sys, time
+from pathlib import Path
+from mgrpo.models.node_model import node_lock
+
+folder = Path(sys.argv[1])
+with node_lock(folder, 5):
+    print("taken", flush=True)
+    for _ in range(12):
+        folder.with_suffix(".weights").write_bytes(bytes(2 << 20))
+        time.sleep(0.1)
+"""
+
+
+def test_a_process_that_moves_is_waited_for_longer_than_the_deadline(tmp_path):
+    folder = tmp_path / "model"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", MOVES, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "taken\n"
+    with node_lock(folder, 0.6):
+        assert holder.wait(10) == 0
 
 
 def test_names_are_told_apart(tmp_path):

@@ -1,5 +1,6 @@
 import sys
 import time
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -95,6 +96,42 @@ def test_a_transfer_that_hangs_ends_at_its_deadline(monkeypatch):
     with pytest.raises(StorageError, match=r"raise output\.storage\.deadline_s"):
         storage.read("a.txt")
     assert time.monotonic() - began < 1
+
+
+def put_slowly(path, target, callback):
+    """Longer than its deadline, as a client tells of its parts."""
+    for _ in range(12):
+        time.sleep(0.05)
+        callback.relative_update(1 << 20)
+
+
+def read_slowly(path, target, callback):
+    """The same of a file system that tells nothing: what its thread reads is seen."""
+    for _ in range(12):
+        time.sleep(0.05)
+        Path(path).read_bytes()
+
+
+@pytest.mark.parametrize("put_file", [put_slowly, read_slowly])
+def test_a_transfer_that_moves_is_not_cut_off(put_file, monkeypatch, tmp_path):
+    (tmp_path / "large").write_bytes(bytes(2 << 20))
+    storage = Storage("memory://moves", StorageConfig(attempts=1, deadline_s=0.3))
+    monkeypatch.setattr(storage.files, "put_file", put_file)
+    monkeypatch.setattr(storage.files, "size", lambda path: 2 << 20)
+    storage.put(tmp_path / "large", "large")
+    assert storage.count() >= 3  # and whoever waits for all of them sees it
+
+
+def test_a_transfer_that_stands_still_says_what_was_moved(monkeypatch, tmp_path):
+    def put_file(path, target, callback):
+        callback.relative_update(3 << 20)
+        time.sleep(2)
+
+    (tmp_path / "large").write_bytes(bytes(10))
+    storage = Storage("memory://stalls", StorageConfig(attempts=1, deadline_s=0.1))
+    monkeypatch.setattr(storage.files, "put_file", put_file)
+    with pytest.raises(StorageError, match=r"no progress for 0\.1 s; 3 MiB were moved before"):
+        storage.put(tmp_path / "large", "large")
 
 
 def test_refused_credentials_are_not_tried_again(monkeypatch):

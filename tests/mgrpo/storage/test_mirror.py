@@ -187,6 +187,25 @@ def test_storage_that_cannot_be_written_to_shows_before_anything_starts(tmp_path
     assert mirror.finish() == ""  # it was said already
 
 
+def test_an_upload_is_waited_for_as_long_as_it_moves(tmp_path, monkeypatch):
+    make_run(tmp_path)
+    slow = QUICK.model_copy(update={"upload_s": 0.3, "attempts": 1})
+    mirror = Mirror(Storage("memory://moves", slow), tmp_path)
+    put_file = mirror.storage.files.put_file
+
+    def put_slowly(path, target, callback):
+        for _ in range(3):
+            time.sleep(0.1)
+            callback.relative_update(1 << 20)
+        put_file(path, target)
+
+    monkeypatch.setattr(mirror.storage.files, "put_file", put_slowly)
+    assert mirror.finish() == ""
+    monkeypatch.setattr(mirror.storage.files, "put_file", lambda *a, **k: time.sleep(2))
+    (tmp_path / "new.txt").write_text("one more")
+    assert "made no progress for 0.3 s (output.storage.upload_s)" in mirror.finish()
+
+
 def test_an_upload_is_waited_for_no_longer_than_it_may_take(tmp_path, monkeypatch):
     make_run(tmp_path)
     mirror = Mirror(Storage("memory://slow", QUICK), tmp_path)
