@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from mgrpo.config import ClusterConfig
@@ -46,6 +48,29 @@ def await_cluster(config: ClusterConfig) -> str:
             cannot_connect(config, f"{said[-1]} (cluster.deadlines.connect_s is {deadline_s:g}).")
         )
     return address
+
+
+def open_to_all(head: str, environment: Mapping[str, str]) -> str:
+    """A warning for a cluster that is joined without a token; "" where that is safe.
+
+    Args:
+        head: HOST:PORT of the cluster's head, or its address as ray://HOST:PORT.
+        environment: this process's, with which the cluster was joined.
+    """
+    host = head.rpartition("/")[2].rpartition(":")[0].strip("[]")
+    if environment.get("RAY_AUTH_MODE") == "token" or is_loopback(host):
+        return ""
+    return (
+        f"the Ray cluster at {head} asks for no token: whoever reaches its ports runs programs on "
+        "its nodes. Start it with RAY_AUTH_MODE=token on each node (docs/guides/jobs.md, Tokens)"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def cannot_connect(config: ClusterConfig, reason: str) -> str:

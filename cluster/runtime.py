@@ -30,7 +30,7 @@ from cluster.gcs_probe import CLIENT
 from cluster.jobs.job_config import is_in_job, job_variables
 from cluster.left_over import private_folder, remove_left_over
 from cluster.private_variables import handed_over, split_secrets
-from cluster.reach import await_cluster, cannot_connect
+from cluster.reach import await_cluster, cannot_connect, open_to_all
 from cluster.stacks import RUN_VARIABLE
 from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
@@ -150,6 +150,9 @@ def ray_runtime(
             # Ray reports a wrong token as a failed connection.
             raise ClusterError(cannot_connect(config, str(error))) from error
         stack.callback(ray.shutdown)
+        head = address if address.startswith(CLIENT) else ray.get_runtime_context().gcs_address
+        if said := open_to_all(head, os.environ):
+            print(f"warning: {said}", file=sys.stderr, flush=True)
         yield Runtime(False, ray.util.get_node_ip_address(), run_id, None, url)
 
 

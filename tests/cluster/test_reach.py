@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.reach import await_cluster
+from cluster.reach import await_cluster, open_to_all
 from mgrpo.config import ClusterConfig
 from mgrpo.errors import ClusterError
 
@@ -95,3 +95,16 @@ def test_where_a_run_goes(address: str, variable: str | None, joins: str | None,
         monkeypatch.setenv("RAY_ADDRESS", variable)
     assert config(address).joins == joins
     assert config(address).starts_ray == (joins is None)
+
+
+@pytest.mark.parametrize("head", ["10.0.0.5:6379", "ray://head.cluster:10001", "[fd00::5]:6379"])
+def test_a_cluster_without_a_token_is_warned_of(head: str) -> None:
+    said = open_to_all(head, {"RAY_AUTH_MODE": "disabled"})
+    assert said == open_to_all(head, {}) != ""
+    assert head in said and "RAY_AUTH_MODE=token" in said
+    assert open_to_all(head, {"RAY_AUTH_MODE": "token"}) == ""
+
+
+@pytest.mark.parametrize("head", ["127.0.0.2:6379", "ray://localhost:10001", "[::1]:6379"])
+def test_one_that_no_other_machine_reaches_is_not(head: str) -> None:
+    assert open_to_all(head, {}) == ""
