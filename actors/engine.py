@@ -512,8 +512,8 @@ class VllmEngine:
         if invalid:
             return (
                 f"{len(invalid)} of its weights are not finite either ({', '.join(invalid[:3])}): "
-                "the policy itself is broken. Resume from an earlier checkpoint with a lower "
-                "learner.learning_rate."
+                "the policy itself is broken. Delete the newest checkpoint and resume from the one "
+                "before with a lower learning rate: a phase's objective.learning_rate_factor."
             )
         return (
             "Its weights are finite, so the cause is in the sampling settings: "

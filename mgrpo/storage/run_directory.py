@@ -128,6 +128,16 @@ def no_way_on(run_dir: Path, faults: list[str]) -> str:
     )
 
 
+def rate_phase(before: RunConfig, config: RunConfig, num_done: int) -> str:
+    """A changed learning rate in the form in which it can change; "" if it is the same."""
+    old, new = before.learner.learning_rate, config.learner.learning_rate
+    if new == old:
+        return ""
+    changes = f"{{objective: {{learning_rate_factor: {new / old:.6g}}}}}"
+    phase = f"{{name: later, from_step: {num_done}, changes: {changes}}}"
+    return f", the learning rate as in '[{phase}]'"
+
+
 def accepted_changes(
     run_dir: Path, before: RunConfig, config: RunConfig, num_done: int
 ) -> list[str]:
@@ -149,8 +159,9 @@ def accepted_changes(
             "have been different:\n"
             + "".join(f"  - {line}\n" for line in refused)
             + "Restore these values to resume. Layers, objective and sampling can change from here "
-            f"on by a phase (phases, from_step: {num_done}). Or give this run another name "
-            "(--run NAME), or delete the earlier one first (--overwrite)."
+            f"on by a phase (phases, from_step: {num_done}){rate_phase(before, config, num_done)}. "
+            "Or give this run another name (--run NAME), or delete the earlier one first "
+            "(--overwrite)."
         )
     lines = [f"changed since the checkpoint: {change}" for change in changes]
     lines += [

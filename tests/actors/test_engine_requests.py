@@ -280,7 +280,7 @@ def test_weights_that_are_not_finite_are_named_instead() -> None:
     llm.worker_answers = [["model.norm.weight"], ["lm_head.weight", "model.norm.weight"]]
     said = broken(llm, extra_args={"kv_cache_dtype": "fp8"})
     assert "2 of its weights are not finite either (lm_head.weight, model.norm.weight)" in said
-    assert "learner.learning_rate" in said and "extra_args" not in said
+    assert "objective.learning_rate_factor" in said and "extra_args" not in said
     assert llm.calls[-1] == ("collective_rpc", ("nonfinite_weights",), {"args": ()})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,19 @@ def test_a_phase_may_begin_where_the_run_goes_on(tmp_path: Path) -> None:
         assert len(notes) == 1 and "phases was [] and is now [{" in notes[0]
     text = refusal(tmp_path, f"phases={LOWER % 4}")
     assert "phases was [] and is now" in text and "from_step: 5" in text
+
+
+def test_another_learning_rate_is_refused_with_the_phase_that_has_it(tmp_path: Path) -> None:
+    checkpoint = started(tmp_path, "learner.learning_rate=1e-4", num_done=5)
+    text = refusal(tmp_path, "learner.learning_rate=2e-5")
+    (phases,) = re.findall(r"the learning rate as in '(.*)'\.", text)
+    offered = ("learner.learning_rate=1e-4", f"phases={phases}")
+    assert resumed(tmp_path, *offered)[0] == checkpoint
+    objectives = [
+        load_recipe("quickstart", offered).method_view.at_step(n).objective for n in (4, 5)
+    ]
+    assert [one.learning_rate_factor for one in objectives] == pytest.approx([1, 0.2])
+    assert "as in '" not in refusal(tmp_path, "learner.learning_rate=1e-4", "seed=3")
 
 
 def test_a_phase_that_is_over_stays_and_a_later_one_may_move(tmp_path: Path) -> None:
