@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -20,8 +19,8 @@ from ray.exceptions import RpcError
 
 from cluster.stacks import RUN_VARIABLE
 from mgrpo.rooms import PRIVATE_VARIABLES
+from mgrpo.secret_values import is_secret_name
 
-SECRET = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?![A-Z])")
 NAMESPACE = b"mgrpo-private"
 WORKER_S = 30
 """Longest wait of a worker's start for the store, which it has just been connected to."""
@@ -29,7 +28,7 @@ WORKER_S = 30
 
 def split_secrets(variables: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Those that anybody may read, and those whose names say that they are secret."""
-    secret = {name: value for name, value in variables.items() if SECRET.search(name)}
+    secret = {name: value for name, value in variables.items() if is_secret_name(name)}
     return {name: variables[name] for name in variables if name not in secret}, secret
 
 

@@ -39,6 +39,7 @@ from mgrpo.commands.submit import add_submit
 from mgrpo.commands.suites import add_suites
 from mgrpo.commands.sweep import add_sweep
 from mgrpo.errors import MgrpoError, RunInterrupted
+from mgrpo.secret_values import redacted_arguments
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE_EXIT_CODE = (
@@ -123,7 +124,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args, rest = parser.parse_known_args(argv)
     strange = [text for text in rest if text.startswith("-") or "=" not in text]
     if strange or (rest and not hasattr(args, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(redacted_arguments(strange or rest))}")
     if rest:
         args.overrides = [*args.overrides, *rest]
     return args

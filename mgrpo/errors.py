@@ -33,11 +33,19 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from mgrpo.secret_values import redacted, redacted_value
+
 
 class MgrpoError(Exception):
-    """Base of all errors with a message for the user who started the run."""
+    """Base of all errors with a message for the user who started the run.
+
+    The message is without secrets (`mgrpo.secret_values`), also those that a library's error has.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross processes; the default would call __init__ with the message alone.
@@ -64,12 +72,17 @@ def rebuild_error(cls: type[MgrpoError], message: str, state: dict[str, object])
 
 @dataclass(frozen=True, slots=True)
 class ConfigFault:
-    """A fault of a recipe: key, value, reason and a valid alternative."""
+    """A fault of a recipe: key, value, reason and a valid alternative, all without secrets."""
 
     path: str  # "layers.1.group_size"
     value: str  # as written, shortened
     reason: str
     suggestion: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", redacted_value(self.path, self.value))
+        for name in ("path", "reason", "suggestion"):
+            object.__setattr__(self, name, redacted(getattr(self, name)))
 
     def __str__(self) -> str:
         hint = f" {self.suggestion}" if self.suggestion else ""

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from mgrpo.secret_values import redacted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -24,7 +26,10 @@ class CheckLine:
 
     status: Status
     name: str  # "data.train", "context"
-    detail: str  # the finding, with its numbers; on failure a remedy
+    detail: str  # the finding, with its numbers; on failure a remedy; without secrets
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", redacted(self.detail))
 
 
 @dataclass(slots=True)

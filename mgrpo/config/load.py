@@ -18,6 +18,7 @@ from types import MappingProxyType
 from pydantic import ValidationError
 
 from mgrpo.config.explain import explain
+from mgrpo.config.no_secrets import refuse_secrets
 from mgrpo.config.overrides import BadOverride, apply_override, merged
 from mgrpo.config.own_code import found_beside
 from mgrpo.config.recipe_file import read_tree, recipe_error
@@ -50,7 +51,8 @@ def load_recipe(
         changes: what a recipe that extends this one would hold.
 
     Raises:
-        ConfigError: lists all errors, with path, value, reason and a valid alternative.
+        ConfigError: lists all errors, with path, value, reason and a valid alternative. Where the
+            recipe holds secrets, those alone, and without their values.
     """
     bad = []
     if isinstance(recipe, Mapping):
@@ -69,6 +71,7 @@ def load_recipe(
             apply_override(tree, override)
         except BadOverride as error:
             bad.append(error.fault)
+    refuse_secrets(tree, source)
     faults = list(bad)
     find_own_code(tree, folder)
     try:
@@ -224,6 +227,7 @@ def extended(
         source: what messages call it.
         seen: the files that led here.
     """
+    refuse_secrets(tree, source)
     if "extends" not in tree:
         return tree
     base_file = find_recipe(str(tree.pop("extends")), beside=folder)

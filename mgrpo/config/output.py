@@ -96,7 +96,8 @@ class StorageConfig(StrictConfig):
     the model: it reads and writes no MiB."""
     options: JsonObject = Field(default_factory=dict)
     """Passed to fsspec's file system, e.g. {endpoint_url: "http://127.0.0.1:9000"}. They are saved
-    with the recipe: put credentials into the environment."""
+    with the recipe, so credentials (key, secret, token, ...) are refused: set the storage's own
+    environment variables, or FSSPEC_<SCHEME>_<OPTION>, such as FSSPEC_S3_SECRET."""
 
 
 class OutputConfig(StrictConfig):

@@ -12,6 +12,7 @@ from mgrpo.config.slots import as_section
 from mgrpo.config.yaml_core import MAX_LEVELS, parse_yaml
 from mgrpo.errors import ConfigFault
 from mgrpo.records.json_object import JsonObject
+from mgrpo.secret_values import STORAGE_OPTIONS, redacted_value
 
 NAME_KEYS = ("name", "check", "use")  # what an entry of a list may be called by, like its index
 
@@ -32,30 +33,32 @@ def apply_override(tree: JsonObject, override: str) -> None:
     """
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise BadOverride(
-            override, "(none)", "an override is key=value.", "Example: layers.correct.group_size=4"
-        )
+        hint = "Example: layers.correct.group_size=4"
+        shown = redacted_value(STORAGE_OPTIONS, override)
+        raise BadOverride(shown, "(none)", "an override is key=value.", hint)
+    shown = redacted_value(path, text)
     try:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise BadOverride(path, text, f"the value is not YAML: {one_line(error)}.") from error
+        reason = f": {one_line(error)}" if shown == text else ""
+        raise BadOverride(path, shown, f"the value is not YAML{reason}.") from error
     try:
         override.encode()
     except UnicodeEncodeError as error:
-        shown = override.encode(errors="backslashreplace").decode()
-        raise BadOverride(shown, "(bytes)", "it is not UTF-8 text.") from error
+        readable = f"{path}={shown}".encode(errors="backslashreplace").decode()
+        raise BadOverride(readable, "(bytes)", "it is not UTF-8 text.") from error
     *parents, last = path.split(".")
     if len(parents) >= MAX_LEVELS:
-        raise BadOverride(f"{path[:60]}...", text, f"no key is inside {len(parents)} others.")
+        raise BadOverride(f"{path[:60]}...", shown, f"no key is inside {len(parents)} others.")
     node: object = tree
     for depth, part in enumerate(parents):
-        node = step_into(node, part, path=".".join(parents[: depth + 1]), value=text)
+        node = step_into(node, part, path=".".join(parents[: depth + 1]), value=shown)
     if isinstance(node, list):
-        node[list_index(node, last, path=path, value=text)] = value
+        node[list_index(node, last, path=path, value=shown)] = value
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise BadOverride(path, text, f"{'.'.join(parents)} is {node!r}, not a section.")
+        raise BadOverride(path, shown, f"{'.'.join(parents)} is {node!r}, not a section.")
 
 
 def step_into(node: object, part: str, *, path: str, value: str) -> object:

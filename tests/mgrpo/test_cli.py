@@ -122,6 +122,13 @@ def test_bad_input_ends_within_seconds_and_says_what_to_do(
     assert "Traceback" not in text
 
 
+def test_arguments_that_do_not_exist_are_shown_without_secrets(capsys):
+    with pytest.raises(SystemExit):
+        main(["check", "quickstart", "--api-key", "hunter2"])
+    assert "unrecognized arguments: --api-key" in (text := said(capsys))
+    assert "hunter2" not in text
+
+
 def test_an_unknown_recipe_is_an_error_without_a_traceback(tmp_path: Path):
     ended = subprocess.run(
         [sys.executable, "-m", "mgrpo", "check", "quikstart"],

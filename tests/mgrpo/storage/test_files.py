@@ -212,3 +212,23 @@ def test_a_bucket_that_is_not_there_is_named(s3_server, tmp_path):
     (tmp_path / "a").write_text("a")
     with pytest.raises(StorageError, match="a bucket must be there before the run"):
         Storage("s3://no-such-bucket/runs", QUICK).put(tmp_path / "a", "a")
+
+
+@pytest.mark.parametrize("url", ["zz://me:hunter2@host/runs", "zz://host/runs?token=hunter2"])
+def test_a_url_with_a_secret_is_refused_and_not_repeated(url):
+    with pytest.raises(StorageError, match="FSSPEC_ZZ_PASSWORD") as caught:
+        Storage(url, StorageConfig())
+    assert "hunter2" not in str(caught.value)
+
+
+def test_options_that_are_secret_come_from_the_environment(monkeypatch):
+    class Cloud(fsspec.AbstractFileSystem):
+        protocol = "zz"
+        cachable = False
+
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "zz", Cloud)
+    monkeypatch.setitem(fsspec.config.conf, "zz", {})
+    fsspec.config.set_conf_env(fsspec.config.conf, {"FSSPEC_ZZ_SECRET": "hunter2"})
+    storage = Storage("zz://bucket/runs", StorageConfig(options={"project": "p"}))
+    assert storage.files.storage_options["secret"] == "hunter2"
+    assert storage.files.storage_options["project"] == "p"

@@ -158,6 +158,14 @@ def test_notes_and_warnings_are_lines_of_their_own_without_markup():
     assert lines[3].startswith("warning: the gap is large") and len(lines) == 4
 
 
+def test_notes_and_warnings_show_no_secret():
+    console = plain_console()
+    with TrainProgress(1, "sums", num_layers=1, console=console) as progress:
+        progress.note("at ftp://me:hunter2@host")
+        progress.warn("at ftp://me:hunter2@host")
+    assert written(console).count("at ftp://me:(not shown)@host") == 2
+
+
 def test_the_final_table_shows_before_after_change_and_domains():
     console = Console(file=io.StringIO(), width=100, highlight=False)
     evaluations = [make_evaluation(0, "before", 0.42, 2), make_evaluation(60, "after", 0.71, 2)]
