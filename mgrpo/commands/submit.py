@@ -154,8 +154,11 @@ def hand_in(
         "model": config.model.path,
     }
     with tempfile.TemporaryDirectory(prefix="mgrpo-job-") as folder:
-        size = pack(config, Path(folder), include=args.include)
-        print(f"packed {size / 2**20:.1f} MiB: the program, the recipe and what it names")
+        package = pack(config, Path(folder), include=args.include)
+        size_mib = package.size_bytes / 2**20
+        print(f"packed {size_mib:.1f} MiB: the program, the recipe and what it names")
+        for path, reason in package.left_out.items():
+            print(f"note: left out: {path} {reason}", file=sys.stderr)
         runtime_env["working_dir"] = folder
         return server.submit(
             config.name, shlex.join(command), runtime_env=runtime_env, metadata=metadata

@@ -81,6 +81,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / large).write_bytes(os.urandom(20 * 2**20))
     return folder
 
+    for secret in (".env", "server.pem", "learner/.env", "learner/id_ed25519"):
+        (folder / secret).write_text("found-it")
 
 def mgrpo(
     cluster: LocalCluster, *arguments: str, cwd: Path = ROOT, **environment: str | None
