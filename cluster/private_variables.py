@@ -21,7 +21,11 @@ from ray.exceptions import RpcError
 from cluster.stacks import RUN_VARIABLE
 from mgrpo.rooms import PRIVATE_VARIABLES
 
-SECRET = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?![A-Z])")
+SECRET = re.compile(
+    r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|CONNECTION_STRING)(?![A-Z])"
+    r"(?!.*_(PATH|FILE)$)",  # the place of a file is none: HF_TOKEN_PATH
+    re.IGNORECASE,
+)
 NAMESPACE = b"mgrpo-private"
 WORKER_S = 30
 """Longest wait of a worker's start for the store, which it has just been connected to."""
