@@ -12,6 +12,7 @@ from ray._private.runtime_env.packaging import create_package
 from cluster import runtime
 from cluster.jobs.left_behind import SECRET_NAMES, copy_folder, may_hold_secret
 from cluster.runtime import RUNTIME_ENV_FILE, code_for_actors
+from tests.repository import REPOSITORY
 
 PEOPLE_HAVE = [
     *(".env", ".env.local", "prod.env", ".envrc", ".netrc", ".git-credentials", "server.pem"),
@@ -64,6 +65,11 @@ def test_ray_s_list_for_a_clone_holds_every_name_of_ours() -> None:
     assert wanted <= set(excludes) and ".?*" in excludes
     ours = {".?*", "__pycache__/", "*.egg-info/"}
     assert {name for name in excludes if not name.startswith("/")} == wanted | ours
+
+
+def test_a_clone_s_variables_are_not_committed_either() -> None:
+    lines = (REPOSITORY / ".gitignore").read_text().splitlines()
+    assert {".env", ".env.*", ".envrc"} <= set(lines)
 
 
 def test_ray_packs_a_clone_without_the_same_files(tmp_path: Path) -> None:
