@@ -21,6 +21,8 @@ import psutil
 import ray
 import yaml
 from ray._private import ray_constants
+from ray._private.runtime_env import packaging
+from ray._private.thirdparty.pathspec.patterns import GitWildMatchPattern
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RpcError
 
@@ -28,6 +30,7 @@ from cluster import own_ray
 from cluster.folders import ENGINE_PREFIX, RAY_PREFIX, RAY_SUBFOLDER, ray_folder
 from cluster.gcs_probe import CLIENT
 from cluster.jobs.job_config import is_in_job, job_variables
+from cluster.jobs.left_behind import links_not_followed
 from cluster.left_over import private_folder, remove_left_over
 from cluster.private_variables import handed_over, split_secrets
 from cluster.reach import await_cluster, cannot_connect, open_to_all
@@ -95,11 +98,16 @@ def code_for_actors() -> dict[str, object]:
     """The runtime environment's entries that bring this program to other machines.
 
     A job brought its own code, and an installed package is in every node's image; a clone is
-    uploaded, without its development files.
+    uploaded, without its development files, secrets and links that lead out of it.
     """
     if is_in_job() or not (REPOSITORY_ROOT / "pyproject.toml").is_file():
         return {}
     excludes = yaml.safe_load(RUNTIME_ENV_FILE.read_text(encoding="utf-8"))["excludes"]
+    is_excluded = packaging._get_excludes(REPOSITORY_ROOT, excludes)
+    for link, reason in links_not_followed(REPOSITORY_ROOT, REPOSITORY_ROOT, is_excluded):
+        path = link.relative_to(REPOSITORY_ROOT).as_posix()
+        print(f"note: not sent to the cluster: {path} {reason}", file=sys.stderr, flush=True)
+        excludes.append(f"/{GitWildMatchPattern.escape(path)}")
     return {"working_dir": str(REPOSITORY_ROOT), "excludes": excludes}
 
 

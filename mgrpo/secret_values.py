@@ -23,7 +23,7 @@ STORAGE_OPTIONS = "output.storage.options"
 token of the model."""
 
 SURE = (
-    r"(?:SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTHORIZATION"
+    r"(?:SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTHORIZATION|CONNECTION_?STRING"
     r"|(?:API|ACCESS|AUTH|BEARER|SESSION|SECURITY|PRIVATE|HF|HUB)[_-]?(?:KEY|TOKEN))"
 )
 NAME = re.compile(rf"(?:TOKEN|KEY|{SURE})(?![A-Z])", re.IGNORECASE)
@@ -67,8 +67,9 @@ FORMS = {
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable or an option of this name holds a secret."""
-    return NAME.search(name) is not None
+    """Whether a variable or an option of this name holds a secret; the place of a file is none."""
+    is_place = name.upper().endswith(("_PATH", "_FILE"))
+    return not is_place and NAME.search(name) is not None
 
 
 def is_secret_key(path: str) -> bool:

@@ -8,10 +8,13 @@ package of a few megabytes. Inside it the job finds the files under the same rel
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.jobs.left_behind import copy_folder, may_hold_secret
 from mgrpo.config import DataConfig, MethodView, RewardsConfig, RunConfig
 from mgrpo.config.data import RowsSource, sources_in
 from mgrpo.config.load import save_recipe
@@ -23,10 +26,17 @@ from mgrpo.rooms import ROOMS, ROOT
 
 RECIPE_FILE = "recipe.yaml"
 MAX_PACKAGE_BYTES = 100 * 2**20  # Ray keeps packages in the memory of the head node
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "*.egg-info")
 
 
-def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int:
+@dataclass(frozen=True)
+class Package:
+    """What a package holds, and what it does not."""
+
+    size_bytes: int  # before compression
+    left_out: dict[Path, str]  # of the folders that were packed, and why
+
+
+def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> Package:
     """Fill `folder` with all files of a job of this recipe.
 
     Args:
@@ -34,28 +44,27 @@ def pack(config: RunConfig, folder: Path, *, include: Sequence[str] = ()) -> int
         folder: an empty folder.
         include: more files and folders, below the current one.
 
-    Returns:
-        The size in bytes, before compression.
-
     Raises:
         ConfigError: the recipe names files that only this machine has.
-        JobError: a file lies outside of the current folder, or the whole is too large.
+        JobError: a file lies outside of the current folder or may hold a secret, or the whole is
+            too large.
     """
     refuse_local_model("model.path", config.model.path)
     for number, term in enumerate(config.rewards.terms):
         if isinstance(term, ModelTerm):
             refuse_local_model(f"rewards.terms.{number}.model", term.model)
+    left_out: dict[Path, str] = {}
     for room in ROOMS:
-        shutil.copytree(ROOT / room, folder / room, ignore=LEFT_OUT)
+        left_out |= copy_folder(ROOT / room, folder / room, ROOT)
     save_recipe(config, folder / RECIPE_FILE)
     here = Path.cwd().resolve()
     own = own_code(config.rewards, config.method_view, here)
     for path in [*(Path(one) for one in include), *data_files(config.data), *own]:
-        copy_below(path, here, folder)
+        left_out |= copy_below(path, here, folder)
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     if sum(sizes.values()) > MAX_PACKAGE_BYTES:
         raise JobError(too_large(sizes, folder))
-    return sum(sizes.values())
+    return Package(sum(sizes.values()), left_out)
 
 
 def refuse_local_model(key: str, model_path: str) -> None:
@@ -104,9 +113,13 @@ def refuse_unpacked(module: str, here: Path) -> None:
         )
 
 
-def copy_below(path: Path, here: Path, folder: Path) -> None:
-    """Copy a file or folder to the place in the package that it has below `here`."""
-    found = (here / path.expanduser()).resolve()
+def copy_below(path: Path, here: Path, folder: Path) -> dict[Path, str]:
+    """Copy a file or folder to the place in the package that it has below `here`.
+
+    Returns:
+        What was left out of a folder, and why.
+    """
+    found = Path(os.path.realpath(here / path.expanduser()))
     if not found.exists():
         raise JobError(f"There is no {path} to include.")
     if not found.is_relative_to(here) or found == here:
@@ -114,12 +127,18 @@ def copy_below(path: Path, here: Path, folder: Path) -> None:
             f"{path} does not lie below the current folder {here}: the job could not find it under "
             "the same path. Submit from a folder that holds it."
         )
+    if may_hold_secret(Path(path.name)) or may_hold_secret(found.relative_to(here)):
+        raise JobError(
+            f"{path} is not sent: by its name it may hold a secret, and whoever may use the "
+            "cluster can read a job's package. Put a secret on the cluster's nodes instead "
+            '(docs/guides/jobs.md, "Variables and secrets"); rename a file that holds none.'
+        )
     target = folder / found.relative_to(here)
     target.parent.mkdir(parents=True, exist_ok=True)
     if found.is_dir():
-        shutil.copytree(found, target, ignore=LEFT_OUT, dirs_exist_ok=True)
-    else:
-        shutil.copy2(found, target)
+        return copy_folder(found, target, here)
+    shutil.copy2(found, target)
+    return {}
 
 
 def too_large(sizes: dict[Path, int], folder: Path) -> str:

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ ADDRESS_HELP = (
 EXAMPLES = """\
 examples:
   mgrpo submit quickstart --address http://127.0.0.1:8265
-  mgrpo submit qwen2.5_math_7b steps=200 --run wide --env HF_TOKEN --detach
+  mgrpo submit qwen2.5_math_7b steps=200 --run wide --env WANDB_MODE=offline --detach
   mgrpo logs wide --follow
   mgrpo stop wide                               a checkpoint is written first
   mgrpo submit qwen2.5_math_7b steps=200 --run wide      ... and it resumes
@@ -61,7 +61,8 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=VALUE]",
         action="append",
         default=[],
-        help="pass this environment variable to the job, with its value here; no other is passed",
+        help="pass this environment variable to the job, with its value here; no other is passed. "
+        "Ray logs it, so a secret is refused: those are set on the cluster's nodes",
     )
     parser.add_argument(
         "--include",
@@ -95,6 +96,7 @@ def run_submit(args: argparse.Namespace) -> int:
     config = load_recipe(args.recipe, overrides)
     refuse_local_address(config.cluster.address)
     variables = named_variables(args.env)
+    runtime_env = read_runtime_env(args.runtime_env)
 
     from cluster.jobs.client import JobServer
 
@@ -104,7 +106,7 @@ def run_submit(args: argparse.Namespace) -> int:
         exit_code = check_here(config)
         if exit_code:
             return exit_code
-    job = hand_in(server, config, args, variables)
+    job = hand_in(server, config, args, runtime_env, variables)
     print(f"submitted {job.submission_id} to {server.address}", flush=True)
     if args.detach:
         print(next_steps(config.name, args.address))
@@ -128,13 +130,16 @@ def check_here(config: RunConfig) -> int:
 
 
 def hand_in(
-    server: JobServer, config: RunConfig, args: argparse.Namespace, variables: dict[str, str]
+    server: JobServer,
+    config: RunConfig,
+    args: argparse.Namespace,
+    runtime_env: JsonObject,
+    variables: dict[str, str],
 ) -> Job:
     """Pack the program and the recipe, and submit them."""
     from mgrpo.commands.job_package import RECIPE_FILE, pack
     from mgrpo.storage.provenance import git_revision
 
-    runtime_env = read_runtime_env(args.runtime_env)
     revision = git_revision()
     if revision is not None:
         variables = {"MGRPO_REVISION": revision, **variables}
@@ -143,7 +148,7 @@ def hand_in(
             stop_deadline_s(config.cluster.deadlines, config.checkpoints.on_signal_s)
         )
     }
-    runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **stop_deadline, **variables}
+    runtime_env["env_vars"] = {**(runtime_env.get("env_vars") or {}), **stop_deadline, **variables}
     command = ["python", "-m", "mgrpo", "train", RECIPE_FILE]
     if args.overwrite:
         command.append("--overwrite")
@@ -154,8 +159,11 @@ def hand_in(
         "model": config.model.path,
     }
     with tempfile.TemporaryDirectory(prefix="mgrpo-job-") as folder:
-        size = pack(config, Path(folder), include=args.include)
-        print(f"packed {size / 2**20:.1f} MiB: the program, the recipe and what it names")
+        package = pack(config, Path(folder), include=args.include)
+        size_mib = package.size_bytes / 2**20
+        print(f"packed {size_mib:.1f} MiB: the program, the recipe and what it names")
+        for path, reason in package.left_out.items():
+            print(f"note: left out: {path} {reason}", file=sys.stderr)
         runtime_env["working_dir"] = folder
         return server.submit(
             config.name, shlex.join(command), runtime_env=runtime_env, metadata=metadata
@@ -214,7 +222,7 @@ def named_variables(entries: Sequence[str]) -> dict[str, str]:
     """The variables of `--env NAME` and `--env NAME=VALUE`.
 
     Raises:
-        JobError: a variable is named that is not set here.
+        JobError: a variable is named that is not set here, or whose name says that it is secret.
     """
     variables = {}
     for entry in entries:
@@ -224,14 +232,33 @@ def named_variables(entries: Sequence[str]) -> dict[str, str]:
                 f"--env {name}: this variable is not set here. Set it, or give --env {name}=VALUE."
             )
         variables[name] = value if equals else os.environ[name]
+    refuse_secrets(variables, "--env")
     return variables
+
+
+def refuse_secrets(variables: Mapping[str, str], origin: str) -> None:
+    """Refuse those whose names say that they are secret: a job's variables are not.
+
+    Raises:
+        JobError: with the names, without the values.
+    """
+    from cluster.private_variables import split_secrets
+
+    _, secret = split_secrets(variables)
+    if secret:
+        raise JobError(
+            f"{origin} {', '.join(secret)}: Ray writes a job's variables to its logs and shows "
+            "them in its dashboard, and by its name this is a secret. Set it on the cluster's "
+            "nodes, or name a file there that holds it, such as --env HF_TOKEN_PATH=/shared/token "
+            '(docs/guides/jobs.md, "Variables and secrets").'
+        )
 
 
 def read_runtime_env(file: Path | None) -> JsonObject:
     """A runtime environment without the keys about the folder to upload.
 
     Raises:
-        JobError: the file cannot be read or holds no map.
+        JobError: the file cannot be read, holds no map, or has a secret among its variables.
     """
     import yaml
 
@@ -242,6 +269,7 @@ def read_runtime_env(file: Path | None) -> JsonObject:
         raise JobError(f"The runtime environment {file} cannot be read: {error}") from error
     if not isinstance(tree, dict):
         raise JobError(f"The runtime environment {file} is not a map such as {{env_vars: ...}}.")
+    refuse_secrets(tree.get("env_vars") or {}, f"{file}:")
     return {key: value for key, value in tree.items() if key not in ("working_dir", "excludes")}
 
 

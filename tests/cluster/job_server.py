@@ -24,7 +24,7 @@ class ScriptedJobServer:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, str] = {}
         self.submitted: list[dict[str, Any]] = []
-        self.packages: dict[str, int] = {}  # name: bytes
+        self.packages: dict[str, bytes] = {}  # zip files by name
         self.tails: list[list[str]] = []  # what each stream of a log sends before it breaks off
         self.silent_streams_until_over: list[str] = []  # jobs that fail while theirs is read
         self.url = ""
@@ -113,7 +113,7 @@ class ScriptedJobServer:
         return web.Response(status=200 if request.match_info["name"] in self.packages else 404)
 
     async def take_package(self, request: web.Request) -> web.Response:
-        self.packages[request.match_info["name"]] = len(await request.read())
+        self.packages[request.match_info["name"]] = await request.read()
         return web.Response()
 
 

@@ -22,10 +22,15 @@ VALUE = "hf_" + "of-the-hub"
 
 
 @pytest.mark.parametrize(
-    "name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "VLLM_API_KEY", "X_PASSWORD"]
+    "name",
+    [
+        *("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "VLLM_API_KEY", "X_PASSWORD", "hub_token"),
+        *("AZURE_STORAGE_CONNECTION_STRING", "SSH_PASSPHRASE", "GOOGLE_APPLICATION_CREDENTIALS"),
+    ],
 )
 def test_names_tell_what_is_secret(name: str) -> None:
     others = {"NCCL_DEBUG": "INFO", "HF_HOME": "/x", "TOKENIZERS_PARALLELISM": "false"}
+    others |= {"HF_TOKEN_PATH": "/x", "AWS_SHARED_CREDENTIALS_FILE": "/x"}
     assert split_secrets({name: "s", **others}) == (others, {name: "s"})
 
 

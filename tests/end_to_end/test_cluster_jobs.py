@@ -28,6 +28,7 @@ from tests.end_to_end.test_resume import NOT_COMPARED
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 COMMAND_DEADLINE_S = 300
+TOKEN = "hf_" + "of-the-nodes"  # set where the nodes are started, and nowhere else
 STEPS = 7
 OVERRIDES = [
     f"steps={STEPS}",
@@ -53,7 +54,8 @@ def look():
     import learner.losses
     names = ("NCCL_DEBUG", "SECRET_OF_THE_DRIVER", "HF_HOME", "OF_THE_JOB", "PYTHONPATH")
     return {"node": ray.get_runtime_context().get_node_id(), "code": learner.losses.__file__,
-            "variables": {name: os.environ.get(name) for name in names}}
+            "variables": {name: os.environ.get(name) for name in names},
+            "token_length": len(os.environ["HF_TOKEN"])}
 with ray_runtime(ClusterConfig(), num_cpus=1, logs_to=None) as runtime:
     print("SEEN", json.dumps({"local": runtime.is_local, **ray.get(look.remote(), timeout=120)}))
 """
@@ -65,7 +67,7 @@ def cluster() -> Iterator[LocalCluster]:
         {"num_cpus": 4, "labels": {"role": "learner"}},
         {"num_cpus": 4, "labels": {"role": "rollout"}},
     ]
-    with local_cluster(nodes) as running:
+    with local_cluster(nodes, {"HF_TOKEN": TOKEN}) as running:
         yield running
 
 
@@ -79,6 +81,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for large in (".venv/lib/large.so", "runs/old/policy.bin", ".git/objects/pack"):
         (folder / large).parent.mkdir(parents=True)
         (folder / large).write_bytes(os.urandom(20 * 2**20))
+    for secret in (".env", "server.pem", "learner/.env", "learner/id_ed25519"):
+        (folder / secret).write_text("found-it")
     return folder
 
 
@@ -219,8 +223,12 @@ def test_actors_elsewhere_get_the_job_s_code_and_the_variables_that_are_allowed(
     assert seen["variables"]["SECRET_OF_THE_DRIVER"] is None
     assert str(ROOT) not in (seen["variables"]["PYTHONPATH"] or "")
     assert sum(file.stat().st_size for file in package.rglob("*")) < 10 * 2**20
-    left = {path.name for path in package.iterdir()}
-    assert not left & {".venv", ".git", "runs", "docs"}
+    left = {path.name for path in package.rglob("*")}
+    assert not left & {".venv", ".git", "runs", "docs", ".env", "server.pem", "id_ed25519"}
+    assert seen["token_length"] == len(TOKEN)
+    logs = [file for file in cluster.folder.rglob("logs/**/*") if file.is_file()]
+    assert any(line in log.read_text(errors="replace") for log in logs), "the driver's log"
+    assert [log for log in logs if TOKEN in log.read_text(errors="replace")] == []
 
 
 def test_a_driver_outside_of_a_job_sends_its_clone_along(
@@ -241,6 +249,16 @@ def test_a_driver_outside_of_a_job_sends_its_clone_along(
     assert not seen["local"] and seen["node"] == cluster.node_ids[1]
     assert Path(seen["code"]).is_relative_to(cluster.folder)
     assert seen["variables"]["HF_HOME"] == "of-the-driver"
+
+
+def test_a_secret_is_not_submitted(cluster: LocalCluster) -> None:
+    done = mgrpo(
+        *(cluster, "submit", "quickstart", "--run", "told", "--env", "HF_TOKEN", "--skip-check"),
+        HF_TOKEN=TOKEN,
+    )
+    assert done.returncode == 4 and "--env HF_TOKEN: Ray writes" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    assert mgrpo(cluster, "status", "told").returncode == 4, "no such run"
 
 
 def test_a_failure_in_the_job_is_the_exit_code_of_the_command(

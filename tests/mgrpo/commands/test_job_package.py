@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_the_program_and_the_recipe_as_it_was_checked_are_packed(
     tree: dict[str, Any], here: Path, package: Path
 ) -> None:
     config = recipe(tree, steps=7)
-    size = pack(config, package)
+    packed = pack(config, package)
     files = files_of(package)
     assert {"mgrpo/training/loop.py", "learner/rank.py", "cluster/runtime_env.yaml"} <= files
     assert "mgrpo/models/default/model.safetensors" in files
@@ -52,7 +53,8 @@ def test_the_program_and_the_recipe_as_it_was_checked_are_packed(
     }
     assert not any("__pycache__" in file for file in files)
     assert load_recipe(package / RECIPE_FILE) == config
-    assert 2**20 < size < 20 * 2**20
+    assert 2**20 < packed.size_bytes < 20 * 2**20
+    assert set(packed.left_out.values()) <= {"is hidden"}  # an editor's files in a clone
 
 
 def test_relative_data_and_own_modules_are_packed_under_their_paths(
@@ -104,6 +106,61 @@ def test_what_lies_outside_of_the_current_folder_cannot_be_included(
     (here.parent / "outside.txt").write_text("x")
     with pytest.raises(JobError, match=r"\.\./outside\.txt does not lie below the current folder"):
         pack(recipe(tree), package, include=["../outside.txt"])
+
+
+@pytest.mark.parametrize(
+    "secret", [".env", "config/prod.env", "server.pem", "id_ed25519", ".aws/config", ".kube"]
+)
+def test_a_secret_that_is_named_is_refused(
+    tree: dict[str, Any], here: Path, package: Path, secret: str
+) -> None:
+    file = here / (f"{secret}/config" if secret == ".kube" else secret)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("found-it")
+    said = rf"{re.escape(secret)} is not sent: by its name it may hold a secret.*on the cluster's"
+    with pytest.raises(JobError, match=said):
+        pack(recipe(tree), package, include=[secret])
+
+
+def test_a_secret_is_refused_under_the_name_of_a_link_or_of_what_it_leads_to(
+    tree: dict[str, Any], here: Path, package: Path
+) -> None:
+    (here / ".aws").mkdir()
+    (here / ".aws" / "config").write_text("found-it")
+    (here / "plain.txt").write_text("found-it")
+    (here / "notes.txt").symlink_to(".aws/config")
+    (here / "cloud").symlink_to(".aws")
+    (here / ".env").symlink_to("plain.txt")
+    for name in ("notes.txt", "cloud", "cloud/config", ".env"):
+        with pytest.raises(JobError, match=f"{re.escape(name)} is not sent"):
+            pack(recipe(tree), package, include=[name])
+
+
+def test_data_of_the_recipe_that_may_be_a_secret_is_refused(
+    tree: dict[str, Any], here: Path, package: Path
+) -> None:
+    (here / "credentials.csv").write_text("question,answer\n")
+    config = recipe(tree, data={"train": {"path": "credentials.csv"}})
+    with pytest.raises(JobError, match=r"credentials\.csv is not sent.*rename a file that holds"):
+        pack(config, package)
+
+
+def test_what_stays_behind_of_a_folder_is_told(
+    tree: dict[str, Any], here: Path, package: Path
+) -> None:
+    (here / "data" / ".ssh").mkdir(parents=True)
+    (here.parent / "outside.txt").write_text("found-it")
+    for name in (".env", "tls.key", ".ssh/id_rsa", "client_secret_1.json"):
+        (here / "data" / name).write_text("found-it")
+    (here / "data" / "sums.jsonl").write_text("{}\n")
+    (here / "data" / "out.txt").symlink_to("../../outside.txt")
+    packed = pack(recipe(tree), package, include=["data"])
+    assert {file for file in files_of(package) if file.startswith("data")} == {"data/sums.jsonl"}
+    secret = ("data/.env", "data/.ssh", "data/client_secret_1.json", "data/tls.key")
+    assert packed.left_out == {
+        **{Path(name): "may hold a secret" for name in secret},
+        Path("data/out.txt"): "is a link that leads out of data",
+    }
 
 
 def test_a_path_that_is_not_there_is_an_error(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -19,6 +21,8 @@ from mgrpo.errors import JobError
 from mgrpo.plan import arithmetic
 from mgrpo.report.words import MISSING
 from tests.cluster.job_server import ScriptedJobServer, serving
+
+SECRET = "hf_" + "of-the-hub"
 
 
 @pytest.fixture(autouse=True)
@@ -50,18 +54,16 @@ def submit(server: ScriptedJobServer, recipe: str, *more: str) -> int:
 def test_a_submission_carries_the_run_s_name_the_command_and_the_variables_named(
     server: ScriptedJobServer, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_TOKEN", "t")
+    monkeypatch.setenv("HF_TOKEN_PATH", "/shared/token")  # a place, not a secret
     monkeypatch.setenv("OTHER_SECRET", "s")
-    code = submit(
-        server, recipe, "steps=3", "--run", "wide", "--env", "HF_TOKEN", "--env", "A=b", "--detach"
-    )
-    assert code == 0
+    named = ["--env", "HF_TOKEN_PATH", "--env", "A=b"]
+    assert submit(server, recipe, "steps=3", "--run", "wide", *named, "--detach") == 0
     (sent,) = server.submitted
     assert sent["submission_id"] == "mgrpo-wide-1"
     assert sent["entrypoint"] == "python -m mgrpo train recipe.yaml"
     assert sent["metadata"]["overrides"] == "steps=3"
     variables = sent["runtime_env"]["env_vars"]
-    assert (variables["HF_TOKEN"], variables["A"]) == ("t", "b")
+    assert (variables["HF_TOKEN_PATH"], variables["A"]) == ("/shared/token", "b")
     assert "s" not in variables.values()
     assert variables["MGRPO_RUNS_ROOT"] == "${HOME}/mgrpo"  # of cluster/runtime_env.yaml
     assert int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) == 600 + 300 + 60 + 3 * 20
@@ -101,6 +103,65 @@ def test_what_cannot_be_submitted_says_why(
     assert submit(server, recipe, *changes) > 0
     assert said in capsys.readouterr().err
     assert server.submitted == []
+
+
+@pytest.mark.parametrize("entry", ["HF_TOKEN", "HF_TOKEN={}", "wandb_api_key={}"])
+def test_a_secret_is_not_sent_as_a_variable_which_ray_would_log(
+    server: ScriptedJobServer,
+    recipe: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    entry: str,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    assert submit(server, recipe, "--env", "A=b", "--env", entry.format(SECRET)) == 4
+    shown = capsys.readouterr()
+    name = entry.partition("=")[0]
+    assert f"error: --env {name}: Ray writes a job's variables to its logs" in shown.err
+    assert "Set it on the cluster's nodes" in shown.err
+    assert SECRET not in shown.out + shown.err
+    assert server.submitted == []
+
+
+def test_nor_is_one_of_a_runtime_environment_of_one_s_own(
+    server: ScriptedJobServer, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "env.yaml"
+    file.write_text(yaml.safe_dump({"env_vars": {"A": "b", "HF_TOKEN": SECRET}}))
+    assert submit(server, recipe, "--runtime-env", str(file)) == 4
+    said = capsys.readouterr().err
+    assert f"{file}: HF_TOKEN: Ray writes a job's variables" in said and SECRET not in said
+    assert server.submitted == []
+
+
+def test_the_package_that_arrives_holds_no_secret_and_each_that_stays_is_told_once(
+    server: ScriptedJobServer,
+    recipe: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    here = tmp_path / "here"
+    (here / "own" / ".aws").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    (here / "own" / "notes.txt").write_text("mine")
+    for name in (".env", "own/.env", "own/.aws/credentials", "own/tls.key"):
+        (here / name).write_text(SECRET)
+    (here / "own" / "linked.txt").symlink_to("../.env")
+    assert submit(server, recipe, "--include", "own", "--detach") == 0
+    (package,) = server.packages.values()
+    with ZipFile(BytesIO(package)) as zipped:
+        files = {name: zipped.read(name) for name in zipped.namelist()}
+    assert {name for name in files if name.startswith("own")} == {"own/notes.txt"}
+    assert {"recipe.yaml", "mgrpo/cli.py"} <= files.keys() and ".env" not in files
+    assert [name for name, content in files.items() if SECRET.encode() in content] == []
+    said = capsys.readouterr().err.splitlines()
+    assert sorted(line for line in said if "left out" in line) == [
+        "note: left out: own/.aws may hold a secret",
+        "note: left out: own/.env may hold a secret",
+        "note: left out: own/linked.txt is a link that leads out of own",
+        "note: left out: own/tls.key may hold a secret",
+    ]
 
 
 def test_a_recipe_that_fails_its_check_is_not_submitted(
