@@ -5,10 +5,10 @@ its folders, and what it leaves.
 
 Trains the quickstart's policy on very small batches, with checkpoints and evaluations, and fits a
 line to what `resources.jsonl` says of the steps after the warm-up. The last line of the output is
-JSON: by role or folder and quantity the growth a step with its standard error, whether that is surely more
-than is allowed, and the files, shared memory and processes that the run has left behind. The exit
-code is 1 where something grows or is left. What a run's folder keeps of each step because the
-recipe asks for it (checkpoints, policies, rollouts, records) is not measured.
+JSON: by role or folder and quantity the growth a step with its standard error, whether that is
+surely more than is allowed, and the files, shared memory and processes that the run has left
+behind. The exit code is 1 where something grows or is left. What a run's folder keeps of each step
+because the recipe asks for it (checkpoints, policies, rollouts, records) is not measured.
 """
 
 from __future__ import annotations
