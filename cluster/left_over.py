@@ -12,12 +12,13 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+OURS = "mgrpo-"
 OWNER_FILE = "owner"
 WAIT_S = 5.0
 SEMAPHORES = Path("/dev/shm")
@@ -29,12 +30,23 @@ def private_folder(place: Path, prefix: str) -> Path:
 
     Args:
         place: where it is made.
-        prefix: of its name.
+        prefix: of its name, which begins with `OURS`.
     """
+    assert prefix.startswith(OURS), prefix
     remove_left_over(place, prefix)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     mark_owner(folder)
     return folder
+
+
+def folders_of(pids: Collection[int], places: Iterable[Path]) -> Iterator[Path]:
+    """What these processes have made there by `private_folder`, and not deleted."""
+    for file in (file for place in places for file in place.glob(f"{OURS}*/{OWNER_FILE}")):
+        with suppress(OSError, ValueError, psutil.Error):  # another user's, or deleted meanwhile
+            owner = file.read_text(encoding="utf-8")
+            _, pid, _ = owner.rsplit(" ", 2)
+            if int(pid) in pids and owner_of(psutil.Process(int(pid))) == owner:
+                yield file.parent
 
 
 def name_semaphores() -> None:

@@ -7,6 +7,7 @@ learner. Here a file holds what is listed below, or is refused.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import torch
 from mgrpo.errors import LearnerError, RunDirectoryError
 
 PLAIN = (type(None), bool, int, float, str, bytes)
+NAMED = re.compile(r"GLOBAL (\S+)")
+"""What a pickle asks for, in torch's refusal of it."""
 
 
 def save_plain(state: object, file: Path) -> None:
@@ -39,10 +42,11 @@ def load_plain(file: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
+        found = NAMED.search(str(error))  # the rest is torch's advice to load it all the same
+        named = f" ({found[1]})" if found else ""
         raise RunDirectoryError(
-            f"{file} is not loaded, because it holds more than tensors and plain values: "
-            f"{reason} Objects in a checkpoint could run code. If a plug-in of yours keeps it, "
+            f"{file} is not loaded, because it holds more than tensors and plain values{named}. "
+            "Objects in a checkpoint could run code. If a plug-in of yours keeps it, "
             "let its state_dict return tensors, numbers, texts, lists and dicts; otherwise "
             "somebody has changed the file."
         ) from error

@@ -159,7 +159,10 @@ class StateReader:
                 self.pieces.setdefault(name, []).append((Piece(name, start, numel, whole), numbers))
         except (OSError, SafetensorError, ValidationError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            raise RunDirectoryError(f"{file} cannot be read: {reason}.") from error
+            raise RunDirectoryError(
+                f"{file} cannot be read: {reason}. It is damaged, or no file of a learner's state: "
+                "resume from an earlier checkpoint."
+            ) from error
 
     def refuse_other_weights(self, sizes: Mapping[str, int]) -> None:
         """Raise RunDirectoryError if the files are not of these weights. They need not be all of

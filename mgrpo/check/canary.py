@@ -7,6 +7,7 @@ an update that does more than its optimizer, engines that sample otherwise after
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ AT_REST = (
     *(f"evaluation.max_problems={MAX_PROBLEMS}", "evaluation.every_steps=0"),
 )
 GAP = "mismatch/logprob_gap_mean"
+EXACT_NATS = 1e-5
+"""Engines and learner that differ by less compute in float32. With TF32 or 16-bit types they differ
+by a hundred times as much."""
+ERRORS = 3.0
+"""Standard errors of a difference of accuracies that is no chance."""
 
 
 def canary_lines(recipe: str, overrides: Sequence[str]) -> list[CheckLine]:
@@ -44,11 +50,12 @@ def canary_lines(recipe: str, overrides: Sequence[str]) -> list[CheckLine]:
         run_dir = Path(folder) / NAME
         run_training(config, run_dir)
         first, last = stepped_policies(run_dir)[0], run_dir / POLICY_DIR
-        bound = config.alarms.mismatch.threshold
+        gaps = gaps_of(read_metrics(run_dir))
+        is_exact = bool(gaps) and max(gaps) < EXACT_NATS
         return [
             weight_line(digests(first), digests(last)),
-            gap_line(read_metrics(run_dir), bound),
-            *accuracy_lines(read_evaluations(run_dir)),
+            gap_line(gaps, config.alarms.mismatch.threshold),
+            *accuracy_lines(read_evaluations(run_dir), is_exact=is_exact),
         ]
 
 
@@ -69,13 +76,17 @@ def weight_line(first: Mapping[str, str], last: Mapping[str, str]) -> CheckLine:
     return CheckLine("ok", "canary weights", "an update at learning rate 0 changes none")
 
 
-def gap_line(metrics: Sequence[Row], bound: float | None) -> CheckLine:
-    """Engine against learner, on what was sampled before and after a broadcast.
+def gaps_of(metrics: Sequence[Row]) -> list[float]:
+    """Engine against learner in each step, mean over its tokens in nats."""
+    return [row[GAP] for row in metrics if row.get(GAP) is not None]
+
+
+def gap_line(gaps: Sequence[float], bound: float | None) -> CheckLine:
+    """Whether engine and learner agree on what was sampled before and after a broadcast.
 
     Args:
         bound: alarms.mismatch.threshold, nats a token; None: any.
     """
-    gaps = [row[GAP] for row in metrics if row.get(GAP) is not None]
     said = (
         f"engine and learner differ by {', then '.join(f'{gap:.3g}' for gap in gaps)} nats a token"
     )
@@ -84,22 +95,47 @@ def gap_line(metrics: Sequence[Row], bound: float | None) -> CheckLine:
     return CheckLine("ok", "canary log-probs", said)
 
 
-def accuracy_lines(evaluations: Sequence[Row]) -> Iterator[CheckLine]:
-    """The same problems, decoded before and after."""
+def accuracy_lines(evaluations: Sequence[Row], *, is_exact: bool) -> Iterator[CheckLine]:
+    """The same problems, decoded before and after by the same weights.
+
+    Both evaluations draw with the same seeds: a sampled one repeats its tokens just as a greedy one
+    does, and one rule holds for both. In float32 nothing but the last digit of a logit depends on
+    what an engine batches, which changes no choice of a token: another accuracy means other weights
+    or other requests, and is a failure. In coarser types so much depends on it that now and then
+    another token is chosen or drawn, and what follows is as good as sampled anew. Another accuracy
+    is then a warning, and a failure if even independent samples of so many problems would hardly
+    differ by as much.
+
+    Args:
+        is_exact: engines and learner compute in float32.
+    """
     if len(evaluations) < 2:
         return
     before, after = evaluations[0]["acc"], evaluations[-1]["acc"]
-    said = [
-        f"Acc@t{turn} {one:.1%} and {other:.1%}"
-        for turn, (one, other) in enumerate(zip(before, after, strict=True), start=1)
-    ]
+    turns = list(zip(before, after, strict=True))
+    said = [f"Acc@t{turn} {a:.1%} and {b:.1%}" for turn, (a, b) in enumerate(turns, start=1)]
     shown = f"before and after {NUM_STEPS} steps: {', '.join(said)}"
+    num_problems = evaluations[-1]["num_problems"]
     if before == after:
         yield CheckLine("ok", "canary accuracy", shown)
+    elif is_exact or any(is_no_chance(a, b, num_problems) for a, b in turns):
+        yield CheckLine(
+            "fail",
+            "canary accuracy",
+            f"{shown}. With the same weights, engines decode otherwise by more than rounding does: "
+            "they have other weights than the learner, or the evaluation is not the same twice.",
+        )
     else:
         yield CheckLine(
             "warn",
             "canary accuracy",
-            f"{shown}. With the same weights, engines decode otherwise: a few problems in 16-bit "
-            "types, none in float32.",
+            f"{shown}. With the same weights, engines decode a few problems otherwise, as 16-bit "
+            "types and TF32 do.",
         )
+
+
+def is_no_chance(before: float, after: float, num_problems: int) -> bool:
+    """Whether accuracies of two independent samples would hardly differ by so much."""
+    mean = (before + after) / 2
+    error = math.sqrt(2 * mean * (1 - mean) / num_problems)
+    return abs(after - before) > ERRORS * error

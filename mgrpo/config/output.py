@@ -121,8 +121,8 @@ class OutputConfig(StrictConfig):
     keep_policies: PositiveInt = 3
     """Number of newest policies of `policy_every_steps` that are kept."""
     resources: bool = False
-    """Write at each step to resources.jsonl what the run's processes on the driver's machine hold:
-    memory, files and threads."""
+    """Write at each step to resources.jsonl what the run holds on the driver's machine: memory,
+    shared memory, files and threads of its processes, disk of its folders."""
     price_per_hour: NonNegativeFloat | None = None
     """Price of an hour of the run's machines, in your currency: metrics and report then have what
     the run has cost. null: unknown."""

@@ -9,12 +9,14 @@ from pathlib import Path
 PROC = Path("/proc")
 OWN = "RssAnon:"
 """Resident memory of a process that is in no file: what several processes share counts for none."""
+SHARED = "RssShmem:"
+"""Resident memory of a process that others may map, too: of /dev/shm, Ray's objects among it."""
 
 
 def run_memory_gib() -> float | None:
     """Of this process and all that it has started, engines and learner of a local Ray among them;
     GPU memory and other machines are not in it. None where the system does not tell."""
-    known = [size for pid in below(os.getpid()) if (size := own_kib(pid)) is not None]
+    known = [size for pid in below(os.getpid()) if (size := kib_of(pid, OWN)) is not None]
     return sum(known) / 2**20 if known else None
 
 
@@ -50,9 +52,10 @@ def below(pid: int) -> Iterator[int]:
             yield from below(int(child))
 
 
-def own_kib(pid: int) -> int | None:
+def kib_of(pid: int, kind: str) -> int | None:
+    """Of a process's resident memory what is `OWN` or `SHARED`; None where it has ended."""
     try:
         lines = (PROC / str(pid) / "status").read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) for line in lines if line.startswith(OWN)), None)
+    return next((int(line.split()[1]) for line in lines if line.startswith(kind)), None)

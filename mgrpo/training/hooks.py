@@ -14,22 +14,27 @@ from pathlib import Path
 from actors.rollout import Rollout
 from mgrpo.config import EvaluationConfig
 from mgrpo.errors import ClusterError
-from mgrpo.evaluation.answers import write_answers
+from mgrpo.evaluation.answers import HELDOUT_DIR, write_answers
 from mgrpo.evaluation.evaluate import evaluate, evaluation_row
 from mgrpo.metric_sums import MetricSums
 from mgrpo.metrics.alarms import AlarmWatch, stop_if_asked
 from mgrpo.metrics.learning import changed_policy, why_nothing_was_learnt
-from mgrpo.metrics.log import LineFile, MetricsLog, to_line
+from mgrpo.metrics.log import ROLLOUTS_DIR, LineFile, MetricsLog, to_line
 from mgrpo.metrics.memory import gpu_memory_gib, run_memory_gib
-from mgrpo.metrics.resources import RESOURCES_FILE, held
+from mgrpo.metrics.resources import RESOURCES_FILE, held, on_disk
 from mgrpo.metrics.rows import Row
 from mgrpo.metrics.transitions import rollout_metrics
+from mgrpo.storage.checkpoints import CHECKPOINTS_DIR
+from mgrpo.storage.policies import POLICIES_DIR
+from mgrpo.trackers.tensorboard import TENSORBOARD_DIR
 from mgrpo.training.progress import TrainProgress
 from mgrpo.training.workers import Engines
 from mgrpo.types import Completion, Problem
 
 FINISH_S = 20.0
 """In which a run may still be finished by a local Ray that has lost a process."""
+RECORDS = (CHECKPOINTS_DIR, POLICIES_DIR, ROLLOUTS_DIR, HELDOUT_DIR, TENSORBOARD_DIR)
+"""Of a run's folder: what grows with its steps because the recipe asks for it."""
 
 
 @dataclass
@@ -103,13 +108,14 @@ class SystemMetrics(Hook):
 
 
 class Resources(Hook):
-    """What the run's processes here hold, into a file of its own."""
+    """What the run holds on this machine, into a file of its own."""
 
     def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
         self.file = LineFile(run_dir / RESOURCES_FILE)
 
     def after_step(self, done: StepDone) -> None:
-        self.file.append(to_line({"step": done.step, **held()}))
+        self.file.append(to_line({"step": done.step, **held(), **on_disk(self.run_dir, RECORDS)}))
 
     def after_run(self, num_steps: int) -> None:
         self.file.close()

@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from cluster.left_over import private_folder
 from mgrpo.errors import RunDirectoryError
 from mgrpo.storage.checkpoints import LEARNER_DIR, STATE_FILE
 from mgrpo.training.checkpoints import RunState
@@ -44,9 +44,7 @@ class LastStep:
         self.seconds, self.ended = 0.0, -float("inf")
 
     def __enter__(self) -> LastStep:
-        remove_left_over()
-        folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=memory_folder())
-        self.root = Path(folder)
+        self.root = private_folder(memory_folder(), PREFIX)
         return self
 
     def __exit__(
@@ -137,20 +135,3 @@ class KeepLastStep(Hook):
                 "learner that is lost goes on from the one before, or the newest checkpoint"
             )
             self.copy.share = 0
-
-
-def remove_left_over() -> None:
-    """Delete copies of processes that were killed: they would keep their memory."""
-    for folder in memory_folder().glob(f"{PREFIX}*"):
-        owner = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if owner.isdecimal() and not is_alive(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_alive(process: int) -> bool:
-    with suppress(PermissionError):  # another user's
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-    return True

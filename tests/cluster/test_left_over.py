@@ -13,11 +13,13 @@ import pytest
 
 from cluster.left_over import (
     OWNER_FILE,
+    folders_of,
     label_of,
     machine,
     mark_owner,
     name_semaphores,
     owner_of,
+    private_folder,
     remove_left_over,
 )
 
@@ -53,6 +55,21 @@ def test_folders_of_processes_that_are_gone_are_deleted_and_others_stay(tmp_path
     assert sorted(found) == sorted([left, again])  # its number belongs to another process now
     assert not left.exists() and not again.exists()
     assert all(one.is_dir() for one in [*kept, own])
+
+
+def test_the_folders_of_some_processes_are_found_and_those_of_others_are_not(
+    tmp_path: Path,
+) -> None:
+    pid, parent = os.getpid(), os.getppid()
+    own = private_folder(tmp_path, PREFIX)
+    of_parent = folder_of(tmp_path, "parent", owner_of(psutil.Process(parent)))
+    folder_of(tmp_path, "before", f"{machine()} {pid} 1.00")  # its number is another's now
+    folder_of(tmp_path, "elsewhere", f"another:pid:[1] {pid} 1.00")
+    folder_of(tmp_path, "strange", "x")
+    places = [tmp_path, tmp_path / "nowhere"]
+    assert list(folders_of({pid}, places)) == [own]
+    assert set(folders_of({pid, parent}, places)) == {own, of_parent}
+    assert list(folders_of(set(), places)) == []
 
 
 def test_a_process_is_the_same_one_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:

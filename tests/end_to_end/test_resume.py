@@ -39,6 +39,7 @@ NOT_COMPARED = (
     "wall_s",
     "weights/",
     "mismatch/",
+    *("engines/healthy", "engines/shared_working"),  # of a run that goes on with two
 )
 COLOCATED = ["cluster.colocate=true", "learner.zero_stage=2"]
 
@@ -191,14 +192,18 @@ def test_a_run_loses_its_learner_is_stopped_and_resumed_and_ends_with_the_same_p
     assert 3 <= int(checkpoint.name.removeprefix("step-")) < STEPS
 
     said = subprocess.run(
-        command(whole / "recipe.yaml", "cut"),
+        [*command(whole / "recipe.yaml", "cut"), "engines.num_shared_engines=2"],
         cwd=REPOSITORY,
         check=True,
         timeout=300,
         capture_output=True,
     ).stdout.decode()
     assert f"resuming from {checkpoint}" in said
+    assert "engines.num_shared_engines was 1 and is now 2" in said
     check_same(whole, "cut")
+    engines = [row["engines/healthy"] for row in read_metrics(whole / "cut")]
+    num_kept = int(checkpoint.name.removeprefix("step-"))
+    assert engines == [1.0] * num_kept + [2.0] * (STEPS - num_kept)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,16 @@ from mgrpo.types import Completion, CompletionId, Reward
 # The worked example: G = 4 attempts at one problem, H = 3 corrections of each.
 ATTEMPT_REWARDS = [1, 0, 0, 1]
 CORRECTION_REWARDS = [[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1]]
+
+
+class Planted:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
 
 
 def completion(name: str, reward: float | None, **changes: Any) -> Completion:

@@ -13,6 +13,7 @@ import dataclasses
 import gc
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,9 +35,16 @@ from learner.state_files import Piece, StateReader
 from learner.token_states import TokenStates
 from learner.zero_parts import kinds_in
 from mgrpo.errors import LearnerError, ModelError, RunDirectoryError
+from mgrpo.storage.checkpoints import (
+    LEARNER_DIR,
+    begin_checkpoint,
+    fault_of_files,
+    finish_checkpoint,
+)
 from mgrpo.types import Completion, Replayed, Reward, UpdateResult
 from tests.learner import set_scenarios
 from tests.learner.builders import (
+    Planted,
     completion,
     layer,
     random_completions,
@@ -567,6 +575,35 @@ def saved_policy(ranks: Ranks, zero_stage: int) -> Any:
     return found
 
 
+def planted_shards(ranks: Ranks) -> dict[str, str]:
+    """What is said of a whole checkpoint in which one of the learner's files is a pickle that runs
+    code, by its name. Each lies in a folder of its own, with its mark beside it."""
+    learner = ranks.learner(**sections_of_resume(2))
+    learner.update(random_completions(seed=1))
+    learner.save_state(str(ranks.folder / "planted" / "saved"))
+    found = {}
+    for shard in sorted((ranks.folder / "planted" / "saved").iterdir()):
+        unfinished = begin_checkpoint(ranks.folder / "planted" / shard.name, 1)
+        shutil.copytree(shard.parent, unfinished / LEARNER_DIR)
+        planted = Planted(mark_of(ranks.folder, shard.name))
+        state = {"policy_version": 1, "plugins": [], "more": planted}
+        torch.save(state, unfinished / LEARNER_DIR / shard.name)
+        checkpoint = finish_checkpoint(unfinished, {"num_steps": 1})
+        assert fault_of_files(checkpoint) == ""
+        try:
+            learner.load_state(str(checkpoint / LEARNER_DIR))
+            found[shard.name] = "was loaded"
+        except RunDirectoryError as error:
+            found[shard.name] = str(error)
+    learner.close()
+    return found
+
+
+def mark_of(folder: Path, shard: str) -> Path:
+    """What the code that is planted in a shard makes."""
+    return folder / "planted" / f"{shard}.was-run"
+
+
 def sections_of_resume(zero_stage: int) -> dict[str, Any]:
     # A plug-in that remembers earlier steps: what it knows must come back too.
     grouping = {"use": "agro", "settings": {"warmup_steps": 0, "learning_rate": 0.01}}
@@ -912,6 +949,7 @@ def all_scenarios(ranks: Ranks) -> dict[str, Any]:
         for stage in (0, 2):
             found[f"zero{stage}_unlimited"] = unlimited_gradient(ranks, stage)
         found["zero0_saved"] = saved_policy(ranks, 0)
+        found["planted"] = planted_shards(ranks)
         found["schedule"] = schedule(ranks)
         found["bf16_offloaded"] = offloaded(ranks, dtype="bfloat16")
     for stage, saved in MOVES[ranks.num_ranks]:

@@ -28,6 +28,7 @@ from tests.learner.rank_worker import (
     MOVES,
     PHASE_TEMPERATURE,
     REPLAY_WEIGHT,
+    mark_of,
     replayed_corrections,
 )
 from tests.learner.set_scenarios import (
@@ -659,6 +660,16 @@ def test_a_resumed_learner_continues_the_same_numbers(results, num_ranks, scenar
         assert torch.equal(found["resumed"][name], tensor), name
     assert found["remembered"] == 2  # updates that its plug-in has seen
     assert "There is no learner state in" in found["message"]
+
+
+def test_a_planted_pickle_in_a_whole_checkpoint_is_refused_and_does_not_run(results, folder):
+    said = results[1]["planted"]
+    kinds = {name.partition("-zero")[0] for name in said}
+    assert kinds == {"weights", "exp_avg", "exp_avg_sq", "common.pt"}
+    for name, message in said.items():
+        reason = "is not loaded, because it holds more" if name == "common.pt" else "cannot be read"
+        assert f"{name} {reason}" in message
+        assert not mark_of(folder, name).exists()
 
 
 # --- losses of several rows ---

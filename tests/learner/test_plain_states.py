@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +11,7 @@ import torch
 
 from learner.plain_states import load_plain, refuse_other_objects, save_plain
 from mgrpo.errors import LearnerError, RunDirectoryError
-
-
-class Planted:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.folder),)
+from tests.learner.builders import Planted
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -30,8 +19,9 @@ def test_a_planted_object_is_refused_and_does_not_run(tmp_path, is_zip):
     file, mark = tmp_path / "common.pt", tmp_path / "was-run"
     state = {"policy_version": torch.ones(2), "more": Planted(mark)}
     torch.save(state, file, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(RunDirectoryError, match=r"common\.pt is not loaded"):
+    with pytest.raises(RunDirectoryError, match=r"common\.pt is not loaded") as refused:
         load_plain(file)
+    assert "(posix.mkdir)" in str(refused.value) and "weights_only" not in str(refused.value)
     assert not mark.exists()
 
 

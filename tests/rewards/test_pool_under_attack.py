@@ -93,6 +93,28 @@ def test_memory_of_the_pools_own_process_stays_flat(pool):
     assert own.memory_info().rss - before < 64 * 2**20
 
 
+SURVIVED = ("removed", "text_raises", "unpicklable", "prints", "long_texts", "many_parts")
+"""Attacks after which their process goes on; what others take ends with theirs."""
+
+
+def test_memory_of_processes_that_live_through_attacks_stays_flat():
+    others = set(psutil.Process().children())
+    with RewardPool(config()) as pool:
+        workers = set(psutil.Process().children()) - others
+
+        def attack(num_rounds: int) -> dict[psutil.Process, int]:
+            """Resident bytes of each process afterwards; two texts of each kind are a round."""
+            for _ in range(num_rounds):
+                pool.score_blocking(PROBLEM, SURVIVED * 2)
+            return {one: one.memory_info().rss for one in workers if one.is_running()}
+
+        before = attack(2)
+        after = attack(9)  # 108 attacks
+    assert len(after) >= 2 and after.keys() == before.keys() == workers
+    grown = {one.pid: after[one] - rss for one, rss in before.items()}
+    assert max(grown.values()) < 16 * 2**20, grown
+
+
 def test_what_checks_started_ends_with_the_pool():
     with RewardPool(config(timeout_is="zero").model_copy(update={"deadline_s": 60.0})) as pool:
         pool.submit(PROBLEM, ["children_and_hang"])

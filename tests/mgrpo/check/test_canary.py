@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo.check.canary import AT_REST, accuracy_lines, digests, gap_line, weight_line
+from mgrpo.check.canary import (
+    AT_REST,
+    accuracy_lines,
+    canary_lines,
+    digests,
+    gap_line,
+    gaps_of,
+    weight_line,
+)
 from mgrpo.config.load import load_recipe
 
 
@@ -35,12 +43,37 @@ def test_a_weight_that_changes_is_a_failure(tmp_path: Path):
 )
 def test_a_gap_above_the_alarms_threshold_is_a_failure(gaps, bound, status):
     rows = [{"step": step, "mismatch/logprob_gap_mean": gap} for step, gap in enumerate(gaps)]
-    assert gap_line(rows, bound).status == status
+    assert gap_line(gaps_of([*rows, {"step": len(rows)}]), bound).status == status
 
 
-def test_other_accuracies_with_the_same_weights_are_a_warning():
-    same, other = {"acc": [0.5, 0.6]}, {"acc": [0.5, 0.625]}
-    assert [line.status for line in accuracy_lines([same, same])] == ["ok"]
-    (line,) = accuracy_lines([same, other])
-    assert line.status == "warn" and "Acc@t2 60.0% and 62.5%" in line.detail
-    assert list(accuracy_lines([same])) == []
+@pytest.mark.parametrize(
+    ("after", "is_exact", "status"),
+    [
+        ([0.5, 0.6], True, "ok"),
+        ([0.5, 0.625], True, "fail"),
+        ([0.5, 0.6], False, "ok"),
+        ([0.5, 0.625], False, "warn"),
+        ([0.5, 0.9], False, "fail"),  # of 64 problems: 0.3 is 3.6 standard errors
+    ],
+)
+def test_another_accuracy_with_the_same_weights_is_rounding_or_a_failure(after, is_exact, status):
+    rows = [{"acc": acc, "num_problems": 64} for acc in ([0.5, 0.6], [0.1, 0.1], after)]
+    (line,) = accuracy_lines(rows, is_exact=is_exact)
+    assert line.status == status
+    assert f"Acc@t2 60.0% and {after[1]:.1%}" in line.detail
+
+
+def test_a_run_that_evaluates_nothing_has_no_accuracies_to_compare():
+    assert list(accuracy_lines([{"acc": [0.5], "num_problems": 64}], is_exact=True)) == []
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(900)
+def test_real_engines_and_a_real_learner_change_nothing_at_rest():
+    small = ["prompts_per_step=2", "layers.0.group_size=2", "layers.1.group_size=2"]
+    short = ["layers.0.max_completion_tokens=16", "layers.1.max_completion_tokens=16"]
+    own = ["engines.num_shared_engines=1", "data.heldout.size=16", "evaluation.guidance=first"]
+    lines = {line.name: line for line in canary_lines("quickstart", [*small, *short, *own])}
+    assert lines.keys() == {"canary weights", "canary log-probs", "canary accuracy"}
+    assert {line.status for line in lines.values()} == {"ok"}, lines
+    assert "Acc@t2" in lines["canary accuracy"].detail

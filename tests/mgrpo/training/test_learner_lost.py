@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cluster.left_over import OWNER_FILE, machine, mark_owner
 from mgrpo.config import RunConfig
 from mgrpo.errors import (
     ActorDiedError,
@@ -327,10 +327,11 @@ def test_a_run_leaves_no_copy_behind(tree, tmp_path, memory):
 
 
 def test_copies_of_killed_processes_are_removed_and_others_are_not(memory):
-    gone = memory / f"{last_step.PREFIX}{2**22 + 1}-x"
-    here = memory / f"{last_step.PREFIX}{os.getpid()}-x"
+    gone, here = (memory / f"{last_step.PREFIX}{name}" for name in ("gone", "here"))
     for folder in (gone, here, memory / "another"):
         folder.mkdir()
+    (gone / OWNER_FILE).write_text(f"{machine()} {2**22 + 1} 1.00")
+    mark_owner(here)
     with last_step.LastStep(0.05):
         assert not gone.exists() and here.exists() and (memory / "another").exists()
 

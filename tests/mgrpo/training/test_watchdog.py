@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,7 @@ def test_a_dump_has_the_stacks_queues_and_prompts(
     write_dump(tmp_path / "hang", system, ProgressBoard(), 300.0)
     summary = (tmp_path / "hang" / "summary.txt").read_text()
     assert "shared: 2 requests wait" in summary
+    assert re.search(r"^engine-0: healthy for \d+ s, last lost: killed$", summary, re.MULTILINE)
     assert "4 completions in flight" in summary and "a prompt of 30 tokens: [0, 1," in summary
     assert "learner-rank-0: a backward pass" in summary
     assert "write_dump" in (tmp_path / "hang" / "driver.txt").read_text()
@@ -150,6 +152,53 @@ def test_a_process_that_sleeps_is_found_by_the_run_s_mark_and_its_stack_read() -
     finally:
         child.kill()
         child.wait(timeout=10)
+
+
+def test_a_dump_has_a_file_of_each_real_process_with_its_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child, one that is stopped, and one with the run's mark that somebody else has started."""
+    run_id, node = "mgrpo-test-of-dumps", "127.0.0.3"
+    monkeypatch.setattr(stacks.ray.util, "get_node_ip_address", lambda: node)
+    monkeypatch.setattr(stacks.ray, "nodes", lambda: [{"Alive": True, "NodeManagerAddress": node}])
+    marked = {**os.environ, stacks.RUN_VARIABLE: run_id}
+    shell = f'{sys.executable} -c "$1" & echo $!'  # it ends: its child is nobody's then
+    commands = {
+        "child": [sys.executable, "-c", SLEEPER.replace("for_ever", "as_a_child")],
+        "stopped": [sys.executable, "-c", SLEEPER.replace("for_ever", "while_stopped")],
+        "orphan": ["sh", "-c", shell, "sh", SLEEPER.replace("for_ever", "as_an_orphan")],
+    }
+    started, pids = [], {}
+    try:
+        for name, command in commands.items():
+            child = subprocess.Popen(
+                command,
+                env=marked if name == "orphan" else None,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            started.append(child)
+            assert child.stdout is not None
+            told = [child.stdout.readline().strip() for _ in range(1 + (name == "orphan"))]
+            assert "here" in told
+            pids[name] = next((int(word) for word in told if word.isdecimal()), child.pid)
+        os.kill(pids["stopped"], signal.SIGSTOP)
+        system: Any = SimpleNamespace(fleet=fleet_with_a_prompt(), processes=None, run_id=run_id)
+        write_dump(tmp_path / "hang", system, ProgressBoard(), 300.0)
+    finally:
+        for child in started:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate(timeout=10)
+    texts = {
+        int(file.name.partition("-")[0]): file.read_text()
+        for file in (tmp_path / "hang" / node).iterdir()
+    }
+    assert "waits_as_a_child" in texts[pids["child"]]
+    assert "waits_while_stopped" in texts[pids["stopped"]]
+    assert "state: stopped" in texts[pids["stopped"]]
+    assert "waits_as_an_orphan" in texts[pids["orphan"]]
+    assert os.getpid() in texts
 
 
 def test_a_process_that_cannot_be_read_is_asked_by_a_signal_only_if_it_has_a_handler(
