@@ -5,69 +5,31 @@ Needs Debian's package redis-server.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
 from mgrpo.metrics.log import read_metrics
-from tests.end_to_end.local_cluster import ROOT, free_port, remove
+from tests.end_to_end.local_cluster import ROOT, free_port
+from tests.end_to_end.own_head import Head, own_head, short_folder
 
 ADDRESS = "127.0.0.2"
 STEPS = 30  # so that some come after the GCS is back
 DOWN_S = 5.0
-START_S = 120.0
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server"),
 ]
-
-
-@dataclass(frozen=True)
-class Head:
-    """A Ray head of its own, and what its processes need."""
-
-    folder: Path
-    gcs_address: str
-    environment: dict[str, str]
-
-    def processes(self) -> list[psutil.Process]:
-        """All that know the folder: Ray's own, and workers."""
-        found = []
-        for one in psutil.process_iter():
-            with suppress(psutil.Error):
-                if one.pid != os.getpid() and str(self.folder) in " ".join(one.cmdline()):
-                    found.append(one)
-        return found
-
-    def gcs(self) -> psutil.Process:
-        (found,) = (one for one in self.processes() if one.name() == "gcs_server")
-        return found
-
-    def ray(self, *words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", *words],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=START_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
 
 @contextmanager
@@ -84,32 +46,12 @@ def redis(folder: Path, password: str) -> Iterator[int]:
 
 @pytest.fixture
 def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="mgrpo-r-"))  # short: Unix sockets allow 107 bytes
     password = secrets.token_hex(16)
-    with redis(folder, password) as redis_port:
-        port = free_port(ADDRESS)
-        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        rays = {
-            "RAY_REDIS_ADDRESS": f"{ADDRESS}:{redis_port}",
-            "RAY_TMPDIR": str(folder),
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        }
-        found = Head(folder, f"{ADDRESS}:{port}", {**own, **rays})
-        (folder / "ray").mkdir()
-        try:
-            found.ray(
-                *("start", "--head", f"--port={port}", f"--node-ip-address={ADDRESS}"),
-                *(f"--redis-password={password}", f"--temp-dir={folder}", "--num-cpus=4"),
-                *("--include-dashboard=false", "--disable-usage-stats"),
-                f"--object-store-memory={200 << 20}",
-            )
-            yield found
-        finally:
-            for one in found.processes():
-                with suppress(psutil.Error):
-                    one.kill()
-            remove(folder)
+    with short_folder() as folder, redis(folder, password) as redis_port:
+        variables = {"RAY_REDIS_ADDRESS": f"{ADDRESS}:{redis_port}"}
+        option = f"--redis-password={password}"
+        with own_head(folder, ADDRESS, option, variables=variables) as running:
+            yield running
 
 
 def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
