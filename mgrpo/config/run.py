@@ -112,10 +112,10 @@ class CheckpointConfig(StrictConfig):
     """Longest delay of a signal, in seconds, to finish a step whose update has begun, and longest
     time to write the checkpoint then. A cluster that kills stopped jobs should wait longer than
     both."""
-    memory_copy_share: float = Field(default=0.05, ge=0, le=0.5)
+    memory_copy_share: float = Field(default=1.0, ge=0, le=1)
     """Largest share of the time that copies of the last step in memory may take, from which a lost
-    learner goes on: of each step where that is enough, else of fewer. 0: none, it goes on from the
-    newest checkpoint."""
+    learner goes on. 1: each step is copied, so at most one is repeated. Less: of fewer steps, where
+    a copy takes longer. 0: none, it goes on from the newest checkpoint."""
     shared_folder: bool | None = None
     """Whether all learner ranks can access the run's folder. Null: each is tested, and files of
     ranks without access are sent to the driver. false: all files are sent."""

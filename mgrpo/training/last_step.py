@@ -19,6 +19,8 @@ from mgrpo.training.learner_ranks import Learner
 from mgrpo.training.progress import TrainProgress
 
 PREFIX = "mgrpo-last-step-"
+MUCH = 0.1
+"""Of a run's time: where copies take more, that is said."""
 ROOM = 0.5
 """Of the free memory that the copies may take."""
 COPIES = 2
@@ -42,6 +44,7 @@ class LastStep:
         self.share = share
         self.newest: Path | None = None
         self.seconds, self.ended = 0.0, -float("inf")
+        self.share_taken = 0.0  # of the time from the end of the last but one to that of the last
 
     def __enter__(self) -> LastStep:
         self.root = private_folder(memory_folder(), PREFIX)
@@ -87,8 +90,9 @@ class LastStep:
         before, self.newest = self.newest, folder
         if before is not None and before != folder:
             shutil.rmtree(before)
-        self.ended = time.monotonic()
+        ended_before, self.ended = self.ended, time.monotonic()
         self.seconds = self.ended - began
+        self.share_taken = self.seconds / (self.ended - ended_before)
 
 
 class KeepLastStep(Hook):
@@ -110,6 +114,7 @@ class KeepLastStep(Hook):
     ) -> None:
         self.copy, self.state, self.learner, self.progress = copy, state, learner, progress
         self.restarts = restarts
+        self.is_said = False
 
     def before_run(self, first_step: int) -> None:
         needed = COPIES * self.learner.state_bytes()
@@ -135,3 +140,10 @@ class KeepLastStep(Hook):
                 "learner that is lost goes on from the one before, or the newest checkpoint"
             )
             self.copy.share = 0
+        if self.copy.share_taken > MUCH and not self.is_said:
+            self.is_said = True
+            self.progress.note(
+                f"copies of the last step take {self.copy.share_taken:.0%} of the time "
+                f"({self.copy.seconds:.2g} s each): a lost learner repeats one step at most. With "
+                f"checkpoints.memory_copy_share={MUCH:g} fewer steps are copied"
+            )

@@ -32,15 +32,6 @@ STEPS = 6
 LOSSES = ["update", "save_states", "broadcast"]
 
 
-BY_TIME = last_step.LastStep.is_due
-
-
-@pytest.fixture(autouse=True)
-def every_step_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where copies are made at all, whatever they take: a busy machine would leave some out."""
-    monkeypatch.setattr(last_step.LastStep, "is_due", property(lambda copy: copy.share > 0))
-
-
 @pytest.fixture(autouse=True)
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "memory"
@@ -78,7 +69,7 @@ class Processes:
 
 def light(tree: dict[str, Any], folder: Path, **changes: Any) -> LightRun:
     given = {
-        "checkpoints": {"every_steps": 4, "memory_copy_share": 0.5},
+        "checkpoints": {"every_steps": 4},
         "steps": STEPS,
         "output": {"report": False},
         **changes,
@@ -159,7 +150,7 @@ def test_without_copies_it_goes_on_from_the_newest_checkpoint(tree, tmp_path, me
 
 
 def test_a_resumed_run_may_have_deleted_the_checkpoint_that_it_began_with(tree, tmp_path):
-    checkpoints = {"every_steps": 1, "keep": 1, "memory_copy_share": 0.5}
+    checkpoints = {"every_steps": 1, "keep": 1}
     first = light(tree, tmp_path, steps=2, checkpoints=checkpoints)
     first.train()
     again = light(tree, tmp_path, checkpoints=checkpoints)
@@ -282,7 +273,7 @@ def test_an_error_leaves_a_checkpoint_from_which_the_run_goes_on_as_if_there_wer
 ):
     whole = light(tree, tmp_path / "whole")
     whole.train()
-    run = light(tree, tmp_path / "cut", checkpoints={"every_steps": 0, "memory_copy_share": 0.5})
+    run = light(tree, tmp_path / "cut", checkpoints={"every_steps": 0})
     fails(run, where, at=4 if where == "update" else 5, error=error)
     with pytest.raises(type(error)):
         run.train()
@@ -293,7 +284,7 @@ def test_an_error_leaves_a_checkpoint_from_which_the_run_goes_on_as_if_there_wer
 
 
 def test_too_many_losses_leave_a_checkpoint_of_the_copy(tree, tmp_path):
-    run = light(tree, tmp_path, checkpoints={"every_steps": 0, "memory_copy_share": 0.5})
+    run = light(tree, tmp_path, checkpoints={"every_steps": 0})
     lose(run, "update", times=(4, 5, 6, 7))
     with pytest.raises(ActorDiedError):
         run.train()
@@ -348,7 +339,7 @@ def test_copies_that_memory_does_not_hold_are_not_made_and_it_is_said(tree, tmp_
 
 
 def test_a_copy_that_memory_refuses_is_said_and_the_run_goes_on(tree, tmp_path, memory):
-    run = light(tree, tmp_path, checkpoints={"every_steps": 0, "memory_copy_share": 0.5})
+    run = light(tree, tmp_path, checkpoints={"every_steps": 0})
     fails(run, "save_states", at=2, error=RunDirectoryError("No space left on device."))
     run.train()
     said = run.console.getvalue()
@@ -358,7 +349,6 @@ def test_a_copy_that_memory_refuses_is_said_and_the_run_goes_on(tree, tmp_path, 
 
 def test_copies_keep_to_their_share_of_the_time(monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr(last_step.LastStep, "is_due", BY_TIME)
     monkeypatch.setattr(last_step, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     with last_step.LastStep(0.05) as copy:
         assert copy.is_due  # the first one measures
@@ -369,3 +359,30 @@ def test_copies_keep_to_their_share_of_the_time(monkeypatch):
         assert copy.is_due
     with last_step.LastStep(0.0) as none:
         assert not none.is_due
+    with last_step.LastStep(1.0) as each:
+        each.seconds, each.ended = 1000.0, clock[0]
+        assert each.is_due
+
+
+@pytest.mark.parametrize(("other_s", "times"), [(30.0, 1), (50.0, 0)])
+def test_copies_that_take_much_of_the_time_are_said_once(
+    tree, tmp_path, monkeypatch, other_s: float, times: int
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(last_step, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    run = light(tree, tmp_path)
+    update, save_states = run.learner.update, run.learner.save_states
+
+    def updates(*args: Any, **kwargs: Any) -> Any:
+        clock[0] += other_s
+        return update(*args, **kwargs)
+
+    def copies(*args: Any, **kwargs: Any) -> bool:
+        clock[0] += 5.0
+        return save_states(*args, **kwargs)
+
+    monkeypatch.setattr(run.learner, "update", updates)
+    monkeypatch.setattr(run.learner, "save_states", copies)
+    run.train()
+    said = " ".join(run.console.getvalue().split())
+    assert said.count("copies of the last step take 14% of the time (5 s each)") == times
