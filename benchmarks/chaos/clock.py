@@ -22,12 +22,17 @@ def is_possible() -> bool:
     return shutil.which("cc") is not None
 
 
+def compile_library(source: Path, library: Path) -> None:
+    """Make a C file a library that a process can preload."""
+    command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True, timeout=60)
+
+
 def environment(folder: Path) -> dict[str, str]:
     """Of a run whose clock can jump by orders in this folder; nothing without a compiler."""
     offset, library = folder / OFFSET, folder / LIBRARY
     if is_possible() and not library.exists():
-        command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
-        subprocess.run(command, check=True, timeout=60)
+        compile_library(SOURCE, library)
         offset.write_bytes(struct.pack(FORMAT, 0))
     return {"LD_PRELOAD": str(library), VARIABLE: str(offset)} if library.exists() else {}
 

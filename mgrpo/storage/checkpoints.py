@@ -66,11 +66,16 @@ def checkpoint_dir(run_dir: Path, num_steps: int) -> Path:
 
 def begin_checkpoint(run_dir: Path, num_steps: int) -> Path:
     """An empty folder to fill; leftovers of interrupted attempts are removed."""
-    for left in (run_dir / CHECKPOINTS_DIR).glob(f"*{UNFINISHED}"):
-        shutil.rmtree(left, ignore_errors=True)
+    remove_unfinished(run_dir)
     folder = checkpoint_dir(run_dir, num_steps).with_suffix(UNFINISHED)
     folder.mkdir(parents=True)
     return folder
+
+
+def remove_unfinished(run_dir: Path) -> None:
+    """Delete what interrupted attempts left, where the disk lets it."""
+    for left in (run_dir / CHECKPOINTS_DIR).glob(f"*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def finish_checkpoint(unfinished: Path, state: Mapping[str, object]) -> Path:

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cluster.progress_board import LOOK_S, Counter, OwnBytes, Patience
@@ -21,6 +21,7 @@ from mgrpo.storage.checkpoints import (
     fingerprint,
     finish_checkpoint,
     read_state,
+    remove_unfinished,
     tidy,
 )
 from mgrpo.storage.mirror import Mirror
@@ -146,15 +147,26 @@ class Checkpoints(Hook):
     def after_step(self, done: StepDone) -> None:
         if self.finishing is not None and self.finishing.is_over:
             self.settle()
-        if self.is_due(done.num_done, is_last=bool(done.stop_because)) and self.settle():
+        if not self.is_due(done.num_done, is_last=bool(done.stop_because)):
+            return
+        self.settle()
+        if self.finishing is None:
             self.save_if_possible()
+        else:
+            self.progress.warn(
+                f"{self.finishing.name} is still being written, to storage that is slow or hangs; "
+                "there will be none after this step"
+            )
 
     def after_run(self, num_steps: int) -> None:
         self.settle()
         is_kept = checkpoint_dir(self.run_dir, num_steps).is_dir() or self.finishing is not None
         if self.best_of(num_steps) is not None and not is_kept:  # by the evaluation at the end
             self.save_if_possible()
-        self.close()
+        self.settle()
+        if self.finishing is None:
+            remove_unfinished(self.run_dir)  # the disk may have been read-only when one failed
+        self.finishing = None
 
     def is_due(self, num_done: int, *, is_last: bool) -> bool:
         every = self.config.every_steps
@@ -179,19 +191,16 @@ class Checkpoints(Hook):
         self.is_saving = True
         self.progress.phase("writing a checkpoint")
         state = self.state.latest
-        folder = begin_checkpoint(self.run_dir, state["num_steps"])
-        is_saved = False
-        try:
+
+        def fill(folder: Path) -> bool:
             is_saved = self.learner.save_states(
                 folder / LEARNER_DIR, state["policy_version"], deadline_s=deadline_s
             )
             if is_saved:
                 self.state.write_files(folder)
-        finally:
-            if not is_saved:
-                shutil.rmtree(folder, ignore_errors=True)  # half a one may be what fills the disk
-        if is_saved:
-            self.finishing = Finishing(folder, state)
+            return is_saved
+
+        self.finishing = begun(self.run_dir, state, fill)
         self.is_saving = False
         self.signals.release()
 
@@ -204,20 +213,15 @@ class Checkpoints(Hook):
             self.progress.warn(self.failed(self.state.latest["num_steps"], error))
             self.signals.release()
 
-    def settle(self) -> bool:
-        """Wait for the checkpoint that was begun; its failure is reported. False: it goes on, and
-        is waited for once alone."""
+    def settle(self) -> None:
+        """Wait for the checkpoint that was begun; its failure is reported. One that is late goes
+        on, and is waited for once alone."""
         if self.finishing is not None and self.finishing.is_late and not self.finishing.is_over:
-            self.progress.warn(
-                f"{self.finishing.name} is still being written, to storage that is slow or hangs; "
-                "there will be none after this step"
-            )
-            return False
+            return
         try:
             self.finish(self.deadline_s)
         except MgrpoError as error:
             self.progress.warn(str(error))
-        return self.finishing is None
 
     def finish(self, within_s: float, *, is_last: bool = False) -> Path | None:
         """Wait for the checkpoint that was begun, tidy and start its upload; None: there is none.
@@ -379,16 +383,44 @@ class Finishing:
         return self.finished
 
 
+def begun(run_dir: Path, state: JsonObject, fill: Callable[[Path], bool]) -> Finishing | None:
+    """A checkpoint whose files are written, which a thread finishes; None: there are no files.
+
+    Args:
+        state: for `state.json`.
+        fill: writes the other files into a folder; returns whether there are any.
+
+    Raises:
+        Exception: of `fill`, or the folder cannot be made. Nothing is left of it.
+    """
+    folder, is_filled = begin_checkpoint(run_dir, state["num_steps"]), False
+    try:
+        is_filled = fill(folder)
+    finally:
+        if not is_filled:
+            shutil.rmtree(folder, ignore_errors=True)  # half a one may be what fills the disk
+    return Finishing(folder, state) if is_filled else None
+
+
 def copied(copy: Path, run_dir: Path) -> Finishing:
     """A checkpoint made of a copy of a step in memory.
 
     Raises:
         OSError: it cannot be written.
     """
-    state = read_state(copy)
-    folder = begin_checkpoint(run_dir, state["num_steps"])
-    shutil.copytree(copy, folder, dirs_exist_ok=True)
-    return Finishing(folder, state)
+
+    def fill(folder: Path) -> bool:
+        for source in sorted(copy.rglob("*")):  # `copytree` goes on after a file that fails
+            target = folder / source.relative_to(copy)
+            if source.is_dir():
+                target.mkdir()
+            else:
+                shutil.copyfile(source, target)
+        return True
+
+    finishing = begun(run_dir, read_state(copy), fill)
+    assert finishing is not None, "a copy has files"
+    return finishing
 
 
 def keep_copy(

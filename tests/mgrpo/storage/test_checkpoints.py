@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from mgrpo.errors import RunDirectoryError
+from mgrpo.storage import checkpoints as storage
 from mgrpo.storage.checkpoints import (
     FORMAT,
     begin_checkpoint,
@@ -44,6 +47,49 @@ def test_a_checkpoint_appears_only_when_it_is_whole(tmp_path: Path) -> None:
         "state.json",
     ]
     assert read_state(folder) == {"format": FORMAT, "num_steps": 3} and fault_of(folder) == ""
+
+
+def test_all_of_it_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk: list[tuple[int, int]] = []  # inode and size, in order
+    fsync, rename = os.fsync, os.rename
+    at_rename: list[int] = []
+
+    def noting(opened: int) -> None:
+        found = os.fstat(opened)
+        on_disk.append((found.st_ino, found.st_size))
+        fsync(opened)
+
+    def naming(*args: Path) -> None:
+        at_rename.append(len(on_disk))
+        rename(*args)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(os, "rename", naming)
+    folder = make(tmp_path, 3)
+
+    def places(*paths: Path) -> set[tuple[int, int]]:
+        return {(path.stat().st_ino, path.stat().st_size) for path in paths}
+
+    (before,) = at_rename
+    assert places(folder, *folder.rglob("*")) <= set(on_disk[:before])
+    assert places(folder.parent) <= set(on_disk[before:])  # its name, too
+
+
+def test_files_are_hashed_by_several_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the two files waits until the other one is hashed, too."""
+    both, sha256_of = threading.Barrier(2), storage.sha256_of
+
+    def waiting(file: Path) -> str:
+        both.wait(60)
+        return sha256_of(file)
+
+    monkeypatch.setattr(storage, "sha256_of", waiting)
+    monkeypatch.setattr(storage, "HASH_THREADS", 2)  # as many as a machine has cores, up to 8
+    assert fault_of(make(tmp_path, 3)) == ""
 
 
 def test_what_interrupted_attempts_left_is_removed(tmp_path: Path) -> None:

@@ -86,6 +86,22 @@ def test_a_full_disk_costs_the_checkpoint_and_no_older_one(tree, tmp_path, monke
     assert all(fault_of(run.run_dir / "checkpoints" / one) == "" for one in run.checkpoint_names)
 
 
+def test_what_could_not_be_deleted_while_the_disk_was_read_only_is_gone_at_the_end(
+    tree, tmp_path, monkeypatch
+):
+    run = light(tree, tmp_path)
+    finish = checkpoints.finish_checkpoint
+
+    def leaving(folder: Path, state: Mapping[str, object]) -> Path:
+        if state["num_steps"] == STEPS:
+            shutil.copytree(folder, folder.with_name(f"step-000007{UNFINISHED}"))
+        return finish(folder, state)
+
+    monkeypatch.setattr(checkpoints, "finish_checkpoint", leaving)
+    run.train()
+    assert leftovers(run) == []
+
+
 def test_older_ones_that_cannot_be_deleted_stay_and_it_is_said(tree, tmp_path, monkeypatch):
     run = light(tree, tmp_path)
     refuse_at(monkeypatch, checkpoints, "tidy", {3, 4}, FULL)

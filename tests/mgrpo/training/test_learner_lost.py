@@ -24,7 +24,8 @@ from mgrpo.errors import (
 )
 from mgrpo.metrics.log import read_metrics
 from mgrpo.storage.checkpoints import newest_whole
-from mgrpo.training import last_step
+from mgrpo.training import checkpoints, last_step
+from tests.disk import files_of_at_most
 from tests.mgrpo.training.light_run import LightRun
 from tests.mgrpo.training.test_sample_ahead import lineage, trained
 
@@ -289,6 +290,28 @@ def test_too_many_losses_leave_a_checkpoint_of_the_copy(tree, tmp_path):
     with pytest.raises(ActorDiedError):
         run.train()
     assert run.checkpoint_names == ["step-000003"]
+
+
+@pytest.mark.parametrize("where", ["an error", "no other ranks"])
+def test_a_copy_that_the_disk_refuses_leaves_nothing_of_itself(tree, tmp_path, monkeypatch, where):
+    run = light(tree, tmp_path, checkpoints={"every_steps": 2, "memory_copy_share": 0.5})
+    if where == "an error":
+        fails(run, "broadcast", at=5, error=LearnerError("The gradient is nan."))
+    else:
+        processes = lose(run, "update", times=(4,))
+        processes.failures = [LearnerLostError("learner-rank-1.1 died.")] * 3
+    copied = checkpoints.copied
+
+    def refused(*args: Any) -> Any:
+        with files_of_at_most(0):
+            return copied(*args)
+
+    monkeypatch.setattr(checkpoints, "copied", refused)
+    with pytest.raises(LearnerError if where == "an error" else LearnerLostError):
+        run.train()
+    said = " ".join(run.console.getvalue().split())
+    assert said.endswith("warning: no checkpoint was written: [Errno 27] File too large")
+    assert [one.name for one in (run.run_dir / "checkpoints").iterdir()] == ["step-000002"]
 
 
 def test_an_error_right_after_a_checkpoint_leaves_it_as_it_is(tree, tmp_path):
