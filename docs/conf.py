@@ -6,11 +6,14 @@ pages come below which; its patterns find new guides and methods.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -20,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from docs.recipe_keys import recipe_keys  # noqa: E402
 from mgrpo import __version__  # noqa: E402
+from mgrpo.report.page import source_hash  # noqa: E402
 
 CONTENTS = {
     "README": {
@@ -37,6 +41,19 @@ CONTENTS = {
 """The pages below a page, by caption, as entries of Sphinx's `toctree`."""
 GENERATED = {"docs/reference/recipe_keys": recipe_keys}
 """What is added to a page when the site is built."""
+
+THEME_SCRIPT = """
+      document.body.dataset.theme = localStorage.getItem("theme") || "auto";
+    """
+"""The one script that Furo writes into its pages."""
+POLICY = (
+    f"default-src 'none'; script-src 'self' '{source_hash(THEME_SCRIPT)}'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; "  # Furo's colours and icons
+    "connect-src 'self'; "  # the search reads the pages that it has found
+    "form-action 'self'; base-uri 'none'"
+)
+"""The content security policy of each page: no page runs a script that it contains but Furo's."""
+COMMENT = re.compile(r"\s*<!--(?:(?!-->).)*-->\s*", flags=re.DOTALL)
 
 project = "mgrpo"
 release = version = __version__
@@ -87,6 +104,26 @@ def keep_layout(
         lines.insert(0, "")
 
 
+def show_html(app: Sphinx, page: nodes.document) -> None:
+    """Show HTML in a page as the text that it is, and leave out its comments."""
+    for raw in list(page.findall(nodes.raw)):
+        text = raw.astext()
+        if COMMENT.fullmatch(text):
+            raw.parent.remove(raw)
+        elif isinstance(raw.parent, nodes.TextElement):
+            raw.replace_self(nodes.literal(text, text))
+        else:
+            raw.replace_self(nodes.literal_block(text, text, language="text"))
+
+
+def add_policy(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Put the content security policy before all that it is about."""
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    context["metatags"] = policy + context.get("metatags", "")
+
+
 def add_index(app: Sphinx, failure: Exception | None) -> None:
     """Have the site's address show its first page."""
     if failure is None and app.builder.name == "html":
@@ -97,4 +134,6 @@ def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", complete)
     app.connect("autodoc-process-docstring", keep_layout, priority=400)
+    app.connect("doctree-read", show_html)
+    app.connect("html-page-context", add_policy)
     app.connect("build-finished", add_index)

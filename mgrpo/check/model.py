@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo.check.prompts import prompt_lines
-from mgrpo.config import EnginesConfig, RunConfig, StorageConfig
+from mgrpo.config import EnginesConfig, ModelConfig, RunConfig, StorageConfig
 from mgrpo.data.problems import LoadedData
-from mgrpo.errors import HubUnreachable, MgrpoError, ModelError
+from mgrpo.errors import HubUnreachable, MgrpoError
 from mgrpo.findings import CheckLine
-from mgrpo.models.hub import is_hub_reachable, use_cache_only
+from mgrpo.models.catalog import is_hub_name
+from mgrpo.models.node_model import driver_model
 from mgrpo.models.policy_tokenizer import load_builder, settings_file, text_part
 from mgrpo.models.weight_check import architecture, refuse_unfit, refuse_unusable
 from mgrpo.models.weight_files import (
@@ -24,6 +25,7 @@ from mgrpo.models.weight_files import (
     some,
 )
 from mgrpo.records.json_object import JsonObject
+from mgrpo.storage.files import is_url
 
 CONTEXT = "max_position_embeddings"
 STRETCHED = ("yarn", "linear", "dynamic", "longrope", "su", "mrope", "llama3")  # types of RoPE
@@ -34,55 +36,33 @@ MODALITIES = ("image", "audio", "video", "vision")
 class FoundModel:
     """Facts about a model that are known without loading it."""
 
-    source: str  # local folder or hub name
+    source: str  # the folder with its configuration and tokenizer
+    commit: str  # of the hub; "" for another model
     settings: JsonObject  # config.json
     weights: Path | None  # the folder with its weights, where they are on this machine
 
 
-def find_model(path: str, storage: StorageConfig | None = None) -> FoundModel:
-    """Resolve a recipe's model.path and read its config.json.
+def find_model(model: ModelConfig, storage: StorageConfig) -> FoundModel:
+    """Find the recipe's model and read its config.json.
 
     Raises:
         ModelError: there is no such model, or it cannot be used.
         HubUnreachable: its hub does not answer, and it is not in the cache.
     """
-    from mgrpo.models.catalog import resolve_model
-
-    source = resolve_model(path)
-    if "://" in source:
-        from mgrpo.models.node_model import driver_model
-
-        source = driver_model(path, storage or StorageConfig()).driver_dir
-    is_local = Path(source).is_dir()
-    if not is_local and not is_hub_reachable():
-        use_cache_only()  # otherwise each file is retried for 20 s and more
-    try:
-        settings = settings_file(source, "config.json")
-    except ModelError as error:
-        if not is_local and not is_hub_reachable():
-            raise HubUnreachable(f"The model {source}", "model.path") from error
-        raise
-    if not settings and not is_local and not is_hub_reachable():
-        raise HubUnreachable(f"The model {source}", "model.path")
+    source = driver_model(model.path, storage, model.revision).driver_dir
+    settings = settings_file(source, "config.json")
     refuse_unusable(settings, source)
-    weights = weights_folder(source) if "://" not in path else None  # of a URL, small files only
-    return FoundModel(source=source, settings=settings, weights=weights)
+    is_fetched = is_hub_name(model.path) or is_url(model.path)  # small files, and maybe weights
+    weights = None if is_fetched and not has_weights(Path(source)) else Path(source)
+    commit = Path(source).name if is_hub_name(model.path) else ""
+    return FoundModel(source=source, commit=commit, settings=settings, weights=weights)
 
 
-def weights_folder(source: str) -> Path | None:
-    """The folder of a model's weights on this machine; None for a hub model that is not cached."""
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import try_to_load_from_cache
-
-    single, index = (try_to_load_from_cache(source, name) for name in (SINGLE, INDEX))
-    if isinstance(single, str):
-        return Path(single).parent
-    if isinstance(index, str):
-        folder = Path(index).parent
-        shards = set(read_index(Path(index)).values())
-        return folder if all((folder / shard).is_file() for shard in shards) else None
-    return None
+def has_weights(folder: Path) -> bool:
+    """Whether a model's weights are there, each of their files."""
+    if (folder / INDEX).is_file():
+        return all((folder / shard).is_file() for shard in set(read_index(folder / INDEX).values()))
+    return (folder / SINGLE).is_file()
 
 
 def model_lines(
@@ -93,7 +73,8 @@ def model_lines(
         name: as the recipe has it.
     """
     size = "" if num_parameters is None else f", {num_parameters / 1e6:,.1f}M parameters"
-    lines = [CheckLine("ok", "model", f"{name}: {architecture(model.settings)}{size}")]
+    at = f" at {model.commit}" if model.commit else ""
+    lines = [CheckLine("ok", "model", f"{name}{at}: {architecture(model.settings)}{size}")]
     asked, limit = engines.max_model_len, text_setting(model.settings, CONTEXT)
     if asked is not None and limit is not None and asked > limit and not is_stretched(model):
         lines.append(
@@ -157,7 +138,7 @@ def look_at_model(
     """
     num_parameters = None
     try:
-        model = find_model(config.model.path, config.output.storage)
+        model = find_model(config.model, config.output.storage)
         if model.weights is not None:
             tensors = read_weights(model.weights)
             num_parameters = count_parameters(tensors)

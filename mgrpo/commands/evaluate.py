@@ -24,7 +24,7 @@ from mgrpo.config.layers import later_layers
 from mgrpo.config.load import load_recipe
 from mgrpo.config.suites import Suite, load_suite, suite_recipe
 from mgrpo.errors import ConfigError, ConfigFault
-from mgrpo.models.catalog import DESCRIPTIONS
+from mgrpo.models.catalog import DESCRIPTIONS, is_hub_name
 from mgrpo.storage.policies import policy_of
 
 DEFAULT_RECIPE = "quickstart"
@@ -112,9 +112,9 @@ def resolve_target(
     base: str | Path = recipe or (DEFAULT_RECIPE if suite is None else SUITE_RECIPE)
     if recipe is None and run_dir is not None:
         base = run_dir / "config.yaml"
-    if suite is None:
-        return with_model(load_recipe(base, overrides), policy), run_dir
-    return with_model(suite_recipe(suite, base, overrides), policy), run_dir
+    loaded = load_recipe(base, overrides) if suite is None else suite_recipe(suite, base, overrides)
+    revision = loaded.model.revision if is_hub_name(policy) else None
+    return with_model(loaded, policy, revision), run_dir
 
 
 def policy_and_run(target: str) -> tuple[str, Path | None]:
@@ -135,7 +135,7 @@ def rival_target(against: str, config: RunConfig) -> tuple[RunConfig, Path | Non
     from mgrpo.models.catalog import resolve_model
 
     policy, run_dir = policy_and_run(against)
-    rival = with_model(config, policy)
+    rival = with_model(config, policy, None)
     resolve_model(rival.model.path)  # now, not after minutes of scoring the first policy
     if run_dir is not None and load_recipe(run_dir / "config.yaml").layers != config.layers:
         note(
@@ -145,8 +145,9 @@ def rival_target(against: str, config: RunConfig) -> tuple[RunConfig, Path | Non
     return rival, run_dir
 
 
-def with_model(config: RunConfig, path: str) -> RunConfig:
-    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+def with_model(config: RunConfig, path: str, revision: str | None) -> RunConfig:
+    model = config.model.model_copy(update={"path": path, "revision": revision})
+    return config.model_copy(update={"model": model})
 
 
 def with_evaluation(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:

@@ -230,11 +230,13 @@ def annotate(
     Args:
         path: of a model with another tokenizer than the recipe's; None: the recipe's.
     """
+    from mgrpo.config import StorageConfig
     from mgrpo.explanation.replay import annotated
-    from mgrpo.models.catalog import resolve_model
+    from mgrpo.models.node_model import driver_model
     from mgrpo.models.policy_tokenizer import load_builder
 
-    source = resolve_model(path or model.path)
+    revision = None if path else model.revision
+    source = driver_model(path or model.path, StorageConfig(), revision).driver_dir
     return annotated(completions, method, load_builder(source, model))
 
 

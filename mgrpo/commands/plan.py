@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mgrpo.errors import ConfigError, ConfigFault, HubUnreachable, ModelError
 
 if TYPE_CHECKING:
+    from mgrpo.config import ModelConfig
     from mgrpo.plan.hardware import Hardware
     from mgrpo.plan.shape import ModelShape
 
@@ -70,7 +71,7 @@ def run_plan(args: argparse.Namespace) -> int:
     config = load_recipe(args.recipe, args.overrides)
     is_one_machine = args.cluster is None and args.nodes == 1
     config, layout = laid_out(config, hardware.gpu_count(hardware.nodes) * is_one_machine)
-    recipe, shape = plan_recipe(config), chosen_shape(args, config.model.path)
+    recipe, shape = plan_recipe(config), chosen_shape(args, config.model)
     plan = make_plan(recipe, shape, hardware, layout=layout)
     layouts = []
     if plan.own is not None and not recipe.cluster.has_roles:
@@ -107,7 +108,7 @@ def chosen_hardware(args: argparse.Namespace) -> Hardware:
     return named_hardware(args.gpus, args.nodes)
 
 
-def chosen_shape(args: argparse.Namespace, model_path: str) -> ModelShape:
+def chosen_shape(args: argparse.Namespace, model: ModelConfig) -> ModelShape:
     """The model's shape, or a substitute of the given size.
 
     Raises:
@@ -118,7 +119,7 @@ def chosen_shape(args: argparse.Namespace, model_path: str) -> ModelShape:
     if args.parameters is not None:
         return shape_like(parse_parameters(args.parameters))
     try:
-        return find_shape(model_path)
+        return find_shape(model.path, model.revision)
     except HubUnreachable as error:
         raise ModelError(f"{error} Or give its size: --parameters 7B.") from error
 

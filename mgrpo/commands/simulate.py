@@ -155,7 +155,7 @@ def chosen_ground(args: argparse.Namespace, config: RunConfig) -> tuple[RunConfi
         raise option_error("--cluster", hardware.description, "has no GPU.")
     return config, Ground(
         recipe=plan_recipe(config),
-        shape=chosen_shape(args, config.model.path),
+        shape=chosen_shape(args, config.model),
         gpu=hardware.smallest_gpu,
         num_gpus=hardware.gpu_count(hardware.grown),
         gpus_per_node=hardware.gpus_per_node,

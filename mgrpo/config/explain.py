@@ -75,6 +75,7 @@ SYNONYMS = {
     ),
     "reward_weights": "rewards.terms.N.weight",
     **dict.fromkeys(("model_name", "model_name_or_path", "pretrain", "base_model"), "model.path"),
+    "model_revision": "model.revision",
     "output_dir": "output.runs_dir",
     **dict.fromkeys(("report_to", "logger", "use_wandb"), "output.trackers"),
     **dict.fromkeys(("save_steps", "save_freq"), "checkpoints.every_steps"),

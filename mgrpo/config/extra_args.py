@@ -13,6 +13,8 @@ from mgrpo.errors import ConfigFault, Faults
 OWN_KEYS = {
     "model": "model.path",
     "tokenizer": "model.path",
+    "revision": "model.revision",
+    "tokenizer_revision": "model.revision",
     "dtype": "engines.dtype",
     "max_model_len": "engines.max_model_len",
     "max_num_seqs": "engines.max_num_seqs",
@@ -44,9 +46,7 @@ OWN_REASONS = {
     "enable_elastic_ep": MORE_PROCESSES,
     "distributed_executor_backend": "an engine keeps its processes inside its actor.",
     "device_ids": "Ray chooses an engine's GPUs.",
-    "revision": OTHER_MODEL,
     "code_revision": OTHER_MODEL,
-    "tokenizer_revision": OTHER_MODEL,
     "hf_config_path": OTHER_MODEL,
     "hf_overrides": OTHER_MODEL,
     "model_weights": OTHER_MODEL,

@@ -76,6 +76,9 @@ class ModelConfig(StrictConfig):
     path: str
     """A prepared model ("default", "smollm2"), a local folder, a hub name, or a URL of shared
     storage. Each node fetches missing files once."""
+    revision: str | None = None
+    """Of a hub name: a commit, tag or branch. Null: the newest. The commit is recorded in the run's
+    environment.json, and a resume goes on with it."""
     from_run: str = ""
     """A label: the run whose policy `path` is, and after which step; `mgrpo train --from` writes
     it."""

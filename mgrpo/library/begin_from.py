@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mgrpo.config import RunConfig, StorageConfig
+from mgrpo.config import ModelConfig, RunConfig, StorageConfig
 from mgrpo.config.load import load_recipe
 from mgrpo.errors import HubUnreachable, ModelError, RunDirectoryError
 from mgrpo.metrics.log import read_metrics
@@ -43,8 +43,9 @@ def begun_from(run: str | Path, config: RunConfig) -> RunConfig:
         )
     before = load_recipe(run_dir / CONFIG_FILE)
     if config.model.path != before.model.path:
-        refuse_other_tokenizer(policy, config.model.path, config.output.storage)
-    changes = {"path": str(policy.resolve()), "from_run": provenance_of(run_dir, policy)}
+        refuse_other_tokenizer(policy, config.model, config.output.storage)
+    begun = provenance_of(run_dir, policy)
+    changes = {"path": str(policy.resolve()), "revision": None, "from_run": begun}
     return config.model_copy(update={"model": config.model.model_copy(update=changes)})
 
 
@@ -61,10 +62,10 @@ def provenance_of(run_dir: Path, policy: Path) -> str:
     return f"{run_dir.resolve().name}, {name} after step {num_steps}"
 
 
-def refuse_other_tokenizer(policy: Path, model: str, storage: StorageConfig) -> None:
+def refuse_other_tokenizer(policy: Path, model: ModelConfig, storage: StorageConfig) -> None:
     """Raise ModelError if the recipe's model has another vocabulary or chat template."""
     try:
-        own = load_tokenizer(driver_model(model, storage).driver_dir)
+        own = load_tokenizer(driver_model(model.path, storage, model.revision).driver_dir)
     except HubUnreachable as error:
         print(f"note: the tokenizer of {policy} was not compared with the recipe's: {error}")
         return
@@ -72,7 +73,7 @@ def refuse_other_tokenizer(policy: Path, model: str, storage: StorageConfig) -> 
     differing = [word for word, read in COMPARED.items() if read(own) != read(other)]
     if differing:
         raise ModelError(
-            f"The policy {policy} has another {' and '.join(differing)} than {model}, "
+            f"The policy {policy} has another {' and '.join(differing)} than {model.path}, "
             "for which the recipe is written: its prompts and lengths may not fit. If they do, set "
             f"model.path={policy} in place of --from."
         )

@@ -16,6 +16,7 @@ from mgrpo.library.caller import beside_the_caller
 from mgrpo.library.inputs import Data, data_section
 from mgrpo.library.own_reward import RewardLike, reward_terms
 from mgrpo.library.run import Run
+from mgrpo.models.commits import at_commits, recorded_commits
 from mgrpo.records.json_object import JsonObject
 from mgrpo.storage.mirror import local_run_dir, mirror_of
 from mgrpo.storage.run_directory import (
@@ -124,7 +125,8 @@ def train_in(run_dir: Path, config: RunConfig, *, layout: str, overwrite: bool) 
     if checkpoint is None and not overwrite:
         refuse_existing_run(run_dir)  # before the seconds that the check takes
         mirror.refuse_existing()
-    report = check_recipe(config, layout=layout)
+    commits = {} if checkpoint is None else recorded_commits(run_dir)
+    report = check_recipe(at_commits(config, commits), layout=layout)
     report.show(console(stderr=True))
     if report.failures:
         raise CheckFailed(report)

@@ -51,6 +51,11 @@ def prepared_dir(name: str) -> Path:
     return SHIPPED.get(name) or cache_dir() / name
 
 
+def is_hub_name(path: str) -> bool:
+    """Whether a model is one of the hub's, and not a prepared one, a folder or a URL."""
+    return not looks_local(path) and not Path(path).exists()
+
+
 def resolve_model(path: str) -> str:
     """Resolve a recipe's `model.path` to a path or name that transformers and vLLM can load.
 

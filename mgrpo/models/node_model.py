@@ -20,7 +20,14 @@ from filelock import FileLock, Timeout
 from cluster.progress_board import LOOK_S, PROGRESS_BYTES, Patience, num_io_bytes
 from mgrpo.config import StorageConfig
 from mgrpo.errors import HubUnreachable, ModelError, StorageError
-from mgrpo.models.catalog import DESCRIPTIONS, cache_dir, looks_local, prepare, resolve_model
+from mgrpo.models.catalog import (
+    DESCRIPTIONS,
+    cache_dir,
+    is_hub_name,
+    looks_local,
+    prepare,
+    resolve_model,
+)
 from mgrpo.models.hub import is_hub_reachable
 from mgrpo.storage.files import Storage, is_url, local_folder_of
 
@@ -71,19 +78,28 @@ class NodeModel:
         )
 
 
-def driver_model(path: str, storage: StorageConfig) -> NodeModel:
+def driver_model(path: str, storage: StorageConfig, revision: str | None = None) -> NodeModel:
     """Find the recipe's model from the driver, with the small files that the driver needs.
 
+    Args:
+        revision: model.revision.
+
     Raises:
-        As NodeModel, and ModelError at once if nothing could be loaded from `path`.
+        As NodeModel, and ModelError at once if nothing could be loaded from `path`, or if it has no
+        revisions and one is given.
     """
+    if revision is not None and not is_hub_name(path):
+        raise ModelError(
+            f"model.revision is {revision}, and {path} (model.path) is not a hub name: it has no "
+            "revisions. Remove model.revision."
+        )
     if is_url(path):
         return NodeModel(path, stored_model(path, storage, with_weights=False), storage)
     source = resolve_model(path)
     if is_local(path) or path in DESCRIPTIONS:
         return NodeModel(path, source, storage)
     # The folder is named after the commit: all nodes fetch that one, also after later pushes.
-    folder = hub_model(path, revision=None, with_weights=False, deadline_s=storage.upload_s)
+    folder = hub_model(path, revision=revision, with_weights=False, deadline_s=storage.upload_s)
     return NodeModel(path, folder, storage)
 
 
@@ -114,11 +130,23 @@ def stored_model(url: str, config: StorageConfig, *, with_weights: bool) -> str:
     return str(folder)
 
 
-def hub_model(name: str, *, revision: str | None, with_weights: bool, deadline_s: float) -> str:
+def hub_model(
+    name: str,
+    *,
+    revision: str | None,
+    with_weights: bool,
+    deadline_s: float,
+    setting: str = "model.path",
+) -> str:
     """A local folder with the model from the Hugging Face hub, in the hub's own cache.
 
     Args:
-        revision: the commit; None takes the newest, or without a network the cached one.
+        revision: a commit, tag or branch; None takes the newest, or without a network the cached
+            one.
+        setting: the key that names the model.
+
+    Returns:
+        The folder, whose name is the commit.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -135,12 +163,13 @@ def hub_model(name: str, *, revision: str | None, with_weights: bool, deadline_s
                 )
             )
     except LocalEntryNotFoundError as error:
-        raise HubUnreachable(f"The model {name}", "model.path") from error
+        at = "" if revision is None else f" at {revision}"
+        raise HubUnreachable(f"The model {name}{at}", setting) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"The model {name} (model.path) cannot be fetched from the hub: {reason}. Check the "
-            "name, and HF_TOKEN for a gated model."
+            f"The model {name} ({setting}) cannot be fetched from the hub: {reason}. Check the "
+            "name, its revision, and HF_TOKEN for a gated model."
         ) from error
 
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from cluster.allocations import placement_recipe
 from cluster.vllm_build import choose_device, installed_build
-from mgrpo.config import RunConfig
+from mgrpo.config import ModelConfig, RunConfig
 from mgrpo.config.engines import ONE_ENGINE
 from mgrpo.config.explain import explain
 from mgrpo.errors import ConfigError, HubUnreachable, ModelError
@@ -130,7 +130,7 @@ def pooled(config: RunConfig, cores: Cores) -> tuple[RunConfig, str]:
 def most_engines(config: RunConfig, cores: Cores) -> int:
     """CPU engines that cores, memory and the work of a step allow; at least one."""
     recipe = plan_recipe(config)
-    engine_gib = cpu_engine_gib(recipe, num_parameters(config.model.path))
+    engine_gib = cpu_engine_gib(recipe, num_parameters(config.model))
     completions = max(batch.num_completions for batch in layer_batches(recipe))
     bounds = (
         cores.number // (config.engines.num_threads or 1),
@@ -140,10 +140,10 @@ def most_engines(config: RunConfig, cores: Cores) -> int:
     return max(1, min(bounds))
 
 
-def num_parameters(model: str) -> int:
+def num_parameters(model: ModelConfig) -> int:
     """Of a model; 0 where it is not available, of which the check of the model tells."""
     try:
-        return find_shape(model).num_parameters
+        return find_shape(model.path, model.revision).num_parameters
     except (HubUnreachable, ModelError):
         return 0
 

@@ -157,8 +157,8 @@ def parse_parameters(text: str) -> int:
     return int(number)
 
 
-def find_shape(path: str) -> ModelShape:
-    """The shape of a recipe's model.path: a prepared model, a folder, or a hub name.
+def find_shape(path: str, revision: str | None = None) -> ModelShape:
+    """The shape of a recipe's model: a prepared model, a folder, or a hub name with its revision.
 
     Raises:
         ModelError: there is no such model, or its config.json is not usable.
@@ -170,7 +170,7 @@ def find_shape(path: str) -> ModelShape:
     source = resolve_model(path)
     folder = Path(source)
     is_local = folder.is_dir()
-    file = folder / "config.json" if is_local else hub_config(source)
+    file = folder / "config.json" if is_local else hub_config(source, revision)
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -179,14 +179,14 @@ def find_shape(path: str) -> ModelShape:
     return shape_of(settings, path, count_parameters(read_weights(folder)) if has_weights else None)
 
 
-def hub_config(name: str) -> Path:
+def hub_config(name: str, revision: str | None) -> Path:
     """A hub model's config.json, from the cache or the hub."""
     if not is_hub_reachable():
         use_cache_only()  # otherwise it is retried for 20 s and more
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(name, "config.json"))
+        return Path(hf_hub_download(name, "config.json", revision=revision))
     except (OSError, ValueError) as error:
         if not is_hub_reachable():
             raise HubUnreachable(f"The model {name}", "model.path") from error

@@ -16,7 +16,7 @@ import yaml
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.metrics.log import read_rollouts
 from mgrpo.metrics.rows import Row
-from mgrpo.models.catalog import HUB_NAME, ORIGINS
+from mgrpo.models.catalog import HUB_NAME, ORIGINS, is_hub_name
 from mgrpo.models.policy_tokenizer import load_tokenizer
 from mgrpo.records.json_object import JsonObject
 from mgrpo.report.curves import Curves, accuracy, phrases_note
@@ -31,6 +31,7 @@ from mgrpo.report.outcome import (
 from mgrpo.report.page import facts_of
 from mgrpo.report.run_data import RunData, load_run
 from mgrpo.storage.policies import BEST_DIR, POLICY_DIR, best_record
+from mgrpo.storage.provenance import HUB_COMMITS
 from mgrpo.types import Completion
 
 CARD_FILE = "README.md"
@@ -112,10 +113,6 @@ def origin_of(model: str) -> dict[str, str]:
     written = card_of(model)
     known = {key: str(written[key]) for key in ("base_model", "license") if written.get(key)}
     return ({"base_model": model} if is_hub_name(model) else {}) | known
-
-
-def is_hub_name(model: str) -> bool:
-    return HUB_NAME.fullmatch(model) is not None and not Path(model).exists()
 
 
 def card_of(model: str) -> JsonObject:
@@ -291,7 +288,9 @@ def fenced(text: str) -> str:
 def version_part(run: RunData) -> Iterator[str]:
     facts: Row = dict(run.environment)
     packages = facts.get("packages") or {}
+    commits = facts.get(HUB_COMMITS) or {}
     shown = {
+        "base model's commit": commits.get("model") if isinstance(commits, dict) else None,
         "mgrpo": facts.get("mgrpo"),
         "revision": facts.get("git_revision"),
         "Python": facts.get("python"),

@@ -20,9 +20,9 @@ from mgrpo.metrics.log import (
 )
 from mgrpo.metrics.rows import Row, reason_of, text_of
 from mgrpo.records.json_object import JsonObject
+from mgrpo.storage.provenance import ENVIRONMENT_FILE
 
 CONFIG_FILE = "config.yaml"
-ENVIRONMENT_FILE = "environment.json"
 DOMAIN_ACCURACY = re.compile(r"layer\d+/domain/(.+)/accuracy", re.DOTALL)
 
 

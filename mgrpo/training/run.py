@@ -21,6 +21,7 @@ from mgrpo.config.pipeline import PipelineConfig
 from mgrpo.errors import LearnerLostError, MgrpoError, RunInterrupted, StorageError
 from mgrpo.metrics.alarms import AlarmWatch
 from mgrpo.metrics.log import MetricsLog, read_evaluations, read_metrics
+from mgrpo.models.commits import at_commits, find_commits, recorded_commits
 from mgrpo.plugin import load_plugins
 from mgrpo.report import write_report
 from mgrpo.report.card import write_cards
@@ -33,7 +34,7 @@ from mgrpo.storage.policies import (
     early_end_of,
     write_early_end,
 )
-from mgrpo.storage.provenance import write_provenance
+from mgrpo.storage.provenance import ENVIRONMENT_FILE, write_provenance
 from mgrpo.trackers import RunFacts, open_trackers
 from mgrpo.training.checkpoints import Checkpoints, RunState, keep_copy
 from mgrpo.training.frozen_heap import frozen_heap
@@ -83,7 +84,10 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     save_recipe(config, run_dir / "config.yaml")
-    write_provenance(run_dir / "environment.json")
+    config = at_commits(config, {} if resume_from is None else recorded_commits(run_dir))
+    commits = find_commits(config)
+    write_provenance(run_dir / ENVIRONMENT_FILE, commits)
+    config = at_commits(config, commits)
     state = None if resume_from is None else read_state(resume_from)
     first_step = 0 if state is None else state["num_steps"]
     facts = RunFacts(config.name, run_dir, config.model_dump(mode="json"), first_step)

@@ -106,7 +106,7 @@ def read_inputs(
         same_problems: the fingerprint that the training problems must have; None takes any.
         note: gets the progress of long readings.
     """
-    model = driver_model(config.model.path, config.output.storage)
+    model = driver_model(config.model.path, config.output.storage, config.model.revision)
     if model.is_here:
         refuse_broken_model(Path(model.driver_dir))
     builder = load_builder(model.driver_dir, config.model)

@@ -13,13 +13,17 @@ from mgrpo import uplot
 
 HERE = Path(__file__).parent
 PAGE = "index.html"
-SCRIPT = "panels.js"
+FILES = ("panels.js", "page.css")
 
 
 def write_page(folder: Path) -> None:
-    """Write the page and its scripts into a folder that Prometheus serves under /user/."""
+    """Write the page, its scripts and styles into a folder that Prometheus serves under /user/.
+
+    Its content security policy forbids what is not a file of that address.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(HERE / SCRIPT, folder / SCRIPT)
+    for name in FILES:
+        shutil.copyfile(HERE / name, folder / name)
     for name in (uplot.STYLE, uplot.SCRIPT, uplot.LICENSE):
         (folder / name).write_text(uplot.text_of(name), encoding="utf-8")
     boards = json.dumps([as_json(board) for board in BOARDS]).replace("<", "\\u003c")

@@ -145,3 +145,14 @@ def test_the_page_holds_every_panel_and_no_open_tag(tmp_path):
     boards = json.loads(data[1])
     assert [len(board["panels"]) for board in boards] == [len(board.panels) for board in BOARDS]
     assert (tmp_path / "panels.js").read_text(encoding="utf-8").startswith("// Draws")
+
+
+def test_the_policy_of_the_page_allows_nothing_but_files_beside_it(tmp_path):
+    write_page(tmp_path)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="(.*?)">', page)
+    assert policy is not None and policy.start() < page.index("<link")
+    assert policy[1].startswith("default-src 'none'; ") and "unsafe" not in policy[1]
+    assert not re.search(r"<style|style=|\son\w+=|<script>", page)
+    for name in re.findall(r'(?:src|href)="([^".#]+\.\w+(?:\.\w+)?)"', page):
+        assert (tmp_path / name).is_file()

@@ -20,6 +20,7 @@ from mgrpo.errors import RewardError
 from mgrpo.plan.arithmetic import batch_lines, gpus_wanted, memory_lines
 from mgrpo.plan.recipe import plan_recipe
 from mgrpo.types import Problem
+from tests.mgrpo.models.hub_cache import NEW, OLD, contents, publish
 
 
 def checked(tree: dict[str, Any]) -> CheckReport:
@@ -433,14 +434,30 @@ def test_a_tokenizer_without_a_chat_template_is_refused(sound, tiny_model: Path,
 
 
 def test_a_model_on_an_unreachable_hub_is_not_checked_rather_than_wrong(sound, monkeypatch):
-    monkeypatch.setattr("mgrpo.check.model.is_hub_reachable", lambda: False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("mgrpo.models.node_model.is_hub_reachable", lambda: False)
     sound["model"]["path"] = "nobody/nothing"
     report = checked(sound)
     assert report.failures == []
     assert "not checked" in details(report, "model")
     assert "not checked" in details(report, "context, tokens")
+
+
+def test_a_model_of_the_hub_is_shown_with_its_commit(
+    sound, tiny_model: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    files = contents(tiny_model)
+    small = {name: content for name, content in files.items() if name != "model.safetensors"}
+    publish(tmp_path, "someone/small", small, NEW)
+    publish(tmp_path, "someone/small", files, OLD, "v1")
+    sound["model"]["path"] = "someone/small"
+    newest = details(checked(sound), "model")
+    assert f"someone/small at {NEW}: Llama" in newest and "parameters" not in newest
+    sound["model"]["revision"] = "v1"
+    tagged = details(checked(sound), "model")
+    assert f"someone/small at {OLD}: Llama" in tagged and "parameters" in tagged
+    sound["model"]["path"] = str(tiny_model)
+    assert "has no revisions" in details(checked(sound), "model")
 
 
 @pytest.fixture

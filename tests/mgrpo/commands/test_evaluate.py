@@ -234,3 +234,13 @@ def test_a_run_is_scored_by_a_suite_with_its_own_prompts(
     assert "Reason step by step" in engines[-1][0].layers[0].system_prompt
     assert main(["eval", "default", "--suite", "gqpa"]) == 2
     assert "Did you mean gpqa?" in capsys.readouterr().err
+
+
+def test_a_revision_is_of_a_target_of_the_hub_and_never_of_a_rival(
+    recipe: Path, engines: Calls, other_model: Path
+):
+    rival = ["--against", "someone/rival", "model.revision=v2"]
+    assert main(["eval", "someone/model", "--recipe", "small.yaml", *rival]) == 0
+    assert evaluated("model.revision=v2") == 0
+    models = [(config.model.path, config.model.revision) for config, _ in engines]
+    assert models == [("someone/model", "v2"), ("someone/rival", None), ("default", None)]

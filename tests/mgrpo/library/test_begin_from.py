@@ -47,6 +47,12 @@ def test_the_best_policy_comes_before_the_last_and_that_before_those_meanwhile(r
     assert begun(run_dir / "policy").path == str(last)
 
 
+def test_the_revision_of_the_recipe_s_model_is_not_the_policy_s(run_dir, monkeypatch):
+    policy(run_dir / "policy")
+    monkeypatch.setattr("mgrpo.library.begin_from.refuse_other_tokenizer", lambda *given: None)
+    assert begun("wide", "model.path=someone/model", "model.revision=v2").revision is None
+
+
 def test_a_run_without_a_policy_says_how_to_get_one(run_dir):
     with pytest.raises(ModelError, match="has saved no policy yet"):
         begun("wide")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ import mgrpo
 from mgrpo.config.load import save_recipe
 from mgrpo.errors import ConfigError, RunDirectoryError
 from mgrpo.library.start import CheckFailed
+from tests.mgrpo.models.hub_cache import NEW, OLD, contents, publish
 
 ROWS = [{"question": f"What is {n} + 4?", "answer": str(n + 4)} for n in range(8)]
 
@@ -134,3 +136,20 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(
     mgrpo.train(recipe)
     assert len(trained) == 2
     assert "begins again: after 1 steps" in capsys.readouterr().out
+
+
+def test_the_check_before_a_resume_sees_the_model_of_the_run(
+    recipe, trained, tiny_model: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("mgrpo.library.start.resume_point", lambda run_dir, config: run_dir)
+    publish(tmp_path / "hub", "someone/small", contents(tiny_model), OLD)
+    publish(tmp_path / "hub", "someone/small", {"config.json": b"broken"}, NEW)
+    recipe["model"]["path"] = "someone/small"
+    with pytest.raises(CheckFailed, match=r"config\.json of"):
+        mgrpo.train(recipe, name="mine")
+    environment = tmp_path / "runs" / "mine" / "environment.json"
+    environment.parent.mkdir(parents=True)
+    environment.write_text(json.dumps({"hub_commits": {"model": OLD}}))
+    mgrpo.train(recipe, name="mine")
+    assert [config.model.revision for config in trained] == [None]  # as the recipe is saved

@@ -32,6 +32,14 @@ def test_the_front_matter_is_the_hubs(cards):
     assert front["pipeline_tag"] == "text-generation" and "mgrpo" in front["tags"]
 
 
+def test_a_model_of_the_hub_is_named_with_its_commit(tmp_path):
+    run_dir = make_run(tmp_path / "run", steps=2)
+    shutil.copytree(SHIPPED_DEFAULT_DIR, run_dir / "policy")
+    (run_dir / "environment.json").write_text('{"hub_commits": {"model": "0123abc"}}')
+    [card] = write_cards(run_dir)
+    assert "| base model's commit | 0123abc |" in card.read_text(encoding="utf-8")
+
+
 def test_both_turns_are_compared_with_those_before(cards):
     assert "| First attempt, Acc@t1' | 42.0" in cards["policy"]
     assert "| After turn 2, Acc@t2 | 45.0" in cards["policy"]

@@ -93,6 +93,7 @@ HARMLESS = [
 HARMFUL = [
     ("seed=11", "seed was 0 and is now 11"),
     ("model.path=smollm2", "model.path was default and is now smollm2"),
+    ("model.revision=v2", "model.revision was null and is now v2"),
     ("learner.learning_rate=1e-5", "learner.learning_rate was "),
     ("layers.solve.group_size=3", "layers.0.group_size was "),
     ("sampling.temperature=0.7", "sampling.temperature was 1.0 and is now 0.7"),
