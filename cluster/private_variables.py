@@ -18,8 +18,8 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import RpcError
 
 from cluster.stacks import RUN_VARIABLE
+from mgrpo.records.secret_values import is_secret_name
 from mgrpo.rooms import PRIVATE_VARIABLES
-from mgrpo.secret_values import is_secret_name
 
 NAMESPACE = b"mgrpo-private"
 WORKER_S = 30

@@ -39,7 +39,7 @@ from mgrpo.commands.submit import add_submit
 from mgrpo.commands.suites import add_suites
 from mgrpo.commands.sweep import add_sweep
 from mgrpo.errors import MgrpoError, RunInterrupted
-from mgrpo.secret_values import redacted_arguments
+from mgrpo.records.secret_values import redacted_arguments
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE_EXIT_CODE = (

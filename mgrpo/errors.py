@@ -33,13 +33,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from mgrpo.secret_values import redacted, redacted_value
+from mgrpo.records.secret_values import redacted, redacted_value
 
 
 class MgrpoError(Exception):
     """Base of all errors with a message for the user who started the run.
 
-    The message is without secrets (`mgrpo.secret_values`), also those that a library's error has.
+    The message is without secrets (`mgrpo.records.secret_values`), also those that a library's
+    error has.
     """
 
     exit_code = 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from mgrpo.secret_values import redacted
+from mgrpo.records.secret_values import redacted
 
 if TYPE_CHECKING:
     from rich.console import Console

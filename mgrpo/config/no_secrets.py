@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from mgrpo.errors import ConfigError, ConfigFault
-from mgrpo.secret_values import HIDDEN, STORAGE_OPTIONS, is_secret_key, secrets_in
+from mgrpo.records.secret_values import HIDDEN, STORAGE_OPTIONS, is_secret_key, secrets_in
 
 SAVED = "which would stand in config.yaml, in trackers and in messages."
 FOR_STORAGE = (

@@ -12,7 +12,7 @@ from mgrpo.config.slots import as_section
 from mgrpo.config.yaml_core import MAX_LEVELS, parse_yaml
 from mgrpo.errors import ConfigFault
 from mgrpo.records.json_object import JsonObject
-from mgrpo.secret_values import STORAGE_OPTIONS, redacted_value
+from mgrpo.records.secret_values import STORAGE_OPTIONS, redacted_value
 
 NAME_KEYS = ("name", "check", "use")  # what an entry of a list may be called by, like its index
 

@@ -11,7 +11,7 @@ from mgrpo.config.overrides import one_line
 from mgrpo.config.yaml_core import parse_yaml
 from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.records.json_object import JsonObject
-from mgrpo.secret_values import STORAGE_OPTIONS, redacted_value
+from mgrpo.records.secret_values import STORAGE_OPTIONS, redacted_value
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

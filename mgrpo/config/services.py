@@ -28,7 +28,7 @@ from pydantic import (
 from mgrpo.config.base import OnlyWith, StrictConfig, refuse
 from mgrpo.config.term_base import TermBase
 from mgrpo.records.json_object import JsonObject
-from mgrpo.secret_values import HIDDEN
+from mgrpo.records.secret_values import HIDDEN
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 TEMPLATE_FIELDS = ("question", "completion", "reference", "solution", "domain")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from mgrpo.config import RunConfig, StorageConfig
+from mgrpo.config import ModelConfig, RewardsConfig, RunConfig, StorageConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.services import ModelTerm
 from mgrpo.models.catalog import is_hub_name
@@ -20,7 +20,9 @@ TERM = "rewards.terms.{}"
 Section = TypeVar("Section", bound=StrictConfig)
 
 
-def find_commits(config: RunConfig) -> dict[str, str]:
+def find_commits(
+    model: ModelConfig, rewards: RewardsConfig, storage: StorageConfig
+) -> dict[str, str]:
     """The commit of the policy and of each reward model that is the hub's, by its section's path.
 
     Their small files are then in this machine's cache.
@@ -29,12 +31,11 @@ def find_commits(config: RunConfig) -> dict[str, str]:
         ModelError: the hub has no such model or revision.
         HubUnreachable: the hub does not answer, and the model is not in the cache.
     """
-    model, storage = config.model, config.output.storage
     found: dict[str, str] = {}
     if is_hub_name(model.path):
         folder = driver_model(model.path, storage, model.revision).driver_dir
         found[POLICY] = Path(folder).name
-    for number, term in enumerate(config.rewards.terms):
+    for number, term in enumerate(rewards.terms):
         if isinstance(term, ModelTerm) and is_hub_name(term.model):
             path = TERM.format(number)
             found[path] = Path(reward_model(term, path, storage)).name

@@ -22,7 +22,7 @@ from fsspec.registry import known_implementations
 from cluster.progress_board import LOOK_S, PROGRESS_BYTES, Patience, num_io_bytes
 from mgrpo.config import StorageConfig
 from mgrpo.errors import StorageError
-from mgrpo.secret_values import redacted
+from mgrpo.records.secret_values import redacted
 
 T = TypeVar("T")
 PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> our extra

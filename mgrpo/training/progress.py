@@ -29,6 +29,7 @@ from mgrpo.evaluation.tables import (
     evaluation_tables,
 )
 from mgrpo.metrics.learning import learning_sentence
+from mgrpo.records.secret_values import redacted
 from mgrpo.report.outcome import (
     first_and_last,
     footnote,
@@ -37,7 +38,6 @@ from mgrpo.report.outcome import (
     training_sentence,
 )
 from mgrpo.report.words import MISSING, duration, number, plural
-from mgrpo.secret_values import redacted
 from mgrpo.storage.policies import EarlyEnd
 
 HEADER_EVERY = 20  # rows, so that the header stays on the screen

@@ -85,7 +85,7 @@ def run_training(config: RunConfig, run_dir: Path, *, resume_from: Path | None =
     run_dir.mkdir(parents=True, exist_ok=True)
     save_recipe(config, run_dir / "config.yaml")
     config = at_commits(config, {} if resume_from is None else recorded_commits(run_dir))
-    commits = find_commits(config)
+    commits = find_commits(config.model, config.rewards, config.output.storage)
     write_provenance(run_dir / ENVIRONMENT_FILE, commits)
     config = at_commits(config, commits)
     state = None if resume_from is None else read_state(resume_from)

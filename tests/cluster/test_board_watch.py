@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster import remote
+from cluster import progress_board, remote
 from cluster.board_watch import BoardWatch
 from cluster.progress_board import Patience, Progress
 from mgrpo.errors import DeadlineError, LearnerLostError
@@ -50,7 +50,7 @@ class Rank:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(progress_board, "time", SimpleNamespace(monotonic=clock))
     return clock
 
 

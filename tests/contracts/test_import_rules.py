@@ -21,7 +21,7 @@ GROUND_FLOOR = (
     "mgrpo.records.token_columns",
     "mgrpo.records.json_object",
     "mgrpo.errors",
-    "mgrpo.secret_values",
+    "mgrpo.records.secret_values",
     "mgrpo.registry",
     "mgrpo.rooms",
 )

@@ -46,7 +46,7 @@ def test_what_is_read_renews_the_deadline_and_a_log_line_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     watch, now = watched(Loader(0, PROGRESS_BYTES, PROGRESS_BYTES + 100))
-    monkeypatch.setattr("cluster.remote.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("cluster.progress_board.time.monotonic", lambda: now[0])
     patience, left = Patience(10.0, watch), []
     for _ in range(6):
         left.append(patience.left_s())

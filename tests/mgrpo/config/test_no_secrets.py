@@ -9,7 +9,7 @@ import pytest
 from mgrpo.config.load import load_recipe
 from mgrpo.config.yaml_core import dump_yaml
 from mgrpo.errors import ConfigError
-from mgrpo.secret_values import HIDDEN
+from mgrpo.records.secret_values import HIDDEN
 
 VALUE = "hunter2-of-this-test"
 TOKEN = "hf_" + "a1B2" * 8

@@ -36,22 +36,26 @@ def config() -> RunConfig:
     return load_recipe("quickstart", changes=changes)
 
 
+def commits_of(config: RunConfig) -> dict[str, str]:
+    return find_commits(config.model, config.rewards, config.output.storage)
+
+
 def test_each_hub_model_has_its_commit(hub: Path, config: RunConfig) -> None:
     publish(hub, POLICY, FILES, NEW, "v2")
-    assert find_commits(config) == {"model": OLD, "rewards.terms.1": OLD}
+    assert commits_of(config) == {"model": OLD, "rewards.terms.1": OLD}
     tagged = at_commits(config, {"model": "v2"})
-    assert find_commits(tagged)["model"] == NEW
+    assert commits_of(tagged)["model"] == NEW
     pinned = at_commits(config, {"model": NEW, "rewards.terms.1": OLD})
     assert (pinned.model.revision, pinned.rewards.terms[1].revision) == (NEW, OLD)
     assert pinned.rewards.terms[0] == config.rewards.terms[0]
-    assert find_commits(load_recipe("quickstart")) == {}
+    assert commits_of(load_recipe("quickstart")) == {}
 
 
 def test_a_revision_that_is_not_there_is_named_with_its_key(hub: Path, config: RunConfig) -> None:
     with pytest.raises(HubUnreachable, match=f"The model {POLICY} at v9 is not .* set model.path"):
-        find_commits(at_commits(config, {"model": "v9"}))
+        commits_of(at_commits(config, {"model": "v9"}))
     with pytest.raises(HubUnreachable, match=r"set rewards\.terms\.1\.model to its folder"):
-        find_commits(at_commits(config, {"rewards.terms.1": "v9"}))
+        commits_of(at_commits(config, {"rewards.terms.1": "v9"}))
 
 
 @pytest.mark.parametrize("path", ["default", "memory://bucket/model"])

@@ -10,7 +10,7 @@ import pytest
 
 from mgrpo.errors import ConfigFault, DeadlineError, StorageError
 from mgrpo.findings import CheckLine
-from mgrpo.secret_values import (
+from mgrpo.records.secret_values import (
     HIDDEN,
     is_secret_key,
     is_secret_name,
