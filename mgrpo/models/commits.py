@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+
+from pydantic import TypeAdapter
 
 from mgrpo.config import ModelConfig, RewardsConfig, RunConfig, StorageConfig
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.services import ModelTerm
 from mgrpo.models.catalog import is_hub_name
 from mgrpo.models.node_model import driver_model, hub_model
-from mgrpo.storage.provenance import ENVIRONMENT_FILE, HUB_COMMITS
+from mgrpo.storage.policies import read_record
+from mgrpo.storage.provenance import ENVIRONMENT_FILE
 
 POLICY = "model"
 TERM = "rewards.terms.{}"
@@ -65,10 +68,18 @@ def at_commits(config: RunConfig, commits: Mapping[str, str]) -> RunConfig:
     return config.model_copy(update={"model": at(POLICY, config.model), "rewards": rewards})
 
 
+@dataclass(frozen=True)
+class Environment:
+    """Of what `write_provenance` writes."""
+
+    hub_commits: dict[str, str] = field(default_factory=dict)
+
+
 def recorded_commits(run_dir: Path) -> dict[str, str]:
-    """What `find_commits` found at the run's last start; {} for a run of a version without it."""
-    file = run_dir / ENVIRONMENT_FILE
-    if not file.is_file():
-        return {}
-    found: dict[str, str] = json.loads(file.read_text(encoding="utf-8")).get(HUB_COMMITS, {})
-    return found
+    """What `find_commits` found at the run's last start; {} for a run of a version without it.
+
+    Raises:
+        RunDirectoryError: the file cannot be read.
+    """
+    found = read_record(run_dir / ENVIRONMENT_FILE, TypeAdapter(Environment))
+    return {} if found is None else found.hub_commits

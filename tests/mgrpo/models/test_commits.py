@@ -10,7 +10,7 @@ import pytest
 
 from mgrpo.config import RunConfig
 from mgrpo.config.load import load_recipe
-from mgrpo.errors import HubUnreachable, ModelError
+from mgrpo.errors import HubUnreachable, ModelError, RunDirectoryError
 from mgrpo.models.commits import at_commits, find_commits, recorded_commits
 from mgrpo.models.node_model import driver_model
 from mgrpo.training import run
@@ -114,3 +114,15 @@ def test_commits_stay_recorded_where_the_hub_s_models_are_away(
         run.run_training(config, tmp_path / "run")
     assert recorded_commits(tmp_path / "run") == before
     assert recorded_commits(tmp_path / "no such run") == {}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"hub_commits": 3}', '{"hub_commits": {"model": 3}}'])
+def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "environment.json").write_text(text)
+    with pytest.raises(RunDirectoryError, match=r"environment\.json cannot be read: "):
+        recorded_commits(tmp_path)
+
+
+def test_a_run_of_an_older_version_has_none(tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text('{"mgrpo": "0.1.0"}')
+    assert recorded_commits(tmp_path) == {}
