@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.end_to_end.local_cluster import free_port, remove
+from tests.end_to_end.local_cluster import ROOT, free_port, remove
 
 START_S = 120.0
 
@@ -121,3 +121,23 @@ def short_folder() -> Iterator[Path]:
         yield folder
     finally:
         remove(folder)
+
+
+@contextmanager
+def training(head: Head, recipe: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """The run's process, and where it writes."""
+    log = recipe.with_name("log")
+    with log.open("a") as said:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "mgrpo", "train", str(recipe), "--run", "run"],
+            cwd=ROOT,
+            env={**head.environment, "PYTHONPATH": str(ROOT)},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        yield run, log
+    finally:
+        run.kill()
+        run.wait()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ import pytest
 import yaml
 
 from mgrpo.metrics.log import read_metrics
-from tests.end_to_end.local_cluster import ROOT, free_port
-from tests.end_to_end.own_head import Head, own_head, short_folder
+from tests.end_to_end.local_cluster import free_port
+from tests.end_to_end.own_head import Head, own_head, short_folder, training
 
 ADDRESS = "127.0.0.2"
 STEPS = 30  # so that some come after the GCS is back
@@ -70,17 +69,7 @@ def test_a_run_goes_on_over_the_loss_of_a_gcs_that_comes_back(
     shared = {"shared": True, "num_shared_engines": 1}
     changes = {"steps": STEPS, "output": output, "cluster": cluster, "engines": shared}
     recipe.write_text(yaml.safe_dump({**tree, **changes}))
-    log = tmp_path / "log"
-    with log.open("w") as said:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "mgrpo", "train", str(recipe), "--run", "run"],
-            cwd=ROOT,
-            env={**head.environment, "PYTHONPATH": str(ROOT)},
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    try:
+    with training(head, recipe) as (run, log):
         metrics = tmp_path / "run" / "metrics.jsonl"
         wait_until(lambda: metrics.is_file() and len(read_metrics(tmp_path / "run")) > 1, run)
         gcs = head.gcs()
@@ -90,8 +79,6 @@ def test_a_run_goes_on_over_the_loss_of_a_gcs_that_comes_back(
         assert len(read_metrics(tmp_path / "run")) < STEPS
         subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=head.folder)
         code = run.wait(timeout=400)
-    finally:
-        run.kill()
     assert code == 0, log.read_text()[-3000:]
     rows = read_metrics(tmp_path / "run")
     assert [row["step"] for row in rows] == list(range(STEPS))

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,7 @@ import pytest
 import yaml
 
 from mgrpo.metrics.log import read_metrics
-from tests.end_to_end.local_cluster import ROOT
-from tests.end_to_end.own_head import Head, own_head, short_folder
+from tests.end_to_end.own_head import Head, own_head, short_folder, training
 
 HEAD, LOST, STAYS, JOINS = "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"
 LEARNER_ROLE = json.dumps({"role": "learner"})
@@ -78,26 +75,6 @@ def recipe_of(head: Head, tree: dict[str, Any], folder: Path, steps: int) -> Pat
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**tree, **changes}))
     return recipe
-
-
-@contextmanager
-def training(head: Head, recipe: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """The run's process, and where it writes."""
-    log = recipe.with_name("log")
-    with log.open("a") as said:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "mgrpo", "train", str(recipe), "--run", "run"],
-            cwd=ROOT,
-            env={**head.environment, "PYTHONPATH": str(ROOT)},
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    try:
-        yield run, log
-    finally:
-        run.kill()
-        run.wait()
 
 
 def await_steps(run: subprocess.Popen[str], folder: Path, number: int) -> None:
