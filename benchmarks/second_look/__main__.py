@@ -1,6 +1,7 @@
 """The command: do what is left, one policy after the other, and write the page.
 
     python -m benchmarks.second_look --minutes 120     # goes on where it stopped
+    python -m benchmarks.second_look --family chain_sum --engines 1    # beside the other family's
     python -m benchmarks.second_look --list            # what is done and what is left
     python -m benchmarks.second_look --row confirming-chain_sum-mgrpo-0.0002-3  # again, printed
 
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None, program: Sequence[str] = MGRPO) -> i
     """Returns 0, also when --minutes left something; 1 when a trial failed."""
     args = parse(argv)
     stop_on_sigterm()
-    results, work = Results(args.results), Work(args.runs, program)
+    results = Results(args.results)
+    work = Work(args.runs, program, args.engines)
     try:
         if args.row:
             print(json.dumps(asdict(work.do(trial_named(args.row, results)))))
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None, program: Sequence[str] = MGRPO) -> i
         if args.list:
             print(listing(results))
             return 0
-        failed = do_rest(results, work, minutes=args.minutes)
+        failed = do_rest(results, work, families=args.family, minutes=args.minutes)
         page = describe(results)
         print(page)
         if args.write:
@@ -64,6 +66,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Compare arms with and without a second look; see docs/results/protocol.md.",
     )
     parser.add_argument("--minutes", type=float, metavar="M", help="start no trial after M minutes")
+    parser.add_argument(
+        "--family", nargs="+", choices=FAMILIES, default=FAMILIES, help="only these; default: both"
+    )
+    parser.add_argument(
+        "--engines", type=int, metavar="N", help="of each run; default: one for each core"
+    )
     parser.add_argument("--list", action="store_true", help="show what is done and what is left")
     parser.add_argument("--row", metavar="NAME", help="run one trial and print its row")
     parser.add_argument("--write", action="store_true", help="update the page and its figure")
@@ -74,10 +82,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def do_rest(results: Results, work: Work, *, minutes: float | None) -> list[str]:
+def do_rest(
+    results: Results, work: Work, *, families: Sequence[str], minutes: float | None
+) -> list[str]:
     """Trial after trial; the names of those that failed."""
     began, failed = time.monotonic(), set[str]()
-    while (trial := next(left(results, failed), None)) is not None:
+    while (trial := next(left(results, families, failed), None)) is not None:
         if minutes is not None and time.monotonic() - began >= 60 * minutes:
             tell(f"stopped after {minutes:g} minutes\n{listing(results)}")
             break
@@ -95,10 +105,11 @@ def do_rest(results: Results, work: Work, *, minutes: float | None) -> list[str]
     return sorted(failed)
 
 
-def left(results: Results, failed: set[str]) -> Iterator[Trial]:
+def left(results: Results, families: Sequence[str], failed: set[str]) -> Iterator[Trial]:
     """What is to be done now, in turns over arms, so that a drift of the machine meets all."""
     for trial in known_trials(results):
-        if trial.name not in failed and not results.of([trial]):
+        is_asked = trial.family in families and trial.name not in failed
+        if is_asked and not results.of([trial]):
             yield trial
 
 

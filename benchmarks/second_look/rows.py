@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,23 +47,40 @@ class Row:
 
 
 class Results:
-    """The rows of a file; those of recipes or a policy that have changed since do not count."""
+    """The rows of a file; those of recipes or a policy that have changed since do not count.
+    Several commands may add to one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        self.rows = [row for row in (Row(**one) for one in kept) if row.digest == row.trial.digest]
+        self.rows = self.kept()
 
     def of(self, trials: Iterable[Trial]) -> list[Row]:
         """Those that there are, in the order of the trials."""
         known = {row.trial: row for row in self.rows}
         return [known[trial] for trial in trials if trial in known]
 
+    def kept(self) -> list[Row]:
+        """Those of the file that count."""
+        kept = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else []
+        return [row for row in (Row(**one) for one in kept) if row.digest == row.trial.digest]
+
     def add(self, row: Row) -> None:
-        self.rows = [one for one in self.rows if one.trial != row.trial] + [row]
-        unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text(lines_of(self.rows), encoding="utf-8")
-        unfinished.replace(self.path)
+        with locked(self.path.parent):
+            self.rows = [one for one in self.kept() if one.trial != row.trial] + [row]
+            unfinished = self.path.with_suffix(".unfinished")
+            unfinished.write_text(lines_of(self.rows), encoding="utf-8")
+            unfinished.replace(self.path)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds back whoever else adds to a file of this folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def lines_of(rows: Sequence[Row]) -> str:

@@ -27,6 +27,7 @@ class Work:
 
     folder: Path
     program: Sequence[str] = MGRPO
+    num_engines: int | None = None  # of a run; None: as many as the machine has cores for
 
     def do(self, trial: Trial) -> Row:
         """Train, score, and delete the run: its row is what is kept.
@@ -35,7 +36,8 @@ class Work:
             CommandFailed: a command failed, or printed no result; its log is beside the run.
         """
         run = self.folder / trial.name
-        train = [*self.program, "train", trial.recipe, *trial.settings]
+        engines = [f"engines.num_shared_engines={self.num_engines}"] if self.num_engines else []
+        train = [*self.program, "train", trial.recipe, *trial.settings, *engines]
         options = [f"output.runs_dir={self.folder}", "output.report=false", "output.trackers=[]"]
         run_command(
             [*train, *options, "--run", trial.name, "--overwrite"],
@@ -45,7 +47,9 @@ class Work:
         score = [*self.program, "eval", str(run), "--recipe", trial.scoring_recipe]
         log = self.folder / f"{trial.name}.score.log"
         said = run_command(
-            [*score, *trial.scoring_settings, "--json"], log=log, deadline_s=SCORE_DEADLINE_S
+            [*score, *trial.scoring_settings, *engines, "--json"],
+            log=log,
+            deadline_s=SCORE_DEADLINE_S,
         )
         try:
             scored: dict[str, Any] = json.loads(said.splitlines()[-1])

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.commands import CommandFailed
 from benchmarks.second_look import design
-from benchmarks.second_look.__main__ import known_trials, main
+from benchmarks.second_look.__main__ import known_trials, left, main
 from benchmarks.second_look.analysis import Test as Question
 from benchmarks.second_look.analysis import first_turn_tests, second_turn_tests
 from benchmarks.second_look.design import ARMS, FAMILIES, RATES, REFERENCE, Trial, trials_at
@@ -33,6 +33,7 @@ from scripts.default_policy.right_work.problems import (
 )
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_mgrpo.py")))
+SAYS_ARGUMENTS = "import sys; sys.exit(str(sys.argv))"
 TRIAL = trials_at("confirming", "simple_equations", "mgrpo", 2e-4)[3]
 
 
@@ -141,6 +142,16 @@ def test_a_row_of_recipes_that_changed_does_not_count(tmp_path):
     assert not Results(results.path).rows
 
 
+def test_two_commands_add_to_one_file(tmp_path):
+    one, other = Results(tmp_path / "rows.json"), Results(tmp_path / "rows.json")
+    first, second = trials_at("confirming", "chain_sum", "mgrpo", 2e-4)[:2]
+    one.add(row(first))
+    other.add(row(second))
+    assert {found.trial for found in Results(one.path).rows} == {first, second}
+    assert {found.trial for found in other.rows} == {first, second}
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.json"]
+
+
 def test_a_row_of_another_start_policy_does_not_count(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     known = TRIAL.digest
@@ -161,6 +172,13 @@ def test_a_trial_is_trained_scored_and_deleted(tmp_path, monkeypatch):
     assert found.area == pytest.approx(0.9)
     assert sorted(one.suffix for one in (tmp_path / "runs").iterdir()) == [".log", ".log"]
     assert (tmp_path / "calls").read_text().split() == ["train", TRIAL.name, "eval", TRIAL.name]
+
+
+def test_a_family_and_the_engines_of_a_run_can_be_given(tmp_path):
+    trial = next(left(Results(tmp_path / "rows.json"), ["simple_equations"], set()))
+    assert trial.family == "simple_equations"
+    with pytest.raises(CommandFailed, match=r"'engines.num_shared_engines=3'"):
+        Work(tmp_path, (sys.executable, "-c", SAYS_ARGUMENTS), num_engines=3).do(trial)
 
 
 def test_a_trial_that_fails_is_named_and_leaves_no_row(tmp_path, monkeypatch):
