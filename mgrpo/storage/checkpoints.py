@@ -15,6 +15,7 @@ continues a run to the same numbers. The folder is built under another name and 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -109,8 +110,13 @@ def tidy(run_dir: Path, count: int, newest: Path) -> None:
     """Delete all checkpoints but the newest up to one that is whole, and that of the best step.
 
     Later ones are damaged: the run went on from one before them.
+
+    Raises:
+        OSError: the newest is gone, with all the disk perhaps, or another cannot be deleted.
     """
     folders = {folder.name: folder for folder in checkpoints(run_dir)}
+    if newest.name not in folders:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(newest))
     best = [name for name, folder in folders.items() if (folder / BEST_FILE).is_file()]
     for name in set(folders).difference(kept(list(folders), best, count, newest.name)):
         shutil.rmtree(folders[name])

@@ -110,6 +110,28 @@ def test_older_ones_that_cannot_be_deleted_stay_and_it_is_said(tree, tmp_path, m
     assert run.checkpoint_names == [f"step-{number:06d}" for number in (2, 4, 6, 8)]
 
 
+def test_a_disk_that_is_gone_once_a_checkpoint_is_written_costs_those_on_it(
+    tree, tmp_path, monkeypatch
+):
+    """Another one is mounted over it, as `make chaos` does."""
+    run, finish = light(tree, tmp_path), checkpoints.finish_checkpoint
+
+    def vanishing(folder: Path, state: Mapping[str, object]) -> Path:
+        written = finish(folder, state)
+        if state["num_steps"] == 4:
+            written.parent.rename(tmp_path / "gone")
+            written.parent.mkdir()
+        return written
+
+    monkeypatch.setattr(checkpoints, "finish_checkpoint", vanishing)
+    assert [row["step"] for row in run.train()] == list(range(STEPS))
+    said = run.console.getvalue()
+    assert said.count("older checkpoints could not be tidied: [Errno 2]") == 1
+    assert f"{run.run_dir / 'checkpoints' / 'step-000004'}" in said.replace("\n", "")
+    assert run.checkpoint_names == ["step-000006", "step-000008"]
+    assert (tmp_path / "gone" / "step-000004").is_dir()
+
+
 def test_a_folder_that_cannot_be_made_is_said_each_time(tree, tmp_path):
     run = light(tree, tmp_path)
     run.run_dir.mkdir()
