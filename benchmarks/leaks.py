@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from actors.engine import CODE_CACHE
 from benchmarks.commands import run_command, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
 from benchmarks.measured_page import publish
@@ -92,6 +93,8 @@ def measured(num_steps: int) -> Result:
         CommandFailed: the run failed or took too long.
     """
     before = traces_outside()
+    # Ray's sockets have room for no longer name. PyTorch's cache of code, which would lie there
+    # with the user's name, is shared by all programs of a user, so that none leaves it.
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(prefix="m-") as short:
         folder = Path(name)
         run_command(
@@ -101,7 +104,7 @@ def measured(num_steps: int) -> Result:
             ],
             log=folder / "log",
             deadline_s=START_S + STEP_S * num_steps,
-            environment={"TMPDIR": short},  # Ray's sockets have room for no more
+            environment={"TMPDIR": short, CODE_CACHE: str(folder / "code")},
         )
         growth = growths(read_lines(folder / "leaks" / RESOURCES_FILE))
         left = [f"file {one.name}" for one in Path(short).iterdir()]

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.chaos.schedule import HOUR_S
 from mgrpo.config.load import load_recipe
 from mgrpo.data.problems import load_problems
 from mgrpo.metric_sums import MetricSums
@@ -74,6 +75,25 @@ def groups_of(completions: Sequence[Completion]) -> Iterator[tuple[int, int]]:
     groups = Counter((one.layer, one.id.parent) for one in completions)
     for (layer, _), size in groups.items():
         yield layer, size
+
+
+def seconds_to_return(changes: Sequence[Mapping[str, Any]]) -> list[float]:
+    """From the loss of each engine until it works again, with the newest weights.
+
+    Args:
+        changes: the lines of a run's engines.jsonl. Engines that were lost as the run ended are
+            left out, and those that were away as the clock was set.
+    """
+    found, lost = [], dict[str, float]()
+    for change in changes:
+        name = change["engine"]
+        if change["from"] is None:  # it is asked for: by another life of the run, perhaps
+            lost.pop(name, None)
+        elif change["to"] == "dead":
+            lost.setdefault(name, change["time"])
+        elif change["to"] == "healthy" and name in lost:
+            found.append(change["time"] - lost.pop(name))
+    return [seconds for seconds in found if 0 < seconds < HOUR_S / 2]
 
 
 def trained_in(run_dir: Path, recipe: Path) -> Trained:

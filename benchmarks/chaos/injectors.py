@@ -16,11 +16,10 @@ import psutil
 from benchmarks.chaos import clock, hostile
 from benchmarks.chaos.processes import of_kind
 from benchmarks.chaos.proxy import Mode, Proxy
-from benchmarks.chaos.schedule import Fault
+from benchmarks.chaos.schedule import HOUR_S, Fault
 from mgrpo.storage.checkpoints import CHECKPOINTS_DIR, LEARNER_DIR, checkpoints
 
 PAUSE_S = 2.0
-HOUR_S = 3600
 DISK_KIB = 64
 """Of a disk that is full: less than a checkpoint."""
 

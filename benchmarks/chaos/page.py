@@ -29,6 +29,7 @@ def summary(records: Sequence[Record], references: Sequence[Record]) -> Result:
         "hangs": sum(len(one["hangs"]) for one in records),
         "unfinished": sum(not one["is_finished"] for one in records),
         "kinds": {kind: of_kind([e for e in events if e["kind"] == kind]) for kind in kinds},
+        "engine_return_s": sorted(seconds for one in records for seconds in one["engine_return_s"]),
         "undisturbed_step_s": [one["step_s"] for one in references],
         "accuracy": {
             name: [[one["order"], one["accuracy"]] for one in group]
@@ -75,6 +76,10 @@ def page_lines(result: Result) -> Iterator[str]:
         cells = [kind, one["times"], one["went_on"], one["resumed"], codes, *seconds]
         yield f"| {' | '.join(map(str, cells))} |"
     yield ""
+    if times := result["engine_return_s"]:
+        yield f"{len(times)} engines that were lost worked again, with the newest weights, after"
+        yield f"{shown(median(times))} s (median; at most {shown(max(times))} s); meanwhile the run"
+        yield "went on with the other one.\n"
     steps = ", ".join(shown(seconds) for seconds in result["undisturbed_step_s"])
     yield f"A step of runs that nothing disturbs: {steps} s (median of each)."
     yield from memory_lines(result)

@@ -32,6 +32,7 @@ KINDS = (
     *("log-probabilities not finite", "log-probabilities shifted"),
 )
 """Every kind of fault, as tables show it."""
+HOUR_S = 3600
 NEED_ROOT = ("checkpoints read-only", "checkpoints full")
 NEED_COMPILER = ("clock set an hour ahead", "clock set an hour back")
 

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.chaos import clock, hostile
-from benchmarks.chaos.comparison import accuracies, slopes, trained_in
+from benchmarks.chaos.comparison import accuracies, seconds_to_return, slopes, trained_in
 from benchmarks.chaos.injectors import INJECTORS, Injector, Victim
 from benchmarks.chaos.processes import (
     environment_of,
@@ -31,6 +31,7 @@ from benchmarks.chaos.schedule import Fault, Part
 from benchmarks.chaos.work import ATTEMPTS, NUM_HELDOUT, PROMPTS, RUN, write_recipe
 from benchmarks.commands import end
 from benchmarks.machine import REPOSITORY
+from cluster.fleet.engine_log import read_engine_log
 from mgrpo.errors import RunDirectoryError
 from mgrpo.metrics.log import read_metrics
 
@@ -220,6 +221,7 @@ class Supervisor:
             "orphans": self.leftover,
             "ports": sorted(self.ports),
             "files": [*files, *(one for one in sorted(self.shared) if Path(one).exists())],
+            "engine_return_s": seconds_to_return(read_engine_log(self.run_dir)),
             "accuracy": accuracies(self.run_dir),
             "counted": {
                 "training": self.part.num_steps * PROMPTS * ATTEMPTS,

@@ -17,6 +17,7 @@ from benchmarks.chaos import hostile
 from benchmarks.chaos.comparison import (
     Trained,
     is_within_noise,
+    seconds_to_return,
     slopes,
     trained_problems,
     violations,
@@ -202,6 +203,26 @@ def test_memory_grows_by_the_slope_of_its_later_part() -> None:
     assert slopes(samples) == {"driver": pytest.approx(2.0), "GCS": 0.0}
 
 
+def test_engines_return_when_they_work_again() -> None:
+    changes = [
+        (0, "a", None, "starting"),
+        (20, "a", "stale", "healthy"),
+        (50, "a", "healthy", "dead"),
+        (51, "a", "dead", "restarting"),
+        (60, "a", "restarting", "dead"),  # the first try failed
+        (61, "b", None, "starting"),
+        (80, "a", "restarting", "stale"),
+        (81, "a", "stale", "healthy"),
+        (90, "b", "healthy", "dead"),  # the run ends with it
+        (95, "b", None, "starting"),
+        (99, "b", "stale", "healthy"),
+        (100, "a", "healthy", "dead"),
+        (3720, "a", "stale", "healthy"),  # the clock was set meanwhile
+    ]
+    rows = [dict(zip(("time", "engine", "from", "to"), one, strict=True)) for one in changes]
+    assert seconds_to_return(rows) == [31]
+
+
 RECORD: dict[str, Any] = {
     "part": "part-0-12",
     "order": "streamed",
@@ -218,6 +239,7 @@ RECORD: dict[str, Any] = {
     "orphans": [],
     "ports": [],
     "files": [],
+    "engine_return_s": [21.0, 30.5],
     "accuracy": {"training": 0.5},
     "counted": {"training": 672},
     "step_s": 1.5,
@@ -253,6 +275,8 @@ def test_the_page_has_a_row_for_each_kind() -> None:
     own = {"packages": {}, "violations": ["x"], "commits": ["r"], "seed": 0}
     lines = list(page_lines({**result, **origin, **own}))
     assert "| driver killed | 1 | 0 | 1 | -9 | 30.0 | 30.0 |" in lines
+    assert "2 engines that were lost worked again, with the newest weights, after" in lines
+    assert "25.8 s (median; at most 30.5 s); meanwhile the run" in lines
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
