@@ -107,15 +107,19 @@ class Mounted:
         return folder
 
     def end(self, victim: Victim, done_to: str) -> None:
-        folder = str(victim.run_dir / CHECKPOINTS_DIR)
-        while is_mounted(folder):
-            subprocess.run(["umount", "--lazy", folder], check=True, timeout=20)
+        unmount(victim.run_dir / CHECKPOINTS_DIR)
 
 
-def is_mounted(folder: str) -> bool:
+def unmount(folder: Path) -> None:
+    """Take back all that is mounted there."""
+    while is_mounted(folder):
+        subprocess.run(["umount", "--lazy", folder], check=True, timeout=20)
+
+
+def is_mounted(folder: Path) -> bool:
     """Also where it is a part of the same disk, which `Path.is_mount` does not see."""
     lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    return any(line.split()[1] == folder for line in lines)
+    return any(line.split()[1] == str(folder.resolve()) for line in lines)
 
 
 def mount(*arguments: str) -> None:
@@ -129,6 +133,7 @@ class Damaged:
     lasts_s: float = 0.0
 
     def begin(self, victim: Victim, fault: Fault) -> str:
+        unmount(victim.run_dir / CHECKPOINTS_DIR)  # an earlier fault may last
         found = checkpoints(victim.run_dir)
         if len(found) < 2:
             return ""  # there is none to fall back to

@@ -35,7 +35,13 @@ from benchmarks.chaos.schedule import (
     campaign,
     undisturbed,
 )
-from mgrpo.storage.checkpoints import LEARNER_DIR, begin_checkpoint, fault_of, finish_checkpoint
+from mgrpo.storage.checkpoints import (
+    CHECKPOINTS_DIR,
+    LEARNER_DIR,
+    begin_checkpoint,
+    fault_of,
+    finish_checkpoint,
+)
 from mgrpo.types import Completion, CompletionId
 from tests.learner.builders import completion
 
@@ -281,18 +287,27 @@ def test_the_page_has_a_row_for_each_kind() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 @pytest.mark.parametrize("is_full", [True, False])
-def test_a_disk_of_its_own_is_taken_away_again(tmp_path: Path, is_full: bool) -> None:
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_disk_of_its_own_is_taken_away_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool, is_damaged: bool
+) -> None:
+    """After its time, or for a fault that has to write there; also by a relative path."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("run") / CHECKPOINTS_DIR
+    folder.mkdir(parents=True)
     (fault,) = campaign(1, seed=0)[0].faults
-    injector, victim = Mounted(is_full), Victim("no such run", tmp_path, tmp_path, Proxy(1))
+    victim = Victim("no such run", folder.parent, tmp_path, Proxy(1))
+    injector = Mounted(is_full)
     try:
         done_to = injector.begin(victim, fault)
     except subprocess.CalledProcessError:
         pytest.skip("this machine lets nobody mount")
-    assert is_mounted(str(folder))
+    assert is_mounted(folder)
     with pytest.raises(OSError, match=r"No space|Read-only"):
         (folder / "file").write_bytes(bytes(1 << 20))
-    injector.end(victim, done_to)
-    assert not is_mounted(str(folder))
+    if is_damaged:
+        Damaged().begin(victim, fault)
+    else:
+        injector.end(victim, done_to)
+    assert not is_mounted(folder)
     (folder / "file").write_bytes(bytes(1 << 20))
