@@ -4,6 +4,8 @@
     python -m benchmarks.second_look --family chain_sum --engines 1    # beside the other family's
     python -m benchmarks.second_look --list            # what is done and what is left
     python -m benchmarks.second_look --row confirming-chain_sum-mgrpo-0.0002-3  # again, printed
+    python -m benchmarks.second_look --scale one_gpu --plan 1xH100-80GB    # before a GPU is used
+    python -m benchmarks.second_look --scale one_gpu --minutes 480         # a policy of 1B, on it
 
 A trial's row is written when it is done, so nothing but an unfinished trial is lost by stopping.
 """
@@ -21,39 +23,46 @@ from pathlib import Path
 from benchmarks.commands import CommandFailed, stop_on_sigterm
 from benchmarks.machine import REPOSITORY
 from benchmarks.measured_page import write_measured
-from benchmarks.second_look.design import ARMS, FAMILIES, NUM_SEEDS, Trial, trials_at
+from benchmarks.second_look.design import ARMS, Trial, trials_at
 from benchmarks.second_look.figure import differences_figure
 from benchmarks.second_look.page import describe
+from benchmarks.second_look.planned import plan_text
 from benchmarks.second_look.rows import Results
+from benchmarks.second_look.scales import SCALES, Scale
 from benchmarks.second_look.tuning import chosen_rate, tuning_trials
 from benchmarks.second_look.work import MGRPO, Work
 from mgrpo.errors import MgrpoError
 
 TITLE = "When does a second look make a better policy?"
-RESULTS = REPOSITORY / "docs" / "results" / "second_look.json"
+RESULTS = REPOSITORY / "docs" / "results"
 
 
 def main(argv: Sequence[str] | None = None, program: Sequence[str] = MGRPO) -> int:
     """Returns 0, also when --minutes left something; 1 when a trial failed."""
     args = parse(argv)
     stop_on_sigterm()
-    results = Results(args.results)
+    scale: Scale = SCALES[args.scale]
+    results = Results(args.results or results_file(scale), scale)
     work = Work(args.runs, program, args.engines)
     try:
+        if args.plan:
+            print(plan_text(scale, args.plan, args.parameters))
+            return 0
         if args.row:
             print(json.dumps(asdict(work.do(trial_named(args.row, results)))))
             return 0
         if args.list:
             print(listing(results))
             return 0
-        failed = do_rest(results, work, families=args.family, minutes=args.minutes)
+        families = args.family or list(scale.families)
+        failed = do_rest(results, work, families=families, minutes=args.minutes)
         page = describe(results)
         print(page)
         if args.write:
-            figure = args.results.with_suffix(".svg")
+            figure = results.path.with_suffix(".svg")
             figure.write_text(differences_figure(results), encoding="utf-8")
             picture = f"![First turns of each arm against the reference]({figure.name})"
-            write_measured(args.results.with_suffix(".md"), f"{page}\n\n{picture}", title=TITLE)
+            write_measured(results.path.with_suffix(".md"), f"{page}\n\n{picture}", title=TITLE)
     except (CommandFailed, MgrpoError) as error:
         tell(f"error: {error}")
         return 1
@@ -65,9 +74,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.second_look",
         description="Compare arms with and without a second look; see docs/results/protocol.md.",
     )
-    parser.add_argument("--minutes", type=float, metavar="M", help="start no trial after M minutes")
     parser.add_argument(
-        "--family", nargs="+", choices=FAMILIES, default=FAMILIES, help="only these; default: both"
+        "--scale",
+        choices=SCALES,
+        default="small",
+        help="the policy and its machine; default: small",
+    )
+    parser.add_argument("--minutes", type=float, metavar="M", help="start no trial after M minutes")
+    every = [family for scale in SCALES.values() for family in scale.families]
+    parser.add_argument(
+        "--family", nargs="+", choices=every, help="only these; default: all of the scale"
+    )
+    parser.add_argument(
+        "--plan", metavar="1xH100-80GB", help="show memory and hours on such GPUs, and end"
+    )
+    parser.add_argument(
+        "--parameters", metavar="1.5B", help="for --plan: the size of a model that is not here"
     )
     parser.add_argument(
         "--engines", type=int, metavar="N", help="of each run; default: one for each core"
@@ -75,11 +97,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="show what is done and what is left")
     parser.add_argument("--row", metavar="NAME", help="run one trial and print its row")
     parser.add_argument("--write", action="store_true", help="update the page and its figure")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE.json")
+    parser.add_argument("--results", type=Path, metavar="FILE.json")
     parser.add_argument(
         "--runs", type=Path, default=REPOSITORY / "runs" / "second_look", metavar="DIR"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if unknown := set(args.family or ()) - set(SCALES[args.scale].families):
+        parser.error(f"--family {' '.join(unknown)} is not of --scale {args.scale}")
+    return args
+
+
+def results_file(scale: Scale) -> Path:
+    """The rows of a scale; beside them the page and its figure."""
+    of_scale = "" if scale.name == "small" else f"_{scale.name}"
+    return RESULTS / f"second_look{of_scale}.json"
 
 
 def do_rest(
@@ -115,7 +146,7 @@ def left(results: Results, families: Sequence[str], failed: set[str]) -> Iterato
 
 def known_trials(results: Results) -> list[Trial]:
     """All that tuning asks for so far, then seed by seed what it has decided."""
-    pairs = [(family, arm) for family in FAMILIES for arm in ARMS]
+    pairs = [(family, arm) for family in results.scale.families for arm in ARMS]
     tuning = [tuning_trials(results, family, arm) for family, arm in pairs]
     rates = [chosen_rate(results, family, arm) for family, arm in pairs]
     confirming = [
@@ -148,7 +179,8 @@ def listing(results: Results) -> str:
     done = {row.trial for row in results.rows}
     lines = [f"{'done' if trial in done else 'to do':<6} {trial.name}" for trial in trials]
     num_done = sum(trial in done for trial in trials)
-    undecided = len(FAMILIES) * len(ARMS) * NUM_SEEDS["confirming"] - sum(
+    scale = results.scale
+    undecided = len(scale.families) * len(ARMS) * scale.num_seeds["confirming"] - sum(
         trial.phase == "confirming" for trial in trials
     )
     counts = f"{num_done} of {len(trials)} done"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.second_look.design import ARMS, FAMILIES, REFERENCE, trials_at
+from benchmarks.second_look.design import ARMS, REFERENCE, trials_at
 from benchmarks.second_look.rows import Results, Row
 from benchmarks.second_look.tuning import chosen_rate
 from mgrpo.evaluation.seeds import Difference, equivalence, holm, paired_t
@@ -48,7 +48,7 @@ def first_turn_tests(results: Results) -> list[Test]:
         own = [row for row in confirmed(results, family, arm) if row.seed in reference]
         return [reference[row.seed] for row in own], [row.t1 for row in own]
 
-    return tests_of([arm for arm in ARMS if arm != REFERENCE], pair)
+    return tests_of(results.scale.families, [arm for arm in ARMS if arm != REFERENCE], pair)
 
 
 def second_turn_tests(results: Results) -> list[Test]:
@@ -58,15 +58,17 @@ def second_turn_tests(results: Results) -> list[Test]:
         own = confirmed(results, family, arm)
         return [row.t2_independent for row in own], [row.t2 for row in own]
 
-    return tests_of(ARMS, pair)
+    return tests_of(results.scale.families, ARMS, pair)
 
 
 def tests_of(
-    arms: Sequence[str], pair: Callable[[str, str], tuple[list[float], list[float]]]
+    families: Iterable[str],
+    arms: Sequence[str],
+    pair: Callable[[str, str], tuple[list[float], list[float]]],
 ) -> list[Test]:
     """One for each family and arm that has enough rows, with p adjusted over all of them."""
     found = []
-    for family in FAMILIES:
+    for family in families:
         for arm in arms:
             first, second = pair(family, arm)
             if (difference := paired_t(first, second)) is not None:

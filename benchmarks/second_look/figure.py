@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.second_look.analysis import MARGIN, Test, first_turn_tests
-from benchmarks.second_look.design import ARMS, FAMILIES, REFERENCE
+from benchmarks.second_look.design import ARMS, REFERENCE
 from benchmarks.second_look.page import title
 from benchmarks.second_look.rows import Results
 from scripts.method_pages.figure import LIGHT, LOOK, svg_of
@@ -20,9 +20,10 @@ def differences_figure(results: Results) -> str:
     """First turns against the reference, in points, a panel for each family."""
     tests = first_turn_tests(results)
     figure = Figure(figsize=(8.6, 3.2))
-    panels = figure.subplots(1, len(FAMILIES), sharey=True)
+    families = results.scale.families
+    panels = figure.subplots(1, len(families), sharey=True)
     arms = [arm for arm in ARMS if arm != REFERENCE]
-    for family, axes in zip(FAMILIES, panels, strict=True):
+    for family, axes in zip(families, panels, strict=True):
         axes.set_title(family)
         draw(axes, arms, [one for one in tests if one.family == family])
     panels[0].set_yticks(range(len(arms)), [title(arm) for arm in arms])

@@ -13,15 +13,7 @@ from benchmarks.second_look.analysis import (
     first_turn_tests,
     second_turn_tests,
 )
-from benchmarks.second_look.design import (
-    ARMS,
-    FAMILIES,
-    NUM_SEEDS,
-    PROMPTS_PER_STEP,
-    REFERENCE,
-    STEPS,
-    trials_at,
-)
+from benchmarks.second_look.design import ARMS, REFERENCE, recipe_of, trials_at
 from benchmarks.second_look.rows import Results, Row
 from benchmarks.second_look.tuning import chosen_rate, tried_rates, tuned_accuracy
 from mgrpo.config.load import load_recipe
@@ -35,7 +27,7 @@ COLUMNS = (
 def describe(results: Results) -> str:
     """Markdown. Sentences that no test carries are not here."""
     blocks = [answer(results)]
-    for family in FAMILIES:
+    for family in results.scale.families:
         blocks += [
             f"## {family}",
             table(COLUMNS, arm_rows(results, family)),
@@ -43,16 +35,21 @@ def describe(results: Results) -> str:
             test_table([one for one in first_turn_tests(results) if one.family == family]),
             "Second turn against the second of two independent attempts, in points:",
             test_table([one for one in second_turn_tests(results) if one.family == family]),
-            "Tuning: accuracy of first attempts (%) by learning rate, bold where chosen:",
-            tuning_lines(results, family),
         ]
+        if len(results.scale.rates) > 1:
+            what = "Tuning: accuracy of first attempts (%) by learning rate, bold where chosen:"
+            blocks += [what, tuning_lines(results, family)]
     return "\n\n".join(blocks)
 
 
 def answer(results: Results) -> str:
     """The study's question, and how far it is answered."""
-    num_done = sum(len(confirmed(results, family, arm)) for family in FAMILIES for arm in ARMS)
-    num_all = len(FAMILIES) * len(ARMS) * NUM_SEEDS["confirming"]
+    scale = results.scale
+    num_seeds = scale.num_seeds["confirming"]
+    num_done = sum(
+        len(confirmed(results, family, arm)) for family in scale.families for arm in ARMS
+    )
+    num_all = len(scale.families) * len(ARMS) * num_seeds
     if num_done < num_all:
         return (
             f"**Not decided yet: {num_done} of {num_all} confirming runs are done.** Until then "
@@ -64,14 +61,14 @@ def answer(results: Results) -> str:
             for one in first_turn_tests(results)
             if one.family == family and one.decision == "above"
         }
-        for family in FAMILIES
+        for family in scale.families
     }
     both = [arm for arm in ARMS if all(arm in found for found in above.values())]
     names = ", ".join(title(arm) for arm in both)
     return (
         f"**First attempts above {title(REFERENCE)} on both families: {names or 'of no arm'}** "
-        f"(p < {LEVEL:g} after Holm, {NUM_SEEDS['confirming']} seeds of {STEPS} steps with "
-        f"{PROMPTS_PER_STEP} problems)."
+        f"(p < {LEVEL:g} after Holm, {num_seeds} seeds of {scale.steps} steps with "
+        f"{scale.prompts_per_step} problems)."
     )
 
 
@@ -129,8 +126,7 @@ def tuning_lines(results: Results, family: str) -> str:
 
 def title(arm: str) -> str:
     """What the arm's recipe calls itself."""
-    trial = trials_at("confirming", FAMILIES[0], arm, 1e-4)[0]
-    return load_recipe(trial.recipe).description
+    return load_recipe(recipe_of(arm)).description
 
 
 def share(rows: Sequence[Row], name: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.second_look.design import Phase, Trial
+from benchmarks.second_look.design import Trial
+from benchmarks.second_look.scales import SMALL, Phase, Scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +51,8 @@ class Results:
     """The rows of a file; those of recipes or a policy that have changed since do not count.
     Several commands may add to one file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, scale: Scale = SMALL) -> None:
+        self.path, self.scale = path, scale
         self.rows = self.kept()
 
     def of(self, trials: Iterable[Trial]) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from benchmarks.second_look.design import RATES, Trial, trials_at
+from benchmarks.second_look.design import Trial, trials_at
 from benchmarks.second_look.rows import Results
 
 MAX_RATES = 10
@@ -13,8 +13,8 @@ MAX_RATES = 10
 def tried_rates(results: Results, family: str, arm: str) -> list[float]:
     """Rates that are tried, rising: those to begin with, and further ones by factors of two while
     the best of those that are done is an outer one."""
-    rates = sorted(RATES)
-    while len(rates) < MAX_RATES and is_done(results, family, arm, rates):
+    rates = sorted(results.scale.rates)
+    while 1 < len(rates) < MAX_RATES and is_done(results, family, arm, rates):
         best = best_rate(results, family, arm, rates)
         if best == rates[0]:
             rates = [best / 2, *rates]
@@ -31,8 +31,11 @@ def tuning_trials(results: Results, family: str, arm: str) -> list[Trial]:
 
 
 def chosen_rate(results: Results, family: str, arm: str) -> float | None:
-    """The best of those tried, the lower of two equal ones; None while one is left to try."""
+    """The best of those tried, the lower of two equal ones; None while one is left to try. A
+    single one needs no trial."""
     rates = tried_rates(results, family, arm)
+    if len(rates) == 1:
+        return rates[0]
     if not is_done(results, family, arm, rates):
         return None
     return best_rate(results, family, arm, rates)

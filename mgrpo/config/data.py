@@ -68,6 +68,13 @@ COLUMNS: Mapping[Format, Mapping[str, Any]] = MappingProxyType(
 """What the keys of a source's columns are by default, by its format."""
 
 
+WantedValues = Annotated[
+    list[str | int | float | bool],
+    BeforeValidator(lambda given: given if isinstance(given, list) else [given]),
+    Field(min_length=1),
+]
+
+
 class SourceBase(StrictConfig):
     """Keys of every source."""
 
@@ -133,8 +140,12 @@ class RowsSource(SourceBase):
     """Keep the problems in a file, from which each is read when it is drawn: for data larger than
     memory. Files of this machine are read once, and the problems kept in $MGRPO_CACHE/data, or
     ~/.cache/mgrpo/data; those of the hub are in a temporary file (TMPDIR, or /tmp)."""
+    where: dict[str, WantedValues] = Field(default_factory=dict)
+    """Columns and the values of the rows to take, one or a list: {level: [2, 3, 4]}. A row has to
+    fit all of them; others are not counted as unusable. Numbers and text are compared as they are
+    written: 2 fits "2"."""
     max_rows: PositiveInt | None = None
-    """Read the first rows only; null: all."""
+    """Read the first rows only, of those that `where` takes; null: all."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from benchmarks.second_look import design
 from benchmarks.second_look.__main__ import known_trials, left, main
 from benchmarks.second_look.analysis import Test as Question
 from benchmarks.second_look.analysis import first_turn_tests, second_turn_tests
-from benchmarks.second_look.design import ARMS, FAMILIES, RATES, REFERENCE, Trial, trials_at
+from benchmarks.second_look.design import ARMS, REFERENCE, Trial, trials_at
 from benchmarks.second_look.figure import differences_figure
 from benchmarks.second_look.page import describe
+from benchmarks.second_look.planned import planned
 from benchmarks.second_look.rows import Results, Row
+from benchmarks.second_look.scales import ONE_GPU, SMALL
 from benchmarks.second_look.tuning import chosen_rate, tried_rates
 from benchmarks.second_look.work import Work
 from mgrpo.cli import main as mgrpo
@@ -24,6 +27,8 @@ from mgrpo.config.rewards import CheckTerm
 from mgrpo.data.problems import load_problems
 from mgrpo.evaluation.seeds import Difference
 from mgrpo.models.catalog import SHIPPED
+from mgrpo.plan.hardware import named_hardware
+from mgrpo.plan.shape import find_shape
 from mgrpo.sources import most_completions
 from scripts.default_policy.right_work.problems import (
     NUM_CHECKED,
@@ -33,6 +38,7 @@ from scripts.default_policy.right_work.problems import (
 )
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_mgrpo.py")))
+FAMILIES, RATES = tuple(SMALL.families), SMALL.rates
 SAYS_ARGUMENTS = "import sys; sys.exit(str(sys.argv))"
 TRIAL = trials_at("confirming", "simple_equations", "mgrpo", 2e-4)[3]
 
@@ -98,7 +104,9 @@ def test_the_check_finds_no_fault_in_a_trial(family, capsys):
     trial = trials_at("tuning", family, "mgrpo", 1e-4)[0]
     commands = [(trial.recipe, trial.settings), (trial.scoring_recipe, trial.scoring_settings)]
     for recipe, settings in commands:
-        assert mgrpo(["check", recipe, *settings, "data.train.size=64"]) == 0, capsys.readouterr()
+        assert mgrpo(["check", recipe, *settings, "data.train.size=64"]) == 0, (
+            capsys.readouterr().out
+        )
 
 
 def test_no_problem_of_one_set_is_in_another():
@@ -128,6 +136,99 @@ def test_arms_of_a_seed_train_on_the_same_problems_in_the_same_order():
         config = trials_at("confirming", "simple_equations", arm, 1e-4)[0].configs()[0]
         orders.add((config.seed, config.steps, config.prompts_per_step, config.data.train.size))
     assert len(orders) == 1
+
+
+# --- one GPU ---
+
+
+OLMO_2_1B = {
+    "architectures": ["Olmo2ForCausalLM"],
+    "model_type": "olmo2",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "num_hidden_layers": 16,
+    "vocab_size": 100352,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("family", ONE_GPU.families)
+def test_an_arm_on_one_gpu_is_the_small_one_with_that_machine_s_settings(arm, family):
+    (trial, *_) = trials_at("confirming", family, arm, 1e-6)
+    training, scoring = trial.configs()
+    assert most_completions(training.method_view) == 16 * training.prompts_per_step
+    for config in (training, scoring):
+        assert config.cluster.colocate is True and config.engines.num_shared_engines.max == 1
+        assert [layer.max_completion_tokens for layer in config.layers] == [512] * len(
+            config.layers
+        )
+        assert config.layers[0].system_prompt is None  # which asks for the box that checks read
+    small = trials_at("confirming", "chain_sum", arm, 1e-4)[0].configs()[0]
+    for one, other in zip(training.layers, small.layers, strict=True):
+        changed = {"max_completion_tokens": 0, "system_prompt": None}
+        assert one.model_copy(update=changed) == other.model_copy(update=changed)
+    assert training.plugins == small.plugins and training.method == small.method
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """In place of the hub's model and rows: a small policy of that context, and those columns."""
+    folder = shutil.copytree(SHIPPED["half_right"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    longer = {**config, "max_position_embeddings": OLMO_2_1B["max_position_embeddings"]}
+    (folder / "config.json").write_text(json.dumps(longer), encoding="utf-8")
+    rows = [
+        {
+            "problem": f"What is {number} + {number}?",
+            "solution": f"It is \\boxed{{{2 * number}}}.",
+            "answer": str(2 * number),
+            "subject": "Algebra",
+            "level": number % 5 + 1,
+        }
+        for number in range(100)
+    ]
+    (tmp_path / "math.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    here = ("cluster.device=cpu", "cluster.colocate=false", "model.dtype=float32")
+    return [f"model.path={folder}", *here], f"{tmp_path}/math.jsonl"
+
+
+@pytest.mark.parametrize(("family", "arm"), [("math", "mgrpo"), ("countdown", "igrpo")])
+def test_the_check_finds_no_fault_in_a_trial_of_one_gpu(family, arm, stand_in, capsys):
+    (trial, *_) = trials_at("confirming", family, arm, 1e-6)
+    model, rows = stand_in
+    size = "data.{}.size=64"
+    of_rows = ("data.{}.path=" + rows, "data.{}.split=null")
+    for recipe, settings, part in (
+        (trial.recipe, trial.settings, "train"),
+        (trial.scoring_recipe, [*trial.scoring_settings, "data.train.size=64"], "heldout"),
+    ):
+        data = [text.format(part) for text in (of_rows if family == "math" else (size,))]
+        assert mgrpo(["check", recipe, *settings, *model, *data]) == 0, capsys.readouterr().out
+    assert family != "math" or "60 problems from" in capsys.readouterr().out  # of levels 2 to 4
+
+
+def test_a_seed_of_every_arm_fits_on_one_gpu_and_takes_at_most_eight_hours(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(OLMO_2_1B), encoding="utf-8")
+    found = planned(ONE_GPU, named_hardware("1xH100-80GB", 1), find_shape(str(tmp_path), None))
+    assert len(found) == len(ARMS) * len(ONE_GPU.families)
+    assert not [one.fault for one in found if one.fault]
+    assert sum(one.hours for one in found) < 8
+
+
+def test_one_gpu_tunes_nothing_and_goes_seed_by_seed(tmp_path, capsys):
+    listed = known_trials(Results(tmp_path / "rows.json", ONE_GPU))
+    first = listed[: len(ARMS) * len(ONE_GPU.families)]
+    assert {one.phase for one in listed} == {"confirming"} and {one.seed for one in first} == {0}
+    files = ["--results", str(tmp_path / "rows.json"), "--scale", "one_gpu"]
+    plan = ["--plan", "1xH100-80GB", "--parameters", "1.5B"]
+    assert main([*files, *plan], PROGRAM) == 0
+    assert "hours for a seed of each arm and family" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*files, "--family", "chain_sum"], PROGRAM)
 
 
 # --- rows ---

@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import islice
 from typing import Any
 
 from mgrpo.config.data import COLUMNS, RowsSource
@@ -84,7 +83,7 @@ def load_rows(source: RowsSource, into: list[Problem] | StoredProblems, note: No
         DataError: its rows cannot be read, lack a column, or hold no problem.
         HubUnreachable: its hub does not answer, and it is not in the cache.
     """
-    rows = noting(islice(rows_at(source), source.max_rows), note, f"{source.path}: {{}} rows read")
+    rows = noting(rows_at(source), note, f"{source.path}: {{}} rows read")
     return problems_of(rows, source, into)
 
 
@@ -98,15 +97,27 @@ def problems_of(
     """
     data = LoadedData(problems=into)
     columns = NamedColumns(source)
+    not_taken = Counter[str]()
     for given in rows:
         try:
             row = prepared(given, source.format)
             if not row.fault and isinstance(row.value, dict):
                 columns.look_at(row.value)
+                if other := other_value(row.value, source.where):
+                    not_taken[other] += 1
+                    continue
             data.problems.append(problem_of(row, source))
         except UnfitRow as reason:
             data.drop(str(reason), given.where)
+        if data.num_rows == source.max_rows:
+            break
     columns.refuse_missing(source.path)
+    if not data.num_rows and not_taken:
+        found = ", ".join(other for other, _ in not_taken.most_common(EXAMPLES_PER_REASON))
+        raise DataError(
+            f"{source.path} has no row that fits where = {json.dumps(source.where)}: of "
+            f"{not_taken.total()} rows most have {found}. Take other values, or leave where out."
+        )
     if not data.problems:
         what = data.describe_dropped() or "there are no rows"
         nested = "; a part of a column is named with dots, reward_model.ground_truth or answer.0"
@@ -157,6 +168,21 @@ def problem_of(row: Row, source: RowsSource) -> Problem:
         if fault := text_fault(text):
             raise UnfitRow(fault)
     return problem
+
+
+def other_value(columns: dict[str, object], where: Mapping[str, Sequence[object]]) -> str:
+    """The first column with a value that is not wanted, and the value; "" if the row is taken."""
+    for path, wanted in where.items():
+        value = value_at(columns, path)
+        text = "no value" if value in (None, MISSING) else as_text(value)
+        if text not in map(as_text, wanted):
+            return f"{path}: {text[:80]}"
+    return ""
+
+
+def as_text(value: object) -> str:
+    """A value as text. An integer column with a gap stores 7 as 7.0: whole numbers read 7."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def conversation_at(
@@ -210,10 +236,8 @@ def text_of_value(value: object, what: str) -> str:
     """
     if is_gap(value) or (what == "question" and value != value):
         raise UnfitRow(f"no {what}")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # an integer column with a missing value stores 7 as 7.0
     if isinstance(value, WRITTEN):
-        return str(value)
+        return as_text(value)
     raise UnfitRow(f"{what} is a {type(value).__name__}, {NOT_TEXT}")
 
 
@@ -300,6 +324,7 @@ class NamedColumns:
         unseen = [(key, [path for path in paths if path]) for key, paths in named.items()]
         if source.metadata_fields != "all":
             unseen += [("metadata_fields", [column]) for column in source.metadata_fields]
+        unseen += [("where", [column]) for column in source.where]
         self.unseen = [(key, paths) for key, paths in unseen if paths]
         self.names: dict[str, None] = {}  # of the first rows
         self.num_rows = 0

@@ -94,6 +94,37 @@ def test_max_rows_reads_the_first_rows(tmp_path: Path):
     assert [p.problem_id for p in data.problems] == ["rows/1", "rows/2"]
 
 
+def test_where_takes_rows_by_their_columns_and_counts_no_other(tmp_path: Path):
+    levels = [1, 2, "2", 2, None, 3]
+    rows = [
+        {
+            **row(number),
+            "more": {"level": level},
+            "subject": "Algebra" if number % 2 else "Geometry",
+        }
+        for number, level in enumerate(levels, 1)
+    ]
+
+    def ids(**changed: object) -> list[str]:
+        data = load_problems(jsonl(tmp_path, *rows, "{broken", **changed))
+        assert set(data.num_dropped) <= {"not JSON"}
+        return [one.problem_id for one in data.problems]
+
+    assert ids(where={"more.level": 2}) == ["rows/2", "rows/3", "rows/4"]
+    assert ids(where={"more.level": ["2", 3]}) == ["rows/2", "rows/3", "rows/4", "rows/6"]
+    both = {"more.level": [2, 3], "subject": "Geometry"}
+    assert ids(where=both) == ["rows/2", "rows/4", "rows/6"]
+    assert ids(where=both, max_rows=2) == ["rows/2", "rows/4"]
+
+
+def test_where_that_takes_no_row_says_what_there_is(tmp_path: Path):
+    rows = [{**row(number), "level": number % 2 + 1} for number in range(5)]
+    with pytest.raises(DataError, match=r'"level": \[7\].*of 5 rows most have level: 1, level: 2'):
+        load_problems(jsonl(tmp_path, *rows, where={"level": 7}))
+    with pytest.raises(DataError, match=r"no column 'levels' \(where\). Did you mean level\?"):
+        load_problems(jsonl(tmp_path, *rows, where={"levels": 1}))
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [((), "there are no rows"), (("not json",), "1 not JSON"), (("[1]",), "not a JSON object")],
