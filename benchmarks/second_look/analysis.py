@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.second_look.design import ARMS, REFERENCE, trials_at
+from benchmarks.second_look.design import (
+    ARMS,
+    AT_EQUAL_TOKENS,
+    REFERENCE,
+    TOKEN_REFERENCE,
+    trials_at,
+)
 from benchmarks.second_look.rows import Results, Row
 from benchmarks.second_look.tuning import chosen_rate
 from mgrpo.evaluation.seeds import Difference, equivalence, holm, paired_t
@@ -41,14 +47,26 @@ def confirmed(results: Results, family: str, arm: str) -> list[Row]:
 
 
 def first_turn_tests(results: Results) -> list[Test]:
-    """Primary question: first attempts of each arm against those of GRPO at the same budget."""
+    """Primary question: first attempts of each arm against those of GRPO at the same budget of
+    completions."""
+    arms = [arm for arm in ARMS if arm not in (REFERENCE, TOKEN_REFERENCE)]
+    return tests_against(REFERENCE, arms, results)
+
+
+def equal_token_tests(results: Results) -> list[Test]:
+    """The same at the same budget of tokens."""
+    return tests_against(TOKEN_REFERENCE, AT_EQUAL_TOKENS, results)
+
+
+def tests_against(reference: str, arms: Sequence[str], results: Results) -> list[Test]:
+    """First attempts of arms against those of another one, paired by seed."""
 
     def pair(family: str, arm: str) -> tuple[list[float], list[float]]:
-        reference = {row.seed: row.t1 for row in confirmed(results, family, REFERENCE)}
-        own = [row for row in confirmed(results, family, arm) if row.seed in reference]
-        return [reference[row.seed] for row in own], [row.t1 for row in own]
+        others = {row.seed: row.t1 for row in confirmed(results, family, reference)}
+        own = [row for row in confirmed(results, family, arm) if row.seed in others]
+        return [others[row.seed] for row in own], [row.t1 for row in own]
 
-    return tests_of(results.scale.families, [arm for arm in ARMS if arm != REFERENCE], pair)
+    return tests_of(results.scale.families, arms, pair)
 
 
 def second_turn_tests(results: Results) -> list[Test]:

@@ -16,10 +16,14 @@ from mgrpo.records.json_object import JsonObject
 
 FOLDER = Path(__file__).parent
 REFERENCE = "grpo_16"
+TOKEN_REFERENCE = "grpo_26"
+"""GRPO at the tokens of 4 attempts with 3 corrections each."""
 ARMS = (
     *(REFERENCE, "mgrpo", "one_parent", "wrong_first", "alternating"),
-    *("success_only", "strict_fix", "igrpo", "murphy", "idle"),
+    *("success_only", "strict_fix", "igrpo", "murphy", "idle", TOKEN_REFERENCE),
 )
+AT_EQUAL_TOKENS = ("mgrpo", "success_only", "strict_fix", "murphy", "idle")
+"""Arms of 4 attempts with 3 corrections each."""
 FIRST_SEED: dict[Phase, int] = {"tuning": 1000, "confirming": 0}
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.second_look.analysis import MARGIN, Test, first_turn_tests
-from benchmarks.second_look.design import ARMS, REFERENCE
+from benchmarks.second_look.design import ARMS, REFERENCE, TOKEN_REFERENCE
 from benchmarks.second_look.page import title
 from benchmarks.second_look.rows import Results
 from scripts.method_pages.figure import LIGHT, LOOK, svg_of
@@ -22,7 +22,7 @@ def differences_figure(results: Results) -> str:
     figure = Figure(figsize=(8.6, 3.2))
     families = results.scale.families
     panels = figure.subplots(1, len(families), sharey=True)
-    arms = [arm for arm in ARMS if arm != REFERENCE]
+    arms = [arm for arm in ARMS if arm not in (REFERENCE, TOKEN_REFERENCE)]
     for family, axes in zip(families, panels, strict=True):
         axes.set_title(family)
         draw(axes, arms, [one for one in tests if one.family == family])

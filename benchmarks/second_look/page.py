@@ -10,10 +10,17 @@ from benchmarks.second_look.analysis import (
     MARGIN,
     Test,
     confirmed,
+    equal_token_tests,
     first_turn_tests,
     second_turn_tests,
 )
-from benchmarks.second_look.design import ARMS, REFERENCE, recipe_of, trials_at
+from benchmarks.second_look.design import (
+    ARMS,
+    REFERENCE,
+    TOKEN_REFERENCE,
+    recipe_of,
+    trials_at,
+)
 from benchmarks.second_look.rows import Results, Row
 from benchmarks.second_look.tuning import chosen_rate, tried_rates, tuned_accuracy
 from mgrpo.config.load import load_recipe
@@ -33,6 +40,8 @@ def describe(results: Results) -> str:
             table(COLUMNS, arm_rows(results, family)),
             f"First turn against {title(REFERENCE)}, in points, paired by seed:",
             test_table([one for one in first_turn_tests(results) if one.family == family]),
+            f"The same against {title(TOKEN_REFERENCE)}:",
+            test_table([one for one in equal_token_tests(results) if one.family == family]),
             "Second turn against the second of two independent attempts, in points:",
             test_table([one for one in second_turn_tests(results) if one.family == family]),
         ]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
+from transformers import AutoTokenizer
 
+from actors.templates import PromptBuilder
 from benchmarks.commands import CommandFailed
 from benchmarks.second_look import design
 from benchmarks.second_look.__main__ import known_trials, left, main
 from benchmarks.second_look.analysis import Test as Question
-from benchmarks.second_look.analysis import first_turn_tests, second_turn_tests
-from benchmarks.second_look.design import ARMS, REFERENCE, Trial, trials_at
+from benchmarks.second_look.analysis import equal_token_tests, first_turn_tests, second_turn_tests
+from benchmarks.second_look.design import ARMS, REFERENCE, TOKEN_REFERENCE, Trial, trials_at
 from benchmarks.second_look.figure import differences_figure
 from benchmarks.second_look.page import describe
 from benchmarks.second_look.planned import planned
@@ -23,6 +27,8 @@ from benchmarks.second_look.scales import ONE_GPU, SMALL
 from benchmarks.second_look.tuning import chosen_rate, tried_rates
 from benchmarks.second_look.work import Work
 from mgrpo.cli import main as mgrpo
+from mgrpo.config.guidance import PhraseGuidance
+from mgrpo.config.layers import CorrectLayer
 from mgrpo.config.rewards import CheckTerm
 from mgrpo.data.problems import load_problems
 from mgrpo.evaluation.seeds import Difference
@@ -36,6 +42,7 @@ from scripts.default_policy.right_work.problems import (
     held_out,
     pools_of,
 )
+from scripts.default_policy.right_work.work import right_work
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_mgrpo.py")))
 FAMILIES, RATES = tuple(SMALL.families), SMALL.rates
@@ -85,18 +92,44 @@ def tuned(family: str, arm: str, best: float) -> list[Row]:
 # --- trials ---
 
 
+def budget(arm: str) -> int:
+    """Completions a problem."""
+    return 26 if arm == TOKEN_REFERENCE else 16
+
+
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_arm_samples_sixteen_completions_a_problem_of_its_family(arm, family):
+def test_every_arm_samples_its_completions_at_problems_of_its_family(arm, family):
     trial = trials_at("tuning", family, arm, 1e-4)[0]
     training, scoring = trial.configs()
-    assert most_completions(training.method_view) == 16 * training.prompts_per_step
+    assert most_completions(training.method_view) == budget(arm) * training.prompts_per_step
     assert training.data.heldout is None and len(scoring.layers) == 2
     assert [one.name for one in training.data.train.tasks] == [family]
     assert (scoring.evaluation.decoding, scoring.evaluation.samples_per_problem) == ("sampled", 8)
     assert training.rewards.terms == scoring.rewards.terms
     (term,) = training.rewards.terms
     assert isinstance(term, CheckTerm) and term.check == "reasoning_gym"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_arm_at_equal_tokens_has_those_of_four_attempts_with_three_corrections(family):
+    """Each completion counts with its whole prompt; right work stands in for what is sampled."""
+    config = trials_at("tuning", family, "mgrpo", 1e-4)[0].configs()[0]
+    solve, correct = config.layers
+    assert isinstance(correct, CorrectLayer) and isinstance(correct.guidance, PhraseGuidance)
+    builder = PromptBuilder(AutoTokenizer.from_pretrained(SHIPPED["half_right"]))
+    attempts, corrections = [], []
+    for problem in pools_of(held_out())[family][:100]:
+        prompt = builder.solve_prompt(solve, problem)
+        attempt = [*builder.encode(right_work(problem)), *builder.end_of_turn_ids()]
+        attempts.append(len(prompt) + len(attempt))
+        for phrase in correct.guidance.phrases:
+            asked = builder.correction_prompt(
+                correct, problem, parent_prompt_ids=prompt, parent_ids=attempt, guidance=phrase
+            )
+            corrections.append(len(asked) + len(attempt))
+    tokens = 4 * fmean(attempts) + 12 * fmean(corrections)
+    assert tokens == pytest.approx(budget(TOKEN_REFERENCE) * fmean(attempts), rel=0.05)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -160,7 +193,7 @@ OLMO_2_1B = {
 def test_an_arm_on_one_gpu_is_the_small_one_with_that_machine_s_settings(arm, family):
     (trial, *_) = trials_at("confirming", family, arm, 1e-6)
     training, scoring = trial.configs()
-    assert most_completions(training.method_view) == 16 * training.prompts_per_step
+    assert most_completions(training.method_view) == budget(arm) * training.prompts_per_step
     for config in (training, scoring):
         assert config.cluster.colocate is True and config.engines.num_shared_engines.max == 1
         assert [layer.max_completion_tokens for layer in config.layers] == [512] * len(
@@ -352,6 +385,16 @@ def test_first_turns_are_paired_by_seed(tmp_path, gain, decision):
     assert found.difference.mean == pytest.approx(gain + noise)
 
 
+def test_arms_of_as_many_tokens_are_compared_with_the_larger_group(tmp_path):
+    results = confirmed_results(tmp_path, 0.05)
+    assert not equal_token_tests(results)  # it has no rows
+    changed = [replace(one, arm=TOKEN_REFERENCE) for one in results.rows if one.arm == REFERENCE]
+    more = results_with(tmp_path, [*results.rows, *changed])
+    (found,) = equal_token_tests(more)
+    assert (found.arm, found.decision) == ("mgrpo", "above")
+    assert len(first_turn_tests(more)) == 1  # not against that reference
+
+
 def test_second_turns_are_compared_with_another_attempt(tmp_path):
     found = second_turn_tests(confirmed_results(tmp_path, 0.05))
     assert {one.arm for one in found} == {REFERENCE, "mgrpo"}
@@ -373,6 +416,6 @@ def test_what_no_test_decides_is_said_to_be_open():
 
 def test_the_page_says_first_that_runs_are_missing(tmp_path):
     page = describe(confirmed_results(tmp_path, 0.05))
-    assert page.startswith("**Not decided yet: 20 of 200 confirming runs are done.**")
+    assert page.startswith("**Not decided yet: 20 of 220 confirming runs are done.**")
     assert "| MGRPO(4,3), all attempts are parents | +5.1 |" in page
     assert f"**{RATES[1]:g}: " in page
