@@ -85,7 +85,9 @@ class RewardPool:
         self.tasks = tasks_of(problems) if verifies else []
         self._context = ContainedContext()
         self._services = {
-            number: ServiceProcess(term, self._context, self._note_progress)
+            number: ServiceProcess(
+                term, self._context, self._note_progress, silent_s=self.start_deadline_s
+            )
             for number, term in enumerate(config.terms)
             if isinstance(term, ServiceTerm)
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
 
 from mgrpo.config.services import HttpTerm, JudgeTerm, ModelTerm, ServiceTerm
@@ -13,14 +14,16 @@ from rewards.score import Outcome, failed
 from rewards.services.service import Service, ServiceFailure, ServiceTimeout
 from rewards.worker import description, die_with_parent
 
-READY, PROGRESS = -1, -2
+READY, PROGRESS, ALIVE = -1, -2, -3
 """What is sent in place of a group's number."""
+ALIVE_EVERY_S = 1.0
 
 
 def serve(term: ServiceTerm, pipe: Pipe) -> None:
     """Answer (number, group) by (number, outcomes); (number, None) takes a group back.
 
-    The first message is (READY, ""), or why the service cannot be used.
+    The first message is (READY, ""), or why the service cannot be used. From then on (ALIVE, None)
+    is sent once a second.
     """
     for signalled in (signal.SIGTERM, signal.SIGINT):  # the pool ends it, as it does its others
         signal.signal(signalled, signal.SIG_IGN)
@@ -49,7 +52,13 @@ def serve(term: ServiceTerm, pipe: Pipe) -> None:
         elif number in tasks:
             tasks[number].cancel()
 
+    def say_alive() -> None:
+        with suppress(OSError):  # the pool has gone, as the reader finds
+            pipe.send((ALIVE, None))
+        loop.call_later(ALIVE_EVERY_S, say_alive)
+
     loop.add_reader(pipe.fileno(), take)
+    say_alive()
     loop.run_forever()
 
 

@@ -2,12 +2,13 @@
 
 A service that waits for a network, or has a model in memory, serves many groups at a time, so it
 has one process in place of the pool's for single checks. One that dies is replaced, and what it
-was asked is asked again.
+was asked is asked again; one that stands still is killed first.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from mgrpo.rooms import call_in_rooms
 from rewards.conventions import Group
 from rewards.group_job import ChunkFuture, closed_error
 from rewards.score import Outcome
-from rewards.services.child import PROGRESS, READY, serve
+from rewards.services.child import ALIVE, PROGRESS, READY, serve
+
+logger = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3  # within RESTARTS_WINDOW_S; more have a systematic cause
 RESTARTS_WINDOW_S = 600.0
@@ -33,9 +36,19 @@ class ServiceProcess:
     """Answers for one term, and is started again when its process dies."""
 
     def __init__(
-        self, term: ServiceTerm, context: SpawnContext, on_progress: Callable[[], None]
+        self,
+        term: ServiceTerm,
+        context: SpawnContext,
+        on_progress: Callable[[], None],
+        *,
+        silent_s: float,
     ) -> None:
+        """
+        Args:
+            silent_s: longest time without a sign of life of an open service, in seconds.
+        """
         self.term = term
+        self._silent_s = silent_s
         self._context = context
         self._on_progress = on_progress
         self._lock = threading.Lock()
@@ -46,7 +59,7 @@ class ServiceProcess:
     def start(self) -> None:
         """Start the process; `wait_until_ready` says whether it can be used."""
         with self._lock:
-            self._life = Life(self.term, self._context, self._on_progress)
+            self._life = self._new_life()
 
     def wait_until_ready(self, deadline_s: float) -> None:
         """Until the service is open.
@@ -100,20 +113,34 @@ class ServiceProcess:
                 f"{len(self._died_at)} times within {RESTARTS_WINDOW_S:g} s, last with "
                 f"{dead.death}. Look for the kernel's out-of-memory messages (dmesg)."
             )
-        self._life = Life(self.term, self._context, self._on_progress)
+        logger.warning(
+            "The process of the reward term %s has ended (%s). It is replaced, and what it was "
+            "asked is asked again.",
+            self.term.function,
+            dead.death,
+        )
+        self._life = self._new_life()
+
+    def _new_life(self) -> Life:
+        return Life(self.term, self._context, self._on_progress, self._silent_s)
 
 
 class Life:
     """One process, from its start to its end."""
 
     def __init__(
-        self, term: ServiceTerm, context: SpawnContext, on_progress: Callable[[], None]
+        self,
+        term: ServiceTerm,
+        context: SpawnContext,
+        on_progress: Callable[[], None],
+        silent_s: float,
     ) -> None:
         self.ready: Future[str] = Future()  # why it cannot be used, or ""
         self.is_over = False
         self.failure = ""  # why it cannot be used
         self.death = ""  # that, or its exit code
         self._on_progress = on_progress
+        self._silent_s = silent_s
         self._lock = threading.Lock()
         self._waiting: dict[int, ChunkFuture] = {}
         self._numbers = itertools.count()
@@ -165,9 +192,15 @@ class Life:
 
     def _listen(self) -> None:
         """On a thread of its own, until the process ends."""
+        stood_still = ""
         with suppress(EOFError, OSError):
             while True:
+                if self.ready.done() and not self._pipe.poll(self._silent_s):
+                    stood_still = f"no sign of life for {self._silent_s:g} s, "
+                    self.process.kill()
                 number, what = self._pipe.recv()
+                if number == ALIVE:
+                    continue
                 self._on_progress()
                 if number == READY:
                     self.failure = what
@@ -175,7 +208,7 @@ class Life:
                 elif number != PROGRESS:
                     self._settle(number, [[outcome] for outcome in what])
         self.process.join(timeout=END_DEADLINE_S)
-        code = f"exit code {self.process.exitcode}"
+        code = f"{stood_still}exit code {self.process.exitcode}"
         if not self.ready.done():
             self.ready.set_exception(BrokenProcessPool(code))
         with self._lock:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import multiprocessing
+import os
+import signal
 import threading
 import time
 
@@ -186,6 +188,23 @@ def test_a_dead_process_is_replaced_and_its_groups_are_asked_again(alone, server
     assert alone.score_blocking(SEVEN, ["seven"])[0].value == 5.0
 
 
+def test_a_process_that_stands_still_is_replaced_and_its_groups_are_asked_again(server, caplog):
+    """One that is idle or waits for its server gives signs of life, and is kept."""
+    with RewardPool(config_of({"http": server.url, "correct_at": 1.0})) as pool:
+        (service,) = pool._services.values()
+        first = life_of(pool)
+        assert first is not None
+        first._silent_s = service._silent_s = 3.0
+        assert pool.score_blocking(SEVEN, ["four"])[0].value == 4.0
+        time.sleep(4.0)
+        assert life_of(pool) is first and not first.is_over
+        os.kill(first.process.pid, signal.SIGSTOP)
+        assert pool.score_blocking(SEVEN, ["seven"])[0].value == 5.0
+        assert life_of(pool) is not first
+        assert first.death == "no sign of life for 3 s, exit code -9"
+    assert "reward term http" in caplog.text and "no sign of life for 3 s" in caplog.text
+
+
 def test_a_process_that_always_dies_ends_the_run(alone, monkeypatch):
     monkeypatch.setattr(process, "MAX_RESTARTS", 0)
     life_of(alone).process.kill()
@@ -224,7 +243,9 @@ def test_a_closed_pool_s_groups_end_and_so_does_its_process(server):
 def test_a_service_that_cannot_be_used_says_why_at_the_start(monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     term = HttpTerm(http="http://127.0.0.1:1", auth={"from_env": "NO_SUCH_KEY"})
-    service = ServiceProcess(term, multiprocessing.get_context("spawn"), lambda: None)
+    service = ServiceProcess(
+        term, multiprocessing.get_context("spawn"), lambda: None, silent_s=60.0
+    )
     service.start()
     try:
         with pytest.raises(RewardError, match="variable NO_SUCH_KEY"):
