@@ -71,6 +71,7 @@ def recipe(
                 },
             ],
             "deadline_s": 5,
+            "start_deadline_s": 30,
             "num_processes": 2,
         },
         "learner": {"learning_rate": 1.0e-4, "num_threads": 1, "max_restarts": 1000},
