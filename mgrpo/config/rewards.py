@@ -155,8 +155,8 @@ class RewardsConfig(StrictConfig):
     group, for the group. What takes longer is ended and counted as a timeout. Importing does not
     count."""
     start_deadline_s: PositiveFloat = 60.0
-    """Longest wait for the reward processes to import the checks, in seconds, and for a sign of life
-    of a service's process."""
+    """Longest wait for the reward processes to import the checks, and for a sign of life of a
+    service's process, in seconds."""
     timeout_is: Literal["error", "zero"] = "error"
     """A check of one's own, or a built-in one, that is ended at the deadline. error: the completion
     is left out, as with a check that crashed. zero: it is worth 0, like a text without an answer,
