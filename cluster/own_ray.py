@@ -16,6 +16,7 @@ import ray
 
 NAMES = {"raylet": "raylet", "gcs_server": "GCS"}
 """Of the two parts, by the names of their processes."""
+AGENT_PROGRAMS = ("/agent.py", "/agent/main.py")
 GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 LEAVE_S = 1.0
 """For the raylet's children to end by themselves."""
@@ -44,6 +45,24 @@ def remember() -> None:
     children = psutil.Process().children()
     parts = {NAMES[child.name()]: child for child in children if child.name() in NAMES}
     _own[:] = [OwnRay(parts, set(children_of(parts["raylet"])))]
+
+
+def agents_of(raylet: int) -> list[psutil.Process]:
+    """A raylet's agents. Where it is killed together with its GCS, as with the driver of a local
+    Ray, they try for up to a minute to tell the GCS before they end."""
+    try:
+        return [child for child in psutil.Process(raylet).children() if is_agent(child)]
+    except psutil.Error:
+        return []
+
+
+def is_agent(process: psutil.Process) -> bool:
+    """By its name, or by its program where it has not named itself yet."""
+    try:
+        starts_as_one = any(word.endswith(AGENT_PROGRAMS) for word in process.cmdline())
+        return starts_as_one or process.name().endswith("Agent")
+    except psutil.Error:
+        return False
 
 
 def what_is_lost() -> str:

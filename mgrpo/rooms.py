@@ -12,9 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,14 +76,24 @@ def prepare_ray_worker() -> None:
     first task.
     """
     write_stacks_on_signal()
-    end_with_parent()
+    own_ray = importlib.import_module("cluster.own_ray")  # by its name, as below
+    end_with_parent(own_ray.agents_of(os.getppid()))
     sys.meta_path.insert(0, CurrentFolderLast)
-    if os.environ.get(PRIVATE_VARIABLES):  # by its name, since that room is above this one
+    if os.environ.get(PRIVATE_VARIABLES):  # that room is above this one
         importlib.import_module("cluster.private_variables").take_over()
 
 
-def end_with_parent() -> None:
+class Killable(Protocol):
+    """A process, as psutil has it, for which this module would be slow to import."""
+
+    def kill(self) -> None: ...
+
+
+def end_with_parent(others: Sequence[Killable] = ()) -> None:
     """End this process when the one that has started it does, and its group if it leads one.
+
+    Args:
+        others: what is ended then, too.
 
     A worker of Ray does: to the group belong its children, such as vLLM's processes, also those
     that are still starting. Ray looks for a worker's raylet, too, by a timer that runs by dates:
@@ -92,6 +104,9 @@ def end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(LOOK_S)
+        for other in others:
+            with suppress(Exception):  # it has ended
+                other.kill()
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
         os._exit(1)

@@ -122,3 +122,39 @@ def test_agents_that_cannot_see_the_end_of_their_raylet_end_with_a_local_ray() -
         gcs.kill()
         raylet.wait(DEADLINE_S)
     assert psutil.wait_procs(agents, timeout=5)[1] == []
+
+
+DRIVER = """
+import time
+import psutil
+import ray
+from cluster.runtime import ray_runtime
+from mgrpo.config import ClusterConfig
+
+class Sleeper:
+    def ready(self):
+        return True
+
+with ray_runtime(ClusterConfig(address="local", dashboard=False), num_cpus=1, logs_to=None):
+    actor = ray.remote(Sleeper).remote()
+    ray.get(actor.ready.remote(), timeout=60)
+    (raylet,) = [one for one in psutil.Process().children() if one.name() == "raylet"]
+    agents = [one for one in raylet.children() if one.name().endswith("Agent")]
+    for agent in agents:
+        agent.suspend()
+    print(*(one.pid for one in agents), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.processes
+def test_agents_end_with_a_driver_that_is_killed_though_they_do_not_see_it() -> None:
+    """Ray's own look at the raylet ends them late: they tell a GCS first that has ended, too."""
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, text=True
+    ) as driver:
+        assert driver.stdout is not None
+        agents = [psutil.Process(int(pid)) for pid in driver.stdout.readline().split()]
+        assert agents
+        driver.kill()
+    assert psutil.wait_procs(agents, timeout=10)[1] == []
