@@ -31,6 +31,8 @@ from benchmarks.second_look.rows import Results
 from benchmarks.second_look.scales import SCALES, Scale
 from benchmarks.second_look.tuning import chosen_rate, tuning_trials
 from benchmarks.second_look.work import MGRPO, Work
+from mgrpo.commands.plan import chosen_shape
+from mgrpo.config import ModelConfig
 from mgrpo.errors import MgrpoError
 
 TITLE = "When does a second look make a better policy?"
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None, program: Sequence[str] = MGRPO) -> i
     work = Work(args.runs, program, args.engines)
     try:
         if args.plan:
-            print(plan_text(scale, args.plan, args.parameters))
+            print(plan_text(scale, args.plan, chosen_shape(args, ModelConfig(path=scale.model))))
             return 0
         if args.row:
             print(json.dumps(asdict(work.do(trial_named(args.row, results)))))

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from benchmarks.second_look.design import ARMS, Trial, trials_at
 from benchmarks.second_look.page import table, title
 from benchmarks.second_look.scales import Scale
-from mgrpo.errors import ConfigError, ConfigFault, HubUnreachable, ModelError
+from mgrpo.errors import ConfigError, ConfigFault
 from mgrpo.plan.build import make_plan
 from mgrpo.plan.hardware import Hardware, named_hardware
 from mgrpo.plan.layout import laid_out
 from mgrpo.plan.recipe import plan_recipe
-from mgrpo.plan.shape import ModelShape, find_shape, parse_parameters, shape_like
+from mgrpo.plan.shape import ModelShape
 
 START_S = 120.0
 """Guess for a command's imports, weights and CUDA graphs, until its first completion."""
@@ -34,9 +34,9 @@ class PlannedTrial:
         return (2 * START_S + training + self.scoring_s) / 3600
 
 
-def plan_text(scale: Scale, gpus: str, parameters: str | None) -> str:
+def plan_text(scale: Scale, gpus: str, shape: ModelShape) -> str:
     """A row for each arm and family with one seed, and how long all of them take."""
-    found = planned(scale, named_hardware(gpus, 1), shape_of(scale, parameters))
+    found = planned(scale, named_hardware(gpus, 1), shape)
     rows = [
         [
             *(one.trial.family, title(one.trial.arm), f"{one.step_s:.0f}", f"{one.scoring_s:.0f}"),
@@ -81,17 +81,3 @@ def planned_trial(trial: Trial, hardware: Hardware, shape: ModelShape) -> Planne
         scoring_s=num_scored * trial.problems.max_tokens / 2 / plan.own.tokens_per_s,
         fault="; ".join(line.detail for line in plan.lines if line.status == "fail"),
     )
-
-
-def shape_of(scale: Scale, parameters: str | None) -> ModelShape:
-    """The model's, or one of that size.
-
-    Raises:
-        ModelError: its hub does not answer, and no size is given.
-    """
-    if parameters is not None:
-        return shape_like(parse_parameters(parameters))
-    try:
-        return find_shape(scale.model, None)
-    except HubUnreachable as error:
-        raise ModelError(f"{error} Or give its size: --parameters 1.5B.") from error
