@@ -1,9 +1,8 @@
 """The token-level objective: clipped policy gradient, KL penalty, importance weights.
 
 Every function is elementwise over tokens, so [B, T] and flat [tokens] both work, and padding
-or packing cannot change a result. Objectives are maximised, losses minimised. `aggregate`
-turns token values into one number; the learner bakes the same denominators into one weight
-per completion instead (`learner.batch`), so that they are global.
+or packing cannot change a result. Objectives are maximised, losses minimised. Aggregations are
+weights of tokens, whose denominators are those of the whole step (`learner.denominators`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 KlEstimator = Literal["k1", "k2", "k3"]
-Aggregation = Literal["seq_mean", "token_mean", "fixed_length"]
 
 MAX_LOG_RATIO = 20.0
 """exp(20) is 4.9e8: beyond it a ratio says only "very different", and exp would overflow."""
@@ -129,32 +127,3 @@ def zero_where_masked(values: Tensor, mask: Tensor) -> Tensor:
     `exp` as well, because the backward pass multiplies 0 by the derivative at the padding.
     """
     return torch.where(mask, values, 0.0) * mask
-
-
-def aggregate(
-    values_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    mode: Aggregation,
-    max_completion_tokens: int | None = None,
-) -> Tensor:
-    """One number from token values; the denominators are those of the rows given.
-
-    Args:
-        values_BT: [B, T] token values; what stands where the mask is False does not matter.
-        mask_BT: [B, T] bool, true on completion tokens. Each row needs at least one.
-        mode: seq_mean averages each row over its own tokens, then the rows (GRPO); token_mean
-            averages all tokens alike (DAPO); fixed_length divides each row's sum by
-            max_completion_tokens, then averages the rows (Dr. GRPO).
-    """
-    values_BT = zero_where_masked(values_BT, mask_BT)
-    if mode == "token_mean":
-        return values_BT.sum() / mask_BT.sum()
-    row_sums_B = values_BT.sum(dim=1)
-    if mode == "seq_mean":
-        return (row_sums_B / mask_BT.sum(dim=1)).mean()
-    if mode == "fixed_length":
-        if max_completion_tokens is None:
-            raise ValueError("fixed_length needs max_completion_tokens")
-        return (row_sums_B / max_completion_tokens).mean()
-    raise ValueError(f"unknown aggregation {mode!r}; use seq_mean, token_mean or fixed_length")

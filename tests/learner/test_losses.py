@@ -6,7 +6,6 @@ from torch import tensor
 from torch.testing import assert_close
 
 from learner.losses import (
-    aggregate,
     clipped_objective,
     importance_weights,
     is_clipped,
@@ -32,22 +31,16 @@ def two_rows():
     return logprobs, tensor([[1.0], [-1.0]], dtype=F64)
 
 
-@pytest.mark.parametrize(
-    ("mode", "expected"),
-    [("seq_mean", -0.125), ("token_mean", -0.433333), ("fixed_length", -0.1625)],
-)
-def test_the_clipped_loss_of_two_rows_under_each_aggregation(mode, expected):
+def test_the_clipped_losses_of_two_rows():
     logprobs, advantages = two_rows()
     losses = token_losses(clipped_objective(logprobs, torch.zeros_like(logprobs), advantages))
     assert_close(losses.detach()[MASK], tensor([-1.2, -0.9, 0.8], dtype=F64))
-    loss = aggregate(losses, MASK, mode=mode, max_completion_tokens=4)
-    assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_only_the_token_inside_the_clip_range_moves():
     logprobs, advantages = two_rows()
     losses = token_losses(clipped_objective(logprobs, torch.zeros_like(logprobs), advantages))
-    aggregate(losses, MASK, mode="token_mean").backward()
+    (zero_where_masked(losses, MASK).sum() / 3).backward()
     # -d(ρA)/d(log ρ) / 3 tokens = -0.9 / 3 for the ratio of 0.9.
     assert_close(logprobs.grad, tensor([[0.0, -0.3], [0.0, 0.0]], dtype=F64))
 
@@ -165,28 +158,13 @@ def test_importance_weights_scale_the_policy_term_but_not_the_kl_penalty():
     assert float(losses) == pytest.approx(-0.5 * 2.0 + 10 * 0.018731, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("mode", "expected"), [("seq_mean", 0.0), ("token_mean", -0.166667), ("fixed_length", -0.125)]
-)
-def test_aggregation_of_a_short_good_and_a_long_bad_row(mode, expected):
-    values = tensor([[0.5] * 4, [-0.5] * 4])
-    mask = tensor([[True, True, False, False], [True] * 4])
-    found = aggregate(values, mask, mode=mode, max_completion_tokens=4)
-    assert float(found) == pytest.approx(expected, abs=1e-6)
-
-
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
 def test_padding_never_reaches_the_value_or_the_gradient(garbage):
     raw = tensor([[-1.0, -2.0], [-3.0, garbage]], dtype=F64, requires_grad=True)
     logprobs = zero_where_masked(raw, MASK)
     advantages = tensor([[1.0], [-1.0]], dtype=F64)
     losses = token_losses(clipped_objective(logprobs, logprobs.detach() - 0.1, advantages))
-    loss = aggregate(losses, MASK, mode="seq_mean")
+    loss = zero_where_masked(losses, MASK).sum()
     loss.backward()
     assert bool(loss.isfinite()) and float(raw.grad[1, 1]) == 0.0
     assert bool(raw.grad.isfinite().all()) and float(raw.grad[0, 0]) != 0.0
-
-
-def test_fixed_length_needs_its_length():
-    with pytest.raises(ValueError, match="max_completion_tokens"):
-        aggregate(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), mode="fixed_length")
