@@ -626,11 +626,6 @@ class VllmEngine:
         """Call a method of the worker extension on every worker."""
         return list(await self.engine.collective_rpc(method, args=args))
 
-    @while_core_lives
-    async def loaded_checksums(self) -> list[dict[str, str]]:
-        """SHA-256 of each tensor as loaded, per worker: equal engines must agree."""
-        return list(await self.engine.compute_weight_checksums())
-
     async def stop(self) -> None:
         """End vLLM's own processes."""
         if self.watching is not None:

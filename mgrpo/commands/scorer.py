@@ -282,20 +282,3 @@ def files_of(path: Path) -> list[Path]:
             "output.rollouts_per_step is above 0."
         )
     return files
-
-
-def scorer_base_dir(scorer_dir: str | Path) -> str | None:
-    """Where the base model of a saved scorer lies on this machine.
-
-    Returns:
-        The folder, for `PrefixScorer.load(..., base_dir=...)`; None for a reward head, which
-        brings its own.
-
-    Raises:
-        ModelError: no scorer is there, or its base model is not.
-    """
-    from mgrpo.methods.ws_grpo.scorer_files import read_scorer_config
-    from mgrpo.models.catalog import resolve_model
-
-    config = read_scorer_config(Path(scorer_dir))
-    return resolve_model(config.base_model) if config.kind == "mlp_on_embeddings" else None

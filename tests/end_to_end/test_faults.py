@@ -47,8 +47,10 @@ def actor(system: System, name: str) -> RemoteActor[Any]:
 
 
 def loaded_checksums(system: System) -> list[list[dict[str, str]]]:
+    """SHA-256 of each tensor as loaded, per engine and worker: equal engines must agree."""
+    work = "compute_weight_checksums"
     actors: list[RemoteActor[Any]] = list(system.fleet.actors)
-    return [one.submit(VllmEngine.loaded_checksums).result(**CALL) for one in actors]
+    return [one.submit(VllmEngine.on_workers, work).result(**CALL) for one in actors]
 
 
 def state(system: System, name: str) -> EngineState:

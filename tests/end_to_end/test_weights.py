@@ -57,7 +57,8 @@ def test_both_engines_take_the_version_and_load_equal_weights(system: System) ->
     actors: list[RemoteActor[Any]] = list(system.fleet.actors)
     versions = [engine.submit(VllmEngine.weight_version).result(**CALL) for engine in actors]
     assert versions == ["7", "7"]
-    first, second = (one.submit(VllmEngine.loaded_checksums).result(**CALL) for one in actors)
+    work = "compute_weight_checksums"  # SHA-256 of each tensor as loaded, per worker
+    first, second = (one.submit(VllmEngine.on_workers, work).result(**CALL) for one in actors)
     assert first == second and len(first[0]) > 10
 
 

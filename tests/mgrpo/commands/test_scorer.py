@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import pytest
 
-from mgrpo.commands.scorer import add_scorer, read_completions, scorer_base_dir
-from mgrpo.errors import DataError, ModelError, RunDirectoryError
+from mgrpo.commands.scorer import add_scorer, read_completions
+from mgrpo.errors import DataError, RunDirectoryError
 from mgrpo.methods.ws_grpo.prefix_scorer import PrefixScorer
 from mgrpo.metrics.log import to_line
-from mgrpo.models.catalog import SHIPPED_DEFAULT_DIR
 from mgrpo.types import Completion, CompletionId, Reward
 from tests.contracts.test_light_imports import heavy_imports_of
 from tests.random_policy import save_random_policy
@@ -88,7 +86,7 @@ def test_a_scorer_is_trained_measured_and_saved(run_dir, model_dir, tmp_path, ca
     assert [line.split("  ")[0] for line in lines[1:-1]] == ["untrained", *epochs]
     assert "held out: pairs ordered 100.0 %" in lines[-2]
     assert lines[-1] == f"scorer saved to {output}"
-    loaded = PrefixScorer.load(output, base_dir=scorer_base_dir(output))
+    loaded = PrefixScorer.load(output)
     right, wrong = loaded.values([[1, 40, 70, 70, 2], [1, 40, 90, 90, 2]])
     assert right > wrong
     assert loaded.hidden_units == 32
@@ -102,17 +100,6 @@ def test_the_same_command_gives_the_same_scorer(run_dir, model_dir, tmp_path, ca
         )
     one, same = (tmp_path / name / "scorer.safetensors" for name in ("one", "same"))
     assert one.read_bytes() == same.read_bytes()
-    assert scorer_base_dir(tmp_path / "one") is None  # it brings its own backbone
-
-
-def test_the_base_model_is_found_again_by_its_name(tmp_path):
-    PrefixScorer.create(str(SHIPPED_DEFAULT_DIR), base_model="default").save(tmp_path / "scorer")
-    path = tmp_path / "scorer" / "config.json"
-    values = json.loads(path.read_text())
-    path.write_text(json.dumps({**values, "base_dir": "/elsewhere"}))  # another machine's
-    assert scorer_base_dir(tmp_path / "scorer") == str(SHIPPED_DEFAULT_DIR)
-    with pytest.raises(ModelError, match="no prefix scorer in"):
-        scorer_base_dir(tmp_path)
 
 
 def test_completions_without_pairs_are_refused_and_nothing_is_written(model_dir, tmp_path):
