@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from learner.plugin import LearnerPlugin
+from learner.plugin import LearnerPlugin, PolicyLoss
 from mgrpo.config import GroupZ, LayerConfig, MethodView, RewardsConfig
+from mgrpo.config.parts import Part
 from mgrpo.errors import ConfigFault
 from mgrpo.plugin import find_plugin
 
@@ -30,6 +31,18 @@ def parts_with(hook: str, method: MethodView) -> list[str]:
         if issubclass(kind, LearnerPlugin) and kind.overrides(hook, LearnerPlugin):
             found.append(entry.use)
     return found
+
+
+def is_of_whole_completions(method: MethodView) -> bool:
+    """True where the loss has one value for all tokens of a completion."""
+    loss = method.objective.loss
+    if not isinstance(loss, Part):
+        return False  # the trainer's own
+    try:
+        kind = find_plugin(loss.type, "LOSSES")
+    except ValueError:
+        return False  # reported where the loss is made
+    return issubclass(kind, PolicyLoss) and kind.whole_completion
 
 
 def is_z_scored(layer: LayerConfig) -> bool:

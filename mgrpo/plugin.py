@@ -53,8 +53,6 @@ class Plugin:
     A user's own part may do instead."""
     read_by: ClassVar[tuple[str, ...]] = ()
     """Parts of which a recipe should have one, since nothing else reads what it makes."""
-    excludes: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """Parts that it cannot work beside, and why."""
     overlaps: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Parts that do the same in part, and what that means."""
     may_change: ClassVar[frozenset[str]] = frozenset()
@@ -249,7 +247,7 @@ def make_plugin(entry: Entry, method: MethodView) -> Plugin:
     except ValidationError as error:
         faults = explain(error, kind.Settings)
     else:
-        faults = company_faults(entry.name, kind.needed(settings), kind.excludes, method)
+        faults = missing_parts(entry.name, kind.needed(settings), method)
         faults += kind.faults(settings, entry.layers, method)
         faults += faults_of_phases(kind, settings, entry.layers, method, known=faults)
         faults += changed_settings(kind, settings, entry, method)
@@ -268,19 +266,13 @@ def has_one_of(method: MethodView, wanted: Sequence[str]) -> bool:
     return any(name in wanted or ":" in name for name in names_in(method))
 
 
-def company_faults(
-    own: str, needs: Sequence[str], excludes: Mapping[str, str], method: MethodView
-) -> list[ConfigFault]:
-    """Parts that must stand beside this one and do not, and those that must not and do."""
-    faults = [
-        ConfigFault("(plug-in)", own, f"{name} {excludes[name]}", f"Use {own} or {name}.")
-        for name in sorted(names_in(method) & set(excludes))
-    ]
-    if needs and not has_one_of(method, needs):
-        hint = " or ".join(f"{name} to {home_of(name)}" for name in needs)
-        why = "needs another part of the recipe, which is not there."
-        faults.append(ConfigFault("(plug-in)", own, why, f"Add {hint}."))
-    return faults
+def missing_parts(own: str, needs: Sequence[str], method: MethodView) -> list[ConfigFault]:
+    """The fault of a part without any of those that it needs."""
+    if not needs or has_one_of(method, needs):
+        return []
+    hint = " or ".join(f"{name} to {home_of(name)}" for name in needs)
+    why = "needs another part of the recipe, which is not there."
+    return [ConfigFault("(plug-in)", own, why, f"Add {hint}.")]
 
 
 def faults_of_phases(

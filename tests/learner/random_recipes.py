@@ -310,10 +310,8 @@ def fit_parents(layers: list[Tree], uses: list[str]) -> None:
 def fit_loss(kind: type[Plugin], tree: Tree) -> None:
     """What a loss asks of the layers, and which plug-ins it cannot stand beside."""
     assert issubclass(kind, PolicyLoss)
-    name = tree["objective"]["loss"]["type"]
-    tree["plugins"] = [
-        one for one in tree["plugins"] if name not in find_plugin(one["use"]).excludes
-    ]
+    if kind.whole_completion:  # which a factor on single tokens means nothing to
+        tree["plugins"] = [one for one in tree["plugins"] if one["use"] != "lambda_grpo"]
     for layer in tree["layers"]:
         if kind.whole_completion:
             layer["aggregation"] = "seq_mean"

@@ -235,10 +235,12 @@ def test_slots_work_before_plug_ins_and_the_importance_correction_behind(tree) -
     assert names == ["Gpg", "Reinforce", "LambdaGrpo", "MismatchCorrection"]
 
 
-def test_a_ratio_of_whole_completions_excludes_factors_on_tokens(tree) -> None:
-    tree["objective"] = {"loss": "gspo"}
+@pytest.mark.parametrize("loss", ["gspo", "gmpo", "disco"])
+def test_a_loss_of_whole_completions_refuses_factors_on_tokens(tree, loss) -> None:
+    tree["objective"] = {"loss": loss}
     found = fault(tree, "lambda_grpo")
-    assert found.reason.startswith("gspo has one ratio for a whole completion")
+    assert (found.path, found.value) == ("objective.loss", loss)
+    assert found.reason.startswith("has one value for a whole completion")
 
 
 def test_what_a_slot_holds_cannot_change_in_a_phase(tree) -> None:

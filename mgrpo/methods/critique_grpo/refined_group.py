@@ -17,6 +17,7 @@ from learner.row_groups import usable_groups
 from mgrpo.config import CorrectLayer, MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.errors import ConfigFault, Faults, LearnerError
+from mgrpo.plugin import names_in
 from mgrpo.types import Completion
 
 REFINED = "refinement"
@@ -54,9 +55,6 @@ class RefinedGroup(LearnerPlugin):
     by_tree = True
     Settings: ClassVar[type[StrictConfig]] = RefinedGroupSettings
     needs: ClassVar[tuple[str, ...]] = ("shaped_probability",)
-    excludes: ClassVar[Mapping[str, str]] = {
-        "self_distillation": "trains the same corrections as answers to the problem, too"
-    }
 
     @classmethod
     def faults(
@@ -70,6 +68,10 @@ class RefinedGroup(LearnerPlugin):
         if order != "joint":
             why = "compares attempts and corrections, and an update has those of one layer."
             yield ConfigFault("(objective.update_order)", order, why, "Use joint.")
+        other = "self_distillation"
+        if other in names_in(method):
+            why = "trains the same corrections as answers to the problem, too."
+            yield ConfigFault("(plugins)", other, why, f"Use refined_group or {other}.")
 
     def added_completions(
         self, completions: Sequence[Completion], parents: Mapping[str, Completion]

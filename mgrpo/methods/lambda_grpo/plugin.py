@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from learner.columns import StepBatch
 from learner.plugin import LearnerPlugin
+from learner.plugin_pairs import is_of_whole_completions
+from mgrpo.config import MethodView
+from mgrpo.config.base import StrictConfig
+from mgrpo.errors import ConfigFault, Faults
 from mgrpo.methods.lambda_grpo.process_sets import prefix_set_sizes
-
-ONE_RATIO = (
-    "has one ratio for a whole completion, and a factor on single tokens means nothing to it."
-)
 
 
 class LambdaGrpo(LearnerPlugin):
@@ -31,7 +28,13 @@ class LambdaGrpo(LearnerPlugin):
     """
 
     by_tree = True
-    excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(("gspo", "gmpo"), ONE_RATIO)
+
+    @classmethod
+    def faults(cls, settings: StrictConfig, layers: frozenset[int], method: MethodView) -> Faults:
+        if is_of_whole_completions(method):
+            loss = method.objective.loss.type
+            why = "has one value for a whole completion: a factor on single tokens means nothing."
+            yield ConfigFault("(objective.loss)", loss, why, f"Use lambda_grpo or {loss}.")
 
     def weigh_tokens(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         groups: dict[tuple[int, bytes], list[int]] = {}

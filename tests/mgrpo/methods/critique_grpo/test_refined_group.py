@@ -116,6 +116,7 @@ def test_first_attempts_must_be_known() -> None:
         (["plugins.0.layers=[solve]"], "among first attempts"),
         (["plugins.0.layers=[correct]"], "among first attempts"),
         (["objective.update_order=sequential"], "those of one layer"),
+        (["plugins=[{use: refined_group}, {use: self_distillation}]"], "the same corrections"),
     ],
 )
 def test_what_it_cannot_work_with_is_refused(overrides: list[str], message: str) -> None:
