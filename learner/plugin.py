@@ -61,7 +61,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.policy_reader import PolicyReader
 from learner.rows import TrainingRow
 from mgrpo.config import MethodView
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import Faults, must_be
 from mgrpo.plugin import Plugin
 from mgrpo.registry import Kind
 from mgrpo.sources import is_on_policy
@@ -287,16 +287,15 @@ class PolicyLoss(LearnerPlugin):
     def faults(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Faults:
         name = method.objective.loss.type
         for number, layer in enumerate(method.layers):
-            own = layer.aggregation.type
-            if cls.whole_completion and layer.loss_weight > 0 and own != "seq_mean":
+            if layer.loss_weight == 0:
+                continue
+            if cls.whole_completion:
                 why = f"{name} has one value per completion: completions must weigh the same."
-                path, hint = f"(layers.{number}.aggregation)", "Use aggregation: seq_mean."
-                yield ConfigFault(path, own, why, hint)
-            has_own = issubclass(cls, AdvantageEstimator) and layer.loss_weight > 0
-            if has_own and layer.advantage.type != "none":
-                why = f"{name} has coefficients of its own."
-                path, hint = f"(layers.{number}.advantage)", "Use advantage: none."
-                yield ConfigFault(path, layer.advantage.type, why, hint)
+                path, own = f"(layers.{number}.aggregation)", layer.aggregation.type
+                yield from must_be(path, own, "seq_mean", why)
+            if issubclass(cls, AdvantageEstimator):
+                why, path = f"{name} has coefficients of its own.", f"(layers.{number}.advantage)"
+                yield from must_be(path, layer.advantage.type, "none", why)
 
     @classmethod
     def warnings(cls, settings: Any, layers: frozenset[int], method: MethodView) -> Iterable[str]:

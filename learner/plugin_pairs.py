@@ -53,7 +53,7 @@ def is_z_scored(layer: LayerConfig) -> bool:
 
 
 def small_share_warnings(
-    share: float, layers: frozenset[int], method: MethodView, *, num_completions: int
+    share: float, layers: frozenset[int], method: MethodView, num_completions: int
 ) -> list[str]:
     """Of a share of these completions' tokens that is hardly any at this recipe's scale."""
     longest = max(method.layers[number - 1].max_completion_tokens for number in layers)

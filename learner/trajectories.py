@@ -14,7 +14,7 @@ from learner.columns import StepBatch
 from learner.other_prompts import root_of
 from mgrpo.config import MethodView
 from mgrpo.config.layers import later_layers
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import ConfigFault, Faults, must_be
 from mgrpo.types import Completion
 
 
@@ -50,11 +50,8 @@ def trajectory_faults(layers: frozenset[int], method: MethodView) -> Faults:
         why = "is of whole trajectories: of all layers, and of two or more."
         yield ConfigFault("(layers)", str(sorted(layers)), why, "Have it in every layer.")
     for depth, layer in enumerate(later_layers(method.layers), start=1):
-        if layer.group_size > 1:
-            why = "is of trajectories, which do not branch behind the first attempt."
-            path = f"(layers.{depth}.group_size)"
-            yield ConfigFault(path, str(layer.group_size), why, "Use 1, and group_by: query.")
+        why, path = "is of trajectories, which do not branch.", f"(layers.{depth}.group_size)"
+        yield from must_be(path, layer.group_size, 1, why, "Use 1, and group_by: query.")
+    why = "is of whole trajectories, and an update has turns of one layer."
     order = method.objective.update_order.type
-    if order != "joint":
-        why = "is of whole trajectories, and an update has turns of one layer."
-        yield ConfigFault("(objective.update_order)", order, why, "Use joint.")
+    yield from must_be("(objective.update_order)", order, "joint", why)

@@ -94,6 +94,19 @@ Faults = Iterable[ConfigFault]
 """What a check of a recipe finds; most checks are generators."""
 
 
+def must_be(path: str, given: object, wanted: object, why: str, hint: str = "") -> Faults:
+    """The fault of a key that has another value than the rest of the recipe asks for."""
+    if given != wanted:
+        key = path.strip("()").rpartition(".")[2]
+        yield ConfigFault(path, f"{given}", why, hint or f"Use {key}: {wanted}.")
+
+
+def at_most(path: str, given: int, most: int, why: str) -> Faults:
+    """The fault of a number that is larger than the rest of the recipe allows."""
+    if given > most:
+        yield ConfigFault(path, f"{given}", why, f"Nearest valid value: {most}.")
+
+
 class ConfigError(MgrpoError):
     """The recipe is wrong. Lists all faults at once."""
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mgrpo.config import MethodView
 from mgrpo.config.relations import max_completions_per_step, rank_faults
 from mgrpo.config.sources import SourcePart, stacked
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import ConfigFault, Faults, must_be
 from mgrpo.plugin import Plugin, find_plugin
 from mgrpo.registry import Kind
 
@@ -37,22 +37,16 @@ class SourceKind(Plugin):
         own = next(part for part in stacked(method.source) if kind_of(part) is cls)
         order = method.objective.update_order.type
         if cls.draws and isinstance(own.above, SourcePart):
-            why = (
-                f"{own.type} draws problems itself, so it has an effect above fresh problems only."
-            )
-            hint = (
-                f"Leave the key out, or write above: {own.type} in a source that may stand above."
-            )
+            why = f"{own.type} draws problems itself, so it works above fresh problems only."
+            hint = f"Leave the key out, or write above: {own.type} in one that may stand above."
             yield ConfigFault("above", own.above.type, why, hint)
-        if cls.needs_joint and order != "joint":
+        if cls.needs_joint:
             why = f"source {own.type} says itself which layers are sampled in a step."
-            hint = "Use update_order: joint."
-            yield ConfigFault("(objective.update_order)", order, why, hint)
-        if cls.samples and method.num_ahead:
+            yield from must_be("(objective.update_order)", order, "joint", why)
+        if cls.samples:
             why = f"source {own.type} samples before there is a step that could be overlapped."
-            hint = f"Use auto, or another source than {own.type}."
-            path = "(pipeline.max_staleness_steps)"
-            yield ConfigFault(path, str(method.num_ahead), why, hint)
+            path, hint = "(pipeline.max_staleness_steps)", "Use auto, or another source."
+            yield from must_be(path, method.num_ahead, 0, why, hint)
         if cls.one_layer:
             found = rank_faults(method.num_ranks, most_completions_per_minibatch(method))
             yield from (replace(one, path=f"({one.path})") for one in found)

@@ -14,13 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("mgrpo", "actors", "learner", "rewards", "cluster")
-LINTER_FUNCTIONS = ("faults", "warnings", "exclusive_hooks")
-"""Functions whose name is or ends with one of these check a recipe."""
-LINTER_FILES = (
-    "mgrpo/check/plugin_warnings.py",
-    "mgrpo/config/objective_warnings.py",
-    "learner/plugin_pairs.py",
-)
+LINTER_FUNCTIONS = ("faults", "warnings", "warnings_of")
+"""Functions whose name is or ends with one of these check a recipe, wherever they are."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -138,19 +133,15 @@ def takes_run_config(function: Function) -> bool:
     return any("RunConfig" in ast.dump(note) for note in notes)
 
 
-def checks_recipes(function: Function, path: str) -> bool:
-    is_named = any(
+def checks_recipes(function: Function) -> bool:
+    return any(
         function.name == name or function.name.endswith(f"_{name}") for name in LINTER_FUNCTIONS
     )
-    is_here = path.startswith(("mgrpo/config/", "mgrpo/methods/", "learner/", "actors/"))
-    return is_named and is_here
 
 
 def linter_lines(module: Module) -> int:
     """Lines of a module that check recipes."""
-    if module.path in LINTER_FILES:
-        return module.num_lines
-    checks = [one for one in module.functions if checks_recipes(one, module.path)]
+    checks = [one for one in module.functions if checks_recipes(one)]
     return sum((one.end_lineno or 0) - one.lineno + 1 for one in checks)
 
 

@@ -13,7 +13,7 @@ from learner.objective_tokens import ObjectiveTokens
 from learner.plugin import LearnerPlugin
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import Faults, must_be
 
 FACTORS = "unbiased_kl"
 
@@ -43,9 +43,8 @@ class UnbiasedKl(LearnerPlugin):
     def faults(
         cls, settings: UnbiasedKlSettings, layers: frozenset[int], method: MethodView
     ) -> Faults:
-        if method.max_kl_weight > 0:
-            why, hint = "would be a second KL penalty.", "Set every kl weight to 0."
-            yield ConfigFault("(objective.kl.weight)", f"{method.max_kl_weight:g}", why, hint)
+        why, hint = "would be a second KL penalty.", "Set every kl weight to 0."
+        yield from must_be("(objective.kl.weight)", method.max_kl_weight, 0, why, hint)
 
     def token_columns(
         self, batch: StepBatch, advantages: Tensor, token_weights: Tensor

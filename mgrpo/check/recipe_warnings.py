@@ -94,9 +94,8 @@ def prompt_warnings(rewards: RewardsConfig, layers: Sequence[LayerConfig]) -> li
 
 def engine_warnings(engines: EnginesConfig, layers: Sequence[LayerConfig]) -> list[str]:
     if not engines.shared:
-        if engines.pool.max > 1:
-            return ["engines.num_shared_engines has no effect without engines.shared: true."]
-        return []
+        why = "engines.num_shared_engines has no effect without engines.shared: true."
+        return [why] if engines.pool.max > 1 else []
     return [
         f"layers.{depth}.num_engines has no effect with engines.shared: true."
         for depth, layer in enumerate(layers)
@@ -116,11 +115,9 @@ def clip_warnings(loss: PpoClip | Part, *, is_on_policy: bool) -> list[str]:
 
 
 def kl_warnings(estimator: str, max_weight: float) -> list[str]:
-    if max_weight == 0:
-        if estimator == "k3":
-            return []
+    if max_weight == 0 and estimator != "k3":
         return [f"objective.kl.estimator: {estimator} has no effect: every KL weight is 0."]
-    if estimator == "k1":
+    if max_weight > 0 and estimator == "k1":
         return [
             "objective.kl.estimator: k1 has an expected gradient of 0, so the KL term has no "
             "effect. Use k2 or k3, or the plug-in kl_in_reward."

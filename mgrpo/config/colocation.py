@@ -6,7 +6,7 @@ from mgrpo.config.cluster import ClusterConfig, NodesConfig, WeightsConfig
 from mgrpo.config.engines import EnginesConfig
 from mgrpo.config.learner import LearnerConfig
 from mgrpo.config.pipeline import PipelineConfig
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import ConfigFault, Faults, at_most, must_be
 
 
 def colocation_faults(
@@ -33,7 +33,7 @@ def colocation_faults(
 def engine_faults(
     cluster: ClusterConfig, engines: EnginesConfig, weights: WeightsConfig, ranks: int
 ) -> Faults:
-    count, ways = engines.pool, engines.tensor_parallel_size
+    count = engines.pool
     if not engines.shared:
         given = "null" if engines.shared is None else "false"
         why = "with cluster.colocate each GPU has one engine, which serves every layer."
@@ -43,9 +43,8 @@ def engine_faults(
         why = f"with cluster.colocate each of the learner's {ranks} ranks shares its GPU with one."
         hint = f"Nearest valid value: {ranks}."
         yield ConfigFault("engines.num_shared_engines", shown, why, hint)
-    if ways != 1:
-        why = "with cluster.colocate an engine has the GPU of one learner rank."
-        yield ConfigFault("engines.tensor_parallel_size", str(ways), why, "Nearest valid value: 1.")
+    why = "with cluster.colocate an engine has the GPU of one learner rank."
+    yield from at_most("engines.tensor_parallel_size", engines.tensor_parallel_size, 1, why)
     if cluster.engine_nodes != NodesConfig():
         why = "has no effect with cluster.colocate: engines are placed with the learner's ranks."
         hint = "Use cluster.learner_nodes."
@@ -56,13 +55,8 @@ def engine_faults(
 
 
 def learner_faults(learner: LearnerConfig) -> Faults:
-    if learner.zero_stage != 2:
-        why = (
-            "with cluster.colocate the learner's states are offloaded while engines sample, which "
-            "DeepSpeed supports at stage 2."
-        )
-        hint = "Nearest valid value: 2."
-        yield ConfigFault("learner.zero_stage", str(learner.zero_stage), why, hint)
+    why = "with cluster.colocate its states leave the GPU in turn: DeepSpeed does it at stage 2."
+    yield from must_be("learner.zero_stage", learner.zero_stage, 2, why)
     if learner.deepspeed.get("zero_optimization", {}).get("offload_param"):
         path = "learner.deepspeed.zero_optimization.offload_param"
         why = "with cluster.colocate weights are offloaded between updates anyway."

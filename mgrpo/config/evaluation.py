@@ -16,7 +16,7 @@ from pydantic import (
 from mgrpo.config.base import RelationError, StrictConfig
 from mgrpo.config.engines import MIN_TEMPERATURE
 from mgrpo.config.layers import LayerConfig, later_layers
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import ConfigFault, Faults, must_be
 
 Guidance = Literal["all", "first", "random"] | list[NonNegativeInt]
 GUIDANCE_WORDS = ("all", "first", "random")
@@ -138,12 +138,8 @@ def select_faults(settings: EvaluationConfig) -> Faults:
         why = f"chooses among samples, and there is {settings.samples_per_problem} of each problem."
         hint = "Set samples_per_problem to 2 or more, with decoding: sampled; 10 is usual."
         yield ConfigFault("decode_select", "(given)", why, hint)
-    if settings.temperature != 1.0:
-        why = (
-            "decode_select compares likelihoods, which are those of the policy at temperature 1 "
-            "alone."
-        )
-        yield ConfigFault("temperature", f"{settings.temperature:g}", why, "Use temperature: 1.")
+    why = "decode_select compares likelihoods, which are those of the policy at temperature 1."
+    yield from must_be("temperature", settings.temperature, 1, why)
 
 
 def pass_at_faults(pass_at: Sequence[int], num_samples: int) -> Faults:

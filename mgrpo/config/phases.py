@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from mgrpo.config.layers import LaterLayer, LayerConfig
-from mgrpo.config.learner import ObjectiveConfig
+from mgrpo.config.layers import LaterLayer
+from mgrpo.config.method_view import StepConfig
 from mgrpo.config.parts import Part
 from mgrpo.config.plugins import PhaseConfig
 from mgrpo.config.sources import Fresh, SourcePart, stacked
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import ConfigFault, Faults, must_be
 
 SECTIONS = ("layers", "objective", "sampling", "source")
 FIXED_LAYER_KEYS = (
@@ -66,28 +66,21 @@ def foreign_sections(phase: PhaseConfig) -> list[ConfigFault]:
     ]
 
 
-def fixed_key_faults(
-    layers: Sequence[LayerConfig],
-    changed_layers: Sequence[LayerConfig],
-    objective: ObjectiveConfig,
-    changed_objective: ObjectiveConfig,
-    source: Fresh | SourcePart,
-    changed_source: Fresh | SourcePart,
-) -> Faults:
+def fixed_key_faults(given: StepConfig, changed: StepConfig) -> Faults:
     """Keys of a phase that are fixed at the start of the run."""
-    if len(changed_layers) != len(layers):
-        yield ConfigFault("layers", f"{len(changed_layers)} layers", "must not change.")
+    if len(changed.layers) != len(given.layers):
+        yield ConfigFault("layers", f"{len(changed.layers)} layers", "must not change.")
         return
     reason = "cannot change during a run: the loop is fixed at the start."
-    if changed_objective.update_order != objective.update_order:
-        now = changed_objective.update_order.type
+    if changed.objective.update_order != given.objective.update_order:
+        now = changed.objective.update_order.type
         yield ConfigFault("objective.update_order", now, reason)
-    if stack_words(changed_source) != stack_words(source):
-        yield ConfigFault("source", stack_words(changed_source), reason)
+    sources = stack_words(changed.source), stack_words(given.source)
+    yield from must_be("source", *sources, reason)
     for key in ("loss", "importance"):
-        given, changed = getattr(objective, key), getattr(changed_objective, key)
-        yield from part_faults(f"objective.{key}", given, changed)
-    for depth, (before, after) in enumerate(zip(layers, changed_layers, strict=True)):
+        parts = getattr(given.objective, key), getattr(changed.objective, key)
+        yield from part_faults(f"objective.{key}", *parts)
+    for depth, (before, after) in enumerate(zip(given.layers, changed.layers, strict=True)):
         yield from part_faults(f"layers.{depth}.advantage", before.advantage, after.advantage)
         corrects = isinstance(before, LaterLayer)
         for key in (*FIXED_LAYER_KEYS, *(FIXED_CORRECT_KEYS if corrects else ())):
@@ -110,7 +103,5 @@ def stack_words(source: Fresh | SourcePart) -> str:
 def part_faults(path: str, given: Any, changed: Any) -> Faults:
     """A method's own part is made once, so a phase cannot bring it, drop it or change its keys."""
     if given != changed and (isinstance(given, Part) or isinstance(changed, Part)):
-        why = (
-            f"cannot change during a run: {given.type} would be {changed.type}, made at the start."
-        )
+        why = f"cannot change during a run: {given.type} is made at its start."
         yield ConfigFault(path, changed.type, why, "Leave it as it is in the recipe.")

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.cluster import ClusterConfig
 from mgrpo.config.learner import ObjectiveConfig
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import ConfigFault, Faults, must_be
 
 NewWeights = Literal["between_steps", "between_groups", "in_flight"]
 
@@ -61,11 +61,9 @@ def ahead_faults(pipeline: PipelineConfig, objective: ObjectiveConfig) -> Faults
     if not pipeline.samples_ahead:
         why = f"nothing is sampled ahead with {path}: {given}."
         hint = f"Leave the key out, or set {path}: 1 or more."
-        if new_weights != "between_steps":
-            yield ConfigFault("pipeline.new_weights", new_weights, why, hint)
-        if pipeline.min_done_fraction < 1:
-            shown = f"{pipeline.min_done_fraction:g}"
-            yield ConfigFault("pipeline.min_done_fraction", shown, why, hint)
+        yield from must_be("pipeline.new_weights", new_weights, "between_steps", why, hint)
+        fraction = pipeline.min_done_fraction
+        yield from must_be("pipeline.min_done_fraction", fraction, 1, why, hint)
         return
     if order != "joint":
         why = f"with objective.update_order: {order} one layer trains at a time."

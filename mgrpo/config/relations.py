@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from mgrpo.config.data import DataConfig, DataSource, MixtureSource, name_of, sources_in
-from mgrpo.config.guidance import CheckGuidance
 from mgrpo.config.layers import (
     LaterLayer,
     LayerConfig,
     RejectedParents,
-    SelfContinue,
     VerifyLayer,
 )
 from mgrpo.config.learner import LearnerConfig, ObjectiveConfig
 from mgrpo.config.lengths import context_needed
 from mgrpo.config.rewards import RewardsConfig
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import ConfigFault, Faults, at_most, must_be
 
 
 def chain_faults(layers: Sequence[LayerConfig]) -> Faults:
@@ -60,13 +58,11 @@ def verdict_faults(layers: Sequence[LayerConfig]) -> Faults:
         if parents not in OF_VERDICTS:
             reason, hint = why + "it would choose among them.", f"Use {', '.join(OF_VERDICTS)}."
             yield ConfigFault(f"{path}.parents", parents, reason, hint)
-        if not isinstance(layer.layout, SelfContinue):
-            reason = why + "it would be quoted as if it were the attempt."
-            hint = "Use self_continue, which goes on behind attempt and verdict."
-            yield ConfigFault(f"{path}.layout", layer.layout.type, reason, hint)
-        if isinstance(layer.guidance, CheckGuidance):
-            reason = why + "no check reads these, so there is nothing to say of them."
-            yield ConfigFault(f"{path}.guidance", "check", reason, "Use phrases.")
+        reason = why + "it would be quoted as if it were the attempt."
+        hint = "Use self_continue, which goes on behind attempt and verdict."
+        yield from must_be(f"{path}.layout", layer.layout.type, "self_continue", reason, hint)
+        reason = why + "no check reads these, so there is nothing to say of them."
+        yield from must_be(f"{path}.guidance", layer.guidance.type, "phrases", reason)
 
 
 OF_VERDICTS = ("rejected", "all", "uniform_k")
@@ -101,10 +97,8 @@ def parent_faults(layers: Sequence[LayerConfig]) -> Faults:
     completions = 1  # per problem, in the layer before
     for depth, layer in enumerate(layers):
         most = layer.max_parents if isinstance(layer, LaterLayer) else None
-        if most is not None and most > completions:
-            reason = f"the layer before has only {completions} completions per problem."
-            hint = f"Nearest valid value: {completions}."
-            yield ConfigFault(f"layers.{depth}.parents.k", str(most), reason, hint)
+        why = f"the layer before has only {completions} completions per problem."
+        yield from at_most(f"layers.{depth}.parents.k", most or 0, completions, why)
         completions = (completions if most is None else most) * layer.group_size
 
 
@@ -136,13 +130,8 @@ def order_faults(objective: ObjectiveConfig, layers: Sequence[LayerConfig]) -> F
 
 def minibatch_faults(objective: ObjectiveConfig, most: int) -> Faults:
     """More optimizer steps than the `most` problems of a step to share among them."""
-    if objective.minibatches > most:
-        reason = (
-            f"a step has only {most} problems (prompts_per_step), and each minibatch has at least "
-            "one."
-        )
-        hint = f"Nearest valid value: {most}; or raise prompts_per_step."
-        yield ConfigFault("objective.minibatches", str(objective.minibatches), reason, hint)
+    why = f"a step has only {most} problems (prompts_per_step), and each minibatch needs one."
+    yield from at_most("objective.minibatches", objective.minibatches, most, why)
 
 
 def learner_faults(
@@ -170,8 +159,5 @@ def learner_faults(
 
 def rank_faults(num_ranks: int, most: int) -> Faults:
     """More ranks than the `most` completions that an optimizer step has."""
-    if num_ranks > most:
-        reason = f"an optimizer step has only {most} completions, so some ranks would be idle."
-        yield ConfigFault(
-            "learner.num_ranks", str(num_ranks), reason, f"Nearest valid value: {most}."
-        )
+    why = f"an optimizer step has only {most} completions, so some ranks would be idle."
+    yield from at_most("learner.num_ranks", num_ranks, most, why)

@@ -218,11 +218,9 @@ class RunConfig(StrictConfig):
     def watched_faults(self) -> Faults:
         """Held-out accuracies that decide something and are not measured."""
         every = 0 if self.data.heldout is None else self.evaluation.every_steps
-        best, layers = self.checkpoints.keep_best, len(self.layers)
-        yield from heldout_faults("checkpoints.keep_best", best, layers, measured_every=every)
-        yield from heldout_faults(
-            "early_stopping", self.early_stopping, layers, measured_every=every
-        )
+        keep, stop = self.checkpoints.keep_best, self.early_stopping
+        for path, watched in (("checkpoints.keep_best", keep), ("early_stopping", stop)):
+            yield from heldout_faults(path, watched, len(self.layers), measured_every=every)
 
     def change_faults(self, phase: PhaseConfig) -> Faults:
         """What a phase changes that it must not, or changes wrongly."""
@@ -234,14 +232,7 @@ class RunConfig(StrictConfig):
             return [error.fault]
         except ValidationError as error:
             return explain(error, RunConfig)
-        return fixed_key_faults(
-            self.layers,
-            changed.layers,
-            self.objective,
-            changed.objective,
-            self.source,
-            changed.source,
-        )
+        return fixed_key_faults(self.step_values, changed.step_values)
 
     def in_phase(self, phase: PhaseConfig) -> RunConfig:
         """The recipe with a phase's changes.

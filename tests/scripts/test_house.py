@@ -54,6 +54,7 @@ def test_the_house_is_surveyed_whole_and_keeps_its_rules():
     assert house.modules_at_the_top_of_mgrpo <= 12
     assert house.signatures_with_run_config <= 40
     assert house.linter_lines < 700
+    assert house.any_mentions <= 300 and house.longest_body <= 110
     assert house.functions_typed == house.functions
     assert house.loop_lines <= 150
     assert house.prints_in_actors == 0

@@ -14,8 +14,7 @@ from learner.plugin import LearnerPlugin
 from learner.plugin_pairs import is_z_scored
 from mgrpo.config import CorrectLayer, MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.config.layers import WrongParents
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import ConfigFault, Faults, must_be
 
 
 class AttemptWeights(LearnerPlugin):
@@ -49,10 +48,9 @@ class AttemptWeights(LearnerPlugin):
             if not isinstance(layer, CorrectLayer):
                 why, path = "weighs attempts, and this layer makes none.", f"(layers.{depth}.kind)"
                 yield ConfigFault(path, layer.kind, why)
-            elif not isinstance(layer.parents, WrongParents):
-                why = "is of attempts that follow on failed ones."
-                path, hint = f"(layers.{depth}.parents)", "Use wrong_only."
-                yield ConfigFault(path, layer.parents.type, why, hint)
+            else:
+                why, path = "is of attempts after failed ones.", f"(layers.{depth}.parents)"
+                yield from must_be(path, layer.parents.type, "wrong_only", why)
 
     @classmethod
     def warnings(

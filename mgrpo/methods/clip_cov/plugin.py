@@ -66,9 +66,7 @@ class ClipCov(LearnerPlugin):
     def warnings(
         cls, settings: ClipCovSettings, layers: frozenset[int], method: MethodView
     ) -> list[str]:
-        return small_share_warnings(
-            settings.share, layers, method, num_completions=most_completions(method)
-        )
+        return small_share_warnings(settings.share, layers, method, most_completions(method))
 
     def transform_advantages(self, batch: StepBatch, advantages: Tensor) -> Tensor:
         settings = self.settings

@@ -16,7 +16,7 @@ from learner.plugin import LearnerPlugin
 from learner.row_groups import usable_groups
 from mgrpo.config import CorrectLayer, MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault, Faults, LearnerError
+from mgrpo.errors import ConfigFault, Faults, LearnerError, must_be
 from mgrpo.plugin import names_in
 from mgrpo.types import Completion
 
@@ -64,10 +64,9 @@ class RefinedGroup(LearnerPlugin):
         if 1 not in layers or not corrects:
             why = "puts corrections among first attempts: it needs both layers."
             yield ConfigFault("(layers)", str(sorted(layers)), why, "Leave `layers` out.")
+        why = "compares attempts and corrections, and an update has those of one layer."
         order = method.objective.update_order.type
-        if order != "joint":
-            why = "compares attempts and corrections, and an update has those of one layer."
-            yield ConfigFault("(objective.update_order)", order, why, "Use joint.")
+        yield from must_be("(objective.update_order)", order, "joint", why)
         other = "self_distillation"
         if other in names_in(method):
             why = "trains the same corrections as answers to the problem, too."

@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from actors.plugin import RolloutPlugin, RolloutTools
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import Faults, must_be
 from mgrpo.types import Completion, Problem
 
 GREEDY_LOGPROB = "greedy_logprob_mean"
@@ -37,13 +37,9 @@ class GreedyAnchor(RolloutPlugin):
     def faults(
         cls, settings: GreedyAnchorSettings, layers: frozenset[int], method: MethodView
     ) -> Faults:
-        if method.sampling.temperature != 1.0:
-            why = (
-                f"likelihoods at sampling.temperature {method.sampling.temperature:g} cannot be "
-                "compared with those of a greedy answer, which are at temperature 1."
-            )
-            hint = "Set sampling.temperature to 1, or use desel with anchor: max_likelihood."
-            yield ConfigFault("(plug-in)", "greedy_anchor", why, hint)
+        why = "likelihoods at it cannot be compared with a greedy answer's, which are at 1."
+        hint = "Set it to 1, or use desel with anchor: max_likelihood."
+        yield from must_be("(sampling.temperature)", method.sampling.temperature, 1, why, hint)
 
     async def after_sampling(
         self, tools: RolloutTools, layer: int, problem: Problem, completions: Sequence[Completion]

@@ -14,7 +14,7 @@ from learner.plugin import AdvantageEstimator, Measurement, PolicyLoss
 from learner.row_groups import usable_groups
 from mgrpo.config import LaterLayer, MethodView
 from mgrpo.config.base import OnlyWith, StrictConfig
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import Faults, must_be
 from mgrpo.methods.disco.set_objectives import (
     PenaltyForm,
     constraint_factor,
@@ -77,9 +77,8 @@ class Disco(AdvantageEstimator, PolicyLoss):
         for number, layer in enumerate(method.layers):
             if isinstance(layer, LaterLayer) and layer.loss_weight > 0:
                 for key, value in {"denominator": "sampled", "select": "none"}.items():
-                    if (given := getattr(layer, key)) != value:
-                        path, hint = f"(layers.{number}.{key})", f"Use {key}: {value}."
-                        yield ConfigFault(path, given, WHOLE_GROUPS, hint)
+                    path, own = f"(layers.{number}.{key})", getattr(layer, key)
+                    yield from must_be(path, own, value, WHOLE_GROUPS)
 
     @property
     def temperature(self) -> float | None:

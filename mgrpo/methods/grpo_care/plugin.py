@@ -72,13 +72,9 @@ class GrpoCare(LearnerPlugin):
         cls, settings: GrpoCareSettings, layers: frozenset[int], method: MethodView
     ) -> Faults:
         yield from unknown_check_faults(method.rewards, "accuracy_part", settings.accuracy_part)
-        averages = {
-            (one.ema_decay, one.ema_every_updates)
-            for entry in method.plugins
-            if entry.use == "grpo_care"
-            for one in [GrpoCareSettings.model_validate(entry.settings)]
-        }
-        if len(averages) > 1:
+        entries = [one.settings for one in method.plugins if one.use == "grpo_care"]
+        every = [GrpoCareSettings.model_validate(one) for one in entries]
+        if len({(one.ema_decay, one.ema_every_updates) for one in every}) > 1:
             why = "a run keeps one average of the policy, and entries of grpo_care want several."
             hint = "Give all the same ema_decay and ema_every_updates."
             yield ConfigFault("ema_decay", str(settings.ema_decay), why, hint)

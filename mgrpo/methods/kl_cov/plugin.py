@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from pydantic import Field, PositiveFloat
@@ -55,16 +56,10 @@ class KlCov(PolicyLoss):
     @classmethod
     def warnings(
         cls, settings: KlCovSettings, layers: frozenset[int], method: MethodView
-    ) -> list[str]:
-        return [
-            *super().warnings(settings, layers, method),
-            *small_share_warnings(
-                settings.share,
-                layers,
-                method,
-                num_completions=most_completions_per_minibatch(method),
-            ),
-        ]
+    ) -> Iterable[str]:
+        yield from super().warnings(settings, layers, method)
+        most = most_completions_per_minibatch(method)
+        yield from small_share_warnings(settings.share, layers, method, most)
 
     def token_columns(
         self, batch: StepBatch, advantages: Tensor, token_weights: Tensor

@@ -14,7 +14,7 @@ from learner.plugin import AdvantageEstimator
 from learner.trajectories import last_answer, trajectories, trajectory_faults, turns_before
 from mgrpo.config import LaterLayer, MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import Faults, must_be
 
 
 class S2rSettings(StrictConfig):
@@ -51,13 +51,11 @@ class S2r(AdvantageEstimator):
     def faults(cls, settings: S2rSettings, layers: frozenset[int], method: MethodView) -> Faults:
         yield from trajectory_faults(layers, method)
         for depth, layer in enumerate(method.layers):
-            own = layer.aggregation.type
-            if own != "seq_mean":
-                why, path = "weighs turns as a whole.", f"(layers.{depth}.aggregation)"
-                yield ConfigFault(path, own, why, "Use seq_mean.")
-            if isinstance(layer, LaterLayer) and layer.denominator != "sampled":
+            why, path = "weighs turns as a whole.", f"(layers.{depth}.aggregation)"
+            yield from must_be(path, layer.aggregation.type, "seq_mean", why)
+            if isinstance(layer, LaterLayer):
                 why, path = "counts every turn that was sampled.", f"(layers.{depth}.denominator)"
-                yield ConfigFault(path, layer.denominator, why, "Use sampled.")
+                yield from must_be(path, layer.denominator, "sampled", why)
 
     def estimate_advantages(self, batch: StepBatch, rewards: Tensor) -> Tensor:
         usable = batch.in_layers(self.layers) & batch.is_usable

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
 from mgrpo.config.layers import BestParents, later_layers
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import ConfigFault, Faults, must_be
 from mgrpo.methods.scrpo.error_pool import ErrorPool, ErrorPoolSettings
 from mgrpo.metric_sums import MetricSums
 from mgrpo.records.json_object import JsonObject
@@ -41,10 +41,9 @@ class PooledErrors(SourcePlugin):
             yield ConfigFault("(layers)", f"{len(method.layers)} layers", why)
             return
         parents = later_layers(method.layers)[0].parents
-        if isinstance(parents, BestParents) and parents.all_fail != "use_any":
+        if isinstance(parents, BestParents):
             why = "every pooled attempt failed, so no corrections would be sampled."
-            path, hint = "(layers.1.parents.all_fail)", "Use all_fail: use_any."
-            yield ConfigFault(path, parents.all_fail, why, hint)
+            yield from must_be("(layers.1.parents.all_fail)", parents.all_fail, "use_any", why)
 
     def begin(self) -> None:
         self.pool = ErrorPool(self.settings)

@@ -16,7 +16,7 @@ from learner.plugin import EmaSchedule, LearnerPlugin, Measurement
 from learner.rows import text
 from mgrpo.config import MethodView
 from mgrpo.config.base import StrictConfig
-from mgrpo.errors import ConfigFault, Faults
+from mgrpo.errors import Faults, must_be
 from mgrpo.methods.sdpo.teacher_prompts import AROUND, NUM_TOKENS
 from mgrpo.types import Completion
 
@@ -70,9 +70,8 @@ class Sdpo(LearnerPlugin):
 
     @classmethod
     def faults(cls, settings: SdpoSettings, layers: frozenset[int], method: MethodView) -> Faults:
-        if layers != {1}:
-            why = "teaches first attempts: what a later layer reads is another prompt."
-            yield ConfigFault("(layers)", str(sorted(layers)), why, "Use layers: [solve].")
+        why = "teaches first attempts: what a later layer reads is another prompt."
+        yield from must_be("(layers)", sorted(layers), [1], why, "Use layers: [solve].")
 
     def ema(self) -> EmaSchedule | None:
         decay = self.settings.ema_decay

@@ -201,9 +201,7 @@ def test_no_more_minibatches_than_problems(tree):
     tree["objective"]["minibatches"] += 1
     fault = fault_of(tree)
     assert fault.path == "objective.minibatches"
-    assert fault.suggestion == (
-        f"Nearest valid value: {tree['prompts_per_step']}; or raise prompts_per_step."
-    )
+    assert fault.suggestion == (f"Nearest valid value: {tree['prompts_per_step']}.")
 
 
 def test_a_phase_may_not_have_more_of_them_either(tree):

@@ -101,7 +101,7 @@ def test_its_expectation_is_the_gradient_of_success_by_the_last_attempt() -> Non
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["layers.correct.parents=all"], "follow on failed ones"),
+        (["layers.correct.parents=all"], "attempts after failed ones"),
         (["plugins.0.layers=[correct]"], "whole chain"),
     ],
 )
