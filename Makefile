@@ -50,7 +50,7 @@ test-cluster: ## run the tests on Ray clusters of several nodes, jobs and autosc
 	@$(BIN)/python -m pip install --quiet --no-deps -r tests/cluster/requirements.txt
 	@$(PYTEST) -m "cluster and not gpu" $(ARGS)
 
-test-methods: ## check and train every method, and try every pair of them
+test-methods: ## check and train every method and 150 random valid recipes, and repeat five-step runs
 	@$(SETUP)
 	@$(PYTEST) -m methods $(ARGS)
 

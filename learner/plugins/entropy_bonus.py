@@ -23,6 +23,7 @@ class EntropyBonusSettings(StrictConfig):
     gain: NonNegativeFloat = 0.0
     """What the coefficient grows by for each nat below the target."""
     max_coefficient: NonNegativeFloat = 0.1
+    """The coefficient grows no further."""
 
     @model_validator(mode="after")
     def check_coefficient(self) -> EntropyBonusSettings:

@@ -71,6 +71,7 @@ class GuidanceBase(StrictConfig):
     """Keys of every guidance."""
 
     phrases: list[str] = Field(default=list(GUIDANCE_PHRASES), min_length=1)
+    """What is drawn from."""
     draw: Draw = DrawPerParent()
     """Once per parent keeps a group's prompts equal; per_correction does not."""
 

@@ -90,11 +90,15 @@ class LearnerConfig(StrictConfig):
     learning_rate: NonNegativeFloat = 1e-6
     """Of AdamW, at its peak. 0 trains nothing (`mgrpo check --canary`)."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW: decay of the running mean of gradients, and of their squares."""
     weight_decay: NonNegativeFloat = 0.0
+    """Of AdamW: each update takes learning rate times this share of every weight."""
     warmup_steps: NonNegativeInt = 0
+    """Steps in which the learning rate rises to its peak."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """The schedule after the warm-up; linear and cosine reach 0 after the last step."""
     max_grad_norm: PositiveFloat = 1.0
+    """A gradient of a larger norm is scaled down to it."""
     skip_above_grad_norm: PositiveFloat | None = None
     """Updates whose gradient has a larger norm, before clipping, leave weights and optimizer as
     they are; learner/skipped_updates counts them. None: no update is left out for that."""

@@ -16,8 +16,10 @@ class PpoClip(StrictConfig):
 
     type: Literal["ppo_clip"] = "ppo_clip"
     clip_low: float = Field(default=0.2, ge=0, le=1)
+    """Ratios below 1 - clip_low stop to train where the advantage is negative."""
     clip_high: float = Field(default=0.2, ge=0)
-    """Above clip_low gives more room to unlikely tokens (clip-higher, DAPO)."""
+    """Ratios above 1 + clip_high stop to train where the advantage is positive. Above clip_low it
+    gives more room to unlikely tokens (clip-higher, DAPO)."""
     dual_clip: float | None = Field(default=None, gt=1)
     """Bound of the loss for negative advantages; verl uses 3. None: no bound."""
 
@@ -27,6 +29,7 @@ class Truncate(StrictConfig):
 
     type: Literal["truncate"] = "truncate"
     cap: float = Field(default=2.0, ge=1.0)
+    """Largest weight of a token."""
 
 
 class NoImportance(StrictConfig):

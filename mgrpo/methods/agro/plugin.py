@@ -40,7 +40,9 @@ class AgroSettings(StrictConfig):
     variant: Literal["worst_share", "exponential"] = "worst_share"
     """How groups are weighed, as in group_dro."""
     share: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.2
+    """The worst groups that make up this share of the prompts get the weight above the floor."""
     floor: Annotated[float, Field(ge=0, le=1), OnlyWith(variant="worst_share")] = 0.1
+    """Least weight of a group, relative to its frequency."""
     rate: Annotated[NonNegativeFloat, OnlyWith(variant="exponential")] = 1.0
     """Step size of exponential."""
     loss_smoothing: Annotated[float, Field(gt=0, le=1), OnlyWith(variant="worst_share")] = 0.5
@@ -65,6 +67,7 @@ class AgroSettings(StrictConfig):
     balance_weight: NonNegativeFloat = 1.0
     """Keeps groups of equal size; this amount is ours."""
     seed: int = 0
+    """Of the grouper's first weights."""
 
 
 class Agro(LearnerPlugin):

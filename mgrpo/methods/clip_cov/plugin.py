@@ -25,6 +25,7 @@ class ClipCovSettings(StrictConfig):
     """Of all trained tokens of a step, how many lose their gradient; at least one. The default
     is the authors', for hundreds of thousands of tokens; smaller steps need more."""
     lowest: float = 1.0
+    """Tokens of a lower covariance are no candidates."""
     highest: float = 5.0
     """Candidates are tokens whose covariance lies between."""
     seed: int = 0

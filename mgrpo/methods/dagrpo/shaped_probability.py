@@ -24,8 +24,9 @@ class ShapedProbabilitySettings(StrictConfig):
     gamma: PositiveFloat = 0.1
     """Tokens that were not sampled are trained by p / (p + gamma)."""
     clip_low: float = Field(default=0.2, ge=0, lt=1)
-    """Clip range of the tokens that were sampled."""
+    """Clip range of the tokens that were sampled: its lower side, 1 - clip_low."""
     clip_high: float = Field(default=0.2, ge=0)
+    """Its upper side, 1 + clip_high."""
 
 
 class ShapedProbability(PolicyLoss):

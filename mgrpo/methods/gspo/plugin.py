@@ -17,8 +17,10 @@ class GspoSettings(StrictConfig):
     """Keys of gspo."""
 
     clip_low: float = Field(default=3e-4, ge=0, lt=1)
-    """The ratio of a whole completion moves far less than that of a token."""
+    """The lower side, 1 - clip_low. The ratio of a whole completion moves far less than that of a
+    token."""
     clip_high: float = Field(default=4e-4, ge=0)
+    """The upper side of the range, 1 + clip_high."""
 
 
 class Gspo(PolicyLoss):

@@ -24,7 +24,9 @@ class MismatchSettings(StrictConfig):
     level: Literal["token", "sequence"] = "token"
     """sequence: w is the product over the completion's tokens."""
     cap: float = Field(default=2.0, ge=1)
+    """Largest weight, and the upper side of mask's range."""
     lowest: Annotated[float, Field(ge=0, le=1), OnlyWith(method="mask")] = 0.5
+    """The lower side of mask's range."""
     reject_geometric: tuple[float, float] | None = None
     """Leave out completions whose geometric mean of w is outside, e.g. [0.999, 1.001]."""
     reject_k3: PositiveFloat | None = None

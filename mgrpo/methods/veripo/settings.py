@@ -83,3 +83,4 @@ class PreferenceSettings(StrictConfig):
     min_problems: NonNegativeInt = 0
     """Minimum number of remaining problems, besides those of one step."""
     verifier: VerifierSettings = VerifierSettings()
+    """Rules by which completions become pairs."""

@@ -46,6 +46,7 @@ class PreferenceSettings(StrictConfig):
     span: str = "steps"
     """Name of the spans that step_spans marks."""
     ddof: Annotated[Literal[0, 1], OnlyWith(credit="process")] = 1
+    """1: the standard deviation divides by n - 1; 0: by n."""
     epsilon: Annotated[NonNegativeFloat, OnlyWith(credit="process")] = 1e-6
     """Added to the standard deviation."""
 

@@ -84,6 +84,7 @@ def test_a_page_has_every_section_and_those_written_by_hand_say_something(name: 
         assert len(found[title].split()) >= fewest, f"{title} of {name}"
     for title, part in LISTS.items():
         assert [marks[2] for marks in GENERATED.finditer(found[title])] == [part]
+    assert "|  |" not in found["Options"], "a key without a docstring"
 
 
 @pytest.mark.parametrize("name", method_files())
