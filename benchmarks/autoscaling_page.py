@@ -147,7 +147,7 @@ def measured(record: dict[str, Any]) -> str:
             "engines/deaths",
             "engines/restarts",
             "engines/requests_resent",
-            "engines/refits_in_step",
+            "engines/broadcasts_in_step",
             "engines/failed_broadcasts",
         )
     }

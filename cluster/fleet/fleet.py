@@ -266,7 +266,7 @@ class Fleet:
     async def keep_tending(self) -> None:
         while True:
             self.poll()
-            self.refit_for_those_who_wait()
+            self.broadcast_to_stale()
             await asyncio.sleep(LOOK_S)
 
     async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
@@ -344,7 +344,7 @@ class Fleet:
         for members in self.members.values():
             members[:] = [engine for engine in members if not engine.has_left]
 
-    def refit_for_those_who_wait(self) -> None:
+    def broadcast_to_stale(self) -> None:
         """Send weights to stale engines of a pool without healthy ones, during a rollout.
 
         Only the stale ones are in this broadcast's group.
@@ -353,7 +353,7 @@ class Fleet:
             stale = self.in_state(pool, EngineState.STALE)
             healthy = self.in_state(pool, EngineState.HEALTHY)
             if self.waiting[pool.name] and stale and not healthy:
-                self.counts.num_refits += 1
+                self.counts.num_broadcasts += 1
                 self.deliver(self.policy_version, stale, "received the weights during a step")
 
     # --- weights ---

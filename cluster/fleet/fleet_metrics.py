@@ -19,7 +19,7 @@ class FleetCounts:
     num_deaths: int = 0
     num_restarts: int = 0
     num_resent: int = 0
-    num_refits: int = 0  # in the middle of a step
+    num_broadcasts: int = 0  # in the middle of a step
     num_failed_broadcasts: int = 0
     last_failure: str = ""  # of a broadcast
     last_failed_request: str = ""
@@ -34,10 +34,10 @@ class FleetCounts:
         sums.add_total("engines/deaths", self.num_deaths)
         sums.add_total("engines/restarts", self.num_restarts)
         sums.add_total("engines/requests_resent", self.num_resent)
-        sums.add_total("engines/refits_in_step", self.num_refits)
+        sums.add_total("engines/broadcasts_in_step", self.num_broadcasts)
         sums.add_total("engines/failed_broadcasts", self.num_failed_broadcasts)
         self.num_deaths = self.num_restarts = self.num_resent = 0
-        self.num_refits = self.num_failed_broadcasts = 0
+        self.num_broadcasts = self.num_failed_broadcasts = 0
         return sums
 
 

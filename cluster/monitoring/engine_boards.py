@@ -147,7 +147,7 @@ FAULTS = Board(
             "Broadcasts",
             "Failed ones, and those during a step to restarted engines.",
             ("engines/failed_broadcasts", "failed"),
-            ("engines/refits_in_step", "during a step"),
+            ("engines/broadcasts_in_step", "during a step"),
         ),
         counted(
             "Updates without a row",

@@ -29,7 +29,7 @@ PIPELINE = (
         is_counted=True,
     ),
     Family(
-        "engines/refits_in_step",
+        "engines/broadcasts_in_step",
         "broadcasts",
         "Broadcasts during a step, to restarted engines.",
         is_counted=True,

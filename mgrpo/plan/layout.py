@@ -64,7 +64,8 @@ def laid_out(
     """
     if config.cluster.colocate != "auto":
         return config, ""
-    ranks, ways = config.learner.num_ranks * with_learner, config.engines.tensor_parallel_size
+    ranks = config.learner.num_ranks if with_learner else 0
+    ways = config.engines.tensor_parallel_size
     wanted = placement_recipe(config).num_engines * ways + ranks
     num_shared = (num_gpus - ranks) // ways
     found = f"{counted(num_gpus, 'GPU')} where the recipe requests {wanted}"

@@ -21,7 +21,7 @@ GENERAL_WORDS = {
 BASE = [
     *python_files("mgrpo/training"),
     ROOT / "mgrpo" / "types.py",
-    ROOT / "mgrpo" / "records" / "turns.py",
+    *python_files("mgrpo/records"),
     ROOT / "mgrpo" / "metric_sums.py",
     ROOT / "mgrpo" / "plugin.py",
     ROOT / "mgrpo" / "config" / "base.py",

@@ -130,7 +130,7 @@ def test_an_engine_killed_in_a_rollout_changes_no_completion(system: System) -> 
     assert {c.oldest_version for c in again} == {2}
 
 
-def test_an_engine_killed_in_a_broadcast_is_left_out_and_refitted_later(system: System) -> None:
+def test_an_engine_killed_in_a_broadcast_is_left_out_and_gets_them_later(system: System) -> None:
     groups = system.fleet.broadcaster.num_groups
     actor(system, "engine-1").submit(VllmEngine.on_workers, "die_in_next_broadcast", 1).result(
         **CALL
@@ -153,7 +153,7 @@ def test_an_engine_killed_in_a_broadcast_is_left_out_and_refitted_later(system: 
     assert first == second
 
 
-def test_the_last_engines_are_refitted_in_the_middle_of_a_step(system: System) -> None:
+def test_the_last_engines_get_weights_in_the_middle_of_a_step(system: System) -> None:
     undisturbed = roll_out(system)
 
     async def kill() -> None:
@@ -163,4 +163,4 @@ def test_the_last_engines_are_refitted_in_the_middle_of_a_step(system: System) -
 
     assert told(roll_out(system, meanwhile=kill)) == told(undisturbed)
     found = counts(system)
-    assert found["engines/refits_in_step"] >= 1 and found["engines/deaths"] == 2
+    assert found["engines/broadcasts_in_step"] >= 1 and found["engines/deaths"] == 2

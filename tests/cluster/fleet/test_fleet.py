@@ -296,7 +296,7 @@ def test_a_prompt_that_no_engine_can_sample_costs_no_engine(one_node: None, tmp_
 
 
 @pytest.mark.cluster
-def test_a_layer_s_last_engine_is_refitted_in_the_middle_of_the_step(
+def test_a_layer_s_last_engine_gets_weights_in_the_middle_of_the_step(
     one_node: None, tmp_path: Path
 ) -> None:
     with light_run(tmp_path, pause_s=0.2) as parts:
@@ -308,7 +308,7 @@ def test_a_layer_s_last_engine_is_refitted_in_the_middle_of_the_step(
         ]
         assert {s.oldest_version for group in groups for s in group} == {3}
         found = counts(parts)
-        assert (found["engines/refits_in_step"], found["engines/healthy"]) == (1, 3)
+        assert (found["engines/broadcasts_in_step"], found["engines/healthy"]) == (1, 3)
         assert [e.name for e in parts.fleet.broadcaster.engines] == ["layer2-engine-0"]
         assert parts.fleet.broadcast(4).num_tensors == 1  # all of them again
 
