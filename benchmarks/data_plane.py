@@ -1,8 +1,9 @@
 """How long a step takes from the driver's completions to the learner's rows, and what it holds.
 
     python -m benchmarks.data_plane                      # 128 x (16 + 64) x 2,000 tokens: 20 M
-    python -m benchmarks.data_plane --scale 0.1          # a tenth of the problems
+    python -m benchmarks.data_plane --quick              # a tenth of the problems, one round
     python -m benchmarks.data_plane --receivers 1 4 16
+    python -m benchmarks.data_plane --write              # docs/benchmarks/data_plane.md and .json
 
 Completions are synthetic and there is no model. The driver hands a step to 1, 4 and 16 processes by
 the calls that the training loop makes, and each does what a learner rank does up to its first
@@ -26,7 +27,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ from typing import Any
 import numpy as np
 import ray
 
-from benchmarks.machine import machine
+from benchmarks.machine import REPOSITORY, machine, origin_lines
+from benchmarks.machine import Result as Figures
+from benchmarks.measured_page import publish
 from cluster.remote import RemoteActor, Result, share, wait_for
 from cluster.runtime import ray_runtime
 from learner.step_data import StepData
@@ -44,7 +47,17 @@ from mgrpo.records.token_columns import TokenIds
 from mgrpo.records.turns import Prompt
 from mgrpo.types import Completion, CompletionId, Reward
 
+PAGE = REPOSITORY / "docs" / "benchmarks" / "data_plane.md"
+TITLE = "The data plane: a step's way from the driver to the learner's ranks"
 RECIPE = "methods/mgrpo"
+COLUMNS = {
+    "handed_over_s": "handed over, s",
+    "driver_cpu_s": "driver, CPU s",
+    "laid_out_s": "laid out, s",
+    "rank_peak_gib": "rank, GiB",
+    "driver_peak_gib": "driver, GiB",
+    "most_over_mean_tokens": "largest share of the tokens over the mean",
+}
 DEADLINE_S = 600.0
 GIB = 2**30
 PROMPT_TOKENS, GUIDANCE_TOKENS = 200, 12
@@ -237,19 +250,36 @@ def measure(
     }
 
 
-def describe(row: dict[str, Any]) -> str:
-    values = row["values"]
+def spread(row: Figures, name: str) -> str:
+    """The median, and lowest to highest where these differ."""
+    lowest, highest = (f"{end(row['values'][name]):.2f}" for end in (min, max))
+    around = f" ({lowest} to {highest})" if lowest != highest else ""
+    return f"{row[name]:.2f}{around}"
 
-    def spread(name: str) -> str:
-        return f"{row[name]:.2f} ({min(values[name]):.2f} to {max(values[name]):.2f})"
 
-    return (
-        f"{row['receivers']:>2} receivers  handed over {spread('handed_over_s')} s  "
-        f"driver {spread('driver_cpu_s')} CPU s  "
-        f"laid out {spread('laid_out_s')} s  rank {spread('rank_peak_gib')} GiB  "
-        f"driver {spread('driver_peak_gib')} GiB  "
-        f"largest share {row['most_over_mean_tokens']:.2f} of the mean"
-    )
+def page_lines(result: Figures) -> Iterator[str]:
+    yield f"{result['completions']:,} completions, {result['tokens']:,} tokens."
+    yield ""
+    yield f"| Receivers | {' | '.join(COLUMNS.values())} |"
+    yield "| ---: | " + " | ".join("---:" for _ in COLUMNS) + " |"
+    for row in result["rows"]:
+        cells = " | ".join(spread(row, name) for name in COLUMNS)
+        yield f"| {row['receivers']} | {cells} |"
+    yield ""
+    rounds = "one round" if result["rounds"] == 1 else f"{result['rounds']} rounds"
+    yield f"Medians of {rounds} (lowest to highest) after one that only warms up."
+    yield ""
+    yield from origin_lines(result)
+
+
+def ratios(rows: Sequence[Figures]) -> Figures:
+    """What grows with the number of receivers, most of them over fewest."""
+    fewest, most = rows[0], rows[-1]
+    return {
+        f"{name}_most_over_fewest": round(most[name] / fewest[name], 3)
+        for name in ("driver_cpu_s", "handed_over_s", "driver_peak_gib")
+        if fewest[name] > 0
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -261,7 +291,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of problems")
     parser.add_argument("--receivers", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--rounds", type=int, default=3, help="that count")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the problems, one round")
+    parser.add_argument("--write", action="store_true", help=f"update {PAGE.name} and its .json")
     given = parser.parse_args(arguments)
+    if given.quick:
+        given.scale, given.rounds = 0.1, 1
     size = Size(
         problems=max(1, round(given.problems * given.scale)),
         attempts=given.attempts,
@@ -277,15 +311,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     completions = synthetic_step(size)
     num_tokens = sum(len(completion.token_ids) for completion in completions)
-    print(f"{len(completions):,} completions, {num_tokens:,} tokens of {size}")
+    print(f"{len(completions):,} completions, {num_tokens:,} tokens", file=sys.stderr)
     rows = []
     with ray_runtime(config.cluster, num_cpus=max(given.receivers), logs_to=None):
         for num_receivers in given.receivers:
             rows.append(
                 measure(config, completions, num_receivers=num_receivers, rounds=given.rounds)
             )
-            print(describe(rows[-1]), flush=True)
-    print(json.dumps({"tokens": num_tokens, "rows": rows, "machine": machine()}))
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    result = {
+        "benchmark": "data_plane",
+        **ratios(rows),
+        "completions": len(completions),
+        "tokens": num_tokens,
+        "rounds": given.rounds,
+        "rows": rows,
+        "command": " ".join(["python -m benchmarks.data_plane", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        **machine(),
+    }
+    publish(result, "\n".join(page_lines(result)), PAGE if given.write else None, title=TITLE)
     return 0
 
 
