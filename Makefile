@@ -159,7 +159,7 @@ study: ## compare methods under one budget; goes on where it stopped (ARGS=--lis
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.study --write $(ARGS)
 
-second-look: ## eleven arms on two families, by docs/results/protocol.md; goes on where it stopped (ARGS="--minutes 60 --family chain_sum --engines 1")
+second-look: ## eleven arms on two families, by docs/results/protocol.md; goes on where it stopped (ARGS="--minutes 60 --family chain_sum")
 	@$(SETUP)
 	@$(BIN)/python -m benchmarks.second_look $(ARGS)
 

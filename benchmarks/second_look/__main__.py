@@ -1,7 +1,7 @@
 """The command: do what is left, one policy after the other, and write the page.
 
     python -m benchmarks.second_look --minutes 120     # goes on where it stopped
-    python -m benchmarks.second_look --family chain_sum --engines 1    # beside the other family's
+    python -m benchmarks.second_look --family chain_sum    # beside the other family's, on two cores
     python -m benchmarks.second_look --list            # what is done and what is left
     python -m benchmarks.second_look --row confirming-chain_sum-mgrpo-0.0002-3  # again, printed
     python -m benchmarks.second_look --scale one_gpu --plan 1xH100-80GB    # before a GPU is used
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, program: Sequence[str] = MGRPO) -> i
     stop_on_sigterm()
     scale: Scale = SCALES[args.scale]
     results = Results(args.results or results_file(scale), scale)
-    work = Work(args.runs, program, args.engines)
+    work = Work(args.runs, program)
     try:
         if args.plan:
             print(plan_text(scale, args.plan, chosen_shape(args, ModelConfig(path=scale.model))))
@@ -92,9 +92,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--parameters", metavar="1.5B", help="for --plan: the size of a model that is not here"
-    )
-    parser.add_argument(
-        "--engines", type=int, metavar="N", help="of each run; default: one for each core"
     )
     parser.add_argument("--list", action="store_true", help="show what is done and what is left")
     parser.add_argument("--row", metavar="NAME", help="run one trial and print its row")

@@ -22,6 +22,8 @@ ARMS = (
     *(REFERENCE, "mgrpo", "one_parent", "wrong_first", "alternating"),
     *("success_only", "strict_fix", "igrpo", "murphy", "idle", TOKEN_REFERENCE),
 )
+OF_MGRPO = ("mgrpo", "one_parent", "wrong_first", "success_only", "strict_fix", "murphy")
+"""The paper's method, and what it leaves open: parents, which corrections train, their credit."""
 AT_EQUAL_TOKENS = ("mgrpo", "success_only", "strict_fix", "murphy", "idle")
 """Arms of 4 attempts with 3 corrections each."""
 FIRST_SEED: dict[Phase, int] = {"tuning": 1000, "confirming": 0}

@@ -88,7 +88,13 @@ SMALL = Scale(
     max_prompt_tokens=320,
     rates=(1e-4, 2e-4, 4e-4, 8e-4),
     num_seeds={"tuning": 2, "confirming": 10},
+    settings=(
+        *("engines.shared=true", "engines.num_shared_engines=1", "engines.num_threads=1"),
+        *("learner.num_threads=1", "objective.importance=none", "cluster.device=cpu"),
+    ),
 )
+"""One engine, one rank, a thread each, and no weights from an engine's log-probabilities, whose last
+digit depends on what it batches: so a row can be made again."""
 
 LEVELS = [2, 3, 4]
 COLUMNS = {

@@ -19,6 +19,8 @@ from mgrpo.metrics.log import read_metrics
 MGRPO = (sys.executable, "-m", "mgrpo")
 TRAIN_DEADLINE_S = 3600
 SCORE_DEADLINE_S = 1800
+SAME_SUMS = {"MKL_CBWR": "COMPATIBLE"}
+"""BLAS adds in the same order wherever a matrix lies in memory."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,6 @@ class Work:
 
     folder: Path
     program: Sequence[str] = MGRPO
-    num_engines: int | None = None  # of a run; None: as many as the machine has cores for
 
     def do(self, trial: Trial) -> Row:
         """Train, score, and delete the run: its row is what is kept.
@@ -36,20 +37,21 @@ class Work:
             CommandFailed: a command failed, or printed no result; its log is beside the run.
         """
         run = self.folder / trial.name
-        engines = [f"engines.num_shared_engines={self.num_engines}"] if self.num_engines else []
-        train = [*self.program, "train", trial.recipe, *trial.settings, *engines]
+        train = [*self.program, "train", trial.recipe, *trial.settings]
         options = [f"output.runs_dir={self.folder}", "output.report=false", "output.trackers=[]"]
         run_command(
             [*train, *options, "--run", trial.name, "--overwrite"],
             log=self.folder / f"{trial.name}.train.log",
             deadline_s=TRAIN_DEADLINE_S,
+            environment=SAME_SUMS,
         )
         score = [*self.program, "eval", str(run), "--recipe", trial.scoring_recipe]
         log = self.folder / f"{trial.name}.score.log"
         said = run_command(
-            [*score, *trial.scoring_settings, *engines, "--json"],
+            [*score, *trial.scoring_settings, "--json"],
             log=log,
             deadline_s=SCORE_DEADLINE_S,
+            environment=SAME_SUMS,
         )
         try:
             scored: dict[str, Any] = json.loads(said.splitlines()[-1])

@@ -46,7 +46,7 @@ from scripts.default_policy.right_work.work import right_work
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_mgrpo.py")))
 FAMILIES, RATES = tuple(SMALL.families), SMALL.rates
-SAYS_ARGUMENTS = "import sys; sys.exit(str(sys.argv))"
+SAYS_ARGUMENTS = "import os, sys; sys.exit(os.environ['MKL_CBWR'] + ' ' + str(sys.argv))"
 TRIAL = trials_at("confirming", "simple_equations", "mgrpo", 2e-4)[3]
 
 
@@ -308,11 +308,16 @@ def test_a_trial_is_trained_scored_and_deleted(tmp_path, monkeypatch):
     assert (tmp_path / "calls").read_text().split() == ["train", TRIAL.name, "eval", TRIAL.name]
 
 
-def test_a_family_and_the_engines_of_a_run_can_be_given(tmp_path):
+def test_a_family_can_be_given(tmp_path):
     trial = next(left(Results(tmp_path / "rows.json"), ["simple_equations"], set()))
     assert trial.family == "simple_equations"
-    with pytest.raises(CommandFailed, match=r"'engines.num_shared_engines=3'"):
-        Work(tmp_path, (sys.executable, "-c", SAYS_ARGUMENTS), num_engines=3).do(trial)
+
+
+def test_a_run_has_one_engine_and_sums_that_do_not_depend_on_memory(tmp_path):
+    for config in TRIAL.configs():
+        assert config.engines.num_shared_engines.max == config.learner.num_threads == 1
+    with pytest.raises(CommandFailed, match=r"COMPATIBLE .*'engines.num_shared_engines=1'"):
+        Work(tmp_path, (sys.executable, "-c", SAYS_ARGUMENTS)).do(TRIAL)
 
 
 def test_a_trial_that_fails_is_named_and_leaves_no_row(tmp_path, monkeypatch):
@@ -412,6 +417,25 @@ def test_what_no_test_decides_is_said_to_be_open():
     difference = Difference(mean=0.03, half_width=0.04, p=0.1)
     one = Question(family="f", arm="a", difference=difference, p_holm=0.5, p_equivalent=0.6)
     assert one.decision == "not decided"
+
+
+@pytest.mark.parametrize(("gain", "reached"), [(0.05, True), (-0.05, False)])
+def test_the_page_says_first_whether_the_goal_is_reached(tmp_path, gain, reached):
+    """Every arm at its rate; corrections of one variant gain on both families, or lose."""
+    few = [one for one in confirmed_results(tmp_path, gain).rows if one.phase == "confirming"]
+    own, other = ([one for one in few if one.arm == arm] for arm in ("mgrpo", REFERENCE))
+    rows = [
+        replace(one, arm=arm, family=family)
+        for family in FAMILIES
+        for arm in ARMS
+        for one in (own if arm == "mgrpo" else other)
+    ]
+    rows += [one for family in FAMILIES for arm in ARMS for one in tuned(family, arm, RATES[1])]
+    page = describe(results_with(tmp_path, rows))
+    said, name = page.split("\n\n")[0], "MGRPO(4,3), all attempts are parents"
+    assert said.startswith(f"**The goal is {'' if reached else 'not '}reached: variants of MGRPO ")
+    assert (f"First attempts above: {name}." in said) == reached
+    assert "Second turns above: GRPO(16); " in said  # of all: their second turns are 5 points up
 
 
 def test_the_page_says_first_that_runs_are_missing(tmp_path):
