@@ -75,10 +75,10 @@ def answer(results: Results) -> str:
     reached = [arm for arm in OF_MGRPO if arm in first and arm in second]
     return (
         f"**The goal is {'' if reached else 'not '}reached: variants of MGRPO above "
-        f"{title(REFERENCE)} on first attempts, and above an independent attempt on second turns, on "
-        f"both families: {titles(reached)}.** First attempts above: {titles(first)}. Second turns "
-        f"above: {titles(second)}. (p < {LEVEL:g} after Holm, {num_seeds} seeds of {scale.steps} "
-        f"steps with {scale.prompts_per_step} problems.)"
+        f"{title(REFERENCE)} on first attempts, and above an independent attempt on second turns, "
+        f"on both families: {titles(reached)}.** First attempts above: {titles(first)}. Second "
+        f"turns above: {titles(second)}. (p < {LEVEL:g} after Holm, {num_seeds} seeds of "
+        f"{scale.steps} steps with {scale.prompts_per_step} problems.)"
     )
 
 

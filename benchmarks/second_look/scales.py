@@ -93,8 +93,8 @@ SMALL = Scale(
         *("learner.num_threads=1", "objective.importance=none", "cluster.device=cpu"),
     ),
 )
-"""One engine, one rank, a thread each, and no weights from an engine's log-probabilities, whose last
-digit depends on what it batches: so a row can be made again."""
+"""One engine, one rank, a thread each, and no weights from an engine's log-probabilities, whose
+last digit depends on what it batches: so a row can be made again."""
 
 LEVELS = [2, 3, 4]
 COLUMNS = {
