@@ -1,14 +1,15 @@
 """Did a training step become more expensive? CPU seconds per step and part, against recorded ones.
 
-    python -m benchmarks.guard           # about a minute; exit code 1 if a part costs 10 % more
-    python -m benchmarks.guard --write   # record this processor's figures in benchmarks/guard.json
+    python -m benchmarks.guard                   # a minute; exit code 1 if a part costs 10 % more
+    python -m benchmarks.guard --against main    # than at that revision, measured here, too
+    python -m benchmarks.guard --write           # record this processor's figures in guard.json
 
 `mgrpo train` runs a few steps of the quickstart with a learning rate so small that every run
 samples the same tokens. CPU seconds of its processes are counted, not wall-clock ones: waiting for
 the cores of a shared machine then does not count. They are multiplied by the rate of a float32
 matrix product on one core, measured before and after, so that a slower or throttled core does not
 count either. Other processors have other ratios between matrix products and everything else:
-figures are compared with those of the same processor.
+figures are compared with those of the same processor, or of the same machine a minute ago.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ import psutil
 import torch
 
 from benchmarks.commands import CommandFailed, end, stop_on_sigterm
-from benchmarks.machine import REPOSITORY, machine, processor
+from benchmarks.machine import REPOSITORY, Result, machine, processor
+from benchmarks.revisions import check_out
 from mgrpo.metrics.resources import role_of
 
 RECORD = Path(__file__).with_suffix(".json")
@@ -58,47 +60,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.guard", description="Compare a step's CPU seconds with recorded."
     )
     parser.add_argument("--write", action="store_true", help="record this processor's figures")
+    parser.add_argument("--against", metavar="REVISION", help="measure that one, too, and compare")
     args = parser.parse_args(argv)
     stop_on_sigterm()
-    before, load = matmul_rate(), os.getloadavg()[0]
-    seconds = step_seconds()
-    rate = statistics.mean([before, matmul_rate()])
-    found = {part: round(value * rate, 2) for part, value in seconds.items()}
     recorded = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
-    print(f"{processor()}: {rate:.1f} GFLOP/s of one core in float32")
-    for part, value in seconds.items():
-        print(f"  {part:<8} {value:7.2f} CPU s a step")
+    if args.against:
+        with tempfile.TemporaryDirectory(prefix="mgrpo-guard-") as folder:
+            check_out(args.against, Path(folder))
+            before = measure(Path(folder), args.against)
+    elif args.write or processor() in recorded:
+        before = recorded.get(processor())
+    else:
+        known = ", ".join(sorted(recorded)) or "none"
+        print(
+            f"nothing to compare with: {RECORD.name} has no figures of {processor()} (but of: "
+            f"{known}). Give --against REVISION; or, on an idle machine of this kind, --write."
+        )
+        return 2
+    now = measure(REPOSITORY, "here")
     if args.write:
-        facts = {name: machine()[name] for name in ("commit", "python", "packages")}
-        entry = {
-            "gflop_per_core_s": round(rate, 1),
-            "cpu_s": seconds,
-            "normalised": found,
-            "load_before": round(load, 1),
-            **facts,
-        }
+        entry = now | {name: machine()[name] for name in ("commit", "python", "packages")}
         text = json.dumps({**recorded, processor(): entry}, indent=1, sort_keys=True)
         RECORD.write_text(text + "\n", encoding="utf-8")
         return 0
-    if processor() not in recorded:
-        known = ", ".join(sorted(recorded)) or "none"
-        print(
-            f"not compared: {RECORD.name} has no figures of this processor (but of: {known}). "
-            "On an idle machine of this kind: python -m benchmarks.guard --write"
-        )
-        return 0
-    ratios = compared(found, recorded[processor()]["normalised"])
+    ratios = compared(now["normalised"], before["normalised"])
     for part, (ratio, is_compared) in ratios.items():
         note = "" if is_compared else " (not compared: small)"
-        print(f"  {part:<8} {ratio:.3f} of the recorded figure{note}")
+        print(f"  {part:<8} {ratio:.3f} of {args.against or 'the recorded figure'}{note}")
     worse = [part for part, (ratio, is_compared) in ratios.items() if is_compared and ratio > ROOM]
     if worse:
         print(
-            f"more expensive than recorded by more than {ROOM - 1:.0%}: {', '.join(worse)}. Repeat "
-            "on an idle machine; if it stays, fix it, or say why in the commit that records it "
-            "anew."
+            f"more expensive by more than {ROOM - 1:.0%}: {', '.join(worse)}. Repeat on an idle "
+            "machine; if it stays, fix it, or say why in the commit that makes it so."
         )
     return 1 if worse else 0
+
+
+def measure(source: Path, name: str) -> Result:
+    """A step's CPU seconds by part at one revision, as they are and times the core's rate."""
+    before, load = matmul_rate(), os.getloadavg()[0]
+    seconds = step_seconds(source)
+    rate = statistics.mean([before, matmul_rate()])
+    print(f"{name}, {processor()}: {rate:.1f} GFLOP/s of one core in float32")
+    for part, value in seconds.items():
+        print(f"  {part:<8} {value:7.2f} CPU s a step")
+    return {
+        "gflop_per_core_s": round(rate, 1),
+        "cpu_s": seconds,
+        "normalised": {part: round(value * rate, 2) for part, value in seconds.items()},
+        "load_before": round(load, 1),
+    }
 
 
 def compared(
@@ -124,14 +135,17 @@ def matmul_rate() -> float:
     return 2 * MATRIX**3 / min(seconds) / 1e9
 
 
-def step_seconds() -> dict[str, float]:
+def step_seconds(source: Path) -> dict[str, float]:
     """Part -> median CPU seconds of a step; and their "sum".
+
+    Args:
+        source: the root of the revision that trains.
 
     Raises:
         CommandFailed: the run failed or took too long.
     """
     with tempfile.TemporaryDirectory(prefix="mgrpo-guard-") as folder:
-        totals = list(totals_by_step(Path(folder)))
+        totals = list(totals_by_step(Path(folder), source))
     steps = [
         {part: after[part] - before.get(part, 0.0) for part in after}
         for before, after in pairwise(totals)
@@ -142,7 +156,7 @@ def step_seconds() -> dict[str, float]:
     return {part: round(value, 3) for part, value in medians.items()}
 
 
-def totals_by_step(folder: Path) -> Iterator[dict[str, float]]:
+def totals_by_step(folder: Path, source: Path) -> Iterator[dict[str, float]]:
     """The run's CPU seconds so far, by part, at the end of each step."""
     log, metrics = folder / "log", folder / "guard" / "metrics.jsonl"
     command = [
@@ -152,7 +166,8 @@ def totals_by_step(folder: Path) -> Iterator[dict[str, float]]:
     with log.open("w", encoding="utf-8") as said:
         process = subprocess.Popen(
             command,
-            cwd=REPOSITORY,
+            cwd=source,
+            env={**os.environ, "PYTHONPATH": str(source)},
             stdout=said,
             stderr=subprocess.STDOUT,
         )

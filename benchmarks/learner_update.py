@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -36,6 +35,7 @@ from actors.templates import PromptBuilder
 from benchmarks.commands import end, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, Result, machine
 from benchmarks.measured_page import publish
+from benchmarks.revisions import check_out
 from benchmarks.workload import byte_tokenizer, questions
 from mgrpo.config import RunConfig
 from mgrpo.config.guidance import GUIDANCE_PHRASES
@@ -309,16 +309,6 @@ def make_step(work: Work) -> list[Completion]:
 
 
 # --- the process that compares -------------------------------------------------------------------
-
-
-def check_out(revision: str, folder: Path) -> None:
-    """Put the files of a revision of this repository into a folder, with the present benchmarks."""
-    files = folder / "revision.tar"
-    git = ["git", "-C", str(REPOSITORY), "archive", "--output", str(files), revision]
-    extract = ["tar", "-xf", str(files), "-C", str(folder), "--exclude", "benchmarks"]
-    for command in (git, extract):
-        subprocess.run(command, check=True, timeout=120)
-    shutil.copytree(REPOSITORY / "benchmarks", folder / "benchmarks")
 
 
 @contextlib.contextmanager
