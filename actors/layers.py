@@ -52,6 +52,7 @@ class PromptRequest:
     first_index: int = 0
     num_spare: int = 0  # further ones are begun, and all but the shortest aborted
     attempt_reward: Reward | None = None  # what the check says of the attempt, for a verdict
+    attempt_engine: str = ""  # that sampled the attempt, and may hold it in its prefix cache
     prompt_opening: str = ""  # what the prompt has already written of the answer
 
     @property
@@ -213,6 +214,7 @@ def correction_requests(
                 within=parent.id,
                 first_index=first_index,
                 attempt_reward=parent.reward,
+                attempt_engine=parent.engine,
                 # A turn that goes on was opened long ago.
                 prompt_opening=(
                     "" if isinstance(layer.layout, SelfContinue) else builder.chat.opening

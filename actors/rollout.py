@@ -190,6 +190,7 @@ class Rollout:
             speculation=self.layers[number - 1].speculation,
             stop=self.builder.stop_of(self.layers[number - 1]),
             priority=request.within.drawing_order,
+            rather=request.attempt_engine,
         )
         clock.ended = time.monotonic()
         clock.count(generations, request.num_samples)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from cluster.allocations import PlacementRecipe, Pool, engine_allocation
 from cluster.engine_actor import EngineActor
@@ -20,7 +20,7 @@ from cluster.fleet.engine_log import EngineLog, sentence
 from cluster.fleet.engine_process import EngineProcess, StartActor, StateChange, Timing
 from cluster.fleet.fleet_metrics import FleetCounts, busy_fractions, pool_load, state_counts
 from cluster.fleet.health import EngineEvent, EngineState, Patience
-from cluster.fleet.leases import Engine, Gate, Result, SamplingLoop, least_busy
+from cluster.fleet.leases import Choice, Engine, Gate, Result, SamplingLoop
 from cluster.fleet.remote_engine import RemoteEngine
 from cluster.fleet.start_watch import StartWatch
 from cluster.placement import Placement
@@ -269,11 +269,8 @@ class Fleet:
             self.broadcast_to_stale()
             await asyncio.sleep(LOOK_S)
 
-    async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
-        """The least busy healthy engine of a layer; waits until there is one.
-
-        Args:
-            rather_not: names of engines to use only if there is no other.
+    async def take(self, layer: int, choice: Choice) -> Engine:
+        """A healthy engine of a layer; waits until there is one.
 
         Raises:
             ActorDiedError: all of the layer's engines are abandoned.
@@ -287,7 +284,7 @@ class Fleet:
             while True:
                 healthy = self.in_state(pool, EngineState.HEALTHY)
                 if healthy:
-                    return least_busy([self.worker(engine) for engine in healthy], rather_not)
+                    return choice.of([self.worker(engine) for engine in healthy])
                 moved_at = max(engine.moved_at for engine in self.members[pool.name])
                 self.check_hope(pool, waited_s=time.monotonic() - max(began, moved_at))
                 await asyncio.sleep(TAKE_AGAIN_S)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from mgrpo.config.layers import Speculation, Stop
@@ -55,16 +55,30 @@ class Engine(Protocol):
     ) -> list[Generation]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of a layer's engines a request goes to: the least busy one, with two exceptions."""
+
+    rather_not: Collection[str] = ()  # names of engines to use only if there is no other
+    rather: str = ""  # the engine that holds the prompt's beginning in its cache, by name
+    slack: int = 0  # so many open completions more may `rather` have than the least busy one
+
+    def of(self, engines: Sequence[Engine]) -> Engine:
+        others = [one for one in engines if one.name not in self.rather_not] or engines
+        least = min(others, key=lambda one: one.num_inflight)
+        for one in others:
+            if one.name == self.rather and one.num_inflight <= least.num_inflight + self.slack:
+                return one
+        return least
+
+
 class EngineSource(Protocol):
     """The scheduler of a rollout's requests; implemented by `Fleet` and `FixedEngines`."""
 
     max_resends: int  # of one request
 
-    async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
-        """The least busy healthy engine of a layer; waits until there is one.
-
-        Args:
-            rather_not: names of engines to use only if there is no other.
+    async def take(self, layer: int, choice: Choice) -> Engine:
+        """A healthy engine of a layer; waits until there is one.
 
         Raises:
             ClusterError: there is none, and none restarts in time.
@@ -178,11 +192,11 @@ class FixedEngines:
         self.num_resent = 0
         self.gate = Gate()
 
-    async def take(self, layer: int, *, rather_not: Collection[str] = ()) -> Engine:
+    async def take(self, layer: int, choice: Choice) -> Engine:
         await self.gate.passed()
         if not self.by_layer[layer]:
             raise ActorDiedError(f"Layer {layer} has lost its last engine.")
-        return least_busy(self.by_layer[layer], rather_not)
+        return choice.of(self.by_layer[layer])
 
     def report_lost(self, engine: Engine, error: MgrpoError) -> None:
         self.num_resent += 1
@@ -195,12 +209,6 @@ class FixedEngines:
 
     def run(self, work: Coroutine[object, None, Result], *, counted: bool = True) -> Result:
         return run_interruptible(work)
-
-
-def least_busy(engines: Sequence[Engine], rather_not: Collection[str] = ()) -> Engine:
-    """The engine with the fewest open completions, if possible not one of `rather_not`."""
-    others = [engine for engine in engines if engine.name not in rather_not]
-    return min(others or engines, key=lambda engine: engine.num_inflight)
 
 
 async def sample_leased(
@@ -217,6 +225,7 @@ async def sample_leased(
     speculation: Speculation | None = None,
     stop: Stop | None = None,
     priority: int = 0,
+    rather: str = "",
 ) -> list[Generation]:
     """Sample one prompt's completions, with retries on other engines.
 
@@ -226,6 +235,8 @@ async def sample_leased(
         speculation: how its completions are drafted; None: not.
         stop: what ends them beside the end of the turn; tokens as ids.
         priority: engines begin requests with a lower number first.
+        rather: the engine that holds the prompt's beginning in its cache, by name: it is taken
+            where it has at most this request's completions more to do than the least busy one.
 
     Returns:
         What was sampled, stamped with the name of the engine that made them: `num_samples`, and
@@ -239,7 +250,7 @@ async def sample_leased(
     num_resent = 0
     failed_on: list[str] = []
     while True:
-        engine = await source.take(layer, rather_not=failed_on)
+        engine = await source.take(layer, Choice(failed_on, rather, slack=num_samples))
         engine.num_inflight += num_samples + num_spare
         try:
             generations = await engine.generate(

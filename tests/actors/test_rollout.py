@@ -9,7 +9,7 @@ from actors.layers import stable_seed
 from actors.rollout import Rollout
 from actors.scripted import ScriptedEngine
 from actors.templates import PromptBuilder
-from cluster.fleet.leases import FixedEngines
+from cluster.fleet.leases import Choice, FixedEngines
 from mgrpo.config import CorrectLayer, LayerConfig, SolveLayer
 from mgrpo.config.layers import Speculation
 from mgrpo.errors import RewardError
@@ -203,6 +203,34 @@ def test_work_goes_to_the_least_busy_engine() -> None:
     run(parts, PROBLEMS * 2)
     assert [len(engine.prompts) for engine in engines] == [3, 3]
     assert [engine.num_inflight for engine in engines] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("num_inflight", "rather_not", "chosen"),
+    [
+        ({"a": 0, "b": 2}, (), "b"),  # as busy as the request makes another
+        ({"a": 0, "b": 3}, (), "a"),  # busier
+        ({"a": 0, "b": 2}, ("b",), "a"),
+        ({"b": 9}, ("b",), "b"),  # the only one
+    ],
+)
+def test_a_request_goes_where_its_prompt_begins_unless_that_engine_is_busier(
+    num_inflight: dict[str, int], rather_not: tuple[str, ...], chosen: str
+) -> None:
+    engines = [scripted(name=name) for name in num_inflight]
+    for engine in engines:
+        engine.num_inflight = num_inflight[engine.name]
+    assert Choice(rather_not, rather="b", slack=2).of(engines).name == chosen
+
+
+def test_corrections_go_to_the_engine_of_their_attempt() -> None:
+    engines = [scripted(name=f"e{i}", pause_s=lambda prompt: 0.01) for i in range(2)]
+    parts = rollout(engines[0], chain(2, 2))
+    parts.engines = FixedEngines({1: engines, 2: engines})
+    found = {one.completion_id: one for one in run(parts, PROBLEMS * 2)}
+    pairs = [(one, found[one.parent_id]) for one in found.values() if one.parent_id is not None]
+    assert {attempt.engine for _, attempt in pairs} == {"e0", "e1"}
+    assert all(correction.engine == attempt.engine for correction, attempt in pairs)
 
 
 def test_layers_can_be_sampled_one_after_the_other() -> None:
