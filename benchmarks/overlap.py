@@ -17,7 +17,6 @@ has no next one to sample. The last line of the output is one JSON object.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -32,6 +31,7 @@ import psutil
 
 from benchmarks.commands import CommandFailed, run_command, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, Result, machine, origin_lines
+from benchmarks.measured_page import publish
 from mgrpo.metrics.log import read_metrics
 
 ORDERS = {"synchronous": "null", "streamed": "0", "one step off": "1"}
@@ -88,9 +88,9 @@ def main() -> int:
             check_equal_work(found)
             rounds.append(found)
     result = summary(rounds, is_pinned=not args.unpinned)
-    if args.write:
-        write(result)
-    print(json.dumps(result))
+    text = "\n".join(page_lines(result))
+    part = "unpinned" if args.unpinned else ""
+    publish(result, text, PAGE if args.write else None, title="Overlapped steps", part=part)
     return 0
 
 
@@ -196,17 +196,9 @@ def summary(rounds: Sequence[dict[str, Steps]], *, is_pinned: bool) -> Result:
     }
 
 
-def write(result: Result) -> None:
-    PAGE.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text("\n".join(page_lines(result)) + "\n", encoding="utf-8")
-
-
 def page_lines(result: Result) -> Iterator[str]:
     where = "Engine and learner each on a core of its own" if result["pinned"] else "Shared cores"
     tokens = result["tokens_per_step"]
-    yield "# Overlapped steps\n"
-    yield "The same steps of the quickstart's policy in three orders, by"
-    yield "`pipeline.max_staleness_steps`: null, 0 and 1.\n"
     yield f"{where}. In the synchronous order sampling takes {result['sampling_s']:.2f} s and the"
     yield f"update {result['update_s']:.2f} s. A step has {tokens:,.0f} tokens.\n"
     yield "| Order | Seconds a step | Times as fast as synchronous (each round) |"

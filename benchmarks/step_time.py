@@ -83,7 +83,9 @@ def main(comparison: Comparison = PLAIN) -> int:
         works.append(Work(name, profile, rounds))
     result = result_of(comparison.name, works, facts)
     text = describe(works, facts, num_warm_up=NUM_WARM_UP)
-    publish(result, text, comparison.page if args.write else None, title=comparison.title)
+    page = comparison.page if args.write else None
+    part = "" if args.dtype == "float32" else args.dtype
+    publish(result, text, page, title=comparison.title, part=part)
     return 0
 
 
