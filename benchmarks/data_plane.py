@@ -29,7 +29,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ import ray
 from benchmarks.machine import REPOSITORY, machine, origin_lines
 from benchmarks.machine import Result as Figures
 from benchmarks.measured_page import publish
+from benchmarks.memory import peak_resident_bytes, resident_bytes, restart_peak
 from cluster.remote import RemoteActor, Result, share, wait_for
 from cluster.runtime import ray_runtime
 from learner.step_data import StepData
@@ -171,26 +171,6 @@ class Receiver:
 
     def peak_bytes(self) -> int:
         return peak_resident_bytes() - self.before
-
-
-def resident_bytes() -> int:
-    return status_kib("VmRSS") * 1024
-
-
-def peak_resident_bytes() -> int:
-    return status_kib("VmHWM") * 1024
-
-
-def restart_peak() -> None:
-    """Let the kernel count the highest resident set from here."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def status_kib(name: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1])
-    raise OSError(f"/proc/self/status has no {name}; this benchmark needs Linux.")
 
 
 def hand_over(receivers: Sequence[RemoteActor[Receiver]], completions: list[Completion]) -> None:

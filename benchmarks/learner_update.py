@@ -35,6 +35,7 @@ from actors.templates import PromptBuilder
 from benchmarks.commands import end, stop_on_sigterm
 from benchmarks.machine import REPOSITORY, Result, machine
 from benchmarks.measured_page import publish
+from benchmarks.memory import peak_resident_bytes, resident_bytes, restart_peak
 from benchmarks.revisions import check_out
 from benchmarks.workload import byte_tokenizer, questions
 from mgrpo.config import RunConfig
@@ -99,6 +100,7 @@ class Update:
     cpu_s: float
     distinct_tokens: int  # that the network computed
     row_tokens: int  # of all rows, shared prefixes counted in each
+    peak_mib: float  # of resident memory, above what was held before
 
 
 def main() -> int:
@@ -167,6 +169,8 @@ def measure() -> int:
                 kept[1].close()
             kept = (work, make_learner(work), make_step(work))
         _, learner, completions = kept
+        before = resident_bytes()
+        restart_peak()
         began, cpu_began = time.perf_counter(), time.process_time()
         metrics = learner.update(completions).metrics
         answer = {
@@ -174,6 +178,7 @@ def measure() -> int:
             "cpu_s": time.process_time() - cpu_began,
             "distinct_tokens": int(metrics["learner/input_tokens"][0]),
             "row_tokens": int(metrics["learner/row_tokens"][0]),
+            "peak_mib": (peak_resident_bytes() - before) / 2**20,
         }
         print(json.dumps(answer), file=answers, flush=True)
     return 0
@@ -372,6 +377,7 @@ def summary(
             "highest_cpu_s": max(cpu_s),
             "distinct_tokens": last.distinct_tokens,
             "row_tokens": last.row_tokens,
+            "peak_mib": max(one.peak_mib for one in updates),
             "cpu_us_per_distinct_token": 1e6 * statistics.median(cpu_s) / last.distinct_tokens,
         }
 
@@ -410,8 +416,8 @@ def summary(
 def page_lines(result: Result) -> Iterator[str]:
     against = result["against"]
     titles = "".join(f" CPU s of {one} | times as much (each round) |" for one in against)
-    head = "distinct tokens | row tokens | seconds | CPU s | CPU µs a distinct token |"
-    rule = " --- | ---: | ---: | ---: | ---: | ---: |"
+    head = "distinct tokens | row tokens | peak, MiB | seconds | CPU s | CPU µs a distinct token |"
+    rule = " --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     yield f"| Work | {head}{titles}"
     yield f"|{rule}{' ---: | ---: |' * len(against)}"
     for name, revisions in result["workloads"].items():
@@ -438,7 +444,8 @@ def page_lines(result: Result) -> Iterator[str]:
 
 def columns(one: Result) -> str:
     return (
-        f"{one['distinct_tokens']:,} | {one['row_tokens']:,} | {one['seconds']:.2f} | "
+        f"{one['distinct_tokens']:,} | {one['row_tokens']:,} | {one['peak_mib']:,.0f} | "
+        f"{one['seconds']:.2f} | "
         f"{spread(one)} | {one['cpu_us_per_distinct_token']:.0f}"
     )
 
