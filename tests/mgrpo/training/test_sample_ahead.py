@@ -20,6 +20,7 @@ import pytest
 from learner.scripted import Update
 from mgrpo.config import RunConfig
 from mgrpo.errors import LearnerError, RunInterrupted
+from mgrpo.metrics.log import read_metrics
 from mgrpo.storage.checkpoints import newest_whole, read_state
 from mgrpo.training.sources.sample_ahead import FILE, Drawn, lines_of, with_lines
 from mgrpo.training.sources.source import Work
@@ -313,6 +314,30 @@ def test_a_kill_at_a_random_moment_loses_and_doubles_nothing(tree, tmp_path, pip
         trained(one).problems for one in whole.learner.updates
     ]
     assert all(age <= pipeline["max_staleness_steps"] for run in lives for age in ages(run))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_kill_counts_each_problem_that_trains_without(tree, tmp_path, seed):
+    """Drawn is trained or counted as dropped, in the step that it was drawn for."""
+    waits = ahead(tree, tmp_path / "whole", pipeline={"max_staleness_steps": None})
+    waits.train()
+    pipeline = {"max_staleness_steps": 2, "new_weights": "in_flight", "min_done_fraction": 0.5}
+    rng, lives = random.Random(seed), []
+    for kills in (True, True, False):
+        run = ahead(tree, tmp_path / "cut", pipeline=pipeline)
+        run.engine.pause_s = lambda ids: 3600.0 if "q1" in TOKENIZER.decode(ids) else 0.0
+        if kills:
+            kill_at(run, rng.randint(2, 50))
+        lives.append(run)
+        try:
+            run.train(resume_from=newest_whole(run.run_dir)[0])
+        except Killed:
+            continue
+    rows = read_metrics(lives[-1].run_dir)
+    drawn = [trained(one).problems for one in waits.learner.updates]
+    for names, one, row in zip(drawn, lineage(lives), rows, strict=True):
+        assert set(one.problems) == {*names} - {"p1"}
+        assert row.get("pipeline/dropped_problems", 0) == names.count("p1")
 
 
 @pytest.mark.parametrize("seed", range(8))
