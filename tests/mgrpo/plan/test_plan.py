@@ -53,6 +53,29 @@ def test_a_learner_that_does_not_fit_says_what_is_largest() -> None:
     assert "activations are the largest item: use gradient_checkpointing" in said(plan, "fail")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ((), "problems train while others are sampled"),
+        (("pipeline.max_staleness_steps=1",), "the next step is sampled while one trains"),
+        (("pipeline.max_staleness_steps=2",), "the next 2 steps are sampled while one trains"),
+        (
+            ("objective.minibatches=2", "layers.correct.group_by=batch"),
+            "the learner waits for a whole step: objective.minibatches: 2 takes several steps on "
+            "one rollout; layers.1.group_by: batch compares corrections of different problems",
+        ),
+        (
+            ("plugins=[{use: unlikeliness}]",),
+            "the learner waits for a whole step: Unlikeliness looks at all problems of a step",
+        ),
+    ],
+)
+def test_the_plan_says_what_streams_and_why_a_step_waits(
+    overrides: tuple[str, ...], words: str
+) -> None:
+    assert f"pipeline: {words}" in said(plan_of("8xH100-80GB", *overrides), "ok")
+
+
 def test_a_lower_stage_that_does_not_fit_asks_for_a_higher_one() -> None:
     plan = plan_of("8xH100-80GB", "learner.zero_stage=1", "learner.microbatch_tokens=4096")
     assert "raise learner.zero_stage" in said(plan, "fail")
