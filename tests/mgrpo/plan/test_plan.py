@@ -65,8 +65,8 @@ def test_a_learner_that_does_not_fit_says_what_is_largest() -> None:
             "one rollout; layers.1.group_by: batch compares corrections of different problems",
         ),
         (
-            ("plugins=[{use: unlikeliness}]",),
-            "the learner waits for a whole step: Unlikeliness looks at all problems of a step",
+            ("plugins=[{use: agro}]",),
+            "the learner waits for a whole step: Agro looks at all problems of a step",
         ),
     ],
 )
