@@ -1,13 +1,14 @@
-"""A short curve of every method: the same few steps, one seed each.
+"""A short curve of every method: the same few steps, three seeds each.
 
     python -m benchmarks.method_curves              # what is left; --list shows it
     python -m benchmarks.method_curves disco gspo   # these
-    mgrpo methods --pages docs/methods              # then write the pages again
+    make methods-pages                              # then write the pages again
 
 Each recipe trains the embedded policy with SETTINGS, which leave the method alone. The results are
-written to docs/methods/curves.json, from which the methods' pages are made. A recipe whose method
-keys have changed since counts as left. The curves show that a recipe trains and roughly how; with
-few steps and one seed they do not rank methods: `make study` does.
+written to docs/methods/curves.json, from which the methods' pages are made. Every recipe's first
+seed comes before any's second. A run whose recipe's method keys have changed since counts as left.
+The curves show that a recipe trains and roughly how; with few steps they do not rank methods:
+`make study` does.
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ from mgrpo.config.load import load_recipe
 from mgrpo.errors import ConfigError
 from mgrpo.methods.catalog import method_files
 from mgrpo.metrics.log import read_evaluations, read_metrics
-from scripts.method_pages.curves import Curve, method_digest, read_curves, write_curves
+from scripts.method_pages.curves import (
+    Curve,
+    method_digest,
+    read_curves,
+    with_run,
+    write_curves,
+)
 
 SETTINGS = (
-    "seed=0",
     "steps=12",
     "prompts_per_step=16",
     "learner.learning_rate=5e-4",
@@ -59,11 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         tell(f"no such method: {', '.join(unknown)}. Methods: {', '.join(known)}")
         return 2
-    left = [name for name in args.names or known if args.again or is_left(name, args.out)]
+    left = [
+        (name, seed)
+        for seed in range(args.seeds)
+        for name in args.names or known
+        if args.again or is_left(name, seed, args.out)
+    ]
     if args.list:
-        print("\n".join(left) or "nothing is left")
+        print("\n".join(f"{name}, seed {seed}" for name, seed in left) or "nothing is left")
         return 0
-    failures = [name for name in left if not recorded(name, args.runs, args.out)]
+    failures = [name for name, seed in left if not recorded(name, seed, args.runs, args.out)]
     if failures:
         tell(f"{len(failures)} failed: {', '.join(failures)}; their logs are in {args.runs}")
     return 1 if failures else 0
@@ -83,29 +94,31 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help="where the curves are kept",
     )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of each; default: 3")
     parser.add_argument("--again", action="store_true", help="also what is there already")
     parser.add_argument("--list", action="store_true", help="show what is left")
     return parser.parse_args(arguments)
 
 
-def is_left(name: str, file: Path) -> bool:
-    """True where the recipe has no curve, or one of an earlier form of it."""
-    known = read_curves(file).get(name)
-    return known is None or known.digest != method_digest(load_recipe(f"methods/{name}"))
+def is_left(name: str, seed: int, file: Path) -> bool:
+    """True where the recipe has no such run, or one of an earlier form of it."""
+    digest = method_digest(load_recipe(f"methods/{name}"))
+    known = read_curves(file).get(name, [])
+    return not any(one.seed == seed and one.digest == digest for one in known)
 
 
-def recorded(name: str, runs: Path, out: Path) -> bool:
+def recorded(name: str, seed: int, runs: Path, out: Path) -> bool:
     """Train a recipe and keep its curve; False where that failed."""
-    tell(f"{name} ...")
+    tell(f"{name}, seed {seed} ...")
     began = time.monotonic()
     try:
         settings = [*SETTINGS, *OWN_SETTINGS.get(name, ()), *scorer_settings(name, runs)]
-        train(name, settings, runs)
-        curve = curve_of(name, settings, runs / name, time.monotonic() - began)
+        train(name, [*settings, f"seed={seed}"], runs)
+        curve = curve_of(name, seed, settings, runs / name, time.monotonic() - began)
     except (CommandFailed, ConfigError) as error:
         tell(str(error))
         return False
-    write_curves(out, {**read_curves(out), name: curve})
+    write_curves(out, with_run(read_curves(out), name, curve))
     tell(f"{name}: {curve.seconds:.0f} s, {curve.accuracy[0]:.1%} -> {curve.accuracy[-1]:.1%}")
     return True
 
@@ -142,12 +155,13 @@ def scorer_settings(name: str, runs: Path) -> list[str]:
     return [f"plugins.1.settings.scorer={scorer}"]
 
 
-def curve_of(name: str, settings: Sequence[str], run_dir: Path, seconds: float) -> Curve:
+def curve_of(name: str, seed: int, settings: Sequence[str], run_dir: Path, seconds: float) -> Curve:
     """What a finished run measured."""
     rows = read_metrics(run_dir)
     accuracies = [row["acc"] for row in read_evaluations(run_dir)]
     facts = machine()
     return Curve(
+        seed=seed,
         settings=[one for one in settings if not one.startswith(SILENT)],
         digest=method_digest(load_recipe(f"methods/{name}")),
         reward=[rounded(row.get("layer1/reward_mean")) for row in rows],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from mgrpo.config import RunConfig
 
@@ -27,8 +29,9 @@ METHOD_SECTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """One short run of one recipe."""
+    """One short run of one recipe, with one seed."""
 
+    seed: int
     settings: list[str]  # that were laid over the recipe
     digest: str  # of the recipe's method keys, as it was trained
     reward: list[float | None]  # layer 1's mean reward by step; None: the step sampled none
@@ -49,18 +52,43 @@ class Curve:
         return fmean(known[:width]), fmean(known[-width:])
 
 
-def read_curves(file: Path) -> dict[str, Curve]:
-    """By method; empty where nothing has been recorded."""
+Curves = Mapping[str, Sequence[Curve]]
+"""By method: its runs, which have one digest, by seed."""
+
+
+def read_curves(file: Path) -> dict[str, list[Curve]]:
+    """Empty where nothing has been recorded."""
     if not file.is_file():
         return {}
-    return {name: Curve(**one) for name, one in json.loads(file.read_text("utf-8")).items()}
+    found: dict[str, list[dict[str, Any]]] = json.loads(file.read_text("utf-8"))
+    return {name: [Curve(**one) for one in runs] for name, runs in found.items()}
 
 
-def write_curves(file: Path, curves: Mapping[str, Curve]) -> None:
-    """Write all of them, a line each, so that a change of one is a change of one line."""
+def with_run(curves: Curves, name: str, run: Curve) -> dict[str, list[Curve]]:
+    """Curves with one run more, in the place of one of its seed and of those of another digest."""
+    kept = [
+        one for one in curves.get(name, ()) if one.digest == run.digest and one.seed != run.seed
+    ]
+    own = sorted([*kept, run], key=lambda one: one.seed)
+    return {**{other: list(runs) for other, runs in curves.items()}, name: own}
+
+
+def write_curves(file: Path, curves: Curves) -> None:
+    """Write all of them, a run a line, so that a change of one is a change of one line."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{json.dumps(name)}: {json.dumps(asdict(curves[name]))}" for name in sorted(curves)]
-    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    blocks = [
+        f"{json.dumps(name)}: [\n" + ",\n".join(json.dumps(asdict(one)) for one in runs) + "\n]"
+        for name, runs in sorted(curves.items())
+    ]
+    file.write_text("{\n" + ",\n".join(blocks) + "\n}\n", encoding="utf-8")
+
+
+def by_step(runs: Sequence[Curve]) -> list[list[float]]:
+    """Mean rewards of each step, of the runs that sampled any in it."""
+    return [
+        [reward for reward in at_step if reward is not None]
+        for at_step in zip_longest(*(one.reward for one in runs))
+    ]
 
 
 def method_digest(config: RunConfig) -> str:

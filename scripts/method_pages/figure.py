@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from html import escape
 from io import StringIO
+from math import nan
+from statistics import fmean
 from typing import Any
 
 from matplotlib import rc_context
@@ -17,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 
-from scripts.method_pages.curves import Curve
+from scripts.method_pages.curves import Curve, by_step
 
 COLORS = {  # name -> on a light and on a dark page
     "page": ("#ffffff", "#13161a"),
@@ -64,22 +66,33 @@ LOOK: dict[RcKeyType, Any] = {
 
 
 @rc_context(LOOK)
-def curve_figure(label: str, curve: Curve, plain: Curve | None) -> str:
-    """Mean reward of first attempts by step.
+def curve_figure(label: str, runs: Sequence[Curve], plain: Sequence[Curve]) -> str:
+    """Mean reward of first attempts by step: the mean of all seeds, in a band from the lowest to
+    the highest.
 
     Args:
-        plain: of GRPO with the same settings, drawn thin; None leaves it out.
+        plain: of GRPO with the same settings, drawn thin; none leaves it out.
     """
     figure = Figure(figsize=(4.2, 2.45))
     axes = figure.subplots()
-    longest = max(len(one.reward) for one in (curve, plain) if one is not None)
+    longest = max(len(one.reward) for one in (*runs, *plain))
     share_axes(axes, top=100)
-    line(axes, range(1, len(curve.reward) + 1), curve.reward, color="c0", width=1.9, label=label)
-    if plain is not None:
-        steps = range(1, len(plain.reward) + 1)
-        line(axes, steps, plain.reward, color="c5", width=1.1, dash=(0, (4, 3)), label="GRPO")
+    found = by_step(runs)
+    steps = range(1, len(found) + 1)
+    if len(runs) > 1:
+        low, high = ([100 * end(values, default=nan) for values in found] for end in (min, max))
+        axes.fill_between(steps, low, high, color=LIGHT["c0"], alpha=0.18, linewidth=0)
+    line(axes, steps, means(found), color="c0", width=1.9, label=label)
+    if plain:
+        other = means(by_step(plain))
+        steps = range(1, len(other) + 1)
+        line(axes, steps, other, color="c5", width=1.1, dash=(0, (4, 3)), label="GRPO")
     figure.legend(loc="outside upper left", ncols=2)
     return svg_of(figure, f"{label}: mean reward of first attempts over {longest} steps")
+
+
+def means(found: Sequence[Sequence[float]]) -> list[float | None]:
+    return [fmean(values) if values else None for values in found]
 
 
 def share_axes(axes: Axes, *, top: float | None = None) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mgrpo.config import RunConfig
@@ -19,7 +20,7 @@ from mgrpo.config.parts import HOMES
 from mgrpo.config.sources import stacked
 from mgrpo.methods.catalog import Key, MethodFacts, PluginFacts, method_facts, method_files
 from mgrpo.registry import declared
-from scripts.method_pages.curves import Curve, method_digest, read_curves
+from scripts.method_pages.curves import Curve, Curves, method_digest, read_curves
 from scripts.method_pages.figure import curve_figure
 from scripts.method_pages.metrics import method_metrics
 
@@ -48,9 +49,9 @@ def write_pages(repository: Path) -> list[Path]:
         one = method_facts(file, name)
         facts.append(one)
         page = repository / "mgrpo" / "methods" / name / "README.md"
-        texts[page] = filled(page, parts_of_page(one, load_recipe(file), curves.get(name)))
+        texts[page] = filled(page, parts_of_page(one, load_recipe(file), curves.get(name, [])))
         if name in curves:
-            plain = curves.get(PLAIN) if name != PLAIN else None
+            plain = curves.get(PLAIN, []) if name != PLAIN else []
             figure = curve_figure(one.name, curves[name], plain)
             texts[folder / FIGURES / f"{name}.svg"] = figure
     index = folder / "README.md"
@@ -74,12 +75,12 @@ def filled(page: Path, parts: Mapping[str, str]) -> str:
     return GENERATED.sub(lambda marks: f"{marks[1]}\n{parts[marks[2]]}\n{marks[3]}", text)
 
 
-def parts_of_page(one: MethodFacts, config: RunConfig, curve: Curve | None) -> dict[str, str]:
+def parts_of_page(one: MethodFacts, config: RunConfig, runs: Sequence[Curve]) -> dict[str, str]:
     """The generated parts of a method's page."""
     parts = {
         "options": options(one),
         "metrics": metrics(config, one.plugins),
-        "measured": measured(one.id, config, curve),
+        "measured": measured(one.id, config, runs),
     }
     return {name: "\n\n".join(blocks) for name, blocks in parts.items()}
 
@@ -165,9 +166,9 @@ def metrics(config: RunConfig, plugins: Sequence[PluginFacts]) -> Iterator[str]:
     yield table(("Metric", "Meaning"), [(f"`{name}`", text) for name, text in found.items()])
 
 
-def measured(name: str, config: RunConfig, curve: Curve | None) -> Iterator[str]:
+def measured(name: str, config: RunConfig, runs: Sequence[Curve]) -> Iterator[str]:
     """The recorded curve, its numbers and its conditions."""
-    if curve is None:
+    if not runs:
         yield (
             "No curve has been recorded yet. "
             f"`python -m benchmarks.method_curves {name}` trains the recipe a few steps and keeps "
@@ -175,24 +176,33 @@ def measured(name: str, config: RunConfig, curve: Curve | None) -> Iterator[str]
         )
         return
     yield f"![Mean reward of first attempts by step]({UP}/docs/methods/{FIGURES}/{name}.svg)"
-    before, after = curve.sampled_accuracy
-    first, last = curve.accuracy[0], curve.accuracy[-1]
     chain = ""
-    if curve.final_accuracy != curve.accuracy:
-        begin, end = curve.final_accuracy[0], curve.final_accuracy[-1]
-        chain = f"; after the last turn of its chain {begin:.1%} → {end:.1%}"
+    if any(one.final_accuracy != one.accuracy for one in runs):
+        ends = from_to([(one.final_accuracy[0], one.final_accuracy[-1]) for one in runs], 1)
+        chain = f"; after the last turn of its chain {ends}"
+    held_out = from_to([(one.accuracy[0], one.accuracy[-1]) for one in runs], 1)
     yield (
-        f"Sampled first attempts: {before:.0%} → {after:.0%} right. Greedy ones on held-out "
-        f"problems: {first:.1%} → {last:.1%}{chain}. {curve.step_s:.1f} s a step."
-        f"{counted_in(config)}"
+        f"Sampled first attempts: {from_to([one.sampled_accuracy for one in runs])} right. Greedy "
+        f"ones on held-out problems: {held_out}{chain}. {fmean(one.step_s for one in runs):.1f} s "
+        f"a step.{counted_in(config)}"
     )
-    is_earlier = curve.digest != method_digest(config)
-    earlier = " The recipe has changed since." if is_earlier else ""
+    first = runs[0]
+    earlier = " The recipe has changed since." if first.digest != method_digest(config) else ""
+    seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
+    commits = ", ".join(dict.fromkeys(one.commit for one in runs))
     yield (
-        f"{len(curve.reward)} steps with one seed on {curve.cpu}, commit {curve.commit}; over the "
-        f"recipe: `{' '.join(curve.settings)}`.{earlier} Dashed: plain GRPO with the same "
+        f"{len(first.reward)} steps with {seeds} on {first.cpu}, commit {commits}; over the "
+        f"recipe: `{' '.join(first.settings)}`.{earlier} Dashed: plain GRPO with the same "
         f"settings. [How to read these numbers]({UP}/docs/methods/README.md#measured)."
     )
+
+
+def from_to(pairs: Sequence[tuple[float, float]], digits: int = 0) -> str:
+    """Means before and after over seeds, and after training the lowest and the highest of these."""
+    before, after = (fmean(values) for values in zip(*pairs, strict=True))
+    text = f"{before:.{digits}%} → {after:.{digits}%}"
+    ends = [end for _, end in pairs]
+    return text if len(pairs) == 1 else f"{text} ({min(ends):.{digits}%} to {max(ends):.{digits}%})"
 
 
 def counted_in(config: RunConfig) -> str:
@@ -204,7 +214,7 @@ def counted_in(config: RunConfig) -> str:
     return ""
 
 
-def index_table(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> str:
+def index_table(methods: Sequence[MethodFacts], curves: Curves) -> str:
     """Every method in a row."""
     rows = [
         (
@@ -212,19 +222,16 @@ def index_table(methods: Sequence[MethodFacts], curves: Mapping[str, Curve]) -> 
             method.changes,
             paper_link(method.paper),
             ", ".join(f"`{plugin.use}`" for plugin in method.plugins) or "keys alone",
-            sampled_words(curves.get(method.id)),
+            sampled_words(curves.get(method.id, [])),
         )
         for method in methods
     ]
     return table(("Method", "Idea", "Source", "Plug-ins", "Sampled"), rows)
 
 
-def sampled_words(curve: Curve | None) -> str:
+def sampled_words(runs: Sequence[Curve]) -> str:
     """Accuracy of sampled first attempts, at the beginning and at the end."""
-    if curve is None:
-        return ""
-    before, after = curve.sampled_accuracy
-    return f"{before:.0%} → {after:.0%}"
+    return from_to([one.sampled_accuracy for one in runs]) if runs else ""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -28,7 +28,8 @@ def recorded_run(folder: Path) -> Path:
 
 
 def test_a_curve_holds_what_a_run_measured(tmp_path: Path) -> None:
-    found = curve_of("gspo", ["steps=2", "output.report=false"], recorded_run(tmp_path), 61.26)
+    found = curve_of("gspo", 1, ["steps=2", "output.report=false"], recorded_run(tmp_path), 61.26)
+    assert found.seed == 1
     assert found.reward == [0.25, None]
     assert found.grad_norm == [1.0, 2.0]
     assert (found.accuracy, found.final_accuracy) == ([0.3, 0.6], [0.4, 0.7])
@@ -37,14 +38,15 @@ def test_a_curve_holds_what_a_run_measured(tmp_path: Path) -> None:
 
 def test_a_recipe_is_left_until_it_has_a_curve_of_its_present_form(tmp_path: Path) -> None:
     file = tmp_path / "curves.json"
-    assert is_left("gspo", file)
-    curve = curve_of("gspo", [], recorded_run(tmp_path), 1.0)
+    assert is_left("gspo", 1, file)
+    curve = curve_of("gspo", 1, [], recorded_run(tmp_path), 1.0)
     assert curve.digest == method_digest(load_recipe("methods/gspo"))
-    write_curves(file, {"gspo": curve})
-    assert not is_left("gspo", file) and is_left("gmpo", file)
+    write_curves(file, {"gspo": [curve]})
+    assert not is_left("gspo", 1, file)
+    assert is_left("gspo", 0, file) and is_left("gmpo", 1, file)
     text = file.read_text(encoding="utf-8").replace(curve.digest, "another")
     file.write_text(text, encoding="utf-8")
-    assert list(read_curves(file)) == ["gspo"] and is_left("gspo", file)
+    assert list(read_curves(file)) == ["gspo"] and is_left("gspo", 1, file)
 
 
 def test_the_settings_of_curves_suit_every_recipe() -> None:

@@ -11,7 +11,7 @@ import pytest
 from mgrpo.config.load import load_recipe
 from mgrpo.methods.catalog import leading_comment, method_facts, method_files
 from mgrpo.methods.docstrings import entries, paragraphs, parts_of
-from scripts.method_pages.curves import Curve, method_digest, read_curves, write_curves
+from scripts.method_pages.curves import Curve, method_digest, read_curves, with_run, write_curves
 from scripts.method_pages.figure import curve_figure
 from scripts.method_pages.pages import (
     GENERATED,
@@ -133,13 +133,14 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_a_recipe_without_a_curve_says_so_and_how_to_record_one() -> None:
-    (text,) = measured("lead", load_recipe("methods/lead"), None)
+    (text,) = measured("lead", load_recipe("methods/lead"), [])
     assert "No curve has been recorded yet" in text
     assert "`python -m benchmarks.method_curves lead`" in text
 
 
 def curve(**changes: object) -> Curve:
     values = {
+        "seed": 0,
         "settings": ["steps=3"],
         "digest": "0",
         "reward": [0.25, None, 0.5],
@@ -155,8 +156,8 @@ def curve(**changes: object) -> Curve:
 def test_a_curve_is_told_with_its_numbers() -> None:
     config = load_recipe("methods/lead")
     shown = curve(final_accuracy=[0.3, 0.8], digest=method_digest(config))
-    figure, numbers, conditions = measured("lead", config, shown)
-    assert "curves/lead.svg" in figure
+    figure, numbers, conditions = measured("lead", config, [shown])
+    assert "curves/lead.svg" in figure and "3 steps with one seed on" in conditions
     assert "Sampled first attempts: 25% → 50% right." in numbers
     assert "problems: 25.0% → 75.0%; after the last turn of its chain 30.0% → 80.0%." in numbers
     assert "changed since" not in conditions
@@ -170,16 +171,16 @@ def test_sampled_accuracy_is_that_of_both_ends_of_the_training() -> None:
 
 
 def test_what_a_recorded_curve_does_not_hold_for_is_said() -> None:
-    *_, run = measured("lead", load_recipe("methods/lead"), curve())
+    *_, run = measured("lead", load_recipe("methods/lead"), [curve()])
     assert "The recipe has changed since." in run
-    _, numbers, _ = measured("dapo", load_recipe("methods/dapo"), curve())
+    _, numbers, _ = measured("dapo", load_recipe("methods/dapo"), [curve()])
     assert "sampled again and do not count" in numbers
-    _, numbers, _ = measured("edge_grpo", load_recipe("methods/edge_grpo"), curve())
+    _, numbers, _ = measured("edge_grpo", load_recipe("methods/edge_grpo"), [curve()])
     assert "Repaired attempts are among them" in numbers
 
 
 def test_a_figure_is_xml_and_a_step_without_reward_interrupts_its_line() -> None:
-    svg = curve_figure("A & B", curve(reward=[0.25, 0.5, None, 0.5]), curve(reward=[0.5, 0.5]))
+    svg = curve_figure("A & B", [curve(reward=[0.25, 0.5, None, 0.5])], [curve(reward=[0.5, 0.5])])
     root = ElementTree.fromstring(svg)
     lines = [
         one.get("d", "")
@@ -192,19 +193,42 @@ def test_a_figure_is_xml_and_a_step_without_reward_interrupts_its_line() -> None
 
 
 def test_a_figure_has_colours_for_both_kinds_of_pages_and_is_the_same_every_time() -> None:
-    svg = curve_figure("A", curve(), None)
+    svg = curve_figure("A", [curve()], [])
     light, dark = (set(re.findall(r"--(\w+): #", part)) for part in svg.split("@media"))
     assert light == dark and "c0" in light
     assert "#" not in svg.split("</style>")[1].replace('xlink:href="#', "").replace("url(#", "")
-    assert svg == curve_figure("A", curve(), None)
+    assert svg == curve_figure("A", [curve()], [])
 
 
-def test_curves_are_kept_a_line_each(tmp_path: Path) -> None:
+def test_curves_are_kept_a_run_a_line(tmp_path: Path) -> None:
     file = tmp_path / "curves.json"
     assert read_curves(file) == {}
-    write_curves(file, {"b": curve(), "a": curve(digest="1")})
-    assert [line[:4] for line in file.read_text().splitlines()[1:-1]] == ['"a":', '"b":']
-    assert read_curves(file) == {"a": curve(digest="1"), "b": curve()}
+    written = {"b": [curve()], "a": [curve(digest="1"), curve(digest="1", seed=2)]}
+    write_curves(file, written)
+    heads = [line[:4] for line in file.read_text().splitlines()[1:-1]]
+    assert heads == ['"a":', '{"se', '{"se', "],", '"b":', '{"se', "]"]
+    assert read_curves(file) == written
+
+
+def test_a_run_takes_the_place_of_its_seed_and_of_an_earlier_form_of_the_recipe() -> None:
+    known = {"a": [curve(seed=2), curve(seed=0, step_s=9.0)], "b": [curve()]}
+    more = with_run(known, "a", curve(seed=0))
+    assert more == {"a": [curve(seed=0), curve(seed=2)], "b": [curve()]}
+    assert with_run(more, "a", curve(seed=1, digest="new"))["a"] == [curve(seed=1, digest="new")]
+
+
+def test_several_seeds_are_a_mean_in_a_band() -> None:
+    runs = [
+        curve(reward=[0.2, 0.4]),
+        curve(seed=1, reward=[0.4, 0.8], accuracy=[0.35, 0.85], commit="x"),
+    ]
+    _, numbers, conditions = measured("lead", load_recipe("methods/lead"), runs)
+    assert "Sampled first attempts: 30% → 60% (40% to 80%) right." in numbers
+    assert "problems: 30.0% → 80.0% (75.0% to 85.0%)" in numbers
+    assert "2 steps with 2 seeds on unknown, commit unknown, x;" in conditions
+    svg = curve_figure("A", runs, [])
+    assert svg.count("PolyCollection") == 1
+    assert "PolyCollection" not in curve_figure("A", runs[:1], [])
 
 
 def test_a_digest_changes_with_the_method_and_not_with_its_training() -> None:
