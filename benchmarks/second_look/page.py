@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from scipy.stats import ttest_1samp
-
 from benchmarks.second_look.analysis import (
     LEVEL,
     MARGIN,
@@ -27,6 +25,7 @@ from benchmarks.second_look.design import (
 from benchmarks.second_look.rows import Results, Row
 from benchmarks.second_look.tuning import chosen_rate, tried_rates, tuned_accuracy
 from mgrpo.config.load import load_recipe
+from mgrpo.evaluation.seeds import half_width
 
 COLUMNS = (
     *("Arm", "rate", "seeds", "first turn, %", "second turn, %", "wrong→right, %"),
@@ -153,10 +152,8 @@ def title(arm: str) -> str:
 
 def share(rows: Sequence[Row], name: str) -> str:
     values = [100 * getattr(row, name) for row in rows]
-    if len(set(values)) == 1:  # one seed, or no spread
-        return f"{values[0]:.1f}"
-    low, high = ttest_1samp(values, 0.0).confidence_interval(0.95)
-    return f"{fmean(values):.1f} ± {(high - low) / 2:.1f}"
+    width = half_width(values)
+    return f"{fmean(values):.1f}" if width is None else f"{fmean(values):.1f} ± {width:.1f}"
 
 
 def mean(rows: Sequence[Row], name: str) -> float:

@@ -38,6 +38,14 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     )
 
 
+def half_width(values: Sequence[float]) -> float | None:
+    """Of the 95 % interval of a mean (t); None where a spread cannot be told."""
+    if len(values) < 2 or max(values) - min(values) < ROUNDING:
+        return None
+    low, high = ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
+    return float(high - low) / 2
+
+
 def paired_t(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     """Second minus first, pair by pair; None where a spread cannot be told: one pair, or all
     differences equal."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from mgrpo.evaluation.seeds import half_width
 from mgrpo.metrics.rows import Row
 from mgrpo.records.json_object import JsonObject
 from mgrpo.report.words import EN_DASH, percent, plural, points
@@ -27,6 +28,7 @@ VERDICTS = {  # name -> label
     "precision": "Wrong, of the attempts rejected",
     "recall": "Rejected, of the wrong attempts",
 }
+FEWEST_STEPS = 4  # with fewer, an interval over steps says nothing
 NO_CHANGE = 0.005  # changes that round to less than one point read as none
 
 
@@ -191,10 +193,13 @@ def training_sentence(metrics: Sequence[Row]) -> str:
     if not known:
         return ""
     tenth = max(1, len(known) // 10)
-    change = course(fmean(known[:tenth]), fmean(known[-tenth:]))
+    first, last = known[:tenth], known[-tenth:]
+    widths = [half_width(steps) for steps in (first, last) if tenth >= FEWEST_STEPS]
+    around = " and ".join(f"± {100 * width:.0f}" for width in widths if width is not None)
+    intervals = f"; 95 % intervals over steps {around}" if around else ""
     return (
-        f"Sampled first-attempt accuracy in training {change} "
-        "(means over the first and the last tenth of the steps)."
+        f"Sampled first-attempt accuracy in training {course(fmean(first), fmean(last))} "
+        f"(means over the first and the last tenth of the steps{intervals})."
     )
 
 

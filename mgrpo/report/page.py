@@ -195,7 +195,7 @@ def outcome_text(run: RunData) -> str:
         return f"No step has been taken yet. {sentence}".strip()
     training = training_sentence(run.metrics) or f"{plural(len(run.metrics), 'step')} taken."
     measured = sentence or "Nothing was measured on held-out problems."
-    return f"{measured} {training} {learning_sentence(run.metrics)}".strip()
+    return f"{training} {measured} {learning_sentence(run.metrics)}".strip()
 
 
 def sparkline(values: Values) -> str:

@@ -279,9 +279,9 @@ def print_before_after(
         cells = [Text(row.label), Text(row.before), Text(row.after, style="bold")]
         table.add_row(*cells, Text(row.change, style=style))
     console.print()
-    console.print(Text(outcome_sentence(evaluations), style="bold"))
-    training = training_sentence(metrics)
-    for sentence in filter(None, (training, learning_sentence(metrics))):
+    if training := training_sentence(metrics):
+        console.print(Text(training, style="bold"))
+    for sentence in filter(None, (outcome_sentence(evaluations), learning_sentence(metrics))):
         console.print(Text(sentence))
     console.print()
     console.print(table)

@@ -1,4 +1,10 @@
-from mgrpo.report.outcome import first_and_last, footnote, outcome_rows, outcome_sentence
+from mgrpo.report.outcome import (
+    first_and_last,
+    footnote,
+    outcome_rows,
+    outcome_sentence,
+    training_sentence,
+)
 from tests.mgrpo.report.fake_run import make_evaluation
 
 
@@ -84,3 +90,16 @@ def test_more_broken_answers_are_worse_and_more_copies_neither():
 def test_the_footnote_gives_the_standard_error():
     # sqrt(0.5 * 0.5 / 100) = 0.05
     assert "accuracy: 5.0 points" in footnote(measured("after", 0.5, num_problems=100))
+
+
+def test_sampled_accuracy_is_told_with_intervals_over_steps():
+    """Means 0.5 and 0.7 of 4 steps each; their standard errors are 0.0204 and 0, and t is 3.18."""
+    first, last = [0.45, 0.55, 0.45, 0.55], [0.7] * 4
+    steps = [{"layer1/accuracy": share} for share in [*first, *[0.6] * 32, *last]]
+    said = training_sentence(steps).replace("\u00a0", " ")
+    assert said == (
+        "Sampled first-attempt accuracy in training rose from 50 % to 70 % (means over the first "
+        "and the last tenth of the steps; 95 % intervals over steps ± 9)."
+    )
+    assert "interval" not in training_sentence(steps[:30])
+    assert training_sentence([{"layer1/reward_mean": 1.0}]) == ""
