@@ -194,8 +194,8 @@ def training_sentence(metrics: Sequence[Row]) -> str:
         return ""
     tenth = max(1, len(known) // 10)
     first, last = known[:tenth], known[-tenth:]
-    widths = [half_width(steps) for steps in (first, last) if tenth >= FEWEST_STEPS]
-    around = " and ".join(f"± {100 * width:.0f}" for width in widths if width is not None)
+    widths = [half_width(steps) or 0.0 for steps in (first, last) if tenth >= FEWEST_STEPS]
+    around = " and ".join(f"± {100 * width:.0f}" for width in widths)
     intervals = f"; 95 % intervals over steps {around}" if around else ""
     return (
         f"Sampled first-attempt accuracy in training {course(fmean(first), fmean(last))} "

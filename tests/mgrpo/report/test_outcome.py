@@ -93,13 +93,13 @@ def test_the_footnote_gives_the_standard_error():
 
 
 def test_sampled_accuracy_is_told_with_intervals_over_steps():
-    """Means 0.5 and 0.7 of 4 steps each; their standard errors are 0.0204 and 0, and t is 3.18."""
+    """Means 0.5 and 0.7 of 4 steps each; their standard errors are 0.029 and 0, and t is 3.18."""
     first, last = [0.45, 0.55, 0.45, 0.55], [0.7] * 4
     steps = [{"layer1/accuracy": share} for share in [*first, *[0.6] * 32, *last]]
     said = training_sentence(steps).replace("\u00a0", " ")
     assert said == (
         "Sampled first-attempt accuracy in training rose from 50 % to 70 % (means over the first "
-        "and the last tenth of the steps; 95 % intervals over steps ± 9)."
+        "and the last tenth of the steps; 95 % intervals over steps ± 9 and ± 0)."
     )
     assert "interval" not in training_sentence(steps[:30])
     assert training_sentence([{"layer1/reward_mean": 1.0}]) == ""
