@@ -323,8 +323,8 @@ MUTANTS = (
     Mutant(
         "the busiest engine is taken",
         "cluster/fleet/leases.py",
-        "return min(others or engines, key=lambda engine: engine.num_inflight)",
-        "return max(others or engines, key=lambda engine: engine.num_inflight)",
+        "least = min(others, key=lambda one: one.num_inflight)",
+        "least = max(others, key=lambda one: one.num_inflight)",
         (LEASES, ROLLOUT),
     ),
     Mutant(
