@@ -25,7 +25,7 @@ from benchmarks.second_look.design import (
 from benchmarks.second_look.rows import Results, Row
 from benchmarks.second_look.tuning import chosen_rate, tried_rates, tuned_accuracy
 from mgrpo.config.load import load_recipe
-from mgrpo.evaluation.seeds import half_width
+from mgrpo.metrics.intervals import half_width
 
 COLUMNS = (
     *("Arm", "rate", "seeds", "first turn, %", "second turn, %", "wrong→right, %"),

@@ -12,8 +12,7 @@ from statistics import fmean, variance
 
 from scipy.stats import ttest_1samp, ttest_ind, ttest_rel
 
-CONFIDENCE = 0.95
-ROUNDING = 1e-12  # differences closer than this are equal
+from mgrpo.metrics.intervals import CONFIDENCE, ROUNDING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +35,6 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference | None:
         half_width=float(high - low) / 2,
         p=float(test.pvalue),
     )
-
-
-def half_width(values: Sequence[float]) -> float | None:
-    """Of the 95 % interval of a mean (t); None where a spread cannot be told."""
-    if len(values) < 2 or max(values) - min(values) < ROUNDING:
-        return None
-    low, high = ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
-    return float(high - low) / 2
 
 
 def paired_t(first: Sequence[float], second: Sequence[float]) -> Difference | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mgrpo.evaluation.seeds import half_width
+from mgrpo.metrics.intervals import half_width
 from mgrpo.metrics.rows import Row
 from mgrpo.records.json_object import JsonObject
 from mgrpo.report.words import EN_DASH, percent, plural, points

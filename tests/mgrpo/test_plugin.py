@@ -238,8 +238,9 @@ def test_slots_work_before_plug_ins_and_the_importance_correction_behind(tree) -
 @pytest.mark.parametrize("loss", ["gspo", "gmpo", "disco"])
 def test_a_loss_of_whole_completions_refuses_factors_on_tokens(tree, loss) -> None:
     tree["objective"] = {"loss": loss}
-    found = fault(tree, "lambda_grpo")
-    assert (found.path, found.value) == ("objective.loss", loss)
+    every = faults(tree, {"use": "lambda_grpo"})
+    (found,) = (one for one in every if one.path == "objective.loss")
+    assert found.value == loss
     assert found.reason.startswith("has one value for a whole completion")
 
 

@@ -63,8 +63,8 @@ def test_engine_and_rank_of_a_gpu_sit_in_one_bundle() -> None:
             "engines.tensor_parallel_size = 2",
             "Nearest valid value: 1.",
         ),
-        (["learner.zero_stage=3"], "learner.zero_stage = 3", "Nearest valid value: 2."),
-        (["learner.zero_stage=1"], "learner.zero_stage = 1", "Nearest valid value: 2."),
+        (["learner.zero_stage=3"], "learner.zero_stage = 3", "Use zero_stage: 2."),
+        (["learner.zero_stage=1"], "learner.zero_stage = 1", "Use zero_stage: 2."),
         (["weights.backend=nccl"], "weights.backend = nccl", "Use auto."),
         (
             ["cluster.engine_nodes.labels.role=rollout"],

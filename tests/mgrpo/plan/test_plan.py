@@ -58,7 +58,10 @@ def test_a_learner_that_does_not_fit_says_what_is_largest() -> None:
     [
         ((), "problems train while others are sampled"),
         (("pipeline.max_staleness_steps=1",), "the next step is sampled while one trains"),
-        (("pipeline.max_staleness_steps=2",), "the next 2 steps are sampled while one trains"),
+        (
+            ("pipeline.max_staleness_steps=2", "pipeline.new_weights=between_groups"),
+            "the next 2 steps are sampled while one trains",
+        ),
         (
             ("objective.minibatches=2", "layers.correct.group_by=batch"),
             "the learner waits for a whole step: objective.minibatches: 2 takes several steps on "

@@ -116,6 +116,6 @@ def test_another_layer_is_left_alone():
 
 @pytest.mark.parametrize("other", ["gspo", "gmpo"])
 def test_it_is_refused_beside_ratios_of_whole_completions(other):
-    config = run_config(plugins=[{"use": "lambda_grpo"}, {"use": other}])
+    config = run_config(plugins=[{"use": "lambda_grpo"}], objective={"loss": other})
     with pytest.raises(ConfigError, match=f"lambda_grpo or {other}"):
         load_plugins(config.method_view, LearnerPlugin)
