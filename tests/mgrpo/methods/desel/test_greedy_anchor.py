@@ -51,5 +51,5 @@ def test_one_greedy_answer_is_asked_for_and_its_mean_logprob_kept():
 
 def test_other_temperatures_cannot_be_compared_with_it():
     config = run_config(plugins=[{"use": "greedy_anchor"}], sampling={"temperature": 0.7})
-    with pytest.raises(ConfigError, match="temperature = 0.7: .*which are at 1"):
+    with pytest.raises(ConfigError, match=r"temperature = 0\.7: .*which are at 1"):
         load_plugins(config.method_view, RolloutPlugin)
