@@ -64,12 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     stop_on_sigterm()
     recorded = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    if args.write:
+        entry = measure(REPOSITORY, "here")
+        entry |= {name: machine()[name] for name in ("commit", "python", "packages")}
+        text = json.dumps({**recorded, processor(): entry}, indent=1, sort_keys=True)
+        RECORD.write_text(text + "\n", encoding="utf-8")
+        return 0
     if args.against:
         with tempfile.TemporaryDirectory(prefix="mgrpo-guard-") as folder:
             check_out(args.against, Path(folder))
             before = measure(Path(folder), args.against)
-    elif args.write or processor() in recorded:
-        before = recorded.get(processor())
+    elif processor() in recorded:
+        before = recorded[processor()]
     else:
         known = ", ".join(sorted(recorded)) or "none"
         print(
@@ -78,11 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     now = measure(REPOSITORY, "here")
-    if args.write:
-        entry = now | {name: machine()[name] for name in ("commit", "python", "packages")}
-        text = json.dumps({**recorded, processor(): entry}, indent=1, sort_keys=True)
-        RECORD.write_text(text + "\n", encoding="utf-8")
-        return 0
     ratios = compared(now["normalised"], before["normalised"])
     for part, (ratio, is_compared) in ratios.items():
         note = "" if is_compared else " (not compared: small)"
