@@ -63,7 +63,7 @@ def test_a_run_in_s3_goes_on_where_another_machine_left_it(
 
     whole = start(recipe, second, s3_server, tmp_path / "second.log")
     assert whole.wait(timeout=300) == 0, said(tmp_path / "second.log")
-    text = said(tmp_path / "second.log")
+    text = (tmp_path / "second.log").read_text(encoding="utf-8", errors="replace")
     assert f"fetching s3://bucket/runs/moved/checkpoints/{kept[-1]}" in text
     assert "kept at s3://bucket/runs/moved" in text
     (folder,) = {path.parent for path in second.rglob("metrics.jsonl")}
