@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mgrpo.config.load import load_recipe
-from tests.learner.builders import attempts, completion
+from tests.learner.builders import attempts, completion, long
 from tests.mgrpo.methods.shipped import (
     advantages_of,
     built,
@@ -65,15 +65,19 @@ def test_refinements_alone_train_compared_with_each_other():
     assert {row.layer for row in batch.rows} == {2}
 
 
-def test_the_loss_is_a_mean_over_refinements():
-    """The failed one moves to the ratio 0.9: J changes by 0.15, over four. A KL term does not
-    bring the drafts back."""
-    batch = built(IGRPO, STEP)
-    loss, _ = loss_and_gradient(IGRPO, batch.rows, [1.0, 1.0, 0.9, 1.0])
-    assert loss == pytest.approx(-0.15 / 4, abs=1e-6)
+def test_the_loss_is_a_mean_over_refinements_of_means_over_tokens():
+    """The first of the failed one's three tokens moves to the ratio 0.9: J changes by 0.15, divided
+    by three tokens and four refinements."""
+    made = [long("q/2/3", 0.0, 3) if one.completion_id == "q/2/3" else one for one in STEP]
+    rows = built(IGRPO, made).rows
+    loss, _ = loss_and_gradient(IGRPO, rows, [1.0, 1.0, 0.9, 1.0, 1.0, 1.0])
+    assert loss == pytest.approx(-0.15 / 3 / 4, abs=1e-6)
+
+
+def test_a_kl_term_does_not_bring_the_drafts_back():
     with_kl = shipped("igrpo", "objective.kl.weight=0.1")
-    of_drafts = built(with_kl, STEP).all_rows[:4]
-    assert loss_and_gradient(with_kl, of_drafts, [1.1] * 4, ref_gap=1.0) == (0.0, [0.0] * 4)
+    drafts_alone = built(with_kl, STEP).all_rows[:4]
+    assert loss_and_gradient(with_kl, drafts_alone, [1.1] * 4, ref_gap=1.0) == (0.0, [0.0] * 4)
 
 
 def test_refinements_of_which_none_is_right_train_by_their_rewards():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.learner.builders import attempts, corrections
+from tests.learner.builders import attempts, corrections, long
 from tests.mgrpo.methods.shipped import (
     advantages_of,
     built,
@@ -31,14 +31,19 @@ def test_the_table_of_the_page():
 
 
 def test_both_layers_are_one_loss_and_divide_by_all_that_was_sampled():
-    """On policy it is 0. A repair and a right attempt move to the ratio 1.1: J changes by 0.1 A,
-    divided by 12 corrections and by 4 attempts."""
-    rows = built(MGRPO, STEP).rows
-    names = [row.completion_id for row in rows]
-    ratios = [1.1 if name in ("q/1", "q/2/1") else 1.0 for name in names]
-    assert loss_and_gradient(MGRPO, rows, [1.0] * len(rows))[0] == pytest.approx(0, abs=1e-9)
+    """On policy it is 0. A right attempt's first token of two and a repair's of four move to the
+    ratio 1.1: J changes by 0.1 A, divided by their tokens and by 4 attempts and 12 corrections."""
+    made = {one.completion_id: one for one in STEP}
+    made |= {"q/1": long("q/1", 1.0, 2), "q/2/1": long("q/2/1", 1.0, 4)}
+    rows = built(MGRPO, list(made.values())).rows
+    on_policy, _ = loss_and_gradient(MGRPO, rows, [1.0] * sum(len(row.token_ids) for row in rows))
+    assert on_policy == pytest.approx(0, abs=1e-9)
+    ratios: list[float] = []
+    for row in rows:
+        first = 1.1 if row.completion_id in ("q/1", "q/2/1") else 1.0
+        ratios += [first, *[1.0] * (len(row.token_ids) - 1)]
     loss, _ = loss_and_gradient(MGRPO, rows, ratios)
-    assert loss == pytest.approx(-0.1 * 0.866025 / 4 - 0.1 * 1.154701 / 12, rel=1e-5)
+    assert loss == pytest.approx(-0.1 * (0.866025 / 2 / 4 + 1.154701 / 4 / 12), rel=1e-5)
 
 
 def test_every_attempt_is_corrected_behind_a_phrase_that_its_corrections_share():
