@@ -67,6 +67,19 @@ def test_no_file_is_too_large_for_a_repository() -> None:
     assert not large, "\n".join(large)
 
 
+def test_every_method_has_tests_in_the_folder_that_mirrors_its_own() -> None:
+    methods = [file.parent.name for file in (ROOT / "mgrpo" / "methods").glob("*/recipe.yaml")]
+    folder = ROOT / "tests" / "mgrpo" / "methods"
+    untested = [name for name in sorted(methods) if not has_tests(folder / name)]
+    assert methods and not untested, f"no test in tests/mgrpo/methods/: {', '.join(untested)}"
+
+
+def has_tests(folder: Path) -> bool:
+    """Whether a folder has a file of tests with at least one test in it."""
+    files = folder.glob("test_*.py")
+    return any(re.search(r"^def test_", text_of(file), re.MULTILINE) for file in files)
+
+
 def is_large(path: Path) -> bool:
     return path.stat().st_size > MAX_FILE_BYTES
 

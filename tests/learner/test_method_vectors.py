@@ -1,7 +1,7 @@
 """Worked numbers of every method, through the code that training uses.
 
 What is shown elsewhere is not repeated: MGRPO's example of four attempts and twelve corrections
-in test_batch.py, EDGE-GRPO's means, ScRPO's credit and WS-GRPO's rewards in plugins/, the pure
+in test_batch.py, what belongs to one method in its folder of tests/mgrpo/methods, the pure
 functions in test_advantages.py and test_losses.py.
 """
 
@@ -103,37 +103,6 @@ def test_as_many_tokens_carry_weight_as_the_correction_has():
         [child], [solve_layer(advantage=EXACT), layer(advantage="const_positive")], objective()
     ).rows
     assert sum(weight > 0 for weight in row.token_weights) == len(row.token_ids) == 5
-
-
-# --- iGRPO ---
-
-
-def igrpo(**settings):
-    chain = [
-        solve_layer(advantage=EXACT, loss_weight=0.0),
-        layer(advantage=EXACT, parents="best", select="none", **settings),
-    ]
-    drafts = attempts([0, 1, 0, 1])
-    refinements = [completion(f"q/2/{n}", reward) for n, reward in enumerate([1, 1, 0, 1], 1)]
-    return build_batch([*drafts, *refinements], chain, objective())
-
-
-def test_refinements_are_compared_with_each_other():
-    found = [row.advantages[0] for row in igrpo().rows]
-    assert found == pytest.approx([0.577350, 0.577350, -1.732051, 0.577350], abs=1e-6)
-
-
-def test_drafts_have_no_loss_at_all():
-    batch = igrpo()
-    assert {row.layer for row in batch.rows} == {2}
-    assert all(row.token_weights.tolist() == [0.0] for row in batch.all_rows[:4])
-    assert batch.selections[0].reason == "layer 'solve' has loss_weight 0"
-
-
-def test_a_penalty_does_not_bring_the_drafts_back():
-    batch = igrpo(kl_weight=0.1)
-    loss, _ = loss_of(batch.all_rows[:4], objective(), moved=[0.1] * 4, ref_gap=1.0)
-    assert loss == 0.0
 
 
 # --- EDGE-GRPO ---

@@ -1,4 +1,4 @@
-"""PAG and Learning to Self-Verify: the examples of their pages, by their recipes."""
+"""PAG: the example of its page, by its recipe."""
 
 from __future__ import annotations
 
@@ -63,12 +63,3 @@ def test_revisions_are_compared_with_those_of_their_own_verdict() -> None:
     batch = build_batch(made, config.layers, config.objective)
     advantages = [one.advantage for one in batch.selections[3:]]
     assert advantages == pytest.approx([0, 0, 0.5, -0.5])
-
-
-def test_self_verification_trains_both_tasks_as_grpo() -> None:
-    config = load_recipe("methods/self_verify")
-    batch = build_batch(FAMILY[2:10], config.layers, config.objective, context=FAMILY[:2])
-    assert [one.advantage for one in batch.selections] == pytest.approx(
-        [1.5, -0.5, -0.5, -0.5, 0.5, 0.5, -1.5, 0.5], abs=1e-5
-    )
-    assert len(batch.rows) == 8

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from mgrpo.config.load import load_recipe
 from tests.learner.builders import attempts, plugin
 from tests.learner.estimator_cases import advantages, batch_of, groups
 from tests.learner.exact import exact_loss, floats
@@ -60,3 +61,10 @@ def test_raft_maximises_the_mean_log_probability_of_right_answers():
     loss = exact_loss(rows, logprobs, logprobs.detach() - 1, plugins=parts, cuts=CUT)
     right = torch.tensor([True, True, False, False, False, True, True, True])
     assert_close(loss, -logprobs[right].sum() / 8, rtol=1e-12, atol=1e-15)
+
+
+def test_the_recipe_has_the_authors_kl_and_entropy_terms():
+    config = load_recipe("methods/raft")
+    assert (config.objective.kl.weight, config.objective.kl.estimator) == (0.001, "k3")
+    (bonus,) = [entry for entry in config.plugins if entry.use == "entropy_bonus"]
+    assert bonus.settings == {"coefficient": 0.001}
