@@ -106,8 +106,8 @@ wheel: ## build the source archive and the wheel into dist/
 	@rm -rf build dist
 	@$(BIN)/python -m build --no-isolation --outdir dist .
 
-test-wheel: wheel ## ... and try the wheel without the repository
-	@scripts/try_wheel.sh dist/*.whl
+test-wheel: wheel ## ... install the wheel into an empty environment, and use it (ARGS=all: all steps)
+	@scripts/try_wheel.sh dist/*.whl $(ARGS)
 
 mutants: ## change one thing at a time and see whether a fast test notices (ARGS="--only W1")
 	@$(SETUP)

