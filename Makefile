@@ -44,9 +44,7 @@ test-slow: ## run the few tests that are left out of `make test` for their lengt
 	@$(SETUP)
 	@$(PYTEST) -m "slow and not gpu and not cluster" $(ARGS)
 
-test-cluster: ## run the tests on Ray clusters of several nodes, jobs and autoscaling
-	@$(SETUP)
-	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/launcher.txt
+test-cluster: extras ## run the tests on Ray clusters of several nodes, jobs and autoscaling
 	@$(BIN)/python -m pip install --quiet --no-deps -r tests/cluster/requirements.txt
 	@$(PYTEST) -m "cluster and not gpu" $(ARGS)
 
@@ -60,29 +58,22 @@ test-parity: ## compare advantages, losses and gradients with TRL's own code, in
 	@.venv-trl/bin/pip install --quiet -r tests/parity/requirements.txt
 	@.venv-trl/bin/python -m pytest tests/parity $(ARGS)
 
-trackers: ## install Weights & Biases, MLflow and trackio
+extras: ## install what S3 and Google storage, trackers and clusters on AWS and Google Cloud need
 	@$(SETUP)
-	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/trackers.txt
-
-storage: ## install what S3 storage needs, and a server of its form for the tests
-	@$(SETUP)
-	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/storage.txt
-
-notebook: ## install a Jupyter kernel and matplotlib, for examples/notebook
-	@$(SETUP)
-	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/notebook.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/extras.txt
 
 lock: ## pin requirements/*.txt again, from pyproject.toml (ARGS="--upgrade-package scipy")
 	@$(SETUP)
 	@$(BIN)/python -m scripts.lock $(ARGS)
 
-test-trackers: trackers ## record runs with every tracker, offline
+test-trackers: extras ## record runs with every tracker, offline
 	@$(PYTEST) -m trackers $(ARGS)
 
-test-storage: storage ## keep runs in S3 storage, on a server of this machine
+test-storage: extras ## keep runs in S3 storage, on a server of this machine
 	@$(PYTEST) -m storage $(ARGS)
 
-test-notebook: notebook ## run the example notebook in a kernel of its own
+test-notebook: ## run the example notebook in a kernel of its own
+	@$(SETUP)
 	@$(PYTEST) -m notebook $(ARGS)
 
 test-gpu: ## run the tests that need a CUDA device
@@ -115,8 +106,8 @@ wheel: ## build the source archive and the wheel into dist/
 	@rm -rf build dist
 	@$(BIN)/python -m build --no-isolation --outdir dist .
 
-test-wheel: wheel ## ... and try the wheel without the repository
-	@scripts/try_wheel.sh dist/*.whl
+test-wheel: wheel ## ... install the wheel into an empty environment, and use it (ARGS=all: all steps)
+	@scripts/try_wheel.sh dist/*.whl $(ARGS)
 
 mutants: ## change one thing at a time and see whether a fast test notices (ARGS="--only W1")
 	@$(SETUP)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,16 +15,15 @@ import sys
 import time
 from pathlib import Path
 
-from scripts.preflight import find_faults, memory_faults
-
 VENV = Path(".venv")
 REMOVED = Path(".venv-removed")
-STATE = VENV / "mgrpo-setup.json"
+MADE_FROM = VENV / "made-from.txt"
 LOG = VENV / "setup.log"
 INPUTS = ("requirements/*.txt", "pyproject.toml", "scripts/install.py")
 PYTHON = str(VENV / "bin" / "python")
 # No resolver: it would add packages that do not import here. A file with another hash is refused.
 PIP = [PYTHON, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--use-pep517"]
+PIP += ["--no-input", "--disable-pip-version-check", "--progress-bar=off"]
 LOCKED = [*PIP, "--require-hashes"]
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # Imported once at the end: what does not import is found now, not twenty minutes into a run.
@@ -34,61 +31,57 @@ HEAVY = (
     "torch, transformers, vllm.v1.engine.async_llm, deepspeed, ray.job_submission, datasets, "
     "math_verify, reasoning_gym, torch.utils.tensorboard, mgrpo"
 )
-QUIET = {
-    "DS_BUILD_OPS": "0",  # DeepSpeed's own kernels are not used: torch's optimizers are
-    "HF_HUB_OFFLINE": "1",
-    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    "PIP_NO_INPUT": "1",
-    "PIP_PROGRESS_BAR": "off",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-}
-HINT = 'Fix the named cause, then repeat; see "Troubleshooting" in docs/install.md.'
 TELL_EVERY_S = 30
 TAIL_LINES = 25
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Install the project into .venv.")
     kinds = "kind of machine; without it what .venv was made for, else cpu"
-    parser.add_argument("--extra", choices=("", "cpu", "gpu"), default="", help=kinds)
+    parser.add_argument("--extra", choices=("cpu", "gpu"), help=kinds)
     parser.add_argument("--goal", choices=("setup", "quickstart", "image"), default="setup")
     options = parser.parse_args()
-    os.chdir(Path(__file__).resolve().parent.parent)
-    found = read_state()
-    wanted = wanted_state(options.extra or found.get("extra", "cpu"))
-    if found == wanted:  # the requirements of the installation no longer matter; memory does
-        faults = [fault for fault in memory_faults(options.goal) if fault.fatal]
-    else:
-        faults = list(find_faults(wanted["extra"], options.goal))
-    for fault in faults:
-        print(fault, file=sys.stderr)
-    if any(fault.fatal for fault in faults):
-        return 2
-    if found != wanted:
+    found = MADE_FROM.read_text(encoding="utf-8") if MADE_FROM.exists() else ""
+    extra = options.extra or ("gpu" if found.startswith("gpu") else "cpu")
+    wanted = complete(extra)
+    installs = [] if found == wanted else [extra, sys.executable]
+    preflight = ["bash", "scripts/preflight.sh", options.goal, *installs]
+    if subprocess.run(preflight, check=False).returncode != 0:
+        sys.exit(2)
+    if installs:
         install(found, wanted)
-    return 0
 
 
-def install(found: dict[str, str], wanted: dict[str, str]) -> None:
-    """Bring .venv from the state `found` to `wanted`: from nothing if a mixture could be left."""
+def complete(extra: str) -> str:
+    """What MADE_FROM says after a complete installation with this Python."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in INPUTS for path in Path().glob(pattern)):
+        digest.update(f"{path}\0".encode() + path.read_bytes() + b"\0")
+    return f"{extra} python3.{sys.version_info[1]} {digest.hexdigest()}"
+
+
+def install(found: str, wanted: str) -> None:
+    """Make .venv what is `wanted`: from nothing if that and `found` would be a mixture.
+
+    Nothing is `found` of one made by hand, which is brought up to date in place.
+    """
     start = time.monotonic()
-    incomplete = {**wanted, "inputs": ""}
+    extra, python, _ = wanted.split()
     shutil.rmtree(REMOVED, ignore_errors=True)  # of an interrupted removal
-    if found and (found == incomplete or {**found, "inputs": ""} != incomplete):
+    if found and not found.startswith(f"{extra} {python} "):
         print("removing .venv: it is half done, or was made for another Python or extra")
         VENV.rename(REMOVED)  # half removed, it could be taken for a good one
         shutil.rmtree(REMOVED)
     VENV.mkdir(exist_ok=True)
-    STATE.write_text(json.dumps(incomplete), encoding="utf-8")
-    os.environ.update(QUIET)
+    MADE_FROM.write_text(f"{extra} interrupted", encoding="utf-8")
     try:
         run("making .venv", [sys.executable, "-m", "venv", str(VENV)])
-        install_packages(wanted["extra"])
+        install_packages(extra)
         run("importing everything once", [PYTHON, "-c", f"import {HEAVY}"])
     except SystemExit:  # a failed pip leaves no incomplete package: the next call continues
-        STATE.write_text(json.dumps({**wanted, "inputs": "failed"}), encoding="utf-8")
+        MADE_FROM.write_text(f"{extra} {python} failed", encoding="utf-8")
         raise
-    STATE.write_text(json.dumps(wanted), encoding="utf-8")
+    MADE_FROM.write_text(wanted, encoding="utf-8")
     print(f"installed in {(time.monotonic() - start) / 60:.1f} minutes")
 
 
@@ -97,27 +90,23 @@ def install_packages(extra: str) -> None:
     locks = [Path("requirements", f"{name}.txt") for name in (extra, "dev")]
     pins = "".join(lock.read_text(encoding="utf-8") for lock in locks)
     # Packages without ready-made builds are built with the lock's setuptools.
+    (setuptools,) = re.findall(r"(?m)^setuptools==.*(?:\n .*)*", pins)
     build_tools = VENV / "build-tools.txt"
-    build_tools.write_text(find(r"^setuptools==.*(?:\n .*)*", pins), encoding="utf-8")
+    build_tools.write_text(setuptools, encoding="utf-8")
     run("installing build tools", [*LOCKED, "-r", str(build_tools)])
     if extra == "cpu":
         # The default package index has no CPU builds; where pip is configured with an index that
         # does, that one is right. The hashes of its files differ from those of PyTorch's own.
-        torch = find(r"torch==[\d.]+\+cpu", Path("pyproject.toml").read_text(encoding="utf-8"))
-        run(
-            f"installing {torch} (200 MB)",
-            [*PIP, torch],
-            [*PIP, "--extra-index-url", TORCH_CPU_INDEX, torch],
-            hint=f"torch's CPU build comes from {TORCH_CPU_INDEX}: check that this machine can "
-            "reach it",
-        )
+        (torch,) = re.findall(r"torch==[\d.]+\+cpu", Path("pyproject.toml").read_text("utf-8"))
+        title = f"installing {torch} (200 MB), of pip's index or {TORCH_CPU_INDEX}"
+        run(title, [*PIP, torch], [*PIP, "--extra-index-url", TORCH_CPU_INDEX, torch])
     size = "a few minutes" if extra == "cpu" else "several GB"
     files = [f"--requirement={lock}" for lock in locks]
     run(f"installing {pins.count('==')} packages, {size}", [*LOCKED, *files])
-    run("adding this project to .venv", [*PIP, "-e", "."])
+    run("adding this project to .venv", [*PIP, "--editable", "."])
 
 
-def run(title: str, *commands: list[str], hint: str = HINT) -> None:
+def run(title: str, *commands: list[str]) -> None:
     """Run the first of `commands` that succeeds, its output in the log; exit if all fail."""
     print(f"{title}; log: {LOG}", flush=True)
     for command in commands:
@@ -134,35 +123,12 @@ def run(title: str, *commands: list[str], hint: str = HINT) -> None:
             return
         print(f"  failed with exit code {process.returncode}", flush=True)
     tail = LOG.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+    hint = 'Fix the named cause, then repeat; see "Troubleshooting" in docs/install.md.'
     sys.exit("\n".join([*(f"    {line}" for line in tail), f"{title}: failed.", hint]))
-
-
-def find(pattern: str, text: str) -> str:
-    """The one place in `text` that matches `pattern`."""
-    (found,) = re.findall(pattern, text, re.MULTILINE)
-    return str(found)
-
-
-def wanted_state(extra: str) -> dict[str, str]:
-    """What the state file says after a complete installation with this Python."""
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in INPUTS for path in Path().glob(pattern)):
-        digest.update(f"{path}\0".encode() + path.read_bytes() + b"\0")
-    python = ".".join(map(str, sys.version_info[:2]))
-    return {"extra": extra, "python": python, "inputs": digest.hexdigest()}
-
-
-def read_state() -> dict[str, str]:
-    """Empty if there is no .venv, or one made by hand, which is brought up to date in place."""
-    try:
-        state = json.loads(STATE.read_text(encoding="utf-8"))
-        return {key: str(state[key]) for key in ("extra", "python", "inputs")}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        main()
     except KeyboardInterrupt:
         sys.exit("interrupted; `make setup` starts over")

@@ -18,16 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-# The extras of each file. The first two are whole installations; each other file holds what its
-# extras need beside them, and changes none of their versions.
+# The extras of each file. The first two are whole installations; the others hold what their extras
+# need beside either. No two files name different versions of a package, but for the first two.
 FILES = {
     "cpu": ("cpu", "smollm2"),
     "gpu": ("gpu", "smollm2"),
     "dev": ("dev",),
-    "launcher": ("launcher",),
-    "storage": ("s3", "storage-tests"),
-    "trackers": ("wandb", "mlflow", "trackio"),
-    "notebook": ("notebook",),
+    "extras": ("s3", "gcs", "launcher", "wandb", "mlflow", "trackio", "storage-tests"),
 }
 PYTHONS = ("3.11", "3.12", "3.13")
 PROCESSORS = ("x86_64", "aarch64")  # the gpu file: the first alone
@@ -66,8 +63,9 @@ def main() -> None:
         pins = sorted(set().union(*found.values()))
         file.write_text("\n".join([HEADER, *(render(pin, found) for pin in pins), ""]))
         print(f"{file}: {len(pins)} packages", flush=True)
-        if name == "cpu":
+        if not gpu:
             overrides += pins
+        if name == "cpu":
             left_out |= {pin.split("==")[0] for pin in pins}
 
 

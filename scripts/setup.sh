@@ -11,16 +11,15 @@ of_venv="$(.venv/bin/python -c 'import sys; print(sys._base_executable)' 2>/dev/
 candidates=("$of_venv" python3.11 python3.12 python3.13 python3 python
     "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[123].*/bin/python)
 [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
-
-# Without a supported Python, another reports that, with all else that is wrong.
-for version in '(3, 11) <= sys.version_info < (3, 14)' 'sys.version_info >= (3, 8)'; do
-    for python in "${candidates[@]}"; do
-        if "$python" -c "import sys; sys.exit(not $version)" 2>/dev/null; then
-            exec "$python" -m scripts.install "$@"
-        fi
-    done
+is_supported='import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
+for python in "${candidates[@]}"; do
+    if "$python" -c "$is_supported" 2>/dev/null; then
+        exec "$python" -m scripts.install "$@"
+    fi
 done
-echo "problem: ${PYTHON:-no Python 3} cannot be run here; Python 3.11, 3.12 or 3.13 is needed." >&2
-echo "    Debian 12: apt-get install python3.11 python3.11-venv python3.11-dev" >&2
-echo "    Ubuntu 24.04: the same with 3.12, Debian 13: with 3.13. Or name one: make setup PYTHON=/path/to/python" >&2
+printf '%s\n' >&2 \
+    "fault: Python 3.11, 3.12 or 3.13 is needed; ${PYTHON:-what is here} is none that runs." \
+    "    Debian 12: apt-get install build-essential libnuma1 python3.11-dev python3.11-venv" \
+    "    Ubuntu 24.04: the same with 3.12, Debian 13: with 3.13. Or name one:" \
+    "    make setup PYTHON=/path/to/python"
 exit 2

@@ -11,9 +11,9 @@ import pytest
 @pytest.fixture(scope="session")
 def s3_server():
     """The address of an S3 server on the loopback, with an empty bucket."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed: make storage")
+    pytest.importorskip("s3fs", reason="s3fs is not installed: make extras")
     server_module = pytest.importorskip(
-        "moto.server", reason="moto's server is not installed: make storage"
+        "moto.server", reason="moto's server is not installed: make extras"
     )
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

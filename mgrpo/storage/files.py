@@ -254,7 +254,7 @@ def missing_package(url: str) -> str:
     scheme = scheme_of(url)
     extra = PACKAGES.get(scheme)
     needed = (
-        f"pip install 'mgrpo[{extra}]'"
+        f"`make extras`, or `pip install 'mgrpo[{extra}]'`"
         if extra
         else known_implementations.get(scheme, {}).get("err", "see fsspec's documentation")
     )

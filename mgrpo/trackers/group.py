@@ -123,5 +123,5 @@ def missing_package(tracker: str) -> str:
         return ""
     return (
         f"output.trackers names {tracker}, and the package {package} is not installed here. "
-        f"Install it: `make trackers`, or `pip install 'mgrpo[{tracker}]'`; or remove it."
+        f"Install it: `make extras`, or `pip install 'mgrpo[{tracker}]'`; or remove it."
     )

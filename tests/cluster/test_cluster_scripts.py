@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = [ROOT / "cluster" / name for name in ("slurm.sh", "ssh.sh")]
+SCRIPTS = [*sorted(ROOT.glob("cluster/*.sh")), *sorted(ROOT.glob("scripts/*.sh"))]
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 RECORD = 'echo "$(basename "$0") $*" >>"$RECORD"\n'
 

@@ -164,12 +164,12 @@ def test_the_guide_asks_for_the_nodes_as_these_tests_do() -> None:
 @each_file
 def test_the_head_has_what_its_autoscaler_imports(file: Path) -> None:
     (command,) = read(file)["head_setup_commands"]
-    assert command.endswith("install -q --no-deps -r requirements/launcher.txt")
+    assert command.endswith("install -q --no-deps -r requirements/extras.txt")
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("provider", ["aws", "gcp"])
 def test_the_launchers_needs_are_enough_to_import_the_provider(provider: str) -> None:
-    """`make test-cluster` installs requirements/launcher.txt, as the head does."""
+    """`make test-cluster` installs requirements/extras.txt, as the head does."""
     for module in ("config", "node_provider"):
         importlib.import_module(f"ray.autoscaler._private.{provider}.{module}")

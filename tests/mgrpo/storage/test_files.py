@@ -196,7 +196,7 @@ def test_urls_are_told_from_paths_and_have_folders_of_their_own():
 
 
 def test_an_s3_server_that_is_not_there_is_named_within_the_deadline(monkeypatch):
-    pytest.importorskip("s3fs", reason="s3fs is not installed: make storage")
+    pytest.importorskip("s3fs", reason="s3fs is not installed: make extras")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     options = {"endpoint_url": "http://127.0.0.1:9"}  # the discard port: nothing listens

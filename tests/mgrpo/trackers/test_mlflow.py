@@ -8,7 +8,7 @@ from mgrpo.trackers import RunFacts, open_trackers
 from tests.mgrpo.trackers.resumed_run import record
 
 pytestmark = pytest.mark.trackers
-pytest.importorskip("mlflow", reason="mlflow is not installed: make trackers")
+pytest.importorskip("mlflow", reason="mlflow is not installed: make extras")
 
 
 def test_an_offline_run_is_resumed_under_its_id_with_the_recipe_as_parameters(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 pytestmark = pytest.mark.trackers
-pytest.importorskip("trackio", reason="trackio is not installed: make trackers")
+pytest.importorskip("trackio", reason="trackio is not installed: make extras")
 
 RECORD = """
 import json, sys

@@ -13,7 +13,7 @@ from tests.mgrpo.trackers.resumed_run import record
 from tests.mgrpo.trackers.wandb_file import history, records
 
 pytestmark = pytest.mark.trackers
-pytest.importorskip("wandb", reason="wandb is not installed: make trackers")
+pytest.importorskip("wandb", reason="wandb is not installed: make extras")
 
 
 def test_an_offline_run_and_its_resumption_are_files_of_one_run(tmp_path):
