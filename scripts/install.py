@@ -31,6 +31,7 @@ HEAVY = (
     "torch, transformers, vllm.v1.engine.async_llm, deepspeed, ray.job_submission, datasets, "
     "math_verify, reasoning_gym, torch.utils.tensorboard, mgrpo"
 )
+PREFLIGHT_DEADLINE_S = 120
 TELL_EVERY_S = 30
 TAIL_LINES = 25
 
@@ -46,7 +47,7 @@ def main() -> None:
     wanted = complete(extra)
     installs = [] if found == wanted else [extra, sys.executable]
     preflight = ["bash", "scripts/preflight.sh", options.goal, *installs]
-    if subprocess.run(preflight, check=False).returncode != 0:
+    if subprocess.run(preflight, check=False, timeout=PREFLIGHT_DEADLINE_S).returncode != 0:
         sys.exit(2)
     if installs:
         install(found, wanted)
