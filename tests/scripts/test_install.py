@@ -50,7 +50,7 @@ def preflights(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What scripts/preflight.sh is called with; it finds no fault."""
     kept: list[list[str]] = []
 
-    def run_preflight(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def run_preflight(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         kept.append(command[2:])
         return subprocess.CompletedProcess(command, 0)
 
